@@ -118,19 +118,6 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// A party's name: 1 to 32 of `a-z`, `0-9` and `-`, the first a letter, so that it can be a token
-/// of a NATS subject.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, udigest::Digestable)]
-pub struct PartyId(String);
-
-impl PartyId {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// Whether `text` is a token: 1 to 32 of `a-z`, `0-9` and `-`, the first a letter.
 #[must_use]
 pub fn is_token(text: &str) -> bool {
@@ -139,30 +126,56 @@ pub fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-impl FromStr for PartyId {
-    type Err = InvalidId;
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if is_token(text) { Ok(Self(text.to_owned())) } else { Err(InvalidId::Token) }
-    }
+macro_rules! token_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, udigest::Digestable)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                if is_token(text) { Ok(Self(text.to_owned())) } else { Err(InvalidId::Token) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
 }
 
-impl fmt::Display for PartyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for PartyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PartyId({})", self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for PartyId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
+token_id!(
+    /// A party's name: 1 to 32 of `a-z`, `0-9` and `-`, the first a letter, so that it can be a
+    /// token of a NATS subject.
+    PartyId
+);
+token_id!(
+    /// A tenant's name, in the same alphabet and for the same reason as [`PartyId`].
+    TenantId
+);
 
 /// Which of the three Shamir shares: the evaluation point of the degree-1 polynomial.
 #[derive(
