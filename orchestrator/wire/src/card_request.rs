@@ -1,0 +1,71 @@
+//! What parties ask each other, and the orchestrator asks them: `duet.v1.card.<from>.<to>`.
+
+use duet_protocol::{codec::Message, ids::WalletId};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Refusal, wallet::WalletInfo};
+
+/// How many wallets one answer lists at most.
+pub const MAX_WALLETS_PER_PAGE: u16 = 64;
+
+/// A question to a party.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CardRequest {
+    /// Its card.
+    Card,
+    /// Its wallets, in the order of their ids.
+    Wallets {
+        /// Only those after this one.
+        after: Option<WalletId>,
+        /// At most so many, and never more than [`MAX_WALLETS_PER_PAGE`].
+        limit: u16,
+    },
+    /// One wallet.
+    Wallet {
+        /// Which.
+        id: WalletId,
+    },
+    /// To take an enrolment, so that it can respond to the sender.
+    Enrol {
+        /// The encoded offer.
+        offer: Vec<u8>,
+    },
+}
+
+impl Message for CardRequest {
+    const KIND: u8 = 0x46;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 512 * 1024;
+}
+
+/// A party's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CardReply {
+    /// Its card.
+    Card {
+        /// The encoded card.
+        card: Vec<u8>,
+    },
+    /// A page of its wallets.
+    Wallets {
+        /// In the order of their ids.
+        wallets: Vec<WalletInfo>,
+        /// Whether there are more after the last.
+        more: bool,
+    },
+    /// One wallet.
+    Wallet {
+        /// It.
+        wallet: Box<WalletInfo>,
+    },
+    /// The enrolment is verified and stored.
+    Enrolled,
+    /// No.
+    Refused(Refusal),
+}
+
+impl Message for CardReply {
+    const KIND: u8 = 0x47;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 512 * 1024;
+}

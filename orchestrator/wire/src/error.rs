@@ -1,0 +1,276 @@
+//! What can go wrong, as stable codes that users, scripts and operators can rely on.
+
+use core::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// The process exit code of a group of errors. 0 is success, 1 an unforeseen failure, 2 a command
+/// line that does not parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// 3: the input is malformed.
+    Input = 3,
+    /// 4: something named does not exist.
+    NotFound = 4,
+    /// 5: not allowed.
+    Refused = 5,
+    /// 6: the share cannot be used before somebody acts.
+    Locked = 6,
+    /// 7: busy or out of reach; trying again later may work.
+    Unavailable = 7,
+    /// 8: it ended without a signature.
+    Ended = 8,
+    /// 9: another party broke the protocol.
+    Misbehaviour = 9,
+    /// 10: a failure inside.
+    Internal = 10,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $exit:ident, $title:literal;)+) => {
+        /// A stable error code. Its text form never changes its meaning; new codes may be added.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Code {
+            /// All codes, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The code as text, for example `chain-id-mismatch`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The HTTP status it is reported with.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$name => $status,)+ }
+            }
+
+            /// The exit code of the command line for it.
+            #[must_use]
+            pub const fn exit_code(self) -> u8 {
+                match self { $(Self::$name => ExitCode::$exit as u8,)+ }
+            }
+
+            /// A few words that do not depend on the occurrence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)+ }
+            }
+        }
+
+        impl FromStr for Code {
+            type Err = UnknownCode;
+            fn from_str(text: &str) -> Result<Self, UnknownCode> {
+                match text {
+                    $($text => Ok(Self::$name),)+
+                    _ => Err(UnknownCode),
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The document is not the JSON it should be.
+    MalformedJson = "malformed-json", 400, Input, "Malformed JSON";
+    /// Something is over its size limit.
+    TooLarge = "too-large", 413, Input, "Too large";
+    /// The version is not spoken here.
+    UnsupportedVersion = "unsupported-version", 400, Input, "Unsupported version";
+    /// A binary message does not parse.
+    MalformedMessage = "malformed-message", 400, Input, "Malformed message";
+    /// The payload has no digest.
+    InvalidPayload = "invalid-payload", 422, Input, "Payload cannot be signed";
+    /// The chain is not the expected one.
+    ChainIdMismatch = "chain-id-mismatch", 422, Input, "Chain id mismatch";
+    /// A signature over a document does not verify.
+    BadSignature = "bad-signature", 401, Refused, "Bad signature";
+    /// The credential is missing or wrong.
+    Unauthorized = "unauthorized", 401, Refused, "Unauthorized";
+    /// The requester's key may not ask for this wallet.
+    RequesterNotAllowed = "requester-not-allowed", 403, Refused, "Requester not allowed";
+    /// The requester may not have this kind of payload signed.
+    KindNotAllowed = "kind-not-allowed", 403, Refused, "Payload kind not allowed";
+    /// The tenant is not the wallet's.
+    WrongTenant = "wrong-tenant", 403, Refused, "Wrong tenant";
+    /// A card is not the pinned one.
+    CardMismatch = "card-mismatch", 403, Refused, "Card mismatch";
+    /// The admission token is missing, expired, or not for this.
+    AdmissionToken = "admission-token", 403, Refused, "Admission token refused";
+    /// The owner said no.
+    RejectedByOwner = "rejected-by-owner", 403, Ended, "Rejected by the owner";
+    /// More than the tenant may store.
+    Quota = "quota", 403, Refused, "Quota exhausted";
+    /// No such wallet here.
+    UnknownWallet = "unknown-wallet", 404, NotFound, "Unknown wallet";
+    /// No such thing.
+    NotFound = "not-found", 404, NotFound, "Not found";
+    /// It contradicts what is already there.
+    Conflict = "conflict", 409, Refused, "Conflict";
+    /// The wallet is already stored.
+    WalletExists = "wallet-exists", 409, Refused, "Wallet exists";
+    /// The responder has no enrolment of the initiator.
+    NotEnrolled = "not-enrolled", 409, Unavailable, "Not enrolled";
+    /// The shares were refreshed meanwhile.
+    StaleEpoch = "stale-epoch", 409, Unavailable, "Stale epoch";
+    /// The initiator's Paillier key was rotated meanwhile.
+    StalePaillierKey = "stale-paillier-key", 409, Unavailable, "Stale Paillier key";
+    /// The session was already used.
+    SessionReplayed = "session-replayed", 409, Misbehaviour, "Session replayed";
+    /// The Paillier key is locked.
+    Locked = "locked", 423, Locked, "Locked";
+    /// The share was restored and its key not yet rotated.
+    NeedsRotation = "needs-rotation", 423, Locked, "Rotation needed";
+    /// The passphrase does not open the share store.
+    WrongPassphrase = "wrong-passphrase", 401, Locked, "Wrong passphrase";
+    /// The job's or request's time has passed.
+    JobExpired = "job-expired", 410, Ended, "Expired";
+    /// The job was cancelled.
+    Cancelled = "cancelled", 410, Ended, "Cancelled";
+    /// The queue is full.
+    QueueFull = "queue-full", 429, Unavailable, "Queue full";
+    /// A worker has no room.
+    Overloaded = "overloaded", 503, Unavailable, "Overloaded";
+    /// None of the request's pairs can sign now.
+    NoPairAvailable = "no-pair-available", 503, Unavailable, "No pair available";
+    /// The broker is out of reach.
+    BrokerUnreachable = "broker-unreachable", 503, Unavailable, "Broker unreachable";
+    /// The store refuses to work.
+    StorageUnavailable = "storage-unavailable", 503, Unavailable, "Storage unavailable";
+    /// An answer did not come in time.
+    Deadline = "deadline", 504, Unavailable, "Deadline passed";
+    /// Another party broke the protocol.
+    PeerMisbehaved = "peer-misbehaved", 502, Misbehaviour, "Peer misbehaved";
+    /// A failure inside.
+    Internal = "internal", 500, Internal, "Internal error";
+}
+
+/// Where the codes are explained, relative to the repository.
+pub const ERRORS_PAGE: &str = "docs/errors.md";
+
+/// Text that is no code this build knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown error code")]
+pub struct UnknownCode;
+
+impl Code {
+    /// Where the code is explained: a page of the repository with an anchor.
+    #[must_use]
+    pub fn documentation(self) -> String {
+        format!("{ERRORS_PAGE}#{self}")
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The longest explanation that travels, in bytes.
+pub const MAX_EXPLANATION_SIZE_BYTES: usize = 512;
+
+/// Text for people, at most [`MAX_EXPLANATION_SIZE_BYTES`] long: what is longer is cut, whoever sent
+/// it.
+pub(crate) fn bounded(mut text: String) -> String {
+    if text.len() > MAX_EXPLANATION_SIZE_BYTES {
+        let end = (0..=MAX_EXPLANATION_SIZE_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+/// A refusal as it travels between processes: a code, and a sentence a person can act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{message} [{code}]")]
+pub struct Refusal {
+    /// What went wrong.
+    pub code: Code,
+    /// The same for a person, without secrets.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with `code`, explained by `message`.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: bounded(message.into()) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Refusal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            code: Code,
+            message: String,
+        }
+        Fields::deserialize(deserializer).map(|f| Self::new(f.code, f.message))
+    }
+}
+
+/// An error of the HTTP API: the body of an `application/problem+json` answer (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail} [{code}]")]
+pub struct Problem {
+    /// Where the kind of problem is explained.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A few words on the kind of problem.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This occurrence, as a sentence a person can act on.
+    pub detail: String,
+    /// The stable code.
+    pub code: Code,
+    /// The JSON path of what is wrong in the request's body, where that is the cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+impl Problem {
+    /// The problem `code`, explained by `detail`.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            kind: code.documentation(),
+            title: code.title().to_owned(),
+            status: code.http_status(),
+            detail: bounded(detail.into()),
+            code,
+            path: None,
+        }
+    }
+
+    /// The same, pointing at `path` in the request's body.
+    #[must_use]
+    pub fn at(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(bounded(path.into()));
+        self
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code, refusal.message)
+    }
+}

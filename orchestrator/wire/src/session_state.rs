@@ -1,0 +1,183 @@
+//! The states of a session, and the one function that changes them.
+
+use duet_protocol::ids::{SessionId, WalletId};
+use serde::{Deserialize, Serialize};
+
+use crate::{JobId, manifest::Seat};
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// It has an id and a manifest.
+    Created,
+    /// The parties are being asked.
+    Inviting,
+    /// Both have accepted; the rounds are under way.
+    Running,
+    /// A signature came out and verified.
+    Signed,
+    /// It ended without one.
+    Failed,
+    /// Its deadline passed.
+    Expired,
+}
+
+/// What can happen to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionEvent {
+    /// The first invitation is about to go out.
+    Invite,
+    /// Both parties have accepted.
+    Start,
+    /// A signature was reported and verified.
+    Sign,
+    /// A party refused, failed, or broke the rules.
+    Fail,
+    /// The deadline passed.
+    Expire,
+}
+
+/// An event that the state does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a session that is {state:?} cannot take the event {event:?}")]
+pub struct IllegalTransition {
+    /// The state it was in.
+    pub state: SessionState,
+    /// What was tried.
+    pub event: SessionEvent,
+}
+
+impl SessionState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Created, Self::Inviting, Self::Running, Self::Signed, Self::Failed, Self::Expired];
+
+    /// Whether nothing can follow.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Signed | Self::Failed | Self::Expired)
+    }
+}
+
+impl SessionEvent {
+    /// All events.
+    pub const ALL: [Self; 5] = [Self::Invite, Self::Start, Self::Sign, Self::Fail, Self::Expire];
+}
+
+/// The state after `event`. All changes of a session's state go through here.
+///
+/// # Errors
+/// When the state does not allow the event; a final state allows none.
+pub const fn next(state: SessionState, event: SessionEvent) -> Result<SessionState, IllegalTransition> {
+    use SessionEvent as E;
+    use SessionState as S;
+    match (state, event) {
+        (S::Created, E::Invite) => Ok(S::Inviting),
+        (S::Inviting, E::Start) => Ok(S::Running),
+        (S::Running, E::Sign) => Ok(S::Signed),
+        (S::Created | S::Inviting | S::Running, E::Fail) => Ok(S::Failed),
+        (S::Created | S::Inviting | S::Running, E::Expire) => Ok(S::Expired),
+        _ => Err(IllegalTransition { state, event }),
+    }
+}
+
+/// A session as the orchestrators store it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRecord {
+    /// The session.
+    pub session: SessionId,
+    /// The job it is for.
+    pub job: JobId,
+    /// Which attempt at the job.
+    pub attempt: u32,
+    /// The wallet.
+    pub wallet: WalletId,
+    /// Who starts.
+    pub initiator: Seat,
+    /// Who answers.
+    pub responder: Seat,
+    /// Where it stands.
+    pub state: SessionState,
+    /// When it was made, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// When its state last changed.
+    pub updated_at_ms: u64,
+    /// When it ends whatever happens.
+    pub expires_at_ms: u64,
+}
+
+impl SessionRecord {
+    /// Applies `event` at `now_ms`.
+    ///
+    /// # Errors
+    /// When the state does not allow it; the record is then unchanged.
+    pub fn apply(&mut self, event: SessionEvent, now_ms: u64) -> Result<(), IllegalTransition> {
+        self.state = next(self.state, event)?;
+        self.updated_at_ms = now_ms;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_path_to_a_signature() {
+        let mut state = SessionState::Created;
+        for event in [SessionEvent::Invite, SessionEvent::Start, SessionEvent::Sign] {
+            state = next(state, event).unwrap();
+        }
+        assert_eq!(state, SessionState::Signed);
+    }
+
+    #[test]
+    fn exactly_these_pairs_are_legal() {
+        use SessionEvent::*;
+        let legal: Vec<_> = SessionState::ALL
+            .into_iter()
+            .flat_map(|state| SessionEvent::ALL.map(|event| (state, event)))
+            .filter(|(state, event)| next(*state, *event).is_ok())
+            .collect();
+        use SessionState::*;
+        assert_eq!(
+            legal,
+            [
+                (Created, Invite),
+                (Created, Fail),
+                (Created, Expire),
+                (Inviting, Start),
+                (Inviting, Fail),
+                (Inviting, Expire),
+                (Running, Sign),
+                (Running, Fail),
+                (Running, Expire),
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_a_session_ends_once_and_only_a_running_one_signs(
+            events in prop::collection::vec(prop::sample::select(&SessionEvent::ALL[..]), 0..30)
+        ) {
+            let mut state = SessionState::Created;
+            for event in events {
+                let before = state;
+                match next(state, event) {
+                    Ok(after) => {
+                        prop_assert!(!before.is_final());
+                        prop_assert_ne!(before, after);
+                        prop_assert!(after != SessionState::Signed || before == SessionState::Running);
+                        state = after;
+                    }
+                    Err(refused) => prop_assert_eq!(refused, IllegalTransition { state: before, event }),
+                }
+            }
+        }
+    }
+}

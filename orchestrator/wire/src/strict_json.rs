@@ -1,0 +1,349 @@
+//! JSON that means one thing: no field twice, no unknown field, no number that loses digits, bounded
+//! in size and depth, and every complaint with the path of what it is about.
+
+use core::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// How many arrays and objects may be inside each other.
+pub const MAX_DEPTH: usize = 32;
+
+/// What is wrong with a JSON document, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct JsonError {
+    /// Where: field names and array positions joined by dots, `$` for the whole document.
+    pub path: String,
+    /// What, as a sentence without its subject.
+    pub problem: String,
+}
+
+impl JsonError {
+    /// A complaint about what is at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { path: path.into(), problem: problem.to_string() }
+    }
+}
+
+/// Parses all of `bytes` as one JSON value.
+///
+/// # Errors
+/// When there are more than `max_size_bytes`, on anything that is not JSON, on a field given twice,
+/// on depth over [`MAX_DEPTH`], on a number that is no 64-bit integer, on anything after the value.
+pub fn parse(bytes: &[u8], max_size_bytes: usize) -> Result<Value, JsonError> {
+    if bytes.len() > max_size_bytes {
+        return Err(JsonError::new(
+            "$",
+            format_args!("{} bytes, at most {max_size_bytes} are allowed", bytes.len()),
+        ));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut track = serde_path_to_error::Track::new();
+    let value = Strict { depth_left: MAX_DEPTH }
+        .deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track))
+        .map_err(|e| JsonError::new(root(&track.path().to_string()), e))?;
+    json.end().map_err(|e| JsonError::new("$", e))?;
+    Ok(value)
+}
+
+fn root(path: &str) -> &str {
+    if matches!(path, "" | "." | "?") { "$" } else { path }
+}
+
+/// A JSON value read by the strict rules; for use inside other deserializers.
+pub(crate) struct StrictValue(pub(crate) Value);
+
+impl<'de> de::Deserialize<'de> for StrictValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Strict { depth_left: MAX_DEPTH }.deserialize(deserializer).map(Self)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Strict {
+    depth_left: usize,
+}
+
+impl Strict {
+    fn deeper<E: de::Error>(self) -> Result<Self, E> {
+        self.depth_left
+            .checked_sub(1)
+            .map(|depth_left| Self { depth_left })
+            .ok_or_else(|| E::custom(format_args!("nested more than {MAX_DEPTH} deep")))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
+        Err(E::custom("a number must be an integer of at most 64 bits; write a larger one as a string"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let seed = self.deeper()?;
+        let mut values = Vec::new();
+        while let Some(value) = elements.next_element_seed(seed)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let seed = self.deeper()?;
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if map.contains_key(&key) {
+                return Err(de::Error::custom(format_args!("the field `{key}` is there twice")));
+            }
+            let value = entries.next_value_seed(seed)?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+pub(crate) struct Node<'a> {
+    pub(crate) value: &'a Value,
+    pub(crate) path: String,
+}
+
+impl<'a> Node<'a> {
+    pub(crate) fn root(value: &'a Value) -> Self {
+        Self { value, path: "$".to_owned() }
+    }
+
+    pub(crate) fn error(&self, problem: impl fmt::Display) -> JsonError {
+        JsonError::new(self.path.clone(), problem)
+    }
+
+    pub(crate) fn text(&self) -> Result<&'a str, JsonError> {
+        self.value
+            .as_str()
+            .ok_or_else(|| self.error(format_args!("expected a string, found {}", kind(self.value))))
+    }
+
+    pub(crate) fn array(&self) -> Result<impl Iterator<Item = Node<'a>> + use<'a>, JsonError> {
+        let path = self.path.clone();
+        let elements = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.error(format_args!("expected an array, found {}", kind(self.value))))?;
+        Ok(elements.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]") }))
+    }
+
+    /// The value as an object with no other fields than `allowed`.
+    pub(crate) fn object(&self, allowed: &[&str]) -> Result<Object<'a>, JsonError> {
+        let map = self
+            .value
+            .as_object()
+            .ok_or_else(|| self.error(format_args!("expected an object, found {}", kind(self.value))))?;
+        let object = Object { map, path: self.path.clone() };
+        match map.keys().find(|key| !allowed.contains(&key.as_str())) {
+            Some(unknown) => Err(JsonError::new(
+                object.path_of(unknown),
+                format_args!("unknown field; the fields here are {}", allowed.join(", ")),
+            )),
+            None => Ok(object),
+        }
+    }
+
+    /// The value parsed from a string.
+    pub(crate) fn parse<T>(&self) -> Result<T, JsonError>
+    where
+        T: core::str::FromStr<Err: fmt::Display>,
+    {
+        self.text()?.parse().map_err(|e| self.error(e))
+    }
+
+    /// A number, or a string of `0x` and hexadecimal digits or of decimal digits, of at most `bits`.
+    pub(crate) fn quantity(&self, bits: usize) -> Result<alloy_primitives::U256, JsonError> {
+        use alloy_primitives::U256;
+        let refused = || {
+            self.error(
+                "expected a non-negative integer: a number, decimal digits, or 0x and hexadecimal digits",
+            )
+        };
+        let number = match self.value {
+            Value::Number(number) => U256::from(number.as_u64().ok_or_else(refused)?),
+            Value::String(text) => {
+                let (digits, radix) = text.strip_prefix("0x").map_or((text.as_str(), 10), |d| (d, 16));
+                // The parser underneath would also take underscores and signs.
+                if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+                    return Err(refused());
+                }
+                U256::from_str_radix(digits, u64::from(radix))
+                    .map_err(|_| self.error("expected at most 256 bits"))?
+            }
+            _ => return Err(refused()),
+        };
+        if number.bit_len() > bits {
+            return Err(self.error(format_args!("expected at most {bits} bits")));
+        }
+        Ok(number)
+    }
+
+    /// A quantity that fits `u64`.
+    pub(crate) fn quantity_u64(&self) -> Result<u64, JsonError> {
+        self.quantity(64).map(|number| number.saturating_to())
+    }
+
+    /// A quantity that fits `u128`.
+    pub(crate) fn quantity_u128(&self) -> Result<u128, JsonError> {
+        self.quantity(128).map(|number| number.saturating_to())
+    }
+
+    /// A string of `0x` and an even number of hexadecimal digits.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, JsonError> {
+        self.text()?
+            .strip_prefix("0x")
+            .and_then(|digits| hex::decode(digits).ok())
+            .ok_or_else(|| self.error("expected 0x and an even number of hexadecimal digits"))
+    }
+
+    /// The same, of exactly `N` bytes.
+    pub(crate) fn array_of_bytes<const N: usize>(&self) -> Result<[u8; N], JsonError> {
+        self.bytes()?
+            .try_into()
+            .map_err(|_| self.error(format_args!("expected 0x and {} hexadecimal digits", 2 * N)))
+    }
+}
+
+/// An object all of whose fields are known.
+pub(crate) struct Object<'a> {
+    map: &'a Map<String, Value>,
+    path: String,
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        if self.path == "$" { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The field, if it is there; `null` counts as being there.
+    pub(crate) fn field(&self, name: &str) -> Option<Node<'a>> {
+        self.map.get(name).map(|value| Node { value, path: self.path_of(name) })
+    }
+
+    /// The field.
+    pub(crate) fn required(&self, name: &str) -> Result<Node<'a>, JsonError> {
+        self.field(name).ok_or_else(|| JsonError::new(self.path_of(name), "missing"))
+    }
+
+    /// A field that has two names; both may be there if they say the same.
+    pub(crate) fn either(&self, name: &str, other: &str) -> Result<Option<Node<'a>>, JsonError> {
+        match (self.field(name), self.field(other)) {
+            (Some(one), Some(two)) if one.value != two.value => {
+                Err(two.error(format_args!("contradicts `{name}`, which means the same")))
+            }
+            (Some(one), _) => Ok(Some(one)),
+            (None, two) => Ok(two),
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> JsonError {
+        parse(text.as_bytes(), 1024).unwrap_err()
+    }
+
+    #[test]
+    fn a_field_given_twice_is_refused_with_its_path() {
+        let error = problem(r#"{"a":{"b":[0,{"c":1,"c":2}]}}"#);
+        assert_eq!(error.path, "a.b[1]");
+        assert!(error.problem.contains("`c` is there twice"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_would_lose_digits_are_refused() {
+        assert_eq!(problem(r#"{"v":18446744073709551616}"#).path, "v");
+        assert_eq!(problem(r#"{"v":0.5}"#).path, "v");
+        assert!(parse(br#"{"v":18446744073709551615}"#, 64).is_ok());
+    }
+
+    #[test]
+    fn size_depth_and_what_follows_are_bounded() {
+        assert!(parse(b"[]", 1).is_err());
+        assert!(problem("[] []").problem.contains("trailing"));
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(nested(MAX_DEPTH).as_bytes(), 1024).is_ok());
+        assert!(problem(&nested(MAX_DEPTH + 1)).problem.contains("deep"));
+    }
+
+    #[test]
+    fn quantities_are_decimal_or_hexadecimal_and_nothing_else() {
+        let read = |json: &str| {
+            let value = parse(json.as_bytes(), 1024).unwrap();
+            Node::root(&value).quantity_u64()
+        };
+        assert_eq!(read("7"), Ok(7));
+        assert_eq!(read("\"0x1f\""), Ok(31));
+        assert_eq!(read("\"31\""), Ok(31));
+        for bad in [
+            "\"\"",
+            "\"0x\"",
+            "\"-1\"",
+            "-1",
+            "\"1_0\"",
+            "\"+1\"",
+            "\"1e3\"",
+            "null",
+            "\"0x10000000000000000\"",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}
