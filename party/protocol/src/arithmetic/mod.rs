@@ -1,0 +1,162 @@
+//! Modular arithmetic, primes and the Paillier operations, in two implementations that pass the same
+//! tests and interoperate.
+//!
+//! - `gmp()`: kzen-paillier on curv-kzen and GMP (feature `gmp`). The faster one, and the native
+//!   default. Not constant-time and not wiping its memory: what touches secrets is blinded where it is
+//!   called (see [`Arithmetic::is_constant_time`]).
+//! - [`constant_time()`]: crypto-bigint and crypto-primes, for wasm32 and wherever GMP is not wanted.
+//!
+//! Both work on [`Natural`]s; a conversion costs microseconds where an operation costs milliseconds.
+
+use core::fmt;
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+
+use crate::natural::{Integer, Natural};
+
+mod constant_time;
+#[cfg(feature = "gmp")]
+mod gmp;
+mod jacobi;
+mod primes;
+
+pub use constant_time::constant_time;
+#[cfg(feature = "gmp")]
+pub use gmp::gmp;
+pub use jacobi::jacobi_symbol;
+pub use primes::{PrimeKind, PrimeProgress};
+
+/// The implementation used unless another one is asked for: GMP when it is built in.
+#[must_use]
+pub fn default_arithmetic() -> &'static dyn Arithmetic {
+    #[cfg(feature = "gmp")]
+    {
+        gmp()
+    }
+    #[cfg(not(feature = "gmp"))]
+    {
+        constant_time()
+    }
+}
+
+/// One implementation of the arithmetic.
+pub trait Arithmetic: Send + Sync + fmt::Debug {
+    /// `gmp` or `constant-time`.
+    fn name(&self) -> &'static str;
+
+    /// Whether exponentiation, multiplication and reduction take a time that is independent of the
+    /// values, lengths aside. Where this is false, callers blind secret exponents and secret bases.
+    /// Prime generation, inversion, greatest common divisors and primality tests make no such claim
+    /// in either implementation.
+    fn is_constant_time(&self) -> bool;
+
+    /// Prepares repeated arithmetic modulo `value`; `None` unless it is odd and at least 3.
+    fn modulus(&self, value: &Natural) -> Option<Arc<dyn Modulus>>;
+
+    /// Prepares the public Paillier operations under `n`; `None` unless it is odd and at least 3.
+    fn paillier(&self, n: &Natural) -> Option<Arc<dyn PaillierOperations>>;
+
+    /// Whether `candidate` is prime, with an error below 2⁻¹⁰⁰ for random candidates
+    /// (Baillie–PSW, and Miller–Rabin rounds on top of it).
+    fn is_prime(&self, candidate: &Natural) -> bool;
+
+    /// The greatest common divisor. Variable-time.
+    fn gcd(&self, a: &Natural, b: &Natural) -> Natural;
+
+    /// A random prime of exactly `bits` bits whose two highest bits are set, so that the product of two
+    /// has exactly `2·bits`. `progress` is called for every candidate that survived the sieve.
+    fn random_prime(
+        &self,
+        kind: PrimeKind,
+        bits: u32,
+        rng: &mut dyn CryptoRng,
+        progress: &mut dyn FnMut(PrimeProgress),
+    ) -> Natural;
+}
+
+/// Arithmetic modulo one odd number. Arguments need not be reduced; results are.
+pub trait Modulus: Send + Sync + fmt::Debug {
+    /// The modulus.
+    fn value(&self) -> &Natural;
+
+    /// `a mod m`.
+    fn reduce(&self, a: &Natural) -> Natural;
+
+    /// `a·b mod m`.
+    fn mul(&self, a: &Natural, b: &Natural) -> Natural;
+
+    /// `base^exponent mod m`.
+    fn pow(&self, base: &Natural, exponent: &Natural) -> Natural;
+
+    /// `a⁻¹ mod m`; `None` when `gcd(a, m) ≠ 1`. Variable-time with GMP.
+    fn invert(&self, a: &Natural) -> Option<Natural>;
+
+    /// Precomputes windows of `base` for exponents of up to `max_exponent_bits` bits. For public
+    /// exponents only: the table look-ups follow the exponent.
+    fn fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase>;
+
+    /// Two powers of one base, sharing the squarings where that pays.
+    fn pow_pair(&self, base: &Natural, first: &Natural, second: &Natural) -> (Natural, Natural) {
+        (self.pow(base, first), self.pow(base, second))
+    }
+
+    /// Whether `gcd(a, m) = 1`. For public values.
+    fn is_unit(&self, a: &Natural) -> bool {
+        self.invert(a).is_some()
+    }
+
+    /// `base^exponent mod m` for any integer exponent; `None` when the exponent is negative and `base`
+    /// has no inverse.
+    fn pow_signed(&self, base: &Natural, exponent: &Integer) -> Option<Natural> {
+        let power = self.pow(base, exponent.magnitude());
+        if exponent.is_negative() { self.invert(&power) } else { Some(power) }
+    }
+
+    /// `∏ baseᵢ^exponentᵢ mod m` for public bases and secret or public exponents; `None` when a base
+    /// that is raised to a negative power has no inverse.
+    fn multi_pow(&self, terms: &[(&Natural, &Integer)]) -> Option<Natural> {
+        terms.iter().try_fold(Natural::one(), |product, (base, exponent)| {
+            Some(self.mul(&product, &self.pow_signed(base, exponent)?))
+        })
+    }
+
+    /// `a + b mod m`.
+    fn add(&self, a: &Natural, b: &Natural) -> Natural {
+        self.reduce(&(a + b))
+    }
+
+    /// `a − b mod m`.
+    fn sub(&self, a: &Natural, b: &Natural) -> Natural {
+        let (a, b) = (self.reduce(a), self.reduce(b));
+        let raised = &a + self.value();
+        self.reduce(&raised.checked_sub(&b).unwrap_or_else(Natural::zero))
+    }
+}
+
+/// Windows of one base, for many powers of it.
+pub trait FixedBase: Send + Sync + fmt::Debug {
+    /// `base^exponent mod m`; `None` when the exponent has more bits than were prepared for.
+    fn pow(&self, exponent: &Natural) -> Option<Natural>;
+}
+
+/// The public operations of Paillier's cryptosystem under one modulus `N`.
+pub trait PaillierOperations: Send + Sync + fmt::Debug {
+    /// `nonce^N mod N²`.
+    fn randomizer(&self, nonce: &Natural) -> Natural;
+
+    /// `(1 + plaintext·N) · nonce^N mod N²`.
+    fn encrypt(&self, plaintext: &Natural, nonce: &Natural) -> Natural;
+
+    /// `ciphertext^exponent · (1 + plaintext·N) · randomizer mod N²`.
+    fn affine(
+        &self,
+        ciphertext: &Natural,
+        exponent: &Natural,
+        plaintext: &Natural,
+        randomizer: &Natural,
+    ) -> Natural;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! The search for primes: crypto-primes' incremental sieve, either implementation's primality test.
+
+use core::cell::{Cell, RefCell};
+
+use crypto_bigint::BoxedUint;
+use crypto_primes::{
+    Flavor,
+    hazmat::{SetBits, SmallFactorsSieveFactory},
+    sieve_and_find,
+};
+use rand_core::CryptoRng;
+
+use super::Arithmetic;
+use crate::natural::Natural;
+
+/// Which primes to search for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrimeKind {
+    /// `p ≡ 3 (mod 4)`, as the modulus proof needs.
+    Blum,
+    /// `p = 2p′ + 1` with `p′` prime, as ring-Pedersen parameters need. Safe primes are Blum primes.
+    Safe,
+}
+
+/// How far a search has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrimeProgress {
+    /// Candidates tested so far. For 1024 bits a Blum prime takes about 60 and a safe prime about
+    /// 1,700; the number is geometrically distributed, so there is no telling how many are left.
+    pub candidates: u32,
+}
+
+/// The search, with `arithmetic`'s primality test.
+pub(super) fn random_prime(
+    arithmetic: &dyn Arithmetic,
+    kind: PrimeKind,
+    bits: u32,
+    rng: &mut dyn CryptoRng,
+    progress: &mut dyn FnMut(PrimeProgress),
+) -> Natural {
+    let flavor = match kind {
+        PrimeKind::Blum => Flavor::Any,
+        PrimeKind::Safe => Flavor::Safe,
+    };
+    // The sieve starts anew from another random number when it runs into 2^bits.
+    loop {
+        let Ok(factory) = SmallFactorsSieveFactory::<BoxedUint>::new(flavor, bits, SetBits::TwoMsb) else {
+            continue;
+        };
+        let candidates = Cell::new(0);
+        let progress = RefCell::new(&mut *progress);
+        let found = sieve_and_find(rng, factory, |_rng, candidate| {
+            let candidate = Natural::from_boxed(candidate.clone());
+            if candidate.low_u64() & 3 != 3 {
+                return false;
+            }
+            candidates.set(candidates.get() + 1);
+            (progress.borrow_mut())(PrimeProgress { candidates: candidates.get() });
+            // The half is the smaller number, so its test is the cheaper filter.
+            (kind != PrimeKind::Safe || arithmetic.is_prime(&candidate.shr(1)))
+                && arithmetic.is_prime(&candidate)
+        });
+        if let Ok(Some(prime)) = found {
+            let prime = Natural::from_boxed(prime);
+            if prime.bit_length() == bits {
+                return prime;
+            }
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! Paillier's cryptosystem (Paillier 1999) with generator `1 + N`.
+//!
+//! An [`EncryptionKey`] is what a responder has: it encrypts, and computes the masked affine function of
+//! an encrypted share that a signature needs. A [`DecryptionKey`] is the initiator's.
+//!
+//! # Timing
+//! With an arithmetic that is not constant-time ([`Arithmetic::is_constant_time`]), the responder's
+//! exponent `v` is replaced by `v + t·q` with a fresh 64-bit `t`, and a decryption is blinded in the base
+//! by a pair `(Enc(b), b)` and in the exponent by an odd 64-bit factor. That hides the secrets from
+//! somebody who measures how long single operations take; it is no defence against somebody who reads
+//! cache lines on the same core.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::{
+    arithmetic::{Arithmetic, Modulus, PaillierOperations, PrimeKind, PrimeProgress},
+    curve::{self, Scalar},
+    ids::{PaillierKeyId, PartyId},
+    natural::Natural,
+    transcript,
+};
+
+/// The length of the mask `ρ`, in bits: Lindell's `ρ·q` must hide `v·x̂` for every `x̂` that Πlog*
+/// lets through. `ρ·q ≈ 2^897`, `v·x̂ < 2^256·2^513 = 2^769`: 2^128 times wider.
+pub const MASK_BITS: u32 = 641;
+
+/// Every masked plaintext `v·x̂ + u + ρ·q` is below two to this power, which is below either prime of
+/// the shortest modulus, so that nothing wraps.
+pub const MASKED_PLAINTEXT_BITS: u32 = 898;
+
+/// How often a decryption's blinding pair is advanced before a new one is drawn.
+const BLINDING_USES: u32 = 32;
+
+/// The lengths a modulus may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, udigest::Digestable)]
+pub enum ModulusSize {
+    /// 2048 bits.
+    #[default]
+    Bits2048,
+    /// 3072 bits.
+    Bits3072,
+}
+
+impl ModulusSize {
+    /// The modulus's length in bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Bits2048 => 2048,
+            Self::Bits3072 => 3072,
+        }
+    }
+
+    /// The length of `number`, if it is one of the allowed ones.
+    #[must_use]
+    pub fn of(number: &Natural) -> Option<Self> {
+        [Self::Bits2048, Self::Bits3072].into_iter().find(|size| size.bits() == number.bit_length())
+    }
+}
+
+/// Why a number is not a Paillier modulus on sight. That it is a product of two suitable primes takes
+/// the modulus and factor proofs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidModulus {
+    /// Neither exactly 2048 nor exactly 3072 bits.
+    #[error("a modulus of {0} bits, expected exactly 2048 or 3072")]
+    Length(u32),
+    /// Even.
+    #[error("the modulus is even")]
+    Even,
+}
+
+/// Why a number is not a ciphertext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCiphertext {
+    /// Zero, or not below `N²`.
+    #[error("the ciphertext is not between 0 and N²")]
+    Range,
+    /// It shares a factor with `N`.
+    #[error("the ciphertext shares a factor with N")]
+    NotInvertible,
+}
+
+/// Misuse of an encryption key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EncryptError {
+    /// The plaintext is not below its bound: `N`, or `2^898` for a masked one.
+    #[error("the plaintext is out of range")]
+    PlaintextRange,
+    /// The randomizer was made for another modulus.
+    #[error("the randomizer belongs to another key")]
+    ForeignRandomizer,
+}
+
+/// A public Paillier key: a modulus of an allowed length, with what is computed from it once.
+#[derive(Clone)]
+pub struct EncryptionKey {
+    modulus: Arc<dyn Modulus>,
+    squared: Arc<dyn Modulus>,
+    operations: Arc<dyn PaillierOperations>,
+    size: ModulusSize,
+    arithmetic: &'static dyn Arithmetic,
+}
+
+impl EncryptionKey {
+    /// Checks length and parity of `n`. Whether it is a product of two large primes is shown by
+    /// [`crate::proofs::modulus`] and [`crate::proofs::factor`].
+    ///
+    /// # Errors
+    /// On any length but exactly 2048 or 3072 bits, and on an even number.
+    pub fn parse(n: &Natural, arithmetic: &'static dyn Arithmetic) -> Result<Self, InvalidModulus> {
+        let size = ModulusSize::of(n).ok_or_else(|| InvalidModulus::Length(n.bit_length()))?;
+        let modulus = arithmetic.modulus(n).ok_or(InvalidModulus::Even)?;
+        let squared = arithmetic.modulus(&n.square()).ok_or(InvalidModulus::Even)?;
+        let operations = arithmetic.paillier(n).ok_or(InvalidModulus::Even)?;
+        Ok(Self { modulus, squared, operations, size, arithmetic })
+    }
+
+    /// The modulus `N`.
+    #[must_use]
+    pub fn modulus(&self) -> &Natural {
+        self.modulus.value()
+    }
+
+    /// Arithmetic modulo `N`.
+    #[must_use]
+    pub fn modulus_arithmetic(&self) -> &Arc<dyn Modulus> {
+        &self.modulus
+    }
+
+    /// Arithmetic modulo `N²`.
+    #[must_use]
+    pub fn squared_arithmetic(&self) -> &Arc<dyn Modulus> {
+        &self.squared
+    }
+
+    /// The modulus's length.
+    #[must_use]
+    pub fn size(&self) -> ModulusSize {
+        self.size
+    }
+
+    /// The implementation this key computes with.
+    #[must_use]
+    pub fn arithmetic(&self) -> &'static dyn Arithmetic {
+        self.arithmetic
+    }
+
+    /// The hash of `N`: what verdicts about the modulus alone are cached under.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        transcript::hash("paillier-modulus", self.modulus())
+    }
+
+    /// The key's identifier: the head of the hash of its owner and modulus.
+    #[must_use]
+    pub fn id(&self, owner: &PartyId) -> PaillierKeyId {
+        let mut id = [0; 16];
+        let hash = transcript::hash("paillier-key-id", &(owner, self.modulus()));
+        id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+        PaillierKeyId(id)
+    }
+
+    /// A uniform element of `Z*_N`.
+    pub(crate) fn random_unit(&self, rng: &mut dyn CryptoRng) -> Natural {
+        loop {
+            let candidate = Natural::random_below(rng, self.modulus());
+            if self.modulus.is_unit(&candidate) {
+                return candidate;
+            }
+        }
+    }
+
+    /// Encrypts `plaintext < N`, and returns the nonce as well, which a proof about the ciphertext needs.
+    ///
+    /// # Errors
+    /// When the plaintext is not below `N`.
+    pub fn encrypt(
+        &self,
+        plaintext: &Natural,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Ciphertext, EncryptionNonce), EncryptError> {
+        let nonce = EncryptionNonce(self.random_unit(rng));
+        Ok((self.encrypt_with_nonce(plaintext, &nonce)?, nonce))
+    }
+
+    /// `(1 + plaintext·N) · nonce^N mod N²`.
+    ///
+    /// # Errors
+    /// When the plaintext is not below `N`.
+    pub(crate) fn encrypt_with_nonce(
+        &self,
+        plaintext: &Natural,
+        nonce: &EncryptionNonce,
+    ) -> Result<Ciphertext, EncryptError> {
+        if plaintext >= self.modulus() {
+            return Err(EncryptError::PlaintextRange);
+        }
+        Ok(Ciphertext(self.operations.encrypt(plaintext, &nonce.0)))
+    }
+
+    /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of a response, which can be
+    /// done before the message is known.
+    #[must_use]
+    pub fn make_randomizer(&self, rng: &mut dyn CryptoRng) -> OneTimeRandomizer {
+        let nonce = self.random_unit(rng);
+        OneTimeRandomizer {
+            modulus: self.modulus().clone(),
+            value: self.operations.randomizer(&nonce),
+            exponent_blind: Zeroizing::new(rng.next_u64()),
+        }
+    }
+
+    /// `ciphertext^multiplier · (1 + plaintext·N) · r̃^N mod N²`: with an encryption of `x`, an
+    /// encryption of `multiplier·x + plaintext`.
+    ///
+    /// The plaintext is `u + ρ·q`, see [`masked_plaintext`]. Where the arithmetic is not constant-time
+    /// the exponent becomes `v + t·q`, so that the result encrypts `v·x + u + q·(ρ + t·x)`. That changes
+    /// nothing modulo `q`, and nothing for the mask: `t` is independent of `v`, for each `t` the offset
+    /// `t·x` is a constant, and `ρ` hides `⌊(v·x + u)/q⌋ < 2^513` behind a uniform number of 641 bits as
+    /// before, to 2⁻¹²⁸. The plaintext stays below `2^833 + 2^256 + 2^897 < 2^898`. For a negative `x̂`,
+    /// which only a cheating initiator has, the whole can be negative with probability 2⁻⁶⁴ instead of
+    /// 2⁻¹²⁸; it then shows as `N` minus its magnitude, which tells no more than the integer itself.
+    ///
+    /// # Errors
+    /// When the plaintext is not below `2^898`, or the randomizer belongs to another modulus.
+    pub fn affine(
+        &self,
+        ciphertext: &Ciphertext,
+        multiplier: &Scalar,
+        plaintext: &Natural,
+        randomizer: OneTimeRandomizer,
+    ) -> Result<Ciphertext, EncryptError> {
+        if plaintext.bit_length() > MASKED_PLAINTEXT_BITS {
+            return Err(EncryptError::PlaintextRange);
+        }
+        if &randomizer.modulus != self.modulus() {
+            return Err(EncryptError::ForeignRandomizer);
+        }
+        let mut exponent = curve::scalar_to_natural(multiplier);
+        if !self.arithmetic.is_constant_time() {
+            exponent = &exponent + &(&Natural::from(*randomizer.exponent_blind) * &curve::order());
+        }
+        Ok(Ciphertext(self.operations.affine(&ciphertext.0, &exponent, plaintext, &randomizer.value)))
+    }
+}
+
+impl PartialEq for EncryptionKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.modulus() == other.modulus()
+    }
+}
+
+impl Eq for EncryptionKey {}
+
+impl core::fmt::Debug for EncryptionKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "EncryptionKey({} bits, {})", self.size.bits(), self.arithmetic.name())
+    }
+}
+
+impl udigest::Digestable for EncryptionKey {
+    fn unambiguously_encode(&self, encoder: udigest::encoding::EncodeValue<'_, '_>) {
+        self.modulus().unambiguously_encode(encoder);
+    }
+}
+
+/// `u + ρ·q` with `ρ` uniform below `2^641`.
+#[must_use]
+pub fn masked_plaintext(u: &Scalar, rng: &mut dyn CryptoRng) -> Natural {
+    let mask = Natural::random_bits(rng, MASK_BITS);
+    &(&mask * &curve::order()) + &curve::scalar_to_natural(u)
+}
+
+/// A ciphertext under one key: between 0 and `N²`, sharing no factor with `N`.
+#[derive(Debug, Clone, PartialEq, Eq, udigest::Digestable)]
+pub struct Ciphertext(Natural);
+
+impl Ciphertext {
+    /// Checks `0 < number < N²` and `gcd(number, N) = 1`.
+    ///
+    /// # Errors
+    /// When one of the two does not hold.
+    pub fn parse(number: &Natural, key: &EncryptionKey) -> Result<Self, InvalidCiphertext> {
+        if number.is_zero() || number >= key.squared.value() {
+            return Err(InvalidCiphertext::Range);
+        }
+        if !key.modulus.is_unit(number) {
+            return Err(InvalidCiphertext::NotInvertible);
+        }
+        Ok(Self(number.clone()))
+    }
+
+    /// The number, for the wire and for proofs.
+    #[must_use]
+    pub fn as_natural(&self) -> &Natural {
+        &self.0
+    }
+}
+
+/// The nonce of an encryption: secret, for whoever knows it can decrypt that ciphertext.
+#[derive(Debug)]
+pub struct EncryptionNonce(Natural);
+
+impl EncryptionNonce {
+    pub(crate) fn as_natural(&self) -> &Natural {
+        &self.0
+    }
+}
+
+/// `r̃^N mod N²` for a uniform `r̃`, for one response. Neither `Clone` nor `Serialize`: used twice, it
+/// would give away the difference of two plaintexts.
+#[must_use]
+pub struct OneTimeRandomizer {
+    modulus: Natural,
+    value: Natural,
+    exponent_blind: Zeroizing<u64>,
+}
+
+impl core::fmt::Debug for OneTimeRandomizer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("OneTimeRandomizer(..)")
+    }
+}
+
+/// Why bytes are not a decryption key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDecryptionKey {
+    /// Not two numbers of half the length of a modulus.
+    #[error("a decryption key is 256 or 384 bytes")]
+    Size,
+    /// Not two different Blum numbers whose product has an allowed length.
+    #[error("not two primes that are 3 modulo 4 with a product of an allowed length")]
+    Primes,
+}
+
+/// A private Paillier key with all that is computed from it once. Wiped when dropped.
+pub struct DecryptionKey {
+    encryption: EncryptionKey,
+    p: PrimeFactor,
+    q: PrimeFactor,
+    /// `p⁻¹ mod q`.
+    p_inverse: Natural,
+    /// `(p²)⁻¹ mod q²`.
+    p_squared_inverse: Natural,
+    blinding: Mutex<Option<BlindingPair>>,
+}
+
+/// One prime, and the constants of decrypting modulo it.
+struct PrimeFactor {
+    modulus: Arc<dyn Modulus>,
+    squared: Arc<dyn Modulus>,
+    minus_one: Natural,
+    /// `L((1 + N)^(p−1) mod p²)⁻¹ mod p`, which is `(−q)⁻¹ mod p`.
+    h: Natural,
+}
+
+impl PrimeFactor {
+    fn new(prime: &Natural, other: &Natural, arithmetic: &dyn Arithmetic) -> Option<Self> {
+        let modulus = arithmetic.modulus(prime)?;
+        let squared = arithmetic.modulus(&prime.square())?;
+        let h = modulus.invert(&modulus.sub(&Natural::zero(), other))?;
+        Some(Self { modulus, squared, minus_one: prime.minus_one(), h })
+    }
+
+    fn prime(&self) -> &Natural {
+        self.modulus.value()
+    }
+
+    /// `plaintext mod p`: `L(c^(k(p−1)) mod p²) · h · k⁻¹`, Paillier 1999 section 7 with a blinded
+    /// exponent.
+    fn decrypt(&self, ciphertext: &Natural, exponent_blind: u64) -> Option<Natural> {
+        let blind = Natural::from(exponent_blind);
+        let power = self.squared.pow(&self.squared.reduce(ciphertext), &(&self.minus_one * &blind));
+        let (quotient, _) = power.checked_sub(&Natural::one())?.div_rem(self.prime())?;
+        let plaintext = self.modulus.mul(&quotient, &self.h);
+        if exponent_blind == 1 {
+            return Some(plaintext);
+        }
+        Some(self.modulus.mul(&plaintext, &self.modulus.invert(&blind)?))
+    }
+}
+
+/// `(Enc(b), b)` with `b` uniform below `N`.
+struct BlindingPair {
+    ciphertext: Natural,
+    plaintext: Natural,
+    uses_left: u32,
+}
+
+impl DecryptionKey {
+    /// Two random Blum primes of equal length whose product has exactly `size` bits. `progress` is
+    /// called for every candidate; each prime of 1024 bits takes some 60.
+    #[must_use]
+    pub fn generate(
+        size: ModulusSize,
+        arithmetic: &'static dyn Arithmetic,
+        rng: &mut dyn CryptoRng,
+        progress: &mut dyn FnMut(PrimeProgress),
+    ) -> Self {
+        loop {
+            let p = arithmetic.random_prime(PrimeKind::Blum, size.bits() / 2, rng, progress);
+            let q = arithmetic.random_prime(PrimeKind::Blum, size.bits() / 2, rng, progress);
+            if let Ok(key) = Self::from_primes(&p, &q, arithmetic) {
+                return key;
+            }
+        }
+    }
+
+    /// Takes two primes. That they are prime is the caller's word; everything else is checked.
+    ///
+    /// # Errors
+    /// Unless both are 3 modulo 4, of equal length, different, with a product of an allowed length.
+    pub fn from_primes(
+        p: &Natural,
+        q: &Natural,
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, InvalidDecryptionKey> {
+        let is_blum = |prime: &Natural| prime.low_u64() & 3 == 3;
+        if p == q || p.bit_length() != q.bit_length() || !is_blum(p) || !is_blum(q) {
+            return Err(InvalidDecryptionKey::Primes);
+        }
+        Self::assemble(p, q, arithmetic).ok_or(InvalidDecryptionKey::Primes)
+    }
+
+    fn assemble(p: &Natural, q: &Natural, arithmetic: &'static dyn Arithmetic) -> Option<Self> {
+        let encryption = EncryptionKey::parse(&(p * q), arithmetic).ok()?;
+        let p = PrimeFactor::new(p, q, arithmetic)?;
+        let q = PrimeFactor::new(q, p.prime(), arithmetic)?;
+        let p_inverse = q.modulus.invert(p.prime())?;
+        let p_squared_inverse = q.squared.invert(p.squared.value())?;
+        Some(Self { encryption, p, q, p_inverse, p_squared_inverse, blinding: Mutex::new(None) })
+    }
+
+    /// Reads what [`to_secret_bytes`](Self::to_secret_bytes) wrote.
+    ///
+    /// # Errors
+    /// On another size, and when the two numbers cannot be the primes of a key. They are not tested for
+    /// primality again: the bytes come from authenticated storage.
+    pub fn from_secret_bytes(
+        bytes: &[u8],
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, InvalidDecryptionKey> {
+        if !matches!(bytes.len(), 256 | 384) {
+            return Err(InvalidDecryptionKey::Size);
+        }
+        let (p, q) = bytes.split_at(bytes.len() / 2);
+        Self::from_primes(&Natural::from_be_bytes(p), &Natural::from_be_bytes(q), arithmetic)
+    }
+
+    /// Both primes, big-endian, one after the other: 256 bytes for 2048 bits, 384 for 3072.
+    #[must_use]
+    pub fn to_secret_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let size = (self.encryption.size.bits() / 16) as usize;
+        let padded = |prime: &Natural| prime.to_be_bytes_padded(size).unwrap_or_default();
+        let (p, q) = (padded(self.p.prime()), padded(self.q.prime()));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * size));
+        bytes.extend_from_slice(&p);
+        bytes.extend_from_slice(&q);
+        bytes
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn encryption_key(&self) -> &EncryptionKey {
+        &self.encryption
+    }
+
+    /// The primes, for the proofs about the modulus.
+    pub(crate) fn primes(&self) -> (&Arc<dyn Modulus>, &Arc<dyn Modulus>) {
+        (&self.p.modulus, &self.q.modulus)
+    }
+
+    /// Decrypts: the plaintext below `N`.
+    ///
+    /// # Security
+    /// Only for ciphertexts of an authenticated signing session. Whoever supplies a ciphertext and
+    /// learns anything about its plaintext learns about the key or about what else it encrypts.
+    #[must_use]
+    pub fn decrypt(&self, ciphertext: &Ciphertext, rng: &mut dyn CryptoRng) -> Natural {
+        if self.encryption.arithmetic.is_constant_time() {
+            return self.decrypt_number(&ciphertext.0, [1, 1]);
+        }
+        let (blinding_ciphertext, blinding_plaintext) = self.next_blinding(rng);
+        let blinded = self.encryption.squared.mul(&ciphertext.0, &blinding_ciphertext);
+        let plaintext = self.decrypt_number(&blinded, [rng.next_u64() | 1, rng.next_u64() | 1]);
+        self.encryption.modulus.sub(&plaintext, &blinding_plaintext)
+    }
+
+    fn decrypt_number(&self, ciphertext: &Natural, exponent_blinds: [u64; 2]) -> Natural {
+        let [p_blind, q_blind] = exponent_blinds;
+        let modulo_p = self.p.decrypt(ciphertext, p_blind);
+        let modulo_q = self.q.decrypt(ciphertext, q_blind);
+        // Ciphertexts are invertible modulo N, so the powers are 1 modulo either prime and never 0.
+        let (modulo_p, modulo_q) =
+            (modulo_p.unwrap_or_else(Natural::zero), modulo_q.unwrap_or_else(Natural::zero));
+        recombine(&modulo_p, &modulo_q, self.p.prime(), &self.q.modulus, &self.p_inverse)
+    }
+
+    /// Garner's recombination of residues modulo `p` and `q`.
+    pub(crate) fn recombine(&self, modulo_p: &Natural, modulo_q: &Natural) -> Natural {
+        recombine(modulo_p, modulo_q, self.p.prime(), &self.q.modulus, &self.p_inverse)
+    }
+
+    /// The current blinding pair; the next one is made from it by squaring and doubling, and a new one
+    /// is drawn after 32 uses. (`c·(1 + bN)` alone would blind nothing modulo `p`.)
+    fn next_blinding(&self, rng: &mut dyn CryptoRng) -> (Natural, Natural) {
+        let mut guard = self.blinding.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = match guard.take() {
+            Some(pair) if pair.uses_left > 0 => pair,
+            _ => self.draw_blinding(rng),
+        };
+        let current = (pair.ciphertext, pair.plaintext);
+        *guard = Some(BlindingPair {
+            ciphertext: self.encryption.squared.mul(&current.0, &current.0),
+            plaintext: self.encryption.modulus.add(&current.1, &current.1),
+            uses_left: pair.uses_left - 1,
+        });
+        current
+    }
+
+    fn draw_blinding(&self, rng: &mut dyn CryptoRng) -> BlindingPair {
+        let n = self.encryption.modulus();
+        let plaintext = Natural::random_below(rng, n);
+        let nonce = self.encryption.random_unit(rng);
+        // nonce^N by the Chinese remainder theorem: half the time, and the exponent is public.
+        let randomizer = recombine(
+            &self.p.squared.pow(&nonce, n),
+            &self.q.squared.pow(&nonce, n),
+            self.p.squared.value(),
+            &self.q.squared,
+            &self.p_squared_inverse,
+        );
+        let message = &(&plaintext * n) + &Natural::one();
+        BlindingPair {
+            ciphertext: self.encryption.squared.mul(&message, &randomizer),
+            plaintext,
+            uses_left: BLINDING_USES,
+        }
+    }
+}
+
+/// `x` with `x ≡ a (mod m)` and `x ≡ b (mod n)`, `0 ≤ x < m·n`, given `m⁻¹ mod n`.
+fn recombine(a: &Natural, b: &Natural, m: &Natural, n: &Arc<dyn Modulus>, m_inverse: &Natural) -> Natural {
+    let factor = n.mul(&n.sub(b, a), m_inverse);
+    a + &(&factor * m)
+}
+
+impl core::fmt::Debug for DecryptionKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "DecryptionKey({:?})", self.encryption)
+    }
+}
