@@ -68,8 +68,12 @@ pub enum EncodeError {
 
 const HEADER_SIZE_BYTES: usize = 2;
 
+/// No length prefix may claim more than this, in bytes. Without a limit bincode allocates what the
+/// prefix of a string or of bytes claims before it looks at what is there.
+const MAX_CLAIMED_SIZE_BYTES: usize = 4 << 20;
+
 fn config() -> impl bincode::config::Config {
-    bincode::config::standard()
+    bincode::config::standard().with_limit::<MAX_CLAIMED_SIZE_BYTES>()
 }
 
 /// Encodes `message` with its header.
@@ -106,8 +110,8 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     if *version != M::VERSION {
         return Err(DecodeError::Version { found: *version, supported: M::VERSION });
     }
-    // A length prefix inside the body cannot claim more than the bytes that are there: bincode
-    // reads element by element and serde caps what it reserves ahead (`size_hint::cautious`).
+    // A length prefix inside the body cannot make us allocate much: the configuration limits strings
+    // and bytes, and for sequences serde caps what it reserves ahead (`size_hint::cautious`).
     let (message, read) = bincode::serde::decode_from_slice(body, config())
         .map_err(|e| DecodeError::Malformed(e.to_string()))?;
     match body.len() - read {
@@ -176,6 +180,24 @@ mod tests {
         // kind, version, number 0, then a length of 2^32 - 1.
         assert!(matches!(
             decode::<Sample>(&[1, 1, 0, 0xfc, 0xff, 0xff, 0xff, 0xff]),
+            Err(DecodeError::Malformed(_))
+        ));
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Text(String);
+
+    impl Message for Text {
+        const KIND: u8 = 0x02;
+        const VERSION: u8 = 1;
+        const MAX_SIZE_BYTES: usize = 64;
+    }
+
+    #[test]
+    fn a_string_that_claims_exabytes_is_refused_without_allocating_them() {
+        // kind, version, then a length of 2^62.
+        assert!(matches!(
+            decode::<Text>(&[2, 1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40]),
             Err(DecodeError::Malformed(_))
         ));
     }
