@@ -1,1 +1,38 @@
-//! x
+//! Duet on NATS: who may say what on which subject, and how it is said with a deadline.
+//!
+//! The two central types are [`Bus`], a connection of one [`Role`], and [`Address`], a concrete
+//! subject made of parsed identifiers. Everything else hangs off them:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`subjects`] | [`Address`] (one subject) and [`Filter`] (what is listened to), the only places where subjects are put together |
+//! | [`role`] | the broker's users, their inbox prefixes and credential names |
+//! | [`connect`] | TLS, nkey, private inboxes, reconnection with back-off and jitter |
+//! | [`request`] | request and reply with deadlines; publishing into streams |
+//! | [`subscription`] | bounded subscriptions, and the round trip after which they exist at the server |
+//! | [`service`] | answering requests with bounded concurrency and a clean drain |
+//! | [`streams`] | the JetStream streams, created or brought up to date |
+//! | [`kv`] | typed buckets in which only compare-and-swap writes |
+//! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
+//!
+//! # What the broker is trusted with
+//!
+//! Availability, and keeping strangers out. It is never the authority on whether a message is
+//! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
+
+pub mod connect;
+pub mod credentials;
+pub mod kv;
+pub mod request;
+pub mod role;
+pub mod service;
+pub mod streams;
+pub mod subjects;
+pub mod subscription;
+
+pub use connect::{Bus, BusEvent, ConnectError, ConnectSettings};
+pub use request::{PublishError, RequestError};
+pub use role::Role;
+pub use service::{Incoming, ServeOptions, Service, WhenFull};
+pub use subjects::{Address, Filter, Speaker};
+pub use subscription::{SubscribeError, Subscription};

@@ -1,0 +1,460 @@
+//! Typed buckets in which every write is a compare-and-swap.
+//!
+//! A read may be stale; only a write tells. There is no plain `put` here on purpose.
+
+use core::{fmt, marker::PhantomData, time::Duration};
+
+use async_nats::jetstream::{
+    self,
+    consumer::{self, DeliverPolicy},
+    kv::{self, CreateErrorKind, Operation, UpdateErrorKind},
+    stream::StorageType,
+};
+use duet_protocol::ids::{SessionId, TenantId, WalletId};
+use futures::StreamExt as _;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use crate::{
+    connect::Bus,
+    request::is_full,
+    streams::{StorageError, StorageSettings},
+};
+
+/// The bucket of job records.
+pub const JOBS: &str = "duet_jobs";
+/// The bucket of session states.
+pub const SESSIONS: &str = "duet_sessions";
+/// The bucket of what orchestrators know about wallets.
+pub const WALLETS: &str = "duet_wallets";
+
+/// Earlier values kept per key, for looking into what happened. The broker allows 64.
+const HISTORY: i64 = 8;
+
+/// How long the next entry of a listing may take to arrive.
+const LIST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A key, made of identifiers only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Key {
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Everything of one tenant in a bucket whose keys start with the tenant; for
+    /// [`Bucket::watch`].
+    #[must_use]
+    pub fn all_of(tenant: &TenantId) -> Pattern {
+        Pattern(format!("{tenant}.*"))
+    }
+}
+
+impl From<SessionId> for Key {
+    fn from(id: SessionId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl From<WalletId> for Key {
+    fn from(id: WalletId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl From<(&TenantId, WalletId)> for Key {
+    fn from((tenant, wallet): (&TenantId, WalletId)) -> Self {
+        Self(format!("{tenant}.{wallet}"))
+    }
+}
+
+/// Which keys are watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// All keys.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self(">".to_owned())
+    }
+}
+
+impl From<Key> for Pattern {
+    fn from(key: Key) -> Self {
+        Self(key.0)
+    }
+}
+
+/// The place of a value in its bucket's history; what a later write is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(u64);
+
+impl From<Revision> for u64 {
+    fn from(revision: Revision) -> Self {
+        revision.0
+    }
+}
+
+/// A value and its revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// The value.
+    pub value: T,
+    /// Its revision.
+    pub revision: Revision,
+}
+
+/// A change that was watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change<T> {
+    /// Whose.
+    pub key: Key,
+    /// The new value, `None` when it was deleted.
+    pub value: Option<T>,
+    /// Its revision.
+    pub revision: Revision,
+}
+
+/// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The entry is not what this version writes.
+    #[error("entry {key} of bucket {bucket} cannot be read: {source}")]
+    Malformed {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The broker did not answer.
+    #[error("bucket {bucket} does not answer: {reason}")]
+    Unavailable {
+        /// The bucket.
+        bucket: String,
+        /// What the client said.
+        reason: String,
+    },
+}
+
+/// Why nothing was written, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Somebody else wrote since: read again and decide anew.
+    #[error("entry {key} of bucket {bucket} was changed by somebody else")]
+    Conflict {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+    },
+    /// The bucket is full: try later.
+    #[error("bucket {bucket} is full")]
+    Full {
+        /// The bucket.
+        bucket: String,
+    },
+    /// The value does not serialise.
+    #[error("the value for entry {key} cannot be written: {source}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The broker did not confirm. It may have been written.
+    #[error("bucket {bucket} did not confirm: {reason}")]
+    Unavailable {
+        /// The bucket.
+        bucket: String,
+        /// What the client said.
+        reason: String,
+    },
+}
+
+/// A bucket of values of one type, stored as JSON. Cheap to clone.
+pub struct Bucket<T> {
+    store: kv::Store,
+    inbox: async_nats::Client,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Bucket<T> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), inbox: self.inbox.clone(), value: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Bucket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("name", &self.store.name).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Creates the bucket or brings its settings up to date, and opens it.
+    ///
+    /// # Errors
+    /// See [`StorageError`].
+    pub async fn ensure_bucket<T>(
+        &self,
+        name: &str,
+        settings: &StorageSettings,
+    ) -> Result<Bucket<T>, StorageError> {
+        let config = kv::Config {
+            bucket: name.to_owned(),
+            description: "Written by orchestrators alone, by compare-and-swap".to_owned(),
+            history: HISTORY,
+            max_bytes: settings.bucket_max_bytes,
+            storage: StorageType::File,
+            num_replicas: settings.replicas,
+            ..Default::default()
+        };
+        let store = self.jetstream().create_or_update_key_value(config).await.map_err(|error| {
+            let (stream, reason) = (format!("KV_{name}"), error.to_string());
+            match cause::<jetstream::context::CreateStreamError>(&error).map(|cause| cause.kind()) {
+                Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if is_full(&cause) => {
+                    StorageError::NoRoom { stream, reason }
+                }
+                Some(jetstream::context::CreateStreamErrorKind::JetStream(_)) => {
+                    StorageError::Refused { stream, reason }
+                }
+                _ => StorageError::Unavailable { stream, reason },
+            }
+        })?;
+        Ok(Bucket { store, inbox: self.client().clone(), value: PhantomData })
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Bucket<T> {
+    /// Reads the newest value this server knows, which in a cluster may not be the newest.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn get(&self, key: &Key) -> Result<Option<Entry<T>>, ReadError> {
+        let entry = self.store.entry(key.as_str()).await.map_err(|error| ReadError::Unavailable {
+            bucket: self.store.name.clone(),
+            reason: error.to_string(),
+        })?;
+        match entry {
+            Some(entry) if entry.operation == Operation::Put => Ok(Some(Entry {
+                value: self.parse(key.as_str(), &entry.value)?,
+                revision: Revision(entry.revision),
+            })),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Writes the first value under `key`.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] when there is one already; see the others there.
+    pub async fn create(&self, key: &Key, value: &T) -> Result<Revision, WriteError> {
+        let bytes = self.bytes(key, value)?;
+        self.store.create(key.as_str(), bytes.into()).await.map(Revision).map_err(|error| {
+            match error.kind() {
+                CreateErrorKind::AlreadyExists => self.conflict(key),
+                _ => self.write_error(&error),
+            }
+        })
+    }
+
+    /// Replaces the value whose revision is `revision`.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] when the newest is another one; see the others there.
+    pub async fn update(&self, key: &Key, value: &T, revision: Revision) -> Result<Revision, WriteError> {
+        let bytes = self.bytes(key, value)?;
+        self.store.update(key.as_str(), bytes.into(), revision.0).await.map(Revision).map_err(|error| {
+            match error.kind() {
+                UpdateErrorKind::WrongLastRevision => self.conflict(key),
+                _ => self.write_error(&error),
+            }
+        })
+    }
+
+    /// Deletes the value whose revision is `revision`.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub async fn delete(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
+        self.store.delete_expect_revision(key.as_str(), Some(revision.0)).await.map_err(|error| {
+            match error.kind() {
+                UpdateErrorKind::WrongLastRevision => self.conflict(key),
+                _ => self.write_error(&error),
+            }
+        })
+    }
+
+    /// The keys that have a value.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`].
+    pub async fn keys(&self) -> Result<Vec<Key>, ReadError> {
+        let unavailable = |reason| ReadError::Unavailable { bucket: self.store.name.clone(), reason };
+        let mut keys = self.store.keys().await.map_err(|error| unavailable(error.to_string()))?;
+        let mut all = Vec::new();
+        while let Some(key) = keys.next().await {
+            all.push(Key(key.map_err(|error| unavailable(error.to_string()))?));
+        }
+        Ok(all)
+    }
+
+    /// The present values that match `pattern`, at most `limit` of them, in the order in which they
+    /// were last written.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; [`ReadError::Unavailable`] also when the broker stops delivering.
+    pub async fn list(&self, pattern: &Pattern, limit: usize) -> Result<Vec<(Key, Entry<T>)>, ReadError> {
+        let unavailable = |reason: String| ReadError::Unavailable { bucket: self.store.name.clone(), reason };
+        let consumer = self
+            .store
+            .stream
+            .create_consumer(consumer::push::OrderedConfig {
+                deliver_subject: self.inbox.new_inbox(),
+                filter_subject: format!("{}{}", self.store.prefix, pattern.0),
+                deliver_policy: DeliverPolicy::LastPerSubject,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+        let mut found = Vec::new();
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(found);
+        }
+        let mut messages = consumer.messages().await.map_err(|error| unavailable(error.to_string()))?;
+        while found.len() < limit {
+            let message = timeout(LIST_DEADLINE, messages.next())
+                .await
+                .map_err(|_| unavailable("no further entry in time".to_owned()))?;
+            let Some(message) = message else { break };
+            let message = message.map_err(|error| unavailable(error.to_string()))?;
+            let (revision, pending) = message
+                .info()
+                .map(|info| (info.stream_sequence, info.pending))
+                .map_err(|error| unavailable(error.to_string()))?;
+            let key = message.subject.strip_prefix(&self.store.prefix).unwrap_or_default();
+            // Deletions are marked by a header; values have none.
+            if message.headers.is_none() || !message.payload.is_empty() {
+                let value = self.parse(key, &message.payload)?;
+                found.push((Key(key.to_owned()), Entry { value, revision: Revision(revision) }));
+            }
+            if pending == 0 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The present values that match `pattern`, then every change.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`].
+    pub async fn watch(&self, pattern: &Pattern) -> Result<Watcher<T>, ReadError> {
+        let watch = self.store.watch_with_history(&pattern.0).await.map_err(|error| {
+            ReadError::Unavailable { bucket: self.store.name.clone(), reason: error.to_string() }
+        })?;
+        Ok(Watcher { watch, bucket: self.clone() })
+    }
+
+    /// The changes after this call that match `pattern`.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`].
+    pub async fn changes(&self, pattern: &Pattern) -> Result<Watcher<T>, ReadError> {
+        let watch = self.store.watch(&pattern.0).await.map_err(|error| ReadError::Unavailable {
+            bucket: self.store.name.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Watcher { watch, bucket: self.clone() })
+    }
+
+    fn parse(&self, key: &str, bytes: &[u8]) -> Result<T, ReadError> {
+        serde_json::from_slice(bytes).map_err(|source| ReadError::Malformed {
+            bucket: self.store.name.clone(),
+            key: key.to_owned(),
+            source,
+        })
+    }
+
+    fn bytes(&self, key: &Key, value: &T) -> Result<Vec<u8>, WriteError> {
+        serde_json::to_vec(value).map_err(|source| WriteError::Value { key: key.to_string(), source })
+    }
+
+    fn conflict(&self, key: &Key) -> WriteError {
+        WriteError::Conflict { bucket: self.store.name.clone(), key: key.to_string() }
+    }
+
+    fn write_error(&self, error: &(dyn std::error::Error + 'static)) -> WriteError {
+        let bucket = self.store.name.clone();
+        match cause::<jetstream::Error>(error) {
+            Some(cause) if is_full(cause) => WriteError::Full { bucket },
+            _ => WriteError::Unavailable { bucket, reason: error.to_string() },
+        }
+    }
+}
+
+/// A stream of changes of a bucket.
+pub struct Watcher<T> {
+    watch: kv::Watch,
+    bucket: Bucket<T>,
+}
+
+impl<T> fmt::Debug for Watcher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").field("bucket", &self.bucket).finish_non_exhaustive()
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Watcher<T> {
+    /// The next change; `None` when the watch has ended.
+    ///
+    /// # Errors
+    /// [`ReadError::Malformed`] for an entry this version cannot read (the watch goes on), and
+    /// [`ReadError::Unavailable`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<Change<T>, ReadError>> {
+        let entry = match self.watch.next().await? {
+            Ok(entry) => entry,
+            Err(error) => {
+                return Some(Err(ReadError::Unavailable {
+                    bucket: self.bucket.store.name.clone(),
+                    reason: error.to_string(),
+                }));
+            }
+        };
+        let value = match entry.operation {
+            Operation::Put => match self.bucket.parse(&entry.key, &entry.value) {
+                Ok(value) => Some(value),
+                Err(error) => return Some(Err(error)),
+            },
+            Operation::Delete | Operation::Purge => None,
+        };
+        Some(Ok(Change { key: Key(entry.key), value, revision: Revision(entry.revision) }))
+    }
+}
+
+/// The first cause of type `C` below `error`.
+fn cause<'a, C: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a C> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(found) = cause.downcast_ref::<C>() {
+            return Some(found);
+        }
+        source = cause.source();
+    }
+    None
+}

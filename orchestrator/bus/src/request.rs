@@ -1,0 +1,309 @@
+//! Saying something and hearing back, within a deadline.
+
+use core::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    client::{PublishErrorKind, Request, RequestErrorKind},
+    jetstream::{self, ErrorCode},
+};
+use bytes::Bytes;
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::{
+    connect::{Bus, BusEvent, Denied},
+    subjects::Address,
+};
+
+/// The largest message, both ways: the broker's own limit in `nats.conf`.
+pub const MAX_MESSAGE_SIZE_BYTES: usize = 1024 * 1024;
+
+/// Pauses between attempts of [`Bus::request_resending`]: doubled from the first to the last.
+const RESEND_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+
+/// Why a request brought no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Somebody listens, and did not answer in time.
+    #[error("no reply on {subject} within the deadline")]
+    TimedOut {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// Nobody listens.
+    #[error("nobody listens on {subject}")]
+    NoResponders {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// This role may not publish there.
+    #[error("the broker refuses to publish on {subject}")]
+    PermissionDenied {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// The message or its reply exceeds [`MAX_MESSAGE_SIZE_BYTES`] or the broker's own limit.
+    #[error("a message of {size_bytes} bytes on {subject} is too large")]
+    TooLarge {
+        /// Where it was sent.
+        subject: String,
+        /// Its size.
+        size_bytes: usize,
+    },
+    /// There was no connection at the end of the deadline, or it is closed for good.
+    #[error("the broker cannot be reached")]
+    Unreachable,
+}
+
+/// Why a message was not published, or not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The stream is full: try later.
+    #[error("the stream behind {subject} is full")]
+    Full {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// No stream stores this subject.
+    #[error("no stream stores {subject}")]
+    NoStream {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// Not confirmed in time. It may have been stored.
+    #[error("the broker did not confirm the message on {subject} in time")]
+    TimedOut {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// This role may not publish there.
+    #[error("the broker refuses to publish on {subject}")]
+    PermissionDenied {
+        /// Where it was sent.
+        subject: String,
+    },
+    /// The message is too large.
+    #[error("a message of {size_bytes} bytes on {subject} is too large")]
+    TooLarge {
+        /// Where it was sent.
+        subject: String,
+        /// Its size.
+        size_bytes: usize,
+    },
+    /// The stream refused it for another reason.
+    #[error("the stream behind {subject} refused the message: {reason}")]
+    Refused {
+        /// Where it was sent.
+        subject: String,
+        /// What the broker said.
+        reason: String,
+    },
+    /// There is no connection.
+    #[error("the broker cannot be reached")]
+    Unreachable,
+}
+
+/// Where a stored message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Whether the stream had it already, by its message id.
+    pub duplicate: bool,
+}
+
+impl Bus {
+    /// Sends `payload` to whoever listens now, without confirmation.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`], [`PublishError::Unreachable`]. A refusal by the broker arrives
+    /// later, as [`BusEvent::PermissionDenied`].
+    ///
+    /// # Cancel safety
+    /// Once polled it may have been sent.
+    pub async fn publish(&self, address: &Address, payload: impl Into<Bytes>) -> Result<(), PublishError> {
+        let subject = address.to_string();
+        let payload = payload.into();
+        let size_bytes = payload.len();
+        self.client().publish(subject.clone(), payload).await.map_err(|error| match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { subject, size_bytes },
+            PublishErrorKind::InvalidSubject | PublishErrorKind::Send => PublishError::Unreachable,
+        })
+    }
+
+    /// Sends `payload` once and returns the reply.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    ///
+    /// # Cancel safety
+    /// Once polled it may have been sent; a reply to a dropped request is discarded.
+    pub async fn request(
+        &self,
+        address: &Address,
+        payload: impl Into<Bytes>,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let mut events = self.events();
+        self.request_once(&address.to_string(), payload.into(), Instant::now() + deadline, &mut events).await
+    }
+
+    /// Sends `payload`, and the same bytes again while nobody listens, until `deadline`.
+    ///
+    /// Only for messages that may arrive twice: "nobody listens" is certain to mean that this copy
+    /// reached nobody on the server's side, but an earlier one may have.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; [`RequestError::NoResponders`] only after the deadline. A request that
+    /// somebody received and did not answer is not sent again.
+    ///
+    /// # Cancel safety
+    /// As [`Self::request`].
+    pub async fn request_resending(
+        &self,
+        address: &Address,
+        payload: impl Into<Bytes>,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let subject = address.to_string();
+        let payload = payload.into();
+        let end = Instant::now() + deadline;
+        let mut events = self.events();
+        let (mut pause, longest) = RESEND_PAUSES;
+        loop {
+            let reply = self.request_once(&subject, payload.clone(), end, &mut events).await;
+            if !matches!(reply, Err(RequestError::NoResponders { .. })) || Instant::now() + pause >= end {
+                return reply;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    async fn request_once(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        end: Instant,
+        events: &mut broadcast::Receiver<BusEvent>,
+    ) -> Result<Bytes, RequestError> {
+        let size_bytes = payload.len();
+        let own = || subject.to_owned();
+        // The client's own timeout is off: one deadline covers sending and waiting.
+        let request = Request::new().payload(payload).timeout(None);
+        let reply = tokio::select! {
+            reply = timeout_at(end, self.client().send_request(own(), request)) => reply,
+            () = publish_denied(events, subject) => {
+                return Err(RequestError::PermissionDenied { subject: own() });
+            }
+        };
+        match reply {
+            Ok(Ok(message)) if message.payload.len() > MAX_MESSAGE_SIZE_BYTES => {
+                Err(RequestError::TooLarge { subject: own(), size_bytes: message.payload.len() })
+            }
+            Ok(Ok(message)) => Ok(message.payload),
+            Ok(Err(error)) => Err(match error.kind() {
+                RequestErrorKind::NoResponders => RequestError::NoResponders { subject: own() },
+                RequestErrorKind::TimedOut => RequestError::TimedOut { subject: own() },
+                RequestErrorKind::MaxPayloadExceeded => RequestError::TooLarge { subject: own(), size_bytes },
+                RequestErrorKind::InvalidSubject | RequestErrorKind::Other => RequestError::Unreachable,
+            }),
+            Err(_) if self.is_connected() => Err(RequestError::TimedOut { subject: own() }),
+            Err(_) => Err(RequestError::Unreachable),
+        }
+    }
+
+    /// Publishes into the stream behind `address` and waits until it is stored.
+    ///
+    /// With a `message_id` the stream keeps one copy of what is published again within its
+    /// duplicate window.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; [`PublishError::Full`] means overload, to be passed on as such.
+    ///
+    /// # Cancel safety
+    /// Once polled it may have been stored.
+    pub async fn publish_stored(
+        &self,
+        address: &Address,
+        payload: impl Into<Bytes>,
+        message_id: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Stored, PublishError> {
+        let subject = address.to_string();
+        let payload = payload.into();
+        let size_bytes = payload.len();
+        let mut events = self.events();
+        let mut headers = HeaderMap::new();
+        if let Some(id) = message_id {
+            headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        }
+        let stored =
+            async { self.jetstream().publish_with_headers(subject.clone(), headers, payload).await?.await };
+        let outcome = tokio::select! {
+            outcome = timeout(deadline, stored) => outcome,
+            () = publish_denied(&mut events, &subject) => {
+                return Err(PublishError::PermissionDenied { subject });
+            }
+        };
+        match outcome {
+            Ok(Ok(ack)) => Ok(Stored { sequence: ack.sequence, duplicate: ack.duplicate }),
+            Ok(Err(error)) => Err(stream_error(&error, subject, size_bytes)),
+            Err(_) if self.is_connected() => Err(PublishError::TimedOut { subject }),
+            Err(_) => Err(PublishError::Unreachable),
+        }
+    }
+}
+
+/// Resolves when the broker refuses a publication on `subject`; otherwise never.
+async fn publish_denied(events: &mut broadcast::Receiver<BusEvent>, subject: &str) {
+    loop {
+        match events.recv().await {
+            Ok(BusEvent::PermissionDenied(Denied::Publish(refused))) if refused == subject => return,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => core::future::pending().await,
+        }
+    }
+}
+
+fn stream_error(
+    error: &jetstream::context::PublishError,
+    subject: String,
+    size_bytes: usize,
+) -> PublishError {
+    use jetstream::context::PublishErrorKind;
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => PublishError::NoStream { subject },
+        PublishErrorKind::TimedOut | PublishErrorKind::MaxAckPending => PublishError::TimedOut { subject },
+        PublishErrorKind::BrokenPipe => PublishError::Unreachable,
+        PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { subject, size_bytes },
+        PublishErrorKind::WrongLastMessageId
+        | PublishErrorKind::WrongLastSequence
+        | PublishErrorKind::Other => {
+            match std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<jetstream::Error>())
+            {
+                Some(cause) if is_full(cause) => PublishError::Full { subject },
+                Some(cause) if cause.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+                    PublishError::TooLarge { subject, size_bytes }
+                }
+                _ => PublishError::Refused { subject, reason: error.to_string() },
+            }
+        }
+    }
+}
+
+/// Whether the stream or its storage has no room left. A stream at its `max_bytes` or
+/// `max_messages` answers with the general code for failed stores and says which in words.
+pub(crate) fn is_full(error: &jetstream::Error) -> bool {
+    match error.error_code() {
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+        | ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED => true,
+        ErrorCode::STREAM_STORE_FAILED => error.to_string().contains("maximum"),
+        _ => false,
+    }
+}

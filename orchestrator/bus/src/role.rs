@@ -1,0 +1,123 @@
+//! The broker's users. Each has one nkey, one inbox prefix and one set of permissions in
+//! `nats.conf`.
+
+use core::{fmt, str::FromStr};
+
+/// A user of the broker.
+///
+/// The parties of the development broker are `service` and `partner`; the device, native or in a
+/// browser, connects as `gateway` and speaks as `device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The orchestrator: jobs, invitations, results, and alone the streams' and buckets' API.
+    Orchestrator,
+    /// The party that holds share 2.
+    Service,
+    /// The party that holds share 3.
+    Partner,
+    /// What the owner's device connects through; it alone may speak as `device`.
+    Gateway,
+    /// Reads the audit stream and nothing else.
+    Auditor,
+    /// A tenant's subscriber to its own results; the development broker knows the tenant `demo`.
+    Results,
+    /// The broker's operator: monitoring in the system account, none of Duet's subjects.
+    Sys,
+}
+
+/// The text names no role of the broker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no role; roles are orchestrator, service, partner, gateway, auditor, results and sys")]
+pub struct UnknownRole(pub String);
+
+impl Role {
+    /// Every role, in the order in which `nats.conf` lists them.
+    pub const ALL: [Self; 7] = [
+        Self::Orchestrator,
+        Self::Service,
+        Self::Partner,
+        Self::Gateway,
+        Self::Auditor,
+        Self::Results,
+        Self::Sys,
+    ];
+
+    /// The role's name: the file of its seed, its client's name, the tail of its inbox prefix.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Orchestrator => "orchestrator",
+            Self::Service => "service",
+            Self::Partner => "partner",
+            Self::Gateway => "gateway",
+            Self::Auditor => "auditor",
+            Self::Results => "results",
+            Self::Sys => "sys",
+        }
+    }
+
+    /// The environment variable from which `nats.conf` takes the role's public nkey.
+    #[must_use]
+    pub fn nkey_variable(self) -> String {
+        format!("DUET_NKEY_{}", self.as_str().to_uppercase())
+    }
+
+    /// The first token of every inbox of the role. The broker lets nobody else listen below it.
+    #[must_use]
+    pub fn inbox_prefix(self) -> String {
+        format!("{INBOX_MARK}{}", self.as_str())
+    }
+}
+
+/// How every role's inbox prefix begins.
+const INBOX_MARK: &str = "_INBOX_";
+
+/// Whether `subject` is a private inbox of some role: a reply may go nowhere else.
+///
+/// # Security
+/// The broker does not check what a requester names as reply subject. Without this check whoever
+/// may send a request could have the answer published anywhere the answering process may publish:
+/// in an orchestrator's case into a bucket, past compare-and-swap.
+#[must_use]
+pub(crate) fn is_inbox(subject: &str) -> bool {
+    subject.split_once('.').is_some_and(|(prefix, rest)| {
+        !rest.is_empty() && prefix.strip_prefix(INBOX_MARK).is_some_and(|role| role.parse::<Role>().is_ok())
+    })
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| UnknownRole(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_round_trip_as_text() {
+        for role in Role::ALL {
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+        assert!("root".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn only_roles_inboxes_are_inboxes() {
+        assert!(is_inbox("_INBOX_service.abc"));
+        assert!(is_inbox("_INBOX_orchestrator.abc.7"));
+        for other in
+            ["$KV.duet_jobs.x", "_INBOX.abc", "_INBOX_service", "_INBOX_service.", "_INBOX_nobody.a", ""]
+        {
+            assert!(!is_inbox(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The JetStream streams, created when missing and brought up to date when not.
+//!
+//! All are on disk, keep for a stated time, are bounded in bytes, and refuse what does not fit
+//! instead of dropping what they hold.
+
+use core::time::Duration;
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    consumer::{self, AckPolicy, PullConsumer},
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
+};
+
+use crate::{connect::Bus, request::is_full, subjects::PREFIX};
+
+/// Announcements of jobs, each for one orchestrator, gone once acknowledged.
+pub const JOBS: &str = "DUET_JOBS";
+/// Jobs that will not be tried again, until an operator acts.
+pub const DEAD: &str = "DUET_DEAD";
+/// Signed results, for subscribers and webhooks.
+pub const RESULTS: &str = "DUET_RESULTS";
+/// Audit records; nothing in it can be deleted before its age.
+pub const AUDIT: &str = "DUET_AUDIT";
+
+/// The durable consumer from which all orchestrators pull jobs.
+pub const JOBS_CONSUMER: &str = "orchestrators";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MEBIBYTE: i64 = 1024 * 1024;
+
+/// How streams and buckets are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageSettings {
+    /// Copies of each stream and bucket: 1 (default, one server), 3 or 5 (a cluster).
+    pub replicas: usize,
+    /// Bound of [`JOBS`]. Default 64 MiB: some hundred thousand announcements.
+    pub jobs_max_bytes: i64,
+    /// Bound of each of [`RESULTS`] and [`AUDIT`]. Default 512 MiB.
+    pub history_max_bytes: i64,
+    /// Bound of each bucket. Default 512 MiB.
+    pub bucket_max_bytes: i64,
+    /// How long [`RESULTS`] keeps. Default 30 days; the job's entry holds its result as well.
+    pub results_max_age: Duration,
+    /// How long [`AUDIT`] keeps. Default 400 days: a year and the time to look at it.
+    pub audit_max_age: Duration,
+    /// How long [`JOBS`] and [`DEAD`] keep. Default 30 days.
+    pub jobs_max_age: Duration,
+    /// Within which a repeated message id is stored once. Default 2 minutes. The job store, not
+    /// this, makes jobs repeatable.
+    pub duplicate_window: Duration,
+    /// After which an unacknowledged job is given to another orchestrator. Default 30 s; an
+    /// orchestrator at work extends it.
+    pub job_ack_wait: Duration,
+    /// Jobs in work at once over all orchestrators. Default 1000.
+    pub jobs_in_flight: i64,
+}
+
+impl Default for StorageSettings {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            jobs_max_bytes: 64 * MEBIBYTE,
+            history_max_bytes: 512 * MEBIBYTE,
+            bucket_max_bytes: 512 * MEBIBYTE,
+            results_max_age: 30 * DAY,
+            audit_max_age: 400 * DAY,
+            jobs_max_age: 30 * DAY,
+            duplicate_window: Duration::from_secs(120),
+            job_ack_wait: Duration::from_secs(30),
+            jobs_in_flight: 1000,
+        }
+    }
+}
+
+/// Why a stream or bucket is not there as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// What exists under the name differs in something that cannot be changed in place.
+    #[error("stream {stream} exists with another {setting}; move its messages to a new one by hand")]
+    Incompatible {
+        /// The stream.
+        stream: String,
+        /// What differs.
+        setting: &'static str,
+    },
+    /// The broker's disk quota does not allow it.
+    #[error("the broker has no room for stream {stream}: {reason}")]
+    NoRoom {
+        /// The stream.
+        stream: String,
+        /// What the broker said.
+        reason: String,
+    },
+    /// This role may not use JetStream, the broker does not have it, or it cannot be reached.
+    #[error("JetStream does not answer about {stream}: {reason}")]
+    Unavailable {
+        /// The stream.
+        stream: String,
+        /// What the client said.
+        reason: String,
+    },
+    /// The broker refused the settings.
+    #[error("the broker refuses the settings of {stream}: {reason}")]
+    Refused {
+        /// The stream.
+        stream: String,
+        /// What the broker said.
+        reason: String,
+    },
+}
+
+impl Bus {
+    /// Creates all of Duet's streams and the jobs' consumer, or brings them up to date. Safe to
+    /// call from several orchestrators at once.
+    ///
+    /// # Errors
+    /// See [`StorageError`].
+    pub async fn ensure_streams(&self, settings: &StorageSettings) -> Result<(), StorageError> {
+        for config in
+            [jobs_config(settings), dead_config(settings), results_config(settings), audit_config(settings)]
+        {
+            self.ensure_stream(config).await?;
+        }
+        self.jobs_consumer(settings).await.map(drop)
+    }
+
+    /// The durable consumer that gives each job to one orchestrator.
+    ///
+    /// It is asked for with explicit batches and deadlines; `messages()` would prefetch 200.
+    ///
+    /// # Errors
+    /// See [`StorageError`].
+    pub async fn jobs_consumer(&self, settings: &StorageSettings) -> Result<PullConsumer, StorageError> {
+        let config = consumer::pull::Config {
+            durable_name: Some(JOBS_CONSUMER.to_owned()),
+            description: Some("Jobs, one orchestrator each".to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: settings.job_ack_wait,
+            // Past a delivery limit a message would stay in the stream, seen by nobody. The
+            // orchestrator counts a job's attempts itself and moves it to the dead letters.
+            max_deliver: -1,
+            max_ack_pending: settings.jobs_in_flight,
+            num_replicas: settings.replicas,
+            ..Default::default()
+        };
+        self.jetstream()
+            .create_consumer_on_stream(config, JOBS)
+            .await
+            .map_err(|error| StorageError::Refused { stream: JOBS.to_owned(), reason: error.to_string() })
+    }
+
+    /// Creates the stream, or updates what may be updated.
+    ///
+    /// # Errors
+    /// [`StorageError::Incompatible`] when the stream exists with other subjects, retention or
+    /// storage; see the others there.
+    pub async fn ensure_stream(&self, config: Config) -> Result<Info, StorageError> {
+        let stream = config.name.clone();
+        match self.jetstream().get_stream(&stream).await {
+            Ok(mut existing) => {
+                let info = existing.info().await.map_err(|error| StorageError::Unavailable {
+                    stream: stream.clone(),
+                    reason: error.to_string(),
+                })?;
+                compatible(&info.config, &config)?;
+                self.jetstream().update_stream(config).await.map_err(|error| create_error(&error, stream))
+            }
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    // Somebody else may create it at this moment, with the same settings: then this
+                    // succeeds as well.
+                    let created = self
+                        .jetstream()
+                        .create_stream(config)
+                        .await
+                        .map_err(|error| create_error(&error, stream))?;
+                    Ok(created.cached_info().clone())
+                }
+                _ => Err(StorageError::Unavailable { stream, reason: error.to_string() }),
+            },
+        }
+    }
+}
+
+/// Refuses to update over a difference that would lose messages or make no sense.
+fn compatible(existing: &Config, wanted: &Config) -> Result<(), StorageError> {
+    let differs = |setting| StorageError::Incompatible { stream: wanted.name.clone(), setting };
+    if existing.subjects != wanted.subjects {
+        return Err(differs("set of subjects"));
+    }
+    if existing.retention != wanted.retention {
+        return Err(differs("retention"));
+    }
+    if existing.storage != wanted.storage {
+        return Err(differs("storage"));
+    }
+    if existing.deny_delete && !wanted.deny_delete {
+        return Err(differs("protection from deletion"));
+    }
+    Ok(())
+}
+
+fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -> StorageError {
+    let reason = error.to_string();
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(cause) if is_full(&cause) => StorageError::NoRoom { stream, reason },
+        CreateStreamErrorKind::JetStreamUnavailable
+        | CreateStreamErrorKind::TimedOut
+        | CreateStreamErrorKind::Response => StorageError::Unavailable { stream, reason },
+        _ => StorageError::Refused { stream, reason },
+    }
+}
+
+/// What all streams have in common.
+fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
+    Config {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        subjects: vec![format!("{PREFIX}.{subject}.*")],
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        discard: DiscardPolicy::New,
+        duplicate_window: settings.duplicate_window,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        ..Default::default()
+    }
+}
+
+fn jobs_config(settings: &StorageSettings) -> Config {
+    Config {
+        retention: RetentionPolicy::WorkQueue,
+        max_bytes: settings.jobs_max_bytes,
+        max_age: settings.jobs_max_age,
+        ..base(JOBS, "Accepted jobs, each announced to one orchestrator", "job", settings)
+    }
+}
+
+fn dead_config(settings: &StorageSettings) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        max_bytes: settings.jobs_max_bytes,
+        max_age: settings.jobs_max_age,
+        ..base(DEAD, "Jobs that will not be tried again", "dead", settings)
+    }
+}
+
+fn results_config(settings: &StorageSettings) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        max_bytes: settings.history_max_bytes,
+        max_age: settings.results_max_age,
+        deny_delete: true,
+        deny_purge: true,
+        ..base(RESULTS, "Signed results", "result", settings)
+    }
+}
+
+fn audit_config(settings: &StorageSettings) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        max_bytes: settings.history_max_bytes,
+        max_age: settings.audit_max_age,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        ..base(AUDIT, "Audit records, chained and signed by their writers", "audit", settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stream_is_bounded_and_refuses_overflow() {
+        let settings = StorageSettings::default();
+        for config in [
+            jobs_config(&settings),
+            dead_config(&settings),
+            results_config(&settings),
+            audit_config(&settings),
+        ] {
+            assert_eq!(config.discard, DiscardPolicy::New, "{}", config.name);
+            assert!(config.max_bytes > 0 && config.max_age > Duration::ZERO, "{}", config.name);
+            assert_eq!(config.storage, StorageType::File, "{}", config.name);
+        }
+    }
+
+    #[test]
+    fn a_stream_of_another_shape_is_not_overwritten() {
+        let settings = StorageSettings::default();
+        let wanted = jobs_config(&settings);
+        let other = Config { retention: RetentionPolicy::Limits, ..wanted.clone() };
+        assert!(matches!(
+            compatible(&other, &wanted),
+            Err(StorageError::Incompatible { setting: "retention", .. })
+        ));
+        let larger = Config { max_bytes: 1, ..wanted.clone() };
+        assert!(compatible(&larger, &wanted).is_ok());
+    }
+}

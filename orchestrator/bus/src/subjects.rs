@@ -1,0 +1,304 @@
+//! Subjects: put together from parsed identifiers and taken apart again, here and nowhere else.
+
+use core::{fmt, str::FromStr};
+
+use duet_protocol::ids::{PartyId, SessionId, TenantId, WalletId};
+
+/// How every subject begins. The version changes with the wire format.
+pub const PREFIX: &str = "duet.v1";
+
+/// Who speaks: the `<from>` token, which the broker fixes per role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Speaker {
+    /// The orchestrators.
+    Orchestrator,
+    /// A gateway, in its own name (its audit records; everything else it forwards as `device`).
+    Gateway,
+    /// A party, the device included.
+    Party(PartyId),
+}
+
+impl fmt::Display for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Orchestrator => f.write_str("orchestrator"),
+            Self::Gateway => f.write_str("gateway"),
+            Self::Party(party) => party.fmt(f),
+        }
+    }
+}
+
+impl From<PartyId> for Speaker {
+    fn from(party: PartyId) -> Self {
+        match party.as_str() {
+            "orchestrator" => Self::Orchestrator,
+            "gateway" => Self::Gateway,
+            _ => Self::Party(party),
+        }
+    }
+}
+
+impl From<&PartyId> for Speaker {
+    fn from(party: &PartyId) -> Self {
+        Self::from(party.clone())
+    }
+}
+
+/// One concrete subject: every identifier known, so it can be published to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A job was accepted for a tenant (stream, work queue).
+    Job(TenantId),
+    /// A job that will not be tried again, with its history (stream).
+    Dead(TenantId),
+    /// An invitation to one free worker of a party (request).
+    Invite(PartyId),
+    /// A round message of a session.
+    Round {
+        /// The session.
+        session: SessionId,
+        /// Who sends.
+        from: PartyId,
+        /// Who receives.
+        to: PartyId,
+    },
+    /// How a session ended for one side (request, until acknowledged).
+    Outcome {
+        /// The session.
+        session: SessionId,
+        /// Who reports.
+        from: PartyId,
+    },
+    /// Progress of a session (may be lost).
+    Event {
+        /// The session.
+        session: SessionId,
+        /// Who reports.
+        from: Speaker,
+    },
+    /// Share packages, receipts, commits for a party (request).
+    Share(PartyId),
+    /// Cards, wallet facts, enrolments, rotation (request).
+    Card {
+        /// Who asks.
+        from: Speaker,
+        /// Who answers.
+        to: PartyId,
+    },
+    /// Jobs waiting for a wallet's owner (request).
+    Approval(WalletId),
+    /// A tenant's signed results (stream).
+    Result(TenantId),
+    /// A writer's chained and signed audit records (stream).
+    Audit(Speaker),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(tenant) => write!(f, "{PREFIX}.job.{tenant}"),
+            Self::Dead(tenant) => write!(f, "{PREFIX}.dead.{tenant}"),
+            Self::Invite(party) => write!(f, "{PREFIX}.invite.{party}"),
+            Self::Round { session, from, to } => write!(f, "{PREFIX}.round.{session}.{from}.{to}"),
+            Self::Outcome { session, from } => write!(f, "{PREFIX}.outcome.{session}.{from}"),
+            Self::Event { session, from } => write!(f, "{PREFIX}.event.{session}.{from}"),
+            Self::Share(party) => write!(f, "{PREFIX}.share.{party}"),
+            Self::Card { from, to } => write!(f, "{PREFIX}.card.{from}.{to}"),
+            Self::Approval(wallet) => write!(f, "{PREFIX}.approval.{wallet}"),
+            Self::Result(tenant) => write!(f, "{PREFIX}.result.{tenant}"),
+            Self::Audit(from) => write!(f, "{PREFIX}.audit.{from}"),
+        }
+    }
+}
+
+/// The text is no subject of Duet's, or one of its tokens is no identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not one of Duet's subjects")]
+pub struct UnknownSubject(pub String);
+
+impl FromStr for Address {
+    type Err = UnknownSubject;
+    fn from_str(text: &str) -> Result<Self, UnknownSubject> {
+        parse(text).ok_or_else(|| UnknownSubject(text.to_owned()))
+    }
+}
+
+/// The address `text` spells, if every token parses.
+fn parse(text: &str) -> Option<Address> {
+    let tokens: Vec<&str> = text.strip_prefix(PREFIX)?.strip_prefix('.')?.split('.').collect();
+    Some(match tokens.as_slice() {
+        ["job", tenant] => Address::Job(tenant.parse().ok()?),
+        ["dead", tenant] => Address::Dead(tenant.parse().ok()?),
+        ["invite", party] => Address::Invite(party.parse().ok()?),
+        ["round", session, from, to] => {
+            Address::Round { session: session.parse().ok()?, from: from.parse().ok()?, to: to.parse().ok()? }
+        }
+        ["outcome", session, from] => {
+            Address::Outcome { session: session.parse().ok()?, from: from.parse().ok()? }
+        }
+        ["event", session, from] => Address::Event { session: session.parse().ok()?, from: speaker(from)? },
+        ["share", party] => Address::Share(party.parse().ok()?),
+        ["card", from, to] => Address::Card { from: speaker(from)?, to: to.parse().ok()? },
+        ["approval", wallet] => Address::Approval(wallet.parse().ok()?),
+        ["result", tenant] => Address::Result(tenant.parse().ok()?),
+        ["audit", from] => Address::Audit(speaker(from)?),
+        _ => return None,
+    })
+}
+
+fn speaker(token: &str) -> Option<Speaker> {
+    token.parse::<PartyId>().ok().map(Speaker::from)
+}
+
+/// What a subscription listens to: a subject, possibly with wildcards, and the queue group in
+/// which each message goes to one member only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Filter {
+    subject: String,
+    queue: Option<String>,
+}
+
+/// The queue group of the orchestrators.
+const ORCHESTRATORS: &str = "orchestrator";
+
+impl Filter {
+    /// The subject with its wildcards.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The queue group, when there is one.
+    #[must_use]
+    pub fn queue(&self) -> Option<&str> {
+        self.queue.as_deref()
+    }
+
+    fn plain(subject: String) -> Self {
+        Self { subject, queue: None }
+    }
+
+    fn queued(subject: String, queue: &str) -> Self {
+        Self { subject, queue: Some(queue.to_owned()) }
+    }
+
+    /// A party's invitations, one worker each.
+    #[must_use]
+    pub fn invites(party: &PartyId) -> Self {
+        Self::queued(Address::Invite(party.clone()).to_string(), party.as_str())
+    }
+
+    /// What `from` sends `to` in one session.
+    #[must_use]
+    pub fn rounds(session: SessionId, from: &PartyId, to: &PartyId) -> Self {
+        Self::plain(Address::Round { session, from: from.clone(), to: to.clone() }.to_string())
+    }
+
+    /// Every session's outcomes, one orchestrator each.
+    #[must_use]
+    pub fn outcomes() -> Self {
+        Self::queued(format!("{PREFIX}.outcome.*.*"), ORCHESTRATORS)
+    }
+
+    /// The progress of one session, from everyone.
+    #[must_use]
+    pub fn events_of(session: SessionId) -> Self {
+        Self::plain(format!("{PREFIX}.event.{session}.*"))
+    }
+
+    /// The progress of every session.
+    #[must_use]
+    pub fn events() -> Self {
+        Self::plain(format!("{PREFIX}.event.*.*"))
+    }
+
+    /// Share packages for a party, one worker each.
+    #[must_use]
+    pub fn shares(party: &PartyId) -> Self {
+        Self::queued(Address::Share(party.clone()).to_string(), party.as_str())
+    }
+
+    /// Card requests to a party from anyone, one worker each.
+    #[must_use]
+    pub fn cards(to: &PartyId) -> Self {
+        Self::queued(format!("{PREFIX}.card.*.{to}"), to.as_str())
+    }
+
+    /// Approval requests for every wallet, one orchestrator each.
+    #[must_use]
+    pub fn approvals() -> Self {
+        Self::queued(format!("{PREFIX}.approval.*"), ORCHESTRATORS)
+    }
+
+    /// A tenant's results as they are published. Earlier ones are in the HTTP API.
+    #[must_use]
+    pub fn results(tenant: &TenantId) -> Self {
+        Self::plain(Address::Result(tenant.clone()).to_string())
+    }
+
+    /// Every writer's audit records as they are published.
+    #[must_use]
+    pub fn audits() -> Self {
+        Self::plain(format!("{PREFIX}.audit.*"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(name: &str) -> PartyId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn every_address_round_trips() {
+        let session = SessionId([0xab; 16]);
+        let tenant: TenantId = "demo".parse().unwrap();
+        for address in [
+            Address::Job(tenant.clone()),
+            Address::Dead(tenant.clone()),
+            Address::Invite(party("service")),
+            Address::Round { session, from: party("device"), to: party("service") },
+            Address::Outcome { session, from: party("partner") },
+            Address::Event { session, from: Speaker::Orchestrator },
+            Address::Share(party("partner")),
+            Address::Card { from: Speaker::Orchestrator, to: party("service") },
+            Address::Card { from: party("service").into(), to: party("partner") },
+            Address::Approval(WalletId([1; 32])),
+            Address::Result(tenant),
+            Address::Audit(Speaker::Gateway),
+        ] {
+            assert_eq!(address.to_string().parse(), Ok(address));
+        }
+    }
+
+    #[test]
+    fn subjects_are_spelt_as_nats_conf_expects() {
+        let session = SessionId([0xab; 16]);
+        assert_eq!(
+            Address::Round { session, from: party("device"), to: party("service") }.to_string(),
+            "duet.v1.round.abababababababababababababababab.device.service",
+        );
+        assert_eq!(Filter::invites(&party("service")).queue(), Some("service"));
+        assert_eq!(Filter::cards(&party("service")).subject(), "duet.v1.card.*.service");
+    }
+
+    #[test]
+    fn what_is_no_subject_of_ours_is_refused() {
+        for text in [
+            "",
+            "duet.v1",
+            "duet.v1.",
+            "duet.v2.job.demo",
+            "duet.v1.job",
+            "duet.v1.job.*",
+            "duet.v1.job.demo.more",
+            "duet.v1.round.00.device.service",
+            "duet.v1.event.abababababababababababababababab.>",
+            "duet.v1.unknown.demo",
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+}
