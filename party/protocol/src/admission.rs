@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::{self, Message},
-    identity::{IdentityKey, IdentitySignature, PartyKeys},
+    identity::{IdentityKey, IdentitySignature, PartyKeys, Statement},
     ids::{PartyId, TenantId},
 };
 
@@ -38,7 +38,6 @@ pub enum AdmissionRefusal {
 
 /// What the party says in a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
-#[udigest(tag = "duet/v1/admission")]
 struct Grant {
     party: PartyId,
     tenant: TenantId,
@@ -48,10 +47,13 @@ struct Grant {
     max_wallets: u32,
 }
 
+impl Statement for Grant {
+    const TAG: &'static str = "admission";
+}
+
 /// Admits up to a number of wallets of one tenant to one party's store until a time; signed by
 /// that party. As text it is one line of hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
-#[udigest(tag = "duet/v1/admission-token")]
 pub struct AdmissionToken {
     grant: Grant,
     signature: IdentitySignature,

@@ -5,6 +5,7 @@
 //! size, and trailing bytes; the size is checked before anything is allocated.
 
 use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
 
 /// Something that is sent or stored as bytes.
 pub trait Message: Serialize + DeserializeOwned {
@@ -90,6 +91,21 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = Vec::with_capacity(size);
     bytes.extend_from_slice(&[M::KIND, M::VERSION]);
     bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Encodes a record that holds secrets: no copy of it is left behind, and the result wipes itself.
+///
+/// # Errors
+/// When the encoding would exceed [`Message::MAX_SIZE_BYTES`].
+pub fn encode_secret<M: Message>(message: &M) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
+    // Written in place: a vector that grows would leave its earlier, shorter copies unwiped.
+    let mut bytes = Zeroizing::new(vec![0; M::MAX_SIZE_BYTES]);
+    let (header, body) = bytes.split_at_mut(HEADER_SIZE_BYTES);
+    header.copy_from_slice(&[M::KIND, M::VERSION]);
+    let written = bincode::serde::encode_into_slice(message, body, config())
+        .map_err(|e| EncodeError::Unencodable(e.to_string()))?;
+    bytes.truncate(HEADER_SIZE_BYTES + written);
     Ok(bytes)
 }
 

@@ -9,10 +9,16 @@ use udigest::Digestable;
 use x25519_dalek::{PublicKey as X25519PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::hash::hash;
+use crate::transcript;
 
 /// Sets statements of this protocol apart from whatever else the same key signs.
 const STATEMENT_TAG: &[u8] = b"duet/v1/statement\n";
+
+/// Something a party signs: a struct whose every field is hashed, under a tag of its own.
+pub(crate) trait Statement: Digestable {
+    /// Tells kinds of statements apart.
+    const TAG: &'static str;
+}
 
 /// Why bytes are no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,15 +72,15 @@ impl IdentityKey {
     /// Verifies a signature that [`PartyKeys::sign_statement`] made.
     pub(crate) fn verify_statement(
         &self,
-        statement: &impl Digestable,
+        statement: &impl Statement,
         signature: &IdentitySignature,
     ) -> Result<(), BadSignature> {
         self.verify(&statement_bytes(statement), signature)
     }
 }
 
-fn statement_bytes(statement: &impl Digestable) -> Vec<u8> {
-    [STATEMENT_TAG, &hash(statement)].concat()
+fn statement_bytes<S: Statement>(statement: &S) -> Vec<u8> {
+    [STATEMENT_TAG, &transcript::hash(S::TAG, statement)].concat()
 }
 
 impl fmt::Display for IdentityKey {
@@ -229,7 +235,7 @@ impl PartyKeys {
         IdentitySignature(self.signing.sign(message).to_bytes())
     }
 
-    pub(crate) fn sign_statement(&self, statement: &impl Digestable) -> IdentitySignature {
+    pub(crate) fn sign_statement(&self, statement: &impl Statement) -> IdentitySignature {
         self.sign(&statement_bytes(statement))
     }
 
@@ -296,12 +302,17 @@ mod tests {
     #[test]
     fn a_statement_is_not_a_signature_over_its_bare_hash() {
         #[derive(Digestable)]
-        #[udigest(tag = "duet/test")]
         struct Said(u8);
+        impl Statement for Said {
+            const TAG: &'static str = "test";
+        }
         let keys = PartyKeys::generate(&mut ChaCha20Rng::seed_from_u64(2));
         let signature = keys.sign_statement(&Said(1));
         assert_eq!(keys.identity().verify_statement(&Said(1), &signature), Ok(()));
         assert_eq!(keys.identity().verify_statement(&Said(2), &signature), Err(BadSignature));
-        assert_eq!(keys.identity().verify(&hash(&Said(1)), &signature), Err(BadSignature));
+        assert_eq!(
+            keys.identity().verify(&transcript::hash("test", &Said(1)), &signature),
+            Err(BadSignature)
+        );
     }
 }

@@ -1,0 +1,588 @@
+//! Wallets and shares: the public record every holder keeps, and the one secret number of each.
+//!
+//! A wallet's secret is `x = f(0)` of a uniform polynomial `f` of degree 1; holder `i` has
+//! `x_i = f(i)` (Shamir 1979), and `[Q, A1]`, the coefficients times `G`, commit to `f` (Feldman
+//! 1987), so that everyone can compute everyone's `X_i = Q + i·A1`.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::{
+    codec::{self, DecodeError, Message},
+    curve::{Point, Scalar, SecretScalar},
+    identity::IdentityKey,
+    ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
+    public_key::{ChainCode, PublicKey},
+    transcript,
+};
+
+/// The most requesters a wallet has.
+pub const MAX_REQUESTERS: usize = 16;
+
+/// What a requester may ask to have signed.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, udigest::Digestable,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadKindTag {
+    /// An Ethereum transaction: legacy, EIP-2930 or EIP-1559.
+    Transaction,
+    /// A personal message, EIP-191.
+    PersonalMessage,
+    /// Typed data, EIP-712.
+    TypedData,
+    /// A bare 32-byte digest: blind signing. Off unless the wallet's owner turns it on.
+    Digest,
+}
+
+/// Somebody who may ask for signatures, and for which kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
+pub struct Requester {
+    /// The Ed25519 key that signs the requests.
+    pub key: IdentityKey,
+    /// The kinds of payload this requester may have signed.
+    pub kinds: Vec<PayloadKindTag>,
+}
+
+impl Requester {
+    /// May have everything signed but bare digests.
+    #[must_use]
+    pub fn new(key: IdentityKey) -> Self {
+        use PayloadKindTag::{PersonalMessage, Transaction, TypedData};
+        Self { key, kinds: vec![Transaction, PersonalMessage, TypedData] }
+    }
+
+    /// May have bare digests signed, too.
+    #[must_use]
+    pub fn with_digest(mut self) -> Self {
+        if !self.allows(PayloadKindTag::Digest) {
+            self.kinds.push(PayloadKindTag::Digest);
+        }
+        self
+    }
+
+    /// Whether this requester may have payloads of this kind signed.
+    #[must_use]
+    pub fn allows(&self, kind: PayloadKindTag) -> bool {
+        self.kinds.contains(&kind)
+    }
+}
+
+/// Who holds a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
+pub enum Holder {
+    /// A party with a card.
+    Party {
+        /// Its name.
+        party: PartyId,
+        /// Its card when the wallet was made.
+        card: CardFingerprint,
+    },
+    /// The owner's sealed backup file: no party, no card.
+    Backup,
+}
+
+impl Holder {
+    /// The party, unless the share is a backup.
+    #[must_use]
+    pub const fn party(&self) -> Option<&PartyId> {
+        match self {
+            Self::Party { party, .. } => Some(party),
+            Self::Backup => None,
+        }
+    }
+
+    /// The card, unless the share is a backup.
+    #[must_use]
+    pub const fn card(&self) -> Option<&CardFingerprint> {
+        match self {
+            Self::Party { card, .. } => Some(card),
+            Self::Backup => None,
+        }
+    }
+}
+
+/// Why a wallet's public record contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidWallet {
+    /// The id is not the hash of what it names.
+    #[error("the wallet id is not the hash of its public key, commitment, cards and nonce")]
+    Id,
+    /// The device or the service is a backup, or two holders are one party.
+    #[error("the holders are not a device, a service and a partner (or backup), all distinct")]
+    Holders,
+    /// No requester, too many, or one of them twice.
+    #[error("a wallet has 1 to {MAX_REQUESTERS} distinct requesters with distinct kinds")]
+    Requesters,
+    /// A share would be zero.
+    #[error("a public share is the identity")]
+    PublicShare,
+}
+
+/// What is hashed to the wallet's id.
+#[derive(udigest::Digestable)]
+struct WalletIdPreimage<'a> {
+    public_key: &'a PublicKey,
+    commitment: &'a Point,
+    holders: &'a [Holder; 3],
+    #[udigest(as_bytes)]
+    nonce: &'a [u8; 32],
+}
+
+/// The contents of a wallet's public record before they are checked against each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
+pub(crate) struct WalletRecord {
+    pub(crate) id: WalletId,
+    pub(crate) epoch: Epoch,
+    pub(crate) public_key: PublicKey,
+    pub(crate) commitment: Point,
+    pub(crate) chain_code: ChainCode,
+    #[udigest(as_bytes)]
+    pub(crate) nonce: [u8; 32],
+    pub(crate) tenant: TenantId,
+    pub(crate) holders: [Holder; 3],
+    pub(crate) requesters: Vec<Requester>,
+}
+
+impl WalletRecord {
+    pub(crate) fn computed_id(&self) -> WalletId {
+        WalletId(transcript::hash(
+            "wallet-id",
+            &WalletIdPreimage {
+                public_key: &self.public_key,
+                commitment: &self.commitment,
+                holders: &self.holders,
+                nonce: &self.nonce,
+            },
+        ))
+    }
+}
+
+/// Everything public about a wallet, the same for all three holders. Checked when it is made or
+/// parsed: the id fits, the holders and requesters are distinct, no public share is the identity.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WalletRecord", into = "WalletRecord")]
+pub struct WalletPublic {
+    record: WalletRecord,
+    public_shares: [Point; 3],
+}
+
+impl TryFrom<WalletRecord> for WalletPublic {
+    type Error = InvalidWallet;
+
+    fn try_from(record: WalletRecord) -> Result<Self, InvalidWallet> {
+        // A refresh (epoch 1 and up) changes the commitment and keeps the id.
+        if record.epoch == Epoch(0) && record.computed_id() != record.id {
+            return Err(InvalidWallet::Id);
+        }
+        check_holders(&record.holders)?;
+        check_requesters(&record.requesters)?;
+        let share = |index| {
+            public_share(&record.public_key, &record.commitment, index).ok_or(InvalidWallet::PublicShare)
+        };
+        let public_shares =
+            [share(ShareIndex::Device)?, share(ShareIndex::Service)?, share(ShareIndex::Partner)?];
+        Ok(Self { record, public_shares })
+    }
+}
+
+fn check_holders(holders: &[Holder; 3]) -> Result<(), InvalidWallet> {
+    let [device, service, partner] = holders;
+    let distinct = match (device, service, partner) {
+        (Holder::Backup, _, _) | (_, Holder::Backup, _) => false,
+        (device, service, Holder::Backup) => {
+            device.party() != service.party() && device.card() != service.card()
+        }
+        (device, service, partner) => [(device, service), (device, partner), (service, partner)]
+            .iter()
+            .all(|(a, b)| a.party() != b.party() && a.card() != b.card()),
+    };
+    if distinct { Ok(()) } else { Err(InvalidWallet::Holders) }
+}
+
+fn check_requesters(requesters: &[Requester]) -> Result<(), InvalidWallet> {
+    let distinct = |requesters: &[Requester]| {
+        requesters.iter().enumerate().all(|(at, requester)| {
+            !requester.kinds.is_empty()
+                && requester
+                    .kinds
+                    .iter()
+                    .enumerate()
+                    .all(|(at, kind)| requester.kinds.iter().skip(at + 1).all(|other| other != kind))
+                && requesters.iter().skip(at + 1).all(|other| other.key != requester.key)
+        })
+    };
+    let counted = (1..=MAX_REQUESTERS).contains(&requesters.len());
+    if counted && distinct(requesters) { Ok(()) } else { Err(InvalidWallet::Requesters) }
+}
+
+impl From<WalletPublic> for WalletRecord {
+    fn from(wallet: WalletPublic) -> Self {
+        wallet.record
+    }
+}
+
+/// `X_i = Q + i·A1`; `None` for the identity.
+pub(crate) fn public_share(public_key: &PublicKey, commitment: &Point, index: ShareIndex) -> Option<Point> {
+    let index = Scalar::from(u64::from(u8::from(index)));
+    Point::from_projective(public_key.to_projective() + commitment.to_projective() * index)
+}
+
+/// Lagrange's coefficient of `own` in the pair `(own, other)`: `other / (other − own) mod q`.
+pub(crate) fn lagrange(own: ShareIndex, other: ShareIndex) -> Option<Scalar> {
+    let scalar = |index: ShareIndex| Scalar::from(u64::from(u8::from(index)));
+    let inverse = Option::<Scalar>::from((scalar(other) - scalar(own)).invert())?;
+    Some(scalar(other) * inverse)
+}
+
+impl WalletPublic {
+    /// The wallet's name: the hash of its public key, commitment, holders and nonce.
+    #[must_use]
+    pub const fn id(&self) -> WalletId {
+        self.record.id
+    }
+
+    /// How often the shares were refreshed.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.record.epoch
+    }
+
+    /// `Q`, the key of the path `m`.
+    #[must_use]
+    pub const fn public_key(&self) -> &PublicKey {
+        &self.record.public_key
+    }
+
+    /// The Ethereum address of the path `m`.
+    #[must_use]
+    pub fn address(&self) -> [u8; 20] {
+        self.record.public_key.address()
+    }
+
+    /// `A1`, Feldman's commitment to the polynomial's slope.
+    #[must_use]
+    pub const fn commitment(&self) -> &Point {
+        &self.record.commitment
+    }
+
+    /// BIP-32's chain code of the path `m`.
+    #[must_use]
+    pub const fn chain_code(&self) -> &ChainCode {
+        &self.record.chain_code
+    }
+
+    /// What makes the id unique even for one key: 32 random bytes.
+    #[must_use]
+    pub const fn nonce(&self) -> &[u8; 32] {
+        &self.record.nonce
+    }
+
+    /// Whose wallet it is.
+    #[must_use]
+    pub const fn tenant(&self) -> &TenantId {
+        &self.record.tenant
+    }
+
+    /// Who holds the shares 1, 2 and 3.
+    #[must_use]
+    pub const fn holders(&self) -> &[Holder; 3] {
+        &self.record.holders
+    }
+
+    /// Who holds share `index`.
+    #[must_use]
+    pub const fn holder(&self, index: ShareIndex) -> &Holder {
+        let [device, service, partner] = &self.record.holders;
+        match index {
+            ShareIndex::Device => device,
+            ShareIndex::Service => service,
+            ShareIndex::Partner => partner,
+        }
+    }
+
+    /// Which share this party holds.
+    #[must_use]
+    pub fn index_of(&self, party: &PartyId) -> Option<ShareIndex> {
+        ShareIndex::ALL.into_iter().find(|index| self.holder(*index).party() == Some(party))
+    }
+
+    /// Who may ask for signatures; the owner is the first.
+    #[must_use]
+    pub fn requesters(&self) -> &[Requester] {
+        &self.record.requesters
+    }
+
+    /// The owner's request key: the first requester's.
+    #[must_use]
+    pub fn owner(&self) -> Option<&IdentityKey> {
+        self.record.requesters.first().map(|owner| &owner.key)
+    }
+
+    /// The requester with this key.
+    #[must_use]
+    pub fn requester(&self, key: &IdentityKey) -> Option<&Requester> {
+        self.record.requesters.iter().find(|requester| requester.key == *key)
+    }
+
+    /// `X_i = x_i·G`.
+    #[must_use]
+    pub const fn public_share(&self, index: ShareIndex) -> &Point {
+        let [device, service, partner] = &self.public_shares;
+        match index {
+            ShareIndex::Device => device,
+            ShareIndex::Service => service,
+            ShareIndex::Partner => partner,
+        }
+    }
+
+    /// The hash of the whole record, which all holders' receipts must agree on.
+    pub(crate) fn content_hash(&self) -> [u8; 32] {
+        transcript::hash("wallet", &self.record)
+    }
+}
+
+impl fmt::Debug for WalletPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WalletPublic")
+            .field("id", &self.record.id)
+            .field("epoch", &self.record.epoch)
+            .field("public_key", &self.record.public_key)
+            .field("tenant", &self.record.tenant)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Message for WalletPublic {
+    const KIND: u8 = 0x06;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 2048;
+}
+
+/// The number is not the share that the commitments promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the share does not match the wallet's public commitments")]
+pub struct ShareMismatch;
+
+/// Why bytes are no share record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidShareRecord {
+    /// They do not parse.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The share is zero or not below the order, or does not match the commitments.
+    #[error(transparent)]
+    Mismatch(#[from] ShareMismatch),
+}
+
+/// One holder's share of one wallet. The number is wiped on drop and never printed.
+pub struct KeyShare {
+    wallet: WalletPublic,
+    index: ShareIndex,
+    secret: SecretScalar,
+}
+
+impl KeyShare {
+    /// Takes `secret` as share `index` of `wallet`.
+    ///
+    /// # Errors
+    /// When `secret·G` is not `X_index`.
+    pub fn new(wallet: WalletPublic, index: ShareIndex, secret: SecretScalar) -> Result<Self, ShareMismatch> {
+        if secret.public() == *wallet.public_share(index) {
+            Ok(Self { wallet, index, secret })
+        } else {
+            Err(ShareMismatch)
+        }
+    }
+
+    /// The wallet's public record.
+    #[must_use]
+    pub const fn wallet(&self) -> &WalletPublic {
+        &self.wallet
+    }
+
+    /// Which share it is.
+    #[must_use]
+    pub const fn index(&self) -> ShareIndex {
+        self.index
+    }
+
+    pub(crate) const fn secret(&self) -> &SecretScalar {
+        &self.secret
+    }
+
+    /// The record to seal and store.
+    ///
+    /// # Errors
+    /// Never for a share that was parsed; the codec's limits.
+    pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, codec::EncodeError> {
+        codec::encode_secret(&ShareRecord {
+            wallet: self.wallet.clone(),
+            index: self.index,
+            secret: *self.secret.to_bytes(),
+        })
+    }
+
+    /// Parses what [`Self::to_secret_bytes`] wrote.
+    ///
+    /// # Errors
+    /// When it is not such a record, or contradicts itself.
+    pub fn from_secret_bytes(bytes: &[u8]) -> Result<Self, InvalidShareRecord> {
+        let record: ShareRecord = codec::decode(bytes)?;
+        let secret = SecretScalar::from_bytes(&record.secret).map_err(|_| ShareMismatch)?;
+        Ok(Self::new(record.wallet.clone(), record.index, secret)?)
+    }
+}
+
+impl fmt::Debug for KeyShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyShare({}, share {}, secret redacted)", self.wallet.id(), self.index)
+    }
+}
+
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+struct ShareRecord {
+    #[zeroize(skip)]
+    wallet: WalletPublic,
+    #[zeroize(skip)]
+    index: ShareIndex,
+    secret: [u8; 32],
+}
+
+impl Message for ShareRecord {
+    const KIND: u8 = 0x07;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 2048 + 64;
+}
+
+/// The dealer's polynomial `f(z) = x + a·z`. Wiped on drop.
+pub(crate) struct Polynomial {
+    constant: SecretScalar,
+    slope: SecretScalar,
+}
+
+impl Polynomial {
+    pub(crate) fn random(rng: &mut dyn rand_core::CryptoRng) -> Self {
+        Self { constant: SecretScalar::random(rng), slope: SecretScalar::random(rng) }
+    }
+
+    /// A polynomial through a key that is chosen, for reproducing published signatures.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub(crate) fn through(constant: SecretScalar, rng: &mut dyn rand_core::CryptoRng) -> Self {
+        Self { constant, slope: SecretScalar::random(rng) }
+    }
+
+    /// `x·G`, Feldman's first commitment.
+    pub(crate) fn constant_commitment(&self) -> Point {
+        self.constant.public()
+    }
+
+    /// `A1 = a·G`, Feldman's second commitment.
+    pub(crate) fn slope_commitment(&self) -> Point {
+        self.slope.public()
+    }
+
+    /// `f(index)`; `None` when that is zero (probability 2^-256: draw again).
+    pub(crate) fn share(&self, index: ShareIndex) -> Option<SecretScalar> {
+        let index = Scalar::from(u64::from(u8::from(index)));
+        let mut value = *self.constant.as_scalar() + *self.slope.as_scalar() * index;
+        let share = SecretScalar::new(value).ok();
+        value.zeroize();
+        share
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::identity::PartyKeys;
+    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
+
+    fn record(seed: u64) -> (WalletRecord, Polynomial) {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let polynomial = Polynomial::random(&mut rng);
+        let holder = |name: &str, byte| Holder::Party {
+            party: name.parse().unwrap(),
+            card: CardFingerprint([byte; 32]),
+        };
+        let mut record = WalletRecord {
+            id: WalletId([0; 32]),
+            epoch: Epoch(0),
+            public_key: PublicKey::from_projective(&polynomial.constant_commitment().to_projective())
+                .unwrap(),
+            commitment: polynomial.slope_commitment(),
+            chain_code: ChainCode([1; 32]),
+            nonce: [2; 32],
+            tenant: "acme".parse().unwrap(),
+            holders: [holder("device", 1), holder("service", 2), holder("partner", 3)],
+            requesters: vec![Requester::new(PartyKeys::generate(&mut rng).identity())],
+        };
+        record.id = record.computed_id();
+        (record, polynomial)
+    }
+
+    #[test]
+    fn any_two_shares_give_the_secret() {
+        let (_, polynomial) = record(1);
+        for (i, j) in [(1, 2), (1, 3), (2, 3)] {
+            let (i, j) = (ShareIndex::try_from(i).unwrap(), ShareIndex::try_from(j).unwrap());
+            let sum = lagrange(i, j).unwrap() * polynomial.share(i).unwrap().as_scalar()
+                + lagrange(j, i).unwrap() * polynomial.share(j).unwrap().as_scalar();
+            assert_eq!(sum, *polynomial.constant.as_scalar());
+        }
+        assert_eq!(lagrange(ShareIndex::Device, ShareIndex::Device), None);
+    }
+
+    #[test]
+    fn only_the_committed_number_is_a_share() {
+        let (record, polynomial) = record(1);
+        let wallet = WalletPublic::try_from(record).unwrap();
+        for index in ShareIndex::ALL {
+            let share = KeyShare::new(wallet.clone(), index, polynomial.share(index).unwrap()).unwrap();
+            let bytes = share.to_secret_bytes().unwrap();
+            let again = KeyShare::from_secret_bytes(&bytes).unwrap();
+            assert_eq!((again.wallet(), again.index()), (share.wallet(), share.index()));
+            assert!(!format!("{share:?}").contains(&hex::encode(*share.secret.to_bytes())));
+        }
+        let wrong = polynomial.share(ShareIndex::Partner).unwrap();
+        assert_eq!(KeyShare::new(wallet, ShareIndex::Service, wrong).unwrap_err(), ShareMismatch);
+    }
+
+    #[test]
+    fn a_record_that_contradicts_itself_is_refused() {
+        let refused = |change: fn(&mut WalletRecord)| {
+            let (mut record, _) = record(1);
+            change(&mut record);
+            record.id = record.computed_id();
+            WalletPublic::try_from(record).unwrap_err()
+        };
+        assert_eq!(refused(|r| r.requesters.clear()), InvalidWallet::Requesters);
+        assert_eq!(refused(|r| r.requesters.push(r.requesters[0].clone())), InvalidWallet::Requesters);
+        assert_eq!(refused(|r| r.requesters[0].kinds.clear()), InvalidWallet::Requesters);
+        assert_eq!(
+            refused(|r| r.requesters[0].kinds.push(PayloadKindTag::Transaction)),
+            InvalidWallet::Requesters
+        );
+        assert_eq!(refused(|r| r.holders[0] = Holder::Backup), InvalidWallet::Holders);
+        assert_eq!(refused(|r| r.holders[2] = r.holders[1].clone()), InvalidWallet::Holders);
+        let (mut other, _) = record(1);
+        other.nonce = [3; 32];
+        assert_eq!(WalletPublic::try_from(other).unwrap_err(), InvalidWallet::Id);
+        // Q = -A1 makes X_1 the identity.
+        assert_eq!(
+            refused(|r| {
+                r.public_key = PublicKey::from_projective(&-r.commitment.to_projective()).unwrap();
+            }),
+            InvalidWallet::PublicShare
+        );
+    }
+
+    #[test]
+    fn digests_are_off_until_turned_on() {
+        let requester = Requester::new(PartyKeys::generate(&mut ChaCha20Rng::seed_from_u64(1)).identity());
+        assert!(!requester.allows(PayloadKindTag::Digest));
+        assert!(requester.with_digest().allows(PayloadKindTag::Digest));
+    }
+}
