@@ -1,0 +1,300 @@
+//! Sealed records and what they are bound to.
+
+use std::fmt;
+
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use duet_protocol::ids::{Epoch, ShareIndex, WalletId};
+use zeroize::Zeroizing;
+
+use super::{KeyEncryptionKey, KeyError};
+
+const FORMAT_VERSION: u8 = 1;
+const DATA_KEY_SIZE_BYTES: usize = 32;
+const NONCE_SIZE_BYTES: usize = 24;
+const TAG_SIZE_BYTES: usize = 16;
+const WRAPPED_SIZE_BYTES: usize = NONCE_SIZE_BYTES + DATA_KEY_SIZE_BYTES + TAG_SIZE_BYTES;
+const LABEL_TAG: &[u8; 16] = b"duet/at-rest/v1\n";
+
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A constant that shows whether a key encryption key is the store's.
+    Check = 1,
+    /// A party's own secret keys.
+    PartyKeys = 2,
+    /// A wallet's public facts and this party's share of it.
+    Share = 3,
+    /// A Paillier decryption key.
+    PaillierKey = 4,
+    /// What a responder verified about an initiator's Paillier key and ciphertext. Not secret, but
+    /// whoever could replace it could choose the modulus this party encrypts under.
+    Enrolment = 5,
+    /// A dealer's unfinished key generation.
+    Deal = 6,
+    /// A card that a wallet or a pin relies on.
+    Card = 7,
+}
+
+impl RecordKind {
+    const ALL: [Self; 7] = [
+        Self::Check,
+        Self::PartyKeys,
+        Self::Share,
+        Self::PaillierKey,
+        Self::Enrolment,
+        Self::Deal,
+        Self::Card,
+    ];
+
+    /// The kind with number `number`, if there is one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// What a record is bound to; two records of one store never share a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordLabel {
+    /// What the record holds.
+    pub kind: RecordKind,
+    /// The wallet it belongs to; `None` for records of the party as a whole.
+    pub wallet: Option<WalletId>,
+    /// The share's index; for an enrolment, the initiator's.
+    pub index: Option<ShareIndex>,
+    /// The share's epoch.
+    pub epoch: Epoch,
+    /// Tells records of the same kind, wallet, index and epoch apart: a Paillier key's id, a
+    /// card's fingerprint.
+    pub item: Vec<u8>,
+}
+
+impl RecordLabel {
+    /// A record of the party as a whole.
+    #[must_use]
+    pub fn of_party(kind: RecordKind, item: &[u8]) -> Self {
+        Self { kind, wallet: None, index: None, epoch: Epoch(0), item: item.to_vec() }
+    }
+
+    /// A record of one wallet.
+    #[must_use]
+    pub fn of_wallet(
+        kind: RecordKind,
+        wallet: WalletId,
+        index: ShareIndex,
+        epoch: Epoch,
+        item: &[u8],
+    ) -> Self {
+        Self { kind, wallet: Some(wallet), index: Some(index), epoch, item: item.to_vec() }
+    }
+
+    /// Fixed-width fields first, the only variable one last: no two labels share an encoding.
+    fn associated_data(&self, purpose: Purpose) -> Vec<u8> {
+        let mut data = Vec::with_capacity(LABEL_TAG.len() + 41 + self.item.len());
+        data.extend_from_slice(LABEL_TAG);
+        data.push(purpose as u8);
+        data.push(self.kind as u8);
+        data.push(u8::from(self.wallet.is_some()));
+        data.extend_from_slice(&self.wallet.map_or([0; 32], |wallet| *wallet.as_bytes()));
+        data.push(self.index.map_or(0, u8::from));
+        data.extend_from_slice(&self.epoch.0.to_be_bytes());
+        data.extend_from_slice(&self.item);
+        data
+    }
+}
+
+/// Keeps a wrapped data key from passing for a record and the other way round.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Purpose {
+    Wrap = 1,
+    Content = 2,
+}
+
+/// Why a sealed record does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Another key, another label, or changed bytes: which of them cannot be told.
+    #[error("the record does not open: wrong key, or the record was changed or moved")]
+    Refused,
+    /// Not a sealed record of a version this build knows.
+    #[error("not a sealed record of this version")]
+    Format,
+}
+
+/// A sealed record: version (1 byte), wrapped data key (24 + 32 + 16 bytes), nonce (24 bytes),
+/// ciphertext and tag.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedRecord(Vec<u8>);
+
+impl fmt::Debug for SealedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedRecord({} bytes)", self.0.len())
+    }
+}
+
+impl SealedRecord {
+    /// Seals `plaintext` for `label` under a fresh data key.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn seal(key: &KeyEncryptionKey, label: &RecordLabel, plaintext: &[u8]) -> Result<Self, KeyError> {
+        let mut data_key = Zeroizing::new([0; DATA_KEY_SIZE_BYTES]);
+        getrandom::fill(data_key.as_mut()).map_err(|_| KeyError::Randomness)?;
+        let wrapped = encrypt(&key.0, &label.associated_data(Purpose::Wrap), data_key.as_ref())?;
+        let content = encrypt(&data_key, &label.associated_data(Purpose::Content), plaintext)?;
+        Ok(Self([&[FORMAT_VERSION], wrapped.as_slice(), content.as_slice()].concat()))
+    }
+
+    /// Opens the record if it was sealed for `label` under `key`.
+    ///
+    /// # Errors
+    /// When it was not, or when a byte of it was changed.
+    pub fn open(&self, key: &KeyEncryptionKey, label: &RecordLabel) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let (data_key, content) = self.unwrap_data_key(key, label)?;
+        decrypt(&data_key, &label.associated_data(Purpose::Content), content)
+    }
+
+    /// The same record, its data key wrapped under `new` instead of `old`.
+    ///
+    /// # Errors
+    /// When the record was not sealed for `label` under `old`.
+    pub fn rewrap(
+        &self,
+        old: &KeyEncryptionKey,
+        new: &KeyEncryptionKey,
+        label: &RecordLabel,
+    ) -> Result<Self, OpenError> {
+        let (data_key, content) = self.unwrap_data_key(old, label)?;
+        let wrapped = encrypt(&new.0, &label.associated_data(Purpose::Wrap), data_key.as_ref())
+            .map_err(|_| OpenError::Refused)?;
+        Ok(Self([&[FORMAT_VERSION], wrapped.as_slice(), content].concat()))
+    }
+
+    /// The record's bytes, as they are stored.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A record from stored bytes; nothing is checked until it is opened.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    fn unwrap_data_key(
+        &self,
+        key: &KeyEncryptionKey,
+        label: &RecordLabel,
+    ) -> Result<(Zeroizing<[u8; DATA_KEY_SIZE_BYTES]>, &[u8]), OpenError> {
+        let Some((&FORMAT_VERSION, rest)) = self.0.split_first() else {
+            return Err(OpenError::Format);
+        };
+        let (wrapped, content) = rest.split_at_checked(WRAPPED_SIZE_BYTES).ok_or(OpenError::Format)?;
+        let data_key = decrypt(&key.0, &label.associated_data(Purpose::Wrap), wrapped)?;
+        let mut array = Zeroizing::new([0; DATA_KEY_SIZE_BYTES]);
+        if data_key.len() != DATA_KEY_SIZE_BYTES {
+            return Err(OpenError::Format);
+        }
+        array.copy_from_slice(&data_key);
+        Ok((array, content))
+    }
+}
+
+fn encrypt(key: &[u8; 32], associated: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let mut nonce = [0; NONCE_SIZE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|_| KeyError::Randomness)?;
+    let sealed = XChaCha20Poly1305::new(key.into())
+        .encrypt(&XNonce::from(nonce), Payload { msg: plaintext, aad: associated })
+        .map_err(|_| KeyError::Randomness)?;
+    Ok([nonce.as_slice(), &sealed].concat())
+}
+
+fn decrypt(key: &[u8; 32], associated: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_SIZE_BYTES>().ok_or(OpenError::Format)?;
+    XChaCha20Poly1305::new(key.into())
+        .decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: associated })
+        .map(Zeroizing::new)
+        .map_err(|_| OpenError::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> KeyEncryptionKey {
+        KeyEncryptionKey::from_bytes(Zeroizing::new([byte; 32]))
+    }
+
+    fn label() -> RecordLabel {
+        RecordLabel::of_wallet(RecordKind::Share, WalletId([1; 32]), ShareIndex::Service, Epoch(3), b"item")
+    }
+
+    #[test]
+    fn a_record_opens_under_its_key_and_label_only() {
+        let sealed = SealedRecord::seal(&key(1), &label(), b"the share").unwrap();
+        assert_eq!(sealed.open(&key(1), &label()).unwrap().as_slice(), b"the share");
+        assert_eq!(sealed.open(&key(2), &label()), Err(OpenError::Refused));
+        let moved = [
+            RecordLabel { kind: RecordKind::Enrolment, ..label() },
+            RecordLabel { wallet: Some(WalletId([2; 32])), ..label() },
+            RecordLabel { wallet: None, ..label() },
+            RecordLabel { index: Some(ShareIndex::Partner), ..label() },
+            RecordLabel { index: None, ..label() },
+            RecordLabel { epoch: Epoch(4), ..label() },
+            RecordLabel { item: b"iten".to_vec(), ..label() },
+            RecordLabel { item: vec![], ..label() },
+        ];
+        for other in moved {
+            assert_eq!(sealed.open(&key(1), &other), Err(OpenError::Refused), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_prefix_is_refused() {
+        let sealed = SealedRecord::seal(&key(1), &label(), b"the share").unwrap();
+        for at in 0..sealed.0.len() {
+            let mut changed = sealed.clone();
+            changed.0[at] ^= 1;
+            assert!(changed.open(&key(1), &label()).is_err(), "byte {at}");
+            let prefix = SealedRecord(sealed.0[..at].to_vec());
+            assert!(prefix.open(&key(1), &label()).is_err(), "prefix {at}");
+        }
+    }
+
+    #[test]
+    fn two_seals_of_one_plaintext_share_nothing() {
+        let first = SealedRecord::seal(&key(1), &label(), &[0; 64]).unwrap();
+        let second = SealedRecord::seal(&key(1), &label(), &[0; 64]).unwrap();
+        assert_ne!(first.0[1..25], second.0[1..25]);
+        assert_ne!(first.0[73..], second.0[73..]);
+    }
+
+    #[test]
+    fn content_of_one_record_does_not_pass_under_the_data_key_of_another() {
+        let first = SealedRecord::seal(&key(1), &label(), b"first").unwrap();
+        let second = SealedRecord::seal(&key(1), &label(), b"second").unwrap();
+        let spliced = SealedRecord([&first.0[..73], &second.0[73..]].concat());
+        assert_eq!(spliced.open(&key(1), &label()), Err(OpenError::Refused));
+    }
+
+    #[test]
+    fn a_rewrapped_record_opens_under_the_new_key_only() {
+        let sealed = SealedRecord::seal(&key(1), &label(), b"the share").unwrap();
+        let rewrapped = sealed.rewrap(&key(1), &key(2), &label()).unwrap();
+        assert_eq!(rewrapped.open(&key(2), &label()).unwrap().as_slice(), b"the share");
+        assert_eq!(rewrapped.open(&key(1), &label()), Err(OpenError::Refused));
+        assert!(sealed.rewrap(&key(3), &key(2), &label()).is_err());
+    }
+
+    #[test]
+    fn the_plaintext_is_not_in_the_sealed_bytes() {
+        let sealed = SealedRecord::seal(&key(1), &label(), b"needle-in-a-haystack").unwrap();
+        assert!(!sealed.0.windows(6).any(|window| window == b"needle"));
+    }
+}

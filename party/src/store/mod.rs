@@ -1,0 +1,422 @@
+//! The share store: what a party must not forget.
+//!
+//! [`ShareStore`] is what the rest of the crate knows of it; [`sqlite::SqliteStore`] is the one
+//! that ships. A store keeps sealed records (see [`crate::at_rest`]) and, in plain columns, what
+//! it must decide upon in a transaction: states, counts, locks. All workers of a party share one
+//! store, so every decision below is a transaction, never a read followed by a write.
+
+use std::{fmt, path::PathBuf};
+
+use async_trait::async_trait;
+use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
+
+use crate::at_rest::{RecordLabel, SealedRecord};
+
+#[cfg(test)]
+mod conformance;
+pub mod sqlite;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be read or written.
+    #[error("share store unavailable while it should {operation}: {source}")]
+    Unavailable {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A lock could not be written earlier; until [`ShareStore::recover`] succeeds nothing is
+    /// initiated and no verdict is released.
+    #[error("share store not ready: {0}")]
+    NotReady(String),
+    /// A row that this build cannot have written.
+    #[error("share store corrupt: {0}")]
+    Corrupt(&'static str),
+    /// A file beside the store.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The store exists already, or does not exist yet.
+    #[error("{0}")]
+    Exists(String),
+}
+
+/// Whether a store may be relied on for locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Every write so far succeeded, or succeeded after a recovery.
+    Ready,
+    /// A lock or a test write failed; the reason.
+    Unready(String),
+}
+
+/// A wallet's state in the store of one of its parties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalletState {
+    /// Verified and stored, not yet agreed by all holders. Expires.
+    Prepared,
+    /// Agreed by all holders. Never expires.
+    Committed,
+}
+
+/// A wallet as it is first stored.
+#[derive(Debug, Clone)]
+pub struct NewWallet {
+    /// Which wallet.
+    pub id: WalletId,
+    /// The share's epoch.
+    pub epoch: Epoch,
+    /// This party's index in it.
+    pub index: ShareIndex,
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// The hash of the package it came in: the same package again is the same wallet, another
+    /// package for a known wallet is refused.
+    pub package_hash: [u8; 32],
+    /// This party's signed receipt, returned again when the package comes again.
+    pub receipt: Vec<u8>,
+    /// The admission token's id and how many wallets it admits.
+    pub admission: Option<Admission>,
+    /// When it was prepared, in Unix milliseconds.
+    pub prepared_at_ms: u64,
+    /// When it may be forgotten unless it is committed, in Unix milliseconds.
+    pub expires_at_ms: u64,
+    /// The records to store with it.
+    pub records: Vec<(RecordLabel, SealedRecord)>,
+    /// The enrolments to note with it.
+    pub enrolments: Vec<EnrolmentRow>,
+}
+
+/// An admission token's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The token's id: the hash of its bytes.
+    pub token: [u8; 32],
+    /// How many wallets it admits.
+    pub max_wallets: u32,
+}
+
+/// A wallet as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletRow {
+    /// Which wallet.
+    pub id: WalletId,
+    /// The share's epoch.
+    pub epoch: Epoch,
+    /// This party's index in it.
+    pub index: ShareIndex,
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// Prepared or committed.
+    pub state: WalletState,
+    /// The hash of the package it came in.
+    pub package_hash: [u8; 32],
+    /// This party's signed receipt.
+    pub receipt: Vec<u8>,
+    /// This party's signed commit acknowledgement, once committed.
+    pub commit_ack: Option<Vec<u8>>,
+}
+
+/// What became of an attempt to prepare a wallet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrepareOutcome {
+    /// It is stored.
+    Prepared,
+    /// The very same package was stored before.
+    Already(WalletRow),
+    /// Another package was stored for this wallet.
+    Conflict,
+    /// The admission token's quota is used up.
+    QuotaExceeded,
+}
+
+/// What became of an attempt to commit a wallet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// It is committed now.
+    Committed,
+    /// It was committed before; the acknowledgement of then.
+    Already(Vec<u8>),
+    /// There is no such wallet, or its preparation expired.
+    Unknown,
+}
+
+/// An enrolment this party verified as a responder. Its record is of kind
+/// [`RecordKind::Enrolment`](crate::at_rest::RecordKind::Enrolment) with the key's id as item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrolmentRow {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// Who initiates.
+    pub initiator: ShareIndex,
+    /// Under which Paillier key.
+    pub paillier_key: PaillierKeyId,
+    /// For the shares of which epoch.
+    pub epoch: Epoch,
+}
+
+/// What a Paillier key may be used for: never several responders, never several tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PaillierScope {
+    /// A device's key, for both responders of one wallet.
+    Wallet(WalletId),
+    /// A service's key, for the wallets of one tenant towards one responder.
+    Responder {
+        /// The responder's card.
+        card: CardFingerprint,
+        /// The tenant.
+        tenant: String,
+    },
+}
+
+impl fmt::Display for PaillierScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wallet(wallet) => write!(f, "wallet/{wallet}"),
+            Self::Responder { card, tenant } => write!(f, "responder/{card}/{tenant}"),
+        }
+    }
+}
+
+/// Whether a Paillier key may be used to initiate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaillierState {
+    /// It may.
+    Ready,
+    /// A bad signature locked it.
+    Locked,
+    /// It came out of a backup: a lock may have been forgotten with it.
+    NeedsRotation,
+}
+
+/// A Paillier key of this party, without the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaillierKeyRow {
+    /// Which key.
+    pub id: PaillierKeyId,
+    /// What it may be used for, as text.
+    pub scope: String,
+    /// Whether it may be used.
+    pub state: PaillierState,
+}
+
+/// How far this party's enrolment with one responder of one wallet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnEnrolment {
+    /// The key the responder last acknowledged: the one to initiate with.
+    pub agreed: Option<PaillierKeyId>,
+    /// A key that is being offered and not yet acknowledged.
+    pub offered: Option<PaillierKeyId>,
+}
+
+/// What became of an attempt to lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockOutcome {
+    /// This call locked the key: its caller, and nobody else, may report the bad signature.
+    Locked,
+    /// The key was locked before: answer `locked`, without a verdict.
+    AlreadyLocked,
+}
+
+/// What the gate says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// The key is unlocked: the verdict may leave.
+    Open,
+    /// It is not: answer this, without a verdict.
+    Closed(PaillierState),
+}
+
+/// What became of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinOutcome {
+    /// First contact: the card is pinned now.
+    Pinned,
+    /// The same card was pinned before.
+    Same,
+    /// Another card is pinned.
+    Different(CardFingerprint),
+}
+
+/// What was verified once and need not be again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verified {
+    /// The ring-Pedersen parameters of a card (Πprm), by card fingerprint.
+    RingPedersen = 1,
+    /// A Paillier modulus (Πmod, Πfac), by the fingerprint of modulus and prover.
+    Modulus = 2,
+}
+
+/// A charge against a wallet's limits, written before a signature ciphertext leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// The session it was for; one charge, and so one ciphertext, per session ever.
+    pub session: SessionId,
+    /// The wallet that signs.
+    pub wallet: WalletId,
+    /// What it signs.
+    pub digest: [u8; 32],
+    /// When, in Unix milliseconds.
+    pub charged_at_ms: u64,
+}
+
+/// Why the key of a store may not be tried now.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockRefused {
+    /// Too many wrong passphrases.
+    #[error("{failures} failed attempts; the next is allowed in {} s", .wait_ms.div_ceil(1000))]
+    TooEarly {
+        /// How many attempts failed.
+        failures: u32,
+        /// How long to wait, in milliseconds.
+        wait_ms: u64,
+    },
+    /// The attempt could not be counted, so it is not made.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The durable memory of a party, shared by all its workers.
+///
+/// # Cancel safety
+/// A method whose future is dropped has either done all it does or nothing; which of the two is
+/// unknown to the caller. All are safe to repeat.
+#[async_trait]
+pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
+    /// Whether locks can be written.
+    fn readiness(&self) -> Readiness;
+
+    /// Writes the locks that could not be written and a canary; the store is ready afterwards.
+    async fn recover(&self) -> Result<(), StoreError>;
+
+    /// A plain setting.
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Writes a plain setting.
+    async fn put_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
+
+    /// Counts an attempt to open the store with a passphrase before it is made, or refuses it.
+    async fn count_unlock_attempt(&self, now_ms: u64) -> Result<u32, UnlockRefused>;
+    /// Forgets the failed attempts after one that succeeded.
+    async fn clear_unlock_attempts(&self) -> Result<(), StoreError>;
+
+    /// A sealed record.
+    async fn record(&self, label: &RecordLabel) -> Result<Option<SealedRecord>, StoreError>;
+    /// Stores sealed records, all or none, replacing those of the same labels.
+    async fn put_records(&self, records: &[(RecordLabel, SealedRecord)]) -> Result<(), StoreError>;
+    /// Every record's label, to wrap them anew.
+    async fn record_labels(&self) -> Result<Vec<RecordLabel>, StoreError>;
+    /// Replaces records and writes a setting in one transaction: a change of passphrase.
+    async fn replace_records(
+        &self,
+        records: &[(RecordLabel, SealedRecord)],
+        setting: (&str, &[u8]),
+    ) -> Result<(), StoreError>;
+
+    /// Pins a party's card, if none is pinned.
+    async fn pin_card(&self, party: &PartyId, card: CardFingerprint) -> Result<PinOutcome, StoreError>;
+    /// The pinned card of a party.
+    async fn pinned_card(&self, party: &PartyId) -> Result<Option<CardFingerprint>, StoreError>;
+    /// Notes that something was verified.
+    async fn mark_verified(&self, kind: Verified, fingerprint: [u8; 32]) -> Result<(), StoreError>;
+    /// Whether it was.
+    async fn is_verified(&self, kind: Verified, fingerprint: [u8; 32]) -> Result<bool, StoreError>;
+
+    /// Stores a verified wallet as prepared.
+    async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError>;
+    /// Commits a prepared wallet.
+    async fn commit_wallet(
+        &self,
+        id: WalletId,
+        commit_ack: &[u8],
+        now_ms: u64,
+    ) -> Result<CommitOutcome, StoreError>;
+    /// A wallet, prepared or committed.
+    async fn wallet(&self, id: WalletId) -> Result<Option<WalletRow>, StoreError>;
+    /// Committed wallets in order of their ids, those after `after`, at most `limit`.
+    async fn wallets(&self, after: Option<WalletId>, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
+    /// Forgets prepared wallets that expired; how many.
+    async fn expire_prepared(&self, now_ms: u64) -> Result<u64, StoreError>;
+
+    /// Stores a verified enrolment of an initiator; the newest two of each initiator are kept, the
+    /// old one so that sessions go on until a rotation is agreed everywhere.
+    async fn put_enrolment(
+        &self,
+        row: &EnrolmentRow,
+        record: &SealedRecord,
+        now_ms: u64,
+    ) -> Result<(), StoreError>;
+    /// The enrolments held for a wallet, newest first.
+    async fn enrolments(&self, wallet: WalletId) -> Result<Vec<EnrolmentRow>, StoreError>;
+
+    /// Stores a Paillier key of this party, ready.
+    async fn put_paillier_key(
+        &self,
+        id: PaillierKeyId,
+        scope: &PaillierScope,
+        record: &SealedRecord,
+        now_ms: u64,
+    ) -> Result<(), StoreError>;
+    /// A Paillier key.
+    async fn paillier_key(&self, id: PaillierKeyId) -> Result<Option<PaillierKeyRow>, StoreError>;
+    /// The keys of a scope, newest first.
+    async fn paillier_keys(&self, scope: &PaillierScope) -> Result<Vec<PaillierKeyRow>, StoreError>;
+
+    /// Notes that `key` is being offered to `responder` for `wallet`.
+    async fn offer_enrolment(
+        &self,
+        wallet: WalletId,
+        responder: &PartyId,
+        key: PaillierKeyId,
+    ) -> Result<(), StoreError>;
+    /// Notes that the responder acknowledged `key`: it is the one to initiate with from now on.
+    async fn agree_enrolment(
+        &self,
+        wallet: WalletId,
+        responder: &PartyId,
+        key: PaillierKeyId,
+    ) -> Result<(), StoreError>;
+    /// How far the enrolment with `responder` is.
+    async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError>;
+
+    /// Locks a Paillier key for good, durably, before it returns. When it cannot, the store goes
+    /// unready and the caller sends nothing.
+    async fn lock_paillier_key(
+        &self,
+        key: PaillierKeyId,
+        session: SessionId,
+        now_ms: u64,
+    ) -> Result<LockOutcome, StoreError>;
+    /// The gate: a linearisable read of the key's state, serialised with every lock.
+    async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError>;
+
+    /// Claims a session id; `false` if it was claimed before.
+    async fn claim_session(
+        &self,
+        session: SessionId,
+        wallet: WalletId,
+        expires_at_ms: u64,
+        now_ms: u64,
+    ) -> Result<bool, StoreError>;
+    /// Writes a charge durably; `false` if the session was charged before.
+    async fn charge(&self, charge: &Charge) -> Result<bool, StoreError>;
+    /// How often signatures over `digest` were charged to `wallet`.
+    async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError>;
+
+    /// Stores or replaces a dealer's unfinished key generation.
+    async fn put_deal(&self, wallet: WalletId, record: &SealedRecord, now_ms: u64) -> Result<(), StoreError>;
+    /// The wallets whose key generation is unfinished.
+    async fn deals(&self) -> Result<Vec<WalletId>, StoreError>;
+    /// Forgets a dealer's record.
+    async fn remove_deal(&self, wallet: WalletId) -> Result<(), StoreError>;
+
+    /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
+    /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].
+    async fn was_restored(&self) -> Result<bool, StoreError>;
+}

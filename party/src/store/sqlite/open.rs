@@ -1,0 +1,339 @@
+//! Creating, opening, backing up and restoring the SQLite store, and noticing that a database file
+//! is an older copy of itself.
+//!
+//! Beside `store.db` lies `store.db.generation`: the store's random id and a counter that the
+//! database holds too. The counter rises whenever the store is opened and whenever a lock or a
+//! Paillier key is written; the database commits first, the file follows. A database whose counter
+//! is behind the file's, or that has no file or another store's, was put back from a copy, and may
+//! have forgotten a lock: all Paillier keys it holds are marked as needing rotation.
+//!
+//! What cannot be noticed: a copy of both files put back together (a snapshot of the whole disk or
+//! virtual machine). Who restores one says so with the restored marker (`duet party restore`).
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    Row as _, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{SqliteStore, unavailable};
+use crate::store::{PaillierState, Readiness, ShareStore as _, StoreError};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Readers at once; writes are serialised by SQLite, so one connection writes.
+const MAX_READERS: u32 = 4;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How a SQLite store is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The database file; `-wal`, `-shm` and `.generation` lie beside it.
+    pub path: PathBuf,
+    /// The largest size of the database in pages of 4 KiB. `None`: what the disk holds.
+    pub max_size_pages: Option<u32>,
+}
+
+impl SqliteOptions {
+    /// The store at `path`, as large as the disk allows.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), max_size_pages: None }
+    }
+}
+
+impl SqliteStore {
+    /// Creates a store.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written.
+    pub async fn create(options: &SqliteOptions) -> Result<Self, StoreError> {
+        let mut open = std::fs::OpenOptions::new();
+        open.write(true).create_new(true);
+        // SQLite gives the files beside it the same permissions.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
+        open.open(&options.path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                StoreError::Exists(format!("{} exists already", options.path.display()))
+            }
+            _ => StoreError::File { path: options.path.clone(), source },
+        })?;
+        Self::open_with(options, Expect::New).await
+    }
+
+    /// Opens a store, brings its schema up to date, looks whether it was put back from a copy, and
+    /// tries a write. When that fails the store opens, but is not ready.
+    ///
+    /// # Errors
+    /// When there is no store, when a newer build made it, or when it cannot be written at all.
+    pub async fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+        if !options.path.exists() {
+            return Err(StoreError::Exists(format!("there is no share store at {}", options.path.display())));
+        }
+        Self::open_with(options, Expect::Existing).await
+    }
+
+    async fn open_with(options: &SqliteOptions, expect: Expect) -> Result<Self, StoreError> {
+        let failed = unavailable("open");
+        let mut connect = SqliteConnectOptions::new()
+            .filename(&options.path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit is on the disk when it returns: locks and charges depend on it.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .pragma("trusted_schema", "OFF")
+            // Overwrites deleted content with zeros.
+            .pragma("secure_delete", "ON");
+        if let Some(pages) = options.max_size_pages {
+            connect = connect.pragma("max_page_count", pages.to_string());
+        }
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(connect.clone())
+            .await
+            .map_err(&failed)?;
+        MIGRATIONS.run(&writer).await.map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(MAX_READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(connect.pragma("query_only", "ON"))
+            .await
+            .map_err(&failed)?;
+        let store = Self::from_pools(options.path.clone(), writer, reader);
+        store.enter_generation(expect).await?;
+        if let Err(error) = store.recover().await {
+            tracing::error!(%error, "the share store's test write failed; nothing is initiated");
+        }
+        Ok(store)
+    }
+
+    /// Closes the store's connections. Dropping it does the same, later.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+
+    /// Writes a copy of the whole store to `path`, which must not exist, while the store is used.
+    /// The copy carries the restored marker: what is restored from it initiates nothing until its
+    /// Paillier keys are rotated. Its records are sealed like the store's own.
+    ///
+    /// # Errors
+    /// When the copy cannot be written.
+    pub async fn back_up(&self, path: &Path) -> Result<(), StoreError> {
+        let failed = unavailable("back up");
+        if path.exists() {
+            return Err(StoreError::Exists(format!("{} exists already", path.display())));
+        }
+        let text = path.to_str().ok_or_else(|| StoreError::Exists("the path is not UTF-8".to_owned()))?;
+        sqlx::query("VACUUM INTO ?").bind(text).execute(&self.writer).await.map_err(&failed)?;
+        #[cfg(unix)]
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+        let copy = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(SqliteConnectOptions::new().filename(path).synchronous(SqliteSynchronous::Full))
+            .await
+            .map_err(&failed)?;
+        let marked = mark_restored(&mut *copy.acquire().await.map_err(&failed)?).await;
+        copy.close().await;
+        marked.map_err(&failed)
+    }
+
+    /// Puts a backup back as the store at `options.path`, which must not exist, and opens it.
+    ///
+    /// # Errors
+    /// When there is a store at that path, when the backup cannot be read, or when the copy cannot
+    /// be written.
+    pub async fn restore(backup: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
+        if options.path.exists() {
+            return Err(StoreError::Exists(format!("{} exists already", options.path.display())));
+        }
+        let failed = |source| StoreError::File { path: backup.to_owned(), source };
+        let partial = options.path.with_extension("restoring");
+        std::fs::copy(backup, &partial).map_err(failed)?;
+        #[cfg(unix)]
+        std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .map_err(failed)?;
+        std::fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&partial, &options.path).map_err(failed)?;
+        // Whatever the backup says of itself, and whatever file lies beside it: this is a restore.
+        Self::open_with(options, Expect::Restored).await
+    }
+
+    async fn enter_generation(&self, expect: Expect) -> Result<(), StoreError> {
+        let failed = unavailable("open");
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        let stored = read_setting(&mut transaction, "store-id").await.map_err(&failed)?;
+        let recorded = GenerationFile::beside(&self.path).read()?;
+        let restored = match (expect, &stored, &recorded) {
+            (Expect::New, ..) => false,
+            (Expect::Restored, ..) | (Expect::Existing, None, _) | (Expect::Existing, _, None) => true,
+            (Expect::Existing, Some(id), Some(recorded)) => {
+                let generation = read_generation(&mut transaction).await.map_err(&failed)?;
+                *id != recorded.store || generation < recorded.generation
+            }
+        };
+        if restored {
+            tracing::warn!(
+                path = %self.path.display(),
+                "this share store was put back from a copy: it initiates nothing until its Paillier keys are rotated"
+            );
+            mark_restored(&mut transaction).await.map_err(&failed)?;
+        }
+        if stored.is_none() || restored {
+            let mut id = [0; 16];
+            getrandom::fill(&mut id).map_err(|_| StoreError::Corrupt("no randomness"))?;
+            write_setting(&mut transaction, "store-id", &id).await.map_err(&failed)?;
+        }
+        // Past whatever the file says, so that the copy's own future copies are noticed too.
+        let floor = recorded.map_or(0, |recorded| recorded.generation);
+        raise_generation(&mut transaction, floor).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        self.record_generation().await
+    }
+
+    /// Writes the database's generation to the file beside it, under the database's write lock so
+    /// that the file never goes back.
+    pub(super) async fn record_generation(&self) -> Result<(), StoreError> {
+        let failed = unavailable("record its generation");
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        let store = read_setting(&mut transaction, "store-id").await.map_err(&failed)?;
+        let generation = read_generation(&mut transaction).await.map_err(&failed)?;
+        let record = Generation { store: store.ok_or(StoreError::Corrupt("no store id"))?, generation };
+        GenerationFile::beside(&self.path).write(&record)?;
+        transaction.commit().await.map_err(&failed)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Expect {
+    New,
+    Existing,
+    Restored,
+}
+
+/// Marks every Paillier key as needing rotation, and the store as restored.
+async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    write_setting(connection, "restored", &[1]).await?;
+    // A lock that survived stays a lock: it says more.
+    sqlx::query("UPDATE paillier_keys SET state = ? WHERE state = ?")
+        .bind(super::state_number(PaillierState::NeedsRotation))
+        .bind(super::state_number(PaillierState::Ready))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn read_setting(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query("SELECT value FROM settings WHERE name = ?")
+        .bind(name)
+        .fetch_optional(connection)
+        .await?
+        .map(|row| row.try_get(0))
+        .transpose()
+}
+
+pub(super) async fn write_setting(
+    connection: &mut SqliteConnection,
+    name: &str,
+    value: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+        .bind(name)
+        .bind(value)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn read_generation(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    let value = read_setting(connection, "generation").await?;
+    Ok(value.and_then(|value| <[u8; 8]>::try_from(value).ok()).map_or(0, u64::from_be_bytes))
+}
+
+/// Raises the generation above what it is and above `floor`.
+pub(super) async fn raise_generation(
+    connection: &mut SqliteConnection,
+    floor: u64,
+) -> Result<(), sqlx::Error> {
+    let next = read_generation(connection).await?.max(floor).saturating_add(1);
+    write_setting(connection, "generation", &next.to_be_bytes()).await
+}
+
+struct Generation {
+    store: Vec<u8>,
+    generation: u64,
+}
+
+struct GenerationFile(PathBuf);
+
+impl GenerationFile {
+    fn beside(database: &Path) -> Self {
+        let mut name = database.as_os_str().to_owned();
+        name.push(".generation");
+        Self(name.into())
+    }
+
+    fn failed(&self, source: std::io::Error) -> StoreError {
+        StoreError::File { path: self.0.clone(), source }
+    }
+
+    /// `None` when there is no file, or nothing that could be one: both mean "restored".
+    fn read(&self) -> Result<Option<Generation>, StoreError> {
+        let text = match std::fs::read_to_string(&self.0) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(None),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let parsed = text.trim_end().split_once(' ').and_then(|(store, generation)| {
+            Some(Generation { store: hex::decode(store).ok()?, generation: generation.parse().ok()? })
+        });
+        Ok(parsed)
+    }
+
+    fn write(&self, record: &Generation) -> Result<(), StoreError> {
+        let partial = self.0.with_extension("generation.new");
+        let write = || {
+            let mut file = std::fs::File::create(&partial)?;
+            writeln!(file, "{} {}", hex::encode(&record.store), record.generation)?;
+            file.sync_all()?;
+            std::fs::rename(&partial, &self.0)?;
+            // The rename itself must survive a power cut.
+            match self.0.parent() {
+                Some(directory) if !directory.as_os_str().is_empty() => {
+                    std::fs::File::open(directory)?.sync_all()
+                }
+                _ => Ok(()),
+            }
+        };
+        write().map_err(|source| self.failed(source))
+    }
+}
+
+impl SqliteStore {
+    fn from_pools(path: PathBuf, writer: SqlitePool, reader: SqlitePool) -> Self {
+        Self {
+            path,
+            writer,
+            reader,
+            health: std::sync::Arc::new(std::sync::Mutex::new(super::Health {
+                readiness: Readiness::Unready("not tried yet".to_owned()),
+                unwritten_locks: Vec::new(),
+            })),
+        }
+    }
+}
