@@ -1,1 +1,96 @@
-fn main() {}
+//! Project tasks: `cargo xtask install | demo | test | bench | wasm`.
+//!
+//! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
+//! runs too, [`wasm`] builds the browser's module, [`bench`] collects the measurements, and [`demo`] hands over to the
+//! demonstration in `tests/src/bin/demo.rs`.
+#![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
+
+mod bench;
+mod demo;
+mod install;
+mod run;
+mod suites;
+mod wasm;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Duet's project tasks", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the other tasks need and this machine lacks.
+    Install {
+        /// Only list it; fails when something is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Show Duet at work: broker, orchestrator, two parties, a device and an Ethereum node on this machine.
+    Demo {
+        /// Stop after the last step instead of keeping everything running.
+        #[arg(long)]
+        once: bool,
+        /// Only list what is missing instead of installing it.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Check formatting and lints, build, and run every test; or one suite.
+    Test {
+        /// Which suites, in the order given; all of them by default.
+        #[arg(value_enum)]
+        suites: Vec<suites::Suite>,
+        /// Only list what is missing instead of installing it.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Measure key generation, proofs, signing steps and the stack's latency.
+    Bench {
+        /// Also write the figures as one flat JSON object.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Which parts; all of them by default.
+        #[arg(long, value_enum)]
+        only: Vec<bench::Part>,
+    },
+    /// Build the WebAssembly module and its JavaScript.
+    Wasm {
+        /// What the JavaScript is for: nodejs, web or bundler.
+        #[arg(long, default_value = "nodejs")]
+        target: wasm::Target,
+        /// Where to put it; `target/wasm/<target>` by default.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace that `anyhow` appends: it says nothing to whoever ran a task.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
+        Task::Demo { once, no_install } => demo::demo(once, no_install),
+        Task::Test { suites, no_install } => suites::test(&suites, no_install),
+        Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
+        Task::Wasm { target, out } => {
+            install::ensure(&[install::Need::Npm, install::Need::Wasm], false)?;
+            let out = out.unwrap_or_else(|| wasm::default_folder(target));
+            wasm::build(target, &out)
+        }
+    }
+}

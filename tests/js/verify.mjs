@@ -1,0 +1,154 @@
+// Judges signatures with two libraries that had no part in making them: ethers and viem.
+//
+//   node verify.mjs < CHECKS.json
+//
+// CHECKS is an array (or { "checks": [...] }) of objects with a `kind` and what goes with it:
+//
+//   { "kind": "transaction",      "address", "signed_transaction", "expect"?: { "chainId", "to", "value", "nonce", … } }
+//   { "kind": "personal_message", "address", "signature", "text" | "hex" }
+//   { "kind": "typed_data",       "address", "signature", "typed_data": { types, domain, primaryType, message } }
+//   { "kind": "digest",           "address", "signature", "digest" }
+//
+// An optional `name` is repeated in the verdict, and an optional `digest` is compared with the one that each
+// library computes from the payload by itself. Signatures are 65 bytes, r ‖ s ‖ v, with v in 0, 1, 27, 28.
+//
+// Prints { "ok", "checks": [{ "name", "kind", "ok", "ethers": {…}, "viem": {…}, "problems": [] }] }.
+// Exits 0 when every check holds, 1 when one does not, 2 when the input makes no sense.
+
+import { readFileSync } from 'node:fs';
+import process from 'node:process';
+
+import {
+  Signature, Transaction, TypedDataEncoder, getAddress, hashMessage, recoverAddress as ethersRecover,
+} from 'ethers';
+import {
+  hashMessage as viemHashMessage, hashTypedData, keccak256, parseTransaction, recoverAddress, recoverTransactionAddress,
+  serializeTransaction,
+} from 'viem';
+
+const HALF_ORDER = 0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0n;
+
+/** Strictly 65 bytes of hexadecimal, with or without 0x. */
+function signatureOf(check) {
+  const hex = String(check.signature ?? '').replace(/^0x/, '').toLowerCase();
+  if (!/^[0-9a-f]{130}$/.test(hex)) throw new Error('signature: expected 65 bytes of hexadecimal');
+  return `0x${hex}`;
+}
+
+function hexOf(value, what, bytes) {
+  const hex = String(value ?? '').replace(/^0x/, '').toLowerCase();
+  if (!/^([0-9a-f]{2})*$/.test(hex)) throw new Error(`${what}: expected hexadecimal`);
+  if (bytes !== undefined && hex.length !== 2 * bytes) throw new Error(`${what}: expected ${bytes} bytes`);
+  return `0x${hex}`;
+}
+
+function requireLowS(s, problems) {
+  if (BigInt(s) > HALF_ORDER) problems.push('s is above half the order');
+}
+
+/** EIP-712 as ethers wants it: without the domain's own type. */
+function typesForEthers(types) {
+  const { EIP712Domain: _, ...rest } = types;
+  return rest;
+}
+
+/** The two libraries' digests and recovered signers of a 65-byte signature. */
+async function judge(signature, digests, problems) {
+  requireLowS(`0x${signature.slice(66, 130)}`, problems);
+  return {
+    ethers: { digest: digests.ethers, signer: ethersRecover(digests.ethers, Signature.from(signature)) },
+    viem: { digest: digests.viem, signer: await recoverAddress({ hash: digests.viem, signature }) },
+  };
+}
+
+const KINDS = {
+  async transaction(check, problems) {
+    const raw = hexOf(check.signed_transaction, 'signed_transaction');
+    const transaction = Transaction.from(raw);
+    if (transaction.signature === null) throw new Error('signed_transaction: carries no signature');
+    requireLowS(transaction.signature.s, problems);
+    const parsed = parseTransaction(raw);
+    const { r: _r, s: _s, v: _v, yParity: _y, ...unsigned } = parsed;
+    const digests = { ethers: transaction.unsignedHash, viem: keccak256(serializeTransaction(unsigned)) };
+    for (const [field, wanted] of Object.entries(check.expect ?? {})) {
+      const seen = { ethers: transaction[field], viem: parsed[field === 'gasLimit' ? 'gas' : field] };
+      for (const [library, value] of Object.entries(seen)) {
+        // viem leaves out what is zero or empty.
+        const same = String(value ?? (/^(data)$/.test(field) ? '0x' : 0)).toLowerCase() === String(wanted).toLowerCase();
+        if (!same) problems.push(`${library}: ${field} is ${value}, expected ${wanted}`);
+      }
+    }
+    return {
+      ethers: { digest: digests.ethers, signer: transaction.from, hash: transaction.hash },
+      viem: {
+        digest: digests.viem,
+        signer: await recoverTransactionAddress({ serializedTransaction: raw }),
+        hash: keccak256(raw),
+      },
+    };
+  },
+
+  async personal_message(check, problems) {
+    const isText = typeof check.text === 'string';
+    const raw = isText ? undefined : hexOf(check.hex, 'hex');
+    const digests = {
+      ethers: hashMessage(isText ? check.text : Uint8Array.from(Buffer.from(raw.slice(2), 'hex'))),
+      viem: viemHashMessage(isText ? check.text : { raw }),
+    };
+    return judge(signatureOf(check), digests, problems);
+  },
+
+  async typed_data(check, problems) {
+    const { domain, types, primaryType, message } = check.typed_data;
+    const digests = {
+      ethers: TypedDataEncoder.hash(domain ?? {}, typesForEthers(types), message),
+      viem: hashTypedData({ domain: domain ?? {}, types, primaryType, message }),
+    };
+    return judge(signatureOf(check), digests, problems);
+  },
+
+  async digest(check, problems) {
+    const digest = hexOf(check.digest, 'digest', 32);
+    return judge(signatureOf(check), { ethers: digest, viem: digest }, problems);
+  },
+};
+
+async function verdict(check) {
+  const problems = [];
+  const result = { name: check.name, kind: check.kind, ok: false, problems };
+  try {
+    const address = getAddress(check.address);
+    const kind = Object.hasOwn(KINDS, check.kind) ? KINDS[check.kind] : undefined;
+    if (kind === undefined) throw new Error(`kind: unknown kind ${check.kind}`);
+    const judged = await kind(check, problems);
+    Object.assign(result, judged);
+    for (const library of ['ethers', 'viem']) {
+      const { signer, digest } = judged[library];
+      if (signer === null || getAddress(signer) !== address) problems.push(`${library}: signed by ${signer}, not ${address}`);
+      if (check.digest !== undefined && digest !== hexOf(check.digest, 'digest', 32)) {
+        problems.push(`${library}: the digest is ${digest}, not ${check.digest}`);
+      }
+    }
+  } catch (error) {
+    problems.push(String(error.shortMessage ?? error.message ?? error));
+  }
+  result.ok = problems.length === 0;
+  return result;
+}
+
+function input() {
+  try {
+    const parsed = JSON.parse(readFileSync(0, 'utf8'));
+    const checks = Array.isArray(parsed) ? parsed : parsed?.checks;
+    if (!Array.isArray(checks) || checks.length === 0) throw new Error('expected a non-empty array of checks');
+    return checks;
+  } catch (error) {
+    console.error(`verify.mjs: ${error.message}`);
+    process.exit(2);
+  }
+}
+
+const checks = await Promise.all(input().map(verdict));
+const ok = checks.every((check) => check.ok);
+console.log(JSON.stringify({ ok, checks }, (_, value) => (typeof value === 'bigint' ? value.toString() : value), 2));
+process.exitCode = ok ? 0 : 1;

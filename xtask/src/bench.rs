@@ -1,0 +1,171 @@
+//! `cargo xtask bench`: every measurement of the repository as one flat object, from a dotted name to
+//! `{"median_ms", "min_ms", "n"}`.
+//!
+//! Criterion's benchmarks are named `<group>/<function>` in the code and `<group>.<function>` here, for example
+//! `native.gmp.sign.total`. The module under Node and the stack print objects of the same form themselves.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    install::{self, Need},
+    run::{cargo, command, output, target_folder, visibly},
+    wasm,
+};
+
+/// A part of the measurements.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Key generation, proofs and signing, both Paillier implementations.
+    Native,
+    /// The browser's module under Node.
+    Wasm,
+    /// From submit to result through broker, orchestrator and parties.
+    Stack,
+}
+
+/// Figures by name.
+type Figures = BTreeMap<String, Value>;
+
+pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
+    install::ensure(&[Need::Compiler, Need::Npm, Need::NatsServer, Need::Wasm], false)?;
+    let wanted = |part| only.is_empty() || only.contains(&part);
+    let mut figures = Figures::new();
+    if wanted(Part::Native) {
+        let started = SystemTime::now();
+        visibly(cargo().args(["bench", "--locked", "--package", "duet-protocol", "--bench", "protocol"]))?;
+        figures.append(&mut criterion(&target_folder().join("criterion"), started)?);
+    }
+    if wanted(Part::Wasm) {
+        let folder = wasm::default_folder(wasm::Target::Nodejs);
+        wasm::build(wasm::Target::Nodejs, &folder)?;
+        let mut node = command("node");
+        node.env("DUET_WASM_PACKAGE", &folder).arg("frontend-wasm/bench.mjs");
+        figures.append(&mut flat(&output(&mut node)?)?);
+    }
+    if wanted(Part::Stack) {
+        visibly(cargo().args(["build", "--locked", "--release", "--package", "duet"]))?;
+        visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "stack-latency"]))?;
+        let mut latency = command(target_folder().join("debug/stack-latency"));
+        latency.env("DUET_PROGRAM", target_folder().join("release/duet"));
+        figures.append(&mut flat(&output(&mut latency)?)?);
+    }
+
+    println!("\n{:<44} {:>11} {:>11} {:>6}", "", "median ms", "min ms", "n");
+    for (name, figure) in &figures {
+        let number = |member: &str| figure.get(member).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        println!("{name:<44} {:>11.3} {:>11.3} {:>6}", number("median_ms"), number("min_ms"), number("n"));
+    }
+    if let Some(file) = json_file {
+        let object: Map<String, Value> = figures.into_iter().collect();
+        let text = serde_json::to_string_pretty(&Value::Object(object))?;
+        fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        println!("\nwritten to {}", file.display());
+    }
+    Ok(())
+}
+
+/// A flat object as printed by a benchmark of our own.
+fn flat(text: &str) -> Result<Figures> {
+    let figures: Figures =
+        serde_json::from_str(text).with_context(|| format!("not a flat object of figures: {text}"))?;
+    for (name, figure) in &figures {
+        for member in ["median_ms", "min_ms", "n"] {
+            if figure.get(member).and_then(Value::as_f64).is_none() {
+                bail!("{name}: {member} is missing");
+            }
+        }
+    }
+    Ok(figures)
+}
+
+/// What criterion wrote since `started`: nothing of an earlier run, whose benchmarks may no longer exist.
+fn criterion(folder: &Path, started: SystemTime) -> Result<Figures> {
+    let mut figures = Figures::new();
+    let mut folders: Vec<PathBuf> = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        if folder.ends_with("new") && folder.join("benchmark.json").exists() {
+            if fs::metadata(folder.join("sample.json"))?.modified()? >= started {
+                let (name, figure) = criterion_figure(&folder)?;
+                figures.insert(name, figure);
+            }
+            continue;
+        }
+        for entry in fs::read_dir(&folder).with_context(|| format!("no results in {}", folder.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    if figures.is_empty() {
+        bail!("criterion wrote no results");
+    }
+    Ok(figures)
+}
+
+/// One benchmark: name, median and minimum in milliseconds, number of samples.
+fn criterion_figure(folder: &Path) -> Result<(String, Value)> {
+    let read = |file: &str| -> Result<Value> {
+        let path = folder.join(file);
+        serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let benchmark = read("benchmark.json")?;
+    let name = benchmark.get("full_id").and_then(Value::as_str).context("benchmark.json names no full_id")?;
+    let median = read("estimates.json")?.pointer("/median/point_estimate").and_then(Value::as_f64);
+    let sample = read("sample.json")?;
+    let numbers = |member: &str| -> Vec<f64> {
+        sample.get(member).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_f64).collect()
+    };
+    let each: Vec<f64> =
+        numbers("times").iter().zip(numbers("iters")).map(|(time, count)| time / count).collect();
+    let minimum = each.iter().copied().reduce(f64::min).context("sample.json holds no samples")?;
+    let milliseconds = |nanoseconds: f64| (nanoseconds / 1e3).round() / 1e3;
+    let figure = json!({
+        "median_ms": milliseconds(median.context("estimates.json holds no median")?),
+        "min_ms": milliseconds(minimum),
+        "n": each.len(),
+    });
+    Ok((name.replace('/', "."), figure))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use serde_json::json;
+
+    use super::{criterion, flat};
+
+    #[test]
+    fn criterions_files_become_flat_figures() {
+        let folder = std::env::temp_dir().join(format!("xtask-bench-{}", std::process::id()));
+        let new = folder.join("native.gmp/sign.total/new");
+        fs::create_dir_all(&new).unwrap();
+        fs::write(new.join("benchmark.json"), r#"{"full_id": "native.gmp/sign.total"}"#).unwrap();
+        fs::write(new.join("estimates.json"), r#"{"median": {"point_estimate": 14500000.0}}"#).unwrap();
+        fs::write(new.join("sample.json"), r#"{"iters": [1.0, 2.0], "times": [15000000.0, 28000000.0]}"#)
+            .unwrap();
+        let figures = criterion(&folder, SystemTime::UNIX_EPOCH).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(
+            figures.get("native.gmp.sign.total"),
+            Some(&json!({"median_ms": 14.5, "min_ms": 14.0, "n": 2}))
+        );
+    }
+
+    #[test]
+    fn a_figure_without_all_its_numbers_is_refused() {
+        assert!(flat(r#"{"wasm.ct.sign.p1": {"median_ms": 1.0, "min_ms": 0.9, "n": 50}}"#).is_ok());
+        assert!(flat(r#"{"wasm.ct.sign.p1": {"median_ms": 1.0, "n": 50}}"#).is_err());
+        assert!(flat("not json").is_err());
+    }
+}

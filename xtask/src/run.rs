@@ -1,0 +1,175 @@
+//! Running other programs, visibly.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The repository's top folder.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The `cargo` that runs this task.
+pub(crate) fn cargo() -> Command {
+    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program to be started in the repository's top folder.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// The command as a person would type it.
+pub(crate) fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    std::iter::once(program)
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Says what is run, runs it, and fails when it does.
+pub(crate) fn visibly(command: &mut Command) -> Result<()> {
+    let line = line(command);
+    println!("$ {line}");
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start: {line}"))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}
+
+/// What the command prints on stdout; fails when the command does.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = line(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start: {line}"))?;
+    if !output.status.success() {
+        bail!("{line}: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{line}: output is not text"))
+}
+
+/// What the command prints on stdout when it can be run at all and succeeds; what it says on stderr is not shown.
+pub(crate) fn probe(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
+    let output = command(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// `95.3 s`, `2 min 05 s`.
+pub(crate) fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 120 {
+        format!("{:.1} s", duration.as_secs_f64())
+    } else {
+        format!("{} min {:02} s", seconds / 60, seconds % 60)
+    }
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
+}
+
+/// How many tests a run executed, as its own closing lines say.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl Counts {
+    /// What one line of a test runner's output adds: cargo test's `test result:` or node's `# pass 5`.
+    fn of_line(line: &str) -> Self {
+        let mut counts = Self::default();
+        if let Some(result) = line.strip_prefix("test result: ") {
+            for part in result.split([';', '.']) {
+                let mut words = part.split_whitespace();
+                let (Some(number), Some(word)) =
+                    (words.next().and_then(|word| word.parse().ok()), words.next())
+                else {
+                    continue;
+                };
+                match word {
+                    "passed" => counts.passed = number,
+                    "failed" => counts.failed = number,
+                    "ignored" => counts.skipped = number,
+                    _ => {}
+                }
+            }
+        } else if let Some(result) = line.strip_prefix("# ") {
+            let mut words = result.split_whitespace();
+            if let (Some(word), Some(Ok(number)), None) =
+                (words.next(), words.next().map(str::parse), words.next())
+            {
+                match word {
+                    "pass" => counts.passed = number,
+                    "fail" => counts.failed = number,
+                    "skipped" => counts.skipped = number,
+                    _ => {}
+                }
+            }
+        }
+        counts
+    }
+}
+
+/// Runs a test runner visibly and adds up what its closing lines say. The result tells whether it succeeded.
+pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
+    let line = line(command);
+    println!("$ {line}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start: {line}"))?;
+    if let Some(stdout) = child.stdout.take() {
+        for text in BufReader::new(stdout).split(b'\n') {
+            let text = text?;
+            let text = String::from_utf8_lossy(&text);
+            println!("{text}");
+            *counts += Counts::of_line(&text);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::Counts;
+
+    #[test]
+    fn closing_lines_are_counted() {
+        let cargo = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.53s";
+        assert_eq!(Counts::of_line(cargo), Counts { passed: 12, failed: 1, skipped: 2 });
+        assert_eq!(Counts::of_line("# pass 5"), Counts { passed: 5, failed: 0, skipped: 0 });
+        assert_eq!(Counts::of_line("# Subtest: pass 5"), Counts::default());
+        assert_eq!(Counts::of_line("test a::b ... ok"), Counts::default());
+    }
+}

@@ -1,0 +1,187 @@
+//! `cargo xtask test`: what continuous integration runs, as a whole or suite by suite.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    install::{self, Need},
+    run::{Counts, cargo, command, human, root, target_folder, tests, visibly},
+    wasm,
+};
+
+/// A part of the test command that can be run alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Suite {
+    /// Formatting of every crate.
+    Fmt,
+    /// Clippy over the workspace and all its targets; warnings are errors.
+    Lint,
+    /// Licences, banned crates and sources of dependencies.
+    Deny,
+    /// The native binary and the browser's module.
+    Build,
+    /// Unit, integration and documentation tests of every crate.
+    Unit,
+    /// The module under Node.
+    Wasm,
+    /// Real broker, real processes, real Ethereum node, independent verification.
+    E2e,
+}
+
+const ALL: &[Suite] =
+    &[Suite::Fmt, Suite::Lint, Suite::Deny, Suite::Build, Suite::Unit, Suite::Wasm, Suite::E2e];
+
+impl Suite {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Lint => "lint",
+            Self::Deny => "deny",
+            Self::Build => "build",
+            Self::Unit => "unit",
+            Self::Wasm => "wasm",
+            Self::E2e => "e2e",
+        }
+    }
+
+    const fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Fmt => &[Need::Lints],
+            Self::Lint => &[Need::Lints, Need::Compiler],
+            Self::Deny => &[Need::CargoDeny],
+            Self::Build => &[Need::Compiler, Need::Wasm],
+            // Some of the crates' own tests talk to a real broker.
+            Self::Unit => &[Need::Compiler, Need::NatsServer],
+            Self::Wasm => &[Need::Npm, Need::Wasm],
+            Self::E2e => &[Need::Compiler, Need::Npm, Need::NatsServer],
+        }
+    }
+
+    fn run(self, counts: &mut Counts) -> Result<()> {
+        match self {
+            Self::Fmt => {
+                visibly(cargo().args(["fmt", "--all", "--check"]))?;
+                visibly(cargo().args(["fmt", "--check", "--manifest-path", "xtask/bindgen/Cargo.toml"]))
+            }
+            Self::Lint => visibly(cargo().args([
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ])),
+            Self::Deny => deny(),
+            Self::Build => {
+                visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
+                wasm::build(wasm::Target::Nodejs, &wasm::default_folder(wasm::Target::Nodejs))
+            }
+            Self::Unit => tests(
+                cargo().args([
+                    "test",
+                    "--locked",
+                    "--no-fail-fast",
+                    "--workspace",
+                    "--exclude",
+                    "duet-tests",
+                ]),
+                counts,
+            ),
+            Self::Wasm => {
+                let folder = wasm::default_folder(wasm::Target::Nodejs);
+                wasm::build(wasm::Target::Nodejs, &folder)?;
+                let mut node = node_test();
+                node.env("DUET_WASM_PACKAGE", &folder);
+                tests(node.args(test_files("frontend-wasm/tests")?), counts)
+            }
+            Self::E2e => {
+                tests(node_test().args(test_files("tests/js")?), counts)?;
+                // The program under test is the one that is shipped: built by itself, so that no test's feature is in it.
+                visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
+                let mut cargo = cargo();
+                cargo.env("DUET_PROGRAM", target_folder().join("debug/duet"));
+                tests(cargo.args(["test", "--locked", "--no-fail-fast", "--package", "duet-tests"]), counts)
+            }
+        }
+    }
+}
+
+/// Node's test runner with the reporter whose closing lines are counted.
+fn node_test() -> std::process::Command {
+    let mut node = command("node");
+    node.args(["--test", "--test-reporter=tap"]);
+    node
+}
+
+/// Every `*.test.mjs` of a folder: that a folder has none is a mistake, not a success.
+fn test_files(folder: &str) -> Result<Vec<String>> {
+    let mut files: Vec<String> = fs::read_dir(root().join(folder))
+        .with_context(|| format!("{folder} cannot be read"))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".test.mjs"))
+        .map(|name| format!("{folder}/{name}"))
+        .collect();
+    if files.is_empty() {
+        bail!("{folder} holds no *.test.mjs");
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn deny() -> Result<()> {
+    let program = install::cargo_deny().context("cargo-deny is missing: run `cargo xtask install`")?;
+    visibly(command(program).args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
+}
+
+/// Runs the suites, or all of them when none is named, to the end, and sums up.
+pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
+    let suites = if suites.is_empty() { ALL } else { suites };
+    let mut needs: Vec<Need> = Vec::new();
+    for need in suites.iter().flat_map(|suite| suite.needs()) {
+        if !needs.contains(need) {
+            needs.push(*need);
+        }
+    }
+    install::ensure(&needs, no_install)?;
+
+    let started = Instant::now();
+    let mut counts = Counts::default();
+    let mut reports: Vec<(Suite, Duration, Counts, Result<()>)> = Vec::new();
+    for &suite in suites {
+        println!("\n=== {} ===", suite.name());
+        let started = Instant::now();
+        let mut own = Counts::default();
+        let result = suite.run(&mut own);
+        if let Err(error) = &result {
+            println!("{} failed: {error:#}", suite.name());
+        }
+        counts += own;
+        reports.push((suite, started.elapsed(), own, result));
+    }
+
+    println!("\n=== summary ===");
+    for (suite, duration, own, result) in &reports {
+        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        let tests = match own.passed + own.failed + own.skipped {
+            0 => String::new(),
+            _ => format!("  {} passed, {} failed, {} skipped", own.passed, own.failed, own.skipped),
+        };
+        println!("{:<6} {verdict:<7} {:>13}{tests}", suite.name(), human(*duration));
+    }
+    println!("{:<6} {:<7} {:>13}", "total", "", human(started.elapsed()));
+    let failures = reports.iter().filter(|(.., result)| result.is_err()).count();
+    if counts != Counts::default() {
+        println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    }
+    if failures > 0 {
+        bail!("{failures} of {} suites failed", reports.len());
+    }
+    Ok(())
+}
