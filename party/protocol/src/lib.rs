@@ -15,8 +15,12 @@ pub mod natural;
 mod nonce;
 pub mod paillier;
 pub mod paillier_key;
+pub mod proofs;
 pub mod public_key;
+pub mod ring_pedersen;
 mod seal;
 pub mod share;
 pub mod signature;
+#[cfg(any(test, feature = "test-hooks"))]
+pub mod test_fixtures;
 pub mod transcript;

@@ -202,6 +202,11 @@ impl EncryptionKey {
         Ok(Ciphertext(self.operations.encrypt(plaintext, &nonce.0)))
     }
 
+    /// The same for numbers that are no plaintext and nonce, as proofs need it.
+    pub(crate) fn raw_encrypt(&self, plaintext: &Natural, nonce: &Natural) -> Natural {
+        self.operations.encrypt(plaintext, nonce)
+    }
+
     /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of a response, which can be
     /// done before the message is known.
     #[must_use]

@@ -1,0 +1,75 @@
+//! Schnorr's proof of knowledge of a discrete logarithm over secp256k1.
+
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+use udigest::Digestable;
+use zeroize::Zeroizing;
+
+use crate::{
+    curve::{Point, Scalar, SecretScalar, wire_scalar},
+    transcript::{self, Challenge, ProofContext},
+};
+
+const NAME: &str = "schnorr";
+
+/// The size of a proof on the wire, in bytes.
+pub const SIZE_BYTES: usize = 65;
+
+/// A proof of knowledge of `x` with `X = x·G`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
+pub struct SchnorrProof {
+    commitment: Point,
+    #[serde(with = "wire_scalar")]
+    #[udigest(as_bytes = scalar_bytes)]
+    response: Scalar,
+}
+
+fn scalar_bytes(scalar: &Scalar) -> [u8; 32] {
+    scalar.to_bytes().into()
+}
+
+/// The proof's equation does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the proof of knowledge of the discrete logarithm does not hold")]
+pub struct SchnorrProofError;
+
+#[derive(Digestable)]
+struct NonceInput<'a> {
+    context: &'a ProofContext,
+    #[udigest(as_bytes)]
+    secret: &'a [u8],
+    #[udigest(as_bytes)]
+    random: &'a [u8],
+}
+
+impl SchnorrProof {
+    /// Proves knowledge of `secret` for `secret·G`. The nonce is the hash of fresh randomness, the secret
+    /// and the context, so that a repeating random number generator gives nothing away.
+    #[must_use]
+    pub fn prove(secret: &SecretScalar, context: &ProofContext, rng: &mut dyn CryptoRng) -> Self {
+        let public = secret.public();
+        loop {
+            let mut random = Zeroizing::new([0; 32]);
+            rng.fill_bytes(&mut *random);
+            let secret_bytes = secret.to_bytes();
+            let input = NonceInput { context, secret: &*secret_bytes, random: &*random };
+            let Ok(nonce) = SecretScalar::new(transcript::hash_to_scalar("schnorr-nonce", &input)) else {
+                continue;
+            };
+            let commitment = nonce.public();
+            let e = Challenge::new(NAME, context, &public, &commitment).scalar();
+            return Self { commitment, response: *nonce.as_scalar() + e * secret.as_scalar() };
+        }
+    }
+
+    /// Verifies the proof for `public`.
+    ///
+    /// # Errors
+    /// When `z·G ≠ A + e·X`.
+    pub fn verify(&self, public: &Point, context: &ProofContext) -> Result<(), SchnorrProofError> {
+        let e = Challenge::new(NAME, context, public, &self.commitment).scalar();
+        let left = Point::generator().to_projective() * self.response;
+        let right = self.commitment.to_projective() + public.to_projective() * e;
+        if left == right { Ok(()) } else { Err(SchnorrProofError) }
+    }
+}

@@ -1,0 +1,225 @@
+//! Honest proofs across both arithmetics, statements and contexts changed after proving, and provers
+//! that cheat.
+
+use std::time::Instant;
+
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
+
+use super::{
+    factor::{FactorProof, FactorProofError},
+    log_star::{LogStarProof, LogStarProofError, Statement},
+    modulus::{ModulusProof, ModulusProofError},
+    parameters::{ParametersProof, ParametersProofError},
+    schnorr::SchnorrProof,
+};
+use crate::{
+    arithmetic::{Arithmetic, constant_time, default_arithmetic},
+    curve::SecretScalar,
+    ids::{Epoch, PaillierKeyId, WalletId},
+    natural::Natural,
+    paillier::EncryptionKey,
+    ring_pedersen::Parameters,
+    test_fixtures,
+    transcript::{Binding, ProofContext},
+};
+
+fn rng(seed: u64) -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(seed)
+}
+
+/// Prover's and verifier's arithmetic, in every combination there is.
+fn pairs() -> Vec<(&'static dyn Arithmetic, &'static dyn Arithmetic)> {
+    let mut pairs = vec![(constant_time(), constant_time())];
+    if default_arithmetic().name() != constant_time().name() {
+        let (fast, slow) = (default_arithmetic(), constant_time());
+        pairs.extend([(fast, fast), (fast, slow), (slow, fast)]);
+    }
+    pairs
+}
+
+fn context() -> ProofContext {
+    ProofContext {
+        prover: "device".parse().unwrap(),
+        verifier: Some("service".parse().unwrap()),
+        wallet: Some(WalletId([1; 32])),
+        epoch: Epoch(0),
+        paillier_key: Some(PaillierKeyId([2; 16])),
+        binding: Binding::Enrolment([3; 32]),
+    }
+}
+
+/// The context with each of its fields changed in turn.
+fn other_contexts() -> Vec<ProofContext> {
+    vec![
+        ProofContext { prover: "partner".parse().unwrap(), ..context() },
+        ProofContext { verifier: Some("partner".parse().unwrap()), ..context() },
+        ProofContext { wallet: Some(WalletId([4; 32])), ..context() },
+        ProofContext { epoch: Epoch(1), ..context() },
+        ProofContext { paillier_key: Some(PaillierKeyId([4; 16])), ..context() },
+        ProofContext { binding: Binding::Session([3; 32]), ..context() },
+    ]
+}
+
+fn parameters(which: usize, arithmetic: &'static dyn Arithmetic) -> Parameters {
+    test_fixtures::ring_pedersen(which, arithmetic, &mut rng(7)).0
+}
+
+fn key(which: usize, arithmetic: &'static dyn Arithmetic) -> EncryptionKey {
+    test_fixtures::decryption_key(which, arithmetic).encryption_key().clone()
+}
+
+/// Sends a proof over the wire.
+fn sent<P: serde::Serialize + serde::de::DeserializeOwned>(proof: &P, max_size_bytes: usize) -> P {
+    let config = bincode::config::standard();
+    let bytes = bincode::serde::encode_to_vec(proof, config).unwrap();
+    assert!(bytes.len() <= max_size_bytes, "{} bytes, at most {max_size_bytes} expected", bytes.len());
+    let (received, read) = bincode::serde::decode_from_slice(&bytes, config).unwrap();
+    assert_eq!(read, bytes.len());
+    for end in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+        assert!(bincode::serde::decode_from_slice::<P, _>(&bytes[..end], config).is_err(), "prefix of {end}");
+    }
+    received
+}
+
+#[test]
+fn modulus_proofs_hold_in_their_context_only() {
+    for (prover, verifier) in pairs() {
+        let start = Instant::now();
+        let secret = test_fixtures::decryption_key(0, prover);
+        let proof = ModulusProof::prove(&secret, &context(), &mut rng(1)).unwrap();
+        let proved = start.elapsed();
+        let proof = sent(&proof, super::modulus::MAX_SIZE_BYTES);
+        let start = Instant::now();
+        assert_eq!(proof.verify(&key(0, verifier), &context()), Ok(()));
+        println!(
+            "{} {} modulus prove {proved:?} verify {:?}",
+            prover.name(),
+            verifier.name(),
+            start.elapsed()
+        );
+        assert!(proof.verify(&key(1, verifier), &context()).is_err());
+        for context in other_contexts() {
+            assert!(proof.verify(&key(0, verifier), &context).is_err(), "{context:?}");
+        }
+    }
+}
+
+#[test]
+fn factor_proofs_hold_in_their_context_only() {
+    for (prover, verifier) in pairs() {
+        let start = Instant::now();
+        let secret = test_fixtures::decryption_key(0, prover);
+        let proof = FactorProof::prove(&secret, &parameters(0, prover), &context(), &mut rng(1));
+        let proved = start.elapsed();
+        let proof = sent(&proof, super::factor::MAX_SIZE_BYTES);
+        let start = Instant::now();
+        assert_eq!(proof.verify(&key(0, verifier), &parameters(0, verifier), &context()), Ok(()));
+        println!(
+            "{} {} factor prove {proved:?} verify {:?}",
+            prover.name(),
+            verifier.name(),
+            start.elapsed()
+        );
+        assert!(proof.verify(&key(1, verifier), &parameters(0, verifier), &context()).is_err());
+        assert!(proof.verify(&key(0, verifier), &parameters(1, verifier), &context()).is_err());
+        for context in other_contexts() {
+            assert!(
+                proof.verify(&key(0, verifier), &parameters(0, verifier), &context).is_err(),
+                "{context:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn logarithm_proofs_hold_in_their_context_only() {
+    for (prover, verifier) in pairs() {
+        let start = Instant::now();
+        let secret = SecretScalar::random(&mut rng(5));
+        let point = secret.public();
+        let prover_key = key(0, prover);
+        let (ciphertext, nonce) = prover_key.encrypt(&secret.to_natural(), &mut rng(1)).unwrap();
+        let prover_parameters = parameters(0, prover);
+        let statement = Statement {
+            key: &prover_key,
+            ciphertext: &ciphertext,
+            point: &point,
+            parameters: &prover_parameters,
+        };
+        let proof = LogStarProof::prove(&statement, &secret, &nonce, &context(), &mut rng(1)).unwrap();
+        let proved = start.elapsed();
+        let proof = sent(&proof, super::log_star::MAX_SIZE_BYTES);
+
+        let (verifier_key, verifier_parameters) = (key(0, verifier), parameters(0, verifier));
+        let statement = Statement { key: &verifier_key, parameters: &verifier_parameters, ..statement };
+        let start = Instant::now();
+        assert_eq!(proof.verify(&statement, &context()), Ok(()));
+        println!(
+            "{} {} log_star prove {proved:?} verify {:?}",
+            prover.name(),
+            verifier.name(),
+            start.elapsed()
+        );
+        let (other_key, other_parameters) = (key(1, verifier), parameters(1, verifier));
+        let other_point = SecretScalar::random(&mut rng(6)).public();
+        let (other_ciphertext, _) = prover_key.encrypt(&secret.to_natural(), &mut rng(2)).unwrap();
+        for changed in [
+            Statement { key: &other_key, ..statement },
+            Statement { parameters: &other_parameters, ..statement },
+            Statement { point: &other_point, ..statement },
+            Statement { ciphertext: &other_ciphertext, ..statement },
+        ] {
+            assert!(proof.verify(&changed, &context()).is_err());
+        }
+        for context in other_contexts() {
+            assert!(proof.verify(&statement, &context).is_err(), "{context:?}");
+        }
+    }
+}
+
+#[test]
+fn parameter_proofs_hold_in_their_context_only() {
+    for (prover, verifier) in pairs() {
+        let start = Instant::now();
+        let (made, trapdoor) = test_fixtures::ring_pedersen(0, prover, &mut rng(7));
+        let proof = ParametersProof::prove(&made, &trapdoor, &context(), &mut rng(1));
+        let proved = start.elapsed();
+        let proof = sent(&proof, super::parameters::MAX_SIZE_BYTES);
+        let received = Parameters::parse(&made.to_raw(), verifier).unwrap();
+        let start = Instant::now();
+        assert_eq!(proof.verify(&received, &context()), Ok(()));
+        println!(
+            "{} {} parameters prove {proved:?} verify {:?}",
+            prover.name(),
+            verifier.name(),
+            start.elapsed()
+        );
+        assert!(proof.verify(&parameters(1, verifier), &context()).is_err());
+        for context in other_contexts() {
+            assert!(proof.verify(&received, &context).is_err(), "{context:?}");
+        }
+    }
+}
+
+#[test]
+fn schnorr_proofs_hold_in_their_context_only() {
+    let secret = SecretScalar::random(&mut rng(5));
+    let proof = SchnorrProof::prove(&secret, &context(), &mut rng(1));
+    let proof = sent(&proof, super::schnorr::SIZE_BYTES);
+    assert!(proof.verify(&secret.public(), &context()).is_ok());
+    assert!(proof.verify(&SecretScalar::random(&mut rng(6)).public(), &context()).is_err());
+    for context in other_contexts() {
+        assert!(proof.verify(&secret.public(), &context).is_err(), "{context:?}");
+    }
+}
+
+#[test]
+fn a_repeating_generator_does_not_repeat_schnorr_nonces() {
+    let secret = SecretScalar::random(&mut rng(5));
+    let prove = |context: &ProofContext| SchnorrProof::prove(&secret, context, &mut rng(1));
+    let first = serde_json::to_value(prove(&context())).unwrap();
+    for context in other_contexts() {
+        let second = serde_json::to_value(prove(&context)).unwrap();
+        assert_ne!(first["commitment"], second["commitment"], "{context:?}");
+    }
+}
