@@ -330,6 +330,10 @@ pub struct JobRecord {
     pub updated_at_ms: u64,
     /// When it ends whatever happens.
     pub expires_at_ms: u64,
+    /// When its end was published: a result to the tenant's subscribers, a failure to the dead
+    /// letters. A settled job without it is published (again) by whoever finds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_published_at_ms: Option<u64>,
 }
 
 impl JobRecord {
@@ -348,6 +352,7 @@ impl JobRecord {
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
             expires_at_ms: request.expires_at.saturating_mul(1000),
+            end_published_at_ms: None,
         }
     }
 
@@ -380,7 +385,10 @@ impl JobRecord {
                 });
             }
             JobEvent::Retry { next_attempt_at_ms, .. } => self.next_attempt_at_ms = *next_attempt_at_ms,
-            JobEvent::Requeue => self.next_attempt_at_ms = now_ms,
+            JobEvent::Requeue => {
+                self.next_attempt_at_ms = now_ms;
+                self.end_published_at_ms = None;
+            }
             _ => {}
         }
         if was_running && let Some(attempt) = self.attempts.last_mut() {

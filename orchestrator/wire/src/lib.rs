@@ -19,6 +19,7 @@ pub mod job;
 pub mod manifest;
 pub mod outcome;
 pub mod payload;
+pub mod progress;
 pub mod request;
 pub mod result;
 pub mod session_state;

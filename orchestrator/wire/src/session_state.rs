@@ -3,7 +3,7 @@
 use duet_protocol::ids::{SessionId, WalletId};
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, manifest::Seat};
+use crate::{JobId, TenantId, manifest::Seat};
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ pub const fn next(state: SessionState, event: SessionEvent) -> Result<SessionSta
 pub struct SessionRecord {
     /// The session.
     pub session: SessionId,
+    /// Whose job it is for; with the job, the key of the job's entry.
+    pub tenant: TenantId,
     /// The job it is for.
     pub job: JobId,
     /// Which attempt at the job.
