@@ -13,7 +13,7 @@ use crate::{
     error::Refusal,
     manifest::Manifest,
     request::{MAX_REQUEST_SIZE_BYTES, SignedRequest},
-    signing::{self, Purpose, SigningKey},
+    signing::{self, Identity, Purpose},
 };
 
 /// How old an approval may be when it arrives, in milliseconds.
@@ -91,7 +91,7 @@ impl SignedApproval {
     ///
     /// # Errors
     /// When it has no encoding.
-    pub fn sign(request: &ApprovalRequest, key: &SigningKey) -> Result<Self, EncodeError> {
+    pub fn sign(request: &ApprovalRequest, key: &impl Identity) -> Result<Self, EncodeError> {
         let request = codec::encode(request)?;
         let signature = signing::sign(Purpose::Approval, &request, key);
         Ok(Self { request, signature })

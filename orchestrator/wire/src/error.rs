@@ -274,3 +274,61 @@ impl From<Refusal> for Problem {
         Self::new(refusal.code, refusal.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/errors.md");
+
+    #[test]
+    fn the_page_has_one_section_per_code_with_cause_and_remedy() {
+        let sections: Vec<_> = PAGE.split("\n## ").skip(1).collect();
+        assert_eq!(sections.len(), Code::ALL.len());
+        for (code, section) in Code::ALL.iter().zip(sections) {
+            let (heading, text) = section.split_once('\n').unwrap();
+            assert_eq!(heading, code.as_str());
+            let summary =
+                format!("{}. HTTP {}, exit code {}.", code.title(), code.http_status(), code.exit_code());
+            assert!(text.contains(&summary), "{code}: expected `{summary}`");
+            for part in ["**Cause:** ", "**Remedy:** "] {
+                assert_eq!(text.matches(part).count(), 1, "{code}: {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_their_text_everywhere() {
+        for code in Code::ALL {
+            assert_eq!(code.as_str().parse(), Ok(*code));
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+            assert!((3..=10).contains(&code.exit_code()) && (400..600).contains(&code.http_status()));
+        }
+        assert_eq!("no-such-code".parse::<Code>(), Err(UnknownCode));
+    }
+
+    #[test]
+    fn explanations_are_cut_at_a_character_whoever_sent_them() {
+        let long = "é".repeat(400);
+        let refusal = Refusal::new(Code::Internal, format!("x{long}"));
+        assert_eq!(refusal.message.len(), 511);
+        let sent = serde_json::json!({ "code": "internal", "message": long }).to_string();
+        assert_eq!(serde_json::from_str::<Refusal>(&sent).unwrap().message.len(), 512);
+    }
+
+    #[test]
+    fn a_problem_is_a_problem_document() {
+        let problem = Problem::new(Code::ChainIdMismatch, "The node is on chain 5.").at("payload.chainId");
+        assert_eq!(
+            serde_json::to_value(&problem).unwrap(),
+            serde_json::json!({
+                "type": "docs/errors.md#chain-id-mismatch",
+                "title": "Chain id mismatch",
+                "status": 422,
+                "detail": "The node is on chain 5.",
+                "code": "chain-id-mismatch",
+                "path": "payload.chainId",
+            })
+        );
+    }
+}

@@ -143,6 +143,7 @@ mod tests {
         let id = |tenant: &str, key: &str| JobId::derive(&tenant.parse().unwrap(), &key.parse().unwrap());
         assert_eq!(id("acme", "payout-1"), id("acme", "payout-1"));
         assert_ne!(id("acme", "payout-1"), id("acme", "payout-2"));
+        assert_eq!(id("acme", "payout-1").to_string(), "c4d0250503df9d3ab5c7205743e6dbec");
         // Equal when run together, and still two jobs.
         assert_ne!(id("acme", "x1"), id("acmex", "1"));
     }

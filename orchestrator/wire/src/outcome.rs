@@ -11,7 +11,7 @@ use crate::{
     JobId, RecoverableSignature,
     encoding::hex_array,
     error::{Code, Refusal},
-    signing::{self, Purpose, SigningKey},
+    signing::{self, Identity, Purpose},
 };
 
 /// How a session ended for one party.
@@ -104,7 +104,7 @@ impl SignedOutcome {
     ///
     /// # Errors
     /// When it has no encoding within its size.
-    pub fn sign(outcome: &Outcome, key: &SigningKey) -> Result<Self, EncodeError> {
+    pub fn sign(outcome: &Outcome, key: &impl Identity) -> Result<Self, EncodeError> {
         let outcome = codec::encode(outcome)?;
         let signature = signing::sign(Purpose::Outcome, &outcome, key);
         Ok(Self { outcome, signature })

@@ -12,7 +12,7 @@ use crate::{
     error::{Code, Problem, Refusal},
     ids::sha256,
     payload::{Payload, PayloadError},
-    signing::{self, Purpose, SigningKey},
+    signing::{self, Identity, Purpose},
     strict_json::{self, JsonError, Node, StrictValue},
 };
 
@@ -288,9 +288,9 @@ pub struct SignedRequest {
 impl SignedRequest {
     /// Signs a document as it is.
     #[must_use]
-    pub fn sign(body: Vec<u8>, key: &SigningKey) -> Self {
+    pub fn sign(body: Vec<u8>, key: &impl Identity) -> Self {
         let signature = signing::sign(Purpose::SigningRequest, &body, key);
-        Self { body, requester: key.verifying_key().to_bytes(), signature }
+        Self { body, requester: key.verification_key(), signature }
     }
 
     /// Checks the size, the signature, and then the document. Whether the requester may ask for this

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DerivationPath, JobId, RecoverableSignature, TenantId,
     encoding::{address, exact_text, hex_array, prefixed_array},
-    signing::{self, Purpose, SigningKey},
+    signing::{self, Identity, Purpose},
 };
 
 /// The largest result document in bytes: a signed transaction in hexadecimal and its description.
@@ -85,13 +85,13 @@ impl SignedResult {
     ///
     /// # Errors
     /// When it is over its size limit.
-    pub fn sign(result: &JobResult, key: &SigningKey) -> Result<Self, ResultError> {
+    pub fn sign(result: &JobResult, key: &impl Identity) -> Result<Self, ResultError> {
         let body = serde_json::to_vec(result).map_err(|e| ResultError::Malformed(e.to_string()))?;
         if body.len() > MAX_RESULT_SIZE_BYTES {
             return Err(ResultError::TooLarge { size: body.len() });
         }
         let signature = signing::sign(Purpose::Result, &body, key);
-        Ok(Self { body, key: key.verifying_key().to_bytes(), signature })
+        Ok(Self { body, key: key.verification_key(), signature })
     }
 
     /// Checks that the orchestrator whose key is `orchestrator` signed it, then parses it.

@@ -3,6 +3,7 @@
 //! What is signed is `tag ‖ document`, the tag a line of its own. No tag is the beginning of
 //! another, so no signature over one kind of document is one over another kind.
 
+use duet_protocol::identity::PartyKeys;
 pub use ed25519_dalek::SigningKey;
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 
@@ -32,6 +33,35 @@ impl Purpose {
     }
 }
 
+/// Whoever can sign documents: the holder of a plain key, or a party with the keys of its card.
+pub trait Identity {
+    /// The Ed25519 verification key.
+    fn verification_key(&self) -> [u8; 32];
+
+    /// Signs `message` as it is. Use [`sign`], which adds the tag.
+    fn sign_bytes(&self, message: &[u8]) -> [u8; 64];
+}
+
+impl Identity for SigningKey {
+    fn verification_key(&self) -> [u8; 32] {
+        self.verifying_key().to_bytes()
+    }
+
+    fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.sign(message).to_bytes()
+    }
+}
+
+impl Identity for PartyKeys {
+    fn verification_key(&self) -> [u8; 32] {
+        *self.identity().as_bytes()
+    }
+
+    fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.sign(message).0
+    }
+}
+
 /// A signature that is not by the key over the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not belong to the key and the document")]
@@ -43,8 +73,8 @@ fn tagged(purpose: Purpose, document: &[u8]) -> Vec<u8> {
 
 /// Signs `document` for `purpose` (Ed25519, RFC 8032).
 #[must_use]
-pub fn sign(purpose: Purpose, document: &[u8], key: &SigningKey) -> [u8; 64] {
-    key.sign(&tagged(purpose, document)).to_bytes()
+pub fn sign(purpose: Purpose, document: &[u8], key: &impl Identity) -> [u8; 64] {
+    key.sign_bytes(&tagged(purpose, document))
 }
 
 /// Checks that `signature` is by `key` over `document` for `purpose`. Strict: keys and commitments

@@ -1,0 +1,185 @@
+//! Binary messages: pinned layouts, and refusal of everything that is not exactly one message.
+
+use core::fmt::Debug;
+
+use duet_protocol::{
+    codec::{DecodeError, Message, decode, encode},
+    ids::{CardFingerprint, Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId},
+};
+use duet_wire::{
+    Code, Invitation, InvitationReply, JobId, Manifest, Outcome, OutcomeReply, OutcomeResult, PayloadKindTag,
+    Refusal, SignedOutcome, WalletInfo,
+    approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
+    card_request::{CardReply, CardRequest},
+    share_request::{ShareReply, ShareRequest},
+    wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
+};
+use proptest::prelude::*;
+
+use crate::samples::{manifest, requester, signature, signed_request};
+
+/// Round trip, every prefix, an extension, and the size limit.
+fn check<M: Message + PartialEq + Debug>(message: &M) -> Vec<u8> {
+    let bytes = encode(message).unwrap();
+    assert_eq!(decode::<M>(&bytes).as_ref(), Ok(message));
+    for end in 0..bytes.len() {
+        assert!(decode::<M>(&bytes[..end]).is_err(), "{message:?} cut to {end}");
+    }
+    let extended = [&bytes[..], &[0]].concat();
+    assert!(decode::<M>(&extended).is_err(), "{message:?} extended");
+    let oversized = vec![M::KIND; M::MAX_SIZE_BYTES + 1];
+    assert!(matches!(decode::<M>(&oversized), Err(DecodeError::TooLarge { .. })));
+    bytes
+}
+
+fn wallet() -> WalletInfo {
+    let party = |name: &str| {
+        Some(WalletParty {
+            party: name.parse().unwrap(),
+            card: CardFingerprint([4; 32]),
+            signing_key: [5; 32],
+        })
+    };
+    WalletInfo {
+        id: WalletId([1; 32]),
+        epoch: Epoch(2),
+        public_key: [3; 33],
+        chain_code: [6; 32],
+        address: [7; 20],
+        tenant: "acme".parse().unwrap(),
+        parties: [party("device"), party("service"), None],
+        requesters: vec![RequesterInfo { key: [8; 32], kinds: vec![PayloadKindTag::Transaction] }],
+        index: ShareIndex::Service,
+        status: WalletStatus::Committed,
+        responds_to: vec![RespondsTo { initiator: ShareIndex::Device, paillier_key: PaillierKeyId([9; 16]) }],
+        initiates: vec![Initiates {
+            paillier_key: PaillierKeyId([10; 16]),
+            responders: vec!["partner".parse().unwrap()],
+            state: InitiatorState::Locked,
+        }],
+    }
+}
+
+fn outcome(result: OutcomeResult) -> Outcome {
+    Outcome {
+        session: SessionId([2; 16]),
+        job: JobId([3; 16]),
+        attempt: 1,
+        from: "service".parse().unwrap(),
+        result,
+    }
+}
+
+#[test]
+fn every_message_round_trips_and_nothing_else_decodes() {
+    let refusal = || Refusal::new(Code::Locked, "The key is locked.");
+    check(&manifest());
+    check(&Invitation { manifest: vec![1, 2, 3] });
+    check(&InvitationReply::Accepted { instance: "worker-1".to_owned() });
+    check(&InvitationReply::Refused(refusal()));
+    check(&outcome(OutcomeResult::Signed { signature: signature() }));
+    check(&outcome(OutcomeResult::Answered));
+    check(&outcome(OutcomeResult::Failed {
+        code: Code::PeerMisbehaved,
+        culprit: Some("partner".parse().unwrap()),
+        message: "Its proof fails.".to_owned(),
+    }));
+    check(&SignedOutcome::sign(&outcome(OutcomeResult::Answered), &requester()).unwrap());
+    check(&OutcomeReply::Acknowledged);
+    check(&OutcomeReply::Refused(refusal()));
+    check(&CardRequest::Card);
+    check(&CardRequest::Wallets { after: Some(WalletId([1; 32])), limit: 64 });
+    check(&CardRequest::Wallet { id: WalletId([1; 32]) });
+    check(&CardRequest::Enrol { offer: vec![1; 100] });
+    check(&CardReply::Card { card: vec![1; 100] });
+    check(&CardReply::Wallets { wallets: vec![wallet(), wallet()], more: true });
+    check(&CardReply::Wallet { wallet: Box::new(wallet()) });
+    check(&CardReply::Enrolled);
+    check(&CardReply::Refused(refusal()));
+    check(&ShareRequest::Prepare { package: vec![1; 100] });
+    check(&ShareRequest::Commit { bundle: vec![1; 100] });
+    check(&ShareReply::Receipt { receipt: vec![1; 100] });
+    check(&ShareReply::CommitAck { acknowledgement: vec![1; 100] });
+    check(&ShareReply::Refused(refusal()));
+    let approval = ApprovalRequest {
+        wallet: WalletId([1; 32]),
+        action: ApprovalAction::List,
+        issued_at_ms: u64::MAX,
+        nonce: [9; 16],
+    };
+    check(&approval);
+    check(&SignedApproval::sign(&approval, &requester()).unwrap());
+    let waiting = WaitingJob { job: JobId([3; 16]), request: signed_request(), created_at_ms: 1 };
+    check(&ApprovalReply::Jobs { jobs: vec![waiting], more: false });
+    check(&ApprovalReply::Session { manifest: vec![1, 2] });
+    check(&ApprovalReply::Done);
+    check(&ApprovalReply::Refused(refusal()));
+}
+
+#[test]
+fn the_layout_of_a_manifest_is_pinned() {
+    let mut small = manifest();
+    small.request.body = b"{}".to_vec();
+    small.job = JobId([1; 16]);
+    small.request.signature = [0xee; 64];
+    let expected = [
+        "4001".to_owned(),                         // kind, version
+        "02".repeat(16),                           // session
+        "01".repeat(16),                           // job
+        "01".to_owned(),                           // attempt
+        "11".repeat(32),                           // wallet
+        "00".to_owned(),                           // epoch
+        "03".repeat(16),                           // Paillier key
+        format!("07{}02", hex::encode("service")), // initiator
+        format!("07{}03", hex::encode("partner")), // responder
+        format!("02{}", hex::encode("{}")),        // request: document
+        hex::encode(requester().verifying_key().to_bytes()),
+        "ee".repeat(64),                 // request: signature
+        "fd0038d360ba010000".to_owned(), // expiry, 8 bytes little endian
+    ];
+    assert_eq!(hex::encode(encode(&small).unwrap()), expected.concat());
+}
+
+#[test]
+fn the_layout_of_an_outcome_is_pinned() {
+    let failed =
+        outcome(OutcomeResult::Failed { code: Code::Locked, culprit: None, message: "x".to_owned() });
+    let expected = [
+        "4301".to_owned(),
+        "02".repeat(16),
+        "03".repeat(16),
+        "01".to_owned(),
+        format!("07{}", hex::encode("service")),
+        format!("0206{}000178", hex::encode("locked")), // variant, code, no culprit, message
+    ];
+    assert_eq!(hex::encode(encode(&failed).unwrap()), expected.concat());
+}
+
+#[test]
+fn a_mebibyte_of_lies_is_refused_before_it_is_read() {
+    assert!(matches!(decode::<InvitationReply>(&[0x42; 1 << 20]), Err(DecodeError::TooLarge { .. })));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 2..300)) {
+        fn try_as<M: Message>(bytes: &mut [u8]) {
+            bytes[0] = M::KIND;
+            bytes[1] = M::VERSION;
+            let _ = decode::<M>(bytes);
+        }
+        try_as::<Manifest>(&mut bytes);
+        try_as::<Invitation>(&mut bytes);
+        try_as::<InvitationReply>(&mut bytes);
+        try_as::<Outcome>(&mut bytes);
+        try_as::<SignedOutcome>(&mut bytes);
+        try_as::<OutcomeReply>(&mut bytes);
+        try_as::<CardRequest>(&mut bytes);
+        try_as::<CardReply>(&mut bytes);
+        try_as::<ShareRequest>(&mut bytes);
+        try_as::<ShareReply>(&mut bytes);
+        try_as::<ApprovalRequest>(&mut bytes);
+        try_as::<SignedApproval>(&mut bytes);
+        try_as::<ApprovalReply>(&mut bytes);
+    }
+}

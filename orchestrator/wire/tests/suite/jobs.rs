@@ -1,0 +1,196 @@
+//! Jobs: legal and illegal changes, fences, history.
+
+use duet_protocol::ids::SessionId;
+use duet_wire::{
+    Code, JobEvent, JobRecord, JobState, JobStateName, Pair, SignedResult,
+    job::{AttemptOutcome, MAX_REMEMBERED_ATTEMPTS, TransitionError, next},
+};
+use proptest::prelude::*;
+
+use crate::samples::{request, requester, result, signed_request};
+
+fn record() -> JobRecord {
+    JobRecord::new(signed_request(), &request(), 1_000)
+}
+
+fn start(session: u8) -> JobEvent {
+    JobEvent::Start { session: SessionId([session; 16]), pair: Pair::ServicePartner }
+}
+
+fn retry() -> JobEvent {
+    JobEvent::Retry {
+        code: Code::Deadline,
+        culprit: Some("partner".parse().unwrap()),
+        message: "The partner did not answer.".to_owned(),
+        next_attempt_at_ms: 9_000,
+    }
+}
+
+fn sign() -> JobEvent {
+    JobEvent::Sign { result: SignedResult::sign(&result(), &requester()).unwrap() }
+}
+
+fn every_event() -> Vec<JobEvent> {
+    let (code, culprit, message) = (Code::Internal, None, String::new());
+    vec![
+        JobEvent::Park,
+        start(1),
+        retry(),
+        JobEvent::ReturnToOwner { code, culprit: culprit.clone(), message: message.clone() },
+        sign(),
+        JobEvent::Fail { code, culprit, message },
+        JobEvent::Reject,
+        JobEvent::Expire,
+        JobEvent::Cancel,
+        JobEvent::Requeue,
+    ]
+}
+
+fn state_named(name: JobStateName) -> JobState {
+    match name {
+        JobStateName::Queued => JobState::Queued,
+        JobStateName::AwaitingOwner => JobState::AwaitingOwner,
+        JobStateName::Running => {
+            JobState::Running { session: SessionId([1; 16]), attempt: 1, pair: Pair::DeviceService }
+        }
+        JobStateName::Signed => {
+            JobState::Signed { result: SignedResult::sign(&result(), &requester()).unwrap() }
+        }
+        JobStateName::Failed => JobState::Failed { code: Code::Internal, message: String::new() },
+        JobStateName::Expired => JobState::Expired,
+        JobStateName::Cancelled => JobState::Cancelled,
+    }
+}
+
+#[test]
+fn exactly_these_changes_are_legal() {
+    let legal: Vec<_> = JobStateName::ALL
+        .into_iter()
+        .map(|name| {
+            let events: Vec<_> = every_event()
+                .into_iter()
+                .filter_map(|event| {
+                    next(&state_named(name), &event, 0)
+                        .ok()
+                        .map(|after| (event.name(), after.name().as_str()))
+                })
+                .collect();
+            (name.as_str(), events)
+        })
+        .collect();
+    let queue = [("start", "running"), ("fail", "failed"), ("expire", "expired"), ("cancel", "cancelled")];
+    assert_eq!(
+        legal,
+        [
+            ("queued", [&[("park", "awaiting_owner")], &queue[..]].concat()),
+            (
+                "awaiting_owner",
+                vec![
+                    ("start", "running"),
+                    ("fail", "failed"),
+                    ("reject", "failed"),
+                    ("expire", "expired"),
+                    ("cancel", "cancelled")
+                ]
+            ),
+            (
+                "running",
+                vec![
+                    ("retry", "queued"),
+                    ("return-to-owner", "awaiting_owner"),
+                    ("sign", "signed"),
+                    ("fail", "failed"),
+                    ("expire", "expired")
+                ]
+            ),
+            ("signed", vec![]),
+            ("failed", vec![("requeue", "queued")]),
+            ("expired", vec![]),
+            ("cancelled", vec![]),
+        ]
+    );
+}
+
+#[test]
+fn a_late_worker_cannot_end_a_newer_attempt() {
+    let mut job = record();
+    job.apply(&start(1), 0, 1_100).unwrap();
+    let first = job.fence;
+    job.apply(&retry(), first, 1_200).unwrap();
+    assert_eq!(job.next_attempt_at_ms, 9_000);
+    job.apply(&start(2), 0, 9_000).unwrap();
+    let before = job.clone();
+    for late in [sign(), retry()] {
+        assert_eq!(
+            job.apply(&late, first, 9_100),
+            Err(TransitionError::StaleFence { held: first, current: first + 1 })
+        );
+    }
+    assert_eq!(job, before);
+    job.apply(&sign(), first + 1, 9_200).unwrap();
+    assert_eq!(job.state.name(), JobStateName::Signed);
+}
+
+#[test]
+fn the_history_tells_how_each_attempt_ended() {
+    let mut job = record();
+    job.apply(&start(1), 0, 1_100).unwrap();
+    job.apply(&retry(), 1, 1_200).unwrap();
+    job.apply(&start(2), 0, 9_000).unwrap();
+    job.apply(&JobEvent::Expire, 2, 9_500).unwrap();
+    let [first, second] = &job.attempts[..] else { panic!("{:?}", job.attempts) };
+    assert_eq!((first.attempt, first.session, first.ended_at_ms), (1, SessionId([1; 16]), Some(1_200)));
+    assert!(matches!(
+        &first.outcome,
+        Some(AttemptOutcome::Failed { code: Code::Deadline, culprit: Some(_), .. })
+    ));
+    assert_eq!((second.attempt, &second.outcome), (2, &Some(AttemptOutcome::Expired)));
+}
+
+#[test]
+fn the_history_is_bounded() {
+    let mut job = record();
+    for attempt in 0..100 {
+        job.apply(&start(attempt), 0, 0).unwrap();
+        job.apply(&retry(), u64::from(attempt) + 1, 0).unwrap();
+    }
+    assert_eq!((job.attempts.len(), job.attempts_started), (MAX_REMEMBERED_ATTEMPTS, 100));
+    assert_eq!(job.attempts.last().unwrap().attempt, 100);
+}
+
+#[test]
+fn a_record_survives_json_in_every_state() {
+    for name in JobStateName::ALL {
+        let mut job = record();
+        job.apply(&start(1), 0, 1_100).unwrap();
+        job.apply(&retry(), 1, 1_200).unwrap();
+        job.state = state_named(name);
+        let json = serde_json::to_value(&job).unwrap();
+        assert_eq!(json["state"], name.as_str());
+        assert_eq!(serde_json::from_value::<JobRecord>(json).unwrap(), job);
+        assert_eq!(name.as_str().parse(), Ok(name));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_job_is_signed_at_most_once_and_only_while_it_runs(
+        steps in prop::collection::vec((prop::sample::select(every_event()), 0..4_u64), 0..40)
+    ) {
+        let mut job = record();
+        for (event, fence) in steps {
+            let before = job.clone();
+            match job.apply(&event, fence, 2_000) {
+                Ok(()) => {
+                    prop_assert!(!before.state.is_final() || matches!(event, JobEvent::Requeue));
+                    prop_assert!(job.fence >= before.fence);
+                    if job.state.name() == JobStateName::Signed {
+                        prop_assert_eq!(before.state.name(), JobStateName::Running);
+                        prop_assert_eq!(fence, before.fence);
+                    }
+                }
+                Err(_) => prop_assert_eq!(&job, &before),
+            }
+        }
+    }
+}

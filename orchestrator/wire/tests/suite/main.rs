@@ -1,0 +1,21 @@
+//! The crate's public behaviour: published vectors, Wycheproof, refusals with their paths, signed
+//! documents under every change, and pinned wire bytes.
+
+#[cfg(test)]
+mod binary;
+#[cfg(test)]
+mod jobs;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod signed;
+#[cfg(test)]
+mod transactions;
+#[cfg(test)]
+mod typed_data;
+#[cfg(test)]
+mod vectors;
+#[cfg(test)]
+mod wycheproof;

@@ -1,0 +1,136 @@
+//! Manifests, outcomes, approvals and results: every field counts, every byte counts.
+
+use duet_protocol::ids::{SessionId, ShareIndex, WalletId};
+use duet_wire::{
+    Code, JobId, Outcome, OutcomeResult, SignedOutcome, SignedResult,
+    approval::{ApprovalAction, ApprovalError, ApprovalRequest, SignedApproval},
+    manifest::ManifestError,
+    signing::SigningKey,
+};
+
+use crate::samples::{manifest, request, requester, result, signature};
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+fn outcome() -> Outcome {
+    Outcome {
+        session: SessionId([2; 16]),
+        job: JobId([3; 16]),
+        attempt: 1,
+        from: "service".parse().unwrap(),
+        result: OutcomeResult::Signed { signature: signature() },
+    }
+}
+
+fn approval() -> ApprovalRequest {
+    ApprovalRequest {
+        wallet: WalletId([1; 32]),
+        action: ApprovalAction::Approve { job: JobId([3; 16]) },
+        issued_at_ms: NOW_MS,
+        nonce: [9; 16],
+    }
+}
+
+fn public(key: &SigningKey) -> [u8; 32] {
+    key.verifying_key().to_bytes()
+}
+
+#[test]
+fn a_manifest_must_say_what_the_request_says() {
+    assert_eq!(manifest().verify(NOW_MS), Ok(request()));
+    let refused = |change: fn(&mut duet_wire::Manifest)| {
+        let mut changed = manifest();
+        change(&mut changed);
+        changed.verify(NOW_MS).unwrap_err()
+    };
+    assert_eq!(refused(|m| m.wallet = WalletId([9; 32])), ManifestError::Contradiction("another wallet"));
+    assert_eq!(refused(|m| m.job = JobId([9; 16])), ManifestError::Contradiction("another job"));
+    assert!(matches!(refused(|m| m.attempt = 0), ManifestError::Contradiction(_)));
+    assert!(matches!(refused(|m| m.initiator.index = ShareIndex::Partner), ManifestError::Contradiction(_)));
+    assert!(matches!(refused(|m| m.responder = m.initiator.clone()), ManifestError::Contradiction(_)));
+    // Service and device, in the wrong order; then a pair that the requester did not name.
+    assert!(matches!(refused(|m| m.responder.index = ShareIndex::Device), ManifestError::Contradiction(_)));
+    assert_eq!(
+        refused(|m| m.initiator.index = ShareIndex::Device),
+        ManifestError::Contradiction("a pair that the requester did not allow")
+    );
+    assert_eq!(refused(|m| m.request.body[0] = b' ').code(), Code::BadSignature);
+    assert_eq!(refused(|m| m.expires_at_ms = NOW_MS), ManifestError::Expired);
+}
+
+#[test]
+fn a_manifest_cannot_outlive_its_request() {
+    let mut late = manifest();
+    late.expires_at_ms = u64::MAX;
+    assert!(late.verify(1_999_999_999_999).is_ok());
+    assert_eq!(late.verify(2_000_000_000_000), Err(ManifestError::Expired));
+}
+
+#[test]
+fn every_bit_of_an_outcome_is_signed() {
+    let key = requester();
+    let signed = SignedOutcome::sign(&outcome(), &key).unwrap();
+    assert_eq!(signed.verify(&public(&key)), Ok(outcome()));
+    assert!(signed.verify(&public(&SigningKey::from_bytes(&[8; 32]))).is_err());
+    for bit in 0..signed.outcome.len() * 8 {
+        let mut changed = signed.clone();
+        changed.outcome[bit / 8] ^= 1 << (bit % 8);
+        assert!(changed.verify(&public(&key)).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn an_approval_is_by_the_device_and_fresh() {
+    let key = requester();
+    let signed = SignedApproval::sign(&approval(), &key).unwrap();
+    assert_eq!(signed.verify(&public(&key), NOW_MS + 59_000), Ok(approval()));
+    assert_eq!(signed.unverified(), Ok(approval()));
+    for now in [NOW_MS + 61_000, NOW_MS - 61_000] {
+        assert_eq!(signed.verify(&public(&key), now), Err(ApprovalError::NotFresh));
+    }
+    for at in 0..signed.request.len() {
+        let mut changed = signed.clone();
+        changed.request[at] ^= 1;
+        assert!(changed.verify(&public(&key), NOW_MS).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_result_is_by_the_orchestrator_and_every_byte_is_signed() {
+    let key = requester();
+    let signed = SignedResult::sign(&result(), &key).unwrap();
+    assert_eq!(signed.verify(&public(&key)), Ok(result()));
+    let other = SigningKey::from_bytes(&[8; 32]);
+    assert!(SignedResult::sign(&result(), &other).unwrap().verify(&public(&key)).is_err());
+    for at in 0..signed.body.len() {
+        let mut changed = signed.clone();
+        changed.body[at] ^= 1;
+        assert!(changed.verify(&public(&key)).is_err(), "byte {at}");
+    }
+    let stored: SignedResult = serde_json::from_value(serde_json::to_value(&signed).unwrap()).unwrap();
+    assert_eq!(stored, signed);
+}
+
+#[test]
+fn the_result_document_is_pinned() {
+    let signed = SignedResult::sign(&result(), &requester()).unwrap();
+    assert_eq!(
+        String::from_utf8(signed.body).unwrap(),
+        format!(
+            concat!(
+                r#"{{"job":"{job}","tenant":"acme","wallet":"{wallet}","path":"m/0/5","#,
+                r#""address":"{address}","digest":"0x{digest}","signature":"0x{r}{s}01","#,
+                r#""signed_transaction":"0x02f8","transaction_hash":"0x{hash}","session":"{session}","#,
+                r#""completed_at_ms":1900000000000}}"#
+            ),
+            job = request().job(),
+            wallet = "11".repeat(32),
+            address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+            digest = "04".repeat(32),
+            r = "01".repeat(32),
+            s = "02".repeat(32),
+            hash = "06".repeat(32),
+            session = "02".repeat(16),
+        )
+    );
+}
