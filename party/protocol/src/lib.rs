@@ -1,26 +1,49 @@
 //! Two-party ECDSA after Lindell 2017 over the shares of a 2-of-3 wallet, without I/O.
 //!
+//! The two central types are [`share::KeyShare`], what one holder has of a wallet, and
+//! [`enrolment::VerifiedEnrolment`], what lets one holder answer another. The flow:
+//!
+//! 1. Every party makes its keys and its [`card::Card`] once.
+//! 2. A device deals a wallet ([`keygen::deal`]): three shares, its Paillier key, and a sealed
+//!    [`package`] for each other holder, who verifies everything in it ([`package::Receiver`]), and
+//!    answers with a receipt; when all receipts are in, everybody commits.
+//! 3. The lower index of a pair starts ([`initiator::Initiator`]), the other answers
+//!    ([`responder::Responder`]): four messages inside Noise KK, the first two its handshake.
+//! 4. The session ends in a [`verdict::Verdict`], which passes the gate of its Paillier key before
+//!    anybody hears of it.
+//! 5. [`enrolment`]s made later serve the first contact of two parties, a rotated Paillier key, the
+//!    end of a lock, and the restoring of a backup.
+//!
 //! Randomness and time are handed in; there is no clock, no network and no global state, so that the
 //! same code runs in a browser.
 
 pub mod admission;
 pub mod arithmetic;
 mod bytes;
+pub mod card;
 mod channel;
 pub mod codec;
 pub mod curve;
+pub mod enrolment;
 pub mod identity;
 pub mod ids;
+pub mod initiator;
+pub mod keygen;
 pub mod natural;
 mod nonce;
+pub mod package;
 pub mod paillier;
 pub mod paillier_key;
 pub mod proofs;
 pub mod public_key;
+pub mod receipt;
+pub mod responder;
 pub mod ring_pedersen;
 mod seal;
+pub mod session;
 pub mod share;
 pub mod signature;
 #[cfg(any(test, feature = "test-hooks"))]
 pub mod test_fixtures;
 pub mod transcript;
+pub mod verdict;

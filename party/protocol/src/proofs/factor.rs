@@ -29,7 +29,7 @@ const EPSILON_BITS: u32 = 512;
 pub const MAX_SIZE_BYTES: usize = 5 * 387 + 804 + 2 * 292 + 2 * 484 + 869;
 
 /// A proof that both primes of `N` are large.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct FactorProof {
     commitment: Commitment,
     z1: Integer,

@@ -63,7 +63,7 @@ struct FullStatement<'a> {
 }
 
 /// A proof that a ciphertext encrypts the discrete logarithm of a point.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct LogStarProof {
     commitment: Commitment,
     z1: Integer,

@@ -38,7 +38,7 @@ pub mod schnorr;
 pub const ITERATIONS: u32 = 128;
 
 /// Exactly [`ITERATIONS`] rounds of a proof. On the wire a tuple: no length that could lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, udigest::Digestable)]
 pub(crate) struct Rounds<T>(Vec<T>);
 
 impl<T> Rounds<T> {

@@ -23,14 +23,14 @@ const NAME: &str = "paillier-blum-modulus";
 pub const MAX_SIZE_BYTES: usize = 387 + ITERATIONS as usize * (2 * 387 + 2);
 
 /// A proof that `N` is a product of two Blum primes with `gcd(N, φ(N)) = 1`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct ModulusProof {
     /// A number with Jacobi symbol −1.
     w: Natural,
     rounds: Rounds<Round>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 struct Round {
     /// A fourth root of `(−1)^a · w^b · y`.
     x: Natural,

@@ -26,8 +26,9 @@ const CHALLENGE_SIZE_BYTES: usize = ITERATIONS as usize / 8;
 pub const MAX_SIZE_BYTES: usize = CHALLENGE_SIZE_BYTES + ITERATIONS as usize * (384 + 3);
 
 /// A proof that `s ∈ ⟨t⟩`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct ParametersProof {
+    #[udigest(as_bytes)]
     challenge: [u8; CHALLENGE_SIZE_BYTES],
     responses: Rounds<Natural>,
 }

@@ -1,0 +1,292 @@
+//! The initiator's side of a session (P1 of Lindell 2017): states that are consumed, so that no step
+//! can be repeated.
+//!
+//! [`Initiator::start`] → [`AwaitingResponse::receive`] → [`AwaitingCipher::receive`] → [`Verdict`].
+//! The nonce lives in these states only; a crash, a redelivery or a duplicate means a new session.
+
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::{
+    card::Card,
+    channel::{Channel, Handshake},
+    curve::{Scalar, reduce},
+    identity::PartyKeys,
+    ids::{SessionId, ShareIndex},
+    nonce::Nonce,
+    paillier::Ciphertext,
+    paillier_key::PaillierKey,
+    proofs::schnorr::SchnorrProof,
+    public_key::{DerivationPath, PublicKey},
+    session::{
+        Agreement, ApiMisuse, CipherEvidence, CipherStatement, MAX_ROUND_MESSAGE_SIZE_BYTES, NonceCommitment,
+        NonceOpening, PeerFault, ResponderNonce, Round, Seat, SessionError, SignedCipher, ciphertext_hash,
+        commit, decode, encode, max_handshake_size_bytes, signature_r,
+    },
+    share::KeyShare,
+    signature::{self, RecoverableSignature},
+    verdict::{GatedSignature, LockDemand, Verdict},
+};
+
+/// What the initiator brings to a session. It has already checked the requester's signature, its
+/// policy and that its Paillier key is not locked, and has derived `digest` from the payload itself.
+pub struct InitiatorSetup {
+    /// The session's manifest, exactly as received.
+    pub manifest: Vec<u8>,
+    /// The session's name in the manifest.
+    pub session: SessionId,
+    /// What is signed: 32 bytes.
+    pub digest: [u8; 32],
+    /// Which of the wallet's keys signs.
+    pub path: DerivationPath,
+    /// The initiator's share.
+    pub share: Arc<KeyShare>,
+    /// The initiator's Paillier key, the one enrolled with this responder.
+    pub paillier: Arc<PaillierKey>,
+    /// The initiator's secret keys.
+    pub keys: Arc<PartyKeys>,
+    /// The initiator's own card.
+    pub card: Arc<Card>,
+    /// The responder's share.
+    pub responder_index: ShareIndex,
+    /// The responder's card, pinned.
+    pub responder: Arc<Card>,
+}
+
+/// The start of a session on the initiator's side.
+#[derive(Debug)]
+pub struct Initiator;
+
+impl Initiator {
+    /// Draws the nonce and commits to it: message 1.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] when the setup contradicts itself; nothing else can go wrong yet.
+    pub fn start(
+        setup: InitiatorSetup,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
+        let agreement = agree(&setup)?;
+        let nonce = Nonce::derive(rng, setup.share.secret(), "initiator", &agreement.sid1());
+        start_with(setup, agreement, nonce, rng)
+    }
+
+    /// Starts with a nonce of the caller's choice. For reproducing published signatures only: a
+    /// nonce used twice gives away the key.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub fn start_with_nonce(
+        setup: InitiatorSetup,
+        nonce: crate::curve::SecretScalar,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
+        let agreement = agree(&setup)?;
+        start_with(setup, agreement, Nonce::chosen(nonce), rng)
+    }
+}
+
+fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
+    let wallet = setup.share.wallet();
+    if setup.share.index() >= setup.responder_index {
+        return Err(ApiMisuse::Roles);
+    }
+    if setup.paillier.owner() != setup.card.party() {
+        return Err(ApiMisuse::PaillierKey);
+    }
+    let seat = |card: &Card, index| {
+        if wallet.holder(index).party() == Some(card.party()) {
+            Ok(Seat { party: card.party().clone(), index, card: card.fingerprint() })
+        } else {
+            Err(ApiMisuse::Card)
+        }
+    };
+    if setup.keys.identity() != *setup.card.identity() {
+        return Err(ApiMisuse::Card);
+    }
+    Ok(Agreement {
+        manifest: setup.manifest.clone(),
+        session: setup.session,
+        wallet: wallet.id(),
+        epoch: wallet.epoch(),
+        public_key: *wallet.public_key(),
+        paillier_key: setup.paillier.id(),
+        initiator: seat(&setup.card, setup.share.index())?,
+        responder: seat(&setup.responder, setup.responder_index)?,
+        path: setup.path.clone(),
+        digest: setup.digest,
+    })
+}
+
+fn start_with(
+    setup: InitiatorSetup,
+    agreement: Agreement,
+    nonce: Nonce,
+    rng: &mut dyn CryptoRng,
+) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
+    let wallet = setup.share.wallet();
+    let (child, _) =
+        wallet.public_key().child(wallet.chain_code(), &setup.path).map_err(|_| ApiMisuse::Path)?;
+    let sid1 = agreement.sid1();
+    let point = nonce.public();
+    let proof = SchnorrProof::prove(nonce.secret(), &agreement.initiator_context(sid1), rng);
+    let mut blinding = [0; 32];
+    rng.fill_bytes(&mut blinding);
+    let commitment = commit(&sid1, &point, &proof, &blinding);
+
+    let mut ephemeral = Zeroizing::new([0; 32]);
+    rng.fill_bytes(ephemeral.as_mut());
+    let internal = |_| ApiMisuse::Internal("opening the channel");
+    let mut handshake =
+        Handshake::initiator(&setup.keys, setup.responder.noise_key(), &agreement.prologue(), ephemeral)
+            .map_err(internal)?;
+    let message = handshake.write(&encode(&NonceCommitment { commitment })?).map_err(internal)?;
+    let opening = NonceOpening { point, proof, blinding };
+    let common = Common { agreement, child, nonce, paillier: setup.paillier, responder: setup.responder };
+    Ok((AwaitingResponse { common, handshake, opening }, message))
+}
+
+struct Common {
+    agreement: Agreement,
+    child: PublicKey,
+    nonce: Nonce,
+    paillier: Arc<PaillierKey>,
+    responder: Arc<Card>,
+}
+
+/// Message 1 is out; message 2 is due.
+///
+/// ```compile_fail
+/// fn twice(state: duet_protocol::initiator::AwaitingResponse) {
+///     let again = state.clone();
+/// }
+/// ```
+#[must_use = "a session that is dropped has to be reported as failed"]
+pub struct AwaitingResponse {
+    common: Common,
+    handshake: Handshake,
+    opening: NonceOpening,
+}
+
+impl core::fmt::Debug for AwaitingResponse {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AwaitingResponse(session {}, nonce redacted)", self.common.agreement.session)
+    }
+}
+
+impl AwaitingResponse {
+    /// Checks the responder's nonce proof and opens the commitment: message 3.
+    ///
+    /// # Errors
+    /// When message 2 is not authentic, or the responder did not prove its nonce. The session is
+    /// over then; no key is to be locked.
+    pub fn receive(
+        mut self,
+        message2: &[u8],
+        _rng: &mut dyn CryptoRng,
+    ) -> Result<(AwaitingCipher, Vec<u8>), SessionError> {
+        const ROUND: Round = Round::ResponderNonce;
+        let Common { agreement, responder, .. } = &self.common;
+        if message2.len() > max_handshake_size_bytes::<ResponderNonce>() {
+            return Err(SessionError::NotAuthentic(ROUND));
+        }
+        let sid2 = agreement.sid2(&self.handshake.hash());
+        let payload = self.handshake.read(message2).map_err(SessionError::not_authentic(ROUND))?;
+        let response: ResponderNonce = decode(&payload, ROUND, responder.party())?;
+        response
+            .proof
+            .verify(&response.point, &agreement.responder_context(sid2))
+            .map_err(|_| SessionError::peer(responder.party(), PeerFault::NonceProof))?;
+        // R = k1·R2.
+        let joint = response.point.mul(self.common.nonce.secret().as_scalar());
+        let (r, y_parity) = joint
+            .as_ref()
+            .and_then(signature_r)
+            .ok_or_else(|| SessionError::peer(responder.party(), PeerFault::JointNonce))?;
+
+        let sid = agreement.sid(&self.handshake.hash());
+        let internal = |_| ApiMisuse::Internal("finishing the handshake");
+        let mut channel = self.handshake.finish().map_err(internal)?;
+        let message = channel.write(&encode(&self.opening)?).map_err(internal)?;
+        Ok((AwaitingCipher { common: self.common, channel, sid, r, y_parity }, message))
+    }
+}
+
+/// Message 3 is out; message 4 is due.
+#[must_use = "a session that is dropped has to be reported as failed"]
+pub struct AwaitingCipher {
+    common: Common,
+    channel: Channel,
+    sid: [u8; 32],
+    r: Scalar,
+    y_parity: bool,
+}
+
+impl core::fmt::Debug for AwaitingCipher {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AwaitingCipher(session {}, nonce redacted)", self.common.agreement.session)
+    }
+}
+
+impl AwaitingCipher {
+    /// Decrypts the answer, finishes the signature and verifies it.
+    ///
+    /// # Errors
+    /// When message 4 is not authentic, not signed by the responder's card, or no ciphertext: all
+    /// of that anyone can check without a secret, so it locks nothing. Whatever depends on the
+    /// decryption is in the [`Verdict`].
+    pub fn receive(mut self, message4: &[u8], rng: &mut dyn CryptoRng) -> Result<Verdict, SessionError> {
+        const ROUND: Round = Round::Cipher;
+        let Common { agreement, responder, paillier, .. } = &self.common;
+        if message4.len() > MAX_ROUND_MESSAGE_SIZE_BYTES {
+            return Err(SessionError::NotAuthentic(ROUND));
+        }
+        let payload = self.channel.read(message4).map_err(SessionError::not_authentic(ROUND))?;
+        let answer: SignedCipher = decode(&payload, ROUND, responder.party())?;
+        let ciphertext_hash = ciphertext_hash(&answer.ciphertext);
+        responder
+            .identity()
+            .verify_statement(&CipherStatement { sid: self.sid, ciphertext_hash }, &answer.signature)
+            .map_err(|_| SessionError::peer(responder.party(), PeerFault::CipherSignature))?;
+        let ciphertext = Ciphertext::parse(&answer.ciphertext, paillier.decryption().encryption_key())
+            .map_err(|invalid| SessionError::peer(responder.party(), invalid))?;
+
+        let evidence = CipherEvidence {
+            session: agreement.session,
+            responder: responder.party().clone(),
+            sid: self.sid,
+            ciphertext_hash,
+            signature: answer.signature,
+        };
+        let (paillier_key, session) = (agreement.paillier_key, agreement.session);
+        Ok(match self.finish(&ciphertext, rng) {
+            Some(signature) => Verdict::Good(GatedSignature { paillier_key, session, signature, evidence }),
+            None => Verdict::Bad(LockDemand { paillier_key, session, evidence }),
+        })
+    }
+
+    /// `s = k1⁻¹·Dec(c3) mod q`, made low, and verified by the library's verifier under the child's
+    /// key before it leaves this function.
+    fn finish(self, ciphertext: &Ciphertext, rng: &mut dyn CryptoRng) -> Option<RecoverableSignature> {
+        let Common { agreement, child, nonce, paillier, .. } = &self.common;
+        let mut plaintext = reduce(&paillier.decryption().decrypt(ciphertext, rng));
+        let s = *nonce.inverse() * plaintext;
+        plaintext.zeroize();
+        let signature = RecoverableSignature::normalized(&self.r, &s, self.y_parity)?;
+        signature::verify(child, &agreement.digest, &signature).ok()?;
+        Some(signature)
+    }
+}
+
+/// The public nonce of a session, for tests that count nonces.
+#[cfg(any(test, feature = "test-hooks"))]
+impl AwaitingResponse {
+    /// `R1`, which no two sessions share.
+    #[must_use]
+    pub fn nonce_point(&self) -> crate::curve::Point {
+        self.opening.point
+    }
+}

@@ -1,0 +1,587 @@
+//! Key generation by a dealer: the owner's device. The backend takes no part beyond verifying,
+//! storing and signing for what it stored.
+//!
+//! [`deal`] draws everything and seals it; the result, a [`PendingWallet`], has the device's own
+//! share and the others' as sealed packages only. Store it durably **before** the first package is
+//! sent: whatever dies after that, the same pending wallet is sent again, to the same end. Only when
+//! all parties have acknowledged the commit does [`PendingWallet::finish`] show the address.
+
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::{
+    admission::AdmissionToken,
+    arithmetic::{Arithmetic, PrimeProgress},
+    card::{Card, VerifiedCard},
+    codec::{self, DecodeError, EncodeError, Message},
+    enrolment::{EnrolmentOffer, ModulusProofs, OfferError, OfferSetup},
+    identity::{IdentityKey, InvalidKey, PartyKeys},
+    ids::{Epoch, PartyId, ShareIndex, TenantId, WalletId},
+    package::{Envelope, PackageContents, RawPoint, SealError},
+    paillier::{InvalidDecryptionKey, ModulusSize},
+    paillier_key::PaillierKey,
+    public_key::{ChainCode, PublicKey},
+    receipt::{CommitAck, Holding, Receipt, ReceiptBundle},
+    share::{
+        Holder, InvalidShareRecord, InvalidWallet, KeyShare, Polynomial, Requester, WalletPublic,
+        WalletRecord,
+    },
+};
+
+/// The steps of a key generation, for a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeygenStep {
+    /// The polynomial, the public key and the device's card.
+    Shares,
+    /// The two primes of the Paillier key, the longest step.
+    PaillierKey,
+    /// The proofs for one receiver.
+    Proofs(ShareIndex),
+    /// Sealing one package.
+    Sealing(ShareIndex),
+}
+
+/// Hears how far a key generation is.
+pub trait Progress {
+    /// A step begins.
+    fn step(&mut self, step: KeygenStep);
+    /// Another candidate for a prime of the Paillier key was tried; some 120 in all for 2048 bits.
+    fn candidate(&mut self) {}
+}
+
+/// Nobody listens.
+impl Progress for () {
+    fn step(&mut self, _: KeygenStep) {}
+}
+
+/// A party that gets a share.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its card, pinned, its parameters verified.
+    pub card: VerifiedCard,
+    /// Its admission token for the tenant.
+    pub token: AdmissionToken,
+}
+
+/// Who gets share 3.
+#[derive(Debug, Clone)]
+pub enum ThirdHolder {
+    /// Another organisation's party.
+    Partner(Backend),
+    /// The owner's backup file: no card, no proofs; [`Dealt::backup`] has the share.
+    Backup,
+}
+
+/// What a device deals a wallet from.
+#[derive(Debug, Clone)]
+pub struct DealerSetup {
+    /// Whose wallet it is.
+    pub tenant: TenantId,
+    /// The device's party name.
+    pub device: PartyId,
+    /// Who gets share 2.
+    pub service: Backend,
+    /// Who gets share 3.
+    pub third: ThirdHolder,
+    /// Who may ask for signatures; the owner's request key first.
+    pub requesters: Vec<Requester>,
+    /// The length of the device's Paillier modulus.
+    pub modulus: ModulusSize,
+    /// The first generation of the device's enrolments: milliseconds since 1970.
+    pub generation: u64,
+    /// What to compute with.
+    pub arithmetic: &'static dyn Arithmetic,
+}
+
+/// Why no wallet was dealt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DealError {
+    /// The holders or requesters contradict themselves.
+    #[error(transparent)]
+    Wallet(#[from] InvalidWallet),
+    /// An enrolment could not be made.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    /// A package could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// A dealt wallet.
+#[derive(Debug)]
+pub struct Dealt {
+    /// What to store, then to send.
+    pub pending: PendingWallet,
+    /// Share 3, when it goes to the owner's backup file.
+    pub backup: Option<KeyShare>,
+}
+
+/// Deals a wallet: shares, Paillier key, proofs, sealed packages. `x`, the polynomial and the
+/// others' shares are wiped before this returns.
+///
+/// # Errors
+/// When the setup contradicts itself.
+pub fn deal(
+    setup: &DealerSetup,
+    progress: &mut dyn Progress,
+    rng: &mut dyn CryptoRng,
+) -> Result<Dealt, DealError> {
+    progress.step(KeygenStep::Shares);
+    // A zero among the shares has probability 2^-254; then another polynomial is drawn.
+    let polynomial = loop {
+        let polynomial = Polynomial::random(rng);
+        if ShareIndex::ALL.iter().all(|index| polynomial.share(*index).is_some()) {
+            break polynomial;
+        }
+    };
+    deal_polynomial(setup, &polynomial, None, progress, rng)
+}
+
+/// Deals a wallet of a given private key, and takes a Paillier key that is there already: for
+/// reproducing published signatures, and for tests that cannot wait for primes.
+///
+/// # Errors
+/// As [`deal`].
+#[cfg(any(test, feature = "test-hooks"))]
+pub fn deal_chosen(
+    setup: &DealerSetup,
+    private_key: Option<crate::curve::SecretScalar>,
+    paillier: Option<crate::paillier::DecryptionKey>,
+    rng: &mut dyn CryptoRng,
+) -> Result<Dealt, DealError> {
+    let polynomial = match private_key {
+        Some(private_key) => Polynomial::through(private_key, rng),
+        None => Polynomial::random(rng),
+    };
+    let paillier = paillier.map(|key| PaillierKey::new(setup.device.clone(), key));
+    deal_polynomial(setup, &polynomial, paillier, &mut (), rng)
+}
+
+fn holder(card: &Card) -> Holder {
+    Holder::Party { party: card.party().clone(), card: card.fingerprint() }
+}
+
+fn share(wallet: &WalletPublic, polynomial: &Polynomial, index: ShareIndex) -> Result<KeyShare, DealError> {
+    polynomial
+        .share(index)
+        .and_then(|secret| KeyShare::new(wallet.clone(), index, secret).ok())
+        .ok_or(DealError::Wallet(InvalidWallet::PublicShare))
+}
+
+fn deal_polynomial(
+    setup: &DealerSetup,
+    polynomial: &Polynomial,
+    paillier: Option<PaillierKey>,
+    progress: &mut dyn Progress,
+    rng: &mut dyn CryptoRng,
+) -> Result<Dealt, DealError> {
+    let keys = PartyKeys::generate(rng);
+    let card = Card::new(setup.device.clone(), &keys);
+    let public_key = PublicKey::from_projective(&polynomial.constant_commitment().to_projective())
+        .map_err(|_| InvalidWallet::PublicShare)?;
+    let mut chain_code = [0; 32];
+    rng.fill_bytes(&mut chain_code);
+    let mut nonce = [0; 32];
+    rng.fill_bytes(&mut nonce);
+    let third = match &setup.third {
+        ThirdHolder::Partner(partner) => holder(partner.card.card()),
+        ThirdHolder::Backup => Holder::Backup,
+    };
+    let mut record = WalletRecord {
+        id: WalletId([0; 32]),
+        epoch: Epoch(0),
+        public_key,
+        commitment: polynomial.slope_commitment(),
+        chain_code: ChainCode(chain_code),
+        nonce,
+        tenant: setup.tenant.clone(),
+        holders: [holder(&card), holder(setup.service.card.card()), third],
+        requesters: setup.requesters.clone(),
+    };
+    record.id = record.computed_id();
+    let wallet = WalletPublic::try_from(record)?;
+    let own = share(&wallet, polynomial, ShareIndex::Device)?;
+
+    progress.step(KeygenStep::PaillierKey);
+    let paillier = paillier.unwrap_or_else(|| {
+        let mut candidate = |_: PrimeProgress| progress.candidate();
+        PaillierKey::generate(setup.device.clone(), setup.modulus, setup.arithmetic, rng, &mut candidate)
+    });
+
+    let dealer = Dealer { wallet: &wallet, own: &own, keys: &keys, card: &card, paillier: &paillier };
+    let mut deliveries = Vec::new();
+    let mut deliver = |index, backend: &Backend| -> Result<(), DealError> {
+        let receiver_share = share(&wallet, polynomial, index)?;
+        deliveries.push(dealer.deliver(setup.generation, backend, &receiver_share, progress, rng)?);
+        Ok(())
+    };
+    deliver(ShareIndex::Service, &setup.service)?;
+    let backup = match &setup.third {
+        ThirdHolder::Partner(partner) => {
+            deliver(ShareIndex::Partner, partner)?;
+            None
+        }
+        ThirdHolder::Backup => Some(share(&wallet, polynomial, ShareIndex::Partner)?),
+    };
+    let pending = PendingWallet {
+        device: DeviceWallet {
+            share: Arc::new(own),
+            paillier: Arc::new(paillier),
+            keys: Arc::new(keys),
+            card: Arc::new(card),
+        },
+        deliveries,
+    };
+    Ok(Dealt { pending, backup })
+}
+
+struct Dealer<'a> {
+    wallet: &'a WalletPublic,
+    own: &'a KeyShare,
+    keys: &'a PartyKeys,
+    card: &'a Card,
+    paillier: &'a PaillierKey,
+}
+
+impl Dealer<'_> {
+    fn deliver(
+        &self,
+        generation: u64,
+        backend: &Backend,
+        share: &KeyShare,
+        progress: &mut dyn Progress,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Delivery, DealError> {
+        let index = share.index();
+        progress.step(KeygenStep::Proofs(index));
+        let receiver = &backend.card;
+        let proofs = ModulusProofs::prove(self.paillier, self.card, receiver, rng)?;
+        let setup = OfferSetup {
+            share: self.own,
+            paillier: self.paillier,
+            keys: self.keys,
+            card: self.card,
+            responder: receiver,
+            responder_index: index,
+            generation,
+        };
+        let enrolment = EnrolmentOffer::make(&setup, Some(proofs), rng)?;
+
+        progress.step(KeygenStep::Sealing(index));
+        let holding = Holding {
+            wallet: self.wallet.content_hash(),
+            index,
+            device_card: self.card.fingerprint(),
+            token: *backend.token.id(),
+            enrolment: enrolment.content_hash(),
+        };
+        let contents = PackageContents {
+            wallet: self.wallet.id(),
+            epoch: self.wallet.epoch(),
+            index: u8::from(index),
+            share: *share.secret().to_bytes(),
+            commitments: vec![
+                RawPoint(self.wallet.public_key().to_bytes()),
+                RawPoint(self.wallet.commitment().to_bytes()),
+            ],
+            chain_code: *self.wallet.chain_code(),
+            nonce: *self.wallet.nonce(),
+            tenant: self.wallet.tenant().clone(),
+            indices: ShareIndex::ALL.map(u8::from).to_vec(),
+            holders: self.wallet.holders().to_vec(),
+            requesters: self.wallet.requesters().to_vec(),
+            token: backend.token.clone(),
+            enrolment,
+        };
+        let envelope = Envelope::seal(&contents, index, self.keys, self.card, receiver.card(), rng)?;
+        Ok(Delivery {
+            index,
+            party: receiver.card().party().clone(),
+            identity: *receiver.card().identity(),
+            envelope: codec::encode(&envelope).map_err(SealError::from)?,
+            holding,
+        })
+    }
+}
+
+/// One package to deliver, and what its receipt has to say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Delivery {
+    index: ShareIndex,
+    party: PartyId,
+    identity: IdentityKey,
+    envelope: Vec<u8>,
+    holding: Holding,
+}
+
+impl Delivery {
+    /// The share inside.
+    #[must_use]
+    pub const fn index(&self) -> ShareIndex {
+        self.index
+    }
+
+    /// Whom to send it to.
+    #[must_use]
+    pub const fn party(&self) -> &PartyId {
+        &self.party
+    }
+
+    /// The sealed package, an encoded [`Envelope`].
+    #[must_use]
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+}
+
+/// What a device has of a wallet that signs: its share, its Paillier key, its keys and its card.
+#[derive(Debug)]
+pub struct DeviceWallet {
+    share: Arc<KeyShare>,
+    paillier: Arc<PaillierKey>,
+    keys: Arc<PartyKeys>,
+    card: Arc<Card>,
+}
+
+impl DeviceWallet {
+    /// Share 1, with the wallet's public record.
+    #[must_use]
+    pub const fn share(&self) -> &Arc<KeyShare> {
+        &self.share
+    }
+
+    /// The device's Paillier key.
+    #[must_use]
+    pub const fn paillier(&self) -> &Arc<PaillierKey> {
+        &self.paillier
+    }
+
+    /// The device's secret keys for this wallet.
+    #[must_use]
+    pub const fn keys(&self) -> &Arc<PartyKeys> {
+        &self.keys
+    }
+
+    /// The device's card for this wallet.
+    #[must_use]
+    pub const fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+
+    /// The same wallet under another Paillier key, once the responders have taken its enrolments.
+    #[must_use]
+    pub fn with_paillier(self, paillier: Arc<PaillierKey>) -> Self {
+        Self { paillier, ..self }
+    }
+
+    fn to_record(&self) -> Result<DeviceRecord, EncodeError> {
+        Ok(DeviceRecord {
+            share: self.share.to_secret_bytes()?.to_vec(),
+            paillier: self.paillier.to_secret_bytes().to_vec(),
+            keys: self.keys.to_secret_bytes().to_vec(),
+            card: Card::clone(&self.card),
+        })
+    }
+
+    fn from_record(
+        record: &DeviceRecord,
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, InvalidDeviceRecord> {
+        let owner = record.card.party().clone();
+        Ok(Self {
+            share: Arc::new(KeyShare::from_secret_bytes(&record.share)?),
+            paillier: Arc::new(PaillierKey::from_secret_bytes(owner, &record.paillier, arithmetic)?),
+            keys: Arc::new(PartyKeys::from_secret_bytes(&record.keys)?),
+            card: Arc::new(record.card.clone()),
+        })
+    }
+
+    /// The record to seal and store.
+    ///
+    /// # Errors
+    /// Never for a wallet that was dealt; the codec's limits.
+    pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
+        codec::encode_secret(&self.to_record()?)
+    }
+
+    /// Parses what [`Self::to_secret_bytes`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such record.
+    pub fn from_secret_bytes(
+        bytes: &[u8],
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, InvalidDeviceRecord> {
+        Self::from_record(&codec::decode(bytes)?, arithmetic)
+    }
+}
+
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+struct DeviceRecord {
+    share: Vec<u8>,
+    paillier: Vec<u8>,
+    keys: Vec<u8>,
+    #[zeroize(skip)]
+    card: Card,
+}
+
+impl Message for DeviceRecord {
+    const KIND: u8 = 0x12;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 8192;
+}
+
+#[derive(Serialize, Deserialize)]
+struct PendingRecord {
+    device: DeviceRecord,
+    deliveries: Vec<Delivery>,
+}
+
+impl Message for PendingRecord {
+    const KIND: u8 = 0x13;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = DeviceRecord::MAX_SIZE_BYTES + 2 * (Envelope::MAX_SIZE_BYTES + 1024);
+}
+
+/// Why bytes are no device's record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDeviceRecord {
+    /// They do not parse.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The share inside.
+    #[error(transparent)]
+    Share(#[from] InvalidShareRecord),
+    /// The Paillier key inside.
+    #[error(transparent)]
+    Paillier(#[from] InvalidDecryptionKey),
+    /// The party keys inside.
+    #[error(transparent)]
+    Keys(#[from] InvalidKey),
+}
+
+/// A dealt wallet that not everybody has committed yet. It does not show its address.
+#[derive(Debug)]
+pub struct PendingWallet {
+    device: DeviceWallet,
+    deliveries: Vec<Delivery>,
+}
+
+/// Why a receipt or an acknowledgement does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PaperRefusal {
+    /// It is of no party that holds a share.
+    #[error("{0} holds no share of this wallet")]
+    Stranger(PartyId),
+    /// The receipt is not for what was sent, or not signed by the party's card.
+    #[error("the receipt of {0} does not hold for what was sent to it")]
+    Receipt(PartyId),
+    /// The acknowledgement is not for the bundle, or not signed by the party's card.
+    #[error("the commit-ack of {0} does not hold for the bundle")]
+    Acknowledgement(PartyId),
+    /// Not every party has answered.
+    #[error("nothing from {0} yet")]
+    Missing(PartyId),
+}
+
+impl PendingWallet {
+    /// The wallet's name.
+    #[must_use]
+    pub fn wallet(&self) -> WalletId {
+        self.device.share.wallet().id()
+    }
+
+    /// The packages to send, each as often as it takes to get its receipt.
+    #[must_use]
+    pub fn deliveries(&self) -> &[Delivery] {
+        &self.deliveries
+    }
+
+    /// Checks one receipt.
+    ///
+    /// # Errors
+    /// When it is not for what was sent to that party.
+    pub fn check_receipt(&self, receipt: &Receipt) -> Result<(), PaperRefusal> {
+        let delivery = self
+            .deliveries
+            .iter()
+            .find(|delivery| delivery.party == *receipt.party())
+            .ok_or_else(|| PaperRefusal::Stranger(receipt.party().clone()))?;
+        let wallet = self.device.share.wallet();
+        if receipt.is_for(&delivery.party, &delivery.identity, wallet, &delivery.holding) {
+            Ok(())
+        } else {
+            Err(PaperRefusal::Receipt(delivery.party.clone()))
+        }
+    }
+
+    /// The order to commit, once every party's receipt is there.
+    ///
+    /// # Errors
+    /// Names the party whose receipt is missing or does not hold.
+    pub fn bundle(&self, receipts: &[Receipt]) -> Result<ReceiptBundle, PaperRefusal> {
+        let mut ordered = Vec::with_capacity(self.deliveries.len());
+        for delivery in &self.deliveries {
+            let receipt = receipts
+                .iter()
+                .find(|receipt| *receipt.party() == delivery.party)
+                .ok_or_else(|| PaperRefusal::Missing(delivery.party.clone()))?;
+            self.check_receipt(receipt)?;
+            ordered.push(receipt.clone());
+        }
+        Ok(ReceiptBundle::sign(&self.device.keys, self.device.share.wallet(), ordered))
+    }
+
+    /// The wallet, with its address, once every party has acknowledged the commit.
+    ///
+    /// # Errors
+    /// Names the party whose acknowledgement is missing or does not hold; the pending wallet comes
+    /// back with it.
+    pub fn finish(
+        self,
+        bundle: &ReceiptBundle,
+        acknowledgements: &[CommitAck],
+    ) -> Result<DeviceWallet, (Self, PaperRefusal)> {
+        let missing = self.deliveries.iter().find_map(|delivery| {
+            let party = &delivery.party;
+            match acknowledgements.iter().find(|ack| ack.party() == party) {
+                None => Some(PaperRefusal::Missing(party.clone())),
+                Some(ack) if ack.is_for(delivery.index, party, &delivery.identity, bundle) => None,
+                Some(_) => Some(PaperRefusal::Acknowledgement(party.clone())),
+            }
+        });
+        match missing {
+            Some(refusal) => Err((self, refusal)),
+            None => Ok(self.device),
+        }
+    }
+
+    /// The record to seal and store before anything is sent.
+    ///
+    /// # Errors
+    /// Never for a wallet that was dealt; the codec's limits.
+    pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
+        codec::encode_secret(&PendingRecord {
+            device: self.device.to_record()?,
+            deliveries: self.deliveries.clone(),
+        })
+    }
+
+    /// Parses what [`Self::to_secret_bytes`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such record.
+    pub fn from_secret_bytes(
+        bytes: &[u8],
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, InvalidDeviceRecord> {
+        let record: PendingRecord = codec::decode(bytes)?;
+        Ok(Self {
+            device: DeviceWallet::from_record(&record.device, arithmetic)?,
+            deliveries: record.deliveries,
+        })
+    }
+}

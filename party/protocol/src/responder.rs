@@ -1,0 +1,397 @@
+//! The responder's side of a session (P2 of Lindell 2017): states that are consumed, so that one
+//! session can never give two answers.
+//!
+//! [`Responder::accept`] → [`AwaitingOpening::receive`] → [`ReadyToRespond::respond`].
+
+use std::sync::Arc;
+
+use rand_core::CryptoRng;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::{
+    card::Card,
+    channel::{Channel, Handshake},
+    curve::Scalar,
+    enrolment::VerifiedEnrolment,
+    identity::PartyKeys,
+    ids::{SessionId, WalletId},
+    natural::Natural,
+    nonce::Nonce,
+    paillier::{EncryptError, OneTimeRandomizer, masked_plaintext},
+    proofs::schnorr::SchnorrProof,
+    public_key::DerivationPath,
+    session::{
+        Agreement, ApiMisuse, CipherEvidence, CipherStatement, MAX_ROUND_MESSAGE_SIZE_BYTES, NonceCommitment,
+        NonceOpening, PeerFault, ResponderNonce, Round, Seat, SessionError, SignedCipher, ciphertext_hash,
+        commit, decode, encode, max_handshake_size_bytes, signature_r,
+    },
+    share::{KeyShare, lagrange},
+};
+
+/// What the responder brings to a session. It has already checked the requester's signature and its
+/// policy, that the session is new to it, and has derived `digest` from the payload itself.
+pub struct ResponderSetup {
+    /// The session's manifest, exactly as received.
+    pub manifest: Vec<u8>,
+    /// The session's name in the manifest.
+    pub session: SessionId,
+    /// What is signed: 32 bytes.
+    pub digest: [u8; 32],
+    /// Which of the wallet's keys signs.
+    pub path: DerivationPath,
+    /// The responder's share.
+    pub share: Arc<KeyShare>,
+    /// The initiator's encrypted share under its Paillier key, verified before.
+    pub enrolment: Arc<VerifiedEnrolment>,
+    /// The responder's secret keys.
+    pub keys: Arc<PartyKeys>,
+    /// The responder's own card.
+    pub card: Arc<Card>,
+    /// The initiator's card, pinned.
+    pub initiator: Arc<Card>,
+}
+
+/// The responder's word that it has durably charged its policy limits for a session. Without one
+/// there is no answer: an initiator that takes the signature and reports failure gets no refund.
+#[derive(Debug)]
+pub struct Charged {
+    session: SessionId,
+    wallet: WalletId,
+    digest: [u8; 32],
+}
+
+impl Charged {
+    /// For implementations of a share store only: call it after the row of `session`, unique for
+    /// ever, is durable. A row that was there already is no charge, and the session must not answer.
+    #[must_use]
+    pub const fn committed_durably(session: SessionId, wallet: WalletId, digest: [u8; 32]) -> Self {
+        Self { session, wallet, digest }
+    }
+}
+
+/// The start of a session on the responder's side.
+#[derive(Debug)]
+pub struct Responder;
+
+impl Responder {
+    /// Reads message 1, draws the nonce: message 2. No Paillier work: message 1 can be a replay.
+    ///
+    /// # Errors
+    /// When the setup contradicts itself, or message 1 is not authentic in this session.
+    pub fn accept(
+        setup: ResponderSetup,
+        message1: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
+        accept_with(setup, message1, None, rng)
+    }
+
+    /// Accepts with a nonce of the caller's choice. For reproducing published signatures only: a
+    /// nonce used twice gives away the key.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub fn accept_with_nonce(
+        setup: ResponderSetup,
+        message1: &[u8],
+        nonce: crate::curve::SecretScalar,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
+        accept_with(setup, message1, Some(Nonce::chosen(nonce)), rng)
+    }
+}
+
+fn agree(setup: &ResponderSetup) -> Result<Agreement, ApiMisuse> {
+    let wallet = setup.share.wallet();
+    let enrolment = &setup.enrolment;
+    if enrolment.wallet() != wallet.id()
+        || enrolment.epoch() != wallet.epoch()
+        || enrolment.responder_index() != setup.share.index()
+    {
+        return Err(ApiMisuse::Enrolment);
+    }
+    if enrolment.initiator_index() >= setup.share.index() {
+        return Err(ApiMisuse::Roles);
+    }
+    if enrolment.initiator() != setup.initiator.party() {
+        return Err(ApiMisuse::PaillierKey);
+    }
+    let seat = |card: &Card, index| {
+        if wallet.holder(index).party() == Some(card.party()) {
+            Ok(Seat { party: card.party().clone(), index, card: card.fingerprint() })
+        } else {
+            Err(ApiMisuse::Card)
+        }
+    };
+    if setup.keys.identity() != *setup.card.identity() {
+        return Err(ApiMisuse::Card);
+    }
+    Ok(Agreement {
+        manifest: setup.manifest.clone(),
+        session: setup.session,
+        wallet: wallet.id(),
+        epoch: wallet.epoch(),
+        public_key: *wallet.public_key(),
+        paillier_key: enrolment.paillier_key(),
+        initiator: seat(&setup.initiator, enrolment.initiator_index())?,
+        responder: seat(&setup.card, setup.share.index())?,
+        path: setup.path.clone(),
+        digest: setup.digest,
+    })
+}
+
+fn accept_with(
+    setup: ResponderSetup,
+    message1: &[u8],
+    chosen: Option<Nonce>,
+    rng: &mut dyn CryptoRng,
+) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
+    const ROUND: Round = Round::Commitment;
+    let agreement = agree(&setup)?;
+    if message1.len() > max_handshake_size_bytes::<NonceCommitment>() {
+        return Err(SessionError::NotAuthentic(ROUND));
+    }
+    let mut ephemeral = Zeroizing::new([0; 32]);
+    rng.fill_bytes(ephemeral.as_mut());
+    let internal = |_| ApiMisuse::Internal("opening the channel");
+    let mut handshake =
+        Handshake::responder(&setup.keys, setup.initiator.noise_key(), &agreement.prologue(), ephemeral)
+            .map_err(internal)?;
+    let payload = handshake.read(message1).map_err(SessionError::not_authentic(ROUND))?;
+    let NonceCommitment { commitment } = decode(&payload, ROUND, setup.initiator.party())?;
+
+    let sid2 = agreement.sid2(&handshake.hash());
+    let nonce = chosen.unwrap_or_else(|| Nonce::derive(rng, setup.share.secret(), "responder", &sid2));
+    let point = nonce.public();
+    let proof = SchnorrProof::prove(nonce.secret(), &agreement.responder_context(sid2), rng);
+    let message = handshake.write(&encode(&ResponderNonce { point, proof })?).map_err(internal)?;
+    let sid = agreement.sid(&handshake.hash());
+    let channel = handshake.finish().map_err(internal)?;
+    Ok((AwaitingOpening { setup, agreement, channel, sid, commitment, nonce }, message))
+}
+
+/// Message 2 is out; message 3 is due.
+///
+/// ```compile_fail
+/// fn twice(state: duet_protocol::responder::AwaitingOpening) {
+///     let again = state.clone();
+/// }
+/// ```
+#[must_use = "a session that is dropped has to be reported as failed"]
+pub struct AwaitingOpening {
+    setup: ResponderSetup,
+    agreement: Agreement,
+    channel: Channel,
+    sid: [u8; 32],
+    commitment: [u8; 32],
+    nonce: Nonce,
+}
+
+impl core::fmt::Debug for AwaitingOpening {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AwaitingOpening(session {}, nonce redacted)", self.agreement.session)
+    }
+}
+
+impl AwaitingOpening {
+    /// Checks the opening and the initiator's nonce proof. After this the initiator is known to take
+    /// part now, and the answer may be paid for.
+    ///
+    /// # Errors
+    /// When message 3 is not authentic, or the initiator opened something else or proved nothing.
+    pub fn receive(mut self, message3: &[u8]) -> Result<ReadyToRespond, SessionError> {
+        const ROUND: Round = Round::Opening;
+        let initiator = self.setup.initiator.party();
+        if message3.len() > MAX_ROUND_MESSAGE_SIZE_BYTES {
+            return Err(SessionError::NotAuthentic(ROUND));
+        }
+        let payload = self.channel.read(message3).map_err(SessionError::not_authentic(ROUND))?;
+        let opening: NonceOpening = decode(&payload, ROUND, initiator)?;
+        let sid1 = self.agreement.sid1();
+        if commit(&sid1, &opening.point, &opening.proof, &opening.blinding) != self.commitment {
+            return Err(SessionError::peer(initiator, PeerFault::Commitment));
+        }
+        opening
+            .proof
+            .verify(&opening.point, &self.agreement.initiator_context(sid1))
+            .map_err(|_| SessionError::peer(initiator, PeerFault::NonceProof))?;
+        // R = k2·R1.
+        let (r, _) = opening
+            .point
+            .mul(self.nonce.secret().as_scalar())
+            .as_ref()
+            .and_then(signature_r)
+            .ok_or_else(|| SessionError::peer(initiator, PeerFault::JointNonce))?;
+        let Self { setup, agreement, channel, sid, nonce, .. } = self;
+        Ok(ReadyToRespond { setup, agreement, channel, sid, nonce, r })
+    }
+}
+
+/// The initiator has opened its nonce: one answer may leave, once it is charged.
+///
+/// ```compile_fail
+/// fn twice(state: duet_protocol::responder::ReadyToRespond) {
+///     let again = state.clone();
+/// }
+/// ```
+#[must_use = "a session that is dropped has to be reported as failed"]
+pub struct ReadyToRespond {
+    setup: ResponderSetup,
+    agreement: Agreement,
+    channel: Channel,
+    sid: [u8; 32],
+    nonce: Nonce,
+    r: Scalar,
+}
+
+impl core::fmt::Debug for ReadyToRespond {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ReadyToRespond(session {}, nonce redacted)", self.agreement.session)
+    }
+}
+
+/// `v` and `u` of Lindell 2017, protocol 3.3, step 4, with Shamir shares: the signature is
+/// `k1⁻¹·(v·x_i + u)`. Wiped on drop.
+struct AffineTerms {
+    multiplier: Zeroizing<Scalar>,
+    plaintext: Zeroizing<Scalar>,
+}
+
+impl ReadyToRespond {
+    /// What has to be charged before [`Self::respond`]: session, wallet and digest.
+    #[must_use]
+    pub const fn charge(&self) -> (SessionId, WalletId, [u8; 32]) {
+        (self.agreement.session, self.agreement.wallet, self.agreement.digest)
+    }
+
+    /// Computes and signs the answer: message 4, and the evidence of it for the audit log.
+    /// `randomizer` is `r̃^N` computed ahead; without one it is computed now.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] when the charge or the randomizer is for something else.
+    pub fn respond(
+        mut self,
+        charged: Charged,
+        randomizer: Option<OneTimeRandomizer>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        self.check(&charged)?;
+        let terms = self.terms()?;
+        let enrolment = &self.setup.enrolment;
+        let key = enrolment.encryption_key();
+        let randomizer = randomizer.unwrap_or_else(|| key.make_randomizer(rng));
+        // c3 = c_i^v · (1 + (u + ρ·q)·N) · r̃^N mod N².
+        let plaintext = masked_plaintext(&terms.plaintext, rng);
+        let ciphertext = key
+            .affine(enrolment.ciphertext(), &terms.multiplier, &plaintext, randomizer)
+            .map_err(|error| match error {
+                EncryptError::ForeignRandomizer => ApiMisuse::Randomizer,
+                EncryptError::PlaintextRange => ApiMisuse::Internal("masking the answer"),
+            })?;
+        self.send(ciphertext.as_natural())
+    }
+
+    fn check(&self, charged: &Charged) -> Result<(), ApiMisuse> {
+        if (charged.session, charged.wallet, charged.digest) == self.charge() {
+            Ok(())
+        } else {
+            Err(ApiMisuse::Charge)
+        }
+    }
+
+    /// `v = k2⁻¹·r·λ_i`, `u = k2⁻¹·(m + r·(λ_j·x_j + δ))`, both reduced mod `q`.
+    fn terms(&self) -> Result<AffineTerms, ApiMisuse> {
+        let share = &self.setup.share;
+        let wallet = share.wallet();
+        let (own, other) = (share.index(), self.setup.enrolment.initiator_index());
+        let own_lagrange = lagrange(own, other).ok_or(ApiMisuse::Roles)?;
+        let other_lagrange = lagrange(other, own).ok_or(ApiMisuse::Roles)?;
+        let (_, tweak) = wallet
+            .public_key()
+            .child(wallet.chain_code(), &self.agreement.path)
+            .map_err(|_| ApiMisuse::Path)?;
+        // Ethereum's digests are 32 bytes, taken mod q as ECDSA does.
+        let message = crate::curve::reduce(&Natural::from_be_bytes(&self.agreement.digest));
+        let inverse = self.nonce.inverse();
+        let mut key = own_lagrange * share.secret().as_scalar() + tweak.0;
+        let terms = AffineTerms {
+            multiplier: Zeroizing::new(*inverse * self.r * other_lagrange),
+            plaintext: Zeroizing::new(*inverse * (message + self.r * key)),
+        };
+        key.zeroize();
+        Ok(terms)
+    }
+
+    fn send(&mut self, ciphertext: &Natural) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        let statement = CipherStatement { sid: self.sid, ciphertext_hash: ciphertext_hash(ciphertext) };
+        let signature = self.setup.keys.sign_statement(&statement);
+        let answer = SignedCipher { ciphertext: ciphertext.clone(), signature };
+        let message =
+            self.channel.write(&encode(&answer)?).map_err(|_| ApiMisuse::Internal("sealing the answer"))?;
+        let evidence = CipherEvidence {
+            session: self.agreement.session,
+            responder: self.setup.card.party().clone(),
+            sid: statement.sid,
+            ciphertext_hash: statement.ciphertext_hash,
+            signature,
+        };
+        Ok((message, evidence))
+    }
+}
+
+/// What a cheating responder needs, for tests that play one.
+#[cfg(any(test, feature = "test-hooks"))]
+impl ReadyToRespond {
+    /// `R2`, which no two answers share.
+    #[must_use]
+    pub fn nonce_point(&self) -> crate::curve::Point {
+        self.nonce.public()
+    }
+
+    /// Signs and sends any number as the answer: authentic, and as wrong as the caller likes.
+    ///
+    /// # Errors
+    /// Never for numbers below `2^6144`.
+    pub fn respond_with(mut self, ciphertext: &Natural) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        self.send(ciphertext)
+    }
+
+    /// The abort oracle of CVE-2023-33242: an answer whose signature verifies if and only if the
+    /// initiator's share is divisible by `2^bits`, and which is otherwise authentic. It multiplies by
+    /// `2^-bits mod N` instead of dividing, and makes up for the division mod `q` in the nonce's
+    /// factor of the rest.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] as [`Self::respond`].
+    pub fn respond_as_abort_oracle(
+        mut self,
+        bits: u32,
+        guess: &Natural,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        use crate::curve::{reduce, scalar_to_natural};
+        let internal = ApiMisuse::Internal("playing the attacker");
+        let terms = self.terms()?;
+        let enrolment = &self.setup.enrolment;
+        let key = enrolment.encryption_key();
+        let power = Natural::power_of_two(bits);
+        // With x = 2^bits·y + guess: v·x + u = (v·2^bits)·y + (v·guess + u) mod q, and
+        // (x - guess)·2^-bits mod N is the small number y exactly when the guess is right.
+        let shifted = *terms.multiplier * reduce(&power);
+        let constant = *terms.multiplier * reduce(guess) + *terms.plaintext;
+        let inverse = key.modulus_arithmetic().invert(&power).ok_or(internal)?;
+        let minus_guess = key.modulus().checked_sub(guess).ok_or(internal)?;
+        let squared = key.squared_arithmetic();
+        let one = Natural::one();
+        let generator_power = squared.reduce(&(&one + &(&minus_guess * key.modulus())));
+        let difference = squared.mul(enrolment.ciphertext().as_natural(), &generator_power);
+        let quotient = squared.pow(&difference, &inverse);
+        let mask = masked_plaintext(&constant, rng);
+        let scaled = squared.pow(&quotient, &scalar_to_natural(&shifted));
+        let masked = squared.reduce(&(&one + &(&mask * key.modulus())));
+        let (randomizer, _) = key.encrypt(&Natural::zero(), rng).map_err(|_| internal)?;
+        let answer = squared.mul(&squared.mul(&scaled, &masked), randomizer.as_natural());
+        self.send(&answer)
+    }
+}

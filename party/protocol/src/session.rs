@@ -1,0 +1,375 @@
+//! What the two sides of a signing session share: what they agree on, the session ids, the four
+//! messages, and why a session ends early.
+//!
+//! | # | from | content |
+//! |---|---|---|
+//! | 1 | initiator | [`NonceCommitment`]: `C = H(commit, sid1, R1, π1, blinding)` |
+//! | 2 | responder | [`ResponderNonce`]: `R2 = k2·G`, `π2` over `sid2` |
+//! | 3 | initiator | [`NonceOpening`]: `R1`, `π1` over `sid1`, `blinding` |
+//! | 4 | responder | [`SignedCipher`]: `c3`, the responder's Ed25519 signature over `(sid, H(c3))` |
+//!
+//! (Lindell 2017, protocol 3.3, with the zero-knowledge proofs bound to the session.) The bytes that
+//! travel are Noise messages with these inside.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    channel::{HANDSHAKE_OVERHEAD_BYTES, NotAuthentic, TAG_SIZE_BYTES},
+    codec::{self, DecodeError, Message},
+    curve::{Point, Scalar, reduce},
+    identity::{IdentitySignature, Statement},
+    ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
+    natural::Natural,
+    paillier::InvalidCiphertext,
+    proofs::schnorr::SchnorrProof,
+    public_key::{DerivationPath, PublicKey},
+    transcript::{self, Binding, ProofContext},
+};
+
+/// Message 1. The initiator commits to its nonce point before it sees the responder's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NonceCommitment {
+    pub(crate) commitment: [u8; 32],
+}
+
+impl Message for NonceCommitment {
+    const KIND: u8 = 0x01;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 2 + 32;
+}
+
+/// Message 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResponderNonce {
+    pub(crate) point: Point,
+    pub(crate) proof: SchnorrProof,
+}
+
+impl Message for ResponderNonce {
+    const KIND: u8 = 0x02;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 128;
+}
+
+/// Message 3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NonceOpening {
+    pub(crate) point: Point,
+    pub(crate) proof: SchnorrProof,
+    pub(crate) blinding: [u8; 32],
+}
+
+impl Message for NonceOpening {
+    const KIND: u8 = 0x03;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 160;
+}
+
+/// Message 4.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignedCipher {
+    pub(crate) ciphertext: Natural,
+    pub(crate) signature: IdentitySignature,
+}
+
+impl Message for SignedCipher {
+    const KIND: u8 = 0x04;
+    const VERSION: u8 = 1;
+    // A ciphertext under 3072 bits has up to 768 bytes and a length of 3.
+    const MAX_SIZE_BYTES: usize = 2 + 3 + 768 + 64;
+}
+
+/// The longest message of a session as it travels, in bytes.
+pub const MAX_ROUND_MESSAGE_SIZE_BYTES: usize = SignedCipher::MAX_SIZE_BYTES + TAG_SIZE_BYTES;
+
+/// The longest handshake message with an `M` inside, in bytes.
+pub(crate) const fn max_handshake_size_bytes<M: Message>() -> usize {
+    M::MAX_SIZE_BYTES + HANDSHAKE_OVERHEAD_BYTES
+}
+
+/// Everything both sides must see alike before either says a word. The manifest is hashed as it was
+/// received; what each side derived from it (the digest above all) is hashed beside it, so that two
+/// sides that read one manifest differently have no channel, and cannot end in a bad signature.
+#[derive(Debug, Clone, udigest::Digestable)]
+pub(crate) struct Agreement {
+    #[udigest(as_bytes)]
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) session: SessionId,
+    pub(crate) wallet: WalletId,
+    pub(crate) epoch: Epoch,
+    pub(crate) public_key: PublicKey,
+    pub(crate) paillier_key: PaillierKeyId,
+    pub(crate) initiator: Seat,
+    pub(crate) responder: Seat,
+    pub(crate) path: DerivationPath,
+    #[udigest(as_bytes)]
+    pub(crate) digest: [u8; 32],
+}
+
+/// One side of a session.
+#[derive(Debug, Clone, PartialEq, Eq, udigest::Digestable)]
+pub(crate) struct Seat {
+    pub(crate) party: PartyId,
+    pub(crate) index: ShareIndex,
+    pub(crate) card: CardFingerprint,
+}
+
+#[derive(udigest::Digestable)]
+struct SessionIdInput<'a> {
+    agreement: &'a Agreement,
+    #[udigest(as_bytes)]
+    handshake: &'a [u8],
+}
+
+impl Agreement {
+    /// Noise's prologue, `H(M)`.
+    pub(crate) fn prologue(&self) -> [u8; 32] {
+        transcript::hash("session-prologue", self)
+    }
+
+    /// `sid1 = H(M)`: known before any message.
+    pub(crate) fn sid1(&self) -> [u8; 32] {
+        transcript::hash("sid1", self)
+    }
+
+    /// `sid2 = H(M, handshake hash after message 1)`.
+    pub(crate) fn sid2(&self, handshake: &[u8]) -> [u8; 32] {
+        transcript::hash("sid2", &SessionIdInput { agreement: self, handshake })
+    }
+
+    /// `sid = H(M, final handshake hash)`.
+    pub(crate) fn sid(&self, handshake: &[u8]) -> [u8; 32] {
+        transcript::hash("sid", &SessionIdInput { agreement: self, handshake })
+    }
+
+    /// Where the initiator's Schnorr proof holds.
+    pub(crate) fn initiator_context(&self, sid1: [u8; 32]) -> ProofContext {
+        self.context(&self.initiator, &self.responder, sid1)
+    }
+
+    /// Where the responder's Schnorr proof holds.
+    pub(crate) fn responder_context(&self, sid2: [u8; 32]) -> ProofContext {
+        self.context(&self.responder, &self.initiator, sid2)
+    }
+
+    fn context(&self, prover: &Seat, verifier: &Seat, session: [u8; 32]) -> ProofContext {
+        ProofContext {
+            prover: prover.party.clone(),
+            verifier: Some(verifier.party.clone()),
+            wallet: Some(self.wallet),
+            epoch: self.epoch,
+            paillier_key: Some(self.paillier_key),
+            binding: Binding::Session(session),
+        }
+    }
+}
+
+#[derive(udigest::Digestable)]
+struct CommitmentInput<'a> {
+    #[udigest(as_bytes)]
+    sid1: &'a [u8; 32],
+    point: &'a Point,
+    proof: &'a SchnorrProof,
+    #[udigest(as_bytes)]
+    blinding: &'a [u8; 32],
+}
+
+/// `C = H(commit, sid1, R1, π1, blinding)`.
+pub(crate) fn commit(sid1: &[u8; 32], point: &Point, proof: &SchnorrProof, blinding: &[u8; 32]) -> [u8; 32] {
+    transcript::hash("nonce-commitment", &CommitmentInput { sid1, point, proof, blinding })
+}
+
+/// What the responder's Ed25519 key signs in message 4: Noise is deniable, this is not.
+#[derive(udigest::Digestable)]
+pub(crate) struct CipherStatement {
+    #[udigest(as_bytes)]
+    pub(crate) sid: [u8; 32],
+    #[udigest(as_bytes)]
+    pub(crate) ciphertext_hash: [u8; 32],
+}
+
+impl Statement for CipherStatement {
+    const TAG: &'static str = "signed-cipher";
+}
+
+/// `H(c3)`.
+pub(crate) fn ciphertext_hash(ciphertext: &Natural) -> [u8; 32] {
+    transcript::hash("cipher", ciphertext)
+}
+
+/// What the responder said, for whoever judges it later: with the responder's card it proves that
+/// this ciphertext was its answer in this session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CipherEvidence {
+    /// The session the manifest named.
+    pub session: SessionId,
+    /// The party that answered.
+    pub responder: PartyId,
+    /// The hash of the manifest and the whole handshake.
+    pub sid: [u8; 32],
+    /// `H(c3)`.
+    pub ciphertext_hash: [u8; 32],
+    /// The responder's signature over `(sid, H(c3))`.
+    pub signature: IdentitySignature,
+}
+
+impl Message for CipherEvidence {
+    const KIND: u8 = 0x08;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 256;
+}
+
+impl CipherEvidence {
+    /// Checks the responder's signature.
+    ///
+    /// # Errors
+    /// When the key did not sign this.
+    pub fn verify(
+        &self,
+        responder: &crate::identity::IdentityKey,
+    ) -> Result<(), crate::identity::BadSignature> {
+        let statement = CipherStatement { sid: self.sid, ciphertext_hash: self.ciphertext_hash };
+        responder.verify_statement(&statement, &self.signature)
+    }
+}
+
+/// `r = R.x mod q` of the joint nonce point, with the parity of `R.y`. `None` when `R.x` is not
+/// below the order (then no recovery id without a second bit exists, and Ethereum knows none) or 0;
+/// either has probability below 2^-127.
+pub(crate) fn signature_r(point: &Point) -> Option<(Scalar, bool)> {
+    let x = point.x();
+    let r = reduce(&Natural::from_be_bytes(&x));
+    let reduced: [u8; 32] = r.to_bytes().into();
+    (reduced == x && !bool::from(r.is_zero())).then(|| (r, point.is_y_odd()))
+}
+
+/// One of the four messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// Message 1, from the initiator.
+    Commitment,
+    /// Message 2, from the responder.
+    ResponderNonce,
+    /// Message 3, from the initiator.
+    Opening,
+    /// Message 4, from the responder.
+    Cipher,
+}
+
+impl core::fmt::Display for Round {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Commitment => "message 1",
+            Self::ResponderNonce => "message 2",
+            Self::Opening => "message 3",
+            Self::Cipher => "message 4",
+        })
+    }
+}
+
+/// What an authenticated peer did that the protocol forbids.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerFault {
+    /// Authentic bytes that do not parse.
+    #[error("sent a malformed {round}: {reason}")]
+    Malformed {
+        /// Which message.
+        round: Round,
+        /// What is wrong with it.
+        reason: DecodeError,
+    },
+    /// The Schnorr proof of the nonce point does not hold.
+    #[error("did not prove that it knows its nonce")]
+    NonceProof,
+    /// Message 3 does not open the commitment of message 1.
+    #[error("opened another nonce than it had committed to")]
+    Commitment,
+    /// The joint nonce point has no usable `x`. Nobody can aim for that.
+    #[error("the joint nonce has no usable x coordinate")]
+    JointNonce,
+    /// The answer is not signed by the key on the responder's card.
+    #[error("did not sign its answer with the key on its card")]
+    CipherSignature,
+    /// The answer is no ciphertext under the initiator's key.
+    #[error("answered with a number that is no ciphertext: {0}")]
+    Cipher(#[from] InvalidCiphertext),
+}
+
+/// A caller's mistake; nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApiMisuse {
+    /// The initiator is the pair's lower index; only it may start.
+    #[error("the initiator is the lower share index of the pair")]
+    Roles,
+    /// The peer's card is not that of the holder of the peer's share, or the own card not of the own.
+    #[error("the card is not that of the holder of this share")]
+    Card,
+    /// The enrolment is for another wallet, epoch or share.
+    #[error("the enrolment is not for this wallet, epoch and share")]
+    Enrolment,
+    /// The Paillier key belongs to somebody else than the initiator.
+    #[error("the Paillier key is not the initiator's")]
+    PaillierKey,
+    /// The charge is for another session, wallet or digest.
+    #[error("the charge is not for this session, wallet and digest")]
+    Charge,
+    /// The precomputed randomizer is for another Paillier key.
+    #[error("the randomizer is not for this Paillier key")]
+    Randomizer,
+    /// The path has no key (probability below 2^-127 per step).
+    #[error("the derivation path has no key")]
+    Path,
+    /// A part of the library refused what only this crate hands it.
+    #[error("internal inconsistency while {0}")]
+    Internal(&'static str),
+}
+
+/// Why a session ended without a verdict. None of these is a reason to lock a key, and whoever made
+/// one happen has learnt nothing about a share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// Something that the peer did not send in this session: forged, replayed, truncated, from a
+    /// peer that sees another session. Nobody can be blamed for it.
+    #[error("{0} is not authentic in this session")]
+    NotAuthentic(Round),
+    /// The authenticated peer broke the protocol.
+    #[error("{culprit} {fault}")]
+    PeerMisbehaved {
+        /// Who did.
+        culprit: PartyId,
+        /// What it did.
+        fault: PeerFault,
+    },
+    /// The caller's mistake.
+    #[error(transparent)]
+    ApiMisuse(#[from] ApiMisuse),
+}
+
+impl SessionError {
+    /// Who is to blame, when it can be told.
+    #[must_use]
+    pub const fn culprit(&self) -> Option<&PartyId> {
+        match self {
+            Self::PeerMisbehaved { culprit, .. } => Some(culprit),
+            Self::NotAuthentic(_) | Self::ApiMisuse(_) => None,
+        }
+    }
+
+    pub(crate) fn peer(culprit: &PartyId, fault: impl Into<PeerFault>) -> Self {
+        Self::PeerMisbehaved { culprit: culprit.clone(), fault: fault.into() }
+    }
+
+    pub(crate) const fn not_authentic(round: Round) -> impl FnOnce(NotAuthentic) -> Self {
+        move |NotAuthentic| Self::NotAuthentic(round)
+    }
+}
+
+/// Parses an authentic message of `culprit`.
+pub(crate) fn decode<M: Message>(bytes: &[u8], round: Round, culprit: &PartyId) -> Result<M, SessionError> {
+    codec::decode(bytes).map_err(|reason| SessionError::peer(culprit, PeerFault::Malformed { round, reason }))
+}
+
+/// Encodes one of this crate's own messages, which always fits.
+pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, SessionError> {
+    codec::encode(message).map_err(|_| ApiMisuse::Internal("encoding a message").into())
+}
