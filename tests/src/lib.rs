@@ -1,1 +1,11 @@
-//! x
+//! A whole Duet on this machine: broker, orchestrator, parties and an Ethereum node as real processes, driven through
+//! the `duet` command as its users drive it, and killed when dropped.
+//!
+//! [`stack::Stack`] is all of it together, [`duet::Duet`] the command, [`judges`] the libraries that had no part in making
+//! the signatures.
+
+pub mod anvil;
+pub mod duet;
+pub mod judges;
+pub mod process;
+pub mod programs;

@@ -1,0 +1,129 @@
+//! A local Ethereum node, and the few calls that are made to it.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{process::Process, programs};
+
+/// How long the node may take to listen.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long the node may take to answer; it mines at once.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The chain id of a local node.
+pub const CHAIN_ID: u64 = 31337;
+
+/// A node of one's own on a free port, whose accounts hold 10,000 ether each and are unlocked.
+#[derive(Debug)]
+pub struct Anvil {
+    process: Process,
+    url: String,
+    client: reqwest::Client,
+}
+
+impl Anvil {
+    /// Starts a node and waits until it listens.
+    ///
+    /// # Errors
+    /// When anvil is not installed or does not start.
+    pub async fn start(logs: &Path) -> Result<Self> {
+        let mut command = Command::new(programs::anvil()?);
+        command.args(["--host", "127.0.0.1", "--port", "0"]);
+        let mut process = Process::start("anvil", command, logs)?;
+        let address = process
+            .line(START_DEADLINE, |line| {
+                line.strip_prefix("Listening on ").map(|address| address.trim().to_owned())
+            })
+            .await?;
+        Ok(Self { process, url: format!("http://{address}"), client: http_client()? })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Calls a method of the node.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or answers with an error.
+    pub async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters});
+        let answer: Value =
+            self.client.post(&self.url).timeout(CALL_DEADLINE).json(&request).send().await?.json().await?;
+        if let Some(error) = answer.get("error") {
+            bail!("{method}: {error}");
+        }
+        answer.get("result").cloned().with_context(|| format!("{method}: no result"))
+    }
+
+    /// Sends `wei` from the node's first account.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn fund(&self, address: &str, wei: u128) -> Result<()> {
+        let accounts = self.call("eth_accounts", json!([])).await?;
+        let from = accounts.get(0).context("the node has no accounts")?;
+        let transaction = json!({"from": from, "to": address, "value": format!("{wei:#x}")});
+        let hash = self.call("eth_sendTransaction", json!([transaction])).await?;
+        self.receipt(&hash).await.map(|_| ())
+    }
+
+    /// Broadcasts a signed transaction and returns its receipt.
+    ///
+    /// # Errors
+    /// When the node refuses it or it reverts.
+    pub async fn broadcast(&self, signed_transaction: &str) -> Result<Value> {
+        let hash = self.call("eth_sendRawTransaction", json!([signed_transaction])).await?;
+        self.receipt(&hash).await
+    }
+
+    async fn receipt(&self, hash: &Value) -> Result<Value> {
+        // The node has mined it when it answers: it mines every transaction at once.
+        let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await?;
+        if receipt.get("status").and_then(Value::as_str) != Some("0x1") {
+            bail!("transaction {hash} was not executed: {receipt}");
+        }
+        Ok(receipt)
+    }
+
+    /// An address's balance in wei.
+    ///
+    /// # Errors
+    /// When the node cannot say.
+    pub async fn balance(&self, address: &str) -> Result<u128> {
+        let balance = self.call("eth_getBalance", json!([address, "latest"])).await?;
+        let balance = balance.as_str().context("a balance is text")?;
+        Ok(u128::from_str_radix(balance.trim_start_matches("0x"), 16)?)
+    }
+
+    /// The nonce of an address's next transaction.
+    ///
+    /// # Errors
+    /// When the node cannot say.
+    pub async fn nonce(&self, address: &str) -> Result<u64> {
+        let count = self.call("eth_getTransactionCount", json!([address, "latest"])).await?;
+        let count = count.as_str().context("a count is text")?;
+        Ok(u64::from_str_radix(count.trim_start_matches("0x"), 16)?)
+    }
+}
+
+/// An HTTP client; all that it talks to is on this machine.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn http_client() -> Result<reqwest::Client> {
+    // Refused when it is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::Client::builder().no_proxy().build()?)
+}

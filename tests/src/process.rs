@@ -1,0 +1,276 @@
+//! A process that a test or the demonstration started, and that does not outlive it.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
+    sync::mpsc,
+    time::timeout,
+};
+
+/// Lines of stdout that may wait for a reader; a process that says more than this before anybody listens has its later
+/// lines in the log only.
+const STDOUT_LINES: usize = 1024;
+
+/// How long a killed process may take to be gone: the kernel's work alone.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running program. What it prints goes to a log file; its standard output can be waited for line by line.
+///
+/// It runs in a process group of its own, so that a Ctrl-C in the terminal reaches its owner alone, who then ends it.
+/// Dropping it kills it and waits until it is gone.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`, logging to `<logs>/<name>.log` (appending, so that a restart keeps what was said before).
+    ///
+    /// # Errors
+    /// When the program cannot be started or the log not be written.
+    pub fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
+        fs::create_dir_all(logs)?;
+        let log = logs.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log)?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file.try_clone()?)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let (sender, stdout) = mpsc::channel(STDOUT_LINES);
+        if let Some(pipe) = child.stdout.take() {
+            tokio::spawn(copy_lines(pipe, file, sender));
+        }
+        Ok(Self { name: name.to_owned(), child, stdout, log })
+    }
+
+    /// The name it was started under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id; `None` once it has ended and been waited for.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// The first line of standard output, from here on, of which `wanted` makes something.
+    ///
+    /// # Errors
+    /// When the process ends or `deadline` passes first; with the end of its log.
+    ///
+    /// # Cancel safety
+    /// Lines read before the future was dropped are gone for the next call.
+    pub async fn line<T>(&mut self, deadline: Duration, wanted: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let search = async {
+            while let Some(line) = self.stdout.recv().await {
+                if let Some(found) = wanted(&line) {
+                    return Some(found);
+                }
+            }
+            None
+        };
+        match timeout(deadline, search).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => {
+                let status = timeout(deadline, self.child.wait()).await;
+                Err(self.failure(&match status {
+                    Ok(Ok(status)) => format!("ended ({status})"),
+                    _ => "closed its output".to_owned(),
+                }))
+            }
+            Err(_) => Err(self.failure(&format!("did not become ready in {deadline:?}"))),
+        }
+    }
+
+    /// Whether it is still running.
+    ///
+    /// # Errors
+    /// When the operating system cannot say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// Stops it in the middle of whatever it does, as `kill -STOP`; [`Self::resume`] lets it go on.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a paused process go on.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// When it has not ended by `deadline`; it is killed then.
+    pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        match timeout(deadline, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => {
+                self.kill().await?;
+                Err(self.failure(&format!("did not end within {deadline:?} of SIGTERM")))
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let id = id.with_context(|| format!("{} is not running", self.name))?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// The last `lines` lines of what it said.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text =
+            fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all.iter().skip(all.len().saturating_sub(lines)).copied().collect::<Vec<_>>().join("\n")
+    }
+
+    /// An error about this process, with the end of its log.
+    #[must_use]
+    pub fn failure(&self, what: &str) -> anyhow::Error {
+        anyhow!("{} {what}; the end of its log:\n{}", self.name, self.log_tail(30))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Ended already, or an error that nobody is left to be told of.
+        let _ = self.child.start_kill();
+        let killed = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && killed.elapsed() < KILL_DEADLINE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Copies what a process prints into its log and to whoever waits for it.
+async fn copy_lines(pipe: impl AsyncRead + Unpin, mut log: File, lines: mpsc::Sender<String>) {
+    let mut reader = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = reader.next_line().await {
+        // A log that cannot be written must not stop the process under test.
+        let _ = writeln!(log, "{line}");
+        let _ = lines.try_send(line);
+    }
+}
+
+/// What a command that ends by itself left.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+///
+/// # Errors
+/// When it cannot be started, or has not ended by `deadline`; it is killed then.
+pub async fn run(mut command: Command, input: &str, deadline: Duration) -> Result<Output> {
+    use tokio::io::AsyncWriteExt as _;
+    let line = format!("{:?}", command.as_std());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {line}"))?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A program may end without reading what it was given; its exit code tells.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+    };
+    let both = async { tokio::join!(feed, child.wait_with_output()).1 };
+    let Ok(output) = timeout(deadline, both).await else {
+        bail!("{line} did not end in {deadline:?}");
+    };
+    let output = output?;
+    Ok(Output {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn a_dropped_process_is_gone() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut process =
+            Process::start("loop", shell("echo ready; while :; do read line; done"), logs.path()).unwrap();
+        process.line(KILL_DEADLINE, |line| (line == "ready").then_some(())).await.unwrap();
+        let id = Pid::from_raw(i32::try_from(process.id().unwrap()).unwrap()).unwrap();
+        assert!(rustix::process::test_kill_process(id).is_ok());
+        drop(process);
+        assert!(rustix::process::test_kill_process(id).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_not_ready_says_why() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut process =
+            Process::start("early", shell("echo no such thing >&2; exit 3"), logs.path()).unwrap();
+        let error = process.line(KILL_DEADLINE, |_| None::<()>).await.unwrap_err().to_string();
+        assert!(error.contains("no such thing") && error.contains("exit status: 3"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_killed_at_its_deadline() {
+        let error = run(shell("sleep 60"), "", Duration::from_millis(50)).await.unwrap_err().to_string();
+        assert!(error.contains("did not end"), "{error}");
+        assert_eq!(run(shell("cat"), "given", KILL_DEADLINE).await.unwrap().stdout, "given");
+    }
+}

@@ -1,0 +1,60 @@
+//! Where the programs under test and beside them are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The repository's top folder.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The `duet` program: `DUET_PROGRAM`, or what was built into the folder this program was built into.
+///
+/// # Errors
+/// When it has not been built.
+pub fn duet() -> Result<PathBuf> {
+    if let Some(program) = env::var_os("DUET_PROGRAM") {
+        return existing(PathBuf::from(program), "DUET_PROGRAM names it");
+    }
+    let here = env::current_exe()?;
+    let folder = here.ancestors().nth(1).context("a program lies in a folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    existing(folder.join("duet"), "run `cargo build --package duet`")
+}
+
+/// The local Ethereum node, from the npm packages of `tests/js`.
+///
+/// # Errors
+/// When it has not been installed.
+pub fn anvil() -> Result<PathBuf> {
+    let processor = match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => bail!("there is no anvil for {other}"),
+    };
+    let system = if env::consts::OS == "macos" { "darwin" } else { env::consts::OS };
+    let package = format!("tests/js/node_modules/@foundry-rs/anvil-{system}-{processor}/bin/anvil");
+    existing(repository().join(package), "run `cargo xtask install`")
+}
+
+/// The script in which ethers and viem judge signatures.
+///
+/// # Errors
+/// When the npm packages have not been installed.
+pub fn judges() -> Result<PathBuf> {
+    existing(repository().join("tests/js/node_modules/viem"), "run `cargo xtask install`")?;
+    Ok(repository().join("tests/js/verify.mjs"))
+}
+
+fn existing(path: PathBuf, remedy: &str) -> Result<PathBuf> {
+    if !path.exists() {
+        bail!("{} is missing: {remedy}", path.display());
+    }
+    Ok(path)
+}
