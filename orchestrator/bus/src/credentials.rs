@@ -428,7 +428,10 @@ fn broker_environment(layout: &Layout, settings: &InitSettings) -> Result<String
         "# For nats.conf: set -a; . ./broker.env; nats-server -c nats.conf".to_owned(),
         format!("DUET_BROKER_HOST={}", quoted(Path::new(&settings.host))?),
         format!("DUET_BROKER_PORT={}", settings.port),
-        format!("DUET_MONITOR_PORT={}", settings.monitor_port),
+        format!(
+            "DUET_MONITOR_LISTEN={}",
+            quoted(Path::new(&format!("127.0.0.1:{}", settings.monitor_port)))?
+        ),
         format!("DUET_STORE_DIR={}", quoted(&layout.store())?),
         format!("DUET_TLS_CERT={}", quoted(&layout.server_certificate())?),
         format!("DUET_TLS_KEY={}", quoted(&layout.server_key())?),

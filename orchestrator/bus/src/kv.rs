@@ -11,6 +11,7 @@ use async_nats::jetstream::{
     stream::StorageType,
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
+use duet_wire::ids::JobId;
 use futures::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -51,6 +52,13 @@ impl Key {
         &self.0
     }
 
+    /// The tenant and job of a key made of both.
+    #[must_use]
+    pub fn tenant_and_job(&self) -> Option<(TenantId, JobId)> {
+        let (tenant, job) = self.0.split_once('.')?;
+        Some((tenant.parse().ok()?, job.parse().ok()?))
+    }
+
     /// Everything of one tenant in a bucket whose keys start with the tenant; for
     /// [`Bucket::watch`].
     #[must_use]
@@ -68,6 +76,18 @@ impl From<SessionId> for Key {
 impl From<WalletId> for Key {
     fn from(id: WalletId) -> Self {
         Self(id.to_string())
+    }
+}
+
+impl From<JobId> for Key {
+    fn from(id: JobId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl From<(&TenantId, JobId)> for Key {
+    fn from((tenant, job): (&TenantId, JobId)) -> Self {
+        Self(format!("{tenant}.{job}"))
     }
 }
 

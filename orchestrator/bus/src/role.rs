@@ -72,14 +72,21 @@ impl Role {
 /// How every role's inbox prefix begins.
 const INBOX_MARK: &str = "_INBOX_";
 
-/// Whether `subject` is a private inbox of some role: a reply may go nowhere else.
+/// How the reply subjects begin that the broker makes up for requests from another account. It
+/// refuses requests that name one themselves.
+const BROKER_REPLY_PREFIX: &str = "_R_.";
+
+/// Whether `subject` is a private inbox of some role, or stands for one in another account: a
+/// reply may go nowhere else.
 ///
 /// # Security
 /// The broker does not check what a requester names as reply subject. Without this check whoever
-/// may send a request could have the answer published anywhere the answering process may publish:
-/// in an orchestrator's case into a bucket, past compare-and-swap.
+/// may send a request could have the answer published anywhere the answering process may publish.
 #[must_use]
 pub(crate) fn is_inbox(subject: &str) -> bool {
+    if subject.strip_prefix(BROKER_REPLY_PREFIX).is_some_and(|rest| !rest.is_empty()) {
+        return true;
+    }
     subject.split_once('.').is_some_and(|(prefix, rest)| {
         !rest.is_empty() && prefix.strip_prefix(INBOX_MARK).is_some_and(|role| role.parse::<Role>().is_ok())
     })
@@ -114,6 +121,7 @@ mod tests {
     fn only_roles_inboxes_are_inboxes() {
         assert!(is_inbox("_INBOX_service.abc"));
         assert!(is_inbox("_INBOX_orchestrator.abc.7"));
+        assert!(is_inbox("_R_.gUI8md.axXXQ0"));
         for other in
             ["$KV.duet_jobs.x", "_INBOX.abc", "_INBOX_service", "_INBOX_service.", "_INBOX_nobody.a", ""]
         {

@@ -4,11 +4,7 @@ use core::{fmt, future::Future, time::Duration};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    task::{AbortHandle, JoinSet},
-    time::timeout,
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     connect::Bus,
@@ -79,20 +75,21 @@ impl Incoming {
 }
 
 /// What a service does when all its handlers are busy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Later messages wait in the subscription's buffer.
+    /// Later messages wait in the subscription's bounded buffer.
     Wait,
-    /// It leaves its queue group until a handler is free, so that another member gets them; what
-    /// was on its way already is answered with these bytes.
-    Leave {
-        /// The encoded refusal.
-        refusal: Bytes,
-    },
+    /// It is out of its queue group until a handler is free, so that another member gets them, or
+    /// the sender learns at once that nobody listens.
+    ///
+    /// Each free handler is one member of the group, and its subscription ends at the server with
+    /// the first message: nothing is ever on its way to a worker that has no room for it, and a
+    /// worker with more room is given more.
+    Leave,
 }
 
 /// How a service works.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct ServeOptions {
     /// Handlers at a time, at least 1.
     pub concurrency: usize,
@@ -111,16 +108,15 @@ impl ServeOptions {
 
     /// At most `concurrency` handlers; the queue group is left when all are busy.
     #[must_use]
-    pub const fn leaving(concurrency: usize, refusal: Bytes) -> Self {
-        Self { concurrency, when_full: WhenFull::Leave { refusal }, deadline: Duration::from_secs(5) }
+    pub const fn leaving(concurrency: usize) -> Self {
+        Self { concurrency, when_full: WhenFull::Leave, deadline: Duration::from_secs(5) }
     }
 }
 
 /// A running service. Dropping it aborts its handlers; [`Service::drain`] lets them finish.
 pub struct Service {
-    stop: Option<oneshot::Sender<()>>,
-    task: Option<tokio::task::JoinHandle<()>>,
-    abort: AbortHandle,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
 }
 
 impl fmt::Debug for Service {
@@ -132,12 +128,12 @@ impl fmt::Debug for Service {
 impl Service {
     /// Takes no new messages, lets the handlers finish, and returns whether they did so within
     /// `deadline`; those that did not are aborted.
+    ///
+    /// A message that the server was sending at this very moment is lost: its sender runs into its
+    /// deadline, as it would had this process died.
     pub async fn drain(mut self, deadline: Duration) -> bool {
-        drop(self.stop.take());
-        match self.task.take() {
-            Some(task) => timeout(deadline, task).await.is_ok(),
-            None => true,
-        }
+        self.stop.send_replace(true);
+        timeout(deadline, self.ended()).await.is_ok()
     }
 
     /// Returns when the service has ended by itself: the connection was closed for good.
@@ -145,17 +141,8 @@ impl Service {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn ended(&mut self) {
-        if let Some(task) = &mut self.task {
-            // A handler's panic is reported where it happened.
-            task.await.ok();
-            self.task = None;
-        }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.abort.abort();
+        // A handler's panic is reported where it happened.
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -175,119 +162,113 @@ impl Bus {
         H: Fn(Incoming) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let subscription = self.subscribe_registered(&filter, options.deadline).await?;
-        let (stop, stopped) = oneshot::channel();
-        let worker = Worker {
-            bus: self.clone(),
-            filter,
-            permits: Arc::new(Semaphore::new(options.concurrency.max(1))),
-            handlers: JoinSet::new(),
-            options,
-            handler,
-        };
-        let task = tokio::spawn(worker.run(subscription, stopped));
-        let abort = task.abort_handle();
-        Ok(Service { stop: Some(stop), task: Some(task), abort })
+        let handler = Arc::new(handler);
+        let concurrency = options.concurrency.max(1);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        match options.when_full {
+            WhenFull::Wait => {
+                let subscription = self.subscribe(&filter).await?;
+                tasks.spawn(serve_waiting(subscription, concurrency, handler, stopped));
+            }
+            WhenFull::Leave => {
+                for _ in 0..concurrency {
+                    let subscription = self.subscribe_once(&filter).await?;
+                    let seat = Seat { bus: self.clone(), filter: filter.clone(), stopped: stopped.clone() };
+                    tasks.spawn(seat.serve(subscription, Arc::clone(&handler)));
+                }
+            }
+        }
+        self.sync(options.deadline).await?;
+        Ok(Service { stop, tasks })
     }
 }
 
-struct Worker<H> {
-    bus: Bus,
-    filter: Filter,
-    permits: Arc<Semaphore>,
-    handlers: JoinSet<()>,
-    options: ServeOptions,
-    handler: H,
+/// Returns once the service is to stop, or its owner is gone.
+async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
+    stopped.wait_for(|stop| *stop).await.ok();
 }
 
-/// What the service's loop has come to.
-enum Step {
-    Go(OwnedSemaphorePermit),
-    Stop,
-}
-
-impl<H, F> Worker<H>
-where
+/// One subscription for all handlers; it is read only while a handler is free.
+async fn serve_waiting<H, F>(
+    mut subscription: Subscription,
+    concurrency: usize,
+    handler: Arc<H>,
+    mut stopped: watch::Receiver<bool>,
+) where
     H: Fn(Incoming) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    async fn run(mut self, mut subscription: Subscription, mut stopped: oneshot::Receiver<()>) {
+    let mut handlers = JoinSet::new();
+    let mut draining = false;
+    loop {
+        if handlers.len() >= concurrency {
+            handlers.join_next().await;
+            continue;
+        }
+        let message = tokio::select! {
+            biased;
+            () = until_stopped(&mut stopped), if !draining => {
+                // What had arrived is still handled.
+                draining = true;
+                subscription.drain().await;
+                continue;
+            }
+            Some(_) = handlers.join_next() => continue,
+            message = subscription.next() => message,
+        };
+        let Some(message) = message else { break };
+        handlers.spawn(handler(message));
+    }
+    while handlers.join_next().await.is_some() {}
+}
+
+/// One handler's place in the queue group.
+struct Seat {
+    bus: Bus,
+    filter: Filter,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Seat {
+    async fn serve<H, F>(mut self, mut subscription: Subscription, handler: Arc<H>)
+    where
+        H: Fn(Incoming) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         loop {
-            let Some(permit) = self.admit(&mut subscription, &mut stopped).await else { break };
             let message = tokio::select! {
-                biased;
-                _ = &mut stopped => break,
                 message = subscription.next() => message,
-            };
-            let Some(message) = message else { break };
-            self.start(message, permit);
-        }
-        subscription.drain().await;
-        while let Some(message) = subscription.next().await {
-            match &self.options.when_full {
-                WhenFull::Leave { refusal } => {
-                    message.respond(refusal.clone()).await.ok();
-                }
-                WhenFull::Wait => {
-                    if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
-                        self.start(message, permit);
+                () = until_stopped(&mut self.stopped) => {
+                    subscription.drain().await;
+                    if let Some(message) = subscription.next().await {
+                        handle(&*handler, message).await;
                     }
+                    return;
                 }
-            }
-        }
-        while self.handlers.join_next().await.is_some() {}
-    }
-
-    fn start(&mut self, message: Incoming, permit: OwnedSemaphorePermit) {
-        let work = (self.handler)(message);
-        self.handlers.spawn(async move {
-            work.await;
-            drop(permit);
-        });
-        // Finished handlers are collected here, so that the set stays as small as the permits.
-        while self.handlers.try_join_next().is_some() {}
-    }
-
-    /// Waits for a free handler, outside the queue group if the options say so. `None` means stop.
-    async fn admit(
-        &mut self,
-        subscription: &mut Subscription,
-        stopped: &mut oneshot::Receiver<()>,
-    ) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Some(permit);
-        }
-        let WhenFull::Leave { refusal } = self.options.when_full.clone() else {
-            return match wait(&self.permits, stopped).await {
-                Step::Go(permit) => Some(permit),
-                Step::Stop => None,
             };
-        };
-        subscription.drain().await;
-        while let Some(message) = subscription.next().await {
-            message.respond(refusal.clone()).await.ok();
-        }
-        let permit = match wait(&self.permits, stopped).await {
-            Step::Go(permit) => permit,
-            Step::Stop => return None,
-        };
-        match self.bus.subscribe(&self.filter).await {
-            Ok(again) => {
-                *subscription = again;
-                Some(permit)
+            if let Some(message) = message {
+                handle(&*handler, message).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, filter = self.filter.subject(), "cannot listen again");
-                None
+            if *self.stopped.borrow() {
+                return;
+            }
+            match self.bus.subscribe_once(&self.filter).await {
+                Ok(again) => subscription = again,
+                // Closed for good.
+                Err(_) => return,
             }
         }
     }
 }
 
-async fn wait(permits: &Arc<Semaphore>, stopped: &mut oneshot::Receiver<()>) -> Step {
-    tokio::select! {
-        biased;
-        _ = stopped => Step::Stop,
-        permit = Arc::clone(permits).acquire_owned() => permit.map_or(Step::Stop, Step::Go),
-    }
+/// Runs the handler as a task of its own, so that its panic does not take the seat with it.
+async fn handle<H, F>(handler: &H, message: Incoming)
+where
+    H: Fn(Incoming) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut task = JoinSet::new();
+    task.spawn(handler(message));
+    task.join_next().await;
 }

@@ -89,6 +89,16 @@ impl Bus {
         Ok(Subscription { subscriber, bus: self.clone() })
     }
 
+    /// Subscribes to one message: the server itself ends the subscription when it has sent it.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Closed`].
+    pub(crate) async fn subscribe_once(&self, filter: &Filter) -> Result<Subscription, SubscribeError> {
+        let mut subscription = self.subscribe(filter).await?;
+        subscription.subscriber.unsubscribe_after(1).await.map_err(|_| SubscribeError::Closed)?;
+        Ok(subscription)
+    }
+
     /// Subscribes and waits until the broker knows of it.
     ///
     /// # Errors
