@@ -352,6 +352,12 @@ impl OpenedPackage {
         *self.contents.token.id()
     }
 
+    /// How many wallets the token says it admits.
+    #[must_use]
+    pub const fn admitted_wallets(&self) -> u32 {
+        self.contents.token.max_wallets()
+    }
+
     /// The device's card.
     #[must_use]
     pub const fn device_card(&self) -> &Arc<Card> {
