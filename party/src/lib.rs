@@ -1,4 +1,35 @@
 //! A party: whoever holds one share of wallets, checks what it is asked to sign, and signs.
+//!
+//! The two central types are [`Party`], a backend party with its share store open, and
+//! [`Worker`], which serves the broker with it. An owner's device is a party as well,
+//! with share 1.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`at_rest`] | sealed records, and the key that wraps their keys |
+//! | [`store`] | what must not be forgotten: the trait, and SQLite |
+//! | [`vault`] | a store that is unlocked |
+//! | [`context`], [`clock`], [`compute`] | what everything works with |
+//! | [`party`] | keys, card, wallets, tokens |
+//! | [`enrolment`] | offering and taking encrypted shares; rotation |
+//! | [`session`] | the checks before a session, its two drivers, the gate, the report |
+//! | [`worker`] | serving share packages, questions and invitations |
 
 pub mod at_rest;
+pub mod clock;
+pub mod compute;
+pub mod context;
+pub mod enrolment;
+pub mod error;
+pub mod party;
+pub mod randomizers;
+pub mod session;
 pub mod store;
+pub mod vault;
+pub mod worker;
+
+pub use context::{Context, Identity};
+pub use error::PartyError;
+pub use party::{Party, PartySettings, SetUpProgress};
+pub use session::SessionLimits;
+pub use worker::{Worker, WorkerSettings};

@@ -22,12 +22,6 @@ CREATE TABLE pins (
     card  BLOB NOT NULL
 ) STRICT;
 
-CREATE TABLE verified (
-    kind        INTEGER NOT NULL,
-    fingerprint BLOB    NOT NULL,
-    PRIMARY KEY (kind, fingerprint)
-) STRICT;
-
 CREATE TABLE wallets (
     id              BLOB PRIMARY KEY,
     epoch           INTEGER NOT NULL,
@@ -64,6 +58,8 @@ CREATE TABLE paillier_keys (
     sequence       INTEGER NOT NULL,
     created_at_ms  INTEGER NOT NULL,
     locked_session BLOB,
+    -- The responder's signed answer that led to the bad signature.
+    locked_evidence BLOB,
     locked_at_ms   INTEGER
 ) STRICT;
 CREATE INDEX paillier_keys_by_scope ON paillier_keys (scope, sequence);

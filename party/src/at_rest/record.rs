@@ -37,10 +37,18 @@ pub enum RecordKind {
     Deal = 6,
     /// A card that a wallet or a pin relies on.
     Card = 7,
+    /// That a card's ring-Pedersen parameters were verified.
+    ParametersVerdict = 8,
+    /// That an initiator's Paillier modulus was verified.
+    ModulusVerdict = 9,
+    /// The key with which a wallet's owner signs requests.
+    OwnerKey = 10,
+    /// What a holder has to compare a commit with, until it commits.
+    Prepared = 11,
 }
 
 impl RecordKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Check,
         Self::PartyKeys,
         Self::Share,
@@ -48,6 +56,10 @@ impl RecordKind {
         Self::Enrolment,
         Self::Deal,
         Self::Card,
+        Self::ParametersVerdict,
+        Self::ModulusVerdict,
+        Self::OwnerKey,
+        Self::Prepared,
     ];
 
     /// The kind with number `number`, if there is one.

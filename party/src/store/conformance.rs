@@ -53,7 +53,7 @@ async fn put_key<S: ShareStore>(store: &S, id: u8) -> PaillierKeyId {
 /// Runs every check against stores from `make`.
 pub(super) async fn all<S: ShareStore, F: Future<Output = S>>(make: impl Fn() -> F) {
     settings_and_records(&make().await).await;
-    pins_and_verifications(&make().await).await;
+    pins(&make().await).await;
     preparing_and_committing(&make().await).await;
     quota(Arc::new(make().await)).await;
     enrolments(&make().await).await;
@@ -98,7 +98,7 @@ async fn settings_and_records<S: ShareStore>(store: &S) {
     assert_eq!(store.setting("a").await.unwrap(), Some(b"3".to_vec()));
 }
 
-async fn pins_and_verifications<S: ShareStore>(store: &S) {
+async fn pins<S: ShareStore>(store: &S) {
     let (first, second) = (CardFingerprint([1; 32]), CardFingerprint([2; 32]));
     let name = party("partner");
     assert_eq!(store.pinned_card(&name).await.unwrap(), None);
@@ -106,12 +106,6 @@ async fn pins_and_verifications<S: ShareStore>(store: &S) {
     assert_eq!(store.pin_card(&name, first).await.unwrap(), PinOutcome::Same);
     assert_eq!(store.pin_card(&name, second).await.unwrap(), PinOutcome::Different(first));
     assert_eq!(store.pinned_card(&name).await.unwrap(), Some(first));
-
-    store.mark_verified(Verified::Modulus, [1; 32]).await.unwrap();
-    store.mark_verified(Verified::Modulus, [1; 32]).await.unwrap();
-    assert!(store.is_verified(Verified::Modulus, [1; 32]).await.unwrap());
-    assert!(!store.is_verified(Verified::RingPedersen, [1; 32]).await.unwrap());
-    assert!(!store.is_verified(Verified::Modulus, [2; 32]).await.unwrap());
 }
 
 async fn preparing_and_committing<S: ShareStore>(store: &S) {
@@ -155,7 +149,7 @@ async fn preparing_and_committing<S: ShareStore>(store: &S) {
 }
 
 async fn quota<S: ShareStore>(store: Arc<S>) {
-    let admission = Admission { token: [7; 32], max_wallets: 3 };
+    let admission = Admission { token: [7; 16], max_wallets: 3 };
     let tasks: Vec<_> = (1..=8)
         .map(|id| {
             let store = Arc::clone(&store);
@@ -218,8 +212,11 @@ async fn locks<S: ShareStore>(store: &S) {
     let (first, second) = (put_key(store, 1).await, put_key(store, 2).await);
     assert_eq!(store.release_verdict(first).await.unwrap(), Gate::Open);
     let session = SessionId([1; 16]);
-    assert_eq!(store.lock_paillier_key(first, session, 1).await.unwrap(), LockOutcome::Locked);
-    assert_eq!(store.lock_paillier_key(first, session, 2).await.unwrap(), LockOutcome::AlreadyLocked);
+    assert_eq!(store.lock_paillier_key(first, session, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
+    assert_eq!(
+        store.lock_paillier_key(first, session, b"evidence", 2).await.unwrap(),
+        LockOutcome::AlreadyLocked
+    );
     assert_eq!(store.release_verdict(first).await.unwrap(), Gate::Closed(PaillierState::Locked));
     assert_eq!(store.release_verdict(second).await.unwrap(), Gate::Open, "a lock is one key's");
     // Storing the key again does not unlock it.
@@ -236,7 +233,10 @@ async fn parallel_bad_verdicts<S: ShareStore>(store: Arc<S>) {
         .map(|session| {
             let store = Arc::clone(&store);
             tokio::spawn(async move {
-                store.lock_paillier_key(key, SessionId([session; 16]), session.into()).await.unwrap()
+                store
+                    .lock_paillier_key(key, SessionId([session; 16]), b"evidence", session.into())
+                    .await
+                    .unwrap()
             })
         })
         .collect();

@@ -5,7 +5,7 @@
 //! it must decide upon in a transaction: states, counts, locks. All workers of a party share one
 //! store, so every decision below is a transaction, never a read followed by a write.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
@@ -96,8 +96,8 @@ pub struct NewWallet {
 /// An admission token's quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
-    /// The token's id: the hash of its bytes.
-    pub token: [u8; 32],
+    /// The token's id.
+    pub token: [u8; 16],
     /// How many wallets it admits.
     pub max_wallets: u32,
 }
@@ -195,6 +195,22 @@ pub enum PaillierState {
     NeedsRotation,
 }
 
+impl PaillierScope {
+    /// Reads what `Display` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let scope = match (parts.next()?, parts.next()?, parts.next()) {
+            ("wallet", wallet, None) => Self::Wallet(wallet.parse().ok()?),
+            ("responder", card, Some(tenant)) => {
+                Self::Responder { card: card.parse().ok()?, tenant: tenant.to_owned() }
+            }
+            _ => return None,
+        };
+        parts.next().is_none().then_some(scope)
+    }
+}
+
 /// A Paillier key of this party, without the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaillierKeyRow {
@@ -242,16 +258,6 @@ pub enum PinOutcome {
     Same,
     /// Another card is pinned.
     Different(CardFingerprint),
-}
-
-/// What was verified once and need not be again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Verified {
-    /// The ring-Pedersen parameters of a card (Πprm), by card fingerprint.
-    RingPedersen = 1,
-    /// A Paillier modulus (Πmod, Πfac), by the fingerprint of modulus and prover.
-    Modulus = 2,
 }
 
 /// A charge against a wallet's limits, written before a signature ciphertext leaves.
@@ -323,14 +329,14 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     async fn pin_card(&self, party: &PartyId, card: CardFingerprint) -> Result<PinOutcome, StoreError>;
     /// The pinned card of a party.
     async fn pinned_card(&self, party: &PartyId) -> Result<Option<CardFingerprint>, StoreError>;
-    /// Notes that something was verified.
-    async fn mark_verified(&self, kind: Verified, fingerprint: [u8; 32]) -> Result<(), StoreError>;
-    /// Whether it was.
-    async fn is_verified(&self, kind: Verified, fingerprint: [u8; 32]) -> Result<bool, StoreError>;
+
+    /// Every pin.
+    async fn pins(&self) -> Result<BTreeMap<PartyId, CardFingerprint>, StoreError>;
 
     /// Stores a verified wallet as prepared.
     async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError>;
-    /// Commits a prepared wallet.
+    /// Commits a prepared wallet, and forgets the record of its preparation
+    /// ([`RecordKind::Prepared`](crate::at_rest::RecordKind::Prepared)).
     async fn commit_wallet(
         &self,
         id: WalletId,
@@ -368,6 +374,9 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     /// The keys of a scope, newest first.
     async fn paillier_keys(&self, scope: &PaillierScope) -> Result<Vec<PaillierKeyRow>, StoreError>;
 
+    /// Every Paillier key of this party, newest first.
+    async fn all_paillier_keys(&self) -> Result<Vec<PaillierKeyRow>, StoreError>;
+
     /// Notes that `key` is being offered to `responder` for `wallet`.
     async fn offer_enrolment(
         &self,
@@ -385,12 +394,13 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     /// How far the enrolment with `responder` is.
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError>;
 
-    /// Locks a Paillier key for good, durably, before it returns. When it cannot, the store goes
-    /// unready and the caller sends nothing.
+    /// Locks a Paillier key for good, durably, before it returns, with the responder's signed answer
+    /// beside it. When it cannot, the store goes unready and the caller sends nothing.
     async fn lock_paillier_key(
         &self,
         key: PaillierKeyId,
         session: SessionId,
+        evidence: &[u8],
         now_ms: u64,
     ) -> Result<LockOutcome, StoreError>;
     /// The gate: a linearisable read of the key's state, serialised with every lock.
@@ -415,6 +425,14 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     async fn deals(&self) -> Result<Vec<WalletId>, StoreError>;
     /// Forgets a dealer's record.
     async fn remove_deal(&self, wallet: WalletId) -> Result<(), StoreError>;
+
+    /// Committed wallets in which this party has share `index` and has not yet agreed on a Paillier
+    /// key with anyone.
+    async fn wallets_without_enrolment(
+        &self,
+        index: ShareIndex,
+        limit: u32,
+    ) -> Result<Vec<WalletId>, StoreError>;
 
     /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
     /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].

@@ -8,6 +8,7 @@ mod open;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,7 +22,7 @@ use self::open::{raise_generation, read_setting, write_setting};
 use super::{
     Charge, CommitOutcome, EnrolmentRow, Gate, LockOutcome, NewWallet, OwnEnrolment, PaillierKeyRow,
     PaillierScope, PaillierState, PinOutcome, PrepareOutcome, Readiness, ShareStore, StoreError,
-    UnlockRefused, Verified, WalletRow, WalletState,
+    UnlockRefused, WalletRow, WalletState,
 };
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
@@ -47,10 +48,11 @@ struct Health {
     unwritten_locks: Vec<UnwrittenLock>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct UnwrittenLock {
     key: PaillierKeyId,
     session: SessionId,
+    evidence: Vec<u8>,
     at_ms: u64,
 }
 
@@ -209,10 +211,12 @@ async fn write_lock(
     lock: &UnwrittenLock,
 ) -> Result<LockOutcome, sqlx::Error> {
     let changed = sqlx::query(
-        "UPDATE paillier_keys SET state = ?, locked_session = ?, locked_at_ms = ? WHERE id = ? AND state <> ?",
+        "UPDATE paillier_keys SET state = ?, locked_session = ?, locked_evidence = ?, locked_at_ms = ?
+         WHERE id = ? AND state <> ?",
     )
     .bind(state_number(PaillierState::Locked))
     .bind(lock.session.as_bytes().as_slice())
+    .bind(lock.evidence.as_slice())
     .bind(integer(lock.at_ms))
     .bind(lock.key.as_bytes().as_slice())
     .bind(state_number(PaillierState::Locked))
@@ -464,24 +468,19 @@ impl ShareStore for SqliteStore {
             .transpose()
     }
 
-    async fn mark_verified(&self, kind: Verified, fingerprint: [u8; 32]) -> Result<(), StoreError> {
-        sqlx::query("INSERT OR IGNORE INTO verified (kind, fingerprint) VALUES (?, ?)")
-            .bind(kind as u8)
-            .bind(fingerprint.as_slice())
-            .execute(&self.writer)
+    async fn pins(&self) -> Result<BTreeMap<PartyId, CardFingerprint>, StoreError> {
+        let failed = unavailable("list pins");
+        sqlx::query("SELECT party, card FROM pins")
+            .fetch_all(&self.reader)
             .await
-            .map(drop)
-            .map_err(unavailable("note a verification"))
-    }
-
-    async fn is_verified(&self, kind: Verified, fingerprint: [u8; 32]) -> Result<bool, StoreError> {
-        sqlx::query("SELECT 1 FROM verified WHERE kind = ? AND fingerprint = ?")
-            .bind(kind as u8)
-            .bind(fingerprint.as_slice())
-            .fetch_optional(&self.reader)
-            .await
-            .map(|row| row.is_some())
-            .map_err(unavailable("read a verification"))
+            .map_err(&failed)?
+            .iter()
+            .map(|row| {
+                let party: String = row.try_get("party").map_err(&failed)?;
+                let party = party.parse().map_err(|_| StoreError::Corrupt("not a party's name"))?;
+                Ok((party, CardFingerprint(bytes(row, "card")?)))
+            })
+            .collect()
     }
 
     async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
@@ -546,6 +545,12 @@ impl ShareStore for SqliteStore {
         sqlx::query("UPDATE wallets SET commit_ack = ?, committed_at_ms = ? WHERE id = ?")
             .bind(commit_ack)
             .bind(integer(now_ms))
+            .bind(id.as_bytes().as_slice())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        sqlx::query("DELETE FROM records WHERE kind = ? AND wallet = ?")
+            .bind(RecordKind::Prepared as u8)
             .bind(id.as_bytes().as_slice())
             .execute(&mut *transaction)
             .await
@@ -713,6 +718,16 @@ impl ShareStore for SqliteStore {
             .collect()
     }
 
+    async fn all_paillier_keys(&self) -> Result<Vec<PaillierKeyRow>, StoreError> {
+        sqlx::query("SELECT * FROM paillier_keys ORDER BY sequence DESC")
+            .fetch_all(&self.reader)
+            .await
+            .map_err(unavailable("list Paillier keys"))?
+            .iter()
+            .map(paillier_row)
+            .collect()
+    }
+
     async fn offer_enrolment(
         &self,
         wallet: WalletId,
@@ -772,17 +787,18 @@ impl ShareStore for SqliteStore {
         &self,
         key: PaillierKeyId,
         session: SessionId,
+        evidence: &[u8],
         now_ms: u64,
     ) -> Result<LockOutcome, StoreError> {
-        let lock = UnwrittenLock { key, session, at_ms: now_ms };
+        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms };
         // In a task of its own: a caller that is cancelled must not take the lock with it.
-        let store = self.clone();
+        let (store, spare) = (self.clone(), lock.clone());
         let task = tokio::spawn(async move {
-            store.try_lock(&lock).await.inspect_err(|error| store.fail(Some(lock), error))
+            store.try_lock(&lock).await.inspect_err(|error| store.fail(Some(lock.clone()), error))
         });
         task.await.unwrap_or_else(|_| {
             let error = StoreError::NotReady("the runtime stopped while a lock was written".to_owned());
-            self.fail(Some(lock), &error);
+            self.fail(Some(spare), &error);
             Err(error)
         })
     }
@@ -884,6 +900,26 @@ impl ShareStore for SqliteStore {
             .await
             .map_err(&failed)?;
         transaction.commit().await.map_err(&failed)
+    }
+
+    async fn wallets_without_enrolment(
+        &self,
+        index: ShareIndex,
+        limit: u32,
+    ) -> Result<Vec<WalletId>, StoreError> {
+        sqlx::query(
+            "SELECT id FROM wallets WHERE commit_ack IS NOT NULL AND share_index = ?
+             AND NOT EXISTS (SELECT 1 FROM own_enrolments WHERE wallet = id AND agreed IS NOT NULL)
+             ORDER BY committed_at_ms LIMIT ?",
+        )
+        .bind(u8::from(index))
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(unavailable("list wallets without an enrolment"))?
+        .iter()
+        .map(|row| bytes(row, "id").map(WalletId))
+        .collect()
     }
 
     async fn was_restored(&self) -> Result<bool, StoreError> {

@@ -74,7 +74,7 @@ async fn a_lock_and_a_charge_survive_a_kill() {
     let key = put_key(&store, 1).await;
     let charge = Charge { session: SESSION, wallet: WalletId([1; 32]), digest: [1; 32], charged_at_ms: 1 };
     assert!(store.charge(&charge).await.unwrap());
-    assert_eq!(store.lock_paillier_key(key, SESSION, 1).await.unwrap(), LockOutcome::Locked);
+    assert_eq!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
     let (_copy, after) = killed_copy(&store).await;
     assert_eq!(after.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
     assert!(!after.charge(&charge).await.unwrap());
@@ -98,7 +98,7 @@ async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     let (key, other) = (put_key(&store, 1).await, put_key(&store, 2).await);
     sqlx::query("PRAGMA query_only = ON").execute(&store.writer).await.unwrap();
 
-    assert!(store.lock_paillier_key(key, SESSION, 1).await.is_err());
+    assert!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
     assert!(matches!(store.readiness(), Readiness::Unready(_)));
     // Nothing is released, under whichever key.
     assert!(matches!(store.release_verdict(key).await, Err(StoreError::NotReady(_))));
@@ -132,7 +132,7 @@ async fn a_closed_store_releases_nothing() {
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let key = put_key(&store, 1).await;
     store.close().await;
-    assert!(store.lock_paillier_key(key, SESSION, 1).await.is_err());
+    assert!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
     assert!(store.release_verdict(key).await.is_err());
 }
 
@@ -142,7 +142,7 @@ async fn a_lock_is_written_even_if_its_caller_is_cancelled() {
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let key = put_key(&store, 1).await;
     {
-        let lock = store.lock_paillier_key(key, SESSION, 1);
+        let lock = store.lock_paillier_key(key, SESSION, b"evidence", 1);
         // Polled once, so that it has started, then dropped.
         assert!(futures::FutureExt::now_or_never(lock).is_none());
     }
@@ -156,7 +156,7 @@ async fn a_backup_restores_everything_and_initiates_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let (key, locked) = (put_key(&store, 1).await, put_key(&store, 2).await);
-    store.lock_paillier_key(locked, SESSION, 1).await.unwrap();
+    store.lock_paillier_key(locked, SESSION, b"evidence", 1).await.unwrap();
     store.put_setting("a", b"b").await.unwrap();
     let backup = directory.path().join("backup.db");
     store.back_up(&backup).await.unwrap();
@@ -194,7 +194,7 @@ async fn a_database_file_put_back_from_before_a_lock_is_noticed() {
 
     let store = SqliteStore::open(&options(directory.path())).await.unwrap();
     assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Open);
-    store.lock_paillier_key(key, SESSION, 1).await.unwrap();
+    store.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap();
     store.close().await;
     std::fs::copy(&copy, &path).unwrap();
 

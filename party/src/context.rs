@@ -1,0 +1,205 @@
+//! What everything in a party works with: its unlocked store, the time, the processor.
+
+use std::sync::Arc;
+
+use duet_protocol::{
+    arithmetic::{Arithmetic, default_arithmetic},
+    card::{Card, VerifiedCard},
+    codec,
+    enrolment::{ModulusVerdict, VerifiedEnrolment},
+    identity::PartyKeys,
+    ids::{CardFingerprint, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    paillier_key::PaillierKey,
+    share::KeyShare,
+};
+use duet_wire::Code;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    at_rest::{RecordKind, RecordLabel},
+    clock::Clock,
+    compute::Compute,
+    error::PartyError,
+    store::{EnrolmentRow, ShareStore, WalletRow, WalletState},
+    vault::Vault,
+};
+
+/// An unlocked store with the means to work on it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The store.
+    pub vault: Vault,
+    /// The time.
+    pub clock: Clock,
+    /// Where arithmetic runs.
+    pub compute: Compute,
+    /// What numbers are computed with.
+    pub arithmetic: &'static dyn Arithmetic,
+}
+
+/// A party's own keys and the card that shows them.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The secret keys.
+    pub keys: Arc<PartyKeys>,
+    /// The card.
+    pub card: Arc<Card>,
+}
+
+impl Identity {
+    /// The party's name.
+    #[must_use]
+    pub fn party(&self) -> &PartyId {
+        self.card.party()
+    }
+}
+
+fn stored<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> PartyError {
+    move |reason| PartyError::Stored { what, reason: reason.to_string() }
+}
+
+impl Context {
+    /// A context with the default arithmetic, the system's clock and one computation per core.
+    #[must_use]
+    pub fn new(vault: Vault) -> Self {
+        Self { vault, clock: Clock::system(), compute: Compute::per_core(), arithmetic: default_arithmetic() }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn ShareStore> {
+        self.vault.store()
+    }
+
+    /// A committed wallet.
+    pub(crate) async fn committed(&self, wallet: WalletId) -> Result<WalletRow, PartyError> {
+        match self.store().wallet(wallet).await? {
+            Some(row) if row.state == WalletState::Committed => Ok(row),
+            _ => Err(PartyError::refused(Code::UnknownWallet, format!("there is no wallet {wallet} here"))),
+        }
+    }
+
+    pub(crate) async fn share(&self, row: &WalletRow) -> Result<Arc<KeyShare>, PartyError> {
+        let bytes = self.vault.require(&share_label(row), "share").await?;
+        KeyShare::from_secret_bytes(&bytes).map(Arc::new).map_err(stored("share"))
+    }
+
+    /// A card by its fingerprint, if the store has it.
+    pub(crate) async fn card(&self, fingerprint: CardFingerprint) -> Result<Option<Arc<Card>>, PartyError> {
+        let Some(bytes) = self.vault.read(&card_label(fingerprint)).await? else { return Ok(None) };
+        codec::decode::<Card>(&bytes).map(|card| Some(Arc::new(card))).map_err(stored("card"))
+    }
+
+    pub(crate) async fn store_card(&self, card: &Card) -> Result<(), PartyError> {
+        self.vault.write(&card_label(card.fingerprint()), &codec::encode(card)?).await
+    }
+
+    /// The card of the holder of share `index`.
+    pub(crate) async fn holder_card(
+        &self,
+        share: &KeyShare,
+        index: ShareIndex,
+    ) -> Result<Option<Arc<Card>>, PartyError> {
+        match share.wallet().holder(index).card() {
+            Some(fingerprint) => self.card(*fingerprint).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A card whose parameters are verified: from an earlier verdict, or now, on a core.
+    pub(crate) async fn verified_card(
+        &self,
+        card: Arc<Card>,
+        pinned: CardFingerprint,
+    ) -> Result<VerifiedCard, PartyError> {
+        let label = RecordLabel::of_party(RecordKind::ParametersVerdict, pinned.as_bytes());
+        if let Some(verdict) = self.read_json(&label, "card verdict").await? {
+            return VerifiedCard::with_verdict(card, &pinned, &verdict, self.arithmetic)
+                .map_err(|refusal| PartyError::refused(Code::CardMismatch, refusal.to_string()));
+        }
+        let arithmetic = self.arithmetic;
+        let verified = self
+            .compute
+            .run(move || VerifiedCard::verify(card, &pinned, arithmetic))
+            .await?
+            .map_err(|refusal| PartyError::refused(Code::CardMismatch, refusal.to_string()))?;
+        self.write_json(&label, &verified.verdict(), "card verdict").await?;
+        Ok(verified)
+    }
+
+    pub(crate) async fn modulus_verdict(
+        &self,
+        modulus: &[u8; 32],
+    ) -> Result<Option<ModulusVerdict>, PartyError> {
+        self.read_json(&modulus_label(modulus), "modulus verdict").await
+    }
+
+    pub(crate) async fn store_modulus_verdict(&self, verdict: &ModulusVerdict) -> Result<(), PartyError> {
+        self.write_json(&modulus_label(verdict.modulus_fingerprint()), verdict, "modulus verdict").await
+    }
+
+    pub(crate) async fn enrolment(&self, row: &EnrolmentRow) -> Result<Arc<VerifiedEnrolment>, PartyError> {
+        let bytes = self.vault.require(&enrolment_label(row), "enrolment").await?;
+        VerifiedEnrolment::from_trusted_bytes(&bytes, self.arithmetic)
+            .map(Arc::new)
+            .map_err(stored("enrolment"))
+    }
+
+    pub(crate) async fn paillier_key(
+        &self,
+        id: PaillierKeyId,
+        owner: &PartyId,
+    ) -> Result<Arc<PaillierKey>, PartyError> {
+        let bytes = self.vault.require(&paillier_label(id), "Paillier key").await?;
+        let (owner, arithmetic) = (owner.clone(), self.arithmetic);
+        let key = self
+            .compute
+            .run(move || PaillierKey::from_secret_bytes(owner, &bytes, arithmetic))
+            .await?
+            .map_err(stored("Paillier key"))?;
+        if key.id() == id { Ok(Arc::new(key)) } else { Err(stored("Paillier key")("it is another party's")) }
+    }
+
+    async fn read_json<T: DeserializeOwned>(
+        &self,
+        label: &RecordLabel,
+        what: &'static str,
+    ) -> Result<Option<T>, PartyError> {
+        let Some(bytes) = self.vault.read(label).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(stored(what))
+    }
+
+    async fn write_json<T: Serialize>(
+        &self,
+        label: &RecordLabel,
+        value: &T,
+        what: &'static str,
+    ) -> Result<(), PartyError> {
+        let bytes = serde_json::to_vec(value).map_err(stored(what))?;
+        self.vault.write(label, &bytes).await
+    }
+}
+
+pub(crate) fn share_label(row: &WalletRow) -> RecordLabel {
+    RecordLabel::of_wallet(RecordKind::Share, row.id, row.index, row.epoch, &[])
+}
+
+pub(crate) fn card_label(fingerprint: CardFingerprint) -> RecordLabel {
+    RecordLabel::of_party(RecordKind::Card, fingerprint.as_bytes())
+}
+
+pub(crate) fn paillier_label(id: PaillierKeyId) -> RecordLabel {
+    RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes())
+}
+
+pub(crate) fn enrolment_label(row: &EnrolmentRow) -> RecordLabel {
+    RecordLabel::of_wallet(
+        RecordKind::Enrolment,
+        row.wallet,
+        row.initiator,
+        row.epoch,
+        row.paillier_key.as_bytes(),
+    )
+}
+
+fn modulus_label(modulus: &[u8; 32]) -> RecordLabel {
+    RecordLabel::of_party(RecordKind::ModulusVerdict, modulus)
+}

@@ -1,0 +1,412 @@
+//! Enrolments between backend parties: offering this party's encrypted share to its responders, and
+//! taking the offers of its initiators. One mechanism for the first contact, for a rotation, for
+//! unlocking and for a store that was restored.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use duet_bus::Bus;
+use duet_protocol::{
+    card::{Card, VerifiedCard},
+    codec,
+    enrolment::{EnrolmentOffer, EnrolmentRefusal, ModulusProofs, OfferSetup, OfferVerifier},
+    ids::{CardFingerprint, PaillierKeyId, PartyId, ShareIndex, TenantId, WalletId},
+    paillier::ModulusSize,
+    paillier_key::PaillierKey,
+    share::KeyShare,
+};
+use duet_wire::{
+    Code,
+    card_request::{CardReply, CardRequest},
+};
+
+use crate::{
+    compute::system_rng,
+    context::{Context, Identity, enrolment_label, paillier_label},
+    error::PartyError,
+    party::{ask, fetch_card, unexpected},
+    session::require_unlocked,
+    store::{EnrolmentRow, PaillierKeyRow, PaillierScope, PaillierState},
+};
+
+/// The initiator's side: offers enrolments and keeps them current. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Enroller {
+    context: Context,
+    bus: Bus,
+    modulus: ModulusSize,
+    /// One key is made at a time, or two wallets at once would make two keys for one responder.
+    making: Arc<tokio::sync::Mutex<()>>,
+    /// Which responder has taken the proofs about which key, since this process started.
+    proved: Arc<Mutex<HashSet<(PaillierKeyId, CardFingerprint)>>>,
+}
+
+/// What a rotation did for one scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    /// The tenant whose wallets it was for.
+    pub tenant: TenantId,
+    /// The responder it was for.
+    pub responder: PartyId,
+    /// The new key.
+    pub paillier_key: PaillierKeyId,
+    /// How many wallets use it now.
+    pub wallets: u32,
+}
+
+impl Enroller {
+    /// An enroller over `bus` that makes Paillier keys of size `modulus`.
+    #[must_use]
+    pub fn new(context: Context, bus: Bus, modulus: ModulusSize) -> Self {
+        Self { context, bus, modulus, making: Arc::default(), proved: Arc::default() }
+    }
+
+    /// Makes sure that `identity` can initiate with every responder of `wallet` that it has not
+    /// agreed with yet.
+    ///
+    /// # Errors
+    /// When a responder cannot be reached or refuses, or the key there is is locked. Repeat later.
+    pub async fn ensure(&self, identity: &Identity, wallet: WalletId) -> Result<(), PartyError> {
+        let row = self.context.committed(wallet).await?;
+        let share = self.context.share(&row).await?;
+        for index in responders(&share) {
+            let Some(responder) = share.wallet().holder(index).party() else { continue };
+            if self.context.store().own_enrolment(wallet, responder).await?.agreed.is_some() {
+                continue;
+            }
+            let card = self.responder_card(identity, &share, index).await?;
+            let scope = scope(&share, &card);
+            let paillier = self.current_key(identity.party(), &scope).await?;
+            self.enrol(identity, &share, index, card, &paillier).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a new Paillier key for each responder and tenant this party initiates with, optionally
+    /// only for some, and enrols every wallet concerned under it. A wallet goes on with its old key
+    /// until its responder has acknowledged the new one; a rotation that was interrupted can simply be
+    /// repeated.
+    ///
+    /// # Errors
+    /// When a responder cannot be reached or refuses.
+    pub async fn rotate(
+        &self,
+        identity: &Identity,
+        responder: Option<&PartyId>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Rotated>, PartyError> {
+        let mut rotated: Vec<(PaillierScope, Arc<PaillierKey>, Rotated)> = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = self.context.store().wallets(after, 64).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.id);
+            for row in &rows {
+                let share = self.context.share(row).await?;
+                if tenant.is_some_and(|only| only != share.wallet().tenant()) {
+                    continue;
+                }
+                for index in responders(&share) {
+                    let Some(party) = share.wallet().holder(index).party().cloned() else { continue };
+                    if responder.is_some_and(|only| *only != party) {
+                        continue;
+                    }
+                    let card = self.responder_card(identity, &share, index).await?;
+                    let scope = scope(&share, &card);
+                    let known = rotated.iter().position(|(known, _, _)| *known == scope);
+                    let at = match known {
+                        Some(at) => at,
+                        None => {
+                            let key = self.make_key(identity.party(), &scope).await?;
+                            let report = Rotated {
+                                tenant: share.wallet().tenant().clone(),
+                                responder: party,
+                                paillier_key: key.id(),
+                                wallets: 0,
+                            };
+                            rotated.push((scope, key, report));
+                            rotated.len() - 1
+                        }
+                    };
+                    if let Some((_, key, report)) = rotated.get_mut(at) {
+                        let key = Arc::clone(key);
+                        self.enrol(identity, &share, index, card, &key).await?;
+                        report.wallets += 1;
+                    }
+                }
+            }
+        }
+        Ok(rotated.into_iter().map(|(_, _, report)| report).collect())
+    }
+
+    /// Makes a new Paillier key for one wallet of a device, and enrols with both its responders.
+    ///
+    /// # Errors
+    /// As [`Self::rotate`].
+    pub async fn rotate_wallet(
+        &self,
+        identity: &Identity,
+        wallet: WalletId,
+    ) -> Result<PaillierKeyId, PartyError> {
+        let row = self.context.committed(wallet).await?;
+        let share = self.context.share(&row).await?;
+        let key = self.make_key(identity.party(), &PaillierScope::Wallet(wallet)).await?;
+        for index in responders(&share) {
+            if share.wallet().holder(index).party().is_some() {
+                let card = self.responder_card(identity, &share, index).await?;
+                self.enrol(identity, &share, index, card, &key).await?;
+            }
+        }
+        Ok(key.id())
+    }
+
+    /// Offers `paillier` to the holder of share `index`, and agrees on it when it is taken.
+    async fn enrol(
+        &self,
+        identity: &Identity,
+        share: &Arc<KeyShare>,
+        index: ShareIndex,
+        card: VerifiedCard,
+        paillier: &Arc<PaillierKey>,
+    ) -> Result<(), PartyError> {
+        let store = self.context.store();
+        let (wallet, party) = (share.wallet().id(), card.card().party().clone());
+        store.offer_enrolment(wallet, &party, paillier.id()).await?;
+        let proved = (paillier.id(), card.card().fingerprint());
+        // The proofs about the modulus are nine tenths of the work, and serve all wallets.
+        let known = self.proved(|proved_keys| proved_keys.contains(&proved));
+        let offered = match self.offer(identity, share, index, &card, paillier, !known).await {
+            Err(PartyError::RefusedBy { refusal, .. }) if known && refusal.code == Code::PeerMisbehaved => {
+                self.offer(identity, share, index, &card, paillier, true).await
+            }
+            other => other,
+        };
+        match offered? {
+            CardReply::Enrolled => {}
+            other => return Err(unexpected(&party, &other)),
+        }
+        self.proved(|proved_keys| proved_keys.insert(proved));
+        store.agree_enrolment(wallet, &party, paillier.id()).await?;
+        tracing::info!(%wallet, responder = %party, paillier_key = %paillier.id(), "enrolled");
+        Ok(())
+    }
+
+    async fn offer(
+        &self,
+        identity: &Identity,
+        share: &Arc<KeyShare>,
+        responder_index: ShareIndex,
+        responder: &VerifiedCard,
+        paillier: &Arc<PaillierKey>,
+        with_proofs: bool,
+    ) -> Result<CardReply, PartyError> {
+        let (own, share, card, key) =
+            (identity.clone(), Arc::clone(share), responder.clone(), Arc::clone(paillier));
+        let generation = self.context.clock.now_ms();
+        let offer = self
+            .context
+            .compute
+            .run(move || {
+                let mut rng = system_rng();
+                let proofs = with_proofs
+                    .then(|| ModulusProofs::prove(&key, &own.card, &card, &mut rng))
+                    .transpose()?;
+                let setup = OfferSetup {
+                    share: &share,
+                    paillier: &key,
+                    keys: &own.keys,
+                    card: &own.card,
+                    responder: &card,
+                    responder_index,
+                    generation,
+                };
+                EnrolmentOffer::make(&setup, proofs, &mut rng)
+            })
+            .await?
+            .map_err(|error| PartyError::refused(Code::Internal, error.to_string()))?;
+        let request = CardRequest::Enrol { offer: codec::encode(&offer)? };
+        ask(&self.bus, identity.party(), responder.card().party(), &request).await
+    }
+
+    /// The responder's card, its parameters verified: from the store, or asked for and compared with
+    /// the wallet's own record.
+    async fn responder_card(
+        &self,
+        identity: &Identity,
+        share: &KeyShare,
+        index: ShareIndex,
+    ) -> Result<VerifiedCard, PartyError> {
+        let card = known_or_fetched(&self.context, &self.bus, identity.party(), share, index).await?;
+        let pinned = card.fingerprint();
+        self.context.verified_card(card, pinned).await
+    }
+
+    /// The newest key of a scope, made now if there is none.
+    async fn current_key(
+        &self,
+        owner: &PartyId,
+        scope: &PaillierScope,
+    ) -> Result<Arc<PaillierKey>, PartyError> {
+        let _making = self.making.lock().await;
+        match self.context.store().paillier_keys(scope).await?.into_iter().next() {
+            Some(PaillierKeyRow { id, state, .. }) => {
+                require_unlocked(Some(state))?;
+                self.context.paillier_key(id, owner).await
+            }
+            None => self.make_key(owner, scope).await,
+        }
+    }
+
+    async fn make_key(&self, owner: &PartyId, scope: &PaillierScope) -> Result<Arc<PaillierKey>, PartyError> {
+        let (party, size, arithmetic) = (owner.clone(), self.modulus, self.context.arithmetic);
+        let key = self
+            .context
+            .compute
+            .run(move || PaillierKey::generate(party, size, arithmetic, &mut system_rng(), &mut |_| {}))
+            .await?;
+        let record = self.context.vault.seal(&paillier_label(key.id()), &key.to_secret_bytes())?;
+        let now_ms = self.context.clock.now_ms();
+        self.context.store().put_paillier_key(key.id(), scope, &record, now_ms).await?;
+        Ok(Arc::new(key))
+    }
+
+    fn proved<T>(&self, f: impl FnOnce(&mut HashSet<(PaillierKeyId, CardFingerprint)>) -> T) -> T {
+        f(&mut self.proved.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The shares this one initiates with.
+fn responders(share: &KeyShare) -> impl Iterator<Item = ShareIndex> + use<> {
+    let own = share.index();
+    ShareIndex::ALL.into_iter().filter(move |index| *index > own)
+}
+
+/// A device's key is its wallet's; a service's is one responder's and one tenant's.
+fn scope(share: &KeyShare, responder: &VerifiedCard) -> PaillierScope {
+    match share.index() {
+        ShareIndex::Device => PaillierScope::Wallet(share.wallet().id()),
+        ShareIndex::Service | ShareIndex::Partner => PaillierScope::Responder {
+            card: responder.card().fingerprint(),
+            tenant: share.wallet().tenant().to_string(),
+        },
+    }
+}
+
+/// The card of the holder of share `index`: from the store, or asked for and compared with the
+/// fingerprint the wallet is bound to.
+pub(crate) async fn known_or_fetched(
+    context: &Context,
+    bus: &Bus,
+    own: &PartyId,
+    share: &KeyShare,
+    index: ShareIndex,
+) -> Result<Arc<Card>, PartyError> {
+    if let Some(card) = context.holder_card(share, index).await? {
+        return Ok(card);
+    }
+    let holder = share.wallet().holder(index);
+    let (Some(party), Some(expected)) = (holder.party(), holder.card()) else {
+        return Err(PartyError::refused(
+            Code::NoPairAvailable,
+            "the share is a backup: nobody responds with it",
+        ));
+    };
+    let card = fetch_card(bus, own, party).await?;
+    if card.fingerprint() != *expected {
+        return Err(PartyError::refused(
+            Code::CardMismatch,
+            format!("{party} shows card {}, the wallet is bound to {expected}", card.fingerprint()),
+        ));
+    }
+    context.store_card(&card).await?;
+    Ok(Arc::new(card))
+}
+
+/// The responder's side: verifies an offer and stores it.
+///
+/// # Errors
+/// [`PartyError::Refused`] naming the check that failed.
+pub(crate) async fn take_offer(
+    context: &Context,
+    bus: &Bus,
+    identity: &Identity,
+    offer: &[u8],
+) -> Result<(), PartyError> {
+    let offer: EnrolmentOffer = codec::decode(offer)
+        .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;
+    let row = context.committed(offer.wallet()).await?;
+    let share = context.share(&row).await?;
+    let initiator_index = offer.initiator_index();
+    if initiator_index >= share.index() {
+        return Err(PartyError::refused(Code::PeerMisbehaved, EnrolmentRefusal::Roles.to_string()));
+    }
+    let initiator = known_or_fetched(context, bus, identity.party(), &share, initiator_index).await?;
+    let held = context.store().enrolments(row.id).await?;
+    let newest_generation = match held.iter().find(|held| held.initiator == initiator_index) {
+        Some(held) => Some(context.enrolment(held).await?.generation()),
+        None => None,
+    };
+    let modulus = context.modulus_verdict(&offer.modulus_fingerprint()).await?;
+    let (own, arithmetic) = (identity.clone(), context.arithmetic);
+    let (enrolment, verdict) = context
+        .compute
+        .run(move || {
+            let verifier = OfferVerifier {
+                wallet: share.wallet(),
+                index: share.index(),
+                card: &own.card,
+                initiator: &initiator,
+                modulus,
+                newest_generation,
+                arithmetic,
+            };
+            verifier.verify(&offer)
+        })
+        .await?
+        .map_err(|refusal| {
+            PartyError::refused(Code::PeerMisbehaved, format!("{refusal} ({})", refusal.check()))
+        })?;
+    context.store_modulus_verdict(&verdict).await?;
+    let row = EnrolmentRow {
+        wallet: row.id,
+        initiator: initiator_index,
+        paillier_key: enrolment.paillier_key(),
+        epoch: enrolment.epoch(),
+    };
+    let bytes = enrolment.to_bytes()?;
+    let record = context.vault.seal(&enrolment_label(&row), &bytes)?;
+    context.store().put_enrolment(&row, &record, context.clock.now_ms()).await?;
+    tracing::info!(wallet = %row.wallet, initiator = %row.initiator, paillier_key = %row.paillier_key, "took an enrolment");
+    Ok(())
+}
+
+/// A Paillier key of this party as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// The key.
+    pub paillier_key: PaillierKeyId,
+    /// What it may be used for.
+    pub scope: PaillierScope,
+    /// Whether it may be used.
+    pub state: PaillierState,
+}
+
+/// Every Paillier key of the party, newest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn key_status(context: &Context) -> Result<Vec<KeyStatus>, PartyError> {
+    context
+        .store()
+        .all_paillier_keys()
+        .await?
+        .into_iter()
+        .map(|row| {
+            let scope = PaillierScope::parse(&row.scope)
+                .ok_or(crate::store::StoreError::Corrupt("not a Paillier key's scope"))?;
+            Ok(KeyStatus { paillier_key: row.id, scope, state: row.state })
+        })
+        .collect()
+}

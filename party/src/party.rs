@@ -1,0 +1,391 @@
+//! A backend party: its keys and card, its wallets, its tokens.
+
+use std::sync::Arc;
+
+use duet_bus::{Address, Bus};
+use duet_protocol::{
+    admission::AdmissionToken,
+    arithmetic::PrimeProgress,
+    card::Card,
+    codec,
+    identity::PartyKeys,
+    ids::{CardFingerprint, PartyId, ShareIndex, TenantId, WalletId},
+    paillier::ModulusSize,
+    ring_pedersen::Parameters,
+    share::{Holder, KeyShare},
+};
+use duet_wire::{
+    Code, WalletInfo,
+    card_request::{CardReply, CardRequest},
+    wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
+};
+use rand_core::Rng as _;
+
+use crate::{
+    at_rest::{RecordKind, RecordLabel},
+    compute::system_rng,
+    context::{Context, Identity},
+    error::PartyError,
+    session::SessionLimits,
+    store::{PaillierState, PinOutcome, WalletRow, WalletState},
+};
+
+/// How long another party may take to answer a request about cards and enrolments.
+pub(crate) const CARD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// The setting that holds which share of every wallet the party holds.
+const INDEX: &str = "share-index";
+
+/// How far a party's set-up is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetUpProgress {
+    /// Looking for the two safe primes of `Ñ`; so many candidates of the current one were tried. Some
+    /// 1,700 are to be expected for 1024 bits.
+    Primes {
+        /// Candidates so far.
+        candidates: u32,
+    },
+    /// Proving the parameters.
+    Proof,
+    /// Storing.
+    Store,
+}
+
+/// What a party may be configured to.
+#[derive(Debug, Clone, Copy)]
+pub struct PartySettings {
+    /// How long sessions may take.
+    pub limits: SessionLimits,
+    /// How long a prepared wallet waits for its commit before it is forgotten. Default one day: a
+    /// dealer that crashed has that long to come back.
+    pub prepared_for_ms: u64,
+    /// The size of Paillier moduli this party makes. Default 2048 bits.
+    pub modulus: ModulusSize,
+}
+
+impl Default for PartySettings {
+    fn default() -> Self {
+        Self {
+            limits: SessionLimits::default(),
+            prepared_for_ms: 24 * 60 * 60 * 1000,
+            modulus: ModulusSize::Bits2048,
+        }
+    }
+}
+
+/// A party with its share store open. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Party {
+    pub(crate) context: Context,
+    pub(crate) identity: Identity,
+    pub(crate) index: ShareIndex,
+    pub(crate) settings: PartySettings,
+}
+
+fn keys_label() -> RecordLabel {
+    RecordLabel::of_party(RecordKind::PartyKeys, &[])
+}
+
+fn own_card_label() -> RecordLabel {
+    RecordLabel::of_party(RecordKind::Card, b"own")
+}
+
+impl Party {
+    /// Makes a party that holds share `index` of every wallet: its keys, ring-Pedersen parameters of
+    /// `size` with their proof, its card. Takes some seconds of one core; `progress` is called from
+    /// there.
+    ///
+    /// # Errors
+    /// When there is a party in the store already, or it cannot be written.
+    pub async fn set_up(
+        context: Context,
+        party: PartyId,
+        index: ShareIndex,
+        size: ModulusSize,
+        progress: impl FnMut(SetUpProgress) + Send + 'static,
+    ) -> Result<Self, PartyError> {
+        if context.vault.read(&keys_label()).await?.is_some() {
+            return Err(PartyError::refused(Code::Conflict, "the share store belongs to a party already"));
+        }
+        let arithmetic = context.arithmetic;
+        let (keys, card) = context
+            .compute
+            .run(move || {
+                let mut progress = progress;
+                let mut rng = system_rng();
+                let keys = PartyKeys::generate(&mut rng);
+                let mut on_prime =
+                    |PrimeProgress { candidates }| progress(SetUpProgress::Primes { candidates });
+                let (parameters, trapdoor) = Parameters::generate(size, arithmetic, &mut rng, &mut on_prime);
+                progress(SetUpProgress::Proof);
+                let card = Card::new_verifier(party, &keys, &parameters, &trapdoor, &mut rng);
+                progress(SetUpProgress::Store);
+                (keys, card)
+            })
+            .await?;
+        Self::store(context, keys, card, index).await
+    }
+
+    /// Takes keys and a card that were made elsewhere, for a party that is set up on another machine.
+    ///
+    /// # Errors
+    /// When there is a party in the store already, the card is not that of the keys, or the store
+    /// cannot be written.
+    pub async fn adopt(
+        context: Context,
+        keys: PartyKeys,
+        card: Card,
+        index: ShareIndex,
+    ) -> Result<Self, PartyError> {
+        if context.vault.read(&keys_label()).await?.is_some() {
+            return Err(PartyError::refused(Code::Conflict, "the share store belongs to a party already"));
+        }
+        if keys.identity() != *card.identity() {
+            return Err(PartyError::refused(Code::CardMismatch, "the card does not show these keys"));
+        }
+        Self::store(context, keys, card, index).await
+    }
+
+    async fn store(
+        context: Context,
+        keys: PartyKeys,
+        card: Card,
+        index: ShareIndex,
+    ) -> Result<Self, PartyError> {
+        let (keys_label, card_label) = (keys_label(), own_card_label());
+        let secret = context.vault.seal(&keys_label, &keys.to_secret_bytes())?;
+        let encoded = context.vault.seal(&card_label, &codec::encode(&card)?)?;
+        context.store().put_setting(INDEX, &[index.into()]).await?;
+        context.store().put_records(&[(keys_label, secret), (card_label, encoded)]).await?;
+        let identity = Identity { keys: Arc::new(keys), card: Arc::new(card) };
+        Ok(Self { context, identity, index, settings: PartySettings::default() })
+    }
+
+    /// Opens a party that was set up.
+    ///
+    /// # Errors
+    /// When there is none in the store.
+    pub async fn open(context: Context) -> Result<Self, PartyError> {
+        let stored = |what| move |reason: String| PartyError::Stored { what, reason };
+        let secret = context.vault.require(&keys_label(), "party").await?;
+        let keys = PartyKeys::from_secret_bytes(&secret).map_err(|e| stored("party keys")(e.to_string()))?;
+        let card = context.vault.require(&own_card_label(), "card").await?;
+        let card: Card = codec::decode(&card).map_err(|e| stored("card")(e.to_string()))?;
+        let index = match context.store().setting(INDEX).await?.as_deref() {
+            Some([index]) => {
+                ShareIndex::try_from(*index).map_err(|e| stored("share index")(e.to_string()))?
+            }
+            _ => return Err(stored("share index")("it is missing".to_owned())),
+        };
+        let identity = Identity { keys: Arc::new(keys), card: Arc::new(card) };
+        Ok(Self { context, identity, index, settings: PartySettings::default() })
+    }
+
+    /// Which share of every wallet it holds.
+    #[must_use]
+    pub const fn index(&self) -> ShareIndex {
+        self.index
+    }
+
+    /// The same party with other settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: PartySettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The party's name.
+    #[must_use]
+    pub fn id(&self) -> &PartyId {
+        self.identity.party()
+    }
+
+    /// Its card.
+    #[must_use]
+    pub fn card(&self) -> &Arc<Card> {
+        &self.identity.card
+    }
+
+    /// What it works with.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Issues a token that admits up to `max_wallets` wallets of `tenant` until `expires_at` (seconds
+    /// since 1970).
+    #[must_use]
+    pub fn issue_token(&self, tenant: TenantId, expires_at: u64, max_wallets: u32) -> AdmissionToken {
+        let mut token = [0; 16];
+        system_rng().fill_bytes(&mut token);
+        let keys = &self.identity.keys;
+        AdmissionToken::issue(keys, self.id().clone(), tenant, token, expires_at, max_wallets)
+    }
+
+    /// Pins another party's card by its fingerprint; a wallet that names another card for that party
+    /// is refused.
+    ///
+    /// # Errors
+    /// When another card is pinned.
+    pub async fn pin(&self, party: &PartyId, card: CardFingerprint) -> Result<(), PartyError> {
+        match self.context.store().pin_card(party, card).await? {
+            PinOutcome::Pinned | PinOutcome::Same => Ok(()),
+            PinOutcome::Different(pinned) => Err(PartyError::refused(
+                Code::CardMismatch,
+                format!("the card {pinned} of {party} is pinned, not {card}"),
+            )),
+        }
+    }
+
+    /// A page of its committed wallets in the order of their ids, and whether there are more.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn wallets(
+        &self,
+        after: Option<WalletId>,
+        limit: u16,
+    ) -> Result<(Vec<WalletInfo>, bool), PartyError> {
+        let limit = usize::from(limit);
+        let rows = self.context.store().wallets(after, u32::try_from(limit + 1).unwrap_or(u32::MAX)).await?;
+        let more = rows.len() > limit;
+        let mut wallets = Vec::with_capacity(limit);
+        for row in rows.iter().take(limit) {
+            wallets.push(wallet_info(&self.context, row).await?);
+        }
+        Ok((wallets, more))
+    }
+
+    /// One of its wallets, prepared or committed.
+    ///
+    /// # Errors
+    /// When it is not here, or the store cannot be read.
+    pub async fn wallet(&self, id: WalletId) -> Result<WalletInfo, PartyError> {
+        match self.context.store().wallet(id).await? {
+            Some(row) => wallet_info(&self.context, &row).await,
+            None => Err(PartyError::refused(Code::UnknownWallet, format!("there is no wallet {id} here"))),
+        }
+    }
+}
+
+/// What a party tells about a wallet.
+pub(crate) async fn wallet_info(context: &Context, row: &WalletRow) -> Result<WalletInfo, PartyError> {
+    let share = context.share(row).await?;
+    let wallet = share.wallet();
+    let mut parties = Vec::with_capacity(3);
+    for index in ShareIndex::ALL {
+        parties.push(wallet_party(context, &share, index).await?);
+    }
+    let parties = <[Option<WalletParty>; 3]>::try_from(parties)
+        .map_err(|_| PartyError::Stored { what: "wallet", reason: "not three holders".to_owned() })?;
+    let responds_to = context
+        .store()
+        .enrolments(row.id)
+        .await?
+        .into_iter()
+        .map(|enrolment| RespondsTo { initiator: enrolment.initiator, paillier_key: enrolment.paillier_key })
+        .collect();
+    Ok(WalletInfo {
+        id: wallet.id(),
+        epoch: wallet.epoch(),
+        public_key: wallet.public_key().to_bytes(),
+        chain_code: wallet.chain_code().0,
+        address: wallet.address(),
+        tenant: wallet.tenant().clone(),
+        parties,
+        requesters: wallet
+            .requesters()
+            .iter()
+            .map(|requester| RequesterInfo { key: *requester.key.as_bytes(), kinds: requester.kinds.clone() })
+            .collect(),
+        index: row.index,
+        status: match row.state {
+            WalletState::Prepared => WalletStatus::Prepared,
+            WalletState::Committed => WalletStatus::Committed,
+        },
+        responds_to,
+        initiates: initiates(context, &share).await?,
+    })
+}
+
+async fn wallet_party(
+    context: &Context,
+    share: &KeyShare,
+    index: ShareIndex,
+) -> Result<Option<WalletParty>, PartyError> {
+    let Holder::Party { party, card } = share.wallet().holder(index) else { return Ok(None) };
+    // A card that is not here yet is fetched before this party's first session with its holder.
+    let signing_key = context.holder_card(share, index).await?.map(|card| *card.identity().as_bytes());
+    Ok(Some(WalletParty { party: party.clone(), card: *card, signing_key: signing_key.unwrap_or([0; 32]) }))
+}
+
+/// The Paillier keys to initiate with, each with the responders that agreed to it.
+async fn initiates(context: &Context, share: &KeyShare) -> Result<Vec<Initiates>, PartyError> {
+    let mut initiates: Vec<Initiates> = Vec::new();
+    for index in ShareIndex::ALL.into_iter().filter(|index| *index > share.index()) {
+        let Some(responder) = share.wallet().holder(index).party() else { continue };
+        let agreed = context.store().own_enrolment(share.wallet().id(), responder).await?.agreed;
+        let Some(paillier_key) = agreed else { continue };
+        if let Some(known) = initiates.iter_mut().find(|known| known.paillier_key == paillier_key) {
+            known.responders.push(responder.clone());
+            continue;
+        }
+        let Some(key) = context.store().paillier_key(paillier_key).await? else { continue };
+        let state = match key.state {
+            PaillierState::Ready => InitiatorState::Ready,
+            PaillierState::Locked => InitiatorState::Locked,
+            PaillierState::NeedsRotation => InitiatorState::NeedsRotation,
+        };
+        initiates.push(Initiates { paillier_key, responders: vec![responder.clone()], state });
+    }
+    Ok(initiates)
+}
+
+/// Asks `to` for its card, speaking as `from`.
+///
+/// # Errors
+/// When it does not answer, refuses, or sends what is no card or another party's.
+pub async fn fetch_card(bus: &Bus, from: &PartyId, to: &PartyId) -> Result<Card, PartyError> {
+    match ask(bus, from, to, &CardRequest::Card).await? {
+        CardReply::Card { card } => {
+            let card: Card = codec::decode(&card)
+                .map_err(|reason| PartyError::Malformed { from: to.to_string(), reason })?;
+            if card.party() == to {
+                Ok(card)
+            } else {
+                Err(PartyError::refused(
+                    Code::CardMismatch,
+                    format!("{to} answered with the card of {}", card.party()),
+                ))
+            }
+        }
+        other => Err(unexpected(to, &other)),
+    }
+}
+
+/// Asks another party something about cards, wallets, enrolments.
+pub(crate) async fn ask(
+    bus: &Bus,
+    from: &PartyId,
+    to: &PartyId,
+    request: &CardRequest,
+) -> Result<CardReply, PartyError> {
+    let address = Address::Card { from: from.into(), to: to.clone() };
+    let reply = bus.request(&address, codec::encode(request)?, CARD_DEADLINE).await?;
+    match codec::decode(&reply) {
+        Ok(CardReply::Refused(refusal)) => Err(PartyError::RefusedBy { by: to.to_string(), refusal }),
+        Ok(reply) => Ok(reply),
+        Err(reason) => Err(PartyError::Malformed { from: to.to_string(), reason }),
+    }
+}
+
+pub(crate) fn unexpected(from: &PartyId, reply: &CardReply) -> PartyError {
+    let kind = match reply {
+        CardReply::Card { .. } => "a card",
+        CardReply::Wallets { .. } => "wallets",
+        CardReply::Wallet { .. } => "a wallet",
+        CardReply::Enrolled => "an enrolment",
+        CardReply::Refused(_) => "a refusal",
+    };
+    PartyError::refused(Code::PeerMisbehaved, format!("{from} answered with {kind}, which was not asked for"))
+}

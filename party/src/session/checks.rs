@@ -1,0 +1,193 @@
+//! What a party checks before it takes a seat: everything it can, from its own records.
+
+use std::{sync::Arc, time::Duration};
+
+use duet_protocol::{
+    card::Card, enrolment::VerifiedEnrolment, identity::IdentityKey, paillier_key::PaillierKey,
+    share::KeyShare,
+};
+use duet_wire::{Code, Manifest, Seat, SigningRequest};
+
+use crate::{
+    context::{Context, Identity},
+    error::PartyError,
+    store::{EnrolmentRow, PaillierState, Readiness},
+};
+
+/// A session this party takes part in: checked, and claimed so that no other worker does.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// The manifest's bytes as they were received.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) manifest: Manifest,
+    pub(crate) request: SigningRequest,
+    /// Derived from the payload by this party.
+    pub(crate) digest: [u8; 32],
+    pub(crate) identity: Identity,
+    pub(crate) share: Arc<KeyShare>,
+    pub(crate) peer_card: Arc<Card>,
+    pub(crate) role: Role,
+}
+
+/// Which side of the session this party is, with what that side needs.
+#[derive(Debug, Clone)]
+pub(crate) enum Role {
+    Initiator { paillier: Arc<PaillierKey> },
+    Responder { enrolment: Arc<VerifiedEnrolment> },
+}
+
+impl Accepted {
+    pub(crate) fn own(&self) -> &Seat {
+        match self.role {
+            Role::Initiator { .. } => &self.manifest.initiator,
+            Role::Responder { .. } => &self.manifest.responder,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &Seat {
+        match self.role {
+            Role::Initiator { .. } => &self.manifest.responder,
+            Role::Responder { .. } => &self.manifest.initiator,
+        }
+    }
+
+    /// How long the session may still take at `now_ms`.
+    pub(crate) fn remaining(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(self.manifest.expires_at_ms.saturating_sub(now_ms))
+    }
+}
+
+/// Checks a manifest's bytes as `identity`: the requester's signature, that the requester may ask
+/// this of this wallet, tenant, kind of payload, epoch, seats against the wallet's own record,
+/// Paillier key and its lock, expiry; derives the digest; and claims the session id last, so that a
+/// session that was refused can be asked for again.
+///
+/// # Errors
+/// [`PartyError::Refused`] with the code of the first check that fails.
+pub(crate) async fn check(
+    context: &Context,
+    identity: &Identity,
+    bytes: Vec<u8>,
+) -> Result<Accepted, PartyError> {
+    let refuse = |code, message: &str| PartyError::refused(code, message);
+    let manifest = Manifest::decode(&bytes)
+        .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?;
+    let now_ms = context.clock.now_ms();
+    let request = manifest.verify(now_ms).map_err(|e| PartyError::Refused(e.into()))?;
+
+    let row = context.committed(manifest.wallet).await?;
+    let share = context.share(&row).await?;
+    let wallet = share.wallet();
+    let (own, peer, initiates) = if manifest.initiator.party == *identity.party() {
+        (&manifest.initiator, &manifest.responder, true)
+    } else {
+        (&manifest.responder, &manifest.initiator, false)
+    };
+    if own.party != *identity.party() || own.index != share.index() {
+        return Err(refuse(Code::CardMismatch, "this party does not sit in that seat of the wallet"));
+    }
+    let holder = wallet.holder(peer.index);
+    if holder.party() != Some(&peer.party) {
+        return Err(refuse(Code::CardMismatch, "another party holds the share of the other seat"));
+    }
+    if wallet.holder(own.index).card() != Some(&identity.card.fingerprint()) {
+        return Err(refuse(Code::CardMismatch, "the wallet is bound to another card of this party"));
+    }
+    if manifest.epoch != wallet.epoch() {
+        return Err(refuse(
+            Code::StaleEpoch,
+            &format!("the session is for epoch {}, the share is of epoch {}", manifest.epoch, wallet.epoch()),
+        ));
+    }
+    if request.tenant != *wallet.tenant() {
+        return Err(refuse(Code::WrongTenant, "the wallet belongs to another tenant"));
+    }
+    let requester = IdentityKey::from_bytes(&manifest.request.requester)
+        .ok()
+        .and_then(|key| wallet.requester(&key))
+        .ok_or_else(|| refuse(Code::RequesterNotAllowed, "the requester may not ask for this wallet"))?;
+    if !requester.allows(request.payload.kind()) {
+        return Err(refuse(
+            Code::KindNotAllowed,
+            "the requester may not have this kind of payload signed with this wallet",
+        ));
+    }
+    let digest = request.payload.digest().map_err(|e| PartyError::Refused(duet_wire::Refusal::from(e)))?;
+    let peer_card = context.holder_card(&share, peer.index).await?.ok_or_else(|| {
+        refuse(Code::NotEnrolled, &format!("the card of {} is not known here yet", peer.party))
+    })?;
+
+    let role = if initiates {
+        initiator(context, &manifest, identity).await?
+    } else {
+        responder(context, &manifest).await?
+    };
+    if !context
+        .store()
+        .claim_session(manifest.session, manifest.wallet, manifest.expires_at_ms, now_ms)
+        .await?
+    {
+        return Err(refuse(Code::SessionReplayed, "the session was taken before"));
+    }
+    let identity = identity.clone();
+    Ok(Accepted { bytes, manifest, request, digest, identity, share, peer_card, role })
+}
+
+async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) -> Result<Role, PartyError> {
+    let refuse = |code, message: &str| PartyError::refused(code, message);
+    let store = context.store();
+    if let Readiness::Unready(reason) = store.readiness() {
+        tracing::error!(reason, "nothing is initiated: the share store is not ready");
+        return Err(refuse(
+            Code::StorageUnavailable,
+            "the share store is not ready; its operator has to look",
+        ));
+    }
+    let agreed = store.own_enrolment(manifest.wallet, &manifest.responder.party).await?.agreed;
+    match agreed {
+        None => return Err(refuse(Code::NotEnrolled, "this party is not enrolled with the responder yet")),
+        Some(key) if key != manifest.paillier_key => {
+            return Err(refuse(Code::StalePaillierKey, "the initiator's Paillier key is another one by now"));
+        }
+        Some(_) => {}
+    }
+    let state = store.paillier_key(manifest.paillier_key).await?.map(|key| key.state);
+    require_unlocked(state)?;
+    let paillier = context.paillier_key(manifest.paillier_key, identity.party()).await?;
+    Ok(Role::Initiator { paillier })
+}
+
+pub(crate) fn require_unlocked(state: Option<PaillierState>) -> Result<(), PartyError> {
+    match state {
+        Some(PaillierState::Ready) => Ok(()),
+        Some(PaillierState::Locked) => Err(PartyError::refused(Code::Locked, locked_message())),
+        Some(PaillierState::NeedsRotation) => Err(PartyError::refused(
+            Code::NeedsRotation,
+            "the share store was restored; rotate the Paillier key before this party initiates",
+        )),
+        None => Err(PartyError::refused(Code::StalePaillierKey, "the Paillier key is not known here")),
+    }
+}
+
+pub(crate) const fn locked_message() -> &'static str {
+    "a bad signature locked the Paillier key; rotate it before this party initiates again"
+}
+
+async fn responder(context: &Context, manifest: &Manifest) -> Result<Role, PartyError> {
+    let held = context.store().enrolments(manifest.wallet).await?;
+    let of_initiator: Vec<&EnrolmentRow> =
+        held.iter().filter(|row| row.initiator == manifest.initiator.index).collect();
+    if of_initiator.is_empty() {
+        return Err(PartyError::refused(
+            Code::NotEnrolled,
+            format!("{} has not enrolled with this party for the wallet", manifest.initiator.party),
+        ));
+    }
+    let row = of_initiator
+        .into_iter()
+        .find(|row| row.paillier_key == manifest.paillier_key && row.epoch == manifest.epoch)
+        .ok_or_else(|| {
+            PartyError::refused(Code::StalePaillierKey, "the initiator enrolled with another Paillier key")
+        })?;
+    Ok(Role::Responder { enrolment: context.enrolment(row).await? })
+}

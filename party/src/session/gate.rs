@@ -1,0 +1,69 @@
+//! The gate of a verdict: the only place where the store's word becomes the protocol's tokens.
+
+use duet_protocol::{
+    codec,
+    responder::Charged,
+    signature::RecoverableSignature,
+    verdict::{BadSignatureReport, LockWritten, Unlocked, Verdict},
+};
+
+use crate::{
+    clock::Clock,
+    store::{Charge, Gate, LockOutcome, PaillierState, ShareStore, StoreError},
+};
+
+/// What may be said about a verdict.
+#[derive(Debug)]
+pub(crate) enum Released {
+    /// The signature.
+    Signature(RecoverableSignature),
+    /// The bad signature, which this session locked the key for.
+    BadSignature(BadSignatureReport),
+    /// That the key is locked or needs rotation, and nothing about the verdict.
+    Closed(PaillierState),
+}
+
+/// Takes a verdict through the gate of its Paillier key. On an error nothing may be said at all.
+///
+/// # Errors
+/// When the store cannot write the lock or read it.
+pub(crate) async fn release(
+    store: &dyn ShareStore,
+    verdict: Verdict,
+    clock: &Clock,
+) -> Result<Released, StoreError> {
+    let key = verdict.paillier_key();
+    match verdict {
+        Verdict::Good(gated) => match store.release_verdict(key).await? {
+            Gate::Open => {
+                let unlocked = Unlocked::found_by_linearisable_read(key, gated.session());
+                gated
+                    .release(unlocked)
+                    .map(|(signature, _)| Released::Signature(signature))
+                    .map_err(|_| StoreError::Corrupt("a token of another session"))
+            }
+            Gate::Closed(state) => Ok(Released::Closed(state)),
+        },
+        Verdict::Bad(demand) => {
+            let session = demand.session();
+            // Evidence that has no encoding is no reason not to lock.
+            let evidence = codec::encode(demand.evidence()).unwrap_or_default();
+            match store.lock_paillier_key(key, session, &evidence, clock.now_ms()).await? {
+                LockOutcome::Locked => demand
+                    .settle(LockWritten::committed_durably(key, session))
+                    .map(Released::BadSignature)
+                    .map_err(|_| StoreError::Corrupt("a token of another session")),
+                LockOutcome::AlreadyLocked => Ok(Released::Closed(PaillierState::Locked)),
+            }
+        }
+    }
+}
+
+/// Charges a session durably. `None` when it was charged before: then no answer may leave.
+///
+/// # Errors
+/// When the store cannot write.
+pub(crate) async fn charge(store: &dyn ShareStore, charge: &Charge) -> Result<Option<Charged>, StoreError> {
+    let new = store.charge(charge).await?;
+    Ok(new.then(|| Charged::committed_durably(charge.session, charge.wallet, charge.digest)))
+}

@@ -1,0 +1,128 @@
+//! The initiator's driver: two trips, each a request, then the gate.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use duet_bus::{Address, Bus, RequestError};
+use duet_protocol::{
+    initiator::{Initiator, InitiatorSetup},
+    paillier_key::PaillierKey,
+};
+use duet_wire::{Code, Refusal, progress::Step};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Accepted, Ended, Reporter, SessionLimits,
+    checks::locked_message,
+    gate::{Released, release},
+};
+use crate::{compute::system_rng, context::Context, error::PartyError, store::PaillierState};
+
+/// Runs a session to its end. Whatever happens, the nonce is gone afterwards.
+///
+/// # Cancel safety
+/// Dropping the future ends the session; a lock that has to be written is written nevertheless.
+pub(crate) async fn initiate(
+    context: &Context,
+    bus: &Bus,
+    accepted: &Accepted,
+    paillier: Arc<PaillierKey>,
+    limits: SessionLimits,
+) -> Ended {
+    let own = accepted.own();
+    let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
+    let end = Instant::now() + limits.session.min(accepted.remaining(context.clock.now_ms()));
+    match timeout_at(end, run(context, bus, accepted, paillier, limits.round, &reporter)).await {
+        Ok(Ok(ended)) | Ok(Err(ended)) => ended,
+        Err(_) => Ended::failed(Code::Deadline, "the session took too long"),
+    }
+}
+
+async fn run(
+    context: &Context,
+    bus: &Bus,
+    accepted: &Accepted,
+    paillier: Arc<PaillierKey>,
+    round: Duration,
+    reporter: &Reporter,
+) -> Result<Ended, Ended> {
+    let setup = InitiatorSetup {
+        manifest: accepted.bytes.clone(),
+        session: accepted.manifest.session,
+        digest: accepted.digest,
+        path: accepted.request.path.clone(),
+        share: Arc::clone(&accepted.share),
+        paillier,
+        keys: Arc::clone(&accepted.identity.keys),
+        card: Arc::clone(&accepted.identity.card),
+        responder_index: accepted.peer().index,
+        responder: Arc::clone(&accepted.peer_card),
+    };
+    let address = Address::Round {
+        session: accepted.manifest.session,
+        from: accepted.own().party.clone(),
+        to: accepted.peer().party.clone(),
+    };
+    let compute = &context.compute;
+    let abandoned = |error| Ended::from(PartyError::from(error));
+
+    let (state, message1) =
+        compute.run(move || Initiator::start(setup, &mut system_rng())).await.map_err(abandoned)??;
+    reporter.step(Step::Sent { message: 1 }).await;
+    let message2 = bus.request_resending(&address, message1, round).await.map_err(unanswered)?;
+    let (state, message3) =
+        compute.run(move || state.receive(&message2, &mut system_rng())).await.map_err(abandoned)??;
+    reporter.step(Step::Received { message: 2 }).await;
+    // Never sent again: whoever got it may have answered.
+    let message4: Bytes = bus.request(&address, message3, round).await.map_err(unanswered)?;
+    // From the decryption to the store's answer no progress is told, good or bad. In a task of its
+    // own: a session that is dropped now must not take a lock with it.
+    let context = context.clone();
+    let gate = tokio::spawn(async move {
+        let verdict = context
+            .compute
+            .run(move || state.receive(&message4, &mut system_rng()))
+            .await
+            .map_err(|error| Ended::from(PartyError::from(error)))??;
+        let released = release(&**context.store(), verdict, &context.clock).await;
+        Ok::<_, Ended>(released)
+    });
+    match gate.await {
+        Ok(released) => Ok(settle(released?)),
+        Err(_) => Ok(Ended::Silent),
+    }
+}
+
+fn settle(released: Result<Released, crate::store::StoreError>) -> Ended {
+    match released {
+        Ok(Released::Signature(signature)) => Ended::Signed(signature),
+        Ok(Released::BadSignature(report)) => {
+            tracing::error!(culprit = %report.culprit(), "bad signature: the Paillier key is locked");
+            Ended::Failed {
+                culprit: Some(report.culprit().clone()),
+                refusal: Refusal::new(
+                    Code::PeerMisbehaved,
+                    format!("{} answered with a bad signature; the Paillier key is locked", report.culprit()),
+                ),
+            }
+        }
+        Ok(Released::Closed(PaillierState::NeedsRotation)) => Ended::failed(
+            Code::NeedsRotation,
+            "the share store was restored; rotate the Paillier key before this party initiates",
+        ),
+        Ok(Released::Closed(_)) => Ended::failed(Code::Locked, locked_message()),
+        Err(error) => {
+            tracing::error!(%error, "a verdict cannot be released; nothing is reported");
+            Ended::Silent
+        }
+    }
+}
+
+fn unanswered(error: RequestError) -> Ended {
+    match error {
+        RequestError::TimedOut { .. } | RequestError::NoResponders { .. } => {
+            Ended::failed(Code::Deadline, "the responder did not answer in time")
+        }
+        other => PartyError::from(other).into(),
+    }
+}

@@ -1,0 +1,140 @@
+//! Sessions: what is checked before one, the two drivers, the gate, the report.
+
+mod checks;
+mod gate;
+mod initiator;
+mod outcome;
+mod responder;
+
+use std::time::Duration;
+
+use duet_bus::{Address, Bus};
+use duet_protocol::{
+    ids::{PartyId, SessionId},
+    session::SessionError,
+};
+use duet_wire::{
+    Code, Outcome, OutcomeResult, RecoverableSignature, Refusal,
+    progress::{Progress, Step},
+};
+
+pub(crate) use self::{
+    checks::{Accepted, Role, check, require_unlocked},
+    initiator::initiate,
+    outcome::report,
+    responder::respond,
+};
+use crate::{clock::Clock, error::PartyError};
+
+/// How long things may take. All are upper bounds; a manifest's own expiry comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// For one round: from a message that was sent to its answer. Default 10 s.
+    pub round: Duration,
+    /// For a whole session. Default 30 s.
+    pub session: Duration,
+    /// For the report of an outcome to be acknowledged. Default 30 s.
+    pub outcome: Duration,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            round: Duration::from_secs(10),
+            session: Duration::from_secs(30),
+            outcome: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How a session ended for this party.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The initiator has a signature that verifies.
+    Signed(RecoverableSignature),
+    /// The responder sent its one answer.
+    Answered,
+    /// No signature.
+    Failed {
+        /// Whose fault it demonstrably is.
+        culprit: Option<PartyId>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Nothing may be said: a lock could not be written.
+    Silent,
+}
+
+impl Ended {
+    pub(crate) fn failed(code: Code, message: impl Into<String>) -> Self {
+        Self::Failed { culprit: None, refusal: Refusal::new(code, message) }
+    }
+
+    pub(crate) fn step(&self) -> Option<Step> {
+        match self {
+            Self::Signed(_) => Some(Step::Signed),
+            Self::Failed { refusal, .. } => Some(Step::Failed { code: refusal.code }),
+            Self::Answered | Self::Silent => None,
+        }
+    }
+
+    /// What is reported; `None` when nothing may be.
+    pub(crate) fn outcome(self, accepted: &Accepted) -> Option<Outcome> {
+        let result = match self {
+            Self::Signed(signature) => OutcomeResult::Signed { signature },
+            Self::Answered => OutcomeResult::Answered,
+            Self::Failed { culprit, refusal: Refusal { code, message } } => {
+                OutcomeResult::Failed { code, culprit, message }
+            }
+            Self::Silent => return None,
+        };
+        let manifest = &accepted.manifest;
+        Some(Outcome {
+            session: manifest.session,
+            job: manifest.job,
+            attempt: manifest.attempt,
+            from: accepted.own().party.clone(),
+            result,
+        })
+    }
+}
+
+impl From<SessionError> for Ended {
+    fn from(error: SessionError) -> Self {
+        let code = match &error {
+            SessionError::NotAuthentic(_) | SessionError::PeerMisbehaved { .. } => Code::PeerMisbehaved,
+            SessionError::ApiMisuse(_) => Code::Internal,
+        };
+        Self::Failed { culprit: error.culprit().cloned(), refusal: Refusal::new(code, error.to_string()) }
+    }
+}
+
+impl From<PartyError> for Ended {
+    fn from(error: PartyError) -> Self {
+        tracing::warn!(%error, "the session failed");
+        Self::Failed { culprit: None, refusal: error.to_refusal() }
+    }
+}
+
+/// Tells whoever watches how far a session is. May be lost.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter {
+    bus: Bus,
+    clock: Clock,
+    session: SessionId,
+    from: PartyId,
+}
+
+impl Reporter {
+    pub(crate) fn new(bus: &Bus, clock: &Clock, session: SessionId, from: &PartyId) -> Self {
+        Self { bus: bus.clone(), clock: clock.clone(), session, from: from.clone() }
+    }
+
+    pub(crate) async fn step(&self, step: Step) {
+        let progress = Progress { session: self.session, step, at_ms: self.clock.now_ms() };
+        let address = Address::Event { session: self.session, from: (&self.from).into() };
+        if let Err(error) = self.bus.publish(&address, progress.to_json()).await {
+            tracing::debug!(%error, "progress was not published");
+        }
+    }
+}

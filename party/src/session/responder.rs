@@ -1,0 +1,182 @@
+//! The responder's driver: answers two messages, and the second one only once, ever.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use duet_bus::{Bus, Incoming, Subscription};
+use duet_protocol::{
+    enrolment::VerifiedEnrolment,
+    responder::{AwaitingOpening, Responder, ResponderSetup},
+    session::SessionError,
+};
+use duet_wire::{Code, progress::Step};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{Accepted, Ended, Reporter, SessionLimits, gate};
+use crate::{
+    compute::system_rng, context::Context, error::PartyError, randomizers::Randomizers, store::Charge,
+};
+
+/// Forged first messages that are ignored before the session is given up. The broker lets nobody
+/// but the initiator's role publish there, so one is rare already.
+const MAX_FORGED_MESSAGES: u32 = 8;
+
+/// Runs a session to its end. `rounds` was registered at the broker before the invitation was
+/// accepted. Whatever happens, the nonce is gone afterwards.
+///
+/// # Cancel safety
+/// Dropping the future ends the session.
+pub(crate) async fn respond(
+    context: &Context,
+    bus: &Bus,
+    accepted: &Accepted,
+    enrolment: Arc<VerifiedEnrolment>,
+    rounds: Subscription,
+    randomizers: &Randomizers,
+    limits: SessionLimits,
+) -> Ended {
+    let own = accepted.own();
+    let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
+    let end = Instant::now() + limits.session.min(accepted.remaining(context.clock.now_ms()));
+    let driver = Driver {
+        context,
+        accepted,
+        enrolment,
+        rounds,
+        lost: bus.slow_consumers(),
+        round: limits.round,
+        reporter,
+    };
+    match timeout_at(end, driver.run(randomizers)).await {
+        Ok(Ok(())) => Ended::Answered,
+        Ok(Err(ended)) => ended,
+        Err(_) => Ended::failed(Code::Deadline, "the session took too long"),
+    }
+}
+
+struct Driver<'a> {
+    context: &'a Context,
+    accepted: &'a Accepted,
+    enrolment: Arc<VerifiedEnrolment>,
+    rounds: Subscription,
+    lost: watch::Receiver<u64>,
+    round: Duration,
+    reporter: Reporter,
+}
+
+impl Driver<'_> {
+    async fn run(mut self, randomizers: &Randomizers) -> Result<(), Ended> {
+        let (state, message1, message2) = self.first().await?;
+        self.reporter.step(Step::Received { message: 1 }).await;
+        let opening = self.opening(&message1, &message2).await?;
+        let payload = opening.payload.clone();
+        let state = self.context.compute.run(move || state.receive(&payload)).await.map_err(abandoned)??;
+        self.reporter.step(Step::Received { message: 3 }).await;
+
+        let (session, wallet, digest) = state.charge();
+        let charge = Charge { session, wallet, digest, charged_at_ms: self.context.clock.now_ms() };
+        let charged = gate::charge(&**self.context.store(), &charge)
+            .await
+            .map_err(PartyError::from)?
+            .ok_or_else(|| Ended::failed(Code::SessionReplayed, "the session was answered before"))?;
+        let key = self.enrolment.paillier_key();
+        let randomizer = randomizers.take(key);
+        let (message4, _evidence) = self
+            .context
+            .compute
+            .run(move || state.respond(charged, randomizer, &mut system_rng()))
+            .await
+            .map_err(abandoned)??;
+        opening.respond(message4).await.map_err(unsent)?;
+        self.reporter.step(Step::Sent { message: 4 }).await;
+        randomizers.refill(&self.enrolment, &self.context.compute);
+        Ok(())
+    }
+
+    /// Waits for an authentic message 1 and answers it. A forgery is ignored: nothing was done for
+    /// it, and it must not end the session of those who were invited.
+    async fn first(&mut self) -> Result<(AwaitingOpening, Bytes, Bytes), Ended> {
+        // The initiator is invited after this party: it may take as long as the session.
+        let mut forged = 0;
+        loop {
+            let message = self.next(None).await?;
+            let setup = self.setup();
+            let payload = message.payload.clone();
+            let accepted = self
+                .context
+                .compute
+                .run(move || Responder::accept(setup, &payload, &mut system_rng()))
+                .await
+                .map_err(abandoned)?;
+            match accepted {
+                Ok((state, answer)) => {
+                    let answer = Bytes::from(answer);
+                    message.respond(answer.clone()).await.map_err(unsent)?;
+                    return Ok((state, message.payload.clone(), answer));
+                }
+                Err(SessionError::NotAuthentic(round)) if forged < MAX_FORGED_MESSAGES => {
+                    tracing::warn!(%round, "a message that is not authentic was ignored");
+                    forged += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for message 3. Message 1 is sent again while nobody seems to listen: the very same
+    /// bytes get the very same answer, which tells nothing new.
+    async fn opening(&mut self, message1: &Bytes, message2: &Bytes) -> Result<Incoming, Ended> {
+        let end = Instant::now() + self.round;
+        loop {
+            let message = self.next(Some(end)).await?;
+            if message.payload != *message1 {
+                return Ok(message);
+            }
+            message.respond(message2.clone()).await.map_err(unsent)?;
+        }
+    }
+
+    async fn next(&mut self, end: Option<Instant>) -> Result<Incoming, Ended> {
+        let deadline = async {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = self.rounds.next() => {
+                message.ok_or_else(|| Ended::failed(Code::BrokerUnreachable, "the connection was closed"))
+            }
+            // Fails if the connection is gone, and then the subscription says so.
+            Ok(()) = self.lost.changed() => {
+                Err(Ended::failed(Code::Overloaded, "messages were lost on the way to this worker"))
+            }
+            () = deadline => Err(Ended::failed(Code::Deadline, "the initiator did not answer in time")),
+        }
+    }
+
+    fn setup(&self) -> ResponderSetup {
+        ResponderSetup {
+            manifest: self.accepted.bytes.clone(),
+            session: self.accepted.manifest.session,
+            digest: self.accepted.digest,
+            path: self.accepted.request.path.clone(),
+            share: Arc::clone(&self.accepted.share),
+            enrolment: Arc::clone(&self.enrolment),
+            keys: Arc::clone(&self.accepted.identity.keys),
+            card: Arc::clone(&self.accepted.identity.card),
+            initiator: Arc::clone(&self.accepted.peer_card),
+        }
+    }
+}
+
+fn abandoned(error: crate::compute::Abandoned) -> Ended {
+    PartyError::from(error).into()
+}
+
+fn unsent(error: duet_bus::PublishError) -> Ended {
+    Ended::failed(Code::BrokerUnreachable, format!("an answer could not be sent: {error}"))
+}

@@ -1,0 +1,46 @@
+//! `duet.v1.card.<from>.<party>`: this party's card, its wallets, and offers of enrolments.
+
+use std::sync::Arc;
+
+use duet_bus::Incoming;
+use duet_protocol::codec;
+use duet_wire::{
+    Code,
+    card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
+};
+use tracing::Instrument as _;
+
+use super::{Shared, answer, refusal};
+use crate::{enrolment::take_offer, error::PartyError};
+
+pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
+    let span = tracing::info_span!("card", subject = %message.address);
+    async {
+        let reply = match codec::decode::<CardRequest>(&message.payload) {
+            Ok(request) => shared.answer_question(request).await,
+            Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
+        };
+        let reply = reply.unwrap_or_else(|error| CardReply::Refused(refusal(&error)));
+        answer(&message, &reply).await;
+    }
+    .instrument(span)
+    .await;
+}
+
+impl Shared {
+    async fn answer_question(&self, request: CardRequest) -> Result<CardReply, PartyError> {
+        let party = &self.party;
+        match request {
+            CardRequest::Card => Ok(CardReply::Card { card: codec::encode(&**party.card())? }),
+            CardRequest::Wallets { after, limit } => {
+                let (wallets, more) = party.wallets(after, limit.clamp(1, MAX_WALLETS_PER_PAGE)).await?;
+                Ok(CardReply::Wallets { wallets, more })
+            }
+            CardRequest::Wallet { id } => Ok(CardReply::Wallet { wallet: Box::new(party.wallet(id).await?) }),
+            CardRequest::Enrol { offer } => {
+                take_offer(&party.context, &self.bus, &party.identity, &offer).await?;
+                Ok(CardReply::Enrolled)
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `duet.v1.invite.<party>`: the barrier, then the session itself. One handler is one session, so that
+//! the service's limit of handlers is the limit of sessions.
+
+use std::{sync::Arc, time::Duration};
+
+use duet_bus::{Filter, Incoming, Subscription};
+use duet_protocol::codec;
+use duet_wire::{Code, Invitation, InvitationReply};
+use tracing::Instrument as _;
+
+use super::{Shared, answer, refusal};
+use crate::{
+    error::PartyError,
+    session::{Accepted, Ended, Reporter, Role, check, initiate, report, respond},
+};
+
+/// How long the broker may take to register a subscription.
+const BARRIER: Duration = Duration::from_secs(5);
+
+pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
+    let span = tracing::info_span!(
+        "session",
+        party = %shared.party.id(),
+        session = tracing::field::Empty,
+        wallet = tracing::field::Empty,
+    );
+    run(shared, message).instrument(span).await;
+}
+
+async fn run(shared: Arc<Shared>, message: Incoming) {
+    if !message.wants_reply() {
+        return;
+    }
+    let (accepted, rounds) = match shared.accept(&message).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            answer(&message, &InvitationReply::Refused(refusal(&error))).await;
+            return;
+        }
+    };
+    answer(&message, &InvitationReply::Accepted { instance: shared.instance.clone() }).await;
+    drop(message);
+    tracing::info!("accepted");
+
+    let party = &shared.party;
+    let limits = party.settings.limits;
+    let ended = match (&accepted.role, rounds) {
+        (Role::Initiator { paillier }, _) => {
+            initiate(&party.context, &shared.bus, &accepted, Arc::clone(paillier), limits).await
+        }
+        (Role::Responder { enrolment }, Some(rounds)) => {
+            let enrolment = Arc::clone(enrolment);
+            let randomizers = &shared.randomizers;
+            respond(&party.context, &shared.bus, &accepted, enrolment, rounds, randomizers, limits).await
+        }
+        (Role::Responder { .. }, None) => Ended::failed(Code::Internal, "the responder does not listen"),
+    };
+    tell(&shared, &accepted, &ended).await;
+    let Some(outcome) = ended.outcome(&accepted) else { return };
+    // The session's place is free from here on; the report has a deadline of its own.
+    let reporting = Arc::clone(&shared);
+    shared.reports.spawn(
+        async move {
+            report(&reporting.bus, &accepted.identity, &outcome, limits.outcome).await;
+        }
+        .in_current_span(),
+    );
+}
+
+async fn tell(shared: &Shared, accepted: &Accepted, ended: &Ended) {
+    match ended {
+        Ended::Signed(_) => tracing::info!("signed"),
+        Ended::Answered => tracing::info!("answered"),
+        Ended::Failed { refusal, culprit } => {
+            tracing::warn!(%refusal, culprit = culprit.as_ref().map(tracing::field::display), "failed");
+        }
+        Ended::Silent => tracing::error!("ended; nothing is reported"),
+    }
+    if let Some(step) = ended.step() {
+        let clock = &shared.party.context.clock;
+        Reporter::new(&shared.bus, clock, accepted.manifest.session, &accepted.own().party).step(step).await;
+    }
+}
+
+impl Shared {
+    /// Checks the invitation; for a responder, listens to the session's rounds before it says yes.
+    async fn accept(&self, message: &Incoming) -> Result<(Accepted, Option<Subscription>), PartyError> {
+        let Invitation { manifest } = codec::decode(&message.payload)
+            .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;
+        let context = &self.party.context;
+        let accepted = match check(context, &self.party.identity, manifest).await {
+            Err(error) if error.code() == Code::NotEnrolled => {
+                self.wake.notify_one();
+                return Err(error);
+            }
+            other => other?,
+        };
+        let span = tracing::Span::current();
+        span.record("session", tracing::field::display(accepted.manifest.session));
+        span.record("wallet", tracing::field::display(accepted.manifest.wallet));
+        let rounds = match accepted.role {
+            Role::Initiator { .. } => None,
+            Role::Responder { .. } => {
+                let filter =
+                    Filter::rounds(accepted.manifest.session, &accepted.peer().party, &accepted.own().party);
+                Some(self.bus.subscribe_registered(&filter, BARRIER).await?)
+            }
+        };
+        Ok((accepted, rounds))
+    }
+}

@@ -1,0 +1,220 @@
+//! A backend party at work: it answers share packages, questions about cards and wallets, and
+//! invitations to sessions, until it is told to stop.
+
+mod cards;
+mod invitations;
+mod shares;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use duet_bus::{Bus, Filter, Incoming, ServeOptions, Service};
+use duet_protocol::codec::{self, Message};
+use duet_wire::{Code, InvitationReply, Refusal};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use ulid::Ulid;
+
+use crate::{
+    enrolment::Enroller, error::PartyError, party::Party, randomizers::Randomizers, store::Readiness,
+};
+
+/// How often enrolments that are missing are tried again, prepared wallets that expired are
+/// forgotten, and a store that is not ready is tried.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+
+/// Missing enrolments that are made in one round of housekeeping.
+const MAX_ENROLMENTS_PER_ROUND: u32 = 32;
+
+/// What a worker may be configured to.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerSettings {
+    /// Sessions at a time; beyond that the worker leaves its queue group until one ends. Default 32:
+    /// a session waits for its peer most of the time.
+    pub sessions: usize,
+    /// Share packages at a time; each is some hundred milliseconds of a core. Further ones wait.
+    /// Default 4.
+    pub packages: usize,
+    /// Questions about cards, wallets, enrolments at a time. Default 16.
+    pub questions: usize,
+    /// How long sessions may go on once the worker was told to stop. Default 20 s.
+    pub drain: Duration,
+    /// `r̃^N` kept ready per Paillier key. Default 4; 0 turns it off.
+    pub randomizers: usize,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self { sessions: 32, packages: 4, questions: 16, drain: Duration::from_secs(20), randomizers: 4 }
+    }
+}
+
+/// What every handler of a worker shares.
+#[derive(Debug)]
+struct Shared {
+    party: Party,
+    bus: Bus,
+    instance: String,
+    enroller: Enroller,
+    randomizers: Randomizers,
+    /// Wakes the housekeeping: there is an enrolment to make.
+    wake: Notify,
+    /// Outcomes that are being reported, beyond their sessions.
+    reports: TaskTracker,
+}
+
+/// A running worker. Dropping it aborts everything; [`Worker::drain`] stops in order.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    shares: Service,
+    cards: Service,
+    invitations: Service,
+    housekeeping: JoinHandle<()>,
+    stop: CancellationToken,
+    settings: WorkerSettings,
+}
+
+impl Worker {
+    /// Starts to serve. When this returns, all subscriptions are registered at the broker.
+    ///
+    /// # Errors
+    /// When the broker does not confirm a subscription.
+    pub async fn start(party: Party, bus: Bus, settings: WorkerSettings) -> Result<Self, PartyError> {
+        let enroller = Enroller::new(party.context.clone(), bus.clone(), party.settings.modulus);
+        let shared = Arc::new(Shared {
+            party,
+            bus: bus.clone(),
+            instance: Ulid::new().to_string(),
+            enroller,
+            randomizers: Randomizers::new(settings.randomizers),
+            wake: Notify::new(),
+            reports: TaskTracker::new(),
+        });
+        let id = shared.party.id().clone();
+        let on_share = {
+            let shared = Arc::clone(&shared);
+            move |message: Incoming| shares::serve(Arc::clone(&shared), message)
+        };
+        let on_card = {
+            let shared = Arc::clone(&shared);
+            move |message: Incoming| cards::serve(Arc::clone(&shared), message)
+        };
+        let on_invitation = {
+            let shared = Arc::clone(&shared);
+            move |message: Incoming| invitations::serve(Arc::clone(&shared), message)
+        };
+        let full = InvitationReply::Refused(Refusal::new(Code::Overloaded, "this worker has no room"));
+        let full = Bytes::from(codec::encode(&full)?);
+        let shares =
+            bus.serve(Filter::shares(&id), ServeOptions::waiting(settings.packages), on_share).await?;
+        let cards = bus.serve(Filter::cards(&id), ServeOptions::waiting(settings.questions), on_card).await?;
+        let invitations = bus
+            .serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions, full), on_invitation)
+            .await?;
+        let stop = CancellationToken::new();
+        let housekeeping = tokio::spawn(keep_house(Arc::clone(&shared), stop.clone()));
+        tracing::info!(party = %id, instance = %shared.instance, "serving");
+        Ok(Self { shared, shares, cards, invitations, housekeeping, stop, settings })
+    }
+
+    /// This worker process, as it names itself to orchestrators.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.shared.instance
+    }
+
+    /// Whether its store can be relied on.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.shared.party.context.store().readiness()
+    }
+
+    /// Returns when the worker has ended by itself: its connection was closed for good.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ended(&mut self) {
+        self.invitations.ended().await;
+    }
+
+    /// Takes no new work, lets what runs finish for as long as the settings allow, then aborts it.
+    /// Returns whether everything finished.
+    pub async fn drain(self) -> bool {
+        let Self { shared, shares, cards, invitations, housekeeping, stop, settings } = self;
+        stop.cancel();
+        // Invitations first: no new session; but those that run may still need cards.
+        let sessions = invitations.drain(settings.drain).await;
+        let (packages, questions) = tokio::join!(shares.drain(settings.drain), cards.drain(settings.drain));
+        shared.reports.close();
+        let reported = tokio::time::timeout(settings.drain, shared.reports.wait()).await.is_ok();
+        housekeeping.abort();
+        tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
+        sessions && packages && questions && reported
+    }
+}
+
+/// Repeats what has to happen some time: recovering the store, forgetting what expired, making
+/// enrolments that are missing.
+async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = house_round(&shared) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(HOUSEKEEPING_EVERY) => {}
+        }
+    }
+}
+
+async fn house_round(shared: &Shared) {
+    let context = &shared.party.context;
+    let store = context.store();
+    if let Readiness::Unready(_) = store.readiness() {
+        match store.recover().await {
+            Ok(()) => tracing::info!("the share store is ready again"),
+            Err(error) => tracing::error!(%error, "the share store is still not ready"),
+        }
+    }
+    match store.expire_prepared(context.clock.now_ms()).await {
+        Ok(0) => {}
+        Ok(expired) => tracing::info!(expired, "forgot wallets whose preparation expired"),
+        Err(error) => tracing::warn!(%error, "expired wallets were not forgotten"),
+    }
+    let missing = match store.wallets_without_enrolment(shared.party.index, MAX_ENROLMENTS_PER_ROUND).await {
+        Ok(missing) => missing,
+        Err(error) => {
+            tracing::warn!(%error, "missing enrolments were not looked up");
+            return;
+        }
+    };
+    for wallet in missing {
+        if let Err(error) = shared.enroller.ensure(&shared.party.identity, wallet).await {
+            tracing::info!(%wallet, %error, "not enrolled yet; trying again");
+        }
+    }
+}
+
+/// Answers a request; an answer that cannot be sent is the requester's timeout.
+async fn answer<M: Message>(message: &Incoming, reply: &M) {
+    match codec::encode(reply) {
+        Ok(bytes) => {
+            if let Err(error) = message.respond(bytes).await {
+                tracing::warn!(%error, "an answer was not sent");
+            }
+        }
+        Err(error) => tracing::error!(%error, "an answer cannot be encoded"),
+    }
+}
+
+/// Logs a failure where it is this party's own, and says what others may know of it.
+fn refusal(error: &PartyError) -> Refusal {
+    match error {
+        PartyError::Refused(refusal) => tracing::info!(%refusal, "refused"),
+        other => tracing::warn!(error = %other, "a request failed"),
+    }
+    error.to_refusal()
+}
