@@ -7,10 +7,9 @@ mod shares;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use duet_bus::{Bus, Filter, Incoming, ServeOptions, Service};
 use duet_protocol::codec::{self, Message};
-use duet_wire::{Code, InvitationReply, Refusal};
+use duet_wire::Refusal;
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ulid::Ulid;
@@ -104,14 +103,11 @@ impl Worker {
             let shared = Arc::clone(&shared);
             move |message: Incoming| invitations::serve(Arc::clone(&shared), message)
         };
-        let full = InvitationReply::Refused(Refusal::new(Code::Overloaded, "this worker has no room"));
-        let full = Bytes::from(codec::encode(&full)?);
         let shares =
             bus.serve(Filter::shares(&id), ServeOptions::waiting(settings.packages), on_share).await?;
         let cards = bus.serve(Filter::cards(&id), ServeOptions::waiting(settings.questions), on_card).await?;
-        let invitations = bus
-            .serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions, full), on_invitation)
-            .await?;
+        let invitations =
+            bus.serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions), on_invitation).await?;
         let stop = CancellationToken::new();
         let housekeeping = tokio::spawn(keep_house(Arc::clone(&shared), stop.clone()));
         tracing::info!(party = %id, instance = %shared.instance, "serving");
