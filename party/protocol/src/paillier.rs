@@ -559,3 +559,7 @@ impl core::fmt::Debug for DecryptionKey {
         write!(f, "DecryptionKey({:?})", self.encryption)
     }
 }
+
+#[cfg(test)]
+#[path = "paillier_tests.rs"]
+mod tests;

@@ -31,22 +31,22 @@ pub const MAX_SIZE_BYTES: usize = 5 * 387 + 804 + 2 * 292 + 2 * 484 + 869;
 /// A proof that both primes of `N` are large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct FactorProof {
-    commitment: Commitment,
-    z1: Integer,
-    z2: Integer,
-    w1: Integer,
-    w2: Integer,
-    v: Integer,
+    pub(super) commitment: Commitment,
+    pub(super) z1: Integer,
+    pub(super) z2: Integer,
+    pub(super) w1: Integer,
+    pub(super) w2: Integer,
+    pub(super) v: Integer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
-struct Commitment {
-    p: Natural,
-    q: Natural,
-    a: Natural,
-    b: Natural,
-    t: Natural,
-    sigma: Integer,
+pub(super) struct Commitment {
+    pub(super) p: Natural,
+    pub(super) q: Natural,
+    pub(super) a: Natural,
+    pub(super) b: Natural,
+    pub(super) t: Natural,
+    pub(super) sigma: Integer,
 }
 
 /// Which check of a factor proof failed.
@@ -129,47 +129,59 @@ impl FactorProof {
         rng: &mut dyn CryptoRng,
     ) -> Self {
         let (p, q) = key.primes();
-        let (p, q) = (Integer::from(p.value().clone()), Integer::from(q.value().clone()));
-        let modulus = parameters.modulus_arithmetic();
-        let ranges = Ranges::new(key.encryption_key(), parameters);
+        let key = key.encryption_key();
+        let ranges = Ranges::new(key, parameters);
         loop {
-            let alpha = Integer::random_symmetric(rng, &ranges.factor);
-            let beta = Integer::random_symmetric(rng, &ranges.factor);
-            let mu = Integer::random_symmetric(rng, &ranges.hiding);
-            let nu = Integer::random_symmetric(rng, &ranges.hiding);
-            let sigma = Integer::random_symmetric(rng, &ranges.product);
-            let r = Integer::random_symmetric(rng, &ranges.product_mask);
-            let x = Integer::random_symmetric(rng, &ranges.hiding_mask);
-            let y = Integer::random_symmetric(rng, &ranges.hiding_mask);
-            let committed_q = parameters.commit(&q, &nu);
-            // Q is a unit, so every power of it exists.
-            let t = modulus
-                .multi_pow(&[(&committed_q, &alpha), (parameters.t(), &r)])
-                .unwrap_or_else(Natural::zero);
-            let commitment = Commitment {
-                p: parameters.commit(&p, &mu),
-                q: committed_q,
-                a: parameters.commit(&alpha, &x),
-                b: parameters.commit(&beta, &y),
-                t,
-                sigma,
-            };
-            let e = challenge(key.encryption_key(), parameters, context, &commitment);
-            let answer = |mask: &Integer, secret: &Integer| mask + &(&e * secret);
-            // σ̂ = σ − ν·p
-            let sigma_hat = &commitment.sigma + &-&(&nu * &p);
-            let proof = Self {
-                z1: answer(&alpha, &p),
-                z2: answer(&beta, &q),
-                w1: answer(&x, &mu),
-                w2: answer(&y, &nu),
-                v: answer(&r, &sigma_hat),
-                commitment,
-            };
+            let proof = Self::attempt(key, [p.value(), q.value()], parameters, context, rng);
             // Missed with probability about 2^-256.
             if proof.check_ranges(&ranges).is_ok() {
                 return proof;
             }
+        }
+    }
+
+    /// One run of the prover, which an unlikely draw can put out of range.
+    pub(super) fn attempt(
+        key: &EncryptionKey,
+        primes: [&Natural; 2],
+        parameters: &Parameters,
+        context: &ProofContext,
+        rng: &mut dyn CryptoRng,
+    ) -> Self {
+        let [p, q] = primes.map(|prime| Integer::from(prime.clone()));
+        let modulus = parameters.modulus_arithmetic();
+        let ranges = Ranges::new(key, parameters);
+        let alpha = Integer::random_symmetric(rng, &ranges.factor);
+        let beta = Integer::random_symmetric(rng, &ranges.factor);
+        let mu = Integer::random_symmetric(rng, &ranges.hiding);
+        let nu = Integer::random_symmetric(rng, &ranges.hiding);
+        let sigma = Integer::random_symmetric(rng, &ranges.product);
+        let r = Integer::random_symmetric(rng, &ranges.product_mask);
+        let x = Integer::random_symmetric(rng, &ranges.hiding_mask);
+        let y = Integer::random_symmetric(rng, &ranges.hiding_mask);
+        let committed_q = parameters.commit(&q, &nu);
+        // Q is a unit, so every power of it exists.
+        let t =
+            modulus.multi_pow(&[(&committed_q, &alpha), (parameters.t(), &r)]).unwrap_or_else(Natural::zero);
+        let commitment = Commitment {
+            p: parameters.commit(&p, &mu),
+            q: committed_q,
+            a: parameters.commit(&alpha, &x),
+            b: parameters.commit(&beta, &y),
+            t,
+            sigma,
+        };
+        let e = challenge(key, parameters, context, &commitment);
+        let answer = |mask: &Integer, secret: &Integer| mask + &(&e * secret);
+        // σ̂ = σ − ν·p
+        let sigma_hat = &commitment.sigma + &-&(&nu * &p);
+        Self {
+            z1: answer(&alpha, &p),
+            z2: answer(&beta, &q),
+            w1: answer(&x, &mu),
+            w2: answer(&y, &nu),
+            v: answer(&r, &sigma_hat),
+            commitment,
         }
     }
 

@@ -65,18 +65,18 @@ struct FullStatement<'a> {
 /// A proof that a ciphertext encrypts the discrete logarithm of a point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct LogStarProof {
-    commitment: Commitment,
-    z1: Integer,
-    z2: Natural,
-    z3: Integer,
+    pub(super) commitment: Commitment,
+    pub(super) z1: Integer,
+    pub(super) z2: Natural,
+    pub(super) z3: Integer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
-struct Commitment {
-    s: Natural,
-    a: Natural,
-    y: Point,
-    d: Natural,
+pub(super) struct Commitment {
+    pub(super) s: Natural,
+    pub(super) a: Natural,
+    pub(super) y: Point,
+    pub(super) d: Natural,
 }
 
 /// Which check of a logarithm proof failed.
@@ -147,38 +147,61 @@ impl LogStarProof {
         context: &ProofContext,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, NotAWitness> {
-        let Statement { key, ciphertext, point, parameters } = *statement;
-        if *point != secret.public() {
+        if *statement.point != secret.public() {
             return Err(NotAWitness);
         }
         let secret = Integer::from(secret.to_natural());
-        let modulus = key.modulus_arithmetic();
-        let mask_range = Natural::power_of_two(L_BITS + EPSILON_BITS);
         loop {
-            let alpha = Integer::random_symmetric(rng, &mask_range);
-            let mu = Integer::random_symmetric(rng, &parameters.modulus().shl(L_BITS));
-            let gamma = Integer::random_symmetric(rng, &parameters.modulus().shl(L_BITS + EPSILON_BITS));
-            let r = key.random_unit(rng);
-            let Some(y) = generator_times(&alpha) else { continue };
-            let commitment = Commitment {
-                s: parameters.commit(&secret, &mu),
-                a: statement.encrypt(&alpha, &r),
-                y,
-                d: parameters.commit(&alpha, &gamma),
-            };
-            let e = statement.challenge(context, &commitment);
-            let z2 = modulus.mul(&r, &modulus.pow(nonce.as_natural(), &e));
-            let e = Integer::from(e);
-            let proof = Self { z1: &alpha + &(&e * &secret), z2, z3: &gamma + &(&e * &mu), commitment };
-            if proof.z1.magnitude() > &mask_range {
-                continue;
+            let proof = Self::attempt(statement, &secret, nonce, context, rng);
+            // Missed with probability 2^-128.
+            if proof.is_within_bound() {
+                // Cheap next to the rest, and a wrong nonce would otherwise be noticed by the verifier only.
+                return if proof.opens_ciphertext(statement, context) { Ok(proof) } else { Err(NotAWitness) };
             }
-            // Cheap next to the rest, and a wrong nonce would otherwise be noticed by the verifier only.
-            let left = statement.encrypt(&proof.z1, &proof.z2);
-            let right = key.squared_arithmetic();
-            let right = right.mul(&proof.commitment.a, &right.pow(ciphertext.as_natural(), e.magnitude()));
-            return if left == right { Ok(proof) } else { Err(NotAWitness) };
         }
+    }
+
+    /// One run of the prover, which an unlikely draw can put out of range.
+    pub(super) fn attempt(
+        statement: &Statement<'_>,
+        secret: &Integer,
+        nonce: &EncryptionNonce,
+        context: &ProofContext,
+        rng: &mut dyn CryptoRng,
+    ) -> Self {
+        let Statement { key, parameters, .. } = *statement;
+        let modulus = key.modulus_arithmetic();
+        let mu = Integer::random_symmetric(rng, &parameters.modulus().shl(L_BITS));
+        let gamma = Integer::random_symmetric(rng, &parameters.modulus().shl(L_BITS + EPSILON_BITS));
+        let r = key.random_unit(rng);
+        let (alpha, y) = loop {
+            let alpha = Integer::random_symmetric(rng, &Natural::power_of_two(L_BITS + EPSILON_BITS));
+            if let Some(y) = generator_times(&alpha) {
+                break (alpha, y);
+            }
+        };
+        let commitment = Commitment {
+            s: parameters.commit(secret, &mu),
+            a: statement.encrypt(&alpha, &r),
+            y,
+            d: parameters.commit(&alpha, &gamma),
+        };
+        let e = statement.challenge(context, &commitment);
+        let z2 = modulus.mul(&r, &modulus.pow(nonce.as_natural(), &e));
+        let e = Integer::from(e);
+        Self { z1: &alpha + &(&e * secret), z2, z3: &gamma + &(&e * &mu), commitment }
+    }
+
+    fn is_within_bound(&self) -> bool {
+        self.z1.magnitude() <= &Natural::power_of_two(L_BITS + EPSILON_BITS)
+    }
+
+    /// `(1 + N)^z1·z2^N = A·c^e`
+    fn opens_ciphertext(&self, statement: &Statement<'_>, context: &ProofContext) -> bool {
+        let squared = statement.key.squared_arithmetic();
+        let e = statement.challenge(context, &self.commitment);
+        let power = squared.pow(statement.ciphertext.as_natural(), &e);
+        statement.encrypt(&self.z1, &self.z2) == squared.mul(&self.commitment.a, &power)
     }
 
     /// Verifies the proof for the verifier's own `statement`.
@@ -186,9 +209,9 @@ impl LogStarProof {
     /// # Errors
     /// Names the check that failed.
     pub fn verify(&self, statement: &Statement<'_>, context: &ProofContext) -> Result<(), LogStarProofError> {
-        let Statement { key, ciphertext, point, parameters } = *statement;
+        let Statement { key, point, parameters, .. } = *statement;
         let Commitment { s, a, y, d } = &self.commitment;
-        if self.z1.magnitude() > &Natural::power_of_two(L_BITS + EPSILON_BITS) {
+        if !self.is_within_bound() {
             return Err(LogStarProofError::Bound);
         }
         let longest_z3 = parameters.modulus().shl(L_BITS + EPSILON_BITS + 1);
@@ -210,8 +233,7 @@ impl LogStarProof {
         if parameters.commit(&self.z1, &self.z3) != auxiliary.mul(d, &auxiliary.pow(s, &e)) {
             return Err(LogStarProofError::Commitment);
         }
-        if statement.encrypt(&self.z1, &self.z2) != squared.mul(a, &squared.pow(ciphertext.as_natural(), &e))
-        {
+        if !self.opens_ciphertext(statement, context) {
             return Err(LogStarProofError::Ciphertext);
         }
         Ok(())

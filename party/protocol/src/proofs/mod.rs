@@ -39,7 +39,7 @@ pub const ITERATIONS: u32 = 128;
 
 /// Exactly [`ITERATIONS`] rounds of a proof. On the wire a tuple: no length that could lie.
 #[derive(Debug, Clone, PartialEq, Eq, udigest::Digestable)]
-pub(crate) struct Rounds<T>(Vec<T>);
+struct Rounds<T>(Vec<T>);
 
 impl<T> Rounds<T> {
     /// Makes every round from its index.
@@ -94,5 +94,7 @@ fn is_reduced_unit(value: &Natural, modulus: &dyn Modulus) -> bool {
     is_reduced(value, modulus) && modulus.is_unit(value)
 }
 
+#[cfg(test)]
+mod adversarial_tests;
 #[cfg(test)]
 mod tests;

@@ -26,18 +26,18 @@ pub const MAX_SIZE_BYTES: usize = 387 + ITERATIONS as usize * (2 * 387 + 2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct ModulusProof {
     /// A number with Jacobi symbol −1.
-    w: Natural,
-    rounds: Rounds<Round>,
+    pub(super) w: Natural,
+    pub(super) rounds: Rounds<Round>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
-struct Round {
+pub(super) struct Round {
     /// A fourth root of `(−1)^a · w^b · y`.
-    x: Natural,
-    a: bool,
-    b: bool,
+    pub(super) x: Natural,
+    pub(super) a: bool,
+    pub(super) b: bool,
     /// An `N`-th root of `y`.
-    z: Natural,
+    pub(super) z: Natural,
 }
 
 /// Which check of a modulus proof failed.
@@ -71,7 +71,7 @@ struct Statement<'a> {
     iterations: u32,
 }
 
-fn challenge(n: &Natural, context: &ProofContext, w: &Natural) -> Challenge {
+pub(super) fn challenge(n: &Natural, context: &ProofContext, w: &Natural) -> Challenge {
     Challenge::new(NAME, context, &Statement { modulus: n, iterations: ITERATIONS }, w)
 }
 

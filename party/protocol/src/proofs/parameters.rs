@@ -29,8 +29,8 @@ pub const MAX_SIZE_BYTES: usize = CHALLENGE_SIZE_BYTES + ITERATIONS as usize * (
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]
 pub struct ParametersProof {
     #[udigest(as_bytes)]
-    challenge: [u8; CHALLENGE_SIZE_BYTES],
-    responses: Rounds<Natural>,
+    pub(super) challenge: [u8; CHALLENGE_SIZE_BYTES],
+    pub(super) responses: Rounds<Natural>,
 }
 
 /// Which check of a parameter proof failed.

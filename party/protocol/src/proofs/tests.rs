@@ -1,29 +1,26 @@
 //! Honest proofs across both arithmetics, statements and contexts changed after proving, and provers
 //! that cheat.
 
-use std::time::Instant;
-
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
 use super::{
-    factor::{FactorProof, FactorProofError},
-    log_star::{LogStarProof, LogStarProofError, Statement},
-    modulus::{ModulusProof, ModulusProofError},
-    parameters::{ParametersProof, ParametersProofError},
+    factor::FactorProof,
+    log_star::{LogStarProof, Statement},
+    modulus::ModulusProof,
+    parameters::ParametersProof,
     schnorr::SchnorrProof,
 };
 use crate::{
     arithmetic::{Arithmetic, constant_time, default_arithmetic},
     curve::SecretScalar,
     ids::{Epoch, PaillierKeyId, WalletId},
-    natural::Natural,
     paillier::EncryptionKey,
     ring_pedersen::Parameters,
     test_fixtures,
     transcript::{Binding, ProofContext},
 };
 
-fn rng(seed: u64) -> ChaCha20Rng {
+pub(super) fn rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)
 }
 
@@ -37,7 +34,7 @@ fn pairs() -> Vec<(&'static dyn Arithmetic, &'static dyn Arithmetic)> {
     pairs
 }
 
-fn context() -> ProofContext {
+pub(super) fn context() -> ProofContext {
     ProofContext {
         prover: "device".parse().unwrap(),
         verifier: Some("service".parse().unwrap()),
@@ -48,8 +45,12 @@ fn context() -> ProofContext {
     }
 }
 
-/// The context with each of its fields changed in turn.
-fn other_contexts() -> Vec<ProofContext> {
+/// The context with each of its fields changed in turn; for one verifier, since hashing is the same code
+/// for all.
+fn other_contexts(verifier: &dyn Arithmetic) -> Vec<ProofContext> {
+    if verifier.name() != default_arithmetic().name() {
+        return Vec::new();
+    }
     vec![
         ProofContext { prover: "partner".parse().unwrap(), ..context() },
         ProofContext { verifier: Some("partner".parse().unwrap()), ..context() },
@@ -60,11 +61,11 @@ fn other_contexts() -> Vec<ProofContext> {
     ]
 }
 
-fn parameters(which: usize, arithmetic: &'static dyn Arithmetic) -> Parameters {
+pub(super) fn parameters(which: usize, arithmetic: &'static dyn Arithmetic) -> Parameters {
     test_fixtures::ring_pedersen(which, arithmetic, &mut rng(7)).0
 }
 
-fn key(which: usize, arithmetic: &'static dyn Arithmetic) -> EncryptionKey {
+pub(super) fn key(which: usize, arithmetic: &'static dyn Arithmetic) -> EncryptionKey {
     test_fixtures::decryption_key(which, arithmetic).encryption_key().clone()
 }
 
@@ -84,21 +85,12 @@ fn sent<P: serde::Serialize + serde::de::DeserializeOwned>(proof: &P, max_size_b
 #[test]
 fn modulus_proofs_hold_in_their_context_only() {
     for (prover, verifier) in pairs() {
-        let start = Instant::now();
         let secret = test_fixtures::decryption_key(0, prover);
         let proof = ModulusProof::prove(&secret, &context(), &mut rng(1)).unwrap();
-        let proved = start.elapsed();
         let proof = sent(&proof, super::modulus::MAX_SIZE_BYTES);
-        let start = Instant::now();
         assert_eq!(proof.verify(&key(0, verifier), &context()), Ok(()));
-        println!(
-            "{} {} modulus prove {proved:?} verify {:?}",
-            prover.name(),
-            verifier.name(),
-            start.elapsed()
-        );
         assert!(proof.verify(&key(1, verifier), &context()).is_err());
-        for context in other_contexts() {
+        for context in other_contexts(verifier) {
             assert!(proof.verify(&key(0, verifier), &context).is_err(), "{context:?}");
         }
     }
@@ -107,22 +99,13 @@ fn modulus_proofs_hold_in_their_context_only() {
 #[test]
 fn factor_proofs_hold_in_their_context_only() {
     for (prover, verifier) in pairs() {
-        let start = Instant::now();
         let secret = test_fixtures::decryption_key(0, prover);
         let proof = FactorProof::prove(&secret, &parameters(0, prover), &context(), &mut rng(1));
-        let proved = start.elapsed();
         let proof = sent(&proof, super::factor::MAX_SIZE_BYTES);
-        let start = Instant::now();
         assert_eq!(proof.verify(&key(0, verifier), &parameters(0, verifier), &context()), Ok(()));
-        println!(
-            "{} {} factor prove {proved:?} verify {:?}",
-            prover.name(),
-            verifier.name(),
-            start.elapsed()
-        );
         assert!(proof.verify(&key(1, verifier), &parameters(0, verifier), &context()).is_err());
         assert!(proof.verify(&key(0, verifier), &parameters(1, verifier), &context()).is_err());
-        for context in other_contexts() {
+        for context in other_contexts(verifier) {
             assert!(
                 proof.verify(&key(0, verifier), &parameters(0, verifier), &context).is_err(),
                 "{context:?}"
@@ -134,7 +117,6 @@ fn factor_proofs_hold_in_their_context_only() {
 #[test]
 fn logarithm_proofs_hold_in_their_context_only() {
     for (prover, verifier) in pairs() {
-        let start = Instant::now();
         let secret = SecretScalar::random(&mut rng(5));
         let point = secret.public();
         let prover_key = key(0, prover);
@@ -147,19 +129,11 @@ fn logarithm_proofs_hold_in_their_context_only() {
             parameters: &prover_parameters,
         };
         let proof = LogStarProof::prove(&statement, &secret, &nonce, &context(), &mut rng(1)).unwrap();
-        let proved = start.elapsed();
         let proof = sent(&proof, super::log_star::MAX_SIZE_BYTES);
 
         let (verifier_key, verifier_parameters) = (key(0, verifier), parameters(0, verifier));
         let statement = Statement { key: &verifier_key, parameters: &verifier_parameters, ..statement };
-        let start = Instant::now();
         assert_eq!(proof.verify(&statement, &context()), Ok(()));
-        println!(
-            "{} {} log_star prove {proved:?} verify {:?}",
-            prover.name(),
-            verifier.name(),
-            start.elapsed()
-        );
         let (other_key, other_parameters) = (key(1, verifier), parameters(1, verifier));
         let other_point = SecretScalar::random(&mut rng(6)).public();
         let (other_ciphertext, _) = prover_key.encrypt(&secret.to_natural(), &mut rng(2)).unwrap();
@@ -171,7 +145,7 @@ fn logarithm_proofs_hold_in_their_context_only() {
         ] {
             assert!(proof.verify(&changed, &context()).is_err());
         }
-        for context in other_contexts() {
+        for context in other_contexts(verifier) {
             assert!(proof.verify(&statement, &context).is_err(), "{context:?}");
         }
     }
@@ -180,22 +154,13 @@ fn logarithm_proofs_hold_in_their_context_only() {
 #[test]
 fn parameter_proofs_hold_in_their_context_only() {
     for (prover, verifier) in pairs() {
-        let start = Instant::now();
         let (made, trapdoor) = test_fixtures::ring_pedersen(0, prover, &mut rng(7));
         let proof = ParametersProof::prove(&made, &trapdoor, &context(), &mut rng(1));
-        let proved = start.elapsed();
         let proof = sent(&proof, super::parameters::MAX_SIZE_BYTES);
         let received = Parameters::parse(&made.to_raw(), verifier).unwrap();
-        let start = Instant::now();
         assert_eq!(proof.verify(&received, &context()), Ok(()));
-        println!(
-            "{} {} parameters prove {proved:?} verify {:?}",
-            prover.name(),
-            verifier.name(),
-            start.elapsed()
-        );
         assert!(proof.verify(&parameters(1, verifier), &context()).is_err());
-        for context in other_contexts() {
+        for context in other_contexts(verifier) {
             assert!(proof.verify(&received, &context).is_err(), "{context:?}");
         }
     }
@@ -208,7 +173,7 @@ fn schnorr_proofs_hold_in_their_context_only() {
     let proof = sent(&proof, super::schnorr::SIZE_BYTES);
     assert!(proof.verify(&secret.public(), &context()).is_ok());
     assert!(proof.verify(&SecretScalar::random(&mut rng(6)).public(), &context()).is_err());
-    for context in other_contexts() {
+    for context in other_contexts(default_arithmetic()) {
         assert!(proof.verify(&secret.public(), &context).is_err(), "{context:?}");
     }
 }
@@ -218,7 +183,7 @@ fn a_repeating_generator_does_not_repeat_schnorr_nonces() {
     let secret = SecretScalar::random(&mut rng(5));
     let prove = |context: &ProofContext| SchnorrProof::prove(&secret, context, &mut rng(1));
     let first = serde_json::to_value(prove(&context())).unwrap();
-    for context in other_contexts() {
+    for context in other_contexts(default_arithmetic()) {
         let second = serde_json::to_value(prove(&context)).unwrap();
         assert_ne!(first["commitment"], second["commitment"], "{context:?}");
     }
