@@ -268,7 +268,7 @@ impl Enroller {
             .await?;
         let record = self.context.vault.seal(&paillier_label(key.id()), &key.to_secret_bytes())?;
         let now_ms = self.context.clock.now_ms();
-        self.context.store().put_paillier_key(key.id(), scope, &record, now_ms).await?;
+        self.context.store().put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
         Ok(Arc::new(key))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The two central types are [`Party`], a backend party with its share store open, and
 //! [`Worker`], which serves the broker with it. An owner's device is a party as well,
-//! with share 1.
+//! with share 1: [`Device`].
 //!
 //! | module | what |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | [`vault`] | a store that is unlocked |
 //! | [`context`], [`clock`], [`compute`] | what everything works with |
 //! | [`party`] | keys, card, wallets, tokens |
+//! | [`device`] | the owner's device: dealing wallets, signing as initiator |
 //! | [`enrolment`] | offering and taking encrypted shares; rotation |
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
 //! | [`worker`] | serving share packages, questions and invitations |
@@ -19,6 +20,7 @@ pub mod at_rest;
 pub mod clock;
 pub mod compute;
 pub mod context;
+pub mod device;
 pub mod enrolment;
 pub mod error;
 pub mod party;
@@ -29,6 +31,7 @@ pub mod vault;
 pub mod worker;
 
 pub use context::{Context, Identity};
+pub use device::Device;
 pub use error::PartyError;
 pub use party::{Party, PartySettings, SetUpProgress};
 pub use session::SessionLimits;

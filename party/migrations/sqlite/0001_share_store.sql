@@ -91,5 +91,6 @@ CREATE INDEX charges_by_digest ON charges (wallet, digest);
 
 CREATE TABLE deals (
     wallet        BLOB PRIMARY KEY,
-    created_at_ms INTEGER NOT NULL
+    created_at_ms INTEGER NOT NULL,
+    restored      INTEGER NOT NULL DEFAULT 0
 ) STRICT;

@@ -46,7 +46,7 @@ async fn put_key<S: ShareStore>(store: &S, id: u8) -> PaillierKeyId {
     let id = PaillierKeyId([id; 16]);
     let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
     let scope = PaillierScope::Wallet(WalletId([9; 32]));
-    store.put_paillier_key(id, &scope, &sealed(&label, b"key"), 1).await.unwrap();
+    store.put_paillier_key(id, &scope, &sealed(&label, b"key"), PaillierState::Ready, 1).await.unwrap();
     id
 }
 
@@ -280,7 +280,7 @@ async fn deals<S: ShareStore>(store: &S) {
     store.put_deal(wallet, &sealed(&label, b"1"), 1).await.unwrap();
     let record = sealed(&label, b"2");
     store.put_deal(wallet, &record, 2).await.unwrap();
-    assert_eq!(store.deals().await.unwrap(), [wallet]);
+    assert_eq!(store.deals().await.unwrap(), [DealRow { wallet, restored: false }]);
     assert_eq!(store.record(&label).await.unwrap(), Some(record));
     store.remove_deal(wallet).await.unwrap();
     assert!(store.deals().await.unwrap().is_empty());

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use async_trait::async_trait;
 use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
 
-use crate::at_rest::{RecordLabel, SealedRecord};
+use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
 #[cfg(test)]
 mod conformance;
@@ -231,6 +231,16 @@ pub struct OwnEnrolment {
     pub offered: Option<PaillierKeyId>,
 }
 
+/// A key generation that is unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DealRow {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// Whether the record came out of a backup: the wallet may have been finished, and its Paillier
+    /// key locked, since the backup was made.
+    pub restored: bool,
+}
+
 /// What became of an attempt to lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockOutcome {
@@ -361,12 +371,14 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     /// The enrolments held for a wallet, newest first.
     async fn enrolments(&self, wallet: WalletId) -> Result<Vec<EnrolmentRow>, StoreError>;
 
-    /// Stores a Paillier key of this party, ready.
+    /// Stores a Paillier key of this party: ready if it is new, needing rotation if it came out of a
+    /// record that was restored. A key that is there already keeps its state.
     async fn put_paillier_key(
         &self,
         id: PaillierKeyId,
         scope: &PaillierScope,
         record: &SealedRecord,
+        state: PaillierState,
         now_ms: u64,
     ) -> Result<(), StoreError>;
     /// A Paillier key.
@@ -421,8 +433,8 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
 
     /// Stores or replaces a dealer's unfinished key generation.
     async fn put_deal(&self, wallet: WalletId, record: &SealedRecord, now_ms: u64) -> Result<(), StoreError>;
-    /// The wallets whose key generation is unfinished.
-    async fn deals(&self) -> Result<Vec<WalletId>, StoreError>;
+    /// The wallets whose key generation is unfinished, oldest first.
+    async fn deals(&self) -> Result<Vec<DealRow>, StoreError>;
     /// Forgets a dealer's record.
     async fn remove_deal(&self, wallet: WalletId) -> Result<(), StoreError>;
 
@@ -437,4 +449,9 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
     /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].
     async fn was_restored(&self) -> Result<bool, StoreError>;
+}
+
+/// The label of a dealer's record.
+pub(crate) fn deal_label(wallet: WalletId) -> RecordLabel {
+    RecordLabel::of_wallet(RecordKind::Deal, wallet, ShareIndex::Device, Epoch(0), &[])
 }

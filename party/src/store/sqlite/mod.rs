@@ -20,9 +20,9 @@ use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction, sqlite::
 pub use self::open::SqliteOptions;
 use self::open::{raise_generation, read_setting, write_setting};
 use super::{
-    Charge, CommitOutcome, EnrolmentRow, Gate, LockOutcome, NewWallet, OwnEnrolment, PaillierKeyRow,
+    Charge, CommitOutcome, DealRow, EnrolmentRow, Gate, LockOutcome, NewWallet, OwnEnrolment, PaillierKeyRow,
     PaillierScope, PaillierState, PinOutcome, PrepareOutcome, Readiness, ShareStore, StoreError,
-    UnlockRefused, WalletRow, WalletState,
+    UnlockRefused, WalletRow, WalletState, deal_label,
 };
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
@@ -669,6 +669,7 @@ impl ShareStore for SqliteStore {
         id: PaillierKeyId,
         scope: &PaillierScope,
         record: &SealedRecord,
+        state: PaillierState,
         now_ms: u64,
     ) -> Result<(), StoreError> {
         let failed = unavailable("store a Paillier key");
@@ -681,7 +682,7 @@ impl ShareStore for SqliteStore {
         )
         .bind(id.as_bytes().as_slice())
         .bind(scope.to_string())
-        .bind(state_number(PaillierState::Ready))
+        .bind(state_number(state))
         .bind(integer(now_ms))
         .execute(&mut *transaction)
         .await
@@ -880,13 +881,18 @@ impl ShareStore for SqliteStore {
         transaction.commit().await.map_err(&failed)
     }
 
-    async fn deals(&self) -> Result<Vec<WalletId>, StoreError> {
-        sqlx::query("SELECT wallet FROM deals ORDER BY created_at_ms")
+    async fn deals(&self) -> Result<Vec<DealRow>, StoreError> {
+        sqlx::query("SELECT wallet, restored FROM deals ORDER BY created_at_ms")
             .fetch_all(&self.reader)
             .await
             .map_err(unavailable("list key generations"))?
             .iter()
-            .map(|row| bytes(row, "wallet").map(WalletId))
+            .map(|row| {
+                Ok(DealRow {
+                    wallet: WalletId(bytes(row, "wallet")?),
+                    restored: number::<u8>(row, "restored")? != 0,
+                })
+            })
             .collect()
     }
 
@@ -925,9 +931,4 @@ impl ShareStore for SqliteStore {
     async fn was_restored(&self) -> Result<bool, StoreError> {
         Ok(self.setting("restored").await?.is_some())
     }
-}
-
-/// The label of a dealer's record.
-pub(super) fn deal_label(wallet: WalletId) -> RecordLabel {
-    RecordLabel::of_wallet(RecordKind::Deal, wallet, ShareIndex::Device, Epoch(0), &[])
 }

@@ -229,8 +229,9 @@ async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Er
     sqlx::query("UPDATE paillier_keys SET state = ? WHERE state = ?")
         .bind(super::state_number(PaillierState::NeedsRotation))
         .bind(super::state_number(PaillierState::Ready))
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    sqlx::query("UPDATE deals SET restored = 1").execute(connection).await?;
     Ok(())
 }
 

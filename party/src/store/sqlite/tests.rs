@@ -15,7 +15,8 @@ async fn put_key(store: &SqliteStore, id: u8) -> PaillierKeyId {
     let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
     let key = KeyEncryptionKey::from_bytes([1; 32].into());
     let record = SealedRecord::seal(&key, &label, b"key").unwrap();
-    store.put_paillier_key(id, &PaillierScope::Wallet(WalletId([9; 32])), &record, 1).await.unwrap();
+    let scope = PaillierScope::Wallet(WalletId([9; 32]));
+    store.put_paillier_key(id, &scope, &record, PaillierState::Ready, 1).await.unwrap();
     id
 }
 

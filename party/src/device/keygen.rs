@@ -1,0 +1,392 @@
+//! Dealing a wallet, over the broker, so that it can be interrupted anywhere: what was dealt is stored,
+//! sealed, before anything is sent; every message can be sent again; the address is shown last.
+
+use std::{sync::Arc, time::Duration};
+
+use duet_bus::{Address, Bus, RequestError};
+use duet_protocol::{
+    admission::AdmissionToken,
+    card::VerifiedCard,
+    codec,
+    ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
+    keygen::{
+        Backend, DealerSetup, Delivery, DeviceWallet, KeygenStep, PendingWallet, Progress, ThirdHolder, deal,
+    },
+    paillier::ModulusSize,
+    receipt::{CommitAck, Receipt, ReceiptBundle},
+    share::Requester,
+};
+use duet_wire::{
+    Code, WalletInfo,
+    share_request::{ShareReply, ShareRequest},
+};
+
+use super::{Device, wallet_keys_label};
+use crate::{
+    at_rest::{RecordKind, RecordLabel},
+    compute::system_rng,
+    context::{card_label, paillier_label},
+    error::PartyError,
+    party::fetch_card,
+    store::{NewWallet, PaillierScope, PaillierState, PinOutcome, PrepareOutcome, deal_label},
+};
+
+/// A party may take this long to verify a package.
+const PACKAGE_DEADLINE: Duration = Duration::from_secs(30);
+/// Attempts at each message before the wallet is left for [`Device::resume_pending`].
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// A backend party for a new wallet.
+#[derive(Debug, Clone)]
+pub struct BackendChoice {
+    /// Its name.
+    pub party: PartyId,
+    /// Its card's fingerprint, from the organisation that runs it. `None`: whatever card is pinned, or,
+    /// at first contact, shown.
+    pub fingerprint: Option<CardFingerprint>,
+    /// Its admission token.
+    pub token: AdmissionToken,
+}
+
+/// What a wallet is made of.
+#[derive(Debug, Clone)]
+pub struct CreateWallet {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Who gets share 2.
+    pub service: BackendChoice,
+    /// Who gets share 3.
+    pub partner: BackendChoice,
+    /// Who may ask for signatures, after the device's owner, who always may.
+    pub requesters: Vec<Requester>,
+    /// The length of the device's Paillier modulus. 2048 bits unless there is a reason.
+    pub modulus: ModulusSize,
+}
+
+/// How far the creation of a wallet is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateProgress {
+    /// Asking a party for its card and verifying the proof on it.
+    Card(PartyId),
+    /// Dealing.
+    Deal(KeygenStep),
+    /// Another candidate for a prime of the Paillier key.
+    Candidate,
+    /// What was dealt is stored: from here on the creation can be resumed.
+    Stored(WalletId),
+    /// A party has verified and stored its share.
+    Prepared(PartyId),
+    /// A party has committed.
+    Committed(PartyId),
+    /// The wallet is ready.
+    Ready(WalletId),
+}
+
+/// Hears how far it is.
+pub type OnProgress = Arc<dyn Fn(CreateProgress) + Send + Sync>;
+
+struct DealProgress(OnProgress);
+
+impl Progress for DealProgress {
+    fn step(&mut self, step: KeygenStep) {
+        (self.0)(CreateProgress::Deal(step));
+    }
+
+    fn candidate(&mut self) {
+        (self.0)(CreateProgress::Candidate);
+    }
+}
+
+impl Device {
+    /// Creates a wallet: fetches and verifies the cards, deals, stores what was dealt, delivers the
+    /// packages, commits. After [`CreateProgress::Stored`] a failure leaves a pending wallet, which
+    /// [`Self::resume_pending`] finishes.
+    ///
+    /// # Errors
+    /// When a party cannot be reached, shows another card than expected, or refuses its package.
+    pub async fn create_wallet(
+        &self,
+        bus: &Bus,
+        order: CreateWallet,
+        progress: OnProgress,
+    ) -> Result<WalletInfo, PartyError> {
+        let wallet = self.deal_wallet(bus, order, Arc::clone(&progress)).await?;
+        self.resume(bus, wallet, false, &progress).await
+    }
+
+    /// Only the first half of [`Self::create_wallet`]: deals and stores, sends nothing.
+    ///
+    /// # Errors
+    /// As [`Self::create_wallet`].
+    pub async fn deal_wallet(
+        &self,
+        bus: &Bus,
+        order: CreateWallet,
+        progress: OnProgress,
+    ) -> Result<WalletId, PartyError> {
+        let CreateWallet { tenant, service, partner, requesters, modulus } = order;
+        let service = self.backend(bus, service, &progress).await?;
+        let partner = self.backend(bus, partner, &progress).await?;
+        let mut all = vec![self.owner()?];
+        for requester in requesters {
+            // The owner named again may be given more, bare digests for example.
+            match all.iter_mut().find(|known| known.key == requester.key) {
+                Some(known) => *known = requester,
+                None => all.push(requester),
+            }
+        }
+        let cards = [Arc::clone(service.card.card()), Arc::clone(partner.card.card())];
+        let setup = DealerSetup {
+            tenant,
+            device: self.party.clone(),
+            service,
+            third: ThirdHolder::Partner(partner),
+            requesters: all,
+            modulus,
+            generation: self.context.clock.now_ms(),
+            arithmetic: self.context.arithmetic,
+        };
+        let heard = Arc::clone(&progress);
+        let dealt = self
+            .context
+            .compute
+            .run(move || deal(&setup, &mut DealProgress(heard), &mut system_rng()))
+            .await?
+            .map_err(|error| PartyError::refused(Code::InvalidPayload, error.to_string()))?;
+        for card in &cards {
+            self.context.store_card(card).await?;
+        }
+        let wallet = dealt.pending.wallet();
+        let record = self.context.vault.seal(&deal_label(wallet), &dealt.pending.to_secret_bytes()?)?;
+        self.context.store().put_deal(wallet, &record, self.context.clock.now_ms()).await?;
+        progress(CreateProgress::Stored(wallet));
+        Ok(wallet)
+    }
+
+    async fn backend(
+        &self,
+        bus: &Bus,
+        choice: BackendChoice,
+        progress: &OnProgress,
+    ) -> Result<Backend, PartyError> {
+        progress(CreateProgress::Card(choice.party.clone()));
+        let card = self.verified_backend_card(bus, &choice.party, choice.fingerprint).await?;
+        Ok(Backend { card, token: choice.token })
+    }
+
+    /// A backend party's card: asked for, compared with the expected and the pinned fingerprint, its
+    /// parameters' proof verified, pinned.
+    ///
+    /// # Errors
+    /// When the party does not answer, or the card is not the one that is expected.
+    pub async fn verified_backend_card(
+        &self,
+        bus: &Bus,
+        party: &PartyId,
+        expected: Option<CardFingerprint>,
+    ) -> Result<VerifiedCard, PartyError> {
+        let mismatch = |found, expected| {
+            PartyError::refused(
+                Code::CardMismatch,
+                format!("{party} shows card {found}, expected is {expected}"),
+            )
+        };
+        let card = fetch_card(bus, &self.party, party).await?;
+        let found = card.fingerprint();
+        if let Some(expected) = expected
+            && expected != found
+        {
+            return Err(mismatch(found, expected));
+        }
+        if let Some(pinned) = self.context.store().pinned_card(party).await?
+            && pinned != found
+        {
+            return Err(mismatch(found, pinned));
+        }
+        let verified = self.context.verified_card(Arc::new(card), found).await?;
+        match self.context.store().pin_card(party, found).await? {
+            PinOutcome::Pinned | PinOutcome::Same => Ok(verified),
+            PinOutcome::Different(pinned) => Err(mismatch(found, pinned)),
+        }
+    }
+
+    /// The wallets whose creation was interrupted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn pending(&self) -> Result<Vec<WalletId>, PartyError> {
+        Ok(self.context.store().deals().await?.into_iter().map(|deal| deal.wallet).collect())
+    }
+
+    /// Finishes every creation that was interrupted, wherever that was. One that cannot be finished
+    /// now does not keep the others from it.
+    ///
+    /// # Errors
+    /// When the store cannot be read; the wallets' own failures are in the list.
+    pub async fn resume_pending(
+        &self,
+        bus: &Bus,
+        progress: OnProgress,
+    ) -> Result<Vec<(WalletId, Result<WalletInfo, PartyError>)>, PartyError> {
+        let mut finished = Vec::new();
+        for deal in self.context.store().deals().await? {
+            finished.push((deal.wallet, self.resume(bus, deal.wallet, deal.restored, &progress).await));
+        }
+        Ok(finished)
+    }
+
+    async fn resume(
+        &self,
+        bus: &Bus,
+        wallet: WalletId,
+        restored: bool,
+        progress: &OnProgress,
+    ) -> Result<WalletInfo, PartyError> {
+        let bytes = self.context.vault.require(&deal_label(wallet), "key generation").await?;
+        let pending = PendingWallet::from_secret_bytes(&bytes, self.context.arithmetic)
+            .map_err(|error| PartyError::Stored { what: "key generation", reason: error.to_string() })?;
+        let mut receipts = Vec::new();
+        for delivery in pending.deliveries() {
+            receipts.push(self.prepare(bus, &pending, delivery).await?);
+            progress(CreateProgress::Prepared(delivery.party().clone()));
+        }
+        let misbehaved = |error: duet_protocol::keygen::PaperRefusal| {
+            PartyError::refused(Code::PeerMisbehaved, error.to_string())
+        };
+        let bundle = pending.bundle(&receipts).map_err(misbehaved)?;
+        let mut acknowledgements = Vec::new();
+        for delivery in pending.deliveries() {
+            acknowledgements.push(self.commit(bus, delivery, &bundle).await?);
+            progress(CreateProgress::Committed(delivery.party().clone()));
+        }
+        let finished =
+            pending.finish(&bundle, &acknowledgements).map_err(|(_, refusal)| misbehaved(refusal))?;
+        self.store_finished(&finished, restored).await?;
+        progress(CreateProgress::Ready(wallet));
+        self.wallet(wallet).await
+    }
+
+    async fn prepare(
+        &self,
+        bus: &Bus,
+        pending: &PendingWallet,
+        delivery: &Delivery,
+    ) -> Result<Receipt, PartyError> {
+        let request = ShareRequest::Prepare { package: delivery.envelope().to_vec() };
+        match deliver(bus, delivery.party(), &request).await? {
+            ShareReply::Receipt { receipt } => {
+                let receipt: Receipt = parse(delivery.party(), &receipt)?;
+                pending
+                    .check_receipt(&receipt)
+                    .map_err(|error| PartyError::refused(Code::PeerMisbehaved, error.to_string()))?;
+                Ok(receipt)
+            }
+            _ => Err(unexpected(delivery.party())),
+        }
+    }
+
+    async fn commit(
+        &self,
+        bus: &Bus,
+        delivery: &Delivery,
+        bundle: &ReceiptBundle,
+    ) -> Result<CommitAck, PartyError> {
+        let request = ShareRequest::Commit { bundle: codec::encode(bundle)? };
+        match deliver(bus, delivery.party(), &request).await? {
+            ShareReply::CommitAck { acknowledgement } => parse(delivery.party(), &acknowledgement),
+            _ => Err(unexpected(delivery.party())),
+        }
+    }
+
+    /// Stores the finished wallet, then forgets what was pending. Each step can be repeated, and none
+    /// of them unlocks a key that is locked.
+    async fn store_finished(&self, finished: &DeviceWallet, restored: bool) -> Result<(), PartyError> {
+        let context = &self.context;
+        let store = context.store();
+        let now_ms = context.clock.now_ms();
+        let share = finished.share();
+        let wallet = share.wallet();
+        let (id, paillier) = (wallet.id(), finished.paillier());
+
+        let record = context.vault.seal(&paillier_label(paillier.id()), &paillier.to_secret_bytes())?;
+        let state = if restored { PaillierState::NeedsRotation } else { PaillierState::Ready };
+        store.put_paillier_key(paillier.id(), &PaillierScope::Wallet(id), &record, state, now_ms).await?;
+        for index in [ShareIndex::Service, ShareIndex::Partner] {
+            let Some(responder) = wallet.holder(index).party() else { continue };
+            // A rotation may have come in between two attempts to finish.
+            if store.own_enrolment(id, responder).await?.agreed.is_none() {
+                store.agree_enrolment(id, responder, paillier.id()).await?;
+            }
+        }
+        let plain = [
+            (
+                RecordLabel::of_wallet(RecordKind::Share, id, ShareIndex::Device, Epoch(0), &[]),
+                share.to_secret_bytes()?,
+            ),
+            (wallet_keys_label(id), finished.keys().to_secret_bytes()),
+            (card_label(finished.card().fingerprint()), codec::encode(&**finished.card())?.into()),
+        ];
+        let mut records = Vec::with_capacity(plain.len());
+        for (label, plaintext) in plain {
+            let record = context.vault.seal(&label, &plaintext)?;
+            records.push((label, record));
+        }
+        let row = NewWallet {
+            id,
+            epoch: wallet.epoch(),
+            index: ShareIndex::Device,
+            tenant: wallet.tenant().to_string(),
+            // The device gets no package; it made the wallet.
+            package_hash: [0; 32],
+            receipt: Vec::new(),
+            admission: None,
+            prepared_at_ms: now_ms,
+            expires_at_ms: u64::MAX,
+            records,
+            enrolments: Vec::new(),
+        };
+        match store.prepare_wallet(&row).await? {
+            PrepareOutcome::Prepared | PrepareOutcome::Already(_) => {}
+            PrepareOutcome::Conflict | PrepareOutcome::QuotaExceeded => {
+                return Err(PartyError::refused(
+                    Code::WalletExists,
+                    "the wallet is stored already, differently",
+                ));
+            }
+        }
+        store.commit_wallet(id, b"device", now_ms).await?;
+        Ok(store.remove_deal(id).await?)
+    }
+}
+
+/// Sends one message of a key generation, again while nobody answers: both kinds are idempotent.
+async fn deliver(bus: &Bus, party: &PartyId, request: &ShareRequest) -> Result<ShareReply, PartyError> {
+    let address = Address::Share(party.clone());
+    let message = codec::encode(request)?;
+    let mut attempt = 1;
+    let reply = loop {
+        match bus.request_resending(&address, message.clone(), PACKAGE_DEADLINE).await {
+            Ok(reply) => break reply,
+            Err(RequestError::TimedOut { .. } | RequestError::Unreachable) if attempt < ATTEMPTS => {
+                tracing::info!(%party, attempt, "no answer; sending again");
+                tokio::time::sleep(PAUSE * (1 << attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    match codec::decode(&reply) {
+        Ok(ShareReply::Refused(refusal)) => Err(PartyError::RefusedBy { by: party.to_string(), refusal }),
+        Ok(reply) => Ok(reply),
+        Err(reason) => Err(PartyError::Malformed { from: party.to_string(), reason }),
+    }
+}
+
+fn parse<M: codec::Message>(from: &PartyId, bytes: &[u8]) -> Result<M, PartyError> {
+    codec::decode(bytes).map_err(|reason| PartyError::Malformed { from: from.to_string(), reason })
+}
+
+fn unexpected(from: &PartyId) -> PartyError {
+    PartyError::refused(Code::PeerMisbehaved, format!("{from} answered something else than was asked"))
+}

@@ -1,0 +1,183 @@
+//! The owner's device: deals wallets, holds share 1 of each, and signs as the initiator.
+//!
+//! It is a party like the others, with the same store and the same driver. What it does not have is a
+//! worker: nobody invites it; its owner decides when it signs.
+
+mod keygen;
+mod sign;
+
+use std::sync::Arc;
+
+use duet_bus::Bus;
+use duet_protocol::{
+    identity::{IdentityKey, PartyKeys},
+    ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    paillier::ModulusSize,
+    share::Requester,
+};
+use duet_wire::{Code, WalletInfo, signing::SigningKey};
+use zeroize::Zeroizing;
+
+pub use self::{
+    keygen::{BackendChoice, CreateProgress, CreateWallet, OnProgress},
+    sign::DeviceSignature,
+};
+use crate::{
+    at_rest::{RecordKind, RecordLabel},
+    context::{Context, Identity},
+    enrolment::Enroller,
+    error::PartyError,
+    party::wallet_info,
+    session::SessionLimits,
+};
+
+/// A device with its store open. Cheap to clone.
+#[derive(Clone)]
+pub struct Device {
+    context: Context,
+    party: PartyId,
+    owner: Arc<SigningKey>,
+    limits: SessionLimits,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("party", &self.party).finish_non_exhaustive()
+    }
+}
+
+fn owner_label() -> RecordLabel {
+    RecordLabel::of_party(RecordKind::OwnerKey, &[])
+}
+
+/// The device's keys are one wallet's: two wallets of one owner cannot be told to be.
+fn wallet_keys_label(wallet: WalletId) -> RecordLabel {
+    RecordLabel::of_wallet(RecordKind::PartyKeys, wallet, ShareIndex::Device, Epoch(0), &[])
+}
+
+impl Device {
+    /// Makes a device that speaks as `party` (by convention `device`): draws the key with which its
+    /// owner signs requests.
+    ///
+    /// # Errors
+    /// When the store has a device already, or cannot be written.
+    pub async fn set_up(context: Context, party: PartyId) -> Result<Self, PartyError> {
+        if context.vault.read(&owner_label()).await?.is_some() {
+            return Err(PartyError::refused(Code::Conflict, "the store belongs to a device already"));
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut()).map_err(|_| crate::at_rest::KeyError::Randomness)?;
+        context.store().put_setting(PARTY, party.as_str().as_bytes()).await?;
+        context.vault.write(&owner_label(), seed.as_ref()).await?;
+        let owner = Arc::new(SigningKey::from_bytes(&seed));
+        Ok(Self { context, party, owner, limits: SessionLimits::default() })
+    }
+
+    /// Opens a device that was set up.
+    ///
+    /// # Errors
+    /// When there is none in the store.
+    pub async fn open(context: Context) -> Result<Self, PartyError> {
+        let stored = |reason: &str| PartyError::Stored { what: "device", reason: reason.to_owned() };
+        let seed = context.vault.require(&owner_label(), "device").await?;
+        let seed: Zeroizing<[u8; 32]> =
+            Zeroizing::new(seed.as_slice().try_into().map_err(|_| stored("its key is not 32 bytes"))?);
+        let party = context.store().setting(PARTY).await?.ok_or_else(|| stored("it has no name"))?;
+        let party = String::from_utf8(party)
+            .ok()
+            .and_then(|party| party.parse().ok())
+            .ok_or_else(|| stored("its name is none"))?;
+        let owner = Arc::new(SigningKey::from_bytes(&seed));
+        Ok(Self { context, party, owner, limits: SessionLimits::default() })
+    }
+
+    /// The same device with other limits for sessions.
+    #[must_use]
+    pub fn with_limits(mut self, limits: SessionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// As whom it speaks.
+    #[must_use]
+    pub const fn id(&self) -> &PartyId {
+        &self.party
+    }
+
+    /// What it works with.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The key with which its owner signs requests.
+    #[must_use]
+    pub fn owner_key(&self) -> &SigningKey {
+        &self.owner
+    }
+
+    /// Its owner as a requester of everything but bare digests.
+    ///
+    /// # Errors
+    /// Never: the key is the device's own.
+    pub fn owner(&self) -> Result<Requester, PartyError> {
+        IdentityKey::from_bytes(self.owner.verifying_key().as_bytes())
+            .map(Requester::new)
+            .map_err(|error| PartyError::refused(Code::Internal, error.to_string()))
+    }
+
+    /// The wallets that are finished, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn wallets(&self) -> Result<Vec<WalletInfo>, PartyError> {
+        let mut wallets = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = self.context.store().wallets(after, 64).await?;
+            let Some(last) = rows.last() else { return Ok(wallets) };
+            after = Some(last.id);
+            for row in &rows {
+                wallets.push(wallet_info(&self.context, row).await?);
+            }
+        }
+    }
+
+    /// One wallet.
+    ///
+    /// # Errors
+    /// When it is not here or not finished.
+    pub async fn wallet(&self, wallet: WalletId) -> Result<WalletInfo, PartyError> {
+        let row = self.context.committed(wallet).await?;
+        wallet_info(&self.context, &row).await
+    }
+
+    /// Makes a new Paillier key for a wallet and enrols with both responders: ends a lock, and is due
+    /// after a restore. The old key serves until a responder has taken the new one; an interrupted
+    /// rotation is simply repeated.
+    ///
+    /// # Errors
+    /// When a responder cannot be reached or refuses.
+    pub async fn rotate(&self, bus: &Bus, wallet: WalletId) -> Result<PaillierKeyId, PartyError> {
+        let identity = self.identity(wallet).await?;
+        let enroller = Enroller::new(self.context.clone(), bus.clone(), ModulusSize::Bits2048);
+        enroller.rotate_wallet(&identity, wallet).await
+    }
+
+    /// The device's keys and card for one wallet.
+    async fn identity(&self, wallet: WalletId) -> Result<Identity, PartyError> {
+        let row = self.context.committed(wallet).await?;
+        let share = self.context.share(&row).await?;
+        let secret = self.context.vault.require(&wallet_keys_label(wallet), "device keys").await?;
+        let keys = PartyKeys::from_secret_bytes(&secret)
+            .map_err(|error| PartyError::Stored { what: "device keys", reason: error.to_string() })?;
+        let card =
+            self.context.holder_card(&share, ShareIndex::Device).await?.ok_or_else(|| {
+                PartyError::Stored { what: "device card", reason: "it is missing".to_owned() }
+            })?;
+        Ok(Identity { keys: Arc::new(keys), card })
+    }
+}
+
+/// The setting that holds as whom the device speaks.
+const PARTY: &str = "device-party";

@@ -1,0 +1,160 @@
+//! Signing as the owner's device: a waiting job is approved, the orchestrator answers with the
+//! session's manifest, the device checks it like any party and initiates.
+
+use std::time::Duration;
+
+use duet_bus::{Address, Bus};
+use duet_protocol::{
+    codec,
+    ids::{SessionId, WalletId},
+};
+use duet_wire::{
+    Code, JobId, RecoverableSignature, SigningRequest,
+    approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
+    signing::Purpose,
+};
+use rand_core::Rng as _;
+
+use super::Device;
+use crate::{
+    compute::system_rng,
+    context::Identity,
+    error::PartyError,
+    session::{Ended, Reporter, Role, check, initiate, report},
+};
+
+/// The orchestrator may take this long: it invites the responder meanwhile.
+const APPROVAL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A signature the device took part in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceSignature {
+    /// The session it came from.
+    pub session: SessionId,
+    /// What was asked for.
+    pub request: SigningRequest,
+    /// What was signed.
+    pub digest: [u8; 32],
+    /// The signature.
+    pub signature: RecoverableSignature,
+}
+
+impl Device {
+    /// The oldest jobs that wait for the owner of a wallet.
+    ///
+    /// # Errors
+    /// When no orchestrator answers, or refuses.
+    pub async fn waiting_jobs(&self, bus: &Bus, wallet: WalletId) -> Result<Vec<WaitingJob>, PartyError> {
+        let identity = self.identity(wallet).await?;
+        match self.approval(bus, &identity, wallet, ApprovalAction::List).await? {
+            ApprovalReply::Jobs { jobs, .. } => Ok(jobs),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Refuses a job for good.
+    ///
+    /// # Errors
+    /// When no orchestrator answers, or refuses.
+    pub async fn reject(&self, bus: &Bus, wallet: WalletId, job: JobId) -> Result<(), PartyError> {
+        let identity = self.identity(wallet).await?;
+        match self.approval(bus, &identity, wallet, ApprovalAction::Reject { job }).await? {
+            ApprovalReply::Done => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Approves a job and signs it now. `digest` is what the owner saw; a session about anything else
+    /// is refused. The outcome is reported before this returns.
+    ///
+    /// # Errors
+    /// When no orchestrator answers, the manifest does not hold, or the session fails.
+    pub async fn approve(
+        &self,
+        bus: &Bus,
+        wallet: WalletId,
+        job: JobId,
+        digest: [u8; 32],
+    ) -> Result<DeviceSignature, PartyError> {
+        let identity = self.identity(wallet).await?;
+        let manifest = match self.approval(bus, &identity, wallet, ApprovalAction::Approve { job }).await? {
+            ApprovalReply::Session { manifest } => manifest,
+            _ => return Err(unexpected()),
+        };
+        self.initiate(bus, &identity, manifest, wallet, job, digest).await
+    }
+
+    /// Runs a session of which the device has the manifest.
+    async fn initiate(
+        &self,
+        bus: &Bus,
+        identity: &Identity,
+        manifest: Vec<u8>,
+        wallet: WalletId,
+        job: JobId,
+        digest: [u8; 32],
+    ) -> Result<DeviceSignature, PartyError> {
+        let accepted = check(&self.context, identity, manifest).await?;
+        let Role::Initiator { paillier } = accepted.role.clone() else {
+            return Err(PartyError::refused(Code::PeerMisbehaved, "a device only initiates"));
+        };
+        let about_another =
+            accepted.manifest.wallet != wallet || accepted.manifest.job != job || accepted.digest != digest;
+        let ended = if about_another {
+            Ended::failed(Code::PeerMisbehaved, "the session is about something else than was approved")
+        } else {
+            initiate(&self.context, bus, &accepted, paillier, self.limits).await
+        };
+        if let Some(step) = ended.step() {
+            let own = &accepted.own().party;
+            Reporter::new(bus, &self.context.clock, accepted.manifest.session, own).step(step).await;
+        }
+        let result = match &ended {
+            Ended::Signed(signature) => Ok(DeviceSignature {
+                session: accepted.manifest.session,
+                request: accepted.request.clone(),
+                digest: accepted.digest,
+                signature: *signature,
+            }),
+            Ended::Failed { refusal, .. } => Err(PartyError::Refused(refusal.clone())),
+            Ended::Answered => Err(PartyError::refused(Code::Internal, "an initiator answered")),
+            Ended::Silent => Err(PartyError::refused(
+                Code::StorageUnavailable,
+                "the device's store cannot be written; nothing is signed until it can",
+            )),
+        };
+        if let Some(outcome) = ended.outcome(&accepted) {
+            report(bus, identity, &outcome, self.limits.outcome).await;
+        }
+        result
+    }
+
+    async fn approval(
+        &self,
+        bus: &Bus,
+        identity: &Identity,
+        wallet: WalletId,
+        action: ApprovalAction,
+    ) -> Result<ApprovalReply, PartyError> {
+        let mut nonce = [0; 16];
+        system_rng().fill_bytes(&mut nonce);
+        let issued_at_ms = self.context.clock.now_ms();
+        let request = codec::encode(&ApprovalRequest { wallet, action, issued_at_ms, nonce })?;
+        // Ed25519 by the card's key, as `SignedApproval::verify` expects it.
+        let tagged = [Purpose::Approval.tag(), request.as_slice()].concat();
+        let signature = identity.keys.sign(&tagged).0;
+        let message = codec::encode(&SignedApproval { request, signature })?;
+        let reply = bus.request(&Address::Approval(wallet), message, APPROVAL_DEADLINE).await?;
+        match codec::decode(&reply) {
+            Ok(ApprovalReply::Refused(refusal)) => {
+                Err(PartyError::RefusedBy { by: "orchestrator".to_owned(), refusal })
+            }
+            Ok(reply) => Ok(reply),
+            Err(reason) => Err(PartyError::Malformed { from: "orchestrator".to_owned(), reason }),
+        }
+    }
+}
+
+fn unexpected() -> PartyError {
+    PartyError::refused(Code::PeerMisbehaved, "the orchestrator answered something else than was asked")
+}
