@@ -1,1 +1,24 @@
-fn main() {}
+//! `duet`: the one binary of Duet. See `docs/cli.md` for its commands and their JSON.
+
+mod broker;
+mod cli;
+mod commands;
+mod config;
+mod duration;
+mod error;
+mod input;
+mod logging;
+mod output;
+mod progress;
+mod quantity;
+mod rpc;
+mod secrets;
+mod share_store;
+mod shutdown;
+mod transaction;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os())
+}

@@ -1,0 +1,337 @@
+//! A client of the orchestrator's HTTP interface.
+//!
+//! What can be repeated without harm is repeated, with back-off and jitter, until the command's
+//! deadline: reading, and submitting, which its idempotency key makes repeatable.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use backon::{ExponentialBuilder, Retryable as _};
+use duet_orchestrator::api::{JobPage, JobView, WalletPage, WalletView};
+use duet_protocol::ids::WalletId;
+use duet_wire::{Code, JobId, JobStateName, Problem, SignedRequest, TenantId};
+use eventsource_stream::Eventsource as _;
+use futures::{Stream, StreamExt as _};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{ApiOptions, CredentialsOptions},
+    error::{CliError, ErrorCode},
+    secrets,
+};
+
+/// How long one call may take; an event stream may last longer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER_SIZE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The HTTP interface as one tenant sees it.
+pub(crate) struct ApiClient {
+    http: reqwest::Client,
+    base: Url,
+    token: Zeroizing<String>,
+    deadline: Instant,
+    said_unreachable: AtomicBool,
+}
+
+/// Why one try of a call failed.
+enum Failure {
+    /// Worth another try.
+    Passing(CliError),
+    /// Not.
+    Final(CliError),
+}
+
+impl ApiClient {
+    /// A client for `tenant` that gives up when `timeout` has passed.
+    ///
+    /// # Errors
+    /// When the address is no URL or there is no token.
+    pub(crate) fn new(
+        options: &ApiOptions,
+        credentials: &CredentialsOptions,
+        tenant: &TenantId,
+        timeout: Duration,
+    ) -> Result<Self, CliError> {
+        let mut base: Url = options
+            .api_url
+            .parse()
+            .map_err(|error| CliError::usage(format!("--api-url is no URL: {error}")))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(CliError::usage("--api-url takes an http or https URL"));
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let token = read_token(options, credentials, tenant)?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            // The token goes to the named host only.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| CliError::internal(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            http,
+            base,
+            token,
+            deadline: Instant::now() + timeout,
+            said_unreachable: AtomicBool::new(false),
+        })
+    }
+
+    /// When the command gives up.
+    pub(crate) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Submits a request. Repeating it returns the same job.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn submit(
+        &self,
+        request: &SignedRequest,
+        idempotency_key: &str,
+    ) -> Result<JobView, CliError> {
+        self.call(|| {
+            Ok(self
+                .request(Method::POST, "v1/jobs", &[])?
+                .header("Content-Type", "application/json")
+                .header("Idempotency-Key", idempotency_key)
+                .header("Duet-Requester", hex::encode(request.requester))
+                .header("Duet-Signature", hex::encode(request.signature))
+                .body(request.body.clone()))
+        })
+        .await
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn job(&self, id: JobId) -> Result<JobView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}"), &[])).await
+    }
+
+    /// A page of jobs.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn jobs(
+        &self,
+        state: Option<JobStateName>,
+        after: Option<JobId>,
+        limit: u16,
+    ) -> Result<JobPage, CliError> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(state.map(|state| ("state", state.to_string())));
+        query.extend(after.map(|after| ("after", after.to_string())));
+        self.call(|| self.request(Method::GET, "v1/jobs", &query)).await
+    }
+
+    /// Withdraws a job. One that is withdrawn already stays so.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn cancel(&self, id: JobId) -> Result<JobView, CliError> {
+        self.call(|| self.request(Method::POST, &format!("v1/jobs/{id}/cancel"), &[])).await
+    }
+
+    /// A wallet as the orchestrator knows it.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn wallet(&self, id: WalletId) -> Result<WalletView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/wallets/{id}"), &[])).await
+    }
+
+    /// All wallets of the tenant.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn wallets(&self) -> Result<Vec<WalletView>, CliError> {
+        let mut wallets = Vec::new();
+        let mut after: Option<WalletId> = None;
+        loop {
+            let query: Vec<_> = after.iter().map(|after| ("after", after.to_string())).collect();
+            let page: WalletPage = self.call(|| self.request(Method::GET, "v1/wallets", &query)).await?;
+            wallets.extend(page.wallets);
+            // A page that leads back would never end.
+            match page.next {
+                Some(next) if after.is_none_or(|before| next > before) => after = Some(next),
+                _ => return Ok(wallets),
+            }
+        }
+    }
+
+    /// What a job comes to, as often as it changes; ends when the orchestrator ends it or the
+    /// connection breaks.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn events(&self, id: JobId) -> Result<impl Stream<Item = JobView> + use<>, CliError> {
+        let answer = self
+            .repeat(|| async {
+                let request = self
+                    .request(Method::GET, &format!("v1/jobs/{id}/events"), &[])
+                    .map_err(Failure::Final)?
+                    .header("Accept", "text/event-stream");
+                self.accepted(request).await
+            })
+            .await?;
+        Ok(answer
+            .bytes_stream()
+            .eventsource()
+            // A broken connection ends the stream; the caller looks the job up and connects again.
+            .take_while(|event| futures::future::ready(event.is_ok()))
+            // Events of other names tell of progress.
+            .filter_map(|event| {
+                let view = event.ok().and_then(|event| serde_json::from_str(&event.data).ok());
+                futures::future::ready(view)
+            }))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<RequestBuilder, CliError> {
+        let mut url = self.base.join(path).map_err(|error| {
+            CliError::internal(format!("the path {path} does not join --api-url: {error}"))
+        })?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(self.http.request(method, url).bearer_auth(self.token.as_str()))
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        request: impl Fn() -> Result<RequestBuilder, CliError>,
+    ) -> Result<T, CliError> {
+        self.repeat(|| async {
+            let request = request().map_err(Failure::Final)?.timeout(CALL_TIMEOUT);
+            let answer = self.accepted(request).await?;
+            let body = self.body(answer).await?;
+            serde_json::from_slice(&body).map_err(|error| {
+                Failure::Final(CliError::new(
+                    Code::UnsupportedVersion,
+                    format!("the orchestrator's answer is not understood: {error}"),
+                ))
+            })
+        })
+        .await
+    }
+
+    /// Sends one request; an answer that is no success becomes its problem.
+    async fn accepted(&self, request: RequestBuilder) -> Result<reqwest::Response, Failure> {
+        let answer = request.send().await.map_err(|error| Failure::Passing(self.unreachable(&error)))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body = self.body(answer).await?;
+        let error = serde_json::from_slice::<Problem>(&body).map_or_else(
+            |_| CliError::new(ErrorCode::ApiUnreachable, format!("{} answers {status}", self.host())),
+            CliError::from,
+        );
+        // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass.
+        let passing = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        );
+        Err(if passing { Failure::Passing(error) } else { Failure::Final(error) })
+    }
+
+    async fn body(&self, answer: reqwest::Response) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        let mut chunks = answer.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| Failure::Passing(self.unreachable(&error)))?;
+            if body.len() + chunk.len() > MAX_ANSWER_SIZE_BYTES {
+                return Err(Failure::Final(CliError::new(
+                    Code::TooLarge,
+                    "the orchestrator's answer is too large",
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn host(&self) -> &str {
+        self.base.host_str().unwrap_or("the orchestrator")
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+        let how = if error.is_connect() {
+            "nothing accepts the connection"
+        } else if error.is_timeout() {
+            "no answer in time"
+        } else {
+            "the connection broke"
+        };
+        CliError::new(
+            ErrorCode::ApiUnreachable,
+            format!("the orchestrator at {} is out of reach: {how}", self.base),
+        )
+    }
+
+    /// Tries until it succeeds, fails for good, or the deadline passes; then the last failure counts.
+    async fn repeat<T, Try>(&self, attempt: impl FnMut() -> Try) -> Result<T, CliError>
+    where
+        Try: Future<Output = Result<T, Failure>>,
+    {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(Duration::from_secs(5))
+            .with_total_delay(Some(self.deadline.saturating_duration_since(Instant::now())))
+            .with_jitter()
+            .without_max_times();
+        let mut last = None;
+        let tries = attempt.retry(pauses).when(|failure| matches!(failure, Failure::Passing(_))).notify(
+            |failure, _| {
+                if let Failure::Passing(error) = failure {
+                    if !self.said_unreachable.swap(true, Ordering::Relaxed) {
+                        warn!("{error}; trying again");
+                    }
+                    last = Some(error.clone());
+                }
+            },
+        );
+        match tokio::time::timeout_at(self.deadline, tries).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Failure::Passing(error) | Failure::Final(error))) => Err(error),
+            Err(_) => Err(last
+                .unwrap_or_else(|| CliError::new(Code::Deadline, "the orchestrator did not answer in time"))),
+        }
+    }
+}
+
+fn read_token(
+    options: &ApiOptions,
+    credentials: &CredentialsOptions,
+    tenant: &TenantId,
+) -> Result<Zeroizing<String>, CliError> {
+    if let Some(token) = secrets::file_or_variable(options.api_token_file.as_ref(), "DUET_API_TOKEN")? {
+        return Ok(token);
+    }
+    let Some(directory) = &credentials.credentials else {
+        return Err(CliError::usage("no API token is given")
+            .remedy("Give --api-token-file or --credentials, or set DUET_API_TOKEN."));
+    };
+    let file: PathBuf = directory.join("tokens").join(tenant.as_str());
+    secrets::read_line_file(&file)
+}

@@ -1,0 +1,65 @@
+//! Connecting to the broker as the options say.
+
+use std::time::Duration;
+
+use duet_bus::{
+    Bus, ConnectError, ConnectSettings, Role,
+    credentials::{Layout, NkeySeed},
+};
+use duet_wire::Code;
+
+use crate::{
+    commands::init::read_error,
+    config::{BrokerOptions, CredentialsOptions},
+    error::CliError,
+    secrets,
+};
+
+/// Connects as `role`; an unreachable broker is tried again until `patience` is over.
+///
+/// # Errors
+/// When a credential is missing, the broker refuses it, or stays out of reach.
+pub(crate) async fn connect(
+    options: &BrokerOptions,
+    credentials: &CredentialsOptions,
+    role: Role,
+    patience: Duration,
+) -> Result<Bus, CliError> {
+    let layout = credentials.credentials.as_deref().map(Layout::new);
+    let seed: NkeySeed = match (&options.nats_nkey, &layout) {
+        (Some(file), _) => secrets::read_line_file(file)?.trim().parse().map_err(|error| {
+            CliError::input(format!("{} does not hold an nkey seed: {error}", file.display()))
+        })?,
+        (None, Some(layout)) => layout.read_seed(role).map_err(read_error)?,
+        (None, None) => {
+            return Err(CliError::usage(format!("no credential for the broker is given (role {role})"))
+                .remedy("Give --credentials DIR (made by `duet init`) or --nats-nkey FILE."));
+        }
+    };
+    let ca_file = options
+        .nats_ca
+        .clone()
+        .or_else(|| layout.map(|layout| layout.ca_certificate()).filter(|file| file.exists()));
+    let settings = ConnectSettings {
+        urls: options.nats_url.split(',').map(|url| url.trim().to_owned()).collect(),
+        role,
+        seed,
+        ca_file,
+        name: None,
+        patience,
+    };
+    Bus::connect(settings).await.map_err(|error| connect_error(&error))
+}
+
+fn connect_error(error: &ConnectError) -> CliError {
+    let message = error.to_string();
+    match error {
+        ConnectError::Unreachable { .. } => CliError::new(Code::BrokerUnreachable, message),
+        ConnectError::Refused { .. } => CliError::new(Code::Unauthorized, message)
+            .remedy("Check --nats-nkey: the broker knows other keys."),
+        ConnectError::Tls { .. } => CliError::new(Code::BrokerUnreachable, message).remedy(
+            "Check --nats-ca: the broker's certificate comes from another authority, or names another host.",
+        ),
+        ConnectError::Url { .. } => CliError::usage(message),
+    }
+}

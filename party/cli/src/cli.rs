@@ -1,0 +1,167 @@
+//! The command tree: parses the line, starts logging, runs the command, reports its end.
+
+use std::{ffi::OsString, io, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    commands::{exit_codes, init, party, requester, verify},
+    config::GlobalOptions,
+    error::CliError,
+    logging,
+    output::Output,
+};
+
+/// Two of three parties sign for Ethereum; none of them holds the key.
+#[derive(Debug, Parser)]
+#[command(name = "duet", version, about, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make development credentials for one machine
+    Init(init::InitCommand),
+    /// Set up, run and look after a party
+    #[command(subcommand)]
+    Party(party::PartyCommand),
+    /// Request keys of teams that queue signatures
+    #[command(subcommand)]
+    Requester(requester::RequesterCommand),
+    /// Check signatures offline, with library code alone
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// List error codes and exit codes
+    #[command(after_help = exit_codes::table().to_string())]
+    ExitCodes,
+}
+
+impl Command {
+    /// What is logged when nothing says otherwise: servers tell what they do, other commands only
+    /// what goes wrong.
+    const fn default_filter(&self) -> &'static str {
+        match self {
+            Self::Party(party::PartyCommand::Run(_)) => "info",
+            _ => "warn",
+        }
+    }
+
+    fn run(self, output: Output) -> Result<(), CliError> {
+        match self {
+            Self::Init(command) => init::run(command, output),
+            Self::Party(command) => block_on_all_cores(party::run(command, output)),
+            Self::Requester(command) => requester::run(command, output),
+            Self::Verify(command) => verify::run(command, output),
+            Self::Completions { shell } => completions(shell, output),
+            Self::ExitCodes => exit_codes::run(output),
+        }
+    }
+}
+
+/// Runs the command that `arguments` name; the first is the program's own name.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error, wants_json(&arguments)),
+    };
+    let output = Output::new(cli.global.json);
+    let ended = logging::start(&cli.global, cli.command.default_filter())
+        .and_then(|()| install_cryptography())
+        .and_then(|()| cli.command.run(output));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, output),
+    }
+}
+
+/// Runs a command that waits for others; one thread is enough.
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    run_on(tokio::runtime::Builder::new_current_thread(), command)
+}
+
+/// Runs a command that serves or computes.
+fn block_on_all_cores(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    run_on(tokio::runtime::Builder::new_multi_thread(), command)
+}
+
+fn run_on(
+    mut runtime: tokio::runtime::Builder,
+    command: impl Future<Output = Result<(), CliError>>,
+) -> Result<(), CliError> {
+    runtime
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::internal(format!("no runtime: {error}")))?
+        .block_on(command)
+}
+
+/// TLS in HTTP clients takes the process's provider; without one they would panic.
+fn install_cryptography() -> Result<(), CliError> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| CliError::internal("another TLS provider is installed already"))
+}
+
+fn completions(shell: Shell, output: Output) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "duet", &mut script);
+    let script = String::from_utf8(script)
+        .map_err(|error| CliError::internal(format!("the completion script is no text: {error}")))?;
+    output.line(&script)
+}
+
+/// Whether JSON is wanted, for lines that do not parse.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let given =
+        arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+    let falsy = ["", "0", "n", "no", "f", "false", "off"];
+    given || std::env::var("DUET_JSON").is_ok_and(|value| !falsy.contains(&value.to_lowercase().as_str()))
+}
+
+fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
+    // Help and version are no failures; clap prints them where they belong, as it does errors for people.
+    if error.exit_code() == 0 || !json {
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let text = error.render().to_string();
+    let message = text.trim().trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+    failed(
+        &CliError::usage(message).remedy("`duet help` and `--help` tell what there is."),
+        Output::new(true),
+    )
+}
+
+fn failed(error: &CliError, output: Output) -> ExitCode {
+    if output.is_json() {
+        if let Ok(document) = serde_json::to_string(&error.document()) {
+            // The exit code says it too when nobody can be told.
+            let _ = output.line(&document);
+        }
+    } else {
+        use io::Write as _;
+        let _ = writeln!(io::stderr().lock(), "{}", error.text());
+    }
+    ExitCode::from(error.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

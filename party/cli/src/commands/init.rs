@@ -1,0 +1,115 @@
+//! `duet init`: development credentials for one machine.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use duet_bus::{
+    Role,
+    credentials::{self, InitError, InitSettings, Layout, ReadError},
+};
+use duet_wire::TenantId;
+use serde::Serialize;
+
+use crate::{error::CliError, output::Output};
+
+/// What credentials are made for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InitCommand {
+    /// The directory to write them to; what is there already is kept
+    #[arg(long, value_name = "DIR", env = "DUET_CREDENTIALS")]
+    dir: PathBuf,
+    /// Tenants that get an API token; can be repeated
+    #[arg(long = "tenant", value_name = "NAME", default_value = "demo")]
+    tenants: Vec<TenantId>,
+    /// Where the broker will listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    host: String,
+    /// On which port it will listen
+    #[arg(long, value_name = "PORT", default_value_t = 4222)]
+    port: u16,
+    /// On which loopback port its monitoring will listen
+    #[arg(long, value_name = "PORT", default_value_t = 8222)]
+    monitor_port: u16,
+    /// Further names and addresses in the broker's certificate; can be repeated
+    #[arg(long = "server-name", value_name = "NAME")]
+    server_names: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Credentials {
+    directory: PathBuf,
+    broker_env: PathBuf,
+    ca: PathBuf,
+    nkeys: BTreeMap<&'static str, PathBuf>,
+    orchestrator_key_file: PathBuf,
+    orchestrator_public_key: String,
+    tokens: BTreeMap<String, PathBuf>,
+    made: Vec<PathBuf>,
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.made.is_empty() {
+            write!(f, "{} is complete already", self.directory.display())?;
+        } else {
+            write!(f, "made in {}:", self.directory.display())?;
+        }
+        for file in &self.made {
+            write!(f, "\n  {}", file.display())?;
+        }
+        write!(f, "\nresults will be signed by {}", self.orchestrator_public_key)
+    }
+}
+
+/// Runs the command. Running it again adds what is missing.
+///
+/// # Errors
+/// When the directory cannot be written, or holds something unreadable.
+pub(crate) fn run(command: InitCommand, output: Output) -> Result<(), CliError> {
+    let mut settings = InitSettings {
+        tenants: command.tenants,
+        host: command.host,
+        port: command.port,
+        monitor_port: command.monitor_port,
+        ..InitSettings::default()
+    };
+    settings.server_names.extend(command.server_names);
+    let made = credentials::initialise(&command.dir, &settings).map_err(init_error)?.files;
+    output.emit(&describe(&command.dir, made)?)
+}
+
+fn describe(directory: &Path, made: Vec<PathBuf>) -> Result<Credentials, CliError> {
+    let layout = Layout::new(directory);
+    let key = layout.read_orchestrator_key().map_err(read_error)?;
+    let tokens = layout.read_tokens().map_err(read_error)?;
+    Ok(Credentials {
+        directory: layout.directory().to_owned(),
+        broker_env: layout.broker_environment(),
+        ca: layout.ca_certificate(),
+        nkeys: Role::ALL.into_iter().map(|role| (role.as_str(), layout.nkey(role))).collect(),
+        orchestrator_key_file: layout.orchestrator_key(),
+        orchestrator_public_key: hex::encode(key.verifying_key().as_bytes()),
+        tokens: tokens.into_keys().map(|tenant| (tenant.to_string(), layout.token(&tenant))).collect(),
+        made,
+    })
+}
+
+fn init_error(error: InitError) -> CliError {
+    match error {
+        InitError::Existing(error) => read_error(error),
+        InitError::Entropy => CliError::internal(error.to_string()),
+        InitError::Io { .. } | InitError::Certificate(_) | InitError::Path { .. } => {
+            CliError::input(error.to_string())
+        }
+    }
+}
+
+/// A credential that is not readable.
+#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
+pub(crate) fn read_error(error: ReadError) -> CliError {
+    CliError::input(error.to_string())
+}

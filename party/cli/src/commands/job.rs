@@ -1,0 +1,364 @@
+//! `duet job`: queued signatures.
+
+use std::{fmt, path::PathBuf, pin::pin, time::Duration};
+
+use alloy_primitives::Address;
+use clap::{Args, Subcommand};
+use duet_orchestrator::api::JobView;
+use duet_wire::{Code, JobId, JobStateName, Pair, PayloadKindTag, RecoverableSignature, SignedRequest};
+use futures::StreamExt as _;
+use serde::Serialize;
+
+use crate::{
+    api::ApiClient,
+    commands::{requester, verify},
+    config::{ApiOptions, CredentialsOptions, TenantOptions},
+    duration,
+    error::CliError,
+    input::PayloadCommand,
+    output::Output,
+    request::{self, RequestOptions, WalletName},
+    rpc::Receipt,
+};
+
+/// What is done with jobs.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Queue a payload to be signed
+    Submit {
+        #[command(subcommand)]
+        payload: PayloadCommand<SubmitOptions>,
+    },
+    /// Show a job
+    Get {
+        /// The job
+        job: JobId,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// List jobs, newest first
+    List {
+        /// Only those in this state
+        #[arg(long, value_name = "STATE")]
+        state: Option<JobStateName>,
+        /// Only those after this one: `next` of the page before
+        #[arg(long, value_name = "JOB")]
+        after: Option<JobId>,
+        /// At most so many
+        #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Follow a job until it is settled
+    Watch {
+        /// The job
+        job: JobId,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Withdraw a job that is not being signed yet
+    Cancel {
+        /// The job
+        job: JobId,
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+/// How the orchestrator is reached, and for how long.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Access {
+    #[command(flatten)]
+    tenant: TenantOptions,
+    #[command(flatten)]
+    api: ApiOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+    /// How long to wait for everything this command waits for [default: 30s; watch: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+}
+
+/// Who asks for what.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SubmitOptions {
+    /// The wallet: its id, an unambiguous head of it, or its address [default: the only one]
+    #[arg(long, value_name = "WALLET")]
+    wallet: Option<WalletName>,
+    /// File with the request key (`duet requester new`)
+    #[arg(long, env = "DUET_REQUESTER_KEY", value_name = "FILE")]
+    requester_key: PathBuf,
+    /// The pairs that may sign, in order of preference
+    #[arg(long, value_name = "PAIR", value_delimiter = ',', default_value = "service+partner")]
+    pairs: Vec<Pair>,
+    /// Wait until the job is settled
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    request: RequestOptions,
+    #[command(flatten)]
+    tenant: TenantOptions,
+    #[command(flatten)]
+    api: ApiOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+/// A job as it is printed: signatures as Ethereum's tools take them, addresses with their checksum.
+#[derive(Debug, Serialize)]
+struct JobReport {
+    job: JobView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
+}
+
+#[derive(Debug, Serialize)]
+struct JobsReport {
+    jobs: Vec<JobView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<JobId>,
+}
+
+impl JobReport {
+    fn new(mut job: JobView) -> Self {
+        adapt(&mut job);
+        Self { job, receipt: None }
+    }
+}
+
+fn adapt(job: &mut JobView) {
+    if let Some(signature) = job.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
+    {
+        job.signature = Some(verify::ethereum_signature(&signature));
+    }
+    if let Some(address) = job.address.as_ref().and_then(|text| text.parse::<Address>().ok()) {
+        job.address = Some(address.to_checksum(None));
+    }
+}
+
+fn kind(tag: PayloadKindTag) -> &'static str {
+    match tag {
+        PayloadKindTag::Transaction => "transaction",
+        PayloadKindTag::PersonalMessage => "message",
+        PayloadKindTag::TypedData => "typed data",
+        PayloadKindTag::Digest => "digest",
+    }
+}
+
+impl fmt::Display for JobReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let job = &self.job;
+        write!(f, "job {}: {} ({})", job.id, job.state, kind(job.kind))?;
+        if let Some(pair) = job.pair {
+            write!(f, ", attempt {} by {pair}", job.attempts)?;
+        }
+        if let Some(failure) = &job.failure {
+            write!(f, "\nfailed: {failure}")?;
+        }
+        let members = [
+            ("address", &job.address),
+            ("signature", &job.signature),
+            ("transaction", &job.transaction_hash),
+            ("signed transaction", &job.signed_transaction),
+        ];
+        for (name, value) in members {
+            if let Some(value) = value {
+                write!(f, "\n{name} {value}")?;
+            }
+        }
+        if let Some(receipt) = &self.receipt {
+            write!(f, "\n{receipt}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for JobsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.jobs.is_empty() {
+            return f.write_str("no jobs");
+        }
+        for job in &self.jobs {
+            writeln!(
+                f,
+                "{}  {:<14}  {:<11}  {}",
+                job.id,
+                job.state.as_str(),
+                kind(job.kind),
+                job.idempotency_key
+            )?;
+        }
+        match self.next {
+            Some(next) => write!(f, "more with --after {next}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Access {
+    fn client(&self, default_timeout: Duration) -> Result<ApiClient, CliError> {
+        let timeout = self.timeout.unwrap_or(default_timeout);
+        ApiClient::new(&self.api, &self.credentials, &self.tenant.tenant, timeout)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The orchestrator's problem, or that it is out of reach; with `--wait`, why there is no signature.
+pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliError> {
+    const BRIEF: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(600);
+    match command {
+        JobCommand::Submit { payload } => submit(payload, output).await,
+        JobCommand::Get { job, access } => {
+            output.emit(&JobReport::new(access.client(BRIEF)?.job(job).await?))
+        }
+        JobCommand::Cancel { job, access } => {
+            output.emit(&JobReport::new(access.client(BRIEF)?.cancel(job).await?))
+        }
+        JobCommand::List { state, after, limit, access } => {
+            let page = access.client(BRIEF)?.jobs(state, after, limit).await?;
+            let mut jobs = page.jobs;
+            jobs.iter_mut().for_each(adapt);
+            output.emit(&JobsReport { jobs, next: page.next })
+        }
+        JobCommand::Watch { job, access } => {
+            let api = access.client(LONG)?;
+            follow(&api, job, |view| output.emit(&JobReport::new(view.clone()))).await.map(drop)
+        }
+    }
+}
+
+async fn submit(payload: PayloadCommand<SubmitOptions>, output: Output) -> Result<(), CliError> {
+    let options = payload.common();
+    let unprepared = payload.read()?;
+    let key = requester::read_key(&options.requester_key)?;
+    let api =
+        ApiClient::new(&options.api, &options.credentials, &options.tenant.tenant, options.request.timeout)?;
+    let wallet = request::find_wallet(&api, options.wallet.as_ref()).await?;
+    let account = request::account(&wallet.public_key, wallet.chain_code, &options.request.path)?;
+    let prepared = unprepared.prepare(account).await?;
+    let made = options.request.make(
+        &options.tenant.tenant,
+        wallet.id,
+        prepared.payload,
+        options.pairs.clone(),
+        &key,
+    )?;
+    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str()).await?;
+    let id = submitted.id;
+    let broadcast = payload.broadcast();
+    if !options.wait && broadcast.is_none() {
+        return output.emit(&JobReport::new(submitted));
+    }
+    let settled = follow(&api, id, |_| Ok(())).await.map_err(|error| error.job(id))?;
+    let signed = Signed::new(&settled, made.digest, account).map_err(|error| error.job(id))?;
+    let mut report = JobReport::new(settled);
+    if let (Some(options), Some(node)) = (broadcast, &prepared.node) {
+        let (raw, hash) = signed.transaction(&made.signed)?;
+        report.receipt =
+            Some(node.broadcast(&raw, hash, options.receipt_timeout).await.map_err(|e| e.job(id))?);
+    }
+    output.emit(&report)
+}
+
+/// A job's signature, checked here: over what was asked, by the account that was asked.
+pub(crate) struct Signed(RecoverableSignature);
+
+impl Signed {
+    /// Checks a settled job.
+    ///
+    /// # Errors
+    /// Why there is no signature; or that it is not over `digest` by `account`.
+    pub(crate) fn new(job: &JobView, digest: [u8; 32], account: Address) -> Result<Self, CliError> {
+        match job.state {
+            JobStateName::Signed => {}
+            JobStateName::Expired => return Err(CliError::new(Code::JobExpired, "the job expired unsigned")),
+            JobStateName::Cancelled => return Err(CliError::new(Code::Cancelled, "the job was cancelled")),
+            _ => {
+                return Err(match job.failure.clone() {
+                    Some(failure) => CliError::from(failure),
+                    None => CliError::internal(format!("the job is {} and says no more", job.state)),
+                });
+            }
+        }
+        let signature: RecoverableSignature =
+            job.signature.as_deref().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                CliError::new(
+                    Code::BadSignature,
+                    "the job counts as signed, but there is no signature with it",
+                )
+            })?;
+        let signer = verify::recover(&signature, digest)?;
+        if signer != account {
+            return Err(CliError::new(
+                Code::BadSignature,
+                format!("the job's signature is not by {account} over what was submitted"),
+            ));
+        }
+        Ok(Self(signature))
+    }
+
+    /// The signed transaction and its hash, made from the request itself.
+    ///
+    /// # Errors
+    /// When the request is for something else.
+    pub(crate) fn transaction(
+        &self,
+        request: &SignedRequest,
+    ) -> Result<(Vec<u8>, alloy_primitives::B256), CliError> {
+        let payload = request.verify().map_err(|error| CliError::internal(error.to_string()))?.payload;
+        let raw = payload.signed_transaction(&self.0);
+        let hash = payload.transaction_hash(&self.0);
+        raw.zip(hash.map(Into::into)).ok_or_else(|| CliError::internal("only transactions are broadcast"))
+    }
+}
+
+/// Follows a job until it is settled or the client's deadline passes; `changed` sees every change.
+///
+/// # Errors
+/// The orchestrator's problem, or the deadline.
+async fn follow(
+    api: &ApiClient,
+    id: JobId,
+    mut changed: impl FnMut(&JobView) -> Result<(), CliError>,
+) -> Result<JobView, CliError> {
+    let is_final = |view: &JobView| view.settled_at_ms.is_some();
+    let mut last = None;
+    let mut see = |view: JobView, changed: &mut dyn FnMut(&JobView) -> Result<(), CliError>| {
+        let mark = (view.state, view.updated_at_ms, view.attempts);
+        if last != Some(mark) {
+            last = Some(mark);
+            changed(&view)?;
+        }
+        Ok::<_, CliError>(view)
+    };
+    let watching = async {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            // Whatever happened while no stream was open is seen here.
+            let view = see(api.job(id).await?, &mut changed)?;
+            if is_final(&view) {
+                return Ok(view);
+            }
+            let mut events = pin!(api.events(id).await?);
+            while let Some(view) = events.next().await {
+                pause = Duration::from_millis(100);
+                let view = see(view, &mut changed)?;
+                if is_final(&view) {
+                    return Ok(view);
+                }
+            }
+            // The stream broke: an orchestrator went away, or a proxy between.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    };
+    tokio::time::timeout_at(api.deadline(), watching).await.map_err(|_| {
+        CliError::new(Code::Deadline, "the job is not settled yet")
+            .job(id)
+            .remedy("`duet job watch` goes on waiting.")
+    })?
+}

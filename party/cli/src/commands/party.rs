@@ -1,0 +1,634 @@
+//! `duet party`: setting up, running and looking after a party.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+use duet_bus::Role;
+use duet_party::{
+    Party, PartySettings, SetUpProgress, Worker, WorkerSettings,
+    at_rest::KeySource,
+    enrolment::{self, Enroller},
+    store::{
+        PaillierScope, PaillierState,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+};
+use duet_protocol::{
+    codec,
+    ids::{CardFingerprint, PartyId, ShareIndex},
+    paillier::ModulusSize,
+};
+use duet_wire::TenantId;
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::{
+    broker,
+    config::{BrokerOptions, CredentialsOptions, StoreOptions},
+    duration,
+    error::{CliError, ErrorCode},
+    output::Output,
+    progress, secrets,
+    secrets::PassphraseUse,
+    share_store::OpenStore,
+    shutdown::Shutdown,
+};
+
+/// How long a server waits for the broker before it gives up: practically for ever.
+pub(crate) const SERVER_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a command that ends by itself waits for the broker.
+pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is done with a party.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum PartyCommand {
+    /// Set a party up: its keys, its proof parameters (two safe primes take some seconds), its card
+    Init(InitArguments),
+    /// Serve: take shares, answer invitations, sign
+    Run(RunArguments),
+    /// Make new Paillier keys and enrol all wallets under them; ends a lock
+    Rotate(RotateArguments),
+    /// Issue an admission token, with which a tenant's devices may bring wallets
+    Token(TokenArguments),
+    /// Show the party's card
+    Card(CardArguments),
+    /// Write a copy of the share store, sealed like the store itself
+    Backup(BackupArguments),
+    /// Put a backup back as the share store; it initiates nothing until `rotate` ran
+    Restore(RestoreArguments),
+    /// Show what the share store holds
+    Status(StatusArguments),
+}
+
+/// A modulus's size in bits.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ModulusBits {
+    #[value(name = "2048")]
+    Bits2048,
+    #[value(name = "3072")]
+    Bits3072,
+}
+
+impl From<ModulusBits> for ModulusSize {
+    fn from(bits: ModulusBits) -> Self {
+        match bits {
+            ModulusBits::Bits2048 => Self::Bits2048,
+            ModulusBits::Bits3072 => Self::Bits3072,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InitArguments {
+    /// The party's name: `service` holds share 2, `partner` share 3
+    #[arg(long, env = "DUET_PARTY", value_name = "NAME")]
+    party: PartyId,
+    /// Which share it will hold [default: by its name]
+    #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3))]
+    share: Option<u8>,
+    /// The size of the modulus of its proof parameters
+    #[arg(long, value_name = "BITS", default_value = "2048")]
+    modulus_bits: ModulusBits,
+    #[command(flatten)]
+    store: StoreOptions,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// Pin another party's card: a wallet with another card for it is refused; can be repeated
+    #[arg(long = "peer-fingerprint", value_name = "NAME=HEX")]
+    peers: Vec<Peer>,
+    /// Sessions at a time
+    #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    sessions: u16,
+    /// How long sessions may go on after the order to stop
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
+    drain: Duration,
+    #[command(flatten)]
+    broker: BrokerOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RotateArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// Only the keys for this responder
+    #[arg(long, value_name = "NAME")]
+    peer: Option<PartyId>,
+    /// Only the keys for this tenant
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<TenantId>,
+    #[command(flatten)]
+    broker: BrokerOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TokenArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// The tenant that it admits
+    #[arg(long, env = "DUET_TENANT", value_name = "NAME")]
+    tenant: TenantId,
+    /// How long it admits new wallets
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = duration::parse)]
+    expires_in: Duration,
+    /// How many wallets it admits
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    max_wallets: u32,
+    /// Write it to this file, readable by its owner only, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CardArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// Write the card's bytes to this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BackupArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// The backup; it must not exist
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestoreArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// The backup
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+}
+
+/// Another party and its card's fingerprint.
+#[derive(Debug, Clone)]
+struct Peer {
+    party: PartyId,
+    card: CardFingerprint,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (party, card) = text.split_once('=').ok_or("write NAME=FINGERPRINT")?;
+        Ok(Self {
+            party: party.parse().map_err(|error| format!("{party}: {error}"))?,
+            card: card.parse().map_err(|error| format!("{card}: {error}"))?,
+        })
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the store, the broker or another party does not do its part.
+pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), CliError> {
+    match command {
+        PartyCommand::Init(arguments) => init(arguments, output).await,
+        PartyCommand::Run(arguments) => serve(arguments, output).await,
+        PartyCommand::Rotate(arguments) => rotate(arguments, output).await,
+        PartyCommand::Token(arguments) => token(arguments, output).await,
+        PartyCommand::Card(arguments) => card(arguments, output).await,
+        PartyCommand::Backup(arguments) => backup(arguments, output).await,
+        PartyCommand::Restore(arguments) => restore(arguments, output).await,
+        PartyCommand::Status(arguments) => status(arguments, output).await,
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SetUp {
+    party: PartyId,
+    share: u8,
+    fingerprint: CardFingerprint,
+    store: PathBuf,
+    key_file_created: bool,
+}
+
+impl fmt::Display for SetUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} holds share {} of its wallets, in {}\nits card's fingerprint, for others to pin: {}",
+            self.party,
+            self.share,
+            self.store.display(),
+            self.fingerprint
+        )
+    }
+}
+
+/// Which share a party of this name holds when nothing says otherwise.
+fn share_of(party: &PartyId) -> Option<ShareIndex> {
+    match party.as_str() {
+        "service" => Some(ShareIndex::Service),
+        "partner" => Some(ShareIndex::Partner),
+        _ => None,
+    }
+}
+
+async fn init(arguments: InitArguments, output: Output) -> Result<(), CliError> {
+    let share = match arguments.share {
+        Some(2) => ShareIndex::Service,
+        Some(_) => ShareIndex::Partner,
+        None => share_of(&arguments.party).ok_or_else(|| {
+            CliError::usage(format!("the name {} does not say which share it holds", arguments.party))
+                .remedy("Give --share 2 or --share 3.")
+        })?,
+    };
+    let source = secrets::key_source(&arguments.store.seal, PassphraseUse::Choose)?;
+    let key_file_created = matches!(&source, KeySource::File(file) if !file.exists());
+    let store = OpenStore::create(&arguments.store.store, &source).await?;
+    // Some 1,700 candidates are tried for each of the two primes; the bar moves on without an end.
+    let bar = progress::bar(output, 2 * 1700, "safe primes");
+    let shown = bar.clone();
+    let on_progress = move |step| match step {
+        SetUpProgress::Primes { candidates } => {
+            let (position, length) = (shown.position(), shown.length().unwrap_or(0));
+            // Candidates are counted per prime: the count falls when the second prime's turn comes.
+            let candidates = u64::from(candidates);
+            let position = if candidates >= position { candidates } else { position + 1 };
+            shown.set_position(position.min(length.saturating_sub(1)));
+        }
+        SetUpProgress::Proof => shown.set_message("proof"),
+        SetUpProgress::Store => shown.set_message("storing"),
+    };
+    let party =
+        Party::set_up(store.context, arguments.party, share, arguments.modulus_bits.into(), on_progress)
+            .await?;
+    bar.finish_and_clear();
+    output.emit(&SetUp {
+        party: party.id().clone(),
+        share: share.into(),
+        fingerprint: party.card().fingerprint(),
+        store: arguments.store.store,
+        key_file_created,
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Serving {
+    ready: bool,
+    party: PartyId,
+    instance: String,
+    fingerprint: CardFingerprint,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} serves as worker {}", self.party, self.instance)
+    }
+}
+
+/// The broker's user that a party connects as.
+fn role_of(party: &PartyId) -> Result<Role, CliError> {
+    party
+        .as_str()
+        .parse()
+        .map_err(|error| CliError::usage(format!("no user of the broker is called like the party: {error}")))
+}
+
+async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> {
+    let mut shutdown = Shutdown::listen()?;
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    for peer in &arguments.peers {
+        party.pin(&peer.party, peer.card).await?;
+    }
+    let role = role_of(party.id())?;
+    let connecting = broker::connect(&arguments.broker, &arguments.credentials, role, SERVER_PATIENCE);
+    let bus = tokio::select! {
+        bus = connecting => bus?,
+        () = shutdown.requested() => {
+            return Err(CliError::new(ErrorCode::Interrupted, "stopped before the broker was reached"));
+        }
+    };
+    let settings = WorkerSettings {
+        sessions: usize::from(arguments.sessions),
+        drain: arguments.drain,
+        ..WorkerSettings::default()
+    };
+    let (id, fingerprint) = (party.id().clone(), party.card().fingerprint());
+    let mut worker = Worker::start(party, bus.clone(), settings).await?;
+    output.emit(&Serving { ready: true, party: id, instance: worker.instance().to_owned(), fingerprint })?;
+    let asked = tokio::select! {
+        () = shutdown.requested() => true,
+        () = worker.ended() => false,
+    };
+    info!("draining");
+    let finished = tokio::select! {
+        finished = worker.drain() => finished,
+        () = shutdown.requested() => {
+            warn!("a second signal: stopping at once");
+            false
+        }
+    };
+    bus.drain().await;
+    store.sqlite.close().await;
+    if !asked {
+        return Err(CliError::new(
+            duet_wire::Code::BrokerUnreachable,
+            "the broker closed the connection for good",
+        ));
+    }
+    if !finished {
+        warn!("some sessions were cut off");
+    }
+    Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct RotatedKey {
+    tenant: TenantId,
+    peer: PartyId,
+    paillier_key: String,
+    wallets: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Rotation {
+    party: PartyId,
+    rotated: Vec<RotatedKey>,
+}
+
+impl fmt::Display for Rotation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rotated.is_empty() {
+            return write!(f, "{} initiates with nobody: there is nothing to rotate", self.party);
+        }
+        let keys: Vec<String> = self
+            .rotated
+            .iter()
+            .map(|key| {
+                format!(
+                    "{} towards {}: key {} for {} wallets",
+                    key.tenant, key.peer, key.paillier_key, key.wallets
+                )
+            })
+            .collect();
+        f.write_str(&keys.join("\n"))
+    }
+}
+
+async fn rotate(arguments: RotateArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    let role = role_of(party.id())?;
+    let bus = broker::connect(&arguments.broker, &arguments.credentials, role, COMMAND_PATIENCE).await?;
+    let enroller = Enroller::new(party.context().clone(), bus.clone(), PartySettings::default().modulus);
+    let rotated =
+        enroller.rotate(party.identity(), arguments.peer.as_ref(), arguments.tenant.as_ref()).await?;
+    bus.drain().await;
+    output.emit(&Rotation {
+        party: party.id().clone(),
+        rotated: rotated
+            .into_iter()
+            .map(|key| RotatedKey {
+                tenant: key.tenant,
+                peer: key.responder,
+                paillier_key: key.paillier_key.to_string(),
+                wallets: key.wallets,
+            })
+            .collect(),
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Token {
+    party: PartyId,
+    tenant: TenantId,
+    expires_at: u64,
+    max_wallets: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.token, &self.file) {
+            // Alone on the line, so that it can be redirected into a file.
+            (Some(token), _) => f.write_str(token),
+            (None, Some(file)) => write!(
+                f,
+                "a token for {} wallets of {} is in {}",
+                self.max_wallets,
+                self.tenant,
+                file.display()
+            ),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+async fn token(arguments: TokenArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    let expires_at = duration::since_1970().saturating_add(arguments.expires_in).as_secs();
+    let token = party.issue_token(arguments.tenant.clone(), expires_at, arguments.max_wallets);
+    let bytes = codec::encode(&token).map_err(|error| CliError::internal(error.to_string()))?;
+    let text = hex::encode(bytes);
+    if let Some(file) = &arguments.out {
+        secrets::write_new_file(file, format!("{text}\n").as_bytes())?;
+    }
+    output.emit(&Token {
+        party: party.id().clone(),
+        tenant: arguments.tenant,
+        expires_at,
+        max_wallets: arguments.max_wallets,
+        token: arguments.out.is_none().then_some(text),
+        file: arguments.out,
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct OwnCard {
+    party: PartyId,
+    fingerprint: CardFingerprint,
+    ed25519: String,
+    x25519: String,
+    card: String,
+}
+
+impl fmt::Display for OwnCard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}\nfingerprint {}\nEd25519     {}\nX25519      {}",
+            self.party, self.fingerprint, self.ed25519, self.x25519
+        )
+    }
+}
+
+async fn card(arguments: CardArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    let card = party.card();
+    let bytes = codec::encode(card.as_ref()).map_err(|error| CliError::internal(error.to_string()))?;
+    if let Some(file) = &arguments.out {
+        std::fs::write(file, &bytes).map_err(|error| CliError::io(&file.display().to_string(), &error))?;
+    }
+    output.emit(&OwnCard {
+        party: card.party().clone(),
+        fingerprint: card.fingerprint(),
+        ed25519: hex::encode(card.identity().as_bytes()),
+        x25519: hex::encode(card.noise_key().as_bytes()),
+        card: hex::encode(bytes),
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Backup {
+    party: PartyId,
+    file: PathBuf,
+    wallets: usize,
+}
+
+impl fmt::Display for Backup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} wallets are in {}; it opens with the store's own key",
+            self.wallets,
+            self.file.display()
+        )
+    }
+}
+
+async fn backup(arguments: BackupArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    let wallets = count_wallets(&party).await?;
+    store.sqlite.back_up(&arguments.out).await?;
+    output.emit(&Backup { party: party.id().clone(), file: arguments.out, wallets })
+}
+
+#[derive(Debug, Serialize)]
+struct Restored {
+    party: PartyId,
+    store: PathBuf,
+    wallets: usize,
+    needs_rotation: bool,
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is back with {} wallets in {}; it initiates nothing until `duet party rotate` ran",
+            self.party,
+            self.wallets,
+            self.store.display()
+        )
+    }
+}
+
+async fn restore(arguments: RestoreArguments, output: Output) -> Result<(), CliError> {
+    let source = secrets::key_source(&arguments.store.seal, PassphraseUse::Enter)?;
+    let sqlite = SqliteStore::restore(&arguments.from, &SqliteOptions::at(&arguments.store.store)).await?;
+    let store = OpenStore::unlock(sqlite, &source).await?;
+    let party = Party::open(store.context).await?;
+    let wallets = count_wallets(&party).await?;
+    output.emit(&Restored {
+        party: party.id().clone(),
+        store: arguments.store.store,
+        wallets,
+        needs_rotation: true,
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct KeyReport {
+    paillier_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_card: Option<CardFingerprint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    state: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    party: PartyId,
+    share: u8,
+    fingerprint: CardFingerprint,
+    wallets: usize,
+    restored: bool,
+    paillier_keys: Vec<KeyReport>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: share {} of {} wallets\ncard {}",
+            self.party, self.share, self.wallets, self.fingerprint
+        )?;
+        for key in &self.paillier_keys {
+            let tenant = key.tenant.as_deref().unwrap_or("–");
+            write!(f, "\nPaillier key {} for {tenant}: {}", key.paillier_key, key.state)?;
+        }
+        Ok(())
+    }
+}
+
+async fn status(arguments: StatusArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    let keys = enrolment::key_status(party.context()).await?;
+    let restored = party.context().vault.store().was_restored().await?;
+    output.emit(&Status {
+        party: party.id().clone(),
+        share: party.index().into(),
+        fingerprint: party.card().fingerprint(),
+        wallets: count_wallets(&party).await?,
+        restored,
+        paillier_keys: keys
+            .into_iter()
+            .map(|key| {
+                let (peer_card, tenant) = match key.scope {
+                    PaillierScope::Responder { card, tenant } => (Some(card), Some(tenant)),
+                    PaillierScope::Wallet(_) => (None, None),
+                };
+                let state = match key.state {
+                    PaillierState::Ready => "ready",
+                    PaillierState::Locked => "locked",
+                    PaillierState::NeedsRotation => "needs_rotation",
+                };
+                KeyReport { paillier_key: key.paillier_key.to_string(), peer_card, tenant, state }
+            })
+            .collect(),
+    })
+}
+
+async fn count_wallets(party: &Party) -> Result<usize, CliError> {
+    const PAGE: u16 = 64;
+    let (mut count, mut after) = (0, None);
+    loop {
+        let (wallets, more) = party.wallets(after, PAGE).await?;
+        count += wallets.len();
+        after = wallets.last().map(|wallet| wallet.id);
+        if !more || after.is_none() {
+            return Ok(count);
+        }
+    }
+}

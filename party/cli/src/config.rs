@@ -1,0 +1,135 @@
+//! Every setting of the command line, with its environment variable and default, in one place.
+//!
+//! Commands flatten the groups they need. A flag wins over its variable, a variable over what
+//! a `--credentials` directory supplies.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, builder::FalseyValueParser};
+use duet_wire::TenantId;
+
+/// Where the broker listens when nothing says otherwise.
+pub(crate) const DEFAULT_NATS_URL: &str = "tls://127.0.0.1:4222";
+/// Where the orchestrator listens when nothing says otherwise.
+pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:8080";
+
+/// How log lines are written to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options that every command takes, anywhere on the line.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GlobalOptions {
+    /// Print exactly one JSON document on standard output
+    #[arg(long, global = true, env = "DUET_JSON", value_parser = FalseyValueParser::new(), hide_env_values = true)]
+    pub(crate) json: bool,
+    /// What is logged, as a tracing filter [default: info for servers, warn otherwise]
+    #[arg(long, global = true, env = "DUET_LOG", value_name = "FILTER", help_heading = "Logging")]
+    pub(crate) log: Option<String>,
+    /// How log lines are written
+    #[arg(
+        long,
+        global = true,
+        env = "DUET_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Logging"
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+/// A directory of development credentials.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct CredentialsOptions {
+    /// Directory made by `duet init`: supplies credentials that no flag or variable names
+    #[arg(long, env = "DUET_CREDENTIALS", value_name = "DIR", help_heading = "Credentials")]
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// How the broker is reached.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BrokerOptions {
+    /// The broker's address; several are separated by commas
+    #[arg(
+        long,
+        env = "DUET_NATS_URL",
+        value_name = "URL",
+        default_value = DEFAULT_NATS_URL,
+        help_heading = "Broker"
+    )]
+    pub(crate) nats_url: String,
+    /// Certificate authority that the broker's certificate is checked against (PEM)
+    /// [default: the system's, or DIR/tls/ca.pem]
+    #[arg(long, env = "DUET_NATS_CA", value_name = "FILE", help_heading = "Broker")]
+    pub(crate) nats_ca: Option<PathBuf>,
+    /// File with this role's nkey seed [default: DIR/nkeys/<role>.nk]
+    #[arg(long, env = "DUET_NATS_NKEY", value_name = "FILE", help_heading = "Broker")]
+    pub(crate) nats_nkey: Option<PathBuf>,
+}
+
+/// The tenant on whose behalf a command acts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TenantOptions {
+    /// The tenant to act for
+    #[arg(long, env = "DUET_TENANT", value_name = "NAME", default_value = "demo")]
+    pub(crate) tenant: TenantId,
+}
+
+/// How the orchestrator's HTTP interface is reached.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApiOptions {
+    /// The orchestrator's HTTP interface
+    #[arg(
+        long,
+        env = "DUET_API_URL",
+        value_name = "URL",
+        default_value = DEFAULT_API_URL,
+        help_heading = "Orchestrator"
+    )]
+    pub(crate) api_url: String,
+    /// File with the tenant's API token (or the token itself in DUET_API_TOKEN)
+    /// [default: DIR/tokens/<tenant>]
+    #[arg(long, env = "DUET_API_TOKEN_FILE", value_name = "FILE", help_heading = "Orchestrator")]
+    pub(crate) api_token_file: Option<PathBuf>,
+}
+
+/// What seals a share store.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SealOptions {
+    /// File of 32 random bytes that seals the store; made together with a new store
+    #[arg(
+        long,
+        env = "DUET_KEY_FILE",
+        value_name = "FILE",
+        conflicts_with = "passphrase_file",
+        help_heading = "Share store"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
+    /// File with the passphrase that seals the store (or the passphrase itself in
+    /// DUET_PASSPHRASE) [default: a prompt]
+    #[arg(long, env = "DUET_PASSPHRASE_FILE", value_name = "FILE", help_heading = "Share store")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// The share store of a party.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreOptions {
+    /// The party's share store
+    #[arg(long, env = "DUET_STORE", value_name = "FILE", help_heading = "Share store")]
+    pub(crate) store: PathBuf,
+    #[command(flatten)]
+    pub(crate) seal: SealOptions,
+}
+
+/// Where the device keeps its wallets.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HomeOptions {
+    /// Where the device keeps its wallets [default: ~/.duet]
+    #[arg(long, env = "DUET_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+}

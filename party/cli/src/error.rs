@@ -1,0 +1,320 @@
+//! How a command fails: a sentence, a stable code, and what to do about it.
+
+use std::{fmt, io};
+
+use duet_party::{PartyError, store::StoreError, vault::UnlockError};
+use duet_wire::{Code, Problem, Refusal, error::ExitCode};
+use serde::{Serialize, Serializer};
+
+/// A code of the services, or one that only the command line knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorCode {
+    /// A code that all of Duet shares.
+    Shared(Code),
+    /// The command line does not parse, or lacks something.
+    Usage,
+    /// A file cannot be read or written, or holds the wrong thing.
+    File,
+    /// The orchestrator's HTTP interface is out of reach.
+    ApiUnreachable,
+    /// The Ethereum node is out of reach.
+    NodeUnreachable,
+    /// The Ethereum node refused.
+    NodeRefused,
+    /// The transaction was included and failed.
+    TransactionReverted,
+    /// Stopped by a signal before it was done.
+    Interrupted,
+}
+
+impl ErrorCode {
+    /// The codes that only the command line knows.
+    pub(crate) const LOCAL: &'static [Self] = &[
+        Self::Usage,
+        Self::File,
+        Self::ApiUnreachable,
+        Self::NodeUnreachable,
+        Self::NodeRefused,
+        Self::TransactionReverted,
+        Self::Interrupted,
+    ];
+
+    /// Every code a command can end with, in the order of the documentation.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::LOCAL.iter().copied().chain(Code::ALL.iter().copied().map(Self::Shared))
+    }
+
+    /// The code as text.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared(code) => code.as_str(),
+            Self::Usage => "usage",
+            Self::File => "file",
+            Self::ApiUnreachable => "api-unreachable",
+            Self::NodeUnreachable => "node-unreachable",
+            Self::NodeRefused => "node-refused",
+            Self::TransactionReverted => "transaction-reverted",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// A few words that do not depend on the occurrence.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Shared(code) => code.title(),
+            Self::Usage => "Command line not understood",
+            Self::File => "File not usable",
+            Self::ApiUnreachable => "Orchestrator unreachable",
+            Self::NodeUnreachable => "Ethereum node unreachable",
+            Self::NodeRefused => "Refused by the Ethereum node",
+            Self::TransactionReverted => "Transaction failed on the chain",
+            Self::Interrupted => "Interrupted",
+        }
+    }
+
+    /// The process's exit code.
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::Shared(code) => code.exit_code(),
+            Self::Usage => 2,
+            Self::File => ExitCode::Input as u8,
+            Self::ApiUnreachable | Self::NodeUnreachable => ExitCode::Unavailable as u8,
+            Self::NodeRefused => ExitCode::Refused as u8,
+            Self::TransactionReverted => ExitCode::Ended as u8,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// What a person can usually do about it.
+    const fn remedy(self) -> Option<&'static str> {
+        let Self::Shared(code) = self else {
+            return match self {
+                Self::ApiUnreachable => {
+                    Some("Check --api-url (DUET_API_URL) and that the orchestrator runs.")
+                }
+                Self::NodeUnreachable => Some("Check --rpc (DUET_RPC_URL) and that the node runs."),
+                _ => None,
+            };
+        };
+        Some(match code {
+            Code::BrokerUnreachable => {
+                "Check --nats-url, --nats-ca and --nats-nkey, and that the broker runs."
+            }
+            Code::ChainIdMismatch => "Use a node of the transaction's chain, or correct the chain id.",
+            Code::Unauthorized => "Check the tenant's API token (--api-token-file, DUET_API_TOKEN).",
+            Code::UnknownWallet => "`duet wallet list` names the wallets of this machine.",
+            Code::Locked => "Rotate the Paillier key (`duet party rotate`), then sign again.",
+            Code::NeedsRotation => "Run `duet party rotate` once; until then this share only responds.",
+            Code::WrongPassphrase => "Give the passphrase or key file that the store was made with.",
+            Code::CardMismatch => {
+                "Compare the fingerprint with its owner's over another channel before going on."
+            }
+            Code::AdmissionToken => "Ask the party's operator for a new token (`duet party token`).",
+            Code::JobExpired => "Submit it again, with a new idempotency key and a longer --expires-in.",
+            Code::Conflict => "Use another idempotency key for another payload.",
+            Code::QueueFull | Code::Overloaded | Code::NoPairAvailable => "Try again in a moment.",
+            Code::Deadline => {
+                "Try again; `duet job get` tells what became of a job. A longer --timeout may help."
+            }
+            Code::RequesterNotAllowed | Code::KindNotAllowed => {
+                "The wallet's owner decides who may request what: `duet wallet show` lists it."
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl From<Code> for ErrorCode {
+    fn from(code: Code) -> Self {
+        Self::Shared(code)
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct CliError {
+    code: ErrorCode,
+    message: String,
+    remedy: Option<String>,
+    path: Option<String>,
+    job: Option<String>,
+}
+
+impl CliError {
+    /// An error with `code`, explained by `message`.
+    pub(crate) fn new(code: impl Into<ErrorCode>, message: impl Into<String>) -> Self {
+        let code = code.into();
+        Self {
+            code,
+            message: message.into(),
+            remedy: code.remedy().map(str::to_owned),
+            path: None,
+            job: None,
+        }
+    }
+
+    /// The command line lacks something or contradicts itself.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Usage, message)
+    }
+
+    /// What a file, or standard input, holds is not what was expected.
+    pub(crate) fn input(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::File, message)
+    }
+
+    /// A file, or a stream, cannot be read or written.
+    pub(crate) fn io(what: &str, error: &io::Error) -> Self {
+        Self::new(ErrorCode::File, format!("{what}: {error}"))
+    }
+
+    /// Something that should not happen.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, message)
+    }
+
+    /// The same with a particular way out.
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same, pointing at `path` in a JSON input.
+    pub(crate) fn at(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// The same, naming the job it happened to.
+    pub(crate) fn job(mut self, job: impl fmt::Display) -> Self {
+        self.job = Some(job.to_string());
+        self
+    }
+
+    /// The stable code.
+    #[cfg(test)]
+    pub(crate) const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The process's exit code.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        self.code.exit_code()
+    }
+
+    /// The error as the one document on standard output.
+    pub(crate) fn document(&self) -> impl Serialize + '_ {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            code: ErrorCode,
+            title: &'static str,
+            message: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            remedy: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            path: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            job: Option<&'a str>,
+            exit_code: u8,
+        }
+        #[derive(Serialize)]
+        struct Document<'a> {
+            error: Body<'a>,
+        }
+        Document {
+            error: Body {
+                code: self.code,
+                title: self.code.title(),
+                message: &self.message,
+                remedy: self.remedy.as_deref(),
+                path: self.path.as_deref(),
+                job: self.job.as_deref(),
+                exit_code: self.exit_code(),
+            },
+        }
+    }
+
+    /// The error for people, over one to three lines.
+    pub(crate) fn text(&self) -> String {
+        use fmt::Write as _;
+        let mut text = format!("error: {} [{}]", self.message, self.code.as_str());
+        if let Some(path) = &self.path {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n   at: {path}");
+        }
+        if let Some(job) = &self.job {
+            let _ = write!(text, "\n  job: {job}");
+        }
+        if let Some(remedy) = &self.remedy {
+            let _ = write!(text, "\n help: {remedy}");
+        }
+        text
+    }
+}
+
+impl From<Refusal> for CliError {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code, refusal.message)
+    }
+}
+
+impl From<PartyError> for CliError {
+    fn from(error: PartyError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        PartyError::from(error).into()
+    }
+}
+
+impl From<UnlockError> for CliError {
+    fn from(error: UnlockError) -> Self {
+        PartyError::from(error).into()
+    }
+}
+
+impl From<Problem> for CliError {
+    fn from(problem: Problem) -> Self {
+        let error = Self::new(problem.code, problem.detail);
+        match problem.path {
+            Some(path) => error.at(path),
+            None => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_pinned() {
+        let error = CliError::new(Code::ChainIdMismatch, "the node is on chain 1").at("chainId");
+        assert_eq!(
+            serde_json::to_value(error.document()).unwrap(),
+            serde_json::json!({"error": {
+                "code": "chain-id-mismatch", "title": "Chain id mismatch", "message": "the node is on chain 1",
+                "remedy": "Use a node of the transaction's chain, or correct the chain id.",
+                "path": "chainId", "exit_code": 3}})
+        );
+    }
+
+    #[test]
+    fn every_code_fails_and_is_named_once() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in ErrorCode::all() {
+            assert_ne!(code.exit_code(), 0, "{}", code.as_str());
+            assert!(seen.insert(code.as_str()), "{} is there twice", code.as_str());
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Secrets on their way in: from files, environment variables or a prompt, never from arguments.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use duet_party::at_rest::KeySource;
+use zeroize::Zeroizing;
+
+use crate::{config::SealOptions, error::CliError};
+
+/// Bytes in a key file, written as twice as many hexadecimal digits.
+const KEY_SIZE_BYTES: usize = 32;
+/// More than any secret file holds; a larger one is the wrong file.
+const MAX_SECRET_FILE_SIZE_BYTES: u64 = 16 * 1024;
+
+/// Whether a passphrase is being chosen or given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PassphraseUse {
+    /// For something new: a prompt asks twice.
+    Choose,
+    /// For something that exists.
+    Enter,
+}
+
+/// What opens a share store: the file that `options` name, else `DUET_PASSPHRASE`, else a passphrase
+/// asked for on the terminal.
+///
+/// # Errors
+/// When a passphrase file cannot be read, or there is neither a secret nor a terminal.
+pub(crate) fn key_source(options: &SealOptions, usage: PassphraseUse) -> Result<KeySource, CliError> {
+    if let Some(file) = &options.key_file {
+        return Ok(KeySource::File(file.clone()));
+    }
+    let passphrase = match file_or_variable(options.passphrase_file.as_ref(), "DUET_PASSPHRASE")? {
+        Some(passphrase) => non_empty(passphrase)?,
+        None => prompt(usage)?,
+    };
+    Ok(KeySource::Passphrase(passphrase))
+}
+
+/// Reads a file of 64 hexadecimal digits.
+///
+/// # Errors
+/// When the file cannot be read or holds something else.
+pub(crate) fn read_key_file(file: &Path) -> Result<Zeroizing<[u8; KEY_SIZE_BYTES]>, CliError> {
+    let text = read_line_file(file)?;
+    let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
+    hex::decode_to_slice(text.as_bytes(), key.as_mut_slice()).map_err(|_| {
+        CliError::input(format!("{} does not hold a key: 64 hexadecimal digits expected", file.display()))
+            .remedy("Name the file that the key was written to, or have a new one made.")
+    })?;
+    Ok(key)
+}
+
+/// Writes a fresh random key to `file`, readable by its owner only.
+///
+/// # Errors
+/// When the file exists or cannot be written, or the system has no randomness.
+pub(crate) fn create_key_file(file: &Path) -> Result<(), CliError> {
+    let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
+    getrandom::fill(key.as_mut_slice())
+        .map_err(|error| CliError::internal(format!("no randomness from the system: {error}")))?;
+    let mut digits = Zeroizing::new(hex::encode(key.as_slice()));
+    digits.push('\n');
+    write_new_file(file, digits.as_bytes())
+}
+
+/// Writes `contents` to a file that must not exist yet, readable by its owner only, and makes it durable.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub(crate) fn write_new_file(file: &Path, contents: &[u8]) -> Result<(), CliError> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(file).and_then(|mut opened| {
+        opened.write_all(contents)?;
+        opened.sync_all()
+    });
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => CliError::input(format!("{} exists already", file.display()))
+            .remedy("Choose another name, or move the existing file away."),
+        _ => CliError::io(&file.display().to_string(), &error),
+    })
+}
+
+/// Reads a one-line secret: the whole file without its final line break.
+///
+/// # Errors
+/// When the file cannot be read, is too large, or is not text.
+pub(crate) fn read_line_file(file: &Path) -> Result<Zeroizing<String>, CliError> {
+    let name = || file.display().to_string();
+    let mut bytes = Zeroizing::new(Vec::new());
+    fs::File::open(file)
+        .and_then(|opened| opened.take(MAX_SECRET_FILE_SIZE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| CliError::io(&name(), &error))?;
+    if bytes.len() as u64 > MAX_SECRET_FILE_SIZE_BYTES {
+        return Err(CliError::input(format!("{} is too large to be a secret", name())));
+    }
+    let text = str::from_utf8(&bytes).map_err(|_| CliError::input(format!("{} is not text", name())))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// The secret in an environment variable, or in the file an option names; the option wins.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn file_or_variable(
+    file: Option<&PathBuf>,
+    name: &str,
+) -> Result<Option<Zeroizing<String>>, CliError> {
+    file.map_or_else(|| Ok(variable(name)), |file| read_line_file(file).map(Some))
+}
+
+fn variable(name: &str) -> Option<Zeroizing<String>> {
+    std::env::var(name).ok().map(Zeroizing::new)
+}
+
+fn non_empty(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliError> {
+    if passphrase.is_empty() {
+        return Err(CliError::input("the passphrase is empty"));
+    }
+    Ok(passphrase)
+}
+
+fn prompt(usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(CliError::usage("nothing says what seals the share store")
+            .remedy("Give --key-file or --passphrase-file, or set DUET_PASSPHRASE."));
+    }
+    let ask = |question: &str| {
+        rpassword::prompt_password(question)
+            .map(Zeroizing::new)
+            .map_err(|error| CliError::io("the terminal", &error))
+    };
+    let passphrase = non_empty(ask("Passphrase of the share store: ")?)?;
+    if usage == PassphraseUse::Choose {
+        if *ask("The same again: ")? != *passphrase {
+            return Err(CliError::input("the two passphrases differ"));
+        }
+    }
+    Ok(passphrase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_made_once_and_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        create_key_file(&file).unwrap();
+        let key = read_key_file(&file).unwrap();
+        assert_ne!(*key, [0; 32]);
+        assert!(create_key_file(&file).is_err(), "a key is never overwritten");
+        assert_eq!(*read_key_file(&file).unwrap(), *key);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn other_files_are_no_keys() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        for text in ["", "00", &"zz".repeat(32), &"00".repeat(33)] {
+            fs::write(&file, text).unwrap();
+            assert!(read_key_file(&file).is_err(), "{text:?}");
+        }
+        fs::write(&file, vec![b'0'; 20_000]).unwrap();
+        assert!(read_key_file(&file).unwrap_err().to_string().contains("too large"));
+    }
+}
