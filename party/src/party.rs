@@ -206,6 +206,12 @@ impl Party {
         &self.identity.card
     }
 
+    /// Its keys and card.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What it works with.
     #[must_use]
     pub const fn context(&self) -> &Context {
