@@ -603,3 +603,6 @@ impl VerifiedEnrolment {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

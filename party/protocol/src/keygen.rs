@@ -494,6 +494,11 @@ impl PendingWallet {
         self.device.share.wallet().id()
     }
 
+    #[cfg(test)]
+    pub(crate) const fn device(&self) -> &DeviceWallet {
+        &self.device
+    }
+
     /// The packages to send, each as often as it takes to get its receipt.
     #[must_use]
     pub fn deliveries(&self) -> &[Delivery] {

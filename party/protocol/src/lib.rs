@@ -47,3 +47,10 @@ pub mod signature;
 pub mod test_fixtures;
 pub mod transcript;
 pub mod verdict;
+
+// The tests beside the code use the same parties as those in `tests/`.
+#[cfg(test)]
+extern crate self as duet_protocol;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;

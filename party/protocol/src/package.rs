@@ -591,3 +591,6 @@ impl PreparedShare {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

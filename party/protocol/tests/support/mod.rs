@@ -1,9 +1,13 @@
 //! Parties in one process: real cards, real keygen, real sessions, on published primes.
 #![allow(
     clippy::allow_attributes,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "every test file uses its part of it"
+    reason = "test code that every test file uses a part of"
 )]
 
 use std::{collections::BTreeMap, sync::Arc};

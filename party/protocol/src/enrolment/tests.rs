@@ -1,0 +1,167 @@
+//! Offers in which just one thing is wrong: each is refused by the name of that thing.
+
+use super::*;
+use crate::{
+    arithmetic::default_arithmetic,
+    curve::SecretScalar,
+    support::{Wallet, World},
+    test_fixtures,
+};
+
+struct Case {
+    world: World,
+    wallet: Wallet,
+    honest: EnrolmentOffer,
+}
+
+impl Case {
+    fn new() -> Self {
+        let mut world = World::new(default_arithmetic(), 11);
+        let wallet = world.wallet(None);
+        let honest = wallet.service_offer(&mut world, 2);
+        Self { world, wallet, honest }
+    }
+
+    fn verify(
+        &self,
+        offer: &EnrolmentOffer,
+    ) -> Result<(VerifiedEnrolment, ModulusVerdict), EnrolmentRefusal> {
+        self.wallet.partner_verifier(&self.world).verify(offer)
+    }
+
+    /// The name of the check that refuses the changed offer, signed again by the cheating initiator.
+    fn refusal(&self, change: impl FnOnce(&mut Offer)) -> &'static str {
+        let mut offer = self.honest.offer.clone();
+        change(&mut offer);
+        let signature = self.world.service.keys.sign_statement(&offer);
+        self.verify(&EnrolmentOffer { offer, signature }).unwrap_err().check()
+    }
+}
+
+#[test]
+fn what_the_offer_is_for_is_checked() {
+    let case = Case::new();
+    case.verify(&case.honest).unwrap();
+    assert_eq!(case.refusal(|o| o.wallet = WalletId([1; 32])), "enrolment-wallet");
+    assert_eq!(case.refusal(|o| o.epoch = Epoch(1)), "enrolment-epoch");
+    assert_eq!(case.refusal(|o| o.responder_index = ShareIndex::Service), "enrolment-roles");
+    assert_eq!(case.refusal(|o| o.initiator_index = ShareIndex::Partner), "enrolment-roles");
+    assert_eq!(case.refusal(|o| o.initiator_index = ShareIndex::Device), "enrolment-card");
+    assert_eq!(case.refusal(|o| o.generation = 1), "enrolment-stale");
+    // Another generation is another binding of the proof.
+    assert_eq!(case.refusal(|o| o.generation = 3), "encrypted-share-proof");
+    let mut unsigned = case.honest.clone();
+    unsigned.offer.generation = 3;
+    assert_eq!(case.verify(&unsigned).unwrap_err(), EnrolmentRefusal::Signature);
+}
+
+#[test]
+fn modulus_and_ciphertext_are_checked() {
+    let case = Case::new();
+    let n = case.honest.offer.modulus.clone();
+    assert_eq!(case.refusal(|o| o.modulus = n.shr(1)), "paillier-modulus");
+    assert_eq!(case.refusal(|o| o.modulus = n.shl(1)), "paillier-modulus");
+    assert_eq!(case.refusal(|o| o.modulus = n.minus_one()), "paillier-modulus");
+    // Somebody else's good modulus, with proofs about the own one.
+    let foreign = test_fixtures::decryption_key(0, case.world.arithmetic);
+    let other = foreign.encryption_key().modulus().clone();
+    assert_eq!(case.refusal(|o| o.modulus = other.clone()), "modulus-proof");
+    assert_eq!(case.refusal(|o| o.modulus_proofs = None), "paillier-modulus-unknown");
+    for bad in [Natural::zero(), n.clone(), n.square(), &n.square() + &Natural::one(), n.shl(3)] {
+        assert_eq!(case.refusal(|o| o.ciphertext = bad), "encrypted-share");
+    }
+    assert_eq!(case.refusal(|o| o.ciphertext = Natural::one()), "encrypted-share-proof");
+}
+
+#[test]
+fn proofs_hold_for_this_wallet_these_cards_and_this_key_only() {
+    let mut case = Case::new();
+    // Another wallet's proof of its own share, under the same key and cards.
+    let other = case.world.wallet(None);
+    let others = other.service_offer(&mut case.world, 2);
+    assert_eq!(case.refusal(|o| o.range_proof = others.offer.range_proof.clone()), "encrypted-share-proof");
+    assert_eq!(
+        case.refusal(|o| {
+            o.range_proof = others.offer.range_proof.clone();
+            o.ciphertext = others.offer.ciphertext.clone();
+        }),
+        "encrypted-share-proof"
+    );
+    // Proofs about the modulus serve all wallets of one prover and verifier.
+    let shared = others.offer.modulus_proofs.clone();
+    let mut offer = case.honest.offer.clone();
+    offer.modulus_proofs = shared;
+    let signature = case.world.service.keys.sign_statement(&offer);
+    case.verify(&EnrolmentOffer { offer, signature }).unwrap();
+    // The device's, to the same verifier, do not serve the service.
+    let device = &case.wallet.device;
+    let devices =
+        ModulusProofs::prove(device.paillier(), device.card(), &case.world.partner_card, &mut case.world.rng)
+            .unwrap();
+    assert_eq!(case.refusal(|o| o.modulus_proofs = Some(devices)), "modulus-proof");
+    // Each of the two proofs on its own.
+    let to_service = ModulusProofs::prove(
+        &case.wallet.service_paillier,
+        &case.world.service.card,
+        &case.world.service_card,
+        &mut case.world.rng,
+    )
+    .unwrap();
+    let mut mixed = case.honest.offer.modulus_proofs.clone().unwrap();
+    mixed.factor = to_service.factor.clone();
+    assert_eq!(case.refusal(|o| o.modulus_proofs = Some(mixed)), "factor-proof");
+}
+
+#[test]
+fn a_verdict_about_the_modulus_saves_the_proofs_and_serves_nobody_else() {
+    let case = Case::new();
+    let (_, verdict) = case.verify(&case.honest).unwrap();
+    let mut offer = case.honest.offer.clone();
+    offer.modulus_proofs = None;
+    let signature = case.world.service.keys.sign_statement(&offer);
+    let short = EnrolmentOffer { offer, signature };
+    assert_eq!(verdict.modulus_fingerprint(), &short.modulus_fingerprint());
+    let mut verifier = case.wallet.partner_verifier(&case.world);
+    verifier.modulus = Some(verdict);
+    verifier.verify(&short).unwrap();
+    verifier.modulus = Some(ModulusVerdict { verifier: CardFingerprint([0; 32]), ..verdict });
+    assert_eq!(verifier.verify(&short).unwrap_err(), EnrolmentRefusal::ModulusUnknown);
+    verifier.modulus = Some(ModulusVerdict { modulus: [0; 32], ..verdict });
+    assert_eq!(verifier.verify(&short).unwrap_err(), EnrolmentRefusal::ModulusUnknown);
+}
+
+#[test]
+fn a_verified_enrolment_survives_storage() {
+    let case = Case::new();
+    let (enrolment, _) = case.verify(&case.honest).unwrap();
+    let bytes = enrolment.to_bytes().unwrap();
+    let again = VerifiedEnrolment::from_trusted_bytes(&bytes, case.world.arithmetic).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+    assert_eq!(again.paillier_key(), enrolment.paillier_key());
+    assert!(VerifiedEnrolment::from_trusted_bytes(&bytes[..bytes.len() - 1], case.world.arithmetic).is_err());
+}
+
+#[test]
+fn an_initiator_cannot_make_an_offer_for_what_is_not_its_own() {
+    let mut case = Case::new();
+    let World { service, partner, service_card, partner_card, rng, .. } = &mut case.world;
+    let honest = OfferSetup {
+        share: &case.wallet.service,
+        paillier: &case.wallet.service_paillier,
+        keys: &service.keys,
+        card: &service.card,
+        responder: partner_card,
+        responder_index: ShareIndex::Partner,
+        generation: 9,
+    };
+    let mut refused = |setup: OfferSetup<'_>| EnrolmentOffer::make(&setup, None, rng).unwrap_err();
+    assert_eq!(refused(OfferSetup { responder_index: ShareIndex::Service, ..honest }), OfferError::Roles);
+    assert_eq!(refused(OfferSetup { responder: service_card, ..honest }), OfferError::Card);
+    assert_eq!(refused(OfferSetup { card: &partner.card, ..honest }), OfferError::Card);
+    assert_eq!(refused(OfferSetup { keys: &partner.keys, ..honest }), OfferError::Card);
+    let devices = case.wallet.device.paillier();
+    assert_eq!(refused(OfferSetup { paillier: devices, ..honest }), OfferError::PaillierKey);
+    // A secret that is not the share does not even make a KeyShare.
+    let wrong = SecretScalar::random(&mut case.world.rng);
+    assert!(KeyShare::new(case.wallet.service.wallet().clone(), ShareIndex::Service, wrong).is_err());
+}
