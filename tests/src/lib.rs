@@ -5,6 +5,7 @@
 //! the signatures.
 
 pub mod anvil;
+pub mod broker;
 pub mod duet;
 pub mod judges;
 pub mod process;

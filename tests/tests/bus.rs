@@ -1,0 +1,439 @@
+//! The bus on the real broker: what is registered when, what arrives when, who wins a race, and
+//! what a killed broker leaves.
+
+#![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use duet_bus::{
+    Address, Bus, BusEvent, ConnectError, Filter, PublishError, RequestError, Role, ServeOptions,
+    SubscribeError, kv,
+    kv::WriteError,
+    streams::{self, StorageError, StorageSettings},
+};
+use duet_protocol::ids::{PartyId, SessionId};
+use duet_tests::broker::Broker;
+use futures::{StreamExt as _, future::join_all};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    time::timeout,
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Long enough for a reply that is on its way, short enough to wait for in vain.
+const SHORT: Duration = Duration::from_millis(500);
+
+fn party(name: &str) -> PartyId {
+    name.parse().unwrap()
+}
+
+fn session(number: u8) -> SessionId {
+    SessionId([number; 16])
+}
+
+/// What the device sends the service in session `number`.
+fn round(number: u8) -> (Address, Filter) {
+    let (from, to) = (party("device"), party("service"));
+    let filter = Filter::rounds(session(number), &from, &to);
+    (Address::Round { session: session(number), from, to }, filter)
+}
+
+#[tokio::test]
+async fn a_synced_subscription__should_be_known_to_the_server() {
+    let broker = Broker::start().await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    let gateway = broker.connect(Role::Gateway).await.unwrap();
+    for number in 0..100 {
+        let (address, filter) = round(number);
+        let mut subscription = service.subscribe(&filter).await.unwrap();
+        service.sync(DEADLINE).await.unwrap();
+        // Nobody registered would be an error at once.
+        let (reply, ()) = tokio::join!(gateway.request(&address, "ping", DEADLINE), async {
+            let message = subscription.next().await.unwrap();
+            message.respond("pong").await.unwrap();
+        });
+        assert_eq!(reply.unwrap(), "pong");
+    }
+}
+
+#[tokio::test]
+async fn sync__should_fail_while_the_broker_is_away() {
+    let mut broker = Broker::start().await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    broker.kill().await.unwrap();
+    assert!(matches!(service.sync(SHORT).await, Err(SubscribeError::TimedOut)));
+    broker.resume().await.unwrap();
+    service.sync(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request__should_fail_by_its_own_error() {
+    let broker = Broker::start().await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    let gateway = broker.connect(Role::Gateway).await.unwrap();
+    let (address, filter) = round(1);
+
+    let nobody = gateway.request(&address, "x", DEADLINE).await;
+    assert!(matches!(nobody, Err(RequestError::NoResponders { .. })), "{nobody:?}");
+
+    let mut silent = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
+    let unanswered = gateway.request(&address, "x", SHORT).await;
+    assert!(matches!(unanswered, Err(RequestError::TimedOut { .. })), "{unanswered:?}");
+    assert!(silent.next_within(DEADLINE).await.unwrap().is_some());
+
+    // Says so at once: the deadline is the test's own.
+    let forbidden = timeout(DEADLINE, service.request(&address, "x", DEADLINE * 10)).await.unwrap();
+    assert!(matches!(forbidden, Err(RequestError::PermissionDenied { .. })), "{forbidden:?}");
+
+    let huge = gateway.request(&address, vec![0; 2 * 1024 * 1024], DEADLINE).await;
+    assert!(matches!(huge, Err(RequestError::TooLarge { size_bytes: 2_097_152, .. })), "{huge:?}");
+}
+
+#[tokio::test]
+async fn a_request_without_listener__should_be_sent_again_until_there_is_one() {
+    let broker = Broker::start().await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    let gateway = broker.connect(Role::Gateway).await.unwrap();
+    let (address, filter) = round(2);
+
+    let gave_up = gateway.request_resending(&address, "x", SHORT).await;
+    assert!(matches!(gave_up, Err(RequestError::NoResponders { .. })), "{gave_up:?}");
+
+    let (reply, received) =
+        tokio::join!(gateway.request_resending(&address, "the same bytes", DEADLINE), async {
+            let mut subscription = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
+            let message = subscription.next().await.unwrap();
+            message.respond("pong").await.unwrap();
+            message.payload
+        });
+    assert_eq!(reply.unwrap(), "pong");
+    assert_eq!(received, "the same bytes");
+}
+
+#[tokio::test]
+async fn a_request_that_was_received__should_not_be_sent_again() {
+    let broker = Broker::start().await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    let gateway = broker.connect(Role::Gateway).await.unwrap();
+    let (address, filter) = round(3);
+    let mut subscription = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
+    let unanswered = gateway.request_resending(&address, "once", SHORT).await;
+    assert!(matches!(unanswered, Err(RequestError::TimedOut { .. })), "{unanswered:?}");
+    // Whatever was sent came before this.
+    gateway.publish(&address, "last").await.unwrap();
+    assert_eq!(subscription.next().await.unwrap().payload, "once");
+    assert_eq!(subscription.next().await.unwrap().payload, "last");
+}
+
+#[tokio::test]
+async fn a_full_service__should_leave_its_queue_group() {
+    let broker = Broker::start().await.unwrap();
+    let orchestrator = broker.connect(Role::Orchestrator).await.unwrap();
+    let invite = Address::Invite(party("service"));
+    let release = Arc::new(Notify::new());
+    let (started, mut starts) = mpsc::channel(8);
+    let worker = broker.connect(Role::Service).await.unwrap();
+    let handler = {
+        let release = Arc::clone(&release);
+        move |message: duet_bus::Incoming| {
+            let (release, started) = (Arc::clone(&release), started.clone());
+            async move {
+                started.send(()).await.unwrap();
+                release.notified().await;
+                message.respond("accepted").await.unwrap();
+            }
+        }
+    };
+    let options = ServeOptions::leaving(1);
+    let service = worker.serve(Filter::invites(&party("service")), options, handler).await.unwrap();
+
+    let first = tokio::spawn({
+        let (orchestrator, invite) = (orchestrator.clone(), invite.clone());
+        async move { orchestrator.request(&invite, "one", DEADLINE).await }
+    });
+    starts.recv().await.unwrap();
+    let second = orchestrator.request(&invite, "two", DEADLINE).await;
+    assert!(matches!(second, Err(RequestError::NoResponders { .. })), "{second:?}");
+    release.notify_one();
+    assert_eq!(first.await.unwrap().unwrap(), "accepted");
+    // And it comes back.
+    release.notify_one();
+    let third = orchestrator.request_resending(&invite, "three", DEADLINE).await.unwrap();
+    assert_eq!(third, "accepted");
+    assert!(service.drain(DEADLINE).await);
+    let gone = orchestrator.request(&invite, "four", DEADLINE).await;
+    assert!(matches!(gone, Err(RequestError::NoResponders { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_service__should_bound_its_handlers_and_finish_them_when_drained() {
+    let broker = Broker::start().await.unwrap();
+    let gateway = broker.connect(Role::Gateway).await.unwrap();
+    let worker = broker.connect(Role::Service).await.unwrap();
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::new(Semaphore::new(0));
+    let handler = {
+        let (running, most, gate) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&gate));
+        move |message: duet_bus::Incoming| {
+            let (running, most, gate) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&gate));
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                gate.acquire().await.unwrap().forget();
+                running.fetch_sub(1, Ordering::SeqCst);
+                message.respond("done").await.unwrap();
+            }
+        }
+    };
+    let service =
+        worker.serve(Filter::shares(&party("service")), ServeOptions::waiting(3), handler).await.unwrap();
+    let address = Address::Share(party("service"));
+    let requests = join_all((0..12).map(|_| gateway.request(&address, "x", DEADLINE)));
+    let (replies, drained) = tokio::join!(requests, async {
+        // Let through more than fit at once, then stop it with the rest still in its buffer.
+        gate.add_permits(6);
+        gate.add_permits(6);
+        loop {
+            if gate.available_permits() < 6 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        service.drain(DEADLINE).await
+    });
+    assert!(drained);
+    let done = replies.iter().filter(|reply| reply.is_ok()).count();
+    // Some may have found nobody, after it had left; none was taken and forgotten.
+    assert!(done >= 6, "{done}");
+    assert!(
+        replies.iter().all(|reply| matches!(reply, Ok(_) | Err(RequestError::NoResponders { .. }))),
+        "{replies:?}"
+    );
+    assert!(most.load(Ordering::SeqCst) <= 3);
+}
+
+#[tokio::test]
+async fn of_concurrent_writers__should_one_win() {
+    let broker = Broker::start().await.unwrap();
+    let settings = StorageSettings::default();
+    let first = broker.connect(Role::Orchestrator).await.unwrap();
+    let second = broker.connect(Role::Orchestrator).await.unwrap();
+    let one = first.ensure_bucket::<u64>(kv::SESSIONS, &settings).await.unwrap();
+    let two = second.ensure_bucket::<u64>(kv::SESSIONS, &settings).await.unwrap();
+    let key = kv::Key::from(session(1));
+
+    let created = join_all([one.create(&key, &0), two.create(&key, &0), one.create(&key, &0)]).await;
+    assert_eq!(created.iter().filter(|result| result.is_ok()).count(), 1, "{created:?}");
+    assert!(created.iter().all(|result| matches!(result, Ok(_) | Err(WriteError::Conflict { .. }))));
+
+    // Every increment counts, whoever makes it.
+    let increment = |bucket: kv::Bucket<u64>| {
+        let key = key.clone();
+        async move {
+            for _ in 0..20 {
+                loop {
+                    let entry = bucket.get(&key).await.unwrap().unwrap();
+                    match bucket.update(&key, &(entry.value + 1), entry.revision).await {
+                        Ok(_) => break,
+                        Err(WriteError::Conflict { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+        }
+    };
+    tokio::join!(increment(one.clone()), increment(two.clone()));
+    let entry = one.get(&key).await.unwrap().unwrap();
+    assert_eq!(entry.value, 40);
+
+    let stale = entry.revision;
+    let current = two.update(&key, &41, stale).await.unwrap();
+    assert!(matches!(one.update(&key, &0, stale).await, Err(WriteError::Conflict { .. })));
+    assert!(matches!(one.delete(&key, stale).await, Err(WriteError::Conflict { .. })));
+    assert!(matches!(one.create(&key, &0).await, Err(WriteError::Conflict { .. })));
+    one.delete(&key, current).await.unwrap();
+    assert!(two.get(&key).await.unwrap().is_none());
+    two.create(&key, &7).await.unwrap();
+    assert_eq!(one.get(&key).await.unwrap().unwrap().value, 7);
+}
+
+#[tokio::test]
+async fn a_bucket__should_list_and_tell_changes() {
+    let broker = Broker::start().await.unwrap();
+    let bus = broker.connect(Role::Orchestrator).await.unwrap();
+    let bucket = bus.ensure_bucket::<String>(kv::JOBS, &StorageSettings::default()).await.unwrap();
+    let (demo, acme) = ("demo".parse().unwrap(), "acme".parse().unwrap());
+    let key = |tenant, number| kv::Key::from((tenant, duet_wire::JobId([number; 16])));
+    let everything = kv::Pattern::everything();
+    assert_eq!(bucket.list(&everything, 10).await.unwrap(), []);
+
+    for number in 0..5 {
+        bucket.create(&key(&demo, number), &format!("demo {number}")).await.unwrap();
+    }
+    let revision = bucket.create(&key(&acme, 9), &"acme".to_owned()).await.unwrap();
+    let listed = bucket.list(&kv::Key::all_of(&demo), 10).await.unwrap();
+    assert_eq!(listed.len(), 5);
+    assert!(listed.iter().all(|(key, _)| key.tenant_and_job().unwrap().0 == demo));
+    assert_eq!(bucket.list(&everything, 3).await.unwrap().len(), 3);
+    assert_eq!(bucket.keys().await.unwrap().len(), 6);
+
+    let mut changes = bucket.changes(&everything).await.unwrap();
+    bucket.delete(&key(&acme, 9), revision).await.unwrap();
+    let change = timeout(DEADLINE, changes.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((change.key, change.value), (key(&acme, 9), None));
+    assert_eq!(bucket.list(&everything, 10).await.unwrap().len(), 5);
+    assert_eq!(bucket.list(&kv::Key::all_of(&acme), 10).await.unwrap(), []);
+
+    let mut watch = bucket.watch(&kv::Pattern::from(key(&demo, 2))).await.unwrap();
+    let present = timeout(DEADLINE, watch.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(present.value.as_deref(), Some("demo 2"));
+}
+
+#[tokio::test]
+async fn a_full_stream__should_refuse_and_keep_what_it_has() {
+    let broker = Broker::start().await.unwrap();
+    let bus = broker.connect(Role::Orchestrator).await.unwrap();
+    let settings = StorageSettings { jobs_max_bytes: 4096, ..StorageSettings::default() };
+    bus.ensure_streams(&settings).await.unwrap();
+    let address = Address::Job("demo".parse().unwrap());
+    let mut stored = 0_u64;
+    let refused = loop {
+        match bus.publish_stored(&address, vec![b'x'; 512], None, DEADLINE).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100, "it never fills up");
+    };
+    assert!(matches!(refused, PublishError::Full { .. }), "{refused:?}");
+    let mut stream = bus.jetstream().get_stream(streams::JOBS).await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, stored);
+
+    // Working one off makes room.
+    let consumer = bus.jobs_consumer(&settings).await.unwrap();
+    let mut batch = consumer.fetch().max_messages(1).messages().await.unwrap();
+    batch.next().await.unwrap().unwrap().double_ack().await.unwrap();
+    bus.publish_stored(&address, vec![b'x'; 512], None, DEADLINE).await.unwrap();
+
+    // A bucket says so as well.
+    let small = StorageSettings { bucket_max_bytes: 2048, ..settings };
+    let bucket = bus.ensure_bucket::<String>(kv::SESSIONS, &small).await.unwrap();
+    let mut refused = None;
+    for number in 0..100 {
+        if let Err(error) = bucket.create(&kv::Key::from(session(number)), &"x".repeat(256)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(WriteError::Full { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn ensuring_streams__should_be_repeatable_and_refuse_other_shapes() {
+    let broker = Broker::start().await.unwrap();
+    let bus = broker.connect(Role::Orchestrator).await.unwrap();
+    let other = broker.connect(Role::Orchestrator).await.unwrap();
+    let settings = StorageSettings::default();
+    let (one, two) = tokio::join!(bus.ensure_streams(&settings), other.ensure_streams(&settings));
+    one.unwrap();
+    two.unwrap();
+    let longer = StorageSettings { results_max_age: settings.results_max_age * 2, ..settings.clone() };
+    bus.ensure_streams(&longer).await.unwrap();
+    let stream = bus.jetstream().get_stream(streams::RESULTS).await.unwrap();
+    assert_eq!(stream.cached_info().config.max_age, longer.results_max_age);
+
+    let mut config = stream.cached_info().config.clone();
+    config.retention = async_nats::jetstream::stream::RetentionPolicy::WorkQueue;
+    let refused = bus.ensure_stream(config).await;
+    assert!(matches!(refused, Err(StorageError::Incompatible { setting: "retention", .. })), "{refused:?}");
+
+    let party = broker.connect(Role::Service).await.unwrap();
+    let refused = party.ensure_streams(&settings).await;
+    assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_killed_broker__should_come_back_with_all_it_had_confirmed() {
+    let mut broker = Broker::start().await.unwrap();
+    let bus = broker.connect(Role::Orchestrator).await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    let settings = StorageSettings::default();
+    bus.ensure_streams(&settings).await.unwrap();
+    let bucket = bus.ensure_bucket::<String>(kv::SESSIONS, &settings).await.unwrap();
+    let _invites = service
+        .serve(Filter::invites(&party("service")), ServeOptions::waiting(1), |message| async move {
+            message.respond("here").await.unwrap();
+        })
+        .await
+        .unwrap();
+
+    let address = Address::Job("demo".parse().unwrap());
+    for number in 0..20 {
+        bus.publish_stored(&address, format!("job {number}"), None, DEADLINE).await.unwrap();
+        bucket.create(&kv::Key::from(session(number)), &format!("state {number}")).await.unwrap();
+    }
+    let mut events = bus.events();
+    broker.kill().await.unwrap();
+    wait_for(&mut events, &BusEvent::Disconnected).await;
+    assert!(!bus.is_connected());
+    let away = bus.request(&Address::Invite(party("service")), "x", SHORT).await;
+    assert!(matches!(away, Err(RequestError::Unreachable)), "{away:?}");
+
+    broker.resume().await.unwrap();
+    wait_for(&mut events, &BusEvent::Connected).await;
+    // The service subscribes again by itself, perhaps a little later than this asks.
+    let reply = bus.request_resending(&Address::Invite(party("service")), "x", DEADLINE).await.unwrap();
+    assert_eq!(reply, "here");
+    for number in 0..20 {
+        let entry = bucket.get(&kv::Key::from(session(number))).await.unwrap().unwrap();
+        assert_eq!(entry.value, format!("state {number}"));
+    }
+    let consumer = bus.jobs_consumer(&settings).await.unwrap();
+    let mut batch = consumer.fetch().max_messages(20).messages().await.unwrap();
+    for number in 0..20 {
+        let message = timeout(DEADLINE, batch.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(message.payload, format!("job {number}"));
+        message.double_ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_falls_behind__should_be_reported() {
+    let broker = Broker::start().await.unwrap();
+    let service = broker.connect(Role::Service).await.unwrap();
+    let gateway = broker.connect(Role::Gateway).await.unwrap();
+    let (address, filter) = round(4);
+    let _unread = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
+    let mut lost = service.slow_consumers();
+    assert_eq!(*lost.borrow_and_update(), 0);
+    for _ in 0..3000 {
+        gateway.publish(&address, "x").await.unwrap();
+    }
+    timeout(DEADLINE, lost.changed()).await.unwrap().unwrap();
+    assert!(*lost.borrow() > 0);
+}
+
+#[tokio::test]
+async fn an_absent_broker__should_be_waited_for_as_long_as_asked() {
+    let mut broker = Broker::start().await.unwrap();
+    let mut settings = broker.settings(Role::Service).unwrap();
+    broker.kill().await.unwrap();
+    settings.patience = Duration::ZERO;
+    let refused = Bus::connect(settings.clone()).await;
+    assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
+
+    settings.patience = DEADLINE;
+    let (bus, resumed) = tokio::join!(Bus::connect(settings), broker.resume());
+    resumed.unwrap();
+    assert!(bus.unwrap().is_connected());
+}
+
+async fn wait_for(events: &mut tokio::sync::broadcast::Receiver<BusEvent>, wanted: &BusEvent) {
+    while timeout(DEADLINE, events.recv()).await.unwrap().unwrap() != *wanted {}
+}
