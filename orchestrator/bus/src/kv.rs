@@ -119,6 +119,12 @@ impl From<Key> for Pattern {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(u64);
 
+impl From<u64> for Revision {
+    fn from(revision: u64) -> Self {
+        Self(revision)
+    }
+}
+
 impl From<Revision> for u64 {
     fn from(revision: Revision) -> Self {
         revision.0
@@ -310,6 +316,20 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// As [`Self::update`].
     pub async fn delete(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
         self.store.delete_expect_revision(key.as_str(), Some(revision.0)).await.map_err(|error| {
+            match error.kind() {
+                UpdateErrorKind::WrongLastRevision => self.conflict(key),
+                _ => self.write_error(&error),
+            }
+        })
+    }
+
+    /// Deletes the value whose revision is `revision` together with its history, so that its room is
+    /// free again.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub async fn purge(&self, key: &Key, revision: Revision) -> Result<(), WriteError> {
+        self.store.purge_expect_revision(key.as_str(), Some(revision.0)).await.map_err(|error| {
             match error.kind() {
                 UpdateErrorKind::WrongLastRevision => self.conflict(key),
                 _ => self.write_error(&error),

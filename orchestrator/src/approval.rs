@@ -1,0 +1,267 @@
+//! The owner's word on waiting jobs: `duet.v1.approval.<wallet>`, signed with the device's card key.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use duet_bus::{Address, Incoming, kv::Key};
+use duet_protocol::{
+    codec,
+    ids::{ShareIndex, WalletId},
+};
+use duet_wire::{
+    Code, JobEvent, JobId, JobState, Pair, Refusal,
+    approval::{
+        ApprovalAction, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval, WaitingJob,
+    },
+    progress::Step,
+    request::MAX_REQUEST_SIZE_BYTES,
+};
+use tracing::Instrument as _;
+
+use crate::{
+    clock::now_ms,
+    directory::{WalletFacts, unknown_wallet},
+    jobs::Changed,
+    orchestrator::Orchestrator,
+    plan::{self, Decision},
+    session::NotStarted,
+    settle::past_attempts,
+};
+
+/// How many requests are handled at once; an approval takes as long as an invitation.
+pub(crate) const CONCURRENCY: usize = 32;
+
+/// How many waiting jobs one answer shows at most.
+const MAX_JOBS_PER_ANSWER: usize = 32;
+
+/// How many bytes of requests one answer shows at most; with the rest of it, it stays below what an
+/// answer may have.
+const MAX_REQUEST_BYTES_PER_ANSWER: usize = 3 * MAX_REQUEST_SIZE_BYTES;
+
+/// How many nonces are remembered. Within the minute that a request may be old, no honest set of
+/// devices sends as many; when it is full of fresh ones, further requests are refused.
+const MAX_NONCES: usize = 65_536;
+
+/// The nonces of the requests taken lately. Each orchestrator remembers its own; a request replayed
+/// to another one finds the job in a state that allows no more than its owner asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Nonces(Mutex<HashMap<[u8; 16], u64>>);
+
+impl Nonces {
+    /// Whether `nonce` is seen for the first time; remembers it.
+    fn take(&self, nonce: [u8; 16], now_ms: u64) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MAX_NONCES {
+            // A request is taken up to a minute before and after the time it states.
+            seen.retain(|_, taken_at_ms| now_ms.saturating_sub(*taken_at_ms) <= 2 * MAX_APPROVAL_AGE_MS);
+        }
+        seen.len() < MAX_NONCES && seen.insert(nonce, now_ms).is_none()
+    }
+}
+
+impl Orchestrator {
+    /// Handles one request of a device.
+    pub(crate) async fn take_approval(&self, incoming: Incoming) {
+        let Address::Approval(wallet) = incoming.address else { return };
+        let span = tracing::info_span!("approval", %wallet);
+        async {
+            let reply = match self.answer_owner(wallet, &incoming.payload).await {
+                Ok(reply) => reply,
+                Err(refusal) => {
+                    tracing::info!(code = %refusal.code, message = refusal.message, "owner's request refused");
+                    ApprovalReply::Refused(refusal)
+                }
+            };
+            match codec::encode(&reply) {
+                Ok(reply) => {
+                    if let Err(error) = incoming.respond(Bytes::from(reply)).await {
+                        tracing::debug!(%error, "the device was not answered");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "an answer to a device does not encode"),
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn answer_owner(&self, wallet: WalletId, payload: &[u8]) -> Result<ApprovalReply, Refusal> {
+        let malformed = |error: &dyn core::fmt::Display| {
+            Refusal::new(Code::MalformedMessage, format!("the request does not parse: {error}"))
+        };
+        let signed: SignedApproval = codec::decode(payload).map_err(|error| malformed(&error))?;
+        let claimed = signed.unverified().map_err(|error| malformed(&error))?;
+        if claimed.wallet != wallet {
+            return Err(Refusal::new(Code::MalformedMessage, "the request is about another wallet"));
+        }
+        let facts = self.directory.wallet(wallet).await;
+        if let Some(refusal) = facts.silence() {
+            return Err(refusal.clone());
+        }
+        let request = authenticate(&signed, &facts)?;
+        if !self.nonces.take(request.nonce, now_ms()) {
+            return Err(Refusal::new(Code::Conflict, "this request was made before; make a new one"));
+        }
+        match request.action {
+            ApprovalAction::List => self.waiting_jobs(wallet).await,
+            ApprovalAction::Approve { job } => self.approve(wallet, &facts, job).await,
+            ApprovalAction::Reject { job } => self.reject(wallet, &facts, job).await,
+        }
+    }
+
+    async fn waiting_jobs(&self, wallet: WalletId) -> Result<ApprovalReply, Refusal> {
+        let mut waiting = self.board.select(|job| job.waits_for == Some(wallet));
+        waiting.sort_unstable_by_key(|job| (job.created_at_ms, job.job));
+        let (mut jobs, mut bytes, mut more) = (Vec::new(), 0, false);
+        for summary in waiting {
+            let Some(entry) = self.jobs.get(&summary.key()).await? else { continue };
+            let record = entry.value;
+            if !matches!(record.state, JobState::AwaitingOwner) {
+                continue;
+            }
+            bytes += record.request.body.len();
+            if jobs.len() == MAX_JOBS_PER_ANSWER || bytes > MAX_REQUEST_BYTES_PER_ANSWER {
+                more = true;
+                break;
+            }
+            jobs.push(WaitingJob {
+                job: record.id,
+                request: record.request,
+                created_at_ms: record.created_at_ms,
+            });
+        }
+        Ok(ApprovalReply::Jobs { jobs, more })
+    }
+
+    /// The entry of a job of this wallet.
+    fn key_of(&self, facts: &WalletFacts, job: JobId) -> Result<Key, Refusal> {
+        let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
+        Ok(Key::from((tenant, job)))
+    }
+
+    /// Starts the session in which the device signs: invites the responder, and hands the manifest
+    /// to the device as its own invitation.
+    async fn approve(
+        &self,
+        wallet: WalletId,
+        facts: &WalletFacts,
+        job: JobId,
+    ) -> Result<ApprovalReply, Refusal> {
+        let key = self.key_of(facts, job)?;
+        let no_job = || Refusal::new(Code::NotFound, "there is no such job for this wallet");
+        let entry = self.jobs.get(&key).await?.ok_or_else(no_job)?;
+        let request = self.request_of(&entry.value)?;
+        if request.wallet != wallet {
+            return Err(no_job());
+        }
+        match &entry.value.state {
+            // A device that asks for its own job at once may be quicker than the queue.
+            JobState::AwaitingOwner | JobState::Queued => {}
+            JobState::Expired => return Err(Refusal::new(Code::JobExpired, "the job has expired")),
+            JobState::Cancelled => return Err(Refusal::new(Code::Cancelled, "the job was cancelled")),
+            other => {
+                return Err(Refusal::new(Code::Conflict, format!("the job is {}", other.name())));
+            }
+        }
+        if now_ms() >= entry.value.expires_at_ms {
+            return Err(Refusal::new(Code::JobExpired, "the job has expired"));
+        }
+        let with_device: Vec<Pair> =
+            request.pairs.iter().copied().filter(|pair| pair.initiator() == ShareIndex::Device).collect();
+        let past: Vec<_> = past_attempts(&entry.value);
+        let usable = |pair: Pair| facts.terms(pair).map(drop);
+        let pair = match plan::decide(&with_device, &past, usable, &self.queue) {
+            Decision::Try(pair) | Decision::AwaitOwner(pair) => pair,
+            Decision::Wait(refusal) | Decision::Fail(refusal) => return Err(refusal),
+        };
+        let terms = facts.terms(pair)?;
+        let started = match self.start_session(&key, entry, &request, pair, terms).await {
+            Ok(started) => started,
+            Err(NotStarted::Moved) => {
+                return Err(Refusal::new(Code::Conflict, "the job has changed; look at it again"));
+            }
+            Err(NotStarted::Store(error)) => return Err(error.into()),
+            Err(NotStarted::Internal(reason)) => {
+                tracing::error!(reason, "a session cannot be drawn up");
+                return Err(Refusal::new(Code::Internal, "the session could not be drawn up"));
+            }
+        };
+        if let Err(failure) = self.invite(&started, &started.responder).await {
+            let refusal = failure.refusal.clone();
+            self.end_attempt(&key, started.session, &request, failure).await?;
+            return Err(refusal);
+        }
+        self.announce_step(started.session, Step::Running).await;
+        Ok(ApprovalReply::Session { manifest: started.manifest })
+    }
+
+    async fn reject(
+        &self,
+        wallet: WalletId,
+        facts: &WalletFacts,
+        job: JobId,
+    ) -> Result<ApprovalReply, Refusal> {
+        let key = self.key_of(facts, job)?;
+        let changed = self
+            .jobs
+            .change(&key, None, |record| {
+                if !self.request_of(record).is_ok_and(|request| request.wallet == wallet) {
+                    return Err(Refusal::new(Code::NotFound, "there is no such job for this wallet"));
+                }
+                record
+                    .apply(&JobEvent::Reject, record.fence, now_ms())
+                    .map_err(|error| Refusal::new(Code::Conflict, error.to_string()))
+            })
+            .await?;
+        match changed {
+            Changed::Applied(snapshot) => {
+                tracing::info!(%job, "rejected by the owner");
+                self.publish_end(&snapshot).await;
+                Ok(ApprovalReply::Done)
+            }
+            Changed::Declined(refusal) => Err(refusal),
+            Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job for this wallet")),
+        }
+    }
+}
+
+/// The request, if a device card that one of the wallet's parties names has signed it. A party that
+/// names another card gains no signature by that: the device has to take part itself.
+fn authenticate(signed: &SignedApproval, facts: &WalletFacts) -> Result<ApprovalRequest, Refusal> {
+    let keys = facts.device_keys();
+    if keys.is_empty() {
+        return Err(unknown_wallet());
+    }
+    let mut reason = None;
+    for key in keys {
+        match signed.verify(&key, now_ms()) {
+            Ok(request) => return Ok(request),
+            Err(duet_wire::approval::ApprovalError::NotFresh) => {
+                reason = Some(Refusal::new(
+                    Code::BadSignature,
+                    duet_wire::approval::ApprovalError::NotFresh.to_string(),
+                ));
+            }
+            Err(error) => {
+                reason.get_or_insert_with(|| Refusal::new(Code::BadSignature, error.to_string()));
+            }
+        }
+    }
+    Err(reason.unwrap_or_else(unknown_wallet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_counts_once() {
+        let nonces = Nonces::default();
+        assert!(nonces.take([1; 16], 5));
+        assert!(!nonces.take([1; 16], 6));
+        assert!(nonces.take([2; 16], 6));
+    }
+}

@@ -1,0 +1,285 @@
+//! An orchestrator's own picture of the job bucket, kept up to date by watching it: for lists, for
+//! counting open jobs, for the sweeper, and to wake whoever waits for one job to change.
+//!
+//! It may lag behind the bucket, so nothing is decided by it; every decision is a compare-and-swap.
+
+use core::cmp::Reverse;
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use duet_bus::kv::{Entry, Key, Revision};
+use duet_protocol::ids::WalletId;
+use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
+use tokio::sync::watch;
+
+/// A job's record as of some revision.
+pub(crate) type Snapshot = Arc<Entry<JobRecord>>;
+
+/// What is remembered of each job: some 200 bytes, so that the whole bucket fits in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Summary {
+    pub(crate) tenant: TenantId,
+    pub(crate) job: JobId,
+    pub(crate) state: JobStateName,
+    pub(crate) created_at_ms: u64,
+    pub(crate) updated_at_ms: u64,
+    pub(crate) next_attempt_at_ms: u64,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) end_published: bool,
+    /// Whose owner is waited for; known only in that state.
+    pub(crate) waits_for: Option<WalletId>,
+    revision: Revision,
+}
+
+impl Summary {
+    fn new(record: &JobRecord, revision: Revision) -> Self {
+        let waits_for = matches!(record.state, JobState::AwaitingOwner)
+            .then(|| SigningRequest::from_json(&record.request.body).ok().map(|request| request.wallet))
+            .flatten();
+        Self {
+            tenant: record.tenant.clone(),
+            job: record.id,
+            state: record.state.name(),
+            created_at_ms: record.created_at_ms,
+            updated_at_ms: record.updated_at_ms,
+            next_attempt_at_ms: record.next_attempt_at_ms,
+            expires_at_ms: record.expires_at_ms,
+            end_published: record.end_published_at_ms.is_some(),
+            waits_for,
+            revision,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key::from((&self.tenant, self.job))
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running)
+    }
+
+    fn place(&self) -> Place {
+        (self.tenant.clone(), Reverse(self.created_at_ms), self.job)
+    }
+}
+
+/// A job's place in its tenant's list: newest first.
+type Place = (TenantId, Reverse<u64>, JobId);
+
+#[derive(Default)]
+struct Jobs {
+    all: HashMap<Key, Summary>,
+    list: BTreeSet<Place>,
+    open: usize,
+    watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
+}
+
+/// The picture.
+#[derive(Default)]
+pub(crate) struct Board {
+    jobs: Mutex<Jobs>,
+}
+
+/// Learns of one job's changes. A change may be skipped when a later one follows.
+pub(crate) struct Observer {
+    key: Key,
+    board: Arc<Board>,
+    changes: watch::Receiver<Option<Snapshot>>,
+}
+
+impl Observer {
+    /// The next change that was not seen yet.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn changed(&mut self) -> Option<Snapshot> {
+        // The sender lives as long as this observer does: see `Board::observe`.
+        self.changes.changed().await.ok()?;
+        self.changes.borrow_and_update().clone()
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        let mut jobs = self.board.lock();
+        // This receiver still counts.
+        if jobs.watched.get(&self.key).is_some_and(|sender| sender.receiver_count() <= 1) {
+            jobs.watched.remove(&self.key);
+        }
+    }
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a record at `revision`, unless a later one is known.
+    pub(crate) fn apply(&self, key: &Key, record: JobRecord, revision: Revision) -> Snapshot {
+        let snapshot = Arc::new(Entry { value: record, revision });
+        let mut jobs = self.lock();
+        if jobs.all.get(key).is_some_and(|known| known.revision >= revision) {
+            return snapshot;
+        }
+        let summary = Summary::new(&snapshot.value, revision);
+        jobs.list.insert(summary.place());
+        jobs.open += usize::from(summary.is_open());
+        if let Some(before) = jobs.all.insert(key.clone(), summary) {
+            jobs.open -= usize::from(before.is_open());
+        }
+        if let Some(sender) = jobs.watched.get(key) {
+            sender.send_replace(Some(Arc::clone(&snapshot)));
+        }
+        snapshot
+    }
+
+    /// Takes in that a job's entry is gone.
+    pub(crate) fn remove(&self, key: &Key) {
+        let mut jobs = self.lock();
+        if let Some(before) = jobs.all.remove(key) {
+            jobs.open -= usize::from(before.is_open());
+            jobs.list.remove(&before.place());
+        }
+    }
+
+    /// How many jobs are open.
+    pub(crate) fn open(&self) -> usize {
+        self.lock().open
+    }
+
+    /// Observes the job under `key`, from now on.
+    pub(crate) fn observe(self: &Arc<Self>, key: &Key) -> Observer {
+        let mut jobs = self.lock();
+        let sender = jobs.watched.entry(key.clone()).or_insert_with(|| watch::Sender::new(None));
+        let mut changes = sender.subscribe();
+        changes.mark_unchanged();
+        Observer { key: key.clone(), board: Arc::clone(self), changes }
+    }
+
+    /// Up to `limit` of `tenant`'s jobs, newest first, after the job `after`, in `state` if one is
+    /// given; and whether there are more. `None` when `after` is not known.
+    pub(crate) fn list(
+        &self,
+        tenant: &TenantId,
+        state: Option<JobStateName>,
+        after: Option<JobId>,
+        limit: usize,
+    ) -> Option<(Vec<Key>, bool)> {
+        let jobs = self.lock();
+        let from = match after {
+            Some(job) => Bound::Excluded(jobs.all.get(&Key::from((tenant, job)))?.place()),
+            None => Bound::Included((tenant.clone(), Reverse(u64::MAX), JobId([0; 16]))),
+        };
+        let mut keys: Vec<Key> = jobs
+            .list
+            .range((from, Bound::Unbounded))
+            .take_while(|(owner, ..)| owner == tenant)
+            .map(|(owner, _, job)| Key::from((owner, *job)))
+            .filter(|key| state.is_none_or(|state| jobs.all.get(key).is_some_and(|job| job.state == state)))
+            .take(limit + 1)
+            .collect();
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        Some((keys, more))
+    }
+
+    /// The summaries that `wanted` picks.
+    pub(crate) fn select(&self, wanted: impl Fn(&Summary) -> bool) -> Vec<Summary> {
+        self.lock().all.values().filter(|summary| wanted(summary)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duet_wire::{Pair, SignedRequest};
+
+    use super::*;
+
+    fn tenant() -> TenantId {
+        "acme".parse().unwrap()
+    }
+
+    fn record(job: u8, created_at_ms: u64, state: JobState) -> JobRecord {
+        JobRecord {
+            id: JobId([job; 16]),
+            tenant: tenant(),
+            request: SignedRequest { body: b"{}".to_vec(), requester: [0; 32], signature: [0; 64] },
+            state,
+            attempts_started: 0,
+            attempts: Vec::new(),
+            fence: 0,
+            next_attempt_at_ms: 0,
+            created_at_ms,
+            updated_at_ms: created_at_ms,
+            expires_at_ms: u64::MAX,
+            end_published_at_ms: None,
+        }
+    }
+
+    fn put(board: &Board, record: JobRecord, revision: u64) {
+        let key = Key::from((&record.tenant, record.id));
+        board.apply(&key, record, Revision::from(revision));
+    }
+
+    fn running() -> JobState {
+        JobState::Running {
+            session: duet_protocol::ids::SessionId([1; 16]),
+            attempt: 1,
+            pair: Pair::ServicePartner,
+        }
+    }
+
+    #[test]
+    fn lists_are_newest_first_and_paged() {
+        let board = Board::default();
+        for job in 1..=5 {
+            put(&board, record(job, u64::from(job) * 10, JobState::Queued), job.into());
+        }
+        let (first, more) = board.list(&tenant(), None, None, 2).unwrap();
+        assert_eq!(first, [5, 4].map(|job| Key::from((&tenant(), JobId([job; 16])))));
+        assert!(more);
+        let (rest, more) = board.list(&tenant(), None, Some(JobId([4; 16])), 10).unwrap();
+        assert_eq!(rest.len(), 3);
+        assert!(!more);
+        assert!(board.list(&tenant(), None, Some(JobId([9; 16])), 10).is_none());
+        assert!(board.list(&"other".parse().unwrap(), None, None, 10).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn open_jobs_are_counted_once() {
+        let board = Board::default();
+        put(&board, record(1, 1, JobState::Queued), 1);
+        put(&board, record(2, 1, JobState::Queued), 2);
+        put(&board, record(1, 1, running()), 3);
+        assert_eq!(board.open(), 2);
+        put(&board, record(1, 1, JobState::Cancelled), 4);
+        assert_eq!(board.open(), 1);
+        let (cancelled, _) = board.list(&tenant(), Some(JobStateName::Cancelled), None, 10).unwrap();
+        assert_eq!(cancelled.len(), 1);
+        board.remove(&Key::from((&tenant(), JobId([2; 16]))));
+        assert_eq!(board.open(), 0);
+    }
+
+    #[test]
+    fn what_is_older_than_known_changes_nothing() {
+        let board = Board::default();
+        put(&board, record(1, 1, JobState::Cancelled), 5);
+        put(&board, record(1, 1, JobState::Queued), 4);
+        assert_eq!(board.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn observers_see_the_change_and_leave_nothing_behind() {
+        let board = Arc::new(Board::default());
+        let key = Key::from((&tenant(), JobId([1; 16])));
+        let mut observer = board.observe(&key);
+        put(&board, record(1, 1, running()), 1);
+        let seen = observer.changed().await.unwrap();
+        assert_eq!(seen.value.state.name(), JobStateName::Running);
+        drop(observer);
+        assert!(board.lock().watched.is_empty());
+    }
+}

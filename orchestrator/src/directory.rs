@@ -1,0 +1,495 @@
+//! What the parties say about wallets: asked for when needed, remembered for a while, asked for
+//! again when a party finds it stale.
+//!
+//! Nothing here authorises anything; the parties check all of it themselves. It is what jobs are
+//! refused early by, what manifests are filled in from, and which key a result must verify under.
+
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use duet_bus::{Address, Bus, RequestError, Speaker};
+use duet_protocol::{
+    codec,
+    ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    public_key::{ChainCode, DerivationPath, PublicKey},
+};
+use duet_wire::{
+    Code, Pair, PayloadKindTag, Refusal, Seat, TenantId, WalletInfo,
+    card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
+    wallet::{InitiatorState, WalletParty, WalletStatus},
+};
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use crate::api::{PairView, WalletView};
+
+/// How long a party may take to answer a question about its wallets.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How many wallets are remembered; the one asked for longest ago makes room. Some 2 KiB each.
+const MAX_REMEMBERED_WALLETS: usize = 16_384;
+
+/// How many pages one party is asked for while a page of one tenant's wallets is put together.
+const MAX_PAGES_PER_LISTING: usize = 64;
+
+/// What one party said about a wallet.
+#[derive(Debug, Clone)]
+enum Answer {
+    Known(Box<WalletInfo>),
+    Unknown,
+    Silent(Refusal),
+}
+
+/// What the parties said about one wallet.
+#[derive(Debug, Clone)]
+pub(crate) struct WalletFacts {
+    answers: BTreeMap<PartyId, Answer>,
+}
+
+/// What a manifest says about a pair of a wallet's parties.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) epoch: Epoch,
+    pub(crate) paillier_key: PaillierKeyId,
+    pub(crate) initiator: Seat,
+    pub(crate) responder: Seat,
+}
+
+impl WalletFacts {
+    /// The words of those that know the wallet.
+    fn views(&self) -> impl Iterator<Item = &WalletInfo> {
+        self.answers.values().filter_map(|answer| match answer {
+            Answer::Known(info) => Some(&**info),
+            Answer::Unknown | Answer::Silent(_) => None,
+        })
+    }
+
+    /// Whether any party knows the wallet as `tenant`'s.
+    pub(crate) fn belongs_to(&self, tenant: &TenantId) -> bool {
+        self.views().any(|view| view.tenant == *tenant)
+    }
+
+    /// The tenant that the wallet's parties name.
+    pub(crate) fn tenant(&self) -> Option<&TenantId> {
+        self.views().map(|view| &view.tenant).next()
+    }
+
+    /// Whether every party that was asked answered that it has no such wallet.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.answers.values().all(|answer| matches!(answer, Answer::Unknown))
+    }
+
+    /// Why it is not known whether the wallet exists, if it is not.
+    pub(crate) fn silence(&self) -> Option<&Refusal> {
+        if self.views().next().is_some() {
+            return None;
+        }
+        self.answers.values().find_map(|answer| match answer {
+            Answer::Silent(refusal) => Some(refusal),
+            Answer::Known(_) | Answer::Unknown => None,
+        })
+    }
+
+    /// Whether `requester` may have `kind` signed, as far as any party says.
+    pub(crate) fn allows(&self, requester: &[u8; 32], kind: PayloadKindTag) -> Result<(), Refusal> {
+        let mut known = false;
+        for info in self.views().flat_map(|view| &view.requesters).filter(|info| info.key == *requester) {
+            known = true;
+            if info.kinds.contains(&kind) {
+                return Ok(());
+            }
+        }
+        Err(if known {
+            Refusal::new(
+                Code::KindNotAllowed,
+                "the wallet does not let this requester sign this kind of payload",
+            )
+        } else {
+            Refusal::new(Code::RequesterNotAllowed, "the wallet does not know this requester's key")
+        })
+    }
+
+    /// The word of the holder of share `index`, or why there is none.
+    fn view_of(&self, index: ShareIndex) -> Result<&WalletInfo, Refusal> {
+        if let Some(view) = self.views().find(|view| view.index == index) {
+            return Ok(view);
+        }
+        for holder in self.views().filter_map(|view| view.party(index)) {
+            match self.answers.get(&holder.party) {
+                Some(Answer::Silent(refusal)) => return Err(refusal.clone()),
+                Some(Answer::Unknown) => {
+                    let message = format!("{} does not have its share of this wallet", holder.party);
+                    return Err(Refusal::new(Code::UnknownWallet, message));
+                }
+                Some(Answer::Known(_)) | None => {}
+            }
+        }
+        if let Some(refusal) = self.silence() {
+            return Err(refusal.clone());
+        }
+        Err(Refusal::new(Code::NotEnrolled, format!("no party here holds share {index} of this wallet")))
+    }
+
+    /// What a session of `pair` is to be told, or why there can be none now.
+    pub(crate) fn terms(&self, pair: Pair) -> Result<Terms, Refusal> {
+        let responder = self.view_of(pair.responder())?;
+        committed(responder)?;
+        let seat = |view: &WalletInfo, index| {
+            view.party(index)
+                .map(|holder: &WalletParty| Seat { party: holder.party.clone(), index })
+                .ok_or_else(|| {
+                    Refusal::new(Code::NotEnrolled, format!("nobody holds share {index} of this wallet"))
+                })
+        };
+        let seats = (seat(responder, pair.initiator())?, seat(responder, pair.responder())?);
+        let enrolled = responder.responds_to.iter().filter(|enrolled| enrolled.initiator == pair.initiator());
+        let not_enrolled = || {
+            let message =
+                format!("{} holds no enrolment of {} for this wallet", seats.1.party, seats.0.party);
+            Refusal::new(Code::NotEnrolled, message)
+        };
+        if pair.initiator() == ShareIndex::Device {
+            let paillier_key = enrolled.map(|e| e.paillier_key).next_back().ok_or_else(not_enrolled)?;
+            let (initiator, responder_seat) = seats;
+            return Ok(Terms { epoch: responder.epoch, paillier_key, initiator, responder: responder_seat });
+        }
+        let initiator = self.view_of(pair.initiator())?;
+        committed(initiator)?;
+        if initiator.public_key != responder.public_key || initiator.epoch != responder.epoch {
+            let message = format!("{} and {} describe this wallet differently", seats.0.party, seats.1.party);
+            return Err(Refusal::new(Code::StaleEpoch, message));
+        }
+        let enrolled: Vec<_> = enrolled.map(|e| e.paillier_key).collect();
+        let key = initiator
+            .initiates
+            .iter()
+            .filter(|key| key.responders.contains(&seats.1.party))
+            .max_by_key(|key| (enrolled.contains(&key.paillier_key), key.state == InitiatorState::Ready))
+            .ok_or_else(not_enrolled)?;
+        match key.state {
+            InitiatorState::Ready => {}
+            InitiatorState::Locked => {
+                let message = format!("the Paillier key of {} is locked; rotate it", seats.0.party);
+                return Err(Refusal::new(Code::Locked, message));
+            }
+            InitiatorState::NeedsRotation => {
+                let message = format!("{} was restored from a backup; rotate its key", seats.0.party);
+                return Err(Refusal::new(Code::NeedsRotation, message));
+            }
+        }
+        if !enrolled.contains(&key.paillier_key) {
+            let message = format!("{} does not know the present key of {} yet", seats.1.party, seats.0.party);
+            return Err(Refusal::new(Code::StalePaillierKey, message));
+        }
+        let paillier_key = key.paillier_key;
+        let (initiator, responder_seat) = seats;
+        Ok(Terms { epoch: responder.epoch, paillier_key, initiator, responder: responder_seat })
+    }
+
+    /// The key that a signature made by `pair` verifies under, and its address: the wallet's child at
+    /// `path`, as the pair's responder describes the wallet.
+    pub(crate) fn verifying_key(&self, pair: Pair, path: &DerivationPath) -> Result<PublicKey, Refusal> {
+        let view = self.view_of(pair.responder())?;
+        child(view, path)
+    }
+
+    /// That the child at `path` exists, by anyone's word.
+    pub(crate) fn derivable(&self, path: &DerivationPath) -> Result<(), Refusal> {
+        let view = self.views().next().ok_or_else(unknown_wallet)?;
+        child(view, path).map(drop)
+    }
+
+    /// The Ed25519 key of the card of the party in `seat` of a session of `pair`: by its own word,
+    /// or by the responder's about the device.
+    pub(crate) fn card_key(&self, pair: Pair, seat: &Seat) -> Result<[u8; 32], Refusal> {
+        let speaker = if seat.index == ShareIndex::Device { pair.responder() } else { seat.index };
+        let view = self.view_of(speaker)?;
+        view.party(seat.index)
+            .filter(|holder| holder.party == seat.party)
+            .map(|holder| holder.signing_key)
+            .ok_or_else(|| Refusal::new(Code::CardMismatch, "the wallet has another party in that seat"))
+    }
+
+    /// The device card keys that the wallet's parties name: one, unless a party lies.
+    pub(crate) fn device_keys(&self) -> Vec<[u8; 32]> {
+        let mut keys: Vec<_> = self
+            .views()
+            .filter_map(|view| view.party(ShareIndex::Device))
+            .map(|device| device.signing_key)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// The wallet as `tenant` sees it, if it is the tenant's.
+    pub(crate) fn view(&self, tenant: &TenantId) -> Option<WalletView> {
+        let own = || self.views().filter(|view| view.tenant == *tenant);
+        let first = own().next()?;
+        let all_committed = own().all(|view| view.status == WalletStatus::Committed);
+        let pairs = Pair::ALL.map(|pair| match self.terms(pair) {
+            Ok(_) => PairView { pair, usable: true, reason: None },
+            Err(reason) => PairView { pair, usable: false, reason: Some(reason) },
+        });
+        Some(WalletView {
+            id: first.id,
+            address: first.address,
+            public_key: first.public_key,
+            chain_code: first.chain_code,
+            epoch: first.epoch,
+            tenant: first.tenant.clone(),
+            status: if all_committed { WalletStatus::Committed } else { WalletStatus::Prepared },
+            parties: first.parties.each_ref().map(|holder| holder.as_ref().map(|h| h.party.clone())),
+            requesters: first.requesters.clone(),
+            pairs: pairs.into(),
+        })
+    }
+}
+
+fn committed(view: &WalletInfo) -> Result<(), Refusal> {
+    if view.status == WalletStatus::Committed {
+        return Ok(());
+    }
+    let message = format!("the holder of share {} has not committed this wallet yet", view.index);
+    Err(Refusal::new(Code::NotEnrolled, message))
+}
+
+fn child(view: &WalletInfo, path: &DerivationPath) -> Result<PublicKey, Refusal> {
+    PublicKey::from_bytes(&view.public_key)
+        .and_then(|root| root.child(&ChainCode(view.chain_code), path))
+        .map(|(key, _)| key)
+        .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
+}
+
+/// That nobody has the wallet.
+pub(crate) fn unknown_wallet() -> Refusal {
+    Refusal::new(Code::UnknownWallet, "none of the parties here has this wallet")
+}
+
+struct Remembered {
+    facts: WalletFacts,
+    asked_at: Instant,
+}
+
+/// A party that the orchestrator works with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartyEntry {
+    /// Its name.
+    pub party: PartyId,
+    /// Which share of its wallets it holds: 2 for a service, 3 for a partner. What it says about a
+    /// wallet counts for that share only, so that no party can take another's seat.
+    pub index: ShareIndex,
+}
+
+/// The parties, and what they said.
+pub(crate) struct Directory {
+    bus: Bus,
+    parties: Vec<PartyEntry>,
+    max_age: Duration,
+    remembered: Mutex<HashMap<WalletId, Remembered>>,
+}
+
+impl Directory {
+    pub(crate) fn new(bus: Bus, parties: Vec<PartyEntry>, max_age: Duration) -> Self {
+        Self { bus, parties, max_age, remembered: Mutex::new(HashMap::new()) }
+    }
+
+    /// What is known about `wallet`, asked for if it is not known yet or too old.
+    pub(crate) async fn wallet(&self, wallet: WalletId) -> WalletFacts {
+        if let Some(facts) = self.remembered(wallet) {
+            return facts;
+        }
+        self.refresh(wallet).await
+    }
+
+    /// What was said about `wallet` recently.
+    fn remembered(&self, wallet: WalletId) -> Option<WalletFacts> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = remembered.get(&wallet)?;
+        // A party that was silent is asked again at once; so is everyone about a wallet nobody had.
+        let complete = entry.facts.views().next().is_some()
+            && !entry.facts.answers.values().any(|answer| matches!(answer, Answer::Silent(_)));
+        (complete && entry.asked_at.elapsed() < self.max_age).then(|| entry.facts.clone())
+    }
+
+    /// Forgets what was said about `wallet`, so that it is asked for again.
+    pub(crate) fn forget(&self, wallet: WalletId) {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(&wallet);
+    }
+
+    /// Asks every party about `wallet`.
+    pub(crate) async fn refresh(&self, wallet: WalletId) -> WalletFacts {
+        let answers = join_all(self.parties.iter().map(|entry| async move {
+            let party = &entry.party;
+            let answer = match self.ask(party, &CardRequest::Wallet { id: wallet }).await {
+                Ok(CardReply::Wallet { wallet: info })
+                    if info.id == wallet && speaks_for_itself(&info, entry) =>
+                {
+                    Answer::Known(info)
+                }
+                Ok(CardReply::Refused(Refusal { code: Code::UnknownWallet | Code::NotFound, .. })) => {
+                    Answer::Unknown
+                }
+                Ok(CardReply::Refused(refusal)) => Answer::Silent(refusal),
+                Ok(_) => {
+                    tracing::warn!(%party, %wallet, "a party's word on a wallet makes no sense");
+                    Answer::Silent(Refusal::new(Code::PeerMisbehaved, format!("{party} answered nonsense")))
+                }
+                Err(refusal) => Answer::Silent(refusal),
+            };
+            (party.clone(), answer)
+        }))
+        .await;
+        let facts = WalletFacts { answers: answers.into_iter().collect() };
+        self.remember(wallet, facts.clone());
+        facts
+    }
+
+    fn remember(&self, wallet: WalletId, facts: WalletFacts) {
+        if facts.views().next().is_none() {
+            self.forget(wallet);
+            return;
+        }
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= MAX_REMEMBERED_WALLETS
+            && !remembered.contains_key(&wallet)
+            && let Some(oldest) = remembered.iter().min_by_key(|(_, r)| r.asked_at).map(|(id, _)| *id)
+        {
+            remembered.remove(&oldest);
+        }
+        remembered.insert(wallet, Remembered { facts, asked_at: Instant::now() });
+    }
+
+    /// A page of `tenant`'s wallets after `after`, and whether there are more.
+    ///
+    /// # Errors
+    /// When no party answers.
+    pub(crate) async fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<WalletId>,
+        limit: usize,
+    ) -> Result<(Vec<WalletFacts>, bool), Refusal> {
+        let listings = join_all(self.parties.iter().map(|entry| async move {
+            (entry.party.clone(), self.list_of(entry, tenant, after, limit).await)
+        }))
+        .await;
+        let mut found: BTreeMap<WalletId, BTreeMap<PartyId, Answer>> = BTreeMap::new();
+        let (mut silent, mut more, mut answered) = (Vec::new(), false, false);
+        // A party that has told of its wallets up to some id only says nothing about later ones.
+        let mut told_up_to: Option<WalletId> = None;
+        for (party, listing) in listings {
+            match listing {
+                Ok((wallets, party_has_more)) => {
+                    answered = true;
+                    if party_has_more && let Some(last) = wallets.last() {
+                        more = true;
+                        told_up_to = Some(told_up_to.map_or(last.id, |id| id.min(last.id)));
+                    }
+                    for info in wallets {
+                        found
+                            .entry(info.id)
+                            .or_default()
+                            .insert(party.clone(), Answer::Known(Box::new(info)));
+                    }
+                }
+                Err(refusal) => silent.push((party, refusal)),
+            }
+        }
+        if !answered {
+            return Err(silent.into_iter().next().map_or_else(
+                || Refusal::new(Code::NoPairAvailable, "no parties are configured"),
+                |(_, refusal)| refusal,
+            ));
+        }
+        let mut wallets = Vec::new();
+        for (id, mut answers) in found {
+            if wallets.len() == limit || told_up_to.is_some_and(|last| id > last) {
+                more = true;
+                break;
+            }
+            for party in self.parties.iter().map(|entry| &entry.party) {
+                let refusal =
+                    silent.iter().find(|(name, _)| name == party).map(|(_, refusal)| refusal.clone());
+                answers
+                    .entry(party.clone())
+                    .or_insert_with(|| refusal.map_or(Answer::Unknown, Answer::Silent));
+            }
+            wallets.push(WalletFacts { answers });
+        }
+        Ok((wallets, more))
+    }
+
+    /// Up to `limit` + 1 of `tenant`'s wallets at `party`, and whether there are more.
+    async fn list_of(
+        &self,
+        entry: &PartyEntry,
+        tenant: &TenantId,
+        mut after: Option<WalletId>,
+        limit: usize,
+    ) -> Result<(Vec<WalletInfo>, bool), Refusal> {
+        let party = &entry.party;
+        let mut own = Vec::new();
+        for _ in 0..MAX_PAGES_PER_LISTING {
+            let request = CardRequest::Wallets { after, limit: MAX_WALLETS_PER_PAGE };
+            let (page, more) = match self.ask(party, &request).await? {
+                CardReply::Wallets { wallets, more } => (wallets, more),
+                CardReply::Refused(refusal) => return Err(refusal),
+                _ => return Err(Refusal::new(Code::PeerMisbehaved, format!("{party} answered nonsense"))),
+            };
+            let last = page.last().map(|info| info.id);
+            // A page that does not lead on would be asked for for ever.
+            let leads_on = last.is_some() && last > after;
+            own.extend(
+                page.into_iter().filter(|info| info.tenant == *tenant && speaks_for_itself(info, entry)),
+            );
+            if own.len() > limit {
+                return Ok((own, true));
+            }
+            if !more || !leads_on {
+                return Ok((own, false));
+            }
+            after = last;
+        }
+        Ok((own, true))
+    }
+
+    async fn ask(&self, party: &PartyId, request: &CardRequest) -> Result<CardReply, Refusal> {
+        let internal = |error: &dyn core::fmt::Display| Refusal::new(Code::Internal, error.to_string());
+        let payload = codec::encode(request).map_err(|error| internal(&error))?;
+        let address = Address::Card { from: Speaker::Orchestrator, to: party.clone() };
+        let reply = self
+            .bus
+            .request(&address, payload, ANSWER_DEADLINE)
+            .await
+            .map_err(|error| unanswered(party, &error))?;
+        codec::decode(&reply).map_err(|error| {
+            tracing::warn!(%party, %error, "a party's answer does not parse");
+            Refusal::new(Code::PeerMisbehaved, format!("the answer of {party} does not parse"))
+        })
+    }
+}
+
+/// Whether a party speaks in `info` about the share that is its own.
+fn speaks_for_itself(info: &WalletInfo, entry: &PartyEntry) -> bool {
+    info.index == entry.index && info.party(info.index).is_some_and(|own| own.party == entry.party)
+}
+
+/// A party that could not be asked, as the reason why it cannot sign.
+pub(crate) fn unanswered(party: &PartyId, error: &RequestError) -> Refusal {
+    match error {
+        RequestError::NoResponders { .. } => {
+            Refusal::new(Code::NoPairAvailable, format!("no worker of {party} is listening"))
+        }
+        RequestError::TimedOut { .. } => {
+            Refusal::new(Code::Deadline, format!("{party} did not answer in time"))
+        }
+        RequestError::Unreachable => Refusal::new(Code::BrokerUnreachable, "the broker cannot be reached"),
+        RequestError::PermissionDenied { .. } | RequestError::TooLarge { .. } => {
+            Refusal::new(Code::Internal, error.to_string())
+        }
+    }
+}

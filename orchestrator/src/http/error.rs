@@ -1,0 +1,89 @@
+//! Refusals as `application/problem+json` (RFC 9457).
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use core::time::Duration;
+use duet_wire::{
+    error::{Code, Problem, Refusal},
+    ids::JobId,
+};
+use serde::Serialize;
+
+/// The media type of a problem.
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a request got no success.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    problem: Box<Problem>,
+    retry_after: Option<Duration>,
+    job: Option<JobId>,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Problem::new(code, detail).into()
+    }
+
+    /// The job that the request collides with.
+    pub(crate) const fn with_job(mut self, job: JobId) -> Self {
+        self.job = Some(job);
+        self
+    }
+
+    /// When to try again.
+    pub(crate) const fn retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        // Whatever is out of room or out of reach is worth another try soon.
+        let retry_after = matches!(problem.status, 429 | 503).then_some(Duration::from_secs(1));
+        Self { problem: Box::new(problem), retry_after, job: None }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Problem::from(refusal).into()
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<JobId>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&Body { problem: &self.problem, job: self.job }).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(pause) = self.retry_after {
+            // In whole seconds, never 0: that would invite a storm.
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(location) = self.job.and_then(|job| HeaderValue::try_from(format!("/v1/jobs/{job}")).ok())
+        {
+            headers.insert(header::LOCATION, location);
+        }
+        response
+    }
+}

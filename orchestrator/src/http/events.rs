@@ -1,0 +1,172 @@
+//! A job's event stream: server-sent events until the job is settled.
+//!
+//! | event | data |
+//! |---|---|
+//! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
+//! | `progress` | what a party says about the session under way ([`Progress`]) |
+//!
+//! The id of a `state` event is the record's revision. `Last-Event-ID` may be sent and changes
+//! nothing: a stream always begins with the job as it is. Progress is not repeated.
+
+use core::{convert::Infallible, time::Duration};
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use duet_bus::{
+    Address, Filter, Incoming, Subscription,
+    kv::{Entry, Key},
+};
+use duet_protocol::ids::SessionId;
+use duet_wire::{Code, JobRecord, JobState, Refusal, progress};
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{ApiError, Caller, jobs::job_id};
+use crate::{
+    api::{JobView, Progress},
+    board::Observer,
+    orchestrator::Orchestrator,
+};
+
+/// How many events may wait for a slow reader. When it is full, the stream waits and skips states
+/// that are superseded meanwhile.
+const BUFFER: usize = 16;
+
+/// How long a client should wait before it connects again.
+const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+
+/// `GET /v1/jobs/{id}/events`
+pub(super) async fn stream(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let permit = Arc::clone(&orchestrator.event_streams)
+        .try_acquire_owned()
+        .map_err(|_| ApiError::new(Code::QueueFull, "too many event streams are open; try again later"))?;
+    let key = Key::from((&tenant, job_id(&id)?));
+    // Before the first read, so that no change is missed.
+    let observer = orchestrator.board.observe(&key);
+    let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
+    let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
+    let (events, receiver) = mpsc::channel(BUFFER);
+    let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
+    let teller = Teller { orchestrator, key, observer, events, told: None, progress: None, _permit: permit };
+    tokio::spawn(teller.run(entry));
+    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response())
+}
+
+/// Tells one reader about one job. It ends with the job, the reader, or the process.
+struct Teller {
+    orchestrator: Arc<Orchestrator>,
+    key: Key,
+    observer: Observer,
+    events: mpsc::Sender<Result<Event, Infallible>>,
+    told: Option<u64>,
+    progress: Option<(SessionId, Subscription)>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The reader has gone, or there is nothing more to tell.
+struct End;
+
+impl Teller {
+    async fn run(mut self, first: Entry<JobRecord>) {
+        let shutdown = self.orchestrator.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = self.tell_all(first) => {}
+        }
+    }
+
+    async fn tell_all(&mut self, first: Entry<JobRecord>) -> Result<(), End> {
+        self.tell_state(&first).await?;
+        // The observer may miss what happens while the watch is being renewed.
+        let mut look_again = interval(self.orchestrator.http_settings().keep_alive);
+        look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look_again.tick().await;
+        loop {
+            tokio::select! {
+                () = self.events.closed() => return Err(End),
+                snapshot = self.observer.changed() => {
+                    self.tell_state(&*snapshot.ok_or(End)?).await?;
+                }
+                message = next_progress(&mut self.progress) => match message {
+                    Some((session, message)) => self.tell_progress(session, &message).await?,
+                    None => self.progress = None,
+                },
+                _ = look_again.tick() => {
+                    if let Ok(Some(entry)) = self.orchestrator.jobs.get(&self.key).await {
+                        self.tell_state(&entry).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the job's state unless it was told already; follows its session's progress.
+    async fn tell_state(&mut self, entry: &Entry<JobRecord>) -> Result<(), End> {
+        let revision = u64::from(entry.revision);
+        if self.told.is_some_and(|told| told >= revision) {
+            return Ok(());
+        }
+        self.told = Some(revision);
+        let record = &entry.value;
+        match &record.state {
+            JobState::Running { session, .. } => {
+                if self.progress.as_ref().is_none_or(|(current, _)| current != session) {
+                    let filter = Filter::events_of(*session);
+                    let subscription = self.orchestrator.bus.subscribe(&filter).await.map_err(|_| End)?;
+                    self.progress = Some((*session, subscription));
+                }
+            }
+            _ => self.progress = None,
+        }
+        let view = JobView::new(record).map_err(|error| {
+            tracing::error!(%error, "a job cannot be shown");
+            End
+        })?;
+        let event = Event::default().event("state").id(revision.to_string()).retry(RECONNECT_AFTER);
+        self.send(event.json_data(&view)).await?;
+        if record.state.is_final() { Err(End) } else { Ok(()) }
+    }
+
+    async fn tell_progress(&mut self, session: SessionId, message: &Incoming) -> Result<(), End> {
+        let Address::Event { from, .. } = &message.address else { return Ok(()) };
+        if message.payload.len() > progress::MAX_PROGRESS_SIZE_BYTES {
+            return Ok(());
+        }
+        let Ok(said) = serde_json::from_slice::<Box<RawValue>>(&message.payload) else { return Ok(()) };
+        let progress = Progress { session, from: from.to_string(), event: said };
+        self.send(Event::default().event("progress").json_data(&progress)).await
+    }
+
+    async fn send(&self, event: Result<Event, axum::Error>) -> Result<(), End> {
+        let event = event.map_err(|error| {
+            tracing::error!(%error, "an event does not serialise");
+            End
+        })?;
+        self.events.send(Ok(event)).await.map_err(|_| End)
+    }
+}
+
+/// What is said next in the session under way; never, while there is none.
+async fn next_progress(progress: &mut Option<(SessionId, Subscription)>) -> Option<(SessionId, Incoming)> {
+    match progress {
+        Some((session, subscription)) => {
+            let message = subscription.next().await?;
+            Some((*session, message))
+        }
+        None => core::future::pending().await,
+    }
+}

@@ -1,0 +1,180 @@
+//! Jobs: submit, show, list, cancel.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use core::time::Duration;
+use duet_bus::kv::Key;
+use duet_wire::{Code, IdempotencyKey, JobId, JobRecord, JobStateName, Refusal, SignedRequest};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::Deserialize;
+
+use super::{ApiError, Caller};
+use crate::{
+    api::{JobPage, JobView},
+    orchestrator::Orchestrator,
+    submit::{Rejected, Submitted},
+};
+
+/// How many jobs a page has unless it says otherwise.
+const DEFAULT_PAGE: usize = 50;
+
+/// How many jobs a page has at most.
+const MAX_PAGE: usize = 200;
+
+/// How many of a page's records are fetched at a time.
+const FETCH_CONCURRENCY: usize = 16;
+
+/// When to try again with a full queue.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_secs(2);
+
+/// A header whose value is `N` bytes in hexadecimal.
+fn hex_header<const N: usize>(headers: &HeaderMap, name: &str) -> Result<[u8; N], ApiError> {
+    let wrong = || {
+        ApiError::new(
+            Code::MalformedJson,
+            format!("send the header {name} with {} hexadecimal digits", 2 * N),
+        )
+    };
+    let text = headers.get(name).and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes).map_err(|_| wrong())?;
+    Ok(bytes)
+}
+
+pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
+    // What is no id names no job.
+    text.parse().map_err(|_| ApiError::not_found("job"))
+}
+
+fn view(record: &JobRecord) -> Result<JobView, ApiError> {
+    JobView::new(record).map_err(|error| {
+        tracing::error!(%error, "a job cannot be shown");
+        ApiError::new(Code::Internal, "the stored job cannot be shown")
+    })
+}
+
+/// `POST /v1/jobs`
+pub(super) async fn submit(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let limit = orchestrator.http_settings().max_body_bytes;
+            ApiError::new(Code::TooLarge, format!("a request has at most {limit} bytes"))
+        } else {
+            ApiError::new(Code::MalformedJson, "the body could not be read")
+        }
+    })?;
+    let idempotency_key: IdempotencyKey = headers
+        .get("idempotency-key")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| {
+            ApiError::new(
+                Code::MalformedJson,
+                "send the header Idempotency-Key: 1 to 255 visible ASCII characters",
+            )
+        })?;
+    let signed = SignedRequest {
+        body: body.into(),
+        requester: hex_header(&headers, "duet-requester")?,
+        signature: hex_header(&headers, "duet-signature")?,
+    };
+    match orchestrator.submit(&tenant, &idempotency_key, signed).await {
+        Ok(Submitted::Accepted(snapshot)) => answer(StatusCode::ACCEPTED, &snapshot.value),
+        Ok(Submitted::Known(record)) => answer(StatusCode::OK, &record),
+        Err(Rejected::Conflict(job)) => Err(ApiError::new(
+            Code::Conflict,
+            format!("the idempotency key already stands for another request: job {job}"),
+        )
+        .with_job(job)),
+        Err(Rejected::Full) => {
+            Err(ApiError::new(Code::QueueFull, "the queue is full; submit the same request again later")
+                .retry_after(QUEUE_FULL_PAUSE))
+        }
+        Err(Rejected::Problem(problem)) => Err(problem.into()),
+    }
+}
+
+fn answer(status: StatusCode, record: &JobRecord) -> Result<Response, ApiError> {
+    let location = [(header::LOCATION, format!("/v1/jobs/{}", record.id))];
+    Ok((status, location, Json(view(record)?)).into_response())
+}
+
+/// `GET /v1/jobs/{id}`
+pub(super) async fn show(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, ApiError> {
+    let key = Key::from((&tenant, job_id(&id)?));
+    let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
+    let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
+    Ok(Json(view(&entry.value)?))
+}
+
+/// What a list is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    state: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /v1/jobs`
+pub(super) async fn list(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<JobPage>, ApiError> {
+    let Query(query) =
+        query.map_err(|_| ApiError::new(Code::MalformedJson, "the query takes state, after and limit"))?;
+    let state = query
+        .state
+        .map(|text| text.parse::<JobStateName>())
+        .transpose()
+        .map_err(|error| ApiError::new(Code::MalformedJson, format!("state: {error}")))?;
+    let after = query.after.as_deref().map(job_id).transpose()?;
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let (keys, more) = orchestrator
+        .board
+        .list(&tenant, state, after, limit)
+        .ok_or_else(|| ApiError::new(Code::NotFound, "after: there is no such job"))?;
+    let next = keys.last().and_then(Key::tenant_and_job).map(|(_, job)| job).filter(|_| more);
+    let jobs: Vec<Option<JobView>> = futures::stream::iter(keys)
+        .map(|key| {
+            let orchestrator = Arc::clone(&orchestrator);
+            async move {
+                let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
+                entry.map(|entry| view(&entry.value)).transpose()
+            }
+        })
+        .buffered(FETCH_CONCURRENCY)
+        .try_collect()
+        .await?;
+    Ok(Json(JobPage { jobs: jobs.into_iter().flatten().collect(), next }))
+}
+
+/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`
+pub(super) async fn cancel(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, ApiError> {
+    let record = orchestrator.withdraw(&tenant, job_id(&id)?).await?;
+    Ok(Json(view(&record)?))
+}

@@ -1,0 +1,144 @@
+//! The HTTP interface.
+//!
+//! | request | what |
+//! |---|---|
+//! | `POST /v1/jobs` | submits a signing request: 202 created, 200 known, 409 the key stands for something else |
+//! | `GET /v1/jobs?state=&after=&limit=` | the tenant's jobs, newest first |
+//! | `GET /v1/jobs/{id}` | one job |
+//! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled |
+//! | `GET /v1/jobs/{id}/events` | server-sent events until it is settled |
+//! | `GET /v1/wallets`, `GET /v1/wallets/{id}` | the tenant's wallets |
+//! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
+//!
+//! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
+//! stable `code`. Each answer carries an `x-request-id`.
+
+mod error;
+mod events;
+mod health;
+mod jobs;
+mod wallets;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    error_handling::HandleErrorLayer,
+    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request},
+    http::{HeaderName, HeaderValue, header, request::Parts},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use duet_wire::{error::Code, ids::TenantId};
+use tower::{BoxError, ServiceBuilder, load_shed, timeout};
+use tower_http::trace::TraceLayer;
+use tracing::Span;
+
+pub(crate) use error::ApiError;
+
+use crate::orchestrator::Orchestrator;
+
+/// The header that carries a request's id, both ways.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest request id taken over from a caller.
+const MAX_REQUEST_ID_SIZE_BYTES: usize = 64;
+
+/// The interface on `orchestrator`, with all limits in place.
+pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
+    let settings = orchestrator.http_settings().clone();
+    let limits = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(refuse_overload))
+        .load_shed()
+        .concurrency_limit(settings.max_concurrent_requests)
+        .timeout(settings.request_timeout);
+    let versioned = Router::new()
+        .route("/v1/jobs", post(jobs::submit).get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/events", get(events::stream))
+        .route("/v1/wallets", get(wallets::list))
+        .route("/v1/wallets/{id}", get(wallets::show))
+        .layer(DefaultBodyLimit::max(settings.max_body_bytes))
+        .layer(limits);
+    Router::new()
+        .merge(versioned)
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(|| async { ApiError::not_found("path") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(Code::NotFound, "this path does not answer that method")
+        })
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(middleware::from_fn(name_request))
+        .with_state(orchestrator)
+}
+
+/// Why the limits stopped a request.
+async fn refuse_overload(error: BoxError) -> ApiError {
+    if error.is::<timeout::error::Elapsed>() {
+        ApiError::new(Code::Deadline, "the answer took too long; the same request may be sent again")
+    } else if error.is::<load_shed::error::Overloaded>() {
+        ApiError::new(Code::Overloaded, "too many requests at once; try again shortly")
+    } else {
+        tracing::error!(%error, "a request failed before it was handled");
+        ApiError::new(Code::Internal, "the request could not be handled")
+    }
+}
+
+/// Gives the request an id, its caller's if that is a short token, and returns it with the answer.
+async fn name_request(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).filter(|id| {
+        (1..=MAX_REQUEST_ID_SIZE_BYTES).contains(&id.len())
+            && id.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    });
+    let id = match given {
+        Some(id) => Some(id.clone()),
+        None => HeaderValue::try_from(ulid::Ulid::new().to_string()).ok(),
+    };
+    if let Some(id) = &id {
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+    } else {
+        request.headers_mut().remove(&REQUEST_ID);
+    }
+    let mut response = next.run(request).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The span of one request: what was asked and under which id, no header that could be a secret.
+fn span(request: &Request) -> Span {
+    let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    tracing::info_span!("http", method = %request.method(), path, request = id)
+}
+
+/// The tenant whose token the request bears.
+pub(crate) struct Caller(pub(crate) TenantId);
+
+impl FromRequestParts<Arc<Orchestrator>> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        orchestrator: &Arc<Orchestrator>,
+    ) -> Result<Self, ApiError> {
+        let token = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
+        let Some(token) = token else {
+            return Err(ApiError::new(Code::Unauthorized, "send Authorization: Bearer <the tenant's token>"));
+        };
+        match orchestrator.tokens().tenant_of(token) {
+            Some(tenant) => Ok(Self(tenant.clone())),
+            None => Err(ApiError::new(Code::Unauthorized, "the token is not known here")),
+        }
+    }
+}

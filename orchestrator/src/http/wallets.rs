@@ -1,0 +1,67 @@
+//! The tenant's wallets.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+};
+use duet_protocol::ids::WalletId;
+use duet_wire::Code;
+use serde::Deserialize;
+
+use super::{ApiError, Caller};
+use crate::{
+    api::{WalletPage, WalletView},
+    directory::unknown_wallet,
+    orchestrator::Orchestrator,
+};
+
+/// How many wallets a page has unless it says otherwise.
+const DEFAULT_PAGE: usize = 50;
+
+/// How many wallets a page has at most.
+const MAX_PAGE: usize = 200;
+
+/// What a list is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /v1/wallets`
+pub(super) async fn list(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<WalletPage>, ApiError> {
+    let Query(query) =
+        query.map_err(|_| ApiError::new(Code::MalformedJson, "the query takes after and limit"))?;
+    let after: Option<WalletId> = query
+        .after
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|_| ApiError::new(Code::MalformedJson, "after: expected a wallet's id"))?;
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let (facts, more) = orchestrator.directory.list(&tenant, after, limit).await?;
+    let wallets: Vec<WalletView> = facts.iter().filter_map(|facts| facts.view(&tenant)).collect();
+    let next = wallets.last().map(|wallet| wallet.id).filter(|_| more);
+    Ok(Json(WalletPage { wallets, next }))
+}
+
+/// `GET /v1/wallets/{id}`
+pub(super) async fn show(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<WalletView>, ApiError> {
+    let wallet: WalletId = id.parse().map_err(|_| ApiError::from(unknown_wallet()))?;
+    // Asked for anew: who looks at one wallet wants to know how it is now.
+    let facts = orchestrator.directory.refresh(wallet).await;
+    if let Some(refusal) = facts.silence() {
+        return Err(refusal.clone().into());
+    }
+    facts.view(&tenant).map(Json).ok_or_else(|| unknown_wallet().into())
+}

@@ -1,0 +1,227 @@
+//! Job and session records in their buckets. Every write is a compare-and-swap; every change of
+//! state goes through the one transition function of its record.
+
+use std::sync::Arc;
+
+use duet_bus::kv::{Bucket, Entry, Key, ReadError, WriteError};
+use duet_protocol::ids::SessionId;
+use duet_wire::{
+    Code, JobRecord, Refusal,
+    session_state::{IllegalTransition, SessionEvent, SessionRecord, SessionState},
+};
+
+use crate::{
+    board::{Board, Snapshot},
+    clock::now_ms,
+};
+
+/// How often a change is decided anew because somebody else wrote first. Few orchestrators ever
+/// meet at one entry; more than this means that something writes in a loop.
+const MAX_CONFLICTS: usize = 16;
+
+/// Why a record was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The bucket has no room left.
+    #[error("the bucket is full")]
+    Full,
+    /// The broker did not answer or confirm. A write may have happened.
+    #[error("the job store does not answer: {0}")]
+    Unavailable(String),
+    /// The entry was not written by this version.
+    #[error("the stored entry cannot be read: {0}")]
+    Corrupt(String),
+    /// Somebody else kept writing.
+    #[error("the entry keeps changing")]
+    Contended,
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Malformed { .. } => Self::Corrupt(error.to_string()),
+            ReadError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<WriteError> for StoreError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Conflict { .. } => Self::Contended,
+            WriteError::Full { .. } => Self::Full,
+            WriteError::Value { .. } => Self::Corrupt(error.to_string()),
+            WriteError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::new(Code::QueueFull, "the job store is full; try again later"),
+            StoreError::Unavailable(_) | StoreError::Contended => {
+                Self::new(Code::StorageUnavailable, "the job store does not answer; try again")
+            }
+            StoreError::Corrupt(_) => Self::new(Code::Internal, "the stored job cannot be read"),
+        }
+    }
+}
+
+/// What became of a change.
+pub(crate) enum Changed<R> {
+    /// It is stored.
+    Applied(Snapshot),
+    /// The record did not allow it, for this reason.
+    Declined(R),
+    /// There is no such record.
+    Missing,
+}
+
+/// What became of a new record.
+pub(crate) enum Created {
+    /// It is stored: the job is accepted.
+    New(Snapshot),
+    /// There is one under its key already.
+    Existing(Box<Entry<JobRecord>>),
+}
+
+/// The job records.
+#[derive(Clone)]
+pub(crate) struct Jobs {
+    bucket: Bucket<JobRecord>,
+    board: Arc<Board>,
+}
+
+impl Jobs {
+    pub(crate) const fn new(bucket: Bucket<JobRecord>, board: Arc<Board>) -> Self {
+        Self { bucket, board }
+    }
+
+    pub(crate) const fn bucket(&self) -> &Bucket<JobRecord> {
+        &self.bucket
+    }
+
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry<JobRecord>>, StoreError> {
+        Ok(self.bucket.get(key).await?)
+    }
+
+    /// Stores a new job. This is its acceptance.
+    pub(crate) async fn create(&self, record: JobRecord) -> Result<Created, StoreError> {
+        let key = Key::from((&record.tenant, record.id));
+        for _ in 0..MAX_CONFLICTS {
+            match self.bucket.create(&key, &record).await {
+                Ok(revision) => return Ok(Created::New(self.board.apply(&key, record, revision))),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(entry) = self.get(&key).await? {
+                return Ok(Created::Existing(Box::new(entry)));
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Lets `edit` change the record under `key`, again on the newest one whenever somebody else
+    /// wrote first. `known` spares the first read.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After [`StoreError::Unavailable`] the change may be stored; who tries
+    /// again sees it.
+    pub(crate) async fn change<R>(
+        &self,
+        key: &Key,
+        known: Option<Entry<JobRecord>>,
+        mut edit: impl FnMut(&mut JobRecord) -> Result<(), R>,
+    ) -> Result<Changed<R>, StoreError> {
+        let mut next = known;
+        for _ in 0..MAX_CONFLICTS {
+            let Some(mut entry) = (match next.take() {
+                Some(entry) => Some(entry),
+                None => self.get(key).await?,
+            }) else {
+                return Ok(Changed::Missing);
+            };
+            if let Err(reason) = edit(&mut entry.value) {
+                return Ok(Changed::Declined(reason));
+            }
+            match self.bucket.update(key, &entry.value, entry.revision).await {
+                Ok(revision) => return Ok(Changed::Applied(self.board.apply(key, entry.value, revision))),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Removes a settled record for good.
+    pub(crate) async fn remove(&self, key: &Key, entry: &Entry<JobRecord>) -> Result<(), StoreError> {
+        self.bucket.purge(key, entry.revision).await?;
+        self.board.remove(key);
+        Ok(())
+    }
+}
+
+/// The session records.
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    bucket: Bucket<SessionRecord>,
+}
+
+impl Sessions {
+    pub(crate) const fn new(bucket: Bucket<SessionRecord>) -> Self {
+        Self { bucket }
+    }
+
+    pub(crate) async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        self.bucket.create(&Key::from(record.session), record).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn get(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        Ok(self.bucket.get(&Key::from(session)).await?.map(|entry| entry.value))
+    }
+
+    /// Records how a session ended. What the job's record says counts; this is for looking into what
+    /// happened, so a failure is logged and passed over.
+    pub(crate) async fn end(&self, session: SessionId, event: SessionEvent) {
+        match self.try_end(session, event).await {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%session, %error, "a session's end was not recorded"),
+        }
+    }
+
+    async fn try_end(&self, session: SessionId, event: SessionEvent) -> Result<(), StoreError> {
+        let key = Key::from(session);
+        for _ in 0..MAX_CONFLICTS {
+            let Some(mut entry) = self.bucket.get(&key).await? else { return Ok(()) };
+            if advance(&mut entry.value, event).is_err() {
+                return Ok(());
+            }
+            match self.bucket.update(&key, &entry.value, entry.revision).await {
+                Ok(_) => return Ok(()),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Removes a session's record for good, if there is one.
+    pub(crate) async fn remove(&self, session: SessionId) -> Result<(), StoreError> {
+        let key = Key::from(session);
+        if let Some(entry) = self.bucket.get(&key).await? {
+            self.bucket.purge(&key, entry.revision).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Applies `event`, and before a signature the start that it implies: that both parties have
+/// accepted is an event, not a durable write, so the stored state may still be `Inviting`.
+fn advance(record: &mut SessionRecord, event: SessionEvent) -> Result<(), IllegalTransition> {
+    if event == SessionEvent::Sign && record.state == SessionState::Inviting {
+        record.apply(SessionEvent::Start, now_ms())?;
+    }
+    record.apply(event, now_ms())
+}

@@ -1,0 +1,72 @@
+//! What all parts of one orchestrator share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use duet_bus::{Address, Bus, Speaker, streams::StorageSettings};
+use duet_protocol::ids::SessionId;
+use duet_wire::{
+    progress::{Progress, Step},
+    signing::SigningKey,
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    approval::Nonces,
+    auth::Tokens,
+    board::Board,
+    clock::now_ms,
+    directory::Directory,
+    jobs::{Jobs, Sessions},
+    settings::{HttpSettings, QueueSettings},
+};
+
+/// An orchestrator's shared state. It holds no share and nothing else that could sign for a wallet;
+/// its one secret is the key that results are signed with.
+pub struct Orchestrator {
+    pub(crate) bus: Bus,
+    pub(crate) storage: StorageSettings,
+    pub(crate) http: HttpSettings,
+    pub(crate) queue: QueueSettings,
+    pub(crate) tokens: Tokens,
+    pub(crate) result_key: SigningKey,
+    pub(crate) jobs: Jobs,
+    pub(crate) sessions: Sessions,
+    pub(crate) board: Arc<Board>,
+    pub(crate) directory: Directory,
+    pub(crate) nonces: Nonces,
+    pub(crate) event_streams: Arc<Semaphore>,
+    /// Ends event streams and whatever else has no end of its own.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl core::fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Orchestrator").finish_non_exhaustive()
+    }
+}
+
+impl Orchestrator {
+    pub(crate) const fn http_settings(&self) -> &HttpSettings {
+        &self.http
+    }
+
+    pub(crate) const fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Says how far a session has come, to whoever watches. May be lost.
+    pub(crate) async fn announce_step(&self, session: SessionId, step: Step) {
+        let address = Address::Event { session, from: Speaker::Orchestrator };
+        let progress = Progress { session, step, at_ms: now_ms() };
+        if let Err(error) = self.bus.publish(&address, Bytes::from(progress.to_json())).await {
+            tracing::debug!(%session, %error, "progress was not published");
+        }
+    }
+}
+
+/// A number from 0 to 1, to take pauses apart. Without entropy pauses are simply not varied.
+pub(crate) fn jitter() -> f64 {
+    getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX))
+}

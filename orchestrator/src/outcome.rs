@@ -1,0 +1,198 @@
+//! What the parties report about their sessions: `duet.v1.outcome.<session>.<from>`. Any
+//! orchestrator may be told about any session; what it is told goes into the job's record by
+//! compare-and-swap, so it does not matter which one drew the session up.
+
+use bytes::Bytes;
+use duet_bus::{Address, Incoming, kv::Key};
+use duet_protocol::{
+    codec,
+    ids::{PartyId, SessionId},
+};
+use duet_wire::{
+    Code, Outcome, OutcomeReply, OutcomeResult, Pair, Refusal, SignedOutcome,
+    progress::Step,
+    session_state::{SessionEvent, SessionRecord},
+};
+use tracing::Instrument as _;
+
+use crate::{
+    board::Snapshot,
+    jobs::StoreError,
+    orchestrator::Orchestrator,
+    settle::{Failure, NotAccepted, running_pair},
+};
+
+/// How many reports are handled at once; more wait in the subscription.
+pub(crate) const CONCURRENCY: usize = 64;
+
+/// What a report led to.
+enum Verdict {
+    /// It is taken, or was before.
+    Taken,
+    /// It settled the job.
+    Settled(Snapshot),
+}
+
+/// Why a report gets no "taken".
+enum NotTaken {
+    /// Reporting it again changes nothing.
+    Refused(Refusal),
+    /// It cannot be judged now. Its sender, left without an answer, reports again.
+    Later(String),
+}
+
+impl From<Refusal> for NotTaken {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for NotTaken {
+    fn from(error: StoreError) -> Self {
+        Self::Later(error.to_string())
+    }
+}
+
+fn refused(code: Code, message: &str) -> NotTaken {
+    NotTaken::Refused(Refusal::new(code, message))
+}
+
+impl Orchestrator {
+    /// Handles one report.
+    pub(crate) async fn take_outcome(&self, incoming: Incoming) {
+        let Address::Outcome { session, from } = &incoming.address else { return };
+        let (session, from) = (*session, from.clone());
+        let span = tracing::info_span!("outcome", %session, %from);
+        async {
+            let (reply, settled) = match self.judge_outcome(session, &from, &incoming.payload).await {
+                Ok(Verdict::Taken) => (OutcomeReply::Acknowledged, None),
+                Ok(Verdict::Settled(snapshot)) => (OutcomeReply::Acknowledged, Some(snapshot)),
+                Err(NotTaken::Refused(refusal)) => {
+                    tracing::warn!(code = %refusal.code, message = refusal.message, "report refused");
+                    (OutcomeReply::Refused(refusal), None)
+                }
+                Err(NotTaken::Later(reason)) => {
+                    tracing::warn!(reason, "a report cannot be judged now");
+                    return;
+                }
+            };
+            match codec::encode(&reply) {
+                Ok(reply) => {
+                    if let Err(error) = incoming.respond(Bytes::from(reply)).await {
+                        tracing::debug!(%error, "the report's sender was not answered");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "an answer to a report does not encode"),
+            }
+            // The job's record is what counts, and it is stored: the party need not wait for these.
+            if let Some(snapshot) = settled {
+                self.announce_step(session, Step::Signed).await;
+                self.publish_end(&snapshot).await;
+                self.sessions.end(session, SessionEvent::Sign).await;
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn judge_outcome(
+        &self,
+        session: SessionId,
+        from: &PartyId,
+        payload: &[u8],
+    ) -> Result<Verdict, NotTaken> {
+        let signed: SignedOutcome = codec::decode(payload).map_err(|error| {
+            Refusal::new(Code::MalformedMessage, format!("the report does not parse: {error}"))
+        })?;
+        let Some(record) = self.sessions.get(session).await? else {
+            return Err(refused(Code::NotFound, "there is no such session"));
+        };
+        let (pair, seat) = seat_of(&record, from)
+            .ok_or_else(|| refused(Code::Unauthorized, "the reporter has no seat in this session"))?;
+        let facts = self.directory.wallet(record.wallet).await;
+        let card_key = match facts.card_key(pair, seat) {
+            Ok(key) => key,
+            Err(refusal) => return Err(NotTaken::Later(refusal.to_string())),
+        };
+        let outcome =
+            signed.verify(&card_key).map_err(|error| Refusal::new(Code::BadSignature, error.to_string()))?;
+        if !describes(&outcome, &record, from) {
+            return Err(refused(Code::Conflict, "the report is about another session, job or attempt"));
+        }
+        let key = Key::from((&record.tenant, record.job));
+        let Some(job) = self.jobs.get(&key).await? else {
+            return Err(refused(Code::NotFound, "the session's job is not kept any more"));
+        };
+        if running_pair(&job.value, session).is_none() {
+            // The other party's report, this one's earlier one, or the clock was quicker.
+            return match outcome.result {
+                OutcomeResult::Signed { .. } if !already_signed(&job.value, session) => {
+                    Err(refused(Code::Conflict, "the session is over; its signature comes too late"))
+                }
+                _ => Ok(Verdict::Taken),
+            };
+        }
+        let request = self.request_of(&job.value)?;
+        match outcome.result {
+            OutcomeResult::Answered => {
+                tracing::debug!("the responder did its part");
+                Ok(Verdict::Taken)
+            }
+            OutcomeResult::Failed { code, culprit, message } => {
+                let culprit = culprit
+                    .filter(|party| *party == record.initiator.party || *party == record.responder.party);
+                let failure = Failure { refusal: Refusal::new(code, message), culprit };
+                self.end_attempt(&key, session, &request, failure).await?;
+                Ok(Verdict::Taken)
+            }
+            OutcomeResult::Signed { .. } if *from != record.initiator.party => {
+                Err(refused(Code::PeerMisbehaved, "only the initiator learns the signature"))
+            }
+            OutcomeResult::Signed { signature } => {
+                let accepted = self.accept_signature(&key, session, &request, &facts, pair, &signature).await;
+                match accepted {
+                    Ok(snapshot) => {
+                        tracing::info!(job = %record.job, "signature verified and stored");
+                        Ok(Verdict::Settled(snapshot))
+                    }
+                    Err(NotAccepted::Over) => Ok(Verdict::Taken),
+                    Err(NotAccepted::Invalid) => {
+                        let message = format!("{from} reported a signature that does not verify");
+                        let failure = Failure {
+                            refusal: Refusal::new(Code::PeerMisbehaved, message.clone()),
+                            culprit: Some(from.clone()),
+                        };
+                        self.end_attempt(&key, session, &request, failure).await?;
+                        Err(refused(Code::BadSignature, &message))
+                    }
+                    Err(NotAccepted::Impossible(refusal)) => Err(NotTaken::Later(refusal.to_string())),
+                    Err(NotAccepted::Store(error)) => Err(error.into()),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the job's signature was made in `session`.
+fn already_signed(record: &duet_wire::JobRecord, session: SessionId) -> bool {
+    record.attempts.iter().any(|attempt| {
+        attempt.session == session && attempt.outcome == Some(duet_wire::job::AttemptOutcome::Signed)
+    })
+}
+
+/// The session's pair, and the reporter's seat in it.
+fn seat_of<'a>(record: &'a SessionRecord, from: &PartyId) -> Option<(Pair, &'a duet_wire::Seat)> {
+    let pair = Pair::ALL.into_iter().find(|pair| {
+        pair.initiator() == record.initiator.index && pair.responder() == record.responder.index
+    })?;
+    let seat = [&record.initiator, &record.responder].into_iter().find(|seat| seat.party == *from)?;
+    Some((pair, seat))
+}
+
+/// Whether `outcome` is about just this session, by `from`.
+fn describes(outcome: &Outcome, record: &SessionRecord, from: &PartyId) -> bool {
+    outcome.session == record.session
+        && outcome.job == record.job
+        && outcome.attempt == record.attempt
+        && outcome.from == *from
+}

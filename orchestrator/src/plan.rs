@@ -1,0 +1,274 @@
+//! What to do next with a job that no session is running for: which pair to try, when, or why to
+//! give up. A pure function of the request's pairs, what the parties last said, and the attempts so
+//! far.
+
+use core::time::Duration;
+
+use duet_protocol::ids::ShareIndex;
+use duet_wire::{
+    error::{Code, Refusal},
+    request::Pair,
+};
+
+use crate::settings::QueueSettings;
+
+/// One attempt that ended without a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PastAttempt {
+    /// The pair that was asked.
+    pub(crate) pair: Pair,
+    /// Why it ended.
+    pub(crate) code: Code,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Start a session of this pair now.
+    Try(Pair),
+    /// Wait for the owner's device, the initiator of this pair, to come and approve.
+    AwaitOwner(Pair),
+    /// Look again later: no pair can sign now, but one may soon, without anybody's doing.
+    Wait(Refusal),
+    /// Give up.
+    Fail(Refusal),
+}
+
+/// Whether the failure says that this pair will not sign this job however often it is asked, as
+/// long as nobody repairs something. Another pair still may.
+#[must_use]
+pub(crate) const fn rules_out_pair(code: Code) -> bool {
+    match code {
+        Code::Locked
+        | Code::NeedsRotation
+        | Code::WrongPassphrase
+        | Code::NotEnrolled
+        | Code::UnknownWallet
+        | Code::CardMismatch
+        | Code::RequesterNotAllowed
+        | Code::KindNotAllowed
+        | Code::WrongTenant
+        | Code::BadSignature
+        | Code::InvalidPayload
+        | Code::ChainIdMismatch
+        | Code::MalformedJson
+        | Code::MalformedMessage
+        | Code::UnsupportedVersion
+        | Code::TooLarge
+        | Code::Quota
+        | Code::AdmissionToken
+        | Code::WalletExists
+        | Code::Unauthorized
+        | Code::NotFound => true,
+        // These end the job, which is not for this function to decide.
+        Code::RejectedByOwner | Code::Cancelled | Code::JobExpired => true,
+        Code::StaleEpoch
+        | Code::StalePaillierKey
+        | Code::SessionReplayed
+        | Code::Conflict
+        | Code::QueueFull
+        | Code::Overloaded
+        | Code::NoPairAvailable
+        | Code::BrokerUnreachable
+        | Code::StorageUnavailable
+        | Code::Deadline
+        | Code::PeerMisbehaved
+        | Code::Internal => false,
+    }
+}
+
+/// Whether a party that says this knows better than the directory, so that the wallet's facts are
+/// asked for again.
+#[must_use]
+pub(crate) const fn facts_are_stale(code: Code) -> bool {
+    matches!(
+        code,
+        Code::StaleEpoch
+            | Code::StalePaillierKey
+            | Code::NotEnrolled
+            | Code::UnknownWallet
+            | Code::Locked
+            | Code::NeedsRotation
+    )
+}
+
+/// Decides what to do with a job that allows `pairs`, in order of preference, after `past`.
+/// `usable` tells whether the parties' last word lets a pair sign, and if not, why.
+///
+/// A pair has up to [`QueueSettings::max_attempts_per_pair`] attempts in a row, then the next one
+/// has its turn, and so on in a circle until [`QueueSettings::max_attempts`]. A pair that has said
+/// no for a reason that repetition does not cure is left out.
+pub(crate) fn decide(
+    pairs: &[Pair],
+    past: &[PastAttempt],
+    usable: impl Fn(Pair) -> Result<(), Refusal>,
+    settings: &QueueSettings,
+) -> Decision {
+    if let Some(last) = past.last()
+        && past.len() >= usize::try_from(settings.max_attempts).unwrap_or(usize::MAX)
+    {
+        let message = format!("gave up after {} attempts; the last one ended with {}", past.len(), last.code);
+        return Decision::Fail(Refusal::new(last.code, message));
+    }
+    let mut reasons = Vec::new();
+    let mut candidates = Vec::with_capacity(pairs.len());
+    for pair in pairs {
+        let verdict = match past.iter().rev().find(|p| p.pair == *pair && rules_out_pair(p.code)) {
+            Some(p) => Err(Refusal::new(p.code, format!("the pair {pair} refused"))),
+            None => usable(*pair),
+        };
+        match verdict {
+            Ok(()) => candidates.push(*pair),
+            Err(refusal) => reasons.push(refusal),
+        }
+    }
+    match turn(pairs, &candidates, past, settings) {
+        Some(pair) if pair.initiator() == ShareIndex::Device => Decision::AwaitOwner(pair),
+        Some(pair) => Decision::Try(pair),
+        None => match reasons.iter().position(|refusal| !rules_out_pair(refusal.code)) {
+            Some(passing) => Decision::Wait(reasons.swap_remove(passing)),
+            None => Decision::Fail(
+                reasons
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(|| Refusal::new(Code::NoPairAvailable, "the request allows no pair")),
+            ),
+        },
+    }
+}
+
+/// Whose turn it is among `candidates`.
+fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &QueueSettings) -> Option<Pair> {
+    let Some(last) = past.last().map(|p| p.pair) else { return candidates.first().copied() };
+    let in_a_row = past.iter().rev().take_while(|p| p.pair == last).count();
+    let exhausted = in_a_row >= usize::try_from(settings.max_attempts_per_pair).unwrap_or(usize::MAX);
+    if !exhausted && candidates.contains(&last) {
+        return Some(last);
+    }
+    // The next one of the circle after `last`, which itself comes at the very end.
+    let position = pairs.iter().position(|pair| *pair == last).map_or(0, |at| at + 1);
+    pairs.iter().cycle().skip(position).take(pairs.len()).find(|pair| candidates.contains(pair)).copied()
+}
+
+/// How long to wait before the next attempt: nothing after a pair was ruled out (the next one is
+/// not to blame), otherwise doubling from [`QueueSettings::retry_pause`] to
+/// [`QueueSettings::max_retry_pause`], of which `jitter`, from 0 to 1, takes off up to half.
+#[must_use]
+pub(crate) fn pause(past: &[PastAttempt], jitter: f64, settings: &QueueSettings) -> Duration {
+    let Some(last) = past.last() else { return Duration::ZERO };
+    if rules_out_pair(last.code) {
+        return Duration::ZERO;
+    }
+    let tried = past.iter().filter(|p| !rules_out_pair(p.code)).count();
+    let doublings = u32::try_from(tried.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    let full = settings.retry_pause.saturating_mul(1 << doublings).min(settings.max_retry_pause);
+    full.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Pair; 3] = [Pair::ServicePartner, Pair::DeviceService, Pair::DevicePartner];
+
+    fn past(attempts: &[(Pair, Code)]) -> Vec<PastAttempt> {
+        attempts.iter().map(|(pair, code)| PastAttempt { pair: *pair, code: *code }).collect()
+    }
+
+    fn decide_with(pairs: &[Pair], attempts: &[(Pair, Code)]) -> Decision {
+        decide(pairs, &past(attempts), |_| Ok(()), &QueueSettings::default())
+    }
+
+    #[test]
+    fn the_preferred_pair_comes_first() {
+        assert_eq!(decide_with(&ALL, &[]), Decision::Try(Pair::ServicePartner));
+        assert_eq!(decide_with(&[Pair::DevicePartner], &[]), Decision::AwaitOwner(Pair::DevicePartner));
+    }
+
+    #[test]
+    fn a_locked_pair_gives_way_at_once() {
+        let attempts = [(Pair::ServicePartner, Code::Locked)];
+        assert_eq!(decide_with(&ALL, &attempts), Decision::AwaitOwner(Pair::DeviceService));
+        assert_eq!(pause(&past(&attempts), 0.0, &QueueSettings::default()), Duration::ZERO);
+        let Decision::Fail(refusal) = decide_with(&[Pair::ServicePartner], &attempts) else {
+            panic!("one locked pair is no pair")
+        };
+        assert_eq!(refusal.code, Code::Locked);
+    }
+
+    #[test]
+    fn pairs_take_turns() {
+        let once = (Pair::ServicePartner, Code::Deadline);
+        assert_eq!(decide_with(&ALL, &[once]), Decision::Try(Pair::ServicePartner));
+        assert_eq!(decide_with(&ALL, &[once, once]), Decision::AwaitOwner(Pair::DeviceService));
+        let other = (Pair::DeviceService, Code::Deadline);
+        let third = (Pair::DevicePartner, Code::Deadline);
+        assert_eq!(
+            decide_with(&ALL, &[once, other, other, third, third]),
+            Decision::Try(Pair::ServicePartner)
+        );
+        assert_eq!(
+            decide_with(&[Pair::ServicePartner], &[once, once, once]),
+            Decision::Try(Pair::ServicePartner)
+        );
+    }
+
+    #[test]
+    fn a_pair_the_parties_rule_out_is_not_tried() {
+        let refusal = Refusal::new(Code::NeedsRotation, "restored");
+        let decision = decide(&ALL[..1], &[], |_| Err(refusal.clone()), &QueueSettings::default());
+        assert_eq!(decision, Decision::Fail(refusal));
+    }
+
+    #[test]
+    fn a_pair_that_is_out_of_reach_is_waited_for() {
+        let refusal = Refusal::new(Code::Deadline, "no answer");
+        let decision = decide(&ALL[..1], &[], |_| Err(refusal.clone()), &QueueSettings::default());
+        assert_eq!(decision, Decision::Wait(refusal));
+    }
+
+    fn any_pair() -> impl Strategy<Value = Pair> {
+        prop_oneof![Just(ALL[0]), Just(ALL[1]), Just(ALL[2])]
+    }
+
+    fn any_code() -> impl Strategy<Value = Code> {
+        (0..Code::ALL.len()).prop_map(|at| Code::ALL[at])
+    }
+
+    proptest! {
+        #[test]
+        fn jobs_end(
+            pairs in Just(ALL.to_vec()).prop_shuffle(),
+            count in 1..=3_usize,
+            codes in proptest::collection::vec(any_code(), 64),
+        ) {
+            let (pairs, settings) = (&pairs[..count], QueueSettings::default());
+            let mut history = Vec::new();
+            for code in codes {
+                match decide(pairs, &history, |_| Ok(()), &settings) {
+                    Decision::Try(pair) | Decision::AwaitOwner(pair) => {
+                        prop_assert!(pairs.contains(&pair));
+                        let out = |p: &PastAttempt| p.pair == pair && rules_out_pair(p.code);
+                        prop_assert!(!history.iter().any(out), "asked a pair again that had refused");
+                        history.push(PastAttempt { pair, code });
+                    }
+                    Decision::Wait(_) | Decision::Fail(_) => break,
+                }
+            }
+            prop_assert!(history.len() <= 6);
+        }
+
+        #[test]
+        fn pauses_stay_within_their_bounds(
+            attempts in proptest::collection::vec((any_pair(), any_code()), 1..40),
+            jitter in 0.0..=1.0_f64,
+        ) {
+            let settings = QueueSettings::default();
+            let pause = pause(&past(&attempts), jitter, &settings);
+            prop_assert!(pause <= settings.max_retry_pause);
+            prop_assert!(pause == Duration::ZERO || pause >= settings.retry_pause / 2);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Putting an orchestrator together and running it.
+
+use core::net::SocketAddr;
+use std::{io, sync::Arc};
+
+use duet_bus::{
+    Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, SubscribeError,
+    kv::{self, Pattern},
+    streams::{StorageError, StorageSettings},
+};
+use duet_wire::signing::SigningKey;
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{Duration, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    approval,
+    auth::{TenantAccess, Tokens},
+    board::Board,
+    directory::{Directory, PartyEntry},
+    http,
+    jobs::{Jobs, Sessions},
+    orchestrator::Orchestrator,
+    outcome,
+    settings::{HttpSettings, InvalidSetting, QueueSettings},
+    sweep, work,
+};
+
+/// How long open requests may take to finish when the process is told to stop.
+const HTTP_DRAIN: Duration = Duration::from_secs(10);
+
+/// The pause before a watch that ended is begun anew.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// All that an orchestrator is told.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the HTTP interface listens. Default 127.0.0.1:8080; port 0 picks a free one. It speaks
+    /// plain HTTP: anywhere but on loopback it belongs behind something that speaks TLS.
+    pub listen: SocketAddr,
+    /// The broker, and the orchestrator's credential there.
+    pub broker: ConnectSettings,
+    /// How streams and buckets are kept.
+    pub storage: StorageSettings,
+    /// Who may call the HTTP interface.
+    pub tenants: Vec<TenantAccess>,
+    /// The parties whose workers are invited, and the share each holds. Default `service` with
+    /// share 2 and `partner` with share 3.
+    pub parties: Vec<PartyEntry>,
+    /// The Ed25519 key that results are signed with. It signs for no wallet.
+    pub result_key: SigningKey,
+    /// Limits of the HTTP interface.
+    pub http: HttpSettings,
+    /// How jobs are worked on.
+    pub queue: QueueSettings,
+}
+
+impl Config {
+    /// The address that is listened on by default.
+    pub const DEFAULT_LISTEN: SocketAddr =
+        SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), 8080);
+
+    /// A configuration with everything that has a default at its default.
+    ///
+    /// # Errors
+    /// Never with the names that are the default; they are parsed like any other.
+    pub fn new(
+        broker: ConnectSettings,
+        tenants: Vec<TenantAccess>,
+        result_key: SigningKey,
+    ) -> Result<Self, duet_protocol::ids::InvalidId> {
+        use duet_protocol::ids::ShareIndex;
+        let parties = vec![
+            PartyEntry { party: "service".parse()?, index: ShareIndex::Service },
+            PartyEntry { party: "partner".parse()?, index: ShareIndex::Partner },
+        ];
+        Ok(Self {
+            listen: Self::DEFAULT_LISTEN,
+            broker,
+            storage: StorageSettings::default(),
+            tenants,
+            parties,
+            result_key,
+            http: HttpSettings::default(),
+            queue: QueueSettings::default(),
+        })
+    }
+}
+
+impl core::fmt::Debug for Config {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("broker", &self.broker)
+            .field("tenants", &self.tenants)
+            .field("parties", &self.parties)
+            .field("http", &self.http)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an orchestrator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum OrchestratorError {
+    /// A setting is outside its bounds.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// There is no connection to the broker.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The broker's streams or buckets are not as they should be.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The broker does not deliver what the parties send.
+    #[error("the orchestrator cannot listen on the broker: {0}")]
+    Subscribe(#[from] SubscribeError),
+    /// The HTTP interface cannot listen.
+    #[error("the HTTP interface cannot listen on {address}: {source}")]
+    Listen {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The HTTP interface ended by itself.
+    #[error("the HTTP interface failed: {0}")]
+    Http(io::Error),
+    /// The connection to the broker was closed for good.
+    #[error("the connection to the broker was closed for good")]
+    Disconnected,
+}
+
+/// An orchestrator that is ready: it is connected, its streams and buckets are there, it hears the
+/// parties, and its HTTP interface listens. It takes and works on jobs once [`Server::serve`] runs.
+pub struct Server {
+    orchestrator: Arc<Orchestrator>,
+    listener: TcpListener,
+    address: SocketAddr,
+    instance: String,
+    services: Vec<Service>,
+}
+
+impl core::fmt::Debug for Server {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Gets an orchestrator ready.
+    ///
+    /// # Errors
+    /// See [`OrchestratorError`].
+    pub async fn bind(config: Config) -> Result<Self, OrchestratorError> {
+        config.http.check()?;
+        config.queue.check()?;
+        let bus = Bus::connect(config.broker).await?;
+        bus.ensure_streams(&config.storage).await?;
+        let jobs = bus.ensure_bucket(kv::JOBS, &config.storage).await?;
+        let sessions = bus.ensure_bucket(kv::SESSIONS, &config.storage).await?;
+        let board = Arc::new(Board::default());
+        let orchestrator = Arc::new(Orchestrator {
+            directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
+            bus,
+            storage: config.storage,
+            tokens: Tokens::new(&config.tenants),
+            result_key: config.result_key,
+            jobs: Jobs::new(jobs, Arc::clone(&board)),
+            sessions: Sessions::new(sessions),
+            board,
+            nonces: approval::Nonces::default(),
+            event_streams: Arc::new(Semaphore::new(config.http.max_event_streams)),
+            shutdown: CancellationToken::new(),
+            http: config.http,
+            queue: config.queue,
+        });
+        let services = vec![
+            serve(&orchestrator, Filter::outcomes(), outcome::CONCURRENCY, |orchestrator, incoming| {
+                Box::pin(async move { orchestrator.take_outcome(incoming).await })
+            })
+            .await?,
+            serve(&orchestrator, Filter::approvals(), approval::CONCURRENCY, |orchestrator, incoming| {
+                Box::pin(async move { orchestrator.take_approval(incoming).await })
+            })
+            .await?,
+        ];
+        let unlistened = |source| OrchestratorError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
+        let address = listener.local_addr().map_err(unlistened)?;
+        let instance = ulid::Ulid::new().to_string();
+        tracing::info!(%address, instance, "orchestrator ready");
+        Ok(Self { orchestrator, listener, address, instance, services })
+    }
+
+    /// Where the HTTP interface listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// This process's name in logs.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The Ed25519 key that results verify under.
+    #[must_use]
+    pub fn public_key(&self) -> [u8; 32] {
+        self.orchestrator.result_key.verifying_key().to_bytes()
+    }
+
+    /// Takes and works on jobs until `stop`; then finishes what is at hand.
+    ///
+    /// # Errors
+    /// When the HTTP interface fails or the connection is closed for good.
+    ///
+    /// # Cancel safety
+    /// Dropping it is a crash: nothing is lost, but jobs at hand rest until the broker delivers them
+    /// to somebody else.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), OrchestratorError> {
+        let Self { orchestrator, listener, services, .. } = self;
+        // Everything below ends with this scope, however it is left.
+        let stop = stop.child_token();
+        let _ends = stop.clone().drop_guard();
+        let _ends_streams = orchestrator.shutdown.clone().drop_guard();
+        let drain = orchestrator.queue.drain;
+        let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
+        let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
+        let watcher = follow(Arc::clone(&orchestrator), stop.clone());
+        let streams = orchestrator.shutdown.clone();
+        let ended = stop.clone();
+        let graceful = async move {
+            ended.cancelled().await;
+            // Event streams have no end of their own.
+            streams.cancel();
+        };
+        let api = async {
+            let serving = axum::serve(listener, http::router(Arc::clone(&orchestrator)))
+                .with_graceful_shutdown(graceful);
+            let limit = async {
+                stop.cancelled().await;
+                sleep(HTTP_DRAIN).await;
+            };
+            tokio::select! {
+                served = async { serving.await } => served.map_err(OrchestratorError::Http),
+                () = limit => Ok(()),
+            }
+        };
+        let listening = async {
+            let mut services = services;
+            let lost = tokio::select! {
+                () = stop.cancelled() => false,
+                () = any_ended(&mut services) => true,
+            };
+            if lost {
+                return Err(OrchestratorError::Disconnected);
+            }
+            Ok(services)
+        };
+        let all = async {
+            let (services, served, (), (), ()) = tokio::try_join!(
+                listening,
+                api,
+                infallible(worker),
+                infallible(sweeper),
+                infallible(watcher)
+            )?;
+            // The jobs at hand needed their reports; now no more are taken.
+            for service in services {
+                service.drain(Duration::from_secs(1)).await;
+            }
+            Ok(served)
+        };
+        let ended = Box::pin(all).await;
+        timeout(Duration::from_secs(2), orchestrator.bus.drain()).await.ok();
+        tracing::info!("orchestrator stopped");
+        ended
+    }
+}
+
+async fn infallible(work: impl Future<Output = ()>) -> Result<(), OrchestratorError> {
+    work.await;
+    Ok(())
+}
+
+async fn any_ended(services: &mut [Service]) {
+    futures::future::select_all(services.iter_mut().map(|service| Box::pin(service.ended()))).await;
+}
+
+type Handling = futures::future::BoxFuture<'static, ()>;
+
+async fn serve(
+    orchestrator: &Arc<Orchestrator>,
+    filter: Filter,
+    concurrency: usize,
+    handle: fn(Arc<Orchestrator>, duet_bus::Incoming) -> Handling,
+) -> Result<Service, SubscribeError> {
+    let orchestrator = Arc::clone(orchestrator);
+    let bus = orchestrator.bus.clone();
+    bus.serve(filter, ServeOptions::waiting(concurrency), move |incoming| {
+        handle(Arc::clone(&orchestrator), incoming)
+    })
+    .await
+}
+
+/// Keeps the board up to date until `stop`.
+async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
+    let bucket = orchestrator.jobs.bucket();
+    let watching = async {
+        loop {
+            match bucket.watch(&Pattern::everything()).await {
+                Ok(mut watcher) => {
+                    while let Some(change) = watcher.next().await {
+                        match change {
+                            Ok(change) => match change.value {
+                                Some(record) => {
+                                    orchestrator.board.apply(&change.key, record, change.revision);
+                                }
+                                None => orchestrator.board.remove(&change.key),
+                            },
+                            Err(kv::ReadError::Malformed { .. }) => {
+                                tracing::error!("a job's entry was not written by this version; passed over");
+                            }
+                            Err(error) => {
+                                tracing::debug!(%error, "the watch is begun anew");
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the job bucket cannot be watched now"),
+            }
+            sleep(WATCH_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watching => {}
+    }
+}
+
+/// Runs an orchestrator with `config` until `stop`.
+///
+/// # Errors
+/// See [`OrchestratorError`].
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), OrchestratorError> {
+    Server::bind(config).await?.serve(stop).await
+}

@@ -1,0 +1,152 @@
+//! Starting a session: an attempt at a job becomes a manifest, and two parties are asked to sit
+//! down to it, the responder first.
+
+use bytes::Bytes;
+use duet_bus::{
+    Address, RequestError,
+    kv::{Entry, Key},
+};
+use duet_protocol::{codec, ids::SessionId};
+use duet_wire::{
+    Code, Invitation, InvitationReply, JobEvent, JobRecord, Manifest, Pair, Refusal, Seat, SigningRequest,
+    progress::Step,
+    session_state::{SessionEvent, SessionRecord, SessionState},
+};
+
+use crate::{
+    clock::{now_ms, whole_millis},
+    directory::Terms,
+    jobs::{Changed, StoreError},
+    orchestrator::Orchestrator,
+    settle::Failure,
+};
+
+/// A session that is stored and whose parties may now be invited.
+pub(crate) struct Started {
+    pub(crate) session: SessionId,
+    pub(crate) initiator: Seat,
+    pub(crate) responder: Seat,
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) expires_at_ms: u64,
+}
+
+/// Why no session was started.
+#[derive(Debug)]
+pub(crate) enum NotStarted {
+    /// The job has moved on.
+    Moved,
+    /// Something inside failed.
+    Internal(String),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl Orchestrator {
+    /// Begins an attempt of `pair` at the job whose record is `entry`: draws a session, and stores
+    /// both that the job runs in it and the session itself, side by side. Whoever else starts the
+    /// job at the same time loses the compare-and-swap, and nobody is invited to its session.
+    pub(crate) async fn start_session(
+        &self,
+        key: &Key,
+        entry: Entry<JobRecord>,
+        request: &SigningRequest,
+        pair: Pair,
+        terms: Terms,
+    ) -> Result<Started, NotStarted> {
+        let internal = |error: &dyn core::fmt::Display| NotStarted::Internal(error.to_string());
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|error| internal(&error))?;
+        let session = SessionId(id);
+        let now = now_ms();
+        let expires_at_ms =
+            now.saturating_add(whole_millis(self.queue.session_timeout)).min(entry.value.expires_at_ms);
+        let attempt = entry.value.attempts_started.saturating_add(1);
+        let manifest = Manifest {
+            session,
+            job: entry.value.id,
+            attempt,
+            wallet: request.wallet,
+            epoch: terms.epoch,
+            paillier_key: terms.paillier_key,
+            initiator: terms.initiator.clone(),
+            responder: terms.responder.clone(),
+            request: entry.value.request.clone(),
+            expires_at_ms,
+        }
+        .encode()
+        .map_err(|error| internal(&error))?;
+        let mut record = SessionRecord {
+            session,
+            tenant: request.tenant.clone(),
+            job: entry.value.id,
+            attempt,
+            wallet: request.wallet,
+            initiator: terms.initiator.clone(),
+            responder: terms.responder.clone(),
+            state: SessionState::Created,
+            created_at_ms: now,
+            updated_at_ms: now,
+            expires_at_ms,
+        };
+        // The manifest is drawn up and the invitations follow at once: one write for both steps.
+        record.apply(SessionEvent::Invite, now).map_err(|error| internal(&error))?;
+        let fence = entry.value.fence;
+        let started = self.jobs.change(key, Some(entry), |job| {
+            // A record that was read anew is another one than the manifest was made for.
+            if job.fence != fence || job.attempts_started.saturating_add(1) != attempt {
+                return Err(());
+            }
+            job.apply(&JobEvent::Start { session, pair }, fence, now).map_err(|_| ())
+        });
+        let (started, stored) = tokio::join!(started, self.sessions.create(&record));
+        match started.map_err(NotStarted::Store)? {
+            Changed::Applied(_) => {}
+            Changed::Declined(()) | Changed::Missing => return Err(NotStarted::Moved),
+        }
+        stored.map_err(NotStarted::Store)?;
+        self.announce_step(session, Step::Inviting).await;
+        tracing::info!(%session, %pair, attempt, "session started");
+        Ok(Started {
+            session,
+            initiator: terms.initiator,
+            responder: terms.responder,
+            manifest,
+            expires_at_ms,
+        })
+    }
+
+    /// Invites `seat`. The answer comes once the party's worker listens. An invitation is sent once:
+    /// if no answer comes, the session is over, or two workers could sit in it.
+    pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<(), Failure> {
+        let party = &seat.party;
+        let invitation = codec::encode(&Invitation { manifest: started.manifest.clone() })
+            .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+        let reply = self
+            .bus
+            .request(&Address::Invite(party.clone()), Bytes::from(invitation), self.queue.invitation_timeout)
+            .await
+            .map_err(|error| match error {
+                RequestError::NoResponders { .. } => {
+                    Refusal::new(Code::Overloaded, format!("no worker of {party} is free"))
+                }
+                other => crate::directory::unanswered(party, &other),
+            })?;
+        match codec::decode(&reply) {
+            Ok(InvitationReply::Accepted { instance }) => {
+                tracing::debug!(session = %started.session, %party, ?instance, "invitation accepted");
+                Ok(())
+            }
+            Ok(InvitationReply::Refused(refusal)) => {
+                tracing::info!(session = %started.session, %party, code = %refusal.code, "invitation refused");
+                Err(refusal.into())
+            }
+            Err(error) => Err(Failure {
+                refusal: Refusal::new(
+                    Code::PeerMisbehaved,
+                    format!("the answer of {party} to an invitation does not parse: {error}"),
+                ),
+                culprit: Some(party.clone()),
+            }),
+        }
+    }
+}

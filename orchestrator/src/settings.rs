@@ -1,0 +1,214 @@
+//! What can be set about an orchestrator, with defaults that fit one host.
+
+use core::time::Duration;
+
+use duet_wire::request::MAX_REQUEST_SIZE_BYTES;
+
+/// A setting outside the bounds its documentation states.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} must be {bounds}")]
+pub struct InvalidSetting {
+    /// The setting's name.
+    pub setting: &'static str,
+    /// What it may be.
+    pub bounds: &'static str,
+}
+
+/// Limits of the HTTP interface.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// The largest request body, in bytes. Default and upper bound 128 KiB, what a signing request may
+    /// have; at least 1 KiB. Less refuses large typed data earlier; each open request may hold this
+    /// much.
+    pub max_body_bytes: usize,
+    /// How long a request may take until its answer begins. Default 10 s; 100 ms to 5 min. Less
+    /// frees slots earlier when the broker stalls; too little fails submissions that a slow disk
+    /// would still have taken (sending them again with the same key is harmless).
+    pub request_timeout: Duration,
+    /// How many requests are worked on at once; more wait until their timeout. Default 256;
+    /// 1 to 65 536. Bounds memory to about this times the body limit.
+    pub max_concurrent_requests: usize,
+    /// How many event streams may be open at once; one more is refused with 429. Default 1024;
+    /// 1 to 65 536. Each holds a broker subscription while its job runs.
+    pub max_event_streams: usize,
+    /// How often a silent event stream sends a comment. Default 15 s; 1 s to 5 min. Must be shorter
+    /// than what proxies on the way allow for silence.
+    pub keep_alive: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: MAX_REQUEST_SIZE_BYTES,
+            request_timeout: Duration::from_secs(10),
+            max_concurrent_requests: 256,
+            max_event_streams: 1024,
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// How jobs are taken, worked on and tried again.
+#[derive(Debug, Clone)]
+pub struct QueueSettings {
+    /// How many jobs may be open (not settled) at once, over all tenants; one more is refused with
+    /// 429. Default 10 000; 1 to 1 000 000. Counted per orchestrator from what the broker has told
+    /// it, so several of them can overshoot by what they accept at the same moment. The bucket's own
+    /// size is the hard bound.
+    pub max_open_jobs: usize,
+    /// How many jobs this orchestrator works on at once. Default 32; 1 to 1024. More keeps more
+    /// workers of the parties busy; each holds a queue message that nobody else can take.
+    pub max_in_flight: usize,
+    /// How many attempts a job gets, over all its pairs. Default 6; 1 to 32. Each costs the
+    /// responder a charge against the wallet's limits at most.
+    pub max_attempts: u32,
+    /// How many attempts in a row one pair gets before the next allowed pair has its turn.
+    /// Default 2; 1 to 32.
+    pub max_attempts_per_pair: u32,
+    /// The pause before the second attempt; it doubles with each further one, and a random part of
+    /// up to half is taken off. Default 250 ms; 10 ms to 1 min.
+    pub retry_pause: Duration,
+    /// The longest pause between attempts. Default 15 s; at least `retry_pause`, at most 10 min.
+    pub max_retry_pause: Duration,
+    /// How long a party may take to answer an invitation. Default 5 s; 100 ms to 1 min. A free
+    /// worker answers in milliseconds; with none, the broker says so at once.
+    pub invitation_timeout: Duration,
+    /// How long a session may last, from the first invitation to the outcome. Default 30 s; 1 s to
+    /// 10 min. It is written into the manifest, so the parties keep to it as well. Less retries a
+    /// crashed worker's jobs earlier; too little fails sessions on a busy host.
+    pub session_timeout: Duration,
+    /// How long after its session's end an outcome is still waited for. Default 2 s; 0 to 1 min.
+    pub outcome_grace: Duration,
+    /// How often the sweeper looks for jobs nobody works on. Default 1 s; 50 ms to 1 min. Bounds
+    /// how late a lost wake-up, an expiry or an unpublished result is noticed; costs no broker
+    /// traffic while there is nothing to do.
+    pub sweep_interval: Duration,
+    /// How long a queued job may rest untouched before it is announced again. Default 3 s; 50 ms to
+    /// 10 min. Announcements that repeat within the broker's dedupe window cost nothing.
+    pub announce_after: Duration,
+    /// How long facts about a wallet or a party's card are used before they are asked for again.
+    /// Default 5 min; 1 s to 1 day. A party that finds them stale says so, and they are asked for at
+    /// once.
+    pub directory_age: Duration,
+    /// How long a settled job is kept. Default 30 days; 1 min to 10 years. As long as it is kept, its
+    /// idempotency key stands for it and the same result is returned; after that the key is free. The
+    /// bucket's size has to hold as many jobs as are settled in this time, some 4 KiB each.
+    pub keep_settled: Duration,
+    /// How long the jobs at hand may take to finish when the process is told to stop. Default 10 s; 0
+    /// to 10 min. What is not finished is taken over by another orchestrator, or after a restart.
+    pub drain: Duration,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            max_open_jobs: 10_000,
+            max_in_flight: 32,
+            max_attempts: 6,
+            max_attempts_per_pair: 2,
+            retry_pause: Duration::from_millis(250),
+            max_retry_pause: Duration::from_secs(15),
+            invitation_timeout: Duration::from_secs(5),
+            session_timeout: Duration::from_secs(30),
+            outcome_grace: Duration::from_secs(2),
+            sweep_interval: Duration::from_secs(1),
+            announce_after: Duration::from_secs(3),
+            directory_age: Duration::from_secs(300),
+            keep_settled: Duration::from_secs(30 * 86_400),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+fn check(within: bool, setting: &'static str, bounds: &'static str) -> Result<(), InvalidSetting> {
+    if within { Ok(()) } else { Err(InvalidSetting { setting, bounds }) }
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+impl HttpSettings {
+    /// # Errors
+    /// The first setting outside its bounds.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        check(
+            (1024..=MAX_REQUEST_SIZE_BYTES).contains(&self.max_body_bytes),
+            "max_body_bytes",
+            "1024 to 131072",
+        )?;
+        check(
+            (millis(100)..=seconds(300)).contains(&self.request_timeout),
+            "request_timeout",
+            "100 ms to 5 min",
+        )?;
+        check((1..=65_536).contains(&self.max_concurrent_requests), "max_concurrent_requests", "1 to 65536")?;
+        check((1..=65_536).contains(&self.max_event_streams), "max_event_streams", "1 to 65536")?;
+        check((seconds(1)..=seconds(300)).contains(&self.keep_alive), "keep_alive", "1 s to 5 min")
+    }
+}
+
+impl QueueSettings {
+    /// # Errors
+    /// The first setting outside its bounds.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let minute = seconds(60);
+        check((1..=1_000_000).contains(&self.max_open_jobs), "max_open_jobs", "1 to 1000000")?;
+        check((1..=1024).contains(&self.max_in_flight), "max_in_flight", "1 to 1024")?;
+        check((1..=32).contains(&self.max_attempts), "max_attempts", "1 to 32")?;
+        check((1..=32).contains(&self.max_attempts_per_pair), "max_attempts_per_pair", "1 to 32")?;
+        check((millis(10)..=minute).contains(&self.retry_pause), "retry_pause", "10 ms to 1 min")?;
+        check(
+            (self.retry_pause..=seconds(600)).contains(&self.max_retry_pause),
+            "max_retry_pause",
+            "retry_pause to 10 min",
+        )?;
+        check(
+            (millis(100)..=minute).contains(&self.invitation_timeout),
+            "invitation_timeout",
+            "100 ms to 1 min",
+        )?;
+        check(
+            (seconds(1)..=seconds(600)).contains(&self.session_timeout),
+            "session_timeout",
+            "1 s to 10 min",
+        )?;
+        check(self.outcome_grace <= minute, "outcome_grace", "0 to 1 min")?;
+        check((millis(50)..=minute).contains(&self.sweep_interval), "sweep_interval", "50 ms to 1 min")?;
+        check(
+            (millis(50)..=seconds(600)).contains(&self.announce_after),
+            "announce_after",
+            "50 ms to 10 min",
+        )?;
+        check((seconds(1)..=seconds(86_400)).contains(&self.directory_age), "directory_age", "1 s to 1 day")?;
+        check(
+            (minute..=seconds(10 * 366 * 86_400)).contains(&self.keep_settled),
+            "keep_settled",
+            "1 min to 10 years",
+        )?;
+        check(self.drain <= seconds(600), "drain", "0 to 10 min")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_their_bounds() {
+        assert_eq!(HttpSettings::default().check(), Ok(()));
+        assert_eq!(QueueSettings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_setting_outside_its_bounds_is_named() {
+        let settings = QueueSettings { max_in_flight: 0, ..QueueSettings::default() };
+        assert_eq!(settings.check().unwrap_err().setting, "max_in_flight");
+        let settings = HttpSettings { keep_alive: Duration::ZERO, ..HttpSettings::default() };
+        assert_eq!(settings.check().unwrap_err().setting, "keep_alive");
+    }
+}

@@ -1,0 +1,251 @@
+//! How attempts end, how jobs end, and how an end is made known.
+
+use core::time::Duration;
+
+use duet_bus::{Address, kv::Key};
+use duet_protocol::{
+    ids::{PartyId, SessionId},
+    signature,
+};
+use duet_wire::{
+    Code, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal, SignedResult,
+    SigningRequest, progress::Step, session_state::SessionEvent,
+};
+
+use crate::{
+    board::Snapshot,
+    clock::{now_ms, whole_millis},
+    directory::WalletFacts,
+    jobs::{Changed, StoreError},
+    orchestrator::{Orchestrator, jitter},
+    plan::{self, Decision, PastAttempt},
+};
+
+/// How long the broker may take to store a result or a dead letter.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why an attempt ended without a signature.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) refusal: Refusal,
+    pub(crate) culprit: Option<PartyId>,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, culprit: None }
+    }
+}
+
+/// The attempts of `record` that ended without a signature.
+pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
+    record
+        .attempts
+        .iter()
+        .filter_map(|attempt| match &attempt.outcome {
+            Some(duet_wire::job::AttemptOutcome::Failed { code, .. }) => {
+                Some(PastAttempt { pair: attempt.pair, code: *code })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Whether `record` is in the session, and if so for which pair.
+pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pair> {
+    match &record.state {
+        JobState::Running { session: current, pair, .. } if *current == session => Some(*pair),
+        _ => None,
+    }
+}
+
+/// The session is not the job's present one (any more).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Over;
+
+impl Orchestrator {
+    /// Ends the session `session` of the job under `key` without a signature, and decides what
+    /// follows: another attempt later, the owner's turn, or the end. Does nothing when the job is not
+    /// in that session.
+    pub(crate) async fn end_attempt(
+        &self,
+        key: &Key,
+        session: SessionId,
+        request: &SigningRequest,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        if plan::facts_are_stale(failure.refusal.code) {
+            self.directory.forget(request.wallet);
+        }
+        let changed = self
+            .jobs
+            .change(key, None, |record| {
+                let pair = running_pair(record, session).ok_or(Over)?;
+                let event = self.event_after(record, pair, request, &failure);
+                let fence = record.fence;
+                record.apply(&event, fence, now_ms()).map_err(|_| Over)
+            })
+            .await?;
+        let Changed::Applied(snapshot) = changed else { return Ok(()) };
+        let Failure { refusal, culprit } = failure;
+        tracing::info!(job = %snapshot.value.id, %session, code = %refusal.code,
+            culprit = culprit.as_ref().map(tracing::field::display), "attempt ended without a signature");
+        let (event, step) = if matches!(refusal.code, Code::Deadline | Code::JobExpired) {
+            (SessionEvent::Expire, Step::Expired)
+        } else {
+            (SessionEvent::Fail, Step::Failed { code: refusal.code })
+        };
+        self.announce_step(session, step).await;
+        self.sessions.end(session, event).await;
+        self.publish_end(&snapshot).await;
+        Ok(())
+    }
+
+    /// The event that a failed attempt of `pair` is for the job.
+    fn event_after(
+        &self,
+        record: &JobRecord,
+        pair: Pair,
+        request: &SigningRequest,
+        failure: &Failure,
+    ) -> JobEvent {
+        let now_ms = now_ms();
+        let (code, culprit, message) =
+            (failure.refusal.code, failure.culprit.clone(), failure.refusal.message.clone());
+        if now_ms >= record.expires_at_ms {
+            return JobEvent::Expire;
+        }
+        if code == Code::RejectedByOwner {
+            return JobEvent::Fail { code, culprit, message };
+        }
+        let mut past = past_attempts(record);
+        past.push(PastAttempt { pair, code });
+        match plan::decide(&request.pairs, &past, |_| Ok(()), &self.queue) {
+            Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, message },
+            Decision::Try(_) | Decision::Wait(_) => {
+                let pause = plan::pause(&past, jitter(), &self.queue);
+                let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
+                JobEvent::Retry { code, culprit, message, next_attempt_at_ms }
+            }
+            Decision::Fail(last) => JobEvent::Fail {
+                code: last.code,
+                culprit,
+                // What the last attempt said is more use than that it was the last.
+                message: if last.code == code { message } else { last.message },
+            },
+        }
+    }
+
+    /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores the
+    /// job's result. Returns the stored job.
+    pub(crate) async fn accept_signature(
+        &self,
+        key: &Key,
+        session: SessionId,
+        request: &SigningRequest,
+        facts: &WalletFacts,
+        pair: Pair,
+        signature: &RecoverableSignature,
+    ) -> Result<Snapshot, NotAccepted> {
+        let result = self.result_of(session, request, facts, pair, signature)?;
+        let result = SignedResult::sign(&result, &self.result_key)
+            .map_err(|error| NotAccepted::Impossible(Refusal::new(Code::Internal, error.to_string())))?;
+        let changed = self
+            .jobs
+            .change(key, None, |record| {
+                running_pair(record, session).ok_or(Over)?;
+                let (fence, event) = (record.fence, JobEvent::Sign { result: result.clone() });
+                record.apply(&event, fence, now_ms()).map_err(|_| Over)
+            })
+            .await
+            .map_err(NotAccepted::Store)?;
+        match changed {
+            Changed::Applied(snapshot) => Ok(snapshot),
+            Changed::Declined(Over) | Changed::Missing => Err(NotAccepted::Over),
+        }
+    }
+
+    fn result_of(
+        &self,
+        session: SessionId,
+        request: &SigningRequest,
+        facts: &WalletFacts,
+        pair: Pair,
+        signed: &RecoverableSignature,
+    ) -> Result<JobResult, NotAccepted> {
+        let digest = request.payload.digest().map_err(|error| NotAccepted::Impossible(error.into()))?;
+        let key = facts.verifying_key(pair, &request.path).map_err(NotAccepted::Impossible)?;
+        signature::verify(&key, &digest, signed).map_err(|_| NotAccepted::Invalid)?;
+        Ok(JobResult {
+            job: request.job(),
+            tenant: request.tenant.clone(),
+            wallet: request.wallet,
+            path: request.path.clone(),
+            address: key.address(),
+            digest,
+            signature: *signed,
+            signed_transaction: request.payload.signed_transaction(signed).map(Into::into),
+            transaction_hash: request.payload.transaction_hash(signed).map(Into::into),
+            session,
+            completed_at_ms: now_ms(),
+        })
+    }
+
+    /// Makes a settled job's end known, once: a result to the tenant's subscribers, a failure to the
+    /// dead letters. Does nothing for other jobs. If it fails, or the process dies before it is
+    /// noted, the sweeper does it again; the stream drops what it had already within its window, and
+    /// subscribers tell a repeated result by its job.
+    pub(crate) async fn publish_end(&self, snapshot: &Snapshot) {
+        let record = &snapshot.value;
+        if record.end_published_at_ms.is_some() {
+            return;
+        }
+        let (address, document) = match &record.state {
+            JobState::Signed { result } => {
+                (Address::Result(record.tenant.clone()), serde_json::to_vec(result))
+            }
+            JobState::Failed { .. } => (Address::Dead(record.tenant.clone()), serde_json::to_vec(record)),
+            _ => return,
+        };
+        let job = record.id;
+        let Ok(document) = document else {
+            tracing::error!(%job, "a settled job does not serialise");
+            return;
+        };
+        // A job that an operator put back may fail a second time.
+        let message_id = format!("{job}.{}", record.attempts_started);
+        let published =
+            self.bus.publish_stored(&address, document, Some(&message_id), PUBLISH_DEADLINE).await;
+        if let Err(error) = published {
+            tracing::warn!(%job, %error, "a job's end was not published; trying again later");
+            return;
+        }
+        let key = Key::from((&record.tenant, job));
+        let noted = self
+            .jobs
+            .change(&key, Some((**snapshot).clone()), |record| {
+                if record.end_published_at_ms.is_some() || !record.state.is_final() {
+                    return Err(Over);
+                }
+                record.end_published_at_ms = Some(now_ms());
+                Ok(())
+            })
+            .await;
+        if let Err(error) = noted {
+            tracing::warn!(%job, %error, "it was not noted that a job's end was published");
+        }
+    }
+}
+
+/// Why a reported signature is not stored.
+#[derive(Debug)]
+pub(crate) enum NotAccepted {
+    /// It does not verify.
+    Invalid,
+    /// The job is not in that session any more.
+    Over,
+    /// It cannot be checked now, or not made into a result.
+    Impossible(Refusal),
+    /// The store failed.
+    Store(StoreError),
+}

@@ -1,0 +1,185 @@
+//! Taking jobs in: what is refused at once, and what acceptance is.
+
+use duet_bus::kv::Key;
+use duet_wire::{
+    Code, IdempotencyKey, JobId, JobRecord, Problem, Refusal, SignedRequest, SigningRequest, TenantId,
+};
+
+use crate::{
+    board::Snapshot,
+    clock::now_ms,
+    directory::unknown_wallet,
+    jobs::Created,
+    orchestrator::Orchestrator,
+    plan::{self, Decision},
+};
+
+/// The furthest ahead a request may expire: it takes up room until then.
+const MAX_LIFETIME_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// A job that was submitted.
+pub(crate) enum Submitted {
+    /// It is accepted, now.
+    Accepted(Snapshot),
+    /// It was accepted before, with the same content.
+    Known(Box<JobRecord>),
+}
+
+/// Why a submission is refused.
+pub(crate) enum Rejected {
+    /// The key stands for another request of this tenant.
+    Conflict(JobId),
+    /// The queue is full.
+    Full,
+    /// Anything else.
+    Problem(Problem),
+}
+
+impl From<Problem> for Rejected {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        if refusal.code == Code::QueueFull { Self::Full } else { Self::Problem(refusal.into()) }
+    }
+}
+
+impl From<crate::jobs::StoreError> for Rejected {
+    fn from(error: crate::jobs::StoreError) -> Self {
+        tracing::warn!(%error, "a job was not stored");
+        Refusal::from(error).into()
+    }
+}
+
+impl Orchestrator {
+    /// Takes `signed` in as a job of `tenant` under `key`.
+    ///
+    /// The job is accepted when its entry has been created: from then on it will be worked on, come
+    /// what may. The announcement that follows is only a wake-up.
+    pub(crate) async fn submit(
+        &self,
+        tenant: &TenantId,
+        idempotency_key: &IdempotencyKey,
+        signed: SignedRequest,
+    ) -> Result<Submitted, Rejected> {
+        let request = signed.verify().map_err(Problem::from)?;
+        if request.tenant != *tenant {
+            return Err(Problem::new(Code::WrongTenant, "the request names another tenant than the token's")
+                .at("tenant")
+                .into());
+        }
+        if request.idempotency_key != *idempotency_key {
+            let detail = "the Idempotency-Key header and the request's idempotency_key differ";
+            return Err(Problem::new(Code::MalformedJson, detail).at("idempotency_key").into());
+        }
+        // A repeated submission is answered from the record, even when it would be refused today:
+        // when the request has expired since, or its requester is no longer allowed.
+        let key = Key::from((tenant, request.job()));
+        if let Some(entry) = self.jobs.get(&key).await? {
+            return known(entry.value, &signed, &request);
+        }
+        self.check(&signed, &request).await?;
+        if self.board.open() >= self.queue.max_open_jobs {
+            return Err(Rejected::Full);
+        }
+        match self.jobs.create(JobRecord::new(signed.clone(), &request, now_ms())).await? {
+            Created::Existing(entry) => known(entry.value, &signed, &request),
+            Created::New(snapshot) => {
+                let job = snapshot.value.id;
+                tracing::info!(%job, wallet = %request.wallet, "job accepted");
+                if let Err(error) = self.announce(tenant, job, 0).await {
+                    tracing::warn!(%job, %error, "an accepted job was not announced; the sweeper will");
+                }
+                Ok(Submitted::Accepted(snapshot))
+            }
+        }
+    }
+
+    /// Refuses what could not come to a signature. The parties check all of this again, and more.
+    async fn check(&self, signed: &SignedRequest, request: &SigningRequest) -> Result<(), Rejected> {
+        let now_ms = now_ms();
+        let expires_at_ms = request.expires_at.saturating_mul(1000);
+        if now_ms >= expires_at_ms {
+            return Err(Problem::new(Code::JobExpired, "the request has expired already")
+                .at("expires_at")
+                .into());
+        }
+        if expires_at_ms - now_ms > MAX_LIFETIME_MS {
+            let detail = "the request expires more than a year from now";
+            return Err(Problem::new(Code::InvalidPayload, detail).at("expires_at").into());
+        }
+        request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
+        let facts = self.directory.wallet(request.wallet).await;
+        if facts.is_unknown() {
+            return Err(Problem::from(unknown_wallet()).at("wallet").into());
+        }
+        if let Some(refusal) = facts.silence() {
+            return Err(refusal.clone().into());
+        }
+        if !facts.belongs_to(&request.tenant) {
+            // Whether another tenant has it is nobody's business.
+            return Err(Problem::from(unknown_wallet()).at("wallet").into());
+        }
+        facts.allows(&signed.requester, request.payload.kind())?;
+        facts.derivable(&request.path).map_err(|refusal| Problem::from(refusal).at("path"))?;
+        match plan::decide(&request.pairs, &[], |pair| facts.terms(pair).map(drop), &self.queue) {
+            // What is out of reach now may be back before the job expires.
+            Decision::Try(_) | Decision::AwaitOwner(_) | Decision::Wait(_) => Ok(()),
+            Decision::Fail(refusal) => {
+                self.directory.forget(request.wallet);
+                Err(Problem::from(refusal).at("pairs").into())
+            }
+        }
+    }
+
+    /// Withdraws a job, unless it runs or is settled: a running session may already have made the
+    /// signature, which cannot be called back.
+    pub(crate) async fn withdraw(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
+        let key = Key::from((tenant, job));
+        let changed = self
+            .jobs
+            .change(&key, None, |record| {
+                if matches!(record.state, duet_wire::JobState::Cancelled) {
+                    return Err(Ok(Box::new(record.clone())));
+                }
+                record.apply(&duet_wire::JobEvent::Cancel, record.fence, now_ms()).map_err(|_| {
+                    Err(Refusal::new(
+                        Code::Conflict,
+                        format!("the job is {}; only one that waits can be cancelled", record.state.name()),
+                    ))
+                })
+            })
+            .await?;
+        match changed {
+            crate::jobs::Changed::Applied(snapshot) => {
+                tracing::info!(%job, "job cancelled");
+                Ok(Box::new(snapshot.value.clone()))
+            }
+            crate::jobs::Changed::Declined(verdict) => verdict,
+            crate::jobs::Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job")),
+        }
+    }
+}
+
+/// Whether the job that has the key is the one submitted now.
+fn known(record: JobRecord, signed: &SignedRequest, request: &SigningRequest) -> Result<Submitted, Rejected> {
+    if same_content(&record, signed, request) {
+        Ok(Submitted::Known(Box::new(record)))
+    } else {
+        Err(Rejected::Conflict(record.id))
+    }
+}
+
+/// The same content is the same document by the same requester, or one that differs in nothing but
+/// when it expires: who submits again after an unclear answer may well draw up the request anew.
+fn same_content(record: &JobRecord, signed: &SignedRequest, request: &SigningRequest) -> bool {
+    if record.request.content_hash() == signed.content_hash() {
+        return true;
+    }
+    record.request.requester == signed.requester
+        && SigningRequest::from_json(&record.request.body)
+            .is_ok_and(|first| SigningRequest { expires_at: request.expires_at, ..first } == *request)
+}
