@@ -43,8 +43,9 @@ pub(crate) fn benches(criterion: &mut Criterion) {
         group.bench_function("factor.prove", |b| {
             b.iter(|| FactorProof::prove(&secret_key, &parameters, &context, &mut rng));
         });
-        group
-            .bench_function("factor.verify", |b| b.iter(|| proof.verify(key, &parameters, &context).unwrap()));
+        group.bench_function("factor.verify", |b| {
+            b.iter(|| proof.verify(key, &parameters, &context).unwrap())
+        });
 
         let share = SecretScalar::random(&mut rng);
         let point = share.public();
