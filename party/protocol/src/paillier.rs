@@ -183,16 +183,26 @@ impl EncryptionKey {
         plaintext: &Natural,
         rng: &mut dyn CryptoRng,
     ) -> Result<(Ciphertext, EncryptionNonce), EncryptError> {
+        let nonce = EncryptionNonce(self.random_unit(rng));
+        Ok((self.encrypt_with_nonce(plaintext, &nonce)?, nonce))
+    }
+
+    /// `(1 + plaintext·N) · nonce^N mod N²`.
+    ///
+    /// # Errors
+    /// When the plaintext is not below `N`.
+    pub(crate) fn encrypt_with_nonce(
+        &self,
+        plaintext: &Natural,
+        nonce: &EncryptionNonce,
+    ) -> Result<Ciphertext, EncryptError> {
         if plaintext >= self.modulus() {
             return Err(EncryptError::PlaintextRange);
         }
-        let nonce = self.random_unit(rng);
-        let ciphertext = Ciphertext(self.operations.encrypt(plaintext, &nonce));
-        let nonce = EncryptionNonce { nonce, ciphertext: ciphertext.clone() };
-        Ok((ciphertext, nonce))
+        Ok(Ciphertext(self.operations.encrypt(plaintext, &nonce.0)))
     }
 
-    /// `(1 + plaintext·N) · nonce^N mod N²`
+    /// The same for numbers that are no plaintext and nonce, as proofs need it.
     pub(crate) fn raw_encrypt(&self, plaintext: &Natural, nonce: &Natural) -> Natural {
         self.operations.encrypt(plaintext, nonce)
     }
@@ -296,21 +306,13 @@ impl Ciphertext {
     }
 }
 
-/// The nonce of one encryption: secret, for whoever knows it can decrypt that ciphertext.
+/// The nonce of an encryption: secret, for whoever knows it can decrypt that ciphertext.
 #[derive(Debug)]
-pub struct EncryptionNonce {
-    nonce: Natural,
-    ciphertext: Ciphertext,
-}
+pub struct EncryptionNonce(Natural);
 
 impl EncryptionNonce {
     pub(crate) fn as_natural(&self) -> &Natural {
-        &self.nonce
-    }
-
-    /// Whether this is the nonce that `ciphertext` was made with.
-    pub(crate) fn belongs_to(&self, ciphertext: &Ciphertext) -> bool {
-        &self.ciphertext == ciphertext
+        &self.0
     }
 }
 
