@@ -1,1 +1,31 @@
-//! x
+//! The browser party: bindings of the protocol, with no cryptographic logic of its own.
+//!
+//! The two central types are [`wallet::DeviceWallet`], the device's share of a wallet, and
+//! [`session::InitiatorSession`], one signature under way. What can fail returns a union, described
+//! in `types.ts`: `{ ok: true, value }` or `{ ok: false, error }`, the error told apart by its
+//! `kind`. States that may be used once are consumed by their methods, as in Rust: a second call on
+//! the same object throws.
+//!
+//! Everything here computes on the thread it is called on. Dealing a wallet takes seconds: call it in
+//! a worker.
+
+mod convert;
+mod failure;
+pub mod keygen;
+pub mod session;
+#[cfg(feature = "test-exports")]
+pub mod test_exports;
+pub mod verify;
+pub mod wallet;
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = include_str!("types.ts");
+
+/// The version of this module.
+#[wasm_bindgen]
+#[must_use]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}

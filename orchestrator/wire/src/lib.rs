@@ -21,6 +21,7 @@ pub mod payload;
 pub mod progress;
 pub mod request;
 pub mod result;
+pub mod seating;
 pub mod session_state;
 pub mod share_request;
 pub mod signing;

@@ -10,6 +10,8 @@ mod requests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
+mod seating;
+#[cfg(test)]
 mod signed;
 #[cfg(test)]
 mod transactions;

@@ -1,0 +1,70 @@
+// Benchmarks of the WebAssembly module under Node, one thread. Prints one flat JSON object from a name to
+// { median_ms, min_ms, n }.
+
+import { performance } from 'node:perf_hooks';
+
+import { duet, establish, makeBackends, manifestFor, sign, unwrap, walletSetup } from './tests/parties.mjs';
+
+const figures = {};
+
+function record(name, samples) {
+  const sorted = samples.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  figures[`wasm.ct.${name}`] = { median_ms: median, min_ms: sorted[0], n: sorted.length };
+}
+
+function timed(action) {
+  const started = performance.now();
+  const value = action();
+  return [value, performance.now() - started];
+}
+
+const backends = makeBackends();
+
+// Keygen: shares, primes, all proofs for both receivers, sealing. Then what a receiver does with its package.
+const deals = [];
+const prepares = [];
+let wallet;
+for (let run = 0; run < 9; run += 1) {
+  const setup = walletSetup(backends);
+  const [dealt, elapsed] = timed(() => unwrap(setup.deal(Date.now(), undefined)));
+  deals.push(elapsed);
+  const pending = dealt.takePending();
+  const { party, envelope } = pending.deliveries()[0];
+  prepares.push(timed(() => unwrap(backends[party].prepare(envelope, Date.now())))[1]);
+  wallet = establish(pending, backends);
+}
+record('keygen.total', deals);
+record('keygen.verify', prepares);
+
+const payload = { kind: 'personal_message', text: 'benchmark' };
+const sides = { p1: [], p2: [], total: [] };
+for (let run = 0; run < 35; run += 1) {
+  const spent = { p1: 0, p2: 0 };
+  const side = (name) => (step) => {
+    const [value, elapsed] = timed(step);
+    spent[name] += elapsed;
+    return value;
+  };
+  sign(wallet, backends.service, manifestFor(wallet, 'service', payload), { p1: side('p1'), p2: side('p2') });
+  // The first few warm the compiler up.
+  if (run >= 5) {
+    sides.p1.push(spent.p1);
+    sides.p2.push(spent.p2);
+    sides.total.push(spent.p1 + spent.p2);
+  }
+}
+for (const [name, samples] of Object.entries(sides)) record(`sign.${name}`, samples);
+
+const proofs = unwrap(duet.ProofBench.create());
+for (const operation of duet.ProofBench.operations()) {
+  const samples = [];
+  const until = performance.now() + 2000;
+  while (samples.length < 5 || (samples.length < 50 && performance.now() < until)) {
+    samples.push(timed(() => unwrap(proofs.run(operation)))[1]);
+  }
+  record(operation, samples);
+}
+
+console.log(JSON.stringify(figures, undefined, 2));

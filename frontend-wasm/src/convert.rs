@@ -1,0 +1,61 @@
+//! Between JavaScript's values and ours.
+
+use core::str::FromStr;
+
+use getrandom::{SysRng, rand_core::UnwrapErr};
+use js_sys::{Object, Reflect, Uint8Array};
+use wasm_bindgen::JsValue;
+
+use crate::failure::Failure;
+
+/// The environment's randomness: `crypto.getRandomValues`.
+pub(crate) const fn system_rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+/// A plain object.
+pub(crate) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, JsValue)>) -> JsValue {
+    let object = Object::new();
+    for (name, value) in fields {
+        // Fails only for proxies and frozen objects.
+        let _ = Reflect::set(&object, &name.into(), &value);
+    }
+    object.into()
+}
+
+/// Bytes as a `Uint8Array` of their own.
+pub(crate) fn bytes(bytes: &[u8]) -> JsValue {
+    Uint8Array::from(bytes).into()
+}
+
+/// A string argument parsed; `what` names it in the refusal.
+pub(crate) fn parse<T>(what: &str, text: &str) -> Result<T, Failure>
+where
+    T: FromStr<Err: core::fmt::Display>,
+{
+    text.parse().map_err(|why| Failure::malformed(what, why))
+}
+
+/// An argument of exactly `N` bytes; `what` names it in the refusal.
+pub(crate) fn array<const N: usize>(what: &str, given: &[u8]) -> Result<[u8; N], Failure> {
+    given
+        .try_into()
+        .map_err(|_| Failure::malformed(what, format_args!("expected {N} bytes, got {}", given.len())))
+}
+
+/// `Date.now()` as milliseconds since 1970.
+pub(crate) fn milliseconds(now: f64) -> Result<u64, Failure> {
+    /// Integers up to here are exact in a JavaScript number.
+    const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
+    if (0.0..=MAX_SAFE_INTEGER).contains(&now) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "in range, checked above"
+        )]
+        let milliseconds = now as u64;
+        Ok(milliseconds)
+    } else {
+        Err(Failure::malformed("now", "expected milliseconds since 1970, as Date.now() has them"))
+    }
+}
