@@ -25,6 +25,19 @@ pub(crate) async fn connect(
     role: Role,
     patience: Duration,
 ) -> Result<Bus, CliError> {
+    Bus::connect(settings(options, credentials, role, patience)?).await.map_err(|error| connect_error(&error))
+}
+
+/// What a connection as `role` takes.
+///
+/// # Errors
+/// When a credential is missing or malformed.
+pub(crate) fn settings(
+    options: &BrokerOptions,
+    credentials: &CredentialsOptions,
+    role: Role,
+    patience: Duration,
+) -> Result<ConnectSettings, CliError> {
     let layout = credentials.credentials.as_deref().map(Layout::new);
     let seed: NkeySeed = match (&options.nats_nkey, &layout) {
         (Some(file), _) => secrets::read_line_file(file)?.trim().parse().map_err(|error| {
@@ -40,18 +53,18 @@ pub(crate) async fn connect(
         .nats_ca
         .clone()
         .or_else(|| layout.map(|layout| layout.ca_certificate()).filter(|file| file.exists()));
-    let settings = ConnectSettings {
+    Ok(ConnectSettings {
         urls: options.nats_url.split(',').map(|url| url.trim().to_owned()).collect(),
         role,
         seed,
         ca_file,
         name: None,
         patience,
-    };
-    Bus::connect(settings).await.map_err(|error| connect_error(&error))
+    })
 }
 
-fn connect_error(error: &ConnectError) -> CliError {
+/// Why there is no connection, with what to check.
+pub(crate) fn connect_error(error: &ConnectError) -> CliError {
     let message = error.to_string();
     match error {
         ConnectError::Unreachable { .. } => CliError::new(Code::BrokerUnreachable, message),

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{exit_codes, init, party, requester, verify},
+    commands::{card, exit_codes, init, job, orchestrator, party, requester, sign, verify, wallet},
     config::GlobalOptions,
     error::CliError,
     logging,
@@ -27,9 +27,22 @@ pub(crate) struct Cli {
 enum Command {
     /// Make development credentials for one machine
     Init(init::InitCommand),
+    /// Look at the cards of parties
+    #[command(subcommand)]
+    Card(card::CardCommand),
+    /// Make and look after the owner's wallets on this machine
+    #[command(subcommand)]
+    Wallet(wallet::WalletCommand),
+    /// Sign as the owner, together with service or partner
+    Sign(sign::SignCommand),
+    /// Queue signatures and follow them
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Set up, run and look after a party
     #[command(subcommand)]
     Party(party::PartyCommand),
+    /// Run an orchestrator: the job queue and its HTTP interface
+    Orchestrator(Box<orchestrator::OrchestratorCommand>),
     /// Request keys of teams that queue signatures
     #[command(subcommand)]
     Requester(requester::RequesterCommand),
@@ -51,7 +64,7 @@ impl Command {
     /// what goes wrong.
     const fn default_filter(&self) -> &'static str {
         match self {
-            Self::Party(party::PartyCommand::Run(_)) => "info",
+            Self::Party(party::PartyCommand::Run(_)) | Self::Orchestrator(_) => "info",
             _ => "warn",
         }
     }
@@ -59,7 +72,12 @@ impl Command {
     fn run(self, output: Output) -> Result<(), CliError> {
         match self {
             Self::Init(command) => init::run(command, output),
+            Self::Card(command) => block_on(card::run(command, output)),
+            Self::Wallet(command) => block_on_all_cores(wallet::run(command, output)),
+            Self::Sign(command) => block_on_all_cores(sign::run(command, output)),
+            Self::Job(command) => block_on(job::run(command, output)),
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
+            Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),
             Self::Completions { shell } => completions(shell, output),

@@ -198,12 +198,6 @@ impl CliError {
         self
     }
 
-    /// The stable code.
-    #[cfg(test)]
-    pub(crate) const fn code(&self) -> ErrorCode {
-        self.code
-    }
-
     /// The process's exit code.
     pub(crate) const fn exit_code(&self) -> u8 {
         self.code.exit_code()

@@ -1,9 +1,11 @@
 //! `duet`: the one binary of Duet. See `docs/cli.md` for its commands and their JSON.
 
+mod api;
 mod broker;
 mod cli;
 mod commands;
 mod config;
+mod device;
 mod duration;
 mod error;
 mod input;
@@ -11,6 +13,7 @@ mod logging;
 mod output;
 mod progress;
 mod quantity;
+mod request;
 mod rpc;
 mod secrets;
 mod share_store;

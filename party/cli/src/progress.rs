@@ -40,6 +40,13 @@ impl Steps {
         self.current = Some((name, sentence, Instant::now()));
     }
 
+    /// Begins a step, unless it is the current one already.
+    pub(crate) fn continue_or_begin(&mut self, name: &'static str, sentence: &'static str) {
+        if self.current.is_none_or(|(current, ..)| current != name) {
+            self.begin(name, sentence);
+        }
+    }
+
     fn end(&mut self) {
         if let Some((name, sentence, since)) = self.current.take() {
             let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);

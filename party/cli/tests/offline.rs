@@ -130,6 +130,41 @@ fn typed_data_of_eip_712_is_verified_and_its_errors_have_paths() {
 }
 
 #[test]
+fn malformed_transactions_are_refused_with_their_path_before_anything_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    let key = key.to_str().unwrap();
+    assert!(run(&["requester", "new", "--out", key]).status.success());
+    // Nothing listens there, so nobody can have been asked.
+    let base =
+        ["job", "submit", "tx", "-", "--requester-key", key, "--api-url", "http://127.0.0.1:1", "--json"];
+    for (input, path) in [
+        (r#"{"to":"0x1"}"#, "to"),
+        (r#"{"value":"1 parsec"}"#, "value"),
+        (r#"{"accessList":[{"address":7,"storageKeys":[]}]}"#, "accessList[0].address"),
+        ("{", "$"),
+    ] {
+        let output = run_with_input(&base, input);
+        assert_eq!(error_of(&output), ("malformed-json".to_owned(), Some(3)), "{input}");
+        assert_eq!(document(&output)["error"]["path"], path);
+    }
+}
+
+#[test]
+fn an_orchestrator_out_of_reach_is_said_once_and_in_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "duet_0123456789abcdef0123456789abcdef\n").unwrap();
+    let id = "00".repeat(16);
+    let arguments = ["job", "get", &id, "--api-url", "http://127.0.0.1:1", "--timeout", "1s", "--json"];
+    let output = duet().args(arguments).arg("--api-token-file").arg(&token).output().unwrap();
+    assert_eq!(error_of(&output), ("api-unreachable".to_owned(), Some(7)));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(log.matches("out of reach").count(), 1, "{log}");
+    assert!(!log.contains("duet_0123"), "the token is a secret");
+}
+
+#[test]
 fn a_request_key_is_made_once_and_never_shown() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("key");

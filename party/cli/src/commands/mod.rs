@@ -1,7 +1,12 @@
 //! One module per group of commands.
 
+pub(crate) mod card;
 pub(crate) mod exit_codes;
 pub(crate) mod init;
+pub(crate) mod job;
+pub(crate) mod orchestrator;
 pub(crate) mod party;
 pub(crate) mod requester;
+pub(crate) mod sign;
 pub(crate) mod verify;
+pub(crate) mod wallet;

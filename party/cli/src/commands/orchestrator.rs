@@ -1,0 +1,221 @@
+//! `duet orchestrator`: the job queue and its HTTP interface.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::Args;
+use duet_bus::{Role, credentials::Layout};
+use duet_orchestrator::{Config, OrchestratorError, PartyEntry, Server, TenantAccess, TokenHash};
+use duet_protocol::ids::ShareIndex;
+use duet_wire::{Code, TenantId, signing::SigningKey};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker,
+    commands::{init::read_error, party::SERVER_PATIENCE},
+    config::{BrokerOptions, CredentialsOptions},
+    duration,
+    error::{CliError, ErrorCode},
+    output::Output,
+    secrets,
+    shutdown::Shutdown,
+};
+
+/// What an orchestrator is told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OrchestratorCommand {
+    /// Where the HTTP interface listens; port 0 picks a free one
+    #[arg(long, env = "DUET_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
+    listen: SocketAddr,
+    /// File with the Ed25519 key that signs results (64 hexadecimal digits)
+    /// [default: DIR/orchestrator.key]
+    #[arg(long, env = "DUET_ORCHESTRATOR_KEY", value_name = "FILE")]
+    orchestrator_key: Option<PathBuf>,
+    /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal digits;
+    /// can be repeated [default: DIR/tokens/*]
+    #[arg(
+        long = "tenant-token",
+        env = "DUET_TENANT_TOKENS",
+        value_delimiter = ',',
+        value_name = "TENANT=FILE"
+    )]
+    tenant_tokens: Vec<TenantToken>,
+    /// A party whose workers are invited, and the share it holds; can be repeated
+    /// [default: service=2 and partner=3]
+    #[arg(long = "party", value_name = "NAME=2|3")]
+    parties: Vec<PartyArgument>,
+    /// Jobs that may be open at once; one more is refused with 429
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_open_jobs: Option<usize>,
+    /// Jobs that this orchestrator works on at once
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_in_flight: Option<usize>,
+    /// Attempts that a job gets, over all its pairs
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_attempts: Option<u32>,
+    /// How long a session may last
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Queue")]
+    session_timeout: Option<Duration>,
+    /// Copies of each stream and bucket: 1, or 3 or 5 in a cluster
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, help_heading = "Queue")]
+    replicas: usize,
+    #[command(flatten)]
+    broker: BrokerOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+/// A tenant and the file with its token.
+#[derive(Debug, Clone)]
+struct TenantToken {
+    tenant: TenantId,
+    file: PathBuf,
+}
+
+impl FromStr for TenantToken {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (tenant, file) = text.split_once('=').ok_or("write TENANT=FILE")?;
+        let tenant = tenant.parse().map_err(|error| format!("{tenant}: {error}"))?;
+        Ok(Self { tenant, file: file.into() })
+    }
+}
+
+/// A party and its share.
+#[derive(Debug, Clone)]
+struct PartyArgument(PartyEntry);
+
+impl FromStr for PartyArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (party, share) = text.split_once('=').ok_or("write NAME=2 or NAME=3")?;
+        let index = match share {
+            "2" => ShareIndex::Service,
+            "3" => ShareIndex::Partner,
+            _ => return Err("a backend party holds share 2 or share 3".to_owned()),
+        };
+        Ok(Self(PartyEntry { party: party.parse().map_err(|error| format!("{party}: {error}"))?, index }))
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    listen: SocketAddr,
+    public_key: String,
+    instance: String,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listening on http://{}\nresults are signed by {}", self.listen, self.public_key)
+    }
+}
+
+/// Runs the orchestrator until it is told to stop.
+///
+/// # Errors
+/// When it is told too little, or cannot listen, or loses the broker for good.
+pub(crate) async fn run(command: OrchestratorCommand, output: Output) -> Result<(), CliError> {
+    let mut shutdown = Shutdown::listen()?;
+    let config = command.config()?;
+    let bound = tokio::select! {
+        bound = Server::bind(config) => bound,
+        () = shutdown.requested() => {
+            return Err(CliError::new(ErrorCode::Interrupted, "stopped before it was ready"));
+        }
+    };
+    let server = bound.map_err(|error| failed(&error))?;
+    output.emit(&Ready {
+        ready: true,
+        listen: server.address(),
+        public_key: hex::encode(server.public_key()),
+        instance: server.instance().to_owned(),
+    })?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let serving = server.serve(stop);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = shutdown.requested() => {
+            tracing::info!("draining");
+            stopping.cancel();
+            tokio::select! {
+                ended = &mut serving => ended,
+                () = shutdown.requested() => {
+                    tracing::warn!("a second signal: stopping at once");
+                    Ok(())
+                }
+            }
+        }
+    };
+    ended.map_err(|error| failed(&error))
+}
+
+impl OrchestratorCommand {
+    fn config(self) -> Result<Config, CliError> {
+        let layout = self.credentials.credentials.as_deref().map(Layout::new);
+        let broker = broker::settings(&self.broker, &self.credentials, Role::Orchestrator, SERVER_PATIENCE)?;
+        let key = match (&self.orchestrator_key, &layout) {
+            (Some(file), _) => SigningKey::from_bytes(&*secrets::read_key_file(file)?),
+            (None, Some(layout)) => layout.read_orchestrator_key().map_err(read_error)?,
+            (None, None) => {
+                return Err(CliError::usage("no key to sign results with is given")
+                    .remedy("Give --orchestrator-key FILE or --credentials DIR."));
+            }
+        };
+        let tenants = tenants(&self.tenant_tokens, layout.as_ref())?;
+        let mut config =
+            Config::new(broker, tenants, key).map_err(|error| CliError::internal(error.to_string()))?;
+        config.listen = self.listen;
+        config.storage.replicas = self.replicas;
+        if !self.parties.is_empty() {
+            config.parties = self.parties.into_iter().map(|party| party.0).collect();
+        }
+        let queue = &mut config.queue;
+        queue.max_open_jobs = self.max_open_jobs.unwrap_or(queue.max_open_jobs);
+        queue.max_in_flight = self.max_in_flight.unwrap_or(queue.max_in_flight);
+        queue.max_attempts = self.max_attempts.unwrap_or(queue.max_attempts);
+        queue.session_timeout = self.session_timeout.unwrap_or(queue.session_timeout);
+        Ok(config)
+    }
+}
+
+/// Who may call: the tokens named, or those of the credentials directory.
+fn tenants(named: &[TenantToken], layout: Option<&Layout>) -> Result<Vec<TenantAccess>, CliError> {
+    let mut tokens: BTreeMap<TenantId, Vec<TokenHash>> = BTreeMap::new();
+    for TenantToken { tenant, file } in named {
+        let text = secrets::read_line_file(file)?;
+        let text = text.trim();
+        // Whoever runs the orchestrator need not be able to call it: a hash will do.
+        let hash = text.parse().unwrap_or_else(|_| TokenHash::of(text));
+        tokens.entry(tenant.clone()).or_default().push(hash);
+    }
+    if named.is_empty()
+        && let Some(layout) = layout
+    {
+        for (tenant, token) in layout.read_tokens().map_err(read_error)? {
+            tokens.insert(tenant, vec![TokenHash::of(token.expose())]);
+        }
+    }
+    if tokens.is_empty() {
+        return Err(CliError::usage("no tenant may call: no API token is given")
+            .remedy("Give --tenant-token TENANT=FILE or --credentials DIR."));
+    }
+    Ok(tokens.into_iter().map(|(tenant, tokens)| TenantAccess { tenant, tokens }).collect())
+}
+
+fn failed(error: &OrchestratorError) -> CliError {
+    match error {
+        OrchestratorError::Connect(error) => broker::connect_error(error),
+        OrchestratorError::Setting(error) => CliError::usage(error.to_string()),
+        OrchestratorError::Listen { .. } => CliError::new(ErrorCode::Usage, error.to_string())
+            .remedy("Choose another address with --listen; port 0 picks a free one."),
+        OrchestratorError::Storage(_) => CliError::new(Code::StorageUnavailable, error.to_string()),
+        OrchestratorError::Subscribe(_) | OrchestratorError::Disconnected => {
+            CliError::new(Code::BrokerUnreachable, error.to_string())
+        }
+        OrchestratorError::Http(_) => CliError::internal(error.to_string()),
+    }
+}

@@ -1,0 +1,502 @@
+//! `duet wallet`: the owner's wallets on this machine.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use clap::{Args, Subcommand};
+use duet_bus::{Bus, Role};
+use duet_party::device::{BackendChoice, CreateProgress, CreateWallet, Device, OnProgress};
+use duet_protocol::{
+    admission::AdmissionToken,
+    codec,
+    identity::IdentityKey,
+    ids::{CardFingerprint, PartyId},
+    keygen::KeygenStep,
+    paillier::ModulusSize,
+    share::Requester,
+};
+use duet_wire::{JobId, Payload, PayloadKindTag, WalletInfo};
+use serde::Serialize;
+
+use crate::{
+    broker,
+    commands::party::COMMAND_PATIENCE,
+    config::{BrokerOptions, CredentialsOptions, TenantOptions},
+    device::{DeviceOptions, WalletReport},
+    error::CliError,
+    input::parse_key,
+    output::Output,
+    progress::{StepTiming, Steps},
+    request::WalletName,
+    secrets,
+};
+
+/// What is done with wallets.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum WalletCommand {
+    /// Make a key on this machine and give service and partner their shares
+    Create(CreateArguments),
+    /// Finish creations that were interrupted
+    Resume(OnlineArguments),
+    /// List the wallets of this machine
+    List {
+        #[command(flatten)]
+        device: DeviceOptions,
+    },
+    /// Show one wallet
+    Show {
+        /// The wallet [default: the only one]
+        wallet: Option<WalletName>,
+        #[command(flatten)]
+        device: DeviceOptions,
+    },
+    /// Make a new Paillier key for a wallet; ends a lock
+    Rotate {
+        /// The wallet [default: the only one]
+        wallet: Option<WalletName>,
+        #[command(flatten)]
+        online: OnlineArguments,
+    },
+    /// List the jobs that wait for the owner
+    Waiting {
+        /// The wallet [default: the only one]
+        wallet: Option<WalletName>,
+        #[command(flatten)]
+        online: OnlineArguments,
+    },
+    /// Refuse a job that waits for the owner, for good
+    Reject {
+        /// The job
+        job: JobId,
+        /// The wallet [default: the only one]
+        #[arg(long, value_name = "WALLET")]
+        wallet: Option<WalletName>,
+        #[command(flatten)]
+        online: OnlineArguments,
+    },
+}
+
+/// The device and the broker.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OnlineArguments {
+    #[command(flatten)]
+    device: DeviceOptions,
+    #[command(flatten)]
+    broker: BrokerOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CreateArguments {
+    #[command(flatten)]
+    tenant: TenantOptions,
+    /// Who gets share 2
+    #[arg(long, value_name = "NAME", default_value = "service", help_heading = "Parties")]
+    service: PartyId,
+    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned before]
+    #[arg(long, env = "DUET_SERVICE_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
+    service_fingerprint: Option<CardFingerprint>,
+    /// File with its admission token
+    #[arg(long, env = "DUET_SERVICE_TOKEN_FILE", value_name = "FILE", help_heading = "Parties")]
+    service_token_file: PathBuf,
+    /// Who gets share 3
+    #[arg(long, value_name = "NAME", default_value = "partner", help_heading = "Parties")]
+    partner: PartyId,
+    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned before]
+    #[arg(long, env = "DUET_PARTNER_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
+    partner_fingerprint: Option<CardFingerprint>,
+    /// File with its admission token
+    #[arg(long, env = "DUET_PARTNER_TOKEN_FILE", value_name = "FILE", help_heading = "Parties")]
+    partner_token_file: PathBuf,
+    /// Who else may ask for signatures, and for which kinds (transaction, personal_message, typed_data,
+    /// digest) [default kinds: all but digest]; can be repeated
+    #[arg(long = "requester", value_name = "HEX[=KIND,…]")]
+    requesters: Vec<RequesterArgument>,
+    /// Let the owner have bare digests signed as well
+    #[arg(long)]
+    allow_digests: bool,
+    #[command(flatten)]
+    online: OnlineArguments,
+}
+
+/// A request key and what it may have signed.
+#[derive(Debug, Clone)]
+struct RequesterArgument(Requester);
+
+impl FromStr for RequesterArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, kinds) = text.split_once('=').map_or((text, None), |(key, kinds)| (key, Some(kinds)));
+        let key = IdentityKey::from_bytes(&parse_key(key)?).map_err(|error| error.to_string())?;
+        let Some(kinds) = kinds else { return Ok(Self(Requester::new(key))) };
+        let kinds = kinds.split(',').map(parse_kind).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self(Requester { key, kinds }))
+    }
+}
+
+fn parse_kind(text: &str) -> Result<PayloadKindTag, String> {
+    match text.trim() {
+        "transaction" => Ok(PayloadKindTag::Transaction),
+        "personal_message" => Ok(PayloadKindTag::PersonalMessage),
+        "typed_data" => Ok(PayloadKindTag::TypedData),
+        "digest" => Ok(PayloadKindTag::Digest),
+        other => Err(format!("`{other}` is no kind: transaction, personal_message, typed_data, digest")),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Created {
+    wallet: WalletReport,
+    steps: Vec<StepTiming>,
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.wallet.fmt(f)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Resumed {
+    wallets: Vec<WalletReport>,
+    steps: Vec<StepTiming>,
+}
+
+impl fmt::Display for Resumed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.wallets.is_empty() {
+            return f.write_str("nothing was interrupted");
+        }
+        write_all(f, &self.wallets)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    wallets: Vec<WalletReport>,
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.wallets.is_empty() {
+            return f.write_str("no wallets");
+        }
+        write_all(f, &self.wallets)
+    }
+}
+
+fn write_all(f: &mut fmt::Formatter<'_>, wallets: &[WalletReport]) -> fmt::Result {
+    let wallets: Vec<String> = wallets.iter().map(ToString::to_string).collect();
+    f.write_str(&wallets.join("\n"))
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    wallet: WalletReport,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.wallet.fmt(f)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Rotated {
+    wallet: String,
+    paillier_key: String,
+}
+
+impl fmt::Display for Rotated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wallet {} has the Paillier key {} now", self.wallet, self.paillier_key)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct WaitingJobReport {
+    id: JobId,
+    created_at_ms: u64,
+    requester: String,
+    digest: String,
+    payload: Payload,
+}
+
+#[derive(Debug, Serialize)]
+struct WaitingJobs {
+    jobs: Vec<WaitingJobReport>,
+}
+
+impl fmt::Display for WaitingJobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.jobs.is_empty() {
+            return f.write_str("no jobs wait");
+        }
+        for job in &self.jobs {
+            let payload = serde_json::to_string(&job.payload).map_err(|_| fmt::Error)?;
+            writeln!(f, "{} asked for by {}\n  {payload}", job.id, job.requester)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Rejected {
+    job: JobId,
+    rejected: bool,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {} is refused for good", self.job)
+    }
+}
+
+impl OnlineArguments {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When there is none, or the key is another one.
+    pub(crate) async fn open_device(&self) -> Result<Device, CliError> {
+        self.device.open().await
+    }
+
+    /// The directory of credentials, for what else is in it.
+    pub(crate) const fn credentials(&self) -> &CredentialsOptions {
+        &self.credentials
+    }
+
+    /// Connects as the device does.
+    ///
+    /// # Errors
+    /// When the broker stays out of reach or refuses the credential.
+    pub(crate) async fn connect(&self) -> Result<Bus, CliError> {
+        broker::connect(&self.broker, &self.credentials, Role::Gateway, COMMAND_PATIENCE).await
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the store, the broker or a party does not do its part.
+pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), CliError> {
+    match command {
+        WalletCommand::Create(arguments) => create(arguments, output).await,
+        WalletCommand::Resume(online) => resume(online, output).await,
+        WalletCommand::List { device } => {
+            let wallets = device.open().await?.wallets().await?;
+            output.emit(&Listed { wallets: wallets.iter().map(WalletReport::from).collect() })
+        }
+        WalletCommand::Show { wallet, device } => {
+            let wallet = pick(&device.open().await?, wallet.as_ref()).await?;
+            output.emit(&Shown { wallet: WalletReport::from(&wallet) })
+        }
+        WalletCommand::Rotate { wallet, online } => {
+            let device = online.device.open().await?;
+            let wallet = pick(&device, wallet.as_ref()).await?;
+            let bus = online.connect().await?;
+            let key = device.rotate(&bus, wallet.id).await?;
+            bus.drain().await;
+            output.emit(&Rotated { wallet: wallet.id.to_string(), paillier_key: key.to_string() })
+        }
+        WalletCommand::Waiting { wallet, online } => waiting(wallet.as_ref(), &online, output).await,
+        WalletCommand::Reject { job, wallet, online } => {
+            let device = online.device.open().await?;
+            let wallet = pick(&device, wallet.as_ref()).await?;
+            let bus = online.connect().await?;
+            device.reject(&bus, wallet.id, job).await.map_err(|error| CliError::from(error).job(job))?;
+            bus.drain().await;
+            output.emit(&Rejected { job, rejected: true })
+        }
+    }
+}
+
+/// The wallet of this device that `name` means.
+///
+/// # Errors
+/// When none or several fit.
+pub(crate) async fn pick(device: &Device, name: Option<&WalletName>) -> Result<WalletInfo, CliError> {
+    WalletName::pick(name, device.wallets().await?, |wallet| (wallet.id, wallet.address))
+}
+
+async fn create(arguments: CreateArguments, output: Output) -> Result<(), CliError> {
+    let service_token = read_token(&arguments.service_token_file)?;
+    let partner_token = read_token(&arguments.partner_token_file)?;
+    let device = arguments.online.device.open_or_make().await?;
+    let service = backend(
+        &device,
+        arguments.service,
+        arguments.service_fingerprint,
+        service_token,
+        "--service-fingerprint",
+    )
+    .await?;
+    let partner = backend(
+        &device,
+        arguments.partner,
+        arguments.partner_fingerprint,
+        partner_token,
+        "--partner-fingerprint",
+    )
+    .await?;
+    let mut requesters: Vec<Requester> = arguments.requesters.into_iter().map(|given| given.0).collect();
+    if arguments.allow_digests {
+        requesters.insert(0, device.owner()?.with_digest());
+    }
+    let order = CreateWallet {
+        tenant: arguments.tenant.tenant,
+        service,
+        partner,
+        requesters,
+        modulus: ModulusSize::default(),
+    };
+    let bus = arguments.online.connect().await?;
+    let steps = SharedSteps::new(output);
+    let created = device.create_wallet(&bus, order, steps.listener()).await.map_err(|error| {
+        CliError::from(error)
+            .remedy("If shares were given out already, `duet wallet resume` finishes the creation.")
+    })?;
+    bus.drain().await;
+    output.emit(&Created { wallet: WalletReport::from(&created), steps: steps.finish() })
+}
+
+async fn resume(online: OnlineArguments, output: Output) -> Result<(), CliError> {
+    let device = online.device.open().await?;
+    if device.pending().await?.is_empty() {
+        return output.emit(&Resumed { wallets: Vec::new(), steps: Vec::new() });
+    }
+    let bus = online.connect().await?;
+    let steps = SharedSteps::new(output);
+    let mut wallets = Vec::new();
+    let mut failure = None;
+    for (wallet, resumed) in device.resume_pending(&bus, steps.listener()).await? {
+        match resumed {
+            Ok(info) => wallets.push(WalletReport::from(&info)),
+            Err(error) => {
+                tracing::warn!(%wallet, %error, "not finished");
+                failure = Some(CliError::from(error));
+            }
+        }
+    }
+    bus.drain().await;
+    match failure {
+        Some(error) => Err(error.remedy("Repeat `duet wallet resume` when the party answers again.")),
+        None => output.emit(&Resumed { wallets, steps: steps.finish() }),
+    }
+}
+
+async fn waiting(
+    wallet: Option<&WalletName>,
+    online: &OnlineArguments,
+    output: Output,
+) -> Result<(), CliError> {
+    let device = online.device.open().await?;
+    let wallet = pick(&device, wallet).await?;
+    let bus = online.connect().await?;
+    let mut jobs = Vec::new();
+    for job in device.waiting_jobs(&bus, wallet.id).await? {
+        // What the requester signed is checked here; what does not hold is not shown as if it did.
+        let Ok(request) = job.request.verify() else {
+            tracing::warn!(job = %job.job, "the request of this job does not hold; not shown");
+            continue;
+        };
+        let digest = request.payload.digest().map_err(crate::input::payload_error)?;
+        jobs.push(WaitingJobReport {
+            id: job.job,
+            created_at_ms: job.created_at_ms,
+            requester: hex::encode(job.request.requester),
+            digest: format!("0x{}", hex::encode(digest)),
+            payload: request.payload,
+        });
+    }
+    bus.drain().await;
+    output.emit(&WaitingJobs { jobs })
+}
+
+/// A backend party with its pinned card: this command's fingerprint, or an earlier one's.
+async fn backend(
+    device: &Device,
+    party: PartyId,
+    fingerprint: Option<CardFingerprint>,
+    token: AdmissionToken,
+    flag: &str,
+) -> Result<BackendChoice, CliError> {
+    if fingerprint.is_none() && device.context().vault.store().pinned_card(&party).await?.is_none() {
+        return Err(CliError::usage(format!("nothing says which card {party} should have")).remedy(format!(
+            "Get the fingerprint from the organisation that runs it (`duet party card` shows it there), and give {flag}."
+        )));
+    }
+    Ok(BackendChoice { party, fingerprint, token })
+}
+
+fn read_token(file: &Path) -> Result<AdmissionToken, CliError> {
+    let text = secrets::read_line_file(file)?;
+    let none = |problem: &dyn fmt::Display| {
+        CliError::input(format!("{} does not hold an admission token: {problem}", file.display()))
+            .remedy("The party's operator makes one with `duet party token`.")
+    };
+    let bytes = hex::decode(text.trim()).map_err(|error| none(&error))?;
+    codec::decode(&bytes).map_err(|error| none(&error))
+}
+
+/// The steps of a creation, told from whatever thread computes.
+struct SharedSteps(Arc<Mutex<Option<Steps>>>);
+
+impl SharedSteps {
+    fn new(output: Output) -> Self {
+        Self(Arc::new(Mutex::new(Some(Steps::new(output)))))
+    }
+
+    fn listener(&self) -> OnProgress {
+        let steps = Arc::clone(&self.0);
+        Arc::new(move |progress| {
+            let Some((name, sentence)) = step_of(&progress) else { return };
+            let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(steps) = steps.as_mut() {
+                steps.continue_or_begin(name, sentence);
+            }
+        })
+    }
+
+    fn finish(self) -> Vec<StepTiming> {
+        let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        steps.map(Steps::finish).unwrap_or_default()
+    }
+}
+
+/// The step that begins, or goes on, with this piece of progress.
+fn step_of(progress: &CreateProgress) -> Option<(&'static str, &'static str)> {
+    Some(match progress {
+        CreateProgress::Card(_) => ("cards", "cards of service and partner, with their proofs"),
+        CreateProgress::Deal(KeygenStep::Shares) => ("shares", "key and shares"),
+        CreateProgress::Deal(KeygenStep::PaillierKey) => ("paillier_key", "Paillier key"),
+        CreateProgress::Deal(KeygenStep::Proofs(_)) => ("proofs", "proofs for the receivers"),
+        CreateProgress::Deal(KeygenStep::Sealing(_)) => ("sealing", "sealing the packages"),
+        CreateProgress::Stored(_) => ("prepare", "service and partner verify and store"),
+        CreateProgress::Committed(_) => ("commit", "service and partner commit"),
+        CreateProgress::Ready(_) => ("ready", "stored on this machine"),
+        CreateProgress::Candidate | CreateProgress::Prepared(_) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requesters_have_all_kinds_but_digests_unless_they_are_named() {
+        // The public key of RFC 8032, test 1.
+        let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        let kinds = |text: &str| text.parse::<RequesterArgument>().map(|given| given.0.kinds);
+        use PayloadKindTag::{Digest, PersonalMessage, Transaction, TypedData};
+        assert_eq!(kinds(key), Ok(vec![Transaction, PersonalMessage, TypedData]));
+        assert_eq!(kinds(&format!("{key}=transaction,digest")), Ok(vec![Transaction, Digest]));
+        assert!(kinds(&format!("{key}=everything")).is_err());
+        assert!(kinds("d75a").is_err());
+    }
+}

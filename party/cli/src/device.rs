@@ -1,0 +1,148 @@
+//! The owner's device on this machine: its store below `--home`, and what its wallets look like.
+
+use std::{fmt, path::PathBuf};
+
+use alloy_primitives::Address;
+use clap::Args;
+use duet_party::device::Device;
+use duet_wire::{
+    PayloadKindTag, WalletInfo,
+    wallet::{InitiatorState, WalletStatus},
+};
+use serde::Serialize;
+
+use crate::{
+    config::{HomeOptions, SealOptions, StoreOptions},
+    error::CliError,
+    secrets::{self, PassphraseUse},
+    share_store::OpenStore,
+};
+
+/// The device's store below its home.
+const STORE_FILE: &str = "device.db";
+/// As whom a device speaks.
+pub(crate) const DEVICE: &str = "device";
+
+/// Where the device's store is and what opens it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeviceOptions {
+    #[command(flatten)]
+    home: HomeOptions,
+    #[command(flatten)]
+    seal: SealOptions,
+}
+
+impl DeviceOptions {
+    fn store_file(&self) -> Result<PathBuf, CliError> {
+        let home = match &self.home.home {
+            Some(home) => home.clone(),
+            None => std::env::home_dir()
+                .ok_or_else(|| CliError::usage("there is no home directory").remedy("Give --home DIR."))?
+                .join(".duet"),
+        };
+        Ok(home.join(STORE_FILE))
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When there is none, or the key is another one.
+    pub(crate) async fn open(&self) -> Result<Device, CliError> {
+        let store = self.store_file()?;
+        if !store.exists() {
+            return Err(CliError::new(
+                duet_wire::Code::UnknownWallet,
+                format!("there is no device in {}", store.display()),
+            )
+            .remedy("`duet wallet create` makes one with its first wallet; --home names another place."));
+        }
+        let options = StoreOptions { store, seal: self.seal.clone() };
+        Ok(Device::open(OpenStore::open(&options).await?.context).await?)
+    }
+
+    /// Opens the device, or makes it.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the key is another one.
+    pub(crate) async fn open_or_make(&self) -> Result<Device, CliError> {
+        let file = self.store_file()?;
+        let usage = if file.exists() { PassphraseUse::Enter } else { PassphraseUse::Choose };
+        let source = secrets::key_source(&self.seal, usage)?;
+        let store = OpenStore::create(&file, &source).await?;
+        let party = DEVICE.parse().map_err(|error| CliError::internal(format!("{error}")))?;
+        match Device::set_up(store.context.clone(), party).await {
+            Err(error) if error.code() == duet_wire::Code::Conflict => Ok(Device::open(store.context).await?),
+            made => Ok(made?),
+        }
+    }
+}
+
+/// A requester as it is printed.
+#[derive(Debug, Serialize)]
+struct RequesterReport {
+    key: String,
+    kinds: Vec<PayloadKindTag>,
+}
+
+/// A wallet as it is printed.
+#[derive(Debug, Serialize)]
+pub(crate) struct WalletReport {
+    id: String,
+    address: String,
+    public_key: String,
+    epoch: u32,
+    tenant: String,
+    status: &'static str,
+    parties: Vec<String>,
+    requesters: Vec<RequesterReport>,
+}
+
+impl From<&WalletInfo> for WalletReport {
+    fn from(wallet: &WalletInfo) -> Self {
+        let states = || wallet.initiates.iter().map(|key| key.state);
+        let status = if wallet.status == WalletStatus::Prepared {
+            "pending"
+        } else if states().any(|state| state == InitiatorState::Locked) {
+            "locked"
+        } else if states().any(|state| state == InitiatorState::NeedsRotation) {
+            "needs_rotation"
+        } else {
+            "ready"
+        };
+        Self {
+            id: wallet.id.to_string(),
+            address: Address::from(wallet.address).to_checksum(None),
+            public_key: format!("0x{}", hex::encode(wallet.public_key)),
+            epoch: wallet.epoch.0,
+            tenant: wallet.tenant.to_string(),
+            status,
+            parties: wallet.parties.iter().flatten().map(|holder| holder.party.to_string()).collect(),
+            requesters: wallet
+                .requesters
+                .iter()
+                .map(|requester| RequesterReport {
+                    key: hex::encode(requester.key),
+                    kinds: requester.kinds.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for WalletReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}\n  wallet {}\n  {} of {}, shares with {}",
+            self.address,
+            self.id,
+            self.status,
+            self.tenant,
+            self.parties.join(", ")
+        )?;
+        for requester in &self.requesters {
+            write!(f, "\n  request key {}", requester.key)?;
+        }
+        Ok(())
+    }
+}
