@@ -183,26 +183,16 @@ impl EncryptionKey {
         plaintext: &Natural,
         rng: &mut dyn CryptoRng,
     ) -> Result<(Ciphertext, EncryptionNonce), EncryptError> {
-        let nonce = EncryptionNonce(self.random_unit(rng));
-        Ok((self.encrypt_with_nonce(plaintext, &nonce)?, nonce))
-    }
-
-    /// `(1 + plaintext·N) · nonce^N mod N²`.
-    ///
-    /// # Errors
-    /// When the plaintext is not below `N`.
-    pub(crate) fn encrypt_with_nonce(
-        &self,
-        plaintext: &Natural,
-        nonce: &EncryptionNonce,
-    ) -> Result<Ciphertext, EncryptError> {
         if plaintext >= self.modulus() {
             return Err(EncryptError::PlaintextRange);
         }
-        Ok(Ciphertext(self.operations.encrypt(plaintext, &nonce.0)))
+        let nonce = self.random_unit(rng);
+        let ciphertext = Ciphertext(self.operations.encrypt(plaintext, &nonce));
+        let nonce = EncryptionNonce { nonce, ciphertext: ciphertext.clone() };
+        Ok((ciphertext, nonce))
     }
 
-    /// The same for numbers that are no plaintext and nonce, as proofs need it.
+    /// `(1 + plaintext·N) · nonce^N mod N²`
     pub(crate) fn raw_encrypt(&self, plaintext: &Natural, nonce: &Natural) -> Natural {
         self.operations.encrypt(plaintext, nonce)
     }
@@ -306,13 +296,21 @@ impl Ciphertext {
     }
 }
 
-/// The nonce of an encryption: secret, for whoever knows it can decrypt that ciphertext.
+/// The nonce of one encryption: secret, for whoever knows it can decrypt that ciphertext.
 #[derive(Debug)]
-pub struct EncryptionNonce(Natural);
+pub struct EncryptionNonce {
+    nonce: Natural,
+    ciphertext: Ciphertext,
+}
 
 impl EncryptionNonce {
     pub(crate) fn as_natural(&self) -> &Natural {
-        &self.0
+        &self.nonce
+    }
+
+    /// Whether this is the nonce that `ciphertext` was made with.
+    pub(crate) fn belongs_to(&self, ciphertext: &Ciphertext) -> bool {
+        &self.ciphertext == ciphertext
     }
 }
 

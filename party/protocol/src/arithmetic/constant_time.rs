@@ -1,21 +1,21 @@
 //! crypto-bigint and crypto-primes.
 //!
 //! Exponentiation and multiplication are Montgomery arithmetic in constant time for one length of
-//! modulus and exponent, with constant-time table look-ups. Not covered: inversion and greatest common
+//! modulus and exponent, with constant-time table look-ups; the sign of an exponent shows. Not covered: inversion and greatest common
 //! divisor of public values, primality tests, and the fixed-base windows, which are for public
 //! exponents. wasm engines give no guarantee about the time of single instructions.
 
 use std::sync::Arc;
 
 use crypto_bigint::{
-    BoxedUint, Gcd as _, MontyForm, MontyMultiplier as _, Odd,
+    BoxedUint, CtAssign as _, CtEq as _, Gcd as _, MontyForm, MontyMultiplier as _, Odd, Word,
     modular::{BoxedMontyForm, BoxedMontyParams},
 };
 use rand_core::CryptoRng;
-use zeroize::Zeroize as _;
+use zeroize::Zeroize;
 
 use super::{Arithmetic, FixedBase, Modulus, PaillierOperations, PrimeKind, PrimeProgress, primes};
-use crate::natural::Natural;
+use crate::natural::{Integer, Natural};
 
 /// The implementation on crypto-bigint and crypto-primes.
 #[must_use]
@@ -115,6 +115,22 @@ impl Modulus for MontgomeryModulus {
         retrieve(self.form(base).pow_bounded_exp(exponent, exponent.bits_precision()))
     }
 
+    fn pow_pair(&self, base: &Natural, first: &Natural, second: &Natural) -> (Natural, Natural) {
+        let [first, second] = self.bucket_powers(self.form(base), [first.as_boxed(), second.as_boxed()]);
+        (retrieve(first), retrieve(second))
+    }
+
+    fn multi_pow(&self, terms: &[(&Natural, &Integer)]) -> Option<Natural> {
+        let terms = terms
+            .iter()
+            .map(|(base, exponent)| {
+                let base = if exponent.is_negative() { self.invert(base)? } else { (*base).clone() };
+                Some((self.form(&base), exponent.magnitude().as_boxed()))
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(retrieve(self.product_of_powers(&terms)))
+    }
+
     fn invert(&self, a: &Natural) -> Option<Natural> {
         self.form(a).invert().into_option().map(retrieve)
     }
@@ -128,56 +144,169 @@ impl Modulus for MontgomeryModulus {
     }
 }
 
-/// Bits of the exponent per look-up. For the 128 exponentiations of a parameter proof, 5 and 6 cost the
-/// same number of multiplications; 5 needs half the memory (3.3 MB for 2048 bits).
-const WINDOW_BITS: u32 = 5;
+/// Bits of a secret exponent per step: 15 buckets or powers to scan, as in crypto-bigint's own
+/// exponentiation.
+const SECRET_WINDOW_BITS: u32 = 4;
 
-/// `windows[i][d − 1] = base^(d·2^(5i))`, so that a power is one multiplication per window.
+/// `digits` buckets or powers with constant-time access by a secret digit; digit 0 stands for one.
+struct Table(Vec<BoxedMontyForm>);
+
+impl Table {
+    /// The element for `digit`. The time is independent of it.
+    fn read(&self, digit: u64, one: &BoxedMontyForm) -> BoxedMontyForm {
+        let mut found = one.clone();
+        for (element, index) in self.0.iter().zip(1_u64..) {
+            found.as_montgomery_mut().ct_assign(element.as_montgomery(), index.ct_eq(&digit));
+        }
+        found
+    }
+
+    /// Replaces the element for `digit`, none for 0. The time is independent of it.
+    fn write(&mut self, digit: u64, value: &BoxedMontyForm) {
+        for (element, index) in self.0.iter_mut().zip(1_u64..) {
+            element.as_montgomery_mut().ct_assign(value.as_montgomery(), index.ct_eq(&digit));
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+/// Bits `start..start + width` of `exponent`, `width` dividing 32. The time depends on `start` only.
+fn digit(exponent: &BoxedUint, start: u32, width: u32) -> u64 {
+    let word = exponent.as_words().get((start / Word::BITS) as usize).copied().unwrap_or(0);
+    u64::from(word >> (start % Word::BITS)) & ((1 << width) - 1)
+}
+
+impl MontgomeryModulus {
+    /// Both powers in one pass over the squarings: buckets per digit, then Yao's accumulation (*On the
+    /// evaluation of powers*, 1976). A third fewer multiplications than two exponentiations.
+    fn bucket_powers(&self, base: BoxedMontyForm, exponents: [&BoxedUint; 2]) -> [BoxedMontyForm; 2] {
+        let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
+        let one = BoxedMontyForm::one(&self.params);
+        let mut buckets = [(); 2].map(|()| Table(vec![one.clone(); (1 << SECRET_WINDOW_BITS) - 1]));
+        let mut step = base;
+        let bits = exponents.map(BoxedUint::bits_precision);
+        for start in (0..bits[0].max(bits[1])).step_by(SECRET_WINDOW_BITS as usize) {
+            for ((exponent, buckets), bits) in exponents.iter().zip(&mut buckets).zip(bits) {
+                if start < bits {
+                    let digit = digit(exponent, start, SECRET_WINDOW_BITS);
+                    let mut product = buckets.read(digit, &one);
+                    multiplier.mul_assign(&mut product, &step);
+                    buckets.write(digit, &product);
+                }
+            }
+            for _ in 0..SECRET_WINDOW_BITS {
+                multiplier.square_assign(&mut step);
+            }
+        }
+        buckets.map(|buckets| accumulate(&buckets.0, &one, &mut multiplier))
+    }
+
+    /// The product of powers with shared squarings (Straus). Each exponent's length shows.
+    fn product_of_powers(&self, terms: &[(BoxedMontyForm, &BoxedUint)]) -> BoxedMontyForm {
+        let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
+        let one = BoxedMontyForm::one(&self.params);
+        let tables: Vec<_> = terms
+            .iter()
+            .map(|(base, exponent)| {
+                let mut powers = vec![base.clone()];
+                let mut power = base.clone();
+                for _ in 2..(1 << SECRET_WINDOW_BITS) {
+                    multiplier.mul_assign(&mut power, base);
+                    powers.push(power.clone());
+                }
+                (Table(powers), *exponent)
+            })
+            .collect();
+        let bits = terms.iter().map(|(_, exponent)| exponent.bits_precision()).max().unwrap_or(0);
+        let mut product = one.clone();
+        for window in (0..bits / SECRET_WINDOW_BITS).rev() {
+            let start = window * SECRET_WINDOW_BITS;
+            for _ in 0..SECRET_WINDOW_BITS {
+                multiplier.square_assign(&mut product);
+            }
+            for (powers, exponent) in &tables {
+                if start < exponent.bits_precision() {
+                    let power = powers.read(digit(exponent, start, SECRET_WINDOW_BITS), &one);
+                    multiplier.mul_assign(&mut product, &power);
+                }
+            }
+        }
+        product
+    }
+}
+
+/// `∏ bucketsᵢ^(i+1)`
+fn accumulate<'a>(
+    buckets: &[BoxedMontyForm],
+    one: &BoxedMontyForm,
+    multiplier: &mut <BoxedMontyForm as MontyForm>::Multiplier<'a>,
+) -> BoxedMontyForm {
+    let (mut running, mut product) = (one.clone(), one.clone());
+    for bucket in buckets.iter().rev() {
+        multiplier.mul_assign(&mut running, bucket);
+        multiplier.mul_assign(&mut product, &running);
+    }
+    product
+}
+
+/// Bits of a public exponent per step. For 128 exponents of 2048 bits, 6 costs the least: 2,048 squarings
+/// once and about 460 multiplications each, against 2,600 for an exponentiation.
+const PUBLIC_WINDOW_BITS: u32 = 6;
+
+/// `steps[i] = base^(2^(6i))`: the squarings, done once. A power multiplies each step into the bucket of
+/// its digit and accumulates the buckets.
 struct Windows {
     params: BoxedMontyParams,
-    windows: Vec<Vec<BoxedMontyForm>>,
+    steps: Vec<BoxedMontyForm>,
 }
 
 impl core::fmt::Debug for Windows {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Windows({})", self.windows.len())
+        write!(f, "Windows({})", self.steps.len())
     }
 }
 
 impl Windows {
     fn new(params: &BoxedMontyParams, base: BoxedMontyForm, max_exponent_bits: u32) -> Self {
         let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(params);
-        let mut windows = Vec::new();
+        let mut steps = Vec::new();
         let mut step = base;
-        for _ in 0..max_exponent_bits.div_ceil(WINDOW_BITS) {
-            let mut power = step.clone();
-            let mut window = Vec::with_capacity((1 << WINDOW_BITS) - 1);
-            for _ in 1..(1_u32 << WINDOW_BITS) {
-                window.push(power.clone());
-                multiplier.mul_assign(&mut power, &step);
+        for _ in 0..max_exponent_bits.div_ceil(PUBLIC_WINDOW_BITS) {
+            steps.push(step.clone());
+            for _ in 0..PUBLIC_WINDOW_BITS {
+                multiplier.square_assign(&mut step);
             }
-            step = power;
-            windows.push(window);
         }
-        Self { params: params.clone(), windows }
+        Self { params: params.clone(), steps }
     }
 }
 
 impl FixedBase for Windows {
     fn pow(&self, exponent: &Natural) -> Option<Natural> {
         let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
-        let mut product = BoxedMontyForm::one(&self.params);
+        let one = BoxedMontyForm::one(&self.params);
+        let mut buckets: Vec<Option<BoxedMontyForm>> = vec![None; (1 << PUBLIC_WINDOW_BITS) - 1];
         let bits = exponent.bit_length();
-        for start in (0..bits).step_by(WINDOW_BITS as usize) {
-            let window = self.windows.get((start / WINDOW_BITS) as usize)?;
-            let digit = (0..WINDOW_BITS)
-                .filter(|offset| start + offset < bits && exponent.bit(start + offset))
+        let exponent = exponent.as_boxed();
+        for (start, index) in (0..bits).step_by(PUBLIC_WINDOW_BITS as usize).zip(0..) {
+            let step = self.steps.get(index)?;
+            let digit = (0..PUBLIC_WINDOW_BITS)
+                .filter(|offset| start + offset < bits && exponent.bit_vartime(start + offset))
                 .fold(0_usize, |digit, offset| digit | (1 << offset));
-            if let Some(power) = digit.checked_sub(1) {
-                multiplier.mul_assign(&mut product, window.get(power)?);
+            match digit.checked_sub(1).and_then(|bucket| buckets.get_mut(bucket)) {
+                Some(Some(product)) => multiplier.mul_assign(product, step),
+                Some(empty) => *empty = Some(step.clone()),
+                None => {}
             }
         }
-        Some(retrieve(product))
+        let buckets: Vec<_> =
+            buckets.into_iter().map(|bucket| bucket.unwrap_or_else(|| one.clone())).collect();
+        Some(retrieve(accumulate(&buckets, &one, &mut multiplier)))
     }
 }
 

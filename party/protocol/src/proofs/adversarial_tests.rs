@@ -395,11 +395,15 @@ fn a_plaintext_of_another_point_is_refused() {
         );
         assert_eq!(
             LogStarProof::prove(&statement, plaintext, &nonce, &context(), &mut rng(8)).is_ok(),
-            point == &secret.public() && plaintext.to_natural() == secret.to_natural()
+            point == &plaintext.public()
         );
         proof.verify(&statement, &context())
     };
     assert_eq!(prove(&secret.public(), &secret), Ok(()));
+    let (_, foreign_nonce) = key.encrypt(&secret.to_natural(), &mut rng(7)).unwrap();
+    let point = secret.public();
+    let statement = Statement { key: &key, ciphertext: &ciphertext, point: &point, parameters: &parameters };
+    assert!(LogStarProof::prove(&statement, &secret, &foreign_nonce, &context(), &mut rng(8)).is_err());
     assert_eq!(prove(&other.public(), &secret), Err(LogStarProofError::Point));
     assert_eq!(prove(&other.public(), &other), Err(LogStarProofError::Ciphertext));
 }

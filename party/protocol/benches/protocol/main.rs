@@ -1,0 +1,44 @@
+//! Benchmarks of the protocol: `cargo bench --package duet-protocol --bench protocol [FILTER]`.
+//!
+//! Names are `native.<arithmetic>.<subject>/<operation>` with `gmp` or `ct` for the arithmetic. One thread,
+//! 2048-bit moduli, all checks on; at least 50 samples each.
+
+use std::time::Duration;
+
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main, measurement::WallTime};
+use duet_protocol::arithmetic::{Arithmetic, constant_time, default_arithmetic};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
+
+mod paillier;
+mod proofs;
+
+/// Every arithmetic that is built in, with its name in the results.
+fn arithmetics() -> Vec<(&'static str, &'static dyn Arithmetic)> {
+    let mut all = vec![("ct", constant_time())];
+    if default_arithmetic().name() != constant_time().name() {
+        all.push(("gmp", default_arithmetic()));
+    }
+    all
+}
+
+fn rng() -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(1)
+}
+
+/// A group of benchmarks that take milliseconds: 50 samples of few runs each.
+fn group<'a>(
+    criterion: &'a mut Criterion,
+    arithmetic: &str,
+    subject: &str,
+) -> criterion::BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(format!("native.{arithmetic}.{subject}"));
+    group
+        .sample_size(50)
+        .sampling_mode(SamplingMode::Flat)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    group
+}
+
+criterion_group!(benches, paillier::benches, proofs::benches);
+criterion_main!(benches);
