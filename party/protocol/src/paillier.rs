@@ -199,7 +199,6 @@ impl EncryptionKey {
 
     /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of a response, which can be
     /// done before the message is known.
-    #[must_use]
     pub fn make_randomizer(&self, rng: &mut dyn CryptoRng) -> OneTimeRandomizer {
         let nonce = self.random_unit(rng);
         OneTimeRandomizer {

@@ -121,7 +121,7 @@ fn the_mask_is_wide_enough_and_nothing_wraps() {
         assert!(largest < power(MASKED_PLAINTEXT_BITS), "blinded: {blinded}");
     }
     // ρ against what it hides: (v·x̂ + u)/q is at most 2^513, ρ has 641 bits.
-    assert!(MASK_BITS >= PLAINTEXT_BOUND_BITS + 128);
+    const { assert!(MASK_BITS >= PLAINTEXT_BOUND_BITS + 128) };
     // The shortest prime has 1024 bits with the two highest set.
     assert!(power(MASKED_PLAINTEXT_BITS) < power(1023));
     assert!(masked_plaintext(&(-Scalar::ONE), &mut rng(4)).bit_length() <= 897);

@@ -154,12 +154,6 @@ impl Challenge {
         wide.rem(bound).unwrap_or_else(Natural::zero)
     }
 
-    /// `count` independent bits.
-    pub(crate) fn bits(&self, count: u32) -> impl Iterator<Item = bool> {
-        let bits = self.expand("bits", 0, count);
-        (0..count).map(move |index| bits.bit_length() > index && bits.bit(index))
-    }
-
     /// A scalar, within 2⁻²⁵⁶ of uniform.
     pub(crate) fn scalar(&self) -> Scalar {
         curve::reduce(&self.expand("scalar", 0, 512))
@@ -246,11 +240,9 @@ mod tests {
         assert!(drawn.iter().all(|value| value < &bound));
         assert!(drawn.windows(2).any(|pair| pair[0] != pair[1]));
         assert!(challenge.natural(128) < Natural::power_of_two(128));
-        assert_eq!(challenge.bits(128).count(), 128);
         let ones = (0..64_u32)
-            .map(|proof| {
-                Challenge::new(&proof.to_string(), &context(), &"", &"").bits(128).filter(|b| *b).count()
-            })
+            .map(|proof| Challenge::new(&proof.to_string(), &context(), &"", &"").natural(128))
+            .map(|drawn| (0..128).filter(|bit| drawn.bit(*bit)).count())
             .sum::<usize>();
         assert!((3_700..4_500).contains(&ones), "{ones} of 8192 bits are set");
     }

@@ -3,6 +3,8 @@
 //! Names are `native.<arithmetic>.<subject>/<operation>` with `gmp` or `ct` for the arithmetic. One thread,
 //! 2048-bit moduli, all checks on; at least 50 samples each.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up stops")]
+
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main, measurement::WallTime};

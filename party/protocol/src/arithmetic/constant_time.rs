@@ -153,17 +153,17 @@ struct Table(Vec<BoxedMontyForm>);
 
 impl Table {
     /// The element for `digit`. The time is independent of it.
-    fn read(&self, digit: u64, one: &BoxedMontyForm) -> BoxedMontyForm {
+    fn read(&self, digit: Word, one: &BoxedMontyForm) -> BoxedMontyForm {
         let mut found = one.clone();
-        for (element, index) in self.0.iter().zip(1_u64..) {
+        for (element, index) in self.0.iter().zip(1 as Word..) {
             found.as_montgomery_mut().ct_assign(element.as_montgomery(), index.ct_eq(&digit));
         }
         found
     }
 
     /// Replaces the element for `digit`, none for 0. The time is independent of it.
-    fn write(&mut self, digit: u64, value: &BoxedMontyForm) {
-        for (element, index) in self.0.iter_mut().zip(1_u64..) {
+    fn write(&mut self, digit: Word, value: &BoxedMontyForm) {
+        for (element, index) in self.0.iter_mut().zip(1 as Word..) {
             element.as_montgomery_mut().ct_assign(value.as_montgomery(), index.ct_eq(&digit));
         }
     }
@@ -176,9 +176,9 @@ impl Drop for Table {
 }
 
 /// Bits `start..start + width` of `exponent`, `width` dividing 32. The time depends on `start` only.
-fn digit(exponent: &BoxedUint, start: u32, width: u32) -> u64 {
+fn digit(exponent: &BoxedUint, start: u32, width: u32) -> Word {
     let word = exponent.as_words().get((start / Word::BITS) as usize).copied().unwrap_or(0);
-    u64::from(word >> (start % Word::BITS)) & ((1 << width) - 1)
+    (word >> (start % Word::BITS)) & ((1 << width) - 1)
 }
 
 impl MontgomeryModulus {
