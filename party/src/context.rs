@@ -1,6 +1,9 @@
 //! What everything in a party works with: its unlocked store, the time, the processor.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use duet_protocol::{
     arithmetic::{Arithmetic, default_arithmetic},
@@ -35,7 +38,12 @@ pub struct Context {
     pub compute: Compute,
     /// What numbers are computed with.
     pub arithmetic: &'static dyn Arithmetic,
+    hot_keys: Arc<Mutex<HashMap<PaillierKeyId, Arc<PaillierKey>>>>,
 }
+
+/// Paillier keys that stay in memory: a key carries the blinding of its decryptions, which is worth
+/// more the longer it lives. A service has one per tenant and responder.
+const MAX_HOT_KEYS: usize = 64;
 
 /// A party's own keys and the card that shows them.
 #[derive(Debug, Clone)]
@@ -62,7 +70,13 @@ impl Context {
     /// A context with the default arithmetic, the system's clock and one computation per core.
     #[must_use]
     pub fn new(vault: Vault) -> Self {
-        Self { vault, clock: Clock::system(), compute: Compute::per_core(), arithmetic: default_arithmetic() }
+        Self {
+            vault,
+            clock: Clock::system(),
+            compute: Compute::per_core(),
+            arithmetic: default_arithmetic(),
+            hot_keys: Arc::default(),
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ShareStore> {
@@ -148,6 +162,11 @@ impl Context {
         id: PaillierKeyId,
         owner: &PartyId,
     ) -> Result<Arc<PaillierKey>, PartyError> {
+        if let Some(key) = self.hot(|keys| keys.get(&id).cloned())
+            && key.owner() == owner
+        {
+            return Ok(key);
+        }
         let bytes = self.vault.require(&paillier_label(id), "Paillier key").await?;
         let (owner, arithmetic) = (owner.clone(), self.arithmetic);
         let key = self
@@ -155,7 +174,22 @@ impl Context {
             .run(move || PaillierKey::from_secret_bytes(owner, &bytes, arithmetic))
             .await?
             .map_err(stored("Paillier key"))?;
-        if key.id() == id { Ok(Arc::new(key)) } else { Err(stored("Paillier key")("it is another party's")) }
+        if key.id() != id {
+            return Err(stored("Paillier key")("it is another party's"));
+        }
+        let key = Arc::new(key);
+        self.hot(|keys| {
+            if keys.len() >= MAX_HOT_KEYS {
+                let any = keys.keys().next().copied();
+                any.and_then(|any| keys.remove(&any));
+            }
+            keys.insert(id, Arc::clone(&key));
+        });
+        Ok(key)
+    }
+
+    fn hot<T>(&self, f: impl FnOnce(&mut HashMap<PaillierKeyId, Arc<PaillierKey>>) -> T) -> T {
+        f(&mut self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn read_json<T: DeserializeOwned>(

@@ -20,6 +20,7 @@ use duet_protocol::{
 use duet_wire::{
     Code,
     card_request::{CardReply, CardRequest},
+    wallet::WalletStatus,
 };
 
 use crate::{
@@ -173,6 +174,7 @@ impl Enroller {
     ) -> Result<(), PartyError> {
         let store = self.context.store();
         let (wallet, party) = (share.wallet().id(), card.card().party().clone());
+        self.require_committed(identity.party(), &party, wallet).await?;
         store.offer_enrolment(wallet, &party, paillier.id()).await?;
         let proved = (paillier.id(), card.card().fingerprint());
         // The proofs about the modulus are nine tenths of the work, and serve all wallets.
@@ -191,6 +193,24 @@ impl Enroller {
         store.agree_enrolment(wallet, &party, paillier.id()).await?;
         tracing::info!(%wallet, responder = %party, paillier_key = %paillier.id(), "enrolled");
         Ok(())
+    }
+
+    /// Asks whether the responder has committed the wallet: an offer before that is in vain, and the
+    /// proofs in it are not cheap.
+    async fn require_committed(
+        &self,
+        own: &PartyId,
+        responder: &PartyId,
+        wallet: WalletId,
+    ) -> Result<(), PartyError> {
+        match ask(&self.bus, own, responder, &CardRequest::Wallet { id: wallet }).await? {
+            CardReply::Wallet { wallet } if wallet.status == WalletStatus::Committed => Ok(()),
+            CardReply::Wallet { .. } => Err(PartyError::refused(
+                Code::NotEnrolled,
+                format!("{responder} has not committed the wallet yet"),
+            )),
+            other => Err(unexpected(responder, &other)),
+        }
     }
 
     async fn offer(

@@ -5,12 +5,19 @@ mod cards;
 mod invitations;
 mod shares;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use duet_bus::{Bus, Filter, Incoming, ServeOptions, Service};
-use duet_protocol::codec::{self, Message};
+use duet_protocol::{
+    codec::{self, Message},
+    ids::{ShareIndex, WalletId},
+};
 use duet_wire::Refusal;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ulid::Ulid;
 
@@ -22,8 +29,11 @@ use crate::{
 /// forgotten, and a store that is not ready is tried.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
 
-/// Missing enrolments that are made in one round of housekeeping.
-const MAX_ENROLMENTS_PER_ROUND: u32 = 32;
+/// Missing enrolments that are kept in view. Those that fail wait longer each time, so that they do
+/// not keep the others from being made.
+const MAX_MISSING_ENROLMENTS: u32 = 1024;
+const FIRST_ENROLMENT_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_ENROLMENT_PAUSE: Duration = Duration::from_secs(300);
 
 /// What a worker may be configured to.
 #[derive(Debug, Clone, Copy)]
@@ -153,20 +163,29 @@ impl Worker {
 /// Repeats what has to happen some time: recovering the store, forgetting what expired, making
 /// enrolments that are missing.
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut waiting = HashMap::new();
     loop {
-        tokio::select! {
+        let pause = tokio::select! {
             () = stop.cancelled() => return,
-            () = house_round(&shared) => {}
-        }
+            pause = house_round(&shared, &mut waiting) => pause,
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = shared.wake.notified() => {}
-            () = tokio::time::sleep(HOUSEKEEPING_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-async fn house_round(shared: &Shared) {
+/// When an enrolment that failed is tried again, and after which pause.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+/// One round; how long until the next.
+async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) -> Duration {
     let context = &shared.party.context;
     let store = context.store();
     if let Readiness::Unready(_) = store.readiness() {
@@ -180,18 +199,39 @@ async fn house_round(shared: &Shared) {
         Ok(expired) => tracing::info!(expired, "forgot wallets whose preparation expired"),
         Err(error) => tracing::warn!(%error, "expired wallets were not forgotten"),
     }
-    let missing = match store.wallets_without_enrolment(shared.party.index, MAX_ENROLMENTS_PER_ROUND).await {
+    let missing = match store.wallets_without_enrolment(shared.party.index, MAX_MISSING_ENROLMENTS).await {
+        // The partner is the highest index: it initiates with nobody.
+        Ok(_) if shared.party.index == ShareIndex::Partner => Vec::new(),
         Ok(missing) => missing,
         Err(error) => {
             tracing::warn!(%error, "missing enrolments were not looked up");
-            return;
+            return HOUSEKEEPING_EVERY;
         }
     };
+    let known: HashSet<WalletId> = missing.iter().copied().collect();
+    waiting.retain(|wallet, _| known.contains(wallet));
     for wallet in missing {
-        if let Err(error) = shared.enroller.ensure(&shared.party.identity, wallet).await {
-            tracing::info!(%wallet, %error, "not enrolled yet; trying again");
+        let retry = waiting.get(&wallet).copied();
+        if retry.is_some_and(|retry| retry.at > Instant::now()) {
+            continue;
+        }
+        match shared.enroller.ensure(&shared.party.identity, wallet).await {
+            Ok(()) => {
+                waiting.remove(&wallet);
+            }
+            Err(error) => {
+                let pause = retry
+                    .map_or(FIRST_ENROLMENT_PAUSE, |retry| (retry.pause * 2).min(LONGEST_ENROLMENT_PAUSE));
+                tracing::info!(%wallet, %error, ?pause, "not enrolled yet; trying again");
+                waiting.insert(wallet, Retry { at: Instant::now() + pause, pause });
+            }
         }
     }
+    waiting
+        .values()
+        .map(|retry| retry.at.saturating_duration_since(Instant::now()))
+        .min()
+        .map_or(HOUSEKEEPING_EVERY, |due| due.clamp(FIRST_ENROLMENT_PAUSE, HOUSEKEEPING_EVERY))
 }
 
 /// Answers a request; an answer that cannot be sent is the requester's timeout.
