@@ -89,7 +89,7 @@ impl Initiator {
     }
 }
 
-fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
+pub(crate) fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
     let wallet = setup.share.wallet();
     if setup.share.index() >= setup.responder_index {
         return Err(ApiMisuse::Roles);
@@ -288,5 +288,12 @@ impl AwaitingResponse {
     #[must_use]
     pub fn nonce_point(&self) -> crate::curve::Point {
         self.opening.point
+    }
+}
+
+#[cfg(test)]
+impl AwaitingResponse {
+    pub(crate) fn opening_mut(&mut self) -> &mut NonceOpening {
+        &mut self.opening
     }
 }

@@ -102,7 +102,7 @@ impl Responder {
     }
 }
 
-fn agree(setup: &ResponderSetup) -> Result<Agreement, ApiMisuse> {
+pub(crate) fn agree(setup: &ResponderSetup) -> Result<Agreement, ApiMisuse> {
     let wallet = setup.share.wallet();
     let enrolment = &setup.enrolment;
     if enrolment.wallet() != wallet.id()
@@ -393,5 +393,16 @@ impl ReadyToRespond {
         let (randomizer, _) = key.encrypt(&Natural::zero(), rng).map_err(|_| internal)?;
         let answer = squared.mul(&squared.mul(&scaled, &masked), randomizer.as_natural());
         self.send(&answer)
+    }
+}
+
+#[cfg(test)]
+impl ReadyToRespond {
+    pub(crate) fn sid(&self) -> [u8; 32] {
+        self.sid
+    }
+
+    pub(crate) fn send_payload(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.channel.write(payload).unwrap()
     }
 }

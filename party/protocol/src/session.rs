@@ -373,3 +373,6 @@ pub(crate) fn decode<M: Message>(bytes: &[u8], round: Round, culprit: &PartyId) 
 pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, SessionError> {
     codec::encode(message).map_err(|_| ApiMisuse::Internal("encoding a message").into())
 }
+
+#[cfg(test)]
+mod tests;

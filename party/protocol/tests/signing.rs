@@ -1,5 +1,13 @@
 //! Every pair, role and path signs; every signature is what Ethereum takes.
 #![cfg(feature = "gmp")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    non_snake_case,
+    reason = "tests, with the names of end-to-end tests"
+)]
 
 mod support;
 
