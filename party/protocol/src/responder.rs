@@ -370,7 +370,7 @@ impl ReadyToRespond {
         guess: &Natural,
         rng: &mut dyn CryptoRng,
     ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-        use crate::curve::{reduce, scalar_to_natural};
+        use crate::curve::{order, reduce, scalar_to_natural};
         let internal = ApiMisuse::Internal("playing the attacker");
         let terms = self.terms()?;
         let enrolment = &self.setup.enrolment;
@@ -388,7 +388,12 @@ impl ReadyToRespond {
         let difference = squared.mul(enrolment.ciphertext().as_natural(), &generator_power);
         let quotient = squared.pow(&difference, &inverse);
         let mask = masked_plaintext(&constant, rng);
-        let scaled = squared.pow(&quotient, &scalar_to_natural(&shifted));
+        // An even multiplier would make up for a wrong last bit; q is odd.
+        let mut multiplier = scalar_to_natural(&shifted);
+        if !multiplier.is_odd() {
+            multiplier = &multiplier + &order();
+        }
+        let scaled = squared.pow(&quotient, &multiplier);
         let masked = squared.reduce(&(&one + &(&mask * key.modulus())));
         let (randomizer, _) = key.encrypt(&Natural::zero(), rng).map_err(|_| internal)?;
         let answer = squared.mul(&squared.mul(&scaled, &masked), randomizer.as_natural());
