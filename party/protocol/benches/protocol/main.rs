@@ -11,8 +11,12 @@ use criterion::{Criterion, SamplingMode, criterion_group, criterion_main, measur
 use duet_protocol::arithmetic::{Arithmetic, constant_time, default_arithmetic};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
+mod keygen;
 mod paillier;
 mod proofs;
+mod signing;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 /// Every arithmetic that is built in, with its name in the results.
 fn arithmetics() -> Vec<(&'static str, &'static dyn Arithmetic)> {
@@ -42,5 +46,5 @@ fn group<'a>(
     group
 }
 
-criterion_group!(benches, paillier::benches, proofs::benches);
+criterion_group!(benches, paillier::benches, proofs::benches, keygen::benches, signing::benches);
 criterion_main!(benches);

@@ -1,0 +1,102 @@
+//! Signing: each step of the device and service pair, and whole signatures, both parties together.
+//! Nothing is switched off: proofs, the responder's signature, the final verification.
+
+use criterion::{BatchSize, Criterion};
+use duet_protocol::{initiator::Initiator, responder::Responder};
+
+use crate::{
+    arithmetics, group,
+    support::{Job, Pair, World, good},
+};
+
+pub(crate) fn benches(criterion: &mut Criterion) {
+    const PAIR: Pair = Pair::DeviceService;
+    const SIZE: BatchSize = BatchSize::PerIteration;
+    for (name, arithmetic) in arithmetics() {
+        let mut world = World::new(arithmetic, 1);
+        let wallet = world.wallet(None);
+        let enrolment = wallet.enrolment(PAIR);
+        let key = enrolment.encryption_key();
+        let job = Job::random(&mut world.rng, "m/0");
+        // The set-up and the measured step of a benchmark draw from generators of their own.
+        let mut rng = crate::rng();
+        let mut group = group(criterion, name, "sign");
+
+        group.bench_function("p1.start", |b| {
+            b.iter_batched(
+                || wallet.initiator(&world, PAIR, &job),
+                |setup| Initiator::start(setup, &mut rng).unwrap(),
+                SIZE,
+            );
+        });
+        group.bench_function("p2.accept", |b| {
+            b.iter_batched(
+                || {
+                    let setup = wallet.initiator(&world, PAIR, &job);
+                    let (_, message1) = Initiator::start(setup, &mut world.rng).unwrap();
+                    (wallet.responder(&world, PAIR, &job), message1)
+                },
+                |(setup, message1)| Responder::accept(setup, &message1, &mut rng).unwrap(),
+                SIZE,
+            );
+        });
+        group.bench_function("p1.open", |b| {
+            b.iter_batched(
+                || wallet.open(&mut world, PAIR, &job),
+                |(initiator, _, [_, message2])| initiator.receive(&message2, &mut rng).unwrap(),
+                SIZE,
+            );
+        });
+        group.bench_function("p2.open", |b| {
+            b.iter_batched(
+                || {
+                    let (initiator, responder, [_, message2]) = wallet.open(&mut world, PAIR, &job);
+                    let (_, message3) = initiator.receive(&message2, &mut world.rng).unwrap();
+                    (responder, message3)
+                },
+                |(responder, message3)| responder.receive(&message3).unwrap(),
+                SIZE,
+            );
+        });
+        group.bench_function("p2", |b| {
+            b.iter_batched(
+                || wallet.run_to_answer(&mut world, PAIR, &job).1,
+                |ready| ready.respond(job.charged(&wallet), None, &mut rng).unwrap(),
+                SIZE,
+            );
+        });
+        group.bench_function("p2.precomputed", |b| {
+            b.iter_batched(
+                || (wallet.run_to_answer(&mut world, PAIR, &job).1, key.make_randomizer(&mut world.rng)),
+                |(ready, randomizer)| {
+                    ready.respond(job.charged(&wallet), Some(randomizer), &mut rng).unwrap()
+                },
+                SIZE,
+            );
+        });
+        group.bench_function("p1.finish", |b| {
+            b.iter_batched(
+                || {
+                    let (awaiting, ready, _) = wallet.run_to_answer(&mut world, PAIR, &job);
+                    (awaiting, ready.respond(job.charged(&wallet), None, &mut world.rng).unwrap().0)
+                },
+                |(awaiting, message4)| good(awaiting.receive(&message4, &mut rng).unwrap(), &job),
+                SIZE,
+            );
+        });
+        group.bench_function("total", |b| b.iter(|| wallet.sign(&mut world, PAIR, &job)));
+        group.bench_function("total.precomputed", |b| {
+            b.iter_batched(
+                || key.make_randomizer(&mut rng),
+                |randomizer| {
+                    let (awaiting, ready, _) = wallet.run_to_answer(&mut world, PAIR, &job);
+                    let charged = job.charged(&wallet);
+                    let (message4, _) = ready.respond(charged, Some(randomizer), &mut world.rng).unwrap();
+                    good(awaiting.receive(&message4, &mut world.rng).unwrap(), &job)
+                },
+                SIZE,
+            );
+        });
+        group.finish();
+    }
+}
