@@ -1,6 +1,7 @@
 //! Each role's credentials on the real broker: every subject it may publish on or listen to, and
 //! that everything else is refused.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{collections::BTreeSet, time::Duration};

@@ -1,6 +1,7 @@
 //! The bus on the real broker: what is registered when, what arrives when, who wins a race, and
 //! what a killed broker leaves.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{
@@ -104,7 +105,10 @@ async fn a_request_without_listener__should_be_sent_again_until_there_is_one() {
     let (address, filter) = round(2);
 
     let gave_up = gateway.request_resending(&address, "x", SHORT).await;
-    assert!(matches!(gave_up, Err(RequestError::NoResponders { .. })), "{gave_up:?}");
+    assert!(
+        matches!(gave_up, Err(RequestError::NoResponders { .. } | RequestError::TimedOut { .. })),
+        "{gave_up:?}"
+    );
 
     let (reply, received) =
         tokio::join!(gateway.request_resending(&address, "the same bytes", DEADLINE), async {
@@ -197,25 +201,14 @@ async fn a_service__should_bound_its_handlers_and_finish_them_when_drained() {
     let address = Address::Share(party("service"));
     let requests = join_all((0..12).map(|_| gateway.request(&address, "x", DEADLINE)));
     let (replies, drained) = tokio::join!(requests, async {
-        // Let through more than fit at once, then stop it with the rest still in its buffer.
-        gate.add_permits(6);
-        gate.add_permits(6);
-        loop {
-            if gate.available_permits() < 6 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
+        // The server has passed all requests on, and the worker's connection has received them.
+        gateway.sync(DEADLINE).await.unwrap();
+        worker.sync(DEADLINE).await.unwrap();
+        gate.add_permits(12);
         service.drain(DEADLINE).await
     });
     assert!(drained);
-    let done = replies.iter().filter(|reply| reply.is_ok()).count();
-    // Some may have found nobody, after it had left; none was taken and forgotten.
-    assert!(done >= 6, "{done}");
-    assert!(
-        replies.iter().all(|reply| matches!(reply, Ok(_) | Err(RequestError::NoResponders { .. }))),
-        "{replies:?}"
-    );
+    assert!(replies.iter().all(Result::is_ok), "{replies:?}");
     assert!(most.load(Ordering::SeqCst) <= 3);
 }
 

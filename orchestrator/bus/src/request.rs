@@ -175,7 +175,8 @@ impl Bus {
         let (mut pause, longest) = RESEND_PAUSES;
         loop {
             let reply = self.request_once(&subject, payload.clone(), end, &mut events).await;
-            if !matches!(reply, Err(RequestError::NoResponders { .. })) || Instant::now() + pause >= end {
+            // Another attempt needs some of the time that is left for its own answer.
+            if !matches!(reply, Err(RequestError::NoResponders { .. })) || Instant::now() + 2 * pause >= end {
                 return reply;
             }
             sleep(pause).await;
