@@ -339,7 +339,11 @@ pub enum InvalidDecryptionKey {
     Primes,
 }
 
-/// A private Paillier key with all that is computed from it once. Wiped when dropped.
+/// A private Paillier key with all that is computed from it once.
+///
+/// The numbers it holds are wiped when it is dropped. Not covered: the copies of the primes and of their
+/// squares inside the prepared moduli, that is crypto-bigint's Montgomery constants and GMP's limbs,
+/// which their libraries free without wiping.
 pub struct DecryptionKey {
     encryption: EncryptionKey,
     p: PrimeFactor,
@@ -476,7 +480,12 @@ impl DecryptionKey {
         (&self.p.modulus, &self.q.modulus)
     }
 
-    /// Decrypts: the plaintext below `N`.
+    /// Decrypts: the plaintext below `N`, by the Chinese remainder theorem.
+    ///
+    /// A signature's plaintext is below `2^898` and so below either prime: one of the two exponentiations
+    /// would do. Both are done, because with one alone a plaintext out of range is compared with that
+    /// prime: without the lock on failed signatures that gives away half of its bits in some 520
+    /// sessions, and nothing here should hang on the lock alone for the price of a millisecond.
     ///
     /// # Security
     /// Only for ciphertexts of an authenticated signing session. Whoever supplies a ciphertext and

@@ -26,7 +26,7 @@ const L_BITS: u32 = 256;
 const EPSILON_BITS: u32 = 512;
 
 /// The largest encoding of a proof, for 3072-bit `N` and `Ñ`, in bytes.
-pub const MAX_SIZE_BYTES: usize = 5 * 387 + 804 + 2 * 292 + 2 * 484 + 869;
+pub const MAX_SIZE_BYTES: usize = 5 * 387 + 804 + 2 * 292 + 2 * 485 + 869;
 
 /// A proof that both primes of `N` are large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Digestable)]

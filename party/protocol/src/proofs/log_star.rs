@@ -35,7 +35,7 @@ const CHALLENGE_BITS: u32 = 128;
 pub const PLAINTEXT_BOUND_BITS: u32 = L_BITS + EPSILON_BITS + 1;
 
 /// The largest encoding of a proof, for 3072-bit `N` and `Ñ`, in bytes.
-pub const MAX_SIZE_BYTES: usize = 2 * 387 + 771 + 33 + 69 + 387 + 452;
+pub const MAX_SIZE_BYTES: usize = 2 * 387 + 771 + 33 + 69 + 387 + 453;
 
 /// What is proved: `ciphertext` under `key` encrypts the discrete logarithm of `point`; to the owner of
 /// `parameters`.

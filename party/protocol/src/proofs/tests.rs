@@ -1,6 +1,7 @@
 //! Honest proofs across both arithmetics, statements and contexts changed after proving, and provers
 //! that cheat.
 
+use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
 use super::{
@@ -17,7 +18,7 @@ use crate::{
     paillier::EncryptionKey,
     ring_pedersen::Parameters,
     test_fixtures,
-    transcript::{Binding, ProofContext},
+    transcript::{Binding, ProofContext, sha256},
 };
 
 pub(super) fn rng(seed: u64) -> ChaCha20Rng {
@@ -186,5 +187,76 @@ fn a_repeating_generator_does_not_repeat_schnorr_nonces() {
     for context in other_contexts(default_arithmetic()) {
         let second = serde_json::to_value(prove(&context)).unwrap();
         assert_ne!(first["commitment"], second["commitment"], "{context:?}");
+    }
+}
+
+/// The encodings, as they are stored and sent: a change of a byte is a change of the protocol.
+#[test]
+fn encodings_are_pinned_and_the_same_for_both_arithmetics() {
+    let config = bincode::config::standard();
+    for (arithmetic, _) in pairs() {
+        let hash =
+            |bytes: Result<Vec<u8>, bincode::error::EncodeError>| hex::encode(&sha256(&bytes.unwrap())[..8]);
+        let (parameters, trapdoor) = test_fixtures::ring_pedersen(0, arithmetic, &mut rng(7));
+        let secret_key = test_fixtures::decryption_key(0, arithmetic);
+        let key = secret_key.encryption_key();
+        let secret = SecretScalar::random(&mut rng(5));
+        let point = secret.public();
+        let (ciphertext, nonce) = key.encrypt(&secret.to_natural(), &mut rng(1)).unwrap();
+        let statement = Statement { key, ciphertext: &ciphertext, point: &point, parameters: &parameters };
+        let log_star = LogStarProof::prove(&statement, &secret, &nonce, &context(), &mut rng(1)).unwrap();
+        let factor = FactorProof::prove(&secret_key, &parameters, &context(), &mut rng(1));
+        let made = ParametersProof::prove(&parameters, &trapdoor, &context(), &mut rng(1));
+        let schnorr = SchnorrProof::prove(&secret, &context(), &mut rng(1));
+        let found = [
+            hash(bincode::serde::encode_to_vec(&schnorr, config)),
+            hash(bincode::serde::encode_to_vec(&log_star, config)),
+            hash(bincode::serde::encode_to_vec(&factor, config)),
+            hash(bincode::serde::encode_to_vec(&made, config)),
+        ];
+        let pinned = ["552ca113397041a5", "4c626493a3cac8ea", "8aa1930064442fcf", "a47f2cf91f7544f5"];
+        assert_eq!(found, pinned, "{}", arithmetic.name());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_changed_byte_is_refused_without_panic(at: prop::sample::Index, change in 1_u8..) {
+        let config = bincode::config::standard().with_limit::<{ 1 << 20 }>();
+        let verifier = default_arithmetic();
+        let (key, parameters) = (key(0, verifier), parameters(0, verifier));
+        let secret = SecretScalar::random(&mut rng(5));
+        let point = secret.public();
+        let (ciphertext, nonce) = key.encrypt(&secret.to_natural(), &mut rng(1)).unwrap();
+        let statement =
+            Statement { key: &key, ciphertext: &ciphertext, point: &point, parameters: &parameters };
+        let proof = LogStarProof::prove(&statement, &secret, &nonce, &context(), &mut rng(1)).unwrap();
+        let mut bytes = bincode::serde::encode_to_vec(&proof, config).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        if let Ok((changed, read)) = bincode::serde::decode_from_slice::<LogStarProof, _>(&bytes, config) {
+            prop_assert!(read != bytes.len() || changed.verify(&statement, &context()).is_err());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_proof_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..6_000)) {
+        let config = bincode::config::standard().with_limit::<{ 1 << 20 }>();
+        let verifier = default_arithmetic();
+        let (key, parameters) = (key(0, verifier), parameters(0, verifier));
+        if let Ok((proof, _)) = bincode::serde::decode_from_slice::<FactorProof, _>(&bytes, config) {
+            prop_assert!(proof.verify(&key, &parameters, &context()).is_err());
+        }
+        if let Ok((proof, _)) = bincode::serde::decode_from_slice::<ModulusProof, _>(&bytes, config) {
+            prop_assert!(proof.verify(&key, &context()).is_err());
+        }
+        if let Ok((proof, _)) = bincode::serde::decode_from_slice::<ParametersProof, _>(&bytes, config) {
+            prop_assert!(proof.verify(&parameters, &context()).is_err());
+        }
+        if let Ok((proof, _)) = bincode::serde::decode_from_slice::<SchnorrProof, _>(&bytes, config) {
+            prop_assert!(proof.verify(&crate::curve::Point::generator(), &context()).is_err());
+        }
     }
 }
