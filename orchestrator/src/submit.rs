@@ -90,7 +90,7 @@ impl Orchestrator {
             Created::New(snapshot) => {
                 let job = snapshot.value.id;
                 tracing::info!(%job, wallet = %request.wallet, "job accepted");
-                if let Err(error) = self.announce(tenant, job, 0).await {
+                if let Err(error) = self.announce(tenant, job, "0").await {
                     tracing::warn!(%job, %error, "an accepted job was not announced; the sweeper will");
                 }
                 Ok(Submitted::Accepted(snapshot))

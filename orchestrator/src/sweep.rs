@@ -50,6 +50,17 @@ enum Need {
     Remove,
 }
 
+/// The announcements that have not been acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// Some have not been delivered to anybody yet: a job that rests may just wait its turn.
+    Waiting,
+    /// Some are being worked on, or rest between attempts: a job that rests may be among them.
+    InWork,
+    /// There are none: a job that rests has lost its announcement.
+    Empty,
+}
+
 impl Orchestrator {
     /// What `job` needs at `now_ms`, if anything.
     fn need(&self, job: &Summary, now_ms: u64) -> Option<Need> {
@@ -85,7 +96,7 @@ impl Orchestrator {
         let mut due = self.board.select(|job| self.need(job, now).is_some());
         due.sort_unstable_by_key(|job| job.updated_at_ms);
         due.truncate(MAX_PER_SWEEP);
-        let mut may_announce = None;
+        let mut line = None;
         for job in due {
             let swept = match self.need(&job, now) {
                 None => Ok(()),
@@ -94,11 +105,11 @@ impl Orchestrator {
                 Some(Need::Publish) => self.publish_again(&job.key()).await,
                 Some(Need::Remove) => self.forget_job(&job.key()).await,
                 Some(Need::Announce) => {
-                    let idle = match may_announce {
-                        Some(idle) => idle,
-                        None => *may_announce.insert(self.queue_is_drained().await),
+                    let line = match line {
+                        Some(line) => line,
+                        None => *line.insert(self.line().await),
                     };
-                    if idle { self.announce_again(&job.key()).await } else { Ok(()) }
+                    self.announce_again(&job.key(), line).await
                 }
             };
             if let Err(error) = swept {
@@ -107,27 +118,29 @@ impl Orchestrator {
         }
     }
 
-    /// Whether all announcements have been delivered to somebody: only then can a job that rests be
-    /// one whose announcement was lost, and not one that waits in line.
-    async fn queue_is_drained(&self) -> bool {
+    async fn line(&self) -> Line {
         match self.bus.jobs_consumer(&self.storage).await {
-            Ok(consumer) => consumer.cached_info().num_pending == 0,
+            Ok(consumer) => match consumer.cached_info() {
+                info if info.num_pending > 0 => Line::Waiting,
+                info if info.num_ack_pending > 0 => Line::InWork,
+                _ => Line::Empty,
+            },
             Err(error) => {
                 tracing::debug!(%error, "the queue cannot be looked at");
-                false
+                Line::Waiting
             }
         }
     }
 
-    /// Announces a job: `attempts_started` tells repeated announcements from new ones, so that the
-    /// broker stores one of the former.
+    /// Announces a job. The broker stores announcements with equal `turn` once: how many attempts
+    /// were started tells an attempt's announcement from the one before.
     pub(crate) async fn announce(
         &self,
         tenant: &TenantId,
         job: JobId,
-        attempts_started: u32,
+        turn: &str,
     ) -> Result<(), PublishError> {
-        let message_id = format!("{tenant}.{job}.{attempts_started}");
+        let message_id = format!("{tenant}.{job}.{turn}");
         self.bus
             .publish_stored(
                 &Address::Job(tenant.clone()),
@@ -139,14 +152,26 @@ impl Orchestrator {
             .map(drop)
     }
 
-    async fn announce_again(&self, key: &Key) -> Result<(), StoreError> {
+    async fn announce_again(&self, key: &Key, line: Line) -> Result<(), StoreError> {
+        if line == Line::Waiting {
+            return Ok(());
+        }
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         let record = entry.value;
         if !matches!(record.state, JobState::Queued) {
             return Ok(());
         }
         tracing::debug!(job = %record.id, "announcing a job that rests");
-        self.announce(&record.tenant, record.id, record.attempts_started)
+        let turn = match line {
+            // It was surely lost, even if it was published within the stream's memory for repeated
+            // ones. Sweepers that find so at the same time agree on the number.
+            Line::Empty => {
+                let period = now_ms() / whole_millis(self.queue.announce_after).max(1);
+                format!("{}.{period}", record.attempts_started)
+            }
+            Line::InWork | Line::Waiting => record.attempts_started.to_string(),
+        };
+        self.announce(&record.tenant, record.id, &turn)
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }

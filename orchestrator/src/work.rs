@@ -39,6 +39,9 @@ const PULL_GRACE: Duration = Duration::from_secs(5);
 /// How long the broker may take to confirm an acknowledgement.
 const ACKNOWLEDGE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often a job that is announced and not there is looked for.
+const MAX_LOOKS_FOR_A_MISSING_JOB: i64 = 5;
+
 /// The longest pause after the broker failed.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -160,7 +163,8 @@ impl Orchestrator {
             let mut alive = interval((self.storage.job_ack_wait / 3).max(Duration::from_millis(50)));
             alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
             alive.tick().await;
-            let work = self.carry_on(&key);
+            let deliveries = message.info().map_or(1, |info| info.delivered);
+            let work = self.carry_on(&key, deliveries);
             tokio::pin!(work);
             let progress = loop {
                 tokio::select! {
@@ -185,12 +189,16 @@ impl Orchestrator {
         .await;
     }
 
-    /// Does what can be done for the job under `key` now.
-    async fn carry_on(&self, key: &Key) -> Result<Progress, StoreError> {
+    /// Does what can be done now for the job under `key`, which was announced `deliveries` times.
+    async fn carry_on(&self, key: &Key, deliveries: i64) -> Result<Progress, StoreError> {
         // Before the first read, so that no change is missed.
         let mut observer = self.board.observe(key);
         loop {
-            let Some(entry) = self.jobs.get(key).await? else { return Ok(Progress::Done) };
+            let Some(entry) = self.jobs.get(key).await? else {
+                // In a cluster the server that is asked may not have heard of a new entry yet.
+                let again = deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;
+                return Ok(if again { Progress::Later(self.queue.retry_pause) } else { Progress::Done });
+            };
             let record = &entry.value;
             let now = now_ms();
             match &record.state {

@@ -31,7 +31,7 @@ use axum::{
     routing::{get, post},
 };
 use duet_wire::{error::Code, ids::TenantId};
-use tower::{BoxError, ServiceBuilder, load_shed, timeout};
+use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed, timeout};
 use tower_http::trace::TraceLayer;
 use tracing::Span;
 
@@ -51,7 +51,8 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refuse_overload))
         .load_shed()
-        .concurrency_limit(settings.max_concurrent_requests)
+        // One limit for all routes; the plain layer would give each route its own.
+        .layer(GlobalConcurrencyLimitLayer::new(settings.max_concurrent_requests))
         .timeout(settings.request_timeout);
     let versioned = Router::new()
         .route("/v1/jobs", post(jobs::submit).get(jobs::list))
