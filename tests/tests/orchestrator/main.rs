@@ -1,0 +1,8 @@
+//! The orchestrator on the real broker, with parties that follow a script.
+
+#![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
+
+mod attempts;
+mod owner;
+mod rig;
+mod submission;

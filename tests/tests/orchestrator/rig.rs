@@ -1,0 +1,496 @@
+//! A real broker, a real orchestrator, and parties that follow a script: they speak the real
+//! messages with real keys over the broker, but one of them signs alone, with the whole key.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use duet_bus::{Address, Bus, Filter, Incoming, Role, ServeOptions, Service};
+use duet_orchestrator::{Config, PartyEntry, Server, TenantAccess, TokenHash, api::JobView};
+use duet_protocol::{
+    codec,
+    ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    public_key::PublicKey,
+    signature::RecoverableSignature,
+};
+use duet_tests::broker::Broker;
+use duet_wire::{
+    Code, Invitation, InvitationReply, JobStateName, Manifest, Outcome, OutcomeReply, OutcomeResult,
+    PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
+    approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
+    card_request::{CardReply, CardRequest},
+    progress::{Progress, Step},
+    signing::SigningKey,
+    wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
+};
+use futures::StreamExt as _;
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The longest any test waits for anything.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The tenant's bearer token.
+pub const TOKEN: &str = "the tenant's token";
+
+pub fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+fn ed25519(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+/// What a scripted initiator does with its next session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Accepts, and reports a signature.
+    Sign,
+    /// Accepts, and reports a signature over something else.
+    SignAnotherDigest,
+    /// Accepts, and reports a failure.
+    Fail(Code),
+    /// Accepts, and says nothing more: the test has the manifest.
+    Hold,
+    /// Refuses the invitation.
+    Refuse(Code),
+}
+
+/// A wallet whose whole key the test holds.
+pub struct Wallet {
+    pub id: WalletId,
+    key: k256::ecdsa::SigningKey,
+    chain_code: [u8; 32],
+}
+
+impl Wallet {
+    fn new(number: u8) -> Self {
+        let key = k256::ecdsa::SigningKey::from_slice(&[number; 32]).unwrap();
+        Self { id: WalletId([number; 32]), key, chain_code: [number ^ 0xff; 32] }
+    }
+
+    pub fn public_key(&self) -> [u8; 33] {
+        self.key.verifying_key().to_sec1_point(true).as_bytes().try_into().unwrap()
+    }
+
+    pub fn address(&self) -> [u8; 20] {
+        PublicKey::from_bytes(&self.public_key()).unwrap().address()
+    }
+
+    pub fn sign(&self, digest: &[u8; 32]) -> RecoverableSignature {
+        let (signature, recovery) = self.key.sign_prehash_recoverable(digest);
+        let (r, s) = signature.split_bytes();
+        RecoverableSignature::new(r.into(), s.into(), recovery.is_y_odd()).unwrap()
+    }
+}
+
+/// What all scripted parties know.
+pub struct World {
+    pub wallet: Wallet,
+    pub tenant: Mutex<TenantId>,
+    pub requester: SigningKey,
+    pub script: Mutex<VecDeque<Act>>,
+    pub initiator_state: Mutex<InitiatorState>,
+    pub held: mpsc::UnboundedSender<Manifest>,
+    pub invited: mpsc::UnboundedSender<PartyId>,
+}
+
+impl World {
+    pub fn card(&self, index: ShareIndex) -> SigningKey {
+        ed25519(100 + u8::from(index))
+    }
+
+    fn info(&self, speaker: ShareIndex) -> WalletInfo {
+        let holder = |name: &str, index| {
+            Some(WalletParty {
+                party: name.parse().unwrap(),
+                card: CardFingerprint([u8::from(index); 32]),
+                signing_key: self.card(index).verifying_key().to_bytes(),
+            })
+        };
+        let (device_key, service_key) = (PaillierKeyId([1; 16]), PaillierKeyId([2; 16]));
+        let from_device = RespondsTo { initiator: ShareIndex::Device, paillier_key: device_key };
+        let from_service = RespondsTo { initiator: ShareIndex::Service, paillier_key: service_key };
+        let (responds_to, initiates) = if speaker == ShareIndex::Partner {
+            (vec![from_device, from_service], vec![])
+        } else {
+            let initiates = Initiates {
+                paillier_key: service_key,
+                responders: vec!["partner".parse().unwrap()],
+                state: *self.initiator_state.lock().unwrap(),
+            };
+            (vec![from_device], vec![initiates])
+        };
+        WalletInfo {
+            id: self.wallet.id,
+            epoch: Epoch(0),
+            public_key: self.wallet.public_key(),
+            chain_code: self.wallet.chain_code,
+            address: self.wallet.address(),
+            tenant: self.tenant.lock().unwrap().clone(),
+            parties: [
+                holder("device", ShareIndex::Device),
+                holder("service", ShareIndex::Service),
+                holder("partner", ShareIndex::Partner),
+            ],
+            requesters: vec![RequesterInfo {
+                key: self.requester.verifying_key().to_bytes(),
+                kinds: vec![PayloadKindTag::Transaction, PayloadKindTag::PersonalMessage],
+            }],
+            index: speaker,
+            status: WalletStatus::Committed,
+            responds_to,
+            initiates,
+        }
+    }
+}
+
+/// Reports how a session ended, as `bus`'s role, under `key`, in the name of `from`.
+pub async fn report(
+    bus: &Bus,
+    key: &SigningKey,
+    from: &PartyId,
+    manifest: &Manifest,
+    result: OutcomeResult,
+) -> OutcomeReply {
+    let outcome = Outcome {
+        session: manifest.session,
+        job: manifest.job,
+        attempt: manifest.attempt,
+        from: from.clone(),
+        result,
+    };
+    let signed = SignedOutcome::sign(&outcome, key).unwrap();
+    let address = Address::Outcome { session: manifest.session, from: from.clone() };
+    let reply = bus.request_resending(&address, codec::encode(&signed).unwrap(), DEADLINE).await.unwrap();
+    codec::decode(&reply).unwrap()
+}
+
+/// The signature that a session is about.
+pub fn signature_for(world: &World, manifest: &Manifest) -> RecoverableSignature {
+    let request = manifest.request.verify().unwrap();
+    assert!(request.path.is_root(), "the scripted parties know the root key only");
+    world.wallet.sign(&request.payload.digest().unwrap())
+}
+
+async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareIndex, incoming: Incoming) {
+    let invitation: Invitation = codec::decode(&incoming.payload).unwrap();
+    let manifest = Manifest::decode(&invitation.manifest).unwrap();
+    manifest.verify(now_ms()).unwrap();
+    world.invited.send(me.clone()).unwrap();
+    let initiates = manifest.initiator.party == me;
+    assert!(initiates || manifest.responder.party == me, "invited to a session of others");
+    let act =
+        if initiates { world.script.lock().unwrap().pop_front().unwrap_or(Act::Sign) } else { Act::Hold };
+    let reply = match act {
+        Act::Refuse(code) => InvitationReply::Refused(Refusal::new(code, "as the script says")),
+        _ => InvitationReply::Accepted { instance: "scripted".to_owned() },
+    };
+    incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
+    if !initiates {
+        return;
+    }
+    let progress = Progress { session: manifest.session, step: Step::Sent { message: 1 }, at_ms: now_ms() };
+    let events = Address::Event { session: manifest.session, from: (&me).into() };
+    bus.publish(&events, progress.to_json()).await.unwrap();
+    let result = match act {
+        Act::Sign => OutcomeResult::Signed { signature: signature_for(&world, &manifest) },
+        Act::SignAnotherDigest => OutcomeResult::Signed { signature: world.wallet.sign(&[9; 32]) },
+        Act::Fail(code) => {
+            OutcomeResult::Failed { code, culprit: None, message: "as the script says".to_owned() }
+        }
+        Act::Hold | Act::Refuse(_) => {
+            world.held.send(manifest).ok();
+            return;
+        }
+    };
+    // The orchestrator may have been killed meanwhile: then there is no answer.
+    report(&bus, &world.card(index), &me, &manifest, result).await;
+}
+
+async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incoming) {
+    let reply = match codec::decode::<CardRequest>(&incoming.payload).unwrap() {
+        CardRequest::Wallet { id } if id == world.wallet.id => {
+            CardReply::Wallet { wallet: Box::new(world.info(index)) }
+        }
+        CardRequest::Wallets { after, .. } => {
+            let wallets = if after.is_none() { vec![world.info(index)] } else { vec![] };
+            CardReply::Wallets { wallets, more: false }
+        }
+        _ => CardReply::Refused(Refusal::new(Code::UnknownWallet, "not here")),
+    };
+    incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
+}
+
+/// A scripted party that listens.
+pub struct Party {
+    pub bus: Bus,
+    pub name: PartyId,
+    _services: Vec<Service>,
+}
+
+async fn party(world: &Arc<World>, broker: &Broker, role: Role, index: ShareIndex) -> Party {
+    let bus = broker.connect(role).await.unwrap();
+    let name: PartyId = role.as_str().parse().unwrap();
+    let cards = {
+        let world = Arc::clone(world);
+        bus.serve(Filter::cards(&name), ServeOptions::waiting(8), move |incoming| {
+            play_card_request(Arc::clone(&world), index, incoming)
+        })
+        .await
+        .unwrap()
+    };
+    let invitations = {
+        let (world, bus_inside, me) = (Arc::clone(world), bus.clone(), name.clone());
+        bus.serve(Filter::invites(&name), ServeOptions::waiting(64), move |incoming| {
+            play_invitation(Arc::clone(&world), bus_inside.clone(), me.clone(), index, incoming)
+        })
+        .await
+        .unwrap()
+    };
+    Party { bus, name, _services: vec![cards, invitations] }
+}
+
+/// An orchestrator that runs.
+pub struct Running {
+    pub url: String,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Ends it as a crash would.
+    pub async fn crash(self) {
+        self.task.abort();
+        self.task.await.ok();
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        timeout(DEADLINE, self.task).await.unwrap().unwrap();
+    }
+}
+
+/// All of it.
+pub struct Rig {
+    pub broker: Broker,
+    pub world: Arc<World>,
+    pub service: Party,
+    pub partner: Party,
+    pub device: Bus,
+    pub held: mpsc::UnboundedReceiver<Manifest>,
+    pub invited: mpsc::UnboundedReceiver<PartyId>,
+    pub http: reqwest::Client,
+    config: Config,
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A rig whose orchestrators are told what `adjust` makes of the configuration.
+    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let broker = Broker::start().await.unwrap();
+        let (held_sender, held) = mpsc::unbounded_channel();
+        let (invited_sender, invited) = mpsc::unbounded_channel();
+        let world = Arc::new(World {
+            wallet: Wallet::new(7),
+            tenant: Mutex::new("demo".parse().unwrap()),
+            requester: ed25519(50),
+            script: Mutex::default(),
+            initiator_state: Mutex::new(InitiatorState::Ready),
+            held: held_sender,
+            invited: invited_sender,
+        });
+        let access = |tenant: &str, token: &str| TenantAccess {
+            tenant: tenant.parse().unwrap(),
+            tokens: vec![TokenHash::of(token)],
+        };
+        let tenants = vec![access("demo", TOKEN), access("other", "another token")];
+        let mut config =
+            Config::new(broker.settings(Role::Orchestrator).unwrap(), tenants, ed25519(60)).unwrap();
+        assert_eq!(config.parties.len(), 2);
+        config.parties.iter().for_each(|PartyEntry { party, .. }| assert_ne!(party.as_str(), "device"));
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        config.storage.job_ack_wait = Duration::from_secs(1);
+        config.queue.retry_pause = Duration::from_millis(10);
+        config.queue.sweep_interval = Duration::from_millis(100);
+        config.queue.announce_after = Duration::from_millis(500);
+        adjust(&mut config);
+        let service = party(&world, &broker, Role::Service, ShareIndex::Service).await;
+        let partner = party(&world, &broker, Role::Partner, ShareIndex::Partner).await;
+        let device = broker.connect(Role::Gateway).await.unwrap();
+        let http = duet_tests::anvil::http_client().unwrap();
+        Self { broker, world, service, partner, device, held, invited, http, config }
+    }
+
+    pub fn result_key(&self) -> [u8; 32] {
+        self.config.result_key.verifying_key().to_bytes()
+    }
+
+    /// Starts an orchestrator; several may run at once.
+    pub async fn start(&self) -> Running {
+        let server = Server::bind(self.config.clone()).await.unwrap();
+        let url = format!("http://{}", server.address());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let stop = stop.clone();
+            async move { server.serve(stop).await.unwrap() }
+        });
+        Running { url, task, stop }
+    }
+
+    /// Says what the initiator does in the next sessions.
+    pub fn script(&self, acts: &[Act]) {
+        self.world.script.lock().unwrap().extend(acts);
+    }
+
+    /// A request that lasts an hour and is allowed.
+    pub fn request(&self, key: &str, pairs: &[&str]) -> Value {
+        json!({
+            "version": 1,
+            "tenant": "demo",
+            "wallet": self.world.wallet.id.to_string(),
+            "payload": {"kind": "personal_message", "text": format!("pay for {key}")},
+            "idempotency_key": key,
+            "expires_at": now_ms() / 1000 + 3600,
+            "pairs": pairs,
+        })
+    }
+
+    /// Submits `request`, signed by its requester.
+    pub async fn submit(&self, url: &str, request: &Value) -> Response {
+        let signed = SignedRequest::sign(serde_json::to_vec(request).unwrap(), &self.world.requester);
+        self.submit_as(url, TOKEN, request["idempotency_key"].as_str().unwrap(), signed).await
+    }
+
+    pub async fn submit_as(&self, url: &str, token: &str, key: &str, signed: SignedRequest) -> Response {
+        self.http
+            .post(format!("{url}/v1/jobs"))
+            .bearer_auth(token)
+            .header("Idempotency-Key", key)
+            .header("Duet-Requester", hex::encode(signed.requester))
+            .header("Duet-Signature", hex::encode(signed.signature))
+            .body(signed.body)
+            .timeout(DEADLINE)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Submits `request`, which is accepted.
+    pub async fn accepted(&self, url: &str, request: &Value) -> JobView {
+        let response = self.submit(url, request).await;
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub async fn get(&self, url: &str, path: &str) -> Response {
+        self.http.get(format!("{url}{path}")).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap()
+    }
+
+    pub async fn cancel(&self, url: &str, job: &JobView) -> Response {
+        let path = format!("{url}/v1/jobs/{}/cancel", job.id);
+        self.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap()
+    }
+
+    /// Opens a job's event stream.
+    pub async fn events(&self, url: &str, job: &JobView) -> Events {
+        let response = self
+            .http
+            .get(format!("{url}/v1/jobs/{}/events", job.id))
+            .bearer_auth(TOKEN)
+            .header("Last-Event-ID", "12345")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events { chunks: response.bytes_stream().boxed(), buffer: String::new() }
+    }
+
+    /// Follows a job to its end.
+    pub async fn settled(&self, url: &str, job: &JobView) -> JobView {
+        let mut events = self.events(url, job).await;
+        let mut last = None;
+        while let Some((name, data)) = events.next().await {
+            if name == "state" {
+                last = Some(serde_json::from_str::<JobView>(&data).unwrap());
+            }
+        }
+        last.unwrap()
+    }
+
+    /// Follows a job until it is in `state`.
+    pub async fn reaches(&self, url: &str, job: &JobView, state: JobStateName) -> JobView {
+        let mut events = self.events(url, job).await;
+        while let Some((name, data)) = events.next().await {
+            if name == "state" {
+                let view: JobView = serde_json::from_str(&data).unwrap();
+                if view.state == state {
+                    return view;
+                }
+                eprintln!("{} {:?}", view.state, view.failure);
+            }
+        }
+        panic!("the job never was {state}");
+    }
+
+    /// Sends a request as the owner's device, signed with `key`.
+    pub async fn owner(&self, key: &SigningKey, action: ApprovalAction) -> ApprovalReply {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&NONCE.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
+        let request = ApprovalRequest { wallet: self.world.wallet.id, action, issued_at_ms: now_ms(), nonce };
+        let signed = SignedApproval::sign(&request, key).unwrap();
+        let address = Address::Approval(self.world.wallet.id);
+        let reply =
+            self.device.request_resending(&address, codec::encode(&signed).unwrap(), DEADLINE).await.unwrap();
+        codec::decode(&reply).unwrap()
+    }
+}
+
+static NONCE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+/// A stream of server-sent events.
+pub struct Events {
+    chunks: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    buffer: String,
+}
+
+impl Events {
+    /// The next event's name and data; `None` at the end of the stream. Comments are skipped.
+    pub async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            if let Some((block, rest)) = self.buffer.split_once("\n\n") {
+                let field = |name: &str| {
+                    block.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned())
+                };
+                let event = field("event:").zip(field("data:"));
+                self.buffer = rest.to_owned();
+                if let Some(event) = event {
+                    return Some(event);
+                }
+                continue;
+            }
+            let chunk = timeout(DEADLINE, self.chunks.next()).await.expect("no event in time")?.unwrap();
+            self.buffer.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+}
+
+/// The body of a refusal, which must be problem+json with `code`.
+pub async fn problem(response: Response, status: StatusCode, code: Code) -> Value {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let actual = response.status();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((actual, body["code"].as_str()), (status, Some(code.as_str())), "{body}");
+    assert_eq!(body["status"], status.as_u16());
+    body
+}
