@@ -41,14 +41,15 @@ const MAIL = {
   message: { to: '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed', contents: 'Hello, Bob!' },
 };
 
+// Made once: proving their parameters takes a party seconds.
+const backends = makeBackends();
+
 describe('a wallet dealt in WebAssembly', () => {
-  let backends;
   let wallet;
   let address;
   const progress = [];
 
   before(() => {
-    backends = makeBackends();
     const dealt = unwrap(walletSetup(backends).deal(Date.now(), (step) => progress.push(step)));
     const pending = dealt.takePending();
     assert.equal(dealt.takePending(), undefined, 'it can be taken once');
@@ -200,7 +201,7 @@ describe('a wallet dealt in WebAssembly', () => {
 
 describe('what is wrong', () => {
   test('a_card__should_be_the_pinned_one', () => {
-    const { service, partner } = makeBackends();
+    const { service, partner } = backends;
     const token = unwrap(service.token(TENANT, Date.now() + HOUR_MS));
     assert.equal(duet.Backend.verify(unwrap(service.card()), partner.fingerprint, token).error.kind, 'card');
     const changed = unwrap(service.card());
@@ -226,7 +227,7 @@ describe('what is wrong', () => {
   });
 
   test('a_backup__should_hold_the_third_share', { timeout: 120_000 }, () => {
-    const { service } = makeBackends();
+    const { service } = backends;
     const setup = unwrap(duet.WalletSetup.create(TENANT, 'device', verified(service), ownerKey()));
     const dealt = unwrap(setup.deal(Date.now(), undefined));
     assert.ok(dealt.takeBackup().length > 32);
