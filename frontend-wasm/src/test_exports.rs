@@ -325,14 +325,14 @@ impl ProofBench {
     #[must_use]
     pub fn operations() -> Vec<String> {
         [
-            "encrypt",
-            "decrypt",
+            "paillier.encrypt",
+            "paillier.decrypt",
             "proof.modulus.prove",
             "proof.modulus.verify",
             "proof.factor.prove",
             "proof.factor.verify",
-            "proof.log_star.prove",
-            "proof.log_star.verify",
+            "proof.log-star.prove",
+            "proof.log-star.verify",
             "proof.parameters.prove",
             "proof.parameters.verify",
             "proof.schnorr.prove",
@@ -359,8 +359,8 @@ impl ProofBench {
             parameters,
         };
         match operation {
-            "encrypt" => drop(key.encryption_key().encrypt(&secret.to_natural(), rng).map_err(misuse)?),
-            "decrypt" => drop(key.decrypt(&self.ciphertext, rng)),
+            "paillier.encrypt" => drop(key.encryption_key().encrypt(&secret.to_natural(), rng).map_err(misuse)?),
+            "paillier.decrypt" => drop(key.decrypt(&self.ciphertext, rng)),
             "proof.modulus.prove" => drop(ModulusProof::prove(key, context, rng).map_err(misuse)?),
             "proof.modulus.verify" => {
                 self.modulus_proof.verify(key.encryption_key(), context).map_err(misuse)?;
@@ -369,11 +369,11 @@ impl ProofBench {
             "proof.factor.verify" => {
                 self.factor_proof.verify(key.encryption_key(), parameters, context).map_err(misuse)?;
             }
-            "proof.log_star.prove" => drop(
+            "proof.log-star.prove" => drop(
                 log_star::LogStarProof::prove(&statement, secret, &self.nonce, context, rng)
                     .map_err(misuse)?,
             ),
-            "proof.log_star.verify" => self.log_star_proof.verify(&statement, context).map_err(misuse)?,
+            "proof.log-star.verify" => self.log_star_proof.verify(&statement, context).map_err(misuse)?,
             "proof.parameters.prove" => {
                 drop(ParametersProof::prove(parameters, &self.trapdoor, context, rng));
             }
