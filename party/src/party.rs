@@ -155,8 +155,12 @@ impl Party {
         let (keys_label, card_label) = (keys_label(), own_card_label());
         let secret = context.vault.seal(&keys_label, &keys.to_secret_bytes())?;
         let encoded = context.vault.seal(&card_label, &codec::encode(&card)?)?;
+        // By its fingerprint as well: the party is a holder of its own wallets like any other.
+        let holder_label = crate::context::card_label(card.fingerprint());
+        let holder = context.vault.seal(&holder_label, &codec::encode(&card)?)?;
         context.store().put_setting(INDEX, &[index.into()]).await?;
-        context.store().put_records(&[(keys_label, secret), (card_label, encoded)]).await?;
+        let records = [(keys_label, secret), (card_label, encoded), (holder_label, holder)];
+        context.store().put_records(&records).await?;
         let identity = Identity { keys: Arc::new(keys), card: Arc::new(card) };
         Ok(Self { context, identity, index, settings: PartySettings::default() })
     }
