@@ -10,7 +10,10 @@
     reason = "test code that every test file uses a part of"
 )]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use duet_protocol::{
     admission::AdmissionToken,
@@ -53,6 +56,7 @@ pub fn party(name: &str) -> PartyId {
 }
 
 /// A backend party after set-up.
+#[derive(Clone)]
 pub struct Party {
     pub index: ShareIndex,
     pub keys: Arc<PartyKeys>,
@@ -102,24 +106,39 @@ pub struct World {
     pub partner_card: VerifiedCard,
 }
 
-impl World {
-    pub fn new(arithmetic: &'static dyn Arithmetic, seed: u64) -> Self {
-        let mut rng = rng(seed);
+/// Both parties set up, once per arithmetic and test program: their proofs take most of a second.
+type Parties = (Party, Party, VerifiedCard, VerifiedCard);
+
+fn set_up(arithmetic: &'static dyn Arithmetic) -> Parties {
+    static MADE: Mutex<BTreeMap<&'static str, Parties>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap();
+    let parties = made.entry(arithmetic.name()).or_insert_with(|| {
+        let mut rng = rng(1);
         let mut service = Party::new("service", ShareIndex::Service, arithmetic, &mut rng);
         let mut partner = Party::new("partner", ShareIndex::Partner, arithmetic, &mut rng);
         service.pinned.insert(party("partner"), partner.card.fingerprint());
         partner.pinned.insert(party("service"), service.card.fingerprint());
         let verify =
             |card: &Arc<Card>| VerifiedCard::verify(card.clone(), &card.fingerprint(), arithmetic).unwrap();
+        let cards = (verify(&service.card), verify(&partner.card));
+        (service, partner, cards.0, cards.1)
+    });
+    parties.clone()
+}
+
+impl World {
+    pub fn new(arithmetic: &'static dyn Arithmetic, seed: u64) -> Self {
+        let mut rng = rng(seed);
+        let (service, partner, service_card, partner_card) = set_up(arithmetic);
         Self {
-            service_card: verify(&service.card),
-            partner_card: verify(&partner.card),
             owner: PartyKeys::generate(&mut rng).identity(),
             tenant: "acme".parse().unwrap(),
-            arithmetic,
-            rng,
             service,
             partner,
+            service_card,
+            partner_card,
+            arithmetic,
+            rng,
         }
     }
 

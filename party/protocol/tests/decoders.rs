@@ -1,0 +1,113 @@
+//! Every decoder on random bytes and on valid messages with a few bytes changed: an error or another
+//! valid message, never a panic.
+
+#![allow(
+    clippy::allow_attributes,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    non_snake_case,
+    reason = "tests, with the names of end-to-end tests"
+)]
+
+mod support;
+
+use std::sync::OnceLock;
+
+use duet_protocol::{
+    admission::AdmissionToken,
+    arithmetic::default_arithmetic,
+    card::Card,
+    codec::{self, Message},
+    enrolment::{EnrolmentOffer, VerifiedEnrolment},
+    keygen::{DeviceWallet, PendingWallet},
+    package::{Envelope, PreparedShare},
+    receipt::{CommitAck, Receipt, ReceiptBundle},
+    session::CipherEvidence,
+    share::{KeyShare, WalletPublic},
+};
+use proptest::prelude::*;
+use support::World;
+
+/// One valid message of every kind.
+fn samples() -> &'static [Vec<u8>] {
+    static SAMPLES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    SAMPLES.get_or_init(|| {
+        let mut world = World::new(default_arithmetic(), 71);
+        let pending = world.deal(None);
+        let (service, partner) = (world.prepare(&pending, 0), world.prepare(&pending, 1));
+        let receipt = service.receipt(&world.service.keys, &world.service.card);
+        let bundle = pending
+            .bundle(&[receipt.clone(), partner.receipt(&world.partner.keys, &world.partner.card)])
+            .unwrap();
+        let order = bundle.verify(&service, &world.service.card, &[&world.partner.card]).unwrap();
+        let wallet = world.wallet(None);
+        vec![
+            codec::encode(&*world.service.card).unwrap(),
+            codec::encode(&wallet.service_offer(&mut world, 9)).unwrap(),
+            codec::encode(&world.service.token(&world.tenant)).unwrap(),
+            codec::encode(service.share().wallet()).unwrap(),
+            codec::encode(&receipt).unwrap(),
+            codec::encode(&bundle).unwrap(),
+            codec::encode(&order.acknowledge(&world.service.keys)).unwrap(),
+            pending.deliveries()[0].envelope().to_vec(),
+            pending.to_secret_bytes().unwrap().to_vec(),
+            service.to_secret_bytes().unwrap().to_vec(),
+            service.share().to_secret_bytes().unwrap().to_vec(),
+            service.enrolment().to_bytes().unwrap(),
+            wallet.device.to_secret_bytes().unwrap().to_vec(),
+        ]
+    })
+}
+
+fn canonical<M: Message>(bytes: &[u8]) {
+    if let Ok(message) = codec::decode::<M>(bytes) {
+        let again = codec::encode(&message).unwrap();
+        assert!(again.len() <= bytes.len(), "what was parsed encodes no longer than it came");
+        assert!(codec::decode::<M>(&again).is_ok());
+    }
+}
+
+fn every_decoder(bytes: &[u8]) {
+    canonical::<Card>(bytes);
+    canonical::<EnrolmentOffer>(bytes);
+    canonical::<AdmissionToken>(bytes);
+    canonical::<WalletPublic>(bytes);
+    canonical::<Receipt>(bytes);
+    canonical::<ReceiptBundle>(bytes);
+    canonical::<CommitAck>(bytes);
+    canonical::<Envelope>(bytes);
+    canonical::<CipherEvidence>(bytes);
+    let arithmetic = default_arithmetic();
+    let _ = PendingWallet::from_secret_bytes(bytes, arithmetic);
+    let _ = PreparedShare::from_secret_bytes(bytes, arithmetic);
+    let _ = DeviceWallet::from_secret_bytes(bytes, arithmetic);
+    let _ = VerifiedEnrolment::from_trusted_bytes(bytes, arithmetic);
+    let _ = KeyShare::from_secret_bytes(bytes);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn random_bytes__should_not_panic(kind in 0_u8..0x20, tail in prop::collection::vec(any::<u8>(), 0..600)) {
+        every_decoder(&[&[kind, 1], tail.as_slice()].concat());
+    }
+
+    #[test]
+    fn changed_messages__should_not_panic(
+        which in 0_usize..13,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = samples()[which].clone();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        every_decoder(&bytes);
+    }
+}
