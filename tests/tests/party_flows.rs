@@ -17,7 +17,7 @@ use duet_party::{
     device::{BackendChoice, CreateProgress, CreateWallet, OnProgress},
     enrolment::Enroller,
     store::{
-        ShareStore,
+        Readiness, ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::Vault,
@@ -68,18 +68,25 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 async fn context(directory: &TempDir) -> Result<Context> {
+    Ok(open(directory).await?.0)
+}
+
+async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
     let path = directory.path().join("store.db");
     let source = KeySource::File(directory.path().join("key"));
     let compute = Compute::per_core();
     let clock = duet_party::clock::Clock::system();
-    let vault = if path.exists() {
-        let store: Arc<dyn ShareStore> = Arc::new(SqliteStore::open(&SqliteOptions::at(path)).await?);
+    let exists = path.exists();
+    let options = SqliteOptions::at(path);
+    let sqlite =
+        if exists { SqliteStore::open(&options).await? } else { SqliteStore::create(&options).await? };
+    let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
+    let vault = if exists {
         Vault::open(store, &source, &compute, &clock).await?
     } else {
-        let store: Arc<dyn ShareStore> = Arc::new(SqliteStore::create(&SqliteOptions::at(path)).await?);
         Vault::create(store, &source, CHEAP, &compute).await?
     };
-    Ok(Context::new(vault))
+    Ok((Context::new(vault), sqlite))
 }
 
 fn limits() -> SessionLimits {
@@ -93,6 +100,7 @@ fn limits() -> SessionLimits {
 /// A backend party with its worker.
 struct Backend {
     directory: TempDir,
+    sqlite: SqliteStore,
     party: Party,
     bus: Bus,
     worker: Option<Worker>,
@@ -107,10 +115,10 @@ impl Backend {
         let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), &mut rng);
         let card = Card::new_verifier(name(role.as_str()), &keys, &parameters, &trapdoor, &mut rng);
         let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        let party =
-            Party::adopt(context(&directory).await?, keys, card, index).await?.with_settings(settings);
+        let (context, sqlite) = open(&directory).await?;
+        let party = Party::adopt(context, keys, card, index).await?.with_settings(settings);
         let bus = broker.connect(role).await?;
-        Ok(Self { directory, party, bus, worker: None })
+        Ok(Self { directory, sqlite, party, bus, worker: None })
     }
 
     async fn start(&mut self) -> Result<()> {
@@ -123,7 +131,9 @@ impl Backend {
     async fn crash(&mut self) -> Result<()> {
         drop(self.worker.take());
         let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        self.party = Party::open(context(&self.directory).await?).await?.with_settings(settings);
+        let (context, sqlite) = open(&self.directory).await?;
+        self.party = Party::open(context).await?.with_settings(settings);
+        self.sqlite = sqlite;
         Ok(())
     }
 
@@ -716,5 +726,53 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     for wallet in [&wallet, &other] {
         stage.sign_service_partner(wallet, "m").await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    let wallet = stage.create().await?;
+    stage.enrolled(wallet.id).await?;
+    let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
+    drop(stage.partner.worker.take());
+    let attacker = MaliciousPartner::of(&stage, &wallet, key).await?;
+    let request = stage.request(&wallet, "m", "attack");
+    let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
+    let together = Arc::new(tokio::sync::Barrier::new(2));
+    let (attacked, meeting) = (manifest.clone(), Arc::clone(&together));
+    let attack = tokio::spawn(async move { attacker.attack(&attacked, &request, meeting).await });
+    together.wait().await;
+    let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
+    assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
+
+    // The disk fails just before the bad answer arrives.
+    stage.service.sqlite.refuse_writes(true).await?;
+    together.wait().await;
+    attack.await??;
+    let becomes = |ready: bool| {
+        let worker = stage.service.worker.as_ref().unwrap();
+        timeout(PATIENCE, async move {
+            while (worker.readiness() == Readiness::Ready) != ready {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    };
+    becomes(false).await?;
+    let request = stage.request(&wallet, "m", "afterwards");
+    let next = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
+    match stage.invite(&next.initiator.party, &next.encode()?).await? {
+        InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::StorageUnavailable),
+        InvitationReply::Accepted { .. } => panic!("initiates without a store"),
+    }
+
+    // The disk works again: the lock is written before anything else happens.
+    stage.service.sqlite.refuse_writes(false).await?;
+    becomes(true).await?;
+    match stage.invite(&next.initiator.party, &next.encode()?).await? {
+        InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::Locked),
+        InvitationReply::Accepted { .. } => panic!("the lock was forgotten"),
+    }
+    assert!(stage.outcomes.try_recv().is_err(), "the session that could not lock said nothing");
     Ok(())
 }

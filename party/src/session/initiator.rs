@@ -9,14 +9,22 @@ use duet_protocol::{
     paillier_key::PaillierKey,
 };
 use duet_wire::{Code, Refusal, progress::Step};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Accepted, Ended, Reporter, SessionLimits,
     checks::locked_message,
     gate::{Released, release},
 };
-use crate::{compute::system_rng, context::Context, error::PartyError, store::PaillierState};
+use crate::{
+    compute::system_rng,
+    context::Context,
+    error::PartyError,
+    store::{PaillierState, StoreError},
+};
 
 /// Runs a session to its end. Whatever happens, the nonce is gone afterwards.
 ///
@@ -32,11 +40,22 @@ pub(crate) async fn initiate(
     let own = accepted.own();
     let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
     let end = Instant::now() + limits.session.min(accepted.remaining(context.clock.now_ms()));
-    match timeout_at(end, run(context, bus, accepted, paillier, limits.round, &reporter)).await {
-        Ok(Ok(ended)) | Ok(Err(ended)) => ended,
-        Err(_) => Ended::failed(Code::Deadline, "the session took too long"),
+    let gate = match timeout_at(end, run(context, bus, accepted, paillier, limits.round, &reporter)).await {
+        Ok(Ok(gate)) => gate,
+        Ok(Err(ended)) => return ended,
+        Err(_) => return Ended::failed(Code::Deadline, "the session took too long"),
+    };
+    // No deadline from here on: a report that the session took too long, while a lock is being
+    // written, would tell that there is one. The store's own deadlines end in silence.
+    match gate.await {
+        Ok(Ok(released)) => settle(released),
+        Ok(Err(ended)) => ended,
+        Err(_) => Ended::Silent,
     }
 }
+
+/// The task that turns message 4 into what may be said.
+type GateTask = JoinHandle<Result<Result<Released, StoreError>, Ended>>;
 
 async fn run(
     context: &Context,
@@ -45,7 +64,7 @@ async fn run(
     paillier: Arc<PaillierKey>,
     round: Duration,
     reporter: &Reporter,
-) -> Result<Ended, Ended> {
+) -> Result<GateTask, Ended> {
     let setup = InitiatorSetup {
         manifest: accepted.bytes.clone(),
         session: accepted.manifest.session,
@@ -78,22 +97,18 @@ async fn run(
     // From the decryption to the store's answer no progress is told, good or bad. In a task of its
     // own: a session that is dropped now must not take a lock with it.
     let context = context.clone();
-    let gate = tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         let verdict = context
             .compute
             .run(move || state.receive(&message4, &mut system_rng()))
             .await
-            .map_err(|error| Ended::from(PartyError::from(error)))??;
-        let released = release(&**context.store(), verdict, &context.clock).await;
-        Ok::<_, Ended>(released)
-    });
-    match gate.await {
-        Ok(released) => Ok(settle(released?)),
-        Err(_) => Ok(Ended::Silent),
-    }
+            // What stopped in the middle of a verdict says nothing about it.
+            .map_err(|_| Ended::Silent)??;
+        Ok(release(&**context.store(), verdict, &context.clock).await)
+    }))
 }
 
-fn settle(released: Result<Released, crate::store::StoreError>) -> Ended {
+fn settle(released: Result<Released, StoreError>) -> Ended {
     match released {
         Ok(Released::Signature(signature)) => Ended::Signed(signature),
         Ok(Released::BadSignature(report)) => {

@@ -117,6 +117,16 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// Makes every write fail, as a full or read-only disk would, or lets them succeed again.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub async fn refuse_writes(&self, refuse: bool) -> Result<(), StoreError> {
+        let statement = if refuse { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
+        sqlx::query(statement).execute(&self.writer).await.map(drop).map_err(unavailable("change its mode"))
+    }
+
     /// Closes the store's connections. Dropping it does the same, later.
     pub async fn close(&self) {
         self.reader.close().await;

@@ -97,7 +97,7 @@ async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let (key, other) = (put_key(&store, 1).await, put_key(&store, 2).await);
-    sqlx::query("PRAGMA query_only = ON").execute(&store.writer).await.unwrap();
+    store.refuse_writes(true).await.unwrap();
 
     assert!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
     assert!(matches!(store.readiness(), Readiness::Unready(_)));
@@ -106,7 +106,7 @@ async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     assert!(matches!(store.release_verdict(other).await, Err(StoreError::NotReady(_))));
     assert!(store.recover().await.is_err());
 
-    sqlx::query("PRAGMA query_only = OFF").execute(&store.writer).await.unwrap();
+    store.refuse_writes(false).await.unwrap();
     store.recover().await.unwrap();
     assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
     assert_eq!(store.release_verdict(other).await.unwrap(), Gate::Open);
