@@ -1,6 +1,7 @@
 //! Parties over a real broker: key generation, sessions in every pair, refusals, locks and rotation.
 //! The test itself plays the orchestrator.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{
