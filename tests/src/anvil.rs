@@ -4,7 +4,10 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{
+    process::Command,
+    time::{interval, timeout},
+};
 
 use crate::{process::Process, programs};
 
@@ -13,6 +16,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long the node may take to answer; it mines at once.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a receipt is asked for until it is there.
+const RECEIPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The chain id of a local node.
 pub const CHAIN_ID: u64 = 31337;
@@ -89,8 +95,18 @@ impl Anvil {
     }
 
     async fn receipt(&self, hash: &Value) -> Result<Value> {
-        // The node has mined it when it answers: it mines every transaction at once.
-        let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await?;
+        // The node mines every transaction at once, but answers before it has.
+        let mut look_again = interval(RECEIPT_INTERVAL);
+        let receipt = timeout(CALL_DEADLINE, async {
+            loop {
+                look_again.tick().await;
+                let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await?;
+                if !receipt.is_null() {
+                    return Ok::<_, anyhow::Error>(receipt);
+                }
+            }
+        });
+        let receipt = receipt.await.with_context(|| format!("transaction {hash} was not mined"))??;
         if receipt.get("status").and_then(Value::as_str) != Some("0x1") {
             bail!("transaction {hash} was not executed: {receipt}");
         }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -53,6 +53,18 @@ pub struct Broker {
 struct Running {
     child: Child,
     reader: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    /// Kills the server and waits until it is gone, so that it writes nothing while its store is removed.
+    fn drop(&mut self) {
+        // Ended already, or an error that nobody is left to be told of.
+        let _ = self.child.start_kill();
+        let killed = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && killed.elapsed() < STOP_DEADLINE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl Broker {
@@ -135,7 +147,7 @@ impl Broker {
     pub async fn kill(&mut self) -> Result<()> {
         let mut running = self.running.take().context("the broker is not running")?;
         running.child.kill().await?;
-        running.reader.await?;
+        (&mut running.reader).await?;
         Ok(())
     }
 
@@ -155,6 +167,8 @@ impl Broker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
+            // A Ctrl-C in the terminal reaches the server's owner alone, who ends it when its clients have ended.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{} does not start", self.program.display()))?;

@@ -46,6 +46,12 @@ impl Duet {
         self
     }
 
+    /// The settings, as environment variables.
+    #[must_use]
+    pub fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
     /// The same with another deadline.
     #[must_use]
     pub const fn within(mut self, deadline: Duration) -> Self {

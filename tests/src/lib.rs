@@ -7,6 +7,10 @@
 pub mod anvil;
 pub mod broker;
 pub mod duet;
+pub mod http;
 pub mod judges;
+pub mod parties;
 pub mod process;
 pub mod programs;
+pub mod recovery;
+pub mod stack;

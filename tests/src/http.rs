@@ -1,0 +1,169 @@
+//! The orchestrator's HTTP interface as a team's own program uses it, without the `duet` command.
+
+use std::{
+    fs,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use duet_wire::{
+    request::{SignedRequest, SigningRequest},
+    signing::SigningKey,
+};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{
+    anvil::http_client,
+    stack::{Stack, TENANT, Wallet},
+};
+
+/// How long a queued signature may take before this gives up.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A client with a tenant's token and a requester's key.
+#[derive(Debug)]
+pub struct Api {
+    client: reqwest::Client,
+    url: String,
+    token: String,
+    wallet: String,
+    key: SigningKey,
+}
+
+/// An answer of the interface.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `content-type`.
+    pub content_type: String,
+    /// The body: a job, a list, or a problem.
+    pub body: Value,
+}
+
+impl Api {
+    /// A client for the demo tenant that signs with the wallet's requester key.
+    ///
+    /// # Errors
+    /// When token or key cannot be read.
+    pub fn new(stack: &Stack, wallet: &Wallet) -> Result<Self> {
+        let token = fs::read_to_string(stack.broker.credentials().join("tokens").join(TENANT))?;
+        let mut key = [0; 32];
+        hex::decode_to_slice(fs::read_to_string(&wallet.requester_key)?.trim(), &mut key)?;
+        Ok(Self {
+            client: http_client()?,
+            url: stack.api_url().to_owned(),
+            token: token.trim().to_owned(),
+            wallet: wallet.id.clone(),
+            key: SigningKey::from_bytes(&key),
+        })
+    }
+
+    /// A request for a payload by service and partner that is valid for ten minutes.
+    ///
+    /// # Errors
+    /// When the payload is none.
+    pub fn request(&self, payload: &Value, idempotency_key: &str) -> Result<SignedRequest> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        let request = json!({
+            "version": 1, "tenant": TENANT, "wallet": self.wallet, "path": "m", "payload": payload,
+            "idempotency_key": idempotency_key, "expires_at": now + 600, "pairs": ["service+partner"],
+        });
+        let request = SigningRequest::from_json(request.to_string().as_bytes())?;
+        Ok(SignedRequest::sign(request.to_json()?, &self.key))
+    }
+
+    /// `POST /v1/jobs` with exactly this request and this `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn submit(&self, request: &SignedRequest, idempotency_key: &str) -> Result<Answer> {
+        let post = self
+            .client
+            .post(format!("{}/v1/jobs", self.url))
+            .bearer_auth(&self.token)
+            .header("Content-Type", "application/json")
+            .header("Idempotency-Key", idempotency_key)
+            .header("Duet-Requester", hex::encode(request.requester))
+            .header("Duet-Signature", hex::encode(request.signature))
+            .timeout(DEADLINE)
+            .body(request.body.clone());
+        answer(post).await
+    }
+
+    /// `GET` of a path.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        answer(self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).timeout(DEADLINE))
+            .await
+    }
+
+    /// Reads a job's event stream until the job is settled, and returns the last state it named.
+    ///
+    /// # Errors
+    /// When the stream ends or a minute passes before.
+    pub async fn settled(&self, job: &str) -> Result<String> {
+        let request = self.client.get(format!("{}/v1/jobs/{job}/events", self.url)).bearer_auth(&self.token);
+        let wait = async {
+            let mut chunks = request.send().await?.error_for_status()?.bytes_stream();
+            let mut text = String::new();
+            while let Some(chunk) = chunks.next().await {
+                text.push_str(&String::from_utf8_lossy(&chunk?));
+                while let Some((line, rest)) = text.split_once('\n') {
+                    let state = line.strip_prefix("data:").and_then(state);
+                    text = rest.to_owned();
+                    if let Some(state) = state.filter(|state| is_settled(state)) {
+                        return Ok(state);
+                    }
+                }
+            }
+            bail!("the event stream of job {job} ended before the job did")
+        };
+        timeout(DEADLINE, wait).await.with_context(|| format!("job {job} was not settled in {DEADLINE:?}"))?
+    }
+
+    /// Queues a message and returns how long it took until it was signed.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub async fn sign_message(&self, message: &str) -> Result<Duration> {
+        // A key has no blanks.
+        let key = message.replace(' ', "-");
+        let request = self.request(&json!({"kind": "personal_message", "text": message}), &key)?;
+        let started = Instant::now();
+        let submitted = self.submit(&request, &key).await?;
+        let job = submitted.body.get("id").and_then(Value::as_str);
+        let job = job.with_context(|| format!("no job: {submitted:?}"))?;
+        let state = self.settled(job).await?;
+        let took = started.elapsed();
+        if state != "signed" {
+            bail!("job {job} is {state}");
+        }
+        Ok(took)
+    }
+}
+
+/// The state that an event names, if it names one.
+fn state(data: &str) -> Option<String> {
+    let event: Value = serde_json::from_str(data.trim()).ok()?;
+    let state = event.get("state")?;
+    state.as_str().or_else(|| state.get("state")?.as_str()).map(str::to_owned)
+}
+
+fn is_settled(state: &str) -> bool {
+    ["signed", "failed", "expired", "cancelled"].contains(&state)
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let header = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let content_type = header.unwrap_or_default().to_owned();
+    let text = response.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Answer { status, content_type, body })
+}

@@ -1,0 +1,140 @@
+//! Parties that have been set up once and are copied for every test: making the safe primes of a party's card takes most
+//! of a minute, and nothing is learnt from doing it again.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    duet::{Duet, text},
+    programs,
+};
+
+/// Making four safe primes on a busy machine.
+const SET_UP_DEADLINE: Duration = Duration::from_secs(900);
+
+/// The folder of one party: its share store, the key that seals it, and what it says about itself.
+#[derive(Clone, Debug)]
+pub struct PartyFolder {
+    name: String,
+    folder: PathBuf,
+}
+
+impl PartyFolder {
+    /// The folder of the party called `name` below `parent`.
+    #[must_use]
+    pub fn new(parent: &Path, name: &str) -> Self {
+        Self { name: name.to_owned(), folder: parent.join(name) }
+    }
+
+    /// The party's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where everything of this party lies, and nothing of another.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The share store's file.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("shares.db")
+    }
+
+    /// The file with the key that seals the store.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.join("seal.key")
+    }
+
+    /// The `duet` command with this party's store and key.
+    #[must_use]
+    pub fn command(&self, duet: &Duet) -> Duet {
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        duet.clone()
+            .with("DUET_PARTY", &self.name)
+            .with("DUET_STORE", &path(self.store()))
+            .with("DUET_KEY_FILE", &path(self.key_file()))
+    }
+
+    /// Makes the party's keys, its card and its store, and returns the card's fingerprint.
+    ///
+    /// # Errors
+    /// When `duet party init` fails.
+    pub async fn set_up(&self, duet: &Duet) -> Result<String> {
+        make_private_folder(&self.folder)?;
+        let duet = self.command(duet).within(SET_UP_DEADLINE);
+        Ok(text(&duet.json(&["party", "init"]).await?, "/fingerprint")?.to_owned())
+    }
+
+    /// The card's fingerprint, from the store.
+    ///
+    /// # Errors
+    /// When there is no party in the store.
+    pub async fn fingerprint(&self, duet: &Duet) -> Result<String> {
+        let card = self.command(duet).json(&["party", "card"]).await?;
+        Ok(text(&card, "/fingerprint")?.to_owned())
+    }
+
+    /// Writes a token that lets `tenant` have wallets here, and returns its file.
+    ///
+    /// # Errors
+    /// When `duet party token` fails.
+    pub async fn token(&self, duet: &Duet, tenant: &str) -> Result<PathBuf> {
+        let file = self.folder.join(format!("{tenant}.token"));
+        let out = file.to_string_lossy();
+        self.command(duet).json(&["party", "token", "--tenant", tenant, "--out", &out]).await?;
+        Ok(file)
+    }
+
+    /// Copies a party that has been set up before, with this folder's name, or sets one up and keeps it for next time.
+    /// Returns the card's fingerprint.
+    ///
+    /// # Errors
+    /// When it can be neither copied nor made.
+    pub async fn copy_or_set_up(&self, duet: &Duet) -> Result<String> {
+        let program = programs::duet()?;
+        let kept = program.parent().context("a program lies in a folder")?.join("duet-test-parties");
+        fs::create_dir_all(&kept)?;
+        // Tests run at once, in several processes.
+        let lock = File::create(kept.join(format!("{}.lock", self.name)))?;
+        let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+        let origin = Self::new(&kept, &self.name);
+        // One that an older program made may be of no use to this one.
+        let fingerprint = match origin.fingerprint(duet).await {
+            Ok(fingerprint) => fingerprint,
+            Err(_) => {
+                if origin.folder.exists() {
+                    fs::remove_dir_all(&origin.folder)?;
+                }
+                origin.set_up(duet).await?
+            }
+        };
+        make_private_folder(&self.folder)?;
+        for entry in fs::read_dir(&origin.folder)? {
+            let entry = entry?;
+            // Copies keep the permissions that the store insists on.
+            fs::copy(entry.path(), self.folder.join(entry.file_name()))?;
+        }
+        drop(lock);
+        Ok(fingerprint)
+    }
+}
+
+/// Makes a folder that only its owner can look into.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_private_folder(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    Ok(())
+}

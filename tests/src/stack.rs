@@ -1,0 +1,401 @@
+//! A whole Duet on this machine.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{interval, timeout};
+
+use crate::{
+    anvil::http_client,
+    broker::Broker,
+    duet::{Duet, text},
+    parties::{PartyFolder, make_private_folder},
+    process::Process,
+};
+
+/// How long a server of ours may take until it serves.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a server of ours may take to finish what it does and end.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often the orchestrator is asked whether a wallet's pairs are ready.
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The tenant everything is done for.
+pub const TENANT: &str = "demo";
+
+/// All kinds of payload, for a requester that may ask for any.
+pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
+
+/// Broker, orchestrator and two parties as separate processes, each with files of its own.
+///
+/// Dropping it kills them all and removes what they wrote. Fields are dropped in the order they stand here.
+#[derive(Debug)]
+pub struct Stack {
+    /// The service's worker.
+    pub service: Server,
+    /// The partner's worker.
+    pub partner: Server,
+    /// The orchestrator.
+    pub orchestrator: Server,
+    /// The broker.
+    pub broker: Broker,
+    api_url: String,
+    orchestrator_key: String,
+    fingerprints: [String; 2],
+    tokens: [PathBuf; 2],
+    directory: Arc<TempDir>,
+}
+
+/// A server of ours: the command that starts it, and the process while it runs.
+#[derive(Debug)]
+pub struct Server {
+    name: String,
+    duet: Duet,
+    arguments: Vec<String>,
+    logs: PathBuf,
+    process: Option<Process>,
+}
+
+impl Server {
+    /// A server that [`Self::start`] starts with these settings and arguments, and that logs into `logs`.
+    #[must_use]
+    pub fn new(name: &str, duet: Duet, arguments: &[&str], logs: &Path) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { name: name.to_owned(), duet, arguments, logs: logs.to_path_buf(), process: None }
+    }
+
+    /// Starts it and returns what it says when it serves.
+    ///
+    /// # Errors
+    /// When it does not come to that; with the end of its log.
+    pub async fn start(&mut self) -> Result<Value> {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let mut process = Process::start(&self.name, self.duet.command(&arguments)?, &self.logs)?;
+        let ready = process
+            .line(START_DEADLINE, |line| {
+                let document: Value = serde_json::from_str(line).ok()?;
+                (document.get("ready") == Some(&Value::Bool(true))).then_some(document)
+            })
+            .await?;
+        self.process = Some(process);
+        Ok(ready)
+    }
+
+    /// The running process.
+    ///
+    /// # Errors
+    /// When it has not been started, or has been stopped.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().with_context(|| format!("{} is not running", self.name))
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process()?.kill().await?;
+        self.process = None;
+        Ok(())
+    }
+
+    /// Asks it to end, as an operator would, and waits until it has. Returns its exit code.
+    ///
+    /// # Errors
+    /// When it is not running or does not end.
+    pub async fn stop(&mut self) -> Result<Option<i32>> {
+        let status = self.process()?.terminate(STOP_DEADLINE).await?;
+        self.process = None;
+        Ok(status.code())
+    }
+
+    /// The end of its log, for messages about what went wrong.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        self.process.as_ref().map(|process| process.log_tail(lines)).unwrap_or_default()
+    }
+}
+
+/// The three pairs that a 2-of-3 wallet has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pair {
+    /// The device initiates, the service responds.
+    DeviceService,
+    /// The device initiates, the partner responds.
+    DevicePartner,
+    /// The service initiates, the partner responds; the device is absent.
+    ServicePartner,
+}
+
+impl Pair {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::DeviceService, Self::DevicePartner, Self::ServicePartner];
+}
+
+/// A device and its wallet.
+#[derive(Clone, Debug)]
+pub struct Wallet {
+    /// The command with the device's home.
+    pub duet: Duet,
+    /// The wallet's id.
+    pub id: String,
+    /// Its Ethereum address.
+    pub address: String,
+    /// The file with the key of a team that may queue signatures.
+    pub requester_key: PathBuf,
+    /// What the command printed when it made the wallet.
+    pub created: Value,
+}
+
+impl Stack {
+    /// Starts everything and waits until it serves.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start() -> Result<Self> {
+        let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
+        let broker = Broker::start().await?;
+        let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());
+
+        let folders =
+            [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
+        let [service, partner] = &folders;
+        let fingerprints = [service.copy_or_set_up(&duet).await?, partner.copy_or_set_up(&duet).await?];
+        let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
+        Self::run(directory, broker, &duet, &folders, fingerprints, tokens).await
+    }
+
+    /// Starts the orchestrator and the parties that have been set up in `folders`. Who keeps a share of `directory` keeps
+    /// its files, logs among them, from being removed with the stack.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn run(
+        directory: Arc<TempDir>,
+        broker: Broker,
+        duet: &Duet,
+        folders: &[PartyFolder; 2],
+        fingerprints: [String; 2],
+        tokens: [PathBuf; 2],
+    ) -> Result<Self> {
+        let logs = directory.path().join("logs");
+        let [service_folder, partner_folder] = folders;
+        let [service_fingerprint, partner_fingerprint] = &fingerprints;
+        let worker = |folder: &PartyFolder, peer: &PartyFolder, fingerprint: &str| {
+            let pin = format!("{}={fingerprint}", peer.name());
+            Server::new(
+                folder.name(),
+                folder.command(duet),
+                &["party", "run", "--peer-fingerprint", &pin],
+                &logs,
+            )
+        };
+        let mut service = worker(service_folder, partner_folder, partner_fingerprint);
+        let mut partner = worker(partner_folder, service_folder, service_fingerprint);
+        let mut orchestrator =
+            Server::new("orchestrator", duet.clone(), &["orchestrator", "--listen", "127.0.0.1:0"], &logs);
+
+        let ready = orchestrator.start().await?;
+        let listen = text(&ready, "/listen")?.to_owned();
+        let orchestrator_key = text(&ready, "/public_key")?.to_owned();
+        // The same address when it is started again.
+        orchestrator.arguments = vec!["orchestrator".to_owned(), "--listen".to_owned(), listen.clone()];
+        service.start().await?;
+        partner.start().await?;
+        Ok(Self {
+            service,
+            partner,
+            orchestrator,
+            broker,
+            api_url: format!("http://{listen}"),
+            orchestrator_key,
+            fingerprints,
+            tokens,
+            directory,
+        })
+    }
+
+    /// The orchestrator's HTTP interface.
+    #[must_use]
+    pub fn api_url(&self) -> &str {
+        &self.api_url
+    }
+
+    /// The key that results are signed with, hexadecimal.
+    #[must_use]
+    pub fn orchestrator_key(&self) -> &str {
+        &self.orchestrator_key
+    }
+
+    /// Where everything but the broker keeps its files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The folder of a party of this stack.
+    #[must_use]
+    pub fn party(&self, name: &str) -> PartyFolder {
+        PartyFolder::new(self.directory.path(), name)
+    }
+
+    /// The command as a team uses it that queues signatures: no shares, only the API.
+    #[must_use]
+    pub fn duet(&self) -> Duet {
+        Duet::new(self.broker.credentials())
+            .with("DUET_NATS_URL", &self.broker.url())
+            .with("DUET_API_URL", &self.api_url)
+    }
+
+    /// The command as a device uses it whose wallets are in a folder called `name`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn device(&self, name: &str) -> Result<Duet> {
+        let home = self.directory.path().join(name);
+        make_private_folder(&home)?;
+        let key_file = self.directory.path().join(format!("{name}.key"));
+        if !key_file.exists() {
+            write_key(&key_file)?;
+        }
+        Ok(self
+            .duet()
+            .with("DUET_HOME", &home.to_string_lossy())
+            .with("DUET_KEY_FILE", &key_file.to_string_lossy()))
+    }
+
+    /// Makes a wallet on a device called `name`, with a requester that may ask for the kinds of payload in `kinds`.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub async fn create_wallet(&self, name: &str, kinds: &str) -> Result<Wallet> {
+        let duet = self.device(name)?;
+        let requester_key = self.directory.path().join(format!("{name}.requester"));
+        let requester = duet.json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
+        let requester = format!("{}={kinds}", text(&requester, "/public_key")?);
+        let arguments = self.wallet_arguments();
+        let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        arguments.extend(["--requester", &requester]);
+        let created = duet.json(&arguments).await?;
+        self.all_pairs_ready(text(&created, "/wallet/id")?).await?;
+        Ok(Wallet {
+            id: text(&created, "/wallet/id")?.to_owned(),
+            address: text(&created, "/wallet/address")?.to_owned(),
+            requester_key,
+            created,
+            duet,
+        })
+    }
+
+    /// Waits until every pair of a wallet can sign: after the commit the service still has to enrol with the partner.
+    ///
+    /// # Errors
+    /// When a minute passes before that.
+    pub async fn all_pairs_ready(&self, wallet: &str) -> Result<()> {
+        let token = fs::read_to_string(self.broker.credentials().join("tokens").join(TENANT))?;
+        let client = http_client()?;
+        let url = format!("{}/v1/wallets/{wallet}", self.api_url);
+        let mut look_again = interval(READY_INTERVAL);
+        let mut last = Value::Null;
+        let ready = timeout(START_DEADLINE, async {
+            loop {
+                look_again.tick().await;
+                last = client.get(&url).bearer_auth(token.trim()).send().await?.json().await?;
+                let pairs = last.get("pairs").and_then(Value::as_array);
+                let usable = |pair: &Value| pair.get("usable") == Some(&Value::Bool(true));
+                if pairs.is_some_and(|pairs| pairs.len() == Pair::ALL.len() && pairs.iter().all(usable)) {
+                    return Ok::<_, anyhow::Error>(());
+                }
+            }
+        });
+        match ready.await {
+            Ok(result) => result,
+            Err(_) => bail!("not every pair of the wallet came to be usable: {last}"),
+        }
+    }
+
+    /// `wallet create` with the pinned cards and the tokens of both parties.
+    #[must_use]
+    pub fn wallet_arguments(&self) -> Vec<String> {
+        let [service, partner] = &self.fingerprints;
+        let [service_token, partner_token] = &self.tokens;
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        [
+            "wallet",
+            "create",
+            "--service-fingerprint",
+            service,
+            "--partner-fingerprint",
+            partner,
+            "--service-token-file",
+            &path(service_token),
+            "--partner-token-file",
+            &path(partner_token),
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+}
+
+impl Wallet {
+    /// Signs as the device, together with `other` (`service` or `partner`): `duet sign <payload> --with <other>`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn sign(&self, payload: &[&str], other: &str) -> Result<Value> {
+        let arguments = [&["sign"], payload, &["--wallet", &self.id, "--with", other]].concat();
+        self.duet.json(&arguments).await
+    }
+
+    /// Signs with a pair, and returns the document with `signature`, `digest` and, for transactions,
+    /// `signed_transaction`.
+    ///
+    /// # Errors
+    /// When a command fails, or the job was not signed by this pair.
+    pub async fn sign_by(&self, pair: Pair, payload: &[&str]) -> Result<Value> {
+        match pair {
+            Pair::DeviceService => self.sign(payload, "service").await,
+            Pair::DevicePartner => self.sign(payload, "partner").await,
+            Pair::ServicePartner => {
+                let queued = self.queue(payload).await?;
+                let job = queued.get("job").with_context(|| format!("no job in {queued}"))?;
+                ensure!(
+                    text(job, "/state")? == "signed" && text(job, "/pair")? == "service+partner",
+                    "{job}"
+                );
+                Ok(job.clone())
+            }
+        }
+    }
+
+    /// Queues a signature by service and partner and waits for it: `duet job submit <payload> --wait`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub async fn queue(&self, payload: &[&str]) -> Result<Value> {
+        let key = self.requester_key.to_string_lossy();
+        let rest = ["--wallet", &self.id, "--requester-key", &key, "--pairs", "service+partner", "--wait"];
+        let arguments = [&["job", "submit"], payload, &rest].concat();
+        self.duet.json(&arguments).await
+    }
+}
+
+/// Writes a new random key, readable by its owner only.
+fn write_key(path: &Path) -> Result<()> {
+    let mut key = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&key)?;
+    Ok(())
+}

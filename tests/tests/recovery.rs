@@ -1,0 +1,109 @@
+//! Processes die at any time, with no warning; what was asked for is signed all the same, once.
+#![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
+
+use duet_tests::{
+    duet::text,
+    http::Api,
+    recovery,
+    stack::{ALL_KINDS, Pair, Stack},
+};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parties__should_sign_again_after_kill_9() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    for round in ["first", "second"] {
+        for pair in Pair::ALL {
+            let signed = wallet.sign_by(pair, &["message", round]).await.unwrap();
+            let signer =
+                recovery::message_signer(round.as_bytes(), text(&signed, "/signature").unwrap()).unwrap();
+            assert_eq!(signer.to_string(), wallet.address, "{round} {pair:?}");
+        }
+        stack.service.kill().await.unwrap();
+        stack.partner.kill().await.unwrap();
+        stack.service.start().await.unwrap();
+        stack.partner.start().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queued_job__should_wait_for_an_absent_party() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    stack.partner.kill().await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    let request = api.request(&json!({"kind": "personal_message", "text": "patience"}), "patience").unwrap();
+    let submitted = api.submit(&request, "patience").await.unwrap();
+    assert_eq!(submitted.status, 202, "{submitted:?}");
+    let job = text(&submitted.body, "/id").unwrap().to_owned();
+
+    stack.partner.start().await.unwrap();
+    assert_eq!(api.settled(&job).await.unwrap(), "signed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queued_job__should_survive_the_death_of_orchestrator_and_broker() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    stack.partner.kill().await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    let request = api.request(&json!({"kind": "personal_message", "text": "durable"}), "durable").unwrap();
+    let job = text(&api.submit(&request, "durable").await.unwrap().body, "/id").unwrap().to_owned();
+
+    stack.orchestrator.kill().await.unwrap();
+    stack.broker.restart().await.unwrap();
+    stack.orchestrator.start().await.unwrap();
+    stack.partner.start().await.unwrap();
+    assert_eq!(api.settled(&job).await.unwrap(), "signed");
+
+    // The same request is the same job, with the very signature.
+    let first = api.get(&format!("/v1/jobs/{job}")).await.unwrap();
+    let again = api.submit(&request, "durable").await.unwrap();
+    assert_eq!(again.status, 200, "{again:?}");
+    assert_eq!(again.body["id"], job);
+    assert_eq!(first.body["result"], again.body["result"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers__should_end_cleanly_when_asked() {
+    let mut stack = Stack::start().await.unwrap();
+    assert_eq!(stack.service.stop().await.unwrap(), Some(0));
+    assert_eq!(stack.partner.stop().await.unwrap(), Some(0));
+    assert_eq!(stack.orchestrator.stop().await.unwrap(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
+    let mut stack = Stack::start().await.unwrap();
+    let device = stack.device("device").unwrap();
+    let arguments = stack.wallet_arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // Cards are asked for first, so the partner has to be there and then die: it is killed while the device deals.
+    let creation = tokio::spawn({
+        let (device, arguments) =
+            (device.clone(), arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
+        async move {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            device.json(&arguments).await
+        }
+    });
+    stack.partner.kill().await.unwrap();
+    stack.partner.start().await.unwrap();
+    // Either it never came to a wallet, or there is one that all pairs can sign with, at the latest after resuming.
+    if creation.await.unwrap().is_err() {
+        let listed = device.json(&["wallet", "list"]).await.unwrap();
+        let unfinished = listed["wallets"].as_array().is_some_and(|wallets| !wallets.is_empty());
+        if unfinished {
+            device.json(&["wallet", "resume"]).await.unwrap();
+        } else {
+            device.json(&arguments).await.unwrap();
+        }
+    }
+    for other in ["service", "partner"] {
+        let signed = device.json(&["sign", "message", "resumed", "--with", other]).await.unwrap();
+        let wallet = device.json(&["wallet", "show"]).await.unwrap();
+        let signer = recovery::message_signer(b"resumed", text(&signed, "/signature").unwrap()).unwrap();
+        assert_eq!(signer.to_string(), text(&wallet, "/wallet/address").unwrap());
+    }
+}
