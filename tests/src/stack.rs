@@ -276,6 +276,7 @@ impl Stack {
     }
 
     /// Makes a wallet on a device called `name`, with a requester that may ask for the kinds of payload in `kinds`.
+    /// The owner may ask for all kinds, for bare digests only if the requester may.
     ///
     /// # Errors
     /// When a command fails.
@@ -287,6 +288,9 @@ impl Stack {
         let arguments = self.wallet_arguments();
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         arguments.extend(["--requester", &requester]);
+        if kinds.contains("digest") {
+            arguments.push("--allow-digests");
+        }
         let created = duet.json(&arguments).await?;
         self.all_pairs_ready(text(&created, "/wallet/id")?).await?;
         Ok(Wallet {

@@ -31,6 +31,11 @@ async fn command_line__should_refuse_bad_input_with_its_code() {
     let refusal = wallet.duet.refused(&[&job[..], &["--pairs", "service+partner"]].concat()).await.unwrap();
     assert_eq!(refusal.code, "kind-not-allowed", "{refusal:?}");
 
+    // Nor may the owner have bare digests signed without having said so.
+    let digest = format!("0x{}", "5a".repeat(32));
+    let refusal = wallet.duet.refused(&["sign", "digest", &digest, "--wallet", &wallet.id]).await.unwrap();
+    assert_eq!(refusal.code, "kind-not-allowed", "{refusal:?}");
+
     // A broker that is not there is tried again, then said to be unreachable.
     let lost = wallet.duet.clone().with("DUET_NATS_URL", "tls://127.0.0.1:1");
     let refusal =
@@ -56,7 +61,7 @@ async fn sealed_store__should_not_open_with_another_key() {
     let stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let other = stack.directory().join("other.key");
-    fs::write(&other, "17".repeat(32)).unwrap();
+    fs::write(&other, [17; 32]).unwrap();
     std::process::Command::new("chmod").arg("600").arg(&other).status().unwrap();
     let locked_out = wallet.duet.clone().with("DUET_KEY_FILE", &other.to_string_lossy());
     let refusal = locked_out.refused(&["sign", "message", "x", "--wallet", &wallet.id]).await.unwrap();
