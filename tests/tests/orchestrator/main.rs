@@ -1,6 +1,12 @@
 //! The orchestrator on the real broker, with parties that follow a script.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails fails its test"
+)]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 mod attempts;
