@@ -359,7 +359,9 @@ impl ProofBench {
             parameters,
         };
         match operation {
-            "paillier.encrypt" => drop(key.encryption_key().encrypt(&secret.to_natural(), rng).map_err(misuse)?),
+            "paillier.encrypt" => {
+                drop(key.encryption_key().encrypt(&secret.to_natural(), rng).map_err(misuse)?)
+            }
             "paillier.decrypt" => drop(key.decrypt(&self.ciphertext, rng)),
             "proof.modulus.prove" => drop(ModulusProof::prove(key, context, rng).map_err(misuse)?),
             "proof.modulus.verify" => {
