@@ -493,3 +493,149 @@ pub(crate) fn unanswered(party: &PartyId, error: &RequestError) -> Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use duet_protocol::ids::CardFingerprint;
+    use duet_wire::wallet::{Initiates, RequesterInfo, RespondsTo};
+
+    use super::*;
+
+    const DEVICE_KEY: PaillierKeyId = PaillierKeyId([1; 16]);
+    const SERVICE_KEY: PaillierKeyId = PaillierKeyId([2; 16]);
+
+    fn name(text: &str) -> PartyId {
+        text.parse().unwrap()
+    }
+
+    /// What the holder of `index` says about the wallet.
+    fn info(index: ShareIndex) -> WalletInfo {
+        let holder = |party: &str, key: u8| {
+            Some(WalletParty { party: name(party), card: CardFingerprint([key; 32]), signing_key: [key; 32] })
+        };
+        let enrolled = |initiator, paillier_key| RespondsTo { initiator, paillier_key };
+        let mut info = WalletInfo {
+            id: WalletId([7; 32]),
+            epoch: Epoch(0),
+            // The generator: any point will do.
+            public_key: hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
+                .unwrap()
+                .try_into()
+                .unwrap(),
+            chain_code: [3; 32],
+            address: [4; 20],
+            tenant: "acme".parse().unwrap(),
+            parties: [holder("device", 1), holder("service", 2), holder("partner", 3)],
+            requesters: vec![RequesterInfo { key: [5; 32], kinds: vec![PayloadKindTag::Transaction] }],
+            index,
+            status: WalletStatus::Committed,
+            responds_to: vec![enrolled(ShareIndex::Device, DEVICE_KEY)],
+            initiates: vec![],
+        };
+        if index == ShareIndex::Partner {
+            info.responds_to.push(enrolled(ShareIndex::Service, SERVICE_KEY));
+        } else {
+            info.initiates.push(Initiates {
+                paillier_key: SERVICE_KEY,
+                responders: vec![name("partner")],
+                state: InitiatorState::Ready,
+            });
+        }
+        info
+    }
+
+    fn facts(service: Answer, partner: Answer) -> WalletFacts {
+        WalletFacts { answers: [(name("service"), service), (name("partner"), partner)].into() }
+    }
+
+    fn known(info: WalletInfo) -> Answer {
+        Answer::Known(Box::new(info))
+    }
+
+    fn both() -> WalletFacts {
+        facts(known(info(ShareIndex::Service)), known(info(ShareIndex::Partner)))
+    }
+
+    /// Why `pair` cannot sign when the service says what `change` makes of it.
+    fn refusal(pair: Pair, change: impl FnOnce(&mut WalletInfo)) -> Code {
+        let mut service = info(ShareIndex::Service);
+        change(&mut service);
+        facts(known(service), known(info(ShareIndex::Partner))).terms(pair).unwrap_err().code
+    }
+
+    #[test]
+    fn every_pair_has_its_terms() {
+        let facts = both();
+        for (pair, key, initiator, responder) in [
+            (Pair::DeviceService, DEVICE_KEY, "device", "service"),
+            (Pair::DevicePartner, DEVICE_KEY, "device", "partner"),
+            (Pair::ServicePartner, SERVICE_KEY, "service", "partner"),
+        ] {
+            let terms = facts.terms(pair).unwrap();
+            assert_eq!(terms.paillier_key, key);
+            assert_eq!((terms.initiator.party, terms.responder.party), (name(initiator), name(responder)));
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_pair_from_signing_is_named() {
+        let pair = Pair::ServicePartner;
+        assert_eq!(refusal(pair, |info| info.initiates[0].state = InitiatorState::Locked), Code::Locked);
+        assert_eq!(
+            refusal(pair, |info| info.initiates[0].state = InitiatorState::NeedsRotation),
+            Code::NeedsRotation
+        );
+        assert_eq!(refusal(pair, |info| info.initiates.clear()), Code::NotEnrolled);
+        assert_eq!(
+            refusal(pair, |info| info.initiates[0].paillier_key = PaillierKeyId([9; 16])),
+            Code::StalePaillierKey
+        );
+        assert_eq!(refusal(pair, |info| info.epoch = Epoch(1)), Code::StaleEpoch);
+        assert_eq!(refusal(pair, |info| info.status = WalletStatus::Prepared), Code::NotEnrolled);
+        assert_eq!(refusal(Pair::DeviceService, |info| info.responds_to.clear()), Code::NotEnrolled);
+    }
+
+    #[test]
+    fn a_silent_party_is_told_from_one_that_does_not_know() {
+        let silence = Refusal::new(Code::Deadline, "no answer");
+        let facts_with_silence = facts(Answer::Silent(silence.clone()), known(info(ShareIndex::Partner)));
+        assert_eq!(facts_with_silence.terms(Pair::ServicePartner), Err(silence));
+        // The pair that does without it can sign.
+        assert!(facts_with_silence.terms(Pair::DevicePartner).is_ok());
+        let unknown = facts(Answer::Unknown, known(info(ShareIndex::Partner)));
+        assert_eq!(unknown.terms(Pair::ServicePartner).unwrap_err().code, Code::UnknownWallet);
+        assert!(facts(Answer::Unknown, Answer::Unknown).is_unknown());
+    }
+
+    #[test]
+    fn a_party_speaks_for_its_own_share_only() {
+        let service = PartyEntry { party: name("service"), index: ShareIndex::Service };
+        assert!(speaks_for_itself(&info(ShareIndex::Service), &service));
+        assert!(!speaks_for_itself(&info(ShareIndex::Partner), &service));
+        let mut usurper = info(ShareIndex::Service);
+        usurper.parties[1].as_mut().unwrap().party = name("partner");
+        assert!(!speaks_for_itself(&usurper, &service));
+        let partner = PartyEntry { party: name("partner"), index: ShareIndex::Partner };
+        assert!(!speaks_for_itself(&usurper, &partner));
+    }
+
+    #[test]
+    fn card_keys_are_the_seats() {
+        let facts = both();
+        let seat = |party: &str, index| Seat { party: name(party), index };
+        let pair = Pair::DeviceService;
+        assert_eq!(facts.card_key(pair, &seat("device", ShareIndex::Device)), Ok([1; 32]));
+        assert_eq!(facts.card_key(pair, &seat("service", ShareIndex::Service)), Ok([2; 32]));
+        assert!(facts.card_key(pair, &seat("partner", ShareIndex::Service)).is_err());
+        assert_eq!(facts.device_keys(), [[1; 32]]);
+    }
+
+    #[test]
+    fn requesters_and_kinds_are_told_apart() {
+        let facts = both();
+        assert_eq!(facts.allows(&[5; 32], PayloadKindTag::Transaction), Ok(()));
+        let refused = |key: &[u8; 32], kind| facts.allows(key, kind).unwrap_err().code;
+        assert_eq!(refused(&[5; 32], PayloadKindTag::Digest), Code::KindNotAllowed);
+        assert_eq!(refused(&[6; 32], PayloadKindTag::Transaction), Code::RequesterNotAllowed);
+    }
+}
