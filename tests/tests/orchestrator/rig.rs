@@ -32,12 +32,12 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The longest any test waits for anything.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The tenant's bearer token.
-pub const TOKEN: &str = "the tenant's token";
+pub(crate) const TOKEN: &str = "the tenant's token";
 
-pub fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
@@ -47,7 +47,7 @@ fn ed25519(seed: u8) -> SigningKey {
 
 /// What a scripted initiator does with its next session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Accepts, and reports a signature.
     Sign,
     /// Accepts, and reports a signature over something else.
@@ -61,8 +61,8 @@ pub enum Act {
 }
 
 /// A wallet whose whole key the test holds.
-pub struct Wallet {
-    pub id: WalletId,
+pub(crate) struct Wallet {
+    pub(crate) id: WalletId,
     key: k256::ecdsa::SigningKey,
     chain_code: [u8; 32],
 }
@@ -73,15 +73,15 @@ impl Wallet {
         Self { id: WalletId([number; 32]), key, chain_code: [number ^ 0xff; 32] }
     }
 
-    pub fn public_key(&self) -> [u8; 33] {
+    pub(crate) fn public_key(&self) -> [u8; 33] {
         self.key.verifying_key().to_sec1_point(true).as_bytes().try_into().unwrap()
     }
 
-    pub fn address(&self) -> [u8; 20] {
+    pub(crate) fn address(&self) -> [u8; 20] {
         PublicKey::from_bytes(&self.public_key()).unwrap().address()
     }
 
-    pub fn sign(&self, digest: &[u8; 32]) -> RecoverableSignature {
+    pub(crate) fn sign(&self, digest: &[u8; 32]) -> RecoverableSignature {
         let (signature, recovery) = self.key.sign_prehash_recoverable(digest);
         let (r, s) = signature.split_bytes();
         RecoverableSignature::new(r.into(), s.into(), recovery.is_y_odd()).unwrap()
@@ -89,18 +89,18 @@ impl Wallet {
 }
 
 /// What all scripted parties know.
-pub struct World {
-    pub wallet: Wallet,
-    pub tenant: Mutex<TenantId>,
-    pub requester: SigningKey,
-    pub script: Mutex<VecDeque<Act>>,
-    pub initiator_state: Mutex<InitiatorState>,
-    pub held: mpsc::UnboundedSender<Manifest>,
-    pub invited: mpsc::UnboundedSender<PartyId>,
+pub(crate) struct World {
+    pub(crate) wallet: Wallet,
+    pub(crate) tenant: Mutex<TenantId>,
+    pub(crate) requester: SigningKey,
+    pub(crate) script: Mutex<VecDeque<Act>>,
+    pub(crate) initiator_state: Mutex<InitiatorState>,
+    pub(crate) held: mpsc::UnboundedSender<Manifest>,
+    pub(crate) invited: mpsc::UnboundedSender<PartyId>,
 }
 
 impl World {
-    pub fn card(&self, index: ShareIndex) -> SigningKey {
+    pub(crate) fn card(&self, index: ShareIndex) -> SigningKey {
         ed25519(100 + u8::from(index))
     }
 
@@ -150,7 +150,7 @@ impl World {
 }
 
 /// Reports how a session ended, as `bus`'s role, under `key`, in the name of `from`.
-pub async fn report(
+pub(crate) async fn report(
     bus: &Bus,
     key: &SigningKey,
     from: &PartyId,
@@ -171,7 +171,7 @@ pub async fn report(
 }
 
 /// The signature that a session is about.
-pub fn signature_for(world: &World, manifest: &Manifest) -> RecoverableSignature {
+pub(crate) fn signature_for(world: &World, manifest: &Manifest) -> RecoverableSignature {
     let request = manifest.request.verify().unwrap();
     assert!(request.path.is_root(), "the scripted parties know the root key only");
     world.wallet.sign(&request.payload.digest().unwrap())
@@ -227,9 +227,9 @@ async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incom
 }
 
 /// A scripted party that listens.
-pub struct Party {
-    pub bus: Bus,
-    pub name: PartyId,
+pub(crate) struct Party {
+    pub(crate) bus: Bus,
+    pub(crate) name: PartyId,
     _services: Vec<Service>,
 }
 
@@ -256,45 +256,45 @@ async fn party(world: &Arc<World>, broker: &Broker, role: Role, index: ShareInde
 }
 
 /// An orchestrator that runs.
-pub struct Running {
-    pub url: String,
+pub(crate) struct Running {
+    pub(crate) url: String,
     task: JoinHandle<()>,
     stop: CancellationToken,
 }
 
 impl Running {
     /// Ends it as a crash would.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         self.task.abort();
         self.task.await.ok();
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         timeout(DEADLINE, self.task).await.unwrap().unwrap();
     }
 }
 
 /// All of it.
-pub struct Rig {
-    pub broker: Broker,
-    pub world: Arc<World>,
-    pub service: Party,
-    pub partner: Party,
-    pub device: Bus,
-    pub held: mpsc::UnboundedReceiver<Manifest>,
-    pub invited: mpsc::UnboundedReceiver<PartyId>,
-    pub http: reqwest::Client,
+pub(crate) struct Rig {
+    pub(crate) broker: Broker,
+    pub(crate) world: Arc<World>,
+    pub(crate) service: Party,
+    pub(crate) partner: Party,
+    pub(crate) device: Bus,
+    pub(crate) held: mpsc::UnboundedReceiver<Manifest>,
+    pub(crate) invited: mpsc::UnboundedReceiver<PartyId>,
+    pub(crate) http: reqwest::Client,
     config: Config,
 }
 
 impl Rig {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
     /// A rig whose orchestrators are told what `adjust` makes of the configuration.
-    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         let broker = Broker::start().await.unwrap();
         let (held_sender, held) = mpsc::unbounded_channel();
         let (invited_sender, invited) = mpsc::unbounded_channel();
@@ -329,12 +329,12 @@ impl Rig {
         Self { broker, world, service, partner, device, held, invited, http, config }
     }
 
-    pub fn result_key(&self) -> [u8; 32] {
+    pub(crate) fn result_key(&self) -> [u8; 32] {
         self.config.result_key.verifying_key().to_bytes()
     }
 
     /// Starts an orchestrator; several may run at once.
-    pub async fn start(&self) -> Running {
+    pub(crate) async fn start(&self) -> Running {
         let server = Server::bind(self.config.clone()).await.unwrap();
         let url = format!("http://{}", server.address());
         let stop = CancellationToken::new();
@@ -346,12 +346,12 @@ impl Rig {
     }
 
     /// Says what the initiator does in the next sessions.
-    pub fn script(&self, acts: &[Act]) {
+    pub(crate) fn script(&self, acts: &[Act]) {
         self.world.script.lock().unwrap().extend(acts);
     }
 
     /// A request that lasts an hour and is allowed.
-    pub fn request(&self, key: &str, pairs: &[&str]) -> Value {
+    pub(crate) fn request(&self, key: &str, pairs: &[&str]) -> Value {
         json!({
             "version": 1,
             "tenant": "demo",
@@ -364,12 +364,18 @@ impl Rig {
     }
 
     /// Submits `request`, signed by its requester.
-    pub async fn submit(&self, url: &str, request: &Value) -> Response {
+    pub(crate) async fn submit(&self, url: &str, request: &Value) -> Response {
         let signed = SignedRequest::sign(serde_json::to_vec(request).unwrap(), &self.world.requester);
         self.submit_as(url, TOKEN, request["idempotency_key"].as_str().unwrap(), signed).await
     }
 
-    pub async fn submit_as(&self, url: &str, token: &str, key: &str, signed: SignedRequest) -> Response {
+    pub(crate) async fn submit_as(
+        &self,
+        url: &str,
+        token: &str,
+        key: &str,
+        signed: SignedRequest,
+    ) -> Response {
         self.http
             .post(format!("{url}/v1/jobs"))
             .bearer_auth(token)
@@ -384,7 +390,7 @@ impl Rig {
     }
 
     /// Submits `request`, which is accepted.
-    pub async fn accepted(&self, url: &str, request: &Value) -> JobView {
+    pub(crate) async fn accepted(&self, url: &str, request: &Value) -> JobView {
         let response = self.submit(url, request).await;
         let status = response.status();
         let body = response.text().await.unwrap();
@@ -392,17 +398,17 @@ impl Rig {
         serde_json::from_str(&body).unwrap()
     }
 
-    pub async fn get(&self, url: &str, path: &str) -> Response {
+    pub(crate) async fn get(&self, url: &str, path: &str) -> Response {
         self.http.get(format!("{url}{path}")).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap()
     }
 
-    pub async fn cancel(&self, url: &str, job: &JobView) -> Response {
+    pub(crate) async fn cancel(&self, url: &str, job: &JobView) -> Response {
         let path = format!("{url}/v1/jobs/{}/cancel", job.id);
         self.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap()
     }
 
     /// Opens a job's event stream.
-    pub async fn events(&self, url: &str, job: &JobView) -> Events {
+    pub(crate) async fn events(&self, url: &str, job: &JobView) -> Events {
         let response = self
             .http
             .get(format!("{url}/v1/jobs/{}/events", job.id))
@@ -417,7 +423,7 @@ impl Rig {
     }
 
     /// Follows a job to its end.
-    pub async fn settled(&self, url: &str, job: &JobView) -> JobView {
+    pub(crate) async fn settled(&self, url: &str, job: &JobView) -> JobView {
         let mut events = self.events(url, job).await;
         let mut last = None;
         while let Some((name, data)) = events.next().await {
@@ -429,7 +435,7 @@ impl Rig {
     }
 
     /// Follows a job until it is in `state`.
-    pub async fn reaches(&self, url: &str, job: &JobView, state: JobStateName) -> JobView {
+    pub(crate) async fn reaches(&self, url: &str, job: &JobView, state: JobStateName) -> JobView {
         let mut events = self.events(url, job).await;
         while let Some((name, data)) = events.next().await {
             if name == "state" {
@@ -444,7 +450,7 @@ impl Rig {
     }
 
     /// Sends a request as the owner's device, signed with `key`.
-    pub async fn owner(&self, key: &SigningKey, action: ApprovalAction) -> ApprovalReply {
+    pub(crate) async fn owner(&self, key: &SigningKey, action: ApprovalAction) -> ApprovalReply {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&NONCE.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
         let request = ApprovalRequest { wallet: self.world.wallet.id, action, issued_at_ms: now_ms(), nonce };
@@ -459,14 +465,14 @@ impl Rig {
 static NONCE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 /// A stream of server-sent events.
-pub struct Events {
+pub(crate) struct Events {
     chunks: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: String,
 }
 
 impl Events {
     /// The next event's name and data; `None` at the end of the stream. Comments are skipped.
-    pub async fn next(&mut self) -> Option<(String, String)> {
+    pub(crate) async fn next(&mut self) -> Option<(String, String)> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
                 let field = |name: &str| {
@@ -486,7 +492,7 @@ impl Events {
 }
 
 /// The body of a refusal, which must be problem+json with `code`.
-pub async fn problem(response: Response, status: StatusCode, code: Code) -> Value {
+pub(crate) async fn problem(response: Response, status: StatusCode, code: Code) -> Value {
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let actual = response.status();
     let body: Value = response.json().await.unwrap();
