@@ -72,6 +72,9 @@ impl Enroller {
     pub async fn ensure(&self, identity: &Identity, wallet: WalletId) -> Result<(), PartyError> {
         let row = self.context.committed(wallet).await?;
         let share = self.context.share(&row).await?;
+        if responders(&share).all(|index| share.wallet().holder(index).party().is_none()) {
+            return Ok(self.context.store().waive_enrolment(wallet).await?);
+        }
         for index in responders(&share) {
             let Some(responder) = share.wallet().holder(index).party() else { continue };
             if self.context.store().own_enrolment(wallet, responder).await?.agreed.is_some() {

@@ -206,6 +206,17 @@ async fn own_enrolments<S: ShareStore>(store: &S) {
     store.agree_enrolment(wallet, &responder, new).await.unwrap();
     let rotated = OwnEnrolment { agreed: Some(new), offered: None };
     assert_eq!(store.own_enrolment(wallet, &responder).await.unwrap(), rotated);
+
+    for id in [1, 2, 3] {
+        store.prepare_wallet(&new_wallet(id, id, None)).await.unwrap();
+    }
+    store.commit_wallet(WalletId([2; 32]), b"ack", 1).await.unwrap();
+    store.commit_wallet(WalletId([1; 32]), b"ack", 2).await.unwrap();
+    let missing = |index| async move { store.wallets_without_enrolment(index, 10).await.unwrap() };
+    assert_eq!(missing(ShareIndex::Service).await, [WalletId([2; 32])], "1 has agreed, 3 is not committed");
+    assert_eq!(missing(ShareIndex::Partner).await, []);
+    store.waive_enrolment(WalletId([2; 32])).await.unwrap();
+    assert_eq!(missing(ShareIndex::Service).await, []);
 }
 
 async fn locks<S: ShareStore>(store: &S) {

@@ -403,6 +403,9 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError>;
+    /// Notes that this party has nobody to initiate with in `wallet`, so that it need not be looked at
+    /// again.
+    async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError>;
     /// How far the enrolment with `responder` is.
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError>;
 

@@ -769,6 +769,16 @@ impl ShareStore for SqliteStore {
         .map_err(unavailable("note an agreement"))
     }
 
+    async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError> {
+        // No party has an empty name, and no key is empty.
+        sqlx::query("INSERT OR IGNORE INTO own_enrolments (wallet, responder, agreed) VALUES (?, '', x'')")
+            .bind(wallet.as_bytes().as_slice())
+            .execute(&self.writer)
+            .await
+            .map(drop)
+            .map_err(unavailable("waive an enrolment"))
+    }
+
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError> {
         sqlx::query("SELECT agreed, offered FROM own_enrolments WHERE wallet = ? AND responder = ?")
             .bind(wallet.as_bytes().as_slice())
