@@ -9,7 +9,7 @@ use duet_protocol::{
     ids::{SessionId, WalletId},
 };
 use duet_wire::{
-    Code, JobId, RecoverableSignature, SigningRequest,
+    Code, JobId, Manifest, Outcome, RecoverableSignature, SigningRequest,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
     signing::Purpose,
 };
@@ -94,7 +94,19 @@ impl Device {
         job: JobId,
         digest: [u8; 32],
     ) -> Result<DeviceSignature, PartyError> {
-        let accepted = check(&self.context, identity, manifest).await?;
+        let accepted = match check(&self.context, identity, manifest.clone()).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Told at once, the orchestrator asks again for what it believed of the wallet, and the
+                // owner need not wait until the session expires.
+                if let Ok(Manifest { session, job, attempt, .. }) = Manifest::decode(&manifest) {
+                    let from = identity.party().clone();
+                    let outcome = Outcome::failed(session, job, attempt, from, None, error.to_refusal());
+                    report(bus, identity, &outcome, self.limits.outcome).await;
+                }
+                return Err(error);
+            }
+        };
         let Role::Initiator { paillier } = accepted.role.clone() else {
             return Err(PartyError::refused(Code::PeerMisbehaved, "a device only initiates"));
         };
