@@ -111,7 +111,6 @@ impl ErrorCode {
             }
             Code::AdmissionToken => "Ask the party's operator for a new token (`duet party token`).",
             Code::JobExpired => "Submit it again, with a new idempotency key and a longer --expires-in.",
-            Code::Conflict => "Use another idempotency key for another payload.",
             Code::QueueFull | Code::Overloaded | Code::NoPairAvailable => "Try again in a moment.",
             Code::Deadline => {
                 "Try again; `duet job get` tells what became of a job. A longer --timeout may help."
@@ -261,7 +260,13 @@ impl From<Refusal> for CliError {
 
 impl From<PartyError> for CliError {
     fn from(error: PartyError) -> Self {
-        Self::new(error.code(), error.to_string())
+        let message = match &error {
+            // The code is shown beside the message already.
+            PartyError::Refused(refusal) => refusal.message.clone(),
+            PartyError::RefusedBy { by, refusal } => format!("{by}: {}", refusal.message),
+            other => other.to_string(),
+        };
+        Self::new(error.code(), message)
     }
 }
 

@@ -124,7 +124,7 @@ impl Draft {
         let mut json = serde_json::Deserializer::from_slice(text);
         let draft: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
-            let path = if path == "." { "$".to_owned() } else { path };
+            let path = if matches!(path.as_str(), "" | "." | "?") { "$".to_owned() } else { path };
             let inner = error.into_inner();
             CliError::new(
                 Code::MalformedJson,
@@ -380,6 +380,7 @@ mod tests {
         for (json, path) in [
             ("", "$"),
             ("[", "$"),
+            ("{", "$"),
             ("{} {}", "$"),
             (r#"{"value":"1 parsec"}"#, "value"),
             (r#"{"value":1.5}"#, "value"),

@@ -61,7 +61,7 @@ fn a_message_signature_is_verified_and_the_document_is_pinned() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
         document(&output),
-        json!({"valid": true, "kind": "personal_message", "address": ADDRESS.to_lowercase(),
+        json!({"valid": true, "kind": "personal_message", "address": ADDRESS,
                "digest": "0x1da44b586eb0729ff70a73c326926f6ed5a25f5b056e7f47fbc6e58d86871655"})
     );
 }
@@ -120,7 +120,7 @@ fn typed_data_of_eip_712_is_verified_and_its_errors_have_paths() {
     let arguments = ["verify", "typed-data", "--signature", signature, "--json"];
     let output = run_with_input(&arguments, &mail.to_string());
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(document(&output)["address"], "0xcd2a3d9f938e13cd947ec05abc7fe734df8dd826");
+    assert_eq!(document(&output)["address"], "0xCD2a3d9F938E13CD947Ec05AbC7FE734Df8DD826");
 
     let mut wrong = mail;
     wrong["message"]["postscript"] = json!("x");

@@ -91,6 +91,7 @@ struct Verdict {
     valid: bool,
     kind: &'static str,
     digest: B256,
+    #[serde(serialize_with = "checksummed")]
     address: Address,
     #[serde(skip_serializing_if = "Option::is_none")]
     chain_id: Option<u64>,
@@ -98,6 +99,10 @@ struct Verdict {
     transaction_hash: Option<B256>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<String>,
+}
+
+fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&address.to_checksum(None))
 }
 
 impl fmt::Display for Verdict {
