@@ -152,7 +152,7 @@ impl WalletFacts {
             Refusal::new(Code::NotEnrolled, message)
         };
         if pair.initiator() == ShareIndex::Device {
-            let paillier_key = enrolled.map(|e| e.paillier_key).next_back().ok_or_else(not_enrolled)?;
+            let paillier_key = enrolled.map(|e| e.paillier_key).next().ok_or_else(not_enrolled)?;
             let (initiator, responder_seat) = seats;
             return Ok(Terms { epoch: responder.epoch, paillier_key, initiator, responder: responder_seat });
         }

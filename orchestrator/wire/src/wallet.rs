@@ -98,7 +98,7 @@ pub struct WalletInfo {
     pub index: ShareIndex,
     /// How far its creation has come.
     pub status: WalletStatus,
-    /// To whom the speaker can respond.
+    /// To whom the speaker can respond, the newest enrolment of each initiator first.
     pub responds_to: Vec<RespondsTo>,
     /// With what, and with whom, the speaker can initiate.
     pub initiates: Vec<Initiates>,
