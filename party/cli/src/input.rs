@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// What is to be signed, one subcommand per kind; `Common` is what the command around it takes.
+#[expect(clippy::large_enum_variant, reason = "one is made per process")]
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PayloadCommand<Common: Args> {
     /// An Ethereum transaction, as JSON or flags (flags override the JSON)

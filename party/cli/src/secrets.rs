@@ -138,10 +138,8 @@ fn prompt(usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
             .map_err(|error| CliError::io("the terminal", &error))
     };
     let passphrase = non_empty(ask("Passphrase of the share store: ")?)?;
-    if usage == PassphraseUse::Choose {
-        if *ask("The same again: ")? != *passphrase {
-            return Err(CliError::input("the two passphrases differ"));
-        }
+    if usage == PassphraseUse::Choose && *ask("The same again: ")? != *passphrase {
+        return Err(CliError::input("the two passphrases differ"));
     }
     Ok(passphrase)
 }

@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// What is done with jobs.
+#[expect(clippy::large_enum_variant, reason = "one is made per process")]
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum JobCommand {
     /// Queue a payload to be signed

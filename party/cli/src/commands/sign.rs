@@ -33,6 +33,7 @@ pub(crate) struct SignCommand {
     what: SignWhat,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one is made per process")]
 #[derive(Debug, Clone, Subcommand)]
 enum SignWhat {
     #[command(flatten)]
