@@ -19,7 +19,9 @@ use duet_protocol::{
     enrolment::{EnrolmentOffer, EnrolmentRefusal, ModulusProofs, OfferSetup, OfferVerifier},
     ids::ShareIndex,
     initiator::Initiator,
+    keygen,
     natural::Natural,
+    paillier::{DecryptionKey, ModulusSize},
     paillier_key::PaillierKey,
     responder::Responder,
     session::{Round, SessionError},
@@ -187,5 +189,19 @@ fn a_devices_rotation__should_serve_both_its_responders() {
     wallet.device = wallet.device.with_paillier(new_key);
     for pair in PAIRS {
         sign_and_check(&mut world, &wallet, pair, "m/0");
+    }
+}
+
+#[test]
+fn a_device_with_a_3072_bit_key__should_sign_with_both_responders() {
+    let mut world = World::new(gmp(), 6);
+    let [p, q] = test_fixtures::blum_primes_1536();
+    let key = DecryptionKey::from_primes(&p, &q, world.arithmetic).unwrap();
+    let mut setup = world.dealer_setup();
+    setup.modulus = ModulusSize::Bits3072;
+    let dealt = keygen::deal_chosen(&setup, None, Some(key), &mut world.rng).unwrap();
+    let wallet = world.complete(dealt.pending);
+    for pair in PAIRS {
+        sign_and_check(&mut world, &wallet, pair, "m/3");
     }
 }

@@ -396,3 +396,33 @@ fn sizes_and_layouts_on_the_wire_are_pinned() {
     let record = codec::encode(&evidence).unwrap();
     assert_eq!(codec::decode::<CipherEvidence>(&record), Ok(evidence));
 }
+
+#[test]
+fn what_is_hashed_is_pinned() {
+    let seat =
+        |name: &str, index, byte| Seat { party: party(name), index, card: CardFingerprint([byte; 32]) };
+    let agreement = Agreement {
+        manifest: b"manifest".to_vec(),
+        session: SessionId([1; 16]),
+        wallet: WalletId([2; 32]),
+        epoch: Epoch(3),
+        public_key: PublicKey::from_bytes(&Point::generator().to_bytes()).unwrap(),
+        paillier_key: PaillierKeyId([4; 16]),
+        initiator: seat("device", ShareIndex::Device, 5),
+        responder: seat("service", ShareIndex::Service, 6),
+        path: "m/0/7".parse().unwrap(),
+        digest: [8; 32],
+    };
+    let hashes = [
+        agreement.prologue(),
+        agreement.sid1(),
+        agreement.sid2(&[9; 32]),
+        agreement.sid(&[9; 32]),
+        ciphertext_hash(&Natural::from(10)),
+    ];
+    // A change here is a change of the protocol: old and new builds no longer sign together.
+    assert_eq!(
+        hashes.map(|hash| hex::encode(&hash[..8])),
+        ["8588499902798513", "5106b559698e2ba4", "754ddf8eabe89583", "743727d145b12ce0", "f9aa170631d51379"]
+    );
+}

@@ -173,6 +173,11 @@ impl World {
     /// A whole key generation, then the service's first contact with the partner.
     pub fn wallet(&mut self, private_key: Option<SecretScalar>) -> Wallet {
         let pending = self.deal(private_key);
+        self.complete(pending)
+    }
+
+    /// What follows the deal.
+    pub fn complete(&mut self, pending: PendingWallet) -> Wallet {
         let service = self.prepare(&pending, 0);
         let partner = self.prepare(&pending, 1);
         let receipts = [
