@@ -240,17 +240,21 @@ impl ApiClient {
             return Ok(answer);
         }
         let body = self.body(answer).await?;
-        let error = serde_json::from_slice::<Problem>(&body).map_or_else(
-            |_| CliError::new(ErrorCode::ApiUnreachable, format!("{} answers {status}", self.host())),
-            CliError::from,
-        );
-        // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass.
+        let problem = serde_json::from_slice::<Problem>(&body);
+        // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass, and so do the
+        // conflicts of a new or rotated wallet whose parties are not done with each other.
         let passing = matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::BAD_GATEWAY
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
+        ) || problem.as_ref().is_ok_and(|problem| {
+            matches!(problem.code, Code::NotEnrolled | Code::StaleEpoch | Code::StalePaillierKey)
+        });
+        let error = problem.map_or_else(
+            |_| CliError::new(ErrorCode::ApiUnreachable, format!("{} answers {status}", self.host())),
+            CliError::from,
         );
         Err(if passing { Failure::Passing(error) } else { Failure::Final(error) })
     }

@@ -51,7 +51,11 @@ impl Steps {
         if let Some((name, sentence, since)) = self.current.take() {
             let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.spinner.println(format!("  {sentence}: {millis} ms"));
-            self.finished.push(StepTiming { name, millis });
+            // A step that was left and taken up again counts once.
+            match self.finished.iter_mut().find(|step| step.name == name) {
+                Some(step) => step.millis = step.millis.saturating_add(millis),
+                None => self.finished.push(StepTiming { name, millis }),
+            }
         }
     }
 

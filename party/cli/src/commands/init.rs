@@ -83,7 +83,9 @@ pub(crate) fn run(command: InitCommand, output: Output) -> Result<(), CliError> 
 }
 
 fn describe(directory: &Path, made: Vec<PathBuf>) -> Result<Credentials, CliError> {
-    let layout = Layout::new(directory);
+    let directory = std::path::absolute(directory)
+        .map_err(|error| CliError::io(&directory.display().to_string(), &error))?;
+    let layout = Layout::new(&directory);
     let key = layout.read_orchestrator_key().map_err(read_error)?;
     let tokens = layout.read_tokens().map_err(read_error)?;
     Ok(Credentials {
