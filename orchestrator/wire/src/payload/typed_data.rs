@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy_dyn_abi::TypedData;
+use alloy_dyn_abi::{DynSolType, TypedData};
 use serde_json::Value;
 
 use super::PayloadError;
@@ -89,8 +89,10 @@ fn read_structs<'a>(types: &Node<'a>) -> Result<Structs<'a>, PayloadError> {
     let mut structs = Structs::new();
     for (name, fields) in map {
         let node = Node { value: fields, path: format!("{}.{name}", types.path) };
-        if !is_identifier(name) {
-            return Err(node.error("the name of a struct is an identifier").into());
+        if !is_identifier(name) || is_elementary(name) {
+            return Err(node
+                .error("the name of a struct is an identifier, and not that of a Solidity type")
+                .into());
         }
         let mut names = BTreeSet::new();
         let fields = node
@@ -104,11 +106,9 @@ fn read_structs<'a>(types: &Node<'a>) -> Result<Structs<'a>, PayloadError> {
                 if !names.insert(name.text()?) {
                     return Err(name.error("the struct has this field twice"));
                 }
-                let (_, dimensions) = split_array(kind.text()?);
-                if kind.text()?.len() > MAX_NAME_LENGTH || dimensions > MAX_ARRAY_DIMENSIONS {
-                    return Err(kind.error(format_args!(
-                        "a type has at most {MAX_NAME_LENGTH} characters and {MAX_ARRAY_DIMENSIONS} array dimensions"
-                    )));
+                check_type(kind.text()?).map_err(|problem| kind.error(problem))?;
+                if !is_elementary(stem(kind.text()?)) && map.get(stem(kind.text()?)).is_none() {
+                    return Err(kind.error("neither a Solidity type nor one of the structs of `types`"));
                 }
                 Ok((name.text()?, kind.text()?))
             })
@@ -124,9 +124,32 @@ fn is_identifier(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$')
 }
 
-/// A type without its array brackets, and how many of them it had.
-fn split_array(kind: &str) -> (&str, usize) {
-    (kind.split('[').next().unwrap_or(kind), kind.matches('[').count())
+/// Whether `name` is a type of Solidity's own that EIP-712 can encode: `uint8`, `bytes32`, `string`.
+fn is_elementary(name: &str) -> bool {
+    // Tuples and functions have no encoding under EIP-712; the library would not survive a tuple.
+    is_identifier(name) && name != "function" && DynSolType::parse(name).is_ok()
+}
+
+/// A type without its array brackets.
+fn stem(kind: &str) -> &str {
+    kind.split('[').next().unwrap_or(kind)
+}
+
+/// Checks the spelling of a field's type: a name, then brackets with or without a length.
+fn check_type(kind: &str) -> Result<(), String> {
+    if kind.len() > MAX_NAME_LENGTH || kind.matches('[').count() > MAX_ARRAY_DIMENSIONS {
+        return Err(format!(
+            "a type has at most {MAX_NAME_LENGTH} characters and {MAX_ARRAY_DIMENSIONS} array dimensions"
+        ));
+    }
+    let mut rest = kind;
+    while let Some((element, length)) = rest.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
+        if !length.bytes().all(|digit| digit.is_ascii_digit()) || length.starts_with('0') {
+            return Err("the length of an array is a decimal number".to_owned());
+        }
+        rest = element;
+    }
+    if is_identifier(rest) { Ok(()) } else { Err("a type is a name, with [] or [n] for arrays".to_owned()) }
 }
 
 /// The element type of an array type.
@@ -177,7 +200,7 @@ fn expansion<'a>(
     inside.push(name);
     let mut total = 1_usize;
     for (_, kind) in fields {
-        total = total.saturating_add(expansion(structs, split_array(kind).0, known, inside)?);
+        total = total.saturating_add(expansion(structs, stem(kind), known, inside)?);
     }
     inside.pop();
     if total > MAX_TYPE_EXPANSION {
