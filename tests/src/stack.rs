@@ -282,15 +282,8 @@ impl Stack {
     /// When a command fails.
     pub async fn create_wallet(&self, name: &str, kinds: &str) -> Result<Wallet> {
         let duet = self.device(name)?;
-        let requester_key = self.directory.path().join(format!("{name}.requester"));
-        let requester = duet.json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
-        let requester = format!("{}={kinds}", text(&requester, "/public_key")?);
-        let arguments = self.wallet_arguments();
-        let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        arguments.extend(["--requester", &requester]);
-        if kinds.contains("digest") {
-            arguments.push("--allow-digests");
-        }
+        let (arguments, requester_key) = self.creation(&duet, name, kinds).await?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let created = duet.json(&arguments).await?;
         self.all_pairs_ready(text(&created, "/wallet/id")?).await?;
         Ok(Wallet {
@@ -300,6 +293,22 @@ impl Stack {
             created,
             duet,
         })
+    }
+
+    /// The arguments that make such a wallet, and the file of its requester's key, which is made here.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub async fn creation(&self, duet: &Duet, name: &str, kinds: &str) -> Result<(Vec<String>, PathBuf)> {
+        let requester_key = self.directory.path().join(format!("{name}.requester"));
+        let requester = duet.json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
+        let requester = format!("{}={kinds}", text(&requester, "/public_key")?);
+        let mut arguments = self.wallet_arguments();
+        arguments.extend(["--requester".to_owned(), requester]);
+        if kinds.contains("digest") {
+            arguments.push("--allow-digests".to_owned());
+        }
+        Ok((arguments, requester_key))
     }
 
     /// Waits until every pair of a wallet can sign: after the commit the service still has to enrol with the partner.

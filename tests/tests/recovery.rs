@@ -1,13 +1,19 @@
 //! Processes die at any time, with no warning; what was asked for is signed all the same, once.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
 use duet_tests::{
     duet::text,
     http::Api,
     recovery,
-    stack::{ALL_KINDS, Pair, Stack},
+    stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
 use serde_json::json;
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parties__should_sign_again_after_kill_9() {
@@ -106,4 +112,77 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
         let signer = recovery::message_signer(b"resumed", text(&signed, "/signature").unwrap()).unwrap();
         assert_eq!(signer.to_string(), text(&wallet, "/wallet/address").unwrap());
     }
+}
+
+/// Who is killed while a wallet is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Device,
+    Service,
+    Partner,
+}
+
+/// Each side is killed at moments spread over a creation, whose length is measured first: before, between and after
+/// the cards, packages, receipts, commits and acknowledgements. Wherever that fell, repeating ends in one wallet, and
+/// every pair of it signs.
+#[tokio::test(flavor = "multi_thread")]
+async fn wallet_creation__should_survive_kill_9_of_either_side() {
+    const MOMENTS: u32 = 4;
+    let mut stack = Stack::start().await.unwrap();
+    let started = Instant::now();
+    stack.create_wallet("measured", ALL_KINDS).await.unwrap();
+    let length = started.elapsed();
+    for victim in [Victim::Device, Victim::Service, Victim::Partner] {
+        for moment in 1..=MOMENTS {
+            let name = format!("{victim:?}-{moment}").to_lowercase();
+            let after = length * moment / (MOMENTS + 1);
+            let wallet = interrupted_creation(&mut stack, &name, victim, after).await.unwrap();
+            for pair in Pair::ALL {
+                let signed = wallet.sign_by(pair, &["message", &name]).await.unwrap();
+                let signature = text(&signed, "/signature").unwrap();
+                let signer = recovery::message_signer(name.as_bytes(), signature).unwrap();
+                assert_eq!(signer.to_string(), wallet.address, "{name} {pair:?}");
+            }
+        }
+    }
+}
+
+/// Begins a creation, kills `victim` some time `after`, and repeats what was interrupted until there is a wallet.
+async fn interrupted_creation(
+    stack: &mut Stack,
+    name: &str,
+    victim: Victim,
+    after: Duration,
+) -> anyhow::Result<Wallet> {
+    let device = stack.device(name)?;
+    let (arguments, requester_key) = stack.creation(&device, name, ALL_KINDS).await?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut creation = device.command(&arguments)?.kill_on_drop(true).stdout(Stdio::null()).spawn()?;
+    // Not to wait for anything: this is the moment of the accident.
+    let ended_before = timeout(after, creation.wait()).await.is_ok();
+    match victim {
+        Victim::Device if ended_before => {}
+        Victim::Device => creation.kill().await?,
+        Victim::Service => {
+            stack.service.kill().await?;
+            stack.service.start().await?;
+        }
+        Victim::Partner => {
+            stack.partner.kill().await?;
+            stack.partner.start().await?;
+        }
+    }
+    creation.wait().await?;
+
+    device.json(&["wallet", "resume"]).await?;
+    let listed = device.json(&["wallet", "list"]).await?;
+    if listed["wallets"].as_array().is_some_and(Vec::is_empty) {
+        device.json(&arguments).await?;
+    }
+    let listed = device.json(&["wallet", "list"]).await?;
+    anyhow::ensure!(listed["wallets"].as_array().map(Vec::len) == Some(1), "one wallet: {listed}");
+    let id = text(&listed, "/wallets/0/id")?.to_owned();
+    stack.all_pairs_ready(&id).await?;
+    let address = text(&listed, "/wallets/0/address")?.to_owned();
+    Ok(Wallet { id, address, requester_key, created: listed, duet: device })
 }
