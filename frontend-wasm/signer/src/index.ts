@@ -1,0 +1,2 @@
+/** The browser as a signing party. */
+export type * from "./types.js";
