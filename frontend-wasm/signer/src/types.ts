@@ -190,8 +190,17 @@ export interface CreateOptions {
   /** The parties; without it those the gateway names. A pinned fingerprint goes here. */
   service?: BackendChoice;
   partner?: BackendChoice;
+  /** Teams that may queue jobs for this wallet, besides its owner. Fixed for the wallet's life. */
+  requesters?: RequesterChoice[];
   signal?: AbortSignal;
   onProgress?: (progress: CreateProgress) => void;
+}
+
+/** A team that may ask for signatures, and for which kinds of payload: the parties refuse it everything else. */
+export interface RequesterChoice {
+  /** The team's Ed25519 key, 64 hexadecimal digits. */
+  key: string;
+  kinds: PayloadKind[];
 }
 
 /** A party to be trusted with a share. */
