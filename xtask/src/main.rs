@@ -1,13 +1,15 @@
-//! Project tasks: `cargo xtask install | demo | test | bench | wasm`.
+//! Project tasks: `cargo xtask install | demo | test | bench | page | wasm`.
 //!
 //! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
-//! runs too, [`wasm`] builds the browser's module, [`bench`] collects the measurements, and [`demo`] hands over to the
+//! runs too, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
 //! demonstration in `tests/src/bin/demo.rs`.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
 mod bench;
 mod demo;
 mod install;
+mod npm;
+mod page;
 mod run;
 mod suites;
 mod wasm;
@@ -59,6 +61,15 @@ enum Task {
         #[arg(long, value_enum)]
         only: Vec<bench::Part>,
     },
+    /// Build the page: a static folder with compressed files and the hashes of all of them.
+    Page {
+        /// Where to put it; `target/page` by default.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+        /// Build it again from a copy of the sources in another folder, and compare the hashes.
+        #[arg(long)]
+        check_reproducible: bool,
+    },
     /// Build the WebAssembly module and its JavaScript.
     Wasm {
         /// What the JavaScript is for: nodejs, web or bundler.
@@ -87,8 +98,13 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { once, no_install } => demo::demo(once, no_install),
         Task::Test { suites, no_install } => suites::test(&suites, no_install),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
+        Task::Page { out, check_reproducible } => {
+            install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;
+            let out = out.map_or_else(|| Ok(page::default_folder()), std::path::absolute)?;
+            if check_reproducible { page::check_reproducible(&out) } else { page::build(&out) }
+        }
         Task::Wasm { target, out } => {
-            install::ensure(&[install::Need::Npm, install::Need::Wasm], false)?;
+            install::ensure(&[install::Need::Npm(npm::Packages::Judges), install::Need::Wasm], false)?;
             let out = out.unwrap_or_else(|| wasm::default_folder(target));
             wasm::build(target, &out)
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -10,6 +11,8 @@ use clap::ValueEnum;
 
 use crate::{
     install::{self, Need},
+    npm::Packages,
+    page,
     run::{Counts, cargo, command, human, root, target_folder, tests, visibly},
     wasm,
 };
@@ -23,7 +26,7 @@ pub(crate) enum Suite {
     Lint,
     /// Licences, banned crates and sources of dependencies.
     Deny,
-    /// The native binary and the browser's module.
+    /// The native binary and the page, and the page's types.
     Build,
     /// Unit, integration and documentation tests of every crate.
     Unit,
@@ -31,10 +34,19 @@ pub(crate) enum Suite {
     Wasm,
     /// Real broker, real processes, real Ethereum node, independent verification.
     E2e,
+    /// The page in a real browser, against all of the above.
+    Browser,
 }
 
-const ALL: &[Suite] =
-    &[Suite::Fmt, Suite::Lint, Suite::Deny, Suite::Build, Suite::Unit, Suite::Wasm, Suite::E2e];
+const ALL: &[Suite] = &[
+    Suite::Fmt,
+    Suite::Lint,
+    Suite::Deny,
+    Suite::Build,
+    Suite::Unit,
+    Suite::Wasm,
+    Suite::E2e,
+];
 
 impl Suite {
     const fn name(self) -> &'static str {
@@ -46,6 +58,7 @@ impl Suite {
             Self::Unit => "unit",
             Self::Wasm => "wasm",
             Self::E2e => "e2e",
+            Self::Browser => "browser",
         }
     }
 
@@ -54,11 +67,12 @@ impl Suite {
             Self::Fmt => &[Need::Lints],
             Self::Lint => &[Need::Lints, Need::Compiler],
             Self::Deny => &[Need::CargoDeny],
-            Self::Build => &[Need::Compiler, Need::Wasm],
+            Self::Build => &[Need::Compiler, Need::Wasm, Need::Npm(Packages::Frontend)],
             // Some of the crates' own tests talk to a real broker.
             Self::Unit => &[Need::Compiler, Need::NatsServer],
-            Self::Wasm => &[Need::Npm, Need::Wasm],
-            Self::E2e => &[Need::Compiler, Need::Npm, Need::NatsServer],
+            Self::Wasm => &[Need::Npm(Packages::Judges), Need::Wasm],
+            Self::E2e => &[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer],
+            Self::Browser => BROWSER,
         }
     }
 
@@ -108,12 +122,53 @@ impl Suite {
                 cargo.env("DUET_PROGRAM", target_folder().join("debug/duet"));
                 tests(cargo.args(["test", "--locked", "--no-fail-fast", "--package", "duet-tests"]), counts)
             }
+            Self::Browser => {
+                page::build(&page::default_folder())?;
+                let mut node = node_test();
+                browser_environment(&mut node, "debug")?;
+                tests(node.args(test_files("tests/browser")?), counts)
+            }
         }
     }
 }
 
+/// What the page takes to be tested or measured in a browser.
+pub(crate) const BROWSER: &[Need] = &[
+    Need::Compiler,
+    Need::Npm(Packages::Judges),
+    Need::Npm(Packages::Frontend),
+    Need::Npm(Packages::Browser),
+    Need::NatsServer,
+    Need::Wasm,
+    Need::Chromium,
+];
+
+/// Builds the program of `profile` (`debug` or `release`) and what starts the stack for the browser, and tells a
+/// command where they are. The page has to be built before.
+pub(crate) fn browser_environment(command: &mut Command, profile: &str) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--package", "duet"]);
+    if profile == "release" {
+        build.arg("--release");
+    }
+    visibly(&mut build)?;
+    visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "browser-stack"]))?;
+    // It reads a backup as the page does, to know which bytes must be nowhere in the clear.
+    let module = wasm::default_folder(wasm::Target::Nodejs);
+    wasm::build(wasm::Target::Nodejs, &module)?;
+    let chromium = install::chromium().context("Chromium is missing: run `cargo xtask install`")?;
+    command
+        .env("DUET_PROGRAM", target_folder().join(profile).join("duet"))
+        .env("DUET_BROWSER_STACK", target_folder().join("debug/browser-stack"))
+        .env("DUET_PAGE", page::default_folder())
+        .env("DUET_WASM_PACKAGE", module)
+        .env("DUET_BROWSER_RESULTS", target_folder().join("browser"))
+        .env("CHROMIUM", chromium);
+    Ok(())
+}
+
 /// Node's test runner with the reporter whose closing lines are counted.
-fn node_test() -> std::process::Command {
+fn node_test() -> Command {
     let mut node = command("node");
     node.args(["--test", "--test-reporter=tap"]);
     node
@@ -173,9 +228,9 @@ pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
             0 => String::new(),
             _ => format!("  {} passed, {} failed, {} skipped", own.passed, own.failed, own.skipped),
         };
-        println!("{:<6} {verdict:<7} {:>13}{tests}", suite.name(), human(*duration));
+        println!("{:<8} {verdict:<7} {:>13}{tests}", suite.name(), human(*duration));
     }
-    println!("{:<6} {:<7} {:>13}", "total", "", human(started.elapsed()));
+    println!("{:<8} {:<7} {:>13}", "total", "", human(started.elapsed()));
     let failures = reports.iter().filter(|(.., result)| result.is_err()).count();
     if counts != Counts::default() {
         println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);

@@ -1,0 +1,86 @@
+//! The page: a static bundle with published hashes that anybody can build again and compare.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    npm::{Packages, node},
+    run::{cargo, command, human, output, root, target_folder, visibly},
+    wasm,
+};
+
+/// The hashes of everything in the page's folder, as `sha256sum --check` reads them.
+const HASHES: &str = "SHA256SUMS";
+
+/// Where the page goes unless told otherwise.
+pub(crate) fn default_folder() -> PathBuf {
+    target_folder().join("page")
+}
+
+/// Builds the module, the signer's package and the page, and puts the page, compressed, with its hashes into `out`.
+pub(crate) fn build(out: &Path) -> Result<()> {
+    let started = Instant::now();
+    wasm::build(wasm::Target::Web, &root().join("frontend-wasm/signer/wasm"))?;
+    visibly(&mut Packages::Frontend.script("build:signer"))?;
+    bundle(out)?;
+    println!("The page in {} ({})", out.display(), human(started.elapsed()));
+    Ok(())
+}
+
+/// Builds the page alone, from what [`build`] made before, with more settings in its environment.
+fn bundle(out: &Path) -> Result<()> {
+    let mut vite = Packages::Frontend.script("build");
+    vite.args(["--workspace", "page", "--", "--emptyOutDir", "--outDir"]).arg(out);
+    visibly(&mut vite)?;
+    visibly(node("xtask/publish.mjs").arg(out))
+}
+
+/// Builds the page a second time, from a copy of the sources in another folder and with nothing of the first build, and
+/// compares the hashes.
+pub(crate) fn check_reproducible(out: &Path) -> Result<()> {
+    build(out)?;
+    let copy = target_folder().join("page-check/sources");
+    if copy.exists() {
+        fs::remove_dir_all(&copy)?;
+    }
+    copy_sources(&copy)?;
+    let again = copy.join("target/page");
+    let mut build = cargo();
+    build.args(["xtask", "page"]).current_dir(&copy).env_remove("CARGO_TARGET_DIR");
+    visibly(&mut build)?;
+    let hashes = |folder: &Path| {
+        let file = folder.join(HASHES);
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    let (first, second) = (hashes(out)?, hashes(&again)?);
+    let differing: Vec<&str> =
+        first.lines().filter(|line| !second.lines().any(|other| other == *line)).collect();
+    if first != second {
+        bail!("built in another folder, these files are not the same:\n{}", differing.join("\n"));
+    }
+    println!("Built twice, in {} and in {}: all hashes are the same.", root().display(), copy.display());
+    fs::remove_dir_all(copy)?;
+    Ok(())
+}
+
+/// Copies what is under version control, or will be.
+fn copy_sources(folder: &Path) -> Result<()> {
+    let list = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
+    for file in list.split_terminator('\0') {
+        let (from, to) = (root().join(file), folder.join(file));
+        // Removed, but not yet committed so.
+        if !from.exists() {
+            continue;
+        }
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(&from, &to).with_context(|| format!("cannot copy {file}"))?;
+    }
+    Ok(())
+}
