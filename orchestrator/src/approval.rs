@@ -6,16 +6,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use duet_bus::{Address, Incoming, kv::Key};
+use duet_bus::{
+    Address, Incoming,
+    kv::{Entry, Key},
+};
 use duet_protocol::{
-    codec,
+    codec::{self, Message as _},
     ids::{ShareIndex, WalletId},
 };
 use duet_wire::{
-    Code, JobEvent, JobId, JobState, Pair, Refusal,
+    Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SignedRequest, SigningRequest,
     approval::{
         ApprovalAction, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval, WaitingJob,
     },
+    gateway::{WaitingAnswer, WaitingQuestion},
     progress::Step,
     request::MAX_REQUEST_SIZE_BYTES,
 };
@@ -29,6 +33,7 @@ use crate::{
     plan::{self, Decision},
     session::NotStarted,
     settle::past_attempts,
+    submit::{Rejected, Submitted},
 };
 
 /// How many requests are handled at once; an approval takes as long as an invitation.
@@ -68,14 +73,23 @@ impl Orchestrator {
         let Address::Approval(wallet) = incoming.address else { return };
         let span = tracing::info_span!("approval", %wallet);
         async {
-            let reply = match self.answer_owner(wallet, &incoming.payload).await {
-                Ok(reply) => reply,
-                Err(refusal) => {
+            let encoded = if incoming.payload.first() == Some(&WaitingQuestion::KIND) {
+                // A gateway's, about a number: nothing else is told, so nobody need have signed it.
+                match codec::decode::<WaitingQuestion>(&incoming.payload) {
+                    Ok(question) if question.wallet == wallet => {
+                        codec::encode(&WaitingAnswer { wallet, jobs: self.board.waiting(wallet) })
+                    }
+                    _ => return,
+                }
+            } else {
+                let answer = self.answer_owner(wallet, &incoming.payload).await;
+                let reply = answer.unwrap_or_else(|refusal| {
                     tracing::info!(code = %refusal.code, message = refusal.message, "owner's request refused");
                     ApprovalReply::Refused(refusal)
-                }
+                });
+                codec::encode(&reply)
             };
-            match codec::encode(&reply) {
+            match encoded {
                 Ok(reply) => {
                     if let Err(error) = incoming.respond(Bytes::from(reply)).await {
                         tracing::debug!(%error, "the device was not answered");
@@ -109,6 +123,11 @@ impl Orchestrator {
             ApprovalAction::List => self.waiting_jobs(wallet).await,
             ApprovalAction::Approve { job } => self.approve(wallet, &facts, job).await,
             ApprovalAction::Reject { job } => self.reject(wallet, &facts, job).await,
+            ApprovalAction::Sign { request } => self.sign(wallet, &facts, request).await,
+            ApprovalAction::Job { job } => {
+                let (_, entry, _) = self.job_of(wallet, &facts, job).await?;
+                job_reply(&entry.value)
+            }
         }
     }
 
@@ -142,14 +161,13 @@ impl Orchestrator {
         Ok(Key::from((tenant, job)))
     }
 
-    /// Starts the session in which the device signs: invites the responder, and hands the manifest
-    /// to the device as its own invitation.
-    async fn approve(
+    /// A job of this wallet: its key, its entry, and what it asks for.
+    async fn job_of(
         &self,
         wallet: WalletId,
         facts: &WalletFacts,
         job: JobId,
-    ) -> Result<ApprovalReply, Refusal> {
+    ) -> Result<(Key, Entry<JobRecord>, SigningRequest), Refusal> {
         let key = self.key_of(facts, job)?;
         let no_job = || Refusal::new(Code::NotFound, "there is no such job for this wallet");
         let entry = self.jobs.get(&key).await?.ok_or_else(no_job)?;
@@ -157,6 +175,17 @@ impl Orchestrator {
         if request.wallet != wallet {
             return Err(no_job());
         }
+        Ok((key, entry, request))
+    }
+
+    /// Starts the session in which the device signs a job that waits.
+    async fn approve(
+        &self,
+        wallet: WalletId,
+        facts: &WalletFacts,
+        job: JobId,
+    ) -> Result<ApprovalReply, Refusal> {
+        let (key, entry, request) = self.job_of(wallet, facts, job).await?;
         match &entry.value.state {
             // A device that asks for its own job at once may be quicker than the queue.
             JobState::AwaitingOwner | JobState::Queued => {}
@@ -166,6 +195,59 @@ impl Orchestrator {
                 return Err(Refusal::new(Code::Conflict, format!("the job is {}", other.name())));
             }
         }
+        self.begin(facts, &key, entry, &request).await
+    }
+
+    /// Takes the owner's own job in, just as if it had been submitted, and starts the session in which
+    /// the device signs it. The job is not announced to the queue unless that fails: nobody else is to
+    /// work on it.
+    ///
+    /// A device that does not know what became of its request sends it again: while the job waits
+    /// it gets a session, and otherwise the record.
+    async fn sign(
+        &self,
+        wallet: WalletId,
+        facts: &WalletFacts,
+        signed: SignedRequest,
+    ) -> Result<ApprovalReply, Refusal> {
+        let request = signed.verify().map_err(Refusal::from)?;
+        if request.wallet != wallet {
+            return Err(Refusal::new(Code::MalformedMessage, "the request is about another wallet"));
+        }
+        if !request.pairs.iter().any(|pair| pair.initiator() == ShareIndex::Device) {
+            let message = "the request allows no pair with the device in it";
+            return Err(Refusal::new(Code::NoPairAvailable, message));
+        }
+        let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
+        let key = Key::from((tenant, request.job()));
+        let (entry, is_new) = match self.accept(tenant, &request.idempotency_key, signed).await {
+            Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
+            Ok(Submitted::Known(record)) => match record.state {
+                JobState::AwaitingOwner | JobState::Queued => {
+                    let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
+                    (entry, false)
+                }
+                _ => return job_reply(&record),
+            },
+            Err(rejected) => return Err(rejected.into()),
+        };
+        let job = entry.value.id;
+        let begun = self.begin(facts, &key, entry, &request).await;
+        if is_new && begun.is_err() {
+            self.announce_first(tenant, job).await;
+        }
+        begun
+    }
+
+    /// Starts the session in which the device signs the job of `entry`: invites the responder, and
+    /// hands the manifest to the device as its own invitation.
+    async fn begin(
+        &self,
+        facts: &WalletFacts,
+        key: &Key,
+        entry: Entry<JobRecord>,
+        request: &SigningRequest,
+    ) -> Result<ApprovalReply, Refusal> {
         if now_ms() >= entry.value.expires_at_ms {
             return Err(Refusal::new(Code::JobExpired, "the job has expired"));
         }
@@ -178,7 +260,7 @@ impl Orchestrator {
             Decision::Wait(refusal) | Decision::Fail(refusal) => return Err(refusal),
         };
         let terms = facts.terms(pair)?;
-        let started = match self.start_session(&key, entry, &request, pair, terms).await {
+        let started = match self.start_session(key, entry, request, pair, terms).await {
             Ok(started) => started,
             Err(NotStarted::Moved) => {
                 return Err(Refusal::new(Code::Conflict, "the job has changed; look at it again"));
@@ -191,7 +273,7 @@ impl Orchestrator {
         };
         if let Err(failure) = self.invite(&started, &started.responder).await {
             let refusal = failure.refusal.clone();
-            self.end_attempt(&key, started.session, &request, failure).await?;
+            self.end_attempt(key, started.session, request, failure).await?;
             return Err(refusal);
         }
         self.announce_step(started.session, Step::Running).await;
@@ -224,6 +306,33 @@ impl Orchestrator {
             }
             Changed::Declined(refusal) => Err(refusal),
             Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job for this wallet")),
+        }
+    }
+}
+
+/// The reply that shows `record`.
+fn job_reply(record: &JobRecord) -> Result<ApprovalReply, Refusal> {
+    ApprovalReply::job(record).map_err(|error| {
+        tracing::error!(%error, "a job does not serialise");
+        Refusal::new(Code::Internal, "the job cannot be shown")
+    })
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Conflict(job) => Self::new(
+                Code::Conflict,
+                format!("the idempotency key stands for another request, job {job}"),
+            ),
+            Rejected::Full => Self::new(Code::QueueFull, "the queue is full; try again later"),
+            Rejected::Problem(problem) => {
+                let message = match problem.path {
+                    Some(path) => format!("{path}: {}", problem.detail),
+                    None => problem.detail,
+                };
+                Self::new(problem.code, message)
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use core::cmp::Reverse;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -74,7 +74,32 @@ struct Jobs {
     all: HashMap<Key, Summary>,
     list: BTreeSet<Place>,
     open: usize,
+    /// How many jobs wait for each wallet's owner; no entry means none.
+    waiting: HashMap<WalletId, u32>,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
+}
+
+impl Jobs {
+    /// Counts a job in.
+    fn count(&mut self, summary: &Summary) {
+        self.open += usize::from(summary.is_open());
+        if let Some(wallet) = summary.waits_for {
+            *self.waiting.entry(wallet).or_default() += 1;
+        }
+    }
+
+    /// Counts a job out that was counted in.
+    fn discount(&mut self, summary: &Summary) {
+        self.open -= usize::from(summary.is_open());
+        if let Some(wallet) = summary.waits_for
+            && let hash_map::Entry::Occupied(mut count) = self.waiting.entry(wallet)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 /// The picture.
@@ -126,9 +151,9 @@ impl Board {
         }
         let summary = Summary::new(&snapshot.value, revision);
         jobs.list.insert(summary.place());
-        jobs.open += usize::from(summary.is_open());
+        jobs.count(&summary);
         if let Some(before) = jobs.all.insert(key.clone(), summary) {
-            jobs.open -= usize::from(before.is_open());
+            jobs.discount(&before);
         }
         if let Some(sender) = jobs.watched.get(key) {
             sender.send_replace(Some(Arc::clone(&snapshot)));
@@ -140,7 +165,7 @@ impl Board {
     pub(crate) fn remove(&self, key: &Key) {
         let mut jobs = self.lock();
         if let Some(before) = jobs.all.remove(key) {
-            jobs.open -= usize::from(before.is_open());
+            jobs.discount(&before);
             jobs.list.remove(&before.place());
         }
     }
@@ -148,6 +173,11 @@ impl Board {
     /// How many jobs are open.
     pub(crate) fn open(&self) -> usize {
         self.lock().open
+    }
+
+    /// How many jobs wait for the owner of `wallet`.
+    pub(crate) fn waiting(&self, wallet: WalletId) -> u32 {
+        self.lock().waiting.get(&wallet).copied().unwrap_or(0)
     }
 
     /// Observes the job under `key`, from now on.
@@ -261,6 +291,35 @@ mod tests {
         assert_eq!(cancelled.len(), 1);
         board.remove(&Key::from((&tenant(), JobId([2; 16]))));
         assert_eq!(board.open(), 0);
+    }
+
+    #[test]
+    fn jobs_that_wait_for_an_owner_are_counted_per_wallet() {
+        let board = Board::default();
+        let waiting = |job: u8, wallet: u8| {
+            let document = serde_json::json!({
+                "version": 1,
+                "tenant": "acme",
+                "wallet": WalletId([wallet; 32]).to_string(),
+                "payload": {"kind": "personal_message", "text": "hello"},
+                "idempotency_key": format!("job-{job}"),
+                "expires_at": 2_000_000_000_u64,
+            });
+            let mut record = record(job, 1, JobState::AwaitingOwner);
+            record.request.body = document.to_string().into_bytes();
+            record
+        };
+        let (ours, theirs) = (WalletId([1; 32]), WalletId([2; 32]));
+        put(&board, waiting(1, 1), 1);
+        put(&board, waiting(2, 1), 2);
+        put(&board, waiting(3, 2), 3);
+        assert_eq!((board.waiting(ours), board.waiting(theirs)), (2, 1));
+        put(&board, record(1, 1, running()), 4);
+        put(&board, waiting(2, 1), 5);
+        assert_eq!((board.waiting(ours), board.waiting(theirs)), (1, 1));
+        board.remove(&Key::from((&tenant(), JobId([3; 16]))));
+        assert_eq!((board.waiting(ours), board.waiting(theirs)), (1, 0));
+        assert_eq!(board.lock().waiting.len(), 1);
     }
 
     #[test]

@@ -65,6 +65,27 @@ impl Orchestrator {
         idempotency_key: &IdempotencyKey,
         signed: SignedRequest,
     ) -> Result<Submitted, Rejected> {
+        let submitted = self.accept(tenant, idempotency_key, signed).await?;
+        if let Submitted::Accepted(snapshot) = &submitted {
+            self.announce_first(tenant, snapshot.value.id).await;
+        }
+        Ok(submitted)
+    }
+
+    /// Wakes some orchestrator up for a job just accepted.
+    pub(crate) async fn announce_first(&self, tenant: &TenantId, job: JobId) {
+        if let Err(error) = self.announce(tenant, job, "0").await {
+            tracing::warn!(%job, %error, "an accepted job was not announced; the sweeper will");
+        }
+    }
+
+    /// The same without the announcement, for who starts on the job at once.
+    pub(crate) async fn accept(
+        &self,
+        tenant: &TenantId,
+        idempotency_key: &IdempotencyKey,
+        signed: SignedRequest,
+    ) -> Result<Submitted, Rejected> {
         let request = signed.verify().map_err(Problem::from)?;
         if request.tenant != *tenant {
             return Err(Problem::new(Code::WrongTenant, "the request names another tenant than the token's")
@@ -88,11 +109,7 @@ impl Orchestrator {
         match self.jobs.create(JobRecord::new(signed.clone(), &request, now_ms())).await? {
             Created::Existing(entry) => known(entry.value, &signed, &request),
             Created::New(snapshot) => {
-                let job = snapshot.value.id;
-                tracing::info!(%job, wallet = %request.wallet, "job accepted");
-                if let Err(error) = self.announce(tenant, job, "0").await {
-                    tracing::warn!(%job, %error, "an accepted job was not announced; the sweeper will");
-                }
+                tracing::info!(job = %snapshot.value.id, wallet = %request.wallet, "job accepted");
                 Ok(Submitted::Accepted(snapshot))
             }
         }

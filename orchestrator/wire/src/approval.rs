@@ -8,7 +8,7 @@ use duet_protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JobId,
+    JobId, JobRecord,
     encoding::hex_array,
     error::Refusal,
     manifest::Manifest,
@@ -34,6 +34,17 @@ pub enum ApprovalAction {
         /// Which.
         job: JobId,
     },
+    /// To sign something of the owner's own: a job as if submitted, begun at once. The same request
+    /// again is the same job; once that is done, the reply is [`ApprovalReply::Job`].
+    Sign {
+        /// What is to be signed, under the owner's request key.
+        request: SignedRequest,
+    },
+    /// To see what became of one.
+    Job {
+        /// Which.
+        job: JobId,
+    },
 }
 
 /// A device's request about its wallet's jobs.
@@ -52,8 +63,8 @@ pub struct ApprovalRequest {
 
 impl Message for ApprovalRequest {
     const KIND: u8 = 0x4a;
-    const VERSION: u8 = 1;
-    const MAX_SIZE_BYTES: usize = 256;
+    const VERSION: u8 = 2;
+    const MAX_SIZE_BYTES: usize = MAX_REQUEST_SIZE_BYTES + 512;
 }
 
 /// An approval request's exact bytes with the device's signature.
@@ -68,7 +79,7 @@ pub struct SignedApproval {
 
 impl Message for SignedApproval {
     const KIND: u8 = 0x4b;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const MAX_SIZE_BYTES: usize = ApprovalRequest::MAX_SIZE_BYTES + 128;
 }
 
@@ -141,10 +152,16 @@ pub enum ApprovalReply {
         /// Whether there are more.
         more: bool,
     },
-    /// To `Approve`: the manifest's bytes. The responder has accepted; the device initiates.
+    /// To `Approve` and `Sign`: the manifest's bytes. The responder has accepted; the device initiates.
     Session {
         /// The manifest.
         manifest: Vec<u8>,
+    },
+    /// To `Job`, and to `Sign` of a job that is over already: its record, in JSON, with the signature
+    /// if there is one. See [`ApprovalReply::job`].
+    Job {
+        /// A [`JobRecord`].
+        record: Vec<u8>,
     },
     /// To `Reject`: done.
     Done,
@@ -152,9 +169,19 @@ pub enum ApprovalReply {
     Refused(Refusal),
 }
 
+impl ApprovalReply {
+    /// The reply that carries `record`.
+    ///
+    /// # Errors
+    /// When it has no JSON.
+    pub fn job(record: &JobRecord) -> Result<Self, serde_json::Error> {
+        Ok(Self::Job { record: serde_json::to_vec(record)? })
+    }
+}
+
 impl Message for ApprovalReply {
     const KIND: u8 = 0x4c;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const MAX_SIZE_BYTES: usize = 4 * MAX_REQUEST_SIZE_BYTES;
 }
 

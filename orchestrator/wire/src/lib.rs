@@ -12,6 +12,7 @@ pub mod approval;
 pub mod card_request;
 pub mod encoding;
 pub mod error;
+pub mod gateway;
 pub mod ids;
 pub mod invite;
 pub mod job;

@@ -18,6 +18,8 @@ pub enum Purpose {
     Approval,
     /// A finished job, by the orchestrator.
     Result,
+    /// A gateway's challenge, by the device.
+    Gateway,
 }
 
 impl Purpose {
@@ -29,6 +31,7 @@ impl Purpose {
             Self::Outcome => b"duet/v1/outcome\n",
             Self::Approval => b"duet/v1/approval\n",
             Self::Result => b"duet/v1/result\n",
+            Self::Gateway => b"duet/v1/gateway\n",
         }
     }
 }
@@ -100,7 +103,8 @@ mod tests {
     #[test]
     fn a_signature_for_one_purpose_is_none_for_another() {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let purposes = [Purpose::SigningRequest, Purpose::Outcome, Purpose::Approval, Purpose::Result];
+        let purposes =
+            [Purpose::SigningRequest, Purpose::Outcome, Purpose::Approval, Purpose::Result, Purpose::Gateway];
         for made in purposes {
             let signature = sign(made, b"document", &key);
             for read in purposes {

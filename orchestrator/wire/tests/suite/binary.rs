@@ -8,9 +8,12 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, JobId, Manifest, Outcome, OutcomeReply, OutcomeResult, PayloadKindTag,
-    Refusal, SignedOutcome, WalletInfo,
+    Refusal, SignedOutcome, SignedRequest, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
     card_request::{CardReply, CardRequest},
+    gateway::{
+        Authentication, ClientFrame, Destination, Limits, ServerFrame, WaitingAnswer, WaitingQuestion,
+    },
     share_request::{ShareReply, ShareRequest},
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
@@ -108,6 +111,39 @@ fn every_message_round_trips_and_nothing_else_decodes() {
         nonce: [9; 16],
     };
     check(&approval);
+    let (wallet, session) = (WalletId([1; 32]), SessionId([2; 16]));
+    for action in [
+        ApprovalAction::Approve { job: JobId([3; 16]) },
+        ApprovalAction::Reject { job: JobId([3; 16]) },
+        ApprovalAction::Job { job: JobId([3; 16]) },
+        ApprovalAction::Sign { request: signed_request() },
+    ] {
+        check(&ApprovalRequest { action, ..approval.clone() });
+    }
+    check(&ApprovalReply::Job { record: b"{}".to_vec() });
+    check(&ClientFrame::Hello { protocol: 1, build: "abc".to_owned() });
+    check(&Authentication { challenge: [5; 32], wallet, issued_at_ms: 9 }.frame(&requester()));
+    check(&ClientFrame::Leave { wallet });
+    let party = || "service".parse().unwrap();
+    for to in [
+        Destination::Card(party()),
+        Destination::Share(party()),
+        Destination::Approval(wallet),
+        Destination::Round { session, to: party() },
+        Destination::Outcome { session },
+        Destination::Event { session },
+    ] {
+        check(&ClientFrame::Request { id: 300, to, message: vec![1; 100] });
+    }
+    let limits = Limits { max_frame_bytes: 1 << 19, idle_s: 60 };
+    check(&ServerFrame::Challenge { nonce: [4; 32], protocol: 1, build: String::new(), limits });
+    check(&ServerFrame::Authenticated { wallet });
+    check(&ServerFrame::Reply { id: 7, message: vec![1; 100] });
+    check(&ServerFrame::Refused { id: None, refusal: refusal() });
+    check(&ServerFrame::Refused { id: Some(1), refusal: refusal() });
+    check(&ServerFrame::Waiting { wallet, jobs: 3 });
+    check(&WaitingQuestion { wallet });
+    check(&WaitingAnswer { wallet, jobs: 3 });
     check(&SignedApproval::sign(&approval, &requester()).unwrap());
     let waiting = WaitingJob { job: JobId([3; 16]), request: signed_request(), created_at_ms: 1 };
     check(&ApprovalReply::Jobs { jobs: vec![waiting], more: false });
@@ -156,6 +192,72 @@ fn the_layout_of_an_outcome_is_pinned() {
 }
 
 #[test]
+fn the_layout_of_gateway_frames_is_pinned() {
+    let (wallet, session) = (WalletId([1; 32]), SessionId([2; 16]));
+    let hex_of = |frame: &ClientFrame| hex::encode(encode(frame).unwrap());
+    assert_eq!(hex_of(&ClientFrame::Hello { protocol: 1, build: "abc".to_owned() }), "6001000103616263");
+    let signature = [0xee; 64];
+    assert_eq!(
+        hex_of(&ClientFrame::Authenticate { wallet, issued_at_ms: 1_900_000_000_000, signature }),
+        ["600101", &"01".repeat(32), "fd0038d360ba010000", &"ee".repeat(64)].concat()
+    );
+    let request = |to| hex_of(&ClientFrame::Request { id: 300, to, message: vec![9, 8] });
+    let party = || "service".parse().unwrap();
+    let name = format!("07{}", hex::encode("service"));
+    for (to, expected) in [
+        (Destination::Card(party()), format!("00{name}")),
+        (Destination::Share(party()), format!("01{name}")),
+        (Destination::Approval(wallet), format!("02{}", "01".repeat(32))),
+        (Destination::Round { session, to: party() }, format!("03{}{name}", "02".repeat(16))),
+        (Destination::Outcome { session }, format!("04{}", "02".repeat(16))),
+        (Destination::Event { session }, format!("05{}", "02".repeat(16))),
+    ] {
+        assert_eq!(request(to), format!("600102fb2c01{expected}020908"));
+    }
+    assert_eq!(hex_of(&ClientFrame::Leave { wallet }), format!("600103{}", "01".repeat(32)));
+
+    let hex_of = |frame: &ServerFrame| hex::encode(encode(frame).unwrap());
+    let limits = Limits { max_frame_bytes: 1 << 19, idle_s: 60 };
+    assert_eq!(
+        hex_of(&ServerFrame::Challenge { nonce: [4; 32], protocol: 1, build: "abc".to_owned(), limits }),
+        ["610100", &"04".repeat(32), "0103616263", "fc00000800", "3c"].concat()
+    );
+    assert_eq!(hex_of(&ServerFrame::Authenticated { wallet }), format!("610101{}", "01".repeat(32)));
+    assert_eq!(hex_of(&ServerFrame::Reply { id: 1, message: vec![9, 8] }), "61010201020908");
+    let refusal = Refusal::new(Code::Locked, "x");
+    assert_eq!(
+        hex_of(&ServerFrame::Refused { id: None, refusal: refusal.clone() }),
+        format!("6101030006{}0178", hex::encode("locked"))
+    );
+    assert_eq!(
+        hex_of(&ServerFrame::Refused { id: Some(2), refusal }),
+        format!("610103010206{}0178", hex::encode("locked"))
+    );
+    assert_eq!(hex_of(&ServerFrame::Waiting { wallet, jobs: 3 }), format!("610104{}03", "01".repeat(32)));
+}
+
+#[test]
+fn the_layout_of_approvals_is_pinned() {
+    let small = SignedRequest { body: b"{}".to_vec(), requester: [5; 32], signature: [0xee; 64] };
+    let sign = ApprovalRequest {
+        wallet: WalletId([1; 32]),
+        action: ApprovalAction::Sign { request: small },
+        issued_at_ms: 7,
+        nonce: [9; 16],
+    };
+    let expected = [
+        "4a02".to_owned(),
+        "01".repeat(32),
+        format!("0302{}{}{}", hex::encode("{}"), "05".repeat(32), "ee".repeat(64)),
+        "07".to_owned(),
+        "09".repeat(16),
+    ];
+    assert_eq!(hex::encode(encode(&sign).unwrap()), expected.concat());
+    let job = ApprovalReply::Job { record: b"{}".to_vec() };
+    assert_eq!(hex::encode(encode(&job).unwrap()), "4c0202027b7d");
+}
+
+#[test]
 fn a_mebibyte_of_lies_is_refused_before_it_is_read() {
     assert!(matches!(decode::<InvitationReply>(&[0x42; 1 << 20]), Err(DecodeError::TooLarge { .. })));
 }
@@ -181,5 +283,9 @@ proptest! {
         try_as::<ApprovalRequest>(&mut bytes);
         try_as::<SignedApproval>(&mut bytes);
         try_as::<ApprovalReply>(&mut bytes);
+        try_as::<ClientFrame>(&mut bytes);
+        try_as::<ServerFrame>(&mut bytes);
+        try_as::<WaitingQuestion>(&mut bytes);
+        try_as::<WaitingAnswer>(&mut bytes);
     }
 }

@@ -1,0 +1,372 @@
+//! Between a browser party and the gateway: one WebSocket, one frame per binary message.
+//!
+//! The gateway greets with a [`ServerFrame::Challenge`]; the device answers with
+//! [`ClientFrame::Hello`] and proves with [`ClientFrame::Authenticate`], once per wallet, that it
+//! holds the key of that wallet's device card. What it then asks for with [`ClientFrame::Request`]
+//! is forwarded as it is: the messages inside are those that a native device sends to the broker
+//! itself, and the gateway neither makes nor changes any.
+
+use core::fmt;
+
+use duet_protocol::{
+    codec::Message,
+    ids::{PartyId, SessionId, WalletId},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    encoding::hex_array,
+    error::Refusal,
+    signing::{self, Identity, Purpose},
+};
+
+/// The version of these frames. A gateway and a page of different ones do not talk.
+pub const GATEWAY_PROTOCOL: u16 = 1;
+
+/// Where a gateway listens for devices.
+pub const DEVICE_PATH: &str = "/v1/device";
+
+/// How many wallets may be authenticated on one socket.
+pub const MAX_WALLETS_PER_SOCKET: usize = 64;
+
+/// The longest name of a build, in bytes.
+pub const MAX_BUILD_LENGTH_BYTES: usize = 128;
+
+/// How old the proof in [`ClientFrame::Authenticate`] may be when it arrives, in milliseconds.
+pub const MAX_AUTHENTICATION_AGE_MS: u64 = 60_000;
+
+/// The largest message that is forwarded, either way, in bytes: a share package, an enrolment, or
+/// an answer of the orchestrator.
+pub const MAX_FORWARDED_SIZE_BYTES: usize = 512 * 1024;
+
+/// What a frame may have around the message that it carries, in bytes.
+const SLACK_BYTES: usize = 2 * 1024;
+
+/// Who is to get a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Destination {
+    /// A party, asked for its card, which anybody may, or about a wallet that is authenticated here:
+    /// a [`crate::card_request::CardRequest`].
+    Card(PartyId),
+    /// A party, for a wallet that is being made: a [`crate::share_request::ShareRequest`]. The
+    /// admission token inside is what the party judges it by.
+    Share(PartyId),
+    /// The orchestrator, about the jobs of a wallet that is authenticated here: a
+    /// [`crate::approval::SignedApproval`].
+    Approval(WalletId),
+    /// The responder of a session whose manifest came to this socket. Answered by the responder's next
+    /// message. Message 1 may be sent again when nobody listened; message 3 is sent once.
+    Round {
+        /// The session.
+        session: SessionId,
+        /// The responder.
+        to: PartyId,
+    },
+    /// The orchestrator, about how such a session ended: a [`crate::SignedOutcome`].
+    Outcome {
+        /// The session.
+        session: SessionId,
+    },
+    /// Whoever watches such a session: a [`crate::progress::Progress`]. Nothing answers it, and it may be
+    /// lost.
+    Event {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// What a device says to the gateway.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientFrame {
+    /// The first frame.
+    Hello {
+        /// [`GATEWAY_PROTOCOL`] as the device speaks it.
+        protocol: u16,
+        /// The build of the page, for the log.
+        build: String,
+    },
+    /// Proof of holding the key of a wallet's device card. May come again for other wallets, up to
+    /// [`MAX_WALLETS_PER_SOCKET`].
+    Authenticate {
+        /// The wallet.
+        wallet: WalletId,
+        /// When the proof was made, in milliseconds since 1970.
+        issued_at_ms: u64,
+        /// [`Authentication::sign`] over the challenge of this very socket.
+        #[serde(with = "hex_array")]
+        signature: [u8; 64],
+    },
+    /// Something to forward.
+    Request {
+        /// The device's number for it, which the reply carries. Numbers of requests under way differ.
+        id: u32,
+        /// Who is to get it.
+        to: Destination,
+        /// The message as its receiver expects it.
+        message: Vec<u8>,
+    },
+    /// The wallet has been locked: nothing about it is forwarded any more.
+    Leave {
+        /// The wallet.
+        wallet: WalletId,
+    },
+}
+
+impl fmt::Debug for ClientFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello { protocol, build } => write!(f, "Hello({protocol}, {build:?})"),
+            Self::Authenticate { wallet, .. } => write!(f, "Authenticate({wallet})"),
+            Self::Request { id, to, message } => write!(f, "Request({id}, {to:?}, {} bytes)", message.len()),
+            Self::Leave { wallet } => write!(f, "Leave({wallet})"),
+        }
+    }
+}
+
+impl Message for ClientFrame {
+    const KIND: u8 = 0x60;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = MAX_FORWARDED_SIZE_BYTES + SLACK_BYTES;
+}
+
+/// What the gateway allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The largest frame in bytes.
+    pub max_frame_bytes: u32,
+    /// How long a socket may be silent, pongs included, before it is closed, in seconds.
+    pub idle_s: u32,
+}
+
+/// What the gateway says to a device.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerFrame {
+    /// The first frame, sent at once.
+    Challenge {
+        /// Random, for this socket only.
+        #[serde(with = "hex_array")]
+        nonce: [u8; 32],
+        /// [`GATEWAY_PROTOCOL`] as the gateway speaks it.
+        protocol: u16,
+        /// The build of the page that this gateway serves; empty when it serves none. A page of another
+        /// build offers to reload.
+        build: String,
+        /// What it allows.
+        limits: Limits,
+    },
+    /// The proof for a wallet holds.
+    Authenticated {
+        /// The wallet.
+        wallet: WalletId,
+    },
+    /// The answer to a request.
+    Reply {
+        /// The request's number.
+        id: u32,
+        /// The message as its sender made it.
+        message: Vec<u8>,
+    },
+    /// No.
+    Refused {
+        /// The request's number; none about an `Authenticate`, and before the socket is closed.
+        id: Option<u32>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// How many jobs wait for a wallet's owner: after [`Self::Authenticated`], and when it changes.
+    Waiting {
+        /// The wallet.
+        wallet: WalletId,
+        /// How many.
+        jobs: u32,
+    },
+}
+
+impl fmt::Debug for ServerFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Challenge { protocol, build, limits, .. } => {
+                write!(f, "Challenge({protocol}, {build:?}, {limits:?})")
+            }
+            Self::Authenticated { wallet } => write!(f, "Authenticated({wallet})"),
+            Self::Reply { id, message } => write!(f, "Reply({id}, {} bytes)", message.len()),
+            Self::Refused { id, refusal } => write!(f, "Refused({id:?}, {refusal})"),
+            Self::Waiting { wallet, jobs } => write!(f, "Waiting({wallet}, {jobs})"),
+        }
+    }
+}
+
+impl Message for ServerFrame {
+    const KIND: u8 = 0x61;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = MAX_FORWARDED_SIZE_BYTES + SLACK_BYTES;
+}
+
+/// What a device signs to prove that it holds the key of a wallet's device card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authentication {
+    /// The nonce of this socket's challenge.
+    pub challenge: [u8; 32],
+    /// The wallet.
+    pub wallet: WalletId,
+    /// When the proof is made, in milliseconds since 1970.
+    pub issued_at_ms: u64,
+}
+
+/// Why a proof is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticationError {
+    /// The signature is not by the key over this socket's challenge.
+    #[error("the proof is not by the key of the wallet's device over this connection's challenge")]
+    BadSignature,
+    /// It was made too long ago, or will be made only later.
+    #[error("the proof was not made within the last minute; check the device's clock")]
+    NotFresh,
+}
+
+impl Authentication {
+    /// `challenge ‖ wallet ‖ issued_at_ms` (8 bytes, little endian).
+    fn document(&self) -> [u8; 72] {
+        let mut document = [0; 72];
+        let (challenge, rest) = document.split_at_mut(32);
+        let (wallet, issued_at_ms) = rest.split_at_mut(32);
+        challenge.copy_from_slice(&self.challenge);
+        wallet.copy_from_slice(&self.wallet.0);
+        issued_at_ms.copy_from_slice(&self.issued_at_ms.to_le_bytes());
+        document
+    }
+
+    /// Ed25519 by the key of the device's card, over the tag `duet/v1/gateway` and
+    /// `challenge ‖ wallet ‖ issued_at_ms`.
+    #[must_use]
+    pub fn sign(&self, key: &impl Identity) -> [u8; 64] {
+        signing::sign(Purpose::Gateway, &self.document(), key)
+    }
+
+    /// The frame that carries the proof.
+    #[must_use]
+    pub fn frame(&self, key: &impl Identity) -> ClientFrame {
+        ClientFrame::Authenticate {
+            wallet: self.wallet,
+            issued_at_ms: self.issued_at_ms,
+            signature: self.sign(key),
+        }
+    }
+
+    /// Checks a proof against the Ed25519 key of the wallet's device card, and that it was made within
+    /// [`MAX_AUTHENTICATION_AGE_MS`] of `now_ms`.
+    ///
+    /// # Errors
+    /// See [`AuthenticationError`].
+    pub fn verify(
+        &self,
+        signature: &[u8; 64],
+        device_key: &[u8; 32],
+        now_ms: u64,
+    ) -> Result<(), AuthenticationError> {
+        signing::verify(Purpose::Gateway, &self.document(), device_key, signature)
+            .map_err(|_| AuthenticationError::BadSignature)?;
+        if now_ms.abs_diff(self.issued_at_ms) > MAX_AUTHENTICATION_AGE_MS {
+            return Err(AuthenticationError::NotFresh);
+        }
+        Ok(())
+    }
+}
+
+/// The gateway's own question to the orchestrator on `duet.v1.approval.<wallet>`: how many jobs wait
+/// for the wallet's owner. It is no device's, so it is not signed, and learns a number only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingQuestion {
+    /// The wallet.
+    pub wallet: WalletId,
+}
+
+impl Message for WaitingQuestion {
+    const KIND: u8 = 0x62;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 64;
+}
+
+/// The answer to a [`WaitingQuestion`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingAnswer {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// How many jobs wait for its owner.
+    pub jobs: u32,
+}
+
+impl Message for WaitingAnswer {
+    const KIND: u8 = 0x63;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 64;
+}
+
+// A frame has room for the largest message of each kind that it carries.
+const _: () = {
+    use crate::{
+        SignedOutcome,
+        approval::{ApprovalReply, SignedApproval},
+        card_request::{CardReply, CardRequest},
+        share_request::{ShareReply, ShareRequest},
+    };
+    assert!(CardRequest::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+    assert!(CardReply::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+    assert!(ShareRequest::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+    assert!(ShareReply::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+    assert!(SignedApproval::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+    assert!(ApprovalReply::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+    assert!(SignedOutcome::MAX_SIZE_BYTES <= MAX_FORWARDED_SIZE_BYTES);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signing::SigningKey;
+
+    fn authentication() -> Authentication {
+        Authentication { challenge: [1; 32], wallet: WalletId([2; 32]), issued_at_ms: 1_000_000 }
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_challenge_wallet_time_and_key_only() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let public = key.verifying_key().to_bytes();
+        let made = authentication();
+        let signature = made.sign(&key);
+        let now_ms = made.issued_at_ms;
+        assert_eq!(made.verify(&signature, &public, now_ms), Ok(()));
+        assert_eq!(made.verify(&signature, &public, now_ms + MAX_AUTHENTICATION_AGE_MS), Ok(()));
+        let bad = Err(AuthenticationError::BadSignature);
+        for other in [
+            Authentication { challenge: [9; 32], ..made },
+            Authentication { wallet: WalletId([9; 32]), ..made },
+            Authentication { issued_at_ms: now_ms + 1, ..made },
+        ] {
+            assert_eq!(other.verify(&signature, &public, now_ms), bad);
+        }
+        let other_key = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
+        assert_eq!(made.verify(&signature, &other_key, now_ms), bad);
+        for now_ms in [now_ms - MAX_AUTHENTICATION_AGE_MS - 1, now_ms + MAX_AUTHENTICATION_AGE_MS + 1] {
+            assert_eq!(made.verify(&signature, &public, now_ms), Err(AuthenticationError::NotFresh));
+        }
+    }
+
+    #[test]
+    fn what_is_signed_is_pinned() {
+        let document = [[1; 32], [2; 32]].concat();
+        let expected = [&document[..], &[0x40, 0x42, 0x0f, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(authentication().document().to_vec(), expected);
+        assert_eq!(Purpose::Gateway.tag(), b"duet/v1/gateway\n");
+    }
+
+    #[test]
+    fn frames_do_not_print_what_they_carry() {
+        let request = ClientFrame::Request {
+            id: 1,
+            to: Destination::Share("service".parse().unwrap()),
+            message: vec![0xab; 5],
+        };
+        assert_eq!(format!("{request:?}"), "Request(1, Share(PartyId(service)), 5 bytes)");
+    }
+}
