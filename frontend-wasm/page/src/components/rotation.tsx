@@ -1,0 +1,69 @@
+import type { DuetError, WalletSummary } from "@duet/signer";
+import { useState } from "preact/hooks";
+
+import { duet, noteWallet } from "../state/duet";
+import { advance, ROTATE_STEPS, type CreateStepName, type Progress } from "../text/steps";
+import { Button } from "./button";
+import { ErrorNotice, Notice } from "./notice";
+import { ProgressList } from "./progress";
+
+const WHY = {
+  "needs-rotation": {
+    title: "This wallet came from a backup",
+    text: "Before it signs here, its Paillier key must be replaced: a backup may not know what happened to the old one. This takes a few seconds, once. The address stays the same.",
+  },
+  "paillier-locked": {
+    title: "This wallet protected itself",
+    text: "An answer from the other party did not verify, so this device stopped using its Paillier key before anything could be learnt from it. Replace the key to sign again. The address stays the same.",
+  },
+  unlocked: {
+    title: "Replace the Paillier key",
+    text: "Makes a new encryption key for this device and has the other parties take it. Nothing needs this now; it does no harm. The address stays the same.",
+  },
+} as const;
+
+/** Replaces the device's Paillier key, because it must be or because the owner wants it. */
+export function Rotation({ wallet }: { wallet: WalletSummary }) {
+  const [progress, setProgress] = useState<Progress<CreateStepName> | null>(null);
+  const [error, setError] = useState<DuetError | null>(null);
+  const [done, setDone] = useState(false);
+  const why = wallet.state === "needs-rotation" || wallet.state === "paillier-locked" ? wallet.state : "unlocked";
+  const running = progress !== null && !done && error === null;
+
+  const rotate = async () => {
+    setError(null);
+    setDone(false);
+    setProgress(new Map());
+    const outcome = await duet().rotate(wallet.id, {
+      onProgress: (event) => setProgress((before) => advance(ROTATE_STEPS, before ?? new Map(), event)),
+    });
+    if (outcome.ok) {
+      setDone(true);
+      noteWallet(outcome.value);
+    } else {
+      setError(outcome.error);
+    }
+  };
+
+  return (
+    <section class="card" data-testid={why === "unlocked" ? "rotation" : why} aria-label={WHY[why].title}>
+      <div class="stack-tight">
+        <h2>{WHY[why].title}</h2>
+        <p class="soft">{WHY[why].text}</p>
+      </div>
+      {progress && <ProgressList rowId="rotate-step" testId="rotate-progress" steps={ROTATE_STEPS} progress={progress} label="Progress of the replacement" />}
+      {error && <ErrorNotice error={error} />}
+      {done ? (
+        <Notice tone="good" testId="rotate-done">
+          <p>The key was replaced. The wallet signs with the new one.</p>
+        </Notice>
+      ) : (
+        <div class="actions">
+          <Button testId="rotate-submit" tone={why === "unlocked" ? "secondary" : "primary"} icon="refresh" busy={running} onClick={() => void rotate()}>
+            Replace the key
+          </Button>
+        </div>
+      )}
+    </section>
+  );
+}

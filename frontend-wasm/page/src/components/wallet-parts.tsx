@@ -1,0 +1,121 @@
+import type { WalletState, WalletSummary } from "@duet/signer";
+import { useEffect, useState } from "preact/hooks";
+
+import { node } from "../state/duet";
+import type { IconName } from "./icon";
+import { Icon } from "./icon";
+import { IconButton } from "./button";
+
+const STATES: Record<WalletState, { text: string; tone: string; icon: IconName }> = {
+  unlocked: { text: "Unlocked", tone: "badge-good", icon: "unlock" },
+  locked: { text: "Locked", tone: "", icon: "lock" },
+  pending: { text: "Not finished", tone: "badge-warn", icon: "warning" },
+  "needs-rotation": { text: "Key to be replaced", tone: "badge-warn", icon: "warning" },
+  "paillier-locked": { text: "Protected itself", tone: "badge-bad", icon: "error" },
+};
+
+export function StateBadge({ state }: { state: WalletState }) {
+  const { text, tone, icon } = STATES[state];
+  return (
+    <span class={`badge ${tone}`}>
+      <Icon name={icon} />
+      {text}
+    </span>
+  );
+}
+
+type BalanceState = { state: "loading" } | { state: "known"; wei: bigint; text: string } | { state: "unavailable"; why: string };
+
+/** What the node says the address holds. */
+export function Balance({ wallet, withRefresh }: { wallet: WalletSummary; withRefresh?: boolean }) {
+  const [balance, setBalance] = useState<BalanceState>({ state: "loading" });
+  const [round, setRound] = useState(0);
+  const url = node.value?.url ?? null;
+
+  useEffect(() => {
+    let current = true;
+    const { address } = wallet;
+    const read = async () => {
+      if (url === null || address === null) {
+        setBalance({ state: "unavailable", why: "No Ethereum node is known." });
+        return;
+      }
+      // The node's client is large; it is fetched only here.
+      const [{ balance: ask }, { etherShort }] = await Promise.all([import("../chain/node"), import("../chain/amount")]);
+      const answer = await ask(url, address);
+      if (!current) return;
+      setBalance(
+        answer.ok
+          ? { state: "known", wei: answer.value, text: etherShort(answer.value) }
+          : { state: "unavailable", why: "The Ethereum node does not answer." },
+      );
+    };
+    void read();
+    const timer = setInterval(() => {
+      if (document.visibilityState === "visible") void read();
+    }, 15_000);
+    return () => {
+      current = false;
+      clearInterval(timer);
+    };
+  }, [url, wallet.address, round]);
+
+  return (
+    <div class="balance">
+      <p
+        class="balance-value"
+        data-testid="wallet-balance"
+        data-state={balance.state}
+        {...(balance.state === "known" ? { "data-wei": balance.wei.toString() } : {})}
+      >
+        {balance.state === "known" ? (
+          <>
+            {balance.text} <span class="balance-unit">ETH</span>
+          </>
+        ) : balance.state === "loading" ? (
+          <span class="soft">…</span>
+        ) : (
+          <span class="balance-none">{balance.why}</span>
+        )}
+      </p>
+      {withRefresh === true && (
+        <IconButton
+          testId="wallet-refresh"
+          icon="refresh"
+          label="Read the balance again"
+          onClick={() => setRound(round + 1)}
+        />
+      )}
+    </div>
+  );
+}
+
+/** Who holds which share. */
+export function Holders({ wallet }: { wallet: WalletSummary }) {
+  return (
+    <ul class="holders">
+      {wallet.parties.map((party) => (
+        <li key={party.share} class={`holder actor-${party.role}`}>
+          <Icon name={party.role === "device" ? "device" : party.role === "backup-file" ? "file" : party.role === "service" ? "server" : "person"} />
+          <div>
+            <p class="holder-name">
+              {party.role === "device" ? "This browser" : party.role === "backup-file" ? "Backup file" : party.party}
+            </p>
+            <p class="small soft">
+              {party.role === "device"
+                ? "Share 1, sealed"
+                : party.role === "backup-file"
+                  ? "Share 3, in your hands"
+                  : `Share ${party.share}, the ${party.role}`}
+            </p>
+            {"fingerprint" in party && (
+              <p class="small soft mono holder-fingerprint" title={party.fingerprint}>
+                {party.fingerprint.slice(0, 16).replace(/(.{4})(?=.)/g, "$1 ")}
+              </p>
+            )}
+          </div>
+        </li>
+      ))}
+    </ul>
+  );
+}

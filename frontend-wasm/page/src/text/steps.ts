@@ -1,0 +1,154 @@
+import type { CreateProgress, SigningStep, WalletParty } from "@duet/signer";
+
+/** The steps of long work, in the order people see them, and what each event says about them. */
+
+export type StepState = "waiting" | "active" | "done" | "failed";
+
+export interface StepRow<Name extends string = string> {
+  name: Name;
+  title: string;
+  text: string;
+}
+
+// ------------------------------------------------------------------------------------------ creation
+
+export type CreateStepName =
+  | "protection" | "card" | "shares" | "paillier-key" | "proofs" | "sealing" | "stored" | "preparing" | "committing" | "enrolling" | "ready";
+
+const CREATE_TEXTS: Record<CreateStepName, Omit<StepRow, "name">> = {
+  protection: { title: "Strengthen the protection", text: "Turning your passphrase or passkey into the key that seals everything here." },
+  card: { title: "Check who holds the other shares", text: "Their fingerprints are compared and the proofs on their parameters verified." },
+  shares: { title: "Draw the three shares", text: "The key is drawn at random here, split, and forgotten." },
+  "paillier-key": { title: "Search two large primes", text: "For this device's encryption key. It takes the longest, and how long is luck." },
+  proofs: { title: "Prove that all is sound", text: "Each party gets a proof that its share belongs to your address." },
+  sealing: { title: "Seal the shares", text: "Nobody on the way can read them." },
+  stored: { title: "Store your share", text: "Sealed, in this browser. From here on, a reload loses nothing." },
+  preparing: { title: "The others verify", text: "Each party checks every proof and signs a receipt." },
+  committing: { title: "Everybody commits", text: "Only when all have, the address is shown." },
+  enrolling: { title: "The others take the new key", text: "Each party verifies the new encryption key and signs for it." },
+  ready: { title: "Ready", text: "The wallet can sign." },
+};
+
+const rows = (names: readonly CreateStepName[]): StepRow<CreateStepName>[] =>
+  names.map((name) => ({ name, ...CREATE_TEXTS[name] }));
+
+export const CREATE_STEPS = rows([
+  "protection", "card", "shares", "paillier-key", "proofs", "sealing", "stored", "preparing", "committing", "ready",
+]);
+export const RESUME_STEPS = rows(["preparing", "committing", "ready"]);
+export const ROTATE_STEPS = rows(["card", "paillier-key", "proofs", "stored", "enrolling", "ready"]);
+
+const CREATE_STEP_OF: Record<CreateProgress["step"], { name: CreateStepName; ends: boolean }> = {
+  protection: { name: "protection", ends: false },
+  card: { name: "card", ends: false },
+  "card-verified": { name: "card", ends: true },
+  shares: { name: "shares", ends: false },
+  "paillier-key": { name: "paillier-key", ends: false },
+  proofs: { name: "proofs", ends: false },
+  sealing: { name: "sealing", ends: false },
+  stored: { name: "stored", ends: true },
+  preparing: { name: "preparing", ends: false },
+  prepared: { name: "preparing", ends: true },
+  committing: { name: "committing", ends: false },
+  committed: { name: "committing", ends: true },
+  enrolling: { name: "enrolling", ends: false },
+  enrolled: { name: "enrolling", ends: true },
+  ready: { name: "ready", ends: true },
+};
+
+export interface StepProgress {
+  state: StepState;
+  startedAtMs: number;
+  ms: number | null;
+  detail: string | null;
+}
+
+export type Progress<Name extends string> = ReadonlyMap<Name, StepProgress>;
+
+/**
+ * What is known after one more event. Steps may overlap (two parties are asked at once); a step is over when an
+ * event says so of every party that was asked, or when a later one has begun.
+ */
+export function advance(
+  steps: readonly StepRow<CreateStepName>[],
+  progress: Progress<CreateStepName>,
+  event: CreateProgress,
+): Progress<CreateStepName> {
+  const next = new Map(progress);
+  const { name, ends } = CREATE_STEP_OF[event.step];
+  const position = steps.findIndex((row) => row.name === name);
+  if (position < 0) return progress;
+  for (const earlier of steps.slice(0, position)) {
+    const state = next.get(earlier.name);
+    if (state?.state === "active") {
+      next.set(earlier.name, { ...state, state: "done", ms: event.atMs - state.startedAtMs });
+    }
+  }
+  const before = next.get(name) ?? { state: "active", startedAtMs: event.atMs, ms: null, detail: null };
+  const detail =
+    event.step === "paillier-key" ? `${event.candidates} candidates tried, some 120 are usual`
+    : "party" in event ? event.party
+    : before.detail;
+  next.set(name, {
+    ...before,
+    detail,
+    state: ends ? "done" : "active",
+    ms: ends ? event.atMs - before.startedAtMs : before.ms,
+  });
+  return next;
+}
+
+// ------------------------------------------------------------------------------------------- signing
+
+export type SigningStepName =
+  | "requested" | "invited" | "checked" | "sent-1" | "received-2" | "sent-3" | "received-4" | "verified" | "reported";
+
+/** Who does a step, and to whom. */
+export type Actor = "device" | "responder" | "orchestrator";
+
+export interface SigningRow extends StepRow<SigningStepName> {
+  from: Actor;
+  to: Actor | null;
+}
+
+export const SIGNING_STEPS: readonly SigningRow[] = [
+  { name: "requested", from: "device", to: "orchestrator", title: "You asked", text: "Your signed request left this browser." },
+  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "It checked your request, made the digest itself, and accepted." },
+  { name: "checked", from: "device", to: null, title: "Checked here", text: "Who they are, what is to be signed, and that your key is not locked." },
+  { name: "sent-1", from: "device", to: "responder", title: "Promise", text: "A commitment to this device's half of the nonce." },
+  { name: "received-2", from: "responder", to: "device", title: "Their half, proved", text: "Their half of the nonce, with a proof that they know it. Verified here." },
+  { name: "sent-3", from: "device", to: "responder", title: "Promise opened, proved", text: "This device's half, with the same proof. They verify both." },
+  { name: "received-4", from: "responder", to: "device", title: "Encrypted signature", text: "Only this device can decrypt it." },
+  { name: "verified", from: "device", to: null, title: "Decrypted and verified", text: "The signature is valid for your address." },
+  { name: "reported", from: "device", to: "orchestrator", title: "Reported", text: "The outcome is on record." },
+];
+
+export function signingStepName(step: SigningStep): SigningStepName {
+  switch (step.step) {
+    case "sent":
+      return step.message === 1 ? "sent-1" : "sent-3";
+    case "received":
+      return step.message === 2 ? "received-2" : "received-4";
+    default:
+      return step.step;
+  }
+}
+
+/** The party's name, and which role it has in the wallet. */
+export function responderOf(step: SigningStep): string | null {
+  switch (step.step) {
+    case "invited":
+      return step.responder;
+    case "sent":
+      return step.to;
+    case "received":
+      return step.from;
+    default:
+      return null;
+  }
+}
+
+export function roleOf(parties: readonly WalletParty[], party: string): "service" | "partner" {
+  const found = parties.find((one) => "party" in one && one.party === party);
+  return found?.role === "partner" ? "partner" : "service";
+}

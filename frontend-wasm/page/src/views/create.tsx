@@ -1,0 +1,288 @@
+import type { CreatedWallet, CreateProgress, DuetError, ProtectionKind } from "@duet/signer";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { AddressQr, AddressText, CopyButton } from "../components/address";
+import { Button, LinkButton } from "../components/button";
+import { Choices } from "../components/choice";
+import { PassphraseField, StrengthHint, TextField } from "../components/field";
+import { ErrorNotice, Notice } from "../components/notice";
+import { Elapsed, ProgressList } from "../components/progress";
+import { StepHeading, View } from "../components/view";
+import { Holders } from "../components/wallet-parts";
+import { href } from "../router";
+import { created } from "../state/created";
+import { duet, info, noteWallet } from "../state/duet";
+import { save } from "../state/save";
+import { fileName } from "../text/format";
+import { passphraseProblem, repeatProblem } from "../text/passphrase";
+import { advance, CREATE_STEPS, type CreateStepName, type Progress } from "../text/steps";
+
+type Third = "partner" | "backup-file";
+
+interface Draft {
+  label: string;
+  protection: ProtectionKind;
+  passphrase: string;
+  passphraseRepeat: string;
+  third: Third;
+  backupPassphrase: string;
+  backupPassphraseRepeat: string;
+}
+
+const EMPTY: Draft = {
+  label: "",
+  protection: "passphrase",
+  passphrase: "",
+  passphraseRepeat: "",
+  third: "partner",
+  backupPassphrase: "",
+  backupPassphraseRepeat: "",
+};
+
+type Problems = Partial<Record<keyof Draft, string | null>>;
+
+function check(draft: Draft): Problems {
+  const label = draft.label.trim();
+  const problems: Problems = {
+    label: label === "" ? "Give the wallet a name." : label.length > 64 ? "At most 64 characters." : null,
+  };
+  if (draft.protection === "passphrase") {
+    problems.passphrase = passphraseProblem(draft.passphrase);
+    problems.passphraseRepeat = repeatProblem(draft.passphrase, draft.passphraseRepeat);
+  }
+  if (draft.third === "backup-file") {
+    problems.backupPassphrase =
+      passphraseProblem(draft.backupPassphrase) ??
+      (draft.protection === "passphrase" && draft.backupPassphrase === draft.passphrase
+        ? "Use another passphrase than the wallet's: whoever learns one should not have both shares."
+        : null);
+    problems.backupPassphraseRepeat = repeatProblem(draft.backupPassphrase, draft.backupPassphraseRepeat);
+  }
+  return problems;
+}
+
+/** Makes a wallet: the form, the steps, and at the end its address. */
+export function CreateView() {
+  const [running, setRunning] = useState<Progress<CreateStepName> | null>(null);
+  const [error, setError] = useState<DuetError | null>(null);
+  const [draft, setDraft] = useState<Draft>(EMPTY);
+  const abort = useRef<AbortController | null>(null);
+  const done = created.value;
+
+  // Leaving the view ends what it shows: the finished wallet is in the list, an unfinished one can be resumed there.
+  useEffect(
+    () => () => {
+      abort.current?.abort();
+      created.value = null;
+    },
+    [],
+  );
+
+  const start = async () => {
+    setError(null);
+    setRunning(new Map());
+    abort.current = new AbortController();
+    const outcome = await duet().createWallet({
+      label: draft.label.trim(),
+      protection: draft.protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: draft.passphrase },
+      third: draft.third === "partner" ? { kind: "partner" } : { kind: "backup-file", passphrase: draft.backupPassphrase },
+      signal: abort.current.signal,
+      onProgress: (event: CreateProgress) => setRunning((before) => advance(CREATE_STEPS, before ?? new Map(), event)),
+    });
+    setRunning(null);
+    if (!outcome.ok) {
+      setError(outcome.error);
+      return;
+    }
+    setDraft(EMPTY);
+    noteWallet(outcome.value.wallet);
+    created.value = outcome.value;
+  };
+
+  if (done) return <Created result={done} />;
+  return (
+    <View
+      name="create"
+      title="Create a wallet"
+      lead="The key is made in this browser. It takes a few seconds, and nothing leaves before it is sealed."
+      back={{ href: href({ view: "home" }), text: "Wallets" }}
+      narrow
+    >
+      {error && <ErrorNotice error={error} onRetry={() => void start()} onDismiss={() => setError(null)} />}
+      {running ? (
+        <section class="card" data-testid="create-progress-card">
+          <div class="row-between">
+            <StepHeading>Making “{draft.label.trim()}”</StepHeading>
+            <span class="soft">
+              <Elapsed />
+            </span>
+          </div>
+          <ProgressList rowId="create-step" testId="create-progress" steps={CREATE_STEPS} progress={running} label="Progress of the creation" />
+          <p class="soft small">Keep this page open. Most of the time goes into the search for primes, which is luck: between one second and ten.</p>
+          <div class="actions">
+            <Button testId="create-cancel" onClick={() => abort.current?.abort()}>
+              Cancel
+            </Button>
+          </div>
+        </section>
+      ) : (
+        <CreateForm draft={draft} onChange={setDraft} onSubmit={() => void start()} />
+      )}
+    </View>
+  );
+}
+
+interface CreateFormProps {
+  draft: Draft;
+  onChange: (draft: Draft) => void;
+  onSubmit: () => void;
+}
+
+function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
+  const [checked, setChecked] = useState(false);
+  const [passkeys, setPasskeys] = useState(false);
+  const form = useRef<HTMLFormElement>(null);
+  useEffect(() => void duet().passkeysAvailable().then(setPasskeys), []);
+
+  const problems = checked ? check(draft) : {};
+  const set = <Key extends keyof Draft>(key: Key) => (value: Draft[Key]) => onChange({ ...draft, [key]: value });
+  const service = info.value?.backends.find((backend) => backend.role === "service")?.party ?? "the service";
+  const partner = info.value?.backends.find((backend) => backend.role === "partner")?.party ?? null;
+  // Without a partner only the file is left.
+  useEffect(() => {
+    if (info.value !== null && partner === null && draft.third === "partner") set("third")("backup-file");
+  }, [info.value, partner]);
+
+  const submit = () => {
+    setChecked(true);
+    if (Object.values(check(draft)).some((problem) => problem)) {
+      requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+    } else {
+      onSubmit();
+    }
+  };
+
+  return (
+    <form
+      ref={form}
+      class="card"
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault();
+        submit();
+      }}
+    >
+      <TextField id="create-label" label="Name" hint="Only you see it." value={draft.label} onInput={set("label")} error={problems.label} maxLength={64} />
+      <Choices
+        name="protection"
+        legend="What opens it in this browser?"
+        value={draft.protection}
+        onChange={set("protection")}
+        choices={[
+          { value: "passphrase", testId: "create-protection-passphrase", title: "A passphrase", text: "Works everywhere. Nobody can reset it for you." },
+          {
+            value: "passkey",
+            testId: "create-protection-passkey",
+            title: "A passkey",
+            text: passkeys ? "Fingerprint, face or security key." : "This browser has no passkeys that can protect data.",
+            disabled: !passkeys,
+          },
+        ]}
+      />
+      {draft.protection === "passphrase" && (
+        <div class="stack">
+          <PassphraseField id="create-passphrase" label="Passphrase" fresh value={draft.passphrase} onInput={set("passphrase")} error={problems.passphrase} />
+          <StrengthHint testId="create-passphrase-strength" passphrase={draft.passphrase} />
+          <PassphraseField id="create-passphrase-repeat" label="Once more" fresh value={draft.passphraseRepeat} onInput={set("passphraseRepeat")} error={problems.passphraseRepeat} />
+        </div>
+      )}
+      <Choices
+        name="third"
+        legend="Who keeps the third share?"
+        value={draft.third}
+        onChange={set("third")}
+        choices={[
+          {
+            value: "partner",
+            testId: "create-third-partner",
+            title: partner === null ? "A partner" : `The partner, ${partner}`,
+            text: `If this browser is lost, ${service} and the partner together can still sign.`,
+            disabled: info.value !== null && partner === null,
+          },
+          {
+            value: "backup-file",
+            testId: "create-third-backup-file",
+            title: "A backup file",
+            text: "You keep it yourself, sealed by a passphrase of its own. Without the file and that passphrase there is no spare share.",
+          },
+        ]}
+      />
+      {draft.third === "backup-file" && (
+        <div class="stack">
+          <PassphraseField id="create-backup-passphrase" label="Passphrase of the file" fresh value={draft.backupPassphrase} onInput={set("backupPassphrase")} error={problems.backupPassphrase} />
+          <StrengthHint testId="create-backup-passphrase-strength" passphrase={draft.backupPassphrase} />
+          <PassphraseField id="create-backup-passphrase-repeat" label="Once more" fresh value={draft.backupPassphraseRepeat} onInput={set("backupPassphraseRepeat")} error={problems.backupPassphraseRepeat} />
+        </div>
+      )}
+      <div class="actions">
+        <Button testId="create-submit" tone="primary" type="submit">
+          Create the wallet
+        </Button>
+      </div>
+    </form>
+  );
+}
+
+function Created({ result: { wallet, backupFile } }: { result: CreatedWallet }) {
+  const [saved, setSaved] = useState(false);
+  const address = wallet.address ?? "";
+  return (
+    <View name="create" title="Your wallet is ready" lead="Everybody has verified and committed. This is its address:" narrow>
+      <section class="card" data-testid="create-done" data-address={address}>
+        <div class="receive">
+          <AddressQr address={address} testId="create-qr" />
+          <div class="stack">
+            <StepHeading>{wallet.label}</StepHeading>
+            <AddressText address={address} testId="create-address" large />
+            <div class="actions">
+              <CopyButton testId="create-address-copy" text={address} what="the address" />
+            </div>
+          </div>
+        </div>
+        <Holders wallet={wallet} />
+      </section>
+      {backupFile && (
+        <section class="card">
+          <div class="stack-tight">
+            <h2>Save the backup file now</h2>
+            <p class="soft">It holds the third share and exists nowhere else. Keep it apart from this computer, and its passphrase apart from it.</p>
+          </div>
+          <div class="actions">
+            <Button
+              testId="create-download"
+              tone={saved ? "secondary" : "primary"}
+              icon="download"
+              data={{ "data-saved": String(saved) }}
+              onClick={() => {
+                save(backupFile, fileName(wallet.label, "-share-3.age"));
+                setSaved(true);
+              }}
+            >
+              {saved ? "Save again" : "Save the backup file"}
+            </Button>
+          </div>
+          {saved && (
+            <Notice tone="good">
+              <p>Handed to the browser. Check that the file is where you want it before you leave this page.</p>
+            </Notice>
+          )}
+        </section>
+      )}
+      <div class="actions">
+        <LinkButton testId="create-open-wallet" tone={backupFile && !saved ? "secondary" : "primary"} href={href({ view: "wallet", wallet: wallet.id })}>
+          Open the wallet
+        </LinkButton>
+      </div>
+    </View>
+  );
+}

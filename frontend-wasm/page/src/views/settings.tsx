@@ -1,0 +1,9 @@
+import { View } from "../components/view";
+
+export function SettingsView() {
+  return (
+    <View name="settings" title="Settings">
+      <p>Not here yet.</p>
+    </View>
+  );
+}
