@@ -1,17 +1,16 @@
 //! Where the programs under test and beside them are.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's top folder.
+/// The repository's top folder: the one cargo runs this in, which need not be the one it was compiled in, because a
+/// build folder may have been copied along with it. Every package that cargo runs this from lies in the top folder.
 #[must_use]
 pub fn repository() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
 /// The `duet` program: `DUET_PROGRAM`, or what was built into the folder this program was built into.

@@ -10,10 +10,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's top folder.
+/// The repository's top folder: the one this task is run in, which need not be the one it was compiled in, because a
+/// build folder may have been copied along with it.
 pub(crate) fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
 /// The `cargo` that runs this task.
