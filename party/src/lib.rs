@@ -16,7 +16,6 @@
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
 //! | [`worker`] | serving share packages, questions and invitations |
 
-pub mod at_rest;
 pub mod clock;
 pub mod compute;
 pub mod context;
@@ -32,6 +31,8 @@ pub mod worker;
 
 pub use context::{Context, Identity};
 pub use device::Device;
+/// Sealed records, and the key that wraps their keys.
+pub use duet_at_rest as at_rest;
 pub use error::PartyError;
 pub use party::{Party, PartySettings, SetUpProgress};
 pub use session::SessionLimits;

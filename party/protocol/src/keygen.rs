@@ -129,6 +129,29 @@ pub fn deal(
     progress: &mut dyn Progress,
     rng: &mut dyn CryptoRng,
 ) -> Result<Dealt, DealError> {
+    deal_drawn(setup, None, progress, rng)
+}
+
+/// The same with a Paillier key that is there already, for callers that search its primes in several
+/// threads ([`PaillierKey::from_primes`]). It must be new: a key serves one wallet.
+///
+/// # Errors
+/// As [`deal`]; a key of another owner makes no offer.
+pub fn deal_with_key(
+    setup: &DealerSetup,
+    paillier: PaillierKey,
+    progress: &mut dyn Progress,
+    rng: &mut dyn CryptoRng,
+) -> Result<Dealt, DealError> {
+    deal_drawn(setup, Some(paillier), progress, rng)
+}
+
+fn deal_drawn(
+    setup: &DealerSetup,
+    paillier: Option<PaillierKey>,
+    progress: &mut dyn Progress,
+    rng: &mut dyn CryptoRng,
+) -> Result<Dealt, DealError> {
     progress.step(KeygenStep::Shares);
     // A zero among the shares has probability 2^-254; then another polynomial is drawn.
     let polynomial = loop {
@@ -137,7 +160,7 @@ pub fn deal(
             break polynomial;
         }
     };
-    deal_polynomial(setup, &polynomial, None, progress, rng)
+    deal_polynomial(setup, &polynomial, paillier, progress, rng)
 }
 
 /// Deals a wallet of a given private key, and takes a Paillier key that is there already: for
@@ -494,8 +517,10 @@ impl PendingWallet {
         self.device.share.wallet().id()
     }
 
-    #[cfg(test)]
-    pub(crate) const fn device(&self) -> &DeviceWallet {
+    /// The device's part before anybody has committed, for tests.
+    #[cfg(any(test, feature = "test-hooks"))]
+    #[must_use]
+    pub const fn device(&self) -> &DeviceWallet {
         &self.device
     }
 

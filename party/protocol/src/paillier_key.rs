@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::{
     arithmetic::{Arithmetic, PrimeProgress},
     ids::{PaillierKeyId, PartyId},
+    natural::Natural,
     paillier::{DecryptionKey, InvalidDecryptionKey, ModulusSize},
 };
 
@@ -39,6 +40,29 @@ impl PaillierKey {
         progress: &mut dyn FnMut(PrimeProgress),
     ) -> Self {
         Self::new(owner, DecryptionKey::generate(size, arithmetic, rng, progress))
+    }
+
+    /// A key of two primes of `size` that were searched for elsewhere, in several threads at once.
+    /// Everything is checked, that they are prime included.
+    ///
+    /// # Errors
+    /// Unless they are two different Blum primes whose product has exactly the length of `size`.
+    pub fn from_primes(
+        owner: PartyId,
+        size: ModulusSize,
+        p: &Natural,
+        q: &Natural,
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, InvalidDecryptionKey> {
+        if !arithmetic.is_prime(p) || !arithmetic.is_prime(q) {
+            return Err(InvalidDecryptionKey::Primes);
+        }
+        let key = DecryptionKey::from_primes(p, q, arithmetic)?;
+        if key.encryption_key().size() == size {
+            Ok(Self::new(owner, key))
+        } else {
+            Err(InvalidDecryptionKey::Primes)
+        }
     }
 
     /// The name under which it is enrolled, charged and locked.

@@ -25,7 +25,7 @@ pub use constant_time::constant_time;
 #[cfg(feature = "gmp")]
 pub use gmp::gmp;
 pub use jacobi::jacobi_symbol;
-pub use primes::{PrimeKind, PrimeProgress};
+pub use primes::{PrimeKind, PrimeProgress, search_prime};
 
 /// The implementation used unless another one is asked for: GMP when it is built in.
 #[must_use]

@@ -1,5 +1,7 @@
 //! Both implementations against each other and against what is known.
 
+use core::ops::ControlFlow;
+
 use super::*;
 use crate::test_fixtures;
 use proptest::prelude::*;
@@ -120,4 +122,17 @@ fn generated_primes_have_the_asked_for_shape() {
             assert!(kind == PrimeKind::Blum || constant_time().is_prime(&prime.shr(1)));
         }
     }
+}
+
+#[test]
+fn a_search_for_a_prime_can_be_ended() {
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let mut heard = 0;
+    let mut third_time = |progress: PrimeProgress| {
+        heard = progress.candidates;
+        if heard == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let found = search_prime(default_arithmetic(), PrimeKind::Blum, 1024, &mut rng, &mut third_time);
+    assert!(found.is_none());
+    assert_eq!(heard, 3);
 }

@@ -9,7 +9,7 @@ use chacha20poly1305::{
 use duet_protocol::ids::{Epoch, ShareIndex, WalletId};
 use zeroize::Zeroizing;
 
-use super::{KeyEncryptionKey, KeyError};
+use crate::{KeyEncryptionKey, KeyError};
 
 const FORMAT_VERSION: u8 = 1;
 const DATA_KEY_SIZE_BYTES: usize = 32;
@@ -45,10 +45,14 @@ pub enum RecordKind {
     OwnerKey = 10,
     /// What a holder has to compare a commit with, until it commits.
     Prepared = 11,
+    /// Everything an owner's device has of a wallet, as a browser keeps it.
+    Device = 12,
+    /// A browser's unfinished key generation.
+    PendingDevice = 13,
 }
 
 impl RecordKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Check,
         Self::PartyKeys,
         Self::Share,
@@ -60,6 +64,8 @@ impl RecordKind {
         Self::ModulusVerdict,
         Self::OwnerKey,
         Self::Prepared,
+        Self::Device,
+        Self::PendingDevice,
     ];
 
     /// The kind with number `number`, if there is one.

@@ -7,11 +7,14 @@ use std::{
 };
 
 use argon2::{Algorithm, Argon2, Params, Version};
+use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 const KEY_SIZE_BYTES: usize = 32;
-const SALT_SIZE_BYTES: usize = 16;
+pub(crate) const SALT_SIZE_BYTES: usize = 16;
+const KEY_MATERIAL_TAG: &[u8] = b"duet/at-rest/v1/key-material";
 
 /// Where a key encryption key comes from.
 #[derive(Clone)]
@@ -121,7 +124,7 @@ pub enum KeyError {
 }
 
 /// The 32-byte key under which data keys are wrapped. Zeroized on drop.
-pub struct KeyEncryptionKey(pub(super) Zeroizing<[u8; KEY_SIZE_BYTES]>);
+pub struct KeyEncryptionKey(pub(crate) Zeroizing<[u8; KEY_SIZE_BYTES]>);
 
 impl fmt::Debug for KeyEncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,6 +137,41 @@ impl KeyEncryptionKey {
     #[must_use]
     pub fn from_bytes(bytes: Zeroizing<[u8; KEY_SIZE_BYTES]>) -> Self {
         Self(bytes)
+    }
+
+    /// Stretches a passphrase with argon2id (RFC 9106, version 0x13). Slow.
+    ///
+    /// # Errors
+    /// On an empty passphrase or a cost out of bounds.
+    pub fn from_passphrase(
+        passphrase: &str,
+        salt: &[u8; SALT_SIZE_BYTES],
+        cost: Argon2Cost,
+    ) -> Result<Self, KeyError> {
+        if passphrase.is_empty() {
+            return Err(KeyError::EmptyPassphrase);
+        }
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.parameters()?);
+        let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
+        argon2.hash_password_into(passphrase.as_bytes(), salt, key.as_mut()).map_err(|_| KeyError::Cost)?;
+        Ok(Self(key))
+    }
+
+    /// Derives a key from 32 secret bytes that something else keeps, such as the output of a passkey's
+    /// PRF extension: HKDF-SHA256 (RFC 5869) with a salt and a tag of its own, so that the same output
+    /// serves nothing else.
+    ///
+    /// # Errors
+    /// Never for this length; the library's limit.
+    pub fn from_key_material(
+        material: &[u8; KEY_SIZE_BYTES],
+        salt: &[u8; SALT_SIZE_BYTES],
+    ) -> Result<Self, KeyError> {
+        let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
+        Hkdf::<Sha256>::new(Some(salt), material)
+            .expand(KEY_MATERIAL_TAG, key.as_mut())
+            .map_err(|_| KeyError::Cost)?;
+        Ok(Self(key))
     }
 
     /// Makes a new key: writes a key file if there is none yet, or draws a salt.
@@ -170,15 +208,7 @@ impl KeyEncryptionKey {
         match (source, descriptor) {
             (KeySource::File(path), KeyDescriptor::File) => read_key_file(path).map(Self),
             (KeySource::Passphrase(passphrase), KeyDescriptor::Argon2id { salt, cost }) => {
-                if passphrase.is_empty() {
-                    return Err(KeyError::EmptyPassphrase);
-                }
-                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, cost.parameters()?);
-                let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
-                argon2
-                    .hash_password_into(passphrase.as_bytes(), salt, key.as_mut())
-                    .map_err(|_| KeyError::Cost)?;
-                Ok(Self(key))
+                Self::from_passphrase(passphrase, salt, *cost)
             }
             (KeySource::File(_), KeyDescriptor::Argon2id { .. }) => {
                 Err(KeyError::Source { expected: "a passphrase", offered: "a key file" })

@@ -1,0 +1,503 @@
+//! What an owner's device keeps of a wallet when it has no database: one record with its share, its
+//! keys, the owner's request key, its Paillier keys and which responder has agreed on which.
+//!
+//! A wallet that comes from a backup has no Paillier key at all, so that it cannot initiate before it
+//! made a new one: somebody may hold half a lock on the old one.
+
+use core::fmt;
+use std::sync::Arc;
+
+use duet_protocol::{
+    arithmetic::Arithmetic,
+    card::{Card, VerifiedCard},
+    codec::{self, DecodeError, EncodeError, Message},
+    enrolment::{EnrolmentOffer, ModulusProofs, OfferError, OfferSetup},
+    identity::{InvalidKey, PartyKeys},
+    ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
+    keygen::{self, InvalidDeviceRecord},
+    paillier::InvalidDecryptionKey,
+    paillier_key::PaillierKey,
+    share::{InvalidShareRecord, KeyShare, WalletPublic},
+};
+use ed25519_dalek::SigningKey;
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::{KeyEncryptionKey, KeyError, OpenError, RecordKind, RecordLabel, SealedRecord};
+
+/// The key with which a wallet's owner signs requests (Ed25519). Wiped on drop, never printed.
+#[derive(Clone)]
+pub struct OwnerKey(SigningKey);
+
+impl OwnerKey {
+    /// Draws a key.
+    pub fn generate(rng: &mut dyn CryptoRng) -> Self {
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(seed.as_mut());
+        Self::from_secret_bytes(&seed)
+    }
+
+    /// The key with this seed.
+    #[must_use]
+    pub fn from_secret_bytes(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    /// The seed, for a sealed record.
+    #[must_use]
+    pub fn to_secret_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    /// The key, to sign with.
+    #[must_use]
+    pub const fn signing_key(&self) -> &SigningKey {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OwnerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnerKey({}, secret redacted)", hex::encode(self.public()))
+    }
+}
+
+/// Why bytes are no stored wallet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRecord {
+    /// They do not parse.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The share inside.
+    #[error(transparent)]
+    Share(#[from] InvalidShareRecord),
+    /// A Paillier key inside.
+    #[error(transparent)]
+    Paillier(#[from] InvalidDecryptionKey),
+    /// The keys inside.
+    #[error(transparent)]
+    Keys(#[from] InvalidKey),
+    /// The pending wallet inside.
+    #[error(transparent)]
+    Pending(#[from] InvalidDeviceRecord),
+    /// Parts that do not belong together.
+    #[error("the record's parts do not belong together")]
+    Contradiction,
+}
+
+/// Why a sealed wallet does not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenWalletError {
+    /// Another key, another wallet, or changed bytes.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What was sealed is no stored wallet.
+    #[error(transparent)]
+    Record(#[from] InvalidRecord),
+}
+
+/// Why nothing was sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// It has no encoding.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// No randomness.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Who a device is in one wallet: its share, its keys and card of that wallet, and the owner's request
+/// key. What a backup has to hold.
+#[derive(Debug, Clone)]
+pub struct DeviceIdentity {
+    share: Arc<KeyShare>,
+    keys: Arc<PartyKeys>,
+    card: Arc<Card>,
+    owner: OwnerKey,
+}
+
+impl DeviceIdentity {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// Unless the share is the device's, card and keys belong to its holder, and the owner's key is
+    /// the one that the wallet knows as its owner's.
+    pub fn new(
+        share: Arc<KeyShare>,
+        keys: Arc<PartyKeys>,
+        card: Arc<Card>,
+        owner: OwnerKey,
+    ) -> Result<Self, InvalidRecord> {
+        let wallet = share.wallet();
+        let holder = wallet.holder(ShareIndex::Device);
+        let is_one = share.index() == ShareIndex::Device
+            && holder.party() == Some(card.party())
+            && holder.card() == Some(&card.fingerprint())
+            && keys.identity() == *card.identity()
+            && wallet.owner().is_some_and(|key| *key.as_bytes() == owner.public());
+        if is_one { Ok(Self { share, keys, card, owner }) } else { Err(InvalidRecord::Contradiction) }
+    }
+
+    /// Share 1.
+    #[must_use]
+    pub const fn share(&self) -> &Arc<KeyShare> {
+        &self.share
+    }
+
+    /// The device's secret keys for this wallet.
+    #[must_use]
+    pub const fn keys(&self) -> &Arc<PartyKeys> {
+        &self.keys
+    }
+
+    /// The device's card for this wallet.
+    #[must_use]
+    pub const fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+
+    /// The owner's request key.
+    #[must_use]
+    pub const fn owner(&self) -> &OwnerKey {
+        &self.owner
+    }
+
+    pub(crate) fn to_record(&self) -> Result<IdentityRecord, EncodeError> {
+        Ok(IdentityRecord {
+            share: self.share.to_secret_bytes()?.to_vec(),
+            keys: self.keys.to_secret_bytes().to_vec(),
+            card: Card::clone(&self.card),
+            owner: *self.owner.to_secret_bytes(),
+        })
+    }
+}
+
+/// A [`DeviceIdentity`] as bytes.
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+pub(crate) struct IdentityRecord {
+    share: Vec<u8>,
+    keys: Vec<u8>,
+    #[zeroize(skip)]
+    card: Card,
+    owner: [u8; 32],
+}
+
+impl TryFrom<&IdentityRecord> for DeviceIdentity {
+    type Error = InvalidRecord;
+
+    fn try_from(record: &IdentityRecord) -> Result<Self, InvalidRecord> {
+        Self::new(
+            Arc::new(KeyShare::from_secret_bytes(&record.share)?),
+            Arc::new(PartyKeys::from_secret_bytes(&record.keys)?),
+            Arc::new(record.card.clone()),
+            OwnerKey::from_secret_bytes(&record.owner),
+        )
+    }
+}
+
+/// A wallet as its device stores it.
+#[derive(Debug, Clone)]
+pub struct StoredWallet {
+    identity: DeviceIdentity,
+    /// The newest last. All but the newest are there for responders that have not agreed on it yet.
+    paillier: Vec<Arc<PaillierKey>>,
+    agreed: Vec<(PartyId, PaillierKeyId)>,
+}
+
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+struct WalletRecord {
+    identity: IdentityRecord,
+    paillier: Vec<Vec<u8>>,
+    #[zeroize(skip)]
+    agreed: Vec<(PartyId, PaillierKeyId)>,
+}
+
+impl Message for WalletRecord {
+    const KIND: u8 = 0x80;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 8192;
+}
+
+/// Nothing can be offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RotationError {
+    /// There is no Paillier key to offer.
+    #[error("there is no Paillier key yet; make one first")]
+    NoKey,
+    /// The Paillier key was made for another party.
+    #[error("the Paillier key is not this device's")]
+    ForeignKey,
+    /// The party holds no share that a device initiates with.
+    #[error("{0} holds no share of this wallet that answers the device")]
+    Stranger(PartyId),
+    /// The offer.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+}
+
+impl StoredWallet {
+    /// A wallet just dealt, which both responders have taken with its first Paillier key.
+    ///
+    /// # Errors
+    /// When `owner` is not the wallet's owner.
+    pub fn new(dealt: &keygen::DeviceWallet, owner: OwnerKey) -> Result<Self, InvalidRecord> {
+        let (share, keys, card) =
+            (Arc::clone(dealt.share()), Arc::clone(dealt.keys()), Arc::clone(dealt.card()));
+        let identity = DeviceIdentity::new(share, keys, card, owner)?;
+        let paillier = Arc::clone(dealt.paillier());
+        let agreed = responders(identity.share.wallet()).map(|(_, party)| (party, paillier.id())).collect();
+        Ok(Self { identity, paillier: vec![paillier], agreed })
+    }
+
+    /// A wallet from a backup. It signs once [`Self::begin_rotation`] gave it a Paillier key and a
+    /// responder has agreed on that.
+    #[must_use]
+    pub const fn restored(identity: DeviceIdentity) -> Self {
+        Self { identity, paillier: Vec::new(), agreed: Vec::new() }
+    }
+
+    /// Who the device is.
+    #[must_use]
+    pub const fn identity(&self) -> &DeviceIdentity {
+        &self.identity
+    }
+
+    /// The wallet's public record.
+    #[must_use]
+    pub fn wallet(&self) -> &WalletPublic {
+        self.identity.share.wallet()
+    }
+
+    /// The newest Paillier key; none after a restore.
+    #[must_use]
+    pub fn newest_key(&self) -> Option<&Arc<PaillierKey>> {
+        self.paillier.last()
+    }
+
+    /// Every Paillier key there is, the oldest first.
+    #[must_use]
+    pub fn keys(&self) -> &[Arc<PaillierKey>] {
+        &self.paillier
+    }
+
+    /// The key that a session with `responder` may use, by the id that the session names: what the
+    /// responder has agreed on, or the newest, which it may have taken while its answer was lost.
+    #[must_use]
+    pub fn key_for(&self, responder: &PartyId, id: PaillierKeyId) -> Option<&Arc<PaillierKey>> {
+        let is_agreed = self.agreed.iter().any(|(party, key)| party == responder && *key == id);
+        let is_newest = self.newest_key().is_some_and(|key| key.id() == id);
+        if is_agreed || is_newest { self.paillier.iter().find(|key| key.id() == id) } else { None }
+    }
+
+    /// The responders that have not agreed on the newest Paillier key: with each of them an enrolment is
+    /// due. All of them after a restore.
+    pub fn unenrolled(&self) -> impl Iterator<Item = (ShareIndex, PartyId)> + '_ {
+        let newest = self.newest_key().map(|key| key.id());
+        responders(self.wallet()).filter(move |(_, responder)| {
+            !self.agreed.iter().any(|(party, key)| party == responder && Some(*key) == newest)
+        })
+    }
+
+    /// Takes a new Paillier key, to be offered to all responders. Store the record before the first
+    /// offer: a responder that took the key answers to no other. With a responder that has not
+    /// agreed, the old key goes on.
+    ///
+    /// # Errors
+    /// When the key is another party's.
+    pub fn begin_rotation(&mut self, paillier: Arc<PaillierKey>) -> Result<(), RotationError> {
+        if paillier.owner() != self.identity.card.party() {
+            return Err(RotationError::ForeignKey);
+        }
+        self.paillier.push(paillier);
+        self.prune();
+        Ok(())
+    }
+
+    /// The offer of the newest Paillier key to the holder of `responder`'s card, with all proofs.
+    /// `generation` has to grow (milliseconds since 1970 will do). Takes seconds in a browser.
+    ///
+    /// # Errors
+    /// When there is no key, or the card's owner does not answer this device.
+    pub fn offer(
+        &self,
+        responder: &VerifiedCard,
+        generation: u64,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<EnrolmentOffer, RotationError> {
+        let DeviceIdentity { share, keys, card, .. } = &self.identity;
+        let paillier = self.newest_key().ok_or(RotationError::NoKey)?;
+        let fingerprint = responder.card().fingerprint();
+        let (responder_index, _) = responders(self.wallet())
+            .find(|(index, _)| self.wallet().holder(*index).card() == Some(&fingerprint))
+            .ok_or_else(|| RotationError::Stranger(responder.card().party().clone()))?;
+        let proofs = ModulusProofs::prove(paillier, card, responder, rng)?;
+        let setup = OfferSetup { share, paillier, keys, card, responder, responder_index, generation };
+        Ok(EnrolmentOffer::make(&setup, Some(proofs), rng)?)
+    }
+
+    /// Notes that `responder` has taken the key `id`. To be stored. Keys that nobody needs any more
+    /// are forgotten.
+    ///
+    /// # Errors
+    /// When it is no responder, or there is no such key.
+    pub fn agree(&mut self, responder: &PartyId, id: PaillierKeyId) -> Result<(), RotationError> {
+        if !responders(self.wallet()).any(|(_, party)| party == *responder) {
+            return Err(RotationError::Stranger(responder.clone()));
+        }
+        if !self.paillier.iter().any(|key| key.id() == id) {
+            return Err(RotationError::NoKey);
+        }
+        self.agreed.retain(|(party, _)| party != responder);
+        self.agreed.push((responder.clone(), id));
+        self.prune();
+        Ok(())
+    }
+
+    /// Forgets keys that are neither the newest nor agreed with anybody.
+    fn prune(&mut self) {
+        let newest = self.newest_key().map(|key| key.id());
+        let agreed = &self.agreed;
+        self.paillier.retain(|key| Some(key.id()) == newest || agreed.iter().any(|(_, id)| *id == key.id()));
+    }
+
+    /// The record, sealed for this wallet.
+    ///
+    /// # Errors
+    /// Without randomness.
+    pub fn seal(&self, key: &KeyEncryptionKey) -> Result<SealedRecord, SealError> {
+        let record = WalletRecord {
+            identity: self.identity.to_record()?,
+            paillier: self.paillier.iter().map(|key| key.to_secret_bytes().to_vec()).collect(),
+            agreed: self.agreed.clone(),
+        };
+        let bytes = codec::encode_secret(&record)?;
+        Ok(SealedRecord::seal(key, &label(RecordKind::Device, self.wallet().id()), &bytes)?)
+    }
+
+    /// Opens a record sealed for `wallet`.
+    ///
+    /// # Errors
+    /// See [`OpenWalletError`].
+    pub fn open(
+        record: &SealedRecord,
+        key: &KeyEncryptionKey,
+        wallet: WalletId,
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, OpenWalletError> {
+        let bytes = record.open(key, &label(RecordKind::Device, wallet))?;
+        let stored = Self::read(&bytes, arithmetic)?;
+        if stored.wallet().id() == wallet { Ok(stored) } else { Err(InvalidRecord::Contradiction.into()) }
+    }
+
+    fn read(bytes: &[u8], arithmetic: &'static dyn Arithmetic) -> Result<Self, InvalidRecord> {
+        let record: WalletRecord = codec::decode(bytes)?;
+        let identity = DeviceIdentity::try_from(&record.identity)?;
+        let owner = identity.card.party();
+        let paillier = record
+            .paillier
+            .iter()
+            .map(|bytes| PaillierKey::from_secret_bytes(owner.clone(), bytes, arithmetic).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { identity, paillier, agreed: record.agreed.clone() })
+    }
+}
+
+/// The holders that answer a device. A backup file answers nobody.
+fn responders(wallet: &WalletPublic) -> impl Iterator<Item = (ShareIndex, PartyId)> + use<'_> {
+    [ShareIndex::Service, ShareIndex::Partner]
+        .into_iter()
+        .filter_map(|index| Some((index, wallet.holder(index).party()?.clone())))
+}
+
+/// A device has one record of each kind per wallet.
+fn label(kind: RecordKind, wallet: WalletId) -> RecordLabel {
+    RecordLabel::of_wallet(kind, wallet, ShareIndex::Device, Epoch(0), &[])
+}
+
+/// A wallet just dealt that not everybody has committed yet, with its owner's key.
+#[derive(Debug)]
+pub struct StoredPending {
+    pending: keygen::PendingWallet,
+    owner: OwnerKey,
+}
+
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+struct PendingRecord {
+    pending: Vec<u8>,
+    owner: [u8; 32],
+}
+
+impl Message for PendingRecord {
+    const KIND: u8 = 0x81;
+    const VERSION: u8 = 1;
+    // Two sealed packages with their proofs.
+    const MAX_SIZE_BYTES: usize = 1024 * 1024;
+}
+
+impl StoredPending {
+    /// Puts both together.
+    #[must_use]
+    pub const fn new(pending: keygen::PendingWallet, owner: OwnerKey) -> Self {
+        Self { pending, owner }
+    }
+
+    /// What was dealt.
+    #[must_use]
+    pub const fn pending(&self) -> &keygen::PendingWallet {
+        &self.pending
+    }
+
+    /// The owner's key.
+    #[must_use]
+    pub const fn owner(&self) -> &OwnerKey {
+        &self.owner
+    }
+
+    /// Takes both apart.
+    #[must_use]
+    pub fn into_parts(self) -> (keygen::PendingWallet, OwnerKey) {
+        (self.pending, self.owner)
+    }
+
+    /// The record, sealed for this wallet. To be stored before anything is sent.
+    ///
+    /// # Errors
+    /// Without randomness.
+    pub fn seal(&self, key: &KeyEncryptionKey) -> Result<SealedRecord, SealError> {
+        let record = PendingRecord {
+            pending: self.pending.to_secret_bytes()?.to_vec(),
+            owner: *self.owner.to_secret_bytes(),
+        };
+        let bytes = codec::encode_secret(&record)?;
+        Ok(SealedRecord::seal(key, &label(RecordKind::PendingDevice, self.pending.wallet()), &bytes)?)
+    }
+
+    /// Opens a record sealed for `wallet`.
+    ///
+    /// # Errors
+    /// See [`OpenWalletError`].
+    pub fn open(
+        record: &SealedRecord,
+        key: &KeyEncryptionKey,
+        wallet: WalletId,
+        arithmetic: &'static dyn Arithmetic,
+    ) -> Result<Self, OpenWalletError> {
+        let bytes = record.open(key, &label(RecordKind::PendingDevice, wallet))?;
+        let record: PendingRecord = codec::decode(&bytes).map_err(InvalidRecord::from)?;
+        let pending = keygen::PendingWallet::from_secret_bytes(&record.pending, arithmetic)
+            .map_err(InvalidRecord::from)?;
+        if pending.wallet() == wallet {
+            Ok(Self { pending, owner: OwnerKey::from_secret_bytes(&record.owner) })
+        } else {
+            Err(InvalidRecord::Contradiction.into())
+        }
+    }
+}
