@@ -78,10 +78,10 @@ export class Duet implements DuetApi {
   }
 
   createWallet(options: CreateOptions): Promise<Outcome<CreatedWallet>> {
-    const { label, protection, third, service, partner, signal, onProgress } = options;
+    const { protection, signal, onProgress, ...rest } = options;
     return outcomeOf(async () => {
-      const source = protection.kind === "passphrase" ? { ...protection } : await makePasskey(label);
-      const order = { label, source, third, ...(service && { service }), ...(partner && { partner }) };
+      const source = protection.kind === "passphrase" ? { ...protection } : await makePasskey(rest.label);
+      const order = { ...rest, source };
       return unwrap(await this.#remote.call("createWallet", [order], { signal, onNote: onProgress, transfer: secrets(source) }));
     });
   }

@@ -13,8 +13,11 @@ export function duetError(kind: DuetErrorKind, message: string, details: Partial
 /** Carries a `DuetError` up the stack, inside the library only: its methods give outcomes. */
 export class Failure extends Error {
   override readonly name = "Failure";
-  constructor(readonly error: DuetError) {
-    super(error.message);
+  constructor(
+    readonly error: DuetError,
+    options?: ErrorOptions,
+  ) {
+    super(error.message, options);
   }
 }
 

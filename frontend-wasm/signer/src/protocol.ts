@@ -2,7 +2,7 @@
 
 import type {
   BackendChoice, Connection, CreatedWallet, CreateProgress, DerivationPath, Description, DuetError, GatewayInfo, Hex,
-  InboxNotice, JobId, Outcome, Payload, Signed, SigningStep, SignOptions, ThirdShare, Verification, VerifyOptions,
+  InboxNotice, JobId, Outcome, Payload, RequesterChoice, Signed, SigningStep, SignOptions, ThirdShare, Verification, VerifyOptions,
   WaitingJob, WalletId, WalletSummary,
 } from "./types.js";
 
@@ -30,6 +30,7 @@ export interface CreateOrder {
   third: ThirdShare;
   service?: BackendChoice;
   partner?: BackendChoice;
+  requesters?: RequesterChoice[];
 }
 
 export interface SignOrder {

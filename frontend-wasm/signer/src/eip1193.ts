@@ -1,0 +1,403 @@
+/**
+ * A Duet wallet as an Ethereum provider ([EIP-1193](https://eips.ethereum.org/EIPS/eip-1193)), announced to the page
+ * as one of its wallets ([EIP-6963](https://eips.ethereum.org/EIPS/eip-6963)).
+ *
+ * ```ts
+ * const provider = new DuetProvider({ duet, chains: [{ chainId: 1, rpcUrl }] });
+ * announce(provider);
+ * ```
+ *
+ * @packageDocumentation
+ */
+
+import { Failure, unwrap } from "./errors.js";
+import { ProviderError, providerError, rpcCodes } from "./eip1193-errors.js";
+import { hexToBytes, quantityHex } from "./payload.js";
+import type {
+  Address, Connection, Description, DuetApi, Hex, Payload, Quantity, Signed, TransactionPayload, TypedDataPayload, WalletId,
+  WalletSummary,
+} from "./types.js";
+
+export { ProviderError, rpcCodes } from "./eip1193-errors.js";
+
+/** A chain that may be chosen, and a node for it. */
+export interface ProviderChain {
+  chainId: number;
+  rpcUrl: string;
+}
+
+export interface ProviderRequest {
+  method: string;
+  params?: readonly unknown[] | object;
+}
+
+export interface ProviderOptions {
+  duet: Pick<DuetApi, "wallets" | "sign" | "describe" | "onWallets" | "onConnection" | "connection">;
+  /** The first is chosen at the beginning. */
+  chains: readonly [ProviderChain, ...ProviderChain[]];
+  /**
+   * Which wallets a page gets to see when it asks for accounts: an empty list is a no. Without it, all that are
+   * unlocked.
+   */
+  chooseWallets?: (wallets: WalletSummary[]) => Promise<WalletId[]> | WalletId[];
+  /**
+   * Shows what would be signed, and says whether it is. Without it everything is signed that is asked for, which is
+   * right only where the page is the wallet's own.
+   */
+  confirm?: (question: { wallet: WalletSummary; description: Description }) => Promise<boolean> | boolean;
+}
+
+interface Events {
+  connect: { chainId: Hex };
+  disconnect: ProviderError;
+  chainChanged: Hex;
+  accountsChanged: Address[];
+}
+
+type Listener = (value: never) => void;
+
+/** How long a node may take. */
+const RPC_DEADLINE_MS = 30_000;
+
+/** Only what reads, or sends what is signed already, is passed on to the node. */
+const PASSED_ON = new Set([
+  "eth_blobBaseFee", "eth_blockNumber", "eth_call", "eth_createAccessList", "eth_estimateGas", "eth_feeHistory",
+  "eth_gasPrice", "eth_getBalance", "eth_getBlockByHash", "eth_getBlockByNumber", "eth_getBlockReceipts",
+  "eth_getBlockTransactionCountByHash", "eth_getBlockTransactionCountByNumber", "eth_getCode",
+  "eth_getFilterChanges", "eth_getFilterLogs", "eth_getLogs", "eth_getProof", "eth_getStorageAt",
+  "eth_getTransactionByBlockHashAndIndex", "eth_getTransactionByBlockNumberAndIndex", "eth_getTransactionByHash",
+  "eth_getTransactionCount", "eth_getTransactionReceipt", "eth_maxPriorityFeePerGas", "eth_newBlockFilter",
+  "eth_newFilter", "eth_newPendingTransactionFilter", "eth_sendRawTransaction", "eth_syncing", "eth_uninstallFilter",
+  "net_listening", "net_version", "web3_clientVersion", "web3_sha3",
+]);
+
+export class DuetProvider {
+  readonly #options: ProviderOptions;
+  readonly #listeners = new Map<string, Set<Listener>>();
+  #chain: ProviderChain;
+  /** The wallets that were shown to the page, and only those. */
+  #wallets: WalletSummary[] = [];
+  #connected = false;
+  #rpcId = 0;
+
+  constructor(options: ProviderOptions) {
+    this.#options = options;
+    this.#chain = options.chains[0];
+    options.duet.onConnection((connection) => this.#turn(connection));
+    options.duet.onWallets((wallets) => this.#reconsider(wallets));
+    this.#turn(options.duet.connection);
+  }
+
+  isConnected(): boolean {
+    return this.#connected;
+  }
+
+  on<Name extends keyof Events>(event: Name, listener: (value: Events[Name]) => void): this;
+  on(event: string, listener: Listener): this;
+  on(event: string, listener: Listener): this {
+    const listeners = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, listeners.add(listener));
+    return this;
+  }
+
+  removeListener(event: string, listener: Listener): this {
+    this.#listeners.get(event)?.delete(listener);
+    return this;
+  }
+
+  /** @throws {ProviderError} always of this class, with a code of EIP-1193, EIP-1474 or EIP-3085. */
+  async request({ method, params }: ProviderRequest): Promise<unknown> {
+    try {
+      return await this.#answer(method, params);
+    } catch (thrown) {
+      throw thrown instanceof ProviderError ? thrown : providerError(thrown);
+    }
+  }
+
+  async #answer(method: string, params: ProviderRequest["params"]): Promise<unknown> {
+    if (typeof method !== "string") throw new ProviderError(rpcCodes.invalidRequest, "A request names its method.");
+    const list: readonly unknown[] = Array.isArray(params) ? params : params === undefined ? [] : [params];
+    switch (method) {
+      case "eth_requestAccounts":
+        return this.#connect();
+      case "eth_accounts":
+        return this.#addresses();
+      case "eth_chainId":
+        return this.#chainId();
+      case "net_version":
+        return String(this.#chain.chainId);
+      case "personal_sign":
+        return this.#personalSign(list);
+      case "eth_signTypedData_v4":
+        return this.#signTypedData(list);
+      case "eth_signTransaction":
+        return (await this.#signTransaction(list)).raw;
+      case "eth_sendTransaction": {
+        const { raw } = await this.#signTransaction(list);
+        return this.#rpc("eth_sendRawTransaction", [raw]);
+      }
+      case "wallet_switchEthereumChain":
+      case "wallet_addEthereumChain":
+        return this.#switchChain(list);
+      case "wallet_getPermissions":
+      case "wallet_requestPermissions":
+        if (method === "wallet_requestPermissions") await this.#connect();
+        return this.#wallets.length === 0 ? [] : [{ parentCapability: "eth_accounts" }];
+      case "wallet_revokePermissions":
+        this.#show([]);
+        return null;
+      default:
+        if (PASSED_ON.has(method)) return this.#rpc(method, list);
+        throw new ProviderError(rpcCodes.unsupportedMethod, `This wallet does not do ${method}.`);
+    }
+  }
+
+  // ---------------------------------------------------------------------------------- accounts and chains
+
+  async #connect(): Promise<Address[]> {
+    if (this.#wallets.length > 0) return this.#addresses();
+    const { duet, chooseWallets } = this.#options;
+    const all = (await duet.wallets()).filter(({ address }) => address !== null);
+    const unlocked = (): WalletId[] => all.filter(({ state }) => state === "unlocked").map(({ id }) => id);
+    const chosen = chooseWallets ? await chooseWallets(all) : unlocked();
+    if (chosen.length === 0) {
+      throw chooseWallets
+        ? new ProviderError(rpcCodes.userRejected, "No wallet was chosen.")
+        : new ProviderError(rpcCodes.unauthorized, "No wallet is unlocked.");
+    }
+    // In the order of the choice: the first is the page's default.
+    this.#show(chosen.flatMap((id) => all.find((wallet) => wallet.id === id) ?? []));
+    return this.#addresses();
+  }
+
+  #addresses(): Address[] {
+    return this.#wallets.flatMap(({ address }) => address ?? []);
+  }
+
+  #chainId(): Hex {
+    return quantityHex(this.#chain.chainId, "chainId");
+  }
+
+  #show(wallets: WalletSummary[]): void {
+    const before = this.#addresses().join();
+    this.#wallets = wallets;
+    if (this.#addresses().join() !== before) this.#emit("accountsChanged", this.#addresses());
+  }
+
+  /** What the page was shown may have been removed meanwhile. */
+  #reconsider(wallets: WalletSummary[]): void {
+    this.#show(this.#wallets.flatMap(({ id }) => wallets.find((wallet) => wallet.id === id) ?? []));
+  }
+
+  #turn(connection: Connection): void {
+    const connected = connection === "online";
+    if (connected === this.#connected) return;
+    this.#connected = connected;
+    if (connected) this.#emit("connect", { chainId: this.#chainId() });
+    else this.#emit("disconnect", new ProviderError(rpcCodes.disconnected, "The gateway cannot be reached."));
+  }
+
+  #switchChain([wanted]: readonly unknown[]): null {
+    const chainId = (wanted as { chainId?: unknown } | undefined)?.chainId;
+    if (typeof chainId !== "string" || !/^0x[0-9a-fA-F]+$/.test(chainId)) {
+      throw new ProviderError(rpcCodes.invalidParams, "Expected an object with `chainId`, `0x` and hexadecimal digits.");
+    }
+    const chain = this.#options.chains.find((known) => BigInt(known.chainId) === BigInt(chainId));
+    if (!chain) throw new ProviderError(rpcCodes.unknownChain, `Chain ${BigInt(chainId)} is not configured here.`);
+    if (chain.chainId !== this.#chain.chainId) {
+      this.#chain = chain;
+      this.#emit("chainChanged", this.#chainId());
+    }
+    return null;
+  }
+
+  // --------------------------------------------------------------------------------------------- signing
+
+  async #personalSign([data, from]: readonly unknown[]): Promise<Hex> {
+    if (typeof data !== "string") throw new ProviderError(rpcCodes.invalidParams, "Expected data and an address.");
+    const payload: Payload = /^0x([0-9a-fA-F]{2})*$/.test(data)
+      ? { kind: "personal_message", hex: data }
+      : { kind: "personal_message", text: data };
+    return (await this.#sign(from, payload)).signature;
+  }
+
+  async #signTypedData([from, document]: readonly unknown[]): Promise<Hex> {
+    const typedData: unknown = typeof document === "string" ? parseJson(document) : document;
+    if (typeof typedData !== "object" || typedData === null) {
+      throw new ProviderError(rpcCodes.invalidParams, "Expected an address and typed data.");
+    }
+    const { types, primaryType, domain, message } = typedData as TypedDataPayload;
+    const chainId = (domain as { chainId?: Quantity } | undefined)?.chainId;
+    if (chainId !== undefined) this.#requireChain(chainId);
+    return (await this.#sign(from, { kind: "typed_data", types, primaryType, domain, message })).signature;
+  }
+
+  async #signTransaction([request]: readonly unknown[]): Promise<{ raw: Hex; hash: Hex }> {
+    if (typeof request !== "object" || request === null) {
+      throw new ProviderError(rpcCodes.invalidParams, "Expected a transaction.");
+    }
+    const fields = request as Record<string, unknown>;
+    this.#wallet(fields["from"]);
+    const payload = await this.#filledIn(fields);
+    const { transaction } = await this.#sign(fields["from"], payload);
+    if (!transaction) throw new ProviderError(rpcCodes.internal, "The signature came without its transaction.");
+    return transaction;
+  }
+
+  async #sign(from: unknown, payload: Payload): Promise<Signed> {
+    const { duet, confirm } = this.#options;
+    const wallet = this.#wallet(from);
+    if (confirm) {
+      const description = unwrap(await duet.describe(payload));
+      if (!(await confirm({ wallet, description }))) {
+        throw new ProviderError(rpcCodes.userRejected, "The owner said no.");
+      }
+    }
+    return unwrap(await duet.sign(wallet.id, payload));
+  }
+
+  /** The wallet that was shown to the page under this address. */
+  #wallet(from: unknown): WalletSummary {
+    if (typeof from !== "string") throw new ProviderError(rpcCodes.invalidParams, "Expected the sender's address.");
+    const wallet = this.#wallets.find(({ address }) => address?.toLowerCase() === from.toLowerCase());
+    if (!wallet) throw new ProviderError(rpcCodes.unauthorized, `${from} was not given to this page.`);
+    return wallet;
+  }
+
+  #requireChain(chainId: Quantity): void {
+    if (BigInt(quantityHex(chainId, "chainId")) !== BigInt(this.#chain.chainId)) {
+      throw new ProviderError(
+        rpcCodes.invalidParams,
+        `This is for chain ${BigInt(chainId)}; chosen is ${this.#chain.chainId}.`,
+      );
+    }
+  }
+
+  /** The transaction with what was left out: nonce, gas and fees as the node has them. */
+  async #filledIn(fields: Record<string, unknown>): Promise<TransactionPayload> {
+    const given = (name: string): Quantity | undefined => fields[name] as Quantity | undefined;
+    const { from, to = null, type } = fields;
+    const data = (fields["data"] ?? fields["input"] ?? "0x") as string;
+    const accessList = fields["accessList"] as TransactionPayload["accessList"];
+    const chainId = given("chainId");
+    if (chainId !== undefined) this.#requireChain(chainId);
+    if (type !== undefined && !["0x0", "0x1", "0x2"].includes(String(type))) {
+      throw new ProviderError(rpcCodes.invalidParams, "Transactions of types 0x0, 0x1 and 0x2 are signed.");
+    }
+    const value = quantityHex(given("value") ?? 0, "value");
+    hexToBytes(data, "data");
+    const draft = { from, value, data, ...(to !== null && { to }), ...(accessList && { accessList }) };
+    const [nonce, gas, fees] = await Promise.all([
+      given("nonce") ?? this.#quantity("eth_getTransactionCount", [from, "pending"]),
+      given("gas") ?? given("gasLimit") ?? this.#quantity("eth_estimateGas", [draft]),
+      this.#fees(fields),
+    ]);
+    return {
+      kind: "transaction",
+      chainId: this.#chain.chainId,
+      nonce,
+      to: to as string | null,
+      value,
+      gas,
+      data,
+      ...(type !== undefined && { type: type as "0x0" | "0x1" | "0x2" }),
+      ...(accessList && { accessList }),
+      ...fees,
+    };
+  }
+
+  async #fees(fields: Record<string, unknown>): Promise<Partial<TransactionPayload>> {
+    const { gasPrice, maxFeePerGas, maxPriorityFeePerGas, type } = fields as Record<string, Quantity | undefined>;
+    if (gasPrice !== undefined) return { gasPrice };
+    const block = (await this.#rpc("eth_getBlockByNumber", ["latest", false])) as { baseFeePerGas?: string } | null;
+    if (block?.baseFeePerGas === undefined || type === "0x0" || type === "0x1") {
+      return { gasPrice: await this.#quantity("eth_gasPrice", []) };
+    }
+    const tip = BigInt(maxPriorityFeePerGas ?? (await this.#quantity("eth_maxPriorityFeePerGas", [])));
+    // Room for the base fee to double, which takes six full blocks.
+    const most = maxFeePerGas === undefined ? 2n * BigInt(block.baseFeePerGas) + tip : BigInt(maxFeePerGas);
+    return { maxFeePerGas: most, maxPriorityFeePerGas: tip < most ? tip : most };
+  }
+
+  // ------------------------------------------------------------------------------------------------ node
+
+  async #quantity(method: string, params: readonly unknown[]): Promise<Hex> {
+    return quantityHex((await this.#rpc(method, params)) as Quantity, method);
+  }
+
+  async #rpc(method: string, params: readonly unknown[]): Promise<unknown> {
+    const { rpcUrl, chainId } = this.#chain;
+    this.#rpcId += 1;
+    let answer: { result?: unknown; error?: { code?: number; message?: string; data?: unknown } };
+    try {
+      const response = await fetch(rpcUrl, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ jsonrpc: "2.0", id: this.#rpcId, method, params }),
+        signal: AbortSignal.timeout(RPC_DEADLINE_MS),
+      });
+      answer = (await response.json()) as typeof answer;
+    } catch (thrown) {
+      const reason = thrown instanceof Error ? thrown.message : String(thrown);
+      throw new ProviderError(rpcCodes.chainDisconnected, `The node of chain ${chainId} does not answer: ${reason}`);
+    }
+    if (answer.error) {
+      const { code = rpcCodes.internal, message = "The node refused.", data } = answer.error;
+      throw new ProviderError(code, message, data);
+    }
+    return answer.result;
+  }
+
+  #emit<Name extends keyof Events>(event: Name, value: Events[Name]): void {
+    for (const listener of this.#listeners.get(event) ?? []) {
+      try {
+        (listener as (value: Events[Name]) => void)(value);
+      } catch (thrown) {
+        reportError(thrown);
+      }
+    }
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new ProviderError(rpcCodes.invalidParams, `The typed data is no JSON: ${reason}`);
+  }
+}
+
+/** What a page is told about the wallet. */
+export interface ProviderInfo {
+  /** Random, for the life of the page. */
+  uuid: string;
+  name: string;
+  /** A `data:` address of an image, at least 96 pixels wide, or scalable. */
+  icon: string;
+  /** The wallet's domain, reversed. */
+  rdns: string;
+}
+
+const ICON = `data:image/svg+xml,${encodeURIComponent(
+  '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 96 96"><rect width="96" height="96" rx="20" fill="#1d3a5f"/>' +
+    '<circle cx="38" cy="48" r="20" fill="none" stroke="#fff" stroke-width="7"/>' +
+    '<circle cx="58" cy="48" r="20" fill="none" stroke="#7fd1b9" stroke-width="7"/></svg>',
+)}`;
+
+/** Announces the provider now, and to whoever asks later. Gives what ends that. */
+export function announce(provider: DuetProvider, info: Partial<ProviderInfo> = {}): () => void {
+  const detail = Object.freeze({
+    info: Object.freeze({ uuid: crypto.randomUUID(), name: "Duet", icon: ICON, rdns: "org.duet.signer", ...info }),
+    provider,
+  });
+  const say = (): void => {
+    window.dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail }));
+  };
+  window.addEventListener("eip6963:requestProvider", say);
+  say();
+  return () => window.removeEventListener("eip6963:requestProvider", say);
+}
+
+/** For callers who want to tell the library's own errors apart. */
+export { Failure };

@@ -1,0 +1,167 @@
+/**
+ * What the worker needs of WebAssembly, in its own words. All methods throw {@link Failure}; handles hold secrets in
+ * WebAssembly's memory until `free` wipes them.
+ */
+
+import type { KeySource } from "../protocol.js";
+import type {
+  Address, DerivationPath, Description, Hex, Payload, RequesterChoice, Timestamp, Verification, VerifyOptions, WaitingJob,
+  WalletId, WalletParty,
+} from "../types.js";
+import type { Frames } from "./frames.js";
+
+/** Something in WebAssembly's memory. */
+export interface Handle {
+  free(): void;
+}
+
+/** The key that seals a wallet's records. */
+export type SealKey = Handle;
+
+/** A backend party with its card verified, and its admission token. */
+export interface Backend extends Handle {
+  readonly party: string;
+  readonly fingerprint: string;
+}
+
+/** How far the dealing is. */
+export type DealProgress = { step: "shares" } | { step: "proofs" | "sealing"; share: 2 | 3 };
+
+export interface DealOrder {
+  tenant: string;
+  device: string;
+  service: Backend;
+  /** `null`: share 3 goes to a backup file. */
+  partner: Backend | null;
+  requesters: RequesterChoice[];
+  /** The two primes of the Paillier key, secret. Wiped. */
+  primes: [Uint8Array, Uint8Array];
+  backupPassphrase: string | null;
+}
+
+export interface Delivery {
+  share: 2 | 3;
+  party: string;
+  envelope: Uint8Array;
+}
+
+/** A wallet dealt and not yet committed. */
+export interface Pending extends Handle {
+  readonly id: WalletId;
+  readonly parties: WalletParty[];
+  readonly deliveries: Delivery[];
+  seal(key: SealKey): Uint8Array;
+  bundle(receipts: Uint8Array[]): Uint8Array;
+  /** The finished wallet. */
+  finish(bundle: Uint8Array, acknowledgements: Uint8Array[]): DeviceWallet;
+}
+
+/** A wallet that signs. */
+export interface DeviceWallet extends Handle {
+  readonly id: WalletId;
+  readonly address: Address;
+  readonly publicKey: Hex;
+  readonly tenant: string;
+  readonly parties: WalletParty[];
+  /** The newest Paillier key; `null` after a restore. */
+  readonly newestKey: string | null;
+  /** Every Paillier key there is. */
+  readonly keys: string[];
+  /** The responders that have not taken the newest key. */
+  readonly unenrolled: { share: 2 | 3; party: string }[];
+  addressAt(path: DerivationPath): Address;
+  seal(key: SealKey): Uint8Array;
+  authenticate(challenge: Uint8Array, nowMs: number): Uint8Array;
+  /** The owner's request to sign a document, as a message to the orchestrator, and the job it makes. */
+  requestSignature(document: string, nowMs: number): { message: Uint8Array; job: string };
+  listJobs(nowMs: number): Uint8Array;
+  approveJob(job: string, nowMs: number): Uint8Array;
+  rejectJob(job: string, nowMs: number): Uint8Array;
+  jobState(job: string, nowMs: number): Uint8Array;
+  /** Checks a manifest against the wallet, and that it is about this job and digest. */
+  readManifest(manifest: Uint8Array, nowMs: number): ManifestFacts;
+  start(manifest: Uint8Array, responderCard: Uint8Array, nowMs: number): Step<Initiator>;
+  reportSigned(manifest: Uint8Array, signature: Uint8Array): Uint8Array;
+  reportFailed(manifest: Uint8Array, code: string, message: string, culprit?: string): Uint8Array;
+  beginRotation(primes: [Uint8Array, Uint8Array]): void;
+  /** The newest key, offered to a responder. */
+  offer(responder: Backend, nowMs: number): Uint8Array;
+  agree(party: string): void;
+  backup(passphrase: string, nowMs: number): Uint8Array;
+}
+
+export interface ManifestFacts {
+  session: string;
+  job: string;
+  responder: string;
+  responderFingerprint: string;
+  paillierKey: string;
+  digest: Hex;
+  path: DerivationPath;
+  expiresAt: Timestamp;
+}
+
+export interface Step<State> {
+  state: State;
+  message: Uint8Array;
+}
+
+/** Message 1 is out. Each state is gone once `receive` was called. */
+export interface Initiator extends Handle {
+  receive(message: Uint8Array): Step<Opened>;
+}
+
+/** Message 3 is out. */
+export interface Opened extends Handle {
+  receive(message: Uint8Array): Verdict;
+}
+
+export interface Verdict extends Handle {
+  /** What has to be locked and why; `null` for a good signature. */
+  readonly demandsLock: boolean;
+  /** Evidence for the lock's record. */
+  release(paillierKey: string): Uint8Array;
+  settle(paillierKey: string): { culprit: string; evidence: Uint8Array };
+}
+
+export type ApprovalReply =
+  | { kind: "jobs"; jobs: WaitingJob[]; more: boolean }
+  | { kind: "session"; manifest: Uint8Array }
+  | { kind: "job"; state: string; signature?: Uint8Array; code?: string; message?: string }
+  | { kind: "done" };
+
+export interface Engine {
+  readonly frames: Frames;
+  protect(source: KeySource): { descriptor: string; key: SealKey };
+  /** @throws {Failure} `wrong-passphrase` */
+  unprotect(descriptor: string, source: KeySource): SealKey;
+  verifyBackend(card: Uint8Array, fingerprint: string, token: Uint8Array): Backend;
+  /** A backend without an admission token, for a rotation. */
+  verifyResponder(card: Uint8Array, fingerprint: string): Backend;
+  cardFingerprint(card: Uint8Array): string;
+  deal(order: DealOrder, nowMs: number, onProgress: (progress: DealProgress) => void): {
+    pending: Pending;
+    backupFile: Uint8Array | null;
+  };
+  openPending(sealed: Uint8Array, key: SealKey, id: WalletId): Pending;
+  openWallet(sealed: Uint8Array, key: SealKey, id: WalletId): DeviceWallet;
+  restore(file: Uint8Array, passphrase: string): DeviceWallet;
+  searchPrime(onCandidate: () => void): Uint8Array;
+
+  // Messages of the parties and the orchestrator. `by` is who answered.
+  askCard(): Uint8Array;
+  readCard(reply: Uint8Array, by: string): Uint8Array;
+  prepare(envelope: Uint8Array): Uint8Array;
+  readReceipt(reply: Uint8Array, by: string): Uint8Array;
+  commit(bundle: Uint8Array): Uint8Array;
+  readAcknowledgement(reply: Uint8Array, by: string): Uint8Array;
+  enrol(offer: Uint8Array): Uint8Array;
+  readEnrolled(reply: Uint8Array, by: string): void;
+  readApproval(reply: Uint8Array): ApprovalReply;
+  /** Whether the report was acknowledged; a refusal is final, too. */
+  readOutcomeReply(reply: Uint8Array): void;
+
+  describe(payload: Payload): Description;
+  signedTransaction(payload: Payload, signature: Uint8Array): { raw: Hex; hash: Hex };
+  verify(options: VerifyOptions): Verification;
+}

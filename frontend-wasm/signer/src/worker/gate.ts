@@ -1,0 +1,81 @@
+/**
+ * The gate of a verdict. A bad signature locks the Paillier key, durably, before anything is said; a good one leaves
+ * only after a transaction that found the key unlocked. Both write, so that neither can be told from the other by a
+ * store that fails, and a verdict that cannot be written is not spoken.
+ */
+
+import { duetError, fail, Failure } from "../errors.js";
+import { type Database, type KeyRow, STRICT } from "./database.js";
+
+export type GateVerdict = "open" | "locked-now" | Exclude<KeyRow["state"], "ready">;
+
+/** Whether the store was seen to write since this worker started. */
+let writable = false;
+
+/** Refuses unless the key may initiate, and the store can write. To be called before a session begins. */
+export async function requireReady(database: Database, key: string): Promise<void> {
+  const row = writable ? await database.get("keys", key) : await testWrite(database, key);
+  if (row === undefined) fail("storage", "The record of this wallet's Paillier key is missing.");
+  if (row.state !== "ready") throw new Failure(closedError(row.state));
+}
+
+async function testWrite(database: Database, key: string): Promise<KeyRow | undefined> {
+  const transaction = database.transaction("keys", "readwrite", STRICT);
+  const row = await transaction.store.get(key);
+  if (row !== undefined) await transaction.store.put(row);
+  await transaction.done;
+  writable = true;
+  return row;
+}
+
+/**
+ * Takes a verdict through the gate: writes the lock if it is `bad`, else that it was released, then reads back what is
+ * stored. Called with the wallet's lock held, so that no other tab comes in between.
+ *
+ * @throws {Failure} `storage`, when the store does not write. Then nothing may be said about the verdict.
+ */
+export async function passGate(
+  database: Database,
+  key: string,
+  bad: { session: string; evidence: Uint8Array } | null,
+): Promise<GateVerdict> {
+  try {
+    const transaction = database.transaction("keys", "readwrite", STRICT);
+    const row = await transaction.store.get(key);
+    if (row === undefined) fail("storage", "The record of this wallet's Paillier key is missing.");
+    const closed = row.state !== "ready";
+    const locks = bad !== null && !closed;
+    const next: KeyRow = {
+      ...row,
+      verdicts: row.verdicts + 1,
+      ...(locks ? { state: "locked", lock: { ...bad, at: Date.now() } } : {}),
+    };
+    await transaction.store.put(next);
+    await transaction.done;
+    const stored = await database.get("keys", key);
+    if (stored === undefined || stored.state !== next.state || stored.verdicts !== next.verdicts) {
+      fail("storage", "The browser's storage did not keep what was written.");
+    }
+    if (locks) return "locked-now";
+    return row.state === "ready" ? "open" : row.state;
+  } catch (thrown) {
+    writable = false;
+    throw new Failure(
+      duetError("storage", "The browser's storage does not work; nothing is signed until it does.", {
+        code: "storage-unavailable",
+      }),
+      { cause: thrown },
+    );
+  }
+}
+
+/** Why a key does not initiate. */
+export function closedError(state: Exclude<KeyRow["state"], "ready">): ReturnType<typeof duetError> {
+  return state === "locked"
+    ? duetError("paillier-locked", "A bad answer locked this wallet's Paillier key; make a new one to sign again.", {
+        code: "locked",
+      })
+    : duetError("needs-rotation", "The wallet was restored from a backup; make a new Paillier key before it signs.", {
+        code: "needs-rotation",
+      });
+}

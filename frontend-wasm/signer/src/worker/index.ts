@@ -1,0 +1,102 @@
+/**
+ * The worker: everything secret lives here, and nothing else runs here. The same script, under another name, searches
+ * primes for it.
+ */
+
+import { duetError, fail, outcomeOf, unwrap } from "../errors.js";
+import type { WorkerSettings } from "../protocol.js";
+import { exportBackup, restoreBackup } from "./backup.js";
+import { loadEngine } from "./bindings.js";
+import type { Context } from "./context.js";
+import { createWallet, discardPending, readLabel, removeWallet, resumeCreation } from "./create.js";
+import { changeWallet, openDatabase, requireWallet } from "./database.js";
+import { inbox, reject } from "./inbox.js";
+import { fetchConfiguration } from "./info.js";
+import { Line } from "./line.js";
+import { help, HELPER_NAME } from "./primes.js";
+import { rotate } from "./rotate.js";
+import { type Handlers, sendBroken, sendEvent, serve } from "./rpc.js";
+import { approve, sign } from "./sign.js";
+import { Socket } from "./socket.js";
+import { Tabs } from "./tabs.js";
+import { Wallets } from "./wallets.js";
+
+/** The gateway's path for devices. */
+const DEVICE_PATH = "/v1/device";
+
+async function open(settings: WorkerSettings): Promise<Context> {
+  const engine = await loadEngine();
+  const database = await openDatabase(() =>
+    sendBroken(duetError("stale-page", "Another tab has opened a newer version of this page; reload this one.")),
+  );
+  const tabs = new Tabs(() => void wallets.tell());
+  const socket = new Socket(
+    settings.gateway.replace(/^http/, "ws") + DEVICE_PATH,
+    settings.build,
+    engine.frames,
+    (connection) => sendEvent({ name: "connection", connection }),
+    (wallet, jobs) => sendEvent({ name: "inbox", notice: { wallet, jobs } }),
+  );
+  const wallets = new Wallets(database, engine, socket, tabs, settings.idleLockMs, (all) =>
+    sendEvent({ name: "wallets", wallets: all }),
+  );
+  return { settings, engine, database, tabs, wallets, line: new Line(socket, engine), abandoned: new Set() };
+}
+
+let opened: Promise<Context> | undefined;
+
+const context = (): Promise<Context> => opened ?? Promise.reject(new Error("the worker was not opened"));
+
+const handlers: Handlers = {
+  async open(_call, settings) {
+    opened ??= open(settings);
+    await opened;
+  },
+  info: async ({ signal }) => (await fetchConfiguration((await context()).settings.gateway, signal)).info,
+  wallets: async () => (await context()).wallets.summaries(),
+  createWallet: async (call, order) => createWallet(await context(), call, order),
+  resumeCreation: async (call, id, source) => resumeCreation(await context(), call, id, source),
+  discardPending: async (_call, id) => discardPending(await context(), id),
+  async passkeyOf(_call, id) {
+    const { protection } = await requireWallet((await context()).database, id);
+    return protection.kind === "passkey"
+      ? protection.passkey
+      : fail("invalid", "This wallet is opened with a passphrase.", { field: "unlock" });
+  },
+  unlock: async (_call, id, source) => (await context()).wallets.unlock(id, source),
+  async lock(_call, id) {
+    await (await context()).wallets.lock(id);
+  },
+  async rename(_call, id, label) {
+    const { database, wallets } = await context();
+    const name = readLabel(label);
+    await changeWallet(database, id, (row) => ({ ...row, label: name }));
+    await wallets.changed();
+    return wallets.summary(id);
+  },
+  async forget(_call, id) {
+    const { database, tabs, wallets } = await context();
+    await requireWallet(database, id);
+    await wallets.lock(id);
+    await tabs.exclusively(id, () => removeWallet(database, id));
+    await wallets.changed();
+  },
+  describe: async (_call, payload) => (await context()).engine.describe(payload),
+  sign: async (call, id, payload, order) => sign(await context(), call, id, payload, order),
+  inbox: async (call, id) => inbox(await context(), call, id),
+  approve: async (call, id, job, digest) => approve(await context(), call, id, job, digest),
+  reject: async (call, id, job) => reject(await context(), call, id, job),
+  exportBackup: async (_call, id, passphrase) => exportBackup(await context(), id, passphrase),
+  restoreBackup: async (_call, file, passphrase, source, label) =>
+    restoreBackup(await context(), file, passphrase, source, label),
+  rotate: async (call, id) => rotate(await context(), call, id),
+  verify: async (_call, options) => (await context()).engine.verify(options),
+};
+
+if (self.name === HELPER_NAME) {
+  void outcomeOf(loadEngine).then((engine) => {
+    help((onCandidate) => unwrap(engine).searchPrime(onCandidate));
+  });
+} else {
+  serve(handlers);
+}

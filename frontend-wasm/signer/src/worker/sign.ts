@@ -1,0 +1,407 @@
+/**
+ * Signing: the orchestrator answers the owner's word with a session's manifest, which is checked like by any party;
+ * then two trips to the responder, the gate, and the report.
+ */
+
+import { duetError, fail, Failure } from "../errors.js";
+import { bytesToHex, payloadDocument } from "../payload.js";
+import type { SignOrder } from "../protocol.js";
+import type { DerivationPath, DuetError, Hex, JobId, Payload, Signed, SigningStep, WalletId } from "../types.js";
+import type { Context } from "./context.js";
+import { fetchCard } from "./create.js";
+import { pauseMs } from "./backoff.js";
+import { cancelled, checkpoint, pause, within } from "./deadline.js";
+import type { ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Verdict } from "./engine.js";
+import { closedError, passGate, requireReady } from "./gate.js";
+import { isTransient, unexpected } from "./line.js";
+import type { Call } from "./rpc.js";
+import { requireKeyReady } from "./wallets.js";
+
+const DEFAULT_EXPIRY_S = 600;
+const MAX_EXPIRY_S = 24 * 60 * 60;
+/** A session takes no longer, up to its last message. */
+const SESSION_MS = 30_000;
+/** How long a finished signature waits for its report to be acknowledged; the report goes on by itself. */
+const REPORT_WAIT_MS = 2_000;
+const REPORT_MS = 30_000;
+/** Sessions that one call may begin, when the connection breaks or nobody answers. */
+const ATTEMPTS = 3;
+const BACKOFF = { firstMs: 500, maxMs: 2_000 };
+
+/** A step without its time. */
+type Step = SigningStep extends infer S ? (S extends unknown ? Omit<S, "atMs"> : never) : never;
+type Tell = (step: Step) => void;
+
+function stopwatch(note: (step: SigningStep) => void): { tell: Tell; tookMs: () => number } {
+  const startedAt = performance.now();
+  const tookMs = (): number => Math.round((performance.now() - startedAt) * 10) / 10;
+  return { tell: (step) => note({ ...step, atMs: tookMs() } as SigningStep), tookMs };
+}
+
+/** What is to be signed, as the owner saw it. */
+interface Wanted {
+  wallet: WalletId;
+  job: JobId;
+  digest: Hex;
+  /** Where it is known: for the bytes to broadcast. */
+  payload: Payload;
+  path: DerivationPath;
+}
+
+/** The owner's own signature. */
+export async function sign(
+  context: Context,
+  call: Call<"sign">,
+  id: WalletId,
+  payload: Payload,
+  order: SignOrder,
+): Promise<Signed> {
+  const { engine, wallets } = context;
+  const clock = stopwatch(call.note);
+  const description = engine.describe(payload);
+  const summary = await wallets.summary(id);
+  return wallets.use(id, async ({ device }) => {
+    requireKeyReady(summary);
+    const path = order.path ?? "m";
+    const document = requestDocument(device, payload, path, order);
+    let job = "";
+    const ask = (nowMs: number): Uint8Array => {
+      const request = device.requestSignature(document, nowMs);
+      job = request.job;
+      return request.message;
+    };
+    // The job is named by the document: the first message fixes it for all attempts.
+    ask(Date.now());
+    const wanted: Wanted = { wallet: id, job, digest: description.digest, payload, path };
+    return context.tabs.exclusively(id, () =>
+      withAttempts(context, device, call.signal, async () => {
+        clock.tell({ step: "requested" });
+        const reply = await context.line.approval(id, ask, call.signal);
+        return follow(context, device, wanted, reply, clock, call.signal);
+      }, () => giveUp(context, device, wanted)),
+    );
+  });
+}
+
+/** A signature somebody else asked for. `digest` is what the owner saw. */
+export async function approve(
+  context: Context,
+  call: Call<"approve">,
+  id: WalletId,
+  job: JobId,
+  digest: Hex,
+): Promise<Signed> {
+  const { wallets } = context;
+  const clock = stopwatch(call.note);
+  const summary = await wallets.summary(id);
+  return wallets.use(id, async ({ device }) => {
+    requireKeyReady(summary);
+    // The job is looked at once more: what is signed must be what the owner saw, and its payload is needed.
+    const listed = await context.line.approval(id, (nowMs) => device.listJobs(nowMs), call.signal);
+    const found = listed.kind === "jobs" ? listed.jobs.find((waiting) => waiting.job === job) : undefined;
+    if (found && found.description.digest !== digest) {
+      fail("refused", "The job is about something else than was shown.", { code: "peer-misbehaved", by: "orchestrator" });
+    }
+    if (!found) return alreadyDone(context, device, id, job, call.signal);
+    const { description, path } = found;
+    const wanted: Wanted = { wallet: id, job, digest, payload: description.payload, path };
+    return context.tabs.exclusively(id, () =>
+      withAttempts(context, device, call.signal, async () => {
+        clock.tell({ step: "requested" });
+        const reply = await context.line.approval(id, (nowMs) => device.approveJob(job, nowMs), call.signal);
+        return follow(context, device, wanted, reply, clock, call.signal);
+      }),
+    );
+  });
+}
+
+/** The job does not wait any more: says what became of it. */
+async function alreadyDone(
+  { line }: Context,
+  device: DeviceWallet,
+  id: WalletId,
+  job: JobId,
+  signal: AbortSignal,
+): Promise<never> {
+  const reply = await line.approval(id, (nowMs) => device.jobState(job, nowMs), signal);
+  if (reply.kind !== "job") unexpected("orchestrator");
+  throw new Failure(endedError(reply));
+}
+
+function endedError(reply: Extract<ApprovalReply, { kind: "job" }>): DuetError {
+  const by = "orchestrator";
+  switch (reply.state) {
+    case "expired":
+      return duetError("job-expired", "The job's time has passed.", { code: "job-expired", by });
+    case "cancelled":
+      return duetError("cancelled", "The job was cancelled.", { code: "cancelled", by });
+    case "failed":
+      return reply.code === "rejected-by-owner"
+        ? duetError("rejected", "The owner has rejected the job.", { code: reply.code, by })
+        : duetError("refused", reply.message ?? "The job has failed.", { code: reply.code, by });
+    case "signed":
+      return duetError("refused", "The job is signed already.", { code: "conflict", by });
+    default:
+      return duetError("refused", "The job does not wait for its owner now.", { code: "conflict", by });
+  }
+}
+
+function requestDocument(device: DeviceWallet, payload: Payload, path: DerivationPath, order: SignOrder): string {
+  const { expiresInS = DEFAULT_EXPIRY_S, pairs } = order;
+  if (!Number.isInteger(expiresInS) || expiresInS < 1 || expiresInS > MAX_EXPIRY_S) {
+    fail("invalid", `A request may be signed for 1 to ${MAX_EXPIRY_S} seconds.`, { field: "expiresInS" });
+  }
+  const partner = device.parties.some(({ role }) => role === "partner");
+  const head = {
+    version: 1,
+    tenant: device.tenant,
+    wallet: device.id,
+    path,
+    idempotency_key: `owner-${crypto.randomUUID()}`,
+    expires_at: Math.floor(Date.now() / 1000) + expiresInS,
+    pairs: pairs ?? (partner ? ["device+service", "device+partner"] : ["device+service"]),
+  };
+  // The payload's own rules of writing numbers apply to it alone.
+  return `${JSON.stringify(head).slice(0, -1)},"payload":${payloadDocument(payload)}}`;
+}
+
+/** Begins again where a session failed for want of an answer. `abandon` runs when the call ends without a signature. */
+async function withAttempts(
+  { database }: Context,
+  device: DeviceWallet,
+  signal: AbortSignal,
+  attempt: () => Promise<Signed>,
+  abandon: () => Promise<void> = () => Promise.resolve(),
+): Promise<Signed> {
+  for (let count = 1; ; count += 1) {
+    try {
+      checkpoint(signal);
+      if (device.newestKey === null) throw new Failure(closedError("needs-rotation"));
+      await requireReady(database, device.newestKey);
+      return await attempt();
+    } catch (thrown) {
+      if (!signal.aborted && isTransient(thrown) && count < ATTEMPTS) {
+        await pause(pauseMs(BACKOFF, count), signal);
+        continue;
+      }
+      // Nobody waits for it: the caller has its answer.
+      void abandon();
+      throw thrown;
+    }
+  }
+}
+
+/**
+ * The caller is told that nothing was signed; then nobody should sign it later by accident. While a session of it has not
+ * ended for the orchestrator, it cannot be rejected yet: the inbox sees to it when it comes back.
+ */
+async function giveUp({ line, abandoned }: Context, device: DeviceWallet, { wallet, job }: Wanted): Promise<void> {
+  abandoned.add(job);
+  try {
+    await line.approval(wallet, (nowMs) => device.rejectJob(job, nowMs));
+    abandoned.delete(job);
+  } catch {
+    // It was never taken, or not yet returned.
+  }
+}
+
+/** From the orchestrator's answer to the signature. */
+async function follow(
+  context: Context,
+  device: DeviceWallet,
+  wanted: Wanted,
+  reply: ApprovalReply,
+  clock: { tell: Tell; tookMs: () => number },
+  signal: AbortSignal,
+): Promise<Signed> {
+  if (reply.kind === "job") {
+    // The same request, done by an attempt that this device did not hear the end of.
+    if (reply.state === "signed" && reply.signature) {
+      return signedOf(context, device, wanted, reply.signature, { session: "", responder: "" }, clock.tookMs());
+    }
+    if (reply.state === "running" || reply.state === "queued") {
+      // Of an attempt that broke; the orchestrator takes a while to see that.
+      const message = "An earlier attempt at this signature has not ended yet.";
+      throw new Failure(duetError("party-unreachable", message, { code: "deadline", by: "orchestrator" }));
+    }
+    throw new Failure(endedError(reply));
+  }
+  if (reply.kind !== "session") unexpected("orchestrator");
+  const session = new Session(context, device, wanted, reply.manifest, clock.tell, signal);
+  const { signature, facts } = await session.run();
+  return signedOf(context, device, wanted, signature, facts, clock.tookMs());
+}
+
+function signedOf(
+  { engine }: Context,
+  device: DeviceWallet,
+  { wallet, job, digest, payload, path }: Wanted,
+  signature: Uint8Array,
+  { session, responder }: Pick<ManifestFacts, "session" | "responder">,
+  tookMs: number,
+): Signed {
+  const [r, s] = [signature.subarray(0, 32), signature.subarray(32, 64)];
+  const last = signature[64] ?? 0;
+  const yParity = (last >= 27 ? last - 27 : last) === 1 ? 1 : 0;
+  const address = device.addressAt(path);
+  return {
+    wallet, job, session, address, path, digest, responder, yParity, tookMs,
+    signature: `${bytesToHex(signature.subarray(0, 64))}${yParity === 1 ? "1c" : "1b"}`,
+    r: bytesToHex(r),
+    s: bytesToHex(s),
+    ...(payload.kind === "transaction" && { transaction: engine.signedTransaction(payload, signature) }),
+  };
+}
+
+/** One session, from its manifest to its report. */
+class Session {
+  /** Set once the manifest is known to be one. */
+  #facts: ManifestFacts | undefined;
+
+  constructor(
+    private readonly context: Context,
+    private readonly device: DeviceWallet,
+    private readonly wanted: Wanted,
+    private readonly manifest: Uint8Array,
+    private readonly tell: Tell,
+    private readonly signal: AbortSignal,
+  ) {}
+
+  async run(): Promise<{ signature: Uint8Array; facts: ManifestFacts }> {
+    let facts: ManifestFacts;
+    let verdict: Verdict;
+    try {
+      facts = this.#checked();
+      verdict = await within(this.#exchange(facts), SESSION_MS, () =>
+        new Failure(duetError("party-unreachable", "The session took too long.", { code: "deadline", by: facts.responder })),
+      );
+    } catch (thrown) {
+      // Told at once, the orchestrator need not wait until the session expires.
+      this.#reportFailure(thrown);
+      throw thrown;
+    }
+    // No deadline, no progress and no giving up from here until the store has spoken.
+    const signature = await this.#released(facts, verdict);
+    this.tell({ step: "verified" });
+    this.context.line.progress(facts.session, { step: "signed" });
+    await this.#reported(facts, this.device.reportSigned(this.manifest, signature));
+    return { signature, facts };
+  }
+
+  #checked(): ManifestFacts {
+    const { device, wanted } = this;
+    const startedAt = performance.now();
+    const facts = device.readManifest(this.manifest, Date.now());
+    this.#facts = facts;
+    this.tell({ step: "invited", session: facts.session, responder: facts.responder });
+    if (facts.job !== wanted.job || facts.digest !== wanted.digest || facts.path !== wanted.path) {
+      fail("refused", "The session is about something else than was approved.", {
+        code: "peer-misbehaved",
+        by: "orchestrator",
+      });
+    }
+    this.tell({ step: "checked", tookMs: elapsed(startedAt) });
+    return facts;
+  }
+
+  /** Up to message 4. Whatever happens, the nonce is gone afterwards. */
+  async #exchange(facts: ManifestFacts): Promise<Verdict> {
+    const { context, device, signal } = this;
+    const { session, responder, paillierKey } = facts;
+    await requireReady(context.database, paillierKey);
+    const card = await this.#responderCard(facts);
+    checkpoint(signal);
+    let state: Initiator | Opened | undefined;
+    try {
+      let startedAt = performance.now();
+      const first = device.start(this.manifest, card, Date.now());
+      state = first.state;
+      this.tell({ step: "sent", message: 1, to: responder, tookMs: elapsed(startedAt) });
+      context.line.progress(session, { step: "sent", message: 1 });
+      const message2 = await context.line.first(session, responder, first.message, signal);
+      startedAt = performance.now();
+      state = undefined;
+      const second = first.state.receive(message2);
+      state = second.state;
+      this.tell({ step: "received", message: 2, from: responder, tookMs: elapsed(startedAt) });
+      context.line.progress(session, { step: "received", message: 2 });
+      checkpoint(signal);
+      this.tell({ step: "sent", message: 3, to: responder });
+      // From here on giving up changes nothing: whoever got message 3 may have answered.
+      const message4 = await context.line.third(session, responder, second.message);
+      startedAt = performance.now();
+      state = undefined;
+      const verdict = second.state.receive(message4);
+      this.tell({ step: "received", message: 4, from: responder, tookMs: elapsed(startedAt) });
+      return verdict;
+    } finally {
+      state?.free();
+    }
+  }
+
+  async #responderCard({ responder, responderFingerprint }: ManifestFacts): Promise<Uint8Array> {
+    const { context } = this;
+    const stored = await context.database.get("cards", responderFingerprint);
+    if (stored) return stored.card;
+    // After a restore: the wallet itself knows which card it must be.
+    const { card, fingerprint } = await fetchCard(context, responder, responderFingerprint, this.signal);
+    await context.database.put("cards", { fingerprint, party: responder, card });
+    return card;
+  }
+
+  async #released({ session, responder, paillierKey }: ManifestFacts, verdict: Verdict): Promise<Uint8Array> {
+    const bad = verdict.demandsLock ? { session, evidence: new Uint8Array() } : null;
+    let gate: Awaited<ReturnType<typeof passGate>>;
+    try {
+      gate = await passGate(this.context.database, paillierKey, bad);
+    } catch (thrown) {
+      // Nothing may be said, not even that it failed.
+      verdict.free();
+      throw thrown;
+    }
+    if (gate === "open") return verdict.release(paillierKey);
+    let error: DuetError;
+    if (gate === "locked-now") {
+      const { culprit } = verdict.settle(paillierKey);
+      error = duetError(
+        "paillier-locked",
+        `${culprit} answered with a bad signature; the Paillier key is locked. Make a new one to sign again.`,
+        { code: "peer-misbehaved", by: culprit || responder },
+      );
+    } else {
+      verdict.free();
+      error = closedError(gate);
+    }
+    await this.context.wallets.changed();
+    const failure = new Failure(error);
+    this.#reportFailure(failure);
+    throw failure;
+  }
+
+  /** Waits a moment for the acknowledgement; it goes on without anybody waiting. */
+  async #reported({ session }: ManifestFacts, report: Uint8Array): Promise<void> {
+    const acknowledged = this.context.line.outcome(session, report, REPORT_MS).then(
+      () => this.tell({ step: "reported" }),
+      // The orchestrator finds out by itself that the session has ended.
+      () => undefined,
+    );
+    await within(acknowledged, REPORT_WAIT_MS, cancelled).catch(() => undefined);
+  }
+
+  #reportFailure(thrown: unknown): void {
+    if (!this.#facts) return;
+    const { session } = this.#facts;
+    const error = thrown instanceof Failure ? thrown.error : duetError("internal", "Something failed in the device.");
+    const code = error.code ?? (error.kind === "cancelled" ? "cancelled" : error.kind === "internal" ? "internal" : "deadline");
+    const culprit = error.kind === "paillier-locked" && code === "peer-misbehaved" ? error.by : undefined;
+    try {
+      const report = this.device.reportFailed(this.manifest, code, error.message, culprit);
+      this.context.line.progress(session, { step: "failed", code });
+      void this.context.line.outcome(session, report, REPORT_MS).catch(() => undefined);
+    } catch {
+      // A code that is none of the parties': the session expires by itself.
+    }
+  }
+}
+
+const elapsed = (startedAt: number): number => Math.round((performance.now() - startedAt) * 10) / 10;
