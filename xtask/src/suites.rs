@@ -38,15 +38,8 @@ pub(crate) enum Suite {
     Browser,
 }
 
-const ALL: &[Suite] = &[
-    Suite::Fmt,
-    Suite::Lint,
-    Suite::Deny,
-    Suite::Build,
-    Suite::Unit,
-    Suite::Wasm,
-    Suite::E2e,
-];
+const ALL: &[Suite] =
+    &[Suite::Fmt, Suite::Lint, Suite::Deny, Suite::Build, Suite::Unit, Suite::Wasm, Suite::E2e];
 
 impl Suite {
     const fn name(self) -> &'static str {
@@ -164,6 +157,10 @@ pub(crate) fn browser_environment(command: &mut Command, profile: &str) -> Resul
         .env("DUET_WASM_PACKAGE", module)
         .env("DUET_BROWSER_RESULTS", target_folder().join("browser"))
         .env("CHROMIUM", chromium);
+    println!("With these settings:");
+    for (name, value) in command.get_envs() {
+        println!("  {}='{}'", name.display(), value.unwrap_or_default().display());
+    }
     Ok(())
 }
 
