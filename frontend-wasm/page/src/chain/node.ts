@@ -58,7 +58,8 @@ export const receipt = (url: string, hash: Hash): Promise<NodeAnswer<Transaction
 export interface Estimate {
   chainId: number;
   nonce: number;
-  gas: bigint;
+  /** Refused when the call would fail, which the node then explains. */
+  gas: NodeAnswer<bigint>;
   maxFeePerGas: bigint;
   maxPriorityFeePerGas: bigint;
   balance: bigint;
@@ -73,21 +74,16 @@ export interface Draft {
 
 export function estimate(url: string, draft: Draft): Promise<NodeAnswer<Estimate>> {
   return ask(url, async (node) => {
+    const call = { account: draft.from, to: draft.to, value: draft.value, data: draft.data };
     const [id, nonce, fees, funds, gas] = await Promise.all([
       node.getChainId(),
       node.getTransactionCount({ address: draft.from, blockTag: "pending" }),
       node.estimateFeesPerGas({ type: "eip1559", chain: null }),
       node.getBalance({ address: draft.from }),
-      node.estimateGas({ account: draft.from, to: draft.to, value: draft.value, data: draft.data }),
+      ask(url, () => node.estimateGas(call)),
     ]);
-    return {
-      chainId: id,
-      nonce,
-      gas,
-      maxFeePerGas: fees.maxFeePerGas,
-      maxPriorityFeePerGas: fees.maxPriorityFeePerGas,
-      balance: funds,
-    };
+    const { maxFeePerGas, maxPriorityFeePerGas } = fees;
+    return { chainId: id, nonce, gas, maxFeePerGas, maxPriorityFeePerGas, balance: funds };
   });
 }
 

@@ -1,9 +1,173 @@
-import { View } from "../components/view";
+import type { DuetError, ProtectionKind, WalletSummary } from "@duet/signer";
+import { useEffect, useRef, useState } from "preact/hooks";
 
+import { AddressText } from "../components/address";
+import { Button, LinkButton } from "../components/button";
+import { Choices } from "../components/choice";
+import { FieldError, PassphraseField, StrengthHint, TextField } from "../components/field";
+import { ErrorNotice } from "../components/notice";
+import { Rotation } from "../components/rotation";
+import { StepHeading, View } from "../components/view";
+import { StateBadge } from "../components/wallet-parts";
+import { href } from "../router";
+import { duet, noteWallet, walletById } from "../state/duet";
+import { passphraseProblem, repeatProblem } from "../text/passphrase";
+
+/** The largest backup that is looked at; real ones have some ten kilobytes. */
+const MAX_FILE_BYTES = 1024 * 1024;
+
+interface Problems {
+  file?: string | null;
+  passphrase?: string | null;
+  fresh?: string | null;
+  repeat?: string | null;
+}
+
+/** Brings a wallet here from the backup of its device share. */
 export function RestoreView() {
+  const [file, setFile] = useState<File | null>(null);
+  const [passphrase, setPassphrase] = useState("");
+  const [label, setLabel] = useState("");
+  const [protection, setProtection] = useState<ProtectionKind>("passphrase");
+  const [fresh, setFresh] = useState("");
+  const [repeat, setRepeat] = useState("");
+  const [problems, setProblems] = useState<Problems>({});
+  const [error, setError] = useState<DuetError | null>(null);
+  const [busy, setBusy] = useState(false);
+  const [restored, setRestored] = useState<string | null>(null);
+  const [passkeys, setPasskeys] = useState(false);
+  const form = useRef<HTMLFormElement>(null);
+  useEffect(() => void duet().passkeysAvailable().then(setPasskeys), []);
+
+  const submit = async () => {
+    setError(null);
+    const found: Problems = {
+      file: file === null ? "Choose the backup file." : file.size > MAX_FILE_BYTES ? "This is too large to be a backup of Duet." : file.size === 0 ? "The file is empty." : null,
+      passphrase: passphrase === "" ? "Type the passphrase of the file." : null,
+      fresh: protection === "passphrase" ? passphraseProblem(fresh) : null,
+      repeat: protection === "passphrase" ? repeatProblem(fresh, repeat) : null,
+    };
+    setProblems(found);
+    if (file === null || Object.values(found).some((problem) => problem)) {
+      requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      return;
+    }
+    setBusy(true);
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const outcome = await duet().restoreBackup(
+      bytes,
+      passphrase,
+      protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: fresh },
+      label.trim() === "" ? {} : { label: label.trim() },
+    );
+    setBusy(false);
+    if (!outcome.ok) {
+      if (outcome.error.kind === "wrong-passphrase") {
+        setProblems({ passphrase: "That passphrase does not open the file." });
+        setPassphrase("");
+      } else if (outcome.error.kind === "invalid") {
+        setProblems({ file: outcome.error.message });
+      } else {
+        setError(outcome.error);
+      }
+      return;
+    }
+    noteWallet(outcome.value);
+    setRestored(outcome.value.id);
+  };
+
+  const wallet = restored === null ? undefined : walletById(restored);
+  if (wallet) return <Restored wallet={wallet} />;
   return (
-    <View name="restore" title="Restore">
-      <p>Not here yet.</p>
+    <View
+      name="restore"
+      title="Restore from a backup"
+      lead="Brings your share into this browser. Before it signs here, its Paillier key is replaced once, together with the service."
+      back={{ href: href({ view: "home" }), text: "Wallets" }}
+      narrow
+    >
+      <form
+        ref={form}
+        class="card"
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (!busy) void submit();
+        }}
+      >
+        <div class="field">
+          <label class="field-label" for="restore-file">
+            Backup file
+          </label>
+          <input
+            class="input"
+            id="restore-file"
+            data-testid="restore-file"
+            type="file"
+            accept=".age"
+            aria-invalid={problems.file ? true : undefined}
+            aria-describedby={problems.file ? "restore-file-error" : undefined}
+            onChange={(event) => {
+              setFile(event.currentTarget.files?.[0] ?? null);
+              setProblems({ ...problems, file: null });
+            }}
+          />
+          <FieldError id="restore-file" error={problems.file} />
+        </div>
+        <PassphraseField id="restore-passphrase" label="Passphrase of the file" value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
+        <TextField id="restore-label" label="Name" optional hint="Without one, the name it had." value={label} onInput={setLabel} maxLength={64} />
+        <Choices
+          name="protection"
+          legend="What opens it in this browser?"
+          value={protection}
+          onChange={setProtection}
+          choices={[
+            { value: "passphrase", testId: "restore-protection-passphrase", title: "A passphrase", text: "A new one, for this browser." },
+            {
+              value: "passkey",
+              testId: "restore-protection-passkey",
+              title: "A passkey",
+              text: passkeys ? "Fingerprint, face or security key." : "This browser has no passkeys that can protect data.",
+              disabled: !passkeys,
+            },
+          ]}
+        />
+        {protection === "passphrase" && (
+          <div class="stack">
+            <PassphraseField id="restore-new-passphrase" label="New passphrase" fresh value={fresh} onInput={setFresh} error={problems.fresh} />
+            <StrengthHint testId="restore-new-passphrase-strength" passphrase={fresh} />
+            <PassphraseField id="restore-new-passphrase-repeat" label="Once more" fresh value={repeat} onInput={setRepeat} error={problems.repeat} />
+          </div>
+        )}
+        {error && <ErrorNotice error={error} onRetry={() => void submit()} />}
+        <div class="actions">
+          <Button testId="restore-submit" tone="primary" type="submit" busy={busy}>
+            Restore
+          </Button>
+        </div>
+      </form>
+    </View>
+  );
+}
+
+function Restored({ wallet }: { wallet: WalletSummary }) {
+  // Stays once shown, to say that it is done.
+  const [rotation] = useState(wallet.state !== "unlocked");
+  return (
+    <View name="restore" title="The wallet is here" narrow>
+      <section class="card" data-testid="restore-done" data-address={wallet.address ?? ""} data-state={wallet.state}>
+        <div class="row-between">
+          <StepHeading>{wallet.label}</StepHeading>
+          <StateBadge state={wallet.state} />
+        </div>
+        {wallet.address && <AddressText address={wallet.address} large />}
+      </section>
+      {rotation && <Rotation wallet={wallet} />}
+      <div class="actions">
+        <LinkButton testId="restore-open-wallet" tone={wallet.state === "unlocked" ? "primary" : "secondary"} href={href({ view: "wallet", wallet: wallet.id })}>
+          Open the wallet
+        </LinkButton>
+      </div>
     </View>
   );
 }

@@ -1,11 +1,152 @@
-import type { WalletSummary } from "@duet/signer";
+import type { Description, DuetError, WalletSummary } from "@duet/signer";
+import { useEffect, useState } from "preact/hooks";
 
+import { readTypedData } from "../chain/typed-data";
+import { Button } from "../components/button";
+import { ChainWarning, isForeign } from "../components/chain-warning";
+import { FieldTree } from "../components/described";
+import { TextArea } from "../components/field";
+import { ErrorNotice } from "../components/notice";
+import { Review, SigningRun } from "../components/signing";
+import { Ready } from "../components/unlock";
 import { View } from "../components/view";
+import { href } from "../router";
+import { refreshNodeChain } from "../state/chain";
+import { duet, node } from "../state/duet";
+import { useSigning } from "../state/signing";
 
+const PLACEHOLDER = '{\n  "types": { … },\n  "primaryType": "…",\n  "domain": { … },\n  "message": { … }\n}';
+/** Typing pauses shorter than this are not worth reading the document again. */
+const TYPING_PAUSE_MS = 200;
+
+type Read = { state: "empty" } | { state: "wrong"; problem: string } | { state: "read"; description: Description };
+
+/** Reads the document with the code that would sign it. */
+function useTypedData(text: string): Read {
+  const [read, setRead] = useState<Read>({ state: "empty" });
+  useEffect(() => {
+    if (text.trim() === "") {
+      setRead({ state: "empty" });
+      return;
+    }
+    let current = true;
+    const timer = setTimeout(() => {
+      void (async () => {
+        const reading = readTypedData(text);
+        if (!reading.ok) {
+          if (current) setRead({ state: "wrong", problem: reading.problem });
+          return;
+        }
+        const outcome = await duet().describe(reading.payload);
+        if (!current) return;
+        setRead(outcome.ok ? { state: "read", description: outcome.value } : { state: "wrong", problem: outcome.error.message });
+      })();
+    }, TYPING_PAUSE_MS);
+    return () => {
+      current = false;
+      clearTimeout(timer);
+    };
+  }, [text]);
+  return read;
+}
+
+/** Signs a typed document under EIP-712. */
 export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
+  const { stage, review, back, sign, cancel } = useSigning(wallet);
+  const [text, setText] = useState("");
+  const [submitted, setSubmitted] = useState<string | null>(null);
+  const [error, setError] = useState<DuetError | null>(null);
+  const [accepted, setAccepted] = useState(false);
+  const read = useTypedData(text);
+  useEffect(() => void refreshNodeChain(), [node.value?.url]);
+
+  const submit = async () => {
+    setError(null);
+    const reading = readTypedData(text);
+    if (!reading.ok) {
+      setSubmitted(reading.problem);
+      document.getElementById("typed-data-json")?.focus();
+      return;
+    }
+    const failure = await review(reading.payload);
+    if (failure === null) setSubmitted(null);
+    else if (failure.kind === "invalid" || failure.kind === "refused") setSubmitted(failure.message);
+    else setError(failure);
+  };
+
   return (
-    <View name="typed-data" title={wallet.label}>
-      <p>Not here yet.</p>
+    <View
+      name="typed-data"
+      title="Sign typed data"
+      lead="A document under EIP-712, as applications ask for: orders, permits, votes. Some of them move money without another question."
+      back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
+      narrow
+    >
+      {stage.at === "run" ? (
+        <SigningRun
+          run={stage}
+          wallet={wallet}
+          onCancel={cancel}
+          onRetry={sign}
+          onAnother={() => {
+            if (stage.state === "signed") setText("");
+            setAccepted(false);
+            back();
+          }}
+          canBroadcast={false}
+        />
+      ) : (
+        <Ready wallet={wallet}>
+          {stage.at === "review" ? (
+            <Review
+              description={stage.description}
+              wallet={wallet}
+              summary={<ChainWarning description={stage.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />}
+              blocked={isForeign(stage.description) && !accepted}
+              onSign={sign}
+              onBack={back}
+            />
+          ) : (
+            <form
+              class="card"
+              noValidate
+              onSubmit={(event) => {
+                event.preventDefault();
+                void submit();
+              }}
+            >
+              <TextArea
+                id="typed-data-json"
+                label="Document"
+                hint="The JSON that eth_signTypedData_v4 takes. It is read as you type."
+                mono
+                tall
+                placeholder={PLACEHOLDER}
+                value={text}
+                onInput={(value) => {
+                  setText(value);
+                  setSubmitted(null);
+                  setAccepted(false);
+                }}
+                error={submitted ?? (read.state === "wrong" ? read.problem : null)}
+              />
+              {read.state === "read" && (
+                <div class="payload">
+                  <p class="payload-kind">What it says</p>
+                  <FieldTree fields={read.description.fields} testPrefix="typed-data" testId="typed-data-tree" />
+                  <ChainWarning description={read.description} />
+                </div>
+              )}
+              {error && <ErrorNotice error={error} />}
+              <div class="actions">
+                <Button testId="review-submit" tone="primary" type="submit">
+                  Review
+                </Button>
+              </div>
+            </form>
+          )}
+        </Ready>
+      )}
     </View>
   );
 }

@@ -1,11 +1,210 @@
-import type { WalletSummary } from "@duet/signer";
+import type { DuetError, WalletSummary } from "@duet/signer";
+import { useState } from "preact/hooks";
 
+import { Button } from "../components/button";
+import { Check } from "../components/choice";
+import { Dialog } from "../components/dialog";
+import { PassphraseField, StrengthHint, TextField } from "../components/field";
+import { ErrorNotice, Notice } from "../components/notice";
+import { Rotation } from "../components/rotation";
+import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
+import { go, href } from "../router";
+import { duet, noteWallet, wallets } from "../state/duet";
+import { save } from "../state/save";
+import { date, fileName } from "../text/format";
+import { passphraseProblem, repeatProblem } from "../text/passphrase";
 
+/** A wallet's backup, key, name, and removal. */
 export function WalletSettingsView({ wallet }: { wallet: WalletSummary }) {
   return (
-    <View name="wallet-settings" title={wallet.label}>
-      <p>Not here yet.</p>
+    <View
+      name="wallet-settings"
+      title="Backup and settings"
+      back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
+      narrow
+    >
+      {wallet.state === "locked" ? (
+        <UnlockWallet wallet={wallet} />
+      ) : (
+        <>
+          <Backup wallet={wallet} />
+          <Rotation wallet={wallet} />
+        </>
+      )}
+      <Name wallet={wallet} />
+      <Removal wallet={wallet} />
     </View>
+  );
+}
+
+function Backup({ wallet }: { wallet: WalletSummary }) {
+  const [passphrase, setPassphrase] = useState("");
+  const [repeat, setRepeat] = useState("");
+  const [problems, setProblems] = useState<{ passphrase: string | null; repeat: string | null }>({ passphrase: null, repeat: null });
+  const [error, setError] = useState<DuetError | null>(null);
+  const [busy, setBusy] = useState(false);
+  const [saved, setSaved] = useState(false);
+
+  const submit = async () => {
+    setError(null);
+    const found = { passphrase: passphraseProblem(passphrase), repeat: repeatProblem(passphrase, repeat) };
+    setProblems(found);
+    if (found.passphrase !== null || found.repeat !== null) {
+      requestAnimationFrame(() => document.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      return;
+    }
+    setBusy(true);
+    const outcome = await duet().exportBackup(wallet.id, passphrase);
+    setBusy(false);
+    if (!outcome.ok) {
+      setError(outcome.error);
+      return;
+    }
+    save(outcome.value, fileName(wallet.label, "-share-1.age"));
+    setPassphrase("");
+    setRepeat("");
+    setSaved(true);
+  };
+
+  return (
+    <form
+      class="card"
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (!busy) void submit();
+      }}
+    >
+      <div class="stack-tight">
+        <h2>Back up your share</h2>
+        <p class="soft">
+          A file that brings this wallet to another browser, sealed by a passphrase of its own. It holds one share: by itself it signs
+          nothing.{" "}
+          {wallet.backup.exportedAt === null ? "None was made here yet." : `The last was made on ${date(wallet.backup.exportedAt)}.`}
+        </p>
+      </div>
+      <PassphraseField id="backup-passphrase" label="Passphrase of the file" fresh value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
+      <StrengthHint testId="backup-passphrase-strength" passphrase={passphrase} />
+      <PassphraseField id="backup-passphrase-repeat" label="Once more" fresh value={repeat} onInput={setRepeat} error={problems.repeat} />
+      {error && <ErrorNotice error={error} />}
+      {saved && (
+        <div data-testid="backup-done" data-saved="true">
+          <Notice tone="good">
+            <p>Handed to the browser. Check that the file is where you want it, and keep its passphrase apart from it.</p>
+          </Notice>
+        </div>
+      )}
+      <div class="actions">
+        <Button testId="backup-export" tone="primary" type="submit" icon="download" busy={busy}>
+          Save a backup
+        </Button>
+      </div>
+    </form>
+  );
+}
+
+function Name({ wallet }: { wallet: WalletSummary }) {
+  const [label, setLabel] = useState(wallet.label);
+  const [problem, setProblem] = useState<string | null>(null);
+  const [done, setDone] = useState(false);
+
+  const submit = async () => {
+    setDone(false);
+    const name = label.trim();
+    if (name === "" || name.length > 64) {
+      setProblem(name === "" ? "Give the wallet a name." : "At most 64 characters.");
+      return;
+    }
+    const outcome = await duet().rename(wallet.id, name);
+    setProblem(outcome.ok ? null : outcome.error.message);
+    if (!outcome.ok) return;
+    noteWallet(outcome.value);
+    setDone(true);
+  };
+
+  return (
+    <form
+      class="card"
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault();
+        void submit();
+      }}
+    >
+      <TextField
+        id="wallet-rename"
+        label="Name"
+        hint="Only you see it."
+        value={label}
+        onInput={setLabel}
+        error={problem}
+        maxLength={64}
+        side={
+          <Button testId="wallet-rename-save" type="submit">
+            Save
+          </Button>
+        }
+      />
+      <p class="visually-hidden" role="status">
+        {done && "Saved."}
+      </p>
+    </form>
+  );
+}
+
+function Removal({ wallet }: { wallet: WalletSummary }) {
+  const [asking, setAsking] = useState(false);
+  const [sure, setSure] = useState(false);
+  const [error, setError] = useState<DuetError | null>(null);
+
+  const forget = async () => {
+    const outcome = await duet().forget(wallet.id);
+    setAsking(false);
+    if (!outcome.ok) {
+      setError(outcome.error);
+      return;
+    }
+    go({ view: "home" });
+    wallets.value = wallets.value.filter((other) => other.id !== wallet.id);
+  };
+
+  return (
+    <section class="card">
+      <div class="stack-tight">
+        <h2>Remove from this browser</h2>
+        <p class="soft">Deletes your share here. With a backup file, or through the two other shares, nothing is lost; without either, you cannot sign any more.</p>
+      </div>
+      {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
+      <div class="actions">
+        <Button testId="forget-open" tone="danger" onClick={() => setAsking(true)}>
+          Remove …
+        </Button>
+      </div>
+      {asking && (
+        <Dialog
+          testId="forget-dialog"
+          title={`Remove “${wallet.label}”?`}
+          onClose={() => {
+            setAsking(false);
+            setSure(false);
+          }}
+        >
+          <p>
+            {wallet.backup.exportedAt === null
+              ? "Your share was never backed up from this browser. Deleting it cannot be undone."
+              : `Your share was backed up on ${date(wallet.backup.exportedAt)}. Make sure that you have the file and its passphrase.`}
+          </p>
+          <Check testId="forget-sure" checked={sure} onChange={setSure}>
+            I understand that my share is deleted from this browser.
+          </Check>
+          <div class="actions">
+            <Button testId="forget-confirm" tone="danger" disabled={!sure} onClick={() => void forget()}>
+              Remove it
+            </Button>
+          </div>
+        </Dialog>
+      )}
+    </section>
   );
 }

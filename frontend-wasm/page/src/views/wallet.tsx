@@ -1,11 +1,121 @@
 import type { WalletSummary } from "@duet/signer";
+import { useEffect, useState } from "preact/hooks";
 
+import { AddressQr, AddressText, CopyButton } from "../components/address";
+import { Button, LinkButton } from "../components/button";
+import { Dialog } from "../components/dialog";
+import { Notice } from "../components/notice";
+import { Rotation } from "../components/rotation";
+import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
+import { Balance, Holders, StateBadge } from "../components/wallet-parts";
+import { chainName } from "../chain/names";
+import { href } from "../router";
+import { nodeChain, refreshNodeChain } from "../state/chain";
+import { duet, node, waiting } from "../state/duet";
+import { date } from "../text/format";
 
+/** One wallet: what it has, and what can be done with it. */
 export function WalletView({ wallet }: { wallet: WalletSummary }) {
+  const [receiving, setReceiving] = useState(false);
+  useEffect(() => void refreshNodeChain(), [node.value?.url]);
+  const address = wallet.address;
+  const jobs = waiting.value.get(wallet.id) ?? 0;
+  const chain = nodeChain.value;
+  if (address === null) {
+    return (
+      <View name="wallet" title={wallet.label} back={{ href: href({ view: "home" }), text: "Wallets" }}>
+        <Notice tone="warn" title="This wallet is not finished">
+          <p>
+            Its creation was interrupted. Resume or discard it <a href={href({ view: "home" })}>among the wallets</a>.
+          </p>
+        </Notice>
+      </View>
+    );
+  }
   return (
-    <View name="wallet" title={wallet.label}>
-      <p>Not here yet.</p>
+    <View name="wallet" title={wallet.label} back={{ href: href({ view: "home" }), text: "Wallets" }}>
+      <div class="wallet-columns" data-testid="wallet" data-id={wallet.id} data-state={wallet.state} data-address={address}>
+        <div class="stack-loose">
+          <section class="card wallet-hero" aria-label="Balance and address">
+            <div class="row-between">
+              <StateBadge state={wallet.state} />
+              {chain.state === "known" && <span class="soft small">On {chainName(chain.id)}</span>}
+            </div>
+            <Balance wallet={wallet} withRefresh />
+            <div class="row-between wallet-address">
+              <AddressText address={address} testId="wallet-address" />
+              <CopyButton testId="wallet-address-copy" text={address} what="the address" />
+            </div>
+            <div class="wallet-actions">
+              <LinkButton testId="wallet-send" tone="primary" icon="send" href={href({ view: "send", wallet: wallet.id })}>
+                Send
+              </LinkButton>
+              <Button testId="wallet-receive" icon="receive" onClick={() => setReceiving(true)}>
+                Receive
+              </Button>
+              <LinkButton testId="wallet-sign-message" icon="pen" href={href({ view: "message", wallet: wallet.id })}>
+                Message
+              </LinkButton>
+              <LinkButton testId="wallet-sign-typed-data" icon="document" href={href({ view: "typed-data", wallet: wallet.id })}>
+                Typed data
+              </LinkButton>
+            </div>
+          </section>
+          {jobs > 0 && (
+            <Notice title={jobs === 1 ? "One request waits for you" : `${jobs} requests wait for you`}>
+              <p>
+                <a href={href({ view: "inbox" })} data-testid="wallet-inbox">
+                  Look at them in the inbox
+                </a>
+              </p>
+            </Notice>
+          )}
+          {wallet.state === "locked" && <UnlockWallet wallet={wallet} />}
+          {(wallet.state === "needs-rotation" || wallet.state === "paillier-locked") && <Rotation wallet={wallet} />}
+        </div>
+        <aside class="stack-loose">
+          <section class="card" aria-labelledby="wallet-shares">
+            <div class="stack-tight">
+              <h2 id="wallet-shares">Three shares</h2>
+              <p class="soft small">Any two sign. Losing one loses nothing.</p>
+            </div>
+            <Holders wallet={wallet} />
+            <p class="soft small">
+              {wallet.backup.exportedAt === null
+                ? "Your share has not been backed up from this browser."
+                : `Your share was last backed up on ${date(wallet.backup.exportedAt)}.`}
+            </p>
+            <div class="actions">
+              <LinkButton testId="wallet-settings" small icon="settings" href={href({ view: "wallet-settings", wallet: wallet.id })}>
+                Backup and settings
+              </LinkButton>
+              {wallet.state !== "locked" && (
+                <Button testId="wallet-lock" small icon="lock" onClick={() => void duet().lock(wallet.id)}>
+                  Lock now
+                </Button>
+              )}
+            </div>
+          </section>
+        </aside>
+      </div>
+      {receiving && (
+        <Dialog testId="receive-dialog" title="Receive" onClose={() => setReceiving(false)}>
+          <div class="receive receive-dialog">
+            <AddressQr address={address} testId="receive-qr" />
+            <div class="stack">
+              <p class="soft">
+                The address of {wallet.label}
+                {chain.state === "known" && <> on {chainName(chain.id)}</>}. It is the same on every chain of the Ethereum kind.
+              </p>
+              <AddressText address={address} testId="receive-address" large />
+              <div class="actions">
+                <CopyButton testId="receive-copy" text={address} what="the address" />
+              </div>
+            </div>
+          </div>
+        </Dialog>
+      )}
     </View>
   );
 }

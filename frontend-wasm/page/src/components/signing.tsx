@@ -1,0 +1,162 @@
+import type { Description, WalletSummary } from "@duet/signer";
+import type { ComponentChildren } from "preact";
+
+import type { Run } from "../state/signing";
+import { duration } from "../text/format";
+import { CopyButton } from "./address";
+import { Broadcast } from "./broadcast";
+import { Button } from "./button";
+import { FieldTree, KIND_NAMES } from "./described";
+import { ErrorNotice, Notice } from "./notice";
+import { Timeline } from "./timeline";
+import { StepHeading } from "./view";
+import { annotateTransaction } from "../text/annotate";
+import { Icon } from "./icon";
+
+interface ReviewProps {
+  description: Description;
+  wallet: WalletSummary;
+  /** In plain words, above the fields. */
+  summary?: ComponentChildren;
+  /** What must be settled first, for example another chain. */
+  blocked?: boolean | undefined;
+  onSign: () => void;
+  onBack: () => void;
+}
+
+/** Exactly what will be signed, as the signing code itself reads it. */
+export function Review({ description, wallet, summary, blocked, onSign, onBack }: ReviewProps) {
+  return (
+    <section class="card" data-testid="review" data-digest={description.digest}>
+      <div class="stack-tight">
+        <StepHeading>Check before you sign</StepHeading>
+        <p class="soft">
+          With <strong>{wallet.label}</strong>. This is what will be signed, field by field, read back from the code that signs.
+        </p>
+      </div>
+      {summary}
+      <Payload description={description} testPrefix="review" />
+      <div class="actions">
+        <Button testId="review-sign" tone="primary" icon="pen" disabled={blocked} onClick={onSign}>
+          Sign
+        </Button>
+        <Button testId="review-back" onClick={onBack}>
+          Back
+        </Button>
+      </div>
+    </section>
+  );
+}
+
+export function Payload({ description, testPrefix }: { description: Description; testPrefix: string }) {
+  return (
+    <div class="payload">
+      <p class="payload-kind">{KIND_NAMES[description.kind]}</p>
+      <FieldTree
+        fields={description.fields}
+        testPrefix={testPrefix}
+        testId={`${testPrefix}-fields`}
+        annotate={description.kind === "transaction" ? annotateTransaction : undefined}
+      />
+      <div class="payload-digest">
+        <span class="tree-name">Digest</span>
+        <code class="tree-value">{description.digest}</code>
+      </div>
+    </div>
+  );
+}
+
+interface SigningRunProps {
+  run: Run;
+  wallet: WalletSummary;
+  onCancel: () => void;
+  onRetry?: (() => void) | undefined;
+  onAnother?: (() => void) | undefined;
+  /** Whether the signed transaction is the owner's own to broadcast. */
+  canBroadcast: boolean;
+}
+
+const HEADINGS = { signing: "Signing together", signed: "Signed and verified", failed: "Not signed" } as const;
+
+/** A signature while it is made, and its result. The places of all parts are taken from the start. */
+export function SigningRun({ run, wallet, onCancel, onRetry, onAnother, canBroadcast }: SigningRunProps) {
+  const { state, signed, error, verification } = run;
+  return (
+    <section class="card signing" data-testid="signing" data-state={state}>
+      <div class="signing-head">
+        <StepHeading>{HEADINGS[state]}</StepHeading>
+        <p class="soft" role="status">
+          {state === "signing" && "This device and the other party take turns. Neither sees the other's share."}
+          {signed && `In ${duration(signed.tookMs)}, together with ${signed.responder || "the other party"}.`}
+          {state === "failed" && "Nothing was signed, and nothing left this browser that could be used."}
+        </p>
+      </div>
+      <Timeline wallet={wallet} steps={run.steps} state={state} />
+      <div class="signing-result">
+        {state === "signing" && (
+          <div class="actions">
+            <Button testId="signing-cancel" onClick={onCancel}>
+              Cancel
+            </Button>
+          </div>
+        )}
+        {error && (
+          <>
+            <ErrorNotice error={error} onRetry={onRetry} />
+            {onAnother && (
+              <div class="actions">
+                <Button testId="sign-another" onClick={onAnother}>
+                  Back to the form
+                </Button>
+              </div>
+            )}
+          </>
+        )}
+        {signed && (
+          <>
+            {verification?.valid === true ? (
+              <p class="verified" data-testid="signature-verified" data-valid="true">
+                <Icon name="good" />
+                <span>The signature is valid and belongs to this wallet.</span>
+              </p>
+            ) : (
+              <Notice tone="bad" testId="signature-verified" title="The signature could not be verified again">
+                <p>{verification?.valid === false ? verification.reason : "The verifier gave no answer."} Do not use it.</p>
+              </Notice>
+            )}
+            <div class="stack-tight">
+              <div class="row-between">
+                <h3>Signature</h3>
+                <CopyButton testId="signature-copy" text={signed.signature} what="the signature" />
+              </div>
+              <code class="hex" data-testid="signature" tabIndex={0}>
+                {signed.signature}
+              </code>
+            </div>
+            {signed.transaction && (
+              <details>
+                <summary>Signed transaction</summary>
+                <div class="stack-tight raw">
+                  <code class="hex" data-testid="signed-transaction" tabIndex={0}>
+                    {signed.transaction.raw}
+                  </code>
+                  <div class="actions">
+                    <CopyButton testId="signed-transaction-copy" text={signed.transaction.raw} what="the signed transaction" />
+                  </div>
+                </div>
+              </details>
+            )}
+            {signed.transaction && canBroadcast && <Broadcast transaction={signed.transaction} />}
+            {onAnother && (
+              <div class="actions">
+                <Button testId="sign-another" tone="quiet" onClick={onAnother}>
+                  Sign another
+                </Button>
+              </div>
+            )}
+          </>
+        )}
+      </div>
+    </section>
+  );
+}
