@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { AddressQr, AddressText, CopyButton } from "../components/address";
 import { Button, LinkButton } from "../components/button";
 import { Choices } from "../components/choice";
-import { PassphraseField, StrengthHint, TextField } from "../components/field";
+import { PassphraseField, StrengthHint, TextArea, TextField } from "../components/field";
 import { ErrorNotice, Notice } from "../components/notice";
 import { Elapsed, ProgressList } from "../components/progress";
 import { StepHeading, View } from "../components/view";
@@ -15,6 +15,7 @@ import { duet, info, noteWallet } from "../state/duet";
 import { save } from "../state/save";
 import { fileName } from "../text/format";
 import { passphraseProblem, repeatProblem } from "../text/passphrase";
+import { keysOf, requestersProblem } from "../text/requesters";
 import { advance, CREATE_STEPS, type CreateStepName, type Progress } from "../text/steps";
 
 type Third = "partner" | "backup-file";
@@ -27,6 +28,8 @@ interface Draft {
   third: Third;
   backupPassphrase: string;
   backupPassphraseRepeat: string;
+  /** One key a line. */
+  requesters: string;
 }
 
 const EMPTY: Draft = {
@@ -37,6 +40,7 @@ const EMPTY: Draft = {
   third: "partner",
   backupPassphrase: "",
   backupPassphraseRepeat: "",
+  requesters: "",
 };
 
 type Problems = Partial<Record<keyof Draft, string | null>>;
@@ -45,6 +49,7 @@ function check(draft: Draft): Problems {
   const label = draft.label.trim();
   const problems: Problems = {
     label: label === "" ? "Give the wallet a name." : label.length > 64 ? "At most 64 characters." : null,
+    requesters: requestersProblem(draft.requesters),
   };
   if (draft.protection === "passphrase") {
     problems.passphrase = passphraseProblem(draft.passphrase);
@@ -86,6 +91,7 @@ export function CreateView() {
       label: draft.label.trim(),
       protection: draft.protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: draft.passphrase },
       third: draft.third === "partner" ? { kind: "partner" } : { kind: "backup-file", passphrase: draft.backupPassphrase },
+      requesters: keysOf(draft.requesters).map((key) => ({ key, kinds: ["transaction", "personal_message", "typed_data"] })),
       signal: abort.current.signal,
       onProgress: (event: CreateProgress) => setRunning((before) => advance(CREATE_STEPS, before ?? new Map(), event)),
     });
@@ -224,6 +230,25 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           <PassphraseField id="create-backup-passphrase-repeat" label="Once more" fresh value={draft.backupPassphraseRepeat} onInput={set("backupPassphraseRepeat")} error={problems.backupPassphraseRepeat} />
         </div>
       )}
+      <details class="advanced" open={draft.requesters !== "" || undefined}>
+        <summary data-testid="create-advanced">Teams that may queue payments</summary>
+        <div class="stack advanced-body">
+          <TextArea
+            id="create-requesters"
+            label="Keys of the teams"
+            mono
+            optional
+            hint={
+              draft.third === "partner"
+                ? `One Ed25519 key a line, 64 hexadecimal digits. What they queue waits in your inbox, unless they ask ${service} and the partner to sign it without you. This cannot be changed later.`
+                : "One Ed25519 key a line, 64 hexadecimal digits. What they queue waits in your inbox. This cannot be changed later."
+            }
+            value={draft.requesters}
+            onInput={set("requesters")}
+            error={problems.requesters}
+          />
+        </div>
+      </details>
       <div class="actions">
         <Button testId="create-submit" tone="primary" type="submit">
           Create the wallet
