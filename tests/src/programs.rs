@@ -27,6 +27,12 @@ pub fn duet() -> Result<PathBuf> {
     existing(folder.join("duet"), "run `cargo build --package duet`")
 }
 
+/// The built page's folder, if `DUET_PAGE` names one.
+#[must_use]
+pub fn page() -> Option<PathBuf> {
+    env::var_os("DUET_PAGE").map(PathBuf::from).filter(|folder| folder.join("index.html").is_file())
+}
+
 /// The local Ethereum node, from the npm packages of `tests/js`.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ use crate::{
     duet::{Duet, text},
     parties::{PartyFolder, make_private_folder},
     process::Process,
+    programs,
 };
 
 /// How long a server of ours may take until it serves.
@@ -34,10 +35,13 @@ const READY_INTERVAL: Duration = Duration::from_millis(100);
 /// The tenant everything is done for.
 pub const TENANT: &str = "demo";
 
+/// An origin whose pages may speak to the gateway, beside its own.
+pub const PAGE_ORIGIN: &str = "https://wallet.example";
+
 /// All kinds of payload, for a requester that may ask for any.
 pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
 
-/// Broker, orchestrator and two parties as separate processes, each with files of its own.
+/// Broker, orchestrator, two parties and a gateway as separate processes, each with files of its own.
 ///
 /// Dropping it kills them all and removes what they wrote. Fields are dropped in the order they stand here.
 #[derive(Debug)]
@@ -46,11 +50,14 @@ pub struct Stack {
     pub service: Server,
     /// The partner's worker.
     pub partner: Server,
+    /// The gateway.
+    pub gateway: Server,
     /// The orchestrator.
     pub orchestrator: Server,
     /// The broker.
     pub broker: Broker,
     api_url: String,
+    gateway_url: String,
     orchestrator_key: String,
     fingerprints: [String; 2],
     tokens: [PathBuf; 2],
@@ -90,6 +97,25 @@ impl Server {
             .await?;
         self.process = Some(process);
         Ok(ready)
+    }
+
+    /// The same server, not running.
+    fn clone_settings(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            duet: self.duet.clone(),
+            arguments: self.arguments.clone(),
+            logs: self.logs.clone(),
+            process: None,
+        }
+    }
+
+    /// Gives the option `name`, which is among the arguments, another value.
+    fn set_argument(&mut self, name: &str, value: &str) {
+        let at = self.arguments.iter().position(|argument| argument == name);
+        if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {
+            value.clone_into(argument);
+        }
     }
 
     /// The running process.
@@ -210,15 +236,21 @@ impl Stack {
         let listen = text(&ready, "/listen")?.to_owned();
         let orchestrator_key = text(&ready, "/public_key")?.to_owned();
         // The same address when it is started again.
-        orchestrator.arguments = vec!["orchestrator".to_owned(), "--listen".to_owned(), listen.clone()];
+        orchestrator.set_argument("--listen", &listen);
         service.start().await?;
         partner.start().await?;
+        let mut gateway = gateway(duet, "127.0.0.1:0", folders, &fingerprints, &tokens, &logs);
+        let ready = gateway.start().await?;
+        let gateway_listen = text(&ready, "/listen")?;
+        gateway.set_argument("--listen", gateway_listen);
         Ok(Self {
             service,
             partner,
+            gateway,
             orchestrator,
             broker,
             api_url: format!("http://{listen}"),
+            gateway_url: format!("http://{gateway_listen}"),
             orchestrator_key,
             fingerprints,
             tokens,
@@ -230,6 +262,33 @@ impl Stack {
     #[must_use]
     pub fn api_url(&self) -> &str {
         &self.api_url
+    }
+
+    /// Where browsers find the gateway: its own page may connect there, and any other page from this address.
+    #[must_use]
+    pub fn gateway_url(&self) -> &str {
+        &self.gateway_url
+    }
+
+    /// Starts the gateway again, where it was, with `more` arguments.
+    ///
+    /// # Errors
+    /// When it does not end or does not start.
+    pub async fn restart_gateway_with(&mut self, more: &[&str]) -> Result<()> {
+        self.gateway.stop().await?;
+        self.gateway.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        self.gateway.start().await.map(drop)
+    }
+
+    /// Another gateway on a free port, with the same settings and `more` arguments, not started yet.
+    #[must_use]
+    pub fn another_gateway(&self, name: &str, more: &[&str]) -> Server {
+        let mut arguments = self.gateway.arguments.clone();
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        let mut gateway =
+            Server { name: name.to_owned(), arguments, process: None, ..self.gateway.clone_settings() };
+        gateway.set_argument("--listen", "127.0.0.1:0");
+        gateway
     }
 
     /// The key that results are signed with, hexadecimal.
@@ -401,6 +460,44 @@ impl Wallet {
         let rest = ["--wallet", &self.id, "--requester-key", &key, "--pairs", "service+partner", "--wait"];
         let arguments = [&["job", "submit"], payload, &rest].concat();
         self.duet.json(&arguments).await
+    }
+}
+
+/// A gateway for the parties in `folders`. Everything here comes from one address, so that only the limits that a test is
+/// about are those of a deployment.
+fn gateway(
+    duet: &Duet,
+    listen: &str,
+    folders: &[PartyFolder; 2],
+    fingerprints: &[String; 2],
+    tokens: &[PathBuf; 2],
+    logs: &Path,
+) -> Server {
+    let mut arguments = ["gateway", "--listen", listen, "--origin", PAGE_ORIGIN, "--tenant", TENANT]
+        .map(str::to_owned)
+        .to_vec();
+    for (limit, value) in [
+        ("--max-connections-per-address", "256"),
+        ("--connections-per-second", "200"),
+        ("--frames-per-second", "1000"),
+        ("--shares-per-minute", "600"),
+    ] {
+        arguments.extend([limit.to_owned(), value.to_owned()]);
+    }
+    for ((folder, fingerprint), token) in folders.iter().zip(fingerprints).zip(tokens) {
+        let name = folder.name();
+        arguments.extend([format!("--{name}"), format!("{name}={fingerprint}")]);
+        arguments.extend(["--admission-token".to_owned(), format!("{name}={}", token.display())]);
+    }
+    if let Some(page) = programs::page() {
+        arguments.extend(["--page".to_owned(), page.display().to_string()]);
+    }
+    Server {
+        name: "gateway".to_owned(),
+        duet: duet.clone(),
+        arguments,
+        logs: logs.to_path_buf(),
+        process: None,
     }
 }
 

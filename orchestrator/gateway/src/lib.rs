@@ -1,8 +1,46 @@
-//! The gateway: how a browser party will reach the broker.
+//! The gateway: how a browser party reaches the broker.
 //!
-//! Nothing is served here yet; the crate holds the place so that dependencies already point the
-//! right way. What it will be: a WebSocket server that authenticates a device by a challenge signed
-//! with the device key registered for its wallet, bounds rates, message sizes and idle time, checks
-//! the origin, and forwards only the subjects of sessions that this device takes part in. It will
-//! speak to the broker with the credential whose `<from>` token is `device`, and see sealed bytes
-//! only. Until then a device on the command line speaks to the broker itself, with that credential.
+//! The two central types are [`Config`], all that a gateway is told, and [`Server`], one that is ready
+//! to serve. A browser opens a WebSocket and speaks [`duet_wire::gateway`]; the gateway forwards what is
+//! inside to the broker as `device`, and what is answered back. It makes no message of its own, opens
+//! none but to see whom it concerns, and holds nothing that lets it sign: packages are sealed to the
+//! parties, sessions run through a Noise channel between device and responder, approvals and outcomes are
+//! signed by the device.
+//!
+//! # The path of a request
+//!
+//! 1. `server` accepts a connection, if its address has room for one more, and encrypts it.
+//! 2. `http` checks `Host` and `Origin` and lets the WebSocket begin.
+//! 3. `socket` sends the challenge, and reads frames no faster than the address's rate allows.
+//! 4. `device` keeps what this socket may do: the wallets whose device key it has proven to hold, and
+//!    the sessions whose manifests came through it.
+//! 5. `forward` decides by that and asks over the broker; the reply goes out with the request's number.
+//! 6. Beside it `waiting` asks the orchestrator how many jobs wait for these wallets' owners.
+//!
+//! # What it keeps
+//!
+//! Nothing beyond a socket. Several run side by side, and one that is started again knows as much as the
+//! one before: devices connect again and prove their keys again.
+//!
+//! # Bounds
+//!
+//! Everything a stranger can make it hold is bounded: connections in all and per address, frames in
+//! size, per address and second, requests under way per socket, per address and in all, what waits to be
+//! written per socket, and the time that a handshake, a greeting, a silence and a write may take. See
+//! [`Limits`]. IPv6 addresses count by their /64.
+
+mod addresses;
+mod device;
+mod forward;
+mod http;
+mod page;
+mod rates;
+mod server;
+mod settings;
+mod socket;
+mod waiting;
+
+pub use server::{GatewayError, Server};
+pub use settings::{
+    Backend, BackendRole, Config, InvalidOrigin, InvalidSetting, Limits, Origin, Rpc, TlsFiles,
+};

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{card, exit_codes, init, job, orchestrator, party, requester, sign, verify, wallet},
+    commands::{card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet},
     config::GlobalOptions,
     error::CliError,
     logging,
@@ -43,6 +43,8 @@ enum Command {
     Party(party::PartyCommand),
     /// Run an orchestrator: the job queue and its HTTP interface
     Orchestrator(Box<orchestrator::OrchestratorCommand>),
+    /// Run a gateway: the bridge between browsers and the broker
+    Gateway(Box<gateway::GatewayCommand>),
     /// Request keys of teams that queue signatures
     #[command(subcommand)]
     Requester(requester::RequesterCommand),
@@ -64,7 +66,7 @@ impl Command {
     /// what goes wrong.
     const fn default_filter(&self) -> &'static str {
         match self {
-            Self::Party(party::PartyCommand::Run(_)) | Self::Orchestrator(_) => "info",
+            Self::Party(party::PartyCommand::Run(_)) | Self::Orchestrator(_) | Self::Gateway(_) => "info",
             _ => "warn",
         }
     }
@@ -78,6 +80,7 @@ impl Command {
             Self::Job(command) => block_on(job::run(command, output)),
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
+            Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),
             Self::Completions { shell } => completions(shell, output),

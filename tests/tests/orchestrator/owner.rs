@@ -1,14 +1,17 @@
 //! Jobs that wait for their owner.
 
+use duet_bus::Address;
+use duet_protocol::codec;
 use duet_protocol::ids::{PartyId, ShareIndex};
 use duet_wire::{
-    Code, JobStateName, Manifest, OutcomeReply, OutcomeResult, Pair,
+    Code, JobRecord, JobState, JobStateName, Manifest, OutcomeReply, OutcomeResult, Pair, SignedRequest,
     approval::{ApprovalAction, ApprovalReply},
+    gateway::{WaitingAnswer, WaitingQuestion},
     signing::SigningKey,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::rig::{Rig, now_ms, report, signature_for};
+use crate::rig::{DEADLINE, Rig, now_ms, report, signature_for};
 
 const DEVICE: &[&str] = &["device+service"];
 
@@ -21,6 +24,128 @@ fn refused(reply: &ApprovalReply) -> Code {
         ApprovalReply::Refused(refusal) => refusal.code,
         other => panic!("not refused: {other:?}"),
     }
+}
+
+/// The owner's own request, signed by the wallet's requester.
+fn own(rig: &Rig, request: &Value) -> ApprovalAction {
+    let body = serde_json::to_vec(request).unwrap();
+    ApprovalAction::Sign { request: SignedRequest::sign(body, &rig.world.requester) }
+}
+
+fn manifest_of(reply: &ApprovalReply) -> Manifest {
+    let ApprovalReply::Session { manifest } = reply else { panic!("no session: {reply:?}") };
+    Manifest::decode(manifest).unwrap()
+}
+
+fn record_of(reply: &ApprovalReply) -> JobRecord {
+    let ApprovalReply::Job { record } = reply else { panic!("no job: {reply:?}") };
+    serde_json::from_slice(record).unwrap()
+}
+
+/// How many jobs wait for the owner of the rig's wallet, as a gateway learns it.
+async fn waiting(rig: &Rig) -> u32 {
+    let wallet = rig.world.wallet.id;
+    let question = codec::encode(&WaitingQuestion { wallet }).unwrap();
+    let reply = rig.device.request(&Address::Approval(wallet), question, DEADLINE).await.unwrap();
+    let answer: WaitingAnswer = codec::decode(&reply).unwrap();
+    assert_eq!(answer.wallet, wallet);
+    answer.jobs
+}
+
+#[tokio::test]
+async fn the_owners_own_request__should_be_a_session_at_once() {
+    let mut rig = Rig::new().await;
+    let orchestrator = rig.start().await;
+    let key = rig.world.card(ShareIndex::Device);
+    let request = rig.request("own", DEVICE);
+    let manifest = manifest_of(&rig.owner(&key, own(&rig, &request)).await);
+    manifest.verify(now_ms()).unwrap();
+    assert_eq!((manifest.pair(), manifest.attempt), (Some(Pair::DeviceService), 1));
+    assert_eq!(rig.invited.recv().await.unwrap().as_str(), "service");
+    assert_eq!(rig.world.wallet.id, manifest.wallet);
+
+    // Asked again in the middle, it is the same job, and no second session.
+    let running = record_of(&rig.owner(&key, own(&rig, &request)).await);
+    assert_eq!((running.id, running.state.name()), (manifest.job, JobStateName::Running));
+    assert!(rig.invited.try_recv().is_err());
+
+    let signature = signature_for(&rig.world, &manifest);
+    let signed = OutcomeResult::Signed { signature };
+    assert_eq!(report(&rig.device, &key, &device(), &manifest, signed).await, OutcomeReply::Acknowledged);
+    // The device sees the outcome after a reload, whichever way it asks.
+    for action in [own(&rig, &request), ApprovalAction::Job { job: manifest.job }] {
+        let record = record_of(&rig.owner(&key, action).await);
+        let JobState::Signed { result } = &record.state else { panic!("{record:?}") };
+        assert_eq!(result.verify(&rig.result_key()).unwrap().signature, signature);
+    }
+    // To the tenant it is a job like any other, submitted again or listed.
+    let view: duet_orchestrator::api::JobView =
+        rig.submit(&orchestrator.url, &request).await.json().await.unwrap();
+    assert_eq!((view.id, view.state, view.attempts), (manifest.job, JobStateName::Signed, 1));
+}
+
+#[tokio::test]
+async fn another_request_under_the_same_key__should_conflict() {
+    let rig = Rig::new().await;
+    let _orchestrator = rig.start().await;
+    let key = rig.world.card(ShareIndex::Device);
+    let mut request = rig.request("own-twice", DEVICE);
+    manifest_of(&rig.owner(&key, own(&rig, &request)).await);
+    request["payload"]["text"] = json!("something else");
+    assert_eq!(refused(&rig.owner(&key, own(&rig, &request)).await), Code::Conflict);
+}
+
+#[tokio::test]
+async fn what_the_owner_may_not_ask_for__should_be_refused_and_leave_nothing() {
+    let mut rig = Rig::with(|config| config.queue.max_open_jobs = 1).await;
+    let orchestrator = rig.start().await;
+    let key = rig.world.card(ShareIndex::Device);
+    let request = rig.request("refused", DEVICE);
+    let changed = |field: &str, value: Value| {
+        let mut request = request.clone();
+        request[field] = value;
+        request
+    };
+    for (request, code) in [
+        (changed("pairs", json!(["service+partner"])), Code::NoPairAvailable),
+        (changed("tenant", json!("other")), Code::WrongTenant),
+        (changed("wallet", json!("09".repeat(32))), Code::MalformedMessage),
+        (
+            changed("payload", json!({"kind": "digest", "digest": format!("0x{}", "01".repeat(32))})),
+            Code::KindNotAllowed,
+        ),
+        (changed("expires_at", json!(1)), Code::JobExpired),
+    ] {
+        assert_eq!(refused(&rig.owner(&key, own(&rig, &request)).await), code, "{request}");
+    }
+    let stranger = SigningKey::from_bytes(&[99; 32]);
+    let body = serde_json::to_vec(&request).unwrap();
+    let by_stranger = ApprovalAction::Sign { request: SignedRequest::sign(body, &stranger) };
+    assert_eq!(refused(&rig.owner(&key, by_stranger).await), Code::RequesterNotAllowed);
+    assert_eq!(refused(&rig.owner(&stranger, own(&rig, &request)).await), Code::BadSignature);
+    let list: Value = rig.get(&orchestrator.url, "/v1/jobs").await.json().await.unwrap();
+    assert_eq!(list["jobs"], json!([]), "{list}");
+    assert!(rig.invited.try_recv().is_err());
+
+    // The queue's limit is the same as for everybody.
+    rig.accepted(&orchestrator.url, &rig.request("the-only-one", DEVICE)).await;
+    assert_eq!(refused(&rig.owner(&key, own(&rig, &request)).await), Code::QueueFull);
+}
+
+#[tokio::test]
+async fn jobs_that_wait__should_be_counted_for_the_gateway() {
+    let rig = Rig::new().await;
+    let orchestrator = rig.start().await;
+    assert_eq!(waiting(&rig).await, 0);
+    let first = rig.accepted(&orchestrator.url, &rig.request("first", DEVICE)).await;
+    let second = rig.accepted(&orchestrator.url, &rig.request("second", DEVICE)).await;
+    for job in [&first, &second] {
+        rig.reaches(&orchestrator.url, job, JobStateName::AwaitingOwner).await;
+    }
+    assert_eq!(waiting(&rig).await, 2);
+    let key = rig.world.card(ShareIndex::Device);
+    assert_eq!(rig.owner(&key, ApprovalAction::Reject { job: first.id }).await, ApprovalReply::Done);
+    assert_eq!(waiting(&rig).await, 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod card;
 pub(crate) mod exit_codes;
+pub(crate) mod gateway;
 pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod orchestrator;

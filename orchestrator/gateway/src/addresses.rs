@@ -1,0 +1,174 @@
+//! How much of the gateway each address has.
+
+use core::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::{HashMap, hash_map},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// An address as it is counted: IPv6 by its /64, which is what one household or machine is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct AddressKey(IpAddr);
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// What one address has.
+struct Share {
+    connections: usize,
+    requests: Arc<Semaphore>,
+}
+
+/// Connections and requests under way, per address and in all.
+pub(crate) struct Addresses {
+    shares: Mutex<HashMap<AddressKey, Share>>,
+    max_connections: usize,
+    max_per_address: usize,
+    requests: Arc<Semaphore>,
+    max_requests_per_address: usize,
+}
+
+impl Addresses {
+    pub(crate) fn new(limits: &crate::Limits) -> Arc<Self> {
+        Arc::new(Self {
+            shares: Mutex::default(),
+            max_connections: limits.max_connections,
+            max_per_address: limits.max_connections_per_address,
+            requests: Arc::new(Semaphore::new(limits.max_requests)),
+            max_requests_per_address: limits.max_requests_per_address,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AddressKey, Share>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for one connection from `address`; `None` when there is none.
+    pub(crate) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
+        let key = AddressKey::from(address);
+        let mut shares = self.lock();
+        // Each address has at least one connection, so this sum is over few entries.
+        if shares.values().map(|share| share.connections).sum::<usize>() >= self.max_connections {
+            return None;
+        }
+        let share = shares.entry(key).or_insert_with(|| Share {
+            connections: 0,
+            requests: Arc::new(Semaphore::new(self.max_requests_per_address)),
+        });
+        if share.connections >= self.max_per_address {
+            return None;
+        }
+        share.connections += 1;
+        let requests = Arc::clone(&share.requests);
+        Some(Connection { key, requests, addresses: Arc::clone(self) })
+    }
+}
+
+/// One connection's place. Dropping it gives it back.
+pub(crate) struct Connection {
+    key: AddressKey,
+    requests: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+}
+
+impl Connection {
+    /// The address it counts for.
+    pub(crate) const fn key(&self) -> AddressKey {
+        self.key
+    }
+
+    /// Room for one request; `None` when its address, or everybody together, has too many under way.
+    pub(crate) fn request(&self) -> Option<RequestRoom> {
+        let own = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        let all = Arc::clone(&self.addresses.requests).try_acquire_owned().ok()?;
+        Some(RequestRoom { _own: own, _all: all })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let hash_map::Entry::Occupied(mut share) = self.addresses.lock().entry(self.key) {
+            share.get_mut().connections -= 1;
+            if share.get().connections == 0 {
+                share.remove();
+            }
+        }
+    }
+}
+
+/// One request's room. Dropping it gives it back.
+pub(crate) struct RequestRoom {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(max_connections: usize, max_per_address: usize) -> Arc<Addresses> {
+        Addresses::new(&crate::Limits {
+            max_connections,
+            max_connections_per_address: max_per_address,
+            max_requests: 3,
+            max_requests_per_address: 2,
+            ..crate::Limits::default()
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_address_has_its_share_and_no_more() {
+        let addresses = addresses(3, 2);
+        let first = addresses.connect(ip("10.0.0.1")).unwrap();
+        let _second = addresses.connect(ip("10.0.0.1")).unwrap();
+        assert!(addresses.connect(ip("10.0.0.1")).is_none());
+        let _other = addresses.connect(ip("10.0.0.2")).unwrap();
+        assert!(addresses.connect(ip("10.0.0.3")).is_none(), "more than in all");
+        drop(first);
+        assert!(addresses.connect(ip("10.0.0.1")).is_some());
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_who_has_left() {
+        let addresses = addresses(3, 2);
+        drop(addresses.connect(ip("10.0.0.1")));
+        assert!(addresses.lock().is_empty());
+    }
+
+    #[test]
+    fn requests_are_bounded_per_address_and_in_all() {
+        let addresses = addresses(3, 2);
+        let (one, other) =
+            (addresses.connect(ip("10.0.0.1")).unwrap(), addresses.connect(ip("10.0.0.2")).unwrap());
+        let held = [one.request(), one.request()];
+        assert!(held.iter().all(Option::is_some));
+        assert!(one.request().is_none());
+        let last = other.request();
+        assert!(last.is_some() && other.request().is_none());
+        drop(held);
+        assert!(one.request().is_some());
+    }
+
+    #[test]
+    fn a_v6_address_counts_by_its_network() {
+        let key = |text| AddressKey::from(ip(text));
+        assert_eq!(key("2001:db8:1:2:3::4"), key("2001:db8:1:2:ffff::1"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+    }
+}

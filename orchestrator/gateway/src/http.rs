@@ -1,0 +1,181 @@
+//! The gateway's HTTP side: the socket's beginning, what pages may know, whether it is well.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Request, State, WebSocketUpgrade},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use duet_protocol::ids::{PartyId, TenantId};
+use duet_wire::{
+    Code, Problem,
+    gateway::{DEVICE_PATH, GATEWAY_PROTOCOL},
+};
+use serde::Serialize;
+use tower_http::{
+    cors::{AllowOrigin, CorsLayer},
+    set_header::SetResponseHeaderLayer,
+};
+
+use crate::{
+    Backend, Origin, Rpc,
+    addresses::Connection,
+    page,
+    server::Gateway,
+    socket::{self, MAX_MESSAGE_SIZE_BYTES},
+};
+
+/// What pages may know: all of it public, but for a demonstration's tokens.
+#[derive(Debug, Serialize)]
+struct Info<'a> {
+    /// The page that is served here; empty when none is.
+    build: String,
+    protocol: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a TenantId>,
+    backends: &'a [Backend],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rpc: Option<&'a Rpc>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    admission: &'a BTreeMap<PartyId, String>,
+}
+
+/// Everything a gateway answers.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    let origins: Vec<HeaderValue> =
+        gateway.origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()).collect();
+    let cors = CorsLayer::new().allow_methods([Method::GET]).allow_origin(AllowOrigin::list(origins));
+    let nosniff = SetResponseHeaderLayer::overriding(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    let fresh =
+        SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A page that embeds what a gateway tells has to be allowed by CORS, not only by not being stopped.
+    let own = SetResponseHeaderLayer::if_not_present(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    let mut router = Router::new()
+        .route("/v1/info", get(info).layer(cors))
+        .route(DEVICE_PATH, get(device))
+        .route("/healthz", get(|| async { StatusCode::OK }))
+        .route("/readyz", get(ready));
+    if let Some(folder) = &gateway.page {
+        router = router.merge(page::routes(folder.clone(), &gateway.connections()));
+    } else {
+        router = router.fallback(|| async { problem(Code::NotFound, "there is nothing at this path") });
+    }
+    router
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), known_host))
+        .layer(fresh)
+        .layer(nosniff)
+        .layer(own)
+        .with_state(gateway)
+}
+
+/// A refusal, as an RFC 9457 document.
+fn problem(code: Code, detail: &str) -> Response {
+    let problem = Problem::new(code, detail);
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    (status, [content_type], Json(problem)).into_response()
+}
+
+/// On the loopback, refuses what is asked under a foreign name: a page of that name would be same-origin with
+/// this gateway if its owner had the name point here (DNS rebinding).
+async fn known_host(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    if !gateway.is_loopback || host(&request).is_some_and(|host| gateway.answers_to(host)) {
+        return next.run(request).await;
+    }
+    problem(Code::Unauthorized, "this gateway is not known under that name")
+}
+
+fn host(request: &Request) -> Option<&str> {
+    match request.headers().get(header::HOST) {
+        Some(host) => host.to_str().ok(),
+        None => request.uri().authority().map(axum::http::uri::Authority::as_str),
+    }
+}
+
+async fn info(State(gateway): State<Arc<Gateway>>) -> Response {
+    Json(Info {
+        build: gateway.build().await,
+        protocol: GATEWAY_PROTOCOL,
+        tenant: gateway.tenant.as_ref(),
+        backends: &gateway.forwarder.backends,
+        rpc: gateway.rpc.as_ref(),
+        admission: &gateway.admission,
+    })
+    .into_response()
+}
+
+/// Whether it can serve devices.
+async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
+    if gateway.stop.is_cancelled() {
+        problem(Code::Overloaded, "the gateway stops")
+    } else if gateway.forwarder.bus.is_connected() {
+        StatusCode::OK.into_response()
+    } else {
+        problem(Code::BrokerUnreachable, "the broker cannot be reached")
+    }
+}
+
+/// Begins a device's socket.
+async fn device(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    // Browsers let any page open a socket anywhere, and say which page it is.
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    if !origin.is_some_and(|origin| gateway.origins.iter().any(|allowed| allowed.as_str() == origin)) {
+        tracing::info!(?origin, "a socket of another page is refused");
+        return problem(Code::Unauthorized, "pages of this origin may not speak to this gateway");
+    }
+    if gateway.stop.is_cancelled() {
+        return problem(Code::Overloaded, "the gateway stops");
+    }
+    upgrade
+        .max_message_size(MAX_MESSAGE_SIZE_BYTES)
+        .max_frame_size(MAX_MESSAGE_SIZE_BYTES)
+        // Each frame is written at once.
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * MAX_MESSAGE_SIZE_BYTES)
+        .on_upgrade(move |socket| {
+            let sockets = gateway.sockets.clone();
+            sockets.track_future(socket::run(gateway, socket, connection))
+        })
+}
+
+/// The names under which a browser on this machine reaches a gateway at `port`.
+pub(crate) fn loopback_authorities(port: u16) -> Vec<String> {
+    ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}")).to_vec()
+}
+
+/// Whether `host`, from a request, is one of ours.
+pub(crate) fn is_known(host: &str, port: u16, origins: &[Origin]) -> bool {
+    let host = host.to_ascii_lowercase();
+    loopback_authorities(port).contains(&host) || origins.iter().any(|origin| origin.authority() == host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_known() {
+        let origins = ["https://wallet.example".parse().unwrap()];
+        for known in ["127.0.0.1:8081", "localhost:8081", "LOCALHOST:8081", "[::1]:8081", "wallet.example"] {
+            assert!(is_known(known, 8081, &origins), "{known}");
+        }
+        for foreign in ["", "127.0.0.1", "127.0.0.1:80", "evil.example:8081", "localhost.evil.example:8081"] {
+            assert!(!is_known(foreign, 8081, &origins), "{foreign}");
+        }
+    }
+}

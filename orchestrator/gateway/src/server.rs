@@ -1,0 +1,333 @@
+//! Putting a gateway together and running it.
+
+use core::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::Router;
+use duet_bus::{Bus, ConnectError};
+use duet_protocol::ids::{PartyId, TenantId};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use crate::{
+    Config, InvalidSetting, Limits, Origin, Rpc, TlsFiles,
+    addresses::{Addresses, Connection},
+    forward::Forwarder,
+    http, page,
+    rates::Rates,
+};
+
+/// As whom devices speak on the broker.
+const DEVICE: &str = "device";
+
+/// How long to wait after an accept failed: for file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often quiet addresses are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The largest header of a request.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// Beyond the drain of requests: closing sockets, and the broker's connection.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a gateway does not serve (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A setting does not hold.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The broker.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It cannot listen.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificate or its key.
+    #[error("{file} is not usable: {reason}")]
+    Certificate {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The page's folder.
+    #[error("there is no page in {0}: it has no index.html")]
+    Page(PathBuf),
+}
+
+/// What all sockets of a gateway share. None of it is about any device.
+pub(crate) struct Gateway {
+    pub(crate) forwarder: Forwarder,
+    pub(crate) limits: Limits,
+    pub(crate) rates: Rates,
+    pub(crate) origins: Vec<Origin>,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) rpc: Option<Rpc>,
+    pub(crate) page: Option<PathBuf>,
+    pub(crate) admission: BTreeMap<PartyId, String>,
+    pub(crate) is_loopback: bool,
+    pub(crate) is_encrypted: bool,
+    pub(crate) port: u16,
+    pub(crate) sockets: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Gateway {
+    /// The build of the page that is served now; it may be replaced while the gateway runs.
+    pub(crate) async fn build(&self) -> String {
+        match &self.page {
+            Some(folder) => page::build(folder).await,
+            None => String::new(),
+        }
+    }
+
+    /// Whether `host` is a name of this gateway on the loopback.
+    pub(crate) fn answers_to(&self, host: &str) -> bool {
+        http::is_known(host, self.port, &self.origins)
+    }
+
+    /// Where the page may connect to.
+    pub(crate) fn connections(&self) -> page::Connections {
+        page::Connections {
+            authorities: http::loopback_authorities(self.port),
+            is_encrypted: self.is_encrypted,
+            rpc: self.rpc.as_ref().map(|rpc| rpc.url.clone()),
+        }
+    }
+}
+
+/// A gateway that is ready: it is connected and listens.
+pub struct Server {
+    gateway: Arc<Gateway>,
+    addresses: Arc<Addresses>,
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
+impl core::fmt::Debug for Server {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Gets a gateway ready.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub async fn bind(config: Config) -> Result<Self, GatewayError> {
+        config.check()?;
+        let tls = config.tls.as_ref().map(acceptor).transpose()?;
+        if let Some(folder) = &config.page
+            && !folder.join("index.html").is_file()
+        {
+            return Err(GatewayError::Page(folder.clone()));
+        }
+        let device: PartyId =
+            DEVICE.parse().map_err(|_| InvalidSetting("the device's name is no party's name"))?;
+        let bus = Bus::connect(config.broker).await?;
+        let unlistened = |source| GatewayError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
+        let address = listener.local_addr().map_err(unlistened)?;
+        let is_encrypted = tls.is_some();
+        let mut origins = config.origins;
+        if config.page.is_some() {
+            let scheme = if is_encrypted { "https" } else { "http" };
+            let own = http::loopback_authorities(address.port());
+            origins.extend(own.iter().filter_map(|authority| format!("{scheme}://{authority}").parse().ok()));
+        }
+        let gateway = Arc::new(Gateway {
+            forwarder: Forwarder { bus, backends: config.backends, device },
+            rates: Rates::new(&config.limits),
+            origins,
+            tenant: config.tenant,
+            rpc: config.rpc,
+            page: config.page,
+            admission: config
+                .admission
+                .into_iter()
+                .map(|(party, token)| (party, token.to_string()))
+                .collect(),
+            is_loopback: address.ip().is_loopback(),
+            is_encrypted,
+            port: address.port(),
+            sockets: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            limits: config.limits,
+        });
+        let addresses = Addresses::new(&gateway.limits);
+        tracing::info!(%address, is_encrypted, page = gateway.page.is_some(), "gateway ready");
+        Ok(Self { gateway, addresses, listener, address, tls })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where a browser on this machine finds it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.gateway.is_encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Serves until `stop`; then answers what is under way and closes every socket.
+    ///
+    /// # Cancel safety
+    /// Dropping it breaks every socket; nothing else is lost.
+    pub async fn serve(self, stop: CancellationToken) {
+        let Self { gateway, addresses, listener, tls, .. } = self;
+        let router = http::router(Arc::clone(&gateway));
+        let mut connections = JoinSet::new();
+        let mut forget = interval(FORGET_INTERVAL);
+        forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                _ = forget.tick() => gateway.rates.forget_quiet(),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        let Some(connection) = admit(&gateway, &addresses, peer) else { continue };
+                        connections.spawn(serve_connection(
+                            Arc::clone(&gateway),
+                            router.clone(),
+                            tls.clone(),
+                            stream,
+                            connection,
+                        ));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        gateway.stop.cancel();
+        gateway.sockets.close();
+        let ended = async {
+            while connections.join_next().await.is_some() {}
+            gateway.sockets.wait().await;
+        };
+        if timeout(gateway.limits.drain + DRAIN_GRACE, ended).await.is_err() {
+            tracing::warn!("not every connection ended in time");
+        }
+        timeout(DRAIN_GRACE, gateway.forwarder.bus.drain()).await.ok();
+        tracing::info!("gateway stopped");
+    }
+}
+
+/// Room for one connection, unless its address has too many or opens them too quickly.
+fn admit(gateway: &Gateway, addresses: &Arc<Addresses>, peer: SocketAddr) -> Option<Arc<Connection>> {
+    let connection = addresses.connect(peer.ip()).map(Arc::new);
+    match connection {
+        Some(connection) if gateway.rates.connection(connection.key()) => Some(connection),
+        Some(_) => {
+            tracing::debug!(%peer, "refused: connects too often");
+            None
+        }
+        None => {
+            tracing::debug!(%peer, "refused: no room");
+            None
+        }
+    }
+}
+
+async fn serve_connection(
+    gateway: Arc<Gateway>,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    stream: TcpStream,
+    connection: Arc<Connection>,
+) {
+    // Frames are small and answered one by one.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was not set");
+    }
+    match tls {
+        None => serve_http(&gateway, router, stream, connection).await,
+        Some(acceptor) => match timeout(gateway.limits.handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => serve_http(&gateway, router, stream, connection).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        },
+    }
+}
+
+async fn serve_http(
+    gateway: &Gateway,
+    router: Router,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Arc<Connection>,
+) {
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        // The socket, if this becomes one, keeps the connection's place after HTTP is done with it.
+        request.extensions_mut().insert(Arc::clone(&connection));
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Also how long a connection may rest between requests.
+        .header_read_timeout(gateway.limits.handshake)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        () = gateway.stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// TLS 1.3 with the given certificate.
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, GatewayError> {
+    let unusable = |file: &Path, reason: &dyn core::fmt::Display| GatewayError::Certificate {
+        file: file.display().to_string(),
+        reason: reason.to_string(),
+    };
+    let chain = CertificateDer::pem_file_iter(&files.certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(&files.certificates, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| unusable(&files.certificates, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

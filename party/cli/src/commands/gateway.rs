@@ -1,0 +1,275 @@
+//! `duet gateway`: the bridge between browsers and the broker.
+
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
+};
+
+use clap::Args;
+use duet_bus::Role;
+use duet_gateway::{
+    Backend, BackendRole, Config, GatewayError, InvalidSetting, Limits, Origin, Rpc, Server, TlsFiles,
+};
+use duet_protocol::{
+    admission::AdmissionToken,
+    ids::{CardFingerprint, PartyId},
+};
+use duet_wire::TenantId;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker,
+    commands::party::SERVER_PATIENCE,
+    config::{BrokerOptions, CredentialsOptions},
+    duration,
+    error::{CliError, ErrorCode},
+    output::Output,
+    secrets,
+    shutdown::Shutdown,
+};
+
+/// What a gateway is told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GatewayCommand {
+    /// Where it listens; port 0 picks a free one. Anything but the loopback needs a certificate
+    #[arg(long, env = "DUET_GATEWAY_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
+    listen: SocketAddr,
+    /// The certificate to serve under, with its chain (PEM)
+    #[arg(long, env = "DUET_GATEWAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, env = "DUET_GATEWAY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Whose pages may connect, as browsers name them (https://wallet.example); can be repeated
+    #[arg(long = "origin", env = "DUET_GATEWAY_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
+    origins: Vec<Origin>,
+    /// Folder of the built page, served on the loopback only
+    #[arg(long, env = "DUET_PAGE", value_name = "DIR")]
+    page: Option<PathBuf>,
+    /// The tenant that wallets made in the page belong to
+    #[arg(long, env = "DUET_TENANT", value_name = "NAME", default_value = "demo")]
+    tenant: TenantId,
+    /// The party that holds share 2, and its card's fingerprint for the page to pin
+    #[arg(long, value_name = "NAME[=FINGERPRINT]", default_value = "service", help_heading = "Parties")]
+    service: PartyArgument,
+    /// The party that holds share 3
+    #[arg(
+        long,
+        value_name = "NAME[=FINGERPRINT]",
+        default_value = "partner",
+        conflicts_with = "no_partner",
+        help_heading = "Parties"
+    )]
+    partner: PartyArgument,
+    /// There is no partner: share 3 goes into backup files
+    #[arg(long, help_heading = "Parties")]
+    no_partner: bool,
+    /// A party and the file with an admission token that the page may use: whoever can reach the gateway
+    /// gets it. On the loopback only; can be repeated
+    #[arg(long = "admission-token", value_name = "PARTY=FILE", help_heading = "Parties")]
+    admission_tokens: Vec<TokenArgument>,
+    /// An Ethereum node for the page
+    #[arg(
+        long,
+        env = "DUET_GATEWAY_RPC_URL",
+        value_name = "URL",
+        requires = "chain_id",
+        help_heading = "Ethereum"
+    )]
+    rpc: Option<String>,
+    /// The chain it is on
+    #[arg(long, env = "DUET_GATEWAY_CHAIN_ID", value_name = "NUMBER", help_heading = "Ethereum")]
+    chain_id: Option<u64>,
+    #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
+    broker: BrokerOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+/// Bounds on what strangers can make it do.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitOptions {
+    /// Connections in all [default: 1024]
+    #[arg(long, value_name = "NUMBER")]
+    max_connections: Option<usize>,
+    /// Connections of one address [default: 64]
+    #[arg(long, value_name = "NUMBER")]
+    max_connections_per_address: Option<usize>,
+    /// Connections that one address may open a second [default: 20]
+    #[arg(long, value_name = "NUMBER")]
+    connections_per_second: Option<NonZeroU32>,
+    /// Frames that are read from one address a second; what comes faster waits [default: 100]
+    #[arg(long, value_name = "NUMBER")]
+    frames_per_second: Option<NonZeroU32>,
+    /// Messages about wallets being made from one address a minute; a wallet takes four [default: 60]
+    #[arg(long, value_name = "NUMBER")]
+    shares_per_minute: Option<NonZeroU32>,
+    /// Requests about one wallet a second [default: 40]
+    #[arg(long, value_name = "NUMBER")]
+    requests_per_second_per_device: Option<NonZeroU32>,
+    /// How long a socket may be silent [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    idle: Option<Duration>,
+    /// How long a socket without a wallet may go without a request [default: 10min]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    unauthenticated: Option<Duration>,
+    /// How long a handshake, a header and a device's greeting may take, each [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    handshake: Option<Duration>,
+}
+
+/// A party, and maybe its card's fingerprint.
+#[derive(Debug, Clone)]
+struct PartyArgument {
+    party: PartyId,
+    fingerprint: Option<CardFingerprint>,
+}
+
+impl FromStr for PartyArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (party, fingerprint) = match text.split_once('=') {
+            Some((party, fingerprint)) => (party, Some(fingerprint)),
+            None => (text, None),
+        };
+        let fingerprint =
+            fingerprint.map(str::parse).transpose().map_err(|error| format!("{text}: {error}"))?;
+        Ok(Self { party: party.parse().map_err(|error| format!("{party}: {error}"))?, fingerprint })
+    }
+}
+
+/// A party and the file with its token.
+#[derive(Debug, Clone)]
+struct TokenArgument {
+    party: PartyId,
+    file: PathBuf,
+}
+
+impl FromStr for TokenArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (party, file) = text.split_once('=').ok_or("write PARTY=FILE")?;
+        Ok(Self { party: party.parse().map_err(|error| format!("{party}: {error}"))?, file: file.into() })
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    url: String,
+    listen: SocketAddr,
+    page: bool,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.page { "the page is at" } else { "devices connect to" };
+        write!(f, "{what} {}", self.url)
+    }
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// When it is told too little, or too much for where it listens, or cannot listen.
+pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), CliError> {
+    let mut shutdown = Shutdown::listen()?;
+    let config = command.config()?;
+    let page = config.page.is_some();
+    let bound = tokio::select! {
+        bound = Server::bind(config) => bound,
+        () = shutdown.requested() => {
+            return Err(CliError::new(ErrorCode::Interrupted, "stopped before it was ready"));
+        }
+    };
+    let server = bound.map_err(|error| failed(&error))?;
+    output.emit(&Ready { ready: true, url: server.url(), listen: server.address(), page })?;
+    let stop = CancellationToken::new();
+    let serving = server.serve(stop.clone());
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => return Ok(()),
+        () = shutdown.requested() => {
+            tracing::info!("draining");
+            stop.cancel();
+        }
+    }
+    tokio::select! {
+        () = &mut serving => {}
+        () = shutdown.requested() => tracing::warn!("a second signal: stopping at once"),
+    }
+    Ok(())
+}
+
+impl GatewayCommand {
+    fn config(self) -> Result<Config, CliError> {
+        let backend = |role, argument: PartyArgument| Backend {
+            role,
+            party: argument.party,
+            fingerprint: argument.fingerprint,
+        };
+        let mut backends = vec![backend(BackendRole::Service, self.service)];
+        if !self.no_partner {
+            backends.push(backend(BackendRole::Partner, self.partner));
+        }
+        let mut admission = BTreeMap::new();
+        for TokenArgument { party, file } in self.admission_tokens {
+            let token: AdmissionToken =
+                secrets::read_line_file(&file)?.trim().parse().map_err(|problem| {
+                    CliError::input(format!("{} does not hold an admission token: {problem}", file.display()))
+                        .remedy("The party's operator makes one with `duet party token`.")
+                })?;
+            admission.insert(party, token);
+        }
+        let tls = self.tls_cert.zip(self.tls_key).map(|(certificates, key)| TlsFiles { certificates, key });
+        Ok(Config {
+            listen: self.listen,
+            tls,
+            broker: broker::settings(&self.broker, &self.credentials, Role::Gateway, SERVER_PATIENCE)?,
+            backends,
+            tenant: Some(self.tenant),
+            rpc: self.rpc.zip(self.chain_id).map(|(url, chain_id)| Rpc { chain_id, url }),
+            page: self.page,
+            origins: self.origins,
+            admission,
+            limits: self.limits.limits(),
+        })
+    }
+}
+
+impl LimitOptions {
+    fn limits(self) -> Limits {
+        let defaults = Limits::default();
+        Limits {
+            max_connections: self.max_connections.unwrap_or(defaults.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .unwrap_or(defaults.max_connections_per_address),
+            connections_per_second: self.connections_per_second.unwrap_or(defaults.connections_per_second),
+            frames_per_second: self.frames_per_second.unwrap_or(defaults.frames_per_second),
+            shares_per_minute: self.shares_per_minute.unwrap_or(defaults.shares_per_minute),
+            requests_per_second_per_device: self
+                .requests_per_second_per_device
+                .unwrap_or(defaults.requests_per_second_per_device),
+            idle: self.idle.unwrap_or(defaults.idle),
+            unauthenticated: self.unauthenticated.unwrap_or(defaults.unauthenticated),
+            handshake: self.handshake.unwrap_or(defaults.handshake),
+            ..defaults
+        }
+    }
+}
+
+fn failed(error: &GatewayError) -> CliError {
+    match error {
+        GatewayError::Connect(error) => broker::connect_error(error),
+        GatewayError::Setting(InvalidSetting(_)) | GatewayError::Page(_) => {
+            CliError::usage(error.to_string())
+        }
+        GatewayError::Certificate { .. } => CliError::input(error.to_string()),
+        GatewayError::Listen { .. } => CliError::new(ErrorCode::Usage, error.to_string())
+            .remedy("Choose another address with --listen; port 0 picks a free one."),
+    }
+}
