@@ -14,6 +14,8 @@ interface ButtonProps {
   /** Shown as working, and not to be pressed again. */
   busy?: boolean | undefined;
   disabled?: boolean | undefined;
+  /** Of a button that shows and hides something. */
+  expanded?: boolean | undefined;
   onClick?: (() => void) | undefined;
   /** Further `data-…` attributes that tests wait for. */
   data?: Record<`data-${string}`, string> | undefined;
@@ -22,7 +24,7 @@ interface ButtonProps {
 const classes = (tone: ButtonTone, small: boolean | undefined) =>
   `button button-${tone}${small === true ? " button-small" : ""}`;
 
-export function Button({ testId, children, tone = "secondary", small, icon, type = "button", busy, disabled, onClick, data }: ButtonProps) {
+export function Button({ testId, children, tone = "secondary", small, icon, type = "button", busy, disabled, expanded, onClick, data }: ButtonProps) {
   return (
     <button
       type={type}
@@ -32,6 +34,7 @@ export function Button({ testId, children, tone = "secondary", small, icon, type
       aria-busy={busy === true}
       aria-disabled={busy === true}
       disabled={disabled === true}
+      aria-expanded={expanded}
       onClick={(event) => {
         if (busy === true) event.preventDefault();
         else onClick?.();

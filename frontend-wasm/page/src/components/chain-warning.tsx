@@ -13,14 +13,13 @@ export function isForeign(description: Description): boolean {
 
 interface ChainWarningProps {
   description: Description;
-  accepted?: boolean;
-  /** Without it the warning only informs. */
-  onAccept?: (accepted: boolean) => void;
-  testId?: string;
+  accepted: boolean;
+  onAccept: (accepted: boolean) => void;
+  testId: string;
 }
 
 /** Says when a payload is for another chain than the node's; the owner may want exactly that. */
-export function ChainWarning({ description, accepted = false, onAccept, testId = "chain-accept" }: ChainWarningProps) {
+export function ChainWarning({ description, accepted, onAccept, testId }: ChainWarningProps) {
   const expected = expectedChain();
   if (!isForeign(description) || expected === null || description.chainId === undefined) return null;
   return (
@@ -28,11 +27,9 @@ export function ChainWarning({ description, accepted = false, onAccept, testId =
       <p>
         It says {chainName(description.chainId)}; you are connected to {chainName(expected)}.
       </p>
-      {onAccept && (
-        <Check testId={testId} checked={accepted} onChange={onAccept}>
-          I want to sign for {chainName(description.chainId)}.
-        </Check>
-      )}
+      <Check testId={testId} checked={accepted} onChange={onAccept}>
+        I want to sign for {chainName(description.chainId)}.
+      </Check>
     </Notice>
   );
 }

@@ -50,7 +50,7 @@ function Level({ branch, testPrefix, annotate }: { branch: Branch; testPrefix: s
               </span>
               <span class="tree-value">
                 <FieldValue field={child.field} />
-                {annotate(child.field) && <span class="tree-note">{annotate(child.field)}</span>}
+                {annotate(child.field) && <span class="tree-note tree-note-inline">{annotate(child.field)}</span>}
               </span>
             </div>
           )}

@@ -64,9 +64,9 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
     <article class="card" data-testid={`job-${job.job}`} data-state={outcome.state} aria-label={`${KIND_NAMES[description.kind]} for ${wallet.label}`}>
       <div class="stack-tight">
         <div class="row-between">
-          <h3>
+          <h2 class="job-title">
             {KIND_NAMES[description.kind]} with {wallet.label}
-          </h3>
+          </h2>
           {waits && (
             <span class="badge">
               expires in <span class="number">{remaining(job.expiresAt - now)}</span>
@@ -88,9 +88,11 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
       {waits && <ChainWarning description={description} accepted={accepted} onAccept={setAccepted} testId={`job-chain-accept-${job.job}`} />}
       {outcome.state !== "signing" && (
         <div class="stack-tight">
-          <Button testId={`job-open-${job.job}`} tone="quiet" small onClick={() => setShown(!shown)}>
-            {shown ? "Hide what is signed" : "Show what is signed"}
-          </Button>
+          <div>
+            <Button testId={`job-open-${job.job}`} tone="secondary" small expanded={shown} onClick={() => setShown(!shown)}>
+              {shown ? "Hide the fields" : "Show the fields"}
+            </Button>
+          </div>
           {shown && <Payload description={description} testPrefix={`job-${job.job}`} />}
         </div>
       )}

@@ -27,7 +27,8 @@ export function Rotation({ wallet }: { wallet: WalletSummary }) {
   const [progress, setProgress] = useState<Progress<CreateStepName> | null>(null);
   const [error, setError] = useState<DuetError | null>(null);
   const [done, setDone] = useState(false);
-  const why = wallet.state === "needs-rotation" || wallet.state === "paillier-locked" ? wallet.state : "unlocked";
+  // What it was for is still said once it is done.
+  const [why] = useState<keyof typeof WHY>(() => (wallet.state === "needs-rotation" || wallet.state === "paillier-locked" ? wallet.state : "unlocked"));
   const running = progress !== null && !done && error === null;
 
   const rotate = async () => {

@@ -69,6 +69,8 @@ export function Payload({ description, testPrefix }: { description: Description;
 interface SigningRunProps {
   run: Run;
   wallet: WalletSummary;
+  /** What is being signed, in plain words. */
+  summary?: ComponentChildren;
   onCancel: () => void;
   onRetry?: (() => void) | undefined;
   onAnother?: (() => void) | undefined;
@@ -79,7 +81,7 @@ interface SigningRunProps {
 const HEADINGS = { signing: "Signing together", signed: "Signed and verified", failed: "Not signed" } as const;
 
 /** A signature while it is made, and its result. The places of all parts are taken from the start. */
-export function SigningRun({ run, wallet, onCancel, onRetry, onAnother, canBroadcast }: SigningRunProps) {
+export function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBroadcast }: SigningRunProps) {
   const { state, signed, error, verification } = run;
   return (
     <section class="card signing" data-testid="signing" data-state={state}>
@@ -93,6 +95,7 @@ export function SigningRun({ run, wallet, onCancel, onRetry, onAnother, canBroad
       </div>
       <Timeline wallet={wallet} steps={run.steps} state={state} />
       <div class="signing-result">
+        {summary}
         {state === "signing" && (
           <div class="actions">
             <Button testId="signing-cancel" onClick={onCancel}>

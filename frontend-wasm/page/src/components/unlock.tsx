@@ -39,17 +39,12 @@ export function UnlockForm({ wallet, title, text, action, onUnlock }: UnlockForm
     const failure = await onUnlock(passkey ? { kind: "passkey" } : { kind: "passphrase", passphrase });
     setBusy(false);
     if (failure === null) return;
-    if (failure.kind === "wrong-passphrase") {
-      setPassphrase("");
-      const wait = failure.retryAfterMs ?? 0;
-      setProblem(
-        wait > 0
-          ? `That passphrase does not fit. The next attempt is taken in ${remaining(wait)}.`
-          : "That passphrase does not fit. Check capitals and keyboard layout.",
-      );
-    } else {
-      setError(failure);
-    }
+    setError(failure);
+    if (failure.kind !== "wrong-passphrase") return;
+    const wait = failure.retryAfterMs ?? 0;
+    setPassphrase("");
+    setProblem(wait > 0 ? `The next attempt is taken in ${remaining(wait)}.` : "Type it again.");
+    document.getElementById("unlock-passphrase")?.focus();
   };
 
   return (

@@ -49,8 +49,9 @@ async function refreshInfo(): Promise<void> {
 export async function open(): Promise<void> {
   opening.value = "opening";
   try {
-    await library?.close();
+    const before = library;
     library = null;
+    await before?.close();
     const [{ Duet }, config] = await Promise.all([import("@duet/signer"), readConfig()]);
     const address = gatewayOverride.value ?? config.gateway ?? location.origin;
     const opened = await Duet.open({
@@ -69,11 +70,15 @@ export async function open(): Promise<void> {
     });
     void refreshInfo();
   } catch (problem) {
-    opening.value = {
-      kind: "internal",
-      message: problem instanceof Error ? problem.message : "The library did not start.",
-    };
+    opening.value = await reason(problem);
   }
+}
+
+/** What the library said when it could not be opened; anything else is a failure inside. */
+async function reason(problem: unknown): Promise<DuetError> {
+  const { Failure } = await import("@duet/signer");
+  if (problem instanceof Failure) return problem.error;
+  return { kind: "internal", message: problem instanceof Error ? problem.message : "The library did not start." };
 }
 
 function subscribe(opened: DuetApi): void {

@@ -61,6 +61,8 @@ export interface StepProgress {
   startedAtMs: number;
   ms: number | null;
   detail: string | null;
+  /** The parties that were asked and have not answered. */
+  asked: ReadonlySet<string>;
 }
 
 export type Progress<Name extends string> = ReadonlyMap<Name, StepProgress>;
@@ -84,17 +86,24 @@ export function advance(
       next.set(earlier.name, { ...state, state: "done", ms: event.atMs - state.startedAtMs });
     }
   }
-  const before = next.get(name) ?? { state: "active", startedAtMs: event.atMs, ms: null, detail: null };
+  const before = next.get(name) ?? {
+    state: "active",
+    startedAtMs: event.atMs,
+    ms: null,
+    detail: null,
+    asked: new Set<string>(),
+  };
   const detail =
     event.step === "paillier-key" ? `${event.candidates} candidates tried, some 120 are usual`
     : "party" in event ? event.party
     : before.detail;
-  next.set(name, {
-    ...before,
-    detail,
-    state: ends ? "done" : "active",
-    ms: ends ? event.atMs - before.startedAtMs : before.ms,
-  });
+  const asked = new Set(before.asked);
+  if ("party" in event) {
+    if (ends) asked.delete(event.party);
+    else asked.add(event.party);
+  }
+  const over = ends && asked.size === 0;
+  next.set(name, { ...before, asked, detail, state: over ? "done" : "active", ms: over ? event.atMs - before.startedAtMs : null });
   return next;
 }
 

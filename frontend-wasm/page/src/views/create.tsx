@@ -211,8 +211,8 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           {
             value: "partner",
             testId: "create-third-partner",
-            title: partner === null ? "A partner" : `The partner, ${partner}`,
-            text: `If this browser is lost, ${service} and the partner together can still sign.`,
+            title: partner === null || partner === "partner" ? "A partner" : `The partner, ${partner}`,
+            text: `If this browser is lost, ${service === "service" ? "the service" : service} and the partner together can still sign.`,
             disabled: info.value !== null && partner === null,
           },
           {

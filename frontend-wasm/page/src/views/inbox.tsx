@@ -1,17 +1,16 @@
-import { useEffect } from "preact/hooks";
+import type { WalletSummary } from "@duet/signer";
+import { useEffect, useState } from "preact/hooks";
 
+import { Button } from "../components/button";
+import { Icon } from "../components/icon";
 import { JobCard } from "../components/job";
 import { ErrorNotice, Notice } from "../components/notice";
 import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
 import { StateBadge } from "../components/wallet-parts";
-import { Icon } from "../components/icon";
 import { refreshNodeChain } from "../state/chain";
 import { connection, node, waiting, wallets } from "../state/duet";
 import { entries, inboxErrors, inboxRead, refreshInbox } from "../state/inbox";
-import type { WalletSummary } from "@duet/signer";
-import { useState } from "preact/hooks";
-import { Button } from "../components/button";
 
 /** What others ask the owner to sign. */
 export function InboxView() {
@@ -61,11 +60,10 @@ export function InboxView() {
         </div>
       )}
       {locked.map((wallet) => (
-        <LockedInbox key={wallet.id} wallet={wallet} />
+        <LockedInbox key={wallet.id} wallet={wallet} alone={locked.length === 1} />
       ))}
       {answered.length > 0 && (
-        <section class="stack" aria-labelledby="inbox-answered">
-          <h2 id="inbox-answered">Answered</h2>
+        <section class="stack" aria-label="Answered requests">
           {answered.map((entry) => (
             <JobCard key={entry.job.job} entry={entry} />
           ))}
@@ -81,16 +79,16 @@ export function InboxView() {
 }
 
 /** A locked wallet's jobs can be read only after it was opened: the list is authenticated by its key. */
-function LockedInbox({ wallet }: { wallet: WalletSummary }) {
+function LockedInbox({ wallet, alone }: { wallet: WalletSummary; alone: boolean }) {
   const [opening, setOpening] = useState(false);
   return (
     <div class="stack" data-testid={`inbox-locked-${wallet.id}`}>
-      {opening ? (
+      {opening || alone ? (
         <UnlockWallet wallet={wallet} />
       ) : (
         <div class="card card-row">
           <div class="row">
-            <h3>{wallet.label}</h3>
+            <h2>{wallet.label}</h2>
             <StateBadge state={wallet.state} />
           </div>
           <Button testId={`inbox-unlock-${wallet.id}`} icon="unlock" onClick={() => setOpening(true)}>

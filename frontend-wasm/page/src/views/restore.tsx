@@ -64,6 +64,7 @@ export function RestoreView() {
     if (!outcome.ok) {
       if (outcome.error.kind === "wrong-passphrase") {
         setProblems({ passphrase: "That passphrase does not open the file." });
+        setError(outcome.error);
         setPassphrase("");
       } else if (outcome.error.kind === "invalid") {
         setProblems({ file: outcome.error.message });

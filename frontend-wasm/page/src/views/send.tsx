@@ -36,6 +36,7 @@ export function SendView({ wallet }: { wallet: WalletSummary }) {
         <SigningRun
           run={stage}
           wallet={wallet}
+          summary={<TransactionSummary description={stage.description} wallet={wallet} />}
           onCancel={cancel}
           onRetry={sign}
           onAnother={() => {

@@ -134,7 +134,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
                 <div class="payload">
                   <p class="payload-kind">What it says</p>
                   <FieldTree fields={read.description.fields} testPrefix="typed-data" testId="typed-data-tree" />
-                  <ChainWarning description={read.description} />
+                  <ChainWarning description={read.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />
                 </div>
               )}
               {error && <ErrorNotice error={error} />}

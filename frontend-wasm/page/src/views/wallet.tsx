@@ -18,6 +18,10 @@ import { date } from "../text/format";
 /** One wallet: what it has, and what can be done with it. */
 export function WalletView({ wallet }: { wallet: WalletSummary }) {
   const [receiving, setReceiving] = useState(false);
+  const mustRotate = wallet.state === "needs-rotation" || wallet.state === "paillier-locked";
+  // Stays once shown, to say that it is done.
+  const [rotation, setRotation] = useState(mustRotate);
+  if (mustRotate && !rotation) setRotation(true);
   useEffect(() => void refreshNodeChain(), [node.value?.url]);
   const address = wallet.address;
   const jobs = waiting.value.get(wallet.id) ?? 0;
@@ -72,7 +76,7 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             </Notice>
           )}
           {wallet.state === "locked" && <UnlockWallet wallet={wallet} />}
-          {(wallet.state === "needs-rotation" || wallet.state === "paillier-locked") && <Rotation wallet={wallet} />}
+          {rotation && wallet.state !== "locked" && <Rotation wallet={wallet} />}
         </div>
         <aside class="stack-loose">
           <section class="card" aria-labelledby="wallet-shares">

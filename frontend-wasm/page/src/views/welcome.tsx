@@ -1,5 +1,5 @@
 import { LinkButton } from "../components/button";
-import { Icon, Logo } from "../components/icon";
+import { Icon } from "../components/icon";
 import { View } from "../components/view";
 import { href } from "../router";
 
@@ -45,11 +45,12 @@ export function WelcomeView() {
           </li>
         </ol>
       </section>
-      <p class="soft row">
-        <Logo />
-        <span>
-          You only want to check a signature? <a href={href({ view: "verify" })} data-testid="welcome-verify">Verify it here</a>, without a wallet.
-        </span>
+      <p class="soft">
+        You only want to check a signature?{" "}
+        <a href={href({ view: "verify" })} data-testid="welcome-verify">
+          Verify it here
+        </a>
+        , without a wallet.
       </p>
     </View>
   );
