@@ -1,7 +1,6 @@
 import { useEffect } from "preact/hooks";
 
-import { IconButton } from "./components/button";
-import { Button } from "./components/button";
+import { Button, IconButton } from "./components/button";
 import { Icon, Logo, type IconName } from "./components/icon";
 import { lazy } from "./components/lazy";
 import { ErrorNotice } from "./components/notice";
@@ -9,6 +8,7 @@ import { View } from "./components/view";
 import { BUILD } from "./config";
 import { href, route, type Route } from "./router";
 import { connection, open, opening, waitingTotal, walletById, wallets } from "./state/duet";
+import { clearInterrupted, interrupted } from "./state/interrupted";
 import { shownTheme, theme } from "./state/settings";
 import { WalletsView } from "./views/wallets";
 import { WelcomeView } from "./views/welcome";
@@ -133,6 +133,17 @@ function Banners() {
       {state === "offline" && (
         <div class="banner" data-testid="offline-banner">
           The gateway is out of reach. Wallets can be looked at; signing waits until it is back. Trying again by itself.
+        </div>
+      )}
+      {interrupted.value && (
+        <div class="banner" data-testid="interrupted-banner">
+          <span>
+            The page was closed or reloaded while {interrupted.value.what} was being signed. Nothing was broadcast from here. You can
+            sign again.
+          </span>
+          <Button testId="interrupted-dismiss" small onClick={clearInterrupted}>
+            Understood
+          </Button>
         </div>
       )}
     </div>

@@ -15,7 +15,7 @@ export function Timeline({ wallet, steps, state }: TimelineProps) {
   const at = new Map<SigningStepName, SigningStep>(steps.map((step) => [signingStepName(step), step]));
   const party = steps.map(responderOf).find((name) => name !== null) ?? null;
   const role = party === null ? "service" : roleOf(wallet.parties, party);
-  const names: Record<Actor, string> = { device: "This device", responder: party ?? "Other party", orchestrator: "Orchestrator" };
+  const names: Record<Actor, string> = { device: "This device", responder: party ?? "Service", orchestrator: "Orchestrator" };
   // Steps arrive in order but for the last, which may come after the signature.
   const last = SIGNING_STEPS.reduce((found, row, index) => (at.has(row.name) ? index : found), -1);
   let previous = 0;

@@ -106,7 +106,9 @@ export function Holders({ wallet }: { wallet: WalletSummary }) {
                 ? "Share 1, sealed"
                 : party.role === "backup-file"
                   ? "Share 3, in your hands"
-                  : `Share ${party.share}, the ${party.role}`}
+                  : party.party === party.role
+                    ? `Share ${party.share}, sealed to it`
+                    : `Share ${party.share}, the ${party.role}`}
             </p>
             {"fingerprint" in party && (
               <p class="small soft mono holder-fingerprint" title={party.fingerprint}>

@@ -122,13 +122,13 @@ export interface SigningRow extends StepRow<SigningStepName> {
 
 export const SIGNING_STEPS: readonly SigningRow[] = [
   { name: "requested", from: "device", to: "orchestrator", title: "You asked", text: "Your signed request left this browser." },
-  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "It checked your request, made the digest itself, and accepted." },
-  { name: "checked", from: "device", to: null, title: "Checked here", text: "Who they are, what is to be signed, and that your key is not locked." },
-  { name: "sent-1", from: "device", to: "responder", title: "Promise", text: "A commitment to this device's half of the nonce." },
-  { name: "received-2", from: "responder", to: "device", title: "Their half, proved", text: "Their half of the nonce, with a proof that they know it. Verified here." },
-  { name: "sent-3", from: "device", to: "responder", title: "Promise opened, proved", text: "This device's half, with the same proof. They verify both." },
+  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "They made the digest themselves, and accepted." },
+  { name: "checked", from: "device", to: null, title: "Checked here", text: "Their identity, the digest, and your key's lock." },
+  { name: "sent-1", from: "device", to: "responder", title: "Promise", text: "A commitment to this device's half nonce." },
+  { name: "received-2", from: "responder", to: "device", title: "Their half, proved", text: "With a proof that they know it, verified here." },
+  { name: "sent-3", from: "device", to: "responder", title: "Promise opened", text: "With the same proof, for them to verify." },
   { name: "received-4", from: "responder", to: "device", title: "Encrypted signature", text: "Only this device can decrypt it." },
-  { name: "verified", from: "device", to: null, title: "Decrypted and verified", text: "The signature is valid for your address." },
+  { name: "verified", from: "device", to: null, title: "Decrypted and verified", text: "The signature holds for your address." },
   { name: "reported", from: "device", to: "orchestrator", title: "Reported", text: "The outcome is on record." },
 ];
 

@@ -160,7 +160,7 @@ function Parties() {
         {backends.map((backend) => (
           <div key={`${backend.role}/${backend.party}`}>
             <dt>
-              {backend.party}, the {backend.role}
+              {backend.party === backend.role ? backend.party : `${backend.party}, the ${backend.role}`}
             </dt>
             <dd class="mono small">{backend.fingerprint?.replace(/(.{8})(?=.)/g, "$1 ") ?? "no fingerprint given"}</dd>
           </div>

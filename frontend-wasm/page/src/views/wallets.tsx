@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { AddressText } from "../components/address";
 import { Button, LinkButton } from "../components/button";
 import { Dialog } from "../components/dialog";
-import { ErrorNotice, Notice } from "../components/notice";
+import { ErrorNotice } from "../components/notice";
 import { ProgressList } from "../components/progress";
 import { UnlockForm } from "../components/unlock";
 import { View } from "../components/view";
@@ -12,7 +12,6 @@ import { Balance, StateBadge } from "../components/wallet-parts";
 import { go, href } from "../router";
 import { created } from "../state/created";
 import { duet, noteWallet, wallets } from "../state/duet";
-import { clearInterrupted, interrupted } from "../state/interrupted";
 import { date } from "../text/format";
 import { advance, RESUME_STEPS, type CreateStepName, type Progress } from "../text/steps";
 
@@ -21,22 +20,8 @@ export function WalletsView() {
   const list = wallets.value;
   const finished = list.filter((wallet) => wallet.state !== "pending");
   const pending = list.filter((wallet) => wallet.state === "pending");
-  const broken = interrupted.value;
   return (
     <View name="wallets" title="Wallets">
-      {broken && (
-        <Notice tone="warn" title="A signature was interrupted" testId="interrupted">
-          <p>
-            The page was closed or reloaded while {broken.what} was being signed. If the signature was finished, it was never
-            shown and nothing was broadcast from here. You can sign again.
-          </p>
-          <div class="actions">
-            <Button testId="interrupted-dismiss" small onClick={clearInterrupted}>
-              Understood
-            </Button>
-          </div>
-        </Notice>
-      )}
       {pending.map((wallet) => (
         <PendingWallet key={wallet.id} wallet={wallet} />
       ))}
