@@ -100,17 +100,11 @@ impl Handshake {
     }
 
     pub(crate) fn write(&mut self, payload: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        let mut message = vec![0; payload.len() + HANDSHAKE_OVERHEAD_BYTES];
-        let written = self.0.write_message(payload, &mut message).map_err(|_| NotAuthentic)?;
-        message.truncate(written);
-        Ok(message)
+        filled(payload.len() + HANDSHAKE_OVERHEAD_BYTES, |buffer| self.0.write_message(payload, buffer))
     }
 
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        let mut payload = vec![0; message.len()];
-        let read = self.0.read_message(message, &mut payload).map_err(|_| NotAuthentic)?;
-        payload.truncate(read);
-        Ok(payload)
+        filled(message.len(), |buffer| self.0.read_message(message, buffer))
     }
 
     /// The hash of everything the handshake has seen so far.
@@ -129,18 +123,23 @@ pub(crate) struct Channel(TransportState);
 
 impl Channel {
     pub(crate) fn write(&mut self, payload: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        let mut message = vec![0; payload.len() + TAG_SIZE_BYTES];
-        let written = self.0.write_message(payload, &mut message).map_err(|_| NotAuthentic)?;
-        message.truncate(written);
-        Ok(message)
+        filled(payload.len() + TAG_SIZE_BYTES, |buffer| self.0.write_message(payload, buffer))
     }
 
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        let mut payload = vec![0; message.len()];
-        let read = self.0.read_message(message, &mut payload).map_err(|_| NotAuthentic)?;
-        payload.truncate(read);
-        Ok(payload)
+        filled(message.len(), |buffer| self.0.read_message(message, buffer))
     }
+}
+
+/// What `fill` wrote into a buffer of at most `size_bytes`.
+fn filled(
+    size_bytes: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<usize, snow::Error>,
+) -> Result<Vec<u8>, NotAuthentic> {
+    let mut buffer = vec![0; size_bytes];
+    let written = fill(&mut buffer).map_err(|_| NotAuthentic)?;
+    buffer.truncate(written);
+    Ok(buffer)
 }
 
 #[cfg(test)]

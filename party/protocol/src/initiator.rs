@@ -22,7 +22,7 @@ use crate::{
     public_key::{DerivationPath, PublicKey},
     session::{
         Agreement, ApiMisuse, CipherEvidence, CipherStatement, MAX_ROUND_MESSAGE_SIZE_BYTES, NonceCommitment,
-        NonceOpening, PeerFault, ResponderNonce, Round, Seat, SessionError, SignedCipher, ciphertext_hash,
+        NonceOpening, PeerFault, ResponderNonce, Round, SessionError, SignedCipher, Terms, ciphertext_hash,
         commit, decode, encode, max_handshake_size_bytes, signature_r,
     },
     share::KeyShare,
@@ -90,35 +90,18 @@ impl Initiator {
 }
 
 pub(crate) fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
-    let wallet = setup.share.wallet();
-    if setup.share.index() >= setup.responder_index {
-        return Err(ApiMisuse::Roles);
-    }
-    if setup.paillier.owner() != setup.card.party() {
-        return Err(ApiMisuse::PaillierKey);
-    }
-    let seat = |card: &Card, index| {
-        if wallet.holder(index).party() == Some(card.party()) {
-            Ok(Seat { party: card.party().clone(), index, card: card.fingerprint() })
-        } else {
-            Err(ApiMisuse::Card)
-        }
-    };
-    if setup.keys.identity() != *setup.card.identity() {
-        return Err(ApiMisuse::Card);
-    }
-    Ok(Agreement {
-        manifest: setup.manifest.clone(),
+    let terms = Terms {
+        manifest: &setup.manifest,
         session: setup.session,
-        wallet: wallet.id(),
-        epoch: wallet.epoch(),
-        public_key: *wallet.public_key(),
-        paillier_key: setup.paillier.id(),
-        initiator: seat(&setup.card, setup.share.index())?,
-        responder: seat(&setup.responder, setup.responder_index)?,
-        path: setup.path.clone(),
         digest: setup.digest,
-    })
+        path: &setup.path,
+        wallet: setup.share.wallet(),
+        paillier_key: setup.paillier.id(),
+        paillier_owner: setup.paillier.owner(),
+        initiator: (setup.share.index(), &setup.card),
+        responder: (setup.responder_index, &setup.responder),
+    };
+    Agreement::new(&terms, &setup.card, &setup.keys)
 }
 
 fn start_with(

@@ -22,7 +22,7 @@ use crate::{
     public_key::DerivationPath,
     session::{
         Agreement, ApiMisuse, CipherEvidence, CipherStatement, MAX_ROUND_MESSAGE_SIZE_BYTES, NonceCommitment,
-        NonceOpening, PeerFault, ResponderNonce, Round, Seat, SessionError, SignedCipher, ciphertext_hash,
+        NonceOpening, PeerFault, ResponderNonce, Round, SessionError, SignedCipher, Terms, ciphertext_hash,
         commit, decode, encode, max_handshake_size_bytes, signature_r,
     },
     share::{KeyShare, lagrange},
@@ -111,34 +111,18 @@ pub(crate) fn agree(setup: &ResponderSetup) -> Result<Agreement, ApiMisuse> {
     {
         return Err(ApiMisuse::Enrolment);
     }
-    if enrolment.initiator_index() >= setup.share.index() {
-        return Err(ApiMisuse::Roles);
-    }
-    if enrolment.initiator() != setup.initiator.party() {
-        return Err(ApiMisuse::PaillierKey);
-    }
-    let seat = |card: &Card, index| {
-        if wallet.holder(index).party() == Some(card.party()) {
-            Ok(Seat { party: card.party().clone(), index, card: card.fingerprint() })
-        } else {
-            Err(ApiMisuse::Card)
-        }
-    };
-    if setup.keys.identity() != *setup.card.identity() {
-        return Err(ApiMisuse::Card);
-    }
-    Ok(Agreement {
-        manifest: setup.manifest.clone(),
+    let terms = Terms {
+        manifest: &setup.manifest,
         session: setup.session,
-        wallet: wallet.id(),
-        epoch: wallet.epoch(),
-        public_key: *wallet.public_key(),
-        paillier_key: enrolment.paillier_key(),
-        initiator: seat(&setup.initiator, enrolment.initiator_index())?,
-        responder: seat(&setup.card, setup.share.index())?,
-        path: setup.path.clone(),
         digest: setup.digest,
-    })
+        path: &setup.path,
+        wallet,
+        paillier_key: enrolment.paillier_key(),
+        paillier_owner: enrolment.initiator(),
+        initiator: (enrolment.initiator_index(), &setup.initiator),
+        responder: (setup.share.index(), &setup.card),
+    };
+    Agreement::new(&terms, &setup.card, &setup.keys)
 }
 
 fn accept_with(

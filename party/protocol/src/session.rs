@@ -14,15 +14,17 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    card::Card,
     channel::{HANDSHAKE_OVERHEAD_BYTES, NotAuthentic, TAG_SIZE_BYTES},
     codec::{self, DecodeError, Message},
     curve::{Point, Scalar, reduce},
-    identity::{IdentitySignature, Statement},
+    identity::{IdentitySignature, PartyKeys, Statement},
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
     natural::Natural,
     paillier::InvalidCiphertext,
     proofs::schnorr::SchnorrProof,
     public_key::{DerivationPath, PublicKey},
+    share::WalletPublic,
     transcript::{self, Binding, ProofContext},
 };
 
@@ -114,6 +116,17 @@ pub(crate) struct Seat {
     pub(crate) card: CardFingerprint,
 }
 
+impl Seat {
+    /// The seat of the holder of share `index`, if `card` is of that party.
+    fn of(wallet: &WalletPublic, index: ShareIndex, card: &Card) -> Result<Self, ApiMisuse> {
+        if wallet.holder(index).party() == Some(card.party()) {
+            Ok(Self { party: card.party().clone(), index, card: card.fingerprint() })
+        } else {
+            Err(ApiMisuse::Card)
+        }
+    }
+}
+
 #[derive(udigest::Digestable)]
 struct SessionIdInput<'a> {
     agreement: &'a Agreement,
@@ -121,7 +134,49 @@ struct SessionIdInput<'a> {
     handshake: &'a [u8],
 }
 
+/// What either side brings to an [`Agreement`], the initiator's before the responder's.
+pub(crate) struct Terms<'a> {
+    pub(crate) manifest: &'a [u8],
+    pub(crate) session: SessionId,
+    pub(crate) digest: [u8; 32],
+    pub(crate) path: &'a DerivationPath,
+    pub(crate) wallet: &'a WalletPublic,
+    pub(crate) paillier_key: PaillierKeyId,
+    /// Who the Paillier key belongs to.
+    pub(crate) paillier_owner: &'a PartyId,
+    pub(crate) initiator: (ShareIndex, &'a Card),
+    pub(crate) responder: (ShareIndex, &'a Card),
+}
+
 impl Agreement {
+    /// What both sides agree on, once roles, cards and Paillier key fit the wallet's record and `own`,
+    /// one of the two cards, is that of `keys`.
+    pub(crate) fn new(terms: &Terms<'_>, own: &Card, keys: &PartyKeys) -> Result<Self, ApiMisuse> {
+        let (initiator_index, initiator) = terms.initiator;
+        let (responder_index, responder) = terms.responder;
+        if initiator_index >= responder_index {
+            return Err(ApiMisuse::Roles);
+        }
+        if terms.paillier_owner != initiator.party() {
+            return Err(ApiMisuse::PaillierKey);
+        }
+        if keys.identity() != *own.identity() {
+            return Err(ApiMisuse::Card);
+        }
+        Ok(Self {
+            manifest: terms.manifest.to_vec(),
+            session: terms.session,
+            wallet: terms.wallet.id(),
+            epoch: terms.wallet.epoch(),
+            public_key: *terms.wallet.public_key(),
+            paillier_key: terms.paillier_key,
+            initiator: Seat::of(terms.wallet, initiator_index, initiator)?,
+            responder: Seat::of(terms.wallet, responder_index, responder)?,
+            path: terms.path.clone(),
+            digest: terms.digest,
+        })
+    }
+
     /// Noise's prologue, `H(M)`.
     pub(crate) fn prologue(&self) -> [u8; 32] {
         transcript::hash("session-prologue", self)
