@@ -1,7 +1,7 @@
 //! What everything in a party works with: its unlocked store, the time, the processor.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     compute::Compute,
     error::PartyError,
-    store::{EnrolmentRow, ShareStore, WalletRow, WalletState},
+    store::{EnrolmentRow, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
     vault::Vault,
 };
 
@@ -188,6 +188,25 @@ impl Context {
         Ok(key)
     }
 
+    /// Deletes the Paillier keys that a rotation has replaced and no session can use any more, from the
+    /// store and from memory. What cannot be deleted now is deleted another time.
+    pub(crate) async fn clear_superseded_keys(&self) {
+        if let Err(error) = self.remove_superseded_keys().await {
+            tracing::warn!(%error, "superseded Paillier keys were not deleted");
+        }
+    }
+
+    async fn remove_superseded_keys(&self) -> Result<(), StoreError> {
+        for key in self.store().remove_superseded_keys(self.clock.now_ms()).await? {
+            tracing::info!(paillier_key = %key, "deleted a superseded Paillier key");
+        }
+        // Another process of the party may have deleted some.
+        let kept: HashSet<PaillierKeyId> =
+            self.store().all_paillier_keys().await?.into_iter().map(|row| row.id).collect();
+        self.hot(|keys| keys.retain(|id, _| kept.contains(id)));
+        Ok(())
+    }
+
     fn hot<T>(&self, f: impl FnOnce(&mut HashMap<PaillierKeyId, Arc<PaillierKey>>) -> T) -> T {
         f(&mut self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -222,16 +241,6 @@ pub(crate) fn card_label(fingerprint: CardFingerprint) -> RecordLabel {
 
 pub(crate) fn paillier_label(id: PaillierKeyId) -> RecordLabel {
     RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes())
-}
-
-pub(crate) fn enrolment_label(row: &EnrolmentRow) -> RecordLabel {
-    RecordLabel::of_wallet(
-        RecordKind::Enrolment,
-        row.wallet,
-        row.initiator,
-        row.epoch,
-        row.paillier_key.as_bytes(),
-    )
 }
 
 fn modulus_label(modulus: &[u8; 32]) -> RecordLabel {

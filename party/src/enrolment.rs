@@ -25,11 +25,11 @@ use duet_wire::{
 
 use crate::{
     compute::system_rng,
-    context::{Context, Identity, enrolment_label, paillier_label},
+    context::{Context, Identity, paillier_label},
     error::PartyError,
     party::{ask, fetch_card, unexpected},
     session::require_unlocked,
-    store::{EnrolmentRow, PaillierKeyRow, PaillierScope, PaillierState},
+    store::{EnrolmentRow, PaillierKeyRow, PaillierScope, PaillierState, enrolment_label},
 };
 
 /// The initiator's side: offers enrolments and keeps them current. Cheap to clone.
@@ -142,6 +142,7 @@ impl Enroller {
                 }
             }
         }
+        self.context.clear_superseded_keys().await;
         Ok(rotated.into_iter().map(|(_, _, report)| report).collect())
     }
 
@@ -163,6 +164,7 @@ impl Enroller {
                 self.enrol(identity, &share, index, card, &key).await?;
             }
         }
+        self.context.clear_superseded_keys().await;
         Ok(key.id())
     }
 

@@ -1,6 +1,6 @@
 //! A backend party: its keys and card, its wallets, its tokens.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use duet_bus::{Address, Bus};
 use duet_protocol::{
@@ -30,8 +30,10 @@ use crate::{
     store::{PaillierState, PinOutcome, WalletRow, WalletState},
 };
 
-/// How long another party may take to answer a request about cards and enrolments.
-pub(crate) const CARD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long another party may take to verify an enrolment, or to list wallets.
+const CARD_DEADLINE: Duration = Duration::from_secs(20);
+/// How long it may take to show its card, which lies ready.
+const SHOW_CARD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The setting that holds which share of every wallet the party holds.
 const INDEX: &str = "share-index";
@@ -247,6 +249,14 @@ impl Party {
         }
     }
 
+    /// The cards that are pinned: by its operator, or on first contact.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn pins(&self) -> Result<BTreeMap<PartyId, CardFingerprint>, PartyError> {
+        Ok(self.context.store().pins().await?)
+    }
+
     /// A page of its committed wallets in the order of their ids, and whether there are more.
     ///
     /// # Errors
@@ -381,7 +391,11 @@ pub(crate) async fn ask(
     request: &CardRequest,
 ) -> Result<CardReply, PartyError> {
     let address = Address::Card { from: from.into(), to: to.clone() };
-    let reply = bus.request(&address, codec::encode(request)?, CARD_DEADLINE).await?;
+    let deadline = match request {
+        CardRequest::Card => SHOW_CARD_DEADLINE,
+        CardRequest::Wallets { .. } | CardRequest::Wallet { .. } | CardRequest::Enrol { .. } => CARD_DEADLINE,
+    };
+    let reply = bus.request(&address, codec::encode(request)?, deadline).await?;
     match codec::decode(&reply) {
         Ok(CardReply::Refused(refusal)) => Err(PartyError::RefusedBy { by: to.to_string(), refusal }),
         Ok(reply) => Ok(reply),

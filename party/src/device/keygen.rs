@@ -31,10 +31,11 @@ use crate::{
     store::{NewWallet, PaillierScope, PaillierState, PinOutcome, PrepareOutcome, deal_label},
 };
 
-/// A party may take this long to verify a package.
-const PACKAGE_DEADLINE: Duration = Duration::from_secs(30);
-/// Attempts at each message before the wallet is left for [`Device::resume_pending`].
-const ATTEMPTS: u32 = 4;
+/// How long each attempt at a message waits, before the wallet is left for
+/// [`Device::resume_pending`]. A party that died with the message never answers it: the first waits are
+/// short. One that is only slow takes the same message again without harm.
+const ATTEMPT_DEADLINES: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(30)];
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// A backend party for a new wallet.
@@ -364,16 +365,20 @@ impl Device {
 async fn deliver(bus: &Bus, party: &PartyId, request: &ShareRequest) -> Result<ShareReply, PartyError> {
     let address = Address::Share(party.clone());
     let message = codec::encode(request)?;
-    let mut attempt = 1;
+    let mut pause = PAUSE;
+    let mut deadlines = ATTEMPT_DEADLINES.into_iter().peekable();
+    let mut last = RequestError::Unreachable;
     let reply = loop {
-        match bus.request_resending(&address, message.clone(), PACKAGE_DEADLINE).await {
+        let Some(deadline) = deadlines.next() else { return Err(last.into()) };
+        match bus.request_resending(&address, message.clone(), deadline).await {
             Ok(reply) => break reply,
-            Err(RequestError::TimedOut { .. } | RequestError::Unreachable) if attempt < ATTEMPTS => {
-                tracing::info!(%party, attempt, "no answer; sending again");
-                tokio::time::sleep(PAUSE * (1 << attempt)).await;
-                attempt += 1;
-            }
+            Err(error @ (RequestError::TimedOut { .. } | RequestError::Unreachable)) => last = error,
             Err(error) => return Err(error.into()),
+        }
+        if deadlines.peek().is_some() {
+            tracing::info!(%party, "no answer; sending again");
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
     };
     match codec::decode(&reply) {

@@ -88,6 +88,8 @@ impl Device {
             .and_then(|party| party.parse().ok())
             .ok_or_else(|| stored("its name is none"))?;
         let owner = Arc::new(SigningKey::from_bytes(&seed));
+        // Devices run for one command at a time: what a rotation left is cleared away by a later one.
+        context.clear_superseded_keys().await;
         Ok(Self { context, party, owner, limits: SessionLimits::default() })
     }
 

@@ -2,11 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use duet_protocol::{
-    card::Card, enrolment::VerifiedEnrolment, identity::IdentityKey, paillier_key::PaillierKey,
-    share::KeyShare,
-};
-use duet_wire::{Code, Manifest, Seat, SigningRequest};
+use duet_protocol::{card::Card, enrolment::VerifiedEnrolment, paillier_key::PaillierKey, share::KeyShare};
+use duet_wire::{Code, Manifest, Seat, SigningRequest, seating::Seated};
 
 use crate::{
     context::{Context, Identity},
@@ -70,49 +67,19 @@ pub(crate) async fn check(
     bytes: Vec<u8>,
 ) -> Result<Accepted, PartyError> {
     let refuse = |code, message: &str| PartyError::refused(code, message);
-    let manifest = Manifest::decode(&bytes)
-        .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?;
-    let now_ms = context.clock.now_ms();
-    let request = manifest.verify(now_ms).map_err(|e| PartyError::Refused(e.into()))?;
-
-    let row = context.committed(manifest.wallet).await?;
+    let wallet = Manifest::decode(&bytes)
+        .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?
+        .wallet;
+    let row = context.committed(wallet).await?;
     let share = context.share(&row).await?;
-    let wallet = share.wallet();
-    let (own, peer, initiates) = if manifest.initiator.party == *identity.party() {
-        (&manifest.initiator, &manifest.responder, true)
-    } else {
-        (&manifest.responder, &manifest.initiator, false)
-    };
-    if own.party != *identity.party() || own.index != share.index() {
-        return Err(refuse(Code::CardMismatch, "this party does not sit in that seat of the wallet"));
-    }
-    let holder = wallet.holder(peer.index);
-    if holder.party() != Some(&peer.party) {
-        return Err(refuse(Code::CardMismatch, "another party holds the share of the other seat"));
-    }
-    if wallet.holder(own.index).card() != Some(&identity.card.fingerprint()) {
+    let now_ms = context.clock.now_ms();
+    let Seated { manifest, request, digest } =
+        Seated::check(&bytes, &share, now_ms).map_err(PartyError::Refused)?;
+    if share.wallet().holder(share.index()).card() != Some(&identity.card.fingerprint()) {
         return Err(refuse(Code::CardMismatch, "the wallet is bound to another card of this party"));
     }
-    if manifest.epoch != wallet.epoch() {
-        return Err(refuse(
-            Code::StaleEpoch,
-            &format!("the session is for epoch {}, the share is of epoch {}", manifest.epoch, wallet.epoch()),
-        ));
-    }
-    if request.tenant != *wallet.tenant() {
-        return Err(refuse(Code::WrongTenant, "the wallet belongs to another tenant"));
-    }
-    let requester = IdentityKey::from_bytes(&manifest.request.requester)
-        .ok()
-        .and_then(|key| wallet.requester(&key))
-        .ok_or_else(|| refuse(Code::RequesterNotAllowed, "the requester may not ask for this wallet"))?;
-    if !requester.allows(request.payload.kind()) {
-        return Err(refuse(
-            Code::KindNotAllowed,
-            "the requester may not have this kind of payload signed with this wallet",
-        ));
-    }
-    let digest = request.payload.digest().map_err(|e| PartyError::Refused(duet_wire::Refusal::from(e)))?;
+    let initiates = manifest.initiator.index == share.index();
+    let peer = if initiates { &manifest.responder } else { &manifest.initiator };
     let peer_card = context.holder_card(&share, peer.index).await?.ok_or_else(|| {
         refuse(Code::NotEnrolled, &format!("the card of {} is not known here yet", peer.party))
     })?;

@@ -59,6 +59,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = S>>(make: impl Fn() ->
     enrolments(&make().await).await;
     own_enrolments(&make().await).await;
     locks(&make().await).await;
+    superseded_keys(&make().await).await;
     parallel_bad_verdicts(Arc::new(make().await)).await;
     sessions_and_charges(Arc::new(make().await)).await;
     deals(&make().await).await;
@@ -236,6 +237,44 @@ async fn locks<S: ShareStore>(store: &S) {
     assert!(store.release_verdict(PaillierKeyId([9; 16])).await.is_err(), "an unknown key is no open gate");
     let keys = store.paillier_keys(&PaillierScope::Wallet(WalletId([9; 32]))).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [second, first], "newest first");
+}
+
+async fn superseded_keys<S: ShareStore>(store: &S) {
+    const MINUTE: u64 = 60_000;
+    let wallet = WalletId([9; 32]);
+    let (old, new) = (put_key(store, 1).await, put_key(store, 2).await);
+    let kept = async || store.all_paillier_keys().await.unwrap().len();
+    let responders = [party("service"), party("partner")];
+    for responder in &responders {
+        store.agree_enrolment(wallet, responder, old).await.unwrap();
+    }
+    let mut now_ms = 10 * MINUTE;
+    let removed = async |now_ms| store.remove_superseded_keys(now_ms).await.unwrap();
+    // One responder has agreed to the new key, the other is offered it.
+    store.agree_enrolment(wallet, &responders[0], new).await.unwrap();
+    store.offer_enrolment(wallet, &responders[1], new).await.unwrap();
+    assert_eq!(removed(now_ms).await, []);
+    assert_eq!(removed(now_ms + 10 * MINUTE).await, [], "the partner still answers to the old key");
+    now_ms += 20 * MINUTE;
+    // A session with the old key runs when the partner agrees.
+    store.lock_paillier_key(old, SessionId([1; 16]), b"evidence", now_ms).await.unwrap();
+    store.claim_session(SessionId([2; 16]), wallet, now_ms + 5 * MINUTE, now_ms).await.unwrap();
+    store.agree_enrolment(wallet, &responders[1], new).await.unwrap();
+    assert_eq!(removed(now_ms).await, []);
+    assert_eq!(removed(now_ms + 2 * MINUTE).await, [], "the session may still use it");
+    // A session that began later cannot.
+    store.claim_session(SessionId([3; 16]), wallet, now_ms + 60 * MINUTE, now_ms + 3 * MINUTE).await.unwrap();
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, old.as_bytes());
+    assert!(store.record(&label).await.unwrap().is_some());
+    assert_eq!(removed(now_ms + 6 * MINUTE).await, [old]);
+    assert!(store.record(&label).await.unwrap().is_none(), "the key itself is gone");
+    assert_eq!(store.paillier_key(old).await.unwrap(), None);
+    assert_eq!(kept().await, 1);
+    // Not even a record that turns up again unlocks it or makes it a key.
+    assert_eq!(put_key(store, 1).await, old);
+    assert!(store.record(&label).await.unwrap().is_none());
+    assert_eq!(store.release_verdict(old).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(removed(now_ms + 60 * MINUTE).await, [], "the newest stays");
 }
 
 async fn parallel_bad_verdicts<S: ShareStore>(store: Arc<S>) {

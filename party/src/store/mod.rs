@@ -304,24 +304,25 @@ pub enum UnlockRefused {
 /// # Cancel safety
 /// A method whose future is dropped has either done all it does or nothing; which of the two is
 /// unknown to the caller. All are safe to repeat.
+pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore {}
+
+impl<S: RecordStore + WalletStore + KeyStore + SessionStore> ShareStore for S {}
+
+/// Sealed records, plain settings, and whether the store can be relied on.
 #[async_trait]
-pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
+pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// Whether locks can be written.
     fn readiness(&self) -> Readiness;
-
     /// Writes the locks that could not be written and a canary; the store is ready afterwards.
     async fn recover(&self) -> Result<(), StoreError>;
-
     /// A plain setting.
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// Writes a plain setting.
     async fn put_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
-
     /// Counts an attempt to open the store with a passphrase before it is made, or refuses it.
     async fn count_unlock_attempt(&self, now_ms: u64) -> Result<u32, UnlockRefused>;
     /// Forgets the failed attempts after one that succeeded.
     async fn clear_unlock_attempts(&self) -> Result<(), StoreError>;
-
     /// A sealed record.
     async fn record(&self, label: &RecordLabel) -> Result<Option<SealedRecord>, StoreError>;
     /// Stores sealed records, all or none, replacing those of the same labels.
@@ -334,15 +335,21 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
         records: &[(RecordLabel, SealedRecord)],
         setting: (&str, &[u8]),
     ) -> Result<(), StoreError>;
+    /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
+    /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].
+    async fn was_restored(&self) -> Result<bool, StoreError>;
+}
 
+/// Wallets with what came with them: pinned cards, enrolments of their initiators, unfinished key
+/// generations.
+#[async_trait]
+pub trait WalletStore: fmt::Debug + Send + Sync + 'static {
     /// Pins a party's card, if none is pinned.
     async fn pin_card(&self, party: &PartyId, card: CardFingerprint) -> Result<PinOutcome, StoreError>;
     /// The pinned card of a party.
     async fn pinned_card(&self, party: &PartyId) -> Result<Option<CardFingerprint>, StoreError>;
-
     /// Every pin.
     async fn pins(&self) -> Result<BTreeMap<PartyId, CardFingerprint>, StoreError>;
-
     /// Stores a verified wallet as prepared.
     async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError>;
     /// Commits a prepared wallet, and forgets the record of its preparation
@@ -359,7 +366,6 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     async fn wallets(&self, after: Option<WalletId>, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
     /// Forgets prepared wallets that expired; how many.
     async fn expire_prepared(&self, now_ms: u64) -> Result<u64, StoreError>;
-
     /// Stores a verified enrolment of an initiator; the newest two of each initiator are kept, the
     /// old one so that sessions go on until a rotation is agreed everywhere.
     async fn put_enrolment(
@@ -370,7 +376,17 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// The enrolments held for a wallet, newest first.
     async fn enrolments(&self, wallet: WalletId) -> Result<Vec<EnrolmentRow>, StoreError>;
+    /// Stores or replaces a dealer's unfinished key generation.
+    async fn put_deal(&self, wallet: WalletId, record: &SealedRecord, now_ms: u64) -> Result<(), StoreError>;
+    /// The wallets whose key generation is unfinished, oldest first.
+    async fn deals(&self) -> Result<Vec<DealRow>, StoreError>;
+    /// Forgets a dealer's record.
+    async fn remove_deal(&self, wallet: WalletId) -> Result<(), StoreError>;
+}
 
+/// This party's Paillier keys: whom each is agreed with, and whether it is locked.
+#[async_trait]
+pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Stores a Paillier key of this party: ready if it is new, needing rotation if it came out of a
     /// record that was restored. A key that is there already keeps its state.
     async fn put_paillier_key(
@@ -385,9 +401,12 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     async fn paillier_key(&self, id: PaillierKeyId) -> Result<Option<PaillierKeyRow>, StoreError>;
     /// The keys of a scope, newest first.
     async fn paillier_keys(&self, scope: &PaillierScope) -> Result<Vec<PaillierKeyRow>, StoreError>;
-
     /// Every Paillier key of this party, newest first.
     async fn all_paillier_keys(&self) -> Result<Vec<PaillierKeyRow>, StoreError>;
+    /// Deletes this party's Paillier keys that nothing uses any more, and says which: a newer one of
+    /// the same scope has taken its place, no responder has agreed to the old one only, and every session
+    /// that may have begun with it has expired; not before a minute has passed. That they existed, and were locked, is remembered.
+    async fn remove_superseded_keys(&self, now_ms: u64) -> Result<Vec<PaillierKeyId>, StoreError>;
 
     /// Notes that `key` is being offered to `responder` for `wallet`.
     async fn offer_enrolment(
@@ -408,7 +427,13 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError>;
     /// How far the enrolment with `responder` is.
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError>;
-
+    /// Committed wallets in which this party has share `index` and has not yet agreed on a Paillier
+    /// key with anyone.
+    async fn wallets_without_enrolment(
+        &self,
+        index: ShareIndex,
+        limit: u32,
+    ) -> Result<Vec<WalletId>, StoreError>;
     /// Locks a Paillier key for good, durably, before it returns, with the responder's signed answer
     /// beside it. When it cannot, the store goes unready and the caller sends nothing.
     async fn lock_paillier_key(
@@ -420,7 +445,11 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<LockOutcome, StoreError>;
     /// The gate: a linearisable read of the key's state, serialised with every lock.
     async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError>;
+}
 
+/// What happened once and must not happen again.
+#[async_trait]
+pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// Claims a session id; `false` if it was claimed before.
     async fn claim_session(
         &self,
@@ -433,28 +462,20 @@ pub trait ShareStore: fmt::Debug + Send + Sync + 'static {
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError>;
     /// How often signatures over `digest` were charged to `wallet`.
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError>;
-
-    /// Stores or replaces a dealer's unfinished key generation.
-    async fn put_deal(&self, wallet: WalletId, record: &SealedRecord, now_ms: u64) -> Result<(), StoreError>;
-    /// The wallets whose key generation is unfinished, oldest first.
-    async fn deals(&self) -> Result<Vec<DealRow>, StoreError>;
-    /// Forgets a dealer's record.
-    async fn remove_deal(&self, wallet: WalletId) -> Result<(), StoreError>;
-
-    /// Committed wallets in which this party has share `index` and has not yet agreed on a Paillier
-    /// key with anyone.
-    async fn wallets_without_enrolment(
-        &self,
-        index: ShareIndex,
-        limit: u32,
-    ) -> Result<Vec<WalletId>, StoreError>;
-
-    /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
-    /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].
-    async fn was_restored(&self) -> Result<bool, StoreError>;
 }
 
 /// The label of a dealer's record.
 pub(crate) fn deal_label(wallet: WalletId) -> RecordLabel {
     RecordLabel::of_wallet(RecordKind::Deal, wallet, ShareIndex::Device, Epoch(0), &[])
+}
+
+/// The label of an enrolment's record.
+pub(crate) fn enrolment_label(row: &EnrolmentRow) -> RecordLabel {
+    RecordLabel::of_wallet(
+        RecordKind::Enrolment,
+        row.wallet,
+        row.initiator,
+        row.epoch,
+        row.paillier_key.as_bytes(),
+    )
 }

@@ -199,6 +199,7 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         Ok(expired) => tracing::info!(expired, "forgot wallets whose preparation expired"),
         Err(error) => tracing::warn!(%error, "expired wallets were not forgotten"),
     }
+    context.clear_superseded_keys().await;
     let missing = match store.wallets_without_enrolment(shared.party.index, MAX_MISSING_ENROLMENTS).await {
         // The partner is the highest index: it initiates with nobody.
         Ok(_) if shared.party.index == ShareIndex::Partner => Vec::new(),

@@ -21,12 +21,13 @@ use tracing::Instrument as _;
 use super::{Shared, answer, refusal};
 use crate::{
     at_rest::{RecordKind, RecordLabel},
-    context::{card_label, enrolment_label},
+    context::card_label,
     enrolment::known_or_fetched,
     error::PartyError,
     party::fetch_card,
     store::{
-        Admission, CommitOutcome, EnrolmentRow, NewWallet, PinOutcome, PrepareOutcome, WalletRow, WalletState,
+        Admission, CommitOutcome, EnrolmentRow, NewWallet, PinOutcome, PrepareOutcome, WalletRow,
+        WalletState, enrolment_label,
     },
 };
 

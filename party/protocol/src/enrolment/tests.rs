@@ -1,5 +1,7 @@
 //! Offers in which just one thing is wrong: each is refused by the name of that thing.
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::{
     arithmetic::default_arithmetic,
@@ -7,6 +9,9 @@ use crate::{
     support::{Wallet, World},
     test_fixtures,
 };
+
+/// One for all tests that leave it as it is: it takes seconds to make.
+static SHARED: LazyLock<Case> = LazyLock::new(Case::new);
 
 struct Case {
     world: World,
@@ -40,7 +45,7 @@ impl Case {
 
 #[test]
 fn what_the_offer_is_for_is_checked() {
-    let case = Case::new();
+    let case = &*SHARED;
     case.verify(&case.honest).unwrap();
     assert_eq!(case.refusal(|o| o.wallet = WalletId([1; 32])), "enrolment-wallet");
     assert_eq!(case.refusal(|o| o.epoch = Epoch(1)), "enrolment-epoch");
@@ -57,7 +62,7 @@ fn what_the_offer_is_for_is_checked() {
 
 #[test]
 fn modulus_and_ciphertext_are_checked() {
-    let case = Case::new();
+    let case = &*SHARED;
     let n = case.honest.offer.modulus.clone();
     assert_eq!(case.refusal(|o| o.modulus = n.shr(1)), "paillier-modulus");
     assert_eq!(case.refusal(|o| o.modulus = n.shl(1)), "paillier-modulus");
@@ -114,7 +119,7 @@ fn proofs_hold_for_this_wallet_these_cards_and_this_key_only() {
 
 #[test]
 fn a_verdict_about_the_modulus_saves_the_proofs_and_serves_nobody_else() {
-    let case = Case::new();
+    let case = &*SHARED;
     let (_, verdict) = case.verify(&case.honest).unwrap();
     let mut offer = case.honest.offer.clone();
     offer.modulus_proofs = None;
@@ -132,7 +137,7 @@ fn a_verdict_about_the_modulus_saves_the_proofs_and_serves_nobody_else() {
 
 #[test]
 fn a_verified_enrolment_survives_storage() {
-    let case = Case::new();
+    let case = &*SHARED;
     let (enrolment, _) = case.verify(&case.honest).unwrap();
     let bytes = enrolment.to_bytes().unwrap();
     let again = VerifiedEnrolment::from_trusted_bytes(&bytes, case.world.arithmetic).unwrap();

@@ -22,7 +22,7 @@ use sqlx::{
 };
 
 use super::{SqliteStore, unavailable};
-use crate::store::{PaillierState, Readiness, ShareStore as _, StoreError};
+use crate::store::{PaillierState, Readiness, RecordStore as _, StoreError};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::{
     at_rest::KeyEncryptionKey,
-    store::{ShareStore as _, conformance},
+    store::{Charge, Gate, KeyStore as _, PaillierScope, SessionStore as _, conformance},
 };
 
 fn options(directory: &Path) -> SqliteOptions {
