@@ -40,6 +40,9 @@ pub struct JobView {
     pub updated_at_ms: u64,
     /// When it ends whatever happens.
     pub expires_at_ms: u64,
+    /// When an operator last put it back from the dead letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_back_at_ms: Option<u64>,
     /// When it came to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at_ms: Option<u64>,
@@ -102,6 +105,7 @@ impl JobView {
             created_at_ms: record.created_at_ms,
             updated_at_ms: record.updated_at_ms,
             expires_at_ms: record.expires_at_ms,
+            put_back_at_ms: record.put_back.map(|put_back| put_back.at_ms),
             settled_at_ms: record.state.is_final().then_some(record.updated_at_ms),
             digest,
             signature: None,

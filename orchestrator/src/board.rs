@@ -15,6 +15,8 @@ use duet_protocol::ids::WalletId;
 use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
 use tokio::sync::watch;
 
+use crate::plan;
+
 /// A job's record as of some revision.
 pub(crate) type Snapshot = Arc<Entry<JobRecord>>;
 
@@ -31,14 +33,17 @@ pub(crate) struct Summary {
     pub(crate) end_published: bool,
     /// Whose owner is waited for; known only in that state.
     pub(crate) waits_for: Option<WalletId>,
+    /// Whether it waits for its owner only until a pair that it prefers can sign; known as above.
+    pub(crate) prefers_backends: bool,
     revision: Revision,
 }
 
 impl Summary {
     fn new(record: &JobRecord, revision: Revision) -> Self {
-        let waits_for = matches!(record.state, JobState::AwaitingOwner)
-            .then(|| SigningRequest::from_json(&record.request.body).ok().map(|request| request.wallet))
+        let waiting = matches!(record.state, JobState::AwaitingOwner)
+            .then(|| SigningRequest::from_json(&record.request.body).ok())
             .flatten();
+        let prefers_backends = waiting.as_ref().is_some_and(|request| plan::prefers_backends(&request.pairs));
         Self {
             tenant: record.tenant.clone(),
             job: record.id,
@@ -48,7 +53,8 @@ impl Summary {
             next_attempt_at_ms: record.next_attempt_at_ms,
             expires_at_ms: record.expires_at_ms,
             end_published: record.end_published_at_ms.is_some(),
-            waits_for,
+            waits_for: waiting.map(|request| request.wallet),
+            prefers_backends,
             revision,
         }
     }
@@ -245,6 +251,7 @@ mod tests {
             created_at_ms,
             updated_at_ms: created_at_ms,
             expires_at_ms: u64::MAX,
+            put_back: None,
             end_published_at_ms: None,
         }
     }

@@ -113,7 +113,7 @@ pub(crate) fn decide(
     let mut reasons = Vec::new();
     let mut candidates = Vec::with_capacity(pairs.len());
     for pair in pairs {
-        let verdict = match past.iter().rev().find(|p| p.pair == *pair && rules_out_pair(p.code)) {
+        let verdict = match refusal_for_good(past, *pair) {
             Some(p) => Err(Refusal::new(p.code, format!("the pair {pair} refused"))),
             None => usable(*pair),
         };
@@ -135,6 +135,38 @@ pub(crate) fn decide(
             ),
         },
     }
+}
+
+/// The attempt at which `pair` said no for a reason that repetition does not cure, if it did.
+fn refusal_for_good(past: &[PastAttempt], pair: Pair) -> Option<&PastAttempt> {
+    past.iter().rev().find(|p| p.pair == pair && rules_out_pair(p.code))
+}
+
+/// The pairs that the request prefers to its owner's device.
+fn preferred_backends(pairs: &[Pair]) -> impl Iterator<Item = Pair> {
+    pairs.iter().copied().take_while(|pair| pair.initiator() != ShareIndex::Device)
+}
+
+/// Whether a job of these pairs that waits for its owner does so only for want of a pair that it
+/// prefers. Who names the device first wants to wait for it.
+#[must_use]
+pub(crate) fn prefers_backends(pairs: &[Pair]) -> bool {
+    preferred_backends(pairs).next().is_some()
+}
+
+/// The pair that can sign a job which waits for its owner without the owner after all. The last
+/// attempt is left to the owner: a backend that is there and keeps failing must not use it up.
+pub(crate) fn without_owner(
+    pairs: &[Pair],
+    past: &[PastAttempt],
+    usable: impl Fn(Pair) -> Result<(), Refusal>,
+    settings: &QueueSettings,
+) -> Option<Pair> {
+    let max_attempts = usize::try_from(settings.max_attempts).unwrap_or(usize::MAX);
+    if past.len().saturating_add(1) >= max_attempts {
+        return None;
+    }
+    preferred_backends(pairs).find(|pair| refusal_for_good(past, *pair).is_none() && usable(*pair).is_ok())
 }
 
 /// Whose turn it is among `candidates`.
@@ -213,6 +245,23 @@ mod tests {
             decide_with(&[Pair::ServicePartner], &[once, once, once]),
             Decision::Try(Pair::ServicePartner)
         );
+    }
+
+    #[test]
+    fn a_preferred_pair_that_is_back_need_not_wait_for_the_owner() {
+        let settings = QueueSettings::default();
+        let failed = [(Pair::ServicePartner, Code::Overloaded); 2];
+        let without = |pairs: &[Pair], attempts: &[(Pair, Code)]| {
+            without_owner(pairs, &past(attempts), |_| Ok(()), &settings)
+        };
+        assert_eq!(decide_with(&ALL, &failed), Decision::AwaitOwner(Pair::DeviceService));
+        assert_eq!(without(&ALL, &failed), Some(Pair::ServicePartner));
+        let away = |_| Err(Refusal::new(Code::Deadline, "no answer"));
+        assert_eq!(without_owner(&ALL, &past(&failed), away, &settings), None);
+        // It was asked to wait for the owner, was refused for good, or has one attempt left.
+        assert_eq!(without(&[Pair::DeviceService, Pair::ServicePartner], &failed), None);
+        assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Locked)]), None);
+        assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Overloaded); 5]), None);
     }
 
     #[test]

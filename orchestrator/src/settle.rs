@@ -37,11 +37,10 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// The attempts of `record` that ended without a signature.
+/// The attempts of `record` that count and ended without a signature.
 pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
     record
-        .attempts
-        .iter()
+        .counting_attempts()
         .filter_map(|attempt| match &attempt.outcome {
             Some(duet_wire::job::AttemptOutcome::Failed { code, .. }) => {
                 Some(PastAttempt { pair: attempt.pair, code: *code })
@@ -212,8 +211,8 @@ impl Orchestrator {
             tracing::error!(%job, "a settled job does not serialise");
             return;
         };
-        // A job that an operator put back may fail a second time.
-        let message_id = format!("{job}.{}", record.attempts_started);
+        // A job that an operator put back may fail a second time, before any attempt even.
+        let message_id = format!("{job}.{}", record.updated_at_ms);
         let published =
             self.bus.publish_stored(&address, document, Some(&message_id), PUBLISH_DEADLINE).await;
         if let Err(error) = published {

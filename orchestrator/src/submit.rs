@@ -2,14 +2,15 @@
 
 use duet_bus::kv::Key;
 use duet_wire::{
-    Code, IdempotencyKey, JobId, JobRecord, Problem, Refusal, SignedRequest, SigningRequest, TenantId,
+    Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Problem, Refusal, SignedRequest,
+    SigningRequest, TenantId,
 };
 
 use crate::{
     board::Snapshot,
     clock::now_ms,
     directory::unknown_wallet,
-    jobs::Created,
+    jobs::{Changed, Created},
     orchestrator::Orchestrator,
     plan::{self, Decision},
 };
@@ -159,10 +160,10 @@ impl Orchestrator {
         let changed = self
             .jobs
             .change(&key, None, |record| {
-                if matches!(record.state, duet_wire::JobState::Cancelled) {
+                if matches!(record.state, JobState::Cancelled) {
                     return Err(Ok(Box::new(record.clone())));
                 }
-                record.apply(&duet_wire::JobEvent::Cancel, record.fence, now_ms()).map_err(|_| {
+                record.apply(&JobEvent::Cancel, record.fence, now_ms()).map_err(|_| {
                     Err(Refusal::new(
                         Code::Conflict,
                         format!("the job is {}; only one that waits can be cancelled", record.state.name()),
@@ -171,13 +172,69 @@ impl Orchestrator {
             })
             .await?;
         match changed {
-            crate::jobs::Changed::Applied(snapshot) => {
+            Changed::Applied(snapshot) => {
                 tracing::info!(%job, "job cancelled");
                 Ok(Box::new(snapshot.value.clone()))
             }
-            crate::jobs::Changed::Declined(verdict) => verdict,
-            crate::jobs::Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job")),
+            Changed::Declined(verdict) => verdict,
+            Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job")),
         }
+    }
+}
+
+impl Orchestrator {
+    /// Puts a dead letter back into the queue, with all its attempts before it: whatever kept it from
+    /// being signed is taken to be repaired. One that is back already stays so.
+    pub(crate) async fn put_back(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
+        if self.board.open() >= self.queue.max_open_jobs {
+            return Err(Refusal::new(Code::QueueFull, "the queue is full; put the job back later"));
+        }
+        let key = Key::from((tenant, job));
+        let refuse = |code, why: &str| Err(Err(Refusal::new(code, why)));
+        let changed = self
+            .jobs
+            .change(&key, None, |record| {
+                let now_ms = now_ms();
+                match &record.state {
+                    JobState::Failed { code: Code::RejectedByOwner, .. } => refuse(
+                        Code::RejectedByOwner,
+                        "the owner rejected the job; submit a new one to ask again",
+                    ),
+                    JobState::Failed { .. } if now_ms >= record.expires_at_ms => {
+                        refuse(Code::JobExpired, "the job's request has expired; submit a new one")
+                    }
+                    JobState::Failed { .. } => {
+                        let fence = record.fence;
+                        record
+                            .apply(&JobEvent::Requeue, fence, now_ms)
+                            .map_err(|error| Err(Refusal::new(Code::Internal, error.to_string())))
+                    }
+                    open if record.put_back.is_some() && !open.is_final() => {
+                        Err(Ok(Box::new(record.clone())))
+                    }
+                    other => Err(Err(Refusal::new(
+                        Code::Conflict,
+                        format!("the job is {}; only a dead letter can be put back", other.name()),
+                    ))),
+                }
+            })
+            .await?;
+        let snapshot = match changed {
+            Changed::Applied(snapshot) => snapshot,
+            Changed::Declined(verdict) => return verdict,
+            Changed::Missing => return Err(Refusal::new(Code::NotFound, "there is no such job")),
+        };
+        let record = &snapshot.value;
+        tracing::info!(%job, attempts = record.attempts_started, "job put back");
+        if let Ok(request) = self.request_of(record) {
+            // What the parties said before the repair counts no more.
+            self.directory.forget(request.wallet);
+        }
+        let turn = format!("back.{}", record.next_attempt_at_ms);
+        if let Err(error) = self.announce(tenant, job, &turn).await {
+            tracing::warn!(%job, %error, "a job that was put back was not announced; the sweeper will");
+        }
+        Ok(Box::new(record.clone()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! picture of the bucket. Several orchestrators sweep side by side; compare-and-swap and message ids
 //! see to it that only one's finding counts.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use duet_bus::{Address, PublishError, kv::Key};
 use duet_wire::{Code, JobId, JobState, JobStateName, Refusal, TenantId};
@@ -27,10 +27,13 @@ const MAX_PER_SWEEP: usize = 256;
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let mut ticks = interval(orchestrator.queue.sweep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(orchestrator.queue.max_retry_pause);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => orchestrator.sweep().await,
+            _ = looks.tick() => orchestrator.look_past_owners().await,
         }
     }
 }
@@ -114,6 +117,34 @@ impl Orchestrator {
             };
             if let Err(error) = swept {
                 tracing::debug!(job = %job.job, %error, "not swept; the next sweep tries again");
+            }
+        }
+    }
+
+    /// Announces jobs that wait for their owner though they would rather be signed without: a party
+    /// that was out of reach may be back.
+    async fn look_past_owners(&self) {
+        let now = now_ms();
+        let mut waiting = self
+            .board
+            .select(|job| job.prefers_backends && now < job.expires_at_ms && job.waits_for.is_some());
+        if waiting.is_empty() {
+            return;
+        }
+        waiting.sort_unstable_by_key(|job| job.updated_at_ms);
+        let period = now / whole_millis(self.queue.max_retry_pause).max(1);
+        // Each has its turn, however many wait.
+        let first = usize::try_from(period).unwrap_or_default().wrapping_mul(MAX_PER_SWEEP) % waiting.len();
+        waiting.rotate_left(first);
+        waiting.truncate(MAX_PER_SWEEP);
+        for wallet in waiting.iter().filter_map(|job| job.waits_for).collect::<HashSet<_>>() {
+            self.directory.forget(wallet);
+        }
+        for job in waiting {
+            // Orchestrators that look at the same time agree on the turn, and it is announced once.
+            if let Err(error) = self.announce(&job.tenant, job.job, &format!("look.{period}")).await {
+                tracing::debug!(job = %job.job, %error, "not announced; looked at again later");
+                return;
             }
         }
     }

@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 use crate::{
     board::Observer,
     clock::{now_ms, until},
+    directory::Terms,
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision},
@@ -223,6 +224,12 @@ impl Orchestrator {
                         None => continue,
                     }
                 }
+                JobState::AwaitingOwner if now < record.expires_at_ms => {
+                    let request = self.request_of(record)?;
+                    if !self.go_without_owner(key, entry, &request, &mut observer).await? {
+                        return Ok(Progress::Done);
+                    }
+                }
                 JobState::AwaitingOwner
                 | JobState::Signed { .. }
                 | JobState::Failed { .. }
@@ -253,17 +260,7 @@ impl Orchestrator {
         match plan::decide(&request.pairs, &past, usable, &self.queue) {
             Decision::Try(pair) => match facts.terms(pair) {
                 Ok(terms) => {
-                    match self.start_session(key, entry, request, pair, terms).await {
-                        Ok(started) => self.run_session(key, request, &started, observer).await?,
-                        // Somebody else was quicker; the record tells what with.
-                        Err(NotStarted::Moved) => {}
-                        Err(NotStarted::Store(error)) => return Err(error),
-                        Err(NotStarted::Internal(reason)) => {
-                            tracing::error!(reason, "a session cannot be drawn up");
-                            let refusal = Refusal::new(Code::Internal, "the session could not be drawn up");
-                            self.give_up(key, refusal).await?;
-                        }
-                    }
+                    self.attempt(key, entry, request, pair, terms, observer).await?;
                     Ok(None)
                 }
                 Err(refusal) => Ok(Some(self.wait(&entry.value, request, &refusal))),
@@ -279,6 +276,51 @@ impl Orchestrator {
             Decision::Fail(refusal) => {
                 self.give_up(key, refusal).await?;
                 Ok(Some(Progress::Done))
+            }
+        }
+    }
+
+    /// Tries a job that waits for its owner with a pair that it prefers, if one can sign by now.
+    /// Returns whether it was tried.
+    async fn go_without_owner(
+        &self,
+        key: &Key,
+        entry: Entry<JobRecord>,
+        request: &SigningRequest,
+        observer: &mut Observer,
+    ) -> Result<bool, StoreError> {
+        if !plan::prefers_backends(&request.pairs) {
+            return Ok(false);
+        }
+        let facts = self.directory.wallet(request.wallet).await;
+        let past = past_attempts(&entry.value);
+        let usable = |pair: Pair| facts.terms(pair).map(drop);
+        let Some(pair) = plan::without_owner(&request.pairs, &past, usable, &self.queue) else {
+            return Ok(false);
+        };
+        let Ok(terms) = facts.terms(pair) else { return Ok(false) };
+        self.attempt(key, entry, request, pair, terms, observer).await?;
+        Ok(true)
+    }
+
+    /// One attempt of `pair`, from its start to its end.
+    async fn attempt(
+        &self,
+        key: &Key,
+        entry: Entry<JobRecord>,
+        request: &SigningRequest,
+        pair: Pair,
+        terms: Terms,
+        observer: &mut Observer,
+    ) -> Result<(), StoreError> {
+        match self.start_session(key, entry, request, pair, terms).await {
+            Ok(started) => self.run_session(key, request, &started, observer).await,
+            // Somebody else was quicker; the record tells what with.
+            Err(NotStarted::Moved) => Ok(()),
+            Err(NotStarted::Store(error)) => Err(error),
+            Err(NotStarted::Internal(reason)) => {
+                tracing::error!(reason, "a session cannot be drawn up");
+                self.give_up(key, Refusal::new(Code::Internal, "the session could not be drawn up")).await
             }
         }
     }
@@ -299,7 +341,9 @@ impl Orchestrator {
         let changed = self
             .jobs
             .change(key, None, |record| match record.state {
-                JobState::Queued => record.apply(&event, record.fence, now_ms()).map_err(drop),
+                JobState::Queued | JobState::AwaitingOwner => {
+                    record.apply(&event, record.fence, now_ms()).map_err(drop)
+                }
                 _ => Err(()),
             })
             .await?;

@@ -14,7 +14,7 @@ use axum::{
 };
 use core::time::Duration;
 use duet_bus::kv::Key;
-use duet_wire::{Code, IdempotencyKey, JobId, JobRecord, JobStateName, Refusal, SignedRequest};
+use duet_wire::{Code, IdempotencyKey, JobId, JobRecord, JobStateName, Refusal, SignedRequest, TenantId};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 
@@ -56,7 +56,7 @@ pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
     text.parse().map_err(|_| ApiError::not_found("job"))
 }
 
-fn view(record: &JobRecord) -> Result<JobView, ApiError> {
+pub(super) fn view(record: &JobRecord) -> Result<JobView, ApiError> {
     JobView::new(record).map_err(|error| {
         tracing::error!(%error, "a job cannot be shown");
         ApiError::new(Code::Internal, "the stored job cannot be shown")
@@ -120,10 +120,18 @@ pub(super) async fn show(
     Caller(tenant): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, ApiError> {
-    let key = Key::from((&tenant, job_id(&id)?));
+    Ok(Json(view(&record(&orchestrator, &tenant, &id).await?)?))
+}
+
+/// The tenant's job of that id.
+pub(super) async fn record(
+    orchestrator: &Orchestrator,
+    tenant: &TenantId,
+    id: &str,
+) -> Result<JobRecord, ApiError> {
+    let key = Key::from((tenant, job_id(id)?));
     let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
-    let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
-    Ok(Json(view(&entry.value)?))
+    entry.map(|entry| entry.value).ok_or_else(|| ApiError::not_found("job"))
 }
 
 /// What a list is asked for with.
@@ -141,23 +149,42 @@ pub(super) async fn list(
     Caller(tenant): Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<JobPage>, ApiError> {
-    let Query(query) =
-        query.map_err(|_| ApiError::new(Code::MalformedJson, "the query takes state, after and limit"))?;
-    let state = query
-        .state
+    let Query(ListQuery { state, after, limit }) = query.map_err(|_| bad_query("state, after and limit"))?;
+    let state = state
         .map(|text| text.parse::<JobStateName>())
         .transpose()
         .map_err(|error| ApiError::new(Code::MalformedJson, format!("state: {error}")))?;
+    page(&orchestrator, &tenant, PageQuery { state, after, limit }).await
+}
+
+/// A query that takes something else.
+pub(super) fn bad_query(takes: &str) -> ApiError {
+    ApiError::new(Code::MalformedJson, format!("the query takes {takes}"))
+}
+
+/// Which page of a tenant's jobs.
+pub(super) struct PageQuery {
+    pub(super) state: Option<JobStateName>,
+    pub(super) after: Option<String>,
+    pub(super) limit: Option<usize>,
+}
+
+/// A page of the tenant's jobs, newest first.
+pub(super) async fn page(
+    orchestrator: &Arc<Orchestrator>,
+    tenant: &TenantId,
+    query: PageQuery,
+) -> Result<Json<JobPage>, ApiError> {
     let after = query.after.as_deref().map(job_id).transpose()?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let (keys, more) = orchestrator
         .board
-        .list(&tenant, state, after, limit)
+        .list(tenant, query.state, after, limit)
         .ok_or_else(|| ApiError::new(Code::NotFound, "after: there is no such job"))?;
     let next = keys.last().and_then(Key::tenant_and_job).map(|(_, job)| job).filter(|_| more);
     let jobs: Vec<Option<JobView>> = futures::stream::iter(keys)
         .map(|key| {
-            let orchestrator = Arc::clone(&orchestrator);
+            let orchestrator = Arc::clone(orchestrator);
             async move {
                 let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
                 entry.map(|entry| view(&entry.value)).transpose()

@@ -7,12 +7,15 @@
 //! | `GET /v1/jobs/{id}` | one job |
 //! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled |
 //! | `GET /v1/jobs/{id}/events` | server-sent events until it is settled |
+//! | `GET /v1/dead-letters?after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |
+//! | `POST /v1/dead-letters/{id}/redrive` | puts one back into the queue |
 //! | `GET /v1/wallets`, `GET /v1/wallets/{id}` | the tenant's wallets |
 //! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
 //!
 //! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
 //! stable `code`. Each answer carries an `x-request-id`.
 
+mod dead_letters;
 mod error;
 mod events;
 mod health;
@@ -59,6 +62,9 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/events", get(events::stream))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/{id}", get(dead_letters::show))
+        .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/v1/wallets", get(wallets::list))
         .route("/v1/wallets/{id}", get(wallets::show))
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))

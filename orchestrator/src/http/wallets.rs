@@ -10,7 +10,7 @@ use duet_protocol::ids::WalletId;
 use duet_wire::Code;
 use serde::Deserialize;
 
-use super::{ApiError, Caller};
+use super::{ApiError, Caller, jobs::bad_query};
 use crate::{
     api::{WalletPage, WalletView},
     directory::unknown_wallet,
@@ -37,8 +37,7 @@ pub(super) async fn list(
     Caller(tenant): Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<WalletPage>, ApiError> {
-    let Query(query) =
-        query.map_err(|_| ApiError::new(Code::MalformedJson, "the query takes after and limit"))?;
+    let Query(query) = query.map_err(|_| bad_query("after and limit"))?;
     let after: Option<WalletId> = query
         .after
         .map(|text| text.parse())

@@ -303,6 +303,15 @@ pub struct Attempt {
     pub outcome: Option<AttemptOutcome>,
 }
 
+/// A dead letter's return to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBack {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How many attempts had been started by then. They are remembered, and count no more.
+    pub attempts: u32,
+}
+
 /// A job as it is stored: JSON in the key-value bucket, changed by compare-and-swap only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -330,6 +339,9 @@ pub struct JobRecord {
     pub updated_at_ms: u64,
     /// When it ends whatever happens.
     pub expires_at_ms: u64,
+    /// That an operator put it back from the dead letters, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put_back: Option<PutBack>,
     /// When its end was published: a result to the tenant's subscribers, a failure to the dead
     /// letters. A settled job without it is published (again) by whoever finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,8 +364,15 @@ impl JobRecord {
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
             expires_at_ms: request.expires_at.saturating_mul(1000),
+            put_back: None,
             end_published_at_ms: None,
         }
+    }
+
+    /// The attempts that count: those since the job was put back, or all.
+    pub fn counting_attempts(&self) -> impl Iterator<Item = &Attempt> {
+        let before = self.put_back.map_or(0, |put_back| put_back.attempts);
+        self.attempts.iter().filter(move |attempt| attempt.attempt > before)
     }
 
     /// Applies `event` at `now_ms`. `fence` is the token the caller holds: the one the record had when
@@ -387,6 +406,7 @@ impl JobRecord {
             JobEvent::Retry { next_attempt_at_ms, .. } => self.next_attempt_at_ms = *next_attempt_at_ms,
             JobEvent::Requeue => {
                 self.next_attempt_at_ms = now_ms;
+                self.put_back = Some(PutBack { at_ms: now_ms, attempts: self.attempts_started });
                 self.end_published_at_ms = None;
             }
             _ => {}

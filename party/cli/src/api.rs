@@ -145,6 +145,32 @@ impl ApiClient {
         self.call(|| self.request(Method::POST, &format!("v1/jobs/{id}/cancel"), &[])).await
     }
 
+    /// A page of dead letters.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn dead_letters(&self, after: Option<JobId>, limit: u16) -> Result<JobPage, CliError> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(after.map(|after| ("after", after.to_string())));
+        self.call(|| self.request(Method::GET, "v1/dead-letters", &query)).await
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn dead_letter(&self, id: JobId) -> Result<JobView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/dead-letters/{id}"), &[])).await
+    }
+
+    /// Puts a dead letter back into the queue. One that is back already stays so.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn redrive(&self, id: JobId) -> Result<JobView, CliError> {
+        self.call(|| self.request(Method::POST, &format!("v1/dead-letters/{id}/redrive"), &[])).await
+    }
+
     /// A wallet as the orchestrator knows it.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 mod attempts;
+mod dead_letters;
 mod owner;
 mod rig;
 mod submission;

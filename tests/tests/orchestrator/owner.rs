@@ -1,5 +1,7 @@
 //! Jobs that wait for their owner.
 
+use std::time::Duration;
+
 use duet_bus::Address;
 use duet_protocol::codec;
 use duet_protocol::ids::{PartyId, ShareIndex};
@@ -8,6 +10,7 @@ use duet_wire::{
     approval::{ApprovalAction, ApprovalReply},
     gateway::{WaitingAnswer, WaitingQuestion},
     signing::SigningKey,
+    wallet::InitiatorState,
 };
 use serde_json::{Value, json};
 
@@ -178,6 +181,30 @@ async fn an_approved_job__should_be_signed_with_the_device() {
     assert_eq!(report(&rig.device, &key, &device(), &manifest, signed).await, OutcomeReply::Acknowledged);
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!((settled.state, settled.pair), (JobStateName::Signed, Some(Pair::DeviceService)));
+}
+
+/// The pair that is preferred cannot sign; the owner is asked, and then it can after all.
+#[tokio::test]
+async fn a_job_that_prefers_backends__should_not_wait_for_its_owner_longer_than_it_must() {
+    let rig = Rig::with(|config| config.queue.max_retry_pause = Duration::from_millis(200)).await;
+    *rig.world.initiator_state.lock().unwrap() = InitiatorState::Locked;
+    let orchestrator = rig.start().await;
+    let preferring =
+        rig.accepted(&orchestrator.url, &rig.request("either", &["service+partner", "device+partner"])).await;
+    let waiting_for_owner =
+        rig.accepted(&orchestrator.url, &rig.request("owner", &["device+partner", "service+partner"])).await;
+    for job in [&preferring, &waiting_for_owner] {
+        rig.reaches(&orchestrator.url, job, JobStateName::AwaitingOwner).await;
+    }
+    *rig.world.initiator_state.lock().unwrap() = InitiatorState::Ready;
+    let settled = rig.settled(&orchestrator.url, &preferring).await;
+    assert_eq!((settled.state, settled.pair), (JobStateName::Signed, Some(Pair::ServicePartner)));
+    // Who names the device first waits for it.
+    let key = rig.world.card(ShareIndex::Device);
+    let ApprovalReply::Jobs { jobs, .. } = rig.owner(&key, ApprovalAction::List).await else {
+        panic!("no list")
+    };
+    assert_eq!(jobs.iter().map(|job| job.job).collect::<Vec<_>>(), [waiting_for_owner.id]);
 }
 
 #[tokio::test]

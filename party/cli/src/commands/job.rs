@@ -4,8 +4,10 @@ use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
-use duet_orchestrator::api::JobView;
-use duet_wire::{Code, JobId, JobStateName, Pair, PayloadKindTag, RecoverableSignature, SignedRequest};
+use duet_orchestrator::api::{JobPage, JobView};
+use duet_wire::{
+    Code, JobId, JobStateName, Pair, PayloadKindTag, RecoverableSignature, SignedRequest, job::AttemptOutcome,
+};
 use futures::StreamExt as _;
 use serde::Serialize;
 
@@ -42,12 +44,8 @@ pub(crate) enum JobCommand {
         /// Only those in this state
         #[arg(long, value_name = "STATE")]
         state: Option<JobStateName>,
-        /// Only those after this one: `next` of the page before
-        #[arg(long, value_name = "JOB")]
-        after: Option<JobId>,
-        /// At most so many
-        #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-        limit: u16,
+        #[command(flatten)]
+        page: Page,
         #[command(flatten)]
         access: Access,
     },
@@ -65,6 +63,48 @@ pub(crate) enum JobCommand {
         #[command(flatten)]
         access: Access,
     },
+    /// Look at jobs that were given up, and put them back
+    Dead {
+        #[command(subcommand)]
+        command: DeadCommand,
+    },
+}
+
+/// What is done with jobs that were given up.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List dead letters, newest first
+    List {
+        #[command(flatten)]
+        page: Page,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Show a dead letter with all attempts at it
+    Show {
+        /// The job
+        job: JobId,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Put a dead letter back into the queue, once what kept it from being signed is repaired
+    Redrive {
+        /// The job
+        job: JobId,
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Page {
+    /// Only those after this one: `next` of the page before
+    #[arg(long, value_name = "JOB")]
+    after: Option<JobId>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
 }
 
 /// How the orchestrator is reached, and for how long.
@@ -128,6 +168,14 @@ impl JobReport {
     }
 }
 
+impl JobsReport {
+    fn new(page: JobPage) -> Self {
+        let JobPage { mut jobs, next } = page;
+        jobs.iter_mut().for_each(adapt);
+        Self { jobs, next }
+    }
+}
+
 fn adapt(job: &mut JobView) {
     if let Some(signature) = job.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
     {
@@ -156,6 +204,12 @@ impl fmt::Display for JobReport {
         }
         if let Some(failure) = &job.failure {
             write!(f, "\nfailed: {failure}")?;
+            for attempt in &job.history {
+                write!(f, "\nattempt {} by {}", attempt.attempt, attempt.pair)?;
+                if let Some(AttemptOutcome::Failed { code, message, .. }) = &attempt.outcome {
+                    write!(f, ": {code}: {message}")?;
+                }
+            }
         }
         let members = [
             ("address", &job.address),
@@ -219,11 +273,17 @@ pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliEr
         JobCommand::Cancel { job, access } => {
             output.emit(&JobReport::new(access.client(BRIEF)?.cancel(job).await?))
         }
-        JobCommand::List { state, after, limit, access } => {
-            let page = access.client(BRIEF)?.jobs(state, after, limit).await?;
-            let mut jobs = page.jobs;
-            jobs.iter_mut().for_each(adapt);
-            output.emit(&JobsReport { jobs, next: page.next })
+        JobCommand::List { state, page, access } => {
+            output.emit(&JobsReport::new(access.client(BRIEF)?.jobs(state, page.after, page.limit).await?))
+        }
+        JobCommand::Dead { command: DeadCommand::List { page, access } } => {
+            output.emit(&JobsReport::new(access.client(BRIEF)?.dead_letters(page.after, page.limit).await?))
+        }
+        JobCommand::Dead { command: DeadCommand::Show { job, access } } => {
+            output.emit(&JobReport::new(access.client(BRIEF)?.dead_letter(job).await?))
+        }
+        JobCommand::Dead { command: DeadCommand::Redrive { job, access } } => {
+            output.emit(&JobReport::new(access.client(BRIEF)?.redrive(job).await?))
         }
         JobCommand::Watch { job, access } => {
             let api = access.client(LONG)?;
