@@ -14,3 +14,4 @@ pub mod process;
 pub mod programs;
 pub mod recovery;
 pub mod stack;
+pub mod traffic;

@@ -133,6 +133,17 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it has not by `deadline`; with the end of its log.
+    pub async fn ended(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        match timeout(deadline, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => Err(self.failure(&format!("did not end in {deadline:?}"))),
+        }
+    }
+
     /// Asks it to end (SIGTERM) and waits until it has.
     ///
     /// # Errors

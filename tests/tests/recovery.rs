@@ -1,19 +1,18 @@
 //! Processes die at any time, with no warning; what was asked for is signed all the same, once.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
 use duet_tests::{
     duet::{Duet, text},
     http::Api,
+    process::Process,
     recovery,
     stack::{ALL_KINDS, Pair, Stack, Wallet},
+    traffic::{Connections, Traffic},
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parties__should_sign_again_after_kill_9() {
@@ -122,68 +121,134 @@ enum Victim {
     Partner,
 }
 
-/// Each side is killed at moments spread over a creation, whose length is measured first: before, between and after
-/// the cards, packages, receipts, commits and acknowledgements. Wherever that fell, repeating ends in one wallet, and
-/// every pair of it signs.
+/// What the device sends and gets while it makes a wallet: a request and its answer for each party's card, package
+/// and commit, one after the other.
+const MESSAGES: u64 = 12;
+
+/// Up to the answer with the second card nothing is dealt, so nothing is left of a device that dies.
+const LAST_MESSAGE_BEFORE_THE_DEAL: u64 = 4;
+
+/// How long a creation may take that has to notice a party's death.
+const CREATION_DEADLINE: Duration = Duration::from_secs(120);
+
 #[tokio::test(flavor = "multi_thread")]
-async fn wallet_creation__should_survive_kill_9_of_either_side() {
-    const MOMENTS: u32 = 4;
-    let mut stack = Stack::start().await.unwrap();
-    let started = Instant::now();
-    stack.create_wallet("measured", ALL_KINDS).await.unwrap();
-    let length = started.elapsed();
-    for victim in [Victim::Device, Victim::Service, Victim::Partner] {
-        for moment in 1..=MOMENTS {
-            let name = format!("{victim:?}-{moment}").to_lowercase();
-            let after = length * moment / (MOMENTS + 1);
-            let wallet = interrupted_creation(&mut stack, &name, victim, after).await.unwrap();
-            for pair in Pair::ALL {
-                let signed = wallet.sign_by(pair, &["message", &name]).await.unwrap();
-                let signature = text(&signed, "/signature").unwrap();
-                let signer = recovery::message_signer(name.as_bytes(), signature).unwrap();
-                assert_eq!(signer.to_string(), wallet.address, "{name} {pair:?}");
-            }
-        }
-    }
+async fn wallet_creation__should_survive_kill_9_of_the_device_at_every_message() {
+    survives_kill_9_at_every_message(Victim::Device).await.unwrap();
 }
 
-/// Begins a creation, kills `victim` some time `after`, and repeats what was interrupted until there is a wallet.
-async fn interrupted_creation(
+#[tokio::test(flavor = "multi_thread")]
+async fn wallet_creation__should_survive_kill_9_of_the_service_at_every_message() {
+    survives_kill_9_at_every_message(Victim::Service).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wallet_creation__should_survive_kill_9_of_the_partner_at_every_message() {
+    survives_kill_9_at_every_message(Victim::Partner).await.unwrap();
+}
+
+/// `victim` is killed when message `k` of a creation has reached the broker and nobody has acted upon it yet, for every
+/// `k`. After whatever was interrupted has been resumed there is one wallet that every pair signs with, or none.
+async fn survives_kill_9_at_every_message(victim: Victim) -> anyhow::Result<()> {
+    let mut stack = Stack::start().await?;
+    // The parties meet now: later they ask each other nothing while a wallet is made.
+    stack.create_wallet("first", ALL_KINDS).await?;
+    for message in 1..=MESSAGES {
+        let name = format!("{victim:?}-{message}").to_lowercase();
+        let made = creation_with_a_death(&mut stack, &name, victim, message).await.context(name.clone())?;
+        let Some(wallet) = made else {
+            let too_late = message > LAST_MESSAGE_BEFORE_THE_DEAL;
+            ensure!(!too_late, "{name}: what had been dealt is lost");
+            continue;
+        };
+        for pair in Pair::ALL {
+            let signed = wallet
+                .sign_by(pair, &["message", &name])
+                .await
+                .with_context(|| format!("{name} {pair:?}"))?;
+            let signer = recovery::message_signer(name.as_bytes(), text(&signed, "/signature")?)?;
+            ensure!(signer.to_string() == wallet.address, "{name} {pair:?}");
+        }
+    }
+    // The next creation is as good as any.
+    stack.create_wallet("last", ALL_KINDS).await.map(drop)
+}
+
+/// Begins a creation, kills `victim` at `message`, starts it again and resumes what was interrupted.
+async fn creation_with_a_death(
     stack: &mut Stack,
     name: &str,
     victim: Victim,
-    after: Duration,
-) -> anyhow::Result<Wallet> {
-    let device = stack.device(name)?;
-    let (arguments, requester_key) = stack.creation(&device, name, ALL_KINDS).await?;
+    message: u64,
+) -> anyhow::Result<Option<Wallet>> {
+    let duet = stack.device(name)?;
+    let (arguments, requester_key) = stack.creation(&duet, name, ALL_KINDS).await?;
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut creation = device.command(&arguments)?.kill_on_drop(true).stdout(Stdio::null()).spawn()?;
-    // Not to wait for anything: this is the moment of the accident.
-    let ended_before = timeout(after, creation.wait()).await.is_ok();
+    let connections = Connections::of(&stack.broker)?;
+    let before = connections.newest().await?;
+    pause_parties(stack)?;
+    let mut device = Process::start(name, duet.command(&arguments)?, &stack.directory().join("logs"))?;
+    let connection = connections.first_after(before).await?;
+    for passing in 1..=message {
+        // One side runs, up to its next message; the other stands still and cannot act upon it.
+        if passing % 2 == 1 {
+            connections.until(connection, |traffic| traffic.sent > passing / 2).await?;
+            device.pause()?;
+        } else {
+            resume_parties(stack)?;
+            connections.until(connection, |traffic| traffic.received >= passing / 2).await?;
+            pause_parties(stack)?;
+            if passing < message {
+                device.resume()?;
+            }
+        }
+    }
     match victim {
-        Victim::Device if ended_before => {}
-        Victim::Device => creation.kill().await?,
-        Victim::Service => {
-            stack.service.kill().await?;
-            stack.service.start().await?;
-        }
-        Victim::Partner => {
-            stack.partner.kill().await?;
-            stack.partner.start().await?;
-        }
+        Victim::Device => device.kill().await?,
+        Victim::Service => stack.service.kill().await?,
+        Victim::Partner => stack.partner.kill().await?,
     }
-    creation.wait().await?;
+    if victim != Victim::Service {
+        stack.service.process()?.resume()?;
+    }
+    if victim != Victim::Partner {
+        stack.partner.process()?.resume()?;
+    }
+    match victim {
+        Victim::Device => {}
+        Victim::Service => drop(stack.service.start().await?),
+        Victim::Partner => drop(stack.partner.start().await?),
+    }
+    if victim != Victim::Device {
+        device.resume()?;
+        device.ended(CREATION_DEADLINE).await?;
+    }
+    let traffic = connections.traffic(connection).await?;
+    if message == MESSAGES {
+        // There is no message beyond those that were counted.
+        ensure!(traffic == Traffic { sent: MESSAGES / 2, received: MESSAGES / 2 }, "{traffic:?}");
+    }
 
-    device.json(&["wallet", "resume"]).await?;
-    if wallets(&device).await?.is_empty() {
-        device.json(&arguments).await?;
-    }
-    let wallets = wallets(&device).await?;
-    let [created] = wallets.as_slice() else { anyhow::bail!("expected one wallet: {wallets:?}") };
+    duet.json(&["wallet", "resume"]).await?;
+    let wallets = wallets(&duet).await?;
+    let created = match wallets.as_slice() {
+        [] => return Ok(None),
+        [created] => created,
+        several => bail!("expected one wallet at most: {several:?}"),
+    };
     let id = text(created, "/id")?.to_owned();
     stack.all_pairs_ready(&id).await?;
     let address = text(created, "/address")?.to_owned();
-    Ok(Wallet { id, address, requester_key, created: created.clone(), duet: device })
+    Ok(Some(Wallet { id, address, requester_key, created: created.clone(), duet }))
+}
+
+fn pause_parties(stack: &mut Stack) -> anyhow::Result<()> {
+    stack.service.process()?.pause()?;
+    stack.partner.process()?.pause()
+}
+
+fn resume_parties(stack: &mut Stack) -> anyhow::Result<()> {
+    stack.service.process()?.resume()?;
+    stack.partner.process()?.resume()
 }
 
 async fn wallets(device: &Duet) -> anyhow::Result<Vec<Value>> {

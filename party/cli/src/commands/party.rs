@@ -1,6 +1,6 @@
 //! `duet party`: setting up, running and looking after a party.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
@@ -52,6 +52,8 @@ pub(crate) enum PartyCommand {
     Token(TokenArguments),
     /// Show the party's card
     Card(CardArguments),
+    /// Pin other parties' cards, before they are met; without any, show what is pinned
+    Pin(PinArguments),
     /// Write a copy of the share store, sealed like the store itself
     Backup(BackupArguments),
     /// Put a backup back as the share store; it initiates nothing until `rotate` ran
@@ -156,6 +158,15 @@ pub(crate) struct CardArguments {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct PinArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// A party and its card's fingerprint, as the organisation that runs it states it
+    #[arg(value_name = "NAME=HEX")]
+    peers: Vec<Peer>,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct BackupArguments {
     #[command(flatten)]
     store: StoreOptions,
@@ -208,6 +219,7 @@ pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), Cli
         PartyCommand::Rotate(arguments) => rotate(arguments, output).await,
         PartyCommand::Token(arguments) => token(arguments, output).await,
         PartyCommand::Card(arguments) => card(arguments, output).await,
+        PartyCommand::Pin(arguments) => pin(arguments, output).await,
         PartyCommand::Backup(arguments) => backup(arguments, output).await,
         PartyCommand::Restore(arguments) => restore(arguments, output).await,
         PartyCommand::Status(arguments) => status(arguments, output).await,
@@ -353,6 +365,31 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
         warn!("some sessions were cut off");
     }
     Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct Pins {
+    party: PartyId,
+    pins: BTreeMap<PartyId, CardFingerprint>,
+}
+
+impl fmt::Display for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pins.is_empty() {
+            return write!(f, "{} has pinned no card", self.party);
+        }
+        let lines: Vec<String> = self.pins.iter().map(|(party, card)| format!("{party} {card}")).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+async fn pin(arguments: PinArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    for peer in &arguments.peers {
+        party.pin(&peer.party, peer.card).await?;
+    }
+    output.emit(&Pins { party: party.id().clone(), pins: party.pins().await? })
 }
 
 #[derive(Debug, Serialize)]
