@@ -194,7 +194,9 @@ impl Orchestrator {
     async fn carry_on(&self, key: &Key, deliveries: i64) -> Result<Progress, StoreError> {
         // Before the first read, so that no change is missed.
         let mut observer = self.board.observe(key);
+        let mut just_announced = true;
         loop {
+            let at_first = core::mem::replace(&mut just_announced, false);
             let Some(entry) = self.jobs.get(key).await? else {
                 // In a cluster the server that is asked may not have heard of a new entry yet.
                 let again = deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;
@@ -224,7 +226,8 @@ impl Orchestrator {
                         None => continue,
                     }
                 }
-                JobState::AwaitingOwner if now < record.expires_at_ms => {
+                // Not after an attempt that failed just now: it is looked at again later.
+                JobState::AwaitingOwner if at_first && now < record.expires_at_ms => {
                     let request = self.request_of(record)?;
                     if !self.go_without_owner(key, entry, &request, &mut observer).await? {
                         return Ok(Progress::Done);
