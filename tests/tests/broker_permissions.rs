@@ -328,15 +328,8 @@ async fn each_role__should_publish_on_its_own_subjects_alone() {
         for (number, subject) in (0..).zip(&subjects) {
             bus.client().publish(subject.clone(), "{}".into()).await.unwrap();
             let refused = refused_so_far(&bus, &mut events, number).await;
-            if allowed.contains(subject) {
-                assert_eq!(refused, [], "{role} may publish on {subject}");
-            } else {
-                assert_eq!(
-                    refused,
-                    [Denied::Publish(subject.clone())],
-                    "{role} must not publish on {subject}"
-                );
-            }
+            let refusal = (!allowed.contains(subject)).then(|| Denied::Publish(subject.clone()));
+            assert_eq!(refused, Vec::from_iter(refusal), "{role} publishes on {subject}");
         }
     }
 }
@@ -358,15 +351,8 @@ async fn each_role__should_listen_to_its_own_subjects_alone() {
             }
             .unwrap();
             let refused = refused_so_far(&bus, &mut events, number).await;
-            if allowed.contains(listening) {
-                assert_eq!(refused, [], "{role} may listen to {listening:?}");
-            } else {
-                assert_eq!(
-                    refused,
-                    [Denied::Subscribe(subject.clone())],
-                    "{role} must not listen to {listening:?}"
-                );
-            }
+            let refusal = (!allowed.contains(listening)).then(|| Denied::Subscribe(subject.clone()));
+            assert_eq!(refused, Vec::from_iter(refusal), "{role} listens to {listening:?}");
             drop(subscriber);
         }
     }

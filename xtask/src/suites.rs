@@ -38,6 +38,9 @@ pub(crate) enum Suite {
     Browser,
 }
 
+/// The protocol on the constant-time arithmetic alone.
+const WITHOUT_GMP: [&str; 3] = ["--package", "duet-protocol", "--no-default-features"];
+
 const ALL: &[Suite] =
     &[Suite::Fmt, Suite::Lint, Suite::Deny, Suite::Build, Suite::Unit, Suite::Wasm, Suite::E2e];
 
@@ -87,6 +90,8 @@ impl Suite {
             Self::Deny => deny(),
             Self::Build => {
                 visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
+                // For whoever builds without GMP.
+                visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
                 wasm::build(wasm::Target::Nodejs, &wasm::default_folder(wasm::Target::Nodejs))
             }
             Self::Unit => tests(
