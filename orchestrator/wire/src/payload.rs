@@ -1,16 +1,20 @@
 //! What is to be signed, and the 32-byte digest of it. Every party derives the digest itself.
 
+mod description;
 mod message;
 mod transaction;
 mod typed_data;
+mod verification;
 
 use alloy_primitives::keccak256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use serde_json::{Map, Value};
 
+pub use description::{DescribedField, Description};
 pub use message::PersonalMessage;
 pub use transaction::TransactionRequest;
 pub use typed_data::{MAX_TYPE_EXPANSION, TypedDataRequest};
+pub use verification::Verification;
 
 use crate::{
     PayloadKindTag, RecoverableSignature,

@@ -77,6 +77,10 @@ impl TypedDataRequest {
         Ok(self.digest)
     }
 
+    pub(super) const fn parsed(&self) -> &TypedData {
+        &self.parsed
+    }
+
     /// The domain's chain.
     #[must_use]
     pub fn chain_id(&self) -> Option<u64> {

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod binary;
+mod descriptions;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
