@@ -23,6 +23,28 @@ pub(crate) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, JsValue)>) -
     object.into()
 }
 
+/// A JSON document as JavaScript's own values.
+pub(crate) fn from_json(value: &impl serde::Serialize) -> Result<JsValue, Failure> {
+    let text = serde_json::to_string(value).map_err(Failure::misuse)?;
+    js_sys::JSON::parse(&text).map_err(|_| Failure::Misuse("a document is no JSON".to_owned()))
+}
+
+/// A message's bytes.
+pub(crate) fn encoded<M: duet_protocol::codec::Message>(message: &M) -> Result<JsValue, Failure> {
+    duet_protocol::codec::encode(message).map(|encoded| bytes(&encoded)).map_err(Failure::misuse)
+}
+
+/// Bytes as `0x` and hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> JsValue {
+    format!("0x{}", hex::encode(bytes)).into()
+}
+
+/// Milliseconds since 1970 as JavaScript's number; exact until the year 287396.
+#[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 milliseconds")]
+pub(crate) fn time(milliseconds: u64) -> JsValue {
+    (milliseconds as f64).into()
+}
+
 /// Bytes as a `Uint8Array` of their own.
 pub(crate) fn bytes(bytes: &[u8]) -> JsValue {
     Uint8Array::from(bytes).into()

@@ -19,6 +19,10 @@ pub(crate) enum Failure {
     PeerMisbehaved { message: String, culprit: String },
     Paper(String),
     BadSignature(String),
+    WrongPassphrase(String),
+    Record(String),
+    NeedsRotation(String),
+    Cancelled(String),
     Misuse(String),
 }
 
@@ -32,8 +36,17 @@ impl Failure {
             Self::PeerMisbehaved { .. } => "peer-misbehaved",
             Self::Paper(_) => "paper",
             Self::BadSignature(_) => "bad-signature",
+            Self::WrongPassphrase(_) => "wrong-passphrase",
+            Self::Record(_) => "record",
+            Self::NeedsRotation(_) => "needs-rotation",
+            Self::Cancelled(_) => "cancelled",
             Self::Misuse(_) => "misuse",
         }
+    }
+
+    /// What cannot be done with what there is.
+    pub(crate) fn misuse(why: impl core::fmt::Display) -> Self {
+        Self::Misuse(why.to_string())
     }
 
     /// Text that a caller's argument should have been and is not.
@@ -51,6 +64,10 @@ impl From<Failure> for JsValue {
             | Failure::NotAuthentic(message)
             | Failure::Paper(message)
             | Failure::BadSignature(message)
+            | Failure::WrongPassphrase(message)
+            | Failure::Record(message)
+            | Failure::NeedsRotation(message)
+            | Failure::Cancelled(message)
             | Failure::Misuse(message) => fields.push(("message", message.into())),
             Failure::PeerMisbehaved { message, culprit } => {
                 fields.extend([("message", message.into()), ("culprit", culprit.into())]);

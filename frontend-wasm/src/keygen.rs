@@ -2,26 +2,68 @@
 
 use std::sync::Arc;
 
+use duet_at_rest::{
+    SealedRecord,
+    device::{OwnerKey, StoredPending, StoredWallet},
+};
 use duet_protocol::{
     admission::AdmissionToken,
-    arithmetic::{Arithmetic, default_arithmetic},
+    arithmetic::default_arithmetic,
     card::{Card, ParametersVerdict, VerifiedCard},
     codec,
     identity::IdentityKey,
     ids::{PartyId, ShareIndex, TenantId},
     keygen::{self, DealerSetup, KeygenStep, Progress, ThirdHolder},
     paillier::ModulusSize,
+    paillier_key::PaillierKey,
     receipt::{CommitAck, Receipt, ReceiptBundle},
-    share::{PayloadKindTag, Requester},
+    share::{KeyShare, PayloadKindTag, Requester},
 };
 use js_sys::{Array, Function, Uint8Array};
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{array, bytes, milliseconds, object, parse, system_rng},
+    backup,
+    convert::{array, bytes, encoded, milliseconds, object, parse, system_rng},
     failure::{Failure, outcome},
+    keys::KeyEncryptionKey,
+    primes::paillier_key,
     wallet::DeviceWallet,
 };
+
+/// A party whose card was checked: one that answers a device.
+#[wasm_bindgen]
+pub struct Responder(pub(crate) VerifiedCard);
+
+#[wasm_bindgen]
+impl Responder {
+    /// Checks a card against its pinned fingerprint (64 hexadecimal digits) and verifies the proof of
+    /// its parameters, which takes more than half a second.
+    #[wasm_bindgen(unchecked_return_type = "Result<Responder>")]
+    #[must_use]
+    pub fn verify(card: &[u8], fingerprint: &str) -> JsValue {
+        outcome(verified_card(card, fingerprint).map(Self))
+    }
+
+    /// The party's name.
+    #[wasm_bindgen(getter)]
+    #[must_use]
+    pub fn party(&self) -> String {
+        self.0.card().party().to_string()
+    }
+
+    /// The verified card's fingerprint, 64 hexadecimal digits.
+    #[wasm_bindgen(getter)]
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.0.card().fingerprint().to_string()
+    }
+}
+
+fn verified_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure> {
+    let card: Arc<Card> = Arc::new(codec::decode(card)?);
+    Ok(VerifiedCard::verify(card, &parse("fingerprint", fingerprint)?, default_arithmetic())?)
+}
 
 /// A backend party that gets a share: its card, checked, and its admission token.
 #[wasm_bindgen]
@@ -38,13 +80,25 @@ impl Backend {
     }
 
     fn checked(card: &[u8], fingerprint: &str, token: &[u8]) -> Result<Self, Failure> {
-        let card: Arc<Card> = Arc::new(codec::decode(card)?);
         let token: AdmissionToken = codec::decode(token)?;
+        Ok(Self(keygen::Backend { card: verified_card(card, fingerprint)?, token }))
+    }
+
+    /// The same when this very card was verified before, by this page's own code: in a helper worker
+    /// beside the one that asks, whose `Responder.verify` gave this fingerprint.
+    #[wasm_bindgen(js_name = verifiedElsewhere, unchecked_return_type = "Result<Backend>")]
+    #[must_use]
+    pub fn verified_elsewhere(card: &[u8], fingerprint: &str, token: &[u8]) -> JsValue {
+        outcome(Self::believed(card, fingerprint, token))
+    }
+
+    fn believed(card: &[u8], fingerprint: &str, token: &[u8]) -> Result<Self, Failure> {
+        let token: AdmissionToken = codec::decode(token)?;
+        let card: Arc<Card> = Arc::new(codec::decode(card)?);
         let fingerprint = parse("fingerprint", fingerprint)?;
-        Ok(Self(keygen::Backend {
-            card: VerifiedCard::verify(card, &fingerprint, default_arithmetic())?,
-            token,
-        }))
+        let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
+        let card = VerifiedCard::with_verdict(card, &fingerprint, &verdict, default_arithmetic())?;
+        Ok(Self(keygen::Backend { card, token }))
     }
 
     /// The party's name.
@@ -71,26 +125,29 @@ pub struct WalletSetup {
     partner: Option<keygen::Backend>,
     requesters: Vec<Requester>,
     modulus: ModulusSize,
+    owner: OwnerKey,
 }
 
 #[wasm_bindgen]
 impl WalletSetup {
-    /// A wallet of `tenant`, held by the party `device` and a service, whose requests are signed by the
-    /// owner's Ed25519 key (32 bytes).
+    /// A wallet of `tenant`, held by the party `device` and a service. The key that signs its owner's
+    /// requests is drawn here and stays with the wallet.
     #[wasm_bindgen(unchecked_return_type = "Result<WalletSetup>")]
     #[must_use]
-    pub fn create(tenant: &str, device: &str, service: &Backend, owner_key: &[u8]) -> JsValue {
-        outcome(Self::parsed(tenant, device, service, owner_key))
+    pub fn create(tenant: &str, device: &str, service: &Backend) -> JsValue {
+        outcome(Self::parsed(tenant, device, service))
     }
 
-    fn parsed(tenant: &str, device: &str, service: &Backend, owner_key: &[u8]) -> Result<Self, Failure> {
+    fn parsed(tenant: &str, device: &str, service: &Backend) -> Result<Self, Failure> {
+        let owner = OwnerKey::generate(&mut system_rng());
         Ok(Self {
             tenant: parse("tenant", tenant)?,
             device: parse("device", device)?,
             service: service.0.clone(),
             partner: None,
-            requesters: vec![Requester::new(identity(owner_key)?)],
+            requesters: vec![Requester::new(identity(&owner.public())?)],
             modulus: ModulusSize::Bits2048,
+            owner,
         })
     }
 
@@ -144,14 +201,36 @@ impl WalletSetup {
     pub fn deal(
         self,
         now: f64,
-        #[wasm_bindgen(unchecked_param_type = "(progress: KeygenProgress) => void")] on_progress: Option<
-            Function,
-        >,
+        #[wasm_bindgen(unchecked_param_type = "((progress: KeygenProgress) => void) | undefined")]
+        on_progress: Option<Function>,
     ) -> JsValue {
-        outcome(self.dealt(now, on_progress))
+        outcome(self.dealt(now, None, on_progress))
     }
 
-    fn dealt(self, now: f64, on_progress: Option<Function>) -> Result<DealtWallet, Failure> {
+    /// The same with the two primes of the Paillier key, which helpers searched with `findPrime`. Saves
+    /// the longest step. Wipe them afterwards.
+    #[wasm_bindgen(js_name = dealWithPrimes, unchecked_return_type = "Result<DealtWallet>")]
+    #[must_use]
+    pub fn deal_with_primes(
+        self,
+        p: &[u8],
+        q: &[u8],
+        now: f64,
+        #[wasm_bindgen(unchecked_param_type = "((progress: KeygenProgress) => void) | undefined")]
+        on_progress: Option<Function>,
+    ) -> JsValue {
+        outcome(
+            paillier_key(self.device.clone(), self.modulus, p, q)
+                .and_then(|paillier| self.dealt(now, Some(paillier), on_progress)),
+        )
+    }
+
+    fn dealt(
+        self,
+        now: f64,
+        paillier: Option<PaillierKey>,
+        on_progress: Option<Function>,
+    ) -> Result<DealtWallet, Failure> {
         let setup = DealerSetup {
             tenant: self.tenant,
             device: self.device,
@@ -163,13 +242,14 @@ impl WalletSetup {
             arithmetic: default_arithmetic(),
         };
         let mut listener = Listener { on_progress, candidates: 0 };
-        let dealt = keygen::deal(&setup, &mut listener, &mut system_rng())
-            .map_err(|error| Failure::Misuse(error.to_string()))?;
-        let backup = dealt
-            .backup
-            .map(|share| share.to_secret_bytes().map_err(|error| Failure::Misuse(error.to_string())))
-            .transpose()?;
-        Ok(DealtWallet { pending: Some(PendingWallet(dealt.pending)), backup })
+        let rng = &mut system_rng();
+        let dealt = match paillier {
+            Some(paillier) => keygen::deal_with_key(&setup, paillier, &mut listener, rng),
+            None => keygen::deal(&setup, &mut listener, rng),
+        }
+        .map_err(Failure::misuse)?;
+        let pending = PendingWallet(StoredPending::new(dealt.pending, self.owner));
+        Ok(DealtWallet { pending: Some(pending), third: dealt.backup.map(Arc::new) })
     }
 }
 
@@ -221,7 +301,7 @@ impl Progress for Listener {
 #[wasm_bindgen]
 pub struct DealtWallet {
     pending: Option<PendingWallet>,
-    backup: Option<zeroize::Zeroizing<Vec<u8>>>,
+    third: Option<Arc<KeyShare>>,
 }
 
 #[wasm_bindgen]
@@ -232,16 +312,28 @@ impl DealtWallet {
         self.pending.take()
     }
 
-    /// The record of share 3 for the owner's backup, unsealed, if the share has no other holder; once.
-    #[wasm_bindgen(js_name = takeBackup)]
-    pub fn take_backup(&mut self) -> Option<Uint8Array> {
-        self.backup.take().map(|share| Uint8Array::from(share.as_slice()))
+    /// Whether the third share goes to a backup file.
+    #[wasm_bindgen(getter, js_name = needsBackupFile)]
+    #[must_use]
+    pub fn needs_backup_file(&self) -> bool {
+        self.third.is_some()
+    }
+
+    /// The backup file of the third share, sealed by `passphrase`, made at `now`. It was read back: that
+    /// is the share's receipt. `free` this wallet afterwards, which wipes the share. Takes seconds.
+    #[wasm_bindgen(js_name = backupFile, unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn backup_file(&self, passphrase: String, now: f64, work_factor: Option<u8>) -> JsValue {
+        outcome(milliseconds(now).and_then(|now_ms| match &self.third {
+            Some(share) => backup::of_third(share, passphrase, now_ms, work_factor),
+            None => Err(Failure::Misuse("the third share has another holder".to_owned())),
+        }))
     }
 }
 
 /// A wallet that not everybody has committed yet. It does not show its address.
 #[wasm_bindgen]
-pub struct PendingWallet(keygen::PendingWallet);
+pub struct PendingWallet(StoredPending);
 
 #[wasm_bindgen]
 impl PendingWallet {
@@ -249,7 +341,21 @@ impl PendingWallet {
     #[wasm_bindgen(getter)]
     #[must_use]
     pub fn id(&self) -> String {
-        self.0.wallet().to_string()
+        self.0.pending().wallet().to_string()
+    }
+
+    /// Who gets which share.
+    #[wasm_bindgen(getter, unchecked_return_type = "ShareHolder[]")]
+    #[must_use]
+    pub fn holders(&self) -> Array {
+        crate::wallet::holders(self.0.pending().public())
+    }
+
+    /// The tenant.
+    #[wasm_bindgen(getter)]
+    #[must_use]
+    pub fn tenant(&self) -> String {
+        self.0.pending().public().tenant().to_string()
     }
 
     /// The sealed packages, each to be sent until its receipt is there.
@@ -257,6 +363,7 @@ impl PendingWallet {
     #[must_use]
     pub fn deliveries(&self) -> Array {
         self.0
+            .pending()
             .deliveries()
             .iter()
             .map(|delivery| {
@@ -278,8 +385,7 @@ impl PendingWallet {
 
     fn bundled(&self, receipts: &[Uint8Array]) -> Result<JsValue, Failure> {
         let receipts = decode_all::<Receipt>(receipts)?;
-        let bundle = self.0.bundle(&receipts)?;
-        codec::encode(&bundle).map(|b| bytes(&b)).map_err(|error| Failure::Misuse(error.to_string()))
+        encoded(&self.0.pending().bundle(&receipts)?)
     }
 
     /// The wallet, once every party has acknowledged the commit. On a refusal this pending wallet can
@@ -293,38 +399,30 @@ impl PendingWallet {
     fn finished(&self, bundle: &[u8], acknowledgements: &[Uint8Array]) -> Result<DeviceWallet, Failure> {
         let bundle: ReceiptBundle = codec::decode(bundle)?;
         let acknowledgements = decode_all::<CommitAck>(acknowledgements)?;
-        let again = self.0.to_secret_bytes().map_err(|error| Failure::Misuse(error.to_string()))?;
-        let pending = Self::read(&again, default_arithmetic())?;
-        pending
-            .0
-            .finish(&bundle, &acknowledgements)
-            .map(DeviceWallet::new)
-            .map_err(|(_, refusal)| refusal.into())
+        // The caller keeps this object, to ask again after a refusal.
+        let again = self.0.pending().to_secret_bytes().map_err(Failure::misuse)?;
+        let pending = keygen::PendingWallet::from_secret_bytes(&again, default_arithmetic())
+            .map_err(Failure::misuse)?;
+        let finished = pending.finish(&bundle, &acknowledgements).map_err(|(_, refusal)| refusal)?;
+        StoredWallet::new(&finished, self.0.owner().clone()).map(DeviceWallet::new).map_err(Failure::misuse)
     }
 
-    /// The record to seal and store before anything is sent.
-    #[wasm_bindgen(js_name = toSecretBytes, unchecked_return_type = "Result<Uint8Array>")]
+    /// The record, sealed, to store before anything is sent.
+    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
-    pub fn to_secret_bytes(&self) -> JsValue {
-        outcome(
-            self.0
-                .to_secret_bytes()
-                .map(|record| bytes(&record))
-                .map_err(|error| Failure::Misuse(error.to_string())),
-        )
+    pub fn seal(&self, key: &KeyEncryptionKey) -> JsValue {
+        outcome(self.0.seal(&key.0).map(|record| bytes(record.as_bytes())).map_err(Failure::from))
     }
 
-    /// Reads what `toSecretBytes` wrote.
-    #[wasm_bindgen(js_name = fromSecretBytes, unchecked_return_type = "Result<PendingWallet>")]
+    /// Opens what `seal` sealed for this wallet id.
+    #[wasm_bindgen(unchecked_return_type = "Result<PendingWallet>")]
     #[must_use]
-    pub fn from_secret_bytes(record: &[u8]) -> JsValue {
-        outcome(Self::read(record, default_arithmetic()))
-    }
-
-    fn read(record: &[u8], arithmetic: &'static dyn Arithmetic) -> Result<Self, Failure> {
-        keygen::PendingWallet::from_secret_bytes(record, arithmetic)
-            .map(Self)
-            .map_err(|why| Failure::malformed("record", why))
+    pub fn open(record: Vec<u8>, key: &KeyEncryptionKey, wallet: &str) -> JsValue {
+        outcome(parse("wallet", wallet).and_then(|wallet| {
+            StoredPending::open(&SealedRecord::from_bytes(record), &key.0, wallet, default_arithmetic())
+                .map(Self)
+                .map_err(Failure::from)
+        }))
     }
 }
 

@@ -6,12 +6,20 @@
 //! `kind`. States that may be used once are consumed by their methods, as in Rust: a second call on
 //! the same object throws.
 //!
+//! Secrets stay in the module's memory, which JavaScript cannot wipe copies of: wallets go in and out
+//! sealed, and `free` wipes what an object holds. The exceptions are the primes that helpers search.
+//!
 //! Everything here computes on the thread it is called on. Dealing a wallet takes seconds: call it in
 //! a worker.
 
+pub mod backup;
 mod convert;
 mod failure;
+pub mod gateway;
 pub mod keygen;
+pub mod keys;
+pub mod messages;
+pub mod primes;
 pub mod session;
 #[cfg(feature = "test-exports")]
 pub mod test_exports;

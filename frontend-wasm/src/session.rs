@@ -71,6 +71,16 @@ impl Verdict {
         self.bad.is_some()
     }
 
+    /// The responder's signed bad answer, for the record of the lock; nothing for a good verdict.
+    #[wasm_bindgen(getter, js_name = lockEvidence, unchecked_return_type = "Uint8Array | undefined")]
+    #[must_use]
+    pub fn lock_evidence(&self) -> JsValue {
+        // Evidence that has no encoding is no reason not to lock.
+        self.bad
+            .as_ref()
+            .map_or(JsValue::UNDEFINED, |demand| encoded(demand.evidence()).unwrap_or_else(|_| bytes(&[])))
+    }
+
     /// The signature. To be called inside, or right after the commit of, a strict transaction that
     /// found `paillierKey` unlocked.
     #[wasm_bindgen(js_name = releaseAfterUnlockedRead, unchecked_return_type = "Result<Signed>")]

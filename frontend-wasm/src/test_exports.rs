@@ -10,9 +10,10 @@ use duet_protocol::{
     card::{Card, VerifiedCard},
     codec,
     curve::{Point, SecretScalar},
-    enrolment::VerifiedEnrolment,
+    enrolment::{EnrolmentOffer, OfferVerifier, VerifiedEnrolment},
     identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
+    natural::Natural,
     package::{PreparedShare, Receiver},
     paillier::{Ciphertext, DecryptionKey, EncryptionNonce},
     proofs::{
@@ -26,12 +27,18 @@ use duet_protocol::{
     test_fixtures,
     transcript::{Binding, ProofContext},
 };
-use duet_wire::{Manifest, Seat, SignedRequest, seating::Seated};
+use duet_wire::{
+    Code, JobId, Manifest, Refusal, Seat, SignedRequest,
+    approval::{ApprovalReply, WaitingJob},
+    card_request::{CardReply, CardRequest},
+    gateway::{Authentication, ClientFrame, Limits, ServerFrame},
+    seating::Seated,
+};
 use getrandom::rand_core::Rng as _;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{array, bytes, milliseconds, object, parse, system_rng},
+    convert::{array, bytes, encoded, milliseconds, object, parse, system_rng},
     failure::{Failure, outcome},
 };
 
@@ -163,6 +170,42 @@ impl TestParty {
         codec::encode(&order.acknowledge(&self.keys)).map(|ack| bytes(&ack)).map_err(misuse)
     }
 
+    /// Verifies an enrolment offer and answers the device under its new Paillier key from now on: the
+    /// message that says so.
+    #[wasm_bindgen(js_name = takeOffer, unchecked_return_type = "Result<Uint8Array>")]
+    pub fn take_offer(&mut self, request: &[u8]) -> JsValue {
+        outcome(self.enrolled(request))
+    }
+
+    fn enrolled(&mut self, request: &[u8]) -> Result<JsValue, Failure> {
+        let CardRequest::Enrol { offer } = codec::decode(request)? else {
+            return Err(misuse("not an enrolment"));
+        };
+        let offer: EnrolmentOffer = codec::decode(&offer)?;
+        let committed = self.committed.as_mut().ok_or_else(|| misuse("nothing is committed"))?;
+        let verifier = OfferVerifier {
+            wallet: committed.share.wallet(),
+            index: self.index,
+            card: &self.card,
+            initiator: &committed.device,
+            modulus: None,
+            newest_generation: Some(committed.enrolment.generation()),
+            arithmetic: default_arithmetic(),
+        };
+        let (enrolment, _) = verifier.verify(&offer).map_err(misuse)?;
+        committed.enrolment = Arc::new(enrolment);
+        encoded(&CardReply::Enrolled)
+    }
+
+    /// Its answer to a question for its card.
+    #[wasm_bindgen(js_name = cardReply, unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn card_reply(&self) -> JsValue {
+        outcome(
+            codec::encode(&*self.card).map_err(misuse).and_then(|card| encoded(&CardReply::Card { card })),
+        )
+    }
+
     /// Checks a manifest and takes message 1: the state and message 2.
     #[wasm_bindgen(unchecked_return_type = "Result<Step<TestResponder>>")]
     #[must_use]
@@ -209,6 +252,109 @@ impl TestResponder {
     }
 }
 
+#[wasm_bindgen]
+impl TestResponder {
+    /// Takes message 3 and answers with a ciphertext that is authentic and holds no signature.
+    #[wasm_bindgen(js_name = receiveAndCheat, unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn receive_and_cheat(self, message: &[u8]) -> JsValue {
+        outcome(self.0.receive(message).map_err(Failure::from).and_then(|ready| {
+            let (message, _) = ready.respond_with(&Natural::from(5))?;
+            Ok(bytes(&message))
+        }))
+    }
+}
+
+/// Signs a request document with a requester's Ed25519 secret key (32 bytes).
+#[wasm_bindgen(
+    js_name = signRequest,
+    unchecked_return_type = "Result<{ requester: Uint8Array; signature: Uint8Array }>"
+)]
+#[must_use]
+pub fn sign_request(document: &[u8], secret_key: &[u8]) -> JsValue {
+    outcome(array("secretKey", secret_key).and_then(|secret| {
+        crate::verify::signed_request(document, &duet_wire::signing::SigningKey::from_bytes(&secret))
+    }))
+}
+
+/// One frame of each kind that a gateway sends, in the order of their numbers.
+#[wasm_bindgen(js_name = testServerFrames, unchecked_return_type = "Uint8Array[]")]
+#[must_use]
+pub fn test_server_frames() -> js_sys::Array {
+    let wallet = WalletId([2; 32]);
+    [
+        ServerFrame::Challenge {
+            nonce: [1; 32],
+            protocol: 1,
+            build: "b1".to_owned(),
+            limits: Limits { max_frame_bytes: 1000, idle_s: 60 },
+        },
+        ServerFrame::Authenticated { wallet },
+        ServerFrame::Reply { id: 7, message: vec![1, 2] },
+        ServerFrame::Refused { id: None, refusal: Refusal::new(Code::BadSignature, "no") },
+        ServerFrame::Waiting { wallet, jobs: 3 },
+    ]
+    .iter()
+    .filter_map(|frame| encoded(frame).ok())
+    .collect()
+}
+
+/// A device's frame as Rust prints it.
+#[wasm_bindgen(js_name = testClientFrame, unchecked_return_type = "Result<string>")]
+#[must_use]
+pub fn test_client_frame(frame: &[u8]) -> JsValue {
+    outcome(codec::decode::<ClientFrame>(frame).map(|frame| format!("{frame:?}")).map_err(Failure::from))
+}
+
+/// Whether an `Authenticate` frame holds for a challenge and a device's card at `now`.
+#[wasm_bindgen(js_name = testAuthenticate, unchecked_return_type = "Result<undefined>")]
+#[must_use]
+pub fn test_authenticate(frame: &[u8], challenge: &[u8], card: &[u8], now: f64) -> JsValue {
+    outcome(authenticated(frame, challenge, card, now).map(|()| JsValue::UNDEFINED))
+}
+
+fn authenticated(frame: &[u8], challenge: &[u8], card: &[u8], now: f64) -> Result<(), Failure> {
+    let ClientFrame::Authenticate { wallet, issued_at_ms, signature } = codec::decode(frame)? else {
+        return Err(misuse("another frame"));
+    };
+    let card: Card = codec::decode(card)?;
+    Authentication { challenge: array("challenge", challenge)?, wallet, issued_at_ms }
+        .verify(&signature, card.identity().as_bytes(), milliseconds(now)?)
+        .map_err(|error| Failure::BadSignature(error.to_string()))
+}
+
+/// An orchestrator's answer with one waiting job.
+#[wasm_bindgen(js_name = testWaitingJobs, unchecked_return_type = "Result<Uint8Array>")]
+#[must_use]
+pub fn test_waiting_jobs(document: &[u8], requester: &[u8], signature: &[u8]) -> JsValue {
+    outcome(signed(document, requester, signature).and_then(|request| {
+        let job = request.verify().map_err(duet_wire::Problem::from)?.job();
+        let honest = WaitingJob { job, request: request.clone(), created_at_ms: 5 };
+        // Another one under the same signature, and one under another name: neither may be shown.
+        let mut changed = honest.clone();
+        changed.request.body.push(b' ');
+        let renamed = WaitingJob { job: JobId([9; 16]), ..honest.clone() };
+        encoded(&ApprovalReply::Jobs { jobs: vec![changed, honest, renamed], more: false })
+    }))
+}
+
+/// An orchestrator's no.
+#[wasm_bindgen(js_name = testRefusal, unchecked_return_type = "Result<Uint8Array>")]
+#[must_use]
+pub fn test_refusal(code: &str, message: &str) -> JsValue {
+    outcome(
+        parse("code", code).and_then(|code| encoded(&ApprovalReply::Refused(Refusal::new(code, message)))),
+    )
+}
+
+fn signed(document: &[u8], requester: &[u8], signature: &[u8]) -> Result<SignedRequest, Failure> {
+    Ok(SignedRequest {
+        body: document.to_vec(),
+        requester: array("requester", requester)?,
+        signature: array("signature", signature)?,
+    })
+}
+
 /// A session's manifest, as an orchestrator makes it, for the device and one other.
 #[wasm_bindgen(js_name = testManifest, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
@@ -218,21 +364,22 @@ pub fn test_manifest(
     responder: &str,
     responder_share: u8,
     document: &[u8],
-    secret_key: &[u8],
+    requester: &[u8],
+    signature: &[u8],
     expires_at: f64,
 ) -> JsValue {
-    outcome(manifest(wallet, paillier_key, (responder, responder_share), (document, secret_key), expires_at))
+    outcome(signed(document, requester, signature).and_then(|request| {
+        manifest(wallet, paillier_key, (responder, responder_share), request, expires_at)
+    }))
 }
 
 fn manifest(
     wallet: &str,
     paillier_key: &str,
     (responder, responder_share): (&str, u8),
-    (document, secret_key): (&[u8], &[u8]),
+    request: SignedRequest,
     expires_at: f64,
 ) -> Result<JsValue, Failure> {
-    let key = duet_wire::signing::SigningKey::from_bytes(&array("secretKey", secret_key)?);
-    let request = SignedRequest::sign(document.to_vec(), &key);
     let mut session = [0; 16];
     system_rng().fill_bytes(&mut session);
     let manifest = Manifest {

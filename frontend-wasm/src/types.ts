@@ -14,6 +14,14 @@ export type DuetError =
   | { kind: "paper"; message: string }
   /** A signature that does not hold. */
   | { kind: "bad-signature"; message: string }
+  /** Another passphrase or passkey than the wallet's or the file's. */
+  | { kind: "wrong-passphrase"; message: string }
+  /** A sealed record or backup file that was changed, moved, or is of another version or key. */
+  | { kind: "record"; message: string }
+  /** The wallet came from a backup and initiates only after a rotation. */
+  | { kind: "needs-rotation"; message: string }
+  /** The caller ended it. */
+  | { kind: "cancelled"; message: string }
   /** The caller's own mistake. */
   | { kind: "misuse"; message: string };
 
@@ -37,8 +45,101 @@ export type PayloadKind = "transaction" | "personal_message" | "typed_data" | "d
 /** A session's next state, and the message to send. */
 export type Step<State> = { state: State; message: Uint8Array };
 
-/** A payload and what is signed of it. */
-export type PayloadInfo = { kind: PayloadKind; digest: Uint8Array; chainId?: bigint };
+/** What argon2id costs. */
+export type Argon2Cost = { memoryKib: number; passes: number; lanes: number };
+
+/** A new key, and the JSON document to store in the clear with which it is found again. */
+export type NewKey = { key: KeyEncryptionKey; descriptor: string };
+
+/** Who holds a share; a backup file has neither name nor card. */
+export type ShareHolder = { share: 1 | 2 | 3; party?: string; fingerprint?: string };
+
+/** What a session's manifest says, checked against the wallet. `expiresAt` in milliseconds since 1970. */
+export type ManifestFacts = {
+  session: string;
+  job: string;
+  responder: string;
+  responderFingerprint: string;
+  paillierKey: string;
+  digest: string;
+  path: string;
+  expiresAt: number;
+};
+
+/** A payload spelled out; `digest` is `0x…`. */
+export type Description = {
+  kind: PayloadKind;
+  digest: string;
+  chainId?: number;
+  /** The payload in one normal form. */
+  payload: Record<string, unknown>;
+  /** Every field that goes into the digest, in order. */
+  fields: DescribedField[];
+};
+
+/** `value`: quantities in decimal digits, bytes as `0x…`, addresses with their checksum. */
+export type DescribedField = { path: string; type: string; value: string };
+
+/** Whose a signature is. */
+export type Verification = { valid: boolean; digest: string; signer?: string; reason?: string };
+
+/** Whom the gateway is to forward to. */
+export type GatewayDestination =
+  | { kind: "card" | "share"; party: string }
+  | { kind: "approval"; wallet: string }
+  | { kind: "round"; session: string; to: string }
+  | { kind: "outcome" | "event"; session: string };
+
+/** What the gateway says. */
+export type ServerFrame =
+  | {
+      kind: "challenge";
+      nonce: Uint8Array;
+      protocol: number;
+      build: string;
+      limits: { maxFrameBytes: number; idleS: number };
+    }
+  | { kind: "authenticated"; wallet: string }
+  | { kind: "reply"; id: number; message: Uint8Array }
+  | { kind: "refused"; id: number | undefined; refusal: { code: string; message: string } }
+  | { kind: "waiting"; wallet: string; jobs: number };
+
+/** A job that waits for the owner, its request's signature verified. Times in milliseconds since 1970. */
+export type WaitingJob = {
+  job: string;
+  wallet: string;
+  description: Description;
+  path: string;
+  tenant: string;
+  requester: string;
+  idempotencyKey: string;
+  pairs: string[];
+  createdAt: number;
+  expiresAt: number;
+};
+
+/** What became of a job. Its signature is the orchestrator's word until it is verified. */
+export type JobReport = {
+  kind: "job";
+  job: string;
+  state: "queued" | "awaiting_owner" | "running" | "signed" | "failed" | "expired" | "cancelled";
+  code?: string;
+  message?: string;
+  signature?: Uint8Array;
+  digest?: string;
+  path?: string;
+  session?: string;
+};
+
+/** The orchestrator's answer to the owner. */
+export type ApprovalReply =
+  | { kind: "jobs"; jobs: WaitingJob[]; more: boolean }
+  | { kind: "session"; manifest: Uint8Array }
+  | JobReport
+  | { kind: "done" };
+
+/** A party's word on a wallet, as docs/cli.md shows it in JSON. */
+export type WalletInfo = Record<string, unknown>;
 
 /** A signature, with the responder's signed answer for the audit log. */
 export type Signed = { signature: Uint8Array; evidence: Uint8Array };

@@ -2,36 +2,66 @@
 
 use std::sync::Arc;
 
+use duet_at_rest::{SealedRecord, device::StoredWallet};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     card::Card,
-    codec,
     ids::{PartyId, ShareIndex},
     initiator::InitiatorSetup,
-    keygen,
+    paillier::ModulusSize,
+    public_key::{DerivationPath, PublicKey},
+    share::WalletPublic,
+    signature,
 };
 use duet_wire::{
-    Code, JobId, Outcome, OutcomeResult, RecoverableSignature, Refusal, SignedOutcome,
+    Code, JobId, Outcome, OutcomeResult, RecoverableSignature, Refusal, SignedOutcome, SignedRequest,
     approval::{ApprovalAction, ApprovalRequest, SignedApproval},
+    gateway::Authentication,
     seating::Seated,
 };
 use getrandom::rand_core::Rng as _;
+use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{array, bytes, milliseconds, object, parse, system_rng},
+    backup,
+    convert::{array, bytes, encoded, hexadecimal, milliseconds, object, parse, system_rng, time},
     failure::{Failure, outcome},
+    keygen::Responder,
+    keys::KeyEncryptionKey,
+    primes::paillier_key,
     session::InitiatorSession,
 };
 
-/// A wallet that signs, as its device has it.
+/// A wallet as its device has it: its share, its keys, the owner's request key and its Paillier keys.
 #[wasm_bindgen]
-pub struct DeviceWallet(keygen::DeviceWallet);
+pub struct DeviceWallet(StoredWallet);
 
 impl DeviceWallet {
-    pub(crate) const fn new(wallet: keygen::DeviceWallet) -> Self {
+    pub(crate) const fn new(wallet: StoredWallet) -> Self {
         Self(wallet)
     }
+}
+
+/// An address with its EIP-55 checksum.
+pub(crate) fn checksummed(address: [u8; 20]) -> String {
+    duet_wire::encoding::checksummed_address(&address)
+}
+
+/// `ShareHolder[]` of `types.ts`.
+pub(crate) fn holders(wallet: &WalletPublic) -> Array {
+    ShareIndex::ALL
+        .into_iter()
+        .map(|index| {
+            let holder = wallet.holder(index);
+            let text = |text: Option<String>| text.map_or(JsValue::UNDEFINED, JsValue::from);
+            object([
+                ("share", u8::from(index).into()),
+                ("party", text(holder.party().map(ToString::to_string))),
+                ("fingerprint", text(holder.card().map(ToString::to_string))),
+            ])
+        })
+        .collect()
 }
 
 #[wasm_bindgen]
@@ -40,40 +70,142 @@ impl DeviceWallet {
     #[wasm_bindgen(getter)]
     #[must_use]
     pub fn id(&self) -> String {
-        self.0.share().wallet().id().to_string()
+        self.0.wallet().id().to_string()
     }
 
-    /// The wallet's Ethereum address, 20 bytes.
+    /// The wallet's Ethereum address, with its EIP-55 checksum.
     #[wasm_bindgen(getter)]
     #[must_use]
-    pub fn address(&self) -> Vec<u8> {
-        self.0.share().wallet().address().to_vec()
+    pub fn address(&self) -> String {
+        checksummed(self.0.wallet().address())
     }
 
     /// The wallet's public key, 33 bytes, SEC1 compressed.
     #[wasm_bindgen(getter, js_name = publicKey)]
     #[must_use]
     pub fn public_key(&self) -> Vec<u8> {
-        self.0.share().wallet().public_key().to_bytes().to_vec()
+        self.0.wallet().public_key().to_bytes().to_vec()
     }
 
-    /// The id of the device's Paillier key, 32 hexadecimal digits: whose lock decides.
-    #[wasm_bindgen(getter, js_name = paillierKey)]
+    /// Whose it is.
+    #[wasm_bindgen(getter)]
     #[must_use]
-    pub fn paillier_key(&self) -> String {
-        self.0.paillier().id().to_string()
+    pub fn tenant(&self) -> String {
+        self.0.wallet().tenant().to_string()
+    }
+
+    /// The key that signs the owner's requests: 32 bytes, Ed25519.
+    #[wasm_bindgen(getter, js_name = ownerKey)]
+    #[must_use]
+    pub fn owner_key(&self) -> Vec<u8> {
+        self.0.identity().owner().public().to_vec()
+    }
+
+    /// Who holds which share.
+    #[wasm_bindgen(getter, unchecked_return_type = "ShareHolder[]")]
+    #[must_use]
+    pub fn holders(&self) -> Array {
+        holders(self.0.wallet())
+    }
+
+    /// The id of the newest Paillier key, 32 hexadecimal digits; none after a restore, until
+    /// `beginRotation`.
+    #[wasm_bindgen(getter, js_name = newestKey)]
+    #[must_use]
+    pub fn newest_key(&self) -> Option<String> {
+        self.0.newest_key().map(|key| key.id().to_string())
+    }
+
+    /// The ids of all Paillier keys there are, the oldest first: those whose lock counts.
+    #[wasm_bindgen(getter, js_name = paillierKeys)]
+    #[must_use]
+    pub fn paillier_keys(&self) -> Vec<String> {
+        self.0.keys().iter().map(|key| key.id().to_string()).collect()
+    }
+
+    /// The responders that have not agreed on the newest Paillier key: an enrolment is due with each. All
+    /// after a restore.
+    #[wasm_bindgen(getter, unchecked_return_type = "{ share: 2 | 3; party: string }[]")]
+    #[must_use]
+    pub fn unenrolled(&self) -> Array {
+        self.0
+            .unenrolled()
+            .map(|(index, party)| {
+                object([("share", u8::from(index).into()), ("party", party.as_str().into())])
+            })
+            .collect()
+    }
+
+    /// The address of the key at a path, such as `m/0/7`.
+    #[wasm_bindgen(js_name = addressAt, unchecked_return_type = "Result<string>")]
+    #[must_use]
+    pub fn address_at(&self, path: &str) -> JsValue {
+        outcome(self.key_at(path).map(|key| checksummed(key.address())))
+    }
+
+    fn key_at(&self, path: &str) -> Result<PublicKey, Failure> {
+        let path: DerivationPath = parse("path", path)?;
+        let wallet = self.0.wallet();
+        let (key, _) = wallet.public_key().child(wallet.chain_code(), &path).map_err(Failure::misuse)?;
+        Ok(key)
+    }
+
+    /// Whether a signature (65 bytes) over a digest (32 bytes) is by the key at a path.
+    #[wasm_bindgen(js_name = verifyAt, unchecked_return_type = "Result<undefined>")]
+    #[must_use]
+    pub fn verify_at(&self, path: &str, digest: &[u8], signature: &[u8]) -> JsValue {
+        outcome(self.verified_at(path, digest, signature).map(|()| JsValue::UNDEFINED))
+    }
+
+    fn verified_at(&self, path: &str, digest: &[u8], signature: &[u8]) -> Result<(), Failure> {
+        let signature = RecoverableSignature::from_bytes(&array("signature", signature)?)
+            .map_err(|why| Failure::malformed("signature", why))?;
+        Ok(signature::verify(&self.key_at(path)?, &array("digest", digest)?, &signature)?)
     }
 
     /// The device's card of this wallet.
     #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn card(&self) -> JsValue {
-        outcome(codec::encode(&**self.0.card()).map(|card| bytes(&card)).map_err(misuse))
+        outcome(encoded(&**self.0.identity().card()))
+    }
+
+    /// Checks a session's manifest at `now` (milliseconds since 1970) against the wallet, as `start` does,
+    /// and says what it is about.
+    #[wasm_bindgen(js_name = readManifest, unchecked_return_type = "Result<ManifestFacts>")]
+    #[must_use]
+    pub fn read_manifest(&self, manifest: &[u8], now: f64) -> JsValue {
+        outcome(self.manifest_facts(manifest, now))
+    }
+
+    fn manifest_facts(&self, manifest: &[u8], now: f64) -> Result<JsValue, Failure> {
+        let Seated { manifest, request, digest } = self.seated(manifest, now)?;
+        let responder = self.0.wallet().holder(manifest.responder.index);
+        let fingerprint = responder.card().map(ToString::to_string).unwrap_or_default();
+        Ok(object([
+            ("session", manifest.session.to_string().into()),
+            ("job", manifest.job.to_string().into()),
+            ("responder", manifest.responder.party.as_str().into()),
+            ("responderFingerprint", fingerprint.into()),
+            ("paillierKey", manifest.paillier_key.to_string().into()),
+            ("digest", hexadecimal(&digest)),
+            ("path", request.path.to_string().into()),
+            ("expiresAt", time(manifest.expires_at_ms)),
+        ]))
+    }
+
+    fn seated(&self, manifest: &[u8], now: f64) -> Result<Seated, Failure> {
+        let seated = Seated::check(manifest, self.0.identity().share(), milliseconds(now)?)?;
+        if seated.manifest.initiator.index != ShareIndex::Device {
+            return Err(Refusal::new(Code::PeerMisbehaved, "a device only initiates").into());
+        }
+        Ok(seated)
     }
 
     /// Checks an approved session's manifest at `now` (milliseconds since 1970) against the wallet and
     /// the responder's card against the pinned one, and starts: the state and message 1. That the
-    /// Paillier key is not locked is for the store to say, before and after.
+    /// Paillier key is not locked is for the store to say, before and after. The kind
+    /// `needs-rotation` says that the wallet came from a backup and has no Paillier key yet.
     #[wasm_bindgen(unchecked_return_type = "Result<Step<InitiatorSession>>")]
     #[must_use]
     pub fn start(&self, manifest: &[u8], responder_card: &[u8], now: f64) -> JsValue {
@@ -81,16 +213,20 @@ impl DeviceWallet {
     }
 
     fn started(&self, manifest: &[u8], responder_card: &[u8], now: f64) -> Result<JsValue, Failure> {
-        let share = self.0.share();
-        let seated = Seated::check(manifest, share, milliseconds(now)?)?;
-        if seated.manifest.paillier_key != self.0.paillier().id() {
-            return Err(
-                Refusal::new(Code::StalePaillierKey, "the session is for another Paillier key").into()
-            );
+        let identity = self.0.identity();
+        let seated = self.seated(manifest, now)?;
+        if self.0.newest_key().is_none() {
+            return Err(Failure::NeedsRotation(
+                "the wallet came from a backup: make a Paillier key and enrol it first".to_owned(),
+            ));
         }
-        let responder: Card = codec::decode(responder_card)?;
-        let responder_index = seated.manifest.responder.index;
-        if share.wallet().holder(responder_index).card() != Some(&responder.fingerprint()) {
+        let seat = &seated.manifest.responder;
+        let paillier = self
+            .0
+            .key_for(&seat.party, seated.manifest.paillier_key)
+            .ok_or_else(|| Refusal::new(Code::StalePaillierKey, "the session is for another Paillier key"))?;
+        let responder: Card = duet_protocol::codec::decode(responder_card)?;
+        if self.0.wallet().holder(seat.index).card() != Some(&responder.fingerprint()) {
             return Err(Failure::Card(
                 "the responder's card is not the one the wallet was made with".to_owned(),
             ));
@@ -100,15 +236,69 @@ impl DeviceWallet {
             session: seated.manifest.session,
             digest: seated.digest,
             path: seated.request.path,
-            share: Arc::clone(share),
-            paillier: Arc::clone(self.0.paillier()),
-            keys: Arc::clone(self.0.keys()),
-            card: Arc::clone(self.0.card()),
-            responder_index,
+            share: Arc::clone(identity.share()),
+            paillier: Arc::clone(paillier),
+            keys: Arc::clone(identity.keys()),
+            card: Arc::clone(identity.card()),
+            responder_index: seat.index,
             responder: Arc::new(responder),
         };
         let (session, message) = InitiatorSession::start(setup)?;
         Ok(object([("state", session.into()), ("message", bytes(&message))]))
+    }
+
+    /// The frame that proves to a gateway that this device is here: over the challenge of this very
+    /// connection (32 bytes), made at `now`.
+    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn authenticate(&self, challenge: &[u8], now: f64) -> JsValue {
+        outcome(self.authenticated(challenge, now))
+    }
+
+    fn authenticated(&self, challenge: &[u8], now: f64) -> Result<JsValue, Failure> {
+        let wallet = self.0.wallet().id();
+        let issued_at_ms = milliseconds(now)?;
+        let proof = Authentication { challenge: array("challenge", challenge)?, wallet, issued_at_ms };
+        encoded(&proof.frame(&**self.0.identity().keys()))
+    }
+
+    /// Signs a request document with the owner's key and asks the orchestrator, at `now`, to begin it at
+    /// once: the message, the job it makes and the digest. A document that parties would refuse is
+    /// refused here, with the path of what is wrong.
+    #[wasm_bindgen(
+        js_name = requestSignature,
+        unchecked_return_type = "Result<{ message: Uint8Array; job: string; digest: string }>"
+    )]
+    #[must_use]
+    pub fn request_signature(&self, document: &str, now: f64) -> JsValue {
+        outcome(self.requested(document, now))
+    }
+
+    fn requested(&self, document: &str, now: f64) -> Result<JsValue, Failure> {
+        let request =
+            SignedRequest::sign(document.as_bytes().to_vec(), self.0.identity().owner().signing_key());
+        let read = request.verify().map_err(duet_wire::Problem::from)?;
+        if read.wallet != self.0.wallet().id() {
+            return Err(Refusal::new(Code::UnknownWallet, "the request is for another wallet").into());
+        }
+        let digest = read.payload.digest().map_err(Refusal::from)?;
+        let message = self.approval(ApprovalAction::Sign { request }, now)?;
+        Ok(object([
+            ("message", message),
+            ("job", read.job().to_string().into()),
+            ("digest", hexadecimal(&digest)),
+        ]))
+    }
+
+    /// Signs a request document with the owner's key, to be submitted elsewhere: the requester's public key
+    /// and the signature.
+    #[wasm_bindgen(
+        js_name = signRequest,
+        unchecked_return_type = "Result<{ requester: Uint8Array; signature: Uint8Array }>"
+    )]
+    #[must_use]
+    pub fn sign_request(&self, document: &[u8]) -> JsValue {
+        outcome(crate::verify::signed_request(document, self.0.identity().owner().signing_key()))
     }
 
     /// A signed question for the jobs that wait for the owner, made at `now`.
@@ -134,13 +324,20 @@ impl DeviceWallet {
         outcome(parse::<JobId>("job", job).and_then(|job| self.approval(ApprovalAction::Reject { job }, now)))
     }
 
+    /// A signed question for what became of a job, made at `now`.
+    #[wasm_bindgen(js_name = askJob, unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn ask_job(&self, job: &str, now: f64) -> JsValue {
+        outcome(parse::<JobId>("job", job).and_then(|job| self.approval(ApprovalAction::Job { job }, now)))
+    }
+
     fn approval(&self, action: ApprovalAction, now: f64) -> Result<JsValue, Failure> {
         let mut nonce = [0; 16];
         system_rng().fill_bytes(&mut nonce);
-        let wallet = self.0.share().wallet().id();
+        let wallet = self.0.wallet().id();
         let request = ApprovalRequest { wallet, action, issued_at_ms: milliseconds(now)?, nonce };
-        let signed = SignedApproval::sign(&request, &**self.0.keys()).map_err(misuse)?;
-        codec::encode(&signed).map(|b| bytes(&b)).map_err(misuse)
+        let signed = SignedApproval::sign(&request, &**self.0.identity().keys()).map_err(Failure::misuse)?;
+        encoded(&signed)
     }
 
     /// The device's signed report that the session of `manifest` ended with a signature (65 bytes).
@@ -174,47 +371,76 @@ impl DeviceWallet {
 
     fn report(&self, manifest: &[u8], result: OutcomeResult) -> Result<JsValue, Failure> {
         let manifest = duet_wire::Manifest::decode(manifest)?;
-        let from = self.0.card().party().clone();
+        let identity = self.0.identity();
+        let from = identity.card().party().clone();
         let outcome =
             Outcome { session: manifest.session, job: manifest.job, attempt: manifest.attempt, from, result };
-        let signed = SignedOutcome::sign(&outcome, &**self.0.keys()).map_err(misuse)?;
-        codec::encode(&signed).map(|b| bytes(&b)).map_err(misuse)
+        encoded(&SignedOutcome::sign(&outcome, &**identity.keys()).map_err(Failure::misuse)?)
     }
 
-    /// The name of a share's holder; none for a backup.
-    #[wasm_bindgen(js_name = holder, unchecked_return_type = "Result<string | undefined>")]
+    /// Takes a new Paillier key of two primes that helpers searched with `findPrime`. Store the sealed
+    /// wallet before the first offer. With a responder that has not agreed on it, the old key goes
+    /// on.
+    #[wasm_bindgen(js_name = beginRotation, unchecked_return_type = "Result<undefined>")]
+    pub fn begin_rotation(&mut self, p: &[u8], q: &[u8]) -> JsValue {
+        let owner = self.0.identity().card().party().clone();
+        let size =
+            self.0.newest_key().map_or(ModulusSize::Bits2048, |key| key.decryption().encryption_key().size());
+        outcome(paillier_key(owner, size, p, q).and_then(|key| {
+            self.0.begin_rotation(Arc::new(key)).map_err(Failure::misuse)?;
+            Ok(JsValue::UNDEFINED)
+        }))
+    }
+
+    /// The offer of the newest Paillier key to a responder, made at `now`, for `enrol`. Takes more than a
+    /// second.
+    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
-    pub fn holder(&self, share: u8) -> JsValue {
+    pub fn offer(&self, responder: &Responder, now: f64) -> JsValue {
+        outcome(milliseconds(now).and_then(|generation| {
+            let offer = self.0.offer(&responder.0, generation, &mut system_rng()).map_err(Failure::misuse)?;
+            encoded(&offer)
+        }))
+    }
+
+    /// Notes that a party has taken the newest Paillier key. Store the sealed wallet afterwards.
+    #[wasm_bindgen(unchecked_return_type = "Result<undefined>")]
+    pub fn agree(&mut self, party: &str) -> JsValue {
+        outcome(parse("party", party).and_then(|party| {
+            let newest = self.0.newest_key().map(|key| key.id());
+            let newest = newest.ok_or_else(|| Failure::Misuse("there is no Paillier key".to_owned()))?;
+            self.0.agree(&party, newest).map_err(Failure::misuse)?;
+            Ok(JsValue::UNDEFINED)
+        }))
+    }
+
+    /// A backup file of the device's part, made at `now` and opened by `passphrase`; it was read back. The
+    /// Paillier keys are not in it. Takes seconds.
+    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn backup(&self, passphrase: String, now: f64, work_factor: Option<u8>) -> JsValue {
         outcome(
-            ShareIndex::try_from(share)
-                .map(|index| {
-                    let party = self.0.share().wallet().holder(index).party();
-                    party.map_or(JsValue::UNDEFINED, |party| party.as_str().into())
-                })
-                .map_err(|why| Failure::malformed("share", why)),
+            milliseconds(now)
+                .and_then(|now_ms| backup::of_device(self.0.identity(), passphrase, now_ms, work_factor)),
         )
     }
 
-    /// The record to seal and store.
-    #[wasm_bindgen(js_name = toSecretBytes, unchecked_return_type = "Result<Uint8Array>")]
+    /// The record, sealed.
+    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
-    pub fn to_secret_bytes(&self) -> JsValue {
-        outcome(self.0.to_secret_bytes().map(|record| bytes(&record)).map_err(misuse))
+    pub fn seal(&self, key: &KeyEncryptionKey) -> JsValue {
+        outcome(self.0.seal(&key.0).map(|record| bytes(record.as_bytes())).map_err(Failure::from))
     }
 
-    /// Reads what `toSecretBytes` wrote. A record that comes from a backup must not initiate before
-    /// its Paillier key was rotated.
-    #[wasm_bindgen(js_name = fromSecretBytes, unchecked_return_type = "Result<DeviceWallet>")]
+    /// Opens what `seal` sealed for this wallet id. The kind `record` says that it was changed, moved, or
+    /// sealed under another key.
+    #[wasm_bindgen(unchecked_return_type = "Result<DeviceWallet>")]
     #[must_use]
-    pub fn from_secret_bytes(record: &[u8]) -> JsValue {
-        outcome(
-            keygen::DeviceWallet::from_secret_bytes(record, default_arithmetic())
+    pub fn open(record: Vec<u8>, key: &KeyEncryptionKey, wallet: &str) -> JsValue {
+        outcome(parse("wallet", wallet).and_then(|wallet| {
+            StoredWallet::open(&SealedRecord::from_bytes(record), &key.0, wallet, default_arithmetic())
                 .map(Self)
-                .map_err(|why| Failure::malformed("record", why)),
-        )
+                .map_err(Failure::from)
+        }))
     }
-}
-
-fn misuse(error: impl core::fmt::Display) -> Failure {
-    Failure::Misuse(error.to_string())
 }

@@ -14,14 +14,9 @@ export function unwrap(result) {
 }
 
 export const TENANT = 'acme';
-export const OWNER_SECRET = new Uint8Array(32).fill(7);
+/** A team that is no wallet's requester unless it is named. */
+export const TEAM_SECRET = new Uint8Array(32).fill(7);
 export const HOUR_MS = 3_600_000;
-
-/** The owner's public request key. */
-export function ownerKey() {
-  const document = requestDocument('00'.repeat(32), { kind: 'personal_message', text: '' });
-  return unwrap(duet.signRequest(document, OWNER_SECRET)).requester;
-}
 
 /** Two backend parties that have pinned each other. */
 export function makeBackends() {
@@ -38,9 +33,14 @@ export function verified(party) {
   return unwrap(duet.Backend.verify(unwrap(party.card()), party.fingerprint, token));
 }
 
+/** A wallet's key for its records, quickly. */
+export const QUICK = { memoryKib: 8, passes: 1, lanes: 1 };
+/** scrypt's work factor for backups, quickly. */
+export const QUICK_FILE = 4;
+
 /** What a wallet with a partner is dealt from. */
 export function walletSetup({ service, partner }) {
-  const setup = unwrap(duet.WalletSetup.create(TENANT, 'device', verified(service), ownerKey()));
+  const setup = unwrap(duet.WalletSetup.create(TENANT, 'device', verified(service)));
   setup.setPartner(verified(partner));
   return setup;
 }
@@ -73,11 +73,12 @@ export function requestDocument(wallet, payload, path = 'm') {
 
 const SHARES = { service: 2, partner: 3 };
 
-/** A manifest for a payload between the device and the party called `responder`. */
-export function manifestFor(wallet, responder, payload, path = 'm', secret = OWNER_SECRET) {
+/** A manifest for a payload between the device and the party called `responder`; signed by its owner unless by somebody else. */
+export function manifestFor(wallet, responder, payload, { path = 'm', id = wallet.id, paillierKey = wallet.newestKey, secret } = {}) {
+  const document = requestDocument(id, payload, path);
+  const { requester, signature } = unwrap(secret ? duet.signRequest(document, secret) : wallet.signRequest(document));
   return unwrap(duet.testManifest(
-    wallet.id, wallet.paillierKey, responder, SHARES[responder], requestDocument(wallet.id, payload, path), secret,
-    Date.now() + HOUR_MS,
+    id, paillierKey, responder, SHARES[responder], document, requester, signature, Date.now() + HOUR_MS,
   ));
 }
 
@@ -91,6 +92,6 @@ export function sign(wallet, party, manifest, time = { p1: (step) => step(), p2:
   return time.p1(() => {
     const verdict = unwrap(opened.state.receive(cipher));
     if (verdict.demandsLock) throw new Error('the session ended in a bad signature');
-    return unwrap(verdict.releaseAfterUnlockedRead(wallet.paillierKey)).signature;
+    return unwrap(verdict.releaseAfterUnlockedRead(wallet.newestKey)).signature;
   });
 }

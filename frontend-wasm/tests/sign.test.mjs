@@ -6,11 +6,12 @@ import { before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import {
-  HOUR_MS, TENANT, duet, establish, makeBackends, manifestFor, ownerKey, requestDocument, sign, unwrap, verified,
-  walletSetup,
+  HOUR_MS, QUICK, QUICK_FILE, TEAM_SECRET, TENANT, duet, establish, makeBackends, manifestFor, requestDocument, sign,
+  unwrap, verified, walletSetup,
 } from './parties.mjs';
 
 const hex = (bytes) => `0x${Buffer.from(bytes).toString('hex')}`;
+const bytesOf = (digits) => new Uint8Array(Buffer.from(digits.slice(2), 'hex'));
 
 /** What ethers and viem say about signatures. */
 function judge(checks) {
@@ -53,10 +54,12 @@ describe('a wallet dealt in WebAssembly', () => {
     const dealt = unwrap(walletSetup(backends).deal(Date.now(), (step) => progress.push(step)));
     const pending = dealt.takePending();
     assert.equal(dealt.takePending(), undefined, 'it can be taken once');
-    assert.equal(dealt.takeBackup(), undefined, 'the partner has the third share');
+    assert.equal(dealt.needsBackupFile, false);
+    assert.equal(dealt.backupFile('x', Date.now(), QUICK_FILE).error.kind, 'misuse');
     // As after a reload of the page.
-    wallet = establish(unwrap(duet.PendingWallet.fromSecretBytes(unwrap(pending.toSecretBytes()))), backends);
-    address = hex(wallet.address);
+    const { key } = unwrap(duet.KeyEncryptionKey.newPassphrase('correct horse', QUICK));
+    wallet = establish(unwrap(duet.PendingWallet.open(unwrap(pending.seal(key)), key, pending.id)), backends);
+    address = wallet.address;
   });
 
   test('keygen__should_report_each_step_in_order', () => {
@@ -78,8 +81,8 @@ describe('a wallet dealt in WebAssembly', () => {
         kind: 'transaction',
         name: `${party} transaction`,
         address,
-        digest: hex(unwrap(duet.readPayload(JSON.stringify(TRANSFER))).digest),
-        signed_transaction: hex(unwrap(duet.signedTransaction(JSON.stringify(TRANSFER), transfer))),
+        digest: unwrap(duet.describe(JSON.stringify(TRANSFER))).digest,
+        signed_transaction: unwrap(duet.signedTransaction(JSON.stringify(TRANSFER), transfer)).raw,
         expect: { chainId: 31337, nonce: 3, value: '1000000000000000000' },
       });
       const text = `hello from ${party} 🤗`;
@@ -103,7 +106,7 @@ describe('a wallet dealt in WebAssembly', () => {
 
   test('signatures__should_hold_in_rust_and_for_nothing_else', () => {
     const payload = { kind: 'personal_message', text: 'once' };
-    const { digest } = unwrap(duet.readPayload(JSON.stringify(payload)));
+    const digest = bytesOf(unwrap(duet.describe(JSON.stringify(payload))).digest);
     const signature = sign(wallet, backends.service, manifestFor(wallet, 'service', payload));
     assert.deepEqual(duet.verify(wallet.publicKey, digest, signature), { ok: true, value: undefined });
     assert.equal(duet.verify(wallet.publicKey, digest.map((byte) => byte ^ 1), signature).error.kind, 'bad-signature');
@@ -115,17 +118,33 @@ describe('a wallet dealt in WebAssembly', () => {
 
   test('a_child_key__should_sign_under_another_address', () => {
     const payload = { kind: 'personal_message', text: 'child' };
-    const signature = sign(wallet, backends.partner, manifestFor(wallet, 'partner', payload, 'm/0/5'));
-    const { digest } = unwrap(duet.readPayload(JSON.stringify(payload)));
+    const signature = sign(wallet, backends.partner, manifestFor(wallet, 'partner', payload, { path: 'm/0/5' }));
+    const digest = bytesOf(unwrap(duet.describe(JSON.stringify(payload))).digest);
     assert.equal(duet.verify(wallet.publicKey, digest, signature).error.kind, 'bad-signature');
+    assert.deepEqual(wallet.verifyAt('m/0/5', digest, signature), { ok: true, value: undefined });
+    assert.equal(wallet.verifyAt('m', digest, signature).error.kind, 'bad-signature');
+    const child = unwrap(wallet.addressAt('m/0/5'));
+    assert.notEqual(child, address);
+    assert.deepEqual(unwrap(duet.verifyPayload(JSON.stringify(payload), signature, child)).valid, true);
   });
 
   test('a_stored_wallet__should_sign_after_it_is_read_again', () => {
-    const again = unwrap(duet.DeviceWallet.fromSecretBytes(unwrap(wallet.toSecretBytes())));
+    const { key, descriptor } = unwrap(duet.KeyEncryptionKey.newPassphrase('correct horse', QUICK));
+    const record = unwrap(wallet.seal(key));
+    const found = unwrap(duet.KeyEncryptionKey.fromPassphrase('correct horse', descriptor));
+    const again = unwrap(duet.DeviceWallet.open(record, found, wallet.id));
     assert.equal(again.id, wallet.id);
     const payload = { kind: 'personal_message', text: 'again' };
     sign(again, backends.service, manifestFor(again, 'service', payload));
-    assert.equal(duet.DeviceWallet.fromSecretBytes(new Uint8Array(7)).error.kind, 'malformed');
+
+    assert.equal(duet.KeyEncryptionKey.fromPassphrase('correct house', descriptor).error.kind, 'wrong-passphrase');
+    assert.equal(duet.KeyEncryptionKey.fromPrf(new Uint8Array(32), descriptor).error.kind, 'malformed');
+    assert.equal(duet.KeyEncryptionKey.fromPassphrase('x', '{}').error.kind, 'record');
+    assert.equal(duet.DeviceWallet.open(record, found, '11'.repeat(32)).error.kind, 'record');
+    const changed = record.slice();
+    changed[changed.length - 1] ^= 1;
+    assert.equal(duet.DeviceWallet.open(changed, found, wallet.id).error.kind, 'record');
+    assert.equal(duet.DeviceWallet.open(new Uint8Array(7), found, wallet.id).error.kind, 'record');
   });
 
   test('a_state__should_serve_one_message_only', () => {
@@ -157,10 +176,9 @@ describe('a wallet dealt in WebAssembly', () => {
     const refusal = (manifest, now = Date.now()) => wallet.start(manifest, card, now).error;
     const good = manifestFor(wallet, 'service', TRANSFER);
     assert.equal(refusal(good, Date.now() + 2 * HOUR_MS).code, 'job-expired');
-    assert.equal(refusal(manifestFor({ id: '11'.repeat(32), paillierKey: wallet.paillierKey }, 'service', TRANSFER)).code, 'unknown-wallet');
-    assert.equal(refusal(manifestFor({ id: wallet.id, paillierKey: '22'.repeat(16) }, 'service', TRANSFER)).code, 'stale-paillier-key');
-    const stranger = new Uint8Array(32).fill(8);
-    assert.equal(refusal(manifestFor(wallet, 'service', TRANSFER, 'm', stranger)).code, 'requester-not-allowed');
+    assert.equal(refusal(manifestFor(wallet, 'service', TRANSFER, { id: '11'.repeat(32) })).code, 'unknown-wallet');
+    assert.equal(refusal(manifestFor(wallet, 'service', TRANSFER, { paillierKey: '22'.repeat(16) })).code, 'stale-paillier-key');
+    assert.equal(refusal(manifestFor(wallet, 'service', TRANSFER, { secret: TEAM_SECRET })).code, 'requester-not-allowed');
     const digest = { kind: 'digest', digest: `0x${'11'.repeat(32)}` };
     assert.equal(refusal(manifestFor(wallet, 'service', digest)).code, 'kind-not-allowed');
     const forged = good.slice();
@@ -183,7 +201,31 @@ describe('a wallet dealt in WebAssembly', () => {
     const verdict = unwrap(opened.state.receive(unwrap(answered.state.receive(opened.message))));
     assert.equal(verdict.demandsLock, false);
     assert.equal(verdict.releaseAfterUnlockedRead('33'.repeat(16)).error.kind, 'misuse');
-    assert.throws(() => verdict.releaseAfterUnlockedRead(wallet.paillierKey), 'the signature is gone');
+    assert.throws(() => verdict.releaseAfterUnlockedRead(wallet.newestKey), 'the signature is gone');
+  });
+
+  test('a_bad_answer__should_demand_a_lock_before_anything_is_said', () => {
+    const manifest = manifestFor(wallet, 'service', TRANSFER);
+    const card = unwrap(backends.service.card());
+    const started = unwrap(wallet.start(manifest, card, Date.now()));
+    const answered = unwrap(backends.service.respond(manifest, started.message, Date.now()));
+    const opened = unwrap(started.state.receive(answered.message));
+    const verdict = unwrap(opened.state.receive(unwrap(answered.state.receiveAndCheat(opened.message))));
+    assert.equal(verdict.demandsLock, true);
+    assert.ok(verdict.lockEvidence.length > 64);
+    const { culprit, evidence } = unwrap(verdict.settleAfterLockWritten(wallet.newestKey));
+    assert.equal(culprit, 'service');
+    assert.ok(evidence.length > 64);
+    assert.ok(unwrap(wallet.reportFailed(manifest, 'peer-misbehaved', 'A bad signature.', culprit)).length > 64);
+  });
+
+  test('a_bad_verdict__should_not_be_released_as_a_signature', () => {
+    const manifest = manifestFor(wallet, 'service', TRANSFER);
+    const started = unwrap(wallet.start(manifest, unwrap(backends.service.card()), Date.now()));
+    const answered = unwrap(backends.service.respond(manifest, started.message, Date.now()));
+    const opened = unwrap(started.state.receive(answered.message));
+    const verdict = unwrap(opened.state.receive(unwrap(answered.state.receiveAndCheat(opened.message))));
+    assert.equal(verdict.releaseAfterUnlockedRead(wallet.newestKey).error.kind, 'misuse');
   });
 
   test('the_owners_word__should_be_signed_and_typed', () => {
@@ -195,7 +237,12 @@ describe('a wallet dealt in WebAssembly', () => {
     const manifest = manifestFor(wallet, 'service', TRANSFER);
     assert.ok(unwrap(wallet.reportFailed(manifest, 'deadline', 'The service did not answer.', undefined)).length > 64);
     assert.equal(wallet.reportFailed(manifest, 'no-such-code', '', undefined).error.kind, 'malformed');
-    assert.equal(JSON.parse(unwrap(duet.readManifest(manifest))).payload.kind, 'transaction');
+    const facts = unwrap(wallet.readManifest(manifest, Date.now()));
+    assert.equal(facts.responder, 'service');
+    assert.equal(facts.responderFingerprint, backends.service.fingerprint);
+    assert.equal(facts.digest, unwrap(duet.describe(JSON.stringify(TRANSFER))).digest);
+    assert.equal(facts.paillierKey, wallet.newestKey);
+    assert.equal(wallet.readManifest(manifest, Date.now() + 2 * HOUR_MS).error.code, 'job-expired');
   });
 });
 
@@ -211,7 +258,7 @@ describe('what is wrong', () => {
   });
 
   test('a_payload__should_be_refused_with_code_and_path', () => {
-    const { error } = duet.readPayload(JSON.stringify({ ...TRANSFER, to: '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD' }));
+    const { error } = duet.describe(JSON.stringify({ ...TRANSFER, to: '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD' }));
     assert.deepEqual(
       { kind: error.kind, code: error.code, path: error.path },
       { kind: 'refused', code: 'malformed-json', path: 'to' },
@@ -219,21 +266,7 @@ describe('what is wrong', () => {
   });
 
   test('a_request__should_be_refused_where_its_author_can_correct_it', () => {
-    const secret = new Uint8Array(32).fill(7);
     const document = requestDocument('11'.repeat(32), { ...TRANSFER, gasPrice: 1 });
-    assert.equal(duet.signRequest(document, secret).error.path, 'payload.gasPrice');
-    assert.equal(duet.signRequest(document, secret.slice(1)).error.kind, 'malformed');
-    assert.equal(ownerKey().length, 32);
-  });
-
-  test('a_backup__should_hold_the_third_share', { timeout: 120_000 }, () => {
-    const { service } = backends;
-    const setup = unwrap(duet.WalletSetup.create(TENANT, 'device', verified(service), ownerKey()));
-    const dealt = unwrap(setup.deal(Date.now(), undefined));
-    assert.ok(dealt.takeBackup().length > 32);
-    const pending = dealt.takePending();
-    assert.deepEqual(pending.deliveries().map(({ share, party }) => ({ share, party })), [{ share: 2, party: 'service' }]);
-    // Nothing comes of a wallet whose receipts are missing.
-    assert.equal(pending.bundle([]).error.kind, 'paper');
+    assert.equal(duet.signRequest(document, TEAM_SECRET).error.path, 'payload.gasPrice');
   });
 });

@@ -165,6 +165,12 @@ pub mod exact_text {
     }
 }
 
+/// An address with its [EIP-55](https://eips.ethereum.org/EIPS/eip-55) checksum.
+#[must_use]
+pub fn checksummed_address(address: &[u8; 20]) -> String {
+    alloy_primitives::Address::from(*address).to_checksum(None)
+}
+
 /// Why text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {

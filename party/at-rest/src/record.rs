@@ -49,10 +49,12 @@ pub enum RecordKind {
     Device = 12,
     /// A browser's unfinished key generation.
     PendingDevice = 13,
+    /// Something of a browser application's own, beside a wallet.
+    Application = 14,
 }
 
 impl RecordKind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Check,
         Self::PartyKeys,
         Self::Share,
@@ -66,6 +68,7 @@ impl RecordKind {
         Self::Prepared,
         Self::Device,
         Self::PendingDevice,
+        Self::Application,
     ];
 
     /// The kind with number `number`, if there is one.

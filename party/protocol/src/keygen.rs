@@ -517,6 +517,12 @@ impl PendingWallet {
         self.device.share.wallet().id()
     }
 
+    /// The wallet's public record. Its address is nobody's to show before the wallet is finished.
+    #[must_use]
+    pub fn public(&self) -> &WalletPublic {
+        self.device.share.wallet()
+    }
+
     /// The device's part before anybody has committed, for tests.
     #[cfg(any(test, feature = "test-hooks"))]
     #[must_use]
