@@ -90,7 +90,7 @@ export function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother,
         <p class="soft" role="status">
           {state === "signing" && "This device and the other party take turns. Neither sees the other's share."}
           {signed && `In ${duration(signed.tookMs)}, together with ${signed.responder || "the other party"}.`}
-          {state === "failed" && "Nothing was signed, and nothing left this browser that could be used."}
+          {state === "failed" && "No signature came of it."}
         </p>
       </div>
       <Timeline wallet={wallet} steps={run.steps} state={state} />
