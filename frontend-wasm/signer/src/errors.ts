@@ -111,6 +111,12 @@ export function bindingError(error: BindingError, field?: string): DuetError {
       return duetError("wrong-passphrase", message);
     case "card":
       return duetError("refused", message, { code: "card-mismatch" });
+    case "record":
+      return duetError("storage", message);
+    case "needs-rotation":
+      return duetError("needs-rotation", message, { code: "needs-rotation" });
+    case "cancelled":
+      return duetError("cancelled", message);
     case "not-authentic":
     case "paper":
     case "bad-signature":

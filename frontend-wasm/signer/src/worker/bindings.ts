@@ -1,2 +1,353 @@
-import type { Engine } from "./engine.js";
-export function loadEngine(): Promise<Engine> { return Promise.reject(new Error("todo")); }
+/**
+ * The engine, on the bindings that `cargo xtask wasm --target web` puts into `wasm/`, beside this package's sources and
+ * beside what is made of them.
+ */
+
+import init, * as wasm from "../../wasm/duet_frontend_wasm.js";
+
+import { type BindingError, bindingError, duetError, fail, Failure, refusalError } from "../errors.js";
+import { bytesToHex, hexToBytes, payloadDocument } from "../payload.js";
+import type { KeySource } from "../protocol.js";
+import type { Address, Description, Hex, Payload, Verification, VerifyOptions, WalletParty } from "../types.js";
+import type {
+  ApprovalReply, Backend, DealOrder, DealProgress, DeviceWallet, Engine, Initiator, ManifestFacts, Opened, Pending, SealKey, Verdict,
+} from "./engine.js";
+import type { Destination, Frames, ServerFrame } from "./frames.js";
+
+type Result<T> = { ok: true; value: T } | { ok: false; error: BindingError };
+
+/** The value of a binding's result. `field` is where the argument came from, for refusals that do not say. */
+function take<T>(result: Result<T>, field?: string): T {
+  if (result.ok) return result.value;
+  throw new Failure(bindingError(result.error, field));
+}
+
+/** The same of somebody's reply: what is refused in it, `by` refuses. */
+function takeReply<T>(result: Result<T>, by: string): T {
+  if (result.ok) return result.value;
+  const { kind, code, message } = result.error;
+  if (kind === "refused" && code !== undefined) throw new Failure(refusalError({ code, message }, by));
+  throw new Failure(duetError("refused", `${by} answered something that makes no sense: ${message}.`, { code: "peer-misbehaved", by }));
+}
+
+/** Loads the module. Once for each worker. */
+export async function loadEngine(): Promise<Engine> {
+  try {
+    // Written out in full: bundlers look for exactly this expression.
+    await init({ module_or_path: new URL("../../wasm/duet_frontend_wasm_bg.wasm", import.meta.url) });
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : String(thrown);
+    fail("internal", `WebAssembly did not load: ${reason}`);
+  }
+  return engine;
+}
+
+const frames: Frames = {
+  get protocol() {
+    return wasm.gatewayProtocol();
+  },
+  hello: (build) => take(wasm.helloFrame(build)),
+  leave: (wallet) => take(wasm.leaveFrame(wallet)),
+  request: (id, to: Destination, message) => take(wasm.requestFrame(id, to, message)),
+  read(bytes) {
+    const frame: Result<ServerFrame> = wasm.readFrame(bytes);
+    return frame.ok ? frame.value : null;
+  },
+};
+
+/** Exact length of each prime of a 2048-bit modulus. */
+const PRIME_BITS = 1024;
+
+function partiesOf(holders: wasm.ShareHolder[]): WalletParty[] {
+  return holders.map(({ share, party, fingerprint = "" }): WalletParty => {
+    if (share === 3 && party === undefined) return { share, role: "backup-file" };
+    const name = party ?? "";
+    if (share === 1) return { share, role: "device", party: name };
+    return share === 2
+      ? { share, role: "service", party: name, fingerprint }
+      : { share, role: "partner", party: name, fingerprint };
+  });
+}
+
+// Handles of WebAssembly, which the rest of the worker knows only by what they do.
+
+const sealKey = (key: SealKey): wasm.KeyEncryptionKey => key as wasm.KeyEncryptionKey;
+
+class BoundPending implements Pending {
+  constructor(private readonly pending: wasm.PendingWallet) {}
+  get id() {
+    return this.pending.id;
+  }
+  get parties() {
+    return partiesOf(this.pending.holders);
+  }
+  get deliveries() {
+    return this.pending.deliveries();
+  }
+  seal(key: SealKey) {
+    return take(this.pending.seal(sealKey(key)));
+  }
+  bundle(receipts: Uint8Array[]) {
+    return take(this.pending.bundle(receipts));
+  }
+  finish(bundle: Uint8Array, acknowledgements: Uint8Array[]) {
+    return new BoundWallet(take(this.pending.finish(bundle, acknowledgements)));
+  }
+  free() {
+    this.pending.free();
+  }
+}
+
+class BoundWallet implements DeviceWallet {
+  constructor(private readonly wallet: wasm.DeviceWallet) {}
+  get id() {
+    return this.wallet.id;
+  }
+  get address() {
+    return this.wallet.address as Address;
+  }
+  get publicKey() {
+    return bytesToHex(this.wallet.publicKey);
+  }
+  get tenant() {
+    return this.wallet.tenant;
+  }
+  get parties() {
+    return partiesOf(this.wallet.holders);
+  }
+  get newestKey() {
+    return this.wallet.newestKey ?? null;
+  }
+  get unenrolled() {
+    return this.wallet.unenrolled;
+  }
+  addressAt(path: string) {
+    return take(this.wallet.addressAt(path), "path") as Address;
+  }
+  holds(path: string, digest: Hex, signature: Uint8Array) {
+    return this.wallet.verifyAt(path, hexToBytes(digest, "digest"), signature).ok;
+  }
+  seal(key: SealKey) {
+    return take(this.wallet.seal(sealKey(key)));
+  }
+  authenticate(challenge: Uint8Array, nowMs: number) {
+    return take(this.wallet.authenticate(challenge, nowMs));
+  }
+  requestSignature(document: string, nowMs: number) {
+    return take(this.wallet.requestSignature(document, nowMs));
+  }
+  listJobs(nowMs: number) {
+    return take(this.wallet.listJobs(nowMs));
+  }
+  approveJob(job: string, nowMs: number) {
+    return take(this.wallet.approveJob(job, nowMs), "job");
+  }
+  rejectJob(job: string, nowMs: number) {
+    return take(this.wallet.rejectJob(job, nowMs), "job");
+  }
+  askJob(job: string, nowMs: number) {
+    return take(this.wallet.askJob(job, nowMs), "job");
+  }
+  readManifest(manifest: Uint8Array, nowMs: number): ManifestFacts {
+    // Who drew it up is to blame for what is wrong with it.
+    const facts = takeReply(this.wallet.readManifest(manifest, nowMs), "orchestrator");
+    return { ...facts, digest: facts.digest as Hex };
+  }
+  start(manifest: Uint8Array, responderCard: Uint8Array, nowMs: number) {
+    const { state, message } = take(this.wallet.start(manifest, responderCard, nowMs));
+    return { state: new BoundInitiator(state), message };
+  }
+  reportSigned(manifest: Uint8Array, signature: Uint8Array) {
+    return take(this.wallet.reportSigned(manifest, signature));
+  }
+  reportFailed(manifest: Uint8Array, code: string, message: string, culprit?: string) {
+    return take(this.wallet.reportFailed(manifest, code, message, culprit));
+  }
+  beginRotation([p, q]: [Uint8Array, Uint8Array]) {
+    try {
+      take(this.wallet.beginRotation(p, q));
+    } finally {
+      p.fill(0);
+      q.fill(0);
+    }
+  }
+  offer(responder: Backend, nowMs: number) {
+    return take(this.wallet.offer((responder as BoundBackend<wasm.Responder>).handle, nowMs));
+  }
+  agree(party: string) {
+    take(this.wallet.agree(party));
+  }
+  backup(passphrase: string, nowMs: number) {
+    return take(this.wallet.backup(passphrase, nowMs));
+  }
+  free() {
+    this.wallet.free();
+  }
+}
+
+class BoundBackend<H extends wasm.Backend | wasm.Responder> implements Backend {
+  constructor(readonly handle: H) {}
+  get party() {
+    return this.handle.party;
+  }
+  get fingerprint() {
+    return this.handle.fingerprint;
+  }
+  free() {
+    this.handle.free();
+  }
+}
+
+// The three states of a session are consumed by the step that leads out of them: nothing is left to free then.
+
+class BoundInitiator implements Initiator {
+  #state: wasm.InitiatorSession | undefined;
+  constructor(state: wasm.InitiatorSession) {
+    this.#state = state;
+  }
+  receive(message: Uint8Array) {
+    const state = this.#state;
+    this.#state = undefined;
+    if (!state) fail("internal", "The session has gone on already.");
+    const next = take(state.receive(message));
+    return { state: new BoundOpened(next.state), message: next.message };
+  }
+  free() {
+    this.#state?.free();
+    this.#state = undefined;
+  }
+}
+
+class BoundOpened implements Opened {
+  #state: wasm.OpenedSession | undefined;
+  constructor(state: wasm.OpenedSession) {
+    this.#state = state;
+  }
+  receive(message: Uint8Array) {
+    const state = this.#state;
+    this.#state = undefined;
+    if (!state) fail("internal", "The session has gone on already.");
+    return new BoundVerdict(take(state.receive(message)));
+  }
+  free() {
+    this.#state?.free();
+    this.#state = undefined;
+  }
+}
+
+class BoundVerdict implements Verdict {
+  constructor(private readonly verdict: wasm.Verdict) {}
+  get lockEvidence() {
+    return this.verdict.demandsLock ? (this.verdict.lockEvidence ?? new Uint8Array()) : null;
+  }
+  release(paillierKey: string) {
+    return take(this.verdict.releaseAfterUnlockedRead(paillierKey)).signature;
+  }
+  settle(paillierKey: string) {
+    return take(this.verdict.settleAfterLockWritten(paillierKey)).culprit;
+  }
+  free() {
+    this.verdict.free();
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ dealing
+
+function deal(order: DealOrder, nowMs: number, onProgress: (progress: DealProgress) => void) {
+  const { tenant, device, service, partner, requesters, primes: [p, q], backupPassphrase } = order;
+  try {
+    const setup = take(wasm.WalletSetup.create(tenant, device, (service as BoundBackend<wasm.Backend>).handle));
+    if (partner) setup.setPartner((partner as BoundBackend<wasm.Backend>).handle);
+    for (const [at, { key, kinds }] of requesters.entries()) {
+      const field = `requesters[${at}].key`;
+      take(setup.addRequester(hexToBytes(key, field), kinds), field);
+    }
+    const hear = (progress: wasm.KeygenProgress): void => {
+      // The primes were there before: nothing is searched any more.
+      if (progress.step !== "paillier-key") onProgress(progress);
+    };
+    const dealt = take(setup.dealWithPrimes(p, q, nowMs, hear));
+    try {
+      const pending = dealt.takePending();
+      if (!pending) fail("internal", "Nothing was dealt.");
+      const backupFile = backupPassphrase === null ? null : take(dealt.backupFile(backupPassphrase, nowMs));
+      return { pending: new BoundPending(pending), backupFile };
+    } finally {
+      dealt.free();
+    }
+  } finally {
+    p.fill(0);
+    q.fill(0);
+  }
+}
+
+function protect(source: KeySource) {
+  const made = source.kind === "passphrase"
+    ? take(wasm.KeyEncryptionKey.newPassphrase(source.passphrase, undefined), "protection.passphrase")
+    : take(wasm.KeyEncryptionKey.newPrf(source.secret), "protection");
+  if (source.kind === "passkey") source.secret.fill(0);
+  return made;
+}
+
+function unprotect(descriptor: string, source: KeySource) {
+  try {
+    return source.kind === "passphrase"
+      ? take(wasm.KeyEncryptionKey.fromPassphrase(source.passphrase, descriptor), "unlock")
+      : take(wasm.KeyEncryptionKey.fromPrf(source.secret, descriptor), "unlock");
+  } finally {
+    if (source.kind === "passkey") source.secret.fill(0);
+  }
+}
+
+/** A backup file's own refusals are about the file, not about this browser's storage. */
+function restore(file: Uint8Array, passphrase: string) {
+  const opened: Result<wasm.OpenedBackup> = wasm.OpenedBackup.open(file, passphrase);
+  if (!opened.ok && opened.error.kind === "record") {
+    const error = bindingError(opened.error);
+    throw new Failure(duetError("invalid", error.message, { field: "file" }));
+  }
+  const backup = take(opened, "file");
+  if (backup.contents !== "device") {
+    backup.free();
+    fail("invalid", "The file holds the third share of a wallet; a browser is restored from its own backup.", { field: "file" });
+  }
+  return new BoundWallet(take(backup.restore(), "file"));
+}
+
+const engine: Engine = {
+  frames,
+  protect,
+  unprotect,
+  verifyBackend: (card, fingerprint, token) => new BoundBackend(take(wasm.Backend.verify(card, fingerprint, token), "token")),
+  verifyResponder: (card, fingerprint) => new BoundBackend(take(wasm.Responder.verify(card, fingerprint))),
+  cardFingerprint: (card) => take(wasm.cardFacts(card)).fingerprint,
+  deal,
+  openPending: (sealed, key, id) => new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),
+  openWallet: (sealed, key, id) => new BoundWallet(take(wasm.DeviceWallet.open(sealed, sealKey(key), id))),
+  restore,
+  searchPrime: (onCandidate) => take(wasm.findPrime(PRIME_BITS, onCandidate)),
+
+  askCard: () => take(wasm.askCard()),
+  readCard: (reply, by) => takeReply(wasm.readCard(reply), by),
+  prepare: (envelope) => take(wasm.prepareShare(envelope)),
+  readReceipt: (reply, by) => takeReply(wasm.readReceipt(reply), by),
+  commit: (bundle) => take(wasm.commitShare(bundle)),
+  readAcknowledgement: (reply, by) => takeReply(wasm.readAcknowledgement(reply), by),
+  enrol: (offer) => take(wasm.enrol(offer)),
+  readEnrolled(reply, by) {
+    takeReply(wasm.readEnrolled(reply), by);
+  },
+  readApproval: (reply) => takeReply(wasm.readApproval(reply), "orchestrator") as ApprovalReply,
+  readOutcomeReply(reply) {
+    takeReply(wasm.readOutcomeReply(reply), "orchestrator");
+  },
+
+  describe: (payload: Payload) => take(wasm.describe(payloadDocument(payload)), "payload") as unknown as Description,
+  signedTransaction: (payload, signature) =>
+    take(wasm.signedTransaction(payloadDocument(payload), signature)) as { raw: Hex; hash: Hex },
+  verify: ({ payload, signature, address }: VerifyOptions) =>
+    take(
+      wasm.verifyPayload(payloadDocument(payload), hexToBytes(signature, "signature"), address),
+      "signature",
+    ) as Verification,
+};

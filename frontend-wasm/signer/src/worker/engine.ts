@@ -65,11 +65,11 @@ export interface DeviceWallet extends Handle {
   readonly parties: WalletParty[];
   /** The newest Paillier key; `null` after a restore. */
   readonly newestKey: string | null;
-  /** Every Paillier key there is. */
-  readonly keys: string[];
   /** The responders that have not taken the newest key. */
   readonly unenrolled: { share: 2 | 3; party: string }[];
   addressAt(path: DerivationPath): Address;
+  /** Whether a signature over a digest is by the key at a path. */
+  holds(path: DerivationPath, digest: Hex, signature: Uint8Array): boolean;
   seal(key: SealKey): Uint8Array;
   authenticate(challenge: Uint8Array, nowMs: number): Uint8Array;
   /** The owner's request to sign a document, as a message to the orchestrator, and the job it makes. */
@@ -77,7 +77,7 @@ export interface DeviceWallet extends Handle {
   listJobs(nowMs: number): Uint8Array;
   approveJob(job: string, nowMs: number): Uint8Array;
   rejectJob(job: string, nowMs: number): Uint8Array;
-  jobState(job: string, nowMs: number): Uint8Array;
+  askJob(job: string, nowMs: number): Uint8Array;
   /** Checks a manifest against the wallet, and that it is about this job and digest. */
   readManifest(manifest: Uint8Array, nowMs: number): ManifestFacts;
   start(manifest: Uint8Array, responderCard: Uint8Array, nowMs: number): Step<Initiator>;
@@ -117,11 +117,12 @@ export interface Opened extends Handle {
 }
 
 export interface Verdict extends Handle {
-  /** What has to be locked and why; `null` for a good signature. */
-  readonly demandsLock: boolean;
-  /** Evidence for the lock's record. */
+  /** The responder's signed bad answer, if this verdict demands a lock. */
+  readonly lockEvidence: Uint8Array | null;
+  /** The signature. To be called once the store was seen to hold the key unlocked. */
   release(paillierKey: string): Uint8Array;
-  settle(paillierKey: string): { culprit: string; evidence: Uint8Array };
+  /** Whose fault it is. To be called once the lock is durable. */
+  settle(paillierKey: string): string;
 }
 
 export type ApprovalReply =

@@ -123,7 +123,7 @@ async function alreadyDone(
   job: JobId,
   signal: AbortSignal,
 ): Promise<never> {
-  const reply = await line.approval(id, (nowMs) => device.jobState(job, nowMs), signal);
+  const reply = await line.approval(id, (nowMs) => device.askJob(job, nowMs), signal);
   if (reply.kind !== "job") unexpected("orchestrator");
   throw new Failure(endedError(reply));
 }
@@ -217,6 +217,8 @@ async function follow(
   if (reply.kind === "job") {
     // The same request, done by an attempt that this device did not hear the end of.
     if (reply.state === "signed" && reply.signature) {
+      // The orchestrator's word is not taken for it.
+      if (!device.holds(wanted.path, wanted.digest, reply.signature)) unexpected("orchestrator");
       return signedOf(context, device, wanted, reply.signature, { session: "", responder: "" }, clock.tookMs());
     }
     if (reply.state === "running" || reply.state === "queued") {
@@ -350,7 +352,8 @@ class Session {
   }
 
   async #released({ session, responder, paillierKey }: ManifestFacts, verdict: Verdict): Promise<Uint8Array> {
-    const bad = verdict.demandsLock ? { session, evidence: new Uint8Array() } : null;
+    const evidence = verdict.lockEvidence;
+    const bad = evidence === null ? null : { session, evidence };
     let gate: Awaited<ReturnType<typeof passGate>>;
     try {
       gate = await passGate(this.context.database, paillierKey, bad);
@@ -362,7 +365,7 @@ class Session {
     if (gate === "open") return verdict.release(paillierKey);
     let error: DuetError;
     if (gate === "locked-now") {
-      const { culprit } = verdict.settle(paillierKey);
+      const culprit = verdict.settle(paillierKey);
       error = duetError(
         "paillier-locked",
         `${culprit} answered with a bad signature; the Paillier key is locked. Make a new one to sign again.`,
