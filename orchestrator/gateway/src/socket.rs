@@ -125,6 +125,8 @@ pub(crate) async fn run(gateway: Arc<Gateway>, socket: WebSocket, connection: Ar
     if let Some(frame) = end.close() {
         let closing = async {
             outbox.0.send(Message::Close(Some(frame))).await.ok();
+            // The writer ends when it has written that.
+            outbox.0.closed().await;
             // A connection that is dropped with something unread in it is reset, and the close may be lost.
             while let Some(Ok(_)) = stream.next().await {}
         };

@@ -145,9 +145,9 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
     let [service, partner] = &folders;
     let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
 
-    let stack = narrator
+    let mut stack = narrator
         .step(
-            "Orchestrator, service and partner start, each with its own files and credentials",
+            "Orchestrator, service, partner and gateway start, each with its own files and credentials",
             Stack::run(Arc::clone(directory), broker, &duet, &folders, fingerprints, tokens),
         )
         .await?;
@@ -156,6 +156,14 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
     let anvil =
         narrator.step("A local Ethereum node (anvil)", Anvil::start(&directory.path().join("logs"))).await?;
     detail("node", &format!("{}, chain {CHAIN_ID}", anvil.url()));
+    let chain = CHAIN_ID.to_string();
+    narrator
+        .step(
+            "The gateway is told of the node, for browsers",
+            stack.restart_gateway_with(&["--rpc", anvil.url(), "--chain-id", &chain]),
+        )
+        .await?;
+    detail("gateway", stack.gateway_url());
 
     let wallet = narrator
         .step(
@@ -241,6 +249,14 @@ fn summary(stack: &Stack, wallet: &Wallet, node: &str) -> Result<()> {
     println!("  {duet} job submit message 'Paid' --wallet {} --requester-key {key} --wait", wallet.id);
     println!("  {duet} job list");
     println!("  curl {}/readyz", stack.api_url());
+    if programs::page().is_some() {
+        println!("\nThe page, in which a browser is the device:\n\n  {}", stack.gateway_url());
+    } else {
+        println!(
+            "\nThe page has not been built (DUET_PAGE names no folder of it); its gateway is at {}",
+            stack.gateway_url()
+        );
+    }
     Ok(())
 }
 

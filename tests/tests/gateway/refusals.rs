@@ -1,0 +1,119 @@
+//! What a gateway does not forward.
+
+use duet_protocol::{
+    codec,
+    ids::{SessionId, WalletId},
+};
+use duet_tests::stack::{ALL_KINDS, Stack};
+use duet_wire::{
+    Code, OutcomeResult,
+    approval::ApprovalAction,
+    card_request::CardRequest,
+    gateway::{Authentication, Destination, MAX_AUTHENTICATION_AGE_MS, WaitingQuestion},
+    progress::{Progress, Step},
+    share_request::ShareRequest,
+    signing::SigningKey,
+};
+
+use crate::{
+    device::Device,
+    socket::{Socket, now_ms, party},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stranger__should_get_nothing_but_cards_and_a_partys_own_refusal() {
+    let stack = Stack::start().await.unwrap();
+    let wallet: WalletId = stack.create_wallet("device", ALL_KINDS).await.unwrap().id.parse().unwrap();
+    let mut socket = Socket::open(stack.gateway_url()).await;
+    let card = |name: &str| Destination::Card(party(name));
+    let question = |request: &CardRequest| codec::encode(request).unwrap();
+
+    socket.request(card("service"), question(&CardRequest::Card)).await.unwrap();
+    let package = codec::encode(&ShareRequest::Prepare { package: vec![1; 64] }).unwrap();
+    socket.request(Destination::Share(party("service")), package.clone()).await.unwrap();
+
+    let session = SessionId([7; 16]);
+    let progress = Progress { session, step: Step::Running, at_ms: now_ms() }.to_json();
+    for (to, message, code) in [
+        (card("service"), question(&CardRequest::Wallet { id: wallet }), Code::Unauthorized),
+        (card("service"), question(&CardRequest::Wallets { after: None, limit: 9 }), Code::Unauthorized),
+        (card("service"), question(&CardRequest::Enrol { offer: vec![1] }), Code::MalformedMessage),
+        (card("service"), vec![1, 2, 3], Code::MalformedMessage),
+        (card("nobody"), question(&CardRequest::Card), Code::NotFound),
+        (card("orchestrator"), question(&CardRequest::Card), Code::NotFound),
+        (Destination::Share(party("nobody")), package, Code::NotFound),
+        (Destination::Share(party("service")), vec![1, 2, 3], Code::MalformedMessage),
+        (Destination::Approval(wallet), vec![1, 2, 3], Code::Unauthorized),
+        (
+            Destination::Approval(wallet),
+            codec::encode(&WaitingQuestion { wallet }).unwrap(),
+            Code::Unauthorized,
+        ),
+        (Destination::Round { session, to: party("service") }, vec![1; 100], Code::Unauthorized),
+        (Destination::Outcome { session }, vec![1; 100], Code::MalformedMessage),
+        (Destination::Event { session }, progress, Code::Unauthorized),
+    ] {
+        assert_eq!(socket.refused(to.clone(), message).await, code, "{to:?}");
+    }
+
+    // Nor does a key of its own help.
+    let stranger = SigningKey::from_bytes(&[9; 32]);
+    let refusal = socket.authenticate(wallet, &stranger).await.unwrap_err();
+    assert_eq!(refusal.code, Code::BadSignature);
+    let refusal = socket.authenticate(WalletId([1; 32]), &stranger).await.unwrap_err();
+    assert_eq!(refusal.code, Code::UnknownWallet);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
+    let stack = Stack::start().await.unwrap();
+    let url = stack.gateway_url();
+    let (mut ours, mut theirs) = (Socket::open(url).await, Socket::open(url).await);
+    let device = Device::create(&stack, &mut ours).await.unwrap();
+    let other = Device::create(&stack, &mut theirs).await.unwrap();
+
+    // A proof counts on its own socket, for its own wallet, within a minute.
+    let proof = |challenge, wallet, issued_at_ms| {
+        Authentication { challenge, wallet, issued_at_ms }.frame(&**device.wallet.keys())
+    };
+    let replayed = proof(theirs.challenge, device.id(), now_ms());
+    let foreign = proof(ours.challenge, other.id(), now_ms());
+    let stale = proof(ours.challenge, device.id(), now_ms() - 2 * MAX_AUTHENTICATION_AGE_MS);
+    for bad in [&replayed, &foreign, &stale] {
+        assert_eq!(ours.prove(bad).await.unwrap_err().code, Code::BadSignature);
+    }
+    let list = device.approval(ApprovalAction::List);
+    assert_eq!(ours.refused(Destination::Approval(device.id()), list).await, Code::Unauthorized);
+
+    device.authenticate(&mut ours).await.unwrap();
+    other.authenticate(&mut theirs).await.unwrap();
+    // An approval goes where it belongs, and only if it says so itself.
+    let list = other.approval(ApprovalAction::List);
+    assert_eq!(ours.refused(Destination::Approval(other.id()), list.clone()).await, Code::Unauthorized);
+    assert_eq!(ours.refused(Destination::Approval(device.id()), list).await, Code::MalformedMessage);
+    let of_other = codec::encode(&CardRequest::Wallet { id: other.id() }).unwrap();
+    assert_eq!(ours.refused(Destination::Card(party("service")), of_other).await, Code::Unauthorized);
+
+    let manifest = device.begin(&mut ours, "ours", "device+service").await.unwrap();
+    let session = manifest.session;
+    let failed = || OutcomeResult::Failed { code: Code::Cancelled, culprit: None, message: "no".to_owned() };
+    let forged = other.report(&manifest, failed());
+    let round = |name: &str| Destination::Round { session, to: party(name) };
+    let progress = Progress { session, step: Step::Running, at_ms: now_ms() }.to_json();
+    for (to, message) in [
+        (round("service"), vec![1; 100]),
+        (Destination::Event { session }, progress),
+        (Destination::Outcome { session }, device.report(&manifest, failed())),
+    ] {
+        assert_eq!(theirs.refused(to.clone(), message).await, Code::Unauthorized, "{to:?}");
+    }
+    assert_eq!(ours.refused(round("partner"), vec![1; 100]).await, Code::Unauthorized, "another responder");
+    assert_eq!(ours.refused(Destination::Outcome { session }, forged).await, Code::Unauthorized);
+    let elsewhere = Destination::Outcome { session: SessionId([1; 16]) };
+    assert_eq!(ours.refused(elsewhere, device.report(&manifest, failed())).await, Code::MalformedMessage);
+    let nonsense = b"{\"not\": \"progress\"}".to_vec();
+    assert_eq!(ours.refused(Destination::Event { session }, nonsense).await, Code::MalformedMessage);
+
+    // None of that has hurt the session.
+    device.run(&mut ours, &manifest).await.unwrap();
+}
