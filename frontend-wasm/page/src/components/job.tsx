@@ -4,7 +4,6 @@ import { duet, walletById } from "../state/duet";
 import { settle, refreshInbox, type InboxEntry } from "../state/inbox";
 import { useRun } from "../state/signing";
 import { dateTime, remaining } from "../text/format";
-import { TransactionSummary } from "../views/send";
 import { CopyButton } from "./address";
 import { Button } from "./button";
 import { ChainWarning, isForeign } from "./chain-warning";
@@ -12,6 +11,7 @@ import { KIND_NAMES } from "./described";
 import { Dialog } from "./dialog";
 import { ErrorNotice } from "./notice";
 import { Payload } from "./signing";
+import { Summary } from "./summary";
 import { Timeline } from "./timeline";
 import { Icon } from "./icon";
 import type { WalletSummary } from "@duet/signer";
@@ -84,7 +84,7 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
         </p>
       </div>
 
-      {outcome.state !== "signing" && <TransactionSummary description={description} wallet={wallet} />}
+      <Summary description={description} wallet={wallet} />
       {waits && <ChainWarning description={description} accepted={accepted} onAccept={setAccepted} testId={`job-chain-accept-${job.job}`} />}
       {outcome.state !== "signing" && (
         <div class="stack-tight">

@@ -50,7 +50,7 @@ export function Timeline({ wallet, steps, state }: TimelineProps) {
                 </p>
                 <p class="step-text">{row.text}</p>
               </div>
-              <span class="step-time">{took !== null && `+${duration(took)}`}</span>
+              <span class="step-time">{took !== null && (took < 1 ? duration(took) : `+${duration(took)}`)}</span>
             </li>
           );
         })}

@@ -19,7 +19,7 @@ const CREATE_TEXTS: Record<CreateStepName, Omit<StepRow, "name">> = {
   protection: { title: "Strengthen the protection", text: "Turning your passphrase or passkey into the key that seals everything here." },
   card: { title: "Check who holds the other shares", text: "Their fingerprints are compared and the proofs on their parameters verified." },
   shares: { title: "Draw the three shares", text: "The key is drawn at random here, split, and forgotten." },
-  "paillier-key": { title: "Search two large primes", text: "For this device's encryption key. It takes the longest, and how long is luck." },
+  "paillier-key": { title: "Search two large primes", text: "For this device's encryption key. How long it takes is luck." },
   proofs: { title: "Prove that all is sound", text: "Each party gets a proof that its share belongs to your address." },
   sealing: { title: "Seal the shares", text: "Nobody on the way can read them." },
   stored: { title: "Store your share", text: "Sealed, in this browser. From here on, a reload loses nothing." },
@@ -36,7 +36,7 @@ export const CREATE_STEPS = rows([
   "protection", "card", "shares", "paillier-key", "proofs", "sealing", "stored", "preparing", "committing", "ready",
 ]);
 export const RESUME_STEPS = rows(["preparing", "committing", "ready"]);
-export const ROTATE_STEPS = rows(["card", "paillier-key", "proofs", "stored", "enrolling", "ready"]);
+export const ROTATE_STEPS = rows(["card", "paillier-key", "proofs", "enrolling", "ready"]);
 
 const CREATE_STEP_OF: Record<CreateProgress["step"], { name: CreateStepName; ends: boolean }> = {
   protection: { name: "protection", ends: false },
@@ -94,8 +94,8 @@ export function advance(
     asked: new Set<string>(),
   };
   const detail =
-    event.step === "paillier-key" ? `${event.candidates} candidates tried, some 120 are usual`
-    : "party" in event ? event.party
+    event.step === "paillier-key" ? `For this device's encryption key: ${event.candidates} candidates tried, some 120 are usual.`
+    : "party" in event ? `${event.party}: ${CREATE_TEXTS[name].text}`
     : before.detail;
   const asked = new Set(before.asked);
   if ("party" in event) {

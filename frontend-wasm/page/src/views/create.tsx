@@ -124,7 +124,7 @@ export function CreateView() {
             </span>
           </div>
           <ProgressList rowId="create-step" testId="create-progress" steps={CREATE_STEPS} progress={running} label="Progress of the creation" />
-          <p class="soft small">Keep this page open. Most of the time goes into the search for primes, which is luck: between one second and ten.</p>
+          <p class="soft small">Keep this page open. Most of the time goes into primes and proofs; each step says how long it took.</p>
           <div class="actions">
             <Button testId="create-cancel" onClick={() => abort.current?.abort()}>
               Cancel

@@ -7,6 +7,7 @@ import { Choices } from "../components/choice";
 import { TextArea } from "../components/field";
 import { ErrorNotice } from "../components/notice";
 import { Review, SigningRun } from "../components/signing";
+import { Summary } from "../components/summary";
 import { Ready } from "../components/unlock";
 import { View } from "../components/view";
 import { href } from "../router";
@@ -59,6 +60,7 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
         <SigningRun
           run={stage}
           wallet={wallet}
+          summary={<Summary description={stage.description} wallet={wallet} />}
           onCancel={cancel}
           onRetry={sign}
           onAnother={() => {

@@ -116,7 +116,7 @@ export function RestoreView() {
           <FieldError id="restore-file" error={problems.file} />
         </div>
         <PassphraseField id="restore-passphrase" label="Passphrase of the file" value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
-        <TextField id="restore-label" label="Name" optional hint="Without one, the name it had." value={label} onInput={setLabel} maxLength={64} />
+        <TextField id="restore-label" label="Name" optional hint="Only you see it." value={label} onInput={setLabel} maxLength={64} />
         <Choices
           name="protection"
           legend="What opens it in this browser?"

@@ -1,13 +1,11 @@
-import type { Description, TransactionPayload, WalletSummary } from "@duet/signer";
+import type { WalletSummary } from "@duet/signer";
 import { useEffect, useState } from "preact/hooks";
 
-import { inEther } from "../chain/amount";
 import { chainName } from "../chain/names";
-import { AddressText } from "../components/address";
 import { Notice } from "../components/notice";
 import { SendForm } from "../components/send-form";
 import { Review, SigningRun } from "../components/signing";
-import { TokenCallNotice } from "../components/token-call";
+import { Summary } from "../components/summary";
 import { Ready } from "../components/unlock";
 import { View } from "../components/view";
 import { href } from "../router";
@@ -36,7 +34,7 @@ export function SendView({ wallet }: { wallet: WalletSummary }) {
         <SigningRun
           run={stage}
           wallet={wallet}
-          summary={<TransactionSummary description={stage.description} wallet={wallet} />}
+          summary={<Summary description={stage.description} wallet={wallet} />}
           onCancel={cancel}
           onRetry={sign}
           onAnother={() => {
@@ -53,7 +51,7 @@ export function SendView({ wallet }: { wallet: WalletSummary }) {
             <Review
               description={stage.description}
               wallet={wallet}
-              summary={<TransactionSummary description={stage.description} wallet={wallet} />}
+              summary={<Summary description={stage.description} wallet={wallet} />}
               onSign={sign}
               onBack={back}
             />
@@ -86,38 +84,4 @@ function ChainNotice() {
     );
   }
   return null;
-}
-
-const quantity = (value: TransactionPayload["value"]): bigint => BigInt(value ?? 0);
-
-/** A transaction in a sentence, from the payload as the signing code wrote it. */
-export function TransactionSummary({ description, wallet }: { description: Description; wallet: WalletSummary }) {
-  const { payload } = description;
-  if (payload.kind !== "transaction") return null;
-  const value = quantity(payload.value);
-  const fee = quantity(payload.gas) * quantity(payload.maxFeePerGas ?? payload.gasPrice);
-  const data = (payload.data ?? "0x") as `0x${string}`;
-  const to = payload.to as `0x${string}` | null;
-  return (
-    <div class="stack">
-      <p class="summary">
-        {data === "0x" || value > 0n ? (
-          <>
-            Sends <strong class="number">{inEther(value)}</strong> to
-          </>
-        ) : (
-          "Calls the contract"
-        )}{" "}
-        {to === null ? "nobody: it creates a contract" : <AddressText address={to} />}
-        {description.chainId !== undefined && <> on {chainName(description.chainId)}</>}, for a fee of at most{" "}
-        <strong class="number">{inEther(fee)}</strong>.
-      </p>
-      {to !== null && to === wallet.address && (
-        <Notice tone="warn">
-          <p>The recipient is this wallet itself.</p>
-        </Notice>
-      )}
-      <TokenCallNotice to={to} data={data} testId="send-decoded" />
-    </div>
-  );
 }

@@ -8,6 +8,7 @@ import { FieldTree } from "../components/described";
 import { TextArea } from "../components/field";
 import { ErrorNotice } from "../components/notice";
 import { Review, SigningRun } from "../components/signing";
+import { Summary } from "../components/summary";
 import { Ready } from "../components/unlock";
 import { View } from "../components/view";
 import { href } from "../router";
@@ -86,6 +87,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
         <SigningRun
           run={stage}
           wallet={wallet}
+          summary={<Summary description={stage.description} wallet={wallet} />}
           onCancel={cancel}
           onRetry={sign}
           onAnother={() => {
