@@ -8,7 +8,7 @@ import type { CreateOrder, KeySource } from "../protocol.js";
 import type { CreatedWallet, CreateProgress, WalletId } from "../types.js";
 import type { Context } from "./context.js";
 import { type Database, type KeyRow, requireRecord, requireWallet, STRICT, type StoredProtection, type WalletRow } from "./database.js";
-import { checkpoint } from "./deadline.js";
+import { checkpoint, pause } from "./deadline.js";
 import type { Backend, DeviceWallet, Pending, SealKey } from "./engine.js";
 import { type ChosenBackend, chooseBackend, fetchConfiguration } from "./info.js";
 import { searchPrimes } from "./primes.js";
@@ -76,11 +76,13 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
     // Each is waited for below; until then a failure is no news.
     for (const card of cards) card.catch(() => undefined);
     tell({ step: "protection" });
+    await pause(0, signal);
     const made = engine.protect(order.source);
     key = made.key;
     for (const [at, backend] of chosen.entries()) {
       const { card, fingerprint } = await (cards[at] as Promise<FetchedCard>);
-      checkpoint(signal);
+      // Between two long computations, whatever the helpers or the caller said is heard.
+      await pause(0, signal);
       backends.push(engine.verifyBackend(card, fingerprint, backend.token));
       await pinCard(database, backend, card, fingerprint);
       tell({ step: "card-verified", party: backend.party });

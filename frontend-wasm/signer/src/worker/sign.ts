@@ -26,6 +26,8 @@ const REPORT_WAIT_MS = 2_000;
 const REPORT_MS = 30_000;
 /** Sessions that one call may begin, when the connection breaks or nobody answers. */
 const ATTEMPTS = 3;
+/** Nobody who has waited so long should wait for another attempt. */
+const ATTEMPTS_MS = 6_000;
 const BACKOFF = { firstMs: 500, maxMs: 2_000 };
 
 /** A step without its time. */
@@ -173,6 +175,7 @@ async function withAttempts(
   attempt: () => Promise<Signed>,
   abandon: () => Promise<void> = () => Promise.resolve(),
 ): Promise<Signed> {
+  const lastStartAt = Date.now() + ATTEMPTS_MS;
   for (let count = 1; ; count += 1) {
     try {
       checkpoint(signal);
@@ -180,7 +183,8 @@ async function withAttempts(
       await requireReady(database, device.newestKey);
       return await attempt();
     } catch (thrown) {
-      if (!signal.aborted && isTransient(thrown) && count < ATTEMPTS) {
+      const again = isTransient(thrown) || isStale(thrown);
+      if (!signal.aborted && again && count < ATTEMPTS && Date.now() < lastStartAt) {
         await pause(pauseMs(BACKOFF, count), signal);
         continue;
       }
@@ -189,6 +193,12 @@ async function withAttempts(
       throw thrown;
     }
   }
+}
+
+/** Whether the session was drawn up from what was true before a rotation: told so, the orchestrator looks again. */
+function isStale(thrown: unknown): boolean {
+  const code = thrown instanceof Failure ? thrown.error.code : undefined;
+  return code === "stale-paillier-key" || code === "stale-epoch" || code === "not-enrolled";
 }
 
 /**
@@ -279,7 +289,7 @@ class Session {
       );
     } catch (thrown) {
       // Told at once, the orchestrator need not wait until the session expires.
-      this.#reportFailure(thrown);
+      await this.#reportFailure(thrown);
       throw thrown;
     }
     // No deadline, no progress and no giving up from here until the store has spoken.
@@ -310,6 +320,11 @@ class Session {
   async #exchange(facts: ManifestFacts): Promise<Verdict> {
     const { context, device, signal } = this;
     const { session, responder, paillierKey } = facts;
+    if ((await context.database.get("keys", paillierKey)) === undefined) {
+      fail("needs-rotation", "This wallet's Paillier key was replaced on another device; make a new one here to sign here.", {
+        code: "stale-paillier-key",
+      });
+    }
     await requireReady(context.database, paillierKey);
     const card = await this.#responderCard(facts);
     checkpoint(signal);
@@ -377,7 +392,7 @@ class Session {
     }
     await this.context.wallets.changed();
     const failure = new Failure(error);
-    this.#reportFailure(failure);
+    await this.#reportFailure(failure);
     throw failure;
   }
 
@@ -391,7 +406,7 @@ class Session {
     await within(acknowledged, REPORT_WAIT_MS, cancelled).catch(() => undefined);
   }
 
-  #reportFailure(thrown: unknown): void {
+  async #reportFailure(thrown: unknown): Promise<void> {
     if (!this.#facts) return;
     const { session } = this.#facts;
     const error = thrown instanceof Failure ? thrown.error : duetError("internal", "Something failed in the device.");
@@ -400,9 +415,10 @@ class Session {
     try {
       const report = this.device.reportFailed(this.manifest, code, error.message, culprit);
       this.context.line.progress(session, { step: "failed", code });
-      void this.context.line.outcome(session, report, REPORT_MS).catch(() => undefined);
+      const acknowledged = this.context.line.outcome(session, report, REPORT_MS).catch(() => undefined);
+      await within(acknowledged, REPORT_WAIT_MS, cancelled);
     } catch {
-      // A code that is none of the parties': the session expires by itself.
+      // Not acknowledged yet, or a code that is none of the parties': the session expires by itself.
     }
   }
 }

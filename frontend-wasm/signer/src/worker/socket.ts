@@ -15,7 +15,7 @@ const CONNECT_MS = 8_000;
 /** A connection that lasted so long was a good one: the next attempt does not wait long. */
 const SETTLED_MS = 5_000;
 /** How long a request waits for a connection. */
-const ONLINE_MS = 8_000;
+const ONLINE_MS = 5_000;
 const AUTHENTICATE_MS = 8_000;
 /** Requests under way at a time, each of at most half a mebibyte. */
 const MAX_REQUESTS = 32;
