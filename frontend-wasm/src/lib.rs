@@ -23,6 +23,8 @@ pub mod primes;
 pub mod session;
 #[cfg(feature = "test-exports")]
 pub mod test_exports;
+#[cfg(feature = "test-exports")]
+pub mod test_secrets;
 pub mod verify;
 pub mod wallet;
 

@@ -94,7 +94,11 @@ impl Anvil {
         self.receipt(&hash).await
     }
 
-    async fn receipt(&self, hash: &Value) -> Result<Value> {
+    /// The receipt of a transaction that was sent, once it is mined.
+    ///
+    /// # Errors
+    /// When it is not mined in time or reverts.
+    pub async fn receipt(&self, hash: &Value) -> Result<Value> {
         // The node mines every transaction at once, but answers before it has.
         let mut look_again = interval(RECEIPT_INTERVAL);
         let receipt = timeout(CALL_DEADLINE, async {

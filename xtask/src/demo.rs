@@ -7,15 +7,25 @@ use anyhow::{Context, Result};
 use crate::{
     install::{self, Need},
     npm::Packages,
+    page,
     run::{cargo, command, line, target_folder, visibly},
 };
 
 pub(crate) fn demo(once: bool, no_install: bool) -> Result<()> {
-    install::ensure(&[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer], no_install)?;
+    let needs = [
+        Need::Compiler,
+        Need::Npm(Packages::Judges),
+        Need::Npm(Packages::Frontend),
+        Need::NatsServer,
+        Need::Wasm,
+    ];
+    install::ensure(&needs, no_install)?;
+    let page = page::default_folder();
+    page::build(&page)?;
     visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
     visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "demo"]))?;
     let mut demo = command(target_folder().join("debug/demo"));
-    demo.env("DUET_PROGRAM", target_folder().join("debug/duet"));
+    demo.env("DUET_PROGRAM", target_folder().join("debug/duet")).env("DUET_PAGE", page);
     if once {
         demo.arg("--once");
     }

@@ -25,14 +25,29 @@ pub(crate) fn default_folder() -> PathBuf {
 /// Builds the module, the signer's package and the page, and puts the page, compressed, with its hashes into `out`.
 pub(crate) fn build(out: &Path) -> Result<()> {
     let started = Instant::now();
-    wasm::build(wasm::Target::Web, &root().join("frontend-wasm/signer/wasm"))?;
-    visibly(&mut Packages::Frontend.script("build:signer"))?;
+    build_signer()?;
     bundle(out)?;
     println!("The page in {} ({})", out.display(), human(started.elapsed()));
     Ok(())
 }
 
-/// Builds the page alone, from what [`build`] made before, with more settings in its environment.
+/// Builds the module and the package around it.
+pub(crate) fn build_signer() -> Result<()> {
+    wasm::build(wasm::Target::Web, &root().join("frontend-wasm/signer/wasm"))?;
+    visibly(&mut Packages::Frontend.script("build:signer"))
+}
+
+/// Builds the examples for developers, from what [`build_signer`] made before.
+pub(crate) fn build_examples() -> Result<()> {
+    visibly(&mut Packages::Frontend.script("build:examples"))
+}
+
+/// The types of everything in TypeScript, against the declarations of the module as it was built.
+pub(crate) fn check_types() -> Result<()> {
+    visibly(Packages::Frontend.script("check").args(["--workspaces", "--if-present"]))
+}
+
+/// Builds the page alone, from what [`build`] made before.
 fn bundle(out: &Path) -> Result<()> {
     let mut vite = Packages::Frontend.script("build");
     vite.args(["--workspace", "page", "--", "--emptyOutDir", "--outDir"]).arg(out);

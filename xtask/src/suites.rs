@@ -30,7 +30,7 @@ pub(crate) enum Suite {
     Build,
     /// Unit, integration and documentation tests of every crate.
     Unit,
-    /// The module under Node.
+    /// The module and the signer's package under Node.
     Wasm,
     /// Real broker, real processes, real Ethereum node, independent verification.
     E2e,
@@ -66,7 +66,7 @@ impl Suite {
             Self::Build => &[Need::Compiler, Need::Wasm, Need::Npm(Packages::Frontend)],
             // Some of the crates' own tests talk to a real broker.
             Self::Unit => &[Need::Compiler, Need::NatsServer],
-            Self::Wasm => &[Need::Npm(Packages::Judges), Need::Wasm],
+            Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
             Self::E2e => &[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer],
             Self::Browser => BROWSER,
         }
@@ -92,7 +92,9 @@ impl Suite {
                 visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
                 // For whoever builds without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
-                wasm::build(wasm::Target::Nodejs, &wasm::default_folder(wasm::Target::Nodejs))
+                page::build(&page::default_folder())?;
+                page::build_examples()?;
+                page::check_types()
             }
             Self::Unit => tests(
                 cargo().args([
@@ -110,7 +112,9 @@ impl Suite {
                 wasm::build(wasm::Target::Nodejs, &folder)?;
                 let mut node = node_test();
                 node.env("DUET_WASM_PACKAGE", &folder);
-                tests(node.args(test_files("frontend-wasm/tests")?), counts)
+                tests(node.args(test_files("frontend-wasm/tests")?), counts)?;
+                page::build_signer()?;
+                tests(node_test().args(test_files("frontend-wasm/signer/tests")?), counts)
             }
             Self::E2e => {
                 tests(node_test().args(test_files("tests/js")?), counts)?;
@@ -122,6 +126,7 @@ impl Suite {
             }
             Self::Browser => {
                 page::build(&page::default_folder())?;
+                page::build_examples()?;
                 let mut node = node_test();
                 browser_environment(&mut node, "debug")?;
                 tests(node.args(test_files("tests/browser")?), counts)

@@ -1,0 +1,13 @@
+// The page in a real browser, against the real stack. One process, one stack, one browser; scenarios run one after the
+// other, each in profiles of its own.
+
+import './scenarios/search.mjs';
+import './scenarios/create.mjs';
+import './scenarios/signing.mjs';
+import './scenarios/unlocking.mjs';
+import './scenarios/inbox.mjs';
+import './scenarios/interruptions.mjs';
+import './scenarios/tabs.mjs';
+import './scenarios/backup.mjs';
+import './scenarios/views.mjs';
+import './scenarios/examples.mjs';

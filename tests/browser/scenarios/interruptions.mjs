@@ -1,0 +1,111 @@
+// What happens in the middle: the tab is reloaded, the gateway dies. A paused service is the middle: whatever waits for
+// it has begun and is not done.
+
+import assert from 'node:assert/strict';
+
+import { judge } from '../support/judges.mjs';
+import { PASSPHRASE } from '../support/page.mjs';
+import { scenario } from '../support/world.mjs';
+
+/** Does something while the service does not answer. */
+async function whilePaused(stack, work) {
+  await stack.pause('service');
+  try {
+    return await work();
+  } finally {
+    await stack.resume('service');
+  }
+}
+
+/** A wallet that both parties have a part of and neither has committed. */
+async function interruptedCreation(scene, page, interrupt) {
+  // The cards come first: the service is stopped once it has given its own.
+  await page.startCreation();
+  await page.tab.locator('[data-testid^="create-step-"][data-state="done"]').first().waitFor();
+  await whilePaused(scene.stack, async () => {
+    await page.tab.locator('[data-testid="create-progress"][data-step="preparing"]').waitFor();
+    await interrupt();
+  });
+}
+
+async function resume(page) {
+  await page.go('#/', 'wallets');
+  const card = page.tab.locator('[data-testid^="wallet-card-"][data-state="pending"]');
+  await card.waitFor();
+  const id = (await card.getAttribute('data-testid')).slice('wallet-card-'.length);
+  await page.get(`pending-resume-${id}`).click();
+  await page.get('unlock-passphrase').fill(PASSPHRASE);
+  await page.get('unlock-submit').click();
+}
+
+scenario('a reload in the middle of key generation leaves a wallet that can be finished', async (scene) => {
+  const page = await scene.open();
+  await interruptedCreation(scene, page, () => page.tab.reload());
+  await page.ready();
+  await page.online();
+  await resume(page);
+  const { id, address } = await page.finishCreation();
+  await scene.learn(page, id);
+  const signature = await page.signMessage(id, 'After all');
+  judge({ kind: 'personal_message', address, signature, text: 'After all' });
+});
+
+scenario('the gateway dies in the middle of key generation, and the wallet is finished when it is back', async (scene) => {
+  const page = await scene.open();
+  await interruptedCreation(scene, page, async () => {
+    await scene.stack.kill('gateway');
+    await page.state('connection', ['offline', 'connecting']);
+    await page.shown('offline-banner');
+    await scene.stack.start('gateway');
+  });
+  // Either it goes on by itself, or it says what happened and can be resumed.
+  const done = page.get('create-done');
+  const error = page.get('error');
+  await done.or(error).first().waitFor();
+  if (!(await done.isVisible())) {
+    await page.reload();
+    await page.online();
+    await resume(page);
+  }
+  const { id, address } = await page.finishCreation();
+  await scene.learn(page, id);
+  const signature = await page.signMessage(id, 'Still here');
+  judge({ kind: 'personal_message', address, signature, text: 'Still here' });
+});
+
+scenario('a reload in the middle of a signature costs that signature and no more', async (scene) => {
+  const { page, id, address } = await scene.wallet({ third: 'backup-file' });
+  await page.reviewMessage(id, 'Interrupted');
+  await whilePaused(scene.stack, async () => {
+    await page.startSigning();
+    await page.state('signing', 'signing');
+    await page.reload();
+  });
+  await page.online();
+  await page.openWallet(id);
+  await page.walletState('locked');
+  await page.unlock();
+  await page.walletState('unlocked');
+  const signature = await page.signMessage(id, 'Afterwards');
+  judge({ kind: 'personal_message', address, signature, text: 'Afterwards' });
+});
+
+scenario('the gateway dies in the middle of a signature; the page says so and signs when it is back', async (scene) => {
+  const { page, id, address } = await scene.wallet({ third: 'backup-file' });
+  await page.reviewMessage(id, 'Cut off');
+  await whilePaused(scene.stack, async () => {
+    await page.startSigning();
+    await page.state('signing', 'signing');
+    await scene.stack.kill('gateway');
+    await page.state('connection', ['offline', 'connecting']);
+    await page.shown('offline-banner');
+  });
+  await scene.stack.start('gateway');
+  await page.online();
+  assert.equal(await page.get('offline-banner').count(), 0);
+  // It may have come to an end by itself; if not, it says that it did not.
+  const state = await page.state('signing', ['signed', 'failed']);
+  if (state === 'failed') assert.ok(['gateway-unreachable', 'party-unreachable', 'refused'].includes(await page.error()));
+  const signature = await page.signMessage(id, 'Connected again');
+  judge({ kind: 'personal_message', address, signature, text: 'Connected again' });
+});

@@ -1,0 +1,55 @@
+// The search for secrets finds them wherever they are: without this, that it finds none would mean nothing.
+
+import assert from 'node:assert/strict';
+
+import { scenario } from '../support/world.mjs';
+import { Secrets, search } from '../support/secrets.mjs';
+
+scenario('a secret that is written down or sent anywhere is found', async (scene) => {
+  const page = await scene.open();
+  const { id } = await page.create();
+  const mine = new Secrets();
+  mine.learn(await page.backUp(id));
+  assert.ok(mine.known.some(({ name }) => /share/.test(name)), 'the share is among what is searched for');
+  const [profile] = scene.profiles;
+  assert.deepEqual(await search(profile, mine), [], 'nothing is there before');
+
+  const [{ bytes }] = mine.known;
+  const leaks = {
+    'IndexedDB leak.records': (secret) =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open('leak', 1);
+        opening.onupgradeneeded = () => opening.result.createObjectStore('records');
+        opening.onsuccess = () => {
+          const transaction = opening.result.transaction('records', 'readwrite');
+          transaction.objectStore('records').put({ deep: [{ share: new Uint8Array(secret) }] }, 'x');
+          transaction.oncomplete = () => { opening.result.close(); resolve(); };
+          transaction.onerror = reject;
+        };
+      }),
+    localStorage: (secret) => localStorage.setItem('x', secret.map((byte) => byte.toString(16).padStart(2, '0')).join('')),
+    sessionStorage: (secret) => sessionStorage.setItem('x', btoa(`ab${String.fromCharCode(...secret)}cd`)),
+    console: (secret) => console.log('the share is', new Uint8Array(secret)),
+    request: async (secret) => {
+      const half = secret.slice(3, 28);
+      await fetch('/healthz', { method: 'POST', body: JSON.stringify({ half }) }).catch(() => {});
+    },
+    'websocket-sent': (secret) =>
+      new Promise((resolve) => {
+        const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/device`);
+        socket.onopen = () => {
+          socket.send(new Uint8Array([1, 2, 3, ...secret].reverse()));
+          socket.onclose = resolve;
+        };
+        socket.onerror = resolve;
+      }),
+  };
+  for (const [channel, leak] of Object.entries(leaks)) {
+    // In a profile of its own, so that each way is found for itself.
+    const tab = await scene.open();
+    const other = scene.profiles.at(-1);
+    await tab.tab.evaluate(leak, [...bytes]);
+    const found = await search(other, mine);
+    assert.ok(found.some((place) => place.startsWith(channel)), `${channel} is searched: ${found.join('; ')}`);
+  }
+});

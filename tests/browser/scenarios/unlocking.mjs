@@ -1,0 +1,54 @@
+// Passphrases and passkeys; locking.
+
+import assert from 'node:assert/strict';
+
+import { judge } from '../support/judges.mjs';
+import { PASSPHRASE } from '../support/page.mjs';
+import { scenario } from '../support/world.mjs';
+
+scenario('a wrong passphrase opens nothing, the right one does, and locking closes it again', async (scene) => {
+  const { page, id, address } = await scene.wallet();
+  await page.lock();
+  await page.go(`#/wallet/${id}/message`, 'message');
+  await page.shown('unlock-form');
+
+  await page.openWallet(id);
+  await page.unlock(`${PASSPHRASE} `);
+  assert.equal(await page.error(), 'wrong-passphrase');
+  await page.walletState('locked');
+
+  await page.unlock();
+  await page.walletState('unlocked');
+  judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Open'), text: 'Open' });
+
+  // A reload forgets what was unlocked, and nothing else.
+  await page.openWallet(id);
+  await page.reload();
+  await page.walletState('locked');
+  await page.online();
+  await page.unlock();
+  await page.walletState('unlocked');
+  judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Still'), text: 'Still' });
+});
+
+scenario('a passkey seals and opens a wallet', async (scene) => {
+  const profile = await scene.profile();
+  const page = await scene.open(profile);
+  const key = await profile.authenticator(page.tab);
+  const { id, address } = await page.create({ protection: 'passkey' });
+  await scene.learn(page, id);
+  await page.openWallet(id);
+  await page.lock();
+
+  // Somebody else at the device.
+  await key.verifies(false);
+  await page.get('unlock-passkey').click();
+  assert.equal(await page.error(), 'passkey-unavailable');
+  await page.walletState('locked');
+
+  await key.verifies(true);
+  await page.get('unlock-passkey').click();
+  await page.walletState('unlocked');
+  const signature = await page.signMessage(id, 'By touch');
+  judge({ kind: 'personal_message', address, signature, text: 'By touch' });
+});

@@ -1,0 +1,14 @@
+// ethers and viem, which had no part in making the signatures: `tests/js/verify.mjs` in a process of its own.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import process from 'node:process';
+import { fileURLToPath } from 'node:url';
+
+const JUDGES = fileURLToPath(new URL('../../js/verify.mjs', import.meta.url));
+
+/** Fails unless both libraries accept every check. */
+export function judge(...checks) {
+  const run = spawnSync(process.execPath, [JUDGES], { input: JSON.stringify(checks), encoding: 'utf8' });
+  assert.equal(run.status, 0, `ethers or viem disagrees: ${run.stdout}${run.stderr}`);
+}

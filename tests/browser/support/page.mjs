@@ -1,0 +1,216 @@
+// The page as a person uses it. Everything is found by the ids of frontend-wasm/page/TESTIDS.md; every wait is for a state.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+
+/** A good passphrase, and another. */
+export const PASSPHRASE = 'correct horse battery staple';
+export const OTHER_PASSPHRASE = 'seven wandering lanterns hum';
+
+/** One tab. */
+export class Page {
+  constructor(tab) {
+    this.tab = tab;
+  }
+
+  get(id) {
+    return this.tab.getByTestId(id);
+  }
+
+  /** Waits for an element in a state; several states may do. Returns the one it came to. */
+  async state(id, wanted, attribute = 'data-state') {
+    const states = [wanted].flat();
+    const selector = states.map((state) => `[data-testid="${id}"][${attribute}="${state}"]`).join(', ');
+    const element = this.tab.locator(selector).first();
+    await element.waitFor({ state: 'attached' }).catch(async (error) => {
+      throw new Error(`${id} did not come to ${attribute} ${states.join(' or ')}: ${await this.situation()}`, { cause: error });
+    });
+    return element.getAttribute(attribute);
+  }
+
+  /** What the page shows, for messages about what went wrong. */
+  async situation() {
+    return this.tab.evaluate(() => globalThis.document.querySelector('[data-testid="app"]')?.innerText ?? globalThis.document.body.innerText);
+  }
+
+  /** An element's text without what only breaks its lines; also of one that is folded away. */
+  async text(id) {
+    return (await this.get(id).first().textContent()).replace(/\s/g, '');
+  }
+
+  async ready() {
+    await this.state('app', 'true', 'data-ready');
+    return this;
+  }
+
+  online() {
+    return this.state('connection', 'online');
+  }
+
+  /** Goes to a route without loading anything again. */
+  async go(route, view) {
+    await this.tab.evaluate((hash) => { globalThis.location.hash = hash; }, route);
+    await this.state('view', view, 'data-view');
+  }
+
+  async reload() {
+    await this.tab.reload();
+    await this.ready();
+  }
+
+  /** Fills the form of a new wallet. */
+  async fillCreation(options = {}) {
+    const { label = 'Savings', protection = 'passphrase', third = 'partner', passphrase = PASSPHRASE, requesters } = options;
+    await this.go('#/create', 'create');
+    await this.get('create-label').fill(label);
+    await this.get(`create-protection-${protection}`).check();
+    if (protection === 'passphrase') {
+      await this.get('create-passphrase').fill(passphrase);
+      await this.get('create-passphrase-repeat').fill(passphrase);
+    }
+    await this.get(`create-third-${third}`).check();
+    if (third === 'backup-file') {
+      await this.get('create-backup-passphrase').fill(OTHER_PASSPHRASE);
+      await this.get('create-backup-passphrase-repeat').fill(OTHER_PASSPHRASE);
+    }
+    if (requesters) {
+      await this.get('create-advanced').click();
+      await this.get('create-requesters').fill(requesters);
+    }
+  }
+
+  async startCreation(options) {
+    await this.fillCreation(options);
+    await this.get('create-submit').click();
+  }
+
+  /** Waits until the address shows; saves the backup file if there is one; opens the wallet. */
+  async finishCreation() {
+    await this.shown('create-done');
+    const address = await this.get('create-done').getAttribute('data-address');
+    const text = await this.text('create-address');
+    assert.equal(text, address, 'the address that is shown is the wallet\'s');
+    let file;
+    if (await this.get('create-download').isVisible()) file = await this.download('create-download');
+    await this.get('create-open-wallet').click();
+    await this.state('view', 'wallet', 'data-view');
+    const id = await this.get('wallet').getAttribute('data-id');
+    return { id, address, file };
+  }
+
+  async create(options) {
+    await this.startCreation(options);
+    return this.finishCreation();
+  }
+
+  /** Waits for an element; fails at once, with what the page says, when an error shows instead. */
+  async shown(id) {
+    const wanted = this.get(id).first();
+    const error = this.get('error').first();
+    await wanted.or(error).first().waitFor();
+    if (!(await wanted.isVisible())) throw new Error(`instead of ${id} the page says: ${await error.innerText()}`);
+    return wanted;
+  }
+
+  /** The kind of the failure that shows. */
+  async error() {
+    const error = this.get('error').first();
+    await error.waitFor();
+    return error.getAttribute('data-kind');
+  }
+
+  /** Clicks what saves a file and returns the bytes. */
+  async download(id) {
+    const [download] = await Promise.all([this.tab.waitForEvent('download'), this.get(id).click()]);
+    return readFile(await download.path());
+  }
+
+  async unlock(passphrase = PASSPHRASE) {
+    await this.get('unlock-passphrase').fill(passphrase);
+    await this.get('unlock-submit').click();
+  }
+
+  walletState(states) {
+    return this.state('wallet', states);
+  }
+
+  async openWallet(id) {
+    await this.go(`#/wallet/${id}`, 'wallet');
+  }
+
+  async lock() {
+    await this.get('wallet-lock').click();
+    await this.walletState('locked');
+  }
+
+  // ------------------------------------------------------------------------------------- signing
+
+  async reviewMessage(wallet, text) {
+    await this.go(`#/wallet/${wallet}/message`, 'message');
+    await this.get('message-text').fill(text);
+    await this.get('review-submit').click();
+    await this.shown('review');
+  }
+
+  async reviewTypedData(wallet, document) {
+    await this.go(`#/wallet/${wallet}/typed-data`, 'typed-data');
+    await this.get('typed-data-json').fill(JSON.stringify(document));
+    await this.get('review-submit').click();
+    await this.shown('review');
+  }
+
+  async reviewTransfer(wallet, { to, amount, unit = 'ether' }) {
+    await this.go(`#/wallet/${wallet}/send`, 'send');
+    await this.get('send-to').fill(to);
+    await this.get('send-amount').fill(amount);
+    await this.get('send-unit').selectOption(unit);
+    await this.state('send-estimate', 'known');
+    await this.get('review-submit').click();
+    await this.shown('review');
+  }
+
+  /** Clicks, and does not wait for what comes of it. */
+  async startSigning() {
+    await this.get('review-sign').click();
+  }
+
+  /** Waits until a signature is there, verified by the page. */
+  async signed() {
+    const state = await this.state('signing', ['signed', 'failed']);
+    if (state !== 'signed') throw new Error(`not signed: ${await this.situation()}`);
+    await this.state('signature-verified', 'true', 'data-valid');
+    return this.text('signature');
+  }
+
+  async sign() {
+    await this.startSigning();
+    return this.signed();
+  }
+
+  async signMessage(wallet, text) {
+    await this.reviewMessage(wallet, text);
+    return this.sign();
+  }
+
+  // -------------------------------------------------------------------------------------- backup
+
+  /** The device's share, sealed by a passphrase. */
+  async backUp(wallet, passphrase = OTHER_PASSPHRASE) {
+    await this.go(`#/wallet/${wallet}/settings`, 'wallet-settings');
+    await this.get('backup-passphrase').fill(passphrase);
+    await this.get('backup-passphrase-repeat').fill(passphrase);
+    const file = await this.download('backup-export');
+    await this.shown('backup-done');
+    return file;
+  }
+
+  async restore(file, { passphrase = OTHER_PASSPHRASE, own = PASSPHRASE } = {}) {
+    await this.go('#/restore', 'restore');
+    await this.get('restore-file').setInputFiles({ name: 'backup.age', mimeType: 'application/octet-stream', buffer: file });
+    await this.get('restore-passphrase').fill(passphrase);
+    await this.get('restore-protection-passphrase').check();
+    await this.get('restore-new-passphrase').fill(own);
+    await this.get('restore-new-passphrase-repeat').fill(own);
+    await this.get('restore-submit').click();
+  }
+}

@@ -1,0 +1,144 @@
+// Looks for secret bytes in the clear: in everything a profile keeps, and in everything that left it or was said in it.
+
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+import { OTHER_PASSPHRASE } from './page.mjs';
+import { setting } from './stack.mjs';
+
+/** So many bytes in a row are no accident, and no secret of ours is shorter. */
+const WINDOW_BYTES = 16;
+
+/** The secrets of the wallets of a scenario. */
+export class Secrets {
+  /** `[{ name, bytes }]` */
+  known = [];
+
+  /** Opens a backup with the module under Node, and remembers what is secret in it. */
+  learn(file, passphrase = OTHER_PASSPHRASE) {
+    const module = createRequire(import.meta.url)(join(setting('DUET_WASM_PACKAGE'), 'duet_frontend_wasm.js'));
+    const opened = module.secretsOfBackup(file, passphrase);
+    if (!opened.ok) throw new Error(`the backup cannot be opened: ${JSON.stringify(opened.error)}`);
+    for (const { name, bytes } of opened.value) this.add(name, bytes);
+  }
+
+  add(name, bytes) {
+    if (bytes.length < WINDOW_BYTES) throw new Error(`${name} is too short to be searched for`);
+    this.known.push({ name, bytes: Buffer.from(bytes) });
+  }
+
+  /** Everything that must be found nowhere, with the secret it is a part of: `[{ name, form, needle }]`. */
+  needles() {
+    return this.known.flatMap(({ name, bytes }) =>
+      [bytes, Buffer.from(bytes).reverse()].flatMap((order) =>
+        windows(order).flatMap((window) => forms(window).map(([form, needle]) => ({ name, form, needle }))),
+      ),
+    );
+  }
+}
+
+/** Pieces that together cover the whole secret: whoever writes down half of it is found, too. */
+function windows(bytes) {
+  const all = [];
+  for (let start = 0; start + WINDOW_BYTES <= bytes.length; start += WINDOW_BYTES / 2) {
+    all.push(bytes.subarray(start, start + WINDOW_BYTES));
+  }
+  return all;
+}
+
+/** The ways in which programs write bytes. */
+function forms(bytes) {
+  const base64 = [0, 1, 2].map((shift) => {
+    // What stands before decides how the same bytes look; what is at the edges depends on the neighbours.
+    const text = Buffer.concat([Buffer.alloc(shift), bytes]).toString('base64');
+    return text.slice(Math.ceil((shift * 4) / 3), Math.floor(((shift + bytes.length) * 8) / 6));
+  });
+  return [
+    ['bytes', bytes],
+    ['hexadecimal', Buffer.from(bytes.toString('hex'))],
+    ['HEXADECIMAL', Buffer.from(bytes.toString('hex').toUpperCase())],
+    ...base64.map((text) => ['base64', Buffer.from(text)]),
+    ...base64.map((text) => ['base64url', Buffer.from(text.replaceAll('+', '-').replaceAll('/', '_'))]),
+    ['numbers', Buffer.from([...bytes].join(','))],
+    ['numbers, spaced', Buffer.from([...bytes].join(', '))],
+    ['decimal', Buffer.from(BigInt(`0x${bytes.toString('hex')}`).toString())],
+  ];
+}
+
+/** Everything that the origin keeps in the browser, byte by byte. Runs in the page. */
+async function dump() {
+  const kept = [];
+  const bytes = (value) => {
+    let text = '';
+    for (const byte of value) text += String.fromCharCode(byte);
+    return btoa(text);
+  };
+  // Objects keyed by number are how some libraries write byte arrays.
+  const walk = async (channel, value) => {
+    if (value === null || value === undefined) return;
+    if (typeof value === 'string' || typeof value === 'number' || typeof value === 'bigint') {
+      kept.push({ channel, text: String(value) });
+    } else if (value instanceof ArrayBuffer) {
+      kept.push({ channel, base64: bytes(new Uint8Array(value)) });
+    } else if (ArrayBuffer.isView(value)) {
+      kept.push({ channel, base64: bytes(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)) });
+    } else if (value instanceof Blob) {
+      await walk(channel, await value.arrayBuffer());
+    } else if (value instanceof CryptoKey) {
+      if (value.extractable) kept.push({ channel, text: JSON.stringify(await crypto.subtle.exportKey('jwk', value)) });
+    } else if (value instanceof Map || value instanceof Set) {
+      for (const entry of value) await walk(channel, entry);
+    } else if (typeof value === 'object') {
+      kept.push({ channel, text: JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? String(inner) : inner)) });
+      for (const [name, inner] of Object.entries(value)) await walk(`${channel}.${name}`, inner);
+    }
+  };
+  const done = (request) =>
+    new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  for (const { name } of await indexedDB.databases()) {
+    const database = await done(indexedDB.open(name));
+    for (const store of database.objectStoreNames) {
+      const [keys, values] = await Promise.all(
+        ['getAllKeys', 'getAll'].map((method) => done(database.transaction(store).objectStore(store)[method]())),
+      );
+      for (const [index, value] of values.entries()) {
+        await walk(`IndexedDB ${name}.${store}`, keys[index]);
+        await walk(`IndexedDB ${name}.${store}`, value);
+      }
+    }
+    database.close();
+  }
+  for (const [channel, storage] of [['localStorage', localStorage], ['sessionStorage', sessionStorage]]) {
+    for (const [key, value] of Object.entries(storage)) kept.push({ channel, text: `${key}=${value}` });
+  }
+  for (const name of await caches.keys()) {
+    const cache = await caches.open(name);
+    for (const request of await cache.keys()) await walk('Cache', await (await cache.match(request)).arrayBuffer());
+  }
+  kept.push({ channel: 'cookies', text: document.cookie });
+  kept.push({ channel: 'history', text: JSON.stringify(history.state) });
+  return kept;
+}
+
+/** Every place in a profile where a secret stands in the clear, in words. */
+export async function search(profile, secrets) {
+  const tab = await profile.context.newPage();
+  // Anything of the origin will do, what there is least of best. The other tabs have session storages of their own.
+  await tab.goto(`${profile.origin}/v1/info`);
+  const kept = (await Promise.all(profile.context.pages().map((open) => open.evaluate(dump)))).flat();
+  await tab.close();
+  const records = kept
+    .map(({ channel, text, base64 }) => ({ channel, bytes: Buffer.from(base64 ?? text ?? '', base64 === undefined ? 'utf8' : 'base64') }))
+    .concat(profile.records);
+  const needles = secrets.needles();
+  const found = new Set();
+  for (const { channel, bytes } of records) {
+    for (const { name, form, needle } of needles) {
+      if (bytes.includes(needle)) found.add(`${channel}: ${name} as ${form}`);
+    }
+  }
+  return [...found];
+}

@@ -1,0 +1,142 @@
+// The real stack: the program `browser-stack`, which obeys one JSON document a line.
+
+import { spawn } from 'node:child_process';
+import { mkdtempSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import process from 'node:process';
+import { createInterface } from 'node:readline';
+
+/** A setting that `cargo xtask` makes. */
+export function setting(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set: run \`cargo xtask test browser\``);
+  return value;
+}
+
+/** Everything but the browser, as real processes. It ends with this process, however that ends. */
+export class Stack {
+  #child;
+  #next = 1;
+  #waiting = new Map();
+  /** A folder with a link to the page that is served, so that another can be served in its place. */
+  #folder = mkdtempSync(join(tmpdir(), 'duet-browser-'));
+
+  /** What the stack said when it served: URLs, chain id, the team's key. */
+  facts;
+
+  /** Starts it and waits until everything serves; pages from `origins` may connect, beside the stack's own. */
+  static async start(...origins) {
+    const stack = new Stack();
+    stack.#link(setting('DUET_PAGE'));
+    const child = spawn(setting('DUET_BROWSER_STACK'), origins, {
+      env: { ...process.env, DUET_PAGE: join(stack.#folder, 'page') },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    stack.#child = child;
+    const lines = createInterface({ input: child.stdout });
+    await new Promise((resolve, reject) => {
+      child.once('error', reject);
+      child.once('exit', (code) => {
+        const error = new Error(`browser-stack ended with ${code}`);
+        reject(error);
+        for (const { reject: fail } of stack.#waiting.values()) fail(error);
+      });
+      lines.on('line', (line) => {
+        const document = JSON.parse(line);
+        if (document.ready) {
+          stack.facts = document;
+          resolve();
+          return;
+        }
+        const waiting = stack.#waiting.get(document.id);
+        stack.#waiting.delete(document.id);
+        if (document.error === undefined) waiting?.resolve(document.value);
+        else waiting?.reject(new Error(document.error));
+      });
+    });
+    return stack;
+  }
+
+  /** Where the page is: passkeys belong to a domain, and a bare address is none. */
+  get url() {
+    return this.facts.gateway.replace('127.0.0.1', 'localhost');
+  }
+
+  order(what, more = {}) {
+    const id = this.#next;
+    this.#next += 1;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#child.stdin.write(`${JSON.stringify({ id, do: what, ...more })}\n`);
+    });
+  }
+
+  kill(what) {
+    return this.order('kill', { what });
+  }
+
+  start(what) {
+    return this.order('start', { what });
+  }
+
+  restart(what) {
+    return this.order('restart', { what });
+  }
+
+  pause(what) {
+    return this.order('pause', { what });
+  }
+
+  resume(what) {
+    return this.order('resume', { what });
+  }
+
+  /** Serves another folder as the page, from the same address. */
+  serve(page) {
+    this.#link(page);
+    return this.restart('gateway');
+  }
+
+  #link(page) {
+    const next = join(this.#folder, 'next');
+    symlinkSync(page, next);
+    renameSync(next, join(this.#folder, 'page'));
+  }
+
+  fund(address, ether = 10) {
+    return this.order('fund', { address, wei: String(BigInt(ether) * 10n ** 18n) });
+  }
+
+  async balance(address) {
+    return BigInt(await this.order('balance', { address }));
+  }
+
+  /** The receipt of a transaction that the node has or is about to have mined. */
+  receipt(hash) {
+    return this.order('receipt', { hash });
+  }
+
+  /** Queues a job as the team does; it waits for the owner unless service and partner may sign it. */
+  submit(wallet, payload, pairs = 'device+service') {
+    return this.order('submit', { wallet, payload, pairs });
+  }
+
+  async job(job) {
+    return (await this.order('job', { job })).job;
+  }
+
+  /** Waits until a job is settled, as the team sees it. */
+  async settled(job) {
+    return (await this.order('watch', { job })).job;
+  }
+
+  /** Ends everything and waits until it has. */
+  async stop() {
+    if (this.#child.exitCode !== null) return;
+    const ended = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.#child.stdin.end();
+    await ended;
+    rmSync(this.#folder, { recursive: true });
+  }
+}

@@ -1,0 +1,104 @@
+// What all scenarios share: one stack, one browser. Each has profiles of its own, and what they kept and sent is
+// searched for secrets when it is over.
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { Page } from './page.mjs';
+import { Profile, RESULTS, launch } from './profile.mjs';
+import { Secrets, search } from './secrets.mjs';
+import { serveSite } from './site.mjs';
+import { Stack } from './stack.mjs';
+
+/** A scenario that hangs is stopped after so long. */
+const DEADLINE_MS = 240_000;
+
+const EXAMPLES = ['viem', 'ethers', 'eip1193'];
+
+let site;
+let stack;
+let browser;
+
+before(async () => {
+  const folder = (name) => fileURLToPath(new URL(`../../../frontend-wasm/examples/${name}/dist`, import.meta.url));
+  site = await serveSite(Object.fromEntries(EXAMPLES.map((name) => [name, folder(name)])));
+  [stack, browser] = await Promise.all([Stack.start(site.origin), launch()]);
+});
+
+after(async () => {
+  await browser?.close();
+  await stack?.stop();
+  await site?.close();
+});
+
+/** What a scenario works with. */
+class Scene {
+  stack = stack;
+  browser = browser;
+  /** Where the examples are: `<site>/viem/`. */
+  site = site.origin;
+  secrets = new Secrets();
+  profiles = [];
+
+  /** A fresh profile. */
+  async profile(origin = stack.url) {
+    const profile = await Profile.open(browser, origin);
+    this.profiles.push(profile);
+    return profile;
+  }
+
+  /** A tab with the page, ready and connected; in a fresh profile unless one is given. */
+  async open(profile, route) {
+    const page = new Page(await (profile ?? (await this.profile())).tab(route));
+    await page.ready();
+    await page.online();
+    return page;
+  }
+
+  /** A tab with a new wallet, whose secrets are known from its backup. */
+  async wallet(options) {
+    const page = await this.open();
+    const wallet = await page.create(options);
+    await this.learn(page, wallet.id);
+    await page.openWallet(wallet.id);
+    return { page, ...wallet };
+  }
+
+  /** Remembers which bytes must be nowhere in the clear: from the backup, opened outside the browser. */
+  async learn(page, wallet, passphrase) {
+    this.secrets.learn(await page.backUp(wallet, passphrase), passphrase);
+  }
+}
+
+/** A scenario: afterwards nothing secret may be anywhere, and no error may have gone uncaught. */
+export function scenario(name, play) {
+  test(name, { timeout: DEADLINE_MS }, async () => {
+    const scene = new Scene();
+    try {
+      await play(scene);
+      for (const profile of scene.profiles) {
+        assert.deepEqual(profile.uncaught, [], 'no error goes uncaught');
+        assert.deepEqual(await search(profile, scene.secrets), [], 'no secret is anywhere in the clear');
+      }
+    } catch (error) {
+      await picture(scene, name);
+      throw error;
+    } finally {
+      await Promise.all(scene.profiles.map((profile) => profile.close()));
+    }
+  });
+}
+
+/** What the tabs showed when a scenario failed. */
+async function picture(scene, name) {
+  const folder = join(RESULTS, 'failures');
+  mkdirSync(folder, { recursive: true });
+  const tabs = scene.profiles.flatMap((profile) => profile.context.pages());
+  for (const [number, tab] of tabs.entries()) {
+    const path = join(folder, `${name.replaceAll(/[^a-z0-9]+/gi, '-')}-${number + 1}.png`);
+    await tab.screenshot({ path, fullPage: true }).catch(() => {});
+  }
+}

@@ -1,0 +1,145 @@
+//! The real stack for tests in a browser: broker, orchestrator, parties, a gateway that serves the page, and an Ethereum
+//! node. Whoever starts it talks to it in JSON, one document a line.
+//!
+//! It prints one line of facts when everything serves, then obeys `{"id", "do", …}` on standard input and answers each with
+//! `{"id", "value"}` or `{"id", "error"}`. When standard input closes, everything ends and every file is removed.
+//!
+//! `DUET_PAGE` is the folder of the built page. Arguments are origins, beside the page's own, that the gateway allows.
+#![expect(clippy::print_stdout, reason = "its answers are its output")]
+
+use std::{
+    io::{BufRead as _, stdin},
+    path::PathBuf,
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use duet_tests::{
+    anvil::{Anvil, CHAIN_ID},
+    duet::{Duet, text},
+    programs,
+    stack::{Server, Stack, TENANT},
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+/// Orders that may wait while one is obeyed; whoever sends more waits at the pipe.
+const ORDERS: usize = 16;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut theatre = Theatre::start().await?;
+    println!("{}", theatre.facts()?);
+    let (sender, mut orders) = mpsc::channel(ORDERS);
+    // A thread, because nothing else waits for standard input without being in the way at the end.
+    thread::spawn(move || {
+        stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.blocking_send(line))
+    });
+    while let Some(line) = orders.recv().await {
+        let order: Value = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+        let id = order.get("id").cloned().unwrap_or_default();
+        match theatre.obey(&order).await {
+            Ok(value) => println!("{}", json!({"id": id, "value": value})),
+            Err(error) => println!("{}", json!({"id": id, "error": format!("{error:#}")})),
+        }
+    }
+    Ok(())
+}
+
+/// Everything that runs.
+struct Theatre {
+    anvil: Anvil,
+    stack: Stack,
+    /// The key of a team that may queue jobs, if a wallet is made so.
+    requester_key: PathBuf,
+    requester: String,
+}
+
+impl Theatre {
+    async fn start() -> Result<Self> {
+        programs::page().context("DUET_PAGE names no folder with a built page")?;
+        let mut stack = Stack::start().await?;
+        let anvil = Anvil::start(&stack.directory().join("logs")).await?;
+        let chain = CHAIN_ID.to_string();
+        let origins: Vec<String> = std::env::args().skip(1).collect();
+        let mut more = vec!["--rpc", anvil.url(), "--chain-id", &chain];
+        more.extend(origins.iter().flat_map(|origin| ["--origin", origin]));
+        stack.restart_gateway_with(&more).await?;
+        let requester_key = stack.directory().join("team.requester");
+        let made =
+            stack.duet().json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
+        let requester = text(&made, "/public_key")?.to_owned();
+        Ok(Self { anvil, stack, requester_key, requester })
+    }
+
+    /// What a test has to know.
+    fn facts(&self) -> Result<Value> {
+        Ok(json!({
+            "ready": true,
+            "gateway": self.stack.gateway_url(),
+            "api": self.stack.api_url(),
+            "rpc": self.anvil.url(),
+            "chainId": CHAIN_ID,
+            "tenant": TENANT,
+            "requester": self.requester,
+            "logs": self.stack.directory().join("logs"),
+        }))
+    }
+
+    async fn obey(&mut self, order: &Value) -> Result<Value> {
+        match text(order, "/do")? {
+            "kill" => self.server(order)?.kill().await?,
+            "stop" => return Ok(json!(self.server(order)?.stop().await?)),
+            "start" => return self.server(order)?.start().await,
+            "restart" => {
+                let server = self.server(order)?;
+                server.kill().await?;
+                return server.start().await;
+            }
+            "pause" => self.server(order)?.process()?.pause()?,
+            "resume" => self.server(order)?.process()?.resume()?,
+            "log" => return Ok(json!(self.server(order)?.log_tail(50))),
+            "fund" => self.anvil.fund(text(order, "/address")?, text(order, "/wei")?.parse()?).await?,
+            "balance" => return Ok(json!(self.anvil.balance(text(order, "/address")?).await?.to_string())),
+            "receipt" => return self.anvil.receipt(&json!(text(order, "/hash")?)).await,
+            "pairs-ready" => self.stack.all_pairs_ready(text(order, "/wallet")?).await?,
+            "submit" => return self.submit(order).await,
+            "job" => return self.team().json(&["job", "get", text(order, "/job")?]).await,
+            "watch" => {
+                return self.team().json(&["job", "watch", text(order, "/job")?, "--timeout", "60s"]).await;
+            }
+            other => bail!("there is no order `{other}`"),
+        }
+        Ok(Value::Null)
+    }
+
+    fn server(&mut self, order: &Value) -> Result<&mut Server> {
+        Ok(match text(order, "/what")? {
+            "gateway" => &mut self.stack.gateway,
+            "service" => &mut self.stack.service,
+            "partner" => &mut self.stack.partner,
+            "orchestrator" => &mut self.stack.orchestrator,
+            other => bail!("there is no server `{other}`"),
+        })
+    }
+
+    /// The command as the team uses it.
+    fn team(&self) -> Duet {
+        self.stack.duet()
+    }
+
+    /// Queues a job as the team does: `duet job submit <payload> --wallet … --pairs …`.
+    async fn submit(&self, order: &Value) -> Result<Value> {
+        let words = |name: &str| -> Result<Vec<&str>> {
+            let list = order.get(name).and_then(Value::as_array).with_context(|| format!("no {name}"))?;
+            list.iter().map(|word| word.as_str().with_context(|| format!("{name}: not text"))).collect()
+        };
+        let key = self.requester_key.to_string_lossy();
+        let mut arguments = vec!["job", "submit"];
+        arguments.extend(words("payload")?);
+        arguments.extend(["--wallet", text(order, "/wallet")?, "--requester-key", &key]);
+        arguments.extend(["--pairs", text(order, "/pairs")?]);
+        let document = self.team().json(&arguments).await?;
+        document.get("job").cloned().with_context(|| format!("no job in {document}"))
+    }
+}
