@@ -481,6 +481,7 @@ fn gateway(
         ("--connections-per-second", "200"),
         ("--frames-per-second", "1000"),
         ("--shares-per-minute", "600"),
+        ("--requests-per-second-per-device", "1000"),
     ] {
         arguments.extend([limit.to_owned(), value.to_owned()]);
     }

@@ -174,7 +174,7 @@ pub struct Limits {
     /// one takes four. Default 60.
     pub shares_per_minute: NonZeroU32,
     /// Requests about one wallet per second, over all its sockets, four times as many at once. A signature
-    /// takes some ten with its progress. Default 40.
+    /// takes some ten with its progress. Default 100.
     pub requests_per_second_per_device: NonZeroU32,
     /// Requests under way in all. Default 512.
     pub max_requests: usize,
@@ -208,7 +208,7 @@ impl Default for Limits {
             connections_per_second: number(20),
             frames_per_second: number(100),
             shares_per_minute: number(60),
-            requests_per_second_per_device: number(40),
+            requests_per_second_per_device: number(100),
             max_requests: 512,
             max_requests_per_address: 64,
             idle: Duration::from_secs(60),

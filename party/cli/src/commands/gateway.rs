@@ -107,7 +107,7 @@ struct LimitOptions {
     /// Messages about wallets being made from one address a minute; a wallet takes four [default: 60]
     #[arg(long, value_name = "NUMBER")]
     shares_per_minute: Option<NonZeroU32>,
-    /// Requests about one wallet a second [default: 40]
+    /// Requests about one wallet a second [default: 100]
     #[arg(long, value_name = "NUMBER")]
     requests_per_second_per_device: Option<NonZeroU32>,
     /// How long a socket may be silent [default: 60s]
