@@ -52,7 +52,7 @@ export function ErrorNotice({ error, onRetry, onDismiss }: ErrorNoticeProps) {
         <p>{remedy}</p>
         <p class="small soft">
           {error.message}
-          {error.by && <> Said by {error.by}.</>}
+          {error.by && (error.kind === "refused" ? ` Said by ${error.by}.` : ` It concerns ${error.by}.`)}
           {error.code && (
             <>
               {" "}
