@@ -52,7 +52,8 @@ export function ErrorNotice({ error, onRetry, onDismiss }: ErrorNoticeProps) {
         <p>{remedy}</p>
         <p class="small soft">
           {error.message}
-          {error.by && (error.kind === "refused" ? ` Said by ${error.by}.` : ` It concerns ${error.by}.`)}
+          {error.by && error.kind === "refused" && ` Said by ${error.by}.`}
+          {error.by && error.kind === "party-unreachable" && ` Party: ${error.by}.`}
           {error.code && (
             <>
               {" "}
