@@ -36,7 +36,9 @@ impl Connections {
         let scheme = if self.is_encrypted { "wss" } else { "ws" };
         let mut sources = vec!["'self'".to_owned()];
         // 'self' covers the socket in most browsers, but not in all.
-        sources.extend(self.authorities.iter().map(|authority| format!("{scheme}://{authority}")));
+        // A policy cannot name an IPv6 address; browsers complain of one.
+        let named = self.authorities.iter().filter(|authority| !authority.starts_with('['));
+        sources.extend(named.map(|authority| format!("{scheme}://{authority}")));
         sources.extend(self.rpc.as_deref().and_then(origin_of));
         sources.join(" ")
     }
