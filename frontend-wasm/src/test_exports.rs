@@ -356,6 +356,7 @@ fn signed(document: &[u8], requester: &[u8], signature: &[u8]) -> Result<SignedR
 }
 
 /// A session's manifest, as an orchestrator makes it, for the device and one other.
+#[expect(clippy::too_many_arguments, reason = "called by position from the tests only")]
 #[wasm_bindgen(js_name = testManifest, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn test_manifest(

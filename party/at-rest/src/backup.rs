@@ -6,6 +6,7 @@
 //! initiates.
 
 use core::fmt;
+use std::sync::Arc;
 
 use duet_protocol::{
     codec::{self, EncodeError, Message},
@@ -26,7 +27,7 @@ pub enum Contents {
     /// The device's part.
     Device(DeviceIdentity),
     /// Share 3 of a wallet without a partner.
-    Third(std::sync::Arc<KeyShare>),
+    Third(Arc<KeyShare>),
 }
 
 impl fmt::Debug for Contents {
@@ -46,6 +47,7 @@ pub struct Backup {
 }
 
 #[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 enum ContentsRecord {
     Device(IdentityRecord),
     Third(Vec<u8>),
@@ -104,7 +106,7 @@ impl Backup {
     ///
     /// # Errors
     /// When it is another share, or has another holder.
-    pub fn of_third(share: std::sync::Arc<KeyShare>, now_ms: u64) -> Result<Self, BackupError> {
+    pub fn of_third(share: Arc<KeyShare>, now_ms: u64) -> Result<Self, BackupError> {
         let index = share.index();
         if index == ShareIndex::Partner && share.wallet().holder(index).party().is_none() {
             Ok(Self { contents: Contents::Third(share), made_at_ms: now_ms })
@@ -182,7 +184,7 @@ impl Backup {
                 Ok(Self::of_device(DeviceIdentity::try_from(identity)?, made_at_ms))
             }
             ContentsRecord::Third(share) => {
-                let share = std::sync::Arc::new(KeyShare::from_secret_bytes(share)?);
+                let share = Arc::new(KeyShare::from_secret_bytes(share)?);
                 Self::of_third(share, made_at_ms).map_err(|_| InvalidRecord::Contradiction)
             }
         }

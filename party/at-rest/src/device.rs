@@ -26,9 +26,10 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{KeyEncryptionKey, KeyError, OpenError, RecordKind, RecordLabel, SealedRecord};
 
-/// The key with which a wallet's owner signs requests (Ed25519). Wiped on drop, never printed.
+/// The key with which a wallet's owner signs requests (Ed25519). Wiped on drop, never printed; a clone is
+/// the same one.
 #[derive(Clone)]
-pub struct OwnerKey(SigningKey);
+pub struct OwnerKey(Arc<SigningKey>);
 
 impl OwnerKey {
     /// Draws a key.
@@ -41,7 +42,7 @@ impl OwnerKey {
     /// The key with this seed.
     #[must_use]
     pub fn from_secret_bytes(seed: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(seed))
+        Self(Arc::new(SigningKey::from_bytes(seed)))
     }
 
     /// The seed, for a sealed record.
@@ -58,7 +59,7 @@ impl OwnerKey {
 
     /// The key, to sign with.
     #[must_use]
-    pub const fn signing_key(&self) -> &SigningKey {
+    pub fn signing_key(&self) -> &SigningKey {
         &self.0
     }
 }
