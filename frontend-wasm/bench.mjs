@@ -48,6 +48,37 @@ for (let run = 0; run < 5; run += 1) {
 }
 for (const [name, samples] of Object.entries(spans)) record(`keygen.${name}`, samples);
 
+// The same as a browser does it: the primes searched by two helpers at once, of which one is measured.
+const helped = { prime: [], 'deal-with-primes': [] };
+for (let run = 0; run < 5; run += 1) {
+  const primes = [0, 1].map(() => {
+    const [prime, elapsed] = timed(() => unwrap(duet.findPrime(1024, undefined)));
+    helped.prime.push(elapsed);
+    return prime;
+  });
+  const setup = walletSetup(backends);
+  const [dealt, elapsed] = timed(() => unwrap(setup.dealWithPrimes(...primes, Date.now(), undefined)));
+  dealt.free();
+  helped['deal-with-primes'].push(elapsed);
+}
+for (const [name, samples] of Object.entries(helped)) record(`keygen.${name}`, samples);
+
+// Unlocking: argon2id at its recommended cost, and the record; a backup file: scrypt at its recommended cost.
+const rest = { 'unlock-passphrase': [], 'open-wallet': [], 'open-backup': [] };
+const { key, descriptor } = unwrap(duet.KeyEncryptionKey.newPassphrase('correct horse', undefined));
+const sealed = unwrap(wallet.seal(key));
+const file = unwrap(wallet.backup('correct horse', Date.now(), undefined));
+for (let run = 0; run < 5; run += 1) {
+  const [found, unlock] = timed(() => unwrap(duet.KeyEncryptionKey.fromPassphrase('correct horse', descriptor)));
+  const [opened, open] = timed(() => unwrap(duet.DeviceWallet.open(sealed, found, wallet.id)));
+  const [backup, restore] = timed(() => unwrap(duet.OpenedBackup.open(file, 'correct horse')));
+  for (const handle of [found, opened, backup]) handle.free();
+  rest['unlock-passphrase'].push(unlock);
+  rest['open-wallet'].push(open);
+  rest['open-backup'].push(restore);
+}
+for (const [name, samples] of Object.entries(rest)) record(`at-rest.${name}`, samples);
+
 const payload = { kind: 'personal_message', text: 'benchmark' };
 const sides = { p1: [], p2: [], total: [] };
 for (let run = 0; run < 35; run += 1) {
