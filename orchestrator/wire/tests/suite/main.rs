@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod binary;
+#[cfg(test)]
 mod descriptions;
 #[cfg(test)]
 mod jobs;

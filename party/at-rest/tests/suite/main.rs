@@ -1,0 +1,4 @@
+//! Stored wallets and backups through the crate's public interface.
+
+#[cfg(test)]
+mod wallets;
