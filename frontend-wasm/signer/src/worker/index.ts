@@ -29,7 +29,7 @@ async function open(settings: WorkerSettings): Promise<Context> {
   const database = await openDatabase(() =>
     sendBroken(duetError("stale-page", "Another tab has opened a newer version of this page; reload this one.")),
   );
-  const tabs = new Tabs(() => void wallets.tell());
+  const tabs = new Tabs(() => void wallets.refresh().catch((thrown: unknown) => reportError(thrown)));
   const socket = new Socket(
     settings.gateway.replace(/^http/, "ws") + DEVICE_PATH,
     settings.build,

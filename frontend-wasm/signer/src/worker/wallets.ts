@@ -17,6 +17,7 @@ export interface Unlocked {
 }
 
 interface Held extends Unlocked {
+  device: DeviceWallet;
   timer: ReturnType<typeof setTimeout> | undefined;
   lockAt: number;
   /** Uses under way: what is in use is not wiped from under them. */
@@ -142,7 +143,25 @@ export class Wallets {
     const held: Held = { device, key, timer: undefined, lockAt: 0, uses: 0, condemned: false };
     this.#held.set(id, held);
     this.#touch(id, held);
-    this.socket.join(id, (challenge, nowMs) => device.authenticate(challenge, nowMs));
+    this.socket.join(id, (challenge, nowMs) => held.device.authenticate(challenge, nowMs));
+  }
+
+  /** Another tab changed the store: what it removed is locked here, what it rotated is read again. */
+  async refresh(): Promise<void> {
+    for (const [id, held] of this.#held) {
+      const row = await this.database.get("wallets", id);
+      if (row === undefined) {
+        this.#drop(id);
+        continue;
+      }
+      if (row.paillierKey === (held.device.newestKey ?? "")) continue;
+      const record = await this.database.get("records", [id, "device"]);
+      if (record === undefined || held.uses > 0 || held.condemned) continue;
+      const old = held.device;
+      held.device = this.engine.openWallet(record.sealed, held.key, id);
+      old.free();
+    }
+    await this.tell();
   }
 
   isUnlocked(id: WalletId): boolean {
