@@ -47,8 +47,9 @@ export class Page {
     return this.state('connection', 'online');
   }
 
-  /** Goes to a route without loading anything again. */
+  /** Goes to a route without loading anything again; afresh if it is there already, where a result may still show. */
   async go(route, view) {
+    if (new URL(this.tab.url()).hash === route) await this.go('#/settings', 'settings');
     await this.tab.evaluate((hash) => { globalThis.location.hash = hash; }, route);
     await this.state('view', view, 'data-view');
   }
