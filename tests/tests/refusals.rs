@@ -106,3 +106,17 @@ async fn http_interface__should_answer_with_problems_that_have_codes() {
         client.get(format!("{}/v1/jobs", stack.api_url())).timeout(Duration::from_secs(30)).send();
     assert_eq!(anonymous.await.unwrap().status(), 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_card__should_stay_pinned() {
+    let stack = Stack::start().await.unwrap();
+    let service = stack.party("service").command(&stack.duet());
+    let partner = stack.party("partner").fingerprint(&stack.duet()).await.unwrap();
+    let pinned = service.json(&["party", "pin", &format!("partner={partner}")]).await.unwrap();
+    assert_eq!(pinned, json!({"party": "service", "pins": {"partner": partner}}));
+
+    let other = "5a".repeat(32);
+    let refusal = service.refused(&["party", "pin", &format!("partner={other}")]).await.unwrap();
+    assert_eq!(refusal.code, "card-mismatch", "{refusal:?}");
+    assert_eq!(service.json(&["party", "pin"]).await.unwrap(), pinned);
+}
