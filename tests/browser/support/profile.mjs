@@ -68,7 +68,7 @@ export class Profile {
     page.on('console', (message) => {
       this.#keep('console', message.text());
       for (const argument of message.args()) {
-        argument.jsonValue().then((value) => this.#keep('console', JSON.stringify(value)), () => {});
+        argument.jsonValue().then((value) => this.#keep('console', JSON.stringify(value, (_, inner) => (ArrayBuffer.isView(inner) ? [...inner] : inner))), () => {});
       }
     });
     page.on('pageerror', (error) => {

@@ -125,11 +125,10 @@ async function dump() {
 
 /** Every place in a profile where a secret stands in the clear, in words. */
 export async function search(profile, secrets) {
-  const tab = await profile.context.newPage();
-  // Anything of the origin will do, what there is least of best. The other tabs have session storages of their own.
-  await tab.goto(`${profile.origin}/v1/info`);
-  const kept = (await Promise.all(profile.context.pages().map((open) => open.evaluate(dump)))).flat();
-  await tab.close();
+  // Every tab has a session storage of its own; what else there is, each of them sees.
+  const tabs = profile.context.pages();
+  if (tabs.length === 0) tabs.push(await profile.tab());
+  const kept = (await Promise.all(tabs.map((tab) => tab.evaluate(dump)))).flat();
   const records = kept
     .map(({ channel, text, base64 }) => ({ channel, bytes: Buffer.from(base64 ?? text ?? '', base64 === undefined ? 'utf8' : 'base64') }))
     .concat(profile.records);
