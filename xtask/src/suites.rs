@@ -41,8 +41,16 @@ pub(crate) enum Suite {
 /// The protocol on the constant-time arithmetic alone.
 const WITHOUT_GMP: [&str; 3] = ["--package", "duet-protocol", "--no-default-features"];
 
-const ALL: &[Suite] =
-    &[Suite::Fmt, Suite::Lint, Suite::Deny, Suite::Build, Suite::Unit, Suite::Wasm, Suite::E2e];
+const ALL: &[Suite] = &[
+    Suite::Fmt,
+    Suite::Lint,
+    Suite::Deny,
+    Suite::Build,
+    Suite::Unit,
+    Suite::Wasm,
+    Suite::E2e,
+    Suite::Browser,
+];
 
 impl Suite {
     const fn name(self) -> &'static str {
