@@ -21,6 +21,7 @@ pub mod admission;
 pub mod arithmetic;
 mod bytes;
 pub mod card;
+pub mod card_update;
 mod channel;
 pub mod codec;
 pub mod curve;

@@ -1,4 +1,4 @@
-//! Cards: signed, pinned, with parameters that are proved.
+//! Cards: signed, pinned, with parameters that are proved; and a device's card replaced by its owner.
 
 #![allow(
     clippy::allow_attributes,
@@ -16,10 +16,12 @@ use std::sync::Arc;
 use duet_protocol::{
     arithmetic::default_arithmetic,
     card::{Card, CardRefusal, VerifiedCard},
+    card_update::{CardUpdateRefusal, DeviceCardUpdate},
     codec,
     identity::PartyKeys,
-    ids::CardFingerprint,
+    ids::{CardFingerprint, WalletId},
     ring_pedersen::Parameters,
+    share::Requester,
     test_fixtures,
 };
 use support::{World, party, rng};
@@ -75,4 +77,31 @@ fn a_card__should_be_the_pinned_one_with_proved_parameters() {
     );
     let pinned = CardFingerprint([0; 32]);
     assert!(VerifiedCard::with_verdict(card, &pinned, &verdict, arithmetic).is_err());
+}
+
+#[test]
+fn a_devices_card__should_be_replaced_by_its_owner_only() {
+    let mut world = World::new(default_arithmetic(), 63);
+    let owner = PartyKeys::generate(&mut world.rng);
+    world.owner = owner.identity();
+    let dealt = world.deal(None);
+    let prepared = world.prepare(&dealt, 0);
+    let wallet = prepared.share().wallet();
+    assert_eq!(wallet.requesters(), [Requester::new(world.owner)]);
+
+    let keys = PartyKeys::generate(&mut world.rng);
+    let update = |signer: &PartyKeys, id: WalletId, name: &str, generation: u64| {
+        let card = Card::new(party(name), &keys);
+        let signature = signer.sign(&DeviceCardUpdate::message(id, &card, generation));
+        let update = DeviceCardUpdate::new(id, card, generation, signature);
+        codec::decode::<DeviceCardUpdate>(&codec::encode(&update).unwrap()).unwrap()
+    };
+    let id = wallet.id();
+    assert_eq!(update(&owner, id, "device", 5).verify(wallet, None).unwrap().identity(), &keys.identity());
+    assert!(update(&owner, id, "device", 5).verify(wallet, Some(4)).is_ok());
+    let refused = |update: DeviceCardUpdate, newest| update.verify(wallet, newest).unwrap_err();
+    assert_eq!(refused(update(&owner, id, "device", 5), Some(5)), CardUpdateRefusal::Stale);
+    assert_eq!(refused(update(&keys, id, "device", 5), None), CardUpdateRefusal::Signature);
+    assert_eq!(refused(update(&owner, id, "service", 5), None), CardUpdateRefusal::Party);
+    assert_eq!(refused(update(&owner, WalletId([0; 32]), "device", 5), None), CardUpdateRefusal::Wallet);
 }
