@@ -29,6 +29,15 @@ pub(crate) fn from_json(value: &impl serde::Serialize) -> Result<JsValue, Failur
     js_sys::JSON::parse(&text).map_err(|_| Failure::Misuse("a document is no JSON".to_owned()))
 }
 
+/// A plain object as the document it spells out; `what` names it in the refusal.
+pub(crate) fn to_value<T: serde::de::DeserializeOwned>(what: &str, given: &JsValue) -> Result<T, Failure> {
+    let text = js_sys::JSON::stringify(given)
+        .ok()
+        .and_then(|text| text.as_string())
+        .ok_or_else(|| Failure::malformed(what, "expected a plain object"))?;
+    serde_json::from_str(&text).map_err(|why| Failure::malformed(what, why))
+}
+
 /// A message's bytes.
 pub(crate) fn encoded<M: duet_protocol::codec::Message>(message: &M) -> Result<JsValue, Failure> {
     duet_protocol::codec::encode(message).map(|encoded| bytes(&encoded)).map_err(Failure::misuse)

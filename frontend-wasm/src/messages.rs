@@ -1,24 +1,36 @@
 //! What a device asks parties and the orchestrator, and what they answer.
 
-use duet_protocol::{card::Card, codec, ids::SessionId};
+use duet_protocol::{
+    card::Card,
+    codec::{self, Message},
+    ids::SessionId,
+};
 use duet_wire::{
     Code, JobRecord, JobState, OutcomeReply, Refusal,
     approval::{ApprovalReply, WaitingJob},
     card_request::{CardReply, CardRequest},
-    progress::{Progress, Step},
+    progress::Progress,
     share_request::{ShareReply, ShareRequest},
 };
 use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{bytes, encoded, from_json, hexadecimal, milliseconds, object, parse, time},
+    convert::{bytes, encoded, from_json, hexadecimal, milliseconds, object, parse, time, to_value},
     failure::{Failure, outcome},
 };
 
 /// The answer was none to the question.
 fn unexpected() -> Failure {
     Failure::Malformed("the answer is to another question".to_owned())
+}
+
+/// What `read` makes of a reply that parses.
+fn answered<M: Message, T: Into<JsValue>>(
+    reply: &[u8],
+    read: impl FnOnce(M) -> Result<T, Failure>,
+) -> JsValue {
+    outcome(codec::decode(reply).map_err(Failure::from).and_then(read))
 }
 
 /// Asks a party for its card.
@@ -32,11 +44,11 @@ pub fn ask_card() -> JsValue {
 #[wasm_bindgen(js_name = readCard, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn read_card(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(|reply| match reply {
+    answered(reply, |reply| match reply {
         CardReply::Card { card } => Ok(bytes(&card)),
         CardReply::Refused(refusal) => Err(refusal.into()),
         _ => Err(unexpected()),
-    }))
+    })
 }
 
 /// The name and fingerprint on a card, its own signature checked.
@@ -51,24 +63,6 @@ pub fn card_facts(card: &[u8]) -> JsValue {
     }))
 }
 
-/// Asks a party what it knows of a wallet.
-#[wasm_bindgen(js_name = askWallet, unchecked_return_type = "Result<Uint8Array>")]
-#[must_use]
-pub fn ask_wallet(wallet: &str) -> JsValue {
-    outcome(parse("wallet", wallet).and_then(|id| encoded(&CardRequest::Wallet { id })))
-}
-
-/// What a party says of a wallet, as its JSON document.
-#[wasm_bindgen(js_name = readWallet, unchecked_return_type = "Result<WalletInfo>")]
-#[must_use]
-pub fn read_wallet(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(|reply| match reply {
-        CardReply::Wallet { wallet } => from_json(&*wallet),
-        CardReply::Refused(refusal) => Err(refusal.into()),
-        _ => Err(unexpected()),
-    }))
-}
-
 /// Asks a party to take an enrolment (`DeviceWallet.offer`).
 #[wasm_bindgen(js_name = enrol, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
@@ -80,11 +74,11 @@ pub fn enrol(offer: Vec<u8>) -> JsValue {
 #[wasm_bindgen(js_name = readEnrolled, unchecked_return_type = "Result<undefined>")]
 #[must_use]
 pub fn read_enrolled(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(|reply| match reply {
+    answered(reply, |reply| match reply {
         CardReply::Enrolled => Ok(JsValue::UNDEFINED),
         CardReply::Refused(refusal) => Err(refusal.into()),
         _ => Err(unexpected()),
-    }))
+    })
 }
 
 /// Asks a party to verify and store a share package.
@@ -98,11 +92,11 @@ pub fn prepare_share(envelope: Vec<u8>) -> JsValue {
 #[wasm_bindgen(js_name = readReceipt, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn read_receipt(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(|reply| match reply {
+    answered(reply, |reply| match reply {
         ShareReply::Receipt { receipt } => Ok(bytes(&receipt)),
         ShareReply::Refused(refusal) => Err(refusal.into()),
         ShareReply::CommitAck { .. } => Err(unexpected()),
-    }))
+    })
 }
 
 /// Orders a party to commit, with everybody's receipts.
@@ -116,45 +110,37 @@ pub fn commit_share(bundle: Vec<u8>) -> JsValue {
 #[wasm_bindgen(js_name = readAcknowledgement, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn read_acknowledgement(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(|reply| match reply {
+    answered(reply, |reply| match reply {
         ShareReply::CommitAck { acknowledgement } => Ok(bytes(&acknowledgement)),
         ShareReply::Refused(refusal) => Err(refusal.into()),
         ShareReply::Receipt { .. } => Err(unexpected()),
-    }))
+    })
 }
 
 /// Whether a report was acknowledged. A refusal is final, too.
 #[wasm_bindgen(js_name = readOutcomeReply, unchecked_return_type = "Result<undefined>")]
 #[must_use]
 pub fn read_outcome_reply(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(|reply| match reply {
+    answered(reply, |reply| match reply {
         OutcomeReply::Acknowledged => Ok(JsValue::UNDEFINED),
         OutcomeReply::Refused(refusal) => Err(refusal.into()),
-    }))
+    })
 }
 
-/// A note on how far a session has come, for whoever watches: which message was sent or received at
-/// `now`.
+/// A note on how far a session has come, for whoever watches: what was done at `now`.
 #[wasm_bindgen(js_name = progressNote, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn progress_note(
     session: &str,
-    #[wasm_bindgen(unchecked_param_type = "\"sent\" | \"received\" | \"signed\"")] step: &str,
-    message: u8,
+    #[wasm_bindgen(unchecked_param_type = "ProgressStep")] step: &JsValue,
     now: f64,
 ) -> JsValue {
-    outcome(noted(session, step, message, now))
+    outcome(noted(session, step, now))
 }
 
-fn noted(session: &str, step: &str, message: u8, now: f64) -> Result<JsValue, Failure> {
+fn noted(session: &str, step: &JsValue, now: f64) -> Result<JsValue, Failure> {
     let session: SessionId = parse("session", session)?;
-    let step = match step {
-        "sent" => Step::Sent { message },
-        "received" => Step::Received { message },
-        "signed" => Step::Signed,
-        other => return Err(Failure::malformed("step", format_args!("there is no step `{other}`"))),
-    };
-    Ok(bytes(&Progress { session, step, at_ms: milliseconds(now)? }.to_json()))
+    Ok(bytes(&Progress { session, step: to_value("step", step)?, at_ms: milliseconds(now)? }.to_json()))
 }
 
 /// The orchestrator's answer about a wallet's jobs. Jobs whose request is not signed by whom it names
@@ -162,7 +148,7 @@ fn noted(session: &str, step: &str, message: u8, now: f64) -> Result<JsValue, Fa
 #[wasm_bindgen(js_name = readApproval, unchecked_return_type = "Result<ApprovalReply>")]
 #[must_use]
 pub fn read_approval(reply: &[u8]) -> JsValue {
-    outcome(codec::decode(reply).map_err(Failure::from).and_then(approval))
+    answered(reply, approval)
 }
 
 fn approval(reply: ApprovalReply) -> Result<JsValue, Failure> {

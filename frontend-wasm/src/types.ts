@@ -138,8 +138,11 @@ export type ApprovalReply =
   | JobReport
   | { kind: "done" };
 
-/** A party's word on a wallet, as docs/cli.md shows it in JSON. */
-export type WalletInfo = Record<string, unknown>;
+/** What a device did in a session. */
+export type ProgressStep =
+  | { step: "sent" | "received"; message: number }
+  | { step: "signed" }
+  | { step: "failed"; code: string };
 
 /** A signature, with the responder's signed answer for the audit log. */
 export type Signed = { signature: Uint8Array; evidence: Uint8Array };

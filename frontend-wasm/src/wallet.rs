@@ -94,13 +94,6 @@ impl DeviceWallet {
         self.0.wallet().tenant().to_string()
     }
 
-    /// The key that signs the owner's requests: 32 bytes, Ed25519.
-    #[wasm_bindgen(getter, js_name = ownerKey)]
-    #[must_use]
-    pub fn owner_key(&self) -> Vec<u8> {
-        self.0.identity().owner().public().to_vec()
-    }
-
     /// Who holds which share.
     #[wasm_bindgen(getter, unchecked_return_type = "ShareHolder[]")]
     #[must_use]

@@ -217,7 +217,7 @@ describe('frames and messages', () => {
   });
 
   test('a_note__should_be_json_for_whoever_watches', () => {
-    const note = JSON.parse(new TextDecoder().decode(unwrap(duet.progressNote(session, 'sent', 3, 5))));
+    const note = JSON.parse(new TextDecoder().decode(unwrap(duet.progressNote(session, { step: 'sent', message: 3 }, 5))));
     assert.deepEqual(note, { session, step: 'sent', message: 3, at_ms: 5 });
   });
 });

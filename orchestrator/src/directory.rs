@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use duet_bus::{Address, Bus, RequestError, Speaker};
+use duet_bus::{Address, Bus, Speaker};
 use duet_protocol::{
     codec,
     ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
@@ -465,7 +465,7 @@ impl Directory {
             .bus
             .request(&address, payload, ANSWER_DEADLINE)
             .await
-            .map_err(|error| unanswered(party, &error))?;
+            .map_err(|error| error.to_refusal(party.as_str()))?;
         codec::decode(&reply).map_err(|error| {
             tracing::warn!(%party, %error, "a party's answer does not parse");
             Refusal::new(Code::PeerMisbehaved, format!("the answer of {party} does not parse"))
@@ -476,22 +476,6 @@ impl Directory {
 /// Whether a party speaks in `info` about the share that is its own.
 fn speaks_for_itself(info: &WalletInfo, entry: &PartyEntry) -> bool {
     info.index == entry.index && info.party(info.index).is_some_and(|own| own.party == entry.party)
-}
-
-/// A party that could not be asked, as the reason why it cannot sign.
-pub(crate) fn unanswered(party: &PartyId, error: &RequestError) -> Refusal {
-    match error {
-        RequestError::NoResponders { .. } => {
-            Refusal::new(Code::NoPairAvailable, format!("no worker of {party} is listening"))
-        }
-        RequestError::TimedOut { .. } => {
-            Refusal::new(Code::Deadline, format!("{party} did not answer in time"))
-        }
-        RequestError::Unreachable => Refusal::new(Code::BrokerUnreachable, "the broker cannot be reached"),
-        RequestError::PermissionDenied { .. } | RequestError::TooLarge { .. } => {
-            Refusal::new(Code::Internal, error.to_string())
-        }
-    }
 }
 
 #[cfg(test)]

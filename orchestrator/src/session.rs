@@ -129,7 +129,7 @@ impl Orchestrator {
                 RequestError::NoResponders { .. } => {
                     Refusal::new(Code::Overloaded, format!("no worker of {party} is free"))
                 }
-                other => crate::directory::unanswered(party, &other),
+                other => other.to_refusal(party.as_str()),
             })?;
         match codec::decode(&reply) {
             Ok(InvitationReply::Accepted { instance }) => {

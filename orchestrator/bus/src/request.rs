@@ -8,6 +8,7 @@ use async_nats::{
     jetstream::{self, ErrorCode},
 };
 use bytes::Bytes;
+use duet_wire::{Code, Refusal};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{Instant, sleep, timeout, timeout_at},
@@ -56,6 +57,23 @@ pub enum RequestError {
     /// There was no connection at the end of the deadline, or it is closed for good.
     #[error("the broker cannot be reached")]
     Unreachable,
+}
+
+impl RequestError {
+    /// What to tell whoever waits for `whom`'s answer.
+    #[must_use]
+    pub fn to_refusal(&self, whom: &str) -> Refusal {
+        match self {
+            Self::NoResponders { .. } => {
+                Refusal::new(Code::NoPairAvailable, format!("no worker of {whom} is listening"))
+            }
+            Self::TimedOut { .. } => Refusal::new(Code::Deadline, format!("{whom} did not answer in time")),
+            Self::Unreachable => Refusal::new(Code::BrokerUnreachable, self.to_string()),
+            Self::PermissionDenied { .. } | Self::TooLarge { .. } => {
+                Refusal::new(Code::Internal, self.to_string())
+            }
+        }
+    }
 }
 
 /// Why a message was not published, or not stored.
@@ -168,15 +186,35 @@ impl Bus {
         payload: impl Into<Bytes>,
         deadline: Duration,
     ) -> Result<Bytes, RequestError> {
+        self.request_resending_for(deadline, address, payload, deadline).await
+    }
+
+    /// As [`Self::request_resending`], but the bytes are sent again for `patience` only, for callers
+    /// that let an answer take long, and want to hear soon that nobody is there to give one.
+    ///
+    /// # Errors
+    /// As [`Self::request_resending`]; [`RequestError::NoResponders`] once the patience is over.
+    ///
+    /// # Cancel safety
+    /// As [`Self::request`].
+    pub async fn request_resending_for(
+        &self,
+        patience: Duration,
+        address: &Address,
+        payload: impl Into<Bytes>,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
         let subject = address.to_string();
         let payload = payload.into();
-        let end = Instant::now() + deadline;
+        let start = Instant::now();
+        let (last_resend, end) = (start + patience, start + deadline);
         let mut events = self.events();
         let (mut pause, longest) = RESEND_PAUSES;
         loop {
             let reply = self.request_once(&subject, payload.clone(), end, &mut events).await;
             // Another attempt needs some of the time that is left for its own answer.
-            if !matches!(reply, Err(RequestError::NoResponders { .. })) || Instant::now() + 2 * pause >= end {
+            let is_over = Instant::now() + 2 * pause >= last_resend;
+            if !matches!(reply, Err(RequestError::NoResponders { .. })) || is_over {
                 return reply;
             }
             sleep(pause).await;

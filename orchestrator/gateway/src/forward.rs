@@ -19,7 +19,6 @@ use duet_wire::{
     share_request::ShareRequest,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep};
 
 use crate::{Backend, addresses::AddressKey, device::Device, rates::Rates};
 
@@ -35,7 +34,6 @@ const OUTCOME_DEADLINE: Duration = Duration::from_secs(5);
 const FACTS_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a message that may arrive twice is sent again while nobody listens: a worker that starts.
 const RESEND_FOR: Duration = Duration::from_secs(1);
-const RESEND_PAUSE: Duration = Duration::from_millis(50);
 
 /// Milliseconds since 1970; 0 on a clock set before that.
 pub(crate) fn now_ms() -> u64 {
@@ -247,15 +245,8 @@ impl Forwarder {
         message: Vec<u8>,
         deadline: Duration,
     ) -> Result<Bytes, Refusal> {
-        let message = Bytes::from(message);
-        let until = Instant::now() + RESEND_FOR;
-        loop {
-            match self.bus.request(address, message.clone(), deadline).await {
-                Ok(reply) => return bounded(reply),
-                Err(RequestError::NoResponders { .. }) if Instant::now() < until => sleep(RESEND_PAUSE).await,
-                Err(error) => return Err(unanswered(whom, &error)),
-            }
-        }
+        let reply = self.bus.request_resending_for(RESEND_FOR, address, message, deadline).await;
+        bounded(reply.map_err(|error| unanswered(whom, &error))?)
     }
 }
 
@@ -309,17 +300,11 @@ fn bounded(reply: Bytes) -> Result<Bytes, Refusal> {
 /// Why `whom` did not answer.
 fn unanswered(whom: &str, error: &RequestError) -> Refusal {
     match error {
-        RequestError::NoResponders { .. } => {
-            Refusal::new(Code::NoPairAvailable, format!("no worker of {whom} is listening"))
-        }
-        RequestError::TimedOut { .. } => {
-            Refusal::new(Code::Deadline, format!("{whom} did not answer in time"))
-        }
-        RequestError::Unreachable => Refusal::new(Code::BrokerUnreachable, "the broker cannot be reached"),
         RequestError::TooLarge { .. } => Refusal::new(Code::TooLarge, "the message is too large"),
         RequestError::PermissionDenied { .. } => {
             tracing::error!(%error, "the broker refuses what this gateway forwards");
             Refusal::new(Code::Internal, "the broker refused the message")
         }
+        other => other.to_refusal(whom),
     }
 }

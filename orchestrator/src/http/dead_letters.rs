@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
     http::StatusCode,
 };
 use duet_wire::JobStateName;
-use serde::Deserialize;
 
 use super::{
-    ApiError, Caller,
+    ApiError, Caller, PageParameters,
     jobs::{self, PageQuery},
 };
 use crate::{
@@ -20,21 +19,12 @@ use crate::{
     orchestrator::Orchestrator,
 };
 
-/// What a list is asked for with.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
 /// `GET /v1/dead-letters`
 pub(super) async fn list(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    PageParameters { after, limit }: PageParameters,
 ) -> Result<Json<JobPage>, ApiError> {
-    let Query(ListQuery { after, limit }) = query.map_err(|_| jobs::bad_query("after and limit"))?;
     jobs::page(&orchestrator, &tenant, PageQuery { state: Some(JobStateName::Failed), after, limit }).await
 }
 

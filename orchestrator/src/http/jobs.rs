@@ -18,7 +18,7 @@ use duet_wire::{Code, IdempotencyKey, JobId, JobRecord, JobStateName, Refusal, S
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 
-use super::{ApiError, Caller};
+use super::{ApiError, Caller, bad_query};
 use crate::{
     api::{JobPage, JobView},
     orchestrator::Orchestrator,
@@ -155,11 +155,6 @@ pub(super) async fn list(
         .transpose()
         .map_err(|error| ApiError::new(Code::MalformedJson, format!("state: {error}")))?;
     page(&orchestrator, &tenant, PageQuery { state, after, limit }).await
-}
-
-/// A query that takes something else.
-pub(super) fn bad_query(takes: &str) -> ApiError {
-    ApiError::new(Code::MalformedJson, format!("the query takes {takes}"))
 }
 
 /// Which page of a tenant's jobs.

@@ -27,13 +27,14 @@ use std::sync::Arc;
 use axum::{
     Router,
     error_handling::HandleErrorLayer,
-    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request},
+    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request},
     http::{HeaderName, HeaderValue, header, request::Parts},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
 use duet_wire::{error::Code, ids::TenantId};
+use serde::Deserialize;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed, timeout};
 use tower_http::trace::TraceLayer;
 use tracing::Span;
@@ -121,6 +122,28 @@ fn span(request: &Request) -> Span {
     let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::info_span!("http", method = %request.method(), path, request = id)
+}
+
+/// What a list is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageParameters {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PageParameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        query.map(|Query(page)| page).map_err(|_| bad_query("after and limit"))
+    }
+}
+
+/// A query that takes something else.
+fn bad_query(takes: &str) -> ApiError {
+    ApiError::new(Code::MalformedJson, format!("the query takes {takes}"))
 }
 
 /// The tenant whose token the request bears.

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
 };
 use duet_protocol::ids::WalletId;
 use duet_wire::Code;
-use serde::Deserialize;
 
-use super::{ApiError, Caller, jobs::bad_query};
+use super::{ApiError, Caller, PageParameters};
 use crate::{
     api::{WalletPage, WalletView},
     directory::unknown_wallet,
@@ -23,27 +22,17 @@ const DEFAULT_PAGE: usize = 50;
 /// How many wallets a page has at most.
 const MAX_PAGE: usize = 200;
 
-/// What a list is asked for with.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
 /// `GET /v1/wallets`
 pub(super) async fn list(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    PageParameters { after, limit }: PageParameters,
 ) -> Result<Json<WalletPage>, ApiError> {
-    let Query(query) = query.map_err(|_| bad_query("after and limit"))?;
-    let after: Option<WalletId> = query
-        .after
+    let after: Option<WalletId> = after
         .map(|text| text.parse())
         .transpose()
         .map_err(|_| ApiError::new(Code::MalformedJson, "after: expected a wallet's id"))?;
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let limit = limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let (facts, more) = orchestrator.directory.list(&tenant, after, limit).await?;
     let wallets: Vec<WalletView> = facts.iter().filter_map(|facts| facts.view(&tenant)).collect();
     let next = wallets.last().map(|wallet| wallet.id).filter(|_| more);

@@ -1,8 +1,9 @@
 //! Stopping in order on SIGTERM or SIGINT.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
-use crate::error::CliError;
+use crate::error::{CliError, ErrorCode};
 
 /// The signals that ask a server to stop.
 pub(crate) struct Shutdown {
@@ -31,6 +32,46 @@ impl Shutdown {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// What `starting` comes to, unless a signal comes first.
+    ///
+    /// # Errors
+    /// When a signal comes first.
+    pub(crate) async fn unless_requested<T>(
+        &mut self,
+        starting: impl Future<Output = T>,
+    ) -> Result<T, CliError> {
+        tokio::select! {
+            started = starting => Ok(started),
+            () = self.requested() => {
+                Err(CliError::new(ErrorCode::Interrupted, "stopped before it was ready"))
+            }
+        }
+    }
+
+    /// What `serving` comes to. The first signal cancels `stop`, so that it drains; nothing comes of it
+    /// when a second one says not to wait for that.
+    pub(crate) async fn drain<T>(
+        &mut self,
+        stop: &CancellationToken,
+        serving: impl Future<Output = T>,
+    ) -> Option<T> {
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return Some(ended),
+            () = self.requested() => {
+                tracing::info!("draining");
+                stop.cancel();
+            }
+        }
+        tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = self.requested() => {
+                tracing::warn!("a second signal: stopping at once");
+                None
+            }
         }
     }
 }

@@ -19,6 +19,18 @@ function describedBy({ id, hint, error }: FieldProps): string | undefined {
   return ids.length > 0 ? ids.join(" ") : undefined;
 }
 
+/** What every field that is typed into has: browsers keep out of it, and what is wrong with it is told. */
+function typedAttributes(field: FieldProps) {
+  return {
+    id: field.id,
+    "data-testid": field.id,
+    autocapitalize: "off",
+    spellcheck: false,
+    "aria-invalid": field.error ? true : undefined,
+    "aria-describedby": describedBy(field),
+  } as const;
+}
+
 function Field({ field, children }: { field: FieldProps; children: ComponentChildren }) {
   const { id, label, hint, error, optional } = field;
   return (
@@ -61,12 +73,11 @@ interface TextFieldProps extends FieldProps {
 }
 
 export function TextField(props: TextFieldProps) {
-  const { id, value, onInput, mono, placeholder, numeric, disabled, maxLength, side } = props;
+  const { value, onInput, mono, placeholder, numeric, disabled, maxLength, side } = props;
   const input = (
     <input
       class={mono === true ? "input input-mono" : "input"}
-      id={id}
-      data-testid={id}
+      {...typedAttributes(props)}
       type="text"
       value={value}
       placeholder={placeholder}
@@ -74,10 +85,6 @@ export function TextField(props: TextFieldProps) {
       disabled={disabled}
       maxLength={maxLength}
       autocomplete="off"
-      autocapitalize="off"
-      spellcheck={false}
-      aria-invalid={props.error ? true : undefined}
-      aria-describedby={describedBy(props)}
       onInput={(event) => onInput(event.currentTarget.value)}
     />
   );
@@ -93,20 +100,15 @@ interface TextAreaProps extends FieldProps {
 }
 
 export function TextArea(props: TextAreaProps) {
-  const { id, value, onInput, mono, tall, placeholder } = props;
+  const { value, onInput, mono, tall, placeholder } = props;
   return (
     <Field field={props}>
       <textarea
         class={`input${mono === true ? " input-mono" : ""}${tall === true ? " input-tall" : ""}`}
-        id={id}
-        data-testid={id}
+        {...typedAttributes(props)}
         value={value}
         placeholder={placeholder}
         autocomplete="off"
-        autocapitalize="off"
-        spellcheck={false}
-        aria-invalid={props.error ? true : undefined}
-        aria-describedby={describedBy(props)}
         onInput={(event) => onInput(event.currentTarget.value)}
       />
     </Field>
@@ -124,15 +126,10 @@ export function PassphraseField(props: PassphraseFieldProps) {
   const { id, value, onInput, fresh } = props;
   const [shown, setShown] = useState(false);
   const attributes = {
+    ...typedAttributes(props),
     class: "input",
-    id,
-    "data-testid": id,
     value,
     autocomplete: fresh === true ? "new-password" : "current-password",
-    autocapitalize: "off",
-    spellcheck: false,
-    "aria-invalid": props.error ? true : undefined,
-    "aria-describedby": describedBy(props),
     onInput: (event: { currentTarget: HTMLInputElement }) => onInput(event.currentTarget.value),
   } as const;
   return (

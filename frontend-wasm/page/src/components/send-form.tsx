@@ -1,5 +1,5 @@
 import type { DuetError, Payload, WalletSummary } from "@duet/signer";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
 import { readAddress } from "../chain/address";
 import { inEther, inGwei, plain, readBytes, UNITS, type Unit } from "../chain/amount";
@@ -11,6 +11,7 @@ import { readCall, readDraft, type SendDraft, type SendProblems } from "../state
 import { AddressText } from "./address";
 import { Button } from "./button";
 import { Select, TextField } from "./field";
+import { focusFirstProblem, Form } from "./form";
 import { ErrorNotice, Notice } from "./notice";
 import { TokenCallNotice } from "./token-call";
 
@@ -62,7 +63,6 @@ export function SendForm({ wallet, draft, onChange, onReview }: SendFormProps) {
   const [advanced, setAdvanced] = useState(() => ADVANCED.some((name) => draft[name] !== ""));
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<DuetError | null>(null);
-  const form = useRef<HTMLFormElement>(null);
   const estimating = useEstimate(wallet, draft);
   const estimate = estimating.state === "known" ? estimating.estimate : null;
   const chain = estimate?.chainId ?? expectedChain();
@@ -78,7 +78,7 @@ export function SendForm({ wallet, draft, onChange, onReview }: SendFormProps) {
     setError(null);
     if (!reading.ok) {
       if (ADVANCED.some((name) => reading.problems[name] !== undefined)) setAdvanced(true);
-      requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      focusFirstProblem();
       return;
     }
     setBusy(true);
@@ -88,15 +88,7 @@ export function SendForm({ wallet, draft, onChange, onReview }: SendFormProps) {
   };
 
   return (
-    <form
-      ref={form}
-      class="card"
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (!busy) void submit();
-      }}
-    >
+    <Form busy={busy} onSubmit={submit}>
       <div class="stack-tight">
         <TextField
           id="send-to"
@@ -147,7 +139,7 @@ export function SendForm({ wallet, draft, onChange, onReview }: SendFormProps) {
           Review
         </Button>
       </div>
-    </form>
+    </Form>
   );
 }
 

@@ -1,17 +1,72 @@
 import type { Description, WalletSummary } from "@duet/signer";
 import type { ComponentChildren } from "preact";
 
-import type { Run } from "../state/signing";
+import type { Run, Signing } from "../state/signing";
 import { duration } from "../text/format";
 import { CopyButton } from "./address";
 import { Broadcast } from "./broadcast";
 import { Button } from "./button";
 import { FieldTree, KIND_NAMES } from "./described";
 import { ErrorNotice, Notice } from "./notice";
+import { Summary } from "./summary";
 import { Timeline } from "./timeline";
+import { Ready } from "./unlock";
 import { StepHeading } from "./view";
 import { annotateTransaction } from "../text/annotate";
 import { Icon } from "./icon";
+
+interface SigningProps {
+  signing: Signing;
+  wallet: WalletSummary;
+  /** In plain words, above the fields of the review. */
+  summary: (description: Description) => ComponentChildren;
+  /** What must be settled before the signature, for example another chain. */
+  blocked?: (description: Description) => boolean;
+  /** The owner goes back to the form for another, after this one was signed or not. */
+  onAnother: (signed: boolean) => void;
+  /** Whether the signed transaction is the owner's own to broadcast. */
+  canBroadcast: boolean;
+  /** The form. */
+  children: ComponentChildren;
+}
+
+/** A form, the review of what it makes, and the signature. */
+export function SigningStages({ signing, wallet, summary, blocked, onAnother, canBroadcast, children }: SigningProps) {
+  const { stage, sign, cancel, back } = signing;
+  // A wallet that locks itself meanwhile does not take away what is being signed or was.
+  if (stage.at === "run") {
+    return (
+      <SigningRun
+        run={stage}
+        wallet={wallet}
+        summary={<Summary description={stage.description} wallet={wallet} />}
+        onCancel={cancel}
+        onRetry={sign}
+        onAnother={() => {
+          onAnother(stage.state === "signed");
+          back();
+        }}
+        canBroadcast={canBroadcast}
+      />
+    );
+  }
+  return (
+    <Ready wallet={wallet}>
+      {stage.at === "edit" ? (
+        children
+      ) : (
+        <Review
+          description={stage.description}
+          wallet={wallet}
+          summary={summary(stage.description)}
+          blocked={blocked?.(stage.description)}
+          onSign={sign}
+          onBack={back}
+        />
+      )}
+    </Ready>
+  );
+}
 
 interface ReviewProps {
   description: Description;
@@ -25,7 +80,7 @@ interface ReviewProps {
 }
 
 /** Exactly what will be signed, as the signing code itself reads it. */
-export function Review({ description, wallet, summary, blocked, onSign, onBack }: ReviewProps) {
+function Review({ description, wallet, summary, blocked, onSign, onBack }: ReviewProps) {
   return (
     <section class="card" data-testid="review" data-digest={description.digest}>
       <div class="stack-tight">
@@ -81,7 +136,7 @@ interface SigningRunProps {
 const HEADINGS = { signing: "Signing together", signed: "Signed and verified", failed: "Not signed" } as const;
 
 /** A signature while it is made, and its result. The places of all parts are taken from the start. */
-export function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBroadcast }: SigningRunProps) {
+function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBroadcast }: SigningRunProps) {
   const { state, signed, error, verification } = run;
   return (
     <section class="card signing" data-testid="signing" data-state={state}>

@@ -6,6 +6,7 @@ import { duet, noteWallet } from "../state/duet";
 import { remaining } from "../text/format";
 import { Button } from "./button";
 import { PassphraseField } from "./field";
+import { Form } from "./form";
 import { ErrorNotice } from "./notice";
 import { Icon } from "./icon";
 import { Rotation } from "./rotation";
@@ -48,16 +49,7 @@ export function UnlockForm({ wallet, title, text, action, onUnlock }: UnlockForm
   };
 
   return (
-    <form
-      class="card unlock"
-      data-testid="unlock-form"
-      aria-labelledby={headingId}
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (!busy) void submit();
-      }}
-    >
+    <Form class="unlock" testId="unlock-form" labelledBy={headingId} busy={busy} onSubmit={submit}>
       <div class="stack-tight">
         <h2 id={headingId}>{title}</h2>
         <p class="soft">{text}</p>
@@ -75,7 +67,7 @@ export function UnlockForm({ wallet, title, text, action, onUnlock }: UnlockForm
           {passkey ? "Use passkey" : action}
         </Button>
       </div>
-    </form>
+    </Form>
   );
 }
 

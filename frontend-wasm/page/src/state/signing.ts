@@ -75,6 +75,9 @@ export function useRun(wallet: WalletSummary) {
   return { run, start, cancel: () => abort.current?.abort(), reset: () => setRun(null) };
 }
 
+/** Where a form that ends in a signature is, and how it goes on. */
+export type Signing = ReturnType<typeof useSigning>;
+
 /** The stages of a form that ends in a signature. */
 export function useSigning(wallet: WalletSummary) {
   const [edit, setEdit] = useState<Exclude<Stage, Run>>({ at: "edit", error: null });

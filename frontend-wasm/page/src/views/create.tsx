@@ -4,9 +4,11 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { AddressQr, AddressText, CopyButton } from "../components/address";
 import { Button, LinkButton } from "../components/button";
 import { Choices } from "../components/choice";
-import { PassphraseField, StrengthHint, TextArea, TextField } from "../components/field";
+import { TextArea, TextField } from "../components/field";
+import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice, Notice } from "../components/notice";
 import { Elapsed, ProgressList } from "../components/progress";
+import { NewPassphrase, ProtectionChoice } from "../components/protection";
 import { StepHeading, View } from "../components/view";
 import { Holders } from "../components/wallet-parts";
 import { href } from "../router";
@@ -146,9 +148,6 @@ interface CreateFormProps {
 
 function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
   const [checked, setChecked] = useState(false);
-  const [passkeys, setPasskeys] = useState(false);
-  const form = useRef<HTMLFormElement>(null);
-  useEffect(() => void duet().passkeysAvailable().then(setPasskeys), []);
 
   const problems = checked ? check(draft) : {};
   const set = <Key extends keyof Draft>(key: Key) => (value: Draft[Key]) => onChange({ ...draft, [key]: value });
@@ -162,44 +161,33 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
   const submit = () => {
     setChecked(true);
     if (Object.values(check(draft)).some((problem) => problem)) {
-      requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      focusFirstProblem();
     } else {
       onSubmit();
     }
   };
 
   return (
-    <form
-      ref={form}
-      class="card"
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        submit();
-      }}
-    >
+    <Form onSubmit={submit}>
       <TextField id="create-label" label="Name" hint="Only you see it." value={draft.label} onInput={set("label")} error={problems.label} maxLength={64} />
-      <Choices
-        name="protection"
-        legend="What opens it in this browser?"
+      <ProtectionChoice
+        prefix="create"
+        passphraseText="Works everywhere. Nobody can reset it for you."
         value={draft.protection}
         onChange={set("protection")}
-        choices={[
-          { value: "passphrase", testId: "create-protection-passphrase", title: "A passphrase", text: "Works everywhere. Nobody can reset it for you." },
-          {
-            value: "passkey",
-            testId: "create-protection-passkey",
-            title: "A passkey",
-            text: passkeys ? "Fingerprint, face or security key." : "This browser has no passkeys that can protect data.",
-            disabled: !passkeys,
-          },
-        ]}
       />
       {draft.protection === "passphrase" && (
         <div class="stack">
-          <PassphraseField id="create-passphrase" label="Passphrase" fresh value={draft.passphrase} onInput={set("passphrase")} error={problems.passphrase} />
-          <StrengthHint testId="create-passphrase-strength" passphrase={draft.passphrase} />
-          <PassphraseField id="create-passphrase-repeat" label="Once more" fresh value={draft.passphraseRepeat} onInput={set("passphraseRepeat")} error={problems.passphraseRepeat} />
+          <NewPassphrase
+            id="create-passphrase"
+            label="Passphrase"
+            passphrase={draft.passphrase}
+            onPassphrase={set("passphrase")}
+            problem={problems.passphrase}
+            repeat={draft.passphraseRepeat}
+            onRepeat={set("passphraseRepeat")}
+            repeatProblem={problems.passphraseRepeat}
+          />
         </div>
       )}
       <Choices
@@ -225,9 +213,16 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
       />
       {draft.third === "backup-file" && (
         <div class="stack">
-          <PassphraseField id="create-backup-passphrase" label="Passphrase of the file" fresh value={draft.backupPassphrase} onInput={set("backupPassphrase")} error={problems.backupPassphrase} />
-          <StrengthHint testId="create-backup-passphrase-strength" passphrase={draft.backupPassphrase} />
-          <PassphraseField id="create-backup-passphrase-repeat" label="Once more" fresh value={draft.backupPassphraseRepeat} onInput={set("backupPassphraseRepeat")} error={problems.backupPassphraseRepeat} />
+          <NewPassphrase
+            id="create-backup-passphrase"
+            label="Passphrase of the file"
+            passphrase={draft.backupPassphrase}
+            onPassphrase={set("backupPassphrase")}
+            problem={problems.backupPassphrase}
+            repeat={draft.backupPassphraseRepeat}
+            onRepeat={set("backupPassphraseRepeat")}
+            repeatProblem={problems.backupPassphraseRepeat}
+          />
         </div>
       )}
       <details class="advanced" open={draft.requesters !== "" || undefined}>
@@ -254,7 +249,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           Create the wallet
         </Button>
       </div>
-    </form>
+    </Form>
   );
 }
 

@@ -5,10 +5,9 @@ import { readBytes } from "../chain/amount";
 import { Button } from "../components/button";
 import { Choices } from "../components/choice";
 import { TextArea } from "../components/field";
+import { Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
-import { Review, SigningRun } from "../components/signing";
-import { Summary } from "../components/summary";
-import { Ready } from "../components/unlock";
+import { SigningStages } from "../components/signing";
 import { View } from "../components/view";
 import { href } from "../router";
 import { useSigning } from "../state/signing";
@@ -29,7 +28,7 @@ export function readMessage(text: string, format: MessageFormat): { ok: true; pa
 
 /** Signs a message under EIP-191. */
 export function MessageView({ wallet }: { wallet: WalletSummary }) {
-  const { stage, review, back, sign, cancel } = useSigning(wallet);
+  const signing = useSigning(wallet);
   const [text, setText] = useState("");
   const [format, setFormat] = useState<MessageFormat>("text");
   const [problem, setProblem] = useState<string | null>(null);
@@ -43,7 +42,7 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
       document.getElementById("message-text")?.focus();
       return;
     }
-    const failure = await review(reading.payload);
+    const failure = await signing.review(reading.payload);
     if (failure?.kind === "invalid") setProblem(failure.message);
     else setError(failure);
   };
@@ -56,68 +55,42 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
       back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
       narrow
     >
-      {stage.at === "run" ? (
-        <SigningRun
-          run={stage}
-          wallet={wallet}
-          summary={<Summary description={stage.description} wallet={wallet} />}
-          onCancel={cancel}
-          onRetry={sign}
-          onAnother={() => {
-            if (stage.state === "signed") setText("");
-            back();
-          }}
-          canBroadcast={false}
-        />
-      ) : (
-        <Ready wallet={wallet}>
-          {stage.at === "review" ? (
-            <Review description={stage.description} wallet={wallet} onSign={sign} onBack={back} />
-          ) : (
-            <form
-              class="card"
-              noValidate
-              onSubmit={(event) => {
-                event.preventDefault();
-                void submit();
-              }}
-            >
-              <TextArea
-                id="message-text"
-                label="Message"
-                mono={format === "hex"}
-                placeholder={format === "hex" ? "0x…" : ""}
-                value={text}
-                onInput={(value) => {
-                  setText(value);
-                  setProblem(null);
-                }}
-                error={problem}
-              />
-              <Choices
-                name="format"
-                legend="Read it as"
-                row
-                value={format}
-                onChange={(value) => {
-                  setFormat(value);
-                  setProblem(null);
-                }}
-                choices={[
-                  { value: "text", testId: "message-format-text", title: "Text" },
-                  { value: "hex", testId: "message-format-hex", title: "Bytes in hexadecimal" },
-                ]}
-              />
-              {error && <ErrorNotice error={error} />}
-              <div class="actions">
-                <Button testId="review-submit" tone="primary" type="submit">
-                  Review
-                </Button>
-              </div>
-            </form>
-          )}
-        </Ready>
-      )}
+      <SigningStages signing={signing} wallet={wallet} summary={() => null} onAnother={(signed) => signed && setText("")} canBroadcast={false}>
+        <Form onSubmit={submit}>
+          <TextArea
+            id="message-text"
+            label="Message"
+            mono={format === "hex"}
+            placeholder={format === "hex" ? "0x…" : ""}
+            value={text}
+            onInput={(value) => {
+              setText(value);
+              setProblem(null);
+            }}
+            error={problem}
+          />
+          <Choices
+            name="format"
+            legend="Read it as"
+            row
+            value={format}
+            onChange={(value) => {
+              setFormat(value);
+              setProblem(null);
+            }}
+            choices={[
+              { value: "text", testId: "message-format-text", title: "Text" },
+              { value: "hex", testId: "message-format-hex", title: "Bytes in hexadecimal" },
+            ]}
+          />
+          {error && <ErrorNotice error={error} />}
+          <div class="actions">
+            <Button testId="review-submit" tone="primary" type="submit">
+              Review
+            </Button>
+          </div>
+        </Form>
+      </SigningStages>
     </View>
   );
 }

@@ -1,11 +1,12 @@
 import type { DuetError, ProtectionKind, WalletSummary } from "@duet/signer";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 
 import { AddressText } from "../components/address";
 import { Button, LinkButton } from "../components/button";
-import { Choices } from "../components/choice";
-import { FieldError, PassphraseField, StrengthHint, TextField } from "../components/field";
+import { FieldError, PassphraseField, TextField } from "../components/field";
+import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
+import { NewPassphrase, ProtectionChoice } from "../components/protection";
 import { Rotation } from "../components/rotation";
 import { StepHeading, View } from "../components/view";
 import { StateBadge } from "../components/wallet-parts";
@@ -35,9 +36,6 @@ export function RestoreView() {
   const [error, setError] = useState<DuetError | null>(null);
   const [busy, setBusy] = useState(false);
   const [restored, setRestored] = useState<string | null>(null);
-  const [passkeys, setPasskeys] = useState(false);
-  const form = useRef<HTMLFormElement>(null);
-  useEffect(() => void duet().passkeysAvailable().then(setPasskeys), []);
 
   const submit = async () => {
     setError(null);
@@ -49,7 +47,7 @@ export function RestoreView() {
     };
     setProblems(found);
     if (file === null || Object.values(found).some((problem) => problem)) {
-      requestAnimationFrame(() => form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      focusFirstProblem();
       return;
     }
     setBusy(true);
@@ -87,15 +85,7 @@ export function RestoreView() {
       back={{ href: href({ view: "home" }), text: "Wallets" }}
       narrow
     >
-      <form
-        ref={form}
-        class="card"
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (!busy) void submit();
-        }}
-      >
+      <Form busy={busy} onSubmit={submit}>
         <div class="field">
           <label class="field-label" for="restore-file">
             Backup file
@@ -117,27 +107,19 @@ export function RestoreView() {
         </div>
         <PassphraseField id="restore-passphrase" label="Passphrase of the file" value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
         <TextField id="restore-label" label="Name" optional hint="Only you see it." value={label} onInput={setLabel} maxLength={64} />
-        <Choices
-          name="protection"
-          legend="What opens it in this browser?"
-          value={protection}
-          onChange={setProtection}
-          choices={[
-            { value: "passphrase", testId: "restore-protection-passphrase", title: "A passphrase", text: "A new one, for this browser." },
-            {
-              value: "passkey",
-              testId: "restore-protection-passkey",
-              title: "A passkey",
-              text: passkeys ? "Fingerprint, face or security key." : "This browser has no passkeys that can protect data.",
-              disabled: !passkeys,
-            },
-          ]}
-        />
+        <ProtectionChoice prefix="restore" passphraseText="A new one, for this browser." value={protection} onChange={setProtection} />
         {protection === "passphrase" && (
           <div class="stack">
-            <PassphraseField id="restore-new-passphrase" label="New passphrase" fresh value={fresh} onInput={setFresh} error={problems.fresh} />
-            <StrengthHint testId="restore-new-passphrase-strength" passphrase={fresh} />
-            <PassphraseField id="restore-new-passphrase-repeat" label="Once more" fresh value={repeat} onInput={setRepeat} error={problems.repeat} />
+            <NewPassphrase
+              id="restore-new-passphrase"
+              label="New passphrase"
+              passphrase={fresh}
+              onPassphrase={setFresh}
+              problem={problems.fresh}
+              repeat={repeat}
+              onRepeat={setRepeat}
+              repeatProblem={problems.repeat}
+            />
           </div>
         )}
         {error && <ErrorNotice error={error} onRetry={() => void submit()} />}
@@ -146,7 +128,7 @@ export function RestoreView() {
             Restore
           </Button>
         </div>
-      </form>
+      </Form>
     </View>
   );
 }

@@ -4,9 +4,8 @@ import { useEffect, useState } from "preact/hooks";
 import { chainName } from "../chain/names";
 import { Notice } from "../components/notice";
 import { SendForm } from "../components/send-form";
-import { Review, SigningRun } from "../components/signing";
+import { SigningStages } from "../components/signing";
 import { Summary } from "../components/summary";
-import { Ready } from "../components/unlock";
 import { View } from "../components/view";
 import { href } from "../router";
 import { nodeChain, refreshNodeChain } from "../state/chain";
@@ -16,11 +15,9 @@ import { useSigning } from "../state/signing";
 
 /** Sends ether or calls a contract. */
 export function SendView({ wallet }: { wallet: WalletSummary }) {
-  const { stage, review, back, sign, cancel } = useSigning(wallet);
+  const signing = useSigning(wallet);
   const [draft, setDraft] = useState(EMPTY_DRAFT);
   useEffect(() => void refreshNodeChain(), [node.value?.url]);
-  // A wallet that locks itself meanwhile does not take away what is being signed or was.
-  const running = stage.at === "run";
 
   return (
     <View
@@ -29,35 +26,16 @@ export function SendView({ wallet }: { wallet: WalletSummary }) {
       back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
       narrow
     >
-      {!running && <ChainNotice />}
-      {running ? (
-        <SigningRun
-          run={stage}
-          wallet={wallet}
-          summary={<Summary description={stage.description} wallet={wallet} />}
-          onCancel={cancel}
-          onRetry={sign}
-          onAnother={() => {
-            if (stage.state === "signed") setDraft(EMPTY_DRAFT);
-            back();
-          }}
-          canBroadcast
-        />
-      ) : (
-        <Ready wallet={wallet}>
-          {stage.at === "edit" ? (
-            <SendForm wallet={wallet} draft={draft} onChange={setDraft} onReview={review} />
-          ) : (
-            <Review
-              description={stage.description}
-              wallet={wallet}
-              summary={<Summary description={stage.description} wallet={wallet} />}
-              onSign={sign}
-              onBack={back}
-            />
-          )}
-        </Ready>
-      )}
+      {signing.stage.at !== "run" && <ChainNotice />}
+      <SigningStages
+        signing={signing}
+        wallet={wallet}
+        summary={(description) => <Summary description={description} wallet={wallet} />}
+        onAnother={(signed) => signed && setDraft(EMPTY_DRAFT)}
+        canBroadcast
+      >
+        <SendForm wallet={wallet} draft={draft} onChange={setDraft} onReview={signing.review} />
+      </SigningStages>
     </View>
   );
 }

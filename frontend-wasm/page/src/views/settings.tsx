@@ -1,15 +1,15 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
 import { Button } from "../components/button";
 import { Choices } from "../components/choice";
 import { Select, TextField } from "../components/field";
+import { Form } from "../components/form";
 import { View } from "../components/view";
 import { BUILD, gatewayProblem } from "../config";
 import { chainName } from "../chain/names";
 import { gateway, info, node, open } from "../state/duet";
 import { refreshNodeChain } from "../state/chain";
 import { gatewayOverride, IDLE_MINUTES, idleMinutes, rpcOverride, theme, type Theme } from "../state/settings";
-import { useEffect } from "preact/hooks";
 
 /** What this browser remembers, and where the page connects to. */
 export function SettingsView() {
@@ -52,98 +52,80 @@ export function SettingsView() {
   );
 }
 
-function Gateway() {
-  const [address, setAddress] = useState(gateway.value);
+interface ServerProps {
+  id: string;
+  label: string;
+  hint: string;
+  /** The address in use. */
+  current: string;
+  isOverridden: boolean;
+  /** Goes over to what was typed, or back to the default. Says what is wrong with it instead. */
+  change: (to: string | null) => string | null;
+}
+
+/** A server that the page talks to. */
+function Server({ id, label, hint, current, isOverridden, change }: ServerProps) {
+  const [address, setAddress] = useState(current);
   const [problem, setProblem] = useState<string | null>(null);
-  useEffect(() => setAddress(gateway.value), [gateway.value]);
-
-  const change = (to: string | null) => {
-    const found = to === null ? null : gatewayProblem(to);
-    setProblem(found);
-    if (found !== null) return;
-    gatewayOverride.value = to;
-    void open();
-  };
-
+  useEffect(() => setAddress(current), [current]);
   return (
-    <form
-      class="card"
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        change(address.trim());
-      }}
-    >
-      <TextField
-        id="settings-gateway"
-        label="Gateway"
-        mono
-        hint="What carries sealed messages to the other parties. Changing it locks all wallets now. It must be one this page's server allows."
-        value={address}
-        onInput={setAddress}
-        error={problem}
-      />
+    <Form onSubmit={() => setProblem(change(address.trim()))}>
+      <TextField id={id} label={label} mono hint={hint} value={address} onInput={setAddress} error={problem} />
       <div class="actions">
-        <Button testId="settings-gateway-save" type="submit">
+        <Button testId={`${id}-save`} type="submit">
           Save
         </Button>
-        {gatewayOverride.value !== null && (
-          <Button testId="settings-gateway-reset" tone="quiet" onClick={() => change(null)}>
+        {isOverridden && (
+          <Button testId={`${id}-reset`} tone="quiet" onClick={() => setProblem(change(null))}>
             Use the default
           </Button>
         )}
       </div>
-    </form>
+    </Form>
+  );
+}
+
+function Gateway() {
+  return (
+    <Server
+      id="settings-gateway"
+      label="Gateway"
+      hint="What carries sealed messages to the other parties. Changing it locks all wallets now. It must be one this page's server allows."
+      current={gateway.value}
+      isOverridden={gatewayOverride.value !== null}
+      change={(to) => {
+        const problem = to === null ? null : gatewayProblem(to);
+        if (problem !== null) return problem;
+        gatewayOverride.value = to;
+        void open();
+        return null;
+      }}
+    />
   );
 }
 
 function EthereumNode() {
-  const [url, setUrl] = useState(node.value?.url ?? "");
-  const [problem, setProblem] = useState<string | null>(null);
-  useEffect(() => setUrl(node.value?.url ?? ""), [node.value?.url]);
-
-  const change = (to: string | null) => {
-    // The same holds as for the gateway: in the clear only on this machine.
-    const found = to === null ? null : gatewayProblem(to.replace(/\?.*$/, ""));
-    setProblem(found === null ? null : found.replaceAll("gateway", "node"));
-    if (found !== null) return;
-    rpcOverride.value = to;
-    void refreshNodeChain();
-  };
-
   return (
-    <form
-      class="card"
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        change(url.trim() === "" ? null : url.trim());
+    <Server
+      id="settings-rpc"
+      label="Ethereum node"
+      hint={
+        info.value?.rpc
+          ? `Balances and fees come from here, and transactions go there. The gateway suggests ${info.value.rpc.url} for ${chainName(info.value.rpc.chainId)}.`
+          : "Balances and fees come from here, and transactions go there. The gateway suggests none."
+      }
+      current={node.value?.url ?? ""}
+      isOverridden={rpcOverride.value !== null}
+      change={(typed) => {
+        const to = typed === "" ? null : typed;
+        // The same holds as for the gateway: in the clear only on this machine.
+        const problem = to === null ? null : gatewayProblem(to.replace(/\?.*$/, ""));
+        if (problem !== null) return problem.replaceAll("gateway", "node");
+        rpcOverride.value = to;
+        void refreshNodeChain();
+        return null;
       }}
-    >
-      <TextField
-        id="settings-rpc"
-        label="Ethereum node"
-        mono
-        hint={
-          info.value?.rpc
-            ? `Balances and fees come from here, and transactions go there. The gateway suggests ${info.value.rpc.url} for ${chainName(info.value.rpc.chainId)}.`
-            : "Balances and fees come from here, and transactions go there. The gateway suggests none."
-        }
-        value={url}
-        onInput={setUrl}
-        error={problem}
-      />
-      <div class="actions">
-        <Button testId="settings-rpc-save" type="submit">
-          Save
-        </Button>
-        {rpcOverride.value !== null && (
-          <Button testId="settings-rpc-reset" tone="quiet" onClick={() => change(null)}>
-            Use the default
-          </Button>
-        )}
-      </div>
-    </form>
+    />
   );
 }
 

@@ -6,10 +6,9 @@ import { Button } from "../components/button";
 import { ChainWarning, isForeign } from "../components/chain-warning";
 import { FieldTree } from "../components/described";
 import { TextArea } from "../components/field";
+import { Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
-import { Review, SigningRun } from "../components/signing";
-import { Summary } from "../components/summary";
-import { Ready } from "../components/unlock";
+import { SigningStages } from "../components/signing";
 import { View } from "../components/view";
 import { href } from "../router";
 import { refreshNodeChain } from "../state/chain";
@@ -53,7 +52,7 @@ function useTypedData(text: string): Read {
 
 /** Signs a typed document under EIP-712. */
 export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
-  const { stage, review, back, sign, cancel } = useSigning(wallet);
+  const signing = useSigning(wallet);
   const [text, setText] = useState("");
   const [submitted, setSubmitted] = useState<string | null>(null);
   const [error, setError] = useState<DuetError | null>(null);
@@ -69,7 +68,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
       document.getElementById("typed-data-json")?.focus();
       return;
     }
-    const failure = await review(reading.payload);
+    const failure = await signing.review(reading.payload);
     if (failure === null) setSubmitted(null);
     else if (failure.kind === "invalid" || failure.kind === "refused") setSubmitted(failure.message);
     else setError(failure);
@@ -83,72 +82,48 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
       back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
       narrow
     >
-      {stage.at === "run" ? (
-        <SigningRun
-          run={stage}
-          wallet={wallet}
-          summary={<Summary description={stage.description} wallet={wallet} />}
-          onCancel={cancel}
-          onRetry={sign}
-          onAnother={() => {
-            if (stage.state === "signed") setText("");
-            setAccepted(false);
-            back();
-          }}
-          canBroadcast={false}
-        />
-      ) : (
-        <Ready wallet={wallet}>
-          {stage.at === "review" ? (
-            <Review
-              description={stage.description}
-              wallet={wallet}
-              summary={<ChainWarning description={stage.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />}
-              blocked={isForeign(stage.description) && !accepted}
-              onSign={sign}
-              onBack={back}
-            />
-          ) : (
-            <form
-              class="card"
-              noValidate
-              onSubmit={(event) => {
-                event.preventDefault();
-                void submit();
-              }}
-            >
-              <TextArea
-                id="typed-data-json"
-                label="Document"
-                hint="The JSON that eth_signTypedData_v4 takes. It is read as you type."
-                mono
-                tall
-                placeholder={PLACEHOLDER}
-                value={text}
-                onInput={(value) => {
-                  setText(value);
-                  setSubmitted(null);
-                  setAccepted(false);
-                }}
-                error={submitted ?? (read.state === "wrong" ? read.problem : null)}
-              />
-              {read.state === "read" && (
-                <div class="payload">
-                  <p class="payload-kind">What it says</p>
-                  <FieldTree fields={read.description.fields} testPrefix="typed-data" testId="typed-data-tree" />
-                  <ChainWarning description={read.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />
-                </div>
-              )}
-              {error && <ErrorNotice error={error} />}
-              <div class="actions">
-                <Button testId="review-submit" tone="primary" type="submit">
-                  Review
-                </Button>
-              </div>
-            </form>
+      <SigningStages
+        signing={signing}
+        wallet={wallet}
+        summary={(description) => <ChainWarning description={description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />}
+        blocked={(description) => isForeign(description) && !accepted}
+        onAnother={(signed) => {
+          if (signed) setText("");
+          setAccepted(false);
+        }}
+        canBroadcast={false}
+      >
+        <Form onSubmit={submit}>
+          <TextArea
+            id="typed-data-json"
+            label="Document"
+            hint="The JSON that eth_signTypedData_v4 takes. It is read as you type."
+            mono
+            tall
+            placeholder={PLACEHOLDER}
+            value={text}
+            onInput={(value) => {
+              setText(value);
+              setSubmitted(null);
+              setAccepted(false);
+            }}
+            error={submitted ?? (read.state === "wrong" ? read.problem : null)}
+          />
+          {read.state === "read" && (
+            <div class="payload">
+              <p class="payload-kind">What it says</p>
+              <FieldTree fields={read.description.fields} testPrefix="typed-data" testId="typed-data-tree" />
+              <ChainWarning description={read.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />
+            </div>
           )}
-        </Ready>
-      )}
+          {error && <ErrorNotice error={error} />}
+          <div class="actions">
+            <Button testId="review-submit" tone="primary" type="submit">
+              Review
+            </Button>
+          </div>
+        </Form>
+      </SigningStages>
     </View>
   );
 }

@@ -8,6 +8,7 @@ import { AddressText } from "../components/address";
 import { Button } from "../components/button";
 import { Choices } from "../components/choice";
 import { Select, TextArea, TextField } from "../components/field";
+import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice, Notice } from "../components/notice";
 import { View } from "../components/view";
 import { duet } from "../state/duet";
@@ -94,7 +95,7 @@ export function VerifyView() {
     if (!reading.ok) found.address = reading.problem;
     setProblems(found);
     if (!payload.ok || !bytes.ok || !reading.ok || found.signature !== undefined) {
-      requestAnimationFrame(() => document.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      focusFirstProblem();
       return;
     }
     setBusy(true);
@@ -107,14 +108,7 @@ export function VerifyView() {
 
   return (
     <View name="verify" title="Verify a signature" lead="Anybody's, not only your own. Everything happens in this browser; no wallet is needed." narrow>
-      <form
-        class="card"
-        noValidate
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (!busy) void submit();
-        }}
-      >
+      <Form busy={busy} onSubmit={submit}>
         <Select
           id="verify-kind"
           label="What was signed?"
@@ -187,7 +181,7 @@ export function VerifyView() {
           {error && <ErrorNotice error={error} />}
           {result && <Result result={result} />}
         </div>
-      </form>
+      </Form>
     </View>
   );
 }

@@ -4,8 +4,10 @@ import { useState } from "preact/hooks";
 import { Button } from "../components/button";
 import { Check } from "../components/choice";
 import { Dialog } from "../components/dialog";
-import { PassphraseField, StrengthHint, TextField } from "../components/field";
+import { TextField } from "../components/field";
+import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice, Notice } from "../components/notice";
+import { NewPassphrase } from "../components/protection";
 import { Rotation } from "../components/rotation";
 import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
@@ -51,7 +53,7 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
     const found = { passphrase: passphraseProblem(passphrase), repeat: repeatProblem(passphrase, repeat) };
     setProblems(found);
     if (found.passphrase !== null || found.repeat !== null) {
-      requestAnimationFrame(() => document.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+      focusFirstProblem();
       return;
     }
     setBusy(true);
@@ -68,14 +70,7 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
   };
 
   return (
-    <form
-      class="card"
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (!busy) void submit();
-      }}
-    >
+    <Form busy={busy} onSubmit={submit}>
       <div class="stack-tight">
         <h2>Back up your share</h2>
         <p class="soft">
@@ -84,9 +79,16 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
           {wallet.backup.exportedAt === null ? "None was made here yet." : `The last was made on ${date(wallet.backup.exportedAt)}.`}
         </p>
       </div>
-      <PassphraseField id="backup-passphrase" label="Passphrase of the file" fresh value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
-      <StrengthHint testId="backup-passphrase-strength" passphrase={passphrase} />
-      <PassphraseField id="backup-passphrase-repeat" label="Once more" fresh value={repeat} onInput={setRepeat} error={problems.repeat} />
+      <NewPassphrase
+        id="backup-passphrase"
+        label="Passphrase of the file"
+        passphrase={passphrase}
+        onPassphrase={setPassphrase}
+        problem={problems.passphrase}
+        repeat={repeat}
+        onRepeat={setRepeat}
+        repeatProblem={problems.repeat}
+      />
       {error && <ErrorNotice error={error} />}
       {saved && (
         <div data-testid="backup-done" data-saved="true">
@@ -100,7 +102,7 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
           Save a backup
         </Button>
       </div>
-    </form>
+    </Form>
   );
 }
 
@@ -124,14 +126,7 @@ function Name({ wallet }: { wallet: WalletSummary }) {
   };
 
   return (
-    <form
-      class="card"
-      noValidate
-      onSubmit={(event) => {
-        event.preventDefault();
-        void submit();
-      }}
-    >
+    <Form onSubmit={submit}>
       <TextField
         id="wallet-rename"
         label="Name"
@@ -149,7 +144,7 @@ function Name({ wallet }: { wallet: WalletSummary }) {
       <p class="visually-hidden" role="status">
         {done && "Saved."}
       </p>
-    </form>
+    </Form>
   );
 }
 

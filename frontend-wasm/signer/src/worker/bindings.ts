@@ -10,7 +10,7 @@ import { bytesToHex, hexToBytes, payloadDocument } from "../payload.js";
 import type { KeySource } from "../protocol.js";
 import type { Address, Description, Hex, Payload, Verification, VerifyOptions, WalletParty } from "../types.js";
 import type {
-  ApprovalReply, Backend, DealOrder, DealProgress, DeviceWallet, Engine, Initiator, ManifestFacts, Opened, Pending, SealKey, Verdict,
+  ApprovalReply, Backend, DealOrder, DealProgress, DeviceWallet, Engine, Handle, Initiator, ManifestFacts, Opened, Pending, SealKey, Verdict,
 } from "./engine.js";
 import type { Destination, Frames, ServerFrame } from "./frames.js";
 
@@ -200,17 +200,17 @@ class BoundBackend<H extends wasm.Backend | wasm.Responder> implements Backend {
 
 // The three states of a session are consumed by the step that leads out of them: nothing is left to free then.
 
-class BoundInitiator implements Initiator {
-  #state: wasm.InitiatorSession | undefined;
-  constructor(state: wasm.InitiatorSession) {
+/** A state that is gone once it was taken. */
+class Once<State extends Handle> implements Handle {
+  #state: State | undefined;
+  constructor(state: State) {
     this.#state = state;
   }
-  receive(message: Uint8Array) {
+  protected taken(): State {
     const state = this.#state;
     this.#state = undefined;
     if (!state) fail("internal", "The session has gone on already.");
-    const next = take(state.receive(message));
-    return { state: new BoundOpened(next.state), message: next.message };
+    return state;
   }
   free() {
     this.#state?.free();
@@ -218,20 +218,16 @@ class BoundInitiator implements Initiator {
   }
 }
 
-class BoundOpened implements Opened {
-  #state: wasm.OpenedSession | undefined;
-  constructor(state: wasm.OpenedSession) {
-    this.#state = state;
-  }
+class BoundInitiator extends Once<wasm.InitiatorSession> implements Initiator {
   receive(message: Uint8Array) {
-    const state = this.#state;
-    this.#state = undefined;
-    if (!state) fail("internal", "The session has gone on already.");
-    return new BoundVerdict(take(state.receive(message)));
+    const next = take(this.taken().receive(message));
+    return { state: new BoundOpened(next.state), message: next.message };
   }
-  free() {
-    this.#state?.free();
-    this.#state = undefined;
+}
+
+class BoundOpened extends Once<wasm.OpenedSession> implements Opened {
+  receive(message: Uint8Array) {
+    return new BoundVerdict(take(this.taken().receive(message)));
   }
 }
 
@@ -341,6 +337,7 @@ const engine: Engine = {
   readOutcomeReply(reply) {
     takeReply(wasm.readOutcomeReply(reply), "orchestrator");
   },
+  progressNote: (session, step, nowMs) => take(wasm.progressNote(session, step, nowMs)),
 
   describe: (payload: Payload) => take(wasm.describe(payloadDocument(payload)), "payload") as unknown as Description,
   signedTransaction: (payload, signature) =>

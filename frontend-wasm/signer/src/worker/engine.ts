@@ -131,6 +131,12 @@ export type ApprovalReply =
   | { kind: "job"; state: string; signature?: Uint8Array; code?: string; message?: string }
   | { kind: "done" };
 
+/** What this device did in a session. */
+export type ProgressStep =
+  | { step: "sent" | "received"; message: number }
+  | { step: "signed" }
+  | { step: "failed"; code: string };
+
 export interface Engine {
   readonly frames: Frames;
   protect(source: KeySource): { descriptor: string; key: SealKey };
@@ -161,6 +167,8 @@ export interface Engine {
   readApproval(reply: Uint8Array): ApprovalReply;
   /** Whether the report was acknowledged; a refusal is final, too. */
   readOutcomeReply(reply: Uint8Array): void;
+  /** A note on how far a session has come, for whoever watches. */
+  progressNote(session: string, step: ProgressStep, nowMs: number): Uint8Array;
 
   describe(payload: Payload): Description;
   signedTransaction(payload: Payload, signature: Uint8Array): { raw: Hex; hash: Hex };

@@ -4,7 +4,7 @@ import { fail, Failure } from "../errors.js";
 import type { WalletId } from "../types.js";
 import { pauseMs } from "./backoff.js";
 import { checkpoint, pause } from "./deadline.js";
-import type { ApprovalReply, Delivery, Engine } from "./engine.js";
+import type { ApprovalReply, Delivery, Engine, ProgressStep } from "./engine.js";
 import { Refused, type Socket } from "./socket.js";
 
 const CARD_MS = 10_000;
@@ -102,9 +102,8 @@ export class Line {
   }
 
   /** Tells whoever watches how far a session is. May be lost. */
-  progress(session: string, step: Record<string, unknown>): void {
-    const document = JSON.stringify({ session, ...step, at_ms: Date.now() });
-    this.socket.tell({ kind: "event", session }, new TextEncoder().encode(document));
+  progress(session: string, step: ProgressStep): void {
+    this.socket.tell({ kind: "event", session }, this.engine.progressNote(session, step, Date.now()));
   }
 }
 

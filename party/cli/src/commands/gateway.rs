@@ -179,28 +179,11 @@ pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), C
     let mut shutdown = Shutdown::listen()?;
     let config = command.config()?;
     let page = config.page.is_some();
-    let bound = tokio::select! {
-        bound = Server::bind(config) => bound,
-        () = shutdown.requested() => {
-            return Err(CliError::new(ErrorCode::Interrupted, "stopped before it was ready"));
-        }
-    };
-    let server = bound.map_err(|error| failed(&error))?;
+    let server =
+        shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
     output.emit(&Ready { ready: true, url: server.url(), listen: server.address(), page })?;
     let stop = CancellationToken::new();
-    let serving = server.serve(stop.clone());
-    tokio::pin!(serving);
-    tokio::select! {
-        () = &mut serving => return Ok(()),
-        () = shutdown.requested() => {
-            tracing::info!("draining");
-            stop.cancel();
-        }
-    }
-    tokio::select! {
-        () = &mut serving => {}
-        () = shutdown.requested() => tracing::warn!("a second signal: stopping at once"),
-    }
+    shutdown.drain(&stop, server.serve(stop.clone())).await;
     Ok(())
 }
 

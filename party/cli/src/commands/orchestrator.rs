@@ -119,13 +119,8 @@ impl fmt::Display for Ready {
 pub(crate) async fn run(command: OrchestratorCommand, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
     let config = command.config()?;
-    let bound = tokio::select! {
-        bound = Server::bind(config) => bound,
-        () = shutdown.requested() => {
-            return Err(CliError::new(ErrorCode::Interrupted, "stopped before it was ready"));
-        }
-    };
-    let server = bound.map_err(|error| failed(&error))?;
+    let server =
+        shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
     output.emit(&Ready {
         ready: true,
         listen: server.address(),
@@ -133,24 +128,8 @@ pub(crate) async fn run(command: OrchestratorCommand, output: Output) -> Result<
         instance: server.instance().to_owned(),
     })?;
     let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    let serving = server.serve(stop);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = shutdown.requested() => {
-            tracing::info!("draining");
-            stopping.cancel();
-            tokio::select! {
-                ended = &mut serving => ended,
-                () = shutdown.requested() => {
-                    tracing::warn!("a second signal: stopping at once");
-                    Ok(())
-                }
-            }
-        }
-    };
-    ended.map_err(|error| failed(&error))
+    let ended = shutdown.drain(&stop, server.serve(stop.clone())).await;
+    ended.unwrap_or(Ok(())).map_err(|error| failed(&error))
 }
 
 impl OrchestratorCommand {
