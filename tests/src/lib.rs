@@ -9,6 +9,7 @@ pub mod broker;
 pub mod duet;
 pub mod http;
 pub mod judges;
+pub mod malice;
 pub mod parties;
 pub mod process;
 pub mod programs;

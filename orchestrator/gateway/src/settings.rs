@@ -10,6 +10,8 @@ use duet_protocol::{
 };
 use serde::Serialize;
 
+use crate::TrustedProxies;
+
 /// All that a gateway is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub origins: Vec<Origin>,
     /// Admission tokens that it tells whoever asks; on the loopback only, for demonstrations.
     pub admission: BTreeMap<PartyId, AdmissionToken>,
+    /// Proxies in front of it. Default none: an address is that of whoever connects.
+    pub proxies: TrustedProxies,
     /// Bounds.
     pub limits: Limits,
 }
@@ -62,6 +66,7 @@ impl Config {
         if !self.backends.iter().any(|backend| backend.role == BackendRole::Service) {
             return Err(InvalidSetting("there is no service to speak to"));
         }
+        self.proxies.check()?;
         self.limits.check()
     }
 }

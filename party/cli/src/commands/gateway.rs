@@ -7,7 +7,8 @@ use std::{
 use clap::Args;
 use duet_bus::Role;
 use duet_gateway::{
-    Backend, BackendRole, Config, GatewayError, InvalidSetting, Limits, Origin, Rpc, Server, TlsFiles,
+    Backend, BackendRole, ClientHeader, Config, GatewayError, InvalidSetting, IpNet, Limits, Origin, Rpc,
+    Server, TlsFiles, TrustedProxies,
 };
 use duet_protocol::{
     admission::AdmissionToken,
@@ -80,6 +81,26 @@ pub(crate) struct GatewayCommand {
     /// The chain it is on
     #[arg(long, env = "DUET_GATEWAY_CHAIN_ID", value_name = "NUMBER", help_heading = "Ethereum")]
     chain_id: Option<u64>,
+    /// A network of proxies in front, whose word about their clients' addresses is taken for the limits per
+    /// address (10.1.0.0/16); can be repeated
+    #[arg(
+        long = "trusted-proxy",
+        env = "DUET_GATEWAY_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "NETWORK",
+        help_heading = "Proxies"
+    )]
+    trusted_proxies: Vec<IpNet>,
+    /// The header in which those proxies write it, and which they let nobody else write: x-forwarded-for or
+    /// forwarded
+    #[arg(
+        long,
+        env = "DUET_GATEWAY_CLIENT_ADDRESS_HEADER",
+        value_name = "HEADER",
+        default_value = "x-forwarded-for",
+        help_heading = "Proxies"
+    )]
+    client_address_header: ClientHeader,
     #[command(flatten)]
     limits: LimitOptions,
     #[command(flatten)]
@@ -218,6 +239,7 @@ impl GatewayCommand {
             page: self.page,
             origins: self.origins,
             admission,
+            proxies: TrustedProxies { networks: self.trusted_proxies, header: self.client_address_header },
             limits: self.limits.limits(),
         })
     }
