@@ -41,23 +41,30 @@
 //!
 //! A job can be cancelled only while it waits. While a session runs the signature may already exist.
 
+mod admission;
 pub mod api;
 mod approval;
 pub mod auth;
+mod batch;
 mod board;
 mod clock;
 mod directory;
+mod feed;
 mod http;
 mod jobs;
+mod line;
+mod meter;
 mod orchestrator;
 mod outcome;
 mod plan;
+mod room;
 mod server;
 mod session;
 mod settings;
 mod settle;
 mod submit;
 mod sweep;
+mod tenants;
 mod work;
 
 pub use auth::{TenantAccess, TokenHash};

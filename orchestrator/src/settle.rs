@@ -2,13 +2,13 @@
 
 use core::time::Duration;
 
-use duet_bus::{Address, kv::Key};
+use duet_bus::{Address, ends::StoredEnd, kv::Key};
 use duet_protocol::{
     ids::{PartyId, SessionId},
     signature,
 };
 use duet_wire::{
-    Code, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal, SignedResult,
+    Code, JobEnded, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal, SignedResult,
     SigningRequest, progress::Step, session_state::SessionEvent,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     board::Snapshot,
     clock::{now_ms, whole_millis},
     directory::WalletFacts,
+    feed,
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision, PastAttempt},
@@ -190,36 +191,61 @@ impl Orchestrator {
         })
     }
 
-    /// Makes a settled job's end known, once: a result to the tenant's subscribers, a failure to the
-    /// dead letters. Does nothing for other jobs. If it fails, or the process dies before it is
-    /// noted, the sweeper does it again; the stream drops what it had already within its window, and
-    /// subscribers tell a repeated result by its job.
+    /// Makes a settled job's end known, once: to those who follow the tenant's results, and a failure to
+    /// the dead letters as well. Does nothing for other jobs. If it fails, or the process dies before it
+    /// is noted, the sweeper does it again ([`Self::publish_end_again`]).
     pub(crate) async fn publish_end(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;
-        if record.end_published_at_ms.is_some() {
+        if record.end_published_at_ms.is_some() || !record.state.is_final() {
             return;
         }
-        let (address, document) = match &record.state {
-            JobState::Signed { result } => {
-                (Address::Result(record.tenant.clone()), serde_json::to_vec(result))
+        if let Err(error) = self.publish_documents(record).await {
+            tracing::warn!(job = %record.id, %error, "a job's end was not published; trying again later");
+            return;
+        }
+        self.note_published(snapshot).await;
+    }
+
+    /// The same for a job whose end may have been published already. Within the stream's window a
+    /// repeated one is dropped there; after it, the stream is searched first.
+    pub(crate) async fn publish_end_again(&self, snapshot: &Snapshot) {
+        let record = &snapshot.value;
+        let age = Duration::from_millis(now_ms().saturating_sub(record.updated_at_ms));
+        if age > self.storage.duplicate_window / 2 {
+            let is_it = |end: &StoredEnd| feed::is_end_of(end, record);
+            match self.bus.has_end(&record.tenant, record.updated_at_ms, is_it).await {
+                Ok(true) => return self.note_published(snapshot).await,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(job = %record.id, %error, "it is not known whether a job's end was published");
+                    return;
+                }
             }
-            JobState::Failed { .. } => (Address::Dead(record.tenant.clone()), serde_json::to_vec(record)),
-            _ => return,
-        };
-        let job = record.id;
-        let Ok(document) = document else {
-            tracing::error!(%job, "a settled job does not serialise");
-            return;
-        };
-        // A job that an operator put back may fail a second time, before any attempt even.
-        let message_id = format!("{job}.{}", record.updated_at_ms);
-        let published =
-            self.bus.publish_stored(&address, document, Some(&message_id), PUBLISH_DEADLINE).await;
-        if let Err(error) = published {
-            tracing::warn!(%job, %error, "a job's end was not published; trying again later");
-            return;
         }
-        let key = Key::from((&record.tenant, job));
+        self.publish_end(snapshot).await;
+    }
+
+    async fn publish_documents(&self, record: &JobRecord) -> Result<(), PublishFailure> {
+        // A job that an operator put back may end a second time, before any attempt even.
+        let message_id = format!("{}.{}", record.id, record.updated_at_ms);
+        let mut documents = Vec::with_capacity(2);
+        if let JobState::Failed { .. } = &record.state {
+            documents.push((Address::Dead(record.tenant.clone()), serde_json::to_vec(record)?));
+        }
+        if let JobState::Signed { result } = &record.state {
+            documents.push((Address::Result(record.tenant.clone()), serde_json::to_vec(result)?));
+        } else if let Some(ended) = JobEnded::of(record) {
+            documents.push((Address::Ended(record.tenant.clone()), serde_json::to_vec(&ended)?));
+        }
+        for (address, document) in documents {
+            self.bus.publish_stored(&address, document, Some(&message_id), PUBLISH_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    async fn note_published(&self, snapshot: &Snapshot) {
+        let record = &snapshot.value;
+        let key = Key::from((&record.tenant, record.id));
         let noted = self
             .jobs
             .change(&key, Some((**snapshot).clone()), |record| {
@@ -231,9 +257,18 @@ impl Orchestrator {
             })
             .await;
         if let Err(error) = noted {
-            tracing::warn!(%job, %error, "it was not noted that a job's end was published");
+            tracing::warn!(job = %record.id, %error, "it was not noted that a job's end was published");
         }
     }
+}
+
+/// Why a job's end was not published.
+#[derive(Debug, thiserror::Error)]
+enum PublishFailure {
+    #[error(transparent)]
+    Broker(#[from] duet_bus::PublishError),
+    #[error("it does not serialise: {0}")]
+    Document(#[from] serde_json::Error),
 }
 
 /// Why a reported signature is not stored.

@@ -23,16 +23,23 @@ const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many jobs of one kind one sweep deals with; the others have their turn in the next.
 const MAX_PER_SWEEP: usize = 256;
 
+/// How often it is looked whether the broker has room. In between no more comes in than the tenth that
+/// is kept free.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(2);
+
 /// Sweeps until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let mut ticks = interval(orchestrator.queue.sweep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rooms = interval(LOOK_FOR_ROOM_EVERY);
+    rooms.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = interval(orchestrator.queue.max_retry_pause);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => orchestrator.sweep().await,
+            _ = rooms.tick() => orchestrator.look_for_room().await,
             _ = looks.tick() => orchestrator.look_past_owners().await,
         }
     }
@@ -51,6 +58,11 @@ enum Need {
     Announce,
     /// It was kept long enough.
     Remove,
+}
+
+impl Need {
+    /// How many needs there are.
+    const COUNT: usize = 5;
 }
 
 /// The announcements that have not been acknowledged.
@@ -83,7 +95,7 @@ impl Orchestrator {
                 let session = whole_millis(self.queue.session_timeout + self.queue.outcome_grace);
                 resting(job.updated_at_ms.saturating_add(session)).then_some(Need::EndSession)
             }
-            JobStateName::Signed | JobStateName::Failed if !job.end_published => {
+            _ if job.is_settled() && !job.end_published => {
                 resting(job.updated_at_ms).then_some(Need::Publish)
             }
             JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
@@ -98,16 +110,21 @@ impl Orchestrator {
         let now = now_ms();
         let mut due = self.board.select(|job| self.need(job, now).is_some());
         due.sort_unstable_by_key(|job| job.updated_at_ms);
-        due.truncate(MAX_PER_SWEEP);
+        let mut dealt_with = [0; Need::COUNT];
         let mut line = None;
         for job in due {
-            let swept = match self.need(&job, now) {
-                None => Ok(()),
-                Some(Need::Expire) => self.expire(&job.key()).await,
-                Some(Need::EndSession) => self.end_stale_session(&job.key()).await,
-                Some(Need::Publish) => self.publish_again(&job.key()).await,
-                Some(Need::Remove) => self.forget_job(&job.key()).await,
-                Some(Need::Announce) => {
+            let Some(need) = self.need(&job, now) else { continue };
+            let Some(count) = dealt_with.get_mut(need as usize) else { continue };
+            *count += 1;
+            if *count > MAX_PER_SWEEP {
+                continue;
+            }
+            let swept = match need {
+                Need::Expire => self.expire(&job.key()).await,
+                Need::EndSession => self.end_stale_session(&job.key()).await,
+                Need::Publish => self.publish_again(&job.key()).await,
+                Need::Remove => self.forget_job(&job.key()).await,
+                Need::Announce => {
                     let line = match line {
                         Some(line) => line,
                         None => *line.insert(self.line().await),
@@ -212,12 +229,17 @@ impl Orchestrator {
         let JobState::Running { session, .. } = entry.value.state else { return Ok(()) };
         let request = self.request_of(&entry.value)?;
         let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
-        self.end_attempt(key, session, &request, Failure::from(refusal)).await
+        self.end_attempt(key, session, &request, Failure::from(refusal)).await?;
+        // Whoever ran it may have died with the announcement; one too many does no harm.
+        let turn = entry.value.attempts_started.to_string();
+        self.announce(&entry.value.tenant, entry.value.id, &turn)
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     async fn publish_again(&self, key: &Key) -> Result<(), StoreError> {
         if let Some(entry) = self.jobs.get(key).await? {
-            self.publish_end(&Arc::new(entry)).await;
+            self.publish_end_again(&Arc::new(entry)).await;
         }
         Ok(())
     }

@@ -18,7 +18,8 @@ use crate::{connect::Bus, request::is_full, subjects::PREFIX};
 pub const JOBS: &str = "DUET_JOBS";
 /// Jobs that will not be tried again, until an operator acts.
 pub const DEAD: &str = "DUET_DEAD";
-/// Signed results, for subscribers and webhooks.
+/// How jobs ended: signed results, for subscribers and webhooks, and beside them the ends without one, so
+/// that both have their place in one sequence.
 pub const RESULTS: &str = "DUET_RESULTS";
 /// Audit records; nothing in it can be deleted before its age.
 pub const AUDIT: &str = "DUET_AUDIT";
@@ -186,7 +187,8 @@ impl Bus {
 /// Refuses to update over a difference that would lose messages or make no sense.
 fn compatible(existing: &Config, wanted: &Config) -> Result<(), StorageError> {
     let differs = |setting| StorageError::Incompatible { stream: wanted.name.clone(), setting };
-    if existing.subjects != wanted.subjects {
+    // More subjects strand nothing that is stored; fewer would.
+    if existing.subjects.iter().any(|subject| !wanted.subjects.contains(subject)) {
         return Err(differs("set of subjects"));
     }
     if existing.retention != wanted.retention {
@@ -255,7 +257,8 @@ fn results_config(settings: &StorageSettings) -> Config {
         max_age: settings.results_max_age,
         deny_delete: true,
         deny_purge: true,
-        ..base(RESULTS, "Signed results", "result", settings)
+        subjects: vec![format!("{PREFIX}.result.*"), format!("{PREFIX}.ended.*")],
+        ..base(RESULTS, "How jobs ended", "result", settings)
     }
 }
 
@@ -301,5 +304,13 @@ mod tests {
         ));
         let larger = Config { max_bytes: 1, ..wanted.clone() };
         assert!(compatible(&larger, &wanted).is_ok());
+        // One subject more is taken over; one less would strand what it holds.
+        let results = results_config(&settings);
+        let older = Config { subjects: vec!["duet.v1.result.*".to_owned()], ..results.clone() };
+        assert!(compatible(&older, &results).is_ok());
+        assert!(matches!(
+            compatible(&results, &older),
+            Err(StorageError::Incompatible { setting: "set of subjects", .. })
+        ));
     }
 }

@@ -4,7 +4,7 @@ use duet_protocol::ids::{PartyId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JobId, TenantId,
+    JobId, Priority, TenantId,
     error::{Code, bounded},
     request::{Pair, SignedRequest, SigningRequest},
     result::SignedResult,
@@ -321,6 +321,9 @@ pub struct JobRecord {
     pub tenant: TenantId,
     /// What the requester signed.
     pub request: SignedRequest,
+    /// How urgent it is among its tenant's jobs.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
     /// Where it stands.
     #[serde(flatten)]
     pub state: JobState,
@@ -342,8 +345,8 @@ pub struct JobRecord {
     /// That an operator put it back from the dead letters, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back: Option<PutBack>,
-    /// When its end was published: a result to the tenant's subscribers, a failure to the dead
-    /// letters. A settled job without it is published (again) by whoever finds it.
+    /// When its end was published: to those who follow the tenant's results, and a failure to the dead
+    /// letters as well. A settled job without it is published (again) by whoever finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_published_at_ms: Option<u64>,
 }
@@ -356,6 +359,7 @@ impl JobRecord {
             id: request.job(),
             tenant: request.tenant.clone(),
             request: signed,
+            priority: Priority::default(),
             state: JobState::Queued,
             attempts_started: 0,
             attempts: Vec::new(),
@@ -367,6 +371,13 @@ impl JobRecord {
             put_back: None,
             end_published_at_ms: None,
         }
+    }
+
+    /// The same job with `priority`.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
     }
 
     /// The attempts that count: those since the job was put back, or all.
