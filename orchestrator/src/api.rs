@@ -3,7 +3,8 @@
 use duet_bus::{Address, ends::StoredEnd};
 use duet_protocol::ids::{Epoch, PartyId, SessionId, WalletId};
 use duet_wire::{
-    JobEnded, JobId, JobRecord, JobState, JobStateName, PayloadKindTag, Priority, Problem, Refusal, SignedResult, TenantId,
+    JobEnded, JobId, JobRecord, JobState, JobStateName, PayloadKindTag, Priority, Problem, Refusal,
+    SignedResult, TenantId,
     batch::BatchId,
     encoding::{address, hex_array, prefixed_array},
     job::Attempt,

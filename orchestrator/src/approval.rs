@@ -220,17 +220,18 @@ impl Orchestrator {
         }
         let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
         let key = Key::from((tenant, request.job()));
-        let (entry, is_new) = match self.accept(tenant, &request.idempotency_key, signed, Priority::default()).await {
-            Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
-            Ok(Submitted::Known(record)) => match record.state {
-                JobState::AwaitingOwner | JobState::Queued => {
-                    let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
-                    (entry, false)
-                }
-                _ => return job_reply(&record),
-            },
-            Err(rejected) => return Err(rejected.into()),
-        };
+        let (entry, is_new) =
+            match self.accept(tenant, &request.idempotency_key, signed, Priority::default()).await {
+                Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
+                Ok(Submitted::Known(record)) => match record.state {
+                    JobState::AwaitingOwner | JobState::Queued => {
+                        let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
+                        (entry, false)
+                    }
+                    _ => return job_reply(&record),
+                },
+                Err(rejected) => return Err(rejected.into()),
+            };
         let job = entry.value.id;
         let begun = self.begin(facts, &key, entry, &request).await;
         if is_new && begun.is_err() {

@@ -149,9 +149,10 @@ impl Orchestrator {
         let looks: Vec<Result<Option<EndedBefore>, StoreError>> = futures::stream::iter(jobs.clone())
             .map(|job| async move {
                 let entry = self.jobs.get(&Key::from((tenant, job))).await?;
-                Ok(entry.map(|entry| entry.value).filter(|record| record.state.is_final()).map(|record| {
-                    EndedBefore { job, ended_at_ms: record.updated_at_ms }
-                }))
+                Ok(entry
+                    .map(|entry| entry.value)
+                    .filter(|record| record.state.is_final())
+                    .map(|record| EndedBefore { job, ended_at_ms: record.updated_at_ms }))
             })
             .buffered(CONCURRENCY)
             .collect()
@@ -168,7 +169,11 @@ impl Orchestrator {
     }
 
     /// The batch, if the tenant has it.
-    pub(crate) async fn batch(&self, tenant: &TenantId, id: BatchId) -> Result<Option<BatchRecord>, StoreError> {
+    pub(crate) async fn batch(
+        &self,
+        tenant: &TenantId,
+        id: BatchId,
+    ) -> Result<Option<BatchRecord>, StoreError> {
         Ok(self.batches.get(&key(tenant, id)).await?.map(|entry| entry.value))
     }
 
@@ -269,14 +274,14 @@ impl BatchReader {
     /// Whether all jobs are over, and whether all are settled at least.
     fn is_over(&self) -> (bool, bool) {
         let (orchestrator, tenant) = (&self.orchestrator, &self.record.tenant);
-        let over =
-            self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, self.told.contains(job)));
+        let over = self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, self.told.contains(job)));
         (over, self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, true)))
     }
 
     /// The next of those that had ended before. One that was put back since is told by the stream.
     async fn next_of_before(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
-        while let Some(EndedBefore { job, ended_at_ms }) = self.record.ended_before.get(self.before).copied() {
+        while let Some(EndedBefore { job, ended_at_ms }) = self.record.ended_before.get(self.before).copied()
+        {
             let entry = self.orchestrator.jobs.get(&Key::from((&self.record.tenant, job))).await;
             let entry = entry.map_err(|error| EndsUnavailable(error.to_string()))?;
             self.before += 1;

@@ -45,7 +45,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    fn new(record: &JobRecord, revision: Revision) -> Self {
+    pub(crate) fn new(record: &JobRecord, revision: Revision) -> Self {
         let waiting = matches!(record.state, JobState::AwaitingOwner)
             .then(|| SigningRequest::from_json(&record.request.body).ok())
             .flatten();

@@ -87,10 +87,7 @@ impl Tenant {
         if spent {
             self.credit = Priority::ALL.map(Priority::weight);
         }
-        self.lanes
-            .iter_mut()
-            .zip(&mut self.credit)
-            .find(|(lane, credit)| !lane.is_empty() && **credit > 0)
+        self.lanes.iter_mut().zip(&mut self.credit).find(|(lane, credit)| !lane.is_empty() && **credit > 0)
     }
 }
 
@@ -163,9 +160,9 @@ impl Line {
         };
         let Some(tenant) = self.turns.remove(turn) else { return Next::Nobody };
         let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::Nobody };
-        let named = named.filter(|(owner, _)| **owner == tenant).and_then(|(_, job)| {
-            Some((entry.jobs.get(&job)?.ticket?.since_ms, job))
-        });
+        let named = named
+            .filter(|(owner, _)| **owner == tenant)
+            .and_then(|(_, job)| Some((entry.jobs.get(&job)?.ticket?.since_ms, job)));
         let Some((lane, credit)) = entry.next_lane() else { return Next::Nobody };
         let place = named.filter(|place| lane.contains(place)).or_else(|| lane.first().copied());
         let Some((since_ms, job)) = place else { return Next::Nobody };

@@ -8,8 +8,11 @@ use duet_protocol::{
     signature,
 };
 use duet_wire::{
-    Code, JobEnded, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal, SignedResult,
-    SigningRequest, progress::Step, session_state::SessionEvent,
+    Code, JobEnded, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal,
+    SignedResult, SigningRequest,
+    job::{AttemptOutcome, Evidence},
+    progress::Step,
+    session_state::SessionEvent,
 };
 
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision, PastAttempt},
+    settings::QueueSettings,
 };
 
 /// How long the broker may take to store a result or a dead letter.
@@ -30,11 +34,20 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Failure {
     pub(crate) refusal: Refusal,
     pub(crate) culprit: Option<PartyId>,
+    pub(crate) evidence: Option<Evidence>,
+}
+
+impl Failure {
+    /// That the initiator reported no outcome in time.
+    pub(crate) fn no_outcome(initiator: Option<PartyId>) -> Self {
+        let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
+        Self { refusal, culprit: None, evidence: initiator.map(|of| Evidence::Silence { of }) }
+    }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, culprit: None }
+        Self { refusal, culprit: None, evidence: None }
     }
 }
 
@@ -43,7 +56,7 @@ pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
     record
         .counting_attempts()
         .filter_map(|attempt| match &attempt.outcome {
-            Some(duet_wire::job::AttemptOutcome::Failed { code, .. }) => {
+            Some(AttemptOutcome::Failed { code, .. }) => {
                 Some(PastAttempt { pair: attempt.pair, code: *code })
             }
             _ => None,
@@ -63,6 +76,42 @@ pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pai
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over;
 
+/// The event that a failed attempt of `pair` is for the job.
+/// `jitter` is from 0 to 1.
+pub(crate) fn event_after(
+    queue: &QueueSettings,
+    record: &JobRecord,
+    pair: Pair,
+    pairs: &[Pair],
+    failure: &Failure,
+    (now_ms, jitter): (u64, f64),
+) -> JobEvent {
+    let Failure { refusal: Refusal { code, message }, culprit, evidence } = failure.clone();
+    if now_ms >= record.expires_at_ms {
+        return JobEvent::Expire;
+    }
+    if code == Code::RejectedByOwner {
+        return JobEvent::Fail { code, culprit, evidence, message };
+    }
+    let mut past = past_attempts(record);
+    past.push(PastAttempt { pair, code });
+    match plan::decide(pairs, &past, |_| Ok(()), queue) {
+        Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, evidence, message },
+        Decision::Try(_) | Decision::Wait(_) => {
+            let pause = plan::pause(&past, jitter, queue);
+            let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
+            JobEvent::Retry { code, culprit, evidence, message, next_attempt_at_ms }
+        }
+        Decision::Fail(last) => JobEvent::Fail {
+            code: last.code,
+            culprit,
+            evidence,
+            // What the last attempt said is more use than that it was the last.
+            message: if last.code == code { message } else { last.message },
+        },
+    }
+}
+
 impl Orchestrator {
     /// Ends the session `session` of the job under `key` without a signature, and decides what
     /// follows: another attempt later, the owner's turn, or the end. Does nothing when the job is not
@@ -81,13 +130,14 @@ impl Orchestrator {
             .jobs
             .change(key, None, |record| {
                 let pair = running_pair(record, session).ok_or(Over)?;
-                let event = self.event_after(record, pair, request, &failure);
+                let event =
+                    event_after(&self.queue, record, pair, &request.pairs, &failure, (now_ms(), jitter()));
                 let fence = record.fence;
                 record.apply(&event, fence, now_ms()).map_err(|_| Over)
             })
             .await?;
         let Changed::Applied(snapshot) = changed else { return Ok(()) };
-        let Failure { refusal, culprit } = failure;
+        let Failure { refusal, culprit, .. } = failure;
         tracing::info!(job = %snapshot.value.id, %session, code = %refusal.code,
             culprit = culprit.as_ref().map(tracing::field::display), "attempt ended without a signature");
         let (event, step) = if matches!(refusal.code, Code::Deadline | Code::JobExpired) {
@@ -99,41 +149,6 @@ impl Orchestrator {
         self.sessions.end(session, event).await;
         self.publish_end(&snapshot).await;
         Ok(())
-    }
-
-    /// The event that a failed attempt of `pair` is for the job.
-    fn event_after(
-        &self,
-        record: &JobRecord,
-        pair: Pair,
-        request: &SigningRequest,
-        failure: &Failure,
-    ) -> JobEvent {
-        let now_ms = now_ms();
-        let (code, culprit, message) =
-            (failure.refusal.code, failure.culprit.clone(), failure.refusal.message.clone());
-        if now_ms >= record.expires_at_ms {
-            return JobEvent::Expire;
-        }
-        if code == Code::RejectedByOwner {
-            return JobEvent::Fail { code, culprit, message };
-        }
-        let mut past = past_attempts(record);
-        past.push(PastAttempt { pair, code });
-        match plan::decide(&request.pairs, &past, |_| Ok(()), &self.queue) {
-            Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, message },
-            Decision::Try(_) | Decision::Wait(_) => {
-                let pause = plan::pause(&past, jitter(), &self.queue);
-                let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
-                JobEvent::Retry { code, culprit, message, next_attempt_at_ms }
-            }
-            Decision::Fail(last) => JobEvent::Fail {
-                code: last.code,
-                culprit,
-                // What the last attempt said is more use than that it was the last.
-                message: if last.code == code { message } else { last.message },
-            },
-        }
     }
 
     /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores the

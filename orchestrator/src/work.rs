@@ -15,7 +15,7 @@ use duet_bus::{
     kv::{Entry, Key},
     streams::StorageError,
 };
-use duet_protocol::ids::{SessionId, ShareIndex};
+use duet_protocol::ids::{PartyId, SessionId, ShareIndex};
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, JobStateName, Pair, Refusal, SigningRequest, TenantId,
     progress::Step,
@@ -217,7 +217,11 @@ impl Orchestrator {
     async fn work(&self, named: &Named, deliveries: i64, stop: &CancellationToken) -> Progress {
         let mut named_is_untried = true;
         // A job that waits for its owner stands in no line: only its own announcement leads to it.
-        if self.board.state(&Key::from((&named.tenant, named.job))).is_some_and(|(state, _)| state == JobStateName::AwaitingOwner) {
+        if self
+            .board
+            .state(&Key::from((&named.tenant, named.job)))
+            .is_some_and(|(state, _)| state == JobStateName::AwaitingOwner)
+        {
             named_is_untried = false;
             if let Some(progress) = self.look_at_named(named, deliveries).await {
                 return progress;
@@ -472,7 +476,7 @@ impl Orchestrator {
 
     async fn give_up(&self, key: &Key, refusal: Refusal) -> Result<(), StoreError> {
         let Refusal { code, message } = refusal;
-        let event = JobEvent::Fail { code, culprit: None, message };
+        let event = JobEvent::Fail { code, culprit: None, evidence: None, message };
         let changed = self
             .jobs
             .change(key, None, |record| match record.state {
@@ -525,7 +529,8 @@ impl Orchestrator {
                 }
             }
             self.announce_step(session, Step::Running).await;
-            self.wait_for_end(key, session, request, started.expires_at_ms, observer).await
+            let owed_by = started.initiator.party.clone();
+            self.wait_for_end(key, session, request, started.expires_at_ms, Some(owed_by), observer).await
         }
         .instrument(span)
         .await
@@ -539,22 +544,23 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
-        let expires_at_ms = match self.sessions.get(session).await? {
-            Some(record) => record.expires_at_ms,
+        let (expires_at_ms, owed_by) = match self.sessions.get(session).await? {
+            Some(record) => (record.expires_at_ms, Some(record.initiator.party)),
             // It was never stored, so nobody was invited to it.
-            None => 0,
+            None => (0, None),
         };
-        self.wait_for_end(key, session, request, expires_at_ms, observer).await
+        self.wait_for_end(key, session, request, expires_at_ms, owed_by, observer).await
     }
 
     /// Waits until the job is no longer in `session`; ends the attempt when the session's time and
-    /// the grace for its outcome have passed.
+    /// the grace for its outcome have passed. Its initiator owes the outcome.
     async fn wait_for_end(
         &self,
         key: &Key,
         session: SessionId,
         request: &SigningRequest,
         expires_at_ms: u64,
+        initiator: Option<PartyId>,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
         let left = match expires_at_ms {
@@ -572,8 +578,7 @@ impl Orchestrator {
             return Ok(());
         }
         // What the observer did not tell, the compare-and-swap does.
-        let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
-        self.end_attempt(key, session, request, Failure::from(refusal)).await
+        self.end_attempt(key, session, request, Failure::no_outcome(initiator)).await
     }
 }
 

@@ -63,7 +63,11 @@ impl Bus {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn next_end(&self, tenant: &TenantId, after: u64) -> Result<Option<StoredEnd>, EndsUnavailable> {
+    pub async fn next_end(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+    ) -> Result<Option<StoredEnd>, EndsUnavailable> {
         let results = self.results().await?;
         let mut after = after;
         loop {

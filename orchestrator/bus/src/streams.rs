@@ -53,7 +53,9 @@ pub struct StorageSettings {
     /// After which an unacknowledged job is given to another orchestrator. Default 30 s; an
     /// orchestrator at work extends it.
     pub job_ack_wait: Duration,
-    /// Jobs in work at once over all orchestrators. Default 1000.
+    /// Announcements that are delivered and not acknowledged at once, over all orchestrators. Default
+    /// 100 000. It has to exceed the jobs that may be open: those of jobs that rest between attempts count
+    /// as well, and at the bound nobody is given any. What is in work is bounded by each orchestrator.
     pub jobs_in_flight: i64,
 }
 
@@ -69,7 +71,7 @@ impl Default for StorageSettings {
             jobs_max_age: 30 * DAY,
             duplicate_window: Duration::from_secs(120),
             job_ack_wait: Duration::from_secs(30),
-            jobs_in_flight: 1000,
+            jobs_in_flight: 100_000,
         }
     }
 }

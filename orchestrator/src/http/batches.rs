@@ -60,12 +60,12 @@ pub(super) async fn submit(
 }
 
 fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
-    let view = |verdict, job| BatchItemView { verdict, job, state: None, problem: None, retry_after_seconds: None };
+    let view =
+        |verdict, job| BatchItemView { verdict, job, state: None, problem: None, retry_after_seconds: None };
     match submitted {
-        Ok(Submitted::Accepted(snapshot)) => BatchItemView {
-            state: Some(snapshot.value.state.name()),
-            ..view(ItemVerdict::Accepted, job)
-        },
+        Ok(Submitted::Accepted(snapshot)) => {
+            BatchItemView { state: Some(snapshot.value.state.name()), ..view(ItemVerdict::Accepted, job) }
+        }
         Ok(Submitted::Known(record)) => {
             BatchItemView { state: Some(record.state.name()), ..view(ItemVerdict::Known, job) }
         }
@@ -89,8 +89,7 @@ fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
 fn refused_for_now(items: &[BatchItemView]) -> Option<ApiError> {
     let mut longest = 1;
     for item in items {
-        let problem = item.problem.as_ref().filter(|problem| problem.status == 429)?;
-        debug_assert_eq!(problem.code, Code::QueueFull, "nothing else is answered so");
+        item.problem.as_ref().filter(|problem| problem.code == Code::QueueFull)?;
         longest = longest.max(item.retry_after_seconds.unwrap_or(1));
     }
     let detail = "there is no room for any job of the batch; submit the same batch again later";
@@ -130,10 +129,11 @@ pub(super) async fn follow(
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(EventsQuery { after }) = query.map_err(|_| bad_query("after"))?;
-    let after: Option<BatchCursor> = results::resumed(after, &headers)
-        .map(|text| text.parse())
-        .transpose()
-        .map_err(|error| ApiError::new(Code::MalformedJson, format!("after: {error}")))?;
+    let after: Option<BatchCursor> =
+        results::resumed(after, &headers)
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error| ApiError::new(Code::MalformedJson, format!("after: {error}")))?;
     let record = record(&orchestrator, &tenant, &id).await?;
     let mut reader = BatchReader::new(&orchestrator, record.clone(), after);
     let teller = Arc::clone(&orchestrator);

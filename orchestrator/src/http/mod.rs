@@ -91,7 +91,8 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .layer(HandleErrorLayer::new(refuse_overload))
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT_BATCHES))
-        .timeout(settings.request_timeout);
+        // A full one is hundreds of durable writes.
+        .timeout(settings.request_timeout.saturating_mul(3));
     let bulky = Router::new()
         .route("/v1/batches", post(batches::submit))
         .layer(DefaultBodyLimit::max(MAX_BATCH_SIZE_BYTES))
@@ -197,7 +198,8 @@ impl FromRequestParts<Arc<Orchestrator>> for Caller {
             return Err(ApiError::new(Code::Unauthorized, "the token is not known here"));
         };
         orchestrator.tenants.request(tenant).map_err(|wait| {
-            ApiError::new(Code::RateLimited, "the tenant makes too many requests; slow down").retry_after(wait)
+            ApiError::new(Code::RateLimited, "the tenant makes too many requests; slow down")
+                .retry_after(wait)
         })?;
         Ok(Self(tenant.clone()))
     }

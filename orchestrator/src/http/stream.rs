@@ -35,7 +35,10 @@ pub(super) fn permit(orchestrator: &Orchestrator, tenant: &TenantId) -> Result<S
 }
 
 /// Answers with what is sent through `receiver`.
-pub(super) fn answer(orchestrator: &Orchestrator, receiver: mpsc::Receiver<Result<Event, Infallible>>) -> Response {
+pub(super) fn answer(
+    orchestrator: &Orchestrator,
+    receiver: mpsc::Receiver<Result<Event, Infallible>>,
+) -> Response {
     let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
     Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response()
 }

@@ -111,11 +111,8 @@ impl BatchRequest {
             #[serde(skip_serializing_if = "Priority::is_normal")]
             priority: Priority,
         }
-        let requests: Vec<Item<'_>> = self
-            .items
-            .iter()
-            .map(|item| Item { request: &item.request, priority: item.priority })
-            .collect();
+        let requests: Vec<Item<'_>> =
+            self.items.iter().map(|item| Item { request: &item.request, priority: item.priority }).collect();
         serde_json::to_vec(&serde_json::json!({ "requests": requests }))
     }
 }
@@ -166,7 +163,10 @@ mod tests {
         let wrong = |text: &str| BatchRequest::from_json(text.as_bytes()).unwrap_err().path;
         assert_eq!(wrong("{}"), "requests");
         assert_eq!(wrong(r#"{"requests": []}"#), "requests");
-        assert_eq!(wrong(r#"{"requests": [{"body": "", "requester": "00", "signature": ""}]}"#), "requests[0].requester");
+        assert_eq!(
+            wrong(r#"{"requests": [{"body": "", "requester": "00", "signature": ""}]}"#),
+            "requests[0].requester"
+        );
         assert_eq!(wrong(r#"{"requests": [{"body": "", "urgent": true}]}"#), "requests[0].urgent");
         let batch = BatchRequest { items: vec![item(""); MAX_BATCH_ITEMS + 1] };
         assert_eq!(BatchRequest::from_json(&batch.to_json().unwrap()).unwrap_err().path, "requests");
