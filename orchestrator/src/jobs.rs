@@ -103,7 +103,11 @@ impl Jobs {
     }
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry<JobRecord>>, StoreError> {
-        Ok(self.bucket.get(key).await?)
+        let entry = self.bucket.get(key).await?;
+        if entry.as_ref().is_some_and(|entry| Key::from((&entry.value.tenant, entry.value.id)) != *key) {
+            return Err(StoreError::Corrupt(format!("under {key} lies another job's record")));
+        }
+        Ok(entry)
     }
 
     /// Stores a new job. This is its acceptance.

@@ -67,6 +67,7 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::SessionReplayed
         | Code::Conflict
         | Code::QueueFull
+        | Code::RateLimited
         | Code::Overloaded
         | Code::NoPairAvailable
         | Code::BrokerUnreachable

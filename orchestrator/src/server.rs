@@ -5,13 +5,12 @@ use std::{io, sync::Arc};
 
 use duet_bus::{
     Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, SubscribeError,
-    kv::{self, Pattern},
+    kv::{self, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
 use duet_wire::signing::SigningKey;
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     time::{Duration, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -21,12 +20,16 @@ use crate::{
     auth::{TenantAccess, Tokens},
     board::Board,
     directory::{Directory, PartyEntry},
+    feed::{self, Feed},
     http,
     jobs::{Jobs, Sessions},
     orchestrator::Orchestrator,
     outcome,
+    room::Room,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
-    sweep, work,
+    sweep,
+    tenants::Tenants,
+    work,
 };
 
 /// How long open requests may take to finish when the process is told to stop.
@@ -162,7 +165,8 @@ impl Server {
         bus.ensure_streams(&config.storage).await?;
         let jobs = bus.ensure_bucket(kv::JOBS, &config.storage).await?;
         let sessions = bus.ensure_bucket(kv::SESSIONS, &config.storage).await?;
-        let board = Arc::new(Board::default());
+        let batches = bus.ensure_bucket(kv::BATCHES, &config.storage).await?;
+        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
@@ -171,9 +175,12 @@ impl Server {
             result_key: config.result_key,
             jobs: Jobs::new(jobs, Arc::clone(&board)),
             sessions: Sessions::new(sessions),
+            batches,
             board,
             nonces: approval::Nonces::default(),
-            event_streams: Arc::new(Semaphore::new(config.http.max_event_streams)),
+            feed: Feed::default(),
+            room: Room::default(),
+            tenants: Tenants::new(&config.http),
             shutdown: CancellationToken::new(),
             http: config.http,
             queue: config.queue,
@@ -232,6 +239,7 @@ impl Server {
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
+        let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
         let streams = orchestrator.shutdown.clone();
         let ended = stop.clone();
         let graceful = async move {
@@ -263,12 +271,13 @@ impl Server {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(worker),
                 infallible(sweeper),
-                infallible(watcher)
+                infallible(watcher),
+                infallible(feeder)
             )?;
             // The jobs at hand needed their reports; now no more are taken.
             for service in services {
@@ -318,8 +327,11 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
                     while let Some(change) = watcher.next().await {
                         match change {
                             Ok(change) => match change.value {
-                                Some(record) => {
+                                Some(record) if Key::from((&record.tenant, record.id)) == change.key => {
                                     orchestrator.board.apply(&change.key, record, change.revision);
+                                }
+                                Some(_) => {
+                                    tracing::error!(key = %change.key, "a job lies under another's name; passed over");
                                 }
                                 None => orchestrator.board.remove(&change.key),
                             },

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use duet_wire::{
+    batch::BatchRequest,
     request::{SignedRequest, SigningRequest},
     signing::SigningKey,
 };
@@ -90,6 +91,21 @@ impl Api {
             .header("Duet-Signature", hex::encode(request.signature))
             .timeout(DEADLINE)
             .body(request.body.clone());
+        answer(post).await
+    }
+
+    /// `POST /v1/batches`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn submit_batch(&self, batch: &BatchRequest) -> Result<Answer> {
+        let post = self
+            .client
+            .post(format!("{}/v1/batches", self.url))
+            .bearer_auth(&self.token)
+            .header("Content-Type", "application/json")
+            .timeout(DEADLINE)
+            .body(batch.to_json()?);
         answer(post).await
     }
 

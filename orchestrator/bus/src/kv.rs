@@ -26,11 +26,14 @@ use crate::{
 pub const JOBS: &str = "duet_jobs";
 /// The bucket of session states.
 pub const SESSIONS: &str = "duet_sessions";
+/// The bucket of batches; they are kept as long as the results that they tell of.
+pub const BATCHES: &str = "duet_batches";
 /// The bucket of what orchestrators know about wallets.
 pub const WALLETS: &str = "duet_wallets";
 
-/// Earlier values kept per key, for looking into what happened. The broker allows 64.
-const HISTORY: i64 = 8;
+/// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept what each
+/// was before would hold a fourth of the jobs.
+const HISTORY: i64 = 1;
 
 /// How long the next entry of a listing may take to arrive.
 const LIST_DEADLINE: Duration = Duration::from_secs(5);
@@ -242,6 +245,7 @@ impl Bus {
             bucket: name.to_owned(),
             description: "Written by orchestrators alone, by compare-and-swap".to_owned(),
             history: HISTORY,
+            max_age: if name == BATCHES { settings.results_max_age } else { Duration::ZERO },
             max_bytes: settings.bucket_max_bytes,
             storage: StorageType::File,
             num_replicas: settings.replicas,

@@ -11,6 +11,7 @@
 //! | [`request`] | request and reply with deadlines; publishing into streams |
 //! | [`subscription`] | bounded subscriptions, and the round trip after which they exist at the server |
 //! | [`service`] | answering requests with bounded concurrency and a clean drain |
+//! | [`ends`] | reading how jobs ended, by place in the results' stream |
 //! | [`streams`] | the JetStream streams, created or brought up to date |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
@@ -22,6 +23,7 @@
 
 pub mod connect;
 pub mod credentials;
+pub mod ends;
 pub mod kv;
 pub mod request;
 pub mod role;

@@ -18,7 +18,8 @@ use crate::{connect::Bus, request::is_full, subjects::PREFIX};
 pub const JOBS: &str = "DUET_JOBS";
 /// Jobs that will not be tried again, until an operator acts.
 pub const DEAD: &str = "DUET_DEAD";
-/// Signed results, for subscribers and webhooks.
+/// How jobs ended: signed results, for subscribers and webhooks, and beside them the ends without one, so
+/// that both have their place in one sequence.
 pub const RESULTS: &str = "DUET_RESULTS";
 /// Audit records; nothing in it can be deleted before its age.
 pub const AUDIT: &str = "DUET_AUDIT";
@@ -52,7 +53,9 @@ pub struct StorageSettings {
     /// After which an unacknowledged job is given to another orchestrator. Default 30 s; an
     /// orchestrator at work extends it.
     pub job_ack_wait: Duration,
-    /// Jobs in work at once over all orchestrators. Default 1000.
+    /// Announcements that are delivered and not acknowledged at once, over all orchestrators. Default
+    /// 100 000. It has to exceed the jobs that may be open: those of jobs that rest between attempts count
+    /// as well, and at the bound nobody is given any. What is in work is bounded by each orchestrator.
     pub jobs_in_flight: i64,
 }
 
@@ -68,7 +71,7 @@ impl Default for StorageSettings {
             jobs_max_age: 30 * DAY,
             duplicate_window: Duration::from_secs(120),
             job_ack_wait: Duration::from_secs(30),
-            jobs_in_flight: 1000,
+            jobs_in_flight: 100_000,
         }
     }
 }
@@ -186,7 +189,8 @@ impl Bus {
 /// Refuses to update over a difference that would lose messages or make no sense.
 fn compatible(existing: &Config, wanted: &Config) -> Result<(), StorageError> {
     let differs = |setting| StorageError::Incompatible { stream: wanted.name.clone(), setting };
-    if existing.subjects != wanted.subjects {
+    // More subjects strand nothing that is stored; fewer would.
+    if existing.subjects.iter().any(|subject| !wanted.subjects.contains(subject)) {
         return Err(differs("set of subjects"));
     }
     if existing.retention != wanted.retention {
@@ -255,7 +259,8 @@ fn results_config(settings: &StorageSettings) -> Config {
         max_age: settings.results_max_age,
         deny_delete: true,
         deny_purge: true,
-        ..base(RESULTS, "Signed results", "result", settings)
+        subjects: vec![format!("{PREFIX}.result.*"), format!("{PREFIX}.ended.*")],
+        ..base(RESULTS, "How jobs ended", "result", settings)
     }
 }
 
@@ -301,5 +306,13 @@ mod tests {
         ));
         let larger = Config { max_bytes: 1, ..wanted.clone() };
         assert!(compatible(&larger, &wanted).is_ok());
+        // One subject more is taken over; one less would strand what it holds.
+        let results = results_config(&settings);
+        let older = Config { subjects: vec!["duet.v1.result.*".to_owned()], ..results.clone() };
+        assert!(compatible(&older, &results).is_ok());
+        assert!(matches!(
+            compatible(&results, &older),
+            Err(StorageError::Incompatible { setting: "set of subjects", .. })
+        ));
     }
 }

@@ -135,6 +135,8 @@ codes! {
     Cancelled = "cancelled", 410, Ended, "Cancelled";
     /// The queue is full.
     QueueFull = "queue-full", 429, Unavailable, "Queue full";
+    /// More requests than the tenant may make.
+    RateLimited = "rate-limited", 429, Unavailable, "Too many requests";
     /// A worker has no room.
     Overloaded = "overloaded", 503, Unavailable, "Overloaded";
     /// None of the request's pairs can sign now.

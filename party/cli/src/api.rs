@@ -11,9 +11,9 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
-use duet_orchestrator::api::{JobPage, JobView, WalletPage, WalletView};
+use duet_orchestrator::api::{BatchAnswer, BatchView, EndPage, JobPage, JobView, WalletPage, WalletView};
 use duet_protocol::ids::WalletId;
-use duet_wire::{Code, JobId, JobStateName, Problem, SignedRequest, TenantId};
+use duet_wire::{Code, JobId, JobStateName, Priority, Problem, SignedRequest, TenantId, batch::BatchId};
 use eventsource_stream::Eventsource as _;
 use futures::{Stream, StreamExt as _};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
@@ -100,12 +100,14 @@ impl ApiClient {
         &self,
         request: &SignedRequest,
         idempotency_key: &str,
+        priority: Priority,
     ) -> Result<JobView, CliError> {
         self.call(|| {
             Ok(self
                 .request(Method::POST, "v1/jobs", &[])?
                 .header("Content-Type", "application/json")
                 .header("Idempotency-Key", idempotency_key)
+                .header("Duet-Priority", priority.as_str())
                 .header("Duet-Requester", hex::encode(request.requester))
                 .header("Duet-Signature", hex::encode(request.signature))
                 .body(request.body.clone()))
@@ -171,6 +173,52 @@ impl ApiClient {
         self.call(|| self.request(Method::POST, &format!("v1/dead-letters/{id}/redrive"), &[])).await
     }
 
+    /// Submits a batch. Repeating it returns the same batch.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn submit_batch(&self, batch: Vec<u8>) -> Result<BatchAnswer, CliError> {
+        self.call(|| {
+            Ok(self
+                .request(Method::POST, "v1/batches", &[])?
+                .header("Content-Type", "application/json")
+                .body(batch.clone()))
+        })
+        .await
+    }
+
+    /// How far a batch's jobs are.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn batch(&self, id: BatchId) -> Result<BatchView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/batches/{id}"), &[])).await
+    }
+
+    /// How a batch's jobs end behind the cursor `after`: each event's name and data. Ends when the
+    /// orchestrator ends it or the connection breaks.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn batch_events(
+        &self,
+        id: BatchId,
+        after: Option<&str>,
+    ) -> Result<impl Stream<Item = (String, String)> + use<>, CliError> {
+        let query: Vec<_> = after.map(|after| ("after", after.to_owned())).into_iter().collect();
+        self.event_stream(&format!("v1/batches/{id}/events"), &query).await
+    }
+
+    /// A page of how the tenant's jobs ended, behind the cursor `after`.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn results(&self, after: Option<&str>, limit: u16) -> Result<EndPage, CliError> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(after.map(|after| ("after", after.to_owned())));
+        self.call(|| self.request(Method::GET, "v1/results", &query)).await
+    }
+
     /// A wallet as the orchestrator knows it.
     ///
     /// # Errors
@@ -204,10 +252,21 @@ impl ApiClient {
     /// # Errors
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn events(&self, id: JobId) -> Result<impl Stream<Item = JobView> + use<>, CliError> {
+        let events = self.event_stream(&format!("v1/jobs/{id}/events"), &[]).await?;
+        // Events of other names tell of progress.
+        Ok(events.filter_map(|(_, data)| futures::future::ready(serde_json::from_str(&data).ok())))
+    }
+
+    /// The names and data of server-sent events, until the connection breaks; the caller connects again.
+    async fn event_stream(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<impl Stream<Item = (String, String)> + use<>, CliError> {
         let answer = self
             .repeat(|| async {
                 let request = self
-                    .request(Method::GET, &format!("v1/jobs/{id}/events"), &[])
+                    .request(Method::GET, path, query)
                     .map_err(Failure::Final)?
                     .header("Accept", "text/event-stream");
                 self.accepted(request).await
@@ -216,13 +275,8 @@ impl ApiClient {
         Ok(answer
             .bytes_stream()
             .eventsource()
-            // A broken connection ends the stream; the caller looks the job up and connects again.
             .take_while(|event| futures::future::ready(event.is_ok()))
-            // Events of other names tell of progress.
-            .filter_map(|event| {
-                let view = event.ok().and_then(|event| serde_json::from_str(&event.data).ok());
-                futures::future::ready(view)
-            }))
+            .filter_map(|event| futures::future::ready(event.ok().map(|event| (event.event, event.data)))))
     }
 
     fn request(

@@ -1,6 +1,8 @@
 //! `duet orchestrator`: the job queue and its HTTP interface.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use clap::Args;
 use duet_bus::{Role, credentials::Layout};
@@ -47,9 +49,18 @@ pub(crate) struct OrchestratorCommand {
     /// Jobs that may be open at once; one more is refused with 429
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_open_jobs: Option<usize>,
+    /// How many of them may be one tenant's
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_open_jobs_per_tenant: Option<usize>,
     /// Jobs that this orchestrator works on at once
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_in_flight: Option<usize>,
+    /// How many of them may be one tenant's [default: three quarters]
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_in_flight_per_tenant: Option<usize>,
+    /// Requests a second that one tenant may make of the HTTP interface
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    requests_per_second_per_tenant: Option<NonZeroU32>,
     /// Attempts that a job gets, over all its pairs
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_attempts: Option<u32>,
@@ -152,8 +163,14 @@ impl OrchestratorCommand {
         if !self.parties.is_empty() {
             config.parties = self.parties.into_iter().map(|party| party.0).collect();
         }
+        let http = &mut config.http;
+        http.requests_per_second_per_tenant =
+            self.requests_per_second_per_tenant.unwrap_or(http.requests_per_second_per_tenant);
         let queue = &mut config.queue;
         queue.max_open_jobs = self.max_open_jobs.unwrap_or(queue.max_open_jobs);
+        queue.max_open_jobs_per_tenant =
+            self.max_open_jobs_per_tenant.unwrap_or(queue.max_open_jobs_per_tenant);
+        queue.max_in_flight_per_tenant = self.max_in_flight_per_tenant.or(queue.max_in_flight_per_tenant);
         queue.max_in_flight = self.max_in_flight.unwrap_or(queue.max_in_flight);
         queue.max_attempts = self.max_attempts.unwrap_or(queue.max_attempts);
         queue.session_timeout = self.session_timeout.unwrap_or(queue.session_timeout);
