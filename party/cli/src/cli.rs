@@ -6,7 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet},
+    commands::{
+        card, exit_codes, gateway, init, job, load, orchestrator, party, requester, sign, verify, wallet,
+    },
     config::GlobalOptions,
     error::CliError,
     logging,
@@ -38,6 +40,9 @@ enum Command {
     /// Queue signatures and follow them
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Measure how many signatures a deployment makes, and how long each takes
+    #[command(subcommand)]
+    Load(load::LoadCommand),
     /// Set up, run and look after a party
     #[command(subcommand)]
     Party(party::PartyCommand),
@@ -78,6 +83,7 @@ impl Command {
             Self::Wallet(command) => block_on_all_cores(wallet::run(command, output)),
             Self::Sign(command) => block_on_all_cores(sign::run(command, output)),
             Self::Job(command) => block_on(job::run(command, output)),
+            Self::Load(command) => block_on_all_cores(load::run(command, output)),
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
