@@ -102,17 +102,39 @@ impl ApiClient {
         idempotency_key: &str,
         priority: Priority,
     ) -> Result<JobView, CliError> {
-        self.call(|| {
-            Ok(self
-                .request(Method::POST, "v1/jobs", &[])?
-                .header("Content-Type", "application/json")
-                .header("Idempotency-Key", idempotency_key)
-                .header("Duet-Priority", priority.as_str())
-                .header("Duet-Requester", hex::encode(request.requester))
-                .header("Duet-Signature", hex::encode(request.signature))
-                .body(request.body.clone()))
-        })
-        .await
+        self.call(|| self.submission(request, idempotency_key, priority)).await
+    }
+
+    /// The same, tried once: a refusal that may pass is an answer as well.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub(crate) async fn submit_once(
+        &self,
+        request: &SignedRequest,
+        idempotency_key: &str,
+    ) -> Result<JobView, CliError> {
+        self.call_once(self.submission(request, idempotency_key, Priority::default())?).await.map_err(
+            |failure| match failure {
+                Failure::Passing(error) | Failure::Final(error) => error,
+            },
+        )
+    }
+
+    fn submission(
+        &self,
+        request: &SignedRequest,
+        idempotency_key: &str,
+        priority: Priority,
+    ) -> Result<RequestBuilder, CliError> {
+        Ok(self
+            .request(Method::POST, "v1/jobs", &[])?
+            .header("Content-Type", "application/json")
+            .header("Idempotency-Key", idempotency_key)
+            .header("Duet-Priority", priority.as_str())
+            .header("Duet-Requester", hex::encode(request.requester))
+            .header("Duet-Signature", hex::encode(request.signature))
+            .body(request.body.clone()))
     }
 
     /// One job.
@@ -298,18 +320,18 @@ impl ApiClient {
         &self,
         request: impl Fn() -> Result<RequestBuilder, CliError>,
     ) -> Result<T, CliError> {
-        self.repeat(|| async {
-            let request = request().map_err(Failure::Final)?.timeout(CALL_TIMEOUT);
-            let answer = self.accepted(request).await?;
-            let body = self.body(answer).await?;
-            serde_json::from_slice(&body).map_err(|error| {
-                Failure::Final(CliError::new(
-                    Code::UnsupportedVersion,
-                    format!("the orchestrator's answer is not understood: {error}"),
-                ))
-            })
+        self.repeat(|| async { self.call_once(request().map_err(Failure::Final)?).await }).await
+    }
+
+    async fn call_once<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        let answer = self.accepted(request.timeout(CALL_TIMEOUT)).await?;
+        let body = self.body(answer).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Failure::Final(CliError::new(
+                Code::UnsupportedVersion,
+                format!("the orchestrator's answer is not understood: {error}"),
+            ))
         })
-        .await
     }
 
     /// Sends one request; an answer that is no success becomes its problem.

@@ -7,7 +7,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        batch, card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet,
+        batch, card, exit_codes, gateway, init, job, load, orchestrator, party, requester, sign, verify,
+        wallet,
     },
     config::GlobalOptions,
     error::CliError,
@@ -43,6 +44,9 @@ enum Command {
     /// Queue many signatures at once and follow them
     #[command(subcommand)]
     Batch(batch::BatchCommand),
+    /// Measure how many signatures a deployment makes, and how long each takes
+    #[command(subcommand)]
+    Load(load::LoadCommand),
     /// Set up, run and look after a party
     #[command(subcommand)]
     Party(party::PartyCommand),
@@ -84,6 +88,7 @@ impl Command {
             Self::Sign(command) => block_on_all_cores(sign::run(command, output)),
             Self::Job(command) => block_on(job::run(command, output)),
             Self::Batch(command) => block_on(batch::run(command, output)),
+            Self::Load(command) => block_on_all_cores(load::run(command, output)),
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),

@@ -197,6 +197,11 @@ impl CliError {
         self
     }
 
+    /// Its code.
+    pub(crate) const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
     /// The process's exit code.
     pub(crate) const fn exit_code(&self) -> u8 {
         self.code.exit_code()

@@ -430,7 +430,7 @@ impl Signed {
 ///
 /// # Errors
 /// The orchestrator's problem, or the deadline.
-async fn follow(
+pub(crate) async fn follow(
     api: &ApiClient,
     id: JobId,
     mut changed: impl FnMut(&JobView) -> Result<(), CliError>,
@@ -448,11 +448,7 @@ async fn follow(
     let watching = async {
         let mut pause = Duration::from_millis(100);
         loop {
-            // Whatever happened while no stream was open is seen here.
-            let view = see(api.job(id).await?, &mut changed)?;
-            if is_final(&view) {
-                return Ok(view);
-            }
+            // A stream begins with the job as it is: whatever happened while none was open is seen.
             let mut events = pin!(api.events(id).await?);
             while let Some(view) = events.next().await {
                 pause = Duration::from_millis(100);

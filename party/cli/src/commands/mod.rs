@@ -6,6 +6,7 @@ pub(crate) mod exit_codes;
 pub(crate) mod gateway;
 pub(crate) mod init;
 pub(crate) mod job;
+pub(crate) mod load;
 pub(crate) mod orchestrator;
 pub(crate) mod party;
 pub(crate) mod requester;
