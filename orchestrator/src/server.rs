@@ -5,14 +5,14 @@ use std::{io, sync::Arc};
 
 use duet_bus::{
     Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, SubscribeError,
-    kv::{self, Pattern},
+    kv::{self, Bucket, Pattern},
     streams::{StorageError, StorageSettings},
 };
-use duet_wire::signing::SigningKey;
+use duet_wire::{JobRecord, session_state::SessionRecord, signing::SigningKey};
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::{
     directory::{Directory, PartyEntry},
     http,
     jobs::{Jobs, Sessions},
-    orchestrator::Orchestrator,
+    orchestrator::{Orchestrator, jitter},
     outcome,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
     sweep, work,
@@ -34,6 +34,9 @@ const HTTP_DRAIN: Duration = Duration::from_secs(10);
 
 /// The pause before a watch that ended is begun anew.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause before streams and buckets that could not be prepared are tried again.
+const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// All that an orchestrator is told.
 #[derive(Clone)]
@@ -158,10 +161,9 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, OrchestratorError> {
         config.http.check()?;
         config.queue.check()?;
+        let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        bus.ensure_streams(&config.storage).await?;
-        let jobs = bus.ensure_bucket(kv::JOBS, &config.storage).await?;
-        let sessions = bus.ensure_bucket(kv::SESSIONS, &config.storage).await?;
+        let (jobs, sessions) = prepare_storage(&bus, &config.storage, patience).await?;
         let board = Arc::new(Board::default());
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
@@ -280,6 +282,32 @@ impl Server {
         timeout(Duration::from_secs(2), orchestrator.bus.drain()).await.ok();
         tracing::info!("orchestrator stopped");
         ended
+    }
+}
+
+/// Makes streams and buckets, or brings them up to date.
+///
+/// While JetStream does not answer this is tried again for `patience`: nodes that have just been started, or have just
+/// lost one of them, take some seconds to agree who leads.
+async fn prepare_storage(
+    bus: &Bus,
+    settings: &StorageSettings,
+    patience: Duration,
+) -> Result<(Bucket<JobRecord>, Bucket<SessionRecord>), StorageError> {
+    let began = Instant::now();
+    loop {
+        let prepared = async {
+            bus.ensure_streams(settings).await?;
+            let jobs = bus.ensure_bucket(kv::JOBS, settings).await?;
+            Ok((jobs, bus.ensure_bucket(kv::SESSIONS, settings).await?))
+        };
+        match prepared.await {
+            Err(error @ StorageError::Unavailable { .. }) if began.elapsed() < patience => {
+                tracing::warn!(%error, "JetStream is not ready; trying again");
+                sleep(STORAGE_PAUSE.mul_f64(0.5 + jitter() / 2.0)).await;
+            }
+            prepared => return prepared,
+        }
     }
 }
 
