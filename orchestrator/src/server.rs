@@ -5,25 +5,26 @@ use std::{io, sync::Arc};
 
 use duet_bus::{
     Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, SubscribeError,
-    kv::{self, Key, Pattern},
+    kv::{self, Bucket, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
-use duet_wire::signing::SigningKey;
+use duet_wire::{JobRecord, session_state::SessionRecord, signing::SigningKey};
 use tokio::{
     net::TcpListener,
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     approval,
     auth::{TenantAccess, Tokens},
+    batch::BatchRecord,
     board::Board,
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
     http,
     jobs::{Jobs, Sessions},
-    orchestrator::Orchestrator,
+    orchestrator::{Orchestrator, jitter},
     outcome,
     room::Room,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
@@ -37,6 +38,9 @@ const HTTP_DRAIN: Duration = Duration::from_secs(10);
 
 /// The pause before a watch that ended is begun anew.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause before streams and buckets that could not be prepared are tried again.
+const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// All that an orchestrator is told.
 #[derive(Clone)]
@@ -161,11 +165,9 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, OrchestratorError> {
         config.http.check()?;
         config.queue.check()?;
+        let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        bus.ensure_streams(&config.storage).await?;
-        let jobs = bus.ensure_bucket(kv::JOBS, &config.storage).await?;
-        let sessions = bus.ensure_bucket(kv::SESSIONS, &config.storage).await?;
-        let batches = bus.ensure_bucket(kv::BATCHES, &config.storage).await?;
+        let Buckets { jobs, sessions, batches } = prepare_storage(&bus, &config.storage, patience).await?;
         let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
@@ -289,6 +291,42 @@ impl Server {
         timeout(Duration::from_secs(2), orchestrator.bus.drain()).await.ok();
         tracing::info!("orchestrator stopped");
         ended
+    }
+}
+
+/// Where state is kept.
+struct Buckets {
+    jobs: Bucket<JobRecord>,
+    sessions: Bucket<SessionRecord>,
+    batches: Bucket<BatchRecord>,
+}
+
+/// Makes streams and buckets, or brings them up to date.
+///
+/// While JetStream does not answer this is tried again for `patience`: nodes that have just been started, or have just
+/// lost one of them, take some seconds to agree who leads.
+async fn prepare_storage(
+    bus: &Bus,
+    settings: &StorageSettings,
+    patience: Duration,
+) -> Result<Buckets, StorageError> {
+    let began = Instant::now();
+    loop {
+        let prepared = async {
+            bus.ensure_streams(settings).await?;
+            Ok(Buckets {
+                jobs: bus.ensure_bucket(kv::JOBS, settings).await?,
+                sessions: bus.ensure_bucket(kv::SESSIONS, settings).await?,
+                batches: bus.ensure_bucket(kv::BATCHES, settings).await?,
+            })
+        };
+        match prepared.await {
+            Err(error @ StorageError::Unavailable { .. }) if began.elapsed() < patience => {
+                tracing::warn!(%error, "JetStream is not ready; trying again");
+                sleep(STORAGE_PAUSE.mul_f64(0.5 + jitter() / 2.0)).await;
+            }
+            prepared => return prepared,
+        }
     }
 }
 

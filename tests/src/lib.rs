@@ -6,13 +6,21 @@
 
 pub mod anvil;
 pub mod broker;
+pub mod chaos;
+pub mod checker;
+pub mod cluster;
 pub mod duet;
+pub mod fleet;
+pub mod history;
 pub mod http;
 pub mod judges;
 pub mod malice;
+pub mod nats_server;
+pub mod network;
 pub mod parties;
 pub mod process;
 pub mod programs;
 pub mod recovery;
 pub mod stack;
 pub mod traffic;
+pub mod wire;

@@ -82,21 +82,47 @@ impl Server {
         Self { name: name.to_owned(), duet, arguments, logs: logs.to_path_buf(), process: None }
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// Starts it and returns what it says when it serves.
     ///
     /// # Errors
     /// When it does not come to that; with the end of its log.
     pub async fn start(&mut self) -> Result<Value> {
+        self.launch()?;
+        let ready = self.serving().await;
+        if ready.is_err() {
+            self.process = None;
+        }
+        ready
+    }
+
+    /// Starts it without waiting for anything; [`Self::serving`] tells when it serves.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let mut process = Process::start(&self.name, self.duet.command(&arguments)?, &self.logs)?;
-        let ready = process
-            .line(START_DEADLINE, |line| {
-                let document: Value = serde_json::from_str(line).ok()?;
-                (document.get("ready") == Some(&Value::Bool(true))).then_some(document)
-            })
-            .await?;
-        self.process = Some(process);
-        Ok(ready)
+        self.process = Some(Process::start(&self.name, self.duet.command(&arguments)?, &self.logs)?);
+        Ok(())
+    }
+
+    /// Waits until it serves, and returns what it says then. It says so once.
+    ///
+    /// # Errors
+    /// When it does not come to that; with the end of its log.
+    pub async fn serving(&mut self) -> Result<Value> {
+        self.process()?.line(START_DEADLINE, readiness).await
+    }
+
+    /// Whether it has said since it was started, or last asked, that it serves.
+    pub fn has_begun_to_serve(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.line_so_far(readiness).is_some())
     }
 
     /// The same server, not running.
@@ -111,7 +137,7 @@ impl Server {
     }
 
     /// Gives the option `name`, which is among the arguments, another value.
-    fn set_argument(&mut self, name: &str, value: &str) {
+    pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
         if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {
             value.clone_into(argument);
@@ -151,6 +177,12 @@ impl Server {
     pub fn log_tail(&self, lines: usize) -> String {
         self.process.as_ref().map(|process| process.log_tail(lines)).unwrap_or_default()
     }
+}
+
+/// What a server prints when it serves.
+fn readiness(line: &str) -> Option<Value> {
+    let document: Value = serde_json::from_str(line).ok()?;
+    (document.get("ready") == Some(&Value::Bool(true))).then_some(document)
 }
 
 /// The three pairs that a 2-of-3 wallet has.
@@ -400,24 +432,29 @@ impl Stack {
     /// `wallet create` with the pinned cards and the tokens of both parties.
     #[must_use]
     pub fn wallet_arguments(&self) -> Vec<String> {
-        let [service, partner] = &self.fingerprints;
-        let [service_token, partner_token] = &self.tokens;
-        let path = |path: &Path| path.to_string_lossy().into_owned();
-        [
-            "wallet",
-            "create",
-            "--service-fingerprint",
-            service,
-            "--partner-fingerprint",
-            partner,
-            "--service-token-file",
-            &path(service_token),
-            "--partner-token-file",
-            &path(partner_token),
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        creation_arguments(&self.fingerprints, &self.tokens)
     }
+}
+
+/// `wallet create` with the pinned cards and the tokens of service and partner.
+pub(crate) fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> Vec<String> {
+    let [service, partner] = fingerprints;
+    let [service_token, partner_token] = tokens;
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        "wallet",
+        "create",
+        "--service-fingerprint",
+        service,
+        "--partner-fingerprint",
+        partner,
+        "--service-token-file",
+        &path(service_token),
+        "--partner-token-file",
+        &path(partner_token),
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 impl Wallet {
@@ -465,7 +502,7 @@ impl Wallet {
 
 /// A gateway for the parties in `folders`. Everything here comes from one address, so that only the limits that a test is
 /// about are those of a deployment.
-fn gateway(
+pub(crate) fn gateway(
     duet: &Duet,
     listen: &str,
     folders: &[PartyFolder; 2],
@@ -503,7 +540,7 @@ fn gateway(
 }
 
 /// Writes a new random key, readable by its owner only.
-fn write_key(path: &Path) -> Result<()> {
+pub(crate) fn write_key(path: &Path) -> Result<()> {
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;

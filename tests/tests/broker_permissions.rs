@@ -8,11 +8,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::ConnectErrorKind;
 use duet_bus::{
-    Address, Bus, BusEvent, ConnectError, Filter, Role, ServeOptions, connect::Denied, credentials::NkeySeed,
-    kv, streams::StorageSettings,
+    Address, Bus, BusEvent, ConnectError, ConnectSettings, Filter, Role, ServeOptions, connect::Denied,
+    credentials::NkeySeed, kv, streams::StorageSettings,
 };
 use duet_protocol::ids::{SessionId, WalletId};
-use duet_tests::broker::Broker;
+use duet_tests::{broker::Broker, cluster::Cluster};
 use futures::StreamExt as _;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -323,11 +323,23 @@ async fn refused_so_far(bus: &Bus, events: &mut broadcast::Receiver<BusEvent>, f
 #[tokio::test]
 async fn each_role__should_publish_on_its_own_subjects_alone() {
     let broker = Broker::start().await.unwrap();
+    tries_every_subject(|role| broker.settings(role).unwrap()).await;
+}
+
+/// The nodes of a cluster have the permissions of the development broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role__should_have_the_same_permissions_in_a_cluster() {
+    let cluster = Cluster::start().await.unwrap();
+    tries_every_subject(|role| cluster.settings(role).unwrap()).await;
+    tries_every_listening(|role| cluster.settings(role).unwrap()).await;
+}
+
+async fn tries_every_subject(settings: impl Fn(Role) -> ConnectSettings) {
     let subjects = subjects();
     for role in Role::ALL {
         let allowed = may_publish(role);
         assert!(allowed.iter().all(|subject| subjects.contains(subject)), "{role}: the test's own lists");
-        let bus = broker.connect(role).await.unwrap();
+        let bus = Bus::connect(settings(role)).await.unwrap();
         let mut events = bus.events();
         for (number, subject) in (0..).zip(&subjects) {
             bus.client().publish(subject.clone(), "{}".into()).await.unwrap();
@@ -341,11 +353,15 @@ async fn each_role__should_publish_on_its_own_subjects_alone() {
 #[tokio::test]
 async fn each_role__should_listen_to_its_own_subjects_alone() {
     let broker = Broker::start().await.unwrap();
+    tries_every_listening(|role| broker.settings(role).unwrap()).await;
+}
+
+async fn tries_every_listening(settings: impl Fn(Role) -> ConnectSettings) {
     let listenings = listenings();
     for role in Role::ALL {
         let allowed = may_listen(role);
         assert!(allowed.iter().all(|one| listenings.contains(one)), "{role}: the test's own lists");
-        let bus = broker.connect(role).await.unwrap();
+        let bus = Bus::connect(settings(role)).await.unwrap();
         let mut events = bus.events();
         for (number, listening) in (0..).zip(&listenings) {
             let (subject, queue) = listening;

@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask install | demo | test | bench | page | wasm`.
+//! Project tasks: `cargo xtask install | demo | test | chaos | bench | page | wasm`.
 //!
 //! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
 //! runs too, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
 mod bench;
+mod chaos;
 mod demo;
 mod install;
 mod npm;
@@ -49,6 +50,15 @@ enum Task {
         #[arg(value_enum)]
         suites: Vec<suites::Suite>,
         /// Only list what is missing instead of installing it.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Run many jobs while processes die, links break, disks fill and clocks jump, and judge what became of them.
+    Chaos {
+        /// What the suite itself takes: `--seed N`, `--jobs N`, `--minutes N`; `--help` has the others.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+        /// Only list what is missing instead of installing it; stands before the others.
         #[arg(long)]
         no_install: bool,
     },
@@ -97,6 +107,7 @@ fn run(task: Task) -> Result<()> {
         Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
         Task::Demo { once, no_install } => demo::demo(once, no_install),
         Task::Test { suites, no_install } => suites::test(&suites, no_install),
+        Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
         Task::Page { out, check_reproducible } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;

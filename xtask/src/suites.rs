@@ -75,7 +75,7 @@ impl Suite {
             // Some of the crates' own tests talk to a real broker.
             Self::Unit => &[Need::Compiler, Need::NatsServer],
             Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
-            Self::E2e => &[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer],
+            Self::E2e => &[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Faketime],
             Self::Browser => BROWSER,
         }
     }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::{
     connect::Bus,
-    request::is_full,
+    request::{is_full, is_passing},
     streams::{StorageError, StorageSettings},
 };
 
@@ -257,7 +257,7 @@ impl Bus {
                 Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if is_full(&cause) => {
                     StorageError::NoRoom { stream, reason }
                 }
-                Some(jetstream::context::CreateStreamErrorKind::JetStream(_)) => {
+                Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if !is_passing(&cause) => {
                     StorageError::Refused { stream, reason }
                 }
                 _ => StorageError::Unavailable { stream, reason },

@@ -15,16 +15,19 @@
 //! | [`streams`] | the JetStream streams, created or brought up to date |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
+//! | [`nodes`] | what it writes for each node of a cluster |
 //!
 //! # What the broker is trusted with
 //!
 //! Availability, and keeping strangers out. It is never the authority on whether a message is
 //! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
 
+mod certificates;
 pub mod connect;
 pub mod credentials;
 pub mod ends;
 pub mod kv;
+pub mod nodes;
 pub mod request;
 pub mod role;
 pub mod service;

@@ -9,10 +9,14 @@ use async_nats::jetstream::{
     self, ErrorCode,
     consumer::{self, AckPolicy, PullConsumer},
     context::{CreateStreamErrorKind, GetStreamErrorKind},
-    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
+    stream::{Config, ConsumerErrorKind, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
-use crate::{connect::Bus, request::is_full, subjects::PREFIX};
+use crate::{
+    connect::Bus,
+    request::{is_full, is_passing},
+    subjects::PREFIX,
+};
 
 /// Announcements of jobs, each for one orchestrator, gone once acknowledged.
 pub const JOBS: &str = "DUET_JOBS";
@@ -147,10 +151,18 @@ impl Bus {
             num_replicas: settings.replicas,
             ..Default::default()
         };
-        self.jetstream()
-            .create_consumer_on_stream(config, JOBS)
-            .await
-            .map_err(|error| StorageError::Refused { stream: JOBS.to_owned(), reason: error.to_string() })
+        self.jetstream().create_consumer_on_stream(config, JOBS).await.map_err(|error| {
+            let (stream, reason) = (JOBS.to_owned(), error.to_string());
+            match error.kind() {
+                ConsumerErrorKind::JetStream(cause) if !is_passing(&cause) => {
+                    StorageError::Refused { stream, reason }
+                }
+                ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => {
+                    StorageError::Refused { stream, reason }
+                }
+                _ => StorageError::Unavailable { stream, reason },
+            }
+        })
     }
 
     /// Creates the stream, or updates what may be updated.
@@ -209,6 +221,9 @@ fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -
     let reason = error.to_string();
     match error.kind() {
         CreateStreamErrorKind::JetStream(cause) if is_full(&cause) => StorageError::NoRoom { stream, reason },
+        CreateStreamErrorKind::JetStream(cause) if is_passing(&cause) => {
+            StorageError::Unavailable { stream, reason }
+        }
         CreateStreamErrorKind::JetStreamUnavailable
         | CreateStreamErrorKind::TimedOut
         | CreateStreamErrorKind::Response => StorageError::Unavailable { stream, reason },
