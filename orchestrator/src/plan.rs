@@ -47,6 +47,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::CardMismatch
         | Code::RequesterNotAllowed
         | Code::KindNotAllowed
+        | Code::PolicyRefused
+        | Code::LimitExceeded
         | Code::WrongTenant
         | Code::BadSignature
         | Code::InvalidPayload
@@ -64,6 +66,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         Code::RejectedByOwner | Code::Cancelled | Code::JobExpired => true,
         Code::StaleEpoch
         | Code::StalePaillierKey
+        // Somebody may approve meanwhile.
+        | Code::ApprovalMissing
         | Code::SessionReplayed
         | Code::Conflict
         | Code::QueueFull
