@@ -43,6 +43,7 @@
 
 pub mod api;
 mod approval;
+mod audit;
 pub mod auth;
 mod board;
 mod clock;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet_bus::{Address, Bus, Speaker, streams::StorageSettings};
+use duet_bus::{Address, Bus, Speaker, audit::Recorder, streams::StorageSettings};
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     progress::{Progress, Step},
@@ -36,6 +36,7 @@ pub struct Orchestrator {
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
     pub(crate) nonces: Nonces,
+    pub(crate) audit: Recorder,
     pub(crate) event_streams: Arc<Semaphore>,
     /// Ends event streams and whatever else has no end of its own.
     pub(crate) shutdown: CancellationToken,

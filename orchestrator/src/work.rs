@@ -352,6 +352,7 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(%code, "job given up");
+            self.note_end(&snapshot.value);
             self.publish_end(&snapshot).await;
         }
         Ok(())
@@ -370,6 +371,7 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(job = %snapshot.value.id, "job expired");
+            self.note_end(&snapshot.value);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! | [`subscription`] | bounded subscriptions, and the round trip after which they exist at the server |
 //! | [`service`] | answering requests with bounded concurrency and a clean drain |
 //! | [`streams`] | the JetStream streams, created or brought up to date |
+//! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //!
@@ -20,6 +21,7 @@
 //! Availability, and keeping strangers out. It is never the authority on whether a message is
 //! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
 
+pub mod audit;
 pub mod connect;
 pub mod credentials;
 pub mod kv;

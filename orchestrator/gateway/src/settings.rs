@@ -8,6 +8,7 @@ use duet_protocol::{
     admission::AdmissionToken,
     ids::{CardFingerprint, PartyId, TenantId},
 };
+use duet_wire::signing::SigningKey;
 use serde::Serialize;
 
 /// All that a gateway is told.
@@ -31,6 +32,8 @@ pub struct Config {
     pub origins: Vec<Origin>,
     /// Admission tokens that it tells whoever asks; on the loopback only, for demonstrations.
     pub admission: BTreeMap<PartyId, AdmissionToken>,
+    /// The Ed25519 key that signs the gateway's audit log. It signs nothing else.
+    pub audit_key: SigningKey,
     /// Bounds.
     pub limits: Limits,
 }

@@ -6,7 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet},
+    commands::{
+        audit, card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet,
+    },
     config::GlobalOptions,
     error::CliError,
     logging,
@@ -51,6 +53,9 @@ enum Command {
     /// Check signatures offline, with library code alone
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Read the audit log, and check that nothing of it was removed or altered
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -81,6 +86,7 @@ impl Command {
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
+            Self::Audit(command) => block_on(audit::run(command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),
             Self::Completions { shell } => completions(shell, output),
