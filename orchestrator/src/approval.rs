@@ -19,6 +19,7 @@ use duet_wire::{
     approval::{
         ApprovalAction, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval, WaitingJob,
     },
+    audit::Refused,
     gateway::{WaitingAnswer, WaitingQuestion},
     progress::Step,
     request::MAX_REQUEST_SIZE_BYTES,
@@ -85,6 +86,8 @@ impl Orchestrator {
                 let answer = self.answer_owner(wallet, &incoming.payload).await;
                 let reply = answer.unwrap_or_else(|refusal| {
                     tracing::info!(code = %refusal.code, message = refusal.message, "owner's request refused");
+                    let refused = Refused::new("approval", refusal.clone());
+                    self.audit.refused(Refused { wallet: Some(wallet), ..refused });
                     ApprovalReply::Refused(refusal)
                 });
                 codec::encode(&reply)
@@ -230,7 +233,7 @@ impl Orchestrator {
                     }
                     _ => return job_reply(&record),
                 },
-                Err(rejected) => return Err(rejected.into()),
+                Err(rejected) => return Err((&rejected).into()),
             };
         let job = entry.value.id;
         let begun = self.begin(facts, &key, entry, &request).await;
@@ -302,6 +305,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "rejected by the owner");
+                self.note_end(&snapshot.value);
                 self.publish_end(&snapshot).await;
                 Ok(ApprovalReply::Done)
             }
@@ -319,8 +323,8 @@ fn job_reply(record: &JobRecord) -> Result<ApprovalReply, Refusal> {
     })
 }
 
-impl From<Rejected> for Refusal {
-    fn from(rejected: Rejected) -> Self {
+impl From<&Rejected> for Refusal {
+    fn from(rejected: &Rejected) -> Self {
         match rejected {
             Rejected::Conflict(job) => Self::new(
                 Code::Conflict,
@@ -328,9 +332,9 @@ impl From<Rejected> for Refusal {
             ),
             Rejected::Full(full) => Self::new(Code::QueueFull, full.detail),
             Rejected::Problem(problem) => {
-                let message = match problem.path {
+                let message = match &problem.path {
                     Some(path) => format!("{path}: {}", problem.detail),
-                    None => problem.detail,
+                    None => problem.detail.clone(),
                 };
                 Self::new(problem.code, message)
             }

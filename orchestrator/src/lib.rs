@@ -46,6 +46,7 @@
 mod admission;
 pub mod api;
 mod approval;
+mod audit;
 pub mod auth;
 mod batch;
 mod board;

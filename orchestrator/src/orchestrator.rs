@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet_bus::{Address, Bus, Speaker, kv::Bucket, streams::StorageSettings};
+use duet_bus::{Address, Bus, Speaker, audit::Recorder, kv::Bucket, streams::StorageSettings};
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     progress::{Progress, Step},
@@ -40,6 +40,7 @@ pub struct Orchestrator {
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
     pub(crate) nonces: Nonces,
+    pub(crate) audit: Recorder,
     pub(crate) feed: Feed,
     pub(crate) room: Room,
     pub(crate) tenants: Tenants,

@@ -10,6 +10,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, Outcome, OutcomeReply, OutcomeResult, Pair, Refusal, SignedOutcome,
+    audit::Refused,
     job::{AttemptOutcome, Evidence},
     progress::Step,
     session_state::{SessionEvent, SessionRecord},
@@ -71,6 +72,8 @@ impl Orchestrator {
                 Ok(Verdict::Settled(snapshot)) => (OutcomeReply::Acknowledged, Some(snapshot)),
                 Err(NotTaken::Refused(refusal)) => {
                     tracing::warn!(code = %refusal.code, message = refusal.message, "report refused");
+                    let refused = Refused::new("report", refusal.clone());
+                    self.audit.refused(Refused { session: Some(session), ..refused });
                     (OutcomeReply::Refused(refusal), None)
                 }
                 Err(NotTaken::Later(reason)) => {

@@ -47,6 +47,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::CardMismatch
         | Code::RequesterNotAllowed
         | Code::KindNotAllowed
+        | Code::PolicyRefused
+        | Code::LimitExceeded
         | Code::WrongTenant
         | Code::BadSignature
         | Code::InvalidPayload
@@ -66,6 +68,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         Code::JobExpired
         | Code::StaleEpoch
         | Code::StalePaillierKey
+        // Somebody may approve meanwhile.
+        | Code::ApprovalMissing
         | Code::SessionReplayed
         | Code::Conflict
         | Code::QueueFull

@@ -4,7 +4,8 @@ use core::net::SocketAddr;
 use std::{io, sync::Arc};
 
 use duet_bus::{
-    Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, SubscribeError,
+    Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, Speaker, SubscribeError,
+    audit::Recording,
     kv::{self, Bucket, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
@@ -20,6 +21,7 @@ use crate::{
     auth::{TenantAccess, Tokens},
     batch::BatchRecord,
     board::Board,
+    clock::now_ms,
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
     http,
@@ -35,6 +37,9 @@ use crate::{
 
 /// How long open requests may take to finish when the process is told to stop.
 const HTTP_DRAIN: Duration = Duration::from_secs(10);
+
+/// How long the end of the audit log may take to be published.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pause before a watch that ended is begun anew.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
@@ -149,6 +154,7 @@ pub struct Server {
     address: SocketAddr,
     instance: String,
     services: Vec<Service>,
+    recording: Recording,
 }
 
 impl core::fmt::Debug for Server {
@@ -169,6 +175,9 @@ impl Server {
         let bus = Bus::connect(config.broker).await?;
         let Buckets { jobs, sessions, batches } = prepare_storage(&bus, &config.storage, patience).await?;
         let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
+        let instance = ulid::Ulid::new().to_string();
+        let (recording, audit) =
+            Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
@@ -180,6 +189,7 @@ impl Server {
             batches,
             board,
             nonces: approval::Nonces::default(),
+            audit,
             feed: Feed::default(),
             room: Room::default(),
             tenants: Tenants::new(&config.http),
@@ -200,9 +210,8 @@ impl Server {
         let unlistened = |source| OrchestratorError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
         let address = listener.local_addr().map_err(unlistened)?;
-        let instance = ulid::Ulid::new().to_string();
         tracing::info!(%address, instance, "orchestrator ready");
-        Ok(Self { orchestrator, listener, address, instance, services })
+        Ok(Self { orchestrator, listener, address, instance, services, recording })
     }
 
     /// Where the HTTP interface listens.
@@ -232,7 +241,7 @@ impl Server {
     /// Dropping it is a crash: nothing is lost, but jobs at hand rest until the broker delivers them
     /// to somebody else.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), OrchestratorError> {
-        let Self { orchestrator, listener, services, .. } = self;
+        let Self { orchestrator, listener, services, recording, .. } = self;
         // Everything below ends with this scope, however it is left.
         let stop = stop.child_token();
         let _ends = stop.clone().drop_guard();
@@ -288,6 +297,7 @@ impl Server {
             Ok(served)
         };
         let ended = Box::pin(all).await;
+        recording.finish(AUDIT_PATIENCE).await;
         timeout(Duration::from_secs(2), orchestrator.bus.drain()).await.ok();
         tracing::info!("orchestrator stopped");
         ended

@@ -102,7 +102,7 @@ impl Orchestrator {
         });
         let (started, stored) = tokio::join!(started, self.sessions.create(&record));
         match started.map_err(NotStarted::Store)? {
-            Changed::Applied(_) => {}
+            Changed::Applied(snapshot) => self.note_started(&snapshot.value, request, session, pair),
             Changed::Declined(()) | Changed::Missing => return Err(NotStarted::Moved),
         }
         stored.map_err(NotStarted::Store)?;

@@ -137,6 +137,7 @@ impl Orchestrator {
             })
             .await?;
         let Changed::Applied(snapshot) = changed else { return Ok(()) };
+        self.note_failed(&snapshot.value, request, session, &failure);
         let Failure { refusal, culprit, .. } = failure;
         tracing::info!(job = %snapshot.value.id, %session, code = %refusal.code,
             culprit = culprit.as_ref().map(tracing::field::display), "attempt ended without a signature");
@@ -163,6 +164,7 @@ impl Orchestrator {
         signature: &RecoverableSignature,
     ) -> Result<Snapshot, NotAccepted> {
         let result = self.result_of(session, request, facts, pair, signature)?;
+        let digest = result.digest;
         let result = SignedResult::sign(&result, &self.result_key)
             .map_err(|error| NotAccepted::Impossible(Refusal::new(Code::Internal, error.to_string())))?;
         let changed = self
@@ -175,7 +177,10 @@ impl Orchestrator {
             .await
             .map_err(NotAccepted::Store)?;
         match changed {
-            Changed::Applied(snapshot) => Ok(snapshot),
+            Changed::Applied(snapshot) => {
+                self.note_signed(&snapshot.value, request, session, digest);
+                Ok(snapshot)
+            }
             Changed::Declined(Over) | Changed::Missing => Err(NotAccepted::Over),
         }
     }

@@ -3,7 +3,7 @@
 use duet_bus::kv::Key;
 use duet_wire::{
     Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
-    SigningRequest, TenantId,
+    SigningRequest, TenantId, audit::Refused,
 };
 
 use crate::{
@@ -104,6 +104,20 @@ impl Orchestrator {
         signed: SignedRequest,
         priority: Priority,
     ) -> Result<Submitted, Rejected> {
+        let accepted = self.take_in(tenant, idempotency_key, &signed, priority).await;
+        if let Err(rejected) = &accepted {
+            self.audit.refused(Refused::request("job", &signed, rejected.into()));
+        }
+        accepted
+    }
+
+    async fn take_in(
+        &self,
+        tenant: &TenantId,
+        idempotency_key: &IdempotencyKey,
+        signed: &SignedRequest,
+        priority: Priority,
+    ) -> Result<Submitted, Rejected> {
         let request = signed.verify().map_err(Problem::from)?;
         if request.tenant != *tenant {
             return Err(Problem::new(Code::WrongTenant, "the request names another tenant than the token's")
@@ -118,15 +132,16 @@ impl Orchestrator {
         // when the request has expired since, or its requester is no longer allowed.
         let key = Key::from((tenant, request.job()));
         if let Some(entry) = self.jobs.get(&key).await? {
-            return known(entry.value, &signed, &request);
+            return known(entry.value, signed, &request);
         }
-        self.check(&signed, &request).await?;
+        self.check(signed, &request).await?;
         self.admit(tenant).map_err(Rejected::Full)?;
         let record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(priority);
         match self.jobs.create(record).await? {
-            Created::Existing(entry) => known(entry.value, &signed, &request),
+            Created::Existing(entry) => known(entry.value, signed, &request),
             Created::New(snapshot) => {
                 tracing::info!(job = %snapshot.value.id, wallet = %request.wallet, "job accepted");
+                self.note_accepted(&snapshot.value, &request);
                 Ok(Submitted::Accepted(snapshot))
             }
         }
@@ -203,6 +218,7 @@ impl Orchestrator {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "job cancelled");
                 self.publish_end(&snapshot).await;
+                self.note_end(&snapshot.value);
                 Ok(Box::new(snapshot.value.clone()))
             }
             Changed::Declined(verdict) => verdict,
@@ -253,6 +269,7 @@ impl Orchestrator {
         };
         let record = &snapshot.value;
         tracing::info!(%job, attempts = record.attempts_started, "job put back");
+        self.note_put_back(record);
         if let Ok(request) = self.request_of(record) {
             // What the parties said before the repair counts no more.
             self.directory.forget(request.wallet);

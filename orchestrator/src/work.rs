@@ -488,6 +488,7 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(%code, "job given up");
+            self.note_end(&snapshot.value);
             self.publish_end(&snapshot).await;
         }
         Ok(())
@@ -507,6 +508,7 @@ impl Orchestrator {
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(job = %snapshot.value.id, "job expired");
             self.publish_end(&snapshot).await;
+            self.note_end(&snapshot.value);
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code,
+    audit::Event,
     card_request::{CardReply, CardRequest},
     wallet::WalletStatus,
 };
@@ -195,7 +196,9 @@ impl Enroller {
             other => return Err(unexpected(&party, &other)),
         }
         self.proved(|proved_keys| proved_keys.insert(proved));
-        store.agree_enrolment(wallet, &party, paillier.id()).await?;
+        let paillier_key = paillier.id();
+        let agreed = Event::EnrolmentAgreed { wallet, responder: party.clone(), paillier_key };
+        self.context.noting(agreed).agree_enrolment(wallet, &party, paillier_key).await?;
         tracing::info!(%wallet, responder = %party, paillier_key = %paillier.id(), "enrolled");
         Ok(())
     }
@@ -293,7 +296,9 @@ impl Enroller {
             .await?;
         let record = self.context.vault.seal(&paillier_label(key.id()), &key.to_secret_bytes())?;
         let now_ms = self.context.clock.now_ms();
-        self.context.store().put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
+        let made = Event::KeyMade { paillier_key: key.id(), scope: scope.to_string() };
+        let noting = self.context.noting(made);
+        noting.put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
         Ok(Arc::new(key))
     }
 
@@ -402,7 +407,12 @@ pub(crate) async fn take_offer(
     };
     let bytes = enrolment.to_bytes()?;
     let record = context.vault.seal(&enrolment_label(&row), &bytes)?;
-    context.store().put_enrolment(&row, &record, context.clock.now_ms()).await?;
+    let taken = Event::EnrolmentTaken {
+        wallet: row.wallet,
+        initiator: row.initiator,
+        paillier_key: row.paillier_key,
+    };
+    context.noting(taken).put_enrolment(&row, &record, context.clock.now_ms()).await?;
     tracing::info!(wallet = %row.wallet, initiator = %row.initiator, paillier_key = %row.paillier_key, "took an enrolment");
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! | [`at_rest`] | sealed records, and the key that wraps their keys |
 //! | [`store`] | what must not be forgotten: the trait, and SQLite |
 //! | [`vault`] | a store that is unlocked |
+//! | [`audit`] | what is recorded off the path, and how the log is published |
 //! | [`context`], [`clock`], [`compute`] | what everything works with |
 //! | [`party`] | keys, card, wallets, tokens |
 //! | [`device`] | the owner's device: dealing wallets, signing as initiator |
@@ -16,6 +17,7 @@
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
 //! | [`worker`] | serving share packages, questions and invitations |
 
+pub mod audit;
 pub mod clock;
 pub mod compute;
 pub mod context;

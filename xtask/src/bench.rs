@@ -49,6 +49,7 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     if wanted(Part::Native) {
         let started = SystemTime::now();
         visibly(cargo().args(["bench", "--locked", "--package", "duet-protocol", "--bench", "protocol"]))?;
+        visibly(cargo().args(["bench", "--locked", "--package", "duet-party", "--bench", "store"]))?;
         figures.append(&mut criterion(&target_folder().join("criterion"), started)?);
     }
     if wanted(Part::Wasm) {

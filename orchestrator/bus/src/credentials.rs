@@ -7,6 +7,7 @@
 //! | `tls/server.pem`, `tls/server.key` | the broker's certificate and key | the broker |
 //! | `broker.env` | public nkeys and paths for `nats.conf` | the broker |
 //! | `orchestrator.key` | the Ed25519 key that signs results, hexadecimal | the orchestrators |
+//! | `gateway.key` | the Ed25519 key that signs the gateways' audit log, hexadecimal | the gateways |
 //! | `tokens/<tenant>` | the tenant's bearer token for the HTTP API | orchestrators, the tenant |
 //! | `jetstream/` | the broker's store | the broker |
 //! | `nodes/<name>/` | what one node of a cluster needs, see [`crate::nodes`] | that node |
@@ -173,6 +174,12 @@ impl Layout {
         self.directory.join("orchestrator.key")
     }
 
+    /// The key that signs the gateways' audit log.
+    #[must_use]
+    pub fn gateway_key(&self) -> PathBuf {
+        self.directory.join("gateway.key")
+    }
+
     /// The directory of tokens, one file per tenant.
     #[must_use]
     pub fn tokens(&self) -> PathBuf {
@@ -200,7 +207,18 @@ impl Layout {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_orchestrator_key(&self) -> Result<SigningKey, ReadError> {
-        let path = self.orchestrator_key();
+        Self::read_signing_key(self.orchestrator_key())
+    }
+
+    /// Reads the key that signs the gateways' audit log.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_gateway_key(&self) -> Result<SigningKey, ReadError> {
+        Self::read_signing_key(self.gateway_key())
+    }
+
+    fn read_signing_key(path: PathBuf) -> Result<SigningKey, ReadError> {
         let text = read_secret(&path)?;
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.trim(), bytes.as_mut())
@@ -396,6 +414,7 @@ pub fn initialise(directory: &Path, settings: &InitSettings) -> Result<Made, Ini
     }
     certificates::make(&layout, settings, &mut made)?;
     make_secret(&layout.orchestrator_key(), &mut made, random_hex)?;
+    make_secret(&layout.gateway_key(), &mut made, random_hex)?;
     for tenant in &settings.tenants {
         make_secret(&layout.token(tenant), &mut made, || {
             Ok(format!("{TOKEN_MARK}{}", random_hex()?.as_str()).into())
@@ -581,7 +600,7 @@ mod tests {
             assert!(public.starts_with('U'));
             assert_eq!(environment.get(&role.nkey_variable()), Some(&public));
         }
-        assert!(layout.read_orchestrator_key().is_ok());
+        assert!(layout.read_orchestrator_key().is_ok() && layout.read_gateway_key().is_ok());
         assert!(environment["DUET_TLS_CERT"].starts_with("\"/"));
     }
 

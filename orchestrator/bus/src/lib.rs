@@ -13,6 +13,7 @@
 //! | [`service`] | answering requests with bounded concurrency and a clean drain |
 //! | [`ends`] | reading how jobs ended, by place in the results' stream |
 //! | [`streams`] | the JetStream streams, created or brought up to date |
+//! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //! | [`nodes`] | what it writes for each node of a cluster |
@@ -22,6 +23,7 @@
 //! Availability, and keeping strangers out. It is never the authority on whether a message is
 //! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
 
+pub mod audit;
 mod certificates;
 pub mod connect;
 pub mod credentials;

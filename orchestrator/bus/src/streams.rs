@@ -41,8 +41,11 @@ pub struct StorageSettings {
     pub replicas: usize,
     /// Bound of [`JOBS`]. Default 64 MiB: some hundred thousand announcements.
     pub jobs_max_bytes: i64,
-    /// Bound of each of [`RESULTS`] and [`AUDIT`]. Default 512 MiB.
+    /// Bound of [`RESULTS`]. Default 512 MiB.
     pub history_max_bytes: i64,
+    /// Bound of [`AUDIT`]. Default 2 GiB: the records of some 600,000 signatures. When it is full, parties
+    /// keep their records until there is room.
+    pub audit_max_bytes: i64,
     /// Bound of each bucket. Default 512 MiB.
     pub bucket_max_bytes: i64,
     /// How long [`RESULTS`] keeps. Default 30 days; the job's entry holds its result as well.
@@ -69,6 +72,7 @@ impl Default for StorageSettings {
             replicas: 1,
             jobs_max_bytes: 64 * MEBIBYTE,
             history_max_bytes: 512 * MEBIBYTE,
+            audit_max_bytes: 2048 * MEBIBYTE,
             bucket_max_bytes: 512 * MEBIBYTE,
             results_max_age: 30 * DAY,
             audit_max_age: 400 * DAY,
@@ -282,7 +286,7 @@ fn results_config(settings: &StorageSettings) -> Config {
 fn audit_config(settings: &StorageSettings) -> Config {
     Config {
         retention: RetentionPolicy::Limits,
-        max_bytes: settings.history_max_bytes,
+        max_bytes: settings.audit_max_bytes,
         max_age: settings.audit_max_age,
         deny_delete: true,
         deny_purge: true,

@@ -13,7 +13,10 @@ use std::{
 };
 
 use axum::{Router, http::header};
-use duet_bus::{Bus, ConnectError};
+use duet_bus::{
+    Bus, ConnectError, Speaker,
+    audit::{Recorder, Recording},
+};
 use duet_protocol::ids::{PartyId, TenantId};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,7 +34,7 @@ use tower::ServiceExt as _;
 use crate::{
     Config, InvalidSetting, Limits, Origin, Rpc, TlsFiles, TrustedProxies,
     addresses::{Addresses, Connection},
-    forward::Forwarder,
+    forward::{Forwarder, now_ms},
     http, page,
     rates::Rates,
 };
@@ -84,6 +87,7 @@ pub enum GatewayError {
 /// What all sockets of a gateway share. None of it is about any device.
 pub(crate) struct Gateway {
     pub(crate) forwarder: Forwarder,
+    pub(crate) audit: Recorder,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
     pub(crate) proxies: TrustedProxies,
@@ -130,6 +134,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    recording: Recording,
 }
 
 impl core::fmt::Debug for Server {
@@ -158,6 +163,9 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
         let address = listener.local_addr().map_err(unlistened)?;
         let is_encrypted = tls.is_some();
+        let instance = ulid::Ulid::new().to_string();
+        let (recording, audit) =
+            Recording::start(&bus, Speaker::Gateway, &instance, config.audit_key, now_ms);
         let mut origins = config.origins;
         if config.page.is_some() {
             let scheme = if is_encrypted { "https" } else { "http" };
@@ -166,6 +174,7 @@ impl Server {
         }
         let gateway = Arc::new(Gateway {
             forwarder: Forwarder { bus, backends: config.backends, device },
+            audit,
             rates: Rates::new(&config.limits),
             proxies: config.proxies,
             origins,
@@ -186,7 +195,7 @@ impl Server {
         });
         let addresses = Addresses::new(&gateway.limits);
         tracing::info!(%address, is_encrypted, page = gateway.page.is_some(), "gateway ready");
-        Ok(Self { gateway, addresses, listener, address, tls })
+        Ok(Self { gateway, addresses, listener, address, tls, recording })
     }
 
     /// Where it listens.
@@ -207,7 +216,7 @@ impl Server {
     /// # Cancel safety
     /// Dropping it breaks every socket; nothing else is lost.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { gateway, addresses, listener, tls, .. } = self;
+        let Self { gateway, addresses, listener, tls, recording, .. } = self;
         let router = http::router(Arc::clone(&gateway));
         let mut connections = JoinSet::new();
         let mut forget = interval(FORGET_INTERVAL);
@@ -250,6 +259,7 @@ impl Server {
         if timeout(gateway.limits.drain + DRAIN_GRACE, ended).await.is_err() {
             tracing::warn!("not every connection ended in time");
         }
+        recording.finish(DRAIN_GRACE).await;
         timeout(DRAIN_GRACE, gateway.forwarder.bus.drain()).await.ok();
         tracing::info!("gateway stopped");
     }

@@ -8,6 +8,7 @@ use duet_protocol::{
     admission::AdmissionToken,
     ids::{CardFingerprint, PartyId, TenantId},
 };
+use duet_wire::signing::SigningKey;
 use serde::Serialize;
 
 use crate::TrustedProxies;
@@ -35,6 +36,8 @@ pub struct Config {
     pub admission: BTreeMap<PartyId, AdmissionToken>,
     /// Proxies in front of it. Default none: an address is that of whoever connects.
     pub proxies: TrustedProxies,
+    /// The Ed25519 key that signs the gateway's audit log. It signs nothing else.
+    pub audit_key: SigningKey,
     /// Bounds.
     pub limits: Limits,
 }

@@ -97,6 +97,12 @@ codes! {
     RequesterNotAllowed = "requester-not-allowed", 403, Refused, "Requester not allowed";
     /// The requester may not have this kind of payload signed.
     KindNotAllowed = "kind-not-allowed", 403, Refused, "Payload kind not allowed";
+    /// The wallet's policy does not allow it.
+    PolicyRefused = "policy-refused", 403, Refused, "Refused by the policy";
+    /// A limit of the wallet's policy has no room for it.
+    LimitExceeded = "limit-exceeded", 403, Refused, "Limit exceeded";
+    /// The wallet's policy asks for approvals that are not there.
+    ApprovalMissing = "approval-missing", 403, Refused, "Approval missing";
     /// The tenant is not the wallet's.
     WrongTenant = "wrong-tenant", 403, Refused, "Wrong tenant";
     /// A card is not the pinned one.

@@ -9,6 +9,7 @@
 //! kept. Messages between processes are binary ([`duet_protocol::codec`]), kinds 0x40 to 0x7f.
 
 pub mod approval;
+pub mod audit;
 pub mod batch;
 pub mod card_request;
 pub mod encoding;
@@ -21,6 +22,7 @@ pub mod job;
 pub mod manifest;
 pub mod outcome;
 pub mod payload;
+pub mod policy;
 pub mod priority;
 pub mod progress;
 pub mod request;

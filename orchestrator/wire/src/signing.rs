@@ -20,6 +20,10 @@ pub enum Purpose {
     Result,
     /// A gateway's challenge, by the device.
     Gateway,
+    /// A checkpoint of an audit chain, by its writer.
+    Audit,
+    /// What is allowed with a wallet, by its owner.
+    Policy,
 }
 
 impl Purpose {
@@ -32,6 +36,8 @@ impl Purpose {
             Self::Approval => b"duet/v1/approval\n",
             Self::Result => b"duet/v1/result\n",
             Self::Gateway => b"duet/v1/gateway\n",
+            Self::Audit => b"duet/v1/audit\n",
+            Self::Policy => b"duet/v1/policy\n",
         }
     }
 }
@@ -103,8 +109,15 @@ mod tests {
     #[test]
     fn a_signature_for_one_purpose_is_none_for_another() {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let purposes =
-            [Purpose::SigningRequest, Purpose::Outcome, Purpose::Approval, Purpose::Result, Purpose::Gateway];
+        let purposes = [
+            Purpose::SigningRequest,
+            Purpose::Outcome,
+            Purpose::Approval,
+            Purpose::Result,
+            Purpose::Gateway,
+            Purpose::Audit,
+            Purpose::Policy,
+        ];
         for made in purposes {
             let signature = sign(made, b"document", &key);
             for read in purposes {

@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        batch, card, exit_codes, gateway, init, job, load, orchestrator, party, requester, sign, verify,
-        wallet,
+        audit, batch, card, exit_codes, gateway, init, job, load, orchestrator, party, requester, sign,
+        verify, wallet,
     },
     config::GlobalOptions,
     error::CliError,
@@ -60,6 +60,9 @@ enum Command {
     /// Check signatures offline, with library code alone
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Read the audit log, and check that nothing of it was removed or altered
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -92,6 +95,7 @@ impl Command {
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
+            Self::Audit(command) => block_on(audit::run(command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),
             Self::Completions { shell } => completions(shell, output),

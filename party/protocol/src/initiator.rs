@@ -161,6 +161,12 @@ impl core::fmt::Debug for AwaitingResponse {
 }
 
 impl AwaitingResponse {
+    /// The hash of the initiator's public nonce, for the audit log: no two sessions share one.
+    #[must_use]
+    pub fn nonce_hash(&self) -> [u8; 32] {
+        self.common.nonce.public_hash()
+    }
+
     /// Checks the responder's nonce proof and opens the commitment: message 3.
     ///
     /// # Errors

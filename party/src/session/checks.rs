@@ -89,15 +89,14 @@ pub(crate) async fn check(
     } else {
         responder(context, &manifest).await?
     };
-    if !context
-        .store()
-        .claim_session(manifest.session, manifest.wallet, manifest.expires_at_ms, now_ms)
-        .await?
-    {
+    let identity = identity.clone();
+    let accepted = Accepted { bytes, manifest, request, digest, identity, share, peer_card, role };
+    let Manifest { session, wallet, expires_at_ms, .. } = accepted.manifest;
+    let noting = context.noting(accepted.taken());
+    if !noting.claim_session(session, wallet, expires_at_ms, now_ms).await? {
         return Err(refuse(Code::SessionReplayed, "the session was taken before"));
     }
-    let identity = identity.clone();
-    Ok(Accepted { bytes, manifest, request, digest, identity, share, peer_card, role })
+    Ok(accepted)
 }
 
 async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) -> Result<Role, PartyError> {

@@ -12,9 +12,12 @@ use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, Session
 
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
+mod audit;
 #[cfg(test)]
 mod conformance;
 pub mod sqlite;
+
+pub use self::audit::{AuditChain, AuditStore};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -304,9 +307,9 @@ pub enum UnlockRefused {
 /// # Cancel safety
 /// A method whose future is dropped has either done all it does or nothing; which of the two is
 /// unknown to the caller. All are safe to repeat.
-pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore {}
+pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore {}
 
-impl<S: RecordStore + WalletStore + KeyStore + SessionStore> ShareStore for S {}
+impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore> ShareStore for S {}
 
 /// Sealed records, plain settings, and whether the store can be relied on.
 #[async_trait]

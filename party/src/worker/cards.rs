@@ -6,6 +6,7 @@ use duet_bus::Incoming;
 use duet_protocol::codec;
 use duet_wire::{
     Code,
+    audit::Refused,
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
 };
 use tracing::Instrument as _;
@@ -20,7 +21,11 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
             Ok(request) => shared.answer_question(request).await,
             Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
         };
-        let reply = reply.unwrap_or_else(|error| CardReply::Refused(refusal(&error)));
+        let reply = reply.unwrap_or_else(|error| {
+            let refusal = refusal(&error);
+            shared.journal.refused(Refused::new("card", refusal.clone()));
+            CardReply::Refused(refusal)
+        });
         answer(&message, &reply).await;
     }
     .instrument(span)

@@ -1,5 +1,6 @@
 //! One module per group of commands.
 
+pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod card;
 pub(crate) mod exit_codes;

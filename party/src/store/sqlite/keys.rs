@@ -97,6 +97,7 @@ impl KeyStore for SqliteStore {
         }
         write_record(&mut transaction, &label, record).await.map_err(&failed)?;
         raise_generation(&mut transaction, 0).await.map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         self.record_generation().await
     }
@@ -213,6 +214,8 @@ impl KeyStore for SqliteStore {
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError> {
+        let failed = unavailable("note an agreement");
+        let mut transaction = self.write("note an agreement").await?;
         sqlx::query(
             "INSERT INTO own_enrolments (wallet, responder, agreed) VALUES (?1, ?2, ?3)
              ON CONFLICT (wallet, responder) DO UPDATE SET
@@ -222,10 +225,11 @@ impl KeyStore for SqliteStore {
         .bind(wallet.as_bytes().as_slice())
         .bind(responder.as_str())
         .bind(key.as_bytes().as_slice())
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map(drop)
-        .map_err(unavailable("note an agreement"))
+        .map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
+        transaction.commit().await.map_err(&failed)
     }
 
     async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError> {
@@ -280,7 +284,8 @@ impl KeyStore for SqliteStore {
         evidence: &[u8],
         now_ms: u64,
     ) -> Result<LockOutcome, StoreError> {
-        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms };
+        let entry = self.noted.clone();
+        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
         // In a task of its own: a caller that is cancelled must not take the lock with it.
         let (store, spare) = (self.clone(), lock.clone());
         let task = tokio::spawn(async move {
@@ -323,31 +328,47 @@ impl SessionStore for SqliteStore {
         expires_at_ms: u64,
         now_ms: u64,
     ) -> Result<bool, StoreError> {
-        sqlx::query(
+        let failed = unavailable("claim a session");
+        let mut transaction = self.write("claim a session").await?;
+        let new = sqlx::query(
             "INSERT OR IGNORE INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
         )
         .bind(session.as_bytes().as_slice())
         .bind(wallet.as_bytes().as_slice())
         .bind(integer(now_ms))
         .bind(integer(expires_at_ms))
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map(|done| done.rows_affected() == 1)
-        .map_err(unavailable("claim a session"))
+        .map_err(&failed)?
+        .rows_affected()
+            == 1;
+        if new {
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        Ok(new)
     }
 
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
-        sqlx::query(
+        let failed = unavailable("charge a signature");
+        let mut transaction = self.write("charge a signature").await?;
+        let new = sqlx::query(
             "INSERT OR IGNORE INTO charges (session, wallet, digest, charged_at_ms) VALUES (?, ?, ?, ?)",
         )
         .bind(charge.session.as_bytes().as_slice())
         .bind(charge.wallet.as_bytes().as_slice())
         .bind(charge.digest.as_slice())
         .bind(integer(charge.charged_at_ms))
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map(|done| done.rows_affected() == 1)
-        .map_err(unavailable("charge a signature"))
+        .map_err(&failed)?
+        .rows_affected()
+            == 1;
+        if new {
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        Ok(new)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

@@ -1,8 +1,9 @@
 //! The share store in a SQLite file: write-ahead log, `synchronous = FULL`, one writer.
 //!
 //! Each method is one transaction. [`wallets`] and [`keys`] hold those on wallets and on this party's
-//! own Paillier keys; here are records, settings and the store's health.
+//! own Paillier keys, [`audit`] the audit chains; here are records, settings and the store's health.
 
+mod audit;
 mod keys;
 mod open;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use duet_protocol::ids::{Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId};
+use duet_wire::audit::Draft;
 use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction, sqlite::SqliteRow};
 
 pub use self::open::SqliteOptions;
@@ -40,6 +42,8 @@ pub struct SqliteStore {
     writer: SqlitePool,
     reader: SqlitePool,
     health: Arc<Mutex<Health>>,
+    /// What is appended to the audit log with the next decision.
+    noted: Option<Arc<Draft>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +58,7 @@ struct UnwrittenLock {
     session: SessionId,
     evidence: Vec<u8>,
     at_ms: u64,
+    entry: Option<Arc<Draft>>,
 }
 
 fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
@@ -163,6 +168,9 @@ impl SqliteStore {
         let failed = unavailable("lock a Paillier key");
         let mut transaction = self.write("lock a Paillier key").await?;
         let outcome = write_lock(&mut transaction, lock).await.map_err(&failed)?;
+        if let (LockOutcome::Locked, Some(entry)) = (outcome, &lock.entry) {
+            audit::append(&mut transaction, [Draft::clone(entry)]).await?;
+        }
         transaction.commit().await.map_err(&failed)?;
         if outcome == LockOutcome::Locked {
             self.record_generation().await?;

@@ -241,8 +241,9 @@ async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Er
         .bind(super::state_number(PaillierState::Ready))
         .execute(&mut *connection)
         .await?;
-    sqlx::query("UPDATE deals SET restored = 1").execute(connection).await?;
-    Ok(())
+    sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
+    // What was recorded after the copy was made is not known here: the chain is not to be forked.
+    super::audit::close(connection).await
 }
 
 pub(super) async fn read_setting(
@@ -345,6 +346,7 @@ impl SqliteStore {
                 readiness: Readiness::Unready("not tried yet".to_owned()),
                 unwritten_locks: Vec::new(),
             })),
+            noted: None,
         }
     }
 }

@@ -85,6 +85,7 @@ impl WalletStore for SqliteStore {
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(PinOutcome::Pinned)
     }
@@ -156,6 +157,7 @@ impl WalletStore for SqliteStore {
         for enrolment in &wallet.enrolments {
             write_enrolment(&mut transaction, enrolment, wallet.prepared_at_ms).await.map_err(&failed)?;
         }
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(PrepareOutcome::Prepared)
     }
@@ -186,6 +188,7 @@ impl WalletStore for SqliteStore {
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(CommitOutcome::Committed)
     }
@@ -274,6 +277,7 @@ impl WalletStore for SqliteStore {
                 .await
                 .map_err(&failed)?;
         }
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)
     }
 
