@@ -6,7 +6,7 @@ import { before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import {
-  HOUR_MS, QUICK, QUICK_FILE, TEAM_SECRET, TENANT, duet, establish, makeBackends, manifestFor, requestDocument, sign,
+  HOUR_MS, QUICK, QUICK_FILE, TEAM_SECRET, duet, establish, makeBackends, manifestFor, requestDocument, sign,
   unwrap, verified, walletSetup,
 } from './parties.mjs';
 

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 
+import { inspect } from '../support/accessibility.mjs';
 import { judge } from '../support/judges.mjs';
 import { PASSPHRASE } from '../support/page.mjs';
 import { scenario } from '../support/world.mjs';
@@ -137,6 +138,7 @@ scenario('a signature whose end the page did not see is shown after a reload', a
     assert.ok(attempt < 5, 'the page was never reloaded in time');
   }
   await page.state('interrupted-banner', 'signed');
+  await inspect(page.tab, 'interrupted-signed');
   judge({ kind: 'personal_message', address, signature: await page.text('interrupted-signature'), text: 'Unseen' });
   await page.get('interrupted-dismiss').click();
   await page.reload();

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 
+import { inspect } from '../support/accessibility.mjs';
 import { judge } from '../support/judges.mjs';
 import { workerOf } from '../support/worker.mjs';
 import { scenario } from '../support/world.mjs';
@@ -64,6 +65,7 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   await page.unlock();
   await page.walletState('paillier-locked');
   await page.shown('paillier-locked');
+  await inspect(page.tab, 'wallet-paillier-locked');
   await page.get('rotate-submit').first().click();
   await page.shown('rotate-done');
   await page.openWallet(id);
