@@ -58,6 +58,7 @@ mod settings;
 mod settle;
 mod submit;
 mod sweep;
+pub mod webhooks;
 mod work;
 
 pub use auth::{TenantAccess, TokenHash};

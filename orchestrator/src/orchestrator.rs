@@ -20,6 +20,7 @@ use crate::{
     directory::Directory,
     jobs::{Jobs, Sessions},
     settings::{HttpSettings, QueueSettings},
+    webhooks::{Deliverer, Endpoints},
 };
 
 /// An orchestrator's shared state. It holds no share and nothing else that could sign for a wallet;
@@ -35,6 +36,8 @@ pub struct Orchestrator {
     pub(crate) sessions: Sessions,
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
+    pub(crate) webhooks: Endpoints,
+    pub(crate) deliverer: Deliverer,
     pub(crate) nonces: Nonces,
     pub(crate) event_streams: Arc<Semaphore>,
     /// Ends event streams and whatever else has no end of its own.

@@ -26,7 +26,9 @@ use crate::{
     orchestrator::Orchestrator,
     outcome,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
-    sweep, work,
+    sweep,
+    webhooks::{self, Deliverer, Endpoints, WebhookSettings},
+    work,
 };
 
 /// How long open requests may take to finish when the process is told to stop.
@@ -56,6 +58,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// How jobs are worked on.
     pub queue: QueueSettings,
+    /// How results are delivered to tenants' endpoints.
+    pub webhooks: WebhookSettings,
 }
 
 impl Config {
@@ -86,6 +90,7 @@ impl Config {
             result_key,
             http: HttpSettings::default(),
             queue: QueueSettings::default(),
+            webhooks: WebhookSettings::default(),
         })
     }
 }
@@ -99,6 +104,7 @@ impl core::fmt::Debug for Config {
             .field("parties", &self.parties)
             .field("http", &self.http)
             .field("queue", &self.queue)
+            .field("webhooks", &self.webhooks)
             .finish_non_exhaustive()
     }
 }
@@ -118,6 +124,9 @@ pub enum OrchestratorError {
     /// The broker does not deliver what the parties send.
     #[error("the orchestrator cannot listen on the broker: {0}")]
     Subscribe(#[from] SubscribeError),
+    /// Webhooks cannot be delivered over TLS.
+    #[error("webhooks cannot be delivered: {0}")]
+    Webhooks(io::Error),
     /// The HTTP interface cannot listen.
     #[error("the HTTP interface cannot listen on {address}: {source}")]
     Listen {
@@ -158,14 +167,19 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, OrchestratorError> {
         config.http.check()?;
         config.queue.check()?;
+        config.webhooks.check()?;
         let bus = Bus::connect(config.broker).await?;
         bus.ensure_streams(&config.storage).await?;
         let jobs = bus.ensure_bucket(kv::JOBS, &config.storage).await?;
         let sessions = bus.ensure_bucket(kv::SESSIONS, &config.storage).await?;
+        let endpoints = bus.ensure_bucket(kv::WEBHOOKS, &config.storage).await?;
         let board = Arc::new(Board::default());
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
+            webhooks: Endpoints::new(endpoints),
+            deliverer: Deliverer::new(config.webhooks, config.result_key.clone())
+                .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
             tokens: Tokens::new(&config.tenants),
             result_key: config.result_key,
@@ -232,6 +246,7 @@ impl Server {
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
+        let deliveries = webhooks::run(Arc::clone(&orchestrator), stop.clone());
         let streams = orchestrator.shutdown.clone();
         let ended = stop.clone();
         let graceful = async move {
@@ -263,12 +278,13 @@ impl Server {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(worker),
                 infallible(sweeper),
-                infallible(watcher)
+                infallible(watcher),
+                infallible(deliveries)
             )?;
             // The jobs at hand needed their reports; now no more are taken.
             for service in services {

@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     stream::StorageType,
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
-use duet_wire::ids::JobId;
+use duet_wire::{ids::JobId, webhook::EndpointId};
 use futures::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -28,6 +28,8 @@ pub const JOBS: &str = "duet_jobs";
 pub const SESSIONS: &str = "duet_sessions";
 /// The bucket of what orchestrators know about wallets.
 pub const WALLETS: &str = "duet_wallets";
+/// The bucket of webhooks' endpoints.
+pub const WEBHOOKS: &str = "duet_webhooks";
 
 /// Earlier values kept per key, for looking into what happened. The broker allows 64.
 const HISTORY: i64 = 8;
@@ -94,6 +96,12 @@ impl From<(&TenantId, JobId)> for Key {
 impl From<(&TenantId, WalletId)> for Key {
     fn from((tenant, wallet): (&TenantId, WalletId)) -> Self {
         Self(format!("{tenant}.{wallet}"))
+    }
+}
+
+impl From<(&TenantId, EndpointId)> for Key {
+    fn from((tenant, endpoint): (&TenantId, EndpointId)) -> Self {
+        Self(format!("{tenant}.{endpoint}"))
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`service`] | answering requests with bounded concurrency and a clean drain |
 //! | [`streams`] | the JetStream streams, created or brought up to date |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
+//! | [`deliveries`] | what webhooks need: cursors into the results, a log |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //!
 //! # What the broker is trusted with
@@ -22,6 +23,7 @@
 
 pub mod connect;
 pub mod credentials;
+pub mod deliveries;
 pub mod kv;
 pub mod request;
 pub mod role;

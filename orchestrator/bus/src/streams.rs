@@ -12,7 +12,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
-use crate::{connect::Bus, request::is_full, subjects::PREFIX};
+use crate::{connect::Bus, deliveries::deliveries_config, request::is_full, subjects::PREFIX};
 
 /// Announcements of jobs, each for one orchestrator, gone once acknowledged.
 pub const JOBS: &str = "DUET_JOBS";
@@ -117,9 +117,13 @@ impl Bus {
     /// # Errors
     /// See [`StorageError`].
     pub async fn ensure_streams(&self, settings: &StorageSettings) -> Result<(), StorageError> {
-        for config in
-            [jobs_config(settings), dead_config(settings), results_config(settings), audit_config(settings)]
-        {
+        for config in [
+            jobs_config(settings),
+            dead_config(settings),
+            results_config(settings),
+            audit_config(settings),
+            deliveries_config(settings),
+        ] {
             self.ensure_stream(config).await?;
         }
         self.jobs_consumer(settings).await.map(drop)
@@ -213,7 +217,7 @@ fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -
 }
 
 /// What all streams have in common.
-fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
+pub(crate) fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
     Config {
         name: name.to_owned(),
         description: Some(description.to_owned()),

@@ -10,6 +10,10 @@
 //! | `GET /v1/dead-letters?after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |
 //! | `POST /v1/dead-letters/{id}/redrive` | puts one back into the queue |
 //! | `GET /v1/wallets`, `GET /v1/wallets/{id}` | the tenant's wallets |
+//! | `POST /v1/webhooks`, `GET /v1/webhooks` | adds an endpoint for results; the tenant's endpoints |
+//! | `GET /v1/webhooks/{id}`, `DELETE /v1/webhooks/{id}` | one endpoint; removes it |
+//! | `POST /v1/webhooks/{id}/enable`, `…/test`, `…/replay` | delivers again after failures; a test; results once more |
+//! | `GET /v1/webhooks/{id}/deliveries?limit=` | its latest deliveries, newest first |
 //! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
 //!
 //! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
@@ -21,6 +25,7 @@ mod events;
 mod health;
 mod jobs;
 mod wallets;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -68,6 +73,12 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/v1/wallets", get(wallets::list))
         .route("/v1/wallets/{id}", get(wallets::show))
+        .route("/v1/webhooks", post(webhooks::add).get(webhooks::list))
+        .route("/v1/webhooks/{id}", get(webhooks::show).delete(webhooks::remove))
+        .route("/v1/webhooks/{id}/enable", post(webhooks::enable))
+        .route("/v1/webhooks/{id}/test", post(webhooks::test))
+        .route("/v1/webhooks/{id}/replay", post(webhooks::replay))
+        .route("/v1/webhooks/{id}/deliveries", get(webhooks::deliveries))
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))
         .layer(limits);
     Router::new()
