@@ -70,6 +70,7 @@ mod simulation;
 mod submit;
 mod sweep;
 mod tenants;
+pub mod webhooks;
 mod work;
 
 pub use auth::{TenantAccess, TokenHash};

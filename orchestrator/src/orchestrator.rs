@@ -23,6 +23,7 @@ use crate::{
     room::Room,
     settings::{HttpSettings, QueueSettings},
     tenants::Tenants,
+    webhooks::{Deliverer, Endpoints},
 };
 
 /// An orchestrator's shared state. It holds no share and nothing else that could sign for a wallet;
@@ -39,6 +40,8 @@ pub struct Orchestrator {
     pub(crate) batches: Bucket<BatchRecord>,
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
+    pub(crate) webhooks: Endpoints,
+    pub(crate) deliverer: Deliverer,
     pub(crate) nonces: Nonces,
     pub(crate) audit: Recorder,
     pub(crate) feed: Feed,

@@ -52,6 +52,7 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::WrongTenant
         | Code::BadSignature
         | Code::InvalidPayload
+        | Code::InvalidEndpoint
         | Code::ChainIdMismatch
         | Code::MalformedJson
         | Code::MalformedMessage

@@ -32,6 +32,7 @@ use crate::{
     settings::{HttpSettings, InvalidSetting, QueueSettings},
     sweep,
     tenants::Tenants,
+    webhooks::{self, Deliverer, Endpoint, Endpoints, WebhookSettings},
     work,
 };
 
@@ -68,6 +69,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// How jobs are worked on.
     pub queue: QueueSettings,
+    /// How results are delivered to tenants' endpoints.
+    pub webhooks: WebhookSettings,
 }
 
 impl Config {
@@ -98,6 +101,7 @@ impl Config {
             result_key,
             http: HttpSettings::default(),
             queue: QueueSettings::default(),
+            webhooks: WebhookSettings::default(),
         })
     }
 }
@@ -111,6 +115,7 @@ impl core::fmt::Debug for Config {
             .field("parties", &self.parties)
             .field("http", &self.http)
             .field("queue", &self.queue)
+            .field("webhooks", &self.webhooks)
             .finish_non_exhaustive()
     }
 }
@@ -130,6 +135,9 @@ pub enum OrchestratorError {
     /// The broker does not deliver what the parties send.
     #[error("the orchestrator cannot listen on the broker: {0}")]
     Subscribe(#[from] SubscribeError),
+    /// Webhooks cannot be delivered over TLS.
+    #[error("webhooks cannot be delivered: {0}")]
+    Webhooks(io::Error),
     /// The HTTP interface cannot listen.
     #[error("the HTTP interface cannot listen on {address}: {source}")]
     Listen {
@@ -171,9 +179,11 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, OrchestratorError> {
         config.http.check()?;
         config.queue.check()?;
+        config.webhooks.check()?;
         let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        let Buckets { jobs, sessions, batches } = prepare_storage(&bus, &config.storage, patience).await?;
+        let Buckets { jobs, sessions, batches, endpoints } =
+            prepare_storage(&bus, &config.storage, patience).await?;
         let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
         let instance = ulid::Ulid::new().to_string();
         let (recording, audit) =
@@ -181,6 +191,9 @@ impl Server {
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
+            webhooks: Endpoints::new(endpoints),
+            deliverer: Deliverer::new(config.webhooks, config.result_key.clone())
+                .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
             tokens: Tokens::new(&config.tenants),
             result_key: config.result_key,
@@ -251,6 +264,7 @@ impl Server {
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
         let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
+        let deliveries = webhooks::run(Arc::clone(&orchestrator), stop.clone());
         let streams = orchestrator.shutdown.clone();
         let ended = stop.clone();
         let graceful = async move {
@@ -282,13 +296,14 @@ impl Server {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(worker),
                 infallible(sweeper),
                 infallible(watcher),
-                infallible(feeder)
+                infallible(feeder),
+                infallible(deliveries)
             )?;
             // The jobs at hand needed their reports; now no more are taken.
             for service in services {
@@ -309,6 +324,7 @@ struct Buckets {
     jobs: Bucket<JobRecord>,
     sessions: Bucket<SessionRecord>,
     batches: Bucket<BatchRecord>,
+    endpoints: Bucket<Endpoint>,
 }
 
 /// Makes streams and buckets, or brings them up to date.
@@ -328,6 +344,7 @@ async fn prepare_storage(
                 jobs: bus.ensure_bucket(kv::JOBS, settings).await?,
                 sessions: bus.ensure_bucket(kv::SESSIONS, settings).await?,
                 batches: bus.ensure_bucket(kv::BATCHES, settings).await?,
+                endpoints: bus.ensure_bucket(kv::WEBHOOKS, settings).await?,
             })
         };
         match prepared.await {

@@ -603,7 +603,7 @@ fn unreadable() -> Refusal {
 
 /// Acknowledges with confirmation: an announcement that is not confirmed would come again, which is
 /// harmless, but is better known.
-async fn acknowledge(message: &Message) {
+pub(crate) async fn acknowledge(message: &Message) {
     match timeout(ACKNOWLEDGE_DEADLINE, message.double_ack()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an acknowledgement was not confirmed"),
@@ -612,7 +612,7 @@ async fn acknowledge(message: &Message) {
 }
 
 /// Has the announcement delivered again after `pause`.
-async fn again(message: &Message, pause: Duration) {
+pub(crate) async fn again(message: &Message, pause: Duration) {
     // A pause of nothing would be a bare NAK, redelivered in a tight loop.
     let pause = pause.max(Duration::from_millis(1));
     if let Err(error) = message.ack_with(AckKind::Nak(Some(pause))).await {

@@ -136,6 +136,12 @@ impl Server {
         }
     }
 
+    /// The same server once more, beside it, as a process called `name`, not started yet.
+    #[must_use]
+    pub fn another(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone_settings() }
+    }
+
     /// Gives the option `name`, which is among the arguments, another value.
     pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
@@ -222,9 +228,18 @@ impl Stack {
     /// # Errors
     /// When something does not start.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with these settings in every process's environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
         let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
         let broker = Broker::start().await?;
         let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());
+        let duet = settings.iter().fold(duet, |duet, (name, value)| duet.with(name, value));
 
         let folders =
             [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
@@ -321,6 +336,14 @@ impl Stack {
             Server { name: name.to_owned(), arguments, process: None, ..self.gateway.clone_settings() };
         gateway.set_argument("--listen", "127.0.0.1:0");
         gateway
+    }
+
+    /// Another orchestrator on a free port, with the same settings, not started yet.
+    #[must_use]
+    pub fn another_orchestrator(&self, name: &str) -> Server {
+        let mut orchestrator = self.orchestrator.another(name);
+        orchestrator.set_argument("--listen", "127.0.0.1:0");
+        orchestrator
     }
 
     /// The key that results are signed with, hexadecimal.

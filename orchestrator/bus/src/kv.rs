@@ -11,7 +11,7 @@ use async_nats::jetstream::{
     stream::StorageType,
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
-use duet_wire::ids::JobId;
+use duet_wire::{ids::JobId, webhook::EndpointId};
 use futures::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -30,6 +30,8 @@ pub const SESSIONS: &str = "duet_sessions";
 pub const BATCHES: &str = "duet_batches";
 /// The bucket of what orchestrators know about wallets.
 pub const WALLETS: &str = "duet_wallets";
+/// The bucket of webhooks' endpoints.
+pub const WEBHOOKS: &str = "duet_webhooks";
 
 /// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept what each
 /// was before would hold a fourth of the jobs.
@@ -97,6 +99,12 @@ impl From<(&TenantId, JobId)> for Key {
 impl From<(&TenantId, WalletId)> for Key {
     fn from((tenant, wallet): (&TenantId, WalletId)) -> Self {
         Self(format!("{tenant}.{wallet}"))
+    }
+}
+
+impl From<(&TenantId, EndpointId)> for Key {
+    fn from((tenant, endpoint): (&TenantId, EndpointId)) -> Self {
+        Self(format!("{tenant}.{endpoint}"))
     }
 }
 

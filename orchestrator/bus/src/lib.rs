@@ -15,6 +15,7 @@
 //! | [`streams`] | the JetStream streams, created or brought up to date |
 //! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
+//! | [`deliveries`] | what webhooks need: cursors into the results, a log |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //! | [`nodes`] | what it writes for each node of a cluster |
 //!
@@ -27,6 +28,7 @@ pub mod audit;
 mod certificates;
 pub mod connect;
 pub mod credentials;
+pub mod deliveries;
 pub mod ends;
 pub mod kv;
 pub mod nodes;

@@ -14,6 +14,7 @@ use async_nats::jetstream::{
 
 use crate::{
     connect::Bus,
+    deliveries::deliveries_config,
     request::{is_full, is_passing},
     subjects::PREFIX,
 };
@@ -128,9 +129,13 @@ impl Bus {
     /// # Errors
     /// See [`StorageError`].
     pub async fn ensure_streams(&self, settings: &StorageSettings) -> Result<(), StorageError> {
-        for config in
-            [jobs_config(settings), dead_config(settings), results_config(settings), audit_config(settings)]
-        {
+        for config in [
+            jobs_config(settings),
+            dead_config(settings),
+            results_config(settings),
+            audit_config(settings),
+            deliveries_config(settings),
+        ] {
             self.ensure_stream(config).await?;
         }
         self.jobs_consumer(settings).await.map(drop)
@@ -236,7 +241,7 @@ fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -
 }
 
 /// What all streams have in common.
-fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
+pub(crate) fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
     Config {
         name: name.to_owned(),
         description: Some(description.to_owned()),

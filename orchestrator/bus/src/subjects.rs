@@ -3,6 +3,7 @@
 use core::{fmt, str::FromStr};
 
 use duet_protocol::ids::{PartyId, SessionId, TenantId, WalletId};
+use duet_wire::webhook::EndpointId;
 
 /// How every subject begins. The version changes with the wire format.
 pub const PREFIX: &str = "duet.v1";
@@ -91,6 +92,8 @@ pub enum Address {
     Result(TenantId),
     /// A tenant's jobs that ended without a signature (in the results' stream).
     Ended(TenantId),
+    /// What became of a webhook's deliveries (stream).
+    Delivery(EndpointId),
     /// A writer's chained and signed audit records (stream).
     Audit(Speaker),
 }
@@ -109,6 +112,7 @@ impl fmt::Display for Address {
             Self::Approval(wallet) => write!(f, "{PREFIX}.approval.{wallet}"),
             Self::Result(tenant) => write!(f, "{PREFIX}.result.{tenant}"),
             Self::Ended(tenant) => write!(f, "{PREFIX}.ended.{tenant}"),
+            Self::Delivery(endpoint) => write!(f, "{PREFIX}.delivery.{endpoint}"),
             Self::Audit(from) => write!(f, "{PREFIX}.audit.{from}"),
         }
     }
@@ -145,6 +149,7 @@ fn parse(text: &str) -> Option<Address> {
         ["approval", wallet] => Address::Approval(wallet.parse().ok()?),
         ["result", tenant] => Address::Result(tenant.parse().ok()?),
         ["ended", tenant] => Address::Ended(tenant.parse().ok()?),
+        ["delivery", endpoint] => Address::Delivery(endpoint.parse().ok()?),
         ["audit", from] => Address::Audit(speaker(from)?),
         _ => return None,
     })
@@ -272,6 +277,7 @@ mod tests {
             Address::Approval(WalletId([1; 32])),
             Address::Result(tenant.clone()),
             Address::Ended(tenant),
+            Address::Delivery(EndpointId([2; 16])),
             Address::Audit(Speaker::Gateway),
         ] {
             assert_eq!(address.to_string().parse(), Ok(address));

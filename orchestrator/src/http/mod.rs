@@ -15,6 +15,10 @@
 //! | `GET /v1/results?after=&limit=` | how the tenant's jobs ended, in order, from a cursor on |
 //! | `GET /v1/results/events?after=` | the same as server-sent events, and on |
 //! | `GET /v1/wallets`, `GET /v1/wallets/{id}` | the tenant's wallets |
+//! | `POST /v1/webhooks`, `GET /v1/webhooks` | adds an endpoint for results; the tenant's endpoints |
+//! | `GET /v1/webhooks/{id}`, `DELETE /v1/webhooks/{id}` | one endpoint; removes it |
+//! | `POST /v1/webhooks/{id}/enable`, `…/test`, `…/replay` | delivers again after failures; a test; results once more |
+//! | `GET /v1/webhooks/{id}/deliveries?limit=` | its latest deliveries, newest first |
 //! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
 //!
 //! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
@@ -29,6 +33,7 @@ mod jobs;
 mod results;
 mod stream;
 mod wallets;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -84,6 +89,12 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .route("/v1/results/events", get(results::follow))
         .route("/v1/wallets", get(wallets::list))
         .route("/v1/wallets/{id}", get(wallets::show))
+        .route("/v1/webhooks", post(webhooks::add).get(webhooks::list))
+        .route("/v1/webhooks/{id}", get(webhooks::show).delete(webhooks::remove))
+        .route("/v1/webhooks/{id}/enable", post(webhooks::enable))
+        .route("/v1/webhooks/{id}/test", post(webhooks::test))
+        .route("/v1/webhooks/{id}/replay", post(webhooks::replay))
+        .route("/v1/webhooks/{id}/deliveries", get(webhooks::deliveries))
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))
         .layer(limits);
     // Larger by far than other requests, so fewer at once.

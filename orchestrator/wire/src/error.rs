@@ -87,6 +87,8 @@ codes! {
     MalformedMessage = "malformed-message", 400, Input, "Malformed message";
     /// The payload has no digest.
     InvalidPayload = "invalid-payload", 422, Input, "Payload cannot be signed";
+    /// A webhook cannot be delivered to this URL.
+    InvalidEndpoint = "invalid-endpoint", 422, Input, "Endpoint not usable";
     /// The chain is not the expected one.
     ChainIdMismatch = "chain-id-mismatch", 422, Input, "Chain id mismatch";
     /// A signature over a document does not verify.

@@ -33,6 +33,7 @@ pub mod share_request;
 pub mod signing;
 pub mod strict_json;
 pub mod wallet;
+pub mod webhook;
 
 pub use duet_protocol::{public_key::DerivationPath, share::PayloadKindTag, signature::RecoverableSignature};
 pub use ended::JobEnded;

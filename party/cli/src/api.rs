@@ -11,9 +11,15 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
-use duet_orchestrator::api::{BatchAnswer, BatchView, EndPage, JobPage, JobView, WalletPage, WalletView};
+use duet_orchestrator::{
+    api::{BatchAnswer, BatchView, EndPage, JobPage, JobView, WalletPage, WalletView},
+    webhooks::{Delivery, DeliveryPage, ReplayAccepted, WebhookCreated, WebhookPage, WebhookView},
+};
 use duet_protocol::ids::WalletId;
-use duet_wire::{Code, JobId, JobStateName, Priority, Problem, SignedRequest, TenantId, batch::BatchId};
+use duet_wire::{
+    Code, JobId, JobStateName, Priority, Problem, SignedRequest, TenantId, batch::BatchId,
+    webhook::EndpointId,
+};
 use eventsource_stream::Eventsource as _;
 use futures::{Stream, StreamExt as _};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
@@ -48,6 +54,14 @@ enum Failure {
     Passing(CliError),
     /// Not.
     Final(CliError),
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Passing(error) | Failure::Final(error) => error,
+        }
+    }
 }
 
 impl ApiClient {
@@ -114,11 +128,9 @@ impl ApiClient {
         request: &SignedRequest,
         idempotency_key: &str,
     ) -> Result<JobView, CliError> {
-        self.call_once(self.submission(request, idempotency_key, Priority::default())?).await.map_err(
-            |failure| match failure {
-                Failure::Passing(error) | Failure::Final(error) => error,
-            },
-        )
+        self.call_once(self.submission(request, idempotency_key, Priority::default())?)
+            .await
+            .map_err(CliError::from)
     }
 
     fn submission(
@@ -247,6 +259,99 @@ impl ApiClient {
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn wallet(&self, id: WalletId) -> Result<WalletView, CliError> {
         self.call(|| self.request(Method::GET, &format!("v1/wallets/{id}"), &[])).await
+    }
+
+    /// Adds a webhook. It is not repeated: that could add a second one.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn add_webhook(&self, url: &str) -> Result<WebhookCreated, CliError> {
+        let document = serde_json::json!({ "url": url });
+        self.post_once("v1/webhooks", Some(&document)).await
+    }
+
+    /// The tenant's webhooks.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn webhooks(&self) -> Result<WebhookPage, CliError> {
+        self.call(|| self.request(Method::GET, "v1/webhooks", &[])).await
+    }
+
+    /// One webhook.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn webhook(&self, id: EndpointId) -> Result<WebhookView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/webhooks/{id}"), &[])).await
+    }
+
+    /// Removes a webhook.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn remove_webhook(&self, id: EndpointId) -> Result<WebhookView, CliError> {
+        self.call(|| self.request(Method::DELETE, &format!("v1/webhooks/{id}"), &[])).await
+    }
+
+    /// Has a webhook delivered to again. One that is enabled stays so.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn enable_webhook(&self, id: EndpointId) -> Result<WebhookView, CliError> {
+        self.call(|| self.request(Method::POST, &format!("v1/webhooks/{id}/enable"), &[])).await
+    }
+
+    /// Has a test delivered.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn test_webhook(&self, id: EndpointId) -> Result<Delivery, CliError> {
+        self.post_once(&format!("v1/webhooks/{id}/test"), None).await
+    }
+
+    /// The latest deliveries of a webhook.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn webhook_deliveries(
+        &self,
+        id: EndpointId,
+        limit: u16,
+    ) -> Result<DeliveryPage, CliError> {
+        let query = [("limit", limit.to_string())];
+        self.call(|| self.request(Method::GET, &format!("v1/webhooks/{id}/deliveries"), &query)).await
+    }
+
+    /// Has a job's result, or those of a span of time, delivered once more.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn replay_webhook(
+        &self,
+        id: EndpointId,
+        job: Option<JobId>,
+        from_ms: Option<u64>,
+        until_ms: Option<u64>,
+    ) -> Result<ReplayAccepted, CliError> {
+        let mut document = serde_json::Map::new();
+        document.extend(job.map(|job| ("job".to_owned(), job.to_string().into())));
+        document.extend(from_ms.map(|moment| ("from_ms".to_owned(), moment.into())));
+        document.extend(until_ms.map(|moment| ("until_ms".to_owned(), moment.into())));
+        self.post_once(&format!("v1/webhooks/{id}/replay"), Some(&document.into())).await
+    }
+
+    /// Posts what must not be repeated without a look at what the first try did.
+    async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<T, CliError> {
+        let mut request = self.request(Method::POST, path, &[])?;
+        if let Some(document) = document {
+            request = request.header("Content-Type", "application/json").body(document.to_string());
+        }
+        self.call_once(request).await.map_err(CliError::from)
     }
 
     /// All wallets of the tenant.
@@ -419,7 +524,7 @@ impl ApiClient {
         );
         match tokio::time::timeout_at(self.deadline, tries).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(Failure::Passing(error) | Failure::Final(error))) => Err(error),
+            Ok(Err(failure)) => Err(failure.into()),
             Err(_) => Err(last
                 .unwrap_or_else(|| CliError::new(Code::Deadline, "the orchestrator did not answer in time"))),
         }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     commands::{
         audit, batch, card, exit_codes, gateway, init, job, load, orchestrator, party, requester, sign,
-        verify, wallet,
+        verify, wallet, webhook,
     },
     config::GlobalOptions,
     error::CliError,
@@ -54,6 +54,9 @@ enum Command {
     Orchestrator(Box<orchestrator::OrchestratorCommand>),
     /// Run a gateway: the bridge between browsers and the broker
     Gateway(Box<gateway::GatewayCommand>),
+    /// Have results delivered, and see what became of deliveries
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Request keys of teams that queue signatures
     #[command(subcommand)]
     Requester(requester::RequesterCommand),
@@ -96,6 +99,7 @@ impl Command {
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
             Self::Audit(command) => block_on(audit::run(command, output)),
+            Self::Webhook(command) => block_on(webhook::run(command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),
             Self::Completions { shell } => completions(shell, output),

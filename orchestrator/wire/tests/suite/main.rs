@@ -26,4 +26,6 @@ mod typed_data;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod wycheproof;

@@ -14,3 +14,4 @@ pub(crate) mod requester;
 pub(crate) mod sign;
 pub(crate) mod verify;
 pub(crate) mod wallet;
+pub(crate) mod webhook;
