@@ -2,6 +2,7 @@
 //! stopped and slowed down, links are cut and held up, a disk fills and clocks jump; all drawn from one seed, which is
 //! printed. What became of it is collected into a [`History`] and judged by [`crate::checker`].
 
+mod audit;
 mod collect;
 mod disk;
 mod faults;
@@ -9,6 +10,7 @@ mod load;
 mod seed;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant as Clock},
 };
@@ -72,6 +74,8 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// How many jobs there were, and how many of them were signed.
     pub jobs: [usize; 2],
+    /// How many of the others ended as what.
+    pub unsigned: BTreeMap<String, usize>,
     /// How long things went wrong.
     pub took: Duration,
 }
@@ -128,7 +132,21 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     let history = History { unrecovered, ..history };
     let signed = history.jobs.values().filter(|job| text(job, "/state").is_ok_and(|state| state == "signed"));
     let jobs = [history.jobs.len(), signed.count()];
-    Ok(Report { findings: checker::check(&history), history, faults, skipped, jobs, took })
+    let unsigned = unsigned(&history);
+    Ok(Report { findings: checker::check(&history), history, faults, skipped, jobs, unsigned, took })
+}
+
+/// What jobs ended as that were not signed: the state, and why.
+fn unsigned(history: &History) -> BTreeMap<String, usize> {
+    let mut ends = BTreeMap::new();
+    for job in history.jobs.values() {
+        let state = text(job, "/state").unwrap_or("nothing");
+        if state != "signed" {
+            let why = text(job, "/failure/code").unwrap_or_default();
+            *ends.entry(format!("{state} {why}").trim().to_owned()).or_default() += 1;
+        }
+    }
+    ends
 }
 
 fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
@@ -146,8 +164,15 @@ async fn last_signatures(fleet: &Fleet, wallet: &Wallet) -> Result<Vec<Submissio
     let mut submissions = Vec::new();
     for pair in Pair::ALL {
         let message = format!("the last one of {pair:?}");
-        let signed = wallet.sign_by(pair, &["message", &message]).await;
-        let signed = signed.with_context(|| format!("{pair:?}"))?;
+        // Whoever is told to try again does so, and it is the same job.
+        let end = Instant::now() + READY_DEADLINE;
+        let signed = loop {
+            let key = format!("last-{pair:?}");
+            match wallet.sign_by(pair, &["message", &message, "--idempotency-key", &key]).await {
+                Err(_) if Instant::now() < end => {}
+                signed => break signed.with_context(|| format!("{pair:?}"))?,
+            }
+        };
         let job = text(&signed, "/job").or_else(|_| text(&signed, "/id"))?.to_owned();
         submissions.push(Submission {
             key: message.clone(),

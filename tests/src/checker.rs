@@ -47,6 +47,13 @@ pub enum Finding {
         /// How.
         ends: Vec<String>,
     },
+    /// A job ended without a signature, though everything that it takes came back.
+    Unsigned {
+        /// The job.
+        job: String,
+        /// How it ended, and why.
+        end: String,
+    },
     /// A job is signed and its result was never published, or it was given up and is no dead letter.
     Unpublished {
         /// The job.
@@ -155,6 +162,7 @@ impl fmt::Display for Finding {
             }
             Self::TwoResults { job } => write!(f, "two different results were published for job {job}"),
             Self::EndedTwice { job, ends } => write!(f, "job {job} ended as {}", ends.join(" and ")),
+            Self::Unsigned { job, end } => write!(f, "job {job} ended without a signature: {end}"),
             Self::Unpublished { job } => write!(f, "the end of job {job} was never published"),
             Self::Unasked { job } => write!(f, "a result for job {job}, which nobody asked for"),
             Self::BadResult { job, why } => write!(f, "the result of job {job}: {why}"),

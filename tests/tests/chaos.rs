@@ -24,7 +24,7 @@ async fn jobs__should_each_be_signed_once_while_everything_breaks() {
         Settings { seed: given.unwrap_or(now), load: LOAD, longest: LONGEST, shape: Shape::default() };
     let report = chaos::run(settings, &|line| println!("{line}")).await.unwrap();
     let [jobs, signed] = report.jobs;
-    println!("{jobs} jobs, {signed} signed, {} faults", report.faults.len());
+    println!("{jobs} jobs, {signed} signed, others {:?}; {} faults", report.unsigned, report.faults.len());
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     assert!(findings.is_empty(), "seed {}:\n{}", settings.seed, findings.join("\n"));
     assert!(!report.faults.is_empty());

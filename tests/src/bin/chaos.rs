@@ -65,6 +65,9 @@ fn conclude(seed: u64, report: &Report) -> ExitCode {
         report.history.wire.len(),
         report.history.charges.len(),
     );
+    for (end, count) in &report.unsigned {
+        println!("{count} ended without a signature: {end}");
+    }
     for what in &report.skipped {
         println!("SKIPPED: {what}");
     }
@@ -72,7 +75,7 @@ fn conclude(seed: u64, report: &Report) -> ExitCode {
         println!("FOUND: {finding}");
     }
     if report.findings.is_empty() {
-        println!("nothing was lost, nothing doubled, nothing reused; everything recovered");
+        println!("every job signed once; nothing lost, doubled or reused; everything recovered");
         ExitCode::SUCCESS
     } else {
         println!(

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
 use duet_bus::{Role, streams};
 use serde_json::Value;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{Instant, sleep};
 
-use super::load::Apis;
+use super::{audit, load::Apis};
 use crate::{
     anvil::http_client,
     fleet::Fleet,
@@ -121,6 +122,8 @@ impl Collector<'_> {
             }
         }
         let (results, dead) = self.published(&jobs).await?;
+        let trail = self.messages(streams::AUDIT).await?;
+        let used = trail.iter().flat_map(|(subject, message)| audit::used(subject, message)).collect();
         let mut charges = Vec::new();
         let mut paillier_keys = Vec::new();
         for party in ["service", "partner"] {
@@ -146,7 +149,7 @@ impl Collector<'_> {
             wire: self.fleet.capture().sightings(),
             charges,
             paillier_keys,
-            used: Vec::new(),
+            used,
             growth: growth.collect(),
             streams: [before.streams, after.streams],
             unrecovered: Vec::new(),
@@ -189,13 +192,19 @@ impl Collector<'_> {
     }
 
     async fn stream(&self, name: &str) -> Result<Vec<Value>> {
+        let messages = self.messages(name).await?;
+        messages.iter().map(|(_, message)| Ok(serde_json::from_slice(message)?)).collect()
+    }
+
+    /// All messages of a stream with their subjects, in order.
+    async fn messages(&self, name: &str) -> Result<Vec<(String, Bytes)>> {
         let bus = self.fleet.cluster().connect(Role::Orchestrator).await?;
         let mut stream = bus.jetstream().get_stream(name).await?;
         let state = stream.info().await?.state.clone();
         let mut messages = Vec::new();
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
             let message = stream.get_raw_message(sequence).await?;
-            messages.push(serde_json::from_slice(&message.payload)?);
+            messages.push((message.subject.to_string(), message.payload));
         }
         bus.drain().await;
         Ok(messages)

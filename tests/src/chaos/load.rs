@@ -34,7 +34,7 @@ const CONTRADICTED: usize = 10;
 const DIGESTS: usize = 4;
 
 /// The orchestrators, as a team sees them.
-pub type Apis = Arc<Vec<Api>>;
+pub(super) type Apis = Arc<Vec<Api>>;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl Load {
     ///
     /// # Errors
     /// When a job is refused that should not be, or has not ended in time.
-    pub async fn run(self, apis: Apis, name: &str, seed: &mut Seed) -> Result<Vec<Submission>> {
+    pub(super) async fn run(self, apis: Apis, name: &str, seed: &mut Seed) -> Result<Vec<Submission>> {
         let room = Arc::new(Semaphore::new(self.at_a_time));
         let mut tasks = JoinSet::new();
         for number in 0..self.jobs {

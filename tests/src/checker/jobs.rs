@@ -77,6 +77,7 @@ fn check_submission(history: &History, submission: &Submission, findings: &mut V
                 }
             }
             "failed" => {
+                findings.push(unsigned(job, document));
                 if published {
                     let ends = vec!["failed".to_owned(), "signed".to_owned()];
                     findings.push(Finding::EndedTwice { job: job.clone(), ends });
@@ -86,6 +87,7 @@ fn check_submission(history: &History, submission: &Submission, findings: &mut V
                 }
             }
             end @ ("expired" | "cancelled") => {
+                findings.push(unsigned(job, document));
                 if published {
                     let ends = vec![end.to_owned(), "signed".to_owned()];
                     findings.push(Finding::EndedTwice { job: job.clone(), ends });
@@ -94,6 +96,11 @@ fn check_submission(history: &History, submission: &Submission, findings: &mut V
             open => findings.push(Finding::Lost { key: key(), state: open.to_owned() }),
         }
     }
+}
+
+fn unsigned(job: &str, document: &Value) -> Finding {
+    let why = document.pointer("/failure/code").and_then(Value::as_str).unwrap_or_default();
+    Finding::Unsigned { job: job.to_owned(), end: format!("{} {why}", state(document)).trim().to_owned() }
 }
 
 /// The job that a published result says it is for.
