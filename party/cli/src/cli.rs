@@ -7,7 +7,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        audit, card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet,
+        audit, card, exit_codes, gateway, init, job, orchestrator, party, policy, requester, sign, verify,
+        wallet,
     },
     config::GlobalOptions,
     error::CliError,
@@ -53,6 +54,9 @@ enum Command {
     /// Check signatures offline, with library code alone
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Decide what the parties of a wallet sign
+    #[command(subcommand)]
+    Policy(Box<policy::PolicyCommand>),
     /// Read the audit log, and check that nothing of it was removed or altered
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -86,6 +90,7 @@ impl Command {
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
+            Self::Policy(command) => block_on(policy::run(*command, output)),
             Self::Audit(command) => block_on(audit::run(command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),

@@ -252,7 +252,7 @@ impl fmt::Display for JobsReport {
 }
 
 impl Access {
-    fn client(&self, default_timeout: Duration) -> Result<ApiClient, CliError> {
+    pub(crate) fn client(&self, default_timeout: Duration) -> Result<ApiClient, CliError> {
         let timeout = self.timeout.unwrap_or(default_timeout);
         ApiClient::new(&self.api, &self.credentials, &self.tenant.tenant, timeout)
     }

@@ -8,6 +8,7 @@ pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod orchestrator;
 pub(crate) mod party;
+pub(crate) mod policy;
 pub(crate) mod requester;
 pub(crate) mod sign;
 pub(crate) mod verify;
