@@ -301,6 +301,11 @@ impl Directory {
         Self { bus, parties, max_age, remembered: Mutex::new(HashMap::new()) }
     }
 
+    /// The parties there are.
+    pub(crate) fn parties(&self) -> impl Iterator<Item = &PartyId> {
+        self.parties.iter().map(|entry| &entry.party)
+    }
+
     /// What is known about `wallet`, asked for if it is not known yet or too old.
     pub(crate) async fn wallet(&self, wallet: WalletId) -> WalletFacts {
         if let Some(facts) = self.remembered(wallet) {

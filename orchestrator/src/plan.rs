@@ -49,6 +49,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::KindNotAllowed
         | Code::PolicyRefused
         | Code::LimitExceeded
+        // Who approves it puts it back.
+        | Code::ApprovalMissing
         | Code::WrongTenant
         | Code::BadSignature
         | Code::InvalidPayload
@@ -69,8 +71,6 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         Code::JobExpired
         | Code::StaleEpoch
         | Code::StalePaillierKey
-        // Somebody may approve meanwhile.
-        | Code::ApprovalMissing
         | Code::SessionReplayed
         | Code::Conflict
         | Code::QueueFull

@@ -114,7 +114,7 @@ impl Accepted {
             peer: self.peer().party.clone(),
             payload: self.request.payload.kind(),
             digest: self.digest,
-            rule: None,
+            rule: self.ruling.rule.clone(),
         }
     }
 

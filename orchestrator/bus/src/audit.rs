@@ -12,7 +12,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use async_nats::jetstream::stream::DirectGetErrorKind;
+use async_nats::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use duet_wire::{
     audit::{self, ChainId, Draft, Event, Position, Record, Refusals, Refused},
@@ -30,7 +30,7 @@ use crate::{
     connect::Bus,
     request::{MAX_MESSAGE_SIZE_BYTES, PublishError},
     streams::AUDIT,
-    subjects::{Address, Speaker},
+    subjects::{Address, PREFIX, Speaker},
 };
 
 /// Entries that wait for their place in the chain: those of some seconds at full load.
@@ -83,36 +83,50 @@ pub struct Message {
 }
 
 /// Reads the audit stream from its oldest message to its newest, in order, and hands each to `take`. For
-/// the role `auditor`, which may do nothing else.
+/// the role `auditor`, which may get messages one by one and do nothing else.
 ///
 /// # Errors
 /// When the broker does not answer.
 pub async fn read(bus: &Bus, mut take: impl FnMut(Message)) -> Result<(), ReadError> {
-    let failed = |error: &dyn core::fmt::Display| ReadError(error.to_string());
-    let mut stream = bus.jetstream().get_stream(AUDIT).await.map_err(|error| failed(&error))?;
-    let state = stream.info().await.map_err(|error| failed(&error))?.state.clone();
-    if state.messages == 0 {
-        return Ok(());
-    }
-    let stream = &stream;
-    let mut messages = futures::stream::iter(state.first_sequence..=state.last_sequence)
-        .map(|sequence| async move { stream.direct_get(sequence).await })
+    let any = format!("{PREFIX}.audit.*");
+    let first = get(bus, &serde_json::json!({ "next_by_subj": any, "seq": 1 })).await?;
+    let last = get(bus, &serde_json::json!({ "last_by_subj": any })).await?;
+    let (Some((first, _)), Some((last, _))) = (first, last) else { return Ok(()) };
+    let mut messages = futures::stream::iter(first..=last)
+        .map(|sequence| async move { get(bus, &serde_json::json!({ "seq": sequence })).await })
         .buffered(READ_AHEAD);
     while let Some(message) = messages.next().await {
-        match message {
-            Ok(message) => {
-                let speaker = match message.subject.as_str().parse() {
-                    Ok(Address::Audit(speaker)) => speaker.to_string(),
-                    _ => message.subject.to_string(),
-                };
-                take(Message { speaker, records: message.payload });
-            }
-            // Its time was over while this was reading.
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&error)),
+        // One that is not there any more was removed for its age while this was reading.
+        if let Some((_, message)) = message? {
+            take(message);
         }
     }
     Ok(())
+}
+
+/// One message of the stream and its number.
+async fn get(bus: &Bus, which: &serde_json::Value) -> Result<Option<(u64, Message)>, ReadError> {
+    let subject = format!("$JS.API.DIRECT.GET.{AUDIT}");
+    let reply = bus
+        .client()
+        .request(subject, which.to_string().into())
+        .await
+        .map_err(|error| ReadError(error.to_string()))?;
+    if reply.status == Some(StatusCode::NOT_FOUND) {
+        return Ok(None);
+    }
+    let header =
+        |name: &str| reply.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
+    let (Some(subject), Some(sequence)) =
+        (header("Nats-Subject"), header("Nats-Sequence").and_then(|text| text.parse().ok()))
+    else {
+        return Err(ReadError(format!("an answer without its place in the stream ({:?})", reply.status)));
+    };
+    let speaker = match subject.parse() {
+        Ok(Address::Audit(speaker)) => speaker.to_string(),
+        _ => subject.to_owned(),
+    };
+    Ok(Some((sequence, Message { speaker, records: reply.payload })))
 }
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 //! | `GET /v1/jobs/{id}` | one job |
 //! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled |
 //! | `GET /v1/jobs/{id}/events` | server-sent events until it is settled |
+//! | `GET /v1/jobs/{id}/request`, `POST /v1/jobs/{id}/approvals` | the request as it was signed; an approval of it, for the parties |
 //! | `GET /v1/dead-letters?after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |
 //! | `POST /v1/dead-letters/{id}/redrive` | puts one back into the queue |
 //! | `POST /v1/batches` | submits many requests at once; each has a verdict of its own |
@@ -24,6 +25,7 @@
 //! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
 //! stable `code`. Each answer carries an `x-request-id`.
 
+mod approvals;
 mod batches;
 mod dead_letters;
 mod error;
@@ -80,6 +82,8 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/events", get(events::follow))
+        .route("/v1/jobs/{id}/request", get(approvals::request))
+        .route("/v1/jobs/{id}/approvals", post(approvals::approve))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters/{id}", get(dead_letters::show))
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))

@@ -18,7 +18,11 @@ mod settings;
 mod view;
 mod worker;
 
-pub(crate) use self::{deliver::Deliverer, endpoint::Endpoints, worker::run};
+pub(crate) use self::{
+    deliver::Deliverer,
+    endpoint::{Endpoint, Endpoints},
+    worker::run,
+};
 pub use self::{
     endpoint::{Disabled, Replay},
     log::{Delivery, DeliveryOutcome},

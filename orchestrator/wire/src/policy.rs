@@ -15,6 +15,7 @@
 
 mod document;
 mod engine;
+mod request;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,9 @@ use duet_protocol::ids::WalletId;
 pub use self::{
     document::{PolicyError, SignedPolicy},
     engine::{Condition, Decision, Facts, Spend, SpendLimit, SpendOption, Usage},
+    request::{
+        HeldPolicy, PolicyReceipt, PolicyReply, PolicyRequest, ReceiptError, RequestApproval, SignedReceipt,
+    },
 };
 use crate::{PayloadKindTag, request::Pair};
 
@@ -101,6 +105,12 @@ impl Bound {
             Self::AtMost(most) => value <= *most,
         }
     }
+}
+
+/// So many wei.
+#[must_use]
+pub fn wei(value: u64) -> U256 {
+    U256::from(value)
 }
 
 /// How a transaction calls its destination.

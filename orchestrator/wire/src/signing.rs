@@ -24,6 +24,10 @@ pub enum Purpose {
     Audit,
     /// What is allowed with a wallet, by its owner.
     Policy,
+    /// That a party holds a policy, by the party.
+    PolicyReceipt,
+    /// That a request may be signed, by who is to approve it.
+    RequestApproval,
 }
 
 impl Purpose {
@@ -38,6 +42,8 @@ impl Purpose {
             Self::Gateway => b"duet/v1/gateway\n",
             Self::Audit => b"duet/v1/audit\n",
             Self::Policy => b"duet/v1/policy\n",
+            Self::PolicyReceipt => b"duet/v1/policy-receipt\n",
+            Self::RequestApproval => b"duet/v1/request-approval\n",
         }
     }
 }
@@ -117,6 +123,8 @@ mod tests {
             Purpose::Gateway,
             Purpose::Audit,
             Purpose::Policy,
+            Purpose::PolicyReceipt,
+            Purpose::RequestApproval,
         ];
         for made in purposes {
             let signature = sign(made, b"document", &key);

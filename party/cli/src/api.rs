@@ -18,7 +18,7 @@ use duet_orchestrator::{
 use duet_protocol::ids::WalletId;
 use duet_wire::{
     Code, JobId, JobStateName, Priority, Problem, SignedRequest, TenantId, batch::BatchId,
-    webhook::EndpointId,
+    policy::RequestApproval, webhook::EndpointId,
 };
 use eventsource_stream::Eventsource as _;
 use futures::{Stream, StreamExt as _};
@@ -155,6 +155,40 @@ impl ApiClient {
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn job(&self, id: JobId) -> Result<JobView, CliError> {
         self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}"), &[])).await
+    }
+
+    /// What a job's requester signed.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn job_request(&self, id: JobId) -> Result<SignedRequest, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}/request"), &[])).await
+    }
+
+    /// Approves a job's request, and says which parties noted it.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn approve(
+        &self,
+        id: JobId,
+        approval: &RequestApproval,
+    ) -> Result<Vec<String>, CliError> {
+        #[derive(serde::Deserialize)]
+        struct Noted {
+            parties: Vec<String>,
+        }
+        let body = serde_json::json!({
+            "approver": hex::encode(approval.approver),
+            "signature": hex::encode(approval.signature),
+        });
+        let noted: Noted = self
+            .call(|| {
+                let request = self.request(Method::POST, &format!("v1/jobs/{id}/approvals"), &[])?;
+                Ok(request.header("content-type", "application/json").body(body.to_string()))
+            })
+            .await?;
+        Ok(noted.parties)
     }
 
     /// A page of jobs.

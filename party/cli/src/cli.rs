@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        audit, batch, card, exit_codes, gateway, init, job, load, orchestrator, party, requester, sign,
+        audit, batch, card, exit_codes, gateway, init, job, load, orchestrator, party, policy, requester, sign,
         verify, wallet, webhook,
     },
     config::GlobalOptions,
@@ -63,6 +63,9 @@ enum Command {
     /// Check signatures offline, with library code alone
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Decide what the parties of a wallet sign
+    #[command(subcommand)]
+    Policy(Box<policy::PolicyCommand>),
     /// Read the audit log, and check that nothing of it was removed or altered
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -98,6 +101,7 @@ impl Command {
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
+            Self::Policy(command) => block_on(policy::run(*command, output)),
             Self::Audit(command) => block_on(audit::run(command, output)),
             Self::Webhook(command) => block_on(webhook::run(command, output)),
             Self::Requester(command) => requester::run(command, output),

@@ -284,7 +284,9 @@ impl From<PartyError> for CliError {
     fn from(error: PartyError) -> Self {
         let message = match &error {
             // The code is shown beside the message already.
-            PartyError::Refused(refusal) => refusal.message.clone(),
+            PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {
+                refusal.message.clone()
+            }
             PartyError::RefusedBy { by, refusal } => format!("{by}: {}", refusal.message),
             other => other.to_string(),
         };

@@ -10,7 +10,7 @@ use duet_wire::audit::{Draft, Event};
 
 use crate::{
     clock::Clock,
-    store::{Charge, Gate, LockOutcome, PaillierState, ShareStore, StoreError},
+    store::{Charge, Gate, LockOutcome, PaillierState, ShareStore, Spending, StoreError},
 };
 
 /// What may be said about a verdict.
@@ -72,15 +72,17 @@ pub(crate) async fn release(
     }
 }
 
-/// Charges a session durably, and records that as `charged`. `None` when it was charged before: then no answer may leave.
+/// Charges a session and `spending` durably, and records that as `charged`. `None` when it was charged before: then no answer may leave.
 ///
 /// # Errors
-/// When the store cannot write.
+/// When a limit has no room, or the store cannot write.
 pub(crate) async fn charge(
     store: &dyn ShareStore,
     charge: &Charge,
+    spending: Spending,
     charged: Event,
 ) -> Result<Option<Charged>, StoreError> {
-    let new = store.noting(Draft::new(charge.charged_at_ms, charged)).charge(charge).await?;
+    let noting = store.noting(Draft::new(charge.charged_at_ms, charged)).spending(spending);
+    let new = noting.charge(charge).await?;
     Ok(new.then(|| Charged::committed_durably(charge.session, charge.wallet, charge.digest)))
 }

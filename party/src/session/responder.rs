@@ -88,8 +88,10 @@ impl Driver<'_> {
             .map_err(abandoned)??;
         let (session, wallet, digest) = answer.charge();
         let charge = Charge { session, wallet, digest, charged_at_ms: self.context.clock.now_ms() };
+        let accepted = self.accepted;
+        let spending = accepted.ruling.spending(&accepted.manifest, digest, charge.charged_at_ms);
         let trace = Trace { nonce: answer.nonce_hash(), answer: answer.ciphertext_hash() };
-        let charged = gate::charge(&**self.context.store(), &charge, self.accepted.charged(trace))
+        let charged = gate::charge(&**self.context.store(), &charge, spending, accepted.charged(trace))
             .await
             .map_err(PartyError::from)?
             .ok_or_else(|| Ended::failed(Code::SessionReplayed, "the session was answered before"))?;

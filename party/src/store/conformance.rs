@@ -3,7 +3,10 @@
 
 use std::{future::Future, sync::Arc};
 
-use duet_wire::audit::{ChainId, Draft, Event, Record};
+use duet_wire::{
+    audit::{ChainId, Draft, Event, Record},
+    policy::{Bound, Limit, SignedPolicy, Spend, SpendLimit, SpendOption},
+};
 
 use super::*;
 use crate::at_rest::{KeyEncryptionKey, RecordKind};
@@ -68,6 +71,10 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = S>>(make: impl Fn() ->
     unlock_attempts(&make().await).await;
     audit_chains(Arc::new(make().await)).await;
     noted_decisions(&make().await).await;
+    policies(&make().await).await;
+    limits(&make().await).await;
+    limits_at_once(Arc::new(make().await)).await;
+    approvals(&make().await).await;
 }
 
 async fn settings_and_records<S: ShareStore>(store: &S) {
@@ -452,4 +459,148 @@ async fn noted_decisions<S: ShareStore>(store: &S) {
     store.claim_session(SessionId([2; 16]), wallet, 5_000, 1_000).await.unwrap();
     assert_eq!(recorded().await, 9);
     assert!(is_chained(&store.audit_records(chain, 0, 100).await.unwrap()));
+}
+
+async fn policies<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    let row = |revision: u64, effective_at_ms| PolicyRow {
+        revision,
+        effective_at_ms,
+        signed: SignedPolicy { body: format!("policy {revision}").into_bytes(), signature: [1; 64] },
+    };
+    let put = async |revision, effective_at_ms, now_ms| {
+        store.put_policy(wallet, &row(revision, effective_at_ms), now_ms).await.unwrap()
+    };
+    let held = async || {
+        let rows = store.policies(wallet).await.unwrap();
+        rows.iter().map(|row| row.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(put(3, 10, 10).await, PutPolicy::Stored);
+    assert_eq!(
+        put(3, 20, 20).await,
+        PutPolicy::Already(row(3, 10)),
+        "it counts from when it was first stored"
+    );
+    assert_eq!(put(2, 20, 20).await, PutPolicy::Stale(3));
+    assert!(store.policies(WalletId([2; 32])).await.unwrap().is_empty());
+    // Those that wait are kept beside the one in effect; the ones before it are not.
+    assert_eq!(put(4, 100, 20).await, PutPolicy::Stored);
+    assert_eq!(held().await, [3, 4]);
+    assert_eq!(put(5, 200, 150).await, PutPolicy::Stored);
+    assert_eq!(held().await, [4, 5]);
+    for revision in [6, 7, 8] {
+        assert_eq!(put(revision, 1000, 150).await, PutPolicy::Stored);
+    }
+    assert_eq!(put(9, 1000, 150).await, PutPolicy::TooManyPending);
+    assert_eq!(store.policies(wallet).await.unwrap()[0], row(4, 100));
+}
+
+/// A limit of 10 within a minute under this scope.
+fn limited(scope: &str) -> SpendLimit {
+    let value = Bound::AtMost(duet_wire::policy::wei(10));
+    SpendLimit { scope: scope.to_owned(), limit: Limit { within_s: 60, value, signatures: Some(3) } }
+}
+
+fn spend(value: u8, options: &[&[&str]]) -> Spend {
+    let mut wei = [0; 32];
+    wei[31] = value;
+    let option = |scopes: &&[&str]| SpendOption {
+        rule: "rule".to_owned(),
+        limits: scopes.iter().map(|scope| limited(scope)).collect(),
+    };
+    Spend { wallet: WalletId([1; 32]), value: wei, options: options.iter().map(option).collect() }
+}
+
+async fn charge_at<S: ShareStore>(
+    store: &S,
+    number: u8,
+    at_ms: u64,
+    spends: Vec<Spend>,
+) -> Result<bool, StoreError> {
+    let (wallet, digest) = (WalletId([1; 32]), [number; 32]);
+    let charge = Charge { session: SessionId([number; 16]), wallet, digest, charged_at_ms: at_ms };
+    store.spending(Spending { wallet, digest, at_ms, spends }).charge(&charge).await
+}
+
+async fn limits<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    let one = |value| vec![spend(value, &[&["rule/a"]])];
+    assert!(charge_at(store, 1, 1_000, one(6)).await.unwrap());
+    let full = charge_at(store, 2, 2_000, one(5)).await;
+    assert!(matches!(&full, Err(StoreError::LimitExceeded(limit)) if limit.contains("rule/a")), "{full:?}");
+    // What was refused is neither charged nor spent, and can be charged when there is room.
+    assert_eq!(store.charges(wallet, [2; 32]).await.unwrap(), 0);
+    assert!(charge_at(store, 2, 3_000, one(4)).await.unwrap());
+    // The same digest in another session is no further spending.
+    let again = Charge { session: SessionId([9; 16]), wallet, digest: [2; 32], charged_at_ms: 3_500 };
+    let spending = Spending { wallet, digest: [2; 32], at_ms: 3_500, spends: one(4) };
+    assert!(store.spending(spending).charge(&again).await.unwrap());
+    // The window moves on; the slice in which it begins counts whole.
+    assert!(charge_at(store, 3, 61_900, one(1)).await.is_err());
+    assert!(charge_at(store, 3, 62_100, one(1)).await.unwrap());
+    // A clock that goes back frees nothing.
+    assert!(charge_at(store, 4, 0, one(10)).await.is_err());
+    // Other scopes and wallets have accounts of their own; signatures are counted as well.
+    for number in 10..13 {
+        assert!(charge_at(store, number, 62_100, vec![spend(0, &[&["wallet"]])]).await.unwrap());
+    }
+    assert!(charge_at(store, 13, 62_100, vec![spend(0, &[&["wallet"]])]).await.is_err());
+
+    // The first option that has room is charged; two policies that know one limit charge it once.
+    let either = || spend(6, &[&["rule/b"], &["rule/c"]]);
+    for number in 20..22 {
+        assert!(
+            charge_at(store, number, 62_100, vec![either(), spend(6, &[&["rule/b"], &["rule/c"]])])
+                .await
+                .unwrap()
+        );
+    }
+    assert!(charge_at(store, 22, 62_100, vec![either()]).await.is_err());
+    // All policies must have room.
+    let both = vec![spend(1, &[&["rule/d"]]), spend(1, &[&["rule/b", "wallet"]])];
+    assert!(charge_at(store, 23, 62_100, both).await.is_err());
+    assert!(
+        charge_at(store, 24, 62_100, vec![spend(10, &[&["rule/d"]])]).await.unwrap(),
+        "nothing was spent"
+    );
+
+    // An initiator spends when it claims.
+    let claim = async |number: u8, value| {
+        let digest = [number; 32];
+        let spends = vec![spend(value, &[&["rule/e"]])];
+        let spending = Spending { wallet, digest, at_ms: 62_100, spends };
+        store.spending(spending).claim_session(SessionId([number; 16]), wallet, 70_000, 62_100).await
+    };
+    assert!(claim(30, 10).await.unwrap());
+    assert!(matches!(claim(31, 1).await, Err(StoreError::LimitExceeded(_))));
+    assert!(claim(31, 0).await.unwrap(), "the session was not claimed");
+}
+
+async fn limits_at_once<S: ShareStore>(store: Arc<S>) {
+    let charges: Vec<_> = (0..16)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            let spends = vec![spend(4, &[&["rule/a"]])];
+            tokio::spawn(async move { charge_at(&*store, number, 1_000, spends).await.is_ok() })
+        })
+        .collect();
+    let mut charged = 0;
+    for charge in charges {
+        charged += usize::from(charge.await.unwrap());
+    }
+    assert_eq!(charged, 2, "workers that charge at once stay within the limit together");
+}
+
+async fn approvals<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    store.put_approval(wallet, [1; 32], [7; 32], 1_000, 0).await.unwrap();
+    store.put_approval(wallet, [1; 32], [7; 32], 1_000, 0).await.unwrap();
+    store.put_approval(wallet, [1; 32], [8; 32], 2_000, 0).await.unwrap();
+    let mut approvers = store.approvals(wallet, [1; 32]).await.unwrap();
+    approvers.sort_unstable();
+    assert_eq!(approvers, [[7; 32], [8; 32]]);
+    assert!(store.approvals(wallet, [2; 32]).await.unwrap().is_empty());
+    assert!(store.approvals(WalletId([2; 32]), [1; 32]).await.unwrap().is_empty());
+    store.put_approval(wallet, [2; 32], [7; 32], 2_000, 1_000).await.unwrap();
+    assert_eq!(store.approvals(wallet, [1; 32]).await.unwrap(), [[8; 32]], "expired");
 }

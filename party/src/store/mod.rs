@@ -15,9 +15,13 @@ use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 mod audit;
 #[cfg(test)]
 mod conformance;
+mod policy;
 pub mod sqlite;
 
-pub use self::audit::{AuditChain, AuditStore};
+pub use self::{
+    audit::{AuditChain, AuditStore},
+    policy::{MAX_PENDING_POLICIES, PolicyRow, PolicyStore, PutPolicy, Spending},
+};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,9 @@ pub enum StoreError {
     /// initiated and no verdict is released.
     #[error("share store not ready: {0}")]
     NotReady(String),
+    /// A limit of a wallet's policy has no room: which one. Nothing was decided.
+    #[error("a limit of the wallet's policy has no room: {0}")]
+    LimitExceeded(String),
     /// A row that this build cannot have written.
     #[error("share store corrupt: {0}")]
     Corrupt(&'static str),
@@ -307,9 +314,9 @@ pub enum UnlockRefused {
 /// # Cancel safety
 /// A method whose future is dropped has either done all it does or nothing; which of the two is
 /// unknown to the caller. All are safe to repeat.
-pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore {}
+pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore {}
 
-impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore> ShareStore for S {}
+impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore> ShareStore for S {}
 
 /// Sealed records, plain settings, and whether the store can be relied on.
 #[async_trait]

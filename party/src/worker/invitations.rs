@@ -35,11 +35,16 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
         Ok(accepted) => accepted,
         Err(error) => {
             let refusal = refusal(&error);
+            let rule = match error {
+                PartyError::RefusedByPolicy { rule, .. } => rule,
+                _ => None,
+            };
             answer(&message, &InvitationReply::Refused(refusal.clone())).await;
-            shared.journal.refused(match codec::decode::<Invitation>(&message.payload) {
+            let refused = match codec::decode::<Invitation>(&message.payload) {
                 Ok(Invitation { manifest }) => Refused::invitation(&manifest, refusal),
                 Err(_) => Refused::new("invitation", refusal),
-            });
+            };
+            shared.journal.refused(Refused { rule, ..refused });
             return;
         }
     };

@@ -276,7 +276,9 @@ async fn answer<M: Message>(message: &Incoming, reply: &M) {
 /// Logs a failure where it is this party's own, and says what others may know of it.
 fn refusal(error: &PartyError) -> Refusal {
     match error {
-        PartyError::Refused(refusal) => tracing::info!(%refusal, "refused"),
+        PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {
+            tracing::info!(%refusal, "refused");
+        }
         other => tracing::warn!(error = %other, "a request failed"),
     }
     error.to_refusal()

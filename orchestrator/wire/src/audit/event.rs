@@ -282,6 +282,28 @@ pub enum Event {
         first_contact: bool,
     },
 
+    /// A party took a policy from a wallet's owner.
+    PolicySet {
+        /// The wallet.
+        wallet: WalletId,
+        /// The policy's revision.
+        revision: u64,
+        /// The SHA-256 of its document.
+        #[serde(with = "hex_array")]
+        policy: [u8; 32],
+        /// From when it alone counts, in milliseconds since 1970; until then a request has to pass the ones
+        /// before as well.
+        effective_at_ms: u64,
+    },
+    /// A party noted that somebody approves a request.
+    RequestApproved {
+        /// Who asked.
+        asked: Asked,
+        /// Who approves.
+        #[serde(with = "hex_array")]
+        approver: [u8; 32],
+    },
+
     /// An orchestrator accepted a job.
     JobAccepted {
         /// Who asked.

@@ -10,6 +10,7 @@ pub(crate) mod job;
 pub(crate) mod load;
 pub(crate) mod orchestrator;
 pub(crate) mod party;
+pub(crate) mod policy;
 pub(crate) mod requester;
 pub(crate) mod sign;
 pub(crate) mod verify;

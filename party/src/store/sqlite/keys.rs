@@ -343,6 +343,7 @@ impl SessionStore for SqliteStore {
         .rows_affected()
             == 1;
         if new {
+            self.charge_limits(&mut transaction).await?;
             self.append_noted(&mut transaction).await?;
         }
         transaction.commit().await.map_err(&failed)?;
@@ -365,6 +366,7 @@ impl SessionStore for SqliteStore {
         .rows_affected()
             == 1;
         if new {
+            self.charge_limits(&mut transaction).await?;
             self.append_noted(&mut transaction).await?;
         }
         transaction.commit().await.map_err(&failed)?;

@@ -6,6 +6,7 @@
 mod audit;
 mod keys;
 mod open;
+mod policy;
 #[cfg(test)]
 mod tests;
 mod wallets;
@@ -25,7 +26,7 @@ use self::{
     keys::write_lock,
     open::{read_setting, write_setting},
 };
-use super::{LockOutcome, PaillierState, Readiness, RecordStore, StoreError, UnlockRefused};
+use super::{LockOutcome, PaillierState, Readiness, RecordStore, Spending, StoreError, UnlockRefused};
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
 /// Locks that could not be written are remembered up to this many; each is a bad signature under
@@ -44,6 +45,8 @@ pub struct SqliteStore {
     health: Arc<Mutex<Health>>,
     /// What is appended to the audit log with the next decision.
     noted: Option<Arc<Draft>>,
+    /// What is charged to limits with the next decision.
+    spending: Option<Arc<Spending>>,
 }
 
 #[derive(Debug)]

@@ -347,6 +347,7 @@ impl SqliteStore {
                 unwritten_locks: Vec::new(),
             })),
             noted: None,
+            spending: None,
         }
     }
 }
