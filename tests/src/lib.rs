@@ -1,6 +1,7 @@
 //! A whole Duet on this machine: broker, orchestrator, parties and an Ethereum node as real processes, driven through
 //! the `duet` command as its users drive it, and killed when dropped.
 //!
+//! [`stage::Stage`] is parties in the test's own process instead, and [`malicious`] what sits in their places.
 //! [`stack::Stack`] is all of it together, [`duet::Duet`] the command, [`judges`] the libraries that had no part in making
 //! the signatures.
 
@@ -9,9 +10,11 @@ pub mod broker;
 pub mod duet;
 pub mod http;
 pub mod judges;
+pub mod malicious;
 pub mod parties;
 pub mod process;
 pub mod programs;
 pub mod recovery;
 pub mod stack;
+pub mod stage;
 pub mod traffic;
