@@ -574,7 +574,9 @@ impl VerifiedEnrolment {
         &self.key
     }
 
-    pub(crate) const fn ciphertext(&self) -> &Ciphertext {
+    /// `c_i`, the initiator's encrypted share.
+    #[must_use]
+    pub const fn ciphertext(&self) -> &Ciphertext {
         &self.ciphertext
     }
 

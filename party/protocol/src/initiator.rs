@@ -280,6 +280,15 @@ impl AwaitingResponse {
     }
 }
 
+#[cfg(any(test, feature = "test-hooks"))]
+impl AwaitingCipher {
+    /// `r` of the joint nonce `k1·k2·G`: an initiator that repeats `k1` sees by it whether `k2` repeats.
+    #[must_use]
+    pub const fn signature_r(&self) -> Scalar {
+        self.r
+    }
+}
+
 #[cfg(test)]
 impl AwaitingResponse {
     pub(crate) fn opening_mut(&mut self) -> &mut NonceOpening {

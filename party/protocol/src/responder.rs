@@ -377,6 +377,9 @@ impl ReadyToRespond {
     }
 }
 
+#[cfg(any(test, feature = "test-hooks"))]
+mod oracle;
+
 /// What a cheating responder needs, for tests that play one.
 #[cfg(any(test, feature = "test-hooks"))]
 impl ReadyToRespond {
@@ -392,49 +395,6 @@ impl ReadyToRespond {
     /// Never for numbers below `2^6144`.
     pub fn respond_with(mut self, ciphertext: &Natural) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
         self.send(ciphertext)
-    }
-
-    /// The abort oracle of CVE-2023-33242: an answer whose signature verifies if and only if the
-    /// initiator's share is divisible by `2^bits`, and which is otherwise authentic. It multiplies by
-    /// `2^-bits mod N` instead of dividing, and makes up for the division mod `q` in the nonce's
-    /// factor of the rest.
-    ///
-    /// # Errors
-    /// [`SessionError::ApiMisuse`] as [`Self::respond`].
-    pub fn respond_as_abort_oracle(
-        mut self,
-        bits: u32,
-        guess: &Natural,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-        use crate::curve::{order, reduce, scalar_to_natural};
-        let internal = ApiMisuse::Internal("playing the attacker");
-        let terms = self.terms()?;
-        let enrolment = &self.setup.enrolment;
-        let key = enrolment.encryption_key();
-        let power = Natural::power_of_two(bits);
-        // With x = 2^bits·y + guess: v·x + u = (v·2^bits)·y + (v·guess + u) mod q, and
-        // (x - guess)·2^-bits mod N is the small number y exactly when the guess is right.
-        let shifted = *terms.multiplier * reduce(&power);
-        let constant = *terms.multiplier * reduce(guess) + *terms.plaintext;
-        let inverse = key.modulus_arithmetic().invert(&power).ok_or(internal)?;
-        let minus_guess = key.modulus().checked_sub(guess).ok_or(internal)?;
-        let squared = key.squared_arithmetic();
-        let one = Natural::one();
-        let generator_power = squared.reduce(&(&one + &(&minus_guess * key.modulus())));
-        let difference = squared.mul(enrolment.ciphertext().as_natural(), &generator_power);
-        let quotient = squared.pow(&difference, &inverse);
-        let mask = masked_plaintext(&constant, rng);
-        // An even multiplier would make up for a wrong last bit; q is odd.
-        let mut multiplier = scalar_to_natural(&shifted);
-        if !multiplier.is_odd() {
-            multiplier = &multiplier + &order();
-        }
-        let scaled = squared.pow(&quotient, &multiplier);
-        let masked = squared.reduce(&(&one + &(&mask * key.modulus())));
-        let (randomizer, _) = key.encrypt(&Natural::zero(), rng).map_err(|_| internal)?;
-        let answer = squared.mul(&squared.mul(&scaled, &masked), randomizer.as_natural());
-        self.send(&answer)
     }
 }
 
