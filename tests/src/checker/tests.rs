@@ -239,7 +239,7 @@ fn a_key_that_stands_for_two_jobs_or_payloads_is_named() {
 fn an_end_that_was_never_published_is_named() {
     let unpublished = Finding::Unpublished { job: id(1) };
     let swallowed = |history: &mut History| drop(history.results.remove(1));
-    assert_eq!(found(swallowed), [unpublished.clone()]);
+    assert_eq!(found(swallowed), std::slice::from_ref(&unpublished));
     let buried_nowhere = |history: &mut History| {
         history.results.remove(1);
         state(history, 1, "failed");
