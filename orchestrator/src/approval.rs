@@ -330,7 +330,7 @@ impl From<&Rejected> for Refusal {
                 Code::Conflict,
                 format!("the idempotency key stands for another request, job {job}"),
             ),
-            Rejected::Full(full) => Self::new(Code::QueueFull, full.detail),
+            Rejected::Full(full) => Self::new(Code::QueueFull, full.detail.clone()),
             Rejected::Problem(problem) => {
                 let message = match &problem.path {
                     Some(path) => format!("{path}: {}", problem.detail),
