@@ -38,6 +38,11 @@ impl Room {
         })
     }
 
+    /// Takes in that the stream `name` refused a message for want of room.
+    pub(crate) fn is_full(&self, name: &str) {
+        self.set(Some(name.to_owned()));
+    }
+
     fn set(&self, name: Option<String>) {
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
         if *full != name {

@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use duet_bus::{Address, PublishError, kv::Key};
+use duet_bus::{Address, PublishError, kv::Key, streams};
 use duet_wire::{JobId, JobState, JobStateName, TenantId};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -197,6 +197,12 @@ impl Orchestrator {
             )
             .await
             .map(drop)
+            .inspect_err(|error| {
+                if matches!(error, PublishError::Full { .. }) {
+                    // The job is announced later; until there is room, no more are taken.
+                    self.room.is_full(streams::JOBS);
+                }
+            })
     }
 
     async fn announce_again(&self, key: &Key, line: Line) -> Result<(), StoreError> {

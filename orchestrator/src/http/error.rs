@@ -51,8 +51,12 @@ impl ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        // Whatever is out of room or out of reach is worth another try soon.
-        let retry_after = matches!(problem.status, 429 | 503).then_some(Duration::from_secs(1));
+        // What is out of reach is worth another try soon; what is out of room takes a little longer.
+        let retry_after = match problem.status {
+            429 => Some(Duration::from_secs(5)),
+            503 => Some(Duration::from_secs(1)),
+            _ => None,
+        };
         Self { problem: Box::new(problem), retry_after, job: None }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU32;
 
-use duet_wire::Code;
+use duet_orchestrator::api::JobView;
+use duet_wire::{Code, JobStateName};
 use reqwest::{Response, StatusCode};
 
-use crate::rig::{DEADLINE, OTHER_TOKEN, Rig, TOKEN, problem};
+use crate::rig::{Act, DEADLINE, OTHER_TOKEN, Rig, TOKEN, problem};
 
+const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];
 
 /// When to come back, in seconds.
@@ -66,6 +68,43 @@ async fn event_streams__should_be_bounded_per_tenant() {
     drop(open);
     let again = async {
         while rig.http.get(&path).bearer_auth(TOKEN).send().await.unwrap().status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_stream_of_announcements__should_refuse_new_jobs_and_lose_none() {
+    let mut rig = Rig::with(|config| {
+        config.queue.max_in_flight = 1;
+        config.storage.jobs_max_bytes = 2 * 1024;
+    })
+    .await;
+    rig.script(&[Act::Hold]);
+    let orchestrator = rig.start().await;
+    let url = &orchestrator.url;
+    rig.accepted(url, &rig.request("held", BACKEND)).await;
+    let manifest = rig.held.recv().await.unwrap();
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let answer = rig.submit(url, &rig.request(&format!("job-{}", accepted.len()), BACKEND)).await;
+        if answer.status() != StatusCode::ACCEPTED {
+            break answer;
+        }
+        accepted.push(answer.json::<JobView>().await.unwrap());
+        assert!(accepted.len() < 500, "nothing was refused");
+    };
+    assert!(retry_after(&refused) >= 1);
+    let body = problem(refused, StatusCode::TOO_MANY_REQUESTS, Code::QueueFull).await;
+    assert!(body["detail"].as_str().unwrap().contains("DUET_JOBS"), "{body}");
+    // Whatever was accepted is signed, announced or not, and then there is room again.
+    rig.release(&manifest).await;
+    for job in &accepted {
+        assert_eq!(rig.settled(url, job).await.state, JobStateName::Signed);
+    }
+    let again = async {
+        while rig.submit(url, &rig.request("again", BACKEND)).await.status() != StatusCode::ACCEPTED {
             tokio::task::yield_now().await;
         }
     };

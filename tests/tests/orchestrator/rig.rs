@@ -396,7 +396,7 @@ impl Rig {
 
     /// Submits `request`, signed by its requester.
     pub(crate) async fn submit(&self, url: &str, request: &Value) -> Response {
-        self.submit_urgently(url, request, "normal").await
+        self.submit_as(url, TOKEN, request["idempotency_key"].as_str().unwrap(), self.signed(request)).await
     }
 
     /// Submits `request` with a priority, as whichever tenant it names.
