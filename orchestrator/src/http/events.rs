@@ -3,7 +3,7 @@
 //! | event | data |
 //! |---|---|
 //! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
-//! | `progress` | what a party says about the session under way ([`Progress`]) |
+//! | `progress` | what a party says about the session under way ([`Progress`]); none with `?progress=false` |
 //!
 //! The id of a `state` event is the record's revision. `Last-Event-ID` may be sent and changes
 //! nothing: a stream always begins with the job as it is. Progress is not repeated.
@@ -12,7 +12,7 @@ use core::{convert::Infallible, time::Duration};
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -24,6 +24,7 @@ use duet_bus::{
 };
 use duet_protocol::ids::SessionId;
 use duet_wire::{Code, JobRecord, JobState, Refusal, progress};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -31,7 +32,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{ApiError, Caller, jobs::job_id};
+use super::{ApiError, Caller, bad_query, jobs::job_id};
 use crate::{
     api::{JobView, Progress},
     board::Observer,
@@ -45,12 +46,27 @@ const BUFFER: usize = 16;
 /// How long a client should wait before it connects again.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 
+/// What a stream is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamQuery {
+    /// Whether progress is told as well: it costs a subscription at the broker and some ten messages a session.
+    #[serde(default = "told")]
+    progress: bool,
+}
+
+const fn told() -> bool {
+    true
+}
+
 /// `GET /v1/jobs/{id}/events`
 pub(super) async fn stream(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
     Path(id): Path<String>,
+    query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let Query(StreamQuery { progress: tells_progress }) = query.map_err(|_| bad_query("progress"))?;
     let permit = Arc::clone(&orchestrator.event_streams)
         .try_acquire_owned()
         .map_err(|_| ApiError::new(Code::QueueFull, "too many event streams are open; try again later"))?;
@@ -61,7 +77,16 @@ pub(super) async fn stream(
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
     let (events, receiver) = mpsc::channel(BUFFER);
     let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
-    let teller = Teller { orchestrator, key, observer, events, told: None, progress: None, _permit: permit };
+    let teller = Teller {
+        orchestrator,
+        key,
+        observer,
+        events,
+        told: None,
+        tells_progress,
+        progress: None,
+        _permit: permit,
+    };
     tokio::spawn(teller.run(entry));
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response())
 }
@@ -73,6 +98,7 @@ struct Teller {
     observer: Observer,
     events: mpsc::Sender<Result<Event, Infallible>>,
     told: Option<u64>,
+    tells_progress: bool,
     progress: Option<(SessionId, Subscription)>,
     _permit: OwnedSemaphorePermit,
 }
@@ -123,7 +149,7 @@ impl Teller {
         self.told = Some(revision);
         let record = &entry.value;
         match &record.state {
-            JobState::Running { session, .. } => {
+            JobState::Running { session, .. } if self.tells_progress => {
                 if self.progress.as_ref().is_none_or(|(current, _)| current != session) {
                     let filter = Filter::events_of(*session);
                     let subscription = self.orchestrator.bus.subscribe(&filter).await.map_err(|_| End)?;

@@ -323,8 +323,13 @@ impl ApiClient {
     pub(crate) async fn events(&self, id: JobId) -> Result<impl Stream<Item = JobView> + use<>, CliError> {
         let answer = self
             .repeat(|| async {
+                // Progress is for pages that draw it; nothing here does.
                 let request = self
-                    .request(Method::GET, &format!("v1/jobs/{id}/events"), &[])
+                    .request(
+                        Method::GET,
+                        &format!("v1/jobs/{id}/events"),
+                        &[("progress", "false".to_owned())],
+                    )
                     .map_err(Failure::Final)?
                     .header("Accept", "text/event-stream");
                 self.accepted(request).await
