@@ -156,7 +156,7 @@ impl Orchestrator {
                 Err(refused(Code::PeerMisbehaved, "only the initiator learns the signature"))
             }
             OutcomeResult::Signed { signature } => {
-                let accepted = self.accept_signature(&key, session, &request, &facts, pair, &signature).await;
+                let accepted = self.accept_signature(job, session, &request, &facts, pair, &signature).await;
                 match accepted {
                     Ok(snapshot) => {
                         tracing::info!(job = %record.job, "signature verified and stored");

@@ -2,7 +2,11 @@
 
 use core::time::Duration;
 
-use duet_bus::{Address, ends::StoredEnd, kv::Key};
+use duet_bus::{
+    Address,
+    ends::StoredEnd,
+    kv::{Entry, Key},
+};
 use duet_protocol::{
     ids::{PartyId, SessionId},
     signature,
@@ -153,23 +157,24 @@ impl Orchestrator {
     }
 
     /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores the
-    /// job's result. Returns the stored job.
+    /// job's result. `job` is its entry as it was just read. Returns the stored job.
     pub(crate) async fn accept_signature(
         &self,
-        key: &Key,
+        job: Entry<JobRecord>,
         session: SessionId,
         request: &SigningRequest,
         facts: &WalletFacts,
         pair: Pair,
         signature: &RecoverableSignature,
     ) -> Result<Snapshot, NotAccepted> {
+        let key = Key::from((&job.value.tenant, job.value.id));
         let result = self.result_of(session, request, facts, pair, signature)?;
         let digest = result.digest;
         let result = SignedResult::sign(&result, &self.result_key)
             .map_err(|error| NotAccepted::Impossible(Refusal::new(Code::Internal, error.to_string())))?;
         let changed = self
             .jobs
-            .change(key, None, |record| {
+            .change(&key, Some(job), |record| {
                 running_pair(record, session).ok_or(Over)?;
                 let (fence, event) = (record.fence, JobEvent::Sign { result: result.clone() });
                 record.apply(&event, fence, now_ms()).map_err(|_| Over)

@@ -3,7 +3,7 @@
 //! | event | data |
 //! |---|---|
 //! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
-//! | `progress` | what a party says about the session under way ([`Progress`]) |
+//! | `progress` | what a party says about the session under way ([`Progress`]); none with `?progress=false` |
 //!
 //! The id of a `state` event is the record's revision. `Last-Event-ID` may be sent and changes
 //! nothing: a stream always begins with the job as it is. Progress is not repeated.
@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     response::{Response, sse::Event},
 };
 use duet_bus::{
@@ -20,13 +20,14 @@ use duet_bus::{
 };
 use duet_protocol::ids::SessionId;
 use duet_wire::{JobRecord, JobState, Refusal, progress};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 
-use super::{ApiError, Caller, jobs::job_id, stream};
+use super::{ApiError, Caller, bad_query, jobs::job_id, stream};
 use crate::{
     api::{JobView, Progress},
     board::Observer,
@@ -34,12 +35,27 @@ use crate::{
     tenants::StreamPermit,
 };
 
+/// What a stream is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamQuery {
+    /// Whether progress is told as well: it costs a subscription at the broker and some ten messages a session.
+    #[serde(default = "told")]
+    progress: bool,
+}
+
+const fn told() -> bool {
+    true
+}
+
 /// `GET /v1/jobs/{id}/events`
 pub(super) async fn follow(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
     Path(id): Path<String>,
+    query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let Query(StreamQuery { progress: tells_progress }) = query.map_err(|_| bad_query("progress"))?;
     let permit = stream::permit(&orchestrator, &tenant)?;
     let key = Key::from((&tenant, job_id(&id)?));
     // Before the first read, so that no change is missed.
@@ -48,7 +64,16 @@ pub(super) async fn follow(
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
     let (events, receiver) = mpsc::channel(stream::BUFFER);
     let answer = stream::answer(&orchestrator, receiver);
-    let teller = Teller { orchestrator, key, observer, events, told: None, progress: None, _permit: permit };
+    let teller = Teller {
+        orchestrator,
+        key,
+        observer,
+        events,
+        told: None,
+        tells_progress,
+        progress: None,
+        _permit: permit,
+    };
     tokio::spawn(teller.run(entry));
     Ok(answer)
 }
@@ -60,6 +85,7 @@ struct Teller {
     observer: Observer,
     events: stream::Sender,
     told: Option<u64>,
+    tells_progress: bool,
     progress: Option<(SessionId, Subscription)>,
     _permit: StreamPermit,
 }
@@ -110,7 +136,7 @@ impl Teller {
         self.told = Some(revision);
         let record = &entry.value;
         match &record.state {
-            JobState::Running { session, .. } => {
+            JobState::Running { session, .. } if self.tells_progress => {
                 if self.progress.as_ref().is_none_or(|(current, _)| current != session) {
                     let filter = Filter::events_of(*session);
                     let subscription = self.orchestrator.bus.subscribe(&filter).await.map_err(|_| End)?;

@@ -413,8 +413,9 @@ impl ApiClient {
     /// # Errors
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn events(&self, id: JobId) -> Result<impl Stream<Item = JobView> + use<>, CliError> {
-        let events = self.event_stream(&format!("v1/jobs/{id}/events"), &[]).await?;
-        // Events of other names tell of progress.
+        // Progress is for pages that draw it; nothing here does.
+        let query = [("progress", "false".to_owned())];
+        let events = self.event_stream(&format!("v1/jobs/{id}/events"), &query).await?;
         Ok(events.filter_map(|(_, data)| futures::future::ready(serde_json::from_str(&data).ok())))
     }
 
