@@ -511,6 +511,11 @@ fn spend(value: u8, options: &[&[&str]]) -> Spend {
     Spend { wallet: WalletId([1; 32]), value: wei, options: options.iter().map(option).collect() }
 }
 
+/// A charge of nothing against a limit with room.
+pub(super) fn spending(wallet: WalletId, digest: u8) -> Spending {
+    Spending { wallet, digest: [digest; 32], at_ms: 1, spends: vec![spend(0, &[&["wallet"]])] }
+}
+
 async fn charge_at<S: ShareStore>(
     store: &S,
     number: u8,

@@ -7,7 +7,7 @@ use alloy_primitives::U256;
 use duet_protocol::ids::{ShareIndex, WalletId};
 use serde::{Deserialize, Serialize};
 
-use super::{Allowed, Bound, Call, Limit, Policy, Rule, Window};
+use super::{Call, Limit, Policy, Rule, Window};
 use crate::{Code, Payload, Refusal, payload::TransactionRequest, request::Pair};
 
 /// What is known of a request when it is decided upon.
@@ -345,28 +345,5 @@ impl Window {
         let minute = now_s % DAY_S / 60;
         u8::try_from(day).is_ok_and(|day| self.days.contains(&day))
             && (u64::from(self.from_minute)..u64::from(self.until_minute)).contains(&minute)
-    }
-}
-
-impl<T: Ord> Allowed<T> {
-    /// Whether this allows nothing that `other` does not. For tests, and for who compares policies.
-    #[must_use]
-    pub fn is_within(&self, other: &Self) -> bool {
-        match (self, other) {
-            (_, Self::Any) => true,
-            (Self::Any, Self::Only(_)) => false,
-            (Self::Only(own), Self::Only(other)) => own.is_subset(other),
-        }
-    }
-}
-
-impl Bound {
-    /// The tighter of both.
-    #[must_use]
-    pub fn min(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::None, bound) | (bound, Self::None) => bound,
-            (Self::AtMost(one), Self::AtMost(two)) => Self::AtMost(one.min(two)),
-        }
     }
 }

@@ -406,6 +406,13 @@ fn fewer<T: Ord + Clone>(allowed: &Allowed<T>, all: &[T], keep: u64) -> Allowed<
     )
 }
 
+fn tighter_of(one: Bound, other: Bound) -> Bound {
+    match (one, other) {
+        (Bound::None, bound) | (bound, Bound::None) => bound,
+        (Bound::AtMost(one), Bound::AtMost(two)) => Bound::AtMost(one.min(two)),
+    }
+}
+
 /// The policy with one thing narrowed.
 fn tightened(policy: &Policy, what: u8, keep: u64) -> Policy {
     let mut policy = policy.clone();
@@ -419,9 +426,9 @@ fn tightened(policy: &Policy, what: u8, keep: u64) -> Policy {
         3 => rule.to = fewer(&rule.to, &[[0; 20], [7; 20]], keep),
         4 => rule.create_contracts = false,
         5 => rule.calls = fewer(&rule.calls, &[Call::Transfer, Call::Function([1, 2, 3, 4])], keep),
-        6 => rule.max_value = rule.max_value.min(tighter),
-        7 => rule.owner_above = rule.owner_above.min(tighter),
-        8 => rule.limits[0].value = rule.limits[0].value.min(tighter),
+        6 => rule.max_value = tighter_of(rule.max_value, tighter),
+        7 => rule.owner_above = tighter_of(rule.owner_above, tighter),
+        8 => rule.limits[0].value = tighter_of(rule.limits[0].value, tighter),
         9 => {
             rule.payloads.pop_first();
         }

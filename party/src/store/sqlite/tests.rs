@@ -284,3 +284,39 @@ async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
         [(old, 1), (new, 2)]
     );
 }
+
+/// How many transactions the write-ahead log holds: the frames that end one name the database's size. Under
+/// `synchronous = FULL` each of them is one flush of the disk (https://sqlite.org/fileformat2.html#walformat).
+fn commits(store: &SqliteStore) -> usize {
+    let wal = std::fs::read(store.path().with_file_name("store.db-wal")).unwrap();
+    let number = |at: usize| u32::from_be_bytes(wal[at..at + 4].try_into().unwrap());
+    let frame = 24 + usize::try_from(number(8)).unwrap();
+    let frames = (32..).step_by(frame).take_while(|at| at + frame <= wal.len());
+    // Frames of an earlier round of the log carry other salts.
+    frames.filter(|at| wal[at + 8..at + 16] == wal[16..24] && number(at + 4) != 0).count()
+}
+
+#[tokio::test]
+async fn a_record_and_a_limit_cost_no_further_flush() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
+    store.begin_audit(ChainId([1; 16]), &entry("genesis"), None).await.unwrap();
+    let wallet = WalletId([1; 32]);
+    let charge = |session: u8| Charge {
+        session: SessionId([session; 16]),
+        wallet,
+        digest: [session; 32],
+        charged_at_ms: 1,
+    };
+    let before = commits(&store);
+    assert!(store.charge(&charge(1)).await.unwrap());
+    assert_eq!(commits(&store), before + 1, "a plain charge");
+    assert!(store.noting(entry("charged")).charge(&charge(2)).await.unwrap());
+    assert_eq!(commits(&store), before + 2, "one that is recorded");
+    let spending = crate::store::conformance::spending(wallet, 3);
+    assert!(store.noting(entry("charged")).spending(spending).charge(&charge(3)).await.unwrap());
+    assert_eq!(commits(&store), before + 3, "one that is recorded and limited");
+    assert!(store.noting(entry("claimed")).claim_session(SESSION, wallet, 2, 1).await.unwrap());
+    assert_eq!(commits(&store), before + 4, "a claim");
+}
