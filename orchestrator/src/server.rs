@@ -338,7 +338,7 @@ async fn prepare_storage(
 ) -> Result<Buckets, StorageError> {
     let began = Instant::now();
     loop {
-        let prepared = async {
+        let prepared = Box::pin(async {
             bus.ensure_streams(settings).await?;
             Ok(Buckets {
                 jobs: bus.ensure_bucket(kv::JOBS, settings).await?,
@@ -346,7 +346,7 @@ async fn prepare_storage(
                 batches: bus.ensure_bucket(kv::BATCHES, settings).await?,
                 endpoints: bus.ensure_bucket(kv::WEBHOOKS, settings).await?,
             })
-        };
+        });
         match prepared.await {
             Err(error @ StorageError::Unavailable { .. }) if began.elapsed() < patience => {
                 tracing::warn!(%error, "JetStream is not ready; trying again");

@@ -1,4 +1,10 @@
 //! A wallet's policy is enforced by the parties themselves, whoever asks them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a test that fails"
+)]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::{

@@ -80,7 +80,7 @@ fn r_of(state: &AwaitingCipher) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_responder_that_dies_around_every_message__should_use_no_nonce_twice() -> Result<()> {
-    let mut attack = Attack::prepare().await?;
+    let mut attack = Box::pin(Attack::prepare()).await?;
     let mut seen = BTreeSet::new();
     let mut refused_again = 0;
     for dies_after in ["its invitation", "message 2", "message 4", "the end"] {
@@ -112,7 +112,7 @@ async fn a_responder_that_dies_around_every_message__should_use_no_nonce_twice()
 #[tokio::test(flavor = "multi_thread")]
 async fn one_invitation_to_two_workers__should_be_taken_once() -> Result<()> {
     const DELIVERIES: usize = 32;
-    let attack = Attack::prepare().await?;
+    let attack = Box::pin(Attack::prepare()).await?;
     let second_worker = attack.stage.partner.another_worker().await?;
     let manifest = attack.manifest().await?;
     let deliveries =

@@ -271,7 +271,7 @@ impl Outcome {
 }
 
 fn print(outcomes: &[Outcome]) {
-    println!("\n{:<18} {:<9} {}", "attack", "outcome", "evidence");
+    println!("\n{:<18} {:<9} evidence", "attack", "outcome");
     for outcome in outcomes {
         println!("{:<18} {:<9} {}", outcome.row.name, outcome.word(), outcome.evidence());
         println!("{:<28} {} ({})", "", outcome.row.attack, outcome.row.source);

@@ -29,7 +29,6 @@ use crate::{
 };
 
 /// What is done with batches.
-#[expect(clippy::large_enum_variant, reason = "one is made per process")]
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BatchCommand {
     /// Queue many payloads at once

@@ -56,13 +56,16 @@ fn failed(error: impl fmt::Display) -> CliError {
     CliError::internal(format!("the plot cannot be drawn: {error}"))
 }
 
+/// Reads a quantile of a step's latencies, in milliseconds.
+type Quantile = fn(&Step) -> f64;
+
 /// Latency against the rate at which jobs arrive, from the open loops of `reports`: on a logarithmic scale, three
 /// quantiles of each report.
 ///
 /// # Errors
 /// When there is no open loop in any of them.
 pub(super) fn latency(reports: &[LoadReport]) -> Result<String, CliError> {
-    let quantiles: [(&str, fn(&Step) -> f64); 3] = [
+    let quantiles: [(&str, Quantile); 3] = [
         ("p50", |step| step.latency_ms.p50),
         ("p99", |step| step.latency_ms.p99),
         ("p99.9", |step| step.latency_ms.p999),
