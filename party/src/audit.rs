@@ -220,12 +220,14 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts them.
+    /// Starts them. `started` is appended first, and as soon as the store takes it: a worker whose store cannot be
+    /// written starts all the same, and says what is wrong to whoever asks it.
     pub(crate) fn start(
         context: &Context,
         identity: &Identity,
         bus: &Bus,
         settings: AuditSettings,
+        started: Draft,
     ) -> (Self, Journal) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let journal = Journal { entries: sender, overflow: Arc::default(), clock: context.clock.clone() };
@@ -234,7 +236,7 @@ impl Keeper {
             entries: receiver,
             overflow: Arc::clone(&journal.overflow),
             refusals: Refusals::new(context.clock.now_ms()),
-            pending: Vec::new(),
+            pending: vec![started],
         };
         let shipper =
             Shipper { context: context.clone(), identity: identity.clone(), bus: bus.clone(), settings };

@@ -2,7 +2,7 @@
 //! `cargo xtask chaos` is the long form.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use duet_tests::{
     chaos::{self, Load, Settings},
@@ -13,15 +13,18 @@ use duet_tests::{
 const LOAD: Load = Load { jobs: 120, at_a_time: 8 };
 
 /// How long they do at most.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(45);
+
+/// The faults that are drawn: the same in every run, so that a run that fails is news of a change. `cargo xtask chaos`
+/// draws others each time.
+const SEED: u64 = 1;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs__should_each_be_signed_once_while_everything_breaks() {
     // DUET_CHAOS_SEED draws the faults of an earlier run again.
     let given = std::env::var("DUET_CHAOS_SEED").ok().map(|seed| seed.parse().unwrap());
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let settings =
-        Settings { seed: given.unwrap_or(now), load: LOAD, longest: LONGEST, shape: Shape::default() };
+        Settings { seed: given.unwrap_or(SEED), load: LOAD, longest: LONGEST, shape: Shape::default() };
     let report = chaos::run(settings, &|line| println!("{line}")).await.unwrap();
     let [jobs, signed] = report.jobs;
     println!("{jobs} jobs, {signed} signed, others {:?}; {} faults", report.unsigned, report.faults.len());

@@ -112,8 +112,7 @@ impl Worker {
         let instance = Ulid::new().to_string();
         let started =
             Draft::new(party.context.clock.now_ms(), Event::WorkerStarted { instance: instance.clone() });
-        party.context.store().append_audit(&[started]).await?;
-        let (keeper, journal) = Keeper::start(&party.context, &party.identity, &bus, settings.audit);
+        let (keeper, journal) = Keeper::start(&party.context, &party.identity, &bus, settings.audit, started);
         let enroller = Enroller::new(party.context.clone(), bus.clone(), party.settings.modulus);
         let shared = Arc::new(Shared {
             party,
