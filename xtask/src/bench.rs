@@ -34,13 +34,19 @@ pub(crate) enum Part {
     Stack,
     /// The page in Chromium, from a click to what the click was for.
     Browser,
+    /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when named, for loading them
+    /// takes a quarter of an hour and 6 GB.
+    Store,
 }
 
 /// Figures by name.
 type Figures = BTreeMap<String, Value>;
 
 pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
-    let wanted = |part| only.is_empty() || only.contains(&part);
+    let wanted = |part| (only.is_empty() && part != Part::Store) || only.contains(&part);
+    if wanted(Part::Store) {
+        install::ensure(&[Need::Compiler, Need::Postgres], false)?;
+    }
     install::ensure(&[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Wasm], false)?;
     if wanted(Part::Browser) {
         install::ensure(suites::BROWSER, false)?;
@@ -64,6 +70,10 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
         let mut latency = command(target_folder().join("debug/stack-latency"));
         latency.env("DUET_PROGRAM", target_folder().join("release/duet"));
         figures.append(&mut flat(&output(&mut latency)?)?);
+    }
+    if wanted(Part::Store) {
+        visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "share-store"]))?;
+        figures.append(&mut flat(&output(&mut command(target_folder().join("debug/share-store")))?)?);
     }
     if wanted(Part::Browser) {
         page::build(&page::default_folder())?;

@@ -2,9 +2,10 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    at_rest::KeyEncryptionKey,
-    store::{Charge, Gate, KeyStore as _, PaillierScope, SessionStore as _, conformance},
+    at_rest::{KeyEncryptionKey, RecordKind},
+    store::{Charge, Gate, KeyStore as _, PaillierScope, PaillierState, SessionStore as _, conformance},
 };
+use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 
 fn options(directory: &Path) -> SqliteOptions {
     SqliteOptions::at(directory.join("store.db"))
@@ -28,8 +29,9 @@ async fn conforms() {
     let made = std::sync::atomic::AtomicU32::new(0);
     conformance::all(|| async {
         let number = made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = directory.path().join(format!("{number}.db"));
-        SqliteStore::create(&SqliteOptions::at(path)).await.unwrap()
+        let options = SqliteOptions::at(directory.path().join(format!("{number}.db")));
+        let first = SqliteStore::create(&options).await.unwrap();
+        [first, SqliteStore::open(&options).await.unwrap()]
     })
     .await;
 }
