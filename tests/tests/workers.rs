@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A stack with a second worker of each party.
 struct Crew {
     stack: Stack,
-    service: Server,
-    partner: Server,
+    // They work for as long as they are here.
+    _workers: [Server; 2],
 }
 
 impl Crew {
@@ -42,7 +42,7 @@ impl Crew {
         let mut partner = stack.another_worker(&stack.partner, "partner-2", &[]);
         service.start().await.unwrap();
         partner.start().await.unwrap();
-        Self { stack, service, partner }
+        Self { stack, _workers: [service, partner] }
     }
 
     /// How many sessions a worker has taken, by its log.
