@@ -11,20 +11,22 @@ use duet_protocol::{
     arithmetic::default_arithmetic,
     card::{Card, ParametersVerdict, VerifiedCard},
     codec,
+    dealing::Drawn,
     identity::IdentityKey,
     ids::{PartyId, ShareIndex, TenantId},
-    keygen::{self, DealerSetup, KeygenStep, Progress, ThirdHolder},
+    keygen::{self, DealerSetup, Dealt, KeygenStep, Progress, ThirdHolder},
     paillier::ModulusSize,
-    paillier_key::PaillierKey,
     receipt::{CommitAck, Receipt, ReceiptBundle},
     share::{KeyShare, PayloadKindTag, Requester},
 };
 use js_sys::{Array, Function, Uint8Array};
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
+use zeroize::Zeroizing;
 
 use crate::{
     backup,
     convert::{array, bytes, encoded, milliseconds, object, parse, system_rng},
+    dealing::DrawnWallet,
     failure::{Failure, outcome},
     keys::KeyEncryptionKey,
     primes::paillier_key,
@@ -43,6 +45,14 @@ impl Responder {
     #[must_use]
     pub fn verify(card: &[u8], fingerprint: &str) -> JsValue {
         outcome(verified_card(card, fingerprint).map(Self))
+    }
+
+    /// The same when this very card was verified before, by this page's own code: in a helper worker
+    /// beside the one that asks, whose `Responder.verify` gave this fingerprint.
+    #[wasm_bindgen(js_name = verifiedElsewhere, unchecked_return_type = "Result<Responder>")]
+    #[must_use]
+    pub fn verified_elsewhere(card: &[u8], fingerprint: &str) -> JsValue {
+        outcome(believed_card(card, fingerprint).map(Self))
     }
 
     /// The party's name.
@@ -65,40 +75,29 @@ fn verified_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure
     Ok(VerifiedCard::verify(card, &parse("fingerprint", fingerprint)?, default_arithmetic())?)
 }
 
+/// A card that was verified in a helper of this page.
+fn believed_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure> {
+    let card: Arc<Card> = Arc::new(codec::decode(card)?);
+    let fingerprint = parse("fingerprint", fingerprint)?;
+    let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
+    Ok(VerifiedCard::with_verdict(card, &fingerprint, &verdict, default_arithmetic())?)
+}
+
 /// A backend party that gets a share: its card, checked, and its admission token.
 #[wasm_bindgen]
 pub struct Backend(keygen::Backend);
 
 #[wasm_bindgen]
 impl Backend {
-    /// Checks a card against its pinned fingerprint (64 hexadecimal digits) and verifies the proof of
-    /// its parameters, which takes about a second.
+    /// Adds a party's admission token to its checked card.
     #[wasm_bindgen(unchecked_return_type = "Result<Backend>")]
     #[must_use]
-    pub fn verify(card: &[u8], fingerprint: &str, token: &[u8]) -> JsValue {
-        outcome(Self::checked(card, fingerprint, token))
-    }
-
-    fn checked(card: &[u8], fingerprint: &str, token: &[u8]) -> Result<Self, Failure> {
-        let token: AdmissionToken = codec::decode(token)?;
-        Ok(Self(keygen::Backend { card: verified_card(card, fingerprint)?, token }))
-    }
-
-    /// The same when this very card was verified before, by this page's own code: in a helper worker
-    /// beside the one that asks, whose `Responder.verify` gave this fingerprint.
-    #[wasm_bindgen(js_name = verifiedElsewhere, unchecked_return_type = "Result<Backend>")]
-    #[must_use]
-    pub fn verified_elsewhere(card: &[u8], fingerprint: &str, token: &[u8]) -> JsValue {
-        outcome(Self::believed(card, fingerprint, token))
-    }
-
-    fn believed(card: &[u8], fingerprint: &str, token: &[u8]) -> Result<Self, Failure> {
-        let token: AdmissionToken = codec::decode(token)?;
-        let card: Arc<Card> = Arc::new(codec::decode(card)?);
-        let fingerprint = parse("fingerprint", fingerprint)?;
-        let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
-        let card = VerifiedCard::with_verdict(card, &fingerprint, &verdict, default_arithmetic())?;
-        Ok(Self(keygen::Backend { card, token }))
+    pub fn create(responder: &Responder, token: &[u8]) -> JsValue {
+        outcome(
+            codec::decode::<AdmissionToken>(token)
+                .map_err(Failure::from)
+                .map(|token| Self(keygen::Backend { card: responder.0.clone(), token })),
+        )
     }
 
     /// The party's name.
@@ -204,33 +203,46 @@ impl WalletSetup {
         #[wasm_bindgen(unchecked_param_type = "((progress: KeygenProgress) => void) | undefined")]
         on_progress: Option<Function>,
     ) -> JsValue {
-        outcome(self.dealt(now, None, on_progress))
+        outcome(self.dealt(now, on_progress))
     }
 
-    /// The same with the two primes of the Paillier key, which helpers searched with `findPrime`. Saves
-    /// the longest step. Wipe them afterwards.
-    #[wasm_bindgen(js_name = dealWithPrimes, unchecked_return_type = "Result<DealtWallet>")]
+    /// The first of the steps of dealing with helpers: takes the two primes of the Paillier key, which helpers
+    /// searched with `findPrime`, and draws everything else. Wipe the primes afterwards.
+    #[wasm_bindgen(unchecked_return_type = "Result<DrawnWallet>")]
     #[must_use]
-    pub fn deal_with_primes(
+    pub fn draw(
         self,
-        p: &[u8],
-        q: &[u8],
+        p: Vec<u8>,
+        q: Vec<u8>,
         now: f64,
         #[wasm_bindgen(unchecked_param_type = "((progress: KeygenProgress) => void) | undefined")]
         on_progress: Option<Function>,
     ) -> JsValue {
-        outcome(
-            paillier_key(self.device.clone(), self.modulus, p, q)
-                .and_then(|paillier| self.dealt(now, Some(paillier), on_progress)),
-        )
+        let (p, q) = (Zeroizing::new(p), Zeroizing::new(q));
+        outcome(self.drawn(&p, &q, now, on_progress))
     }
 
-    fn dealt(
+    fn drawn(
         self,
+        p: &[u8],
+        q: &[u8],
         now: f64,
-        paillier: Option<PaillierKey>,
         on_progress: Option<Function>,
-    ) -> Result<DealtWallet, Failure> {
+    ) -> Result<DrawnWallet, Failure> {
+        let paillier = paillier_key(self.device.clone(), self.modulus, p, q)?;
+        let (setup, owner) = self.dealer(now)?;
+        let mut listener = Listener::new(on_progress);
+        let drawn = Drawn::draw(&setup, Some(paillier), &mut listener, &mut system_rng());
+        Ok(DrawnWallet::new(drawn.map_err(Failure::misuse)?, owner))
+    }
+
+    fn dealt(self, now: f64, on_progress: Option<Function>) -> Result<DealtWallet, Failure> {
+        let (setup, owner) = self.dealer(now)?;
+        let dealt = keygen::deal(&setup, &mut Listener::new(on_progress), &mut system_rng());
+        Ok(DealtWallet::new(dealt.map_err(Failure::misuse)?, owner))
+    }
+
+    fn dealer(self, now: f64) -> Result<(DealerSetup, OwnerKey), Failure> {
         let setup = DealerSetup {
             tenant: self.tenant,
             device: self.device,
@@ -241,15 +253,7 @@ impl WalletSetup {
             generation: milliseconds(now)?,
             arithmetic: default_arithmetic(),
         };
-        let mut listener = Listener { on_progress, candidates: 0 };
-        let rng = &mut system_rng();
-        let dealt = match paillier {
-            Some(paillier) => keygen::deal_with_key(&setup, paillier, &mut listener, rng),
-            None => keygen::deal(&setup, &mut listener, rng),
-        }
-        .map_err(Failure::misuse)?;
-        let pending = PendingWallet(StoredPending::new(dealt.pending, self.owner));
-        Ok(DealtWallet { pending: Some(pending), third: dealt.backup.map(Arc::new) })
+        Ok((setup, self.owner))
     }
 }
 
@@ -258,12 +262,16 @@ fn identity(key: &[u8]) -> Result<IdentityKey, Failure> {
 }
 
 /// Passes the dealer's progress on to a function.
-struct Listener {
+pub(crate) struct Listener {
     on_progress: Option<Function>,
     candidates: u32,
 }
 
 impl Listener {
+    pub(crate) const fn new(on_progress: Option<Function>) -> Self {
+        Self { on_progress, candidates: 0 }
+    }
+
     fn say(&self, progress: &JsValue) {
         if let Some(function) = &self.on_progress {
             // A listener that throws does not stop the dealing.
@@ -302,6 +310,13 @@ impl Progress for Listener {
 pub struct DealtWallet {
     pending: Option<PendingWallet>,
     third: Option<Arc<KeyShare>>,
+}
+
+impl DealtWallet {
+    pub(crate) fn new(dealt: Dealt, owner: OwnerKey) -> Self {
+        let pending = PendingWallet(StoredPending::new(dealt.pending, owner));
+        Self { pending: Some(pending), third: dealt.backup.map(Arc::new) }
+    }
 }
 
 #[wasm_bindgen]
@@ -426,6 +441,6 @@ impl PendingWallet {
     }
 }
 
-fn decode_all<M: codec::Message>(all: &[Uint8Array]) -> Result<Vec<M>, Failure> {
+pub(crate) fn decode_all<M: codec::Message>(all: &[Uint8Array]) -> Result<Vec<M>, Failure> {
     all.iter().map(|one| codec::decode(&one.to_vec()).map_err(Failure::from)).collect()
 }

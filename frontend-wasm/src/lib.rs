@@ -7,13 +7,15 @@
 //! the same object throws.
 //!
 //! Secrets stay in the module's memory, which JavaScript cannot wipe copies of: wallets go in and out
-//! sealed, and `free` wipes what an object holds. The exceptions are the primes that helpers search.
+//! sealed, and `free` wipes what an object holds. The exceptions are the primes that helpers search
+//! and the tasks of proving with them: the helpers share no memory with the one that deals.
 //!
 //! Everything here computes on the thread it is called on. Dealing a wallet takes seconds: call it in
 //! a worker.
 
 pub mod backup;
 mod convert;
+pub mod dealing;
 mod failure;
 pub mod gateway;
 pub mod keygen;

@@ -1,5 +1,5 @@
-//! What is secret in a backup file, for the test that searches a browser for it. **Never in what is
-//! shipped.**
+//! What is secret in a backup file or a wallet, for the test that searches a browser for it. **Never in
+//! what is shipped.**
 
 use duet_at_rest::backup::{Backup, Contents};
 use duet_protocol::share::KeyShare;
@@ -9,6 +9,7 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use crate::{
     convert::{bytes, object},
     failure::{Failure, outcome},
+    wallet::DeviceWallet,
 };
 
 /// Opens a backup file and gives each secret in it by name.
@@ -21,8 +22,26 @@ pub fn secrets_of_backup(file: &[u8], passphrase: &str) -> JsValue {
     outcome(secrets(file, passphrase))
 }
 
+fn named(name: &str, secret: &[u8]) -> JsValue {
+    object([("name", name.into()), ("bytes", bytes(secret))])
+}
+
+/// The primes of every Paillier key of a wallet that was opened, by name.
+#[wasm_bindgen(js_name = primesOfWallet, unchecked_return_type = "{ name: string; bytes: Uint8Array }[]")]
+#[must_use]
+pub fn primes_of_wallet(wallet: &DeviceWallet) -> Array {
+    wallet
+        .keys()
+        .iter()
+        .flat_map(|key| {
+            let primes = key.to_secret_bytes();
+            let (p, q) = primes.split_at(primes.len() / 2);
+            [named("a Paillier key's p", p), named("a Paillier key's q", q)]
+        })
+        .collect()
+}
+
 fn secrets(file: &[u8], passphrase: &str) -> Result<JsValue, Failure> {
-    let named = |name: &str, secret: &[u8]| object([("name", name.into()), ("bytes", bytes(secret))]);
     Ok(match Backup::from_file(passphrase, file)?.into_contents() {
         Contents::Third(share) => Array::of1(&named("the third share", &scalar(&share)?)).into(),
         Contents::Device(identity) => {

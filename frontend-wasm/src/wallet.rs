@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use duet_at_rest::{SealedRecord, device::StoredWallet};
+#[cfg(feature = "test-exports")]
+use duet_protocol::paillier_key::PaillierKey;
 use duet_protocol::{
     arithmetic::default_arithmetic,
     card::Card,
+    codec,
     ids::{PartyId, ShareIndex},
     initiator::InitiatorSetup,
     paillier::ModulusSize,
+    proof_task::MadeProofs,
     public_key::{DerivationPath, PublicKey},
     share::WalletPublic,
     signature,
@@ -22,10 +26,12 @@ use duet_wire::{
 use getrandom::rand_core::Rng as _;
 use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
+use zeroize::Zeroizing;
 
 use crate::{
     backup,
     convert::{array, bytes, encoded, hexadecimal, milliseconds, object, parse, system_rng, time},
+    dealing::task_bytes,
     failure::{Failure, outcome},
     keygen::Responder,
     keys::KeyEncryptionKey,
@@ -40,6 +46,11 @@ pub struct DeviceWallet(StoredWallet);
 impl DeviceWallet {
     pub(crate) const fn new(wallet: StoredWallet) -> Self {
         Self(wallet)
+    }
+
+    #[cfg(feature = "test-exports")]
+    pub(crate) fn keys(&self) -> &[Arc<PaillierKey>] {
+        self.0.keys()
     }
 }
 
@@ -375,25 +386,37 @@ impl DeviceWallet {
     /// wallet before the first offer. With a responder that has not agreed on it, the old key goes
     /// on.
     #[wasm_bindgen(js_name = beginRotation, unchecked_return_type = "Result<undefined>")]
-    pub fn begin_rotation(&mut self, p: &[u8], q: &[u8]) -> JsValue {
+    pub fn begin_rotation(&mut self, p: Vec<u8>, q: Vec<u8>) -> JsValue {
+        let (p, q) = (Zeroizing::new(p), Zeroizing::new(q));
         let owner = self.0.identity().card().party().clone();
         let size =
             self.0.newest_key().map_or(ModulusSize::Bits2048, |key| key.decryption().encryption_key().size());
-        outcome(paillier_key(owner, size, p, q).and_then(|key| {
+        outcome(paillier_key(owner, size, &p, &q).and_then(|key| {
             self.0.begin_rotation(Arc::new(key)).map_err(Failure::misuse)?;
             Ok(JsValue::UNDEFINED)
         }))
     }
 
-    /// The offer of the newest Paillier key to a responder, made at `now`, for `enrol`. Takes more than a
-    /// second.
+    /// The task of proving the newest Paillier key to a responder, for `makeProofs` in a helper. It is
+    /// **secret**: wipe it.
+    #[wasm_bindgen(js_name = proofTask, unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn proof_task(&self, responder: &Responder) -> JsValue {
+        outcome(self.0.proof_task(&responder.0).map_err(Failure::misuse).and_then(|task| task_bytes(&task)))
+    }
+
+    /// The offer of the newest Paillier key to a responder, made at `now`, for `enrol`, with what
+    /// `makeProofs` made of its task.
     #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
-    pub fn offer(&self, responder: &Responder, now: f64) -> JsValue {
-        outcome(milliseconds(now).and_then(|generation| {
-            let offer = self.0.offer(&responder.0, generation, &mut system_rng()).map_err(Failure::misuse)?;
-            encoded(&offer)
-        }))
+    pub fn offer(&self, responder: &Responder, proofs: &[u8], now: f64) -> JsValue {
+        outcome(self.offered(responder, proofs, now))
+    }
+
+    fn offered(&self, responder: &Responder, proofs: &[u8], now: f64) -> Result<JsValue, Failure> {
+        let (proofs, generation): (MadeProofs, u64) = (codec::decode(proofs)?, milliseconds(now)?);
+        let offer = self.0.offer(&responder.0, proofs, generation, &mut system_rng());
+        encoded(&offer.map_err(Failure::misuse)?)
     }
 
     /// Notes that a party has taken the newest Paillier key. Store the sealed wallet afterwards.

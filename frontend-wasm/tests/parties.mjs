@@ -30,7 +30,7 @@ export function makeBackends() {
 /** What the device knows of a backend party, its card verified. */
 export function verified(party) {
   const token = unwrap(party.token(TENANT, Date.now() + HOUR_MS));
-  return unwrap(duet.Backend.verify(unwrap(party.card()), party.fingerprint, token));
+  return unwrap(duet.Backend.create(unwrap(duet.Responder.verify(unwrap(party.card()), party.fingerprint)), token));
 }
 
 /** A wallet's key for its records, quickly. */
@@ -43,6 +43,26 @@ export function walletSetup({ service, partner }) {
   const setup = unwrap(duet.WalletSetup.create(TENANT, 'device', verified(service)));
   setup.setPartner(verified(partner));
   return setup;
+}
+
+/** Two primes, as helpers find them. */
+export const primes = () => [unwrap(duet.findPrime(1024, undefined)), unwrap(duet.findPrime(1024, undefined))];
+
+/** Deals with the proofs made as helpers make them: from the bytes of their tasks. */
+export function dealWithHelpers(setup, [p, q] = primes(), onProgress = undefined) {
+  const drawn = unwrap(setup.draw(p, q, Date.now(), onProgress));
+  const tasks = unwrap(drawn.tasks());
+  const encrypted = unwrap(drawn.encrypt());
+  const proofs = tasks.map(({ task }) => unwrap(duet.makeProofs(task)));
+  // In whatever order they are finished.
+  return unwrap(encrypted.assemble(proofs.reverse(), onProgress));
+}
+
+/** A responder, and the offer of a wallet's newest Paillier key to it. */
+export function offerTo(wallet, party) {
+  const responder = unwrap(duet.Responder.verify(unwrap(party.card()), party.fingerprint));
+  const proofs = unwrap(duet.makeProofs(unwrap(wallet.proofTask(responder))));
+  return unwrap(wallet.offer(responder, proofs, Date.now()));
 }
 
 /** Prepare, commit: the device's wallet. */

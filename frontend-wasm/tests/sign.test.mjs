@@ -6,7 +6,7 @@ import { before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import {
-  HOUR_MS, QUICK, QUICK_FILE, TEAM_SECRET, TENANT, duet, establish, makeBackends, manifestFor, requestDocument, sign,
+  HOUR_MS, QUICK, QUICK_FILE, TEAM_SECRET, duet, establish, makeBackends, manifestFor, requestDocument, sign,
   unwrap, verified, walletSetup,
 } from './parties.mjs';
 
@@ -67,7 +67,7 @@ describe('a wallet dealt in WebAssembly', () => {
     const distinct = steps.filter((step, at) => step !== steps[at - 1]);
     assert.deepEqual(
       distinct,
-      ['shares', 'paillier-key', 'proofs 2', 'sealing 2', 'proofs 3', 'sealing 3'],
+      ['shares', 'paillier-key', 'proofs 2', 'proofs 3', 'sealing 2', 'sealing 3'],
     );
     assert.ok(progress.filter(({ candidates }) => candidates > 0).length >= 2);
   });
@@ -249,11 +249,10 @@ describe('a wallet dealt in WebAssembly', () => {
 describe('what is wrong', () => {
   test('a_card__should_be_the_pinned_one', () => {
     const { service, partner } = backends;
-    const token = unwrap(service.token(TENANT, Date.now() + HOUR_MS));
-    assert.equal(duet.Backend.verify(unwrap(service.card()), partner.fingerprint, token).error.kind, 'card');
+    assert.equal(duet.Responder.verify(unwrap(service.card()), partner.fingerprint).error.kind, 'card');
     const changed = unwrap(service.card());
     changed[changed.length - 1] ^= 1;
-    assert.equal(duet.Backend.verify(changed, service.fingerprint, token).error.kind, 'malformed');
+    assert.equal(duet.Responder.verify(changed, service.fingerprint).error.kind, 'malformed');
     assert.equal(verified(service).fingerprint, service.fingerprint);
   });
 

@@ -4,12 +4,11 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 
 import {
-  HOUR_MS, QUICK, QUICK_FILE, TENANT, duet, establish, makeBackends, manifestFor, requestDocument, sign, unwrap,
-  verified, walletSetup,
+  HOUR_MS, QUICK, QUICK_FILE, TENANT, dealWithHelpers, duet, establish, makeBackends, manifestFor, offerTo, primes,
+  requestDocument, sign, unwrap, verified, walletSetup,
 } from './parties.mjs';
 
 const MESSAGE = { kind: 'personal_message', text: 'hello' };
-const primes = () => [unwrap(duet.findPrime(1024, undefined)), unwrap(duet.findPrime(1024, undefined))];
 const backends = makeBackends();
 
 describe('primes', () => {
@@ -35,20 +34,33 @@ describe('primes', () => {
     const composite = p.slice();
     composite[0] ^= 0x21;
     composite[64] ^= 0x55;
-    const deal = (first, second) => walletSetup(backends).dealWithPrimes(first, second, Date.now(), undefined);
+    const deal = (first, second) => walletSetup(backends).draw(first, second, Date.now(), undefined);
     assert.equal(deal(p, p).error.kind, 'malformed');
     assert.equal(deal(p, composite).error.kind, 'malformed');
     assert.equal(deal(p, p.slice(1)).error.kind, 'malformed');
   });
 });
 
-describe('a wallet whose primes helpers found', () => {
+describe('proofs made in helpers', () => {
+  test('an_assembly__should_take_the_proofs_of_its_own_tasks_only', () => {
+    const [drawn, other] = [0, 1].map(() => unwrap(walletSetup(backends).draw(...primes(), Date.now(), undefined)));
+    const [tasks, others] = [drawn, other].map((one) => unwrap(one.tasks()));
+    assert.deepEqual(tasks.map(({ share }) => share), [2, 3]);
+    const encrypted = unwrap(drawn.encrypt());
+    const proofs = unwrap(duet.makeProofs(tasks[0].task));
+    const foreign = unwrap(duet.makeProofs(others[1].task));
+    const { error } = encrypted.assemble([proofs, foreign], undefined);
+    assert.deepEqual([error.kind, /partner/.test(error.message)], ['misuse', true]);
+    assert.equal(duet.makeProofs(tasks[1].task.slice(1)).error.kind, 'malformed');
+  });
+});
+
+describe('a wallet whose primes and proofs helpers made', () => {
   let wallet;
 
   before(() => {
     const steps = [];
-    const [p, q] = primes();
-    const dealt = unwrap(walletSetup(backends).dealWithPrimes(p, q, Date.now(), (step) => steps.push(step)));
+    const dealt = dealWithHelpers(walletSetup(backends), primes(), (step) => steps.push(step));
     wallet = establish(dealt.takePending(), backends);
     assert.deepEqual(
       wallet.holders.map(({ share, party }) => [share, party]),
@@ -87,8 +99,7 @@ describe('a wallet whose primes helpers found', () => {
 
     unwrap(restored.beginRotation(...primes()));
     assert.equal(restored.start(old, card, Date.now()).error.code, 'stale-paillier-key');
-    const responder = unwrap(duet.Responder.verify(card, backends.service.fingerprint));
-    const offer = unwrap(duet.enrol(unwrap(restored.offer(responder, Date.now()))));
+    const offer = unwrap(duet.enrol(offerTo(restored, backends.service)));
     unwrap(duet.readEnrolled(unwrap(backends.service.takeOffer(offer))));
     unwrap(restored.agree('service'));
     assert.deepEqual(restored.unenrolled.map(({ party }) => party), ['partner']);
@@ -154,7 +165,7 @@ describe('a wallet whose primes helpers found', () => {
 describe('a wallet without a partner', () => {
   test('its_third_share__should_go_to_a_file_that_was_read_back', () => {
     const setup = unwrap(duet.WalletSetup.create(TENANT, 'device', verified(backends.service)));
-    const dealt = unwrap(setup.dealWithPrimes(...primes(), Date.now(), undefined));
+    const dealt = dealWithHelpers(setup);
     assert.equal(dealt.needsBackupFile, true);
     assert.equal(dealt.backupFile('', Date.now(), QUICK_FILE).error.kind, 'misuse');
     const file = unwrap(dealt.backupFile('correct horse', Date.now(), QUICK_FILE));
@@ -210,10 +221,9 @@ describe('frames and messages', () => {
     const card = unwrap(duet.readCard(unwrap(backends.service.cardReply())));
     assert.deepEqual(unwrap(duet.cardFacts(card)), { party: 'service', fingerprint: backends.service.fingerprint });
     assert.equal(duet.readReceipt(unwrap(backends.service.cardReply())).error.kind, 'malformed');
-    const token = unwrap(backends.service.token(TENANT, Date.now() + HOUR_MS));
-    const believed = unwrap(duet.Backend.verifiedElsewhere(card, backends.service.fingerprint, token));
+    const believed = unwrap(duet.Responder.verifiedElsewhere(card, backends.service.fingerprint));
     assert.equal(believed.party, 'service');
-    assert.equal(duet.Backend.verifiedElsewhere(card, backends.partner.fingerprint, token).error.kind, 'card');
+    assert.equal(duet.Responder.verifiedElsewhere(card, backends.partner.fingerprint).error.kind, 'card');
   });
 
   test('a_note__should_be_json_for_whoever_watches', () => {

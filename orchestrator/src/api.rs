@@ -1,8 +1,11 @@
 //! The documents of the HTTP interface.
 
+use duet_bus::{Address, ends::StoredEnd};
 use duet_protocol::ids::{Epoch, PartyId, SessionId, WalletId};
 use duet_wire::{
-    JobId, JobRecord, JobState, JobStateName, PayloadKindTag, Refusal, SignedResult, TenantId,
+    JobEnded, JobId, JobRecord, JobState, JobStateName, PayloadKindTag, Priority, Problem, Refusal,
+    SignedResult, TenantId,
+    batch::BatchId,
     encoding::{address, hex_array, prefixed_array},
     job::Attempt,
     request::Pair,
@@ -10,6 +13,8 @@ use duet_wire::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::feed::Cursor;
 
 /// A job as its tenant sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ pub struct JobView {
     pub kind: PayloadKindTag,
     /// The requester's name for it.
     pub idempotency_key: String,
+    /// How urgent it is among its tenant's jobs.
+    #[serde(default)]
+    pub priority: Priority,
     /// Where it stands.
     pub state: JobStateName,
     /// How many attempts were started.
@@ -98,6 +106,7 @@ impl JobView {
             wallet: request.wallet,
             kind: request.payload.kind(),
             idempotency_key: request.idempotency_key.to_string(),
+            priority: record.priority,
             state: record.state.name(),
             attempts: record.attempts_started,
             session: None,
@@ -133,6 +142,182 @@ impl JobView {
         }
         Ok(view)
     }
+}
+
+/// How a job ended, as its tenant is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndView {
+    /// Its place: what to pass as `after` to go on behind it.
+    pub cursor: String,
+    /// The job.
+    pub job: JobId,
+    /// `signed`, `failed`, `expired` or `cancelled`.
+    pub state: JobStateName,
+    /// When it ended, in milliseconds since 1970.
+    pub ended_at_ms: u64,
+    /// The wallet that signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wallet: Option<WalletId>,
+    /// The 32 bytes that were signed, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The signature: `r`, `s` and the parity, 65 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// The signing key's Ethereum address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The bytes to broadcast, for a signed transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_transaction: Option<String>,
+    /// The hash by which that transaction will be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction_hash: Option<String>,
+    /// Why there is no signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Refusal>,
+    /// The result under the orchestrator's signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<SignedResult>,
+}
+
+/// A stored end that was not written by this version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stored end does not parse: {0}")]
+pub struct UnshowableEnd(String);
+
+impl EndView {
+    /// What lies in the stream as `end`.
+    ///
+    /// # Errors
+    /// When it does not parse.
+    pub(crate) fn of(end: &StoredEnd) -> Result<Self, UnshowableEnd> {
+        let cursor = Cursor(end.sequence).to_string();
+        let unshowable = |error: serde_json::Error| UnshowableEnd(error.to_string());
+        match &end.address {
+            Address::Result(_) => {
+                Self::signed(cursor, serde_json::from_slice(&end.payload).map_err(unshowable)?)
+            }
+            Address::Ended(_) => {
+                Ok(Self::unsigned(cursor, serde_json::from_slice(&end.payload).map_err(unshowable)?))
+            }
+            other => Err(UnshowableEnd(format!("{other} is no subject of ends"))),
+        }
+    }
+
+    /// How `record` ended; `None` when it is open, or cannot be shown.
+    pub(crate) fn of_record(record: &JobRecord, cursor: String) -> Option<Self> {
+        match &record.state {
+            JobState::Signed { result } => Self::signed(cursor, result.clone()).ok(),
+            _ => JobEnded::of(record).map(|ended| Self::unsigned(cursor, ended)),
+        }
+    }
+
+    fn signed(cursor: String, signed: SignedResult) -> Result<Self, UnshowableEnd> {
+        let result = signed.parse_unverified().map_err(|error| UnshowableEnd(error.to_string()))?;
+        Ok(Self {
+            cursor,
+            job: result.job,
+            state: JobStateName::Signed,
+            ended_at_ms: result.completed_at_ms,
+            wallet: Some(result.wallet),
+            digest: Some(format!("0x{}", hex::encode(result.digest))),
+            signature: Some(format!("0x{}", hex::encode(result.signature.to_bytes()))),
+            address: Some(format!("0x{}", hex::encode(result.address))),
+            signed_transaction: result.signed_transaction.map(|raw| raw.to_string()),
+            transaction_hash: result.transaction_hash.map(|hash| hash.to_string()),
+            failure: None,
+            result: Some(signed),
+        })
+    }
+
+    fn unsigned(cursor: String, ended: JobEnded) -> Self {
+        Self {
+            cursor,
+            job: ended.job,
+            state: ended.state,
+            ended_at_ms: ended.ended_at_ms,
+            wallet: None,
+            digest: None,
+            signature: None,
+            address: None,
+            signed_transaction: None,
+            transaction_hash: None,
+            failure: Some(ended.failure),
+            result: None,
+        }
+    }
+}
+
+/// A page of ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndPage {
+    /// In the order in which they were made known.
+    pub results: Vec<EndView>,
+    /// What to pass as `after` for what follows, now or later.
+    pub next: String,
+}
+
+/// What became of one request of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemVerdict {
+    /// It is a new job.
+    Accepted,
+    /// It was accepted before.
+    Known,
+    /// It is none.
+    Refused,
+}
+
+/// One request of a batch, in the order of the batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchItemView {
+    /// What became of it.
+    pub verdict: ItemVerdict,
+    /// Its job; for a conflict, the job that its key stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// Where the job stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobStateName>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// When to submit it again, if that may help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
+}
+
+/// The answer to a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchAnswer {
+    /// The batch; absent when none of its requests names a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<BatchId>,
+    /// What became of each request.
+    pub items: Vec<BatchItemView>,
+}
+
+/// One job of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchJobView {
+    /// The job.
+    pub job: JobId,
+    /// Where it stands; absent when it was not accepted, or is not kept any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobStateName>,
+}
+
+/// A batch as its tenant sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchView {
+    /// The batch.
+    pub id: BatchId,
+    /// When it was first submitted, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Its jobs, in the order of their ids.
+    pub jobs: Vec<BatchJobView>,
 }
 
 /// A page of jobs.

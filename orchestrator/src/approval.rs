@@ -15,10 +15,11 @@ use duet_protocol::{
     ids::{ShareIndex, WalletId},
 };
 use duet_wire::{
-    Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SignedRequest, SigningRequest,
+    Code, JobEvent, JobId, JobRecord, JobState, Pair, Priority, Refusal, SignedRequest, SigningRequest,
     approval::{
         ApprovalAction, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval, WaitingJob,
     },
+    audit::Refused,
     gateway::{WaitingAnswer, WaitingQuestion},
     progress::Step,
     request::MAX_REQUEST_SIZE_BYTES,
@@ -85,6 +86,8 @@ impl Orchestrator {
                 let answer = self.answer_owner(wallet, &incoming.payload).await;
                 let reply = answer.unwrap_or_else(|refusal| {
                     tracing::info!(code = %refusal.code, message = refusal.message, "owner's request refused");
+                    let refused = Refused::new("approval", refusal.clone());
+                    self.audit.refused(Refused { wallet: Some(wallet), ..refused });
                     ApprovalReply::Refused(refusal)
                 });
                 codec::encode(&reply)
@@ -220,17 +223,18 @@ impl Orchestrator {
         }
         let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
         let key = Key::from((tenant, request.job()));
-        let (entry, is_new) = match self.accept(tenant, &request.idempotency_key, signed).await {
-            Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
-            Ok(Submitted::Known(record)) => match record.state {
-                JobState::AwaitingOwner | JobState::Queued => {
-                    let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
-                    (entry, false)
-                }
-                _ => return job_reply(&record),
-            },
-            Err(rejected) => return Err(rejected.into()),
-        };
+        let (entry, is_new) =
+            match self.accept(tenant, &request.idempotency_key, signed, Priority::default()).await {
+                Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
+                Ok(Submitted::Known(record)) => match record.state {
+                    JobState::AwaitingOwner | JobState::Queued => {
+                        let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
+                        (entry, false)
+                    }
+                    _ => return job_reply(&record),
+                },
+                Err(rejected) => return Err((&rejected).into()),
+            };
         let job = entry.value.id;
         let begun = self.begin(facts, &key, entry, &request).await;
         if is_new && begun.is_err() {
@@ -301,6 +305,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "rejected by the owner");
+                self.note_end(&snapshot.value);
                 self.publish_end(&snapshot).await;
                 Ok(ApprovalReply::Done)
             }
@@ -318,18 +323,18 @@ fn job_reply(record: &JobRecord) -> Result<ApprovalReply, Refusal> {
     })
 }
 
-impl From<Rejected> for Refusal {
-    fn from(rejected: Rejected) -> Self {
+impl From<&Rejected> for Refusal {
+    fn from(rejected: &Rejected) -> Self {
         match rejected {
             Rejected::Conflict(job) => Self::new(
                 Code::Conflict,
                 format!("the idempotency key stands for another request, job {job}"),
             ),
-            Rejected::Full => Self::new(Code::QueueFull, "the queue is full; try again later"),
+            Rejected::Full(full) => Self::new(Code::QueueFull, full.detail.clone()),
             Rejected::Problem(problem) => {
-                let message = match problem.path {
+                let message = match &problem.path {
                     Some(path) => format!("{path}: {}", problem.detail),
-                    None => problem.detail,
+                    None => problem.detail.clone(),
                 };
                 Self::new(problem.code, message)
             }

@@ -1,5 +1,6 @@
 //! An orchestrator's own picture of the job bucket, kept up to date by watching it: for lists, for
-//! counting open jobs, for the sweeper, and to wake whoever waits for one job to change.
+//! counting open jobs, for whose turn it is, for the sweeper, and to wake whoever waits for one job to
+//! change.
 //!
 //! It may lag behind the bucket, so nothing is decided by it; every decision is a compare-and-swap.
 
@@ -15,7 +16,12 @@ use duet_protocol::ids::WalletId;
 use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
 use tokio::sync::watch;
 
-use crate::plan;
+use crate::{
+    clock::now_ms,
+    line::{Line, Next, Ticket},
+    meter::Meter,
+    plan,
+};
 
 /// A job's record as of some revision.
 pub(crate) type Snapshot = Arc<Entry<JobRecord>>;
@@ -39,7 +45,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    fn new(record: &JobRecord, revision: Revision) -> Self {
+    pub(crate) fn new(record: &JobRecord, revision: Revision) -> Self {
         let waiting = matches!(record.state, JobState::AwaitingOwner)
             .then(|| SigningRequest::from_json(&record.request.body).ok())
             .flatten();
@@ -67,6 +73,10 @@ impl Summary {
         matches!(self.state, JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running)
     }
 
+    pub(crate) const fn is_settled(&self) -> bool {
+        !self.is_open()
+    }
+
     fn place(&self) -> Place {
         (self.tenant.clone(), Reverse(self.created_at_ms), self.job)
     }
@@ -75,20 +85,44 @@ impl Summary {
 /// A job's place in its tenant's list: newest first.
 type Place = (TenantId, Reverse<u64>, JobId);
 
-#[derive(Default)]
+/// How many jobs are open, and how fast they end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Load {
+    pub(crate) open: usize,
+    pub(crate) ended: Meter,
+}
+
 struct Jobs {
     all: HashMap<Key, Summary>,
     list: BTreeSet<Place>,
-    open: usize,
+    line: Line,
+    load: Load,
+    /// The same for each tenant; no entry means that none is open.
+    loads: HashMap<TenantId, Load>,
     /// How many jobs wait for each wallet's owner; no entry means none.
     waiting: HashMap<WalletId, u32>,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
 }
 
 impl Jobs {
+    fn new(max_in_hand_per_tenant: usize) -> Self {
+        Self {
+            all: HashMap::new(),
+            list: BTreeSet::new(),
+            line: Line::new(max_in_hand_per_tenant),
+            load: Load::default(),
+            loads: HashMap::new(),
+            waiting: HashMap::new(),
+            watched: HashMap::new(),
+        }
+    }
+
     /// Counts a job in.
     fn count(&mut self, summary: &Summary) {
-        self.open += usize::from(summary.is_open());
+        if summary.is_open() {
+            self.load.open += 1;
+            self.loads.entry(summary.tenant.clone()).or_default().open += 1;
+        }
         if let Some(wallet) = summary.waits_for {
             *self.waiting.entry(wallet).or_default() += 1;
         }
@@ -96,7 +130,12 @@ impl Jobs {
 
     /// Counts a job out that was counted in.
     fn discount(&mut self, summary: &Summary) {
-        self.open -= usize::from(summary.is_open());
+        if summary.is_open() {
+            self.load.open -= 1;
+            if let Some(load) = self.loads.get_mut(&summary.tenant) {
+                load.open -= 1;
+            }
+        }
         if let Some(wallet) = summary.waits_for
             && let hash_map::Entry::Occupied(mut count) = self.waiting.entry(wallet)
         {
@@ -109,9 +148,43 @@ impl Jobs {
 }
 
 /// The picture.
-#[derive(Default)]
 pub(crate) struct Board {
     jobs: Mutex<Jobs>,
+    /// Changes when a job may be started that could not be before.
+    freed: watch::Sender<()>,
+}
+
+/// A job that this process works on. It is let go of when this is dropped.
+pub(crate) struct Held {
+    pub(crate) key: Key,
+    tenant: TenantId,
+    job: JobId,
+    rest_until_ms: u64,
+    board: Arc<Board>,
+}
+
+impl Held {
+    /// Keeps the job from being started again before `rest_until_ms`, if it is queued still.
+    pub(crate) const fn rest_until(&mut self, rest_until_ms: u64) {
+        self.rest_until_ms = rest_until_ms;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.board.lock().line.let_go(&self.tenant, self.job, self.rest_until_ms);
+        self.board.freed.send_replace(());
+    }
+}
+
+/// Whose turn it is.
+pub(crate) enum Turn {
+    /// This job's.
+    Job(Held),
+    /// Nobody's, until some job at hand is done.
+    Crowded,
+    /// Nobody's: no job is to be started now.
+    Nobody,
 }
 
 /// Learns of one job's changes. A change may be skipped when a later one follows.
@@ -144,6 +217,11 @@ impl Drop for Observer {
 }
 
 impl Board {
+    /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once.
+    pub(crate) fn new(max_in_hand_per_tenant: usize) -> Self {
+        Self { jobs: Mutex::new(Jobs::new(max_in_hand_per_tenant)), freed: watch::Sender::new(()) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,15 +234,73 @@ impl Board {
             return snapshot;
         }
         let summary = Summary::new(&snapshot.value, revision);
+        let is_open = summary.is_open();
         jobs.list.insert(summary.place());
         jobs.count(&summary);
+        let record = &snapshot.value;
+        if matches!(record.state, JobState::Queued) {
+            let ticket = Ticket {
+                priority: record.priority,
+                since_ms: record.created_at_ms,
+                due_ms: record.next_attempt_at_ms,
+            };
+            jobs.line.put(&record.tenant, record.id, ticket);
+            self.freed.send_replace(());
+        } else {
+            jobs.line.remove(&record.tenant, record.id);
+        }
         if let Some(before) = jobs.all.insert(key.clone(), summary) {
             jobs.discount(&before);
+            if before.is_open() && !is_open {
+                let now_ms = now_ms();
+                jobs.load.ended.count(now_ms);
+                if let Some(load) = jobs.loads.get_mut(&before.tenant) {
+                    load.ended.count(now_ms);
+                }
+            }
         }
         if let Some(sender) = jobs.watched.get(key) {
             sender.send_replace(Some(Arc::clone(&snapshot)));
         }
         snapshot
+    }
+
+    /// The job whose turn it is, to be started by this process. `named` is the job of the announcement
+    /// that gives leave to start one.
+    pub(crate) fn next(self: &Arc<Self>, now_ms: u64, named: (&TenantId, JobId)) -> Turn {
+        match self.lock().line.next(now_ms, Some(named)) {
+            Next::Job(tenant, job) => Turn::Job(self.held(tenant, job)),
+            Next::Crowded => Turn::Crowded,
+            Next::Nobody => Turn::Nobody,
+        }
+    }
+
+    /// Takes the named job in hand out of turn, unless this process works on it already.
+    pub(crate) fn hold(self: &Arc<Self>, tenant: &TenantId, job: JobId) -> Option<Held> {
+        let is_free = self.lock().line.hold(tenant, job);
+        is_free.then(|| self.held(tenant.clone(), job))
+    }
+
+    fn held(self: &Arc<Self>, tenant: TenantId, job: JobId) -> Held {
+        let key = Key::from((&tenant, job));
+        Held { key, tenant, job, rest_until_ms: 0, board: Arc::clone(self) }
+    }
+
+    /// Keeps the job from being started by this process until its entry changes.
+    pub(crate) fn pass_over(&self, key: &Key) {
+        if let Some((tenant, job)) = key.tenant_and_job() {
+            self.lock().line.remove(&tenant, job);
+        }
+    }
+
+    /// When the job may be started, in milliseconds since 1970, if it is queued.
+    pub(crate) fn due(&self, tenant: &TenantId, job: JobId) -> Option<u64> {
+        self.lock().line.due(tenant, job)
+    }
+
+    /// Changes when some job may be started that could not be before, counted from this call on.
+    pub(crate) fn freed(&self) -> watch::Receiver<()> {
+        self.freed.subscribe()
     }
 
     /// Takes in that a job's entry is gone.
@@ -173,12 +309,19 @@ impl Board {
         if let Some(before) = jobs.all.remove(key) {
             jobs.discount(&before);
             jobs.list.remove(&before.place());
+            jobs.line.remove(&before.tenant, before.job);
         }
     }
 
-    /// How many jobs are open.
-    pub(crate) fn open(&self) -> usize {
-        self.lock().open
+    /// How many jobs are open, of all tenants and of `tenant`, and how fast they end.
+    pub(crate) fn load(&self, tenant: &TenantId) -> (Load, Load) {
+        let jobs = self.lock();
+        (jobs.load, jobs.loads.get(tenant).copied().unwrap_or_default())
+    }
+
+    /// Where the job stands, as far as is known here, and whether its end was published.
+    pub(crate) fn state(&self, key: &Key) -> Option<(JobStateName, bool)> {
+        self.lock().all.get(key).map(|job| (job.state, job.end_published))
     }
 
     /// How many jobs wait for the owner of `wallet`.
@@ -230,7 +373,7 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use duet_wire::{Pair, SignedRequest};
+    use duet_wire::{Pair, Priority, SignedRequest};
 
     use super::*;
 
@@ -243,6 +386,7 @@ mod tests {
             id: JobId([job; 16]),
             tenant: tenant(),
             request: SignedRequest { body: b"{}".to_vec(), requester: [0; 32], signature: [0; 64] },
+            priority: Priority::Normal,
             state,
             attempts_started: 0,
             attempts: Vec::new(),
@@ -261,6 +405,12 @@ mod tests {
         board.apply(&key, record, Revision::from(revision));
     }
 
+    /// How many jobs are open, in all and of the tenant.
+    fn open(board: &Board) -> (usize, usize) {
+        let (all, own) = board.load(&tenant());
+        (all.open, own.open)
+    }
+
     fn running() -> JobState {
         JobState::Running {
             session: duet_protocol::ids::SessionId([1; 16]),
@@ -271,7 +421,7 @@ mod tests {
 
     #[test]
     fn lists_are_newest_first_and_paged() {
-        let board = Board::default();
+        let board = Board::new(4);
         for job in 1..=5 {
             put(&board, record(job, u64::from(job) * 10, JobState::Queued), job.into());
         }
@@ -287,22 +437,22 @@ mod tests {
 
     #[test]
     fn open_jobs_are_counted_once() {
-        let board = Board::default();
+        let board = Board::new(4);
         put(&board, record(1, 1, JobState::Queued), 1);
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
-        assert_eq!(board.open(), 2);
+        assert_eq!(open(&board), (2, 2));
         put(&board, record(1, 1, JobState::Cancelled), 4);
-        assert_eq!(board.open(), 1);
+        assert_eq!(open(&board), (1, 1));
         let (cancelled, _) = board.list(&tenant(), Some(JobStateName::Cancelled), None, 10).unwrap();
         assert_eq!(cancelled.len(), 1);
         board.remove(&Key::from((&tenant(), JobId([2; 16]))));
-        assert_eq!(board.open(), 0);
+        assert_eq!(open(&board), (0, 0));
     }
 
     #[test]
     fn jobs_that_wait_for_an_owner_are_counted_per_wallet() {
-        let board = Board::default();
+        let board = Board::new(4);
         let waiting = |job: u8, wallet: u8| {
             let document = serde_json::json!({
                 "version": 1,
@@ -331,15 +481,15 @@ mod tests {
 
     #[test]
     fn what_is_older_than_known_changes_nothing() {
-        let board = Board::default();
+        let board = Board::new(4);
         put(&board, record(1, 1, JobState::Cancelled), 5);
         put(&board, record(1, 1, JobState::Queued), 4);
-        assert_eq!(board.open(), 0);
+        assert_eq!(open(&board), (0, 0));
     }
 
     #[tokio::test]
     async fn observers_see_the_change_and_leave_nothing_behind() {
-        let board = Arc::new(Board::default());
+        let board = Arc::new(Board::new(4));
         let key = Key::from((&tenant(), JobId([1; 16])));
         let mut observer = board.observe(&key);
         put(&board, record(1, 1, running()), 1);

@@ -29,6 +29,10 @@ use crate::api::{PairView, WalletView};
 /// How long a party may take to answer a question about its wallets.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How old what a party said may be when something is refused because of it. Keeps refusals from being
+/// as many questions.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How many wallets are remembered; the one asked for longest ago makes room. Some 2 KiB each.
 const MAX_REMEMBERED_WALLETS: usize = 16_384;
 
@@ -297,12 +301,33 @@ impl Directory {
         Self { bus, parties, max_age, remembered: Mutex::new(HashMap::new()) }
     }
 
+    /// The parties there are.
+    pub(crate) fn parties(&self) -> impl Iterator<Item = &PartyId> {
+        self.parties.iter().map(|entry| &entry.party)
+    }
+
     /// What is known about `wallet`, asked for if it is not known yet or too old.
     pub(crate) async fn wallet(&self, wallet: WalletId) -> WalletFacts {
         if let Some(facts) = self.remembered(wallet) {
             return facts;
         }
         self.refresh(wallet).await
+    }
+
+    /// What is known about `wallet`, asked for unless it was within the last moment: before something is
+    /// refused because of what the parties said some time ago.
+    pub(crate) async fn wallet_anew(&self, wallet: WalletId) -> WalletFacts {
+        if let Some(facts) = self.remembered(wallet)
+            && self.asked_within(wallet, MOMENT)
+        {
+            return facts;
+        }
+        self.refresh(wallet).await
+    }
+
+    fn asked_within(&self, wallet: WalletId, age: Duration) -> bool {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.get(&wallet).is_some_and(|entry| entry.asked_at.elapsed() < age)
     }
 
     /// What was said about `wallet` recently.

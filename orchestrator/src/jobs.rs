@@ -1,7 +1,10 @@
 //! Job and session records in their buckets. Every write is a compare-and-swap; every change of
 //! state goes through the one transition function of its record.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use duet_bus::kv::{Bucket, Entry, Key, ReadError, WriteError};
 use duet_protocol::ids::SessionId;
@@ -103,7 +106,11 @@ impl Jobs {
     }
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Entry<JobRecord>>, StoreError> {
-        Ok(self.bucket.get(key).await?)
+        let entry = self.bucket.get(key).await?;
+        if entry.as_ref().is_some_and(|entry| Key::from((&entry.value.tenant, entry.value.id)) != *key) {
+            return Err(StoreError::Corrupt(format!("under {key} lies another job's record")));
+        }
+        Ok(entry)
     }
 
     /// Stores a new job. This is its acceptance.
@@ -162,23 +169,44 @@ impl Jobs {
     }
 }
 
+/// How many sessions are remembered that this process began: more than it works on at once, some 500 bytes each.
+const MAX_REMEMBERED_SESSIONS: usize = 4096;
+
 /// The session records.
+///
+/// Those that this process began are remembered until they end. All that is read of a record but its state never changes,
+/// and its state is written by compare-and-swap, so that a memory which is behind does no harm.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     bucket: Bucket<SessionRecord>,
+    begun: Arc<Mutex<HashMap<SessionId, Entry<SessionRecord>>>>,
 }
 
 impl Sessions {
-    pub(crate) const fn new(bucket: Bucket<SessionRecord>) -> Self {
-        Self { bucket }
+    pub(crate) fn new(bucket: Bucket<SessionRecord>) -> Self {
+        Self { bucket, begun: Arc::default() }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, HashMap<SessionId, Entry<SessionRecord>>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
-        self.bucket.create(&Key::from(record.session), record).await?;
+        let revision = self.bucket.create(&Key::from(record.session), record).await?;
+        let mut begun = self.begun();
+        // Sessions whose ends others were told of stay behind; anyone makes room.
+        if begun.len() >= MAX_REMEMBERED_SESSIONS {
+            let any = begun.keys().next().copied();
+            any.and_then(|any| begun.remove(&any));
+        }
+        begun.insert(record.session, Entry { value: record.clone(), revision });
         Ok(())
     }
 
     pub(crate) async fn get(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        if let Some(entry) = self.begun().get(&session) {
+            return Ok(Some(entry.value.clone()));
+        }
         Ok(self.bucket.get(&Key::from(session)).await?.map(|entry| entry.value))
     }
 
@@ -193,8 +221,13 @@ impl Sessions {
 
     async fn try_end(&self, session: SessionId, event: SessionEvent) -> Result<(), StoreError> {
         let key = Key::from(session);
+        let mut known = self.begun().remove(&session);
         for _ in 0..MAX_CONFLICTS {
-            let Some(mut entry) = self.bucket.get(&key).await? else { return Ok(()) };
+            let entry = match known.take() {
+                Some(entry) => Some(entry),
+                None => self.bucket.get(&key).await?,
+            };
+            let Some(mut entry) = entry else { return Ok(()) };
             if advance(&mut entry.value, event).is_err() {
                 return Ok(());
             }

@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet_bus::{Address, Bus, Speaker, streams::StorageSettings};
+use duet_bus::{Address, Bus, Speaker, audit::Recorder, kv::Bucket, streams::StorageSettings};
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     progress::{Progress, Step},
     signing::SigningKey,
 };
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     approval::Nonces,
     auth::Tokens,
+    batch::BatchRecord,
     board::Board,
     clock::now_ms,
     directory::Directory,
+    feed::Feed,
     jobs::{Jobs, Sessions},
+    room::Room,
     settings::{HttpSettings, QueueSettings},
+    tenants::Tenants,
+    webhooks::{Deliverer, Endpoints},
 };
 
 /// An orchestrator's shared state. It holds no share and nothing else that could sign for a wallet;
@@ -33,10 +37,16 @@ pub struct Orchestrator {
     pub(crate) result_key: SigningKey,
     pub(crate) jobs: Jobs,
     pub(crate) sessions: Sessions,
+    pub(crate) batches: Bucket<BatchRecord>,
     pub(crate) board: Arc<Board>,
     pub(crate) directory: Directory,
+    pub(crate) webhooks: Endpoints,
+    pub(crate) deliverer: Deliverer,
     pub(crate) nonces: Nonces,
-    pub(crate) event_streams: Arc<Semaphore>,
+    pub(crate) audit: Recorder,
+    pub(crate) feed: Feed,
+    pub(crate) room: Room,
+    pub(crate) tenants: Tenants,
     /// Ends event streams and whatever else has no end of its own.
     pub(crate) shutdown: CancellationToken,
 }

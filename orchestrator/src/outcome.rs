@@ -10,9 +10,12 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, Outcome, OutcomeReply, OutcomeResult, Pair, Refusal, SignedOutcome,
+    audit::Refused,
+    job::{AttemptOutcome, Evidence},
     progress::Step,
     session_state::{SessionEvent, SessionRecord},
 };
+use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use crate::{
@@ -69,6 +72,8 @@ impl Orchestrator {
                 Ok(Verdict::Settled(snapshot)) => (OutcomeReply::Acknowledged, Some(snapshot)),
                 Err(NotTaken::Refused(refusal)) => {
                     tracing::warn!(code = %refusal.code, message = refusal.message, "report refused");
+                    let refused = Refused::new("report", refusal.clone());
+                    self.audit.refused(Refused { session: Some(session), ..refused });
                     (OutcomeReply::Refused(refusal), None)
                 }
                 Err(NotTaken::Later(reason)) => {
@@ -133,6 +138,7 @@ impl Orchestrator {
             };
         }
         let request = self.request_of(&job.value)?;
+        let sha256 = || Sha256::digest(payload).into();
         match outcome.result {
             OutcomeResult::Answered => {
                 tracing::debug!("the responder did its part");
@@ -141,7 +147,8 @@ impl Orchestrator {
             OutcomeResult::Failed { code, culprit, message } => {
                 let culprit = culprit
                     .filter(|party| *party == record.initiator.party || *party == record.responder.party);
-                let failure = Failure { refusal: Refusal::new(code, message), culprit };
+                let evidence = Some(Evidence::Report { by: from.clone(), sha256: sha256() });
+                let failure = Failure { refusal: Refusal::new(code, message), culprit, evidence };
                 self.end_attempt(&key, session, &request, failure).await?;
                 Ok(Verdict::Taken)
             }
@@ -149,7 +156,7 @@ impl Orchestrator {
                 Err(refused(Code::PeerMisbehaved, "only the initiator learns the signature"))
             }
             OutcomeResult::Signed { signature } => {
-                let accepted = self.accept_signature(&key, session, &request, &facts, pair, &signature).await;
+                let accepted = self.accept_signature(job, session, &request, &facts, pair, &signature).await;
                 match accepted {
                     Ok(snapshot) => {
                         tracing::info!(job = %record.job, "signature verified and stored");
@@ -161,6 +168,7 @@ impl Orchestrator {
                         let failure = Failure {
                             refusal: Refusal::new(Code::PeerMisbehaved, message.clone()),
                             culprit: Some(from.clone()),
+                            evidence: Some(Evidence::InvalidSignature { by: from.clone(), sha256: sha256() }),
                         };
                         self.end_attempt(&key, session, &request, failure).await?;
                         Err(refused(Code::BadSignature, &message))
@@ -175,9 +183,10 @@ impl Orchestrator {
 
 /// Whether the job's signature was made in `session`.
 fn already_signed(record: &duet_wire::JobRecord, session: SessionId) -> bool {
-    record.attempts.iter().any(|attempt| {
-        attempt.session == session && attempt.outcome == Some(duet_wire::job::AttemptOutcome::Signed)
-    })
+    record
+        .attempts
+        .iter()
+        .any(|attempt| attempt.session == session && attempt.outcome == Some(AttemptOutcome::Signed))
 }
 
 /// The session's pair, and the reporter's seat in it.

@@ -47,9 +47,14 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::CardMismatch
         | Code::RequesterNotAllowed
         | Code::KindNotAllowed
+        | Code::PolicyRefused
+        | Code::LimitExceeded
+        // Who approves it puts it back.
+        | Code::ApprovalMissing
         | Code::WrongTenant
         | Code::BadSignature
         | Code::InvalidPayload
+        | Code::InvalidEndpoint
         | Code::ChainIdMismatch
         | Code::MalformedJson
         | Code::MalformedMessage
@@ -61,12 +66,15 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::Unauthorized
         | Code::NotFound => true,
         // These end the job, which is not for this function to decide.
-        Code::RejectedByOwner | Code::Cancelled | Code::JobExpired => true,
-        Code::StaleEpoch
+        Code::RejectedByOwner | Code::Cancelled => true,
+        // A party says so by its own clock, which may be wrong. When a job expires is the orchestrators' to say.
+        Code::JobExpired
+        | Code::StaleEpoch
         | Code::StalePaillierKey
         | Code::SessionReplayed
         | Code::Conflict
         | Code::QueueFull
+        | Code::RateLimited
         | Code::Overloaded
         | Code::NoPairAvailable
         | Code::BrokerUnreachable
@@ -228,6 +236,13 @@ mod tests {
             panic!("one locked pair is no pair")
         };
         assert_eq!(refusal.code, Code::Locked);
+    }
+
+    #[test]
+    fn one_clock_that_is_wrong_ends_no_job() {
+        let attempts = [(Pair::ServicePartner, Code::JobExpired)];
+        assert_eq!(decide_with(&[Pair::ServicePartner], &attempts), Decision::Try(Pair::ServicePartner));
+        assert!(pause(&past(&attempts), 0.0, &QueueSettings::default()) > Duration::ZERO);
     }
 
     #[test]

@@ -4,36 +4,49 @@ use core::net::SocketAddr;
 use std::{io, sync::Arc};
 
 use duet_bus::{
-    Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, SubscribeError,
-    kv::{self, Pattern},
+    Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, Speaker, SubscribeError,
+    audit::Recording,
+    kv::{self, Bucket, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
-use duet_wire::signing::SigningKey;
+use duet_wire::{JobRecord, session_state::SessionRecord, signing::SigningKey};
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
-    time::{Duration, sleep, timeout},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     approval,
     auth::{TenantAccess, Tokens},
+    batch::BatchRecord,
     board::Board,
+    clock::now_ms,
     directory::{Directory, PartyEntry},
+    feed::{self, Feed},
     http,
     jobs::{Jobs, Sessions},
-    orchestrator::Orchestrator,
+    orchestrator::{Orchestrator, jitter},
     outcome,
+    room::Room,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
-    sweep, work,
+    sweep,
+    tenants::Tenants,
+    webhooks::{self, Deliverer, Endpoint, Endpoints, WebhookSettings},
+    work,
 };
 
 /// How long open requests may take to finish when the process is told to stop.
 const HTTP_DRAIN: Duration = Duration::from_secs(10);
 
+/// How long the end of the audit log may take to be published.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The pause before a watch that ended is begun anew.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause before streams and buckets that could not be prepared are tried again.
+const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// All that an orchestrator is told.
 #[derive(Clone)]
@@ -56,6 +69,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// How jobs are worked on.
     pub queue: QueueSettings,
+    /// How results are delivered to tenants' endpoints.
+    pub webhooks: WebhookSettings,
 }
 
 impl Config {
@@ -86,6 +101,7 @@ impl Config {
             result_key,
             http: HttpSettings::default(),
             queue: QueueSettings::default(),
+            webhooks: WebhookSettings::default(),
         })
     }
 }
@@ -99,6 +115,7 @@ impl core::fmt::Debug for Config {
             .field("parties", &self.parties)
             .field("http", &self.http)
             .field("queue", &self.queue)
+            .field("webhooks", &self.webhooks)
             .finish_non_exhaustive()
     }
 }
@@ -118,6 +135,9 @@ pub enum OrchestratorError {
     /// The broker does not deliver what the parties send.
     #[error("the orchestrator cannot listen on the broker: {0}")]
     Subscribe(#[from] SubscribeError),
+    /// Webhooks cannot be delivered over TLS.
+    #[error("webhooks cannot be delivered: {0}")]
+    Webhooks(io::Error),
     /// The HTTP interface cannot listen.
     #[error("the HTTP interface cannot listen on {address}: {source}")]
     Listen {
@@ -142,6 +162,7 @@ pub struct Server {
     address: SocketAddr,
     instance: String,
     services: Vec<Service>,
+    recording: Recording,
 }
 
 impl core::fmt::Debug for Server {
@@ -158,22 +179,33 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, OrchestratorError> {
         config.http.check()?;
         config.queue.check()?;
+        config.webhooks.check()?;
+        let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        bus.ensure_streams(&config.storage).await?;
-        let jobs = bus.ensure_bucket(kv::JOBS, &config.storage).await?;
-        let sessions = bus.ensure_bucket(kv::SESSIONS, &config.storage).await?;
-        let board = Arc::new(Board::default());
+        let Buckets { jobs, sessions, batches, endpoints } =
+            prepare_storage(&bus, &config.storage, patience).await?;
+        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
+        let instance = ulid::Ulid::new().to_string();
+        let (recording, audit) =
+            Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
         let orchestrator = Arc::new(Orchestrator {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
+            webhooks: Endpoints::new(endpoints),
+            deliverer: Deliverer::new(config.webhooks, config.result_key.clone())
+                .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
             tokens: Tokens::new(&config.tenants),
             result_key: config.result_key,
             jobs: Jobs::new(jobs, Arc::clone(&board)),
             sessions: Sessions::new(sessions),
+            batches,
             board,
             nonces: approval::Nonces::default(),
-            event_streams: Arc::new(Semaphore::new(config.http.max_event_streams)),
+            audit,
+            feed: Feed::default(),
+            room: Room::default(),
+            tenants: Tenants::new(&config.http),
             shutdown: CancellationToken::new(),
             http: config.http,
             queue: config.queue,
@@ -191,9 +223,8 @@ impl Server {
         let unlistened = |source| OrchestratorError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
         let address = listener.local_addr().map_err(unlistened)?;
-        let instance = ulid::Ulid::new().to_string();
         tracing::info!(%address, instance, "orchestrator ready");
-        Ok(Self { orchestrator, listener, address, instance, services })
+        Ok(Self { orchestrator, listener, address, instance, services, recording })
     }
 
     /// Where the HTTP interface listens.
@@ -223,7 +254,7 @@ impl Server {
     /// Dropping it is a crash: nothing is lost, but jobs at hand rest until the broker delivers them
     /// to somebody else.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), OrchestratorError> {
-        let Self { orchestrator, listener, services, .. } = self;
+        let Self { orchestrator, listener, services, recording, .. } = self;
         // Everything below ends with this scope, however it is left.
         let stop = stop.child_token();
         let _ends = stop.clone().drop_guard();
@@ -232,6 +263,8 @@ impl Server {
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
+        let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
+        let deliveries = webhooks::run(Arc::clone(&orchestrator), stop.clone());
         let streams = orchestrator.shutdown.clone();
         let ended = stop.clone();
         let graceful = async move {
@@ -263,12 +296,14 @@ impl Server {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(worker),
                 infallible(sweeper),
-                infallible(watcher)
+                infallible(watcher),
+                infallible(feeder),
+                infallible(deliveries)
             )?;
             // The jobs at hand needed their reports; now no more are taken.
             for service in services {
@@ -277,9 +312,48 @@ impl Server {
             Ok(served)
         };
         let ended = Box::pin(all).await;
+        recording.finish(AUDIT_PATIENCE).await;
         timeout(Duration::from_secs(2), orchestrator.bus.drain()).await.ok();
         tracing::info!("orchestrator stopped");
         ended
+    }
+}
+
+/// Where state is kept.
+struct Buckets {
+    jobs: Bucket<JobRecord>,
+    sessions: Bucket<SessionRecord>,
+    batches: Bucket<BatchRecord>,
+    endpoints: Bucket<Endpoint>,
+}
+
+/// Makes streams and buckets, or brings them up to date.
+///
+/// While JetStream does not answer this is tried again for `patience`: nodes that have just been started, or have just
+/// lost one of them, take some seconds to agree who leads.
+async fn prepare_storage(
+    bus: &Bus,
+    settings: &StorageSettings,
+    patience: Duration,
+) -> Result<Buckets, StorageError> {
+    let began = Instant::now();
+    loop {
+        let prepared = Box::pin(async {
+            bus.ensure_streams(settings).await?;
+            Ok(Buckets {
+                jobs: bus.ensure_bucket(kv::JOBS, settings).await?,
+                sessions: bus.ensure_bucket(kv::SESSIONS, settings).await?,
+                batches: bus.ensure_bucket(kv::BATCHES, settings).await?,
+                endpoints: bus.ensure_bucket(kv::WEBHOOKS, settings).await?,
+            })
+        });
+        match prepared.await {
+            Err(error @ StorageError::Unavailable { .. }) if began.elapsed() < patience => {
+                tracing::warn!(%error, "JetStream is not ready; trying again");
+                sleep(STORAGE_PAUSE.mul_f64(0.5 + jitter() / 2.0)).await;
+            }
+            prepared => return prepared,
+        }
     }
 }
 
@@ -318,8 +392,11 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
                     while let Some(change) = watcher.next().await {
                         match change {
                             Ok(change) => match change.value {
-                                Some(record) => {
+                                Some(record) if Key::from((&record.tenant, record.id)) == change.key => {
                                     orchestrator.board.apply(&change.key, record, change.revision);
+                                }
+                                Some(_) => {
+                                    tracing::error!(key = %change.key, "a job lies under another's name; passed over");
                                 }
                                 None => orchestrator.board.remove(&change.key),
                             },

@@ -9,9 +9,11 @@ use duet_bus::{
 use duet_protocol::{codec, ids::SessionId};
 use duet_wire::{
     Code, Invitation, InvitationReply, JobEvent, JobRecord, Manifest, Pair, Refusal, Seat, SigningRequest,
+    job::Evidence,
     progress::Step,
     session_state::{SessionEvent, SessionRecord, SessionState},
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::{now_ms, whole_millis},
@@ -100,7 +102,7 @@ impl Orchestrator {
         });
         let (started, stored) = tokio::join!(started, self.sessions.create(&record));
         match started.map_err(NotStarted::Store)? {
-            Changed::Applied(_) => {}
+            Changed::Applied(snapshot) => self.note_started(&snapshot.value, request, session, pair),
             Changed::Declined(()) | Changed::Missing => return Err(NotStarted::Moved),
         }
         stored.map_err(NotStarted::Store)?;
@@ -125,11 +127,15 @@ impl Orchestrator {
             .bus
             .request(&Address::Invite(party.clone()), Bytes::from(invitation), self.queue.invitation_timeout)
             .await
-            .map_err(|error| match error {
-                RequestError::NoResponders { .. } => {
-                    Refusal::new(Code::Overloaded, format!("no worker of {party} is free"))
-                }
-                other => other.to_refusal(party.as_str()),
+            .map_err(|error| Failure {
+                refusal: match error {
+                    RequestError::NoResponders { .. } => {
+                        Refusal::new(Code::Overloaded, format!("no worker of {party} is free"))
+                    }
+                    other => other.to_refusal(party.as_str()),
+                },
+                culprit: None,
+                evidence: Some(Evidence::Silence { of: party.clone() }),
             })?;
         match codec::decode(&reply) {
             Ok(InvitationReply::Accepted { instance }) => {
@@ -138,7 +144,11 @@ impl Orchestrator {
             }
             Ok(InvitationReply::Refused(refusal)) => {
                 tracing::info!(session = %started.session, %party, code = %refusal.code, "invitation refused");
-                Err(refusal.into())
+                Err(Failure {
+                    refusal,
+                    culprit: None,
+                    evidence: Some(Evidence::Refusal { by: party.clone() }),
+                })
             }
             Err(error) => Err(Failure {
                 refusal: Refusal::new(
@@ -146,6 +156,10 @@ impl Orchestrator {
                     format!("the answer of {party} to an invitation does not parse: {error}"),
                 ),
                 culprit: Some(party.clone()),
+                evidence: Some(Evidence::Nonsense {
+                    by: party.clone(),
+                    sha256: Sha256::digest(&reply).into(),
+                }),
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! What can be set about an orchestrator, with defaults that fit one host.
 
-use core::time::Duration;
+use core::{num::NonZeroU32, time::Duration};
 
 use duet_wire::request::MAX_REQUEST_SIZE_BYTES;
 
@@ -31,10 +31,22 @@ pub struct HttpSettings {
     /// How many event streams may be open at once; one more is refused with 429. Default 1024;
     /// 1 to 65 536. Each holds a broker subscription while its job runs.
     pub max_event_streams: usize,
+    /// How many of them one tenant may have. Default 256; 1 to 65 536.
+    pub max_event_streams_per_tenant: usize,
+    /// How many requests a second one tenant may make, and twice as many at once; one more is refused
+    /// with 429. Default 1000; 1 to 1 000 000. What a tenant's programs need to poll and to submit one
+    /// by one; batches and event streams need far fewer. More lets one tenant take more of the
+    /// process's time from the others.
+    pub requests_per_second_per_tenant: NonZeroU32,
     /// How often a silent event stream sends a comment. Default 15 s; 1 s to 5 min. Must be shorter
     /// than what proxies on the way allow for silence.
     pub keep_alive: Duration,
 }
+
+const DEFAULT_REQUESTS_PER_SECOND: NonZeroU32 = match NonZeroU32::new(1000) {
+    Some(rate) => rate,
+    None => NonZeroU32::MIN,
+};
 
 impl Default for HttpSettings {
     fn default() -> Self {
@@ -43,6 +55,8 @@ impl Default for HttpSettings {
             request_timeout: Duration::from_secs(10),
             max_concurrent_requests: 256,
             max_event_streams: 1024,
+            max_event_streams_per_tenant: 256,
+            requests_per_second_per_tenant: DEFAULT_REQUESTS_PER_SECOND,
             keep_alive: Duration::from_secs(15),
         }
     }
@@ -52,13 +66,20 @@ impl Default for HttpSettings {
 #[derive(Debug, Clone)]
 pub struct QueueSettings {
     /// How many jobs may be open (not settled) at once, over all tenants; one more is refused with
-    /// 429. Default 10 000; 1 to 1 000 000. Counted per orchestrator from what the broker has told
+    /// 429. Default 20 000; 1 to 1 000 000. Counted per orchestrator from what the broker has told
     /// it, so several of them can overshoot by what they accept at the same moment. The bucket's own
     /// size is the hard bound.
     pub max_open_jobs: usize,
+    /// How many of them may be one tenant's. Default 10 000; 1 to 1 000 000. Less than
+    /// `max_open_jobs`, so that no tenant alone can have the others refused.
+    pub max_open_jobs_per_tenant: usize,
     /// How many jobs this orchestrator works on at once. Default 32; 1 to 1024. More keeps more
     /// workers of the parties busy; each holds a queue message that nobody else can take.
     pub max_in_flight: usize,
+    /// How many of them may be one tenant's. Default three quarters of `max_in_flight`, rounded up;
+    /// at least 1. What is left keeps the others' jobs from waiting for sessions of this one that
+    /// hang; a tenant that is alone cannot use it.
+    pub max_in_flight_per_tenant: Option<usize>,
     /// How many attempts a job gets, over all its pairs. Default 6; 1 to 32. Each costs the
     /// responder a charge against the wallet's limits at most.
     pub max_attempts: u32,
@@ -102,8 +123,10 @@ pub struct QueueSettings {
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
-            max_open_jobs: 10_000,
+            max_open_jobs: 20_000,
+            max_open_jobs_per_tenant: 10_000,
             max_in_flight: 32,
+            max_in_flight_per_tenant: None,
             max_attempts: 6,
             max_attempts_per_pair: 2,
             retry_pause: Duration::from_millis(250),
@@ -148,17 +171,38 @@ impl HttpSettings {
         )?;
         check((1..=65_536).contains(&self.max_concurrent_requests), "max_concurrent_requests", "1 to 65536")?;
         check((1..=65_536).contains(&self.max_event_streams), "max_event_streams", "1 to 65536")?;
+        check(
+            (1..=65_536).contains(&self.max_event_streams_per_tenant),
+            "max_event_streams_per_tenant",
+            "1 to 65536",
+        )?;
+        check(
+            self.requests_per_second_per_tenant.get() <= 1_000_000,
+            "requests_per_second_per_tenant",
+            "1 to 1000000",
+        )?;
         check((seconds(1)..=seconds(300)).contains(&self.keep_alive), "keep_alive", "1 s to 5 min")
     }
 }
 
 impl QueueSettings {
+    /// How many jobs of one tenant this orchestrator works on at once.
+    pub(crate) fn in_flight_per_tenant(&self) -> usize {
+        self.max_in_flight_per_tenant.unwrap_or_else(|| (3 * self.max_in_flight).div_ceil(4))
+    }
+
     /// # Errors
     /// The first setting outside its bounds.
     pub fn check(&self) -> Result<(), InvalidSetting> {
         let minute = seconds(60);
         check((1..=1_000_000).contains(&self.max_open_jobs), "max_open_jobs", "1 to 1000000")?;
+        check(
+            (1..=1_000_000).contains(&self.max_open_jobs_per_tenant),
+            "max_open_jobs_per_tenant",
+            "1 to 1000000",
+        )?;
         check((1..=1024).contains(&self.max_in_flight), "max_in_flight", "1 to 1024")?;
+        check(self.max_in_flight_per_tenant != Some(0), "max_in_flight_per_tenant", "at least 1")?;
         check((1..=32).contains(&self.max_attempts), "max_attempts", "1 to 32")?;
         check((1..=32).contains(&self.max_attempts_per_pair), "max_attempts_per_pair", "1 to 32")?;
         check((millis(10)..=minute).contains(&self.retry_pause), "retry_pause", "10 ms to 1 min")?;

@@ -2,23 +2,32 @@
 
 use core::time::Duration;
 
-use duet_bus::{Address, kv::Key};
+use duet_bus::{
+    Address,
+    ends::StoredEnd,
+    kv::{Entry, Key},
+};
 use duet_protocol::{
     ids::{PartyId, SessionId},
     signature,
 };
 use duet_wire::{
-    Code, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal, SignedResult,
-    SigningRequest, progress::Step, session_state::SessionEvent,
+    Code, JobEnded, JobEvent, JobRecord, JobResult, JobState, Pair, RecoverableSignature, Refusal,
+    SignedResult, SigningRequest,
+    job::{AttemptOutcome, Evidence},
+    progress::Step,
+    session_state::SessionEvent,
 };
 
 use crate::{
     board::Snapshot,
     clock::{now_ms, whole_millis},
     directory::WalletFacts,
+    feed,
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision, PastAttempt},
+    settings::QueueSettings,
 };
 
 /// How long the broker may take to store a result or a dead letter.
@@ -29,11 +38,20 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Failure {
     pub(crate) refusal: Refusal,
     pub(crate) culprit: Option<PartyId>,
+    pub(crate) evidence: Option<Evidence>,
+}
+
+impl Failure {
+    /// That the initiator reported no outcome in time.
+    pub(crate) fn no_outcome(initiator: Option<PartyId>) -> Self {
+        let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
+        Self { refusal, culprit: None, evidence: initiator.map(|of| Evidence::Silence { of }) }
+    }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, culprit: None }
+        Self { refusal, culprit: None, evidence: None }
     }
 }
 
@@ -42,7 +60,7 @@ pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
     record
         .counting_attempts()
         .filter_map(|attempt| match &attempt.outcome {
-            Some(duet_wire::job::AttemptOutcome::Failed { code, .. }) => {
+            Some(AttemptOutcome::Failed { code, .. }) => {
                 Some(PastAttempt { pair: attempt.pair, code: *code })
             }
             _ => None,
@@ -62,6 +80,42 @@ pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pai
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over;
 
+/// The event that a failed attempt of `pair` is for the job.
+/// `jitter` is from 0 to 1.
+pub(crate) fn event_after(
+    queue: &QueueSettings,
+    record: &JobRecord,
+    pair: Pair,
+    pairs: &[Pair],
+    failure: &Failure,
+    (now_ms, jitter): (u64, f64),
+) -> JobEvent {
+    let Failure { refusal: Refusal { code, message }, culprit, evidence } = failure.clone();
+    if now_ms >= record.expires_at_ms {
+        return JobEvent::Expire;
+    }
+    if code == Code::RejectedByOwner {
+        return JobEvent::Fail { code, culprit, evidence, message };
+    }
+    let mut past = past_attempts(record);
+    past.push(PastAttempt { pair, code });
+    match plan::decide(pairs, &past, |_| Ok(()), queue) {
+        Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, evidence, message },
+        Decision::Try(_) | Decision::Wait(_) => {
+            let pause = plan::pause(&past, jitter, queue);
+            let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
+            JobEvent::Retry { code, culprit, evidence, message, next_attempt_at_ms }
+        }
+        Decision::Fail(last) => JobEvent::Fail {
+            code: last.code,
+            culprit,
+            evidence,
+            // What the last attempt said is more use than that it was the last.
+            message: if last.code == code { message } else { last.message },
+        },
+    }
+}
+
 impl Orchestrator {
     /// Ends the session `session` of the job under `key` without a signature, and decides what
     /// follows: another attempt later, the owner's turn, or the end. Does nothing when the job is not
@@ -80,13 +134,15 @@ impl Orchestrator {
             .jobs
             .change(key, None, |record| {
                 let pair = running_pair(record, session).ok_or(Over)?;
-                let event = self.event_after(record, pair, request, &failure);
+                let event =
+                    event_after(&self.queue, record, pair, &request.pairs, &failure, (now_ms(), jitter()));
                 let fence = record.fence;
                 record.apply(&event, fence, now_ms()).map_err(|_| Over)
             })
             .await?;
         let Changed::Applied(snapshot) = changed else { return Ok(()) };
-        let Failure { refusal, culprit } = failure;
+        self.note_failed(&snapshot.value, request, session, &failure);
+        let Failure { refusal, culprit, .. } = failure;
         tracing::info!(job = %snapshot.value.id, %session, code = %refusal.code,
             culprit = culprit.as_ref().map(tracing::field::display), "attempt ended without a signature");
         let (event, step) = if matches!(refusal.code, Code::Deadline | Code::JobExpired) {
@@ -100,58 +156,25 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// The event that a failed attempt of `pair` is for the job.
-    fn event_after(
-        &self,
-        record: &JobRecord,
-        pair: Pair,
-        request: &SigningRequest,
-        failure: &Failure,
-    ) -> JobEvent {
-        let now_ms = now_ms();
-        let (code, culprit, message) =
-            (failure.refusal.code, failure.culprit.clone(), failure.refusal.message.clone());
-        if now_ms >= record.expires_at_ms {
-            return JobEvent::Expire;
-        }
-        if code == Code::RejectedByOwner {
-            return JobEvent::Fail { code, culprit, message };
-        }
-        let mut past = past_attempts(record);
-        past.push(PastAttempt { pair, code });
-        match plan::decide(&request.pairs, &past, |_| Ok(()), &self.queue) {
-            Decision::AwaitOwner(_) => JobEvent::ReturnToOwner { code, culprit, message },
-            Decision::Try(_) | Decision::Wait(_) => {
-                let pause = plan::pause(&past, jitter(), &self.queue);
-                let next_attempt_at_ms = now_ms.saturating_add(whole_millis(pause));
-                JobEvent::Retry { code, culprit, message, next_attempt_at_ms }
-            }
-            Decision::Fail(last) => JobEvent::Fail {
-                code: last.code,
-                culprit,
-                // What the last attempt said is more use than that it was the last.
-                message: if last.code == code { message } else { last.message },
-            },
-        }
-    }
-
     /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores the
-    /// job's result. Returns the stored job.
+    /// job's result. `job` is its entry as it was just read. Returns the stored job.
     pub(crate) async fn accept_signature(
         &self,
-        key: &Key,
+        job: Entry<JobRecord>,
         session: SessionId,
         request: &SigningRequest,
         facts: &WalletFacts,
         pair: Pair,
         signature: &RecoverableSignature,
     ) -> Result<Snapshot, NotAccepted> {
+        let key = Key::from((&job.value.tenant, job.value.id));
         let result = self.result_of(session, request, facts, pair, signature)?;
+        let digest = result.digest;
         let result = SignedResult::sign(&result, &self.result_key)
             .map_err(|error| NotAccepted::Impossible(Refusal::new(Code::Internal, error.to_string())))?;
         let changed = self
             .jobs
-            .change(key, None, |record| {
+            .change(&key, Some(job), |record| {
                 running_pair(record, session).ok_or(Over)?;
                 let (fence, event) = (record.fence, JobEvent::Sign { result: result.clone() });
                 record.apply(&event, fence, now_ms()).map_err(|_| Over)
@@ -159,7 +182,10 @@ impl Orchestrator {
             .await
             .map_err(NotAccepted::Store)?;
         match changed {
-            Changed::Applied(snapshot) => Ok(snapshot),
+            Changed::Applied(snapshot) => {
+                self.note_signed(&snapshot.value, request, session, digest);
+                Ok(snapshot)
+            }
             Changed::Declined(Over) | Changed::Missing => Err(NotAccepted::Over),
         }
     }
@@ -190,36 +216,61 @@ impl Orchestrator {
         })
     }
 
-    /// Makes a settled job's end known, once: a result to the tenant's subscribers, a failure to the
-    /// dead letters. Does nothing for other jobs. If it fails, or the process dies before it is
-    /// noted, the sweeper does it again; the stream drops what it had already within its window, and
-    /// subscribers tell a repeated result by its job.
+    /// Makes a settled job's end known, once: to those who follow the tenant's results, and a failure to
+    /// the dead letters as well. Does nothing for other jobs. If it fails, or the process dies before it
+    /// is noted, the sweeper does it again ([`Self::publish_end_again`]).
     pub(crate) async fn publish_end(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;
-        if record.end_published_at_ms.is_some() {
+        if record.end_published_at_ms.is_some() || !record.state.is_final() {
             return;
         }
-        let (address, document) = match &record.state {
-            JobState::Signed { result } => {
-                (Address::Result(record.tenant.clone()), serde_json::to_vec(result))
+        if let Err(error) = self.publish_documents(record).await {
+            tracing::warn!(job = %record.id, %error, "a job's end was not published; trying again later");
+            return;
+        }
+        self.note_published(snapshot).await;
+    }
+
+    /// The same for a job whose end may have been published already. Within the stream's window a
+    /// repeated one is dropped there; after it, the stream is searched first.
+    pub(crate) async fn publish_end_again(&self, snapshot: &Snapshot) {
+        let record = &snapshot.value;
+        let age = Duration::from_millis(now_ms().saturating_sub(record.updated_at_ms));
+        if age > self.storage.duplicate_window / 2 {
+            let is_it = |end: &StoredEnd| feed::is_end_of(end, record);
+            match self.bus.has_end(&record.tenant, record.updated_at_ms, is_it).await {
+                Ok(true) => return self.note_published(snapshot).await,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(job = %record.id, %error, "it is not known whether a job's end was published");
+                    return;
+                }
             }
-            JobState::Failed { .. } => (Address::Dead(record.tenant.clone()), serde_json::to_vec(record)),
-            _ => return,
-        };
-        let job = record.id;
-        let Ok(document) = document else {
-            tracing::error!(%job, "a settled job does not serialise");
-            return;
-        };
-        // A job that an operator put back may fail a second time, before any attempt even.
-        let message_id = format!("{job}.{}", record.updated_at_ms);
-        let published =
-            self.bus.publish_stored(&address, document, Some(&message_id), PUBLISH_DEADLINE).await;
-        if let Err(error) = published {
-            tracing::warn!(%job, %error, "a job's end was not published; trying again later");
-            return;
         }
-        let key = Key::from((&record.tenant, job));
+        self.publish_end(snapshot).await;
+    }
+
+    async fn publish_documents(&self, record: &JobRecord) -> Result<(), PublishFailure> {
+        // A job that an operator put back may end a second time, before any attempt even.
+        let message_id = format!("{}.{}", record.id, record.updated_at_ms);
+        let mut documents = Vec::with_capacity(2);
+        if let JobState::Failed { .. } = &record.state {
+            documents.push((Address::Dead(record.tenant.clone()), serde_json::to_vec(record)?));
+        }
+        if let JobState::Signed { result } = &record.state {
+            documents.push((Address::Result(record.tenant.clone()), serde_json::to_vec(result)?));
+        } else if let Some(ended) = JobEnded::of(record) {
+            documents.push((Address::Ended(record.tenant.clone()), serde_json::to_vec(&ended)?));
+        }
+        for (address, document) in documents {
+            self.bus.publish_stored(&address, document, Some(&message_id), PUBLISH_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    async fn note_published(&self, snapshot: &Snapshot) {
+        let record = &snapshot.value;
+        let key = Key::from((&record.tenant, record.id));
         let noted = self
             .jobs
             .change(&key, Some((**snapshot).clone()), |record| {
@@ -231,9 +282,18 @@ impl Orchestrator {
             })
             .await;
         if let Err(error) = noted {
-            tracing::warn!(%job, %error, "it was not noted that a job's end was published");
+            tracing::warn!(job = %record.id, %error, "it was not noted that a job's end was published");
         }
     }
+}
+
+/// Why a job's end was not published.
+#[derive(Debug, thiserror::Error)]
+enum PublishFailure {
+    #[error(transparent)]
+    Broker(#[from] duet_bus::PublishError),
+    #[error("it does not serialise: {0}")]
+    Document(#[from] serde_json::Error),
 }
 
 /// Why a reported signature is not stored.

@@ -2,14 +2,15 @@
 
 use duet_bus::kv::Key;
 use duet_wire::{
-    Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Problem, Refusal, SignedRequest,
-    SigningRequest, TenantId,
+    Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
+    SigningRequest, TenantId, audit::Refused,
 };
 
 use crate::{
+    admission::Full,
     board::Snapshot,
     clock::now_ms,
-    directory::unknown_wallet,
+    directory::{WalletFacts, unknown_wallet},
     jobs::{Changed, Created},
     orchestrator::Orchestrator,
     plan::{self, Decision},
@@ -31,7 +32,7 @@ pub(crate) enum Rejected {
     /// The key stands for another request of this tenant.
     Conflict(JobId),
     /// The queue is full.
-    Full,
+    Full(Full),
     /// Anything else.
     Problem(Problem),
 }
@@ -44,7 +45,7 @@ impl From<Problem> for Rejected {
 
 impl From<Refusal> for Rejected {
     fn from(refusal: Refusal) -> Self {
-        if refusal.code == Code::QueueFull { Self::Full } else { Self::Problem(refusal.into()) }
+        Self::Problem(refusal.into())
     }
 }
 
@@ -65,12 +66,27 @@ impl Orchestrator {
         tenant: &TenantId,
         idempotency_key: &IdempotencyKey,
         signed: SignedRequest,
+        priority: Priority,
     ) -> Result<Submitted, Rejected> {
-        let submitted = self.accept(tenant, idempotency_key, signed).await?;
+        let submitted = self.accept(tenant, idempotency_key, signed, priority).await?;
         if let Submitted::Accepted(snapshot) = &submitted {
             self.announce_first(tenant, snapshot.value.id).await;
         }
         Ok(submitted)
+    }
+
+    /// Why a request that names no job of `tenant` is refused.
+    pub(crate) async fn submit_unnamed(&self, tenant: &TenantId, signed: SignedRequest) -> Rejected {
+        match signed.verify() {
+            Err(error) => Problem::from(error).into(),
+            Ok(request) => {
+                let key = request.idempotency_key.clone();
+                match self.accept(tenant, &key, signed, Priority::default()).await {
+                    Err(rejected) => rejected,
+                    Ok(_) => Problem::new(Code::Internal, "the request was not understood at first").into(),
+                }
+            }
+        }
     }
 
     /// Wakes some orchestrator up for a job just accepted.
@@ -86,6 +102,21 @@ impl Orchestrator {
         tenant: &TenantId,
         idempotency_key: &IdempotencyKey,
         signed: SignedRequest,
+        priority: Priority,
+    ) -> Result<Submitted, Rejected> {
+        let accepted = self.take_in(tenant, idempotency_key, &signed, priority).await;
+        if let Err(rejected) = &accepted {
+            self.audit.refused(Refused::request("job", &signed, rejected.into()));
+        }
+        accepted
+    }
+
+    async fn take_in(
+        &self,
+        tenant: &TenantId,
+        idempotency_key: &IdempotencyKey,
+        signed: &SignedRequest,
+        priority: Priority,
     ) -> Result<Submitted, Rejected> {
         let request = signed.verify().map_err(Problem::from)?;
         if request.tenant != *tenant {
@@ -101,16 +132,16 @@ impl Orchestrator {
         // when the request has expired since, or its requester is no longer allowed.
         let key = Key::from((tenant, request.job()));
         if let Some(entry) = self.jobs.get(&key).await? {
-            return known(entry.value, &signed, &request);
+            return known(entry.value, signed, &request);
         }
-        self.check(&signed, &request).await?;
-        if self.board.open() >= self.queue.max_open_jobs {
-            return Err(Rejected::Full);
-        }
-        match self.jobs.create(JobRecord::new(signed.clone(), &request, now_ms())).await? {
-            Created::Existing(entry) => known(entry.value, &signed, &request),
+        self.check(signed, &request).await?;
+        self.admit(tenant).map_err(Rejected::Full)?;
+        let record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(priority);
+        match self.jobs.create(record).await? {
+            Created::Existing(entry) => known(entry.value, signed, &request),
             Created::New(snapshot) => {
                 tracing::info!(job = %snapshot.value.id, wallet = %request.wallet, "job accepted");
+                self.note_accepted(&snapshot.value, &request);
                 Ok(Submitted::Accepted(snapshot))
             }
         }
@@ -131,6 +162,21 @@ impl Orchestrator {
         }
         request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
         let facts = self.directory.wallet(request.wallet).await;
+        if self.check_wallet(signed, request, &facts).is_ok() {
+            return Ok(());
+        }
+        // What stands in the way may have been repaired since the parties were asked.
+        let facts = self.directory.wallet_anew(request.wallet).await;
+        self.check_wallet(signed, request, &facts)
+    }
+
+    /// The same as far as the wallet decides it, which its parties have told.
+    fn check_wallet(
+        &self,
+        signed: &SignedRequest,
+        request: &SigningRequest,
+        facts: &WalletFacts,
+    ) -> Result<(), Rejected> {
         if facts.is_unknown() {
             return Err(Problem::from(unknown_wallet()).at("wallet").into());
         }
@@ -146,10 +192,7 @@ impl Orchestrator {
         match plan::decide(&request.pairs, &[], |pair| facts.terms(pair).map(drop), &self.queue) {
             // What is out of reach now may be back before the job expires.
             Decision::Try(_) | Decision::AwaitOwner(_) | Decision::Wait(_) => Ok(()),
-            Decision::Fail(refusal) => {
-                self.directory.forget(request.wallet);
-                Err(Problem::from(refusal).at("pairs").into())
-            }
+            Decision::Fail(refusal) => Err(Problem::from(refusal).at("pairs").into()),
         }
     }
 
@@ -174,6 +217,8 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "job cancelled");
+                self.publish_end(&snapshot).await;
+                self.note_end(&snapshot.value);
                 Ok(Box::new(snapshot.value.clone()))
             }
             Changed::Declined(verdict) => verdict,
@@ -186,9 +231,7 @@ impl Orchestrator {
     /// Puts a dead letter back into the queue, with all its attempts before it: whatever kept it from
     /// being signed is taken to be repaired. One that is back already stays so.
     pub(crate) async fn put_back(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
-        if self.board.open() >= self.queue.max_open_jobs {
-            return Err(Refusal::new(Code::QueueFull, "the queue is full; put the job back later"));
-        }
+        self.admit(tenant).map_err(|full| Refusal::new(Code::QueueFull, full.detail))?;
         let key = Key::from((tenant, job));
         let refuse = |code, why: &str| Err(Err(Refusal::new(code, why)));
         let changed = self
@@ -226,6 +269,7 @@ impl Orchestrator {
         };
         let record = &snapshot.value;
         tracing::info!(%job, attempts = record.attempts_started, "job put back");
+        self.note_put_back(record);
         if let Ok(request) = self.request_of(record) {
             // What the parties said before the repair counts no more.
             self.directory.forget(request.wallet);

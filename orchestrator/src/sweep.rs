@@ -4,8 +4,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use duet_bus::{Address, PublishError, kv::Key};
-use duet_wire::{Code, JobId, JobState, JobStateName, Refusal, TenantId};
+use duet_bus::{Address, PublishError, kv::Key, streams};
+use duet_wire::{JobId, JobState, JobStateName, TenantId};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,7 @@ use crate::{
     clock::{now_ms, whole_millis},
     jobs::StoreError,
     orchestrator::Orchestrator,
+    settings::QueueSettings,
     settle::Failure,
 };
 
@@ -23,16 +24,23 @@ const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many jobs of one kind one sweep deals with; the others have their turn in the next.
 const MAX_PER_SWEEP: usize = 256;
 
+/// How often it is looked whether the broker has room. In between no more comes in than the tenth that
+/// is kept free.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(2);
+
 /// Sweeps until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let mut ticks = interval(orchestrator.queue.sweep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rooms = interval(LOOK_FOR_ROOM_EVERY);
+    rooms.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = interval(orchestrator.queue.max_retry_pause);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => orchestrator.sweep().await,
+            _ = rooms.tick() => orchestrator.look_for_room().await,
             _ = looks.tick() => orchestrator.look_past_owners().await,
         }
     }
@@ -40,7 +48,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
 
 /// What a job found by the sweeper needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
+pub(crate) enum Need {
     /// Its time has passed.
     Expire,
     /// Its session is long over and nobody said so.
@@ -51,6 +59,11 @@ enum Need {
     Announce,
     /// It was kept long enough.
     Remove,
+}
+
+impl Need {
+    /// How many needs there are.
+    const COUNT: usize = 5;
 }
 
 /// The announcements that have not been acknowledged.
@@ -64,50 +77,53 @@ enum Line {
     Empty,
 }
 
-impl Orchestrator {
-    /// What `job` needs at `now_ms`, if anything.
-    fn need(&self, job: &Summary, now_ms: u64) -> Option<Need> {
-        let patience = whole_millis(self.queue.announce_after);
-        let resting = |since: u64| now_ms >= since.saturating_add(patience);
-        match job.state {
-            JobStateName::Queued | JobStateName::AwaitingOwner if now_ms >= job.expires_at_ms => {
-                Some(Need::Expire)
-            }
-            JobStateName::Queued => {
-                resting(job.updated_at_ms.max(job.next_attempt_at_ms)).then_some(Need::Announce)
-            }
-            // Who runs the session ends it as soon as its time and the grace have passed. This is
-            // for sessions that nobody runs: the owner's, and those of orchestrators that died
-            // after their announcement was gone.
-            JobStateName::Running => {
-                let session = whole_millis(self.queue.session_timeout + self.queue.outcome_grace);
-                resting(job.updated_at_ms.saturating_add(session)).then_some(Need::EndSession)
-            }
-            JobStateName::Signed | JobStateName::Failed if !job.end_published => {
-                resting(job.updated_at_ms).then_some(Need::Publish)
-            }
-            JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
-                let kept = whole_millis(self.queue.keep_settled);
-                (now_ms >= job.updated_at_ms.saturating_add(kept)).then_some(Need::Remove)
-            }
-            JobStateName::AwaitingOwner => None,
+/// What `job` needs at `now_ms`, if anything.
+pub(crate) fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<Need> {
+    let patience = whole_millis(queue.announce_after);
+    let resting = |since: u64| now_ms >= since.saturating_add(patience);
+    match job.state {
+        JobStateName::Queued | JobStateName::AwaitingOwner if now_ms >= job.expires_at_ms => {
+            Some(Need::Expire)
         }
+        JobStateName::Queued => {
+            resting(job.updated_at_ms.max(job.next_attempt_at_ms)).then_some(Need::Announce)
+        }
+        // Who runs the session ends it as soon as its time and the grace have passed. This is
+        // for sessions that nobody runs: the owner's, and those of orchestrators that died
+        // after their announcement was gone.
+        JobStateName::Running => {
+            let session = whole_millis(queue.session_timeout + queue.outcome_grace);
+            resting(job.updated_at_ms.saturating_add(session)).then_some(Need::EndSession)
+        }
+        _ if job.is_settled() && !job.end_published => resting(job.updated_at_ms).then_some(Need::Publish),
+        JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
+            let kept = whole_millis(queue.keep_settled);
+            (now_ms >= job.updated_at_ms.saturating_add(kept)).then_some(Need::Remove)
+        }
+        JobStateName::AwaitingOwner => None,
     }
+}
 
+impl Orchestrator {
     async fn sweep(&self) {
         let now = now_ms();
-        let mut due = self.board.select(|job| self.need(job, now).is_some());
-        due.sort_unstable_by_key(|job| job.updated_at_ms);
-        due.truncate(MAX_PER_SWEEP);
+        let mut found = self.board.select(|job| need(&self.queue, job, now).is_some());
+        found.sort_unstable_by_key(|job| job.updated_at_ms);
+        let mut dealt_with = [0; Need::COUNT];
         let mut line = None;
-        for job in due {
-            let swept = match self.need(&job, now) {
-                None => Ok(()),
-                Some(Need::Expire) => self.expire(&job.key()).await,
-                Some(Need::EndSession) => self.end_stale_session(&job.key()).await,
-                Some(Need::Publish) => self.publish_again(&job.key()).await,
-                Some(Need::Remove) => self.forget_job(&job.key()).await,
-                Some(Need::Announce) => {
+        for job in found {
+            let Some(due) = need(&self.queue, &job, now) else { continue };
+            let Some(count) = dealt_with.get_mut(due as usize) else { continue };
+            *count += 1;
+            if *count > MAX_PER_SWEEP {
+                continue;
+            }
+            let swept = match due {
+                Need::Expire => self.expire(&job.key()).await,
+                Need::EndSession => self.end_stale_session(&job.key()).await,
+                Need::Publish => self.publish_again(&job.key()).await,
+                Need::Remove => self.forget_job(&job.key()).await,
+                Need::Announce => {
                     let line = match line {
                         Some(line) => line,
                         None => *line.insert(self.line().await),
@@ -181,6 +197,12 @@ impl Orchestrator {
             )
             .await
             .map(drop)
+            .inspect_err(|error| {
+                if matches!(error, PublishError::Full { .. }) {
+                    // The job is announced later; until there is room, no more are taken.
+                    self.room.is_full(streams::JOBS);
+                }
+            })
     }
 
     async fn announce_again(&self, key: &Key, line: Line) -> Result<(), StoreError> {
@@ -211,13 +233,18 @@ impl Orchestrator {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         let JobState::Running { session, .. } = entry.value.state else { return Ok(()) };
         let request = self.request_of(&entry.value)?;
-        let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
-        self.end_attempt(key, session, &request, Failure::from(refusal)).await
+        let initiator = self.sessions.get(session).await?.map(|record| record.initiator.party);
+        self.end_attempt(key, session, &request, Failure::no_outcome(initiator)).await?;
+        // Whoever ran it may have died with the announcement; one too many does no harm.
+        let turn = entry.value.attempts_started.to_string();
+        self.announce(&entry.value.tenant, entry.value.id, &turn)
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     async fn publish_again(&self, key: &Key) -> Result<(), StoreError> {
         if let Some(entry) = self.jobs.get(key).await? {
-            self.publish_end(&Arc::new(entry)).await;
+            self.publish_end_again(&Arc::new(entry)).await;
         }
         Ok(())
     }

@@ -1,6 +1,12 @@
-//! Working on jobs: pulling announcements, and carrying each job as far as it goes now.
+//! Working on jobs: pulling announcements, and for each carrying the job whose turn it is ([`crate::line`])
+//! as far as it goes now.
+//!
+//! An announcement is leave to work on one job, not on the one it names: there are as many in the stream
+//! as there are jobs that wait. One is used up by a job that is settled or parked, comes again when a job
+//! is to be tried again, and is dropped when no job waits. Should there be too few all the same, the
+//! sweeper adds to them; too many are dropped.
 
-use core::time::Duration;
+use core::{panic::AssertUnwindSafe, time::Duration};
 use std::sync::Arc;
 
 use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
@@ -9,9 +15,12 @@ use duet_bus::{
     kv::{Entry, Key},
     streams::StorageError,
 };
-use duet_protocol::ids::{SessionId, ShareIndex};
-use duet_wire::{Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SigningRequest, progress::Step};
-use futures::StreamExt as _;
+use duet_protocol::ids::{PartyId, SessionId, ShareIndex};
+use duet_wire::{
+    Code, JobEvent, JobId, JobRecord, JobState, JobStateName, Pair, Refusal, SigningRequest, TenantId,
+    progress::Step,
+};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -21,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    board::Observer,
-    clock::{now_ms, until},
-    directory::Terms,
+    board::{Held, Observer, Turn},
+    clock::{now_ms, until, whole_millis},
+    directory::{Terms, WalletFacts},
     jobs::{Changed, StoreError},
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision},
@@ -46,13 +55,34 @@ const MAX_LOOKS_FOR_A_MISSING_JOB: i64 = 5;
 /// The longest pause after the broker failed.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
-/// How far a job went.
+/// How long an announcement waits for a place to become free before it looks again.
+const CROWDED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is to become of an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// Nothing is left to do for the announcement: the job is settled, or waits for its owner.
+    /// It has been used, or there is nothing to use it for.
     Done,
+    /// It is to come again after a pause.
+    Later(Duration),
+}
+
+/// What came of looking at a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// It was worked on, and needs no announcement any more: it is settled, or waits for its owner.
+    Worked,
     /// It is to be looked at again after a pause.
     Later(Duration),
+    /// There was nothing to do for it here. The announcement may be used for another.
+    Nothing,
+}
+
+/// The job that an announcement names.
+#[derive(Debug, Clone)]
+struct Named {
+    tenant: TenantId,
+    job: JobId,
 }
 
 /// Pulls announcements until `stop`, at most as many as there is room for, and works on their jobs.
@@ -66,7 +96,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
         let pulled = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            pulled = pull(&orchestrator, &mut consumer, &room, &mut tasks) => pulled,
+            pulled = pull(&orchestrator, &mut consumer, &room, &mut tasks, &stop) => pulled,
         };
         while tasks.try_join_next().is_some() {}
         match pulled {
@@ -107,6 +137,7 @@ async fn pull(
     consumer: &mut Option<PullConsumer>,
     room: &Arc<Semaphore>,
     tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
 ) -> Result<(), PullError> {
     let Ok(first) = Arc::clone(room).acquire_owned().await else { return Ok(()) };
     let mut permits = vec![first];
@@ -131,8 +162,9 @@ async fn pull(
                 return Err(PullError::Broker("more messages than were asked for".to_owned()));
             };
             let orchestrator = Arc::clone(orchestrator);
+            let stop = stop.clone();
             tasks.spawn(async move {
-                orchestrator.handle(message).await;
+                orchestrator.handle(message, &stop).await;
                 drop(permit);
             });
         }
@@ -144,100 +176,198 @@ async fn pull(
 }
 
 /// The job that an announcement is about.
-fn announced(message: &Message) -> Option<Key> {
+fn announced(message: &Message) -> Option<Named> {
     let Ok(Address::Job(tenant)) = message.subject.as_str().parse() else { return None };
     let job: JobId = core::str::from_utf8(&message.payload).ok()?.parse().ok()?;
-    Some(Key::from((&tenant, job)))
+    Some(Named { tenant, job })
 }
 
 impl Orchestrator {
-    /// Works on one announcement, telling the broker meanwhile that it is being worked on, and
-    /// acknowledges it in the end.
-    async fn handle(&self, message: Message) {
-        let Some(key) = announced(&message) else {
+    /// Uses one announcement, telling the broker meanwhile that it is in use, and acknowledges it in
+    /// the end.
+    async fn handle(&self, message: Message, stop: &CancellationToken) {
+        let Some(named) = announced(&message) else {
             tracing::warn!(subject = %message.subject, "an announcement names no job");
             acknowledge(&message).await;
             return;
         };
-        let span = tracing::info_span!("job", %key);
-        async {
-            let mut alive = interval((self.storage.job_ack_wait / 3).max(Duration::from_millis(50)));
-            alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            alive.tick().await;
-            let deliveries = message.info().map_or(1, |info| info.delivered);
-            let work = self.carry_on(&key, deliveries);
-            tokio::pin!(work);
-            let progress = loop {
-                tokio::select! {
-                    progress = &mut work => break progress,
-                    _ = alive.tick() => {
-                        if let Err(error) = message.ack_with(AckKind::Progress).await {
-                            tracing::debug!(%error, "progress was not told");
-                        }
+        let mut alive = interval((self.storage.job_ack_wait / 3).max(Duration::from_millis(50)));
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        alive.tick().await;
+        let deliveries = message.info().map_or(1, |info| info.delivered);
+        let work = self.work(&named, deliveries, stop);
+        tokio::pin!(work);
+        let progress = loop {
+            tokio::select! {
+                progress = &mut work => break progress,
+                _ = alive.tick() => {
+                    if let Err(error) = message.ack_with(AckKind::Progress).await {
+                        tracing::debug!(%error, "progress was not told");
                     }
                 }
-            };
-            match progress {
-                Ok(Progress::Done) => acknowledge(&message).await,
-                Ok(Progress::Later(pause)) => again(&message, pause).await,
-                Err(error) => {
-                    tracing::warn!(%error, "a job cannot be worked on now");
-                    again(&message, self.queue.max_retry_pause.mul_f64(0.5 + jitter() / 2.0)).await;
+            }
+        };
+        match progress {
+            Progress::Done => acknowledge(&message).await,
+            Progress::Later(pause) => again(&message, pause).await,
+        }
+    }
+
+    /// Works on the job whose turn it is, by leave of the announcement of `named`.
+    async fn work(&self, named: &Named, deliveries: i64, stop: &CancellationToken) -> Progress {
+        let mut named_is_untried = true;
+        // A job that waits for its owner stands in no line: only its own announcement leads to it.
+        if self
+            .board
+            .state(&Key::from((&named.tenant, named.job)))
+            .is_some_and(|(state, _)| state == JobStateName::AwaitingOwner)
+        {
+            named_is_untried = false;
+            if let Some(progress) = self.look_at_named(named, deliveries).await {
+                return progress;
+            }
+        }
+        loop {
+            let mut freed = self.board.freed();
+            match self.board.next(now_ms(), (&named.tenant, named.job)) {
+                Turn::Job(held) => {
+                    if let Some(progress) = self.look(held, 1).await {
+                        return progress;
+                    }
+                }
+                Turn::Crowded => {
+                    tokio::select! {
+                        () = stop.cancelled() => return Progress::Later(Duration::ZERO),
+                        _ = freed.changed() => {}
+                        () = sleep(CROWDED_PAUSE) => {}
+                    }
+                }
+                // What is not known here to be queued may be all the same, when the board lags; or it runs
+                // in a session of somebody who died.
+                Turn::Nobody if named_is_untried => {
+                    named_is_untried = false;
+                    if let Some(progress) = self.look_at_named(named, deliveries).await {
+                        return progress;
+                    }
+                }
+                Turn::Nobody => {
+                    let due = self.board.due(&named.tenant, named.job);
+                    return due.map_or(Progress::Done, |due_ms| Progress::Later(until(due_ms, now_ms())));
                 }
             }
         }
+    }
+
+    /// Works on the job that an announcement names, unless this process does so already.
+    async fn look_at_named(&self, named: &Named, deliveries: i64) -> Option<Progress> {
+        let held = self.board.hold(&named.tenant, named.job)?;
+        self.look(held, deliveries).await
+    }
+
+    /// Works on a job in hand; `deliveries` is how often it was announced, if it was. `None` means that
+    /// nothing was to be done.
+    async fn look(&self, mut held: Held, deliveries: i64) -> Option<Progress> {
+        let span = tracing::info_span!("job", key = %held.key);
+        async {
+            let looked =
+                AssertUnwindSafe(Box::pin(self.carry_on(&held.key, deliveries))).catch_unwind().await;
+            let looked = match looked {
+                Ok(Ok(looked)) => looked,
+                Ok(Err(StoreError::Corrupt(reason))) => {
+                    tracing::error!(reason, "a job's entry cannot be read; passed over");
+                    self.board.pass_over(&held.key);
+                    Looked::Nothing
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a job cannot be worked on now");
+                    Looked::Later(self.queue.max_retry_pause.mul_f64(0.5 + jitter() / 2.0))
+                }
+                Err(_) => {
+                    tracing::error!("working on a job failed inside");
+                    let refusal = Refusal::new(Code::Internal, "working on the job failed inside");
+                    match self.give_up(&held.key, refusal).await {
+                        Ok(()) => Looked::Worked,
+                        Err(_) => Looked::Later(self.queue.max_retry_pause),
+                    }
+                }
+            };
+            match looked {
+                Looked::Worked => Some(Progress::Done),
+                Looked::Later(pause) => {
+                    held.rest_until(now_ms().saturating_add(whole_millis(pause)));
+                    Some(Progress::Later(pause))
+                }
+                Looked::Nothing => None,
+            }
+        }
         .instrument(span)
-        .await;
+        .await
     }
 
     /// Does what can be done now for the job under `key`, which was announced `deliveries` times.
-    async fn carry_on(&self, key: &Key, deliveries: i64) -> Result<Progress, StoreError> {
+    async fn carry_on(&self, key: &Key, deliveries: i64) -> Result<Looked, StoreError> {
         // Before the first read, so that no change is missed.
         let mut observer = self.board.observe(key);
-        let mut just_announced = true;
+        let mut worked = false;
+        let done = |worked| if worked { Looked::Worked } else { Looked::Nothing };
         loop {
-            let at_first = core::mem::replace(&mut just_announced, false);
             let Some(entry) = self.jobs.get(key).await? else {
                 // In a cluster the server that is asked may not have heard of a new entry yet.
-                let again = deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;
-                return Ok(if again { Progress::Later(self.queue.retry_pause) } else { Progress::Done });
+                let again = !worked && deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;
+                return Ok(if again { Looked::Later(self.queue.retry_pause) } else { done(worked) });
             };
             let record = &entry.value;
             let now = now_ms();
             match &record.state {
-                JobState::Running { session, pair, .. } => {
-                    if pair.initiator() == ShareIndex::Device {
-                        // The owner's device does the work; the sweeper watches the clock.
-                        return Ok(Progress::Done);
-                    }
+                JobState::Running { session, pair, .. }
+                    if !worked && deliveries > 1 && pair.initiator() != ShareIndex::Device =>
+                {
                     let (session, request) = (*session, self.request_of(record)?);
-                    // Somebody who died, or this process before it was told again, began it.
+                    // Who announced it began the session and may have died.
                     self.see_through(key, session, &request, &mut observer).await?;
+                    worked = true;
                 }
-                JobState::Queued if now >= record.expires_at_ms => self.expire(key).await?,
+                JobState::Queued if now >= record.expires_at_ms => {
+                    self.expire(key).await?;
+                    worked = true;
+                }
                 JobState::Queued => {
                     let pause = until(record.next_attempt_at_ms, now);
                     if !pause.is_zero() {
-                        return Ok(Progress::Later(pause));
+                        return Ok(Looked::Later(pause));
                     }
-                    let request = self.request_of(record)?;
+                    let Ok(request) = self.request_of(record) else {
+                        self.give_up(key, unreadable()).await?;
+                        return Ok(Looked::Worked);
+                    };
                     match self.advance(key, entry, &request, &mut observer).await? {
-                        Some(progress) => return Ok(progress),
-                        None => continue,
+                        Advanced::Tried => worked = true,
+                        Advanced::Over => return Ok(Looked::Worked),
+                        Advanced::Wait(pause) => return Ok(Looked::Later(pause)),
+                        // Somebody else was quicker; the record tells what with.
+                        Advanced::Moved => {}
                     }
                 }
                 // Not after an attempt that failed just now: it is looked at again later.
-                JobState::AwaitingOwner if at_first && now < record.expires_at_ms => {
+                JobState::AwaitingOwner if !worked && now < record.expires_at_ms => {
                     let request = self.request_of(record)?;
                     if !self.go_without_owner(key, entry, &request, &mut observer).await? {
-                        return Ok(Progress::Done);
+                        return Ok(Looked::Nothing);
                     }
+                    worked = true;
                 }
-                JobState::AwaitingOwner
+                // The owner's device does the work and the sweeper watches the clock; or another
+                // orchestrator works on it; or it is settled.
+                JobState::Running { .. }
+                | JobState::AwaitingOwner
                 | JobState::Signed { .. }
                 | JobState::Failed { .. }
                 | JobState::Expired
-                | JobState::Cancelled => return Ok(Progress::Done),
+                | JobState::Cancelled => {
+                    // So that it is not reached for again before the watch tells.
+                    self.board.apply(key, entry.value, entry.revision);
+                    return Ok(done(worked));
+                }
             }
         }
     }
@@ -248,37 +378,44 @@ impl Orchestrator {
             .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// Takes a queued job one step on: an attempt, its owner's turn, or its end. `None` means that it
-    /// is to be looked at again at once.
+    /// Takes a queued job one step on: an attempt, its owner's turn, or its end.
     async fn advance(
         &self,
         key: &Key,
         entry: Entry<JobRecord>,
         request: &SigningRequest,
         observer: &mut Observer,
-    ) -> Result<Option<Progress>, StoreError> {
-        let facts = self.directory.wallet(request.wallet).await;
+    ) -> Result<Advanced, StoreError> {
+        let mut facts = self.directory.wallet(request.wallet).await;
         let past = past_attempts(&entry.value);
-        let usable = |pair: Pair| facts.terms(pair).map(drop);
-        match plan::decide(&request.pairs, &past, usable, &self.queue) {
+        let decide = |facts: &WalletFacts| {
+            plan::decide(&request.pairs, &past, |pair| facts.terms(pair).map(drop), &self.queue)
+        };
+        let mut decision = decide(&facts);
+        if matches!(decision, Decision::Fail(_)) {
+            // What stands in the way may have been repaired since, and another orchestrator been told.
+            facts = self.directory.wallet_anew(request.wallet).await;
+            decision = decide(&facts);
+        }
+        match decision {
             Decision::Try(pair) => match facts.terms(pair) {
                 Ok(terms) => {
-                    self.attempt(key, entry, request, pair, terms, observer).await?;
-                    Ok(None)
+                    let tried = self.attempt(key, entry, request, pair, terms, observer).await?;
+                    Ok(if tried { Advanced::Tried } else { Advanced::Moved })
                 }
-                Err(refusal) => Ok(Some(self.wait(&entry.value, request, &refusal))),
+                Err(refusal) => Ok(Advanced::Wait(self.wait(&entry.value, request, &refusal))),
             },
             Decision::AwaitOwner(_) => {
                 let parked = self
                     .jobs
                     .change(key, Some(entry), |record| record.apply(&JobEvent::Park, record.fence, now_ms()))
                     .await?;
-                Ok(matches!(parked, Changed::Applied(_)).then_some(Progress::Done))
+                Ok(if matches!(parked, Changed::Applied(_)) { Advanced::Over } else { Advanced::Moved })
             }
-            Decision::Wait(refusal) => Ok(Some(self.wait(&entry.value, request, &refusal))),
+            Decision::Wait(refusal) => Ok(Advanced::Wait(self.wait(&entry.value, request, &refusal))),
             Decision::Fail(refusal) => {
                 self.give_up(key, refusal).await?;
-                Ok(Some(Progress::Done))
+                Ok(Advanced::Over)
             }
         }
     }
@@ -302,11 +439,11 @@ impl Orchestrator {
             return Ok(false);
         };
         let Ok(terms) = facts.terms(pair) else { return Ok(false) };
-        self.attempt(key, entry, request, pair, terms, observer).await?;
-        Ok(true)
+        self.attempt(key, entry, request, pair, terms, observer).await
     }
 
-    /// One attempt of `pair`, from its start to its end.
+    /// One attempt of `pair`, from its start to its end. Returns whether it was started: somebody else
+    /// may have been quicker.
     async fn attempt(
         &self,
         key: &Key,
@@ -315,32 +452,32 @@ impl Orchestrator {
         pair: Pair,
         terms: Terms,
         observer: &mut Observer,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         match self.start_session(key, entry, request, pair, terms).await {
-            Ok(started) => self.run_session(key, request, &started, observer).await,
-            // Somebody else was quicker; the record tells what with.
-            Err(NotStarted::Moved) => Ok(()),
-            Err(NotStarted::Store(error)) => Err(error),
+            Ok(started) => self.run_session(key, request, &started, observer).await?,
+            Err(NotStarted::Moved) => return Ok(false),
+            Err(NotStarted::Store(error)) => return Err(error),
             Err(NotStarted::Internal(reason)) => {
                 tracing::error!(reason, "a session cannot be drawn up");
-                self.give_up(key, Refusal::new(Code::Internal, "the session could not be drawn up")).await
+                self.give_up(key, Refusal::new(Code::Internal, "the session could not be drawn up")).await?;
             }
         }
+        Ok(true)
     }
 
-    /// No pair can sign now: asks the parties anew when the job is looked at again.
-    fn wait(&self, record: &JobRecord, request: &SigningRequest, refusal: &Refusal) -> Progress {
+    /// No pair can sign now: for how long to let the job rest. The parties are asked anew then.
+    fn wait(&self, record: &JobRecord, request: &SigningRequest, refusal: &Refusal) -> Duration {
         tracing::debug!(code = %refusal.code, message = refusal.message, "no pair can sign now");
         self.directory.forget(request.wallet);
         // The longer the job has waited, the longer the next pause.
         let waited = until(now_ms(), record.updated_at_ms);
         let pause = waited.clamp(self.queue.retry_pause, self.queue.max_retry_pause);
-        Progress::Later(pause.mul_f64(1.0 - jitter() / 2.0).min(until(record.expires_at_ms, now_ms())))
+        pause.mul_f64(1.0 - jitter() / 2.0).min(until(record.expires_at_ms, now_ms()))
     }
 
     async fn give_up(&self, key: &Key, refusal: Refusal) -> Result<(), StoreError> {
         let Refusal { code, message } = refusal;
-        let event = JobEvent::Fail { code, culprit: None, message };
+        let event = JobEvent::Fail { code, culprit: None, evidence: None, message };
         let changed = self
             .jobs
             .change(key, None, |record| match record.state {
@@ -352,6 +489,7 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(%code, "job given up");
+            self.note_end(&snapshot.value);
             self.publish_end(&snapshot).await;
         }
         Ok(())
@@ -370,6 +508,8 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(job = %snapshot.value.id, "job expired");
+            self.publish_end(&snapshot).await;
+            self.note_end(&snapshot.value);
         }
         Ok(())
     }
@@ -392,7 +532,8 @@ impl Orchestrator {
                 }
             }
             self.announce_step(session, Step::Running).await;
-            self.wait_for_end(key, session, request, started.expires_at_ms, observer).await
+            let owed_by = started.initiator.party.clone();
+            self.wait_for_end(key, session, request, started.expires_at_ms, Some(owed_by), observer).await
         }
         .instrument(span)
         .await
@@ -406,22 +547,23 @@ impl Orchestrator {
         request: &SigningRequest,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
-        let expires_at_ms = match self.sessions.get(session).await? {
-            Some(record) => record.expires_at_ms,
+        let (expires_at_ms, owed_by) = match self.sessions.get(session).await? {
+            Some(record) => (record.expires_at_ms, Some(record.initiator.party)),
             // It was never stored, so nobody was invited to it.
-            None => 0,
+            None => (0, None),
         };
-        self.wait_for_end(key, session, request, expires_at_ms, observer).await
+        self.wait_for_end(key, session, request, expires_at_ms, owed_by, observer).await
     }
 
     /// Waits until the job is no longer in `session`; ends the attempt when the session's time and
-    /// the grace for its outcome have passed.
+    /// the grace for its outcome have passed. Its initiator owes the outcome.
     async fn wait_for_end(
         &self,
         key: &Key,
         session: SessionId,
         request: &SigningRequest,
         expires_at_ms: u64,
+        initiator: Option<PartyId>,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
         let left = match expires_at_ms {
@@ -439,14 +581,30 @@ impl Orchestrator {
             return Ok(());
         }
         // What the observer did not tell, the compare-and-swap does.
-        let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
-        self.end_attempt(key, session, request, Failure::from(refusal)).await
+        self.end_attempt(key, session, request, Failure::no_outcome(initiator)).await
     }
+}
+
+/// How far a queued job was taken.
+enum Advanced {
+    /// A session of it has come to its end.
+    Tried,
+    /// It needs no announcement any more.
+    Over,
+    /// It is to rest for so long.
+    Wait(Duration),
+    /// Somebody else was quicker.
+    Moved,
+}
+
+/// Why a job is given up whose stored request does not parse: it would be looked at for ever.
+fn unreadable() -> Refusal {
+    Refusal::new(Code::Internal, "the stored request cannot be read by this version")
 }
 
 /// Acknowledges with confirmation: an announcement that is not confirmed would come again, which is
 /// harmless, but is better known.
-async fn acknowledge(message: &Message) {
+pub(crate) async fn acknowledge(message: &Message) {
     match timeout(ACKNOWLEDGE_DEADLINE, message.double_ack()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an acknowledgement was not confirmed"),
@@ -455,7 +613,7 @@ async fn acknowledge(message: &Message) {
 }
 
 /// Has the announcement delivered again after `pause`.
-async fn again(message: &Message, pause: Duration) {
+pub(crate) async fn again(message: &Message, pause: Duration) {
     // A pause of nothing would be a bare NAK, redelivered in a tight loop.
     let pause = pause.max(Duration::from_millis(1));
     if let Err(error) = message.ack_with(AckKind::Nak(Some(pause))).await {

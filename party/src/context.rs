@@ -15,7 +15,10 @@ use duet_protocol::{
     paillier_key::PaillierKey,
     share::KeyShare,
 };
-use duet_wire::Code;
+use duet_wire::{
+    Code,
+    audit::{Draft, Event},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -81,6 +84,11 @@ impl Context {
 
     pub(crate) fn store(&self) -> &Arc<dyn ShareStore> {
         self.vault.store()
+    }
+
+    /// The store, which records `event` with the decision that is asked of it.
+    pub(crate) fn noting(&self, event: Event) -> Arc<dyn ShareStore> {
+        self.store().noting(Draft::new(self.clock.now_ms(), event))
     }
 
     /// A committed wallet.
@@ -197,8 +205,13 @@ impl Context {
     }
 
     async fn remove_superseded_keys(&self) -> Result<(), StoreError> {
-        for key in self.store().remove_superseded_keys(self.clock.now_ms()).await? {
+        let removed = self.store().remove_superseded_keys(self.clock.now_ms()).await?;
+        for key in &removed {
             tracing::info!(paillier_key = %key, "deleted a superseded Paillier key");
+        }
+        if !removed.is_empty() {
+            let event = Event::KeysRemoved { paillier_keys: removed };
+            self.store().append_audit(&[Draft::new(self.clock.now_ms(), event)]).await?;
         }
         // Another process of the party may have deleted some.
         let kept: HashSet<PaillierKeyId> =

@@ -19,6 +19,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code,
+    audit::Event,
     card_request::{CardReply, CardRequest},
     wallet::WalletStatus,
 };
@@ -196,7 +197,9 @@ impl Enroller {
             other => return Err(unexpected(&party, &other)),
         }
         self.proved(|proved_keys| proved_keys.insert(proved));
-        store.agree_enrolment(wallet, &party, paillier.id()).await?;
+        let paillier_key = paillier.id();
+        let agreed = Event::EnrolmentAgreed { wallet, responder: party.clone(), paillier_key };
+        self.context.noting(agreed).agree_enrolment(wallet, &party, paillier_key).await?;
         tracing::info!(%wallet, responder = %party, paillier_key = %paillier.id(), "enrolled");
         Ok(())
     }
@@ -288,7 +291,8 @@ impl Enroller {
     async fn make_key(&self, owner: &PartyId, scope: &PaillierScope) -> Result<Arc<PaillierKey>, PartyError> {
         let (key, record) = self.generate(owner).await?;
         let now_ms = self.context.clock.now_ms();
-        self.context.store().put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
+        let noting = self.context.noting(made(&key, scope));
+        noting.put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
         Ok(key)
     }
 
@@ -300,7 +304,8 @@ impl Enroller {
     ) -> Result<Arc<PaillierKey>, PartyError> {
         let (key, record) = self.generate(owner).await?;
         let now_ms = self.context.clock.now_ms();
-        let stands = self.context.store().put_first_paillier_key(key.id(), scope, &record, now_ms).await?;
+        let noting = self.context.noting(made(&key, scope));
+        let stands = noting.put_first_paillier_key(key.id(), scope, &record, now_ms).await?;
         if stands.id == key.id() {
             return Ok(key);
         }
@@ -322,6 +327,11 @@ impl Enroller {
     fn proved<T>(&self, f: impl FnOnce(&mut HashSet<(PaillierKeyId, CardFingerprint)>) -> T) -> T {
         f(&mut self.proved.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What is recorded of a new key.
+fn made(key: &PaillierKey, scope: &PaillierScope) -> Event {
+    Event::KeyMade { paillier_key: key.id(), scope: scope.to_string() }
 }
 
 /// The shares this one initiates with.
@@ -424,7 +434,12 @@ pub(crate) async fn take_offer(
     };
     let bytes = enrolment.to_bytes()?;
     let record = context.vault.seal(&enrolment_label(&row), &bytes)?;
-    context.store().put_enrolment(&row, &record, context.clock.now_ms()).await?;
+    let taken = Event::EnrolmentTaken {
+        wallet: row.wallet,
+        initiator: row.initiator,
+        paillier_key: row.paillier_key,
+    };
+    context.noting(taken).put_enrolment(&row, &record, context.clock.now_ms()).await?;
     tracing::info!(wallet = %row.wallet, initiator = %row.initiator, paillier_key = %row.paillier_key, "took an enrolment");
     Ok(())
 }

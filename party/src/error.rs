@@ -29,6 +29,14 @@ pub enum PartyError {
     /// This party says no.
     #[error(transparent)]
     Refused(Refusal),
+    /// A wallet's policy says no.
+    #[error("{refusal}")]
+    RefusedByPolicy {
+        /// The rule that came nearest to allowing it.
+        rule: Option<String>,
+        /// Why.
+        refusal: Refusal,
+    },
     /// Another process said no.
     #[error("{by}: {refusal}")]
     RefusedBy {
@@ -78,12 +86,15 @@ impl PartyError {
     pub fn code(&self) -> Code {
         match self {
             Self::Store(StoreError::Exists(_)) => Code::Conflict,
+            Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
             Self::Store(_) => Code::StorageUnavailable,
             Self::Unlock(error) => error.code(),
             Self::Record(_) | Self::Stored { .. } => Code::StorageUnavailable,
             Self::Key(KeyError::Randomness) | Self::Encode(_) | Self::Abandoned(_) => Code::Internal,
             Self::Key(_) => Code::StorageUnavailable,
-            Self::Refused(refusal) | Self::RefusedBy { refusal, .. } => refusal.code,
+            Self::Refused(refusal)
+            | Self::RefusedByPolicy { refusal, .. }
+            | Self::RefusedBy { refusal, .. } => refusal.code,
             Self::Request(RequestError::TimedOut { .. } | RequestError::NoResponders { .. }) => {
                 Code::Deadline
             }
@@ -99,7 +110,8 @@ impl PartyError {
     #[must_use]
     pub fn to_refusal(&self) -> Refusal {
         match self {
-            Self::Refused(refusal) => refusal.clone(),
+            Self::Refused(refusal) | Self::RefusedByPolicy { refusal, .. } => refusal.clone(),
+            Self::Store(StoreError::LimitExceeded(_)) => Refusal::new(self.code(), self.to_string()),
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {
                 Refusal::new(
                     self.code(),

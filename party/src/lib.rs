@@ -9,13 +9,16 @@
 //! | [`at_rest`] | sealed records, and the key that wraps their keys |
 //! | [`store`] | what must not be forgotten: the trait, and SQLite |
 //! | [`vault`] | a store that is unlocked |
+//! | [`audit`] | what is recorded off the path, and how the log is published |
 //! | [`context`], [`clock`], [`compute`] | what everything works with |
 //! | [`party`] | keys, card, wallets, tokens |
+//! | `policy` | what wallets' owners allow |
 //! | [`device`] | the owner's device: dealing wallets, signing as initiator |
 //! | [`enrolment`] | offering and taking encrypted shares; rotation |
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
 //! | [`worker`] | serving share packages, questions and invitations |
 
+pub mod audit;
 pub mod clock;
 pub mod compute;
 pub mod context;
@@ -23,6 +26,7 @@ pub mod device;
 pub mod enrolment;
 pub mod error;
 pub mod party;
+mod policy;
 pub mod randomizers;
 pub mod session;
 pub mod store;

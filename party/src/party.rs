@@ -16,6 +16,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, WalletInfo,
+    audit::Event,
     card_request::{CardReply, CardRequest},
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
@@ -23,11 +24,12 @@ use rand_core::Rng as _;
 
 use crate::{
     at_rest::{RecordKind, RecordLabel},
+    audit,
     compute::system_rng,
     context::{Context, Identity},
     error::PartyError,
     session::SessionLimits,
-    store::{PaillierState, PinOutcome, WalletRow, WalletState},
+    store::{PaillierState, PinOutcome, StoreError, WalletRow, WalletState},
 };
 
 /// How long another party may take to verify an enrolment, or to list wallets.
@@ -164,6 +166,7 @@ impl Party {
         let records = [(keys_label, secret), (card_label, encoded), (holder_label, holder)];
         context.store().put_records(&records).await?;
         let identity = Identity { keys: Arc::new(keys), card: Arc::new(card) };
+        audit::open(&context, &identity).await?;
         Ok(Self { context, identity, index, settings: PartySettings::default() })
     }
 
@@ -184,6 +187,7 @@ impl Party {
             _ => return Err(stored("share index")("it is missing".to_owned())),
         };
         let identity = Identity { keys: Arc::new(keys), card: Arc::new(card) };
+        audit::open(&context, &identity).await?;
         Ok(Self { context, identity, index, settings: PartySettings::default() })
     }
 
@@ -240,7 +244,7 @@ impl Party {
     /// # Errors
     /// When another card is pinned.
     pub async fn pin(&self, party: &PartyId, card: CardFingerprint) -> Result<(), PartyError> {
-        match self.context.store().pin_card(party, card).await? {
+        match pin_card(&self.context, party, card, false).await? {
             PinOutcome::Pinned | PinOutcome::Same => Ok(()),
             PinOutcome::Different(pinned) => Err(PartyError::refused(
                 Code::CardMismatch,
@@ -294,6 +298,17 @@ impl Party {
             None => Err(PartyError::refused(Code::UnknownWallet, format!("there is no wallet {id} here"))),
         }
     }
+}
+
+/// Pins a card, and records that.
+pub(crate) async fn pin_card(
+    context: &Context,
+    party: &PartyId,
+    card: CardFingerprint,
+    first_contact: bool,
+) -> Result<PinOutcome, StoreError> {
+    let pinned = Event::CardPinned { party: party.clone(), card, first_contact };
+    context.noting(pinned).pin_card(party, card).await
 }
 
 /// What a party tells about a wallet.

@@ -5,6 +5,7 @@ import './scenarios/search.mjs';
 import './scenarios/create.mjs';
 import './scenarios/signing.mjs';
 import './scenarios/unlocking.mjs';
+import './scenarios/locks.mjs';
 import './scenarios/inbox.mjs';
 import './scenarios/interruptions.mjs';
 import './scenarios/tabs.mjs';

@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 use duet_wire::{
+    batch::BatchRequest,
     request::{SignedRequest, SigningRequest},
     signing::SigningKey,
 };
@@ -30,6 +32,7 @@ pub struct Api {
     token: String,
     wallet: String,
     key: SigningKey,
+    deadline: Duration,
 }
 
 /// An answer of the interface.
@@ -49,16 +52,32 @@ impl Api {
     /// # Errors
     /// When token or key cannot be read.
     pub fn new(stack: &Stack, wallet: &Wallet) -> Result<Self> {
-        let token = fs::read_to_string(stack.broker.credentials().join("tokens").join(TENANT))?;
+        Self::at(stack.api_url(), stack.broker.credentials(), wallet)
+    }
+
+    /// The same for the orchestrator at `url`, with the tenant's token from a directory that `duet init` filled.
+    ///
+    /// # Errors
+    /// When token or key cannot be read.
+    pub fn at(url: &str, credentials: &Path, wallet: &Wallet) -> Result<Self> {
+        let token = fs::read_to_string(credentials.join("tokens").join(TENANT))?;
         let mut key = [0; 32];
         hex::decode_to_slice(fs::read_to_string(&wallet.requester_key)?.trim(), &mut key)?;
         Ok(Self {
             client: http_client()?,
-            url: stack.api_url().to_owned(),
+            url: url.to_owned(),
+            deadline: DEADLINE,
             token: token.trim().to_owned(),
             wallet: wallet.id.clone(),
             key: SigningKey::from_bytes(&key),
         })
+    }
+
+    /// The same with another deadline for each request.
+    #[must_use]
+    pub const fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// A request for a payload by service and partner that is valid for ten minutes.
@@ -88,8 +107,23 @@ impl Api {
             .header("Idempotency-Key", idempotency_key)
             .header("Duet-Requester", hex::encode(request.requester))
             .header("Duet-Signature", hex::encode(request.signature))
-            .timeout(DEADLINE)
+            .timeout(self.deadline)
             .body(request.body.clone());
+        answer(post).await
+    }
+
+    /// `POST /v1/batches`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn submit_batch(&self, batch: &BatchRequest) -> Result<Answer> {
+        let post = self
+            .client
+            .post(format!("{}/v1/batches", self.url))
+            .bearer_auth(&self.token)
+            .header("Content-Type", "application/json")
+            .timeout(DEADLINE)
+            .body(batch.to_json()?);
         answer(post).await
     }
 
@@ -98,7 +132,7 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub async fn get(&self, path: &str) -> Result<Answer> {
-        answer(self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).timeout(DEADLINE))
+        answer(self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).timeout(self.deadline))
             .await
     }
 

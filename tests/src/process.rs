@@ -101,6 +101,16 @@ impl Process {
         }
     }
 
+    /// What [`Self::line`] would find in what has been said already.
+    pub fn line_so_far<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> Option<T> {
+        while let Ok(line) = self.stdout.try_recv() {
+            if let Some(found) = wanted(&line) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// Whether it is still running.
     ///
     /// # Errors

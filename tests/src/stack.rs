@@ -84,21 +84,47 @@ impl Server {
         Self { name: name.to_owned(), duet, arguments, logs: logs.to_path_buf(), process: None }
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// Starts it and returns what it says when it serves.
     ///
     /// # Errors
     /// When it does not come to that; with the end of its log.
     pub async fn start(&mut self) -> Result<Value> {
+        self.launch()?;
+        let ready = self.serving().await;
+        if ready.is_err() {
+            self.process = None;
+        }
+        ready
+    }
+
+    /// Starts it without waiting for anything; [`Self::serving`] tells when it serves.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let mut process = Process::start(&self.name, self.duet.command(&arguments)?, &self.logs)?;
-        let ready = process
-            .line(START_DEADLINE, |line| {
-                let document: Value = serde_json::from_str(line).ok()?;
-                (document.get("ready") == Some(&Value::Bool(true))).then_some(document)
-            })
-            .await?;
-        self.process = Some(process);
-        Ok(ready)
+        self.process = Some(Process::start(&self.name, self.duet.command(&arguments)?, &self.logs)?);
+        Ok(())
+    }
+
+    /// Waits until it serves, and returns what it says then. It says so once.
+    ///
+    /// # Errors
+    /// When it does not come to that; with the end of its log.
+    pub async fn serving(&mut self) -> Result<Value> {
+        self.process()?.line(START_DEADLINE, readiness).await
+    }
+
+    /// Whether it has said since it was started, or last asked, that it serves.
+    pub fn has_begun_to_serve(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.line_so_far(readiness).is_some())
     }
 
     /// The same server, not running.
@@ -112,8 +138,14 @@ impl Server {
         }
     }
 
+    /// The same server once more, beside it, as a process called `name`, not started yet.
+    #[must_use]
+    pub fn another(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone_settings() }
+    }
+
     /// Gives the option `name`, which is among the arguments, another value.
-    fn set_argument(&mut self, name: &str, value: &str) {
+    pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
         if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {
             value.clone_into(argument);
@@ -155,6 +187,12 @@ impl Server {
     }
 }
 
+/// What a server prints when it serves.
+fn readiness(line: &str) -> Option<Value> {
+    let document: Value = serde_json::from_str(line).ok()?;
+    (document.get("ready") == Some(&Value::Bool(true))).then_some(document)
+}
+
 /// The three pairs that a 2-of-3 wallet has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pair {
@@ -192,17 +230,30 @@ impl Stack {
     /// # Errors
     /// When something does not start.
     pub async fn start() -> Result<Self> {
-        Self::start_on(None).await
+        Self::start_as(&[], None).await
     }
 
     /// The same with the parties' share stores in databases of `server`.
     ///
     /// # Errors
-    /// When something does not start.
+    /// As [`Self::start`].
     pub async fn start_on(server: Option<&Postgres>) -> Result<Self> {
+        Self::start_as(&[], server).await
+    }
+
+    /// The same with these settings in every process's environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(settings, None).await
+    }
+
+    async fn start_as(settings: &[(&str, &str)], server: Option<&Postgres>) -> Result<Self> {
         let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
         let broker = Broker::start().await?;
         let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());
+        let duet = settings.iter().fold(duet, |duet, (name, value)| duet.with(name, value));
 
         let mut folders =
             [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
@@ -304,6 +355,14 @@ impl Stack {
             Server { name: name.to_owned(), arguments, process: None, ..self.gateway.clone_settings() };
         gateway.set_argument("--listen", "127.0.0.1:0");
         gateway
+    }
+
+    /// Another orchestrator on a free port, with the same settings, not started yet.
+    #[must_use]
+    pub fn another_orchestrator(&self, name: &str) -> Server {
+        let mut orchestrator = self.orchestrator.another(name);
+        orchestrator.set_argument("--listen", "127.0.0.1:0");
+        orchestrator
     }
 
     /// The key that results are signed with, hexadecimal.
@@ -424,24 +483,29 @@ impl Stack {
     /// `wallet create` with the pinned cards and the tokens of both parties.
     #[must_use]
     pub fn wallet_arguments(&self) -> Vec<String> {
-        let [service, partner] = &self.fingerprints;
-        let [service_token, partner_token] = &self.tokens;
-        let path = |path: &Path| path.to_string_lossy().into_owned();
-        [
-            "wallet",
-            "create",
-            "--service-fingerprint",
-            service,
-            "--partner-fingerprint",
-            partner,
-            "--service-token-file",
-            &path(service_token),
-            "--partner-token-file",
-            &path(partner_token),
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        creation_arguments(&self.fingerprints, &self.tokens)
     }
+}
+
+/// `wallet create` with the pinned cards and the tokens of service and partner.
+pub(crate) fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> Vec<String> {
+    let [service, partner] = fingerprints;
+    let [service_token, partner_token] = tokens;
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        "wallet",
+        "create",
+        "--service-fingerprint",
+        service,
+        "--partner-fingerprint",
+        partner,
+        "--service-token-file",
+        &path(service_token),
+        "--partner-token-file",
+        &path(partner_token),
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 impl Wallet {
@@ -489,7 +553,7 @@ impl Wallet {
 
 /// A gateway for the parties in `folders`. Everything here comes from one address, so that only the limits that a test is
 /// about are those of a deployment.
-fn gateway(
+pub(crate) fn gateway(
     duet: &Duet,
     listen: &str,
     folders: &[PartyFolder; 2],
@@ -527,7 +591,7 @@ fn gateway(
 }
 
 /// Writes a new random key, readable by its owner only.
-fn write_key(path: &Path) -> Result<()> {
+pub(crate) fn write_key(path: &Path) -> Result<()> {
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;

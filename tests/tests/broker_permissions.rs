@@ -8,11 +8,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::ConnectErrorKind;
 use duet_bus::{
-    Address, Bus, BusEvent, ConnectError, Filter, Role, ServeOptions, connect::Denied, credentials::NkeySeed,
-    kv, streams::StorageSettings,
+    Address, Bus, BusEvent, ConnectError, ConnectSettings, Filter, Role, ServeOptions, connect::Denied,
+    credentials::NkeySeed, kv, streams::StorageSettings,
 };
 use duet_protocol::ids::{SessionId, WalletId};
-use duet_tests::broker::Broker;
+use duet_tests::{broker::Broker, cluster::Cluster};
 use futures::StreamExt as _;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -39,12 +39,16 @@ fn subjects() -> Vec<String> {
         "duet.v1.dead.demo",
         "duet.v1.result.demo",
         "duet.v1.result.other",
+        "duet.v1.ended.demo",
+        "duet.v1.delivery.x",
         "duet.v1.unknown",
         "duet.v2.job.demo",
         "elsewhere",
         "$KV.duet_jobs.demo.x",
         "$KV.duet_sessions.x",
         "$KV.duet_wallets.x",
+        "$KV.duet_batches.demo.x",
+        "$KV.duet_webhooks.demo.x",
         "$KV.other.x",
         "$JS.API.INFO",
         "$JS.API.STREAM.NAMES",
@@ -103,11 +107,15 @@ fn may_publish(role: Role) -> BTreeSet<String> {
                 "duet.v1.dead.demo",
                 "duet.v1.result.demo",
                 "duet.v1.result.other",
+                "duet.v1.ended.demo",
+                "duet.v1.delivery.x",
                 "duet.v1.audit.orchestrator",
                 &session("event", "orchestrator"),
                 "$KV.duet_jobs.demo.x",
                 "$KV.duet_sessions.x",
                 "$KV.duet_wallets.x",
+                "$KV.duet_batches.demo.x",
+                "$KV.duet_webhooks.demo.x",
                 "$JS.API.INFO",
                 "$JS.API.STREAM.CREATE.EVIL",
                 "$JS.API.STREAM.UPDATE.DUET_JOBS",
@@ -319,11 +327,23 @@ async fn refused_so_far(bus: &Bus, events: &mut broadcast::Receiver<BusEvent>, f
 #[tokio::test]
 async fn each_role__should_publish_on_its_own_subjects_alone() {
     let broker = Broker::start().await.unwrap();
+    tries_every_subject(|role| broker.settings(role).unwrap()).await;
+}
+
+/// The nodes of a cluster have the permissions of the development broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role__should_have_the_same_permissions_in_a_cluster() {
+    let cluster = Cluster::start().await.unwrap();
+    tries_every_subject(|role| cluster.settings(role).unwrap()).await;
+    tries_every_listening(|role| cluster.settings(role).unwrap()).await;
+}
+
+async fn tries_every_subject(settings: impl Fn(Role) -> ConnectSettings) {
     let subjects = subjects();
     for role in Role::ALL {
         let allowed = may_publish(role);
         assert!(allowed.iter().all(|subject| subjects.contains(subject)), "{role}: the test's own lists");
-        let bus = broker.connect(role).await.unwrap();
+        let bus = Bus::connect(settings(role)).await.unwrap();
         let mut events = bus.events();
         for (number, subject) in (0..).zip(&subjects) {
             bus.client().publish(subject.clone(), "{}".into()).await.unwrap();
@@ -337,11 +357,15 @@ async fn each_role__should_publish_on_its_own_subjects_alone() {
 #[tokio::test]
 async fn each_role__should_listen_to_its_own_subjects_alone() {
     let broker = Broker::start().await.unwrap();
+    tries_every_listening(|role| broker.settings(role).unwrap()).await;
+}
+
+async fn tries_every_listening(settings: impl Fn(Role) -> ConnectSettings) {
     let listenings = listenings();
     for role in Role::ALL {
         let allowed = may_listen(role);
         assert!(allowed.iter().all(|one| listenings.contains(one)), "{role}: the test's own lists");
-        let bus = broker.connect(role).await.unwrap();
+        let bus = Bus::connect(settings(role)).await.unwrap();
         let mut events = bus.events();
         for (number, listening) in (0..).zip(&listenings) {
             let (subject, queue) = listening;

@@ -1,376 +1,40 @@
 //! Parties over a real broker: key generation, sessions in every pair, refusals, locks and rotation.
 //! The test itself plays the orchestrator.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use duet_bus::{Address, Bus, Filter, Incoming, Role, ServeOptions, Service};
+use anyhow::{Context as _, Result, bail};
+use duet_bus::Role;
 use duet_party::{
-    Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
-    at_rest::{Argon2Cost, KeySource, RecordKind, RecordLabel},
-    compute::{Compute, system_rng},
-    device::{BackendChoice, CreateProgress, CreateWallet, OnProgress},
+    PartySettings, SessionLimits, Worker, WorkerSettings,
+    compute::system_rng,
+    device::{CreateProgress, OnProgress},
     enrolment::Enroller,
     store::{
-        Readiness, ShareStore,
+        Readiness,
         sqlite::{SqliteOptions, SqliteStore},
     },
-    vault::Vault,
 };
 use duet_protocol::{
-    arithmetic::default_arithmetic,
-    card::Card,
-    codec,
-    enrolment::VerifiedEnrolment,
-    identity::PartyKeys,
-    ids::{Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, TenantId, WalletId},
+    ids::{Epoch, PaillierKeyId, ShareIndex, WalletId},
     natural::Natural,
     paillier::ModulusSize,
-    public_key::{ChainCode, PublicKey},
-    responder::{Responder, ResponderSetup},
-    share::KeyShare,
-    signature, test_fixtures,
 };
-use duet_tests::broker::Broker;
+use duet_tests::{
+    malicious::MaliciousPartner,
+    stage::{Backend, PATIENCE, Stage, name, now_ms, random, tenant},
+};
 use duet_wire::{
-    Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat,
-    SignedOutcome, SignedRequest, SigningRequest, WalletInfo,
-    approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
+    Code, InvitationReply, Manifest, OutcomeResult, Pair, Seat, SignedRequest, SigningRequest,
     signing::SigningKey,
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 };
-
-fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
-fn name(text: &str) -> PartyId {
-    text.parse().unwrap()
-}
-
-fn tenant() -> TenantId {
-    "demo".parse().unwrap()
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).unwrap();
-    bytes
-}
-
-async fn context(directory: &TempDir) -> Result<Context> {
-    Ok(open(directory).await?.0)
-}
-
-async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
-    let path = directory.path().join("store.db");
-    let source = KeySource::File(directory.path().join("key"));
-    let compute = Compute::per_core();
-    let clock = duet_party::clock::Clock::system();
-    let exists = path.exists();
-    let options = SqliteOptions::at(path);
-    let sqlite =
-        if exists { SqliteStore::open(&options).await? } else { SqliteStore::create(&options).await? };
-    let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
-    let vault = if exists {
-        Vault::open(store, &source, &compute, &clock).await?
-    } else {
-        Vault::create(store, &source, CHEAP, &compute).await?
-    };
-    Ok((Context::new(vault), sqlite))
-}
-
-fn limits() -> SessionLimits {
-    SessionLimits {
-        round: Duration::from_secs(20),
-        session: Duration::from_secs(60),
-        ..SessionLimits::default()
-    }
-}
-
-/// A backend party with its worker.
-struct Backend {
-    directory: TempDir,
-    sqlite: SqliteStore,
-    party: Party,
-    bus: Bus,
-    worker: Option<Worker>,
-}
-
-impl Backend {
-    async fn make(broker: &Broker, role: Role, index: ShareIndex, which: usize) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let mut rng = system_rng();
-        let keys = PartyKeys::generate(&mut rng);
-        // Safe primes that were found beforehand: looking for them takes seconds.
-        let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), &mut rng);
-        let card = Card::new_verifier(name(role.as_str()), &keys, &parameters, &trapdoor, &mut rng);
-        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        let (context, sqlite) = open(&directory).await?;
-        let party = Party::adopt(context, keys, card, index).await?.with_settings(settings);
-        let bus = broker.connect(role).await?;
-        Ok(Self { directory, sqlite, party, bus, worker: None })
-    }
-
-    async fn start(&mut self) -> Result<()> {
-        self.worker =
-            Some(Worker::start(self.party.clone(), self.bus.clone(), WorkerSettings::default()).await?);
-        Ok(())
-    }
-
-    /// Forgets the process: everything that runs is aborted, the store is opened anew.
-    async fn crash(&mut self) -> Result<()> {
-        drop(self.worker.take());
-        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        let (context, sqlite) = open(&self.directory).await?;
-        self.party = Party::open(context).await?.with_settings(settings);
-        self.sqlite = sqlite;
-        Ok(())
-    }
-
-    fn choice(&self) -> BackendChoice {
-        BackendChoice {
-            party: self.party.id().clone(),
-            fingerprint: Some(self.party.card().fingerprint()),
-            token: self.party.issue_token(tenant(), now_ms() / 1000 + 3600, 100),
-        }
-    }
-}
-
-/// Broker, service, partner, device, and an orchestrator's connection with the outcomes it hears.
-struct Stage {
-    broker: Broker,
-    service: Backend,
-    partner: Backend,
-    device_directory: TempDir,
-    device: Device,
-    device_bus: Bus,
-    orchestrator: Bus,
-    outcomes: mpsc::Receiver<SignedOutcome>,
-    _outcomes_service: Service,
-}
-
-impl Stage {
-    async fn set() -> Result<Self> {
-        let broker = Broker::start().await?;
-        let mut service = Backend::make(&broker, Role::Service, ShareIndex::Service, 0).await?;
-        let mut partner = Backend::make(&broker, Role::Partner, ShareIndex::Partner, 1).await?;
-        service.start().await?;
-        partner.start().await?;
-        let device_directory = tempfile::tempdir()?;
-        let device =
-            Device::set_up(context(&device_directory).await?, name("device")).await?.with_limits(limits());
-        let device_bus = broker.connect(Role::Gateway).await?;
-        let orchestrator = broker.connect(Role::Orchestrator).await?;
-        let (sender, outcomes) = mpsc::channel(256);
-        let outcomes_service = orchestrator
-            .serve(Filter::outcomes(), ServeOptions::waiting(64), move |message: Incoming| {
-                let sender = sender.clone();
-                async move {
-                    let outcome: SignedOutcome = codec::decode(&message.payload).unwrap();
-                    let reply = codec::encode(&OutcomeReply::Acknowledged).unwrap();
-                    sender.send(outcome).await.unwrap();
-                    message.respond(reply).await.unwrap();
-                }
-            })
-            .await?;
-        Ok(Self {
-            broker,
-            service,
-            partner,
-            device_directory,
-            device,
-            device_bus,
-            orchestrator,
-            outcomes,
-            _outcomes_service: outcomes_service,
-        })
-    }
-
-    fn order(&self) -> CreateWallet {
-        CreateWallet {
-            tenant: tenant(),
-            service: self.service.choice(),
-            partner: self.partner.choice(),
-            requesters: vec![],
-            modulus: ModulusSize::Bits2048,
-        }
-    }
-
-    async fn create(&self) -> Result<WalletInfo> {
-        Ok(self.device.create_wallet(&self.device_bus, self.order(), Arc::new(|_| {})).await?)
-    }
-
-    async fn reopen_device(&mut self) -> Result<()> {
-        self.device = Device::open(context(&self.device_directory).await?).await?.with_limits(limits());
-        Ok(())
-    }
-
-    fn request(&self, wallet: &WalletInfo, path: &str, text: &str) -> SigningRequest {
-        let body = serde_json::json!({
-            "version": 1,
-            "tenant": wallet.tenant,
-            "wallet": wallet.id,
-            "path": path,
-            "payload": { "kind": "personal_message", "text": text },
-            "idempotency_key": hex::encode(random::<16>()),
-            "expires_at": now_ms() / 1000 + 600,
-            "pairs": ["device+service", "device+partner", "service+partner"],
-        });
-        SigningRequest::from_json(body.to_string().as_bytes()).unwrap()
-    }
-
-    fn manifest(
-        &self,
-        wallet: &WalletInfo,
-        pair: Pair,
-        paillier_key: PaillierKeyId,
-        request: &SigningRequest,
-    ) -> Manifest {
-        manifest(wallet, pair, paillier_key, request, self.device.owner_key())
-    }
-
-    /// The key that the initiator of `pair` would use now, as it says itself.
-    async fn paillier_key(&self, wallet: WalletId, pair: Pair) -> Result<PaillierKeyId> {
-        let info = match pair.initiator() {
-            ShareIndex::Device => self.device.wallet(wallet).await?,
-            _ => self.service.party.wallet(wallet).await?,
-        };
-        let responder = info.party(pair.responder()).context("a backup")?.party.clone();
-        info.initiates
-            .iter()
-            .find(|initiates| initiates.responders.contains(&responder))
-            .map(|initiates| initiates.paillier_key)
-            .context("not enrolled")
-    }
-
-    /// Waits until the service has enrolled with the partner, which it does by itself.
-    async fn enrolled(&self, wallet: WalletId) -> Result<()> {
-        timeout(PATIENCE, async {
-            while self.paillier_key(wallet, Pair::ServicePartner).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await?;
-        Ok(())
-    }
-
-    async fn invite(&self, party: &PartyId, manifest: &[u8]) -> Result<InvitationReply> {
-        let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
-        let reply = self.orchestrator.request(&Address::Invite(party.clone()), invitation, PATIENCE).await?;
-        Ok(codec::decode(&reply)?)
-    }
-
-    /// Runs a session between the two backend parties; what the initiator reports.
-    async fn run(&mut self, manifest: &Manifest) -> Result<OutcomeResult> {
-        let bytes = manifest.encode()?;
-        for party in [&manifest.responder.party, &manifest.initiator.party] {
-            match self.invite(party, &bytes).await? {
-                InvitationReply::Accepted { .. } => {}
-                InvitationReply::Refused(refusal) => bail!("{party} refused: {refusal}"),
-            }
-        }
-        self.outcome(manifest, ShareIndex::Service).await
-    }
-
-    /// The outcome that the party of `index` reports on a session.
-    async fn outcome(&mut self, manifest: &Manifest, index: ShareIndex) -> Result<OutcomeResult> {
-        let backend = if index == ShareIndex::Partner { &self.partner } else { &self.service };
-        let card_key = *backend.party.card().identity().as_bytes();
-        loop {
-            let signed = timeout(PATIENCE, self.outcomes.recv()).await?.context("no more outcomes")?;
-            let unverified: Outcome = codec::decode(&signed.outcome)?;
-            if unverified.session == manifest.session && unverified.from == *backend.party.id() {
-                return Ok(signed.verify(&card_key)?.result);
-            }
-        }
-    }
-
-    async fn sign_service_partner(&mut self, wallet: &WalletInfo, path: &str) -> Result<()> {
-        let key = self.paillier_key(wallet.id, Pair::ServicePartner).await?;
-        let request = self.request(wallet, path, "service and partner");
-        let manifest = self.manifest(wallet, Pair::ServicePartner, key, &request);
-        match self.run(&manifest).await? {
-            OutcomeResult::Signed { signature } => verify(wallet, &request, &signature),
-            other => bail!("{other:?}"),
-        }
-    }
-
-    /// The device signs with the backend of `pair`; the test answers its approval as an orchestrator.
-    async fn sign_device(&mut self, wallet: &WalletInfo, pair: Pair, path: &str) -> Result<()> {
-        let key = self.paillier_key(wallet.id, pair).await?;
-        let request = self.request(wallet, path, "device");
-        let manifest = self.manifest(wallet, pair, key, &request);
-        let mut approvals = self.orchestrator.subscribe_registered(&Filter::approvals(), PATIENCE).await?;
-        let (device, bus) = (self.device.clone(), self.device_bus.clone());
-        let (id, job, digest) = (wallet.id, request.job(), request.payload.digest()?);
-        let signing = tokio::spawn(async move { device.approve(&bus, id, job, digest).await });
-
-        let approval = timeout(PATIENCE, approvals.next()).await?.context("no approval")?;
-        let signed: SignedApproval = codec::decode(&approval.payload)?;
-        let device_key = wallet.party(ShareIndex::Device).context("no device")?.signing_key;
-        let asked: ApprovalRequest = signed.verify(&device_key, now_ms())?;
-        ensure!(asked.action == ApprovalAction::Approve { job }, "{asked:?}");
-        let bytes = manifest.encode()?;
-        match self.invite(&manifest.responder.party, &bytes).await? {
-            InvitationReply::Accepted { .. } => {}
-            InvitationReply::Refused(refusal) => bail!("refused: {refusal}"),
-        }
-        approval.respond(codec::encode(&ApprovalReply::Session { manifest: bytes })?).await?;
-        let signature = signing.await??;
-        verify(wallet, &request, &signature.signature)
-    }
-
-    async fn all_pairs_sign(&mut self, wallet: &WalletInfo) -> Result<()> {
-        self.enrolled(wallet.id).await?;
-        self.sign_device(wallet, Pair::DeviceService, "m").await?;
-        self.sign_device(wallet, Pair::DevicePartner, "m/7").await?;
-        self.sign_service_partner(wallet, "m/0/5").await
-    }
-}
-
-fn manifest(
-    wallet: &WalletInfo,
-    pair: Pair,
-    paillier_key: PaillierKeyId,
-    request: &SigningRequest,
-    requester: &SigningKey,
-) -> Manifest {
-    let seat = |index| Seat { party: wallet.party(index).unwrap().party.clone(), index };
-    Manifest {
-        session: SessionId(random()),
-        job: request.job(),
-        attempt: 1,
-        wallet: wallet.id,
-        epoch: wallet.epoch,
-        paillier_key,
-        initiator: seat(pair.initiator()),
-        responder: seat(pair.responder()),
-        request: SignedRequest::sign(request.to_json().unwrap(), requester),
-        expires_at_ms: now_ms() + 120_000,
-    }
-}
-
-fn verify(
-    wallet: &WalletInfo,
-    request: &SigningRequest,
-    signature: &duet_wire::RecoverableSignature,
-) -> Result<()> {
-    let root = PublicKey::from_bytes(&wallet.public_key)?;
-    let (child, _) = root.child(&ChainCode(wallet.chain_code), &request.path)?;
-    let digest = request.payload.digest()?;
-    signature::verify(&child, &digest, signature).map_err(|error| anyhow!("{error}"))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_pair_of_a_new_wallet__should_sign() -> Result<()> {
@@ -584,68 +248,20 @@ async fn backup(backend: &Backend) -> Result<SqliteBackup> {
     Ok(SqliteBackup { directory, file })
 }
 
-/// A partner that answers with what it likes, by hand.
-struct MaliciousPartner {
-    identity: duet_party::Identity,
-    share: Arc<KeyShare>,
-    enrolment: Arc<VerifiedEnrolment>,
-    service_card: Arc<Card>,
-    bus: Bus,
-}
-
-impl MaliciousPartner {
-    async fn of(stage: &Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Result<Self> {
-        let vault = &stage.partner.party.context().vault;
-        let read = |kind, index, item: Vec<u8>| async move {
-            let label = RecordLabel::of_wallet(kind, wallet.id, index, Epoch(0), &item);
-            vault.read(&label).await?.context("no such record")
-        };
-        let share = read(RecordKind::Share, ShareIndex::Partner, vec![]).await?;
-        let enrolment = read(RecordKind::Enrolment, ShareIndex::Service, key.as_bytes().to_vec()).await?;
-        Ok(Self {
-            identity: stage.partner.party.identity().clone(),
-            share: Arc::new(KeyShare::from_secret_bytes(&share)?),
-            enrolment: Arc::new(VerifiedEnrolment::from_trusted_bytes(&enrolment, default_arithmetic())?),
-            service_card: Arc::clone(stage.service.party.card()),
-            bus: stage.partner.bus.clone(),
-        })
-    }
-
-    /// Plays one session up to message 3, waits for the others, and answers with the abort oracle.
-    async fn attack(
-        &self,
-        manifest: &Manifest,
-        request: &SigningRequest,
-        together: Arc<tokio::sync::Barrier>,
-    ) -> Result<()> {
-        let filter = Filter::rounds(manifest.session, &manifest.initiator.party, &manifest.responder.party);
-        let mut rounds = self.bus.subscribe_registered(&filter, PATIENCE).await?;
-        together.wait().await;
-        let first = timeout(PATIENCE, rounds.next()).await?.context("no message 1")?;
-        let setup = ResponderSetup {
-            manifest: manifest.encode()?,
-            session: manifest.session,
-            digest: request.payload.digest()?,
-            path: request.path.clone(),
-            share: Arc::clone(&self.share),
-            enrolment: Arc::clone(&self.enrolment),
-            keys: Arc::clone(&self.identity.keys),
-            card: Arc::clone(&self.identity.card),
-            initiator: Arc::clone(&self.service_card),
-        };
-        let (state, second) = Responder::accept(setup, &first.payload, &mut system_rng())?;
-        first.respond(second).await?;
-        let third = timeout(PATIENCE, rounds.next()).await?.context("no message 3")?;
-        let state = state.receive(&third.payload)?;
-        together.wait().await;
-        // Right only if the victim's share has these 64 low bits: practically never.
-        let guess = Natural::from_be_bytes(&random::<8>());
-        let (fourth, _) =
-            tokio::task::spawn_blocking(move || state.respond_as_abort_oracle(64, &guess, &mut system_rng()))
-                .await??;
-        third.respond(fourth).await?;
-        Ok(())
-    }
+/// Plays one session up to message 3, waits for the others, and answers with the abort oracle.
+async fn attack(
+    attacker: &MaliciousPartner,
+    manifest: &Manifest,
+    request: &SigningRequest,
+    together: Arc<tokio::sync::Barrier>,
+) -> Result<()> {
+    let mut rounds = attacker.listen(manifest).await?;
+    together.wait().await;
+    let opened = attacker.opened(manifest, request, &mut rounds).await?;
+    together.wait().await;
+    // Right only if the victim's share has these 64 low bits: practically never.
+    let guess = Natural::from_be_bytes(&random::<8>());
+    opened.answer(move |state| state.respond_as_abort_oracle(64, &guess, &mut system_rng())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -672,11 +288,10 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     stage.service.worker =
         Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings).await?);
     // A second worker of the service, to whom half of the sessions go, with a handle of its own on the store.
-    let second = Party::open(context(&stage.service.directory).await?).await?;
-    let second = second.with_settings(PartySettings { limits: long, ..PartySettings::default() });
+    let second = stage.service.once_more(long).await?;
     let _second = Worker::start(second, stage.broker.connect(Role::Service).await?, settings).await?;
 
-    let attacker = Arc::new(MaliciousPartner::of(&stage, &wallet, key).await?);
+    let attacker = Arc::new(MaliciousPartner::of(&stage, &[&wallet], key).await?);
     let together = Arc::new(tokio::sync::Barrier::new(SESSIONS));
     let mut attacks = Vec::new();
     let mut manifests = Vec::new();
@@ -685,7 +300,7 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
         let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
         let (attacker, together) = (Arc::clone(&attacker), Arc::clone(&together));
         let attacked = manifest.clone();
-        attacks.push(tokio::spawn(async move { attacker.attack(&attacked, &request, together).await }));
+        attacks.push(tokio::spawn(async move { attack(&attacker, &attacked, &request, together).await }));
         manifests.push(manifest);
     }
     for manifest in &manifests {
@@ -741,12 +356,12 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());
-    let attacker = MaliciousPartner::of(&stage, &wallet, key).await?;
+    let attacker = MaliciousPartner::of(&stage, &[&wallet], key).await?;
     let request = stage.request(&wallet, "m", "attack");
     let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
     let together = Arc::new(tokio::sync::Barrier::new(2));
     let (attacked, meeting) = (manifest.clone(), Arc::clone(&together));
-    let attack = tokio::spawn(async move { attacker.attack(&attacked, &request, meeting).await });
+    let attack = tokio::spawn(async move { attack(&attacker, &attacked, &request, meeting).await });
     together.wait().await;
     let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");

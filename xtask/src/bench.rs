@@ -30,7 +30,7 @@ pub(crate) enum Part {
     Native,
     /// The browser's module under Node.
     Wasm,
-    /// From submit to result through broker, orchestrator and parties.
+    /// From submit to result through broker, orchestrator and parties; what queued jobs cost.
     Stack,
     /// The page in Chromium, from a click to what the click was for.
     Browser,
@@ -55,6 +55,7 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     if wanted(Part::Native) {
         let started = SystemTime::now();
         visibly(cargo().args(["bench", "--locked", "--package", "duet-protocol", "--bench", "protocol"]))?;
+        visibly(cargo().args(["bench", "--locked", "--package", "duet-party", "--bench", "store"]))?;
         figures.append(&mut criterion(&target_folder().join("criterion"), started)?);
     }
     if wanted(Part::Wasm) {
@@ -66,10 +67,14 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     }
     if wanted(Part::Stack) {
         visibly(cargo().args(["build", "--locked", "--release", "--package", "duet"]))?;
-        visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "stack-latency"]))?;
-        let mut latency = command(target_folder().join("debug/stack-latency"));
-        latency.env("DUET_PROGRAM", target_folder().join("release/duet"));
-        figures.append(&mut flat(&output(&mut latency)?)?);
+        let programs = ["stack-latency", "queue-memory"];
+        let named = programs.iter().flat_map(|program| ["--bin", program]);
+        visibly(cargo().args(["build", "--locked", "--package", "duet-tests"]).args(named))?;
+        for program in programs {
+            let mut measurement = command(target_folder().join("debug").join(program));
+            measurement.env("DUET_PROGRAM", target_folder().join("release/duet"));
+            figures.append(&mut flat(&output(&mut measurement)?)?);
+        }
     }
     if wanted(Part::Store) {
         visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "share-store"]))?;

@@ -34,6 +34,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Npm(Packages::Browser),
     Need::NatsServer,
     Need::Postgres,
+    Need::Faketime,
     Need::Wasm,
     Need::Chromium,
     Need::CargoDeny,
@@ -52,6 +53,8 @@ pub(crate) enum Need {
     NatsServer,
     /// The database that the workers of a party can share across machines.
     Postgres,
+    /// The library that sets single processes' clocks, for the fault suite; on Linux only.
+    Faketime,
     /// A compiler for wasm32 and the tool that makes the JavaScript around a module.
     Wasm,
     /// The browser that the page is tested and measured in, with fonts to draw it.
@@ -144,6 +147,10 @@ impl Need {
             Self::Npm(packages) => missing_npm(packages),
             Self::NatsServer => missing_nats_server(),
             Self::Postgres => missing_postgres(),
+            Self::Faketime => (env::consts::OS == "linux" && !has_faketime())
+                .then(|| apt("libfaketime", "the fault suite lets clocks jump", vec!["libfaketime"]))
+                .into_iter()
+                .collect(),
             Self::Wasm => missing_wasm(),
             Self::Chromium => missing_chromium(),
             Self::CargoDeny => missing_cargo_deny(),
@@ -400,6 +407,12 @@ fn tools() -> PathBuf {
 fn has(program: &str) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn has_faketime() -> bool {
+    Path::new("/usr/lib")
+        .join(format!("{}-linux-gnu/faketime/libfaketimeMT.so.1", env::consts::ARCH))
+        .exists()
 }
 
 fn has_gmp() -> bool {

@@ -1,16 +1,19 @@
-//! Project tasks: `cargo xtask install | demo | test | bench | page | wasm`.
+//! Project tasks: `cargo xtask install | demo | test | chaos | attack | bench | page | wasm | sbom`.
 //!
 //! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
-//! runs too, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
+//! runs too, [`attack`] plays the published attacks, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
 //! demonstration in `tests/src/bin/demo.rs`.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
+mod attack;
 mod bench;
+mod chaos;
 mod demo;
 mod install;
 mod npm;
 mod page;
 mod run;
+mod sbom;
 mod suites;
 mod wasm;
 
@@ -52,6 +55,17 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
+    /// Run many jobs while processes die, links break, disks fill and clocks jump, and judge what became of them.
+    Chaos {
+        /// What the suite itself takes: `--seed N`, `--jobs N`, `--minutes N`; `--help` has the others.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+        /// Only list what is missing instead of installing it; stands before the others.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Play every published attack, and print what came of each.
+    Attack(attack::Options),
     /// Measure key generation, proofs, signing steps and the stack's latency.
     Bench {
         /// Also write the figures as one flat JSON object.
@@ -69,6 +83,12 @@ enum Task {
         /// Build it again from a copy of the sources in another folder, and compare the hashes.
         #[arg(long)]
         check_reproducible: bool,
+    },
+    /// Write bills of materials: what the programs and the page are made of.
+    Sbom {
+        /// Where to put them; `target/sbom` by default.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
     },
     /// Build the WebAssembly module and its JavaScript.
     Wasm {
@@ -97,12 +117,15 @@ fn run(task: Task) -> Result<()> {
         Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
         Task::Demo { once, no_install } => demo::demo(once, no_install),
         Task::Test { suites, no_install } => suites::test(&suites, no_install),
+        Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
+        Task::Attack(options) => attack::attack(&options),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
         Task::Page { out, check_reproducible } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;
             let out = out.map_or_else(|| Ok(page::default_folder()), std::path::absolute)?;
             if check_reproducible { page::check_reproducible(&out) } else { page::build(&out) }
         }
+        Task::Sbom { out } => sbom::sbom(&out.unwrap_or_else(|| run::target_folder().join("sbom"))),
         Task::Wasm { target, out } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Judges), install::Need::Wasm], false)?;
             let out = out.unwrap_or_else(|| wasm::default_folder(target));

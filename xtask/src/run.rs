@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -141,6 +141,16 @@ impl Counts {
 /// Runs a test runner visibly and adds up what its closing lines say. The result tells whether it succeeded.
 pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let line = line(command);
+    let status = lines(command, &mut |text| *counts += Counts::of_line(text))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command visibly and hands each line of its standard output over, besides printing it.
+pub(crate) fn lines(command: &mut Command, read: &mut dyn FnMut(&str)) -> Result<ExitStatus> {
+    let line = line(command);
     println!("$ {line}");
     let mut child = command
         .stdin(Stdio::null())
@@ -152,14 +162,10 @@ pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
             let text = text?;
             let text = String::from_utf8_lossy(&text);
             println!("{text}");
-            *counts += Counts::of_line(&text);
+            read(&text);
         }
     }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("{line}: {status}");
-    }
-    Ok(())
+    Ok(child.wait()?)
 }
 
 #[cfg(test)]

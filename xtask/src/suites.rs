@@ -75,7 +75,13 @@ impl Suite {
             // Some of the crates' own tests talk to a real broker or a real database.
             Self::Unit => &[Need::Compiler, Need::NatsServer, Need::Postgres],
             Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
-            Self::E2e => &[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Postgres],
+            Self::E2e => &[
+                Need::Compiler,
+                Need::Npm(Packages::Judges),
+                Need::NatsServer,
+                Need::Postgres,
+                Need::Faketime,
+            ],
             Self::Browser => BROWSER,
         }
     }

@@ -2,13 +2,14 @@ import { useEffect } from "preact/hooks";
 
 import { Button, IconButton } from "./components/button";
 import { Icon, Logo, type IconName } from "./components/icon";
+import { InterruptedBanner } from "./components/interrupted";
 import { lazy } from "./components/lazy";
 import { ErrorNotice } from "./components/notice";
 import { View } from "./components/view";
 import { BUILD } from "./config";
 import { href, route, type Route } from "./router";
 import { connection, open, opening, waitingTotal, walletById, wallets } from "./state/duet";
-import { clearInterrupted, interrupted } from "./state/interrupted";
+import { interrupted } from "./state/interrupted";
 import { shownTheme, theme } from "./state/settings";
 import { WalletsView } from "./views/wallets";
 import { WelcomeView } from "./views/welcome";
@@ -135,17 +136,7 @@ function Banners() {
           The gateway is out of reach. Wallets can be looked at; signing waits until it is back. Trying again by itself.
         </div>
       )}
-      {interrupted.value && (
-        <div class="banner" data-testid="interrupted-banner">
-          <span>
-            The page was closed or reloaded while {interrupted.value.what} was being signed. Nothing was broadcast from here. You can
-            sign again.
-          </span>
-          <Button testId="interrupted-dismiss" small onClick={clearInterrupted}>
-            Understood
-          </Button>
-        </div>
-      )}
+      {interrupted.value && opening.value === "ready" && <InterruptedBanner running={interrupted.value} />}
     </div>
   );
 }

@@ -5,7 +5,7 @@ import { makePasskey, passkeysAvailable, usePasskey } from "./passkey.js";
 import type { KeySource, Methods, WorkerEvent, WorkerSettings } from "./protocol.js";
 import { Remote } from "./remote.js";
 import type {
-  ApproveOptions, Connection, CreatedWallet, CreateOptions, Description, DuetApi, GatewayInfo, Hex, InboxNotice, JobId,
+  ApproveOptions, Connection, CreatedWallet, CreateOptions, DerivationPath, Description, DuetApi, GatewayInfo, Hex, InboxNotice, JobId,
   OpenOptions, Outcome, Payload, ProgressOptions, Protection, Signed, SignOptions, Unlock, Unsubscribe, Verification,
   VerifyOptions, WaitingJob, WalletId, WalletSummary,
 } from "./types.js";
@@ -125,6 +125,10 @@ export class Duet implements DuetApi {
   sign(id: WalletId, payload: Payload, options: SignOptions = {}): Promise<Outcome<Signed>> {
     const { signal, onStep, ...order } = options;
     return this.#remote.call("sign", [id, payload, order], { signal, onNote: onStep });
+  }
+
+  outcome(id: WalletId, job: JobId, payload: Payload, path: DerivationPath = "m"): Promise<Outcome<Signed>> {
+    return this.#remote.call("outcome", [id, job, payload, path]);
   }
 
   inbox(id: WalletId): Promise<Outcome<WaitingJob[]>> {

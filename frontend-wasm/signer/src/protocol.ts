@@ -61,6 +61,7 @@ export interface Methods {
   forget: Method<[WalletId], undefined>;
   describe: Method<[Payload], Description>;
   sign: Method<[WalletId, Payload, SignOrder], Signed, SigningStep>;
+  outcome: Method<[WalletId, JobId, Payload, DerivationPath], Signed>;
   inbox: Method<[WalletId], WaitingJob[]>;
   approve: Method<[WalletId, JobId, Hex], Signed, SigningStep>;
   reject: Method<[WalletId, JobId], undefined>;

@@ -312,8 +312,8 @@ export type ApproveOptions = Pick<SignOptions, "signal" | "onStep">;
 
 /** What happened in a signature. `atMs` counts from the call; `tookMs` is work, not waiting. */
 export type SigningStep = { atMs: number; tookMs?: number } & (
-  /** The owner's signed request left for the orchestrator. */
-  | { step: "requested" }
+  /** The owner's signed request is about to leave for the orchestrator: it makes `job`, or approves it. */
+  | { step: "requested"; job: JobId }
   /** The session's manifest is here: `responder` has accepted it. */
   | { step: "invited"; session: string; responder: string }
   /** The manifest, the request's signature, the digest, the cards and the key's lock were checked. */
@@ -427,6 +427,12 @@ export interface DuetApi {
 
   describe(payload: Payload): Promise<Outcome<Description>>;
   sign(id: WalletId, payload: Payload, options?: SignOptions): Promise<Outcome<Signed>>;
+  /**
+   * What became of a signature whose end nobody here saw, such as one that was running when the page was reloaded: the
+   * signature, verified, or why there is none. `job` is that of its step `requested`. A job that still waits for its owner
+   * is rejected, so that it is not signed later by accident. The kind `party-unreachable` says that it has not ended yet.
+   */
+  outcome(id: WalletId, job: JobId, payload: Payload, path?: DerivationPath): Promise<Outcome<Signed>>;
 
   inbox(id: WalletId): Promise<Outcome<WaitingJob[]>>;
   onInbox(listener: (notice: InboxNotice) => void): Unsubscribe;

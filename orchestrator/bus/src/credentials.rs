@@ -7,8 +7,10 @@
 //! | `tls/server.pem`, `tls/server.key` | the broker's certificate and key | the broker |
 //! | `broker.env` | public nkeys and paths for `nats.conf` | the broker |
 //! | `orchestrator.key` | the Ed25519 key that signs results, hexadecimal | the orchestrators |
+//! | `gateway.key` | the Ed25519 key that signs the gateways' audit log, hexadecimal | the gateways |
 //! | `tokens/<tenant>` | the tenant's bearer token for the HTTP API | orchestrators, the tenant |
 //! | `jetstream/` | the broker's store | the broker |
+//! | `nodes/<name>/` | what one node of a cluster needs, see [`crate::nodes`] | that node |
 //!
 //! Files are readable by their owner alone, and directories likewise. Running it again adds what
 //! is missing and changes nothing that is there. The authority's private key is not kept: when one
@@ -30,10 +32,11 @@ use duet_protocol::ids::TenantId;
 use ed25519_dalek::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::role::Role;
-
-/// Days for which the development certificates are valid.
-const CERTIFICATE_VALIDITY_DAYS: i64 = 825;
+use crate::{
+    certificates,
+    nodes::{self, Node, NodeLayout},
+    role::Role,
+};
 
 /// How every bearer token starts, so that a leaked one can be searched for.
 const TOKEN_MARK: &str = "duet_";
@@ -171,6 +174,12 @@ impl Layout {
         self.directory.join("orchestrator.key")
     }
 
+    /// The key that signs the gateways' audit log.
+    #[must_use]
+    pub fn gateway_key(&self) -> PathBuf {
+        self.directory.join("gateway.key")
+    }
+
     /// The directory of tokens, one file per tenant.
     #[must_use]
     pub fn tokens(&self) -> PathBuf {
@@ -198,7 +207,18 @@ impl Layout {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_orchestrator_key(&self) -> Result<SigningKey, ReadError> {
-        let path = self.orchestrator_key();
+        Self::read_signing_key(self.orchestrator_key())
+    }
+
+    /// Reads the key that signs the gateways' audit log.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_gateway_key(&self) -> Result<SigningKey, ReadError> {
+        Self::read_signing_key(self.gateway_key())
+    }
+
+    fn read_signing_key(path: PathBuf) -> Result<SigningKey, ReadError> {
         let text = read_secret(&path)?;
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text.trim(), bytes.as_mut())
@@ -243,22 +263,38 @@ impl Layout {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_broker_environment(&self) -> Result<Vec<(String, String)>, ReadError> {
-        let path = self.broker_environment();
-        let text = read_secret(&path)?;
-        text.lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(|line| {
-                let (name, value) = line.split_once('=').ok_or_else(|| ReadError::Malformed {
-                    path: path.clone(),
-                    expected: "lines of NAME=value",
-                })?;
-                // The outer quotes are the shell's, the inner ones the broker's.
-                let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
-                Ok((name.to_owned(), value.to_owned()))
-            })
-            .collect()
+        read_environment(self.broker_environment())
     }
+
+    /// Where everything of one node of a cluster lies.
+    #[must_use]
+    pub fn node(&self, name: &str) -> NodeLayout {
+        NodeLayout::new(&self.directory.join("nodes").join(name))
+    }
+
+    /// The authority of the certificates that nodes show each other.
+    #[must_use]
+    pub fn route_ca_certificate(&self) -> PathBuf {
+        self.directory.join("tls").join("route-ca.pem")
+    }
+}
+
+/// Reads an environment as pairs, with values as `nats-server` wants them.
+pub(crate) fn read_environment(path: PathBuf) -> Result<Vec<(String, String)>, ReadError> {
+    let text = read_secret(&path)?;
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let (name, value) = line.split_once('=').ok_or_else(|| ReadError::Malformed {
+                path: path.clone(),
+                expected: "lines of NAME=value",
+            })?;
+            // The outer quotes are the shell's, the inner ones the broker's.
+            let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
 }
 
 /// Why a credential was not read.
@@ -301,6 +337,10 @@ pub struct InitSettings {
     pub port: u16,
     /// On which port of the loopback its monitoring listens. Default 8222.
     pub monitor_port: u16,
+    /// The nodes of a cluster; none by default. They listen on the ports above, each on its own host.
+    pub nodes: Vec<Node>,
+    /// On which port the nodes listen for each other. Default 6222.
+    pub cluster_port: u16,
 }
 
 impl Default for InitSettings {
@@ -312,6 +352,8 @@ impl Default for InitSettings {
             host: "127.0.0.1".to_owned(),
             port: 4222,
             monitor_port: 8222,
+            nodes: Vec::new(),
+            cluster_port: 6222,
         }
     }
 }
@@ -363,12 +405,16 @@ pub fn initialise(directory: &Path, settings: &InitSettings) -> Result<Made, Ini
     for below in ["nkeys", "tls", "tokens", "jetstream"] {
         make_directory(&directory.join(below))?;
     }
+    for node in &settings.nodes {
+        make_directory(layout.node(node.name()).directory())?;
+    }
     let mut made = Made::default();
     for role in Role::ALL {
         make_secret(&layout.nkey(role), &mut made, || Ok(NkeySeed::generate()?.0))?;
     }
-    make_certificates(&layout, settings, &mut made)?;
+    certificates::make(&layout, settings, &mut made)?;
     make_secret(&layout.orchestrator_key(), &mut made, random_hex)?;
+    make_secret(&layout.gateway_key(), &mut made, random_hex)?;
     for tenant in &settings.tenants {
         make_secret(&layout.token(tenant), &mut made, || {
             Ok(format!("{TOKEN_MARK}{}", random_hex()?.as_str()).into())
@@ -376,50 +422,8 @@ pub fn initialise(directory: &Path, settings: &InitSettings) -> Result<Made, Ini
     }
     let environment = broker_environment(&layout, settings)?;
     make_secret(&layout.broker_environment(), &mut made, || Ok(environment.into()))?;
+    nodes::make_environments(&layout, settings, &mut made)?;
     Ok(made)
-}
-
-/// The certificates, all three files or none.
-fn make_certificates(layout: &Layout, settings: &InitSettings, made: &mut Made) -> Result<(), InitError> {
-    use rcgen::{
-        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-        KeyUsagePurpose,
-    };
-    let files = [layout.ca_certificate(), layout.server_certificate(), layout.server_key()];
-    if files.iter().all(|file| file.exists()) {
-        return Ok(());
-    }
-    let not_before = time::OffsetDateTime::now_utc() - time::Duration::DAY;
-    let not_after = not_before + time::Duration::days(CERTIFICATE_VALIDITY_DAYS);
-
-    let mut authority = CertificateParams::new(Vec::new())?;
-    authority.distinguished_name.push(DnType::CommonName, "Duet development authority");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (authority.not_before, authority.not_after) = (not_before, not_after);
-    let authority_key = KeyPair::generate()?;
-    let authority_certificate = authority.self_signed(&authority_key)?;
-    let issuer = Issuer::new(authority, authority_key);
-
-    let mut server = CertificateParams::new(settings.server_names.clone())?;
-    server.distinguished_name.push(DnType::CommonName, "Duet development broker");
-    server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    server.use_authority_key_identifier_extension = true;
-    (server.not_before, server.not_after) = (not_before, not_after);
-    let server_key = KeyPair::generate()?;
-    let server_certificate = server.signed_by(&server_key, &issuer)?;
-
-    let contents: [Zeroizing<String>; 3] = [
-        authority_certificate.pem().into(),
-        server_certificate.pem().into(),
-        server_key.serialize_pem().into(),
-    ];
-    for (file, content) in files.iter().zip(contents) {
-        write_secret(file, content.as_bytes())?;
-        made.files.push(file.clone());
-    }
-    Ok(())
 }
 
 /// What `nats.conf` takes from its environment. Port -1 there means a free one.
@@ -436,21 +440,27 @@ fn broker_environment(layout: &Layout, settings: &InitSettings) -> Result<String
         format!("DUET_TLS_CERT={}", quoted(&layout.server_certificate())?),
         format!("DUET_TLS_KEY={}", quoted(&layout.server_key())?),
     ];
-    for role in Role::ALL {
+    lines.extend(public_nkeys(layout)?);
+    lines.push(String::new());
+    Ok(lines.join("\n"))
+}
+
+/// Every role's public nkey, as a line of an environment.
+pub(crate) fn public_nkeys(layout: &Layout) -> Result<Vec<String>, InitError> {
+    let line = |role: Role| {
         let public = layout
             .read_seed(role)?
             .public_key()
             .map_err(|_| ReadError::Malformed { path: layout.nkey(role), expected: "an nkey seed" })?;
-        lines.push(format!("{}={public}", role.nkey_variable()));
-    }
-    lines.push(String::new());
-    Ok(lines.join("\n"))
+        Ok(format!("{}={public}", role.nkey_variable()))
+    };
+    Role::ALL.into_iter().map(line).collect()
 }
 
 /// A value quoted twice: single quotes for the shell, and inside them double quotes for
 /// `nats-server`, which parses a variable's value like a piece of its configuration and would end
 /// an unquoted one at a space, a comma or a `#`.
-fn quoted(path: &Path) -> Result<String, InitError> {
+pub(crate) fn quoted(path: &Path) -> Result<String, InitError> {
     match path.to_str() {
         Some(text) if !text.contains(['"', '\'', '\\', '\n', '\r', '$']) => Ok(format!("'\"{text}\"'")),
         _ => Err(InitError::Path { path: path.to_owned() }),
@@ -464,7 +474,7 @@ fn random_hex() -> Result<Zeroizing<String>, InitError> {
     Ok(hex::encode(bytes.as_ref()).into())
 }
 
-fn make_directory(path: &Path) -> Result<(), InitError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), InitError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -473,7 +483,7 @@ fn make_directory(path: &Path) -> Result<(), InitError> {
 }
 
 /// Writes the file unless it exists.
-fn make_secret(
+pub(crate) fn make_secret(
     path: &Path,
     made: &mut Made,
     content: impl FnOnce() -> Result<Zeroizing<String>, InitError>,
@@ -486,7 +496,7 @@ fn make_secret(
 }
 
 /// Puts a file in place whole, on disk, and readable by its owner alone.
-fn write_secret(path: &Path, content: &[u8]) -> Result<(), InitError> {
+pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), InitError> {
     let io = |source| InitError::Io { path: path.to_owned(), source };
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
@@ -590,7 +600,7 @@ mod tests {
             assert!(public.starts_with('U'));
             assert_eq!(environment.get(&role.nkey_variable()), Some(&public));
         }
-        assert!(layout.read_orchestrator_key().is_ok());
+        assert!(layout.read_orchestrator_key().is_ok() && layout.read_gateway_key().is_ok());
         assert!(environment["DUET_TLS_CERT"].starts_with("\"/"));
     }
 

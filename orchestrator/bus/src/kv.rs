@@ -11,14 +11,14 @@ use async_nats::jetstream::{
     stream::StorageType,
 };
 use duet_protocol::ids::{SessionId, TenantId, WalletId};
-use duet_wire::ids::JobId;
+use duet_wire::{ids::JobId, webhook::EndpointId};
 use futures::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use crate::{
     connect::Bus,
-    request::is_full,
+    request::{is_full, is_passing},
     streams::{StorageError, StorageSettings},
 };
 
@@ -26,11 +26,16 @@ use crate::{
 pub const JOBS: &str = "duet_jobs";
 /// The bucket of session states.
 pub const SESSIONS: &str = "duet_sessions";
+/// The bucket of batches; they are kept as long as the results that they tell of.
+pub const BATCHES: &str = "duet_batches";
 /// The bucket of what orchestrators know about wallets.
 pub const WALLETS: &str = "duet_wallets";
+/// The bucket of webhooks' endpoints.
+pub const WEBHOOKS: &str = "duet_webhooks";
 
-/// Earlier values kept per key, for looking into what happened. The broker allows 64.
-const HISTORY: i64 = 8;
+/// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept what each
+/// was before would hold a fourth of the jobs.
+const HISTORY: i64 = 1;
 
 /// How long the next entry of a listing may take to arrive.
 const LIST_DEADLINE: Duration = Duration::from_secs(5);
@@ -94,6 +99,12 @@ impl From<(&TenantId, JobId)> for Key {
 impl From<(&TenantId, WalletId)> for Key {
     fn from((tenant, wallet): (&TenantId, WalletId)) -> Self {
         Self(format!("{tenant}.{wallet}"))
+    }
+}
+
+impl From<(&TenantId, EndpointId)> for Key {
+    fn from((tenant, endpoint): (&TenantId, EndpointId)) -> Self {
+        Self(format!("{tenant}.{endpoint}"))
     }
 }
 
@@ -242,6 +253,7 @@ impl Bus {
             bucket: name.to_owned(),
             description: "Written by orchestrators alone, by compare-and-swap".to_owned(),
             history: HISTORY,
+            max_age: if name == BATCHES { settings.results_max_age } else { Duration::ZERO },
             max_bytes: settings.bucket_max_bytes,
             storage: StorageType::File,
             num_replicas: settings.replicas,
@@ -253,7 +265,7 @@ impl Bus {
                 Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if is_full(&cause) => {
                     StorageError::NoRoom { stream, reason }
                 }
-                Some(jetstream::context::CreateStreamErrorKind::JetStream(_)) => {
+                Some(jetstream::context::CreateStreamErrorKind::JetStream(cause)) if !is_passing(&cause) => {
                     StorageError::Refused { stream, reason }
                 }
                 _ => StorageError::Unavailable { stream, reason },

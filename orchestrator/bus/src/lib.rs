@@ -11,18 +11,27 @@
 //! | [`request`] | request and reply with deadlines; publishing into streams |
 //! | [`subscription`] | bounded subscriptions, and the round trip after which they exist at the server |
 //! | [`service`] | answering requests with bounded concurrency and a clean drain |
+//! | [`ends`] | reading how jobs ended, by place in the results' stream |
 //! | [`streams`] | the JetStream streams, created or brought up to date |
+//! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
+//! | [`deliveries`] | what webhooks need: cursors into the results, a log |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
+//! | [`nodes`] | what it writes for each node of a cluster |
 //!
 //! # What the broker is trusted with
 //!
 //! Availability, and keeping strangers out. It is never the authority on whether a message is
 //! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
 
+pub mod audit;
+mod certificates;
 pub mod connect;
 pub mod credentials;
+pub mod deliveries;
+pub mod ends;
 pub mod kv;
+pub mod nodes;
 pub mod request;
 pub mod role;
 pub mod service;

@@ -346,3 +346,9 @@ pub(crate) fn is_full(error: &jetstream::Error) -> bool {
         _ => false,
     }
 }
+
+/// Whether the same may succeed a little later: in a cluster nobody leads at the moment, or not enough nodes are there.
+pub(crate) fn is_passing(error: &jetstream::Error) -> bool {
+    error.code() == 503
+        || matches!(error.error_code(), ErrorCode::CLUSTER_NO_PEERS | ErrorCode::CLUSTER_NOT_LEADER)
+}

@@ -9,16 +9,22 @@ use async_nats::jetstream::{
     self, ErrorCode,
     consumer::{self, AckPolicy, PullConsumer},
     context::{CreateStreamErrorKind, GetStreamErrorKind},
-    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
+    stream::{Config, ConsumerErrorKind, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
-use crate::{connect::Bus, request::is_full, subjects::PREFIX};
+use crate::{
+    connect::Bus,
+    deliveries::deliveries_config,
+    request::{is_full, is_passing},
+    subjects::PREFIX,
+};
 
 /// Announcements of jobs, each for one orchestrator, gone once acknowledged.
 pub const JOBS: &str = "DUET_JOBS";
 /// Jobs that will not be tried again, until an operator acts.
 pub const DEAD: &str = "DUET_DEAD";
-/// Signed results, for subscribers and webhooks.
+/// How jobs ended: signed results, for subscribers and webhooks, and beside them the ends without one, so
+/// that both have their place in one sequence.
 pub const RESULTS: &str = "DUET_RESULTS";
 /// Audit records; nothing in it can be deleted before its age.
 pub const AUDIT: &str = "DUET_AUDIT";
@@ -36,8 +42,11 @@ pub struct StorageSettings {
     pub replicas: usize,
     /// Bound of [`JOBS`]. Default 64 MiB: some hundred thousand announcements.
     pub jobs_max_bytes: i64,
-    /// Bound of each of [`RESULTS`] and [`AUDIT`]. Default 512 MiB.
+    /// Bound of [`RESULTS`]. Default 512 MiB.
     pub history_max_bytes: i64,
+    /// Bound of [`AUDIT`]. Default 2 GiB: the records of some 600,000 signatures. When it is full, parties
+    /// keep their records until there is room.
+    pub audit_max_bytes: i64,
     /// Bound of each bucket. Default 512 MiB.
     pub bucket_max_bytes: i64,
     /// How long [`RESULTS`] keeps. Default 30 days; the job's entry holds its result as well.
@@ -52,7 +61,9 @@ pub struct StorageSettings {
     /// After which an unacknowledged job is given to another orchestrator. Default 30 s; an
     /// orchestrator at work extends it.
     pub job_ack_wait: Duration,
-    /// Jobs in work at once over all orchestrators. Default 1000.
+    /// Announcements that are delivered and not acknowledged at once, over all orchestrators. Default
+    /// 100 000. It has to exceed the jobs that may be open: those of jobs that rest between attempts count
+    /// as well, and at the bound nobody is given any. What is in work is bounded by each orchestrator.
     pub jobs_in_flight: i64,
 }
 
@@ -62,13 +73,14 @@ impl Default for StorageSettings {
             replicas: 1,
             jobs_max_bytes: 64 * MEBIBYTE,
             history_max_bytes: 512 * MEBIBYTE,
+            audit_max_bytes: 2048 * MEBIBYTE,
             bucket_max_bytes: 512 * MEBIBYTE,
             results_max_age: 30 * DAY,
             audit_max_age: 400 * DAY,
             jobs_max_age: 30 * DAY,
             duplicate_window: Duration::from_secs(120),
             job_ack_wait: Duration::from_secs(30),
-            jobs_in_flight: 1000,
+            jobs_in_flight: 100_000,
         }
     }
 }
@@ -117,9 +129,13 @@ impl Bus {
     /// # Errors
     /// See [`StorageError`].
     pub async fn ensure_streams(&self, settings: &StorageSettings) -> Result<(), StorageError> {
-        for config in
-            [jobs_config(settings), dead_config(settings), results_config(settings), audit_config(settings)]
-        {
+        for config in [
+            jobs_config(settings),
+            dead_config(settings),
+            results_config(settings),
+            audit_config(settings),
+            deliveries_config(settings),
+        ] {
             self.ensure_stream(config).await?;
         }
         self.jobs_consumer(settings).await.map(drop)
@@ -144,10 +160,18 @@ impl Bus {
             num_replicas: settings.replicas,
             ..Default::default()
         };
-        self.jetstream()
-            .create_consumer_on_stream(config, JOBS)
-            .await
-            .map_err(|error| StorageError::Refused { stream: JOBS.to_owned(), reason: error.to_string() })
+        self.jetstream().create_consumer_on_stream(config, JOBS).await.map_err(|error| {
+            let (stream, reason) = (JOBS.to_owned(), error.to_string());
+            match error.kind() {
+                ConsumerErrorKind::JetStream(cause) if !is_passing(&cause) => {
+                    StorageError::Refused { stream, reason }
+                }
+                ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => {
+                    StorageError::Refused { stream, reason }
+                }
+                _ => StorageError::Unavailable { stream, reason },
+            }
+        })
     }
 
     /// Creates the stream, or updates what may be updated.
@@ -186,7 +210,8 @@ impl Bus {
 /// Refuses to update over a difference that would lose messages or make no sense.
 fn compatible(existing: &Config, wanted: &Config) -> Result<(), StorageError> {
     let differs = |setting| StorageError::Incompatible { stream: wanted.name.clone(), setting };
-    if existing.subjects != wanted.subjects {
+    // More subjects strand nothing that is stored; fewer would.
+    if existing.subjects.iter().any(|subject| !wanted.subjects.contains(subject)) {
         return Err(differs("set of subjects"));
     }
     if existing.retention != wanted.retention {
@@ -205,6 +230,9 @@ fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -
     let reason = error.to_string();
     match error.kind() {
         CreateStreamErrorKind::JetStream(cause) if is_full(&cause) => StorageError::NoRoom { stream, reason },
+        CreateStreamErrorKind::JetStream(cause) if is_passing(&cause) => {
+            StorageError::Unavailable { stream, reason }
+        }
         CreateStreamErrorKind::JetStreamUnavailable
         | CreateStreamErrorKind::TimedOut
         | CreateStreamErrorKind::Response => StorageError::Unavailable { stream, reason },
@@ -213,7 +241,7 @@ fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -
 }
 
 /// What all streams have in common.
-fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
+pub(crate) fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
     Config {
         name: name.to_owned(),
         description: Some(description.to_owned()),
@@ -255,14 +283,15 @@ fn results_config(settings: &StorageSettings) -> Config {
         max_age: settings.results_max_age,
         deny_delete: true,
         deny_purge: true,
-        ..base(RESULTS, "Signed results", "result", settings)
+        subjects: vec![format!("{PREFIX}.result.*"), format!("{PREFIX}.ended.*")],
+        ..base(RESULTS, "How jobs ended", "result", settings)
     }
 }
 
 fn audit_config(settings: &StorageSettings) -> Config {
     Config {
         retention: RetentionPolicy::Limits,
-        max_bytes: settings.history_max_bytes,
+        max_bytes: settings.audit_max_bytes,
         max_age: settings.audit_max_age,
         deny_delete: true,
         deny_purge: true,
@@ -301,5 +330,13 @@ mod tests {
         ));
         let larger = Config { max_bytes: 1, ..wanted.clone() };
         assert!(compatible(&larger, &wanted).is_ok());
+        // One subject more is taken over; one less would strand what it holds.
+        let results = results_config(&settings);
+        let older = Config { subjects: vec!["duet.v1.result.*".to_owned()], ..results.clone() };
+        assert!(compatible(&older, &results).is_ok());
+        assert!(matches!(
+            compatible(&results, &older),
+            Err(StorageError::Incompatible { setting: "set of subjects", .. })
+        ));
     }
 }

@@ -3,6 +3,7 @@
 use core::{fmt, str::FromStr};
 
 use duet_protocol::ids::{PartyId, SessionId, TenantId, WalletId};
+use duet_wire::webhook::EndpointId;
 
 /// How every subject begins. The version changes with the wire format.
 pub const PREFIX: &str = "duet.v1";
@@ -89,6 +90,10 @@ pub enum Address {
     Approval(WalletId),
     /// A tenant's signed results (stream).
     Result(TenantId),
+    /// A tenant's jobs that ended without a signature (in the results' stream).
+    Ended(TenantId),
+    /// What became of a webhook's deliveries (stream).
+    Delivery(EndpointId),
     /// A writer's chained and signed audit records (stream).
     Audit(Speaker),
 }
@@ -106,6 +111,8 @@ impl fmt::Display for Address {
             Self::Card { from, to } => write!(f, "{PREFIX}.card.{from}.{to}"),
             Self::Approval(wallet) => write!(f, "{PREFIX}.approval.{wallet}"),
             Self::Result(tenant) => write!(f, "{PREFIX}.result.{tenant}"),
+            Self::Ended(tenant) => write!(f, "{PREFIX}.ended.{tenant}"),
+            Self::Delivery(endpoint) => write!(f, "{PREFIX}.delivery.{endpoint}"),
             Self::Audit(from) => write!(f, "{PREFIX}.audit.{from}"),
         }
     }
@@ -141,6 +148,8 @@ fn parse(text: &str) -> Option<Address> {
         ["card", from, to] => Address::Card { from: speaker(from)?, to: to.parse().ok()? },
         ["approval", wallet] => Address::Approval(wallet.parse().ok()?),
         ["result", tenant] => Address::Result(tenant.parse().ok()?),
+        ["ended", tenant] => Address::Ended(tenant.parse().ok()?),
+        ["delivery", endpoint] => Address::Delivery(endpoint.parse().ok()?),
         ["audit", from] => Address::Audit(speaker(from)?),
         _ => return None,
     })
@@ -266,7 +275,9 @@ mod tests {
             Address::Card { from: Speaker::Orchestrator, to: party("service") },
             Address::Card { from: party("service").into(), to: party("partner") },
             Address::Approval(WalletId([1; 32])),
-            Address::Result(tenant),
+            Address::Result(tenant.clone()),
+            Address::Ended(tenant),
+            Address::Delivery(EndpointId([2; 16])),
             Address::Audit(Speaker::Gateway),
         ] {
             assert_eq!(address.to_string().parse(), Ok(address));

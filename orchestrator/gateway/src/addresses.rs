@@ -30,9 +30,16 @@ struct Share {
     requests: Arc<Semaphore>,
 }
 
+/// What everybody has.
+#[derive(Default)]
+struct Taken {
+    shares: HashMap<AddressKey, Share>,
+    connections: usize,
+}
+
 /// Connections and requests under way, per address and in all.
 pub(crate) struct Addresses {
-    shares: Mutex<HashMap<AddressKey, Share>>,
+    taken: Mutex<Taken>,
     max_connections: usize,
     max_per_address: usize,
     requests: Arc<Semaphore>,
@@ -42,7 +49,7 @@ pub(crate) struct Addresses {
 impl Addresses {
     pub(crate) fn new(limits: &crate::Limits) -> Arc<Self> {
         Arc::new(Self {
-            shares: Mutex::default(),
+            taken: Mutex::default(),
             max_connections: limits.max_connections,
             max_per_address: limits.max_connections_per_address,
             requests: Arc::new(Semaphore::new(limits.max_requests)),
@@ -50,35 +57,62 @@ impl Addresses {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AddressKey, Share>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room for one connection from `address`; `None` when there is none.
     pub(crate) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
-        let key = AddressKey::from(address);
-        let mut shares = self.lock();
-        // Each address has at least one connection, so this sum is over few entries.
-        if shares.values().map(|share| share.connections).sum::<usize>() >= self.max_connections {
-            return None;
-        }
-        let share = shares.entry(key).or_insert_with(|| Share {
-            connections: 0,
-            requests: Arc::new(Semaphore::new(self.max_requests_per_address)),
-        });
-        if share.connections >= self.max_per_address {
-            return None;
-        }
-        share.connections += 1;
-        let requests = Arc::clone(&share.requests);
-        Some(Connection { key, requests, addresses: Arc::clone(self) })
+        self.take(address, Counts { among_all: true, for_address: true })
     }
+
+    /// Room for one connection of a trusted proxy: what its clients do counts for them.
+    pub(crate) fn connect_proxy(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
+        self.take(address, Counts { among_all: true, for_address: false })
+    }
+
+    /// Room for what `client` does through a proxy's connection, which itself counts among all.
+    pub(crate) fn connect_behind(self: &Arc<Self>, client: IpAddr) -> Option<Connection> {
+        self.take(client, Counts { among_all: false, for_address: true })
+    }
+
+    fn take(self: &Arc<Self>, address: IpAddr, counts: Counts) -> Option<Connection> {
+        let key = AddressKey::from(address);
+        let mut taken = self.lock();
+        let Taken { shares, connections } = &mut *taken;
+        if counts.among_all && *connections >= self.max_connections {
+            return None;
+        }
+        let own_requests = || Arc::new(Semaphore::new(self.max_requests_per_address));
+        let requests = if counts.for_address {
+            let held = shares.get(&key).map_or(0, |share| share.connections);
+            if held >= self.max_per_address {
+                return None;
+            }
+            let share =
+                shares.entry(key).or_insert_with(|| Share { connections: 0, requests: own_requests() });
+            share.connections += 1;
+            Arc::clone(&share.requests)
+        } else {
+            own_requests()
+        };
+        *connections += usize::from(counts.among_all);
+        Some(Connection { key, requests, counts, addresses: Arc::clone(self) })
+    }
+}
+
+/// What a connection is counted in.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    among_all: bool,
+    for_address: bool,
 }
 
 /// One connection's place. Dropping it gives it back.
 pub(crate) struct Connection {
     key: AddressKey,
     requests: Arc<Semaphore>,
+    counts: Counts,
     addresses: Arc<Addresses>,
 }
 
@@ -98,7 +132,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let hash_map::Entry::Occupied(mut share) = self.addresses.lock().entry(self.key) {
+        let mut taken = self.addresses.lock();
+        taken.connections -= usize::from(self.counts.among_all);
+        if !self.counts.for_address {
+            return;
+        }
+        if let hash_map::Entry::Occupied(mut share) = taken.shares.entry(self.key) {
             share.get_mut().connections -= 1;
             if share.get().connections == 0 {
                 share.remove();
@@ -147,7 +186,22 @@ mod tests {
     fn nothing_is_remembered_of_who_has_left() {
         let addresses = addresses(3, 2);
         drop(addresses.connect(ip("10.0.0.1")));
-        assert!(addresses.lock().is_empty());
+        let taken = addresses.lock();
+        assert!(taken.shares.is_empty() && taken.connections == 0);
+    }
+
+    #[test]
+    fn clients_of_a_proxy_have_a_share_each_and_it_has_what_there_is() {
+        let addresses = addresses(3, 2);
+        let proxy = [(); 3].map(|()| addresses.connect_proxy(ip("10.0.0.9")));
+        assert!(proxy.iter().all(Option::is_some), "more than one address has");
+        assert!(addresses.connect_proxy(ip("10.0.0.9")).is_none(), "more than in all");
+        let held = [(); 2].map(|()| addresses.connect_behind(ip("198.51.100.1")));
+        assert!(held.iter().all(Option::is_some));
+        assert!(addresses.connect_behind(ip("198.51.100.1")).is_none());
+        assert!(addresses.connect_behind(ip("198.51.100.2")).is_some());
+        drop((proxy, held));
+        assert!(addresses.lock().shares.is_empty() && addresses.lock().connections == 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use duet_bus::{Address, Bus, RequestError, Speaker};
 use duet_protocol::{
-    codec,
+    codec::{self, Message as _},
     enrolment::EnrolmentOffer,
     ids::{PartyId, SessionId, ShareIndex, WalletId},
 };
@@ -15,6 +15,7 @@ use duet_wire::{
     approval::{ApprovalReply, SignedApproval},
     card_request::{CardReply, CardRequest},
     gateway::{Authentication, AuthenticationError, Destination, MAX_FORWARDED_SIZE_BYTES},
+    policy::PolicyRequest,
     progress::Progress,
     share_request::ShareRequest,
 };
@@ -192,6 +193,11 @@ impl Forwarder {
         message: &[u8],
     ) -> Result<(), Refusal> {
         self.backend(party)?;
+        if message.first() == Some(&PolicyRequest::KIND) {
+            let request = codec::decode::<PolicyRequest>(message).map_err(|error| malformed(&error))?;
+            let wallet = request.wallet().map_err(Refusal::from)?;
+            return if device.holds(wallet) { within_rate(rates, wallet) } else { Err(not_authenticated()) };
+        }
         let wallet = match codec::decode::<CardRequest>(message).map_err(|error| malformed(&error))? {
             CardRequest::Card => return Ok(()),
             CardRequest::Wallet { id } => id,

@@ -86,6 +86,11 @@ fn problem(code: Code, detail: &str) -> Response {
     (status, [content_type], Json(problem)).into_response()
 }
 
+/// The address that asks has as much of the gateway as one may have.
+pub(crate) fn no_room() -> Response {
+    problem(Code::Overloaded, "this address has too many connections, or opens them too often")
+}
+
 /// On the loopback, refuses what is asked under a foreign name: a page of that name would be same-origin with
 /// this gateway if its owner had the name point here (DNS rebinding).
 async fn known_host(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {

@@ -27,19 +27,23 @@
 //! Everything a stranger can make it hold is bounded: connections in all and per address, frames in
 //! size, per address and second, requests under way per socket, per address and in all, what waits to be
 //! written per socket, and the time that a handshake, a greeting, a silence and a write may take. See
-//! [`Limits`]. IPv6 addresses count by their /64.
+//! [`Limits`]. IPv6 addresses count by their /64; clients of a proxy that is trusted count by what it says of them
+//! ([`TrustedProxies`]).
 
 mod addresses;
 mod device;
 mod forward;
 mod http;
 mod page;
+mod proxies;
 mod rates;
 mod server;
 mod settings;
 mod socket;
 mod waiting;
 
+pub use ipnet::IpNet;
+pub use proxies::{ClientHeader, TrustedProxies};
 pub use server::{GatewayError, Server};
 pub use settings::{
     Backend, BackendRole, Config, InvalidOrigin, InvalidSetting, Limits, Origin, Rpc, TlsFiles,

@@ -1,6 +1,10 @@
 //! Putting a gateway together and running it.
 
-use core::{convert::Infallible, net::SocketAddr, time::Duration};
+use core::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use std::{
     collections::BTreeMap,
     io,
@@ -8,8 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use axum::Router;
-use duet_bus::{Bus, ConnectError};
+use axum::{Router, http::header};
+use duet_bus::{
+    Bus, ConnectError, Speaker,
+    audit::{Recorder, Recording},
+};
 use duet_protocol::ids::{PartyId, TenantId};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,9 +32,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    Config, InvalidSetting, Limits, Origin, Rpc, TlsFiles,
+    Config, InvalidSetting, Limits, Origin, Rpc, TlsFiles, TrustedProxies,
     addresses::{Addresses, Connection},
-    forward::Forwarder,
+    forward::{Forwarder, now_ms},
     http, page,
     rates::Rates,
 };
@@ -80,8 +87,10 @@ pub enum GatewayError {
 /// What all sockets of a gateway share. None of it is about any device.
 pub(crate) struct Gateway {
     pub(crate) forwarder: Forwarder,
+    pub(crate) audit: Recorder,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
+    pub(crate) proxies: TrustedProxies,
     pub(crate) origins: Vec<Origin>,
     pub(crate) tenant: Option<TenantId>,
     pub(crate) rpc: Option<Rpc>,
@@ -125,6 +134,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    recording: Recording,
 }
 
 impl core::fmt::Debug for Server {
@@ -153,6 +163,9 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(unlistened)?;
         let address = listener.local_addr().map_err(unlistened)?;
         let is_encrypted = tls.is_some();
+        let instance = ulid::Ulid::new().to_string();
+        let (recording, audit) =
+            Recording::start(&bus, Speaker::Gateway, &instance, config.audit_key, now_ms);
         let mut origins = config.origins;
         if config.page.is_some() {
             let scheme = if is_encrypted { "https" } else { "http" };
@@ -161,7 +174,9 @@ impl Server {
         }
         let gateway = Arc::new(Gateway {
             forwarder: Forwarder { bus, backends: config.backends, device },
+            audit,
             rates: Rates::new(&config.limits),
+            proxies: config.proxies,
             origins,
             tenant: config.tenant,
             rpc: config.rpc,
@@ -180,7 +195,7 @@ impl Server {
         });
         let addresses = Addresses::new(&gateway.limits);
         tracing::info!(%address, is_encrypted, page = gateway.page.is_some(), "gateway ready");
-        Ok(Self { gateway, addresses, listener, address, tls })
+        Ok(Self { gateway, addresses, listener, address, tls, recording })
     }
 
     /// Where it listens.
@@ -201,7 +216,7 @@ impl Server {
     /// # Cancel safety
     /// Dropping it breaks every socket; nothing else is lost.
     pub async fn serve(self, stop: CancellationToken) {
-        let Self { gateway, addresses, listener, tls, .. } = self;
+        let Self { gateway, addresses, listener, tls, recording, .. } = self;
         let router = http::router(Arc::clone(&gateway));
         let mut connections = JoinSet::new();
         let mut forget = interval(FORGET_INTERVAL);
@@ -214,12 +229,17 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         let Some(connection) = admit(&gateway, &addresses, peer) else { continue };
+                        let visitor = Visitor {
+                            peer: peer.ip(),
+                            connection,
+                            addresses: Arc::clone(&addresses),
+                        };
                         connections.spawn(serve_connection(
                             Arc::clone(&gateway),
                             router.clone(),
                             tls.clone(),
                             stream,
-                            connection,
+                            visitor,
                         ));
                     }
                     Err(error) => {
@@ -239,6 +259,7 @@ impl Server {
         if timeout(gateway.limits.drain + DRAIN_GRACE, ended).await.is_err() {
             tracing::warn!("not every connection ended in time");
         }
+        recording.finish(DRAIN_GRACE).await;
         timeout(DRAIN_GRACE, gateway.forwarder.bus.drain()).await.ok();
         tracing::info!("gateway stopped");
     }
@@ -246,6 +267,9 @@ impl Server {
 
 /// Room for one connection, unless its address has too many or opens them too quickly.
 fn admit(gateway: &Gateway, addresses: &Arc<Addresses>, peer: SocketAddr) -> Option<Arc<Connection>> {
+    if gateway.proxies.contains(peer.ip()) {
+        return addresses.connect_proxy(peer.ip()).map(Arc::new);
+    }
     let connection = addresses.connect(peer.ip()).map(Arc::new);
     match connection {
         Some(connection) if gateway.rates.connection(connection.key()) => Some(connection),
@@ -260,21 +284,43 @@ fn admit(gateway: &Gateway, addresses: &Arc<Addresses>, peer: SocketAddr) -> Opt
     }
 }
 
+/// Who connected, and the place that takes.
+struct Visitor {
+    peer: IpAddr,
+    connection: Arc<Connection>,
+    addresses: Arc<Addresses>,
+}
+
+impl Visitor {
+    /// The place that a request counts for: the connection's, unless a trusted proxy asks for somebody else. `None` when
+    /// that somebody has too many, or opens sockets too often.
+    fn place(&self, gateway: &Gateway, request: &hyper::Request<Incoming>) -> Option<Arc<Connection>> {
+        if !gateway.proxies.contains(self.peer) {
+            return Some(Arc::clone(&self.connection));
+        }
+        let client = gateway.proxies.client(self.peer, request.headers());
+        let place = self.addresses.connect_behind(client).map(Arc::new)?;
+        // One connection of a proxy brings many requests; what a client opens is its sockets.
+        let opens = request.headers().contains_key(header::UPGRADE);
+        (!opens || gateway.rates.connection(place.key())).then_some(place)
+    }
+}
+
 async fn serve_connection(
     gateway: Arc<Gateway>,
     router: Router,
     tls: Option<TlsAcceptor>,
     stream: TcpStream,
-    connection: Arc<Connection>,
+    visitor: Visitor,
 ) {
     // Frames are small and answered one by one.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
     match tls {
-        None => serve_http(&gateway, router, stream, connection).await,
+        None => serve_http(&gateway, router, stream, visitor).await,
         Some(acceptor) => match timeout(gateway.limits.handshake, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => serve_http(&gateway, router, stream, connection).await,
+            Ok(Ok(stream)) => serve_http(&gateway, router, stream, visitor).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         },
@@ -282,16 +328,23 @@ async fn serve_connection(
 }
 
 async fn serve_http(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     router: Router,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    connection: Arc<Connection>,
+    visitor: Visitor,
 ) {
+    let shared = Arc::clone(gateway);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        // The socket, if this becomes one, keeps the connection's place after HTTP is done with it.
-        request.extensions_mut().insert(Arc::clone(&connection));
+        let place = visitor.place(&shared, &request);
         let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        async move {
+            let Some(place) = place else { return Ok::<_, Infallible>(http::no_room()) };
+            // The socket, if this becomes one, keeps the place after HTTP is done with it.
+            request.extensions_mut().insert(Arc::clone(&place));
+            let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            drop(place);
+            Ok(answer)
+        }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

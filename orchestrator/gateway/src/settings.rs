@@ -8,7 +8,10 @@ use duet_protocol::{
     admission::AdmissionToken,
     ids::{CardFingerprint, PartyId, TenantId},
 };
+use duet_wire::signing::SigningKey;
 use serde::Serialize;
+
+use crate::TrustedProxies;
 
 /// All that a gateway is told.
 #[derive(Debug, Clone)]
@@ -31,6 +34,10 @@ pub struct Config {
     pub origins: Vec<Origin>,
     /// Admission tokens that it tells whoever asks; on the loopback only, for demonstrations.
     pub admission: BTreeMap<PartyId, AdmissionToken>,
+    /// Proxies in front of it. Default none: an address is that of whoever connects.
+    pub proxies: TrustedProxies,
+    /// The Ed25519 key that signs the gateway's audit log. It signs nothing else.
+    pub audit_key: SigningKey,
     /// Bounds.
     pub limits: Limits,
 }
@@ -62,6 +69,7 @@ impl Config {
         if !self.backends.iter().any(|backend| backend.role == BackendRole::Service) {
             return Err(InvalidSetting("there is no service to speak to"));
         }
+        self.proxies.check()?;
         self.limits.check()
     }
 }

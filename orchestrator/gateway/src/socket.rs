@@ -10,6 +10,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, Refusal,
+    audit::{Event, Refused},
     gateway::{
         Authentication, ClientFrame, Destination, GATEWAY_PROTOCOL, Limits, MAX_BUILD_LENGTH_BYTES,
         MAX_FORWARDED_SIZE_BYTES, ServerFrame,
@@ -328,6 +329,7 @@ impl Conversation {
         match checked {
             Ok(key) => {
                 tracing::debug!(%wallet, "a device is authenticated");
+                self.gateway.audit.note(Event::DeviceAuthenticated { wallet, device: key });
                 self.device.authenticated(wallet, key);
                 self.outbox.frame(&ServerFrame::Authenticated { wallet }).await.map_err(|Gone| End::Gone)?;
                 // When there is no room, the wallet has its turn soon.
@@ -336,6 +338,8 @@ impl Conversation {
             }
             Err(refusal) => {
                 tracing::info!(%wallet, code = %refusal.code, "a device's proof is refused");
+                let refused = Refused::new("device", refusal.clone());
+                self.gateway.audit.refused(Refused { wallet: Some(wallet), ..refused });
                 self.refuse(None, refusal).await
             }
         }

@@ -39,6 +39,11 @@ impl ApiError {
         self
     }
 
+    /// What it says, and when to try again.
+    pub(crate) fn into_parts(self) -> (Problem, Option<Duration>) {
+        (*self.problem, self.retry_after)
+    }
+
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
     }
@@ -46,8 +51,12 @@ impl ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        // Whatever is out of room or out of reach is worth another try soon.
-        let retry_after = matches!(problem.status, 429 | 503).then_some(Duration::from_secs(1));
+        // What is out of reach is worth another try soon; what is out of room takes a little longer.
+        let retry_after = match problem.status {
+            429 => Some(Duration::from_secs(5)),
+            503 => Some(Duration::from_secs(1)),
+            _ => None,
+        };
         Self { problem: Box::new(problem), retry_after, job: None }
     }
 }
@@ -74,8 +83,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if let Some(pause) = self.retry_after {
-            // In whole seconds, never 0: that would invite a storm.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+            // In whole seconds, rounded up and never 0: that would invite a storm.
+            let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

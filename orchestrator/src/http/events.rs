@@ -3,67 +3,79 @@
 //! | event | data |
 //! |---|---|
 //! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
-//! | `progress` | what a party says about the session under way ([`Progress`]) |
+//! | `progress` | what a party says about the session under way ([`Progress`]); none with `?progress=false` |
 //!
 //! The id of a `state` event is the record's revision. `Last-Event-ID` may be sent and changes
 //! nothing: a stream always begins with the job as it is. Progress is not repeated.
 
-use core::{convert::Infallible, time::Duration};
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+    extract::{Path, Query, State, rejection::QueryRejection},
+    response::{Response, sse::Event},
 };
 use duet_bus::{
     Address, Filter, Incoming, Subscription,
     kv::{Entry, Key},
 };
 use duet_protocol::ids::SessionId;
-use duet_wire::{Code, JobRecord, JobState, Refusal, progress};
+use duet_wire::{JobRecord, JobState, Refusal, progress};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::{ApiError, Caller, jobs::job_id};
+use super::{ApiError, Caller, bad_query, jobs::job_id, stream};
 use crate::{
     api::{JobView, Progress},
     board::Observer,
     orchestrator::Orchestrator,
+    tenants::StreamPermit,
 };
 
-/// How many events may wait for a slow reader. When it is full, the stream waits and skips states
-/// that are superseded meanwhile.
-const BUFFER: usize = 16;
+/// What a stream is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamQuery {
+    /// Whether progress is told as well: it costs a subscription at the broker and some ten messages a session.
+    #[serde(default = "told")]
+    progress: bool,
+}
 
-/// How long a client should wait before it connects again.
-const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+const fn told() -> bool {
+    true
+}
 
 /// `GET /v1/jobs/{id}/events`
-pub(super) async fn stream(
+pub(super) async fn follow(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
     Path(id): Path<String>,
+    query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let permit = Arc::clone(&orchestrator.event_streams)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::new(Code::QueueFull, "too many event streams are open; try again later"))?;
+    let Query(StreamQuery { progress: tells_progress }) = query.map_err(|_| bad_query("progress"))?;
+    let permit = stream::permit(&orchestrator, &tenant)?;
     let key = Key::from((&tenant, job_id(&id)?));
     // Before the first read, so that no change is missed.
     let observer = orchestrator.board.observe(&key);
     let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
-    let (events, receiver) = mpsc::channel(BUFFER);
-    let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
-    let teller = Teller { orchestrator, key, observer, events, told: None, progress: None, _permit: permit };
+    let (events, receiver) = mpsc::channel(stream::BUFFER);
+    let answer = stream::answer(&orchestrator, receiver);
+    let teller = Teller {
+        orchestrator,
+        key,
+        observer,
+        events,
+        told: None,
+        tells_progress,
+        progress: None,
+        _permit: permit,
+    };
     tokio::spawn(teller.run(entry));
-    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response())
+    Ok(answer)
 }
 
 /// Tells one reader about one job. It ends with the job, the reader, or the process.
@@ -71,10 +83,11 @@ struct Teller {
     orchestrator: Arc<Orchestrator>,
     key: Key,
     observer: Observer,
-    events: mpsc::Sender<Result<Event, Infallible>>,
+    events: stream::Sender,
     told: Option<u64>,
+    tells_progress: bool,
     progress: Option<(SessionId, Subscription)>,
-    _permit: OwnedSemaphorePermit,
+    _permit: StreamPermit,
 }
 
 /// The reader has gone, or there is nothing more to tell.
@@ -123,7 +136,7 @@ impl Teller {
         self.told = Some(revision);
         let record = &entry.value;
         match &record.state {
-            JobState::Running { session, .. } => {
+            JobState::Running { session, .. } if self.tells_progress => {
                 if self.progress.as_ref().is_none_or(|(current, _)| current != session) {
                     let filter = Filter::events_of(*session);
                     let subscription = self.orchestrator.bus.subscribe(&filter).await.map_err(|_| End)?;
@@ -136,7 +149,7 @@ impl Teller {
             tracing::error!(%error, "a job cannot be shown");
             End
         })?;
-        let event = Event::default().event("state").id(revision.to_string()).retry(RECONNECT_AFTER);
+        let event = Event::default().event("state").id(revision.to_string()).retry(stream::RECONNECT_AFTER);
         self.send(event.json_data(&view)).await?;
         if record.state.is_final() { Err(End) } else { Ok(()) }
     }

@@ -12,15 +12,19 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use core::time::Duration;
 use duet_bus::kv::Key;
-use duet_wire::{Code, IdempotencyKey, JobId, JobRecord, JobStateName, Refusal, SignedRequest, TenantId};
+use duet_wire::{
+    Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, Refusal, SignedRequest, TenantId,
+    priority::UnknownPriority,
+};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 
 use super::{ApiError, Caller, bad_query};
 use crate::{
+    admission::Full,
     api::{JobPage, JobView},
+    jobs::StoreError,
     orchestrator::Orchestrator,
     submit::{Rejected, Submitted},
 };
@@ -33,9 +37,6 @@ const MAX_PAGE: usize = 200;
 
 /// How many of a page's records are fetched at a time.
 const FETCH_CONCURRENCY: usize = 16;
-
-/// When to try again with a full queue.
-const QUEUE_FULL_PAUSE: Duration = Duration::from_secs(2);
 
 /// A header whose value is `N` bytes in hexadecimal.
 fn hex_header<const N: usize>(headers: &HeaderMap, name: &str) -> Result<[u8; N], ApiError> {
@@ -93,19 +94,34 @@ pub(super) async fn submit(
         requester: hex_header(&headers, "duet-requester")?,
         signature: hex_header(&headers, "duet-signature")?,
     };
-    match orchestrator.submit(&tenant, &idempotency_key, signed).await {
+    match orchestrator.submit(&tenant, &idempotency_key, signed, priority(&headers)?).await {
         Ok(Submitted::Accepted(snapshot)) => answer(StatusCode::ACCEPTED, &snapshot.value),
         Ok(Submitted::Known(record)) => answer(StatusCode::OK, &record),
-        Err(Rejected::Conflict(job)) => Err(ApiError::new(
-            Code::Conflict,
-            format!("the idempotency key already stands for another request: job {job}"),
-        )
-        .with_job(job)),
-        Err(Rejected::Full) => {
-            Err(ApiError::new(Code::QueueFull, "the queue is full; submit the same request again later")
-                .retry_after(QUEUE_FULL_PAUSE))
+        Err(rejected) => Err(rejected.into()),
+    }
+}
+
+/// How urgent the headers say the job is.
+fn priority(headers: &HeaderMap) -> Result<Priority, ApiError> {
+    let Some(value) = headers.get("duet-priority") else { return Ok(Priority::default()) };
+    value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        ApiError::new(Code::MalformedJson, format!("the header Duet-Priority: {UnknownPriority}"))
+    })
+}
+
+impl From<Rejected> for ApiError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Conflict(job) => Self::new(
+                Code::Conflict,
+                format!("the idempotency key already stands for another request: job {job}"),
+            )
+            .with_job(job),
+            Rejected::Full(Full { detail, retry_after }) => {
+                Self::new(Code::QueueFull, detail).retry_after(retry_after)
+            }
+            Rejected::Problem(problem) => problem.into(),
         }
-        Err(Rejected::Problem(problem)) => Err(problem.into()),
     }
 }
 
@@ -181,8 +197,12 @@ pub(super) async fn page(
         .map(|key| {
             let orchestrator = Arc::clone(orchestrator);
             async move {
-                let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
-                entry.map(|entry| view(&entry.value)).transpose()
+                match orchestrator.jobs.get(&key).await {
+                    // One entry that cannot be shown, which is logged, hides no others.
+                    Ok(entry) => Ok(entry.and_then(|entry| view(&entry.value).ok())),
+                    Err(StoreError::Corrupt(_)) => Ok(None),
+                    Err(error) => Err(ApiError::from(Refusal::from(error))),
+                }
             }
         })
         .buffered(FETCH_CONCURRENCY)

@@ -6,21 +6,36 @@
 //! | `GET /v1/jobs?state=&after=&limit=` | the tenant's jobs, newest first |
 //! | `GET /v1/jobs/{id}` | one job |
 //! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled |
-//! | `GET /v1/jobs/{id}/events` | server-sent events until it is settled |
+//! | `GET /v1/jobs/{id}/events?progress=` | server-sent events until it is settled |
+//! | `GET /v1/jobs/{id}/request`, `POST /v1/jobs/{id}/approvals` | the request as it was signed; an approval of it, for the parties |
 //! | `GET /v1/dead-letters?after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |
 //! | `POST /v1/dead-letters/{id}/redrive` | puts one back into the queue |
+//! | `POST /v1/batches` | submits many requests at once; each has a verdict of its own |
+//! | `GET /v1/batches/{id}` | how far its jobs are |
+//! | `GET /v1/batches/{id}/events?after=` | server-sent events: how its jobs ended, from a cursor on |
+//! | `GET /v1/results?after=&limit=` | how the tenant's jobs ended, in order, from a cursor on |
+//! | `GET /v1/results/events?after=` | the same as server-sent events, and on |
 //! | `GET /v1/wallets`, `GET /v1/wallets/{id}` | the tenant's wallets |
+//! | `POST /v1/webhooks`, `GET /v1/webhooks` | adds an endpoint for results; the tenant's endpoints |
+//! | `GET /v1/webhooks/{id}`, `DELETE /v1/webhooks/{id}` | one endpoint; removes it |
+//! | `POST /v1/webhooks/{id}/enable`, `…/test`, `…/replay` | delivers again after failures; a test; results once more |
+//! | `GET /v1/webhooks/{id}/deliveries?limit=` | its latest deliveries, newest first |
 //! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
 //!
 //! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
 //! stable `code`. Each answer carries an `x-request-id`.
 
+mod approvals;
+mod batches;
 mod dead_letters;
 mod error;
 mod events;
 mod health;
 mod jobs;
+mod results;
+mod stream;
 mod wallets;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -33,7 +48,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use duet_wire::{error::Code, ids::TenantId};
+use duet_wire::{batch::MAX_BATCH_SIZE_BYTES, error::Code, ids::TenantId};
 use serde::Deserialize;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed, timeout};
 use tower_http::trace::TraceLayer;
@@ -49,6 +64,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id taken over from a caller.
 const MAX_REQUEST_ID_SIZE_BYTES: usize = 64;
 
+/// How many batches are taken in at once; one more is refused. Each may hold a few times its size in
+/// memory, and has its own requests taken in side by side.
+const MAX_CONCURRENT_BATCHES: usize = 8;
+
 /// The interface on `orchestrator`, with all limits in place.
 pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
     let settings = orchestrator.http_settings().clone();
@@ -62,16 +81,40 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .route("/v1/jobs", post(jobs::submit).get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/jobs/{id}/events", get(events::stream))
+        .route("/v1/jobs/{id}/events", get(events::follow))
+        .route("/v1/jobs/{id}/request", get(approvals::request))
+        .route("/v1/jobs/{id}/approvals", post(approvals::approve))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters/{id}", get(dead_letters::show))
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
+        .route("/v1/batches/{id}", get(batches::show_one))
+        .route("/v1/batches/{id}/events", get(batches::follow))
+        .route("/v1/results", get(results::page))
+        .route("/v1/results/events", get(results::follow))
         .route("/v1/wallets", get(wallets::list))
         .route("/v1/wallets/{id}", get(wallets::show))
+        .route("/v1/webhooks", post(webhooks::add).get(webhooks::list))
+        .route("/v1/webhooks/{id}", get(webhooks::show).delete(webhooks::remove))
+        .route("/v1/webhooks/{id}/enable", post(webhooks::enable))
+        .route("/v1/webhooks/{id}/test", post(webhooks::test))
+        .route("/v1/webhooks/{id}/replay", post(webhooks::replay))
+        .route("/v1/webhooks/{id}/deliveries", get(webhooks::deliveries))
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))
         .layer(limits);
+    // Larger by far than other requests, so fewer at once.
+    let batch_limits = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(refuse_overload))
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT_BATCHES))
+        // A full one is hundreds of durable writes.
+        .timeout(settings.request_timeout.saturating_mul(3));
+    let bulky = Router::new()
+        .route("/v1/batches", post(batches::submit))
+        .layer(DefaultBodyLimit::max(MAX_BATCH_SIZE_BYTES))
+        .layer(batch_limits);
     Router::new()
         .merge(versioned)
+        .merge(bulky)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(|| async { ApiError::not_found("path") })
@@ -166,9 +209,13 @@ impl FromRequestParts<Arc<Orchestrator>> for Caller {
         let Some(token) = token else {
             return Err(ApiError::new(Code::Unauthorized, "send Authorization: Bearer <the tenant's token>"));
         };
-        match orchestrator.tokens().tenant_of(token) {
-            Some(tenant) => Ok(Self(tenant.clone())),
-            None => Err(ApiError::new(Code::Unauthorized, "the token is not known here")),
-        }
+        let Some(tenant) = orchestrator.tokens().tenant_of(token) else {
+            return Err(ApiError::new(Code::Unauthorized, "the token is not known here"));
+        };
+        orchestrator.tenants.request(tenant).map_err(|wait| {
+            ApiError::new(Code::RateLimited, "the tenant makes too many requests; slow down")
+                .retry_after(wait)
+        })?;
+        Ok(Self(tenant.clone()))
     }
 }

@@ -87,6 +87,8 @@ codes! {
     MalformedMessage = "malformed-message", 400, Input, "Malformed message";
     /// The payload has no digest.
     InvalidPayload = "invalid-payload", 422, Input, "Payload cannot be signed";
+    /// A webhook cannot be delivered to this URL.
+    InvalidEndpoint = "invalid-endpoint", 422, Input, "Endpoint not usable";
     /// The chain is not the expected one.
     ChainIdMismatch = "chain-id-mismatch", 422, Input, "Chain id mismatch";
     /// A signature over a document does not verify.
@@ -97,6 +99,12 @@ codes! {
     RequesterNotAllowed = "requester-not-allowed", 403, Refused, "Requester not allowed";
     /// The requester may not have this kind of payload signed.
     KindNotAllowed = "kind-not-allowed", 403, Refused, "Payload kind not allowed";
+    /// The wallet's policy does not allow it.
+    PolicyRefused = "policy-refused", 403, Refused, "Refused by the policy";
+    /// A limit of the wallet's policy has no room for it.
+    LimitExceeded = "limit-exceeded", 403, Refused, "Limit exceeded";
+    /// The wallet's policy asks for approvals that are not there.
+    ApprovalMissing = "approval-missing", 403, Refused, "Approval missing";
     /// The tenant is not the wallet's.
     WrongTenant = "wrong-tenant", 403, Refused, "Wrong tenant";
     /// A card is not the pinned one.
@@ -135,6 +143,8 @@ codes! {
     Cancelled = "cancelled", 410, Ended, "Cancelled";
     /// The queue is full.
     QueueFull = "queue-full", 429, Unavailable, "Queue full";
+    /// More requests than the tenant may make.
+    RateLimited = "rate-limited", 429, Unavailable, "Too many requests";
     /// A worker has no room.
     Overloaded = "overloaded", 503, Unavailable, "Overloaded";
     /// None of the request's pairs can sign now.

@@ -4,7 +4,8 @@ use duet_protocol::ids::{PartyId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JobId, TenantId,
+    JobId, Priority, TenantId,
+    encoding::hex_array,
     error::{Code, bounded},
     request::{Pair, SignedRequest, SigningRequest},
     result::SignedResult,
@@ -153,6 +154,8 @@ pub enum JobEvent {
         code: Code,
         /// Whose fault it demonstrably was.
         culprit: Option<PartyId>,
+        /// What that is known by.
+        evidence: Option<Evidence>,
         /// The same for a person.
         message: String,
         /// When to try again, in milliseconds since 1970.
@@ -164,6 +167,8 @@ pub enum JobEvent {
         code: Code,
         /// Whose fault it demonstrably was.
         culprit: Option<PartyId>,
+        /// What that is known by.
+        evidence: Option<Evidence>,
         /// The same for a person.
         message: String,
     },
@@ -178,6 +183,8 @@ pub enum JobEvent {
         code: Code,
         /// Whose fault it demonstrably was.
         culprit: Option<PartyId>,
+        /// What that is known by.
+        evidence: Option<Evidence>,
         /// The same for a person.
         message: String,
     },
@@ -267,6 +274,48 @@ pub fn next(state: &JobState, event: &JobEvent, attempts: u32) -> Result<JobStat
     }
 }
 
+/// What it is known by how an attempt ended, and whose fault that was. The orchestrator's own word:
+/// what it names by a hash, who sent it signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Evidence {
+    /// A party's own answer to its invitation: no.
+    Refusal {
+        /// Whose.
+        by: PartyId,
+    },
+    /// A party's answer to its invitation, which makes no sense.
+    Nonsense {
+        /// Whose.
+        by: PartyId,
+        /// The SHA-256 of the answer.
+        #[serde(with = "hex_array")]
+        sha256: [u8; 32],
+    },
+    /// A party's signed report. If it blames the other party, that is its word.
+    Report {
+        /// Whose.
+        by: PartyId,
+        /// The SHA-256 of the report as it was sent, with its signature.
+        #[serde(with = "hex_array")]
+        sha256: [u8; 32],
+    },
+    /// A party's signed report of a signature that does not verify for the job's digest.
+    InvalidSignature {
+        /// Whose.
+        by: PartyId,
+        /// As above.
+        #[serde(with = "hex_array")]
+        sha256: [u8; 32],
+    },
+    /// That a party from which a word was due said none in time. It may have died, or been cut off, or
+    /// somebody between may have kept its word: nobody is blamed for it.
+    Silence {
+        /// Whose.
+        of: PartyId,
+    },
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -279,6 +328,9 @@ pub enum AttemptOutcome {
         code: Code,
         /// Whose fault it demonstrably was.
         culprit: Option<PartyId>,
+        /// What that is known by.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<Evidence>,
         /// The same for a person.
         message: String,
     },
@@ -321,6 +373,9 @@ pub struct JobRecord {
     pub tenant: TenantId,
     /// What the requester signed.
     pub request: SignedRequest,
+    /// How urgent it is among its tenant's jobs.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
     /// Where it stands.
     #[serde(flatten)]
     pub state: JobState,
@@ -342,8 +397,8 @@ pub struct JobRecord {
     /// That an operator put it back from the dead letters, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back: Option<PutBack>,
-    /// When its end was published: a result to the tenant's subscribers, a failure to the dead
-    /// letters. A settled job without it is published (again) by whoever finds it.
+    /// When its end was published: to those who follow the tenant's results, and a failure to the dead
+    /// letters as well. A settled job without it is published (again) by whoever finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_published_at_ms: Option<u64>,
 }
@@ -356,6 +411,7 @@ impl JobRecord {
             id: request.job(),
             tenant: request.tenant.clone(),
             request: signed,
+            priority: Priority::default(),
             state: JobState::Queued,
             attempts_started: 0,
             attempts: Vec::new(),
@@ -367,6 +423,13 @@ impl JobRecord {
             put_back: None,
             end_published_at_ms: None,
         }
+    }
+
+    /// The same job with `priority`.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
     }
 
     /// The attempts that count: those since the job was put back, or all.
@@ -415,11 +478,12 @@ impl JobRecord {
             attempt.ended_at_ms = Some(now_ms);
             attempt.outcome = match event {
                 JobEvent::Sign { .. } => Some(AttemptOutcome::Signed),
-                JobEvent::Retry { code, culprit, message, .. }
-                | JobEvent::ReturnToOwner { code, culprit, message }
-                | JobEvent::Fail { code, culprit, message } => Some(AttemptOutcome::Failed {
+                JobEvent::Retry { code, culprit, evidence, message, .. }
+                | JobEvent::ReturnToOwner { code, culprit, evidence, message }
+                | JobEvent::Fail { code, culprit, evidence, message } => Some(AttemptOutcome::Failed {
                     code: *code,
                     culprit: culprit.clone(),
+                    evidence: evidence.clone(),
                     message: bounded(message.clone()),
                 }),
                 _ => Some(AttemptOutcome::Expired),

@@ -9,8 +9,11 @@
 //! kept. Messages between processes are binary ([`duet_protocol::codec`]), kinds 0x40 to 0x7f.
 
 pub mod approval;
+pub mod audit;
+pub mod batch;
 pub mod card_request;
 pub mod encoding;
+pub mod ended;
 pub mod error;
 pub mod gateway;
 pub mod ids;
@@ -19,6 +22,8 @@ pub mod job;
 pub mod manifest;
 pub mod outcome;
 pub mod payload;
+pub mod policy;
+pub mod priority;
 pub mod progress;
 pub mod request;
 pub mod result;
@@ -28,8 +33,10 @@ pub mod share_request;
 pub mod signing;
 pub mod strict_json;
 pub mod wallet;
+pub mod webhook;
 
 pub use duet_protocol::{public_key::DerivationPath, share::PayloadKindTag, signature::RecoverableSignature};
+pub use ended::JobEnded;
 pub use error::{Code, Problem, Refusal};
 pub use ids::{IdempotencyKey, JobId, TenantId};
 pub use invite::{Invitation, InvitationReply};
@@ -37,6 +44,7 @@ pub use job::{JobEvent, JobRecord, JobState, JobStateName};
 pub use manifest::{Manifest, Seat};
 pub use outcome::{Outcome, OutcomeReply, OutcomeResult, SignedOutcome};
 pub use payload::Payload;
+pub use priority::Priority;
 pub use request::{Pair, SignedRequest, SigningRequest};
 pub use result::{JobResult, SignedResult};
 pub use wallet::WalletInfo;

@@ -20,6 +20,14 @@ pub enum Purpose {
     Result,
     /// A gateway's challenge, by the device.
     Gateway,
+    /// A checkpoint of an audit chain, by its writer.
+    Audit,
+    /// What is allowed with a wallet, by its owner.
+    Policy,
+    /// That a party holds a policy, by the party.
+    PolicyReceipt,
+    /// That a request may be signed, by who is to approve it.
+    RequestApproval,
 }
 
 impl Purpose {
@@ -32,6 +40,10 @@ impl Purpose {
             Self::Approval => b"duet/v1/approval\n",
             Self::Result => b"duet/v1/result\n",
             Self::Gateway => b"duet/v1/gateway\n",
+            Self::Audit => b"duet/v1/audit\n",
+            Self::Policy => b"duet/v1/policy\n",
+            Self::PolicyReceipt => b"duet/v1/policy-receipt\n",
+            Self::RequestApproval => b"duet/v1/request-approval\n",
         }
     }
 }
@@ -103,8 +115,17 @@ mod tests {
     #[test]
     fn a_signature_for_one_purpose_is_none_for_another() {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let purposes =
-            [Purpose::SigningRequest, Purpose::Outcome, Purpose::Approval, Purpose::Result, Purpose::Gateway];
+        let purposes = [
+            Purpose::SigningRequest,
+            Purpose::Outcome,
+            Purpose::Approval,
+            Purpose::Result,
+            Purpose::Gateway,
+            Purpose::Audit,
+            Purpose::Policy,
+            Purpose::PolicyReceipt,
+            Purpose::RequestApproval,
+        ];
         for made in purposes {
             let signature = sign(made, b"document", &key);
             for read in purposes {

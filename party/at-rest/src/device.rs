@@ -11,12 +11,13 @@ use duet_protocol::{
     arithmetic::Arithmetic,
     card::{Card, VerifiedCard},
     codec::{self, DecodeError, EncodeError, Message},
-    enrolment::{EnrolmentOffer, ModulusProofs, OfferError, OfferSetup},
+    enrolment::{EnrolmentOffer, OfferError, OfferSetup},
     identity::{InvalidKey, PartyKeys},
     ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
     keygen::{self, InvalidDeviceRecord},
     paillier::InvalidDecryptionKey,
     paillier_key::PaillierKey,
+    proof_task::{MadeProofs, ProofTask},
     share::{InvalidShareRecord, KeyShare, WalletPublic},
 };
 use ed25519_dalek::SigningKey;
@@ -239,6 +240,9 @@ pub enum RotationError {
     /// The party holds no share that a device initiates with.
     #[error("{0} holds no share of this wallet that answers the device")]
     Stranger(PartyId),
+    /// The proofs are about another key, or for another party.
+    #[error("the proofs are not those of this device's newest key for {0}")]
+    Proofs(PartyId),
     /// The offer.
     #[error(transparent)]
     Offer(#[from] OfferError),
@@ -322,26 +326,45 @@ impl StoredWallet {
         Ok(())
     }
 
-    /// The offer of the newest Paillier key to the holder of `responder`'s card, with all proofs.
-    /// `generation` has to grow (milliseconds since 1970 will do). Takes seconds in a browser.
+    /// The proofs that an offer of the newest Paillier key to the holder of `responder`'s card takes; they take seconds
+    /// in a browser, and may be made in another thread.
     ///
     /// # Errors
     /// When there is no key, or the card's owner does not answer this device.
+    pub fn proof_task(&self, responder: &VerifiedCard) -> Result<ProofTask, RotationError> {
+        let paillier = self.newest_key().ok_or(RotationError::NoKey)?;
+        self.index_of(responder)?;
+        Ok(ProofTask::new(paillier, &self.identity.card, responder))
+    }
+
+    /// The offer of the newest Paillier key to the holder of `responder`'s card, with the `proofs` that were made for it
+    /// ([`Self::proof_task`]). `generation` has to grow (milliseconds since 1970 will do).
+    ///
+    /// # Errors
+    /// When there is no key, the card's owner does not answer this device, or the proofs are others.
     pub fn offer(
         &self,
         responder: &VerifiedCard,
+        proofs: MadeProofs,
         generation: u64,
         rng: &mut dyn CryptoRng,
     ) -> Result<EnrolmentOffer, RotationError> {
         let DeviceIdentity { share, keys, card, .. } = &self.identity;
         let paillier = self.newest_key().ok_or(RotationError::NoKey)?;
-        let fingerprint = responder.card().fingerprint();
-        let (responder_index, _) = responders(self.wallet())
-            .find(|(index, _)| self.wallet().holder(*index).card() == Some(&fingerprint))
-            .ok_or_else(|| RotationError::Stranger(responder.card().party().clone()))?;
-        let proofs = ModulusProofs::prove(paillier, card, responder, rng)?;
+        let responder_index = self.index_of(responder)?;
+        if !proofs.is_for(paillier, card, responder.card()) {
+            return Err(RotationError::Proofs(responder.card().party().clone()));
+        }
         let setup = OfferSetup { share, paillier, keys, card, responder, responder_index, generation };
-        Ok(EnrolmentOffer::make(&setup, Some(proofs), rng)?)
+        Ok(EnrolmentOffer::make(&setup, Some(proofs.into_proofs()), rng)?)
+    }
+
+    fn index_of(&self, responder: &VerifiedCard) -> Result<ShareIndex, RotationError> {
+        let fingerprint = responder.card().fingerprint();
+        responders(self.wallet())
+            .map(|(index, _)| index)
+            .find(|index| self.wallet().holder(*index).card() == Some(&fingerprint))
+            .ok_or_else(|| RotationError::Stranger(responder.card().party().clone()))
     }
 
     /// Notes that `responder` has taken the key `id`. To be stored. Keys that nobody needs any more

@@ -11,9 +11,15 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
-use duet_orchestrator::api::{JobPage, JobView, WalletPage, WalletView};
+use duet_orchestrator::{
+    api::{BatchAnswer, BatchView, EndPage, JobPage, JobView, WalletPage, WalletView},
+    webhooks::{Delivery, DeliveryPage, ReplayAccepted, WebhookCreated, WebhookPage, WebhookView},
+};
 use duet_protocol::ids::WalletId;
-use duet_wire::{Code, JobId, JobStateName, Problem, SignedRequest, TenantId};
+use duet_wire::{
+    Code, JobId, JobStateName, Priority, Problem, SignedRequest, TenantId, batch::BatchId,
+    policy::RequestApproval, webhook::EndpointId,
+};
 use eventsource_stream::Eventsource as _;
 use futures::{Stream, StreamExt as _};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
@@ -48,6 +54,14 @@ enum Failure {
     Passing(CliError),
     /// Not.
     Final(CliError),
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Passing(error) | Failure::Final(error) => error,
+        }
+    }
 }
 
 impl ApiClient {
@@ -100,17 +114,39 @@ impl ApiClient {
         &self,
         request: &SignedRequest,
         idempotency_key: &str,
+        priority: Priority,
     ) -> Result<JobView, CliError> {
-        self.call(|| {
-            Ok(self
-                .request(Method::POST, "v1/jobs", &[])?
-                .header("Content-Type", "application/json")
-                .header("Idempotency-Key", idempotency_key)
-                .header("Duet-Requester", hex::encode(request.requester))
-                .header("Duet-Signature", hex::encode(request.signature))
-                .body(request.body.clone()))
-        })
-        .await
+        self.call(|| self.submission(request, idempotency_key, priority)).await
+    }
+
+    /// The same, tried once: a refusal that may pass is an answer as well.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub(crate) async fn submit_once(
+        &self,
+        request: &SignedRequest,
+        idempotency_key: &str,
+    ) -> Result<JobView, CliError> {
+        self.call_once(self.submission(request, idempotency_key, Priority::default())?)
+            .await
+            .map_err(CliError::from)
+    }
+
+    fn submission(
+        &self,
+        request: &SignedRequest,
+        idempotency_key: &str,
+        priority: Priority,
+    ) -> Result<RequestBuilder, CliError> {
+        Ok(self
+            .request(Method::POST, "v1/jobs", &[])?
+            .header("Content-Type", "application/json")
+            .header("Idempotency-Key", idempotency_key)
+            .header("Duet-Priority", priority.as_str())
+            .header("Duet-Requester", hex::encode(request.requester))
+            .header("Duet-Signature", hex::encode(request.signature))
+            .body(request.body.clone()))
     }
 
     /// One job.
@@ -119,6 +155,40 @@ impl ApiClient {
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn job(&self, id: JobId) -> Result<JobView, CliError> {
         self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}"), &[])).await
+    }
+
+    /// What a job's requester signed.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn job_request(&self, id: JobId) -> Result<SignedRequest, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}/request"), &[])).await
+    }
+
+    /// Approves a job's request, and says which parties noted it.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn approve(
+        &self,
+        id: JobId,
+        approval: &RequestApproval,
+    ) -> Result<Vec<String>, CliError> {
+        #[derive(serde::Deserialize)]
+        struct Noted {
+            parties: Vec<String>,
+        }
+        let body = serde_json::json!({
+            "approver": hex::encode(approval.approver),
+            "signature": hex::encode(approval.signature),
+        });
+        let noted: Noted = self
+            .call(|| {
+                let request = self.request(Method::POST, &format!("v1/jobs/{id}/approvals"), &[])?;
+                Ok(request.header("content-type", "application/json").body(body.to_string()))
+            })
+            .await?;
+        Ok(noted.parties)
     }
 
     /// A page of jobs.
@@ -171,12 +241,151 @@ impl ApiClient {
         self.call(|| self.request(Method::POST, &format!("v1/dead-letters/{id}/redrive"), &[])).await
     }
 
+    /// Submits a batch. Repeating it returns the same batch.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn submit_batch(&self, batch: Vec<u8>) -> Result<BatchAnswer, CliError> {
+        self.call(|| {
+            Ok(self
+                .request(Method::POST, "v1/batches", &[])?
+                .header("Content-Type", "application/json")
+                .body(batch.clone()))
+        })
+        .await
+    }
+
+    /// How far a batch's jobs are.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn batch(&self, id: BatchId) -> Result<BatchView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/batches/{id}"), &[])).await
+    }
+
+    /// How a batch's jobs end behind the cursor `after`: each event's name and data. Ends when the
+    /// orchestrator ends it or the connection breaks.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn batch_events(
+        &self,
+        id: BatchId,
+        after: Option<&str>,
+    ) -> Result<impl Stream<Item = (String, String)> + use<>, CliError> {
+        let query: Vec<_> = after.map(|after| ("after", after.to_owned())).into_iter().collect();
+        self.event_stream(&format!("v1/batches/{id}/events"), &query).await
+    }
+
+    /// A page of how the tenant's jobs ended, behind the cursor `after`.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn results(&self, after: Option<&str>, limit: u16) -> Result<EndPage, CliError> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(after.map(|after| ("after", after.to_owned())));
+        self.call(|| self.request(Method::GET, "v1/results", &query)).await
+    }
+
     /// A wallet as the orchestrator knows it.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn wallet(&self, id: WalletId) -> Result<WalletView, CliError> {
         self.call(|| self.request(Method::GET, &format!("v1/wallets/{id}"), &[])).await
+    }
+
+    /// Adds a webhook. It is not repeated: that could add a second one.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn add_webhook(&self, url: &str) -> Result<WebhookCreated, CliError> {
+        let document = serde_json::json!({ "url": url });
+        self.post_once("v1/webhooks", Some(&document)).await
+    }
+
+    /// The tenant's webhooks.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn webhooks(&self) -> Result<WebhookPage, CliError> {
+        self.call(|| self.request(Method::GET, "v1/webhooks", &[])).await
+    }
+
+    /// One webhook.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn webhook(&self, id: EndpointId) -> Result<WebhookView, CliError> {
+        self.call(|| self.request(Method::GET, &format!("v1/webhooks/{id}"), &[])).await
+    }
+
+    /// Removes a webhook.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn remove_webhook(&self, id: EndpointId) -> Result<WebhookView, CliError> {
+        self.call(|| self.request(Method::DELETE, &format!("v1/webhooks/{id}"), &[])).await
+    }
+
+    /// Has a webhook delivered to again. One that is enabled stays so.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn enable_webhook(&self, id: EndpointId) -> Result<WebhookView, CliError> {
+        self.call(|| self.request(Method::POST, &format!("v1/webhooks/{id}/enable"), &[])).await
+    }
+
+    /// Has a test delivered.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn test_webhook(&self, id: EndpointId) -> Result<Delivery, CliError> {
+        self.post_once(&format!("v1/webhooks/{id}/test"), None).await
+    }
+
+    /// The latest deliveries of a webhook.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn webhook_deliveries(
+        &self,
+        id: EndpointId,
+        limit: u16,
+    ) -> Result<DeliveryPage, CliError> {
+        let query = [("limit", limit.to_string())];
+        self.call(|| self.request(Method::GET, &format!("v1/webhooks/{id}/deliveries"), &query)).await
+    }
+
+    /// Has a job's result, or those of a span of time, delivered once more.
+    ///
+    /// # Errors
+    /// The interface's problem, or that it is out of reach.
+    pub(crate) async fn replay_webhook(
+        &self,
+        id: EndpointId,
+        job: Option<JobId>,
+        from_ms: Option<u64>,
+        until_ms: Option<u64>,
+    ) -> Result<ReplayAccepted, CliError> {
+        let mut document = serde_json::Map::new();
+        document.extend(job.map(|job| ("job".to_owned(), job.to_string().into())));
+        document.extend(from_ms.map(|moment| ("from_ms".to_owned(), moment.into())));
+        document.extend(until_ms.map(|moment| ("until_ms".to_owned(), moment.into())));
+        self.post_once(&format!("v1/webhooks/{id}/replay"), Some(&document.into())).await
+    }
+
+    /// Posts what must not be repeated without a look at what the first try did.
+    async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<T, CliError> {
+        let mut request = self.request(Method::POST, path, &[])?;
+        if let Some(document) = document {
+            request = request.header("Content-Type", "application/json").body(document.to_string());
+        }
+        self.call_once(request).await.map_err(CliError::from)
     }
 
     /// All wallets of the tenant.
@@ -204,10 +413,22 @@ impl ApiClient {
     /// # Errors
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn events(&self, id: JobId) -> Result<impl Stream<Item = JobView> + use<>, CliError> {
+        // Progress is for pages that draw it; nothing here does.
+        let query = [("progress", "false".to_owned())];
+        let events = self.event_stream(&format!("v1/jobs/{id}/events"), &query).await?;
+        Ok(events.filter_map(|(_, data)| futures::future::ready(serde_json::from_str(&data).ok())))
+    }
+
+    /// The names and data of server-sent events, until the connection breaks; the caller connects again.
+    async fn event_stream(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<impl Stream<Item = (String, String)> + use<>, CliError> {
         let answer = self
             .repeat(|| async {
                 let request = self
-                    .request(Method::GET, &format!("v1/jobs/{id}/events"), &[])
+                    .request(Method::GET, path, query)
                     .map_err(Failure::Final)?
                     .header("Accept", "text/event-stream");
                 self.accepted(request).await
@@ -216,13 +437,8 @@ impl ApiClient {
         Ok(answer
             .bytes_stream()
             .eventsource()
-            // A broken connection ends the stream; the caller looks the job up and connects again.
             .take_while(|event| futures::future::ready(event.is_ok()))
-            // Events of other names tell of progress.
-            .filter_map(|event| {
-                let view = event.ok().and_then(|event| serde_json::from_str(&event.data).ok());
-                futures::future::ready(view)
-            }))
+            .filter_map(|event| futures::future::ready(event.ok().map(|event| (event.event, event.data)))))
     }
 
     fn request(
@@ -244,18 +460,18 @@ impl ApiClient {
         &self,
         request: impl Fn() -> Result<RequestBuilder, CliError>,
     ) -> Result<T, CliError> {
-        self.repeat(|| async {
-            let request = request().map_err(Failure::Final)?.timeout(CALL_TIMEOUT);
-            let answer = self.accepted(request).await?;
-            let body = self.body(answer).await?;
-            serde_json::from_slice(&body).map_err(|error| {
-                Failure::Final(CliError::new(
-                    Code::UnsupportedVersion,
-                    format!("the orchestrator's answer is not understood: {error}"),
-                ))
-            })
+        self.repeat(|| async { self.call_once(request().map_err(Failure::Final)?).await }).await
+    }
+
+    async fn call_once<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        let answer = self.accepted(request.timeout(CALL_TIMEOUT)).await?;
+        let body = self.body(answer).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Failure::Final(CliError::new(
+                Code::UnsupportedVersion,
+                format!("the orchestrator's answer is not understood: {error}"),
+            ))
         })
-        .await
     }
 
     /// Sends one request; an answer that is no success becomes its problem.
@@ -343,7 +559,7 @@ impl ApiClient {
         );
         match tokio::time::timeout_at(self.deadline, tries).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(Failure::Passing(error) | Failure::Final(error))) => Err(error),
+            Ok(Err(failure)) => Err(failure.into()),
             Err(_) => Err(last
                 .unwrap_or_else(|| CliError::new(Code::Deadline, "the orchestrator did not answer in time"))),
         }

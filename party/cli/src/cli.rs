@@ -6,7 +6,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{card, exit_codes, gateway, init, job, orchestrator, party, requester, sign, verify, wallet},
+    commands::{
+        audit, batch, card, exit_codes, gateway, init, job, load, orchestrator, party, policy, requester,
+        sign, verify, wallet, webhook,
+    },
     config::GlobalOptions,
     error::CliError,
     logging,
@@ -38,6 +41,12 @@ enum Command {
     /// Queue signatures and follow them
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Queue many signatures at once and follow them
+    #[command(subcommand)]
+    Batch(batch::BatchCommand),
+    /// Measure how many signatures a deployment makes, and how long each takes
+    #[command(subcommand)]
+    Load(load::LoadCommand),
     /// Set up, run and look after a party
     #[command(subcommand)]
     Party(party::PartyCommand),
@@ -45,12 +54,21 @@ enum Command {
     Orchestrator(Box<orchestrator::OrchestratorCommand>),
     /// Run a gateway: the bridge between browsers and the broker
     Gateway(Box<gateway::GatewayCommand>),
+    /// Have results delivered, and see what became of deliveries
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Request keys of teams that queue signatures
     #[command(subcommand)]
     Requester(requester::RequesterCommand),
     /// Check signatures offline, with library code alone
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Decide what the parties of a wallet sign
+    #[command(subcommand)]
+    Policy(Box<policy::PolicyCommand>),
+    /// Read the audit log, and check that nothing of it was removed or altered
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -78,9 +96,14 @@ impl Command {
             Self::Wallet(command) => block_on_all_cores(wallet::run(command, output)),
             Self::Sign(command) => block_on_all_cores(sign::run(command, output)),
             Self::Job(command) => block_on(job::run(command, output)),
+            Self::Batch(command) => block_on(batch::run(command, output)),
+            Self::Load(command) => block_on_all_cores(load::run(command, output)),
             Self::Party(command) => block_on_all_cores(party::run(command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
+            Self::Policy(command) => block_on(policy::run(*command, output)),
+            Self::Audit(command) => block_on(audit::run(command, output)),
+            Self::Webhook(command) => block_on(webhook::run(command, output)),
             Self::Requester(command) => requester::run(command, output),
             Self::Verify(command) => verify::run(command, output),
             Self::Completions { shell } => completions(shell, output),

@@ -23,6 +23,8 @@ pub(crate) enum ErrorCode {
     NodeRefused,
     /// The transaction was included and failed.
     TransactionReverted,
+    /// The audit log was tampered with.
+    AuditBroken,
     /// Stopped by a signal before it was done.
     Interrupted,
 }
@@ -36,6 +38,7 @@ impl ErrorCode {
         Self::NodeUnreachable,
         Self::NodeRefused,
         Self::TransactionReverted,
+        Self::AuditBroken,
         Self::Interrupted,
     ];
 
@@ -54,6 +57,7 @@ impl ErrorCode {
             Self::NodeUnreachable => "node-unreachable",
             Self::NodeRefused => "node-refused",
             Self::TransactionReverted => "transaction-reverted",
+            Self::AuditBroken => "audit-broken",
             Self::Interrupted => "interrupted",
         }
     }
@@ -68,6 +72,7 @@ impl ErrorCode {
             Self::NodeUnreachable => "Ethereum node unreachable",
             Self::NodeRefused => "Refused by the Ethereum node",
             Self::TransactionReverted => "Transaction failed on the chain",
+            Self::AuditBroken => "Audit log tampered with",
             Self::Interrupted => "Interrupted",
         }
     }
@@ -81,6 +86,7 @@ impl ErrorCode {
             Self::ApiUnreachable | Self::NodeUnreachable => ExitCode::Unavailable as u8,
             Self::NodeRefused => ExitCode::Refused as u8,
             Self::TransactionReverted => ExitCode::Ended as u8,
+            Self::AuditBroken => ExitCode::Misbehaviour as u8,
             Self::Interrupted => 130,
         }
     }
@@ -144,6 +150,7 @@ pub(crate) struct CliError {
     remedy: Option<String>,
     path: Option<String>,
     job: Option<String>,
+    details: Option<Box<serde_json::Value>>,
 }
 
 impl CliError {
@@ -156,6 +163,7 @@ impl CliError {
             remedy: code.remedy().map(str::to_owned),
             path: None,
             job: None,
+            details: None,
         }
     }
 
@@ -197,6 +205,17 @@ impl CliError {
         self
     }
 
+    /// Its code.
+    pub(crate) const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The same with a document that says more, for programs.
+    pub(crate) fn details(mut self, details: serde_json::Value) -> Self {
+        self.details = Some(Box::new(details));
+        self
+    }
+
     /// The process's exit code.
     pub(crate) const fn exit_code(&self) -> u8 {
         self.code.exit_code()
@@ -215,6 +234,8 @@ impl CliError {
             path: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             job: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            details: Option<&'a serde_json::Value>,
             exit_code: u8,
         }
         #[derive(Serialize)]
@@ -229,6 +250,7 @@ impl CliError {
                 remedy: self.remedy.as_deref(),
                 path: self.path.as_deref(),
                 job: self.job.as_deref(),
+                details: self.details.as_deref(),
                 exit_code: self.exit_code(),
             },
         }
@@ -262,7 +284,9 @@ impl From<PartyError> for CliError {
     fn from(error: PartyError) -> Self {
         let message = match &error {
             // The code is shown beside the message already.
-            PartyError::Refused(refusal) => refusal.message.clone(),
+            PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {
+                refusal.message.clone()
+            }
             PartyError::RefusedBy { by, refusal } => format!("{by}: {}", refusal.message),
             other => other.to_string(),
         };

@@ -104,12 +104,32 @@ enum Database {
 }
 
 impl Database {
+    async fn open(location: &StoreLocation, options: &DatabaseOptions) -> Result<Self, CliError> {
+        Ok(match location {
+            StoreLocation::File(path) => Self::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
+            StoreLocation::Database(address) => {
+                Self::Postgres(PostgresStore::open(&options.at(address)?).await?)
+            }
+        })
+    }
+
     fn store(&self) -> Arc<dyn ShareStore> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
             Self::Postgres(store) => Arc::new(store.clone()),
         }
     }
+}
+
+/// Opens a store that exists without its key: nothing sealed in it can be read.
+///
+/// # Errors
+/// When there is none.
+pub(crate) async fn open_sealed(
+    location: &StoreLocation,
+    options: &DatabaseOptions,
+) -> Result<Arc<dyn ShareStore>, CliError> {
+    Ok(Database::open(location, options).await?.store())
 }
 
 impl OpenStore {
@@ -119,13 +139,7 @@ impl OpenStore {
     /// When there is none, or the key is another one.
     pub(crate) async fn open(options: &StoreOptions) -> Result<Self, CliError> {
         let source = secrets::key_source(&options.seal, PassphraseUse::Enter)?;
-        let database = match &options.store {
-            StoreLocation::File(path) => Database::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
-            StoreLocation::Database(address) => {
-                Database::Postgres(PostgresStore::open(&options.database.at(address)?).await?)
-            }
-        };
-        Self::unlock(database, &source).await
+        Self::unlock(Database::open(&options.store, &options.database).await?, &source).await
     }
 
     /// Opens the store in a file.
@@ -222,9 +236,14 @@ impl OpenStore {
         })
     }
 
+    /// The store itself.
+    pub(crate) fn store(&self) -> Arc<dyn ShareStore> {
+        self.database.store()
+    }
+
     /// Closes the store's connections.
     pub(crate) async fn close(&self) {
-        self.database.store().close().await;
+        self.store().close().await;
     }
 }
 

@@ -213,17 +213,14 @@ pub enum OfferError {
     Encryption,
 }
 
-impl EnrolmentOffer {
+/// An offer that lacks the proofs about the modulus and the signature over everything: what can be made while others
+/// make those proofs.
+#[derive(Debug)]
+pub(crate) struct UnsignedOffer(Offer);
+
+impl UnsignedOffer {
     /// Encrypts the share and proves that the ciphertext holds it (ePrint 2021/060, figure 25).
-    /// `modulus_proofs` may be left out when the responder has verified them before.
-    ///
-    /// # Errors
-    /// When the setup contradicts itself.
-    pub fn make(
-        setup: &OfferSetup<'_>,
-        modulus_proofs: Option<ModulusProofs>,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Self, OfferError> {
+    pub(crate) fn make(setup: &OfferSetup<'_>, rng: &mut dyn CryptoRng) -> Result<Self, OfferError> {
         let OfferSetup { share, paillier, keys, card, responder, responder_index, generation } = *setup;
         let wallet = share.wallet();
         if share.index() >= responder_index {
@@ -264,19 +261,39 @@ impl EnrolmentOffer {
             rng,
         )
         .map_err(|_| OfferError::Encryption)?;
-        let offer = Offer {
+        Ok(Self(Offer {
             wallet: wallet.id(),
             epoch: wallet.epoch(),
             initiator_index: share.index(),
             responder_index,
             generation,
             modulus: key.modulus().clone(),
-            modulus_proofs,
+            modulus_proofs: None,
             ciphertext: ciphertext.as_natural().clone(),
             range_proof,
-        };
-        let signature = keys.sign_statement(&offer);
-        Ok(Self { offer, signature })
+        }))
+    }
+
+    /// Signs the whole with the keys of the offer's setup.
+    pub(crate) fn sign(mut self, keys: &PartyKeys, modulus_proofs: Option<ModulusProofs>) -> EnrolmentOffer {
+        self.0.modulus_proofs = modulus_proofs;
+        let signature = keys.sign_statement(&self.0);
+        EnrolmentOffer { offer: self.0, signature }
+    }
+}
+
+impl EnrolmentOffer {
+    /// Encrypts the share, proves that the ciphertext holds it, and signs. `modulus_proofs` may be left out when
+    /// the responder has verified them before.
+    ///
+    /// # Errors
+    /// When the setup contradicts itself.
+    pub fn make(
+        setup: &OfferSetup<'_>,
+        modulus_proofs: Option<ModulusProofs>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, OfferError> {
+        Ok(UnsignedOffer::make(setup, rng)?.sign(setup.keys, modulus_proofs))
     }
 
     /// Which wallet it is for.
@@ -557,7 +574,9 @@ impl VerifiedEnrolment {
         &self.key
     }
 
-    pub(crate) const fn ciphertext(&self) -> &Ciphertext {
+    /// `c_i`, the initiator's encrypted share.
+    #[must_use]
+    pub const fn ciphertext(&self) -> &Ciphertext {
         &self.ciphertext
     }
 

@@ -161,6 +161,12 @@ impl core::fmt::Debug for AwaitingResponse {
 }
 
 impl AwaitingResponse {
+    /// The hash of the initiator's public nonce, for the audit log: no two sessions share one.
+    #[must_use]
+    pub fn nonce_hash(&self) -> [u8; 32] {
+        self.common.nonce.public_hash()
+    }
+
     /// Checks the responder's nonce proof and opens the commitment: message 3.
     ///
     /// # Errors
@@ -271,6 +277,15 @@ impl AwaitingResponse {
     #[must_use]
     pub fn nonce_point(&self) -> crate::curve::Point {
         self.opening.point
+    }
+}
+
+#[cfg(any(test, feature = "test-hooks"))]
+impl AwaitingCipher {
+    /// `r` of the joint nonce `k1·k2·G`: an initiator that repeats `k1` sees by it whether `k2` repeats.
+    #[must_use]
+    pub const fn signature_r(&self) -> Scalar {
+        self.r
     }
 }
 

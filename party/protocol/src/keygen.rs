@@ -1,7 +1,7 @@
 //! Key generation by a dealer: the owner's device. The backend takes no part beyond verifying,
 //! storing and signing for what it stored.
 //!
-//! [`deal`] draws everything and seals it; the result, a [`PendingWallet`], has the device's own
+//! [`deal`] draws everything and seals it ([`crate::dealing`] does the same in steps, for callers with several threads); the result, a [`PendingWallet`], has the device's own
 //! share and the others' as sealed packages only. Store it durably **before** the first package is
 //! sent: whatever dies after that, the same pending wallet is sent again, to the same end. Only when
 //! all parties have acknowledged the commit does [`PendingWallet::finish`] show the address.
@@ -14,21 +14,18 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     admission::AdmissionToken,
-    arithmetic::{Arithmetic, PrimeProgress},
+    arithmetic::Arithmetic,
     card::{Card, VerifiedCard},
     codec::{self, DecodeError, EncodeError, Message},
-    enrolment::{EnrolmentOffer, ModulusProofs, OfferError, OfferSetup},
+    dealing::Drawn,
+    enrolment::OfferError,
     identity::{IdentityKey, InvalidKey, PartyKeys},
-    ids::{Epoch, PartyId, ShareIndex, TenantId, WalletId},
-    package::{Envelope, PackageContents, RawPoint, SealError},
+    ids::{PartyId, ShareIndex, TenantId, WalletId},
+    package::{Envelope, SealError},
     paillier::{InvalidDecryptionKey, ModulusSize},
     paillier_key::PaillierKey,
-    public_key::{ChainCode, PublicKey},
     receipt::{CommitAck, Holding, Receipt, ReceiptBundle},
-    share::{
-        Holder, InvalidShareRecord, InvalidWallet, KeyShare, Polynomial, Requester, WalletPublic,
-        WalletRecord,
-    },
+    share::{InvalidShareRecord, InvalidWallet, KeyShare, Requester, WalletPublic},
 };
 
 /// The steps of a key generation, for a progress bar.
@@ -105,6 +102,9 @@ pub enum DealError {
     /// An enrolment could not be made.
     #[error(transparent)]
     Offer(#[from] OfferError),
+    /// The proofs that were made elsewhere for this receiver are missing, or are others.
+    #[error("there are no proofs for {0} about this wallet's Paillier key")]
+    Proofs(PartyId),
     /// A package could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -129,38 +129,7 @@ pub fn deal(
     progress: &mut dyn Progress,
     rng: &mut dyn CryptoRng,
 ) -> Result<Dealt, DealError> {
-    deal_drawn(setup, None, progress, rng)
-}
-
-/// The same with a Paillier key that is there already, for callers that search its primes in several
-/// threads ([`PaillierKey::from_primes`]). It must be new: a key serves one wallet.
-///
-/// # Errors
-/// As [`deal`]; a key of another owner makes no offer.
-pub fn deal_with_key(
-    setup: &DealerSetup,
-    paillier: PaillierKey,
-    progress: &mut dyn Progress,
-    rng: &mut dyn CryptoRng,
-) -> Result<Dealt, DealError> {
-    deal_drawn(setup, Some(paillier), progress, rng)
-}
-
-fn deal_drawn(
-    setup: &DealerSetup,
-    paillier: Option<PaillierKey>,
-    progress: &mut dyn Progress,
-    rng: &mut dyn CryptoRng,
-) -> Result<Dealt, DealError> {
-    progress.step(KeygenStep::Shares);
-    // A zero among the shares has probability 2^-254; then another polynomial is drawn.
-    let polynomial = loop {
-        let polynomial = Polynomial::random(rng);
-        if ShareIndex::ALL.iter().all(|index| polynomial.share(*index).is_some()) {
-            break polynomial;
-        }
-    };
-    deal_polynomial(setup, &polynomial, paillier, progress, rng)
+    Drawn::draw(setup, None, progress, rng)?.deal(progress, rng)
 }
 
 /// Deals a wallet of a given private key, and takes a Paillier key that is there already: for
@@ -176,158 +145,11 @@ pub fn deal_chosen(
     rng: &mut dyn CryptoRng,
 ) -> Result<Dealt, DealError> {
     let polynomial = match private_key {
-        Some(private_key) => Polynomial::through(private_key, rng),
-        None => Polynomial::random(rng),
+        Some(private_key) => crate::share::Polynomial::through(private_key, rng),
+        None => crate::share::Polynomial::random(rng),
     };
     let paillier = paillier.map(|key| PaillierKey::new(setup.device.clone(), key));
-    deal_polynomial(setup, &polynomial, paillier, &mut (), rng)
-}
-
-fn holder(card: &Card) -> Holder {
-    Holder::Party { party: card.party().clone(), card: card.fingerprint() }
-}
-
-fn share(wallet: &WalletPublic, polynomial: &Polynomial, index: ShareIndex) -> Result<KeyShare, DealError> {
-    polynomial
-        .share(index)
-        .and_then(|secret| KeyShare::new(wallet.clone(), index, secret).ok())
-        .ok_or(DealError::Wallet(InvalidWallet::PublicShare))
-}
-
-fn deal_polynomial(
-    setup: &DealerSetup,
-    polynomial: &Polynomial,
-    paillier: Option<PaillierKey>,
-    progress: &mut dyn Progress,
-    rng: &mut dyn CryptoRng,
-) -> Result<Dealt, DealError> {
-    let keys = PartyKeys::generate(rng);
-    let card = Card::new(setup.device.clone(), &keys);
-    let public_key = PublicKey::from_projective(&polynomial.constant_commitment().to_projective())
-        .map_err(|_| InvalidWallet::PublicShare)?;
-    let mut chain_code = [0; 32];
-    rng.fill_bytes(&mut chain_code);
-    let mut nonce = [0; 32];
-    rng.fill_bytes(&mut nonce);
-    let third = match &setup.third {
-        ThirdHolder::Partner(partner) => holder(partner.card.card()),
-        ThirdHolder::Backup => Holder::Backup,
-    };
-    let mut record = WalletRecord {
-        id: WalletId([0; 32]),
-        epoch: Epoch(0),
-        public_key,
-        commitment: polynomial.slope_commitment(),
-        chain_code: ChainCode(chain_code),
-        nonce,
-        tenant: setup.tenant.clone(),
-        holders: [holder(&card), holder(setup.service.card.card()), third],
-        requesters: setup.requesters.clone(),
-    };
-    record.id = record.computed_id();
-    let wallet = WalletPublic::try_from(record)?;
-    let own = share(&wallet, polynomial, ShareIndex::Device)?;
-
-    progress.step(KeygenStep::PaillierKey);
-    let paillier = paillier.unwrap_or_else(|| {
-        let mut candidate = |_: PrimeProgress| progress.candidate();
-        PaillierKey::generate(setup.device.clone(), setup.modulus, setup.arithmetic, rng, &mut candidate)
-    });
-
-    let dealer = Dealer { wallet: &wallet, own: &own, keys: &keys, card: &card, paillier: &paillier };
-    let mut deliveries = Vec::new();
-    let mut deliver = |index, backend: &Backend| -> Result<(), DealError> {
-        let receiver_share = share(&wallet, polynomial, index)?;
-        deliveries.push(dealer.deliver(setup.generation, backend, &receiver_share, progress, rng)?);
-        Ok(())
-    };
-    deliver(ShareIndex::Service, &setup.service)?;
-    let backup = match &setup.third {
-        ThirdHolder::Partner(partner) => {
-            deliver(ShareIndex::Partner, partner)?;
-            None
-        }
-        ThirdHolder::Backup => Some(share(&wallet, polynomial, ShareIndex::Partner)?),
-    };
-    let pending = PendingWallet {
-        device: DeviceWallet {
-            share: Arc::new(own),
-            paillier: Arc::new(paillier),
-            keys: Arc::new(keys),
-            card: Arc::new(card),
-        },
-        deliveries,
-    };
-    Ok(Dealt { pending, backup })
-}
-
-struct Dealer<'a> {
-    wallet: &'a WalletPublic,
-    own: &'a KeyShare,
-    keys: &'a PartyKeys,
-    card: &'a Card,
-    paillier: &'a PaillierKey,
-}
-
-impl Dealer<'_> {
-    fn deliver(
-        &self,
-        generation: u64,
-        backend: &Backend,
-        share: &KeyShare,
-        progress: &mut dyn Progress,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Delivery, DealError> {
-        let index = share.index();
-        progress.step(KeygenStep::Proofs(index));
-        let receiver = &backend.card;
-        let proofs = ModulusProofs::prove(self.paillier, self.card, receiver, rng)?;
-        let setup = OfferSetup {
-            share: self.own,
-            paillier: self.paillier,
-            keys: self.keys,
-            card: self.card,
-            responder: receiver,
-            responder_index: index,
-            generation,
-        };
-        let enrolment = EnrolmentOffer::make(&setup, Some(proofs), rng)?;
-
-        progress.step(KeygenStep::Sealing(index));
-        let holding = Holding {
-            wallet: self.wallet.content_hash(),
-            index,
-            device_card: self.card.fingerprint(),
-            token: *backend.token.id(),
-            enrolment: enrolment.content_hash(),
-        };
-        let contents = PackageContents {
-            wallet: self.wallet.id(),
-            epoch: self.wallet.epoch(),
-            index: u8::from(index),
-            share: *share.secret().to_bytes(),
-            commitments: vec![
-                RawPoint(self.wallet.public_key().to_bytes()),
-                RawPoint(self.wallet.commitment().to_bytes()),
-            ],
-            chain_code: *self.wallet.chain_code(),
-            nonce: *self.wallet.nonce(),
-            tenant: self.wallet.tenant().clone(),
-            indices: ShareIndex::ALL.map(u8::from).to_vec(),
-            holders: self.wallet.holders().to_vec(),
-            requesters: self.wallet.requesters().to_vec(),
-            token: backend.token.clone(),
-            enrolment,
-        };
-        let envelope = Envelope::seal(&contents, index, self.keys, self.card, receiver.card(), rng)?;
-        Ok(Delivery {
-            index,
-            party: receiver.card().party().clone(),
-            identity: *receiver.card().identity(),
-            envelope: codec::encode(&envelope).map_err(SealError::from)?,
-            holding,
-        })
-    }
+    Drawn::of_polynomial(setup, &polynomial, paillier, &mut (), rng)?.deal(&mut (), rng)
 }
 
 /// One package to deliver, and what its receipt has to say.
@@ -341,6 +163,10 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    pub(crate) fn new(index: ShareIndex, receiver: &Card, envelope: Vec<u8>, holding: Holding) -> Self {
+        Self { index, party: receiver.party().clone(), identity: *receiver.identity(), envelope, holding }
+    }
+
     /// The share inside.
     #[must_use]
     pub const fn index(&self) -> ShareIndex {
@@ -363,10 +189,10 @@ impl Delivery {
 /// What a device has of a wallet that signs: its share, its Paillier key, its keys and its card.
 #[derive(Debug)]
 pub struct DeviceWallet {
-    share: Arc<KeyShare>,
-    paillier: Arc<PaillierKey>,
-    keys: Arc<PartyKeys>,
-    card: Arc<Card>,
+    pub(crate) share: Arc<KeyShare>,
+    pub(crate) paillier: Arc<PaillierKey>,
+    pub(crate) keys: Arc<PartyKeys>,
+    pub(crate) card: Arc<Card>,
 }
 
 impl DeviceWallet {
@@ -489,8 +315,8 @@ pub enum InvalidDeviceRecord {
 /// A dealt wallet that not everybody has committed yet. It does not show its address.
 #[derive(Debug)]
 pub struct PendingWallet {
-    device: DeviceWallet,
-    deliveries: Vec<Delivery>,
+    pub(crate) device: DeviceWallet,
+    pub(crate) deliveries: Vec<Delivery>,
 }
 
 /// Why a receipt or an acknowledgement does not count.

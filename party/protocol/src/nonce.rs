@@ -8,7 +8,10 @@ use rand_core::CryptoRng;
 use sha2::Sha512;
 use zeroize::Zeroizing;
 
-use crate::curve::{Point, SecretScalar};
+use crate::{
+    curve::{Point, SecretScalar},
+    transcript,
+};
 
 /// A signing nonce: made for one session, used once, wiped on drop. Neither `Clone` nor
 /// serialisable.
@@ -53,6 +56,11 @@ impl Nonce {
     /// `k·G`.
     pub(crate) fn public(&self) -> Point {
         self.0.public()
+    }
+
+    /// The hash of `k·G`: shows that no nonce was used twice, and nothing else.
+    pub(crate) fn public_hash(&self) -> [u8; 32] {
+        transcript::hash("public-nonce", &self.public())
     }
 
     pub(crate) fn secret(&self) -> &SecretScalar {

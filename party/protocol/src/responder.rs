@@ -1,7 +1,8 @@
 //! The responder's side of a session (P2 of Lindell 2017): states that are consumed, so that one
 //! session can never give two answers.
 //!
-//! [`Responder::accept`] → [`AwaitingOpening::receive`] → [`ReadyToRespond::respond`].
+//! [`Responder::accept`] → [`AwaitingOpening::receive`] → [`ReadyToRespond::answer`] →
+//! [`UnchargedAnswer::release`].
 
 use std::sync::Arc;
 
@@ -235,6 +236,52 @@ impl core::fmt::Debug for ReadyToRespond {
     }
 }
 
+/// The one answer of a session, before it is charged: it does not leave without a [`Charged`].
+#[must_use = "a session that is dropped has to be reported as failed"]
+pub struct UnchargedAnswer {
+    charge: (SessionId, WalletId, [u8; 32]),
+    nonce_hash: [u8; 32],
+    message: Vec<u8>,
+    evidence: CipherEvidence,
+}
+
+impl core::fmt::Debug for UnchargedAnswer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "UnchargedAnswer(session {}, answer redacted)", self.evidence.session)
+    }
+}
+
+impl UnchargedAnswer {
+    /// What has to be charged: session, wallet and digest.
+    #[must_use]
+    pub const fn charge(&self) -> (SessionId, WalletId, [u8; 32]) {
+        self.charge
+    }
+
+    /// The hash of the responder's public nonce, for the audit log: no two answers share one.
+    #[must_use]
+    pub const fn nonce_hash(&self) -> [u8; 32] {
+        self.nonce_hash
+    }
+
+    /// The hash of the answer's ciphertext, for the audit log.
+    #[must_use]
+    pub const fn ciphertext_hash(&self) -> [u8; 32] {
+        self.evidence.ciphertext_hash
+    }
+
+    /// Message 4, and the evidence of it.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] when the charge is for something else.
+    pub fn release(self, charged: Charged) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        if (charged.session, charged.wallet, charged.digest) != self.charge {
+            return Err(ApiMisuse::Charge.into());
+        }
+        Ok((self.message, self.evidence))
+    }
+}
+
 /// `v` and `u` of Lindell 2017, protocol 3.3, step 4, with Shamir shares: the signature is
 /// `k1⁻¹·(v·x_i + u)`. Wiped on drop.
 struct AffineTerms {
@@ -255,12 +302,24 @@ impl ReadyToRespond {
     /// # Errors
     /// [`SessionError::ApiMisuse`] when the charge or the randomizer is for something else.
     pub fn respond(
-        mut self,
+        self,
         charged: Charged,
         randomizer: Option<OneTimeRandomizer>,
         rng: &mut dyn CryptoRng,
     ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-        self.check(&charged)?;
+        self.answer(randomizer, rng)?.release(charged)
+    }
+
+    /// Computes and signs the answer before it is charged, so that the charge can be recorded together
+    /// with the answer's hash. It stays inside until then.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] when the randomizer is for something else.
+    pub fn answer(
+        mut self,
+        randomizer: Option<OneTimeRandomizer>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<UnchargedAnswer, SessionError> {
         let terms = self.terms()?;
         let enrolment = &self.setup.enrolment;
         let key = enrolment.encryption_key();
@@ -273,15 +332,9 @@ impl ReadyToRespond {
                 EncryptError::ForeignRandomizer => ApiMisuse::Randomizer,
                 EncryptError::PlaintextRange => ApiMisuse::Internal("masking the answer"),
             })?;
-        self.send(ciphertext.as_natural())
-    }
-
-    fn check(&self, charged: &Charged) -> Result<(), ApiMisuse> {
-        if (charged.session, charged.wallet, charged.digest) == self.charge() {
-            Ok(())
-        } else {
-            Err(ApiMisuse::Charge)
-        }
+        let (charge, nonce_hash) = (self.charge(), self.nonce.public_hash());
+        let (message, evidence) = self.send(ciphertext.as_natural())?;
+        Ok(UnchargedAnswer { charge, nonce_hash, message, evidence })
     }
 
     /// `v = k2⁻¹·r·λ_i`, `u = k2⁻¹·(m + r·(λ_j·x_j + δ))`, both reduced mod `q`.
@@ -324,6 +377,9 @@ impl ReadyToRespond {
     }
 }
 
+#[cfg(any(test, feature = "test-hooks"))]
+mod oracle;
+
 /// What a cheating responder needs, for tests that play one.
 #[cfg(any(test, feature = "test-hooks"))]
 impl ReadyToRespond {
@@ -339,49 +395,6 @@ impl ReadyToRespond {
     /// Never for numbers below `2^6144`.
     pub fn respond_with(mut self, ciphertext: &Natural) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
         self.send(ciphertext)
-    }
-
-    /// The abort oracle of CVE-2023-33242: an answer whose signature verifies if and only if the
-    /// initiator's share is divisible by `2^bits`, and which is otherwise authentic. It multiplies by
-    /// `2^-bits mod N` instead of dividing, and makes up for the division mod `q` in the nonce's
-    /// factor of the rest.
-    ///
-    /// # Errors
-    /// [`SessionError::ApiMisuse`] as [`Self::respond`].
-    pub fn respond_as_abort_oracle(
-        mut self,
-        bits: u32,
-        guess: &Natural,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-        use crate::curve::{order, reduce, scalar_to_natural};
-        let internal = ApiMisuse::Internal("playing the attacker");
-        let terms = self.terms()?;
-        let enrolment = &self.setup.enrolment;
-        let key = enrolment.encryption_key();
-        let power = Natural::power_of_two(bits);
-        // With x = 2^bits·y + guess: v·x + u = (v·2^bits)·y + (v·guess + u) mod q, and
-        // (x - guess)·2^-bits mod N is the small number y exactly when the guess is right.
-        let shifted = *terms.multiplier * reduce(&power);
-        let constant = *terms.multiplier * reduce(guess) + *terms.plaintext;
-        let inverse = key.modulus_arithmetic().invert(&power).ok_or(internal)?;
-        let minus_guess = key.modulus().checked_sub(guess).ok_or(internal)?;
-        let squared = key.squared_arithmetic();
-        let one = Natural::one();
-        let generator_power = squared.reduce(&(&one + &(&minus_guess * key.modulus())));
-        let difference = squared.mul(enrolment.ciphertext().as_natural(), &generator_power);
-        let quotient = squared.pow(&difference, &inverse);
-        let mask = masked_plaintext(&constant, rng);
-        // An even multiplier would make up for a wrong last bit; q is odd.
-        let mut multiplier = scalar_to_natural(&shifted);
-        if !multiplier.is_odd() {
-            multiplier = &multiplier + &order();
-        }
-        let scaled = squared.pow(&quotient, &multiplier);
-        let masked = squared.reduce(&(&one + &(&mask * key.modulus())));
-        let (randomizer, _) = key.encrypt(&Natural::zero(), rng).map_err(|_| internal)?;
-        let answer = squared.mul(&squared.mul(&scaled, &masked), randomizer.as_natural());
-        self.send(&answer)
     }
 }
 

@@ -22,6 +22,7 @@ use duet_protocol::{
     enrolment::{EnrolmentOffer, VerifiedEnrolment},
     keygen::{DeviceWallet, PendingWallet},
     package::{Envelope, PreparedShare},
+    proof_task::{MadeProofs, ProofTask},
     receipt::{CommitAck, Receipt, ReceiptBundle},
     session::CipherEvidence,
     share::{KeyShare, WalletPublic},
@@ -42,7 +43,12 @@ fn samples() -> &'static [Vec<u8>] {
             .unwrap();
         let order = bundle.verify(&service, &world.service.card, &[&world.partner.card]).unwrap();
         let wallet = world.wallet(None);
+        let task = ProofTask::new(wallet.device.paillier(), wallet.device.card(), &world.service_card);
+        let task_bytes = task.to_secret_bytes().unwrap().to_vec();
+        let made = task.prove(world.arithmetic, &mut world.rng).unwrap();
         vec![
+            task_bytes,
+            codec::encode(&made).unwrap(),
             codec::encode(&*world.service.card).unwrap(),
             codec::encode(&wallet.service_offer(&mut world, 9)).unwrap(),
             codec::encode(&world.service.token(&world.tenant)).unwrap(),
@@ -78,6 +84,8 @@ fn every_decoder(bytes: &[u8]) {
     canonical::<CommitAck>(bytes);
     canonical::<Envelope>(bytes);
     canonical::<CipherEvidence>(bytes);
+    canonical::<ProofTask>(bytes);
+    canonical::<MadeProofs>(bytes);
     let arithmetic = default_arithmetic();
     let _ = PendingWallet::from_secret_bytes(bytes, arithmetic);
     let _ = PreparedShare::from_secret_bytes(bytes, arithmetic);
@@ -96,7 +104,7 @@ proptest! {
 
     #[test]
     fn changed_messages__should_not_panic(
-        which in 0_usize..13,
+        which in 0_usize..15,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {

@@ -14,9 +14,12 @@ mod support;
 use duet_protocol::{
     arithmetic::default_arithmetic,
     codec,
+    dealing::Drawn,
     ids::ShareIndex,
-    keygen::{self, DealerSetup, PaperRefusal, PendingWallet, ThirdHolder},
+    keygen::{self, DealError, DealerSetup, PaperRefusal, PendingWallet, ThirdHolder},
     package::{PackageRefusal, PreparedShare},
+    paillier_key::PaillierKey,
+    proof_task::{MadeProofs, ProofTask},
     receipt::{BundleRefusal, CommitAck, Receipt, ReceiptBundle},
     share::{Holder, InvalidWallet, Requester},
     test_fixtures,
@@ -154,6 +157,79 @@ fn a_backup_instead_of_a_partner__should_need_no_receipt() {
     let acks = [order.acknowledge(&world.service.keys)];
     let wallet = dealt.pending.finish(&bundle, &acks).map_err(|(_, refusal)| refusal).unwrap();
     assert_eq!(wallet.share().wallet(), backup.wallet());
+}
+
+/// What another thread makes of a task that reaches it as bytes.
+fn prove_elsewhere(task: &ProofTask, world: &mut World) -> MadeProofs {
+    let bytes = task.to_secret_bytes().unwrap();
+    let task: ProofTask = codec::decode(&bytes).unwrap();
+    over_the_wire(&task.prove(world.arithmetic, &mut world.rng).unwrap())
+}
+
+fn draw(world: &mut World) -> Drawn {
+    let key = PaillierKey::new(party("device"), test_fixtures::decryption_key(0, world.arithmetic));
+    Drawn::draw(&world.dealer_setup(), Some(key), &mut (), &mut world.rng).unwrap()
+}
+
+#[test]
+fn proofs_made_in_other_threads__should_convince_both_receivers() {
+    let mut world = World::new(default_arithmetic(), 38);
+    let drawn = draw(&mut world);
+    let tasks: Vec<_> = drawn.proof_tasks().collect();
+    assert_eq!(
+        tasks.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+        [ShareIndex::Service, ShareIndex::Partner]
+    );
+    let encrypted = drawn.encrypt(&mut world.rng).unwrap();
+    // In whatever order they are finished.
+    let proofs = tasks.iter().rev().map(|(_, task)| prove_elsewhere(task, &mut world)).collect();
+    let dealt = encrypted.assemble(proofs, &mut (), &mut world.rng).unwrap();
+    let wallet = world.complete(dealt.pending);
+    assert_eq!(wallet.device.share().index(), ShareIndex::Device);
+}
+
+#[test]
+fn proofs_of_another_wallet_or_receiver__should_not_be_assembled() {
+    let mut world = World::new(default_arithmetic(), 39);
+    // The same Paillier key, another device's card.
+    let other = draw(&mut world);
+    let foreign = prove_elsewhere(&other.proof_tasks().nth(1).unwrap().1, &mut world);
+    for with in [vec![], vec![foreign]] {
+        let drawn = draw(&mut world);
+        let (_, task) = drawn.proof_tasks().next().unwrap();
+        let service = prove_elsewhere(&task, &mut world);
+        let encrypted = drawn.encrypt(&mut world.rng).unwrap();
+        let proofs = with.into_iter().chain([service.clone(), service]).collect();
+        let refusal = encrypted.assemble(proofs, &mut (), &mut world.rng).map(|_| ()).unwrap_err();
+        assert_eq!(refusal, DealError::Proofs(party("partner")));
+    }
+}
+
+#[test]
+fn a_proof_task__should_hold_the_primes_and_no_share() {
+    let mut world = World::new(default_arithmetic(), 40);
+    let drawn = draw(&mut world);
+    let tasks: Vec<_> = drawn.proof_tasks().map(|(_, task)| task).collect();
+    let printed = format!("{tasks:?} {drawn:?}");
+    let encrypted = drawn.encrypt(&mut world.rng).unwrap();
+    let proofs: Vec<_> = tasks.iter().map(|task| prove_elsewhere(task, &mut world)).collect();
+    let made = proofs.iter().flat_map(|made| codec::encode(made).unwrap()).collect::<Vec<_>>();
+    let dealt = encrypted.assemble(proofs, &mut (), &mut world.rng).unwrap();
+
+    let holds =
+        |haystack: &[u8], needle: &[u8]| haystack.windows(needle.len()).any(|window| window == needle);
+    let primes = test_fixtures::decryption_key(0, world.arithmetic).to_secret_bytes();
+    let record = dealt.pending.device().share().to_secret_bytes().unwrap();
+    let secrets = [&primes[..128], &primes[128..], &record[record.len() - 32..]];
+    for task in tasks {
+        let bytes = task.to_secret_bytes().unwrap();
+        assert!(holds(&bytes, &primes), "without them nothing can be proved");
+        assert!(!holds(&bytes, secrets[2]), "a share");
+    }
+    for secret in secrets {
+        assert!(!holds(&made, secret));
+        assert!(!printed.contains(&hex::encode(&secret[..16])));
+    }
 }
 
 #[test]

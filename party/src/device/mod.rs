@@ -4,6 +4,7 @@
 //! worker: nobody invites it; its owner decides when it signs.
 
 mod keygen;
+mod policy;
 mod sign;
 
 use std::sync::Arc;

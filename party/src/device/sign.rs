@@ -125,7 +125,7 @@ impl Device {
             Reporter::new(bus, &self.context.clock, accepted.manifest.session, own).step(step).await;
         }
         let result = match &ended {
-            Ended::Signed(signature) => Ok(DeviceSignature {
+            Ended::Signed { signature, .. } => Ok(DeviceSignature {
                 session: accepted.manifest.session,
                 request: accepted.request.clone(),
                 digest: accepted.digest,

@@ -8,6 +8,7 @@ use duet_wire::{Code, Manifest, Seat, SigningRequest, seating::Seated};
 use crate::{
     context::{Context, Identity},
     error::PartyError,
+    policy::{self, Ruling},
     store::{EnrolmentRow, PaillierState, Readiness},
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct Accepted {
     pub(crate) share: Arc<KeyShare>,
     pub(crate) peer_card: Arc<Card>,
     pub(crate) role: Role,
+    /// What the wallet's policy said.
+    pub(crate) ruling: Ruling,
 }
 
 /// Which side of the session this party is, with what that side needs.
@@ -55,7 +58,7 @@ impl Accepted {
 }
 
 /// Checks a manifest's bytes as `identity`: the requester's signature, that the requester may ask
-/// this of this wallet, tenant, kind of payload, epoch, seats against the wallet's own record,
+/// this of this wallet, tenant, kind of payload, the wallet's policy, epoch, seats against the wallet's own record,
 /// Paillier key and its lock, expiry; derives the digest; and claims the session id last, so that a
 /// session that was refused can be asked for again.
 ///
@@ -89,15 +92,20 @@ pub(crate) async fn check(
     } else {
         responder(context, &manifest).await?
     };
-    if !context
-        .store()
-        .claim_session(manifest.session, manifest.wallet, manifest.expires_at_ms, now_ms)
-        .await?
-    {
+    let identity = identity.clone();
+    let ruling = policy::decide(context, &share, &manifest, &request, now_ms).await?;
+    let accepted = Accepted { bytes, manifest, request, digest, identity, share, peer_card, role, ruling };
+    let Manifest { session, wallet, expires_at_ms, .. } = accepted.manifest;
+    let mut noting = context.noting(accepted.taken());
+    if initiates {
+        // A responder that lies about its own charge learns no signature before this party has released it;
+        // so this party's limits are charged before it begins.
+        noting = noting.spending(accepted.ruling.spending(&accepted.manifest, digest, now_ms));
+    }
+    if !noting.claim_session(session, wallet, expires_at_ms, now_ms).await? {
         return Err(refuse(Code::SessionReplayed, "the session was taken before"));
     }
-    let identity = identity.clone();
-    Ok(Accepted { bytes, manifest, request, digest, identity, share, peer_card, role })
+    Ok(accepted)
 }
 
 async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) -> Result<Role, PartyError> {

@@ -6,24 +6,31 @@ use duet_protocol::{
     signature::RecoverableSignature,
     verdict::{BadSignatureReport, LockWritten, Unlocked, Verdict},
 };
+use duet_wire::audit::{Draft, Event};
 
 use crate::{
     clock::Clock,
-    store::{Charge, Gate, LockOutcome, PaillierState, ShareStore, StoreError},
+    store::{Charge, Gate, LockOutcome, PaillierState, ShareStore, Spending, StoreError},
 };
 
 /// What may be said about a verdict.
 #[derive(Debug)]
 pub(crate) enum Released {
     /// The signature.
-    Signature(RecoverableSignature),
+    Signature {
+        /// It.
+        signature: RecoverableSignature,
+        /// The hash of the answer it was made from.
+        answer: [u8; 32],
+    },
     /// The bad signature, which this session locked the key for.
     BadSignature(BadSignatureReport),
     /// That the key is locked or needs rotation, and nothing about the verdict.
     Closed(PaillierState),
 }
 
-/// Takes a verdict through the gate of its Paillier key. On an error nothing may be said at all.
+/// Takes a verdict through the gate of its Paillier key. On an error nothing may be said at all. A lock is
+/// recorded as `locked`.
 ///
 /// # Errors
 /// When the store cannot write the lock or read it.
@@ -31,6 +38,7 @@ pub(crate) async fn release(
     store: &dyn ShareStore,
     verdict: Verdict,
     clock: &Clock,
+    locked: Event,
 ) -> Result<Released, StoreError> {
     let key = verdict.paillier_key();
     match verdict {
@@ -39,7 +47,10 @@ pub(crate) async fn release(
                 let unlocked = Unlocked::found_by_linearisable_read(key, gated.session());
                 gated
                     .release(unlocked)
-                    .map(|(signature, _)| Released::Signature(signature))
+                    .map(|(signature, evidence)| Released::Signature {
+                        signature,
+                        answer: evidence.ciphertext_hash,
+                    })
                     .map_err(|_| StoreError::Corrupt("a token of another session"))
             }
             Gate::Closed(state) => Ok(Released::Closed(state)),
@@ -48,7 +59,9 @@ pub(crate) async fn release(
             let session = demand.session();
             // Evidence that has no encoding is no reason not to lock.
             let evidence = codec::encode(demand.evidence()).unwrap_or_default();
-            match store.lock_paillier_key(key, session, &evidence, clock.now_ms()).await? {
+            let now_ms = clock.now_ms();
+            let noting = store.noting(Draft::new(now_ms, locked));
+            match noting.lock_paillier_key(key, session, &evidence, now_ms).await? {
                 LockOutcome::Locked => demand
                     .settle(LockWritten::committed_durably(key, session))
                     .map(Released::BadSignature)
@@ -59,11 +72,17 @@ pub(crate) async fn release(
     }
 }
 
-/// Charges a session durably. `None` when it was charged before: then no answer may leave.
+/// Charges a session and `spending` durably, and records that as `charged`. `None` when it was charged before: then no answer may leave.
 ///
 /// # Errors
-/// When the store cannot write.
-pub(crate) async fn charge(store: &dyn ShareStore, charge: &Charge) -> Result<Option<Charged>, StoreError> {
-    let new = store.charge(charge).await?;
+/// When a limit has no room, or the store cannot write.
+pub(crate) async fn charge(
+    store: &dyn ShareStore,
+    charge: &Charge,
+    spending: Spending,
+    charged: Event,
+) -> Result<Option<Charged>, StoreError> {
+    let noting = store.noting(Draft::new(charge.charged_at_ms, charged)).spending(spending);
+    let new = noting.charge(charge).await?;
     Ok(new.then(|| Charged::committed_durably(charge.session, charge.wallet, charge.digest)))
 }

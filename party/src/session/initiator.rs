@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Accepted, Ended, Reporter, SessionLimits,
+    Accepted, Ended, Reporter, SessionLimits, Trace,
     checks::locked_message,
     gate::{Released, release},
 };
@@ -48,21 +48,21 @@ pub(crate) async fn initiate(
         ran = running => ran,
         () = cut.cancelled() => return Ended::cut_off(),
     };
-    let gate = match ran {
-        Ok(Ok(gate)) => gate,
+    let (gate, nonce) = match ran {
+        Ok(Ok(under_way)) => under_way,
         Ok(Err(ended)) => return ended,
         Err(_) => return Ended::failed(Code::Deadline, "the session took too long"),
     };
     // No deadline from here on, and no cut: a report that the session took too long, while a lock is being
     // written, would tell that there is one. The store's own deadlines end in silence.
     match gate.await {
-        Ok(Ok(released)) => settle(released),
+        Ok(Ok(released)) => settle(released, nonce),
         Ok(Err(ended)) => ended,
         Err(_) => Ended::Silent,
     }
 }
 
-/// The task that turns message 4 into what may be said.
+/// The task that turns message 4 into what may be said. Beside it goes the hash of the nonce.
 type GateTask = JoinHandle<Result<Result<Released, StoreError>, Ended>>;
 
 async fn run(
@@ -72,7 +72,7 @@ async fn run(
     paillier: Arc<PaillierKey>,
     round: Duration,
     reporter: &Reporter,
-) -> Result<GateTask, Ended> {
+) -> Result<(GateTask, [u8; 32]), Ended> {
     let setup = InitiatorSetup {
         manifest: accepted.bytes.clone(),
         session: accepted.manifest.session,
@@ -95,6 +95,7 @@ async fn run(
 
     let (state, message1) =
         compute.run(move || Initiator::start(setup, &mut system_rng())).await.map_err(abandoned)??;
+    let nonce = state.nonce_hash();
     reporter.step(Step::Sent { message: 1 }).await;
     let message2 = bus.request_resending(&address, message1, round).await.map_err(unanswered)?;
     let (state, message3) =
@@ -105,20 +106,24 @@ async fn run(
     // From the decryption to the store's answer no progress is told, good or bad. In a task of its
     // own: a session that is dropped now must not take a lock with it.
     let context = context.clone();
-    Ok(tokio::spawn(async move {
+    let locked = accepted.locked(accepted.manifest.paillier_key);
+    let gate = tokio::spawn(async move {
         let verdict = context
             .compute
             .run(move || state.receive(&message4, &mut system_rng()))
             .await
             // What stopped in the middle of a verdict says nothing about it.
             .map_err(|_| Ended::Silent)??;
-        Ok(release(&**context.store(), verdict, &context.clock).await)
-    }))
+        Ok(release(&**context.store(), verdict, &context.clock, locked).await)
+    });
+    Ok((gate, nonce))
 }
 
-fn settle(released: Result<Released, StoreError>) -> Ended {
+fn settle(released: Result<Released, StoreError>, nonce: [u8; 32]) -> Ended {
     match released {
-        Ok(Released::Signature(signature)) => Ended::Signed(signature),
+        Ok(Released::Signature { signature, answer }) => {
+            Ended::Signed { signature, trace: Trace { nonce, answer } }
+        }
         Ok(Released::BadSignature(report)) => {
             tracing::error!(culprit = %report.culprit(), "bad signature: the Paillier key is locked");
             Ended::Failed {

@@ -47,11 +47,26 @@ impl Default for SessionLimits {
     }
 }
 
+/// What the audit log keeps of a session's one-time values: hashes, by which it can be seen that none was
+/// used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// Of this party's public nonce.
+    pub(crate) nonce: [u8; 32],
+    /// Of the responder's answer.
+    pub(crate) answer: [u8; 32],
+}
+
 /// How a session ended for this party.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// The initiator has a signature that verifies.
-    Signed(RecoverableSignature),
+    Signed {
+        /// It.
+        signature: RecoverableSignature,
+        /// What it was made from.
+        trace: Trace,
+    },
     /// The responder sent its one answer.
     Answered,
     /// No signature.
@@ -77,7 +92,7 @@ impl Ended {
 
     pub(crate) fn step(&self) -> Option<Step> {
         match self {
-            Self::Signed(_) => Some(Step::Signed),
+            Self::Signed { .. } => Some(Step::Signed),
             Self::Failed { refusal, .. } => Some(Step::Failed { code: refusal.code }),
             Self::Answered | Self::Silent => None,
         }
@@ -86,7 +101,7 @@ impl Ended {
     /// What is reported; `None` when nothing may be.
     pub(crate) fn outcome(self, accepted: &Accepted) -> Option<Outcome> {
         let result = match self {
-            Self::Signed(signature) => OutcomeResult::Signed { signature },
+            Self::Signed { signature, .. } => OutcomeResult::Signed { signature },
             Self::Answered => OutcomeResult::Answered,
             Self::Failed { culprit, refusal: Refusal { code, message } } => {
                 OutcomeResult::Failed { code, culprit, message }

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Accepted, Ended, Reporter, SessionLimits, gate};
+use super::{Accepted, Ended, Reporter, SessionLimits, Trace, gate};
 use crate::{
     compute::system_rng, context::Context, error::PartyError, randomizers::Randomizers, store::Charge,
 };
@@ -84,20 +84,26 @@ impl Driver<'_> {
         let state = self.context.compute.run(move || state.receive(&payload)).await.map_err(abandoned)??;
         self.reporter.step(Step::Received { message: 3 }).await;
 
-        let (session, wallet, digest) = state.charge();
+        let key = self.enrolment.paillier_key();
+        let randomizer = randomizers.take(key);
+        // Computed before it is charged, so that the charge is recorded together with the answer's hash.
+        // It cannot leave before.
+        let answer = self
+            .context
+            .compute
+            .run(move || state.answer(randomizer, &mut system_rng()))
+            .await
+            .map_err(abandoned)??;
+        let (session, wallet, digest) = answer.charge();
         let charge = Charge { session, wallet, digest, charged_at_ms: self.context.clock.now_ms() };
-        let charged = gate::charge(&**self.context.store(), &charge)
+        let accepted = self.accepted;
+        let spending = accepted.ruling.spending(&accepted.manifest, digest, charge.charged_at_ms);
+        let trace = Trace { nonce: answer.nonce_hash(), answer: answer.ciphertext_hash() };
+        let charged = gate::charge(&**self.context.store(), &charge, spending, accepted.charged(trace))
             .await
             .map_err(PartyError::from)?
             .ok_or_else(|| Ended::failed(Code::SessionReplayed, "the session was answered before"))?;
-        let key = self.enrolment.paillier_key();
-        let randomizer = randomizers.take(key);
-        let (message4, _evidence) = self
-            .context
-            .compute
-            .run(move || state.respond(charged, randomizer, &mut system_rng()))
-            .await
-            .map_err(abandoned)??;
+        let (message4, _) = answer.release(charged)?;
         opening.respond(message4).await.map_err(unsent)?;
         self.reporter.step(Step::Sent { message: 4 }).await;
         randomizers.refill(&self.enrolment, &self.context.compute);

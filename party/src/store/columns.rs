@@ -2,10 +2,15 @@
 //! else as bytes.
 
 use duet_protocol::ids::{Epoch, PaillierKeyId, ShareIndex, WalletId};
+use duet_wire::{
+    audit::{ChainId, Record},
+    policy::{SignedPolicy, Usage},
+};
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
-    DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, StoreError, WalletRow, WalletState,
+    AuditChain, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PolicyRow, StoreError,
+    WalletRow, WalletState,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -153,4 +158,37 @@ pub(super) fn own_enrolment(row: &impl Columns) -> Result<OwnEnrolment, StoreErr
             .map_err(|_| StoreError::Corrupt("a key id of another length"))
     };
     Ok(OwnEnrolment { agreed: key("agreed")?, offered: key("offered")? })
+}
+
+pub(super) fn audit_record(row: &impl Columns, chain: ChainId) -> Result<Record, StoreError> {
+    Ok(Record {
+        chain,
+        sequence: number(row, "sequence")?,
+        previous: bytes(row, "previous")?,
+        body: text(row, "body")?.into_bytes(),
+    })
+}
+
+/// The chain whose row joined with its newest record's is `row`.
+pub(super) fn audit_chain(row: &impl Columns) -> Result<AuditChain, StoreError> {
+    Ok(AuditChain {
+        head: audit_record(row, ChainId(bytes(row, "id")?))?.position(),
+        head_at_ms: number(row, "at_ms")?,
+        closed: number::<u8>(row, "closed")? != 0,
+        shipped: number(row, "shipped")?,
+    })
+}
+
+pub(super) fn policy_row(row: &impl Columns) -> Result<PolicyRow, StoreError> {
+    Ok(PolicyRow {
+        revision: number(row, "revision")?,
+        effective_at_ms: number(row, "effective_at_ms")?,
+        signed: SignedPolicy { body: text(row, "body")?.into_bytes(), signature: bytes(row, "signature")? },
+    })
+}
+
+/// A part of a limit's time, and what was spent in it.
+pub(super) fn usage_row(row: &impl Columns) -> Result<(u64, Usage), StoreError> {
+    let usage = Usage { value: bytes(row, "value")?, signatures: number(row, "signatures")? };
+    Ok((number(row, "slice")?, usage))
 }

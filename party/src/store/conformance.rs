@@ -6,6 +6,11 @@ mod workers;
 
 use std::{future::Future, sync::Arc};
 
+use duet_wire::{
+    audit::{ChainId, Draft, Event, Record},
+    policy::{Bound, Limit, SignedPolicy, Spend, SpendLimit, SpendOption},
+};
+
 use super::*;
 use crate::at_rest::{KeyEncryptionKey, RecordKind};
 
@@ -71,6 +76,12 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     sessions_and_charges(Arc::new(make().await)).await;
     deals(&make().await).await;
     unlock_attempts(&make().await).await;
+    audit_chains(Arc::new(make().await)).await;
+    noted_decisions(&make().await).await;
+    policies(&make().await).await;
+    limits(&make().await).await;
+    limits_at_once(Arc::new(make().await)).await;
+    approvals(&make().await).await;
     workers::all(async || make_two().await.map(Arc::new)).await;
 }
 
@@ -364,4 +375,267 @@ async fn unlock_attempts<S: ShareStore>(store: &S) {
     assert!(matches!(refused, Err(UnlockRefused::TooEarly { failures: 5, wait_ms: 2_000 })));
     store.clear_unlock_attempts().await.unwrap();
     assert_eq!(store.count_unlock_attempt(2_000).await.unwrap(), 1);
+}
+
+fn draft(at_ms: u64, instance: &str) -> Draft {
+    Draft::new(at_ms, Event::WorkerStarted { instance: instance.to_owned() })
+}
+
+fn is_chained(records: &[Record]) -> bool {
+    records.windows(2).all(|pair| {
+        let before = pair[0].position();
+        (pair[1].sequence, pair[1].previous) == (before.sequence + 1, before.hash)
+    })
+}
+
+async fn audit_chains<S: ShareStore>(store: Arc<S>) {
+    // Without a chain nothing is recorded, and nothing fails.
+    store.append_audit(&[draft(1, "a")]).await.unwrap();
+    assert_eq!(store.audit_chains().await.unwrap(), []);
+
+    let (first, second) = (ChainId([1; 16]), ChainId([2; 16]));
+    store.begin_audit(first, &draft(1, "genesis"), None).await.unwrap();
+    // Two workers begin at once, or one begins while the chain is written: the first counts.
+    store.begin_audit(second, &draft(2, "genesis"), None).await.unwrap();
+    store.begin_audit(second, &draft(2, "genesis"), Some(first)).await.unwrap();
+    assert_eq!(store.audit_chains().await.unwrap().len(), 1);
+
+    // Many at once leave one chain, in order.
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let entries: Vec<_> = (0..4).map(|at| draft(10 + at, &task.to_string())).collect();
+                store.append_audit(&entries).await.unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let records = store.audit_records(first, 0, 100).await.unwrap();
+    assert_eq!(records.len(), 65);
+    assert!(records[0].is_first() && is_chained(&records));
+    let chain = store.audit_chains().await.unwrap()[0];
+    assert_eq!(chain.head, records.last().unwrap().position());
+    assert_eq!((chain.head_at_ms, chain.closed, chain.shipped), (13, false, 0));
+    assert_eq!(store.audit_records(first, 63, 1).await.unwrap(), [records[63].clone()]);
+
+    // What is published never counts back, and only that is removed, but never the newest.
+    store.audit_shipped(first, 40).await.unwrap();
+    store.audit_shipped(first, 30).await.unwrap();
+    assert_eq!(store.audit_chains().await.unwrap()[0].shipped, 40);
+    assert_eq!(store.trim_audit(10).await.unwrap(), 1);
+    assert_eq!(store.trim_audit(100).await.unwrap(), 39);
+    assert_eq!(store.audit_records(first, 0, 100).await.unwrap(), records[40..]);
+    store.audit_shipped(first, 65).await.unwrap();
+    assert_eq!(store.trim_audit(100).await.unwrap(), 24);
+    store.append_audit(&[draft(200, "later")]).await.unwrap();
+    let kept = store.audit_records(first, 0, 100).await.unwrap();
+    assert_eq!(kept.iter().map(|record| record.sequence).collect::<Vec<_>>(), [65, 66]);
+    assert!(is_chained(&kept));
+}
+
+/// Each decision is recorded in its own transaction, once, and nothing where nothing was decided.
+async fn noted_decisions<S: ShareStore>(store: &S) {
+    let chain = ChainId([1; 16]);
+    store.begin_audit(chain, &draft(1, "genesis"), None).await.unwrap();
+    let recorded = async || store.audit_chains().await.unwrap()[0].head.sequence - 1;
+    let noting = || store.noting(draft(2, "decided"));
+    let (wallet, session, key) = (WalletId([1; 32]), SessionId([1; 16]), PaillierKeyId([1; 16]));
+    let responder = party("partner");
+
+    for repeated in [false, true] {
+        noting().pin_card(&responder, CardFingerprint([1; 32])).await.unwrap();
+        assert_eq!(recorded().await, 1, "pin {repeated}");
+    }
+    for repeated in [false, true] {
+        noting().prepare_wallet(&new_wallet(1, 1, None)).await.unwrap();
+        noting().commit_wallet(wallet, b"ack", 1_500).await.unwrap();
+        assert_eq!(recorded().await, 3, "wallet {repeated}");
+    }
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes());
+    let scope = PaillierScope::Wallet(wallet);
+    for repeated in [false, true] {
+        let record = sealed(&label, b"key");
+        noting().put_paillier_key(key, &scope, &record, PaillierState::Ready, 1).await.unwrap();
+        assert_eq!(recorded().await, 4, "key {repeated}");
+    }
+    noting().agree_enrolment(wallet, &responder, key).await.unwrap();
+    let row = EnrolmentRow { wallet, initiator: ShareIndex::Device, paillier_key: key, epoch: Epoch(0) };
+    noting().put_enrolment(&row, &sealed(&enrolment_label(&row), b"enrolment"), 1).await.unwrap();
+    assert_eq!(recorded().await, 6);
+    for repeated in [false, true] {
+        noting().claim_session(session, wallet, 5_000, 1_000).await.unwrap();
+        noting().charge(&Charge { session, wallet, digest: [1; 32], charged_at_ms: 1 }).await.unwrap();
+        noting().lock_paillier_key(key, session, b"evidence", 1).await.unwrap();
+        assert_eq!(recorded().await, 9, "session {repeated}");
+    }
+    let first = PaillierKeyId([2; 16]);
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, first.as_bytes());
+    let scope = PaillierScope::Responder { card: CardFingerprint([1; 32]), tenant: "acme".to_owned() };
+    for repeated in [false, true] {
+        noting().put_first_paillier_key(first, &scope, &sealed(&label, b"key"), 1).await.unwrap();
+        assert_eq!(recorded().await, 10, "first key {repeated}");
+    }
+    let signed = SignedPolicy { body: b"policy".to_vec(), signature: [1; 64] };
+    let policy = PolicyRow { revision: 1, effective_at_ms: 1, signed };
+    for repeated in [false, true] {
+        noting().put_policy(wallet, &policy, 1).await.unwrap();
+        noting().put_approval(wallet, [1; 32], [7; 32], 1_000, 1).await.unwrap();
+        assert_eq!(recorded().await, 12, "policy {repeated}");
+    }
+    // Whoever does not note records nothing.
+    store.claim_session(SessionId([2; 16]), wallet, 5_000, 1_000).await.unwrap();
+    assert_eq!(recorded().await, 12);
+    assert!(is_chained(&store.audit_records(chain, 0, 100).await.unwrap()));
+}
+
+async fn policies<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    let row = |revision: u64, effective_at_ms| PolicyRow {
+        revision,
+        effective_at_ms,
+        signed: SignedPolicy { body: format!("policy {revision}").into_bytes(), signature: [1; 64] },
+    };
+    let put = async |revision, effective_at_ms, now_ms| {
+        store.put_policy(wallet, &row(revision, effective_at_ms), now_ms).await.unwrap()
+    };
+    let held = async || {
+        let rows = store.policies(wallet).await.unwrap();
+        rows.iter().map(|row| row.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(put(3, 10, 10).await, PutPolicy::Stored);
+    assert_eq!(
+        put(3, 20, 20).await,
+        PutPolicy::Already(row(3, 10)),
+        "it counts from when it was first stored"
+    );
+    assert_eq!(put(2, 20, 20).await, PutPolicy::Stale(3));
+    assert!(store.policies(WalletId([2; 32])).await.unwrap().is_empty());
+    // Those that wait are kept beside the one in effect; the ones before it are not.
+    assert_eq!(put(4, 100, 20).await, PutPolicy::Stored);
+    assert_eq!(held().await, [3, 4]);
+    assert_eq!(put(5, 200, 150).await, PutPolicy::Stored);
+    assert_eq!(held().await, [4, 5]);
+    for revision in [6, 7, 8] {
+        assert_eq!(put(revision, 1000, 150).await, PutPolicy::Stored);
+    }
+    assert_eq!(put(9, 1000, 150).await, PutPolicy::TooManyPending);
+    assert_eq!(store.policies(wallet).await.unwrap()[0], row(4, 100));
+}
+
+/// A limit of 10 within a minute under this scope.
+fn limited(scope: &str) -> SpendLimit {
+    let value = Bound::AtMost(duet_wire::policy::wei(10));
+    SpendLimit { scope: scope.to_owned(), limit: Limit { within_s: 60, value, signatures: Some(3) } }
+}
+
+fn spend(value: u8, options: &[&[&str]]) -> Spend {
+    let mut wei = [0; 32];
+    wei[31] = value;
+    let option = |scopes: &&[&str]| SpendOption {
+        rule: "rule".to_owned(),
+        limits: scopes.iter().map(|scope| limited(scope)).collect(),
+    };
+    Spend { wallet: WalletId([1; 32]), value: wei, options: options.iter().map(option).collect() }
+}
+
+/// A charge of nothing against a limit with room.
+pub(super) fn spending(wallet: WalletId, digest: u8) -> Spending {
+    Spending { wallet, digest: [digest; 32], at_ms: 1, spends: vec![spend(0, &[&["wallet"]])] }
+}
+
+async fn charge_at<S: ShareStore>(
+    store: &S,
+    number: u8,
+    at_ms: u64,
+    spends: Vec<Spend>,
+) -> Result<bool, StoreError> {
+    let (wallet, digest) = (WalletId([1; 32]), [number; 32]);
+    let charge = Charge { session: SessionId([number; 16]), wallet, digest, charged_at_ms: at_ms };
+    store.spending(Spending { wallet, digest, at_ms, spends }).charge(&charge).await
+}
+
+async fn limits<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    let one = |value| vec![spend(value, &[&["rule/a"]])];
+    assert!(charge_at(store, 1, 1_000, one(6)).await.unwrap());
+    let full = charge_at(store, 2, 2_000, one(5)).await;
+    assert!(matches!(&full, Err(StoreError::LimitExceeded(limit)) if limit.contains("rule/a")), "{full:?}");
+    // What was refused is neither charged nor spent, and can be charged when there is room.
+    assert_eq!(store.charges(wallet, [2; 32]).await.unwrap(), 0);
+    assert!(charge_at(store, 2, 3_000, one(4)).await.unwrap());
+    // The same digest in another session is no further spending.
+    let again = Charge { session: SessionId([9; 16]), wallet, digest: [2; 32], charged_at_ms: 3_500 };
+    let spending = Spending { wallet, digest: [2; 32], at_ms: 3_500, spends: one(4) };
+    assert!(store.spending(spending).charge(&again).await.unwrap());
+    // The window moves on; the slice in which it begins counts whole.
+    assert!(charge_at(store, 3, 61_900, one(1)).await.is_err());
+    assert!(charge_at(store, 3, 62_100, one(1)).await.unwrap());
+    // A clock that goes back frees nothing.
+    assert!(charge_at(store, 4, 0, one(10)).await.is_err());
+    // Other scopes and wallets have accounts of their own; signatures are counted as well.
+    for number in 10..13 {
+        assert!(charge_at(store, number, 62_100, vec![spend(0, &[&["wallet"]])]).await.unwrap());
+    }
+    assert!(charge_at(store, 13, 62_100, vec![spend(0, &[&["wallet"]])]).await.is_err());
+
+    // The first option that has room is charged; two policies that know one limit charge it once.
+    let either = || spend(6, &[&["rule/b"], &["rule/c"]]);
+    for number in 20..22 {
+        assert!(
+            charge_at(store, number, 62_100, vec![either(), spend(6, &[&["rule/b"], &["rule/c"]])])
+                .await
+                .unwrap()
+        );
+    }
+    assert!(charge_at(store, 22, 62_100, vec![either()]).await.is_err());
+    // All policies must have room.
+    let both = vec![spend(1, &[&["rule/d"]]), spend(1, &[&["rule/b", "wallet"]])];
+    assert!(charge_at(store, 23, 62_100, both).await.is_err());
+    assert!(
+        charge_at(store, 24, 62_100, vec![spend(10, &[&["rule/d"]])]).await.unwrap(),
+        "nothing was spent"
+    );
+
+    // An initiator spends when it claims.
+    let claim = async |number: u8, value| {
+        let digest = [number; 32];
+        let spends = vec![spend(value, &[&["rule/e"]])];
+        let spending = Spending { wallet, digest, at_ms: 62_100, spends };
+        store.spending(spending).claim_session(SessionId([number; 16]), wallet, 70_000, 62_100).await
+    };
+    assert!(claim(30, 10).await.unwrap());
+    assert!(matches!(claim(31, 1).await, Err(StoreError::LimitExceeded(_))));
+    assert!(claim(31, 0).await.unwrap(), "the session was not claimed");
+}
+
+async fn limits_at_once<S: ShareStore>(store: Arc<S>) {
+    let charges: Vec<_> = (0..16)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            let spends = vec![spend(4, &[&["rule/a"]])];
+            tokio::spawn(async move { charge_at(&*store, number, 1_000, spends).await.is_ok() })
+        })
+        .collect();
+    let mut charged = 0;
+    for charge in charges {
+        charged += usize::from(charge.await.unwrap());
+    }
+    assert_eq!(charged, 2, "workers that charge at once stay within the limit together");
+}
+
+async fn approvals<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    store.put_approval(wallet, [1; 32], [7; 32], 1_000, 0).await.unwrap();
+    store.put_approval(wallet, [1; 32], [7; 32], 1_000, 0).await.unwrap();
+    store.put_approval(wallet, [1; 32], [8; 32], 2_000, 0).await.unwrap();
+    let mut approvers = store.approvals(wallet, [1; 32]).await.unwrap();
+    approvers.sort_unstable();
+    assert_eq!(approvers, [[7; 32], [8; 32]]);
+    assert!(store.approvals(wallet, [2; 32]).await.unwrap().is_empty());
+    assert!(store.approvals(WalletId([2; 32]), [1; 32]).await.unwrap().is_empty());
+    store.put_approval(wallet, [2; 32], [7; 32], 2_000, 1_000).await.unwrap();
+    assert_eq!(store.approvals(wallet, [1; 32]).await.unwrap(), [[8; 32]], "expired");
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use duet_protocol::ids::{PaillierKeyId, SessionId};
+use duet_wire::audit::Draft;
 
 use super::{LockOutcome, Readiness, StoreError, UnlockRefused};
 
@@ -24,6 +25,8 @@ pub(super) struct UnwrittenLock {
     pub(super) session: SessionId,
     pub(super) evidence: Vec<u8>,
     pub(super) at_ms: u64,
+    /// What is recorded with it.
+    pub(super) entry: Option<Arc<Draft>>,
 }
 
 /// A store's readiness. Cheap to clone.

@@ -12,10 +12,12 @@ use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, Session
 
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
+mod audit;
 mod columns;
 #[cfg(test)]
 mod conformance;
 mod health;
+mod policy;
 pub mod postgres;
 pub mod sqlite;
 mod transfer;
@@ -25,6 +27,11 @@ mod transfer;
 const SUPERSEDED_FOR_MS: u64 = 60_000;
 /// How long a session is remembered after its manifest expired: workers' clocks may differ by less.
 const SESSIONS_KEPT_FOR_MS: i64 = 3_600_000;
+
+pub use self::{
+    audit::{AuditChain, AuditStore},
+    policy::{MAX_PENDING_POLICIES, PolicyRow, PolicyStore, PutPolicy, Spending},
+};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +48,9 @@ pub enum StoreError {
     /// initiated and no verdict is released.
     #[error("share store not ready: {0}")]
     NotReady(String),
+    /// A limit of a wallet's policy has no room: which one. Nothing was decided.
+    #[error("a limit of the wallet's policy has no room: {0}")]
+    LimitExceeded(String),
     /// The database is set up so that it may forget what it has committed.
     #[error("share store unsafe: {0}")]
     Unsafe(String),
@@ -317,9 +327,9 @@ pub enum UnlockRefused {
 /// # Cancel safety
 /// A method whose future is dropped has either done all it does or nothing; which of the two is
 /// unknown to the caller. All are safe to repeat.
-pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore {}
+pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore {}
 
-impl<S: RecordStore + WalletStore + KeyStore + SessionStore> ShareStore for S {}
+impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore> ShareStore for S {}
 
 /// Sealed records, plain settings, and whether the store can be relied on.
 #[async_trait]

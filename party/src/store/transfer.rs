@@ -3,9 +3,8 @@
 
 use std::path::Path;
 
-use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, Postgres, QueryBuilder, Row as _, Sqlite, SqliteConnection,
-};
+use futures::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, QueryBuilder, Sqlite, SqliteConnection};
 
 use super::{
     StoreError,
@@ -15,7 +14,7 @@ use super::{
 };
 
 /// Rows that are in memory at a time: with a dozen columns well below what a statement may bind.
-const ROWS: i64 = 500;
+const ROWS: usize = 500;
 /// Settings that are a database's own.
 const OWN_SETTINGS: [&str; 4] = ["store-id", "generation", "place", "canary"];
 
@@ -103,6 +102,49 @@ const TABLES: &[Table] = &[
         columns: &[("session", Bytes), ("wallet", Bytes), ("digest", Bytes), ("charged_at_ms", Number)],
     },
     Table { name: "deals", columns: &[("wallet", Bytes), ("created_at_ms", Number), ("restored", Number)] },
+    Table {
+        name: "audit_chains",
+        columns: &[("number", Number), ("id", Bytes), ("closed", Number), ("shipped", Number)],
+    },
+    Table {
+        name: "audit_records",
+        columns: &[
+            ("chain", Number),
+            ("sequence", Number),
+            ("at_ms", Number),
+            ("previous", Bytes),
+            ("body", Text),
+        ],
+    },
+    Table {
+        name: "policies",
+        columns: &[
+            ("wallet", Bytes),
+            ("revision", Number),
+            ("effective_at_ms", Number),
+            ("body", Text),
+            ("signature", Bytes),
+        ],
+    },
+    Table {
+        name: "policy_digests",
+        columns: &[("wallet", Bytes), ("digest", Bytes), ("charged_at_ms", Number)],
+    },
+    Table {
+        name: "policy_usage",
+        columns: &[
+            ("wallet", Bytes),
+            ("scope", Text),
+            ("within_s", Number),
+            ("slice", Number),
+            ("value", Bytes),
+            ("signatures", Number),
+        ],
+    },
+    Table {
+        name: "policy_approvals",
+        columns: &[("wallet", Bytes), ("request", Bytes), ("approver", Bytes), ("expires_at_ms", Number)],
+    },
 ];
 
 enum Value {
@@ -132,6 +174,15 @@ impl Table {
                 })
             })
             .collect()
+    }
+
+    /// The column that PostgreSQL numbers by itself.
+    fn numbered(&self) -> Option<&'static str> {
+        match self.name {
+            "enrolments" | "paillier_keys" => Some("sequence"),
+            "audit_chains" => Some("number"),
+            _ => None,
+        }
     }
 
     /// Whether a row goes along.
@@ -181,28 +232,22 @@ async fn into_sqlite(
 
 async fn to_postgres(from: &mut SqliteConnection, to: &mut PgConnection) -> Result<(), sqlx::Error> {
     for table in TABLES {
-        let mut last = 0;
-        loop {
-            let statement = format!(
-                "SELECT rowid AS at, {} FROM {} WHERE rowid > ? ORDER BY rowid LIMIT ?",
-                table.column_list(),
-                table.name
-            );
-            let rows =
-                sqlx::query(AssertSqlSafe(statement)).bind(last).bind(ROWS).fetch_all(&mut *from).await?;
-            let Some(end) = rows.last() else { break };
-            last = end.try_get::<i64, _>("at")?;
-            let rows = rows.iter().map(|row| table.row(row)).collect::<Result<Vec<_>, _>>()?;
-            let rows: Vec<_> = rows.into_iter().filter(|row| table.wants(row)).collect();
-            if !rows.is_empty() {
-                into_postgres(to, table, rows).await?;
+        let (columns, name) = (table.column_list(), table.name);
+        let mut rows = sqlx::query(AssertSqlSafe(format!("SELECT {columns} FROM {name}"))).fetch(&mut *from);
+        let mut waiting = Vec::with_capacity(ROWS);
+        while let Some(row) = rows.try_next().await? {
+            waiting.extend(Some(table.row(&row)?).filter(|row| table.wants(row)));
+            if waiting.len() == ROWS {
+                into_postgres(to, table, std::mem::take(&mut waiting)).await?;
             }
         }
-        if table.columns.iter().any(|(name, _)| *name == "sequence") {
-            let name = table.name;
+        if !waiting.is_empty() {
+            into_postgres(to, table, waiting).await?;
+        }
+        if let Some(column) = table.numbered() {
             let statement = format!(
-                "SELECT setval(pg_get_serial_sequence('{name}', 'sequence'),
-                               (SELECT COALESCE(MAX(sequence), 0) + 1 FROM {name}), false)"
+                "SELECT setval(pg_get_serial_sequence('{name}', '{column}'),
+                               (SELECT COALESCE(MAX({column}), 0) + 1 FROM {name}), false)"
             );
             sqlx::query(AssertSqlSafe(statement)).execute(&mut *to).await?;
         }
@@ -302,12 +347,20 @@ mod tests {
 
     use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
     use duet_test_postgres::Server;
+    use duet_wire::{
+        audit::{ChainId, Draft, Event},
+        policy::SignedPolicy,
+    };
+    use sqlx::Row as _;
     use zeroize::Zeroizing;
 
     use super::*;
     use crate::{
         at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
-        store::{Charge, Gate, PaillierScope, PaillierState, ShareStore},
+        store::{
+            Charge, Gate, PaillierScope, PaillierState, PolicyRow, PutPolicy, ShareStore,
+            conformance::spending,
+        },
     };
 
     async fn database() -> PostgresOptions {
@@ -373,6 +426,17 @@ mod tests {
     const CHARGE: Charge =
         Charge { session: SessionId([1; 16]), wallet: WalletId([1; 32]), digest: [1; 32], charged_at_ms: 1 };
 
+    const CHAIN: ChainId = ChainId([1; 16]);
+
+    fn entry() -> Draft {
+        Draft::new(1, Event::WorkerStarted { instance: "a".to_owned() })
+    }
+
+    fn policy() -> PolicyRow {
+        let signed = SignedPolicy { body: b"policy".to_vec(), signature: [1; 64] };
+        PolicyRow { revision: 1, effective_at_ms: 1, signed }
+    }
+
     async fn fill(store: &impl ShareStore) {
         store.put_setting("a", b"b").await.unwrap();
         let scope = PaillierScope::Wallet(WalletId([9; 32]));
@@ -380,7 +444,11 @@ mod tests {
             store.put_paillier_key(id, &scope, &seal(item), PaillierState::Ready, 1).await.unwrap();
         }
         store.lock_paillier_key(KEYS[1], SessionId([7; 16]), b"evidence", 1).await.unwrap();
-        store.charge(&CHARGE).await.unwrap();
+        store.spending(spending(CHARGE.wallet, 1)).charge(&CHARGE).await.unwrap();
+        assert_eq!(store.put_policy(CHARGE.wallet, &policy(), 1).await.unwrap(), PutPolicy::Stored);
+        store.put_approval(CHARGE.wallet, [6; 32], [7; 32], 1_000, 1).await.unwrap();
+        store.begin_audit(CHAIN, &entry(), None).await.unwrap();
+        store.append_audit(&[entry()]).await.unwrap();
         // More rows than are copied at a time.
         let records: Vec<_> = (0..1100_u32)
             .map(|n| (RecordLabel { item: n.to_be_bytes().to_vec(), ..label(0) }, seal(3)))
@@ -403,6 +471,24 @@ mod tests {
         store.put_paillier_key(fresh, &scope, &seal(5), PaillierState::Ready, 1).await.unwrap();
         assert_eq!(store.paillier_keys(&scope).await.unwrap()[0].id, fresh);
         assert_eq!(store.release_verdict(fresh).await.unwrap(), Gate::Open);
+
+        assert_eq!(store.policies(CHARGE.wallet).await.unwrap(), [policy()]);
+        assert_eq!(store.approvals(CHARGE.wallet, [6; 32]).await.unwrap(), [[7; 32]]);
+        // Three signatures are allowed, and one was made before.
+        let sign = async |number: u8| {
+            let charge = Charge { session: SessionId([number; 16]), digest: [number; 32], ..CHARGE };
+            store.spending(spending(CHARGE.wallet, number)).charge(&charge).await
+        };
+        assert!(sign(2).await.unwrap() && sign(3).await.unwrap());
+        assert!(matches!(sign(4).await, Err(StoreError::LimitExceeded(_))));
+
+        // The chain is complete and closed; another one follows it.
+        let chains = store.audit_chains().await.unwrap();
+        assert_eq!((chains.len(), chains[0].closed, chains[0].head.sequence), (1, true, 2));
+        let next = ChainId([2; 16]);
+        store.begin_audit(next, &entry(), Some(CHAIN)).await.unwrap();
+        let chains = store.audit_chains().await.unwrap();
+        assert_eq!(chains.iter().map(|chain| chain.head.chain).collect::<Vec<_>>(), [CHAIN, next]);
     }
 
     #[tokio::test]

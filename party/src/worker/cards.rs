@@ -1,26 +1,45 @@
-//! `duet.v1.card.<from>.<party>`: this party's card, its wallets, and offers of enrolments.
+//! `duet.v1.card.<from>.<party>`: this party's card, its wallets, offers of enrolments, and policies.
 
 use std::sync::Arc;
 
 use duet_bus::Incoming;
-use duet_protocol::codec;
+use duet_protocol::codec::{self, Message as _};
 use duet_wire::{
     Code,
+    audit::Refused,
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
+    policy::{PolicyReply, PolicyRequest},
 };
 use tracing::Instrument as _;
 
 use super::{Shared, answer, refusal};
-use crate::{enrolment::take_offer, error::PartyError};
+use crate::{enrolment::take_offer, error::PartyError, policy};
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!("card", subject = %message.address);
     async {
+        if message.payload.first() == Some(&PolicyRequest::KIND) {
+            let reply = match codec::decode::<PolicyRequest>(&message.payload) {
+                Ok(request) => shared.answer_about_policies(request).await,
+                Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
+            };
+            let reply = reply.unwrap_or_else(|error| {
+                let refusal = refusal(&error);
+                shared.journal.refused(Refused::new("policy", refusal.clone()));
+                PolicyReply::Refused(refusal)
+            });
+            answer(&message, &reply).await;
+            return;
+        }
         let reply = match codec::decode::<CardRequest>(&message.payload) {
             Ok(request) => shared.answer_question(request).await,
             Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
         };
-        let reply = reply.unwrap_or_else(|error| CardReply::Refused(refusal(&error)));
+        let reply = reply.unwrap_or_else(|error| {
+            let refusal = refusal(&error);
+            shared.journal.refused(Refused::new("card", refusal.clone()));
+            CardReply::Refused(refusal)
+        });
         answer(&message, &reply).await;
     }
     .instrument(span)
@@ -28,6 +47,22 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
 }
 
 impl Shared {
+    async fn answer_about_policies(&self, request: PolicyRequest) -> Result<PolicyReply, PartyError> {
+        let (context, identity) = (&self.party.context, &self.party.identity);
+        match request {
+            PolicyRequest::Set { wallet, policy } => {
+                Ok(PolicyReply::Set { receipt: policy::take(context, identity, wallet, policy).await? })
+            }
+            PolicyRequest::Show { wallet } => {
+                Ok(PolicyReply::Policies { policies: policy::show(context, wallet).await? })
+            }
+            PolicyRequest::Approve { approval } => {
+                policy::take_approval(context, &approval).await?;
+                Ok(PolicyReply::Approved)
+            }
+        }
+    }
+
     async fn answer_question(&self, request: CardRequest) -> Result<CardReply, PartyError> {
         let party = &self.party;
         match request {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use duet_bus::{Filter, Incoming, Subscription};
 use duet_protocol::codec;
-use duet_wire::{Code, Invitation, InvitationReply};
+use duet_wire::{Code, Invitation, InvitationReply, audit::Refused};
 use tracing::Instrument as _;
 
 use super::{Shared, answer, refusal};
@@ -34,7 +34,17 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     let (accepted, rounds) = match shared.accept(&message).await {
         Ok(accepted) => accepted,
         Err(error) => {
-            answer(&message, &InvitationReply::Refused(refusal(&error))).await;
+            let refusal = refusal(&error);
+            let rule = match error {
+                PartyError::RefusedByPolicy { rule, .. } => rule,
+                _ => None,
+            };
+            answer(&message, &InvitationReply::Refused(refusal.clone())).await;
+            let refused = match codec::decode::<Invitation>(&message.payload) {
+                Ok(Invitation { manifest }) => Refused::invitation(&manifest, refusal),
+                Err(_) => Refused::new("invitation", refusal),
+            };
+            shared.journal.refused(Refused { rule, ..refused });
             return;
         }
     };
@@ -56,6 +66,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
         (Role::Responder { .. }, None) => Ended::failed(Code::Internal, "the responder does not listen"),
     };
     tell(&shared, &accepted, &ended).await;
+    shared.journal.ended(&accepted, &ended).await;
     let Some(outcome) = ended.outcome(&accepted) else { return };
     // The session's place is free from here on; the report has a deadline of its own.
     let reporting = Arc::clone(&shared);
@@ -69,7 +80,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
 
 async fn tell(shared: &Shared, accepted: &Accepted, ended: &Ended) {
     match ended {
-        Ended::Signed(_) => tracing::info!("signed"),
+        Ended::Signed { .. } => tracing::info!("signed"),
         Ended::Answered => tracing::info!("answered"),
         Ended::Failed { refusal, culprit } => {
             tracing::warn!(%refusal, culprit = culprit.as_ref().map(tracing::field::display), "failed");

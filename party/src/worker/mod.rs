@@ -16,13 +16,21 @@ use duet_protocol::{
     codec::{self, Message},
     ids::{ShareIndex, WalletId},
 };
-use duet_wire::Refusal;
+use duet_wire::{
+    Refusal,
+    audit::{Draft, Event},
+};
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use ulid::Ulid;
 
 use crate::{
-    enrolment::Enroller, error::PartyError, party::Party, randomizers::Randomizers, store::Readiness,
+    audit::{AuditSettings, Journal, Keeper},
+    enrolment::Enroller,
+    error::PartyError,
+    party::Party,
+    randomizers::Randomizers,
+    store::Readiness,
 };
 
 /// How often enrolments that are missing are tried again, prepared wallets that expired are
@@ -56,11 +64,20 @@ pub struct WorkerSettings {
     pub drain: Duration,
     /// `r̃^N` kept ready per Paillier key. Default 4; 0 turns it off.
     pub randomizers: usize,
+    /// How the audit log is kept.
+    pub audit: AuditSettings,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { sessions: 32, packages: 4, questions: 16, drain: Duration::from_secs(20), randomizers: 4 }
+        Self {
+            sessions: 32,
+            packages: 4,
+            questions: 16,
+            drain: Duration::from_secs(20),
+            randomizers: 4,
+            audit: AuditSettings::default(),
+        }
     }
 }
 
@@ -72,6 +89,7 @@ struct Shared {
     instance: String,
     enroller: Enroller,
     randomizers: Randomizers,
+    journal: Journal,
     /// Wakes the housekeeping: there is an enrolment to make.
     wake: Notify,
     /// Tells sessions to fail now, because the worker stops.
@@ -88,6 +106,7 @@ pub struct Worker {
     cards: Service,
     invitations: Service,
     housekeeping: JoinHandle<()>,
+    keeper: Keeper,
     stop: CancellationToken,
     settings: WorkerSettings,
 }
@@ -98,13 +117,19 @@ impl Worker {
     /// # Errors
     /// When the broker does not confirm a subscription.
     pub async fn start(party: Party, bus: Bus, settings: WorkerSettings) -> Result<Self, PartyError> {
+        let instance = Ulid::new().to_string();
+        let started =
+            Draft::new(party.context.clock.now_ms(), Event::WorkerStarted { instance: instance.clone() });
+        party.context.store().append_audit(&[started]).await?;
+        let (keeper, journal) = Keeper::start(&party.context, &party.identity, &bus, settings.audit);
         let enroller = Enroller::new(party.context.clone(), bus.clone(), party.settings.modulus);
         let shared = Arc::new(Shared {
             party,
             bus: bus.clone(),
-            instance: Ulid::new().to_string(),
+            instance,
             enroller,
             randomizers: Randomizers::new(settings.randomizers),
+            journal,
             wake: Notify::new(),
             cut: CancellationToken::new(),
             reports: TaskTracker::new(),
@@ -130,7 +155,7 @@ impl Worker {
         let stop = CancellationToken::new();
         let housekeeping = tokio::spawn(keep_house(Arc::clone(&shared), stop.clone()));
         tracing::info!(party = %id, instance = %shared.instance, "serving");
-        Ok(Self { shared, shares, cards, invitations, housekeeping, stop, settings })
+        Ok(Self { shared, shares, cards, invitations, housekeeping, keeper, stop, settings })
     }
 
     /// This worker process, as it names itself to orchestrators.
@@ -157,7 +182,7 @@ impl Worker {
     /// fail and say so, and ends. It takes a quarter of a minute longer than the settings say at the most. Returns
     /// whether everything finished.
     pub async fn drain(self) -> bool {
-        let Self { shared, shares, cards, invitations, housekeeping, stop, settings } = self;
+        let Self { shared, shares, cards, invitations, housekeeping, keeper, stop, settings } = self;
         stop.cancel();
         let cut = shared.cut.clone();
         let cutting = tokio::spawn(async move {
@@ -173,6 +198,7 @@ impl Worker {
         shared.reports.close();
         let reported = tokio::time::timeout(REPORT_GRACE, shared.reports.wait()).await.is_ok();
         housekeeping.abort();
+        keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
     }
@@ -270,7 +296,9 @@ async fn answer<M: Message>(message: &Incoming, reply: &M) {
 /// Logs a failure where it is this party's own, and says what others may know of it.
 fn refusal(error: &PartyError) -> Refusal {
     match error {
-        PartyError::Refused(refusal) => tracing::info!(%refusal, "refused"),
+        PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {
+            tracing::info!(%refusal, "refused");
+        }
         other => tracing::warn!(error = %other, "a request failed"),
     }
     error.to_refusal()

@@ -14,6 +14,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code,
+    audit::{Event, Refused},
     share_request::{ShareReply, ShareRequest},
 };
 use tracing::Instrument as _;
@@ -24,7 +25,7 @@ use crate::{
     context::card_label,
     enrolment::known_or_fetched,
     error::PartyError,
-    party::fetch_card,
+    party::{fetch_card, pin_card},
     store::{
         Admission, CommitOutcome, EnrolmentRow, NewWallet, PinOutcome, PrepareOutcome, WalletRow,
         WalletState, enrolment_label,
@@ -43,7 +44,11 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
             }
             Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
         };
-        let reply = reply.unwrap_or_else(|error| ShareReply::Refused(refusal(&error)));
+        let reply = reply.unwrap_or_else(|error| {
+            let refusal = refusal(&error);
+            shared.journal.refused(Refused::new("share", refusal.clone()));
+            ShareReply::Refused(refusal)
+        });
         answer(&message, &reply).await;
     }
     .instrument(span)
@@ -140,7 +145,7 @@ impl Shared {
         }
         let card = fetch_card(&self.bus, self.party.id(), peer).await?;
         context.store_card(&card).await?;
-        match context.store().pin_card(peer, card.fingerprint()).await? {
+        match pin_card(context, peer, card.fingerprint(), true).await? {
             PinOutcome::Pinned => {
                 tracing::warn!(%peer, card = %card.fingerprint(), "pinned a card on first contact");
             }
@@ -159,7 +164,7 @@ impl Shared {
         let receipt = codec::encode(&prepared.receipt(&identity.keys, &identity.card))?;
         let wallet = prepared.share().wallet();
         let (id, epoch, index) = (wallet.id(), wallet.epoch(), prepared.share().index());
-        let tenant = wallet.tenant().to_string();
+        let tenant = wallet.tenant().clone();
         let enrolment = EnrolmentRow {
             wallet: id,
             initiator: prepared.enrolment().initiator_index(),
@@ -190,7 +195,7 @@ impl Shared {
             id,
             epoch,
             index,
-            tenant,
+            tenant: tenant.to_string(),
             package_hash,
             receipt: receipt.clone(),
             admission: Some(admission),
@@ -199,7 +204,8 @@ impl Shared {
             records,
             enrolments: vec![enrolment],
         };
-        match context.store().prepare_wallet(&stored).await? {
+        let prepared = Event::WalletPrepared { wallet: id, tenant, package: package_hash };
+        match context.noting(prepared).prepare_wallet(&stored).await? {
             PrepareOutcome::Prepared => {
                 tracing::info!(wallet = %id, "prepared");
                 Ok(receipt)
@@ -250,7 +256,8 @@ impl Shared {
             PartyError::refused(code, refusal.to_string())
         })?;
         let ack = codec::encode(&order.acknowledge(&identity.keys))?;
-        match context.store().commit_wallet(row.id, &ack, context.clock.now_ms()).await? {
+        let committed = Event::WalletCommitted { wallet: row.id };
+        match context.noting(committed).commit_wallet(row.id, &ack, context.clock.now_ms()).await? {
             CommitOutcome::Committed => {
                 tracing::info!(wallet = %row.id, "committed");
                 // The service now enrols with the partner.

@@ -34,6 +34,9 @@ scenario('the owner approves one job and rejects another, and the team sees both
   await page.state(`job-${third.id}`, 'waiting');
   await page.reload();
   await page.online();
+  // What was answered in this tab can still be looked at.
+  await page.state(`job-${approved.id}`, 'signed');
+  await page.state(`job-${rejected.id}`, 'rejected');
   await page.shown(`inbox-locked-${id}`);
   await page.unlock();
   await page.state(`job-${third.id}`, 'waiting');

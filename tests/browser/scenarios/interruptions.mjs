@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 
+import { inspect } from '../support/accessibility.mjs';
 import { judge } from '../support/judges.mjs';
 import { PASSPHRASE } from '../support/page.mjs';
 import { scenario } from '../support/world.mjs';
@@ -88,6 +89,60 @@ scenario('a reload in the middle of a signature costs that signature and no more
   await page.walletState('unlocked');
   const signature = await page.signMessage(id, 'Afterwards');
   judge({ kind: 'personal_message', address, signature, text: 'Afterwards' });
+});
+
+/** Keeps the keys' store from being written, as a slow disk does, until told otherwise. Readers are not kept waiting. */
+async function holdStore({ tab }) {
+  await tab.evaluate(
+    () =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open('duet');
+        opening.onerror = reject;
+        opening.onsuccess = () => {
+          const store = opening.result.transaction('keys').objectStore('keys');
+          const hold = () => {
+            resolve();
+            if (globalThis.released) opening.result.close();
+            else store.count().onsuccess = hold;
+          };
+          hold();
+        };
+      }),
+  );
+  return () => tab.evaluate(() => { globalThis.released = true; });
+}
+
+scenario('a signature whose end the page did not see is shown after a reload', async (scene) => {
+  const { page, id, address } = await scene.wallet({ third: 'backup-file' });
+  // From the second signature on, the store is written to at the end only.
+  await page.signMessage(id, 'Seen');
+  // The device reports it and waits a moment for the acknowledgement: the reload has to come within that.
+  for (let attempt = 1; ; attempt += 1) {
+    await page.reviewMessage(id, 'Unseen');
+    const release = await holdStore(page);
+    await page.startSigning();
+    await page.state('timeline-received-4', 'done');
+    await scene.stack.pause('orchestrator');
+    try {
+      await release();
+      await page.state('timeline-verified', 'done');
+      await page.reload();
+    } finally {
+      await scene.stack.resume('orchestrator');
+    }
+    await page.online();
+    await page.openWallet(id);
+    await page.unlock();
+    await page.walletState('unlocked');
+    if ((await page.get('interrupted-banner').count()) > 0) break;
+    assert.ok(attempt < 5, 'the page was never reloaded in time');
+  }
+  await page.state('interrupted-banner', 'signed');
+  await inspect(page.tab, 'interrupted-signed');
+  judge({ kind: 'personal_message', address, signature: await page.text('interrupted-signature'), text: 'Unseen' });
+  await page.get('interrupted-dismiss').click();
+  await page.reload();
+  assert.equal(await page.get('interrupted-banner').count(), 0, 'it is said until it is understood');
 });
 
 scenario('the gateway dies in the middle of a signature; the page says so and signs when it is back', async (scene) => {

@@ -11,6 +11,9 @@ scenario('a secret that is written down or sent anywhere is found', async (scene
   const mine = new Secrets();
   mine.learn(await page.backUp(id));
   assert.ok(mine.known.some(({ name }) => /share/.test(name)), 'the share is among what is searched for');
+  await scene.learnKeys(page, id);
+  const primes = scene.secrets.known.filter(({ name }) => /Paillier/.test(name));
+  assert.deepEqual(primes.map(({ bytes }) => bytes.length), [128, 128], 'and so are the primes');
   const [profile] = scene.profiles;
   assert.deepEqual(await search(profile, mine), [], 'nothing is there before');
 
@@ -44,6 +47,11 @@ scenario('a secret that is written down or sent anywhere is found', async (scene
         socket.onerror = resolve;
       }),
   };
+  // A prime is found as a share is.
+  const leaky = await scene.open();
+  await leaky.tab.evaluate((secret) => localStorage.setItem('x', secret.join(',')), [...primes[0].bytes]);
+  assert.match((await search(scene.profiles.pop(), scene.secrets)).join(), /localStorage: a Paillier key's p/);
+  await leaky.tab.context().close();
   for (const [channel, leak] of Object.entries(leaks)) {
     // In a profile of its own, so that each way is found for itself.
     const tab = await scene.open();

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 
 import { judge } from '../support/judges.mjs';
 import { PASSPHRASE } from '../support/page.mjs';
+import { workerOf } from '../support/worker.mjs';
 import { scenario } from '../support/world.mjs';
 
 scenario('a wrong passphrase opens nothing, the right one does, and locking closes it again', async (scene) => {
@@ -29,6 +30,27 @@ scenario('a wrong passphrase opens nothing, the right one does, and locking clos
   await page.unlock();
   await page.walletState('unlocked');
   judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Still'), text: 'Still' });
+});
+
+scenario('a wallet that nobody uses locks itself', async (scene) => {
+  const { page, id, address } = await scene.wallet();
+  const IDLE_MS = 5 * 60_000;
+  await page.lock();
+  const worker = await workerOf(page);
+  await worker.holdTimers();
+  await page.unlock();
+  await page.walletState('unlocked');
+  await worker.pass(IDLE_MS - 1);
+  // Using it begins the time anew.
+  judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'In use'), text: 'In use' });
+  await page.openWallet(id);
+  await worker.pass(IDLE_MS - 1);
+  assert.equal(await page.get('wallet').getAttribute('data-state'), 'unlocked');
+  await worker.pass(1);
+  await page.walletState('locked');
+  await page.unlock();
+  await page.walletState('unlocked');
+  judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Awake'), text: 'Awake' });
 });
 
 scenario('a passkey seals and opens a wallet', async (scene) => {

@@ -144,6 +144,21 @@ export class Page {
     await this.walletState('locked');
   }
 
+  /** Everything in a store of the browser's database; bytes as arrays. */
+  stored(store) {
+    return this.tab.evaluate(async (name) => {
+      const done = (request) =>
+        new Promise((resolve, reject) => {
+          request.onsuccess = () => resolve(request.result);
+          request.onerror = () => reject(request.error);
+        });
+      const database = await done(indexedDB.open('duet'));
+      const rows = await done(database.transaction(name).objectStore(name).getAll());
+      database.close();
+      return JSON.parse(JSON.stringify(rows, (_, value) => (ArrayBuffer.isView(value) ? [...value] : value)));
+    }, store);
+  }
+
   // ------------------------------------------------------------------------------------- signing
 
   async reviewMessage(wallet, text) {

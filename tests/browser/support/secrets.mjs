@@ -16,10 +16,16 @@ export class Secrets {
 
   /** Opens a backup with the module under Node, and remembers what is secret in it. */
   learn(file, passphrase = OTHER_PASSPHRASE) {
-    const module = createRequire(import.meta.url)(join(setting('DUET_WASM_PACKAGE'), 'duet_frontend_wasm.js'));
-    const opened = module.secretsOfBackup(file, passphrase);
-    if (!opened.ok) throw new Error(`the backup cannot be opened: ${JSON.stringify(opened.error)}`);
-    for (const { name, bytes } of opened.value) this.add(name, bytes);
+    for (const { name, bytes } of opened('the backup', duet().secretsOfBackup(file, passphrase))) this.add(name, bytes);
+  }
+
+  /** Opens a wallet's record with the module under Node, and remembers the primes in it. */
+  learnKeys(wallet, sealed, descriptor, passphrase) {
+    const { DeviceWallet, KeyEncryptionKey, primesOfWallet } = duet();
+    const key = opened('the wallet', KeyEncryptionKey.fromPassphrase(passphrase, descriptor));
+    const device = opened('the wallet', DeviceWallet.open(new Uint8Array(sealed), key, wallet));
+    for (const { name, bytes } of primesOfWallet(device)) this.add(name, bytes);
+    for (const handle of [device, key]) handle.free();
   }
 
   add(name, bytes) {
@@ -37,10 +43,19 @@ export class Secrets {
   }
 }
 
-/** Pieces that together cover the whole secret: whoever writes down half of it is found, too. */
+/** The module under Node, with the tests' exports. */
+const duet = () => createRequire(import.meta.url)(join(setting('DUET_WASM_PACKAGE'), 'duet_frontend_wasm.js'));
+
+function opened(what, result) {
+  if (!result.ok) throw new Error(`${what} cannot be opened: ${JSON.stringify(result.error)}`);
+  return result.value;
+}
+
+/** Pieces that together cover a key: whoever writes down half of it is found, too. Of a long number, a few. */
 function windows(bytes) {
   const all = [];
-  for (let start = 0; start + WINDOW_BYTES <= bytes.length; start += WINDOW_BYTES / 2) {
+  const step = Math.max(WINDOW_BYTES / 2, bytes.length / 4);
+  for (let start = 0; start + WINDOW_BYTES <= bytes.length; start += step) {
     all.push(bytes.subarray(start, start + WINDOW_BYTES));
   }
   return all;

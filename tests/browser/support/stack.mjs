@@ -104,6 +104,11 @@ export class Stack {
     renameSync(next, join(this.#folder, 'page'));
   }
 
+  /** Makes the service answer a wallet's device with wrong ciphertexts until the device makes a new key. */
+  spoil(wallet) {
+    return this.order('spoil', { wallet });
+  }
+
   fund(address, ether = 10) {
     return this.order('fund', { address, wei: String(BigInt(ether) * 10n ** 18n) });
   }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { Page } from './page.mjs';
+import { PASSPHRASE, Page } from './page.mjs';
 import { Profile, RESULTS, launch } from './profile.mjs';
 import { Secrets, search } from './secrets.mjs';
 import { serveSite } from './site.mjs';
@@ -70,6 +70,15 @@ class Scene {
   /** Remembers which bytes must be nowhere in the clear: from the backup, opened outside the browser. */
   async learn(page, wallet, passphrase) {
     this.secrets.learn(await page.backUp(wallet, passphrase), passphrase);
+    await this.learnKeys(page, wallet);
+  }
+
+  /** Remembers the primes of a wallet's Paillier keys, from its sealed record. What a passkey seals stays sealed. */
+  async learnKeys(page, wallet, passphrase = PASSPHRASE) {
+    const [rows, records] = [await page.stored('wallets'), await page.stored('records')];
+    const { protection } = rows.find(({ id }) => id === wallet);
+    const { sealed } = records.find((record) => record.wallet === wallet && record.kind === 'device');
+    if (protection.kind === 'passphrase') this.secrets.learnKeys(wallet, sealed, protection.descriptor, passphrase);
   }
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use duet_tests::{
     anvil::{Anvil, CHAIN_ID},
     duet::{Duet, text},
-    programs,
+    malice, programs,
     stack::{Server, Stack, TENANT},
 };
 use serde_json::{Value, json};
@@ -102,6 +102,7 @@ impl Theatre {
             "fund" => self.anvil.fund(text(order, "/address")?, text(order, "/wei")?.parse()?).await?,
             "balance" => return Ok(json!(self.anvil.balance(text(order, "/address")?).await?.to_string())),
             "receipt" => return self.anvil.receipt(&json!(text(order, "/hash")?)).await,
+            "spoil" => return self.spoil(order).await,
             "pairs-ready" => self.stack.all_pairs_ready(text(order, "/wallet")?).await?,
             "submit" => return self.submit(order).await,
             "job" => return self.team().json(&["job", "get", text(order, "/job")?]).await,
@@ -121,6 +122,14 @@ impl Theatre {
             "orchestrator" => &mut self.stack.orchestrator,
             other => bail!("there is no server `{other}`"),
         })
+    }
+
+    /// Makes the service answer a wallet's device with wrong ciphertexts.
+    async fn spoil(&mut self, order: &Value) -> Result<Value> {
+        let wallet = text(order, "/wallet")?.parse().context("wallet: no wallet's id")?;
+        self.stack.service.stop().await?;
+        malice::answer_badly(&self.stack.party("service"), wallet).await?;
+        self.stack.service.start().await
     }
 
     /// The command as the team uses it.

@@ -11,6 +11,7 @@
 mod bounds;
 mod device;
 mod pages;
+mod proxies;
 mod refusals;
 mod signing;
 mod socket;

@@ -61,11 +61,24 @@ pub(crate) async fn upgrade(
     from: &str,
     origin: Option<&str>,
 ) -> Result<WebSocketStream<TcpStream>, Error> {
+    upgrade_with(url, from, origin, &[]).await
+}
+
+/// The same with more headers, as a proxy writes them.
+pub(crate) async fn upgrade_with(
+    url: &str,
+    from: &str,
+    origin: Option<&str>,
+    headers: &[(&'static str, &str)],
+) -> Result<WebSocketStream<TcpStream>, Error> {
     let stream = tcp(url, from).await;
     let mut request =
         format!("{}{DEVICE_PATH}", url.replacen("http", "ws", 1)).into_client_request().unwrap();
     if let Some(origin) = origin {
         request.headers_mut().insert("origin", origin.parse().unwrap());
+    }
+    for (name, value) in headers {
+        request.headers_mut().append(*name, value.parse().unwrap());
     }
     let (stream, _) = timeout(DEADLINE, client_async(request, stream)).await.unwrap()?;
     Ok(stream)

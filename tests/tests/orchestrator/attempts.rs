@@ -6,7 +6,7 @@ use duet_bus::{Filter, Role, kv, kv::Key, streams::StorageSettings};
 use duet_protocol::ids::{PartyId, ShareIndex};
 use duet_wire::{
     Code, JobRecord, JobStateName, OutcomeReply, OutcomeResult, Pair, SignedRequest, SigningRequest,
-    job::AttemptOutcome,
+    job::{AttemptOutcome, Evidence},
 };
 
 use crate::rig::{Act, DEADLINE, Rig, now_ms, report, signature_for};
@@ -24,15 +24,25 @@ async fn a_failed_attempt__should_be_tried_again_in_a_new_session() {
     let mut sessions: Vec<_> = settled.history.iter().map(|attempt| attempt.session).collect();
     sessions.dedup();
     assert_eq!(sessions.len(), 3, "{:?}", settled.history);
-    let codes: Vec<_> = settled
+    let failures: Vec<_> = settled
         .history
         .iter()
         .filter_map(|attempt| match &attempt.outcome {
-            Some(AttemptOutcome::Failed { code, .. }) => Some(*code),
+            Some(AttemptOutcome::Failed { code, culprit, evidence, .. }) => {
+                assert_eq!(*culprit, None);
+                Some((*code, evidence.clone().unwrap()))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(codes, [Code::Deadline, Code::Overloaded]);
+    let [
+        (Code::Deadline, Evidence::Report { by: reporter, .. }),
+        (Code::Overloaded, Evidence::Refusal { by }),
+    ] = &failures[..]
+    else {
+        panic!("{failures:?}")
+    };
+    assert_eq!((reporter.as_str(), by.as_str()), ("service", "service"));
 
     // In each session the responder was asked before the initiator.
     rig.invited.close();
@@ -91,9 +101,10 @@ async fn an_invalid_signature__should_be_refused_and_blamed() {
     let job = rig.accepted(&orchestrator.url, &rig.request("forged", BACKEND)).await;
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!(settled.state, JobStateName::Signed);
-    let Some(AttemptOutcome::Failed { code, culprit, .. }) = &settled.history[0].outcome else {
+    let Some(AttemptOutcome::Failed { code, culprit, evidence, .. }) = &settled.history[0].outcome else {
         panic!("{:?}", settled.history)
     };
+    assert!(matches!(evidence, Some(Evidence::InvalidSignature { by, .. }) if by.as_str() == "service"));
     assert_eq!(*code, Code::PeerMisbehaved);
     assert_eq!(culprit.as_ref().map(PartyId::as_str), Some("service"));
 }

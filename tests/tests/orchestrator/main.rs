@@ -10,7 +10,12 @@
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 mod attempts;
+mod batches;
 mod dead_letters;
+mod fairness;
 mod owner;
+mod poison;
+mod pressure;
 mod rig;
+mod several;
 mod submission;

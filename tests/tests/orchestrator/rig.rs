@@ -8,7 +8,10 @@ use std::{
 };
 
 use duet_bus::{Address, Bus, Filter, Incoming, Role, ServeOptions, Service};
-use duet_orchestrator::{Config, PartyEntry, Server, TenantAccess, TokenHash, api::JobView};
+use duet_orchestrator::{
+    Config, PartyEntry, Server, TenantAccess, TokenHash,
+    api::{EndPage, EndView, JobView},
+};
 use duet_protocol::{
     codec,
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
@@ -26,7 +29,7 @@ use duet_wire::{
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
 use futures::StreamExt as _;
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +39,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The tenant's bearer token.
 pub(crate) const TOKEN: &str = "the tenant's token";
+
+/// The bearer token of the tenant `other`.
+pub(crate) const OTHER_TOKEN: &str = "another token";
 
 pub(crate) fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
@@ -91,6 +97,8 @@ impl Wallet {
 /// What all scripted parties know.
 pub(crate) struct World {
     pub(crate) wallet: Wallet,
+    /// The wallet of the tenant `other`.
+    pub(crate) other_wallet: Wallet,
     pub(crate) tenant: Mutex<TenantId>,
     pub(crate) requester: SigningKey,
     pub(crate) script: Mutex<VecDeque<Act>>,
@@ -104,7 +112,12 @@ impl World {
         ed25519(100 + u8::from(index))
     }
 
-    fn info(&self, speaker: ShareIndex) -> WalletInfo {
+    /// The wallet that a session is about.
+    fn wallet_of(&self, id: WalletId) -> &Wallet {
+        if id == self.other_wallet.id { &self.other_wallet } else { &self.wallet }
+    }
+
+    fn info(&self, speaker: ShareIndex, wallet: &Wallet) -> WalletInfo {
         let holder = |name: &str, index| {
             Some(WalletParty {
                 party: name.parse().unwrap(),
@@ -126,12 +139,16 @@ impl World {
             (vec![from_device], vec![initiates])
         };
         WalletInfo {
-            id: self.wallet.id,
+            id: wallet.id,
             epoch: Epoch(0),
-            public_key: self.wallet.public_key(),
-            chain_code: self.wallet.chain_code,
-            address: self.wallet.address(),
-            tenant: self.tenant.lock().unwrap().clone(),
+            public_key: wallet.public_key(),
+            chain_code: wallet.chain_code,
+            address: wallet.address(),
+            tenant: if wallet.id == self.other_wallet.id {
+                "other".parse().unwrap()
+            } else {
+                self.tenant.lock().unwrap().clone()
+            },
             parties: [
                 holder("device", ShareIndex::Device),
                 holder("service", ShareIndex::Service),
@@ -174,7 +191,7 @@ pub(crate) async fn report(
 pub(crate) fn signature_for(world: &World, manifest: &Manifest) -> RecoverableSignature {
     let request = manifest.request.verify().unwrap();
     assert!(request.path.is_root(), "the scripted parties know the root key only");
-    world.wallet.sign(&request.payload.digest().unwrap())
+    world.wallet_of(manifest.wallet).sign(&request.payload.digest().unwrap())
 }
 
 async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareIndex, incoming: Incoming) {
@@ -214,11 +231,11 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
 
 async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incoming) {
     let reply = match codec::decode::<CardRequest>(&incoming.payload).unwrap() {
-        CardRequest::Wallet { id } if id == world.wallet.id => {
-            CardReply::Wallet { wallet: Box::new(world.info(index)) }
+        CardRequest::Wallet { id } if id == world.wallet.id || id == world.other_wallet.id => {
+            CardReply::Wallet { wallet: Box::new(world.info(index, world.wallet_of(id))) }
         }
         CardRequest::Wallets { after, .. } => {
-            let wallets = if after.is_none() { vec![world.info(index)] } else { vec![] };
+            let wallets = if after.is_none() { vec![world.info(index, &world.wallet)] } else { vec![] };
             CardReply::Wallets { wallets, more: false }
         }
         _ => CardReply::Refused(Refusal::new(Code::UnknownWallet, "not here")),
@@ -300,6 +317,7 @@ impl Rig {
         let (invited_sender, invited) = mpsc::unbounded_channel();
         let world = Arc::new(World {
             wallet: Wallet::new(7),
+            other_wallet: Wallet::new(8),
             tenant: Mutex::new("demo".parse().unwrap()),
             requester: ed25519(50),
             script: Mutex::default(),
@@ -311,7 +329,7 @@ impl Rig {
             tenant: tenant.parse().unwrap(),
             tokens: vec![TokenHash::of(token)],
         };
-        let tenants = vec![access("demo", TOKEN), access("other", "another token")];
+        let tenants = vec![access("demo", TOKEN), access("other", OTHER_TOKEN)];
         let mut config =
             Config::new(broker.settings(Role::Orchestrator).unwrap(), tenants, ed25519(60)).unwrap();
         assert_eq!(config.parties.len(), 2);
@@ -363,10 +381,32 @@ impl Rig {
         })
     }
 
+    /// The same of the tenant `other`.
+    pub(crate) fn other_request(&self, key: &str, pairs: &[&str]) -> Value {
+        let mut request = self.request(key, pairs);
+        request["tenant"] = json!("other");
+        request["wallet"] = json!(self.world.other_wallet.id.to_string());
+        request
+    }
+
+    /// `request`, signed by its requester.
+    pub(crate) fn signed(&self, request: &Value) -> SignedRequest {
+        SignedRequest::sign(serde_json::to_vec(request).unwrap(), &self.world.requester)
+    }
+
     /// Submits `request`, signed by its requester.
     pub(crate) async fn submit(&self, url: &str, request: &Value) -> Response {
-        let signed = SignedRequest::sign(serde_json::to_vec(request).unwrap(), &self.world.requester);
-        self.submit_as(url, TOKEN, request["idempotency_key"].as_str().unwrap(), signed).await
+        self.submit_as(url, TOKEN, request["idempotency_key"].as_str().unwrap(), self.signed(request)).await
+    }
+
+    /// Submits `request` with a priority, as whichever tenant it names.
+    pub(crate) async fn submit_urgently(&self, url: &str, request: &Value, priority: &str) -> Response {
+        let token = if request["tenant"] == "other" { OTHER_TOKEN } else { TOKEN };
+        self.submission(url, token, request["idempotency_key"].as_str().unwrap(), self.signed(request))
+            .header("Duet-Priority", priority)
+            .send()
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn submit_as(
@@ -376,6 +416,10 @@ impl Rig {
         key: &str,
         signed: SignedRequest,
     ) -> Response {
+        self.submission(url, token, key, signed).send().await.unwrap()
+    }
+
+    fn submission(&self, url: &str, token: &str, key: &str, signed: SignedRequest) -> RequestBuilder {
         self.http
             .post(format!("{url}/v1/jobs"))
             .bearer_auth(token)
@@ -384,14 +428,16 @@ impl Rig {
             .header("Duet-Signature", hex::encode(signed.signature))
             .body(signed.body)
             .timeout(DEADLINE)
-            .send()
-            .await
-            .unwrap()
     }
 
     /// Submits `request`, which is accepted.
     pub(crate) async fn accepted(&self, url: &str, request: &Value) -> JobView {
-        let response = self.submit(url, request).await;
+        self.accepted_urgently(url, request, "normal").await
+    }
+
+    /// Submits `request` with a priority; it is accepted.
+    pub(crate) async fn accepted_urgently(&self, url: &str, request: &Value, priority: &str) -> JobView {
+        let response = self.submit_urgently(url, request, priority).await;
         let status = response.status();
         let body = response.text().await.unwrap();
         assert_eq!(status, StatusCode::ACCEPTED, "{body}");
@@ -409,17 +455,35 @@ impl Rig {
 
     /// Opens a job's event stream.
     pub(crate) async fn events(&self, url: &str, job: &JobView) -> Events {
-        let response = self
-            .http
-            .get(format!("{url}/v1/jobs/{}/events", job.id))
-            .bearer_auth(TOKEN)
-            .header("Last-Event-ID", "12345")
-            .send()
-            .await
-            .unwrap();
+        let token = if job.tenant.as_str() == "other" { OTHER_TOKEN } else { TOKEN };
+        self.event_stream(&format!("{url}/v1/jobs/{}/events", job.id), token, "12345").await
+    }
+
+    /// Opens an event stream, having seen everything up to `last`.
+    pub(crate) async fn event_stream(&self, url: &str, token: &str, last: &str) -> Events {
+        let mut request = self.http.get(url).bearer_auth(token);
+        if !last.is_empty() {
+            request = request.header("Last-Event-ID", last);
+        }
+        let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Events { chunks: response.bytes_stream().boxed(), buffer: String::new() }
+    }
+
+    /// Every end of a tenant's job from the first on.
+    pub(crate) async fn ends(&self, url: &str, token: &str) -> Vec<EndView> {
+        let request = self.http.get(format!("{url}/v1/results?limit=200")).bearer_auth(token);
+        let page: EndPage = request.timeout(DEADLINE).send().await.unwrap().json().await.unwrap();
+        page.results
+    }
+
+    /// Lets the initiator's held session end with its signature.
+    pub(crate) async fn release(&self, manifest: &Manifest) {
+        let signed = OutcomeResult::Signed { signature: signature_for(&self.world, manifest) };
+        let key = self.world.card(ShareIndex::Service);
+        let reply = report(&self.service.bus, &key, &self.service.name, manifest, signed).await;
+        assert_eq!(reply, OutcomeReply::Acknowledged);
     }
 
     /// Follows a job to its end.

@@ -47,7 +47,7 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
 
   const approve = async () => {
     settle(job.job, { state: "signing" });
-    const result = await start(description, (hooks) => duet().approve(wallet.id, job.job, description.digest, hooks));
+    const result = await start(description, (hooks) => duet().approve(wallet.id, job.job, description.digest, hooks), job.path);
     settle(job.job, result.ok ? { state: "signed", signed: result.value } : { state: "failed", error: result.error });
     setShown(false);
   };

@@ -1,9 +1,9 @@
-import { signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import type { DuetError, JobId, Signed, WaitingJob, WalletId } from "@duet/signer";
 
 import { duet } from "./duet";
 
-/** The jobs that wait for the owner, and what became of those that were answered since the page was opened. */
+/** The jobs that wait for the owner, and what became of those that were answered in this tab. */
 
 export type JobOutcome =
   | { state: "waiting" }
@@ -21,7 +21,31 @@ export interface InboxEntry {
 /** Answered jobs that are kept for looking at; older ones go. */
 const MAX_ANSWERED = 20;
 
-export const entries = signal<ReadonlyMap<JobId, InboxEntry>>(new Map());
+/** This tab's storage: what was answered is still there after a reload, and gone with the tab. */
+const KEY = "duet.answered";
+
+const isAnswered = ({ outcome }: InboxEntry): boolean => outcome.state !== "waiting" && outcome.state !== "signing";
+
+function recall(): ReadonlyMap<JobId, InboxEntry> {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "[]") as InboxEntry[];
+    return new Map(kept.filter(isAnswered).map((entry) => [entry.job.job, entry]));
+  } catch {
+    // Forbidden, or of another version of this page.
+    return new Map();
+  }
+}
+
+export const entries = signal<ReadonlyMap<JobId, InboxEntry>>(recall());
+effect(() => {
+  const answered = [...entries.value.values()].filter(isAnswered);
+  try {
+    const plain = (_: string, value: unknown): unknown => (typeof value === "bigint" ? value.toString() : value);
+    sessionStorage.setItem(KEY, JSON.stringify(answered, plain));
+  } catch {
+    // Then a reload forgets them.
+  }
+});
 export const inboxErrors = signal<ReadonlyMap<WalletId, DuetError>>(new Map());
 /** Wallets whose jobs were read at least once. */
 export const inboxRead = signal<ReadonlySet<WalletId>>(new Set());
@@ -56,7 +80,7 @@ export async function refreshInbox(wallet: WalletId): Promise<void> {
   for (const job of answer.value) {
     if (!next.has(job.job)) next.set(job.job, { job, outcome: { state: "waiting" } });
   }
-  const answered = [...next.values()].filter(({ outcome }) => !["waiting", "signing"].includes(outcome.state));
+  const answered = [...next.values()].filter(isAnswered);
   for (const { job } of answered.slice(0, Math.max(0, answered.length - MAX_ANSWERED))) next.delete(job.job);
   entries.value = next;
 }

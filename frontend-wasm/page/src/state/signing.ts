@@ -46,19 +46,22 @@ export function useRun(wallet: WalletSummary) {
   }, []);
 
   const start = useCallback(
-    async (description: Description, begin: (hooks: RunHooks) => Promise<Outcome<Signed>>): Promise<Outcome<Signed>> => {
+    async (description: Description, begin: (hooks: RunHooks) => Promise<Outcome<Signed>>, path = "m"): Promise<Outcome<Signed>> => {
       const controller = new AbortController();
       abort.current = controller;
-      const forget = rememberSigning({ wallet: wallet.id, what: WHAT[description.kind] });
+      const remembered = rememberSigning({ wallet: wallet.id, what: WHAT[description.kind], payload: description.payload, path });
       const update = (change: (before: Run) => Partial<Run>) => {
         if (mounted.current) setRun((before) => (before ? { ...before, ...change(before) } : before));
       };
       setRun({ at: "run", description, state: "signing", steps: [], signed: null, verification: null, error: null });
       const outcome = await begin({
         signal: controller.signal,
-        onStep: (step) => update(({ steps }) => ({ steps: [...steps, step] })),
+        onStep: (step) => {
+          if (step.step === "requested") remembered.asked(step.job);
+          update(({ steps }) => ({ steps: [...steps, step] }));
+        },
       });
-      forget();
+      remembered.forget();
       if (!outcome.ok) {
         update(() => ({ state: "failed", error: outcome.error }));
         return outcome;

@@ -10,7 +10,8 @@ import { bytesToHex, hexToBytes, payloadDocument } from "../payload.js";
 import type { KeySource } from "../protocol.js";
 import type { Address, Description, Hex, Payload, Verification, VerifyOptions, WalletParty } from "../types.js";
 import type {
-  ApprovalReply, Backend, DealOrder, DealProgress, DeviceWallet, Engine, Handle, Initiator, ManifestFacts, Opened, Pending, SealKey, Verdict,
+  ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
+  Responder, SealKey, Verdict,
 } from "./engine.js";
 import type { Destination, Frames, ServerFrame } from "./frames.js";
 
@@ -171,8 +172,11 @@ class BoundWallet implements DeviceWallet {
       q.fill(0);
     }
   }
-  offer(responder: Backend, nowMs: number) {
-    return take(this.wallet.offer((responder as BoundBackend<wasm.Responder>).handle, nowMs));
+  proofTask(responder: Responder) {
+    return take(this.wallet.proofTask((responder as BoundResponder).handle));
+  }
+  offer(responder: Responder, proofs: Uint8Array, nowMs: number) {
+    return take(this.wallet.offer((responder as BoundResponder).handle, proofs, nowMs));
   }
   agree(party: string) {
     take(this.wallet.agree(party));
@@ -185,7 +189,7 @@ class BoundWallet implements DeviceWallet {
   }
 }
 
-class BoundBackend<H extends wasm.Backend | wasm.Responder> implements Backend {
+class Bound<H extends wasm.Backend | wasm.Responder> implements Responder {
   constructor(readonly handle: H) {}
   get party() {
     return this.handle.party;
@@ -198,7 +202,22 @@ class BoundBackend<H extends wasm.Backend | wasm.Responder> implements Backend {
   }
 }
 
-// The three states of a session are consumed by the step that leads out of them: nothing is left to free then.
+class BoundResponder extends Bound<wasm.Responder> {}
+
+class BoundBackend extends Bound<wasm.Backend> implements Backend {
+  readonly admitted = true;
+}
+
+function backend(card: Uint8Array, fingerprint: string, token: Uint8Array) {
+  const responder = take(wasm.Responder.verifiedElsewhere(card, fingerprint));
+  try {
+    return new BoundBackend(take(wasm.Backend.create(responder, token), "token"));
+  } finally {
+    responder.free();
+  }
+}
+
+// The states of a session and of a dealing are consumed by the step that leads out of them: nothing is left to free then.
 
 /** A state that is gone once it was taken. */
 class Once<State extends Handle> implements Handle {
@@ -206,10 +225,12 @@ class Once<State extends Handle> implements Handle {
   constructor(state: State) {
     this.#state = state;
   }
+  protected get state(): State {
+    return this.#state ?? fail("internal", "This step was taken already.");
+  }
   protected taken(): State {
-    const state = this.#state;
+    const { state } = this;
     this.#state = undefined;
-    if (!state) fail("internal", "The session has gone on already.");
     return state;
   }
   free() {
@@ -249,32 +270,57 @@ class BoundVerdict implements Verdict {
 
 // ------------------------------------------------------------------------------------------------ dealing
 
-function deal(order: DealOrder, nowMs: number, onProgress: (progress: DealProgress) => void) {
-  const { tenant, device, service, partner, requesters, primes: [p, q], backupPassphrase } = order;
+function draw(order: DealOrder, nowMs: number) {
+  const { tenant, device, service, partner, requesters, primes: [p, q] } = order;
   try {
-    const setup = take(wasm.WalletSetup.create(tenant, device, (service as BoundBackend<wasm.Backend>).handle));
-    if (partner) setup.setPartner((partner as BoundBackend<wasm.Backend>).handle);
+    const setup = take(wasm.WalletSetup.create(tenant, device, (service as BoundBackend).handle));
+    if (partner) setup.setPartner((partner as BoundBackend).handle);
     for (const [at, { key, kinds }] of requesters.entries()) {
       const field = `requesters[${at}].key`;
       take(setup.addRequester(hexToBytes(key, field), kinds), field);
     }
-    const hear = (progress: wasm.KeygenProgress): void => {
-      // The primes were there before: nothing is searched any more.
-      if (progress.step !== "paillier-key") onProgress(progress);
-    };
-    const dealt = take(setup.dealWithPrimes(p, q, nowMs, hear));
-    try {
-      const pending = dealt.takePending();
-      if (!pending) fail("internal", "Nothing was dealt.");
-      const backupFile = backupPassphrase === null ? null : take(dealt.backupFile(backupPassphrase, nowMs));
-      return { pending: new BoundPending(pending), backupFile };
-    } finally {
-      dealt.free();
-    }
+    return new BoundDrawn(take(setup.draw(p, q, nowMs, undefined)));
   } finally {
     p.fill(0);
     q.fill(0);
   }
+}
+
+class BoundDrawn extends Once<wasm.DrawnWallet> implements Drawn {
+  get tasks() {
+    return take(this.state.tasks());
+  }
+  encrypt() {
+    return new BoundEncrypted(take(this.taken().encrypt()));
+  }
+}
+
+class BoundEncrypted extends Once<wasm.EncryptedWallet> implements Encrypted {
+  assemble(proofs: Uint8Array[], onSealing: (share: 2 | 3) => void) {
+    const hear = (progress: wasm.KeygenProgress): void => {
+      if (progress.step === "sealing") onSealing(progress.share);
+    };
+    return new BoundDealt(take(this.taken().assemble(proofs, hear)));
+  }
+}
+
+class BoundDealt implements Dealt {
+  constructor(private readonly dealt: wasm.DealtWallet) {}
+  takePending() {
+    const pending = this.dealt.takePending();
+    return pending ? new BoundPending(pending) : fail("internal", "Nothing was dealt.");
+  }
+  backupFile(passphrase: string, nowMs: number) {
+    return take(this.dealt.backupFile(passphrase, nowMs));
+  }
+  free() {
+    this.dealt.free();
+  }
+}
+
+function searchPrime(onCandidate: () => boolean) {
+  const found: Result<Uint8Array> = wasm.findPrime(PRIME_BITS, onCandidate);
+  return !found.ok && found.error.kind === "cancelled" ? null : take(found);
 }
 
 function protect(source: KeySource) {
@@ -314,14 +360,16 @@ const engine: Engine = {
   frames,
   protect,
   unprotect,
-  verifyBackend: (card, fingerprint, token) => new BoundBackend(take(wasm.Backend.verify(card, fingerprint, token), "token")),
-  verifyResponder: (card, fingerprint) => new BoundBackend(take(wasm.Responder.verify(card, fingerprint))),
+  verifyCard: (card, fingerprint) => take(wasm.Responder.verify(card, fingerprint)).free(),
+  responder: (card, fingerprint) => new BoundResponder(take(wasm.Responder.verifiedElsewhere(card, fingerprint))),
+  backend,
   cardFingerprint: (card) => take(wasm.cardFacts(card)).fingerprint,
-  deal,
+  draw,
+  makeProofs: (task) => take(wasm.makeProofs(task)),
   openPending: (sealed, key, id) => new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),
   openWallet: (sealed, key, id) => new BoundWallet(take(wasm.DeviceWallet.open(sealed, sealKey(key), id))),
   restore,
-  searchPrime: (onCandidate) => take(wasm.findPrime(PRIME_BITS, onCandidate)),
+  searchPrime,
 
   askCard: () => take(wasm.askCard()),
   readCard: (reply, by) => takeReply(wasm.readCard(reply), by),

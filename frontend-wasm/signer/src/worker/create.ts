@@ -9,9 +9,9 @@ import type { CreatedWallet, CreateProgress, WalletId } from "../types.js";
 import type { Context } from "./context.js";
 import { type Database, type KeyRow, requireRecord, requireWallet, STRICT, type StoredProtection, type WalletRow } from "./database.js";
 import { checkpoint, pause } from "./deadline.js";
-import type { Backend, DeviceWallet, Pending, SealKey } from "./engine.js";
+import type { Backend, DeviceWallet, Handle, Pending, SealKey } from "./engine.js";
+import { Helpers } from "./helpers.js";
 import { type ChosenBackend, chooseBackend, fetchConfiguration } from "./info.js";
-import { searchPrimes } from "./primes.js";
 import type { Call } from "./rpc.js";
 
 /** As what the owner's device takes part. */
@@ -63,15 +63,19 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
   const chosen = [chooseBackend(configuration, "service", order.service)];
   if (order.third.kind === "partner") chosen.push(chooseBackend(configuration, "partner", order.partner));
 
-  // The search takes longest and nothing but time; it runs beside everything else.
-  const search = searchPrimes((candidates) => tell({ step: "paillier-key", candidates }), signal);
+  // The helpers search, and verify the cards meanwhile; both go on beside everything else.
+  const helpers = new Helpers(signal);
+  const primes = helpers.primes((candidates) => tell({ step: "paillier-key", candidates }));
   const backends: Backend[] = [];
   let key: SealKey | undefined;
+  let dealing: Handle | undefined;
   let pending: Pending | undefined;
   try {
-    const cards = chosen.map((backend) => {
-      tell({ step: "card", party: backend.party });
-      return fetchCard(context, backend.party, backend.fingerprint, signal);
+    const cards = chosen.map(async ({ party, fingerprint }) => {
+      tell({ step: "card", party });
+      const fetched = await fetchCard(context, party, fingerprint, signal);
+      await helpers.verifyCard(fetched.card, fetched.fingerprint);
+      return fetched;
     });
     // Each is waited for below; until then a failure is no news.
     for (const card of cards) card.catch(() => undefined);
@@ -81,29 +85,41 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
     key = made.key;
     for (const [at, backend] of chosen.entries()) {
       const { card, fingerprint } = await (cards[at] as Promise<FetchedCard>);
-      // Between two long computations, whatever the helpers or the caller said is heard.
-      await pause(0, signal);
-      backends.push(engine.verifyBackend(card, fingerprint, backend.token));
+      backends.push(engine.backend(card, fingerprint, backend.token));
       await pinCard(database, backend, card, fingerprint);
       tell({ step: "card-verified", party: backend.party });
     }
-    const primes = await search.primes;
+    const found = await primes;
     checkpoint(signal);
-    const partyOf = (share: 2 | 3): string => chosen[share - 2]?.party ?? "backup-file";
-    const dealt = engine.deal(
+    tell({ step: "shares" });
+    const drawn = engine.draw(
       {
         tenant,
         device: DEVICE_PARTY,
         service: backends[0] as Backend,
         partner: backends[1] ?? null,
         requesters: order.requesters ?? [],
-        primes,
-        backupPassphrase: order.third.kind === "backup-file" ? order.third.passphrase : null,
+        primes: found,
       },
       Date.now(),
-      (step) => tell(step.step === "shares" ? step : { ...step, party: partyOf(step.share) }),
     );
-    pending = dealt.pending;
+    dealing = drawn;
+    const partyOf = (share: 2 | 3): string => chosen[share - 2]?.party ?? "backup-file";
+    const proofs = drawn.tasks.map(({ share, task }) => {
+      tell({ step: "proofs", share, party: partyOf(share) });
+      return helpers.prove(task);
+    });
+    const encrypted = drawn.encrypt();
+    dealing = encrypted;
+    const dealt = encrypted.assemble(await Promise.all(proofs), (share) =>
+      tell({ step: "sealing", share, party: partyOf(share) }),
+    );
+    dealing = dealt;
+    checkpoint(signal);
+    pending = dealt.takePending();
+    const backupFile = order.third.kind === "backup-file" ? dealt.backupFile(order.third.passphrase, Date.now()) : null;
+    dealt.free();
+    dealing = undefined;
     checkpoint(signal);
     const row: WalletRow = {
       id: pending.id,
@@ -120,7 +136,7 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
       exportedAt: null,
       attempts: { failed: 0, nextAt: 0 },
     };
-    await storePending(database, row, pending.seal(key), dealt.backupFile);
+    await storePending(database, row, pending.seal(key), backupFile);
     tell({ step: "stored", wallet: row.id });
     await context.wallets.changed();
     const finishing = { pending, key };
@@ -128,7 +144,8 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
     pending = key = undefined;
     return await finish(context, finishing, tell, signal);
   } finally {
-    search.stop();
+    helpers.stop();
+    dealing?.free();
     pending?.free();
     key?.free();
     for (const backend of backends) backend.free();

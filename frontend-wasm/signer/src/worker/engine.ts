@@ -18,14 +18,16 @@ export interface Handle {
 /** The key that seals a wallet's records. */
 export type SealKey = Handle;
 
-/** A backend party with its card verified, and its admission token. */
-export interface Backend extends Handle {
+/** A party whose card is verified. */
+export interface Responder extends Handle {
   readonly party: string;
   readonly fingerprint: string;
 }
 
-/** How far the dealing is. */
-export type DealProgress = { step: "shares" } | { step: "proofs" | "sealing"; share: 2 | 3 };
+/** The same with its admission token: a party that gets a share. */
+export interface Backend extends Responder {
+  readonly admitted: true;
+}
 
 export interface DealOrder {
   tenant: string;
@@ -36,7 +38,27 @@ export interface DealOrder {
   requesters: RequesterChoice[];
   /** The two primes of the Paillier key, secret. Wiped. */
   primes: [Uint8Array, Uint8Array];
-  backupPassphrase: string | null;
+}
+
+/** A wallet whose shares and keys are drawn. */
+export interface Drawn extends Handle {
+  /** The proofs to make, each for {@link Engine.makeProofs} in a helper. Made anew on each reading; secret. */
+  readonly tasks: { share: 2 | 3; task: Uint8Array }[];
+  /** Encrypts this device's share for every receiver. The drawn wallet is gone then. */
+  encrypt(): Encrypted;
+}
+
+/** A drawn wallet that lacks only its proofs. */
+export interface Encrypted extends Handle {
+  /** Seals the packages. `onSealing` hears for which share. It is gone then. */
+  assemble(proofs: Uint8Array[], onSealing: (share: 2 | 3) => void): Dealt;
+}
+
+/** A dealt wallet, and share 3 if it goes to a backup file. */
+export interface Dealt extends Handle {
+  /** Once. */
+  takePending(): Pending;
+  backupFile(passphrase: string, nowMs: number): Uint8Array;
 }
 
 export interface Delivery {
@@ -84,8 +106,10 @@ export interface DeviceWallet extends Handle {
   reportSigned(manifest: Uint8Array, signature: Uint8Array): Uint8Array;
   reportFailed(manifest: Uint8Array, code: string, message: string, culprit?: string): Uint8Array;
   beginRotation(primes: [Uint8Array, Uint8Array]): void;
+  /** The proofs about the newest key for a responder, for {@link Engine.makeProofs} in a helper. Secret. */
+  proofTask(responder: Responder): Uint8Array;
   /** The newest key, offered to a responder. */
-  offer(responder: Backend, nowMs: number): Uint8Array;
+  offer(responder: Responder, proofs: Uint8Array, nowMs: number): Uint8Array;
   agree(party: string): void;
   backup(passphrase: string, nowMs: number): Uint8Array;
 }
@@ -142,18 +166,21 @@ export interface Engine {
   protect(source: KeySource): { descriptor: string; key: SealKey };
   /** @throws {Failure} `wrong-passphrase` */
   unprotect(descriptor: string, source: KeySource): SealKey;
-  verifyBackend(card: Uint8Array, fingerprint: string, token: Uint8Array): Backend;
-  /** A backend without an admission token, for a rotation. */
-  verifyResponder(card: Uint8Array, fingerprint: string): Backend;
+  /** Verifies the proof on a card; takes more than half a second. */
+  verifyCard(card: Uint8Array, fingerprint: string): void;
+  /** A party whose card a helper has verified. */
+  responder(card: Uint8Array, fingerprint: string): Responder;
+  /** The same with its admission token. */
+  backend(card: Uint8Array, fingerprint: string, token: Uint8Array): Backend;
   cardFingerprint(card: Uint8Array): string;
-  deal(order: DealOrder, nowMs: number, onProgress: (progress: DealProgress) => void): {
-    pending: Pending;
-    backupFile: Uint8Array | null;
-  };
+  draw(order: DealOrder, nowMs: number): Drawn;
+  /** Does a proof task; takes more than a second. */
+  makeProofs(task: Uint8Array): Uint8Array;
   openPending(sealed: Uint8Array, key: SealKey, id: WalletId): Pending;
   openWallet(sealed: Uint8Array, key: SealKey, id: WalletId): DeviceWallet;
   restore(file: Uint8Array, passphrase: string): DeviceWallet;
-  searchPrime(onCandidate: () => void): Uint8Array;
+  /** A prime, or `null` once `onCandidate` said `false`. */
+  searchPrime(onCandidate: () => boolean): Uint8Array | null;
 
   // Messages of the parties and the orchestrator. `by` is who answered.
   askCard(): Uint8Array;

@@ -1,22 +1,22 @@
 /**
- * The worker: everything secret lives here, and nothing else runs here. The same script, under another name, searches
- * primes for it.
+ * The worker: everything secret lives here, and nothing else runs here. The same script, under another name, is its
+ * helper.
  */
 
-import { duetError, fail, outcomeOf, unwrap } from "../errors.js";
+import { duetError, fail } from "../errors.js";
 import type { WorkerSettings } from "../protocol.js";
 import { exportBackup, restoreBackup } from "./backup.js";
 import { loadEngine } from "./bindings.js";
 import type { Context } from "./context.js";
 import { createWallet, discardPending, readLabel, removeWallet, resumeCreation } from "./create.js";
 import { changeWallet, openDatabase, requireWallet } from "./database.js";
+import { help, HELPER_NAME } from "./helpers.js";
 import { inbox, reject } from "./inbox.js";
 import { fetchConfiguration } from "./info.js";
 import { Line } from "./line.js";
-import { help, HELPER_NAME } from "./primes.js";
 import { rotate } from "./rotate.js";
 import { type Handlers, sendBroken, sendEvent, serve } from "./rpc.js";
-import { approve, sign } from "./sign.js";
+import { approve, outcome, sign } from "./sign.js";
 import { Socket } from "./socket.js";
 import { Tabs } from "./tabs.js";
 import { Wallets } from "./wallets.js";
@@ -83,6 +83,7 @@ const handlers: Handlers = {
   },
   describe: async (_call, payload) => (await context()).engine.describe(payload),
   sign: async (call, id, payload, order) => sign(await context(), call, id, payload, order),
+  outcome: async (call, id, job, payload, path) => outcome(await context(), call, id, job, payload, path),
   inbox: async (call, id) => inbox(await context(), call, id),
   approve: async (call, id, job, digest) => approve(await context(), call, id, job, digest),
   reject: async (call, id, job) => reject(await context(), call, id, job),
@@ -93,10 +94,6 @@ const handlers: Handlers = {
   verify: async (_call, options) => (await context()).engine.verify(options),
 };
 
-if (self.name === HELPER_NAME) {
-  void outcomeOf(loadEngine).then((engine) => {
-    help((onCandidate) => unwrap(engine).searchPrime(onCandidate));
-  });
-} else {
-  serve(handlers);
-}
+// The worker whose helper it is hears of what is reported.
+if (self.name === HELPER_NAME) help(loadEngine).catch(reportError);
+else serve(handlers);

@@ -9,47 +9,68 @@ import { fetchCard, readyKey, stopwatch } from "./create.js";
 import { STRICT } from "./database.js";
 import { checkpoint } from "./deadline.js";
 import type { DeviceWallet, SealKey } from "./engine.js";
-import { searchPrimes } from "./primes.js";
+import { Helpers } from "./helpers.js";
 import type { Call } from "./rpc.js";
 
 export async function rotate(context: Context, call: Call<"rotate">, id: WalletId): Promise<WalletSummary> {
-  const { signal } = call;
   const tell = stopwatch(call.note as (progress: CreateProgress) => void);
   await context.wallets.use(id, ({ device, key }) =>
     context.tabs.exclusively(id, async () => {
-      const interrupted = device.newestKey !== null && device.unenrolled.length > 0;
-      const newest = interrupted && device.newestKey ? await context.database.get("keys", device.newestKey) : undefined;
-      // One that was begun is brought to its end, unless its own key was locked meanwhile.
-      if (newest?.state !== "ready") {
-        const search = searchPrimes((candidates) => tell({ step: "paillier-key", candidates }), signal);
-        device.beginRotation(await search.primes);
-        await store(context, device, key);
-      }
-      for (const { share, party } of device.unenrolled) {
-        checkpoint(signal);
-        tell({ step: "card", party });
-        const expected = fingerprintOf(device, party);
-        const { card, fingerprint } = await fetchCard(context, party, expected, signal);
-        const responder = context.engine.verifyResponder(card, fingerprint);
-        try {
-          tell({ step: "card-verified", party });
-          tell({ step: "proofs", share, party });
-          const offer = device.offer(responder, Date.now());
-          tell({ step: "enrolling", share, party });
-          await context.line.enrol(id, party, offer, signal);
-        } finally {
-          responder.free();
-        }
-        await context.database.put("cards", { fingerprint, party, card });
-        device.agree(party);
-        await store(context, device, key);
-        tell({ step: "enrolled", share, party });
+      const helpers = new Helpers(call.signal);
+      try {
+        await replaceKey(context, helpers, device, key, tell, call.signal);
+      } finally {
+        helpers.stop();
       }
       tell({ step: "ready", wallet: id });
     }),
   );
   await context.wallets.changed();
   return context.wallets.summary(id);
+}
+
+async function replaceKey(
+  context: Context,
+  helpers: Helpers,
+  device: DeviceWallet,
+  key: SealKey,
+  tell: ReturnType<typeof stopwatch>,
+  signal: AbortSignal,
+): Promise<void> {
+  const interrupted = device.newestKey !== null && device.unenrolled.length > 0;
+  const newest = interrupted && device.newestKey ? await context.database.get("keys", device.newestKey) : undefined;
+  // One that was begun is brought to its end, unless its own key was locked meanwhile.
+  if (newest?.state !== "ready") {
+    device.beginRotation(await helpers.primes((candidates) => tell({ step: "paillier-key", candidates })));
+    await store(context, device, key);
+  }
+  // What is made for the parties is made at the same time; they take it one after the other.
+  const made = device.unenrolled.map(async ({ share, party }) => {
+    tell({ step: "card", party });
+    const { card, fingerprint } = await fetchCard(context, party, fingerprintOf(device, party), signal);
+    await helpers.verifyCard(card, fingerprint);
+    tell({ step: "card-verified", party });
+    const responder = context.engine.responder(card, fingerprint);
+    try {
+      tell({ step: "proofs", share, party });
+      const proofs = await helpers.prove(device.proofTask(responder));
+      return { share, party, card, fingerprint, offer: device.offer(responder, proofs, Date.now()) };
+    } finally {
+      responder.free();
+    }
+  });
+  // Each is waited for below; until then a failure is no news.
+  for (const one of made) one.catch(() => undefined);
+  for (const one of made) {
+    const { share, party, card, fingerprint, offer } = await one;
+    checkpoint(signal);
+    tell({ step: "enrolling", share, party });
+    await context.line.enrol(device.id, party, offer, signal);
+    await context.database.put("cards", { fingerprint, party, card });
+    device.agree(party);
+    await store(context, device, key);
+    tell({ step: "enrolled", share, party });
+  }
 }
 
 function fingerprintOf(device: DeviceWallet, party: string): string | undefined {

@@ -77,7 +77,7 @@ export async function sign(
     const wanted: Wanted = { wallet: id, job, digest: description.digest, payload, path };
     return context.tabs.exclusively(id, () =>
       withAttempts(context, device, call.signal, async () => {
-        clock.tell({ step: "requested" });
+        clock.tell({ step: "requested", job });
         const reply = await context.line.approval(id, ask, call.signal);
         return follow(context, device, wanted, reply, clock, call.signal);
       }, () => giveUp(context, device, wanted)),
@@ -109,11 +109,33 @@ export async function approve(
     const wanted: Wanted = { wallet: id, job, digest, payload: description.payload, path };
     return context.tabs.exclusively(id, () =>
       withAttempts(context, device, call.signal, async () => {
-        clock.tell({ step: "requested" });
+        clock.tell({ step: "requested", job });
         const reply = await context.line.approval(id, (nowMs) => device.approveJob(job, nowMs), call.signal);
         return follow(context, device, wanted, reply, clock, call.signal);
       }),
     );
+  });
+}
+
+/** What became of a job whose end nobody here saw. */
+export async function outcome(
+  context: Context,
+  call: Call<"outcome">,
+  id: WalletId,
+  job: JobId,
+  payload: Payload,
+  path: DerivationPath,
+): Promise<Signed> {
+  const { engine, line, wallets } = context;
+  const { digest } = engine.describe(payload);
+  return wallets.use(id, async ({ device }) => {
+    const reply = await line.approval(id, (nowMs) => device.askJob(job, nowMs), call.signal);
+    if (reply.kind === "job" && reply.state === "awaiting_owner") {
+      await line.approval(id, (nowMs) => device.rejectJob(job, nowMs), call.signal);
+      fail("rejected", "It was not signed, and is rejected so that it will not be.", { code: "rejected-by-owner" });
+    }
+    const wanted: Wanted = { wallet: id, job, digest, payload, path };
+    return follow(context, device, wanted, reply, stopwatch(() => undefined), call.signal);
   });
 }
 
@@ -167,7 +189,10 @@ function requestDocument(device: DeviceWallet, payload: Payload, path: Derivatio
   return `${JSON.stringify(head).slice(0, -1)},"payload":${payloadDocument(payload)}}`;
 }
 
-/** Begins again where a session failed for want of an answer. `abandon` runs when the call ends without a signature. */
+/**
+ * Begins again where a session failed for want of an answer. `abandon` runs when the call ends without a signature and
+ * something had been asked.
+ */
 async function withAttempts(
   { database }: Context,
   device: DeviceWallet,
@@ -176,11 +201,13 @@ async function withAttempts(
   abandon: () => Promise<void> = () => Promise.resolve(),
 ): Promise<Signed> {
   const lastStartAt = Date.now() + ATTEMPTS_MS;
+  let asked = false;
   for (let count = 1; ; count += 1) {
     try {
       checkpoint(signal);
       if (device.newestKey === null) throw new Failure(closedError("needs-rotation"));
       await requireReady(database, device.newestKey);
+      asked = true;
       return await attempt();
     } catch (thrown) {
       const again = isTransient(thrown) || isStale(thrown);
@@ -189,7 +216,7 @@ async function withAttempts(
         continue;
       }
       // Nobody waits for it: the caller has its answer.
-      void abandon();
+      if (asked) void abandon();
       throw thrown;
     }
   }

@@ -77,6 +77,18 @@ impl TypedDataRequest {
         Ok(self.digest)
     }
 
+    /// The contract that the domain says will verify the signature.
+    #[must_use]
+    pub fn verifying_contract(&self) -> Option<[u8; 20]> {
+        self.parsed.domain.verifying_contract.map(|contract| contract.into_array())
+    }
+
+    /// The struct that is signed.
+    #[must_use]
+    pub fn primary_type(&self) -> &str {
+        &self.parsed.primary_type
+    }
+
     pub(super) const fn parsed(&self) -> &TypedData {
         &self.parsed
     }

@@ -3,7 +3,7 @@
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     Code, JobEvent, JobRecord, JobState, JobStateName, Pair, SignedResult,
-    job::{AttemptOutcome, MAX_REMEMBERED_ATTEMPTS, TransitionError, next},
+    job::{AttemptOutcome, Evidence, MAX_REMEMBERED_ATTEMPTS, TransitionError, next},
 };
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ fn retry() -> JobEvent {
     JobEvent::Retry {
         code: Code::Deadline,
         culprit: Some("partner".parse().unwrap()),
+        evidence: Some(Evidence::Report { by: "service".parse().unwrap(), sha256: [7; 32] }),
         message: "The partner did not answer.".to_owned(),
         next_attempt_at_ms: 9_000,
     }
@@ -36,9 +37,9 @@ fn every_event() -> Vec<JobEvent> {
         JobEvent::Park,
         start(1),
         retry(),
-        JobEvent::ReturnToOwner { code, culprit: culprit.clone(), message: message.clone() },
+        JobEvent::ReturnToOwner { code, culprit: culprit.clone(), evidence: None, message: message.clone() },
         sign(),
-        JobEvent::Fail { code, culprit, message },
+        JobEvent::Fail { code, culprit, evidence: None, message },
         JobEvent::Reject,
         JobEvent::Expire,
         JobEvent::Cancel,
@@ -142,7 +143,7 @@ fn the_history_tells_how_each_attempt_ended() {
     assert_eq!((first.attempt, first.session, first.ended_at_ms), (1, SessionId([1; 16]), Some(1_200)));
     assert!(matches!(
         &first.outcome,
-        Some(AttemptOutcome::Failed { code: Code::Deadline, culprit: Some(_), .. })
+        Some(AttemptOutcome::Failed { code: Code::Deadline, culprit: Some(_), evidence: Some(_), .. })
     ));
     assert_eq!((second.attempt, &second.outcome), (2, &Some(AttemptOutcome::Expired)));
 }

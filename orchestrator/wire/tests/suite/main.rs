@@ -2,11 +2,15 @@
 //! documents under every change, and pinned wire bytes.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod binary;
 #[cfg(test)]
 mod descriptions;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
+mod policy;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
@@ -21,5 +25,7 @@ mod transactions;
 mod typed_data;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod webhooks;
 #[cfg(test)]
 mod wycheproof;

@@ -14,7 +14,7 @@ use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,
     card::{Card, VerifiedCard},
-    enrolment::OfferVerifier,
+    enrolment::{EnrolmentOffer, OfferVerifier},
     identity::{IdentityKey, PartyKeys},
     ids::{PaillierKeyId, ShareIndex, WalletId},
     keygen::{Backend, DealerSetup, Dealt, DeviceWallet, ThirdHolder, deal_chosen},
@@ -94,6 +94,12 @@ fn device(dealt: &Dealt) -> DeviceWallet {
 fn new_key(fixture: usize) -> Arc<PaillierKey> {
     let decryption = test_fixtures::decryption_key(fixture, default_arithmetic());
     Arc::new(PaillierKey::new("device".parse().unwrap(), decryption))
+}
+
+/// The newest key, proved and offered.
+fn offer_to(wallet: &StoredWallet, responder: &Backend) -> Result<EnrolmentOffer, RotationError> {
+    let proofs = wallet.proof_task(&responder.card)?.prove(default_arithmetic(), &mut rng(4)).unwrap();
+    wallet.offer(&responder.card, proofs, 2, &mut rng(4))
 }
 
 fn parties(wallet: &StoredWallet) -> Vec<String> {
@@ -179,7 +185,7 @@ fn an_offer_convinces_its_responder() {
     let setting = Setting::new();
     let mut wallet = setting.wallet();
     wallet.begin_rotation(new_key(1)).unwrap();
-    let offer = wallet.offer(&setting.service.card, 2, &mut rng(4)).unwrap();
+    let offer = offer_to(&wallet, &setting.service).unwrap();
     let verifier = OfferVerifier {
         wallet: wallet.wallet(),
         index: ShareIndex::Service,
@@ -191,10 +197,14 @@ fn an_offer_convinces_its_responder() {
     };
     let (enrolment, _) = verifier.verify(&offer).unwrap();
     assert_eq!(enrolment.paillier_key(), wallet.newest_key().unwrap().id());
-    assert!(matches!(
-        wallet.offer(&backend("service", 3).card, 2, &mut rng(4)),
-        Err(RotationError::Stranger(_))
-    ));
+    assert!(matches!(offer_to(&wallet, &backend("service", 3)), Err(RotationError::Stranger(_))));
+    // Proofs for one responder are none for another.
+    let for_service = wallet.proof_task(&setting.service.card).unwrap();
+    let proofs = for_service.prove(default_arithmetic(), &mut rng(5)).unwrap();
+    assert_eq!(
+        wallet.offer(&setting.partner.card, proofs, 2, &mut rng(4)).unwrap_err(),
+        RotationError::Proofs("partner".parse().unwrap())
+    );
 }
 
 #[test]
@@ -214,9 +224,9 @@ fn a_restored_wallet_has_no_key_to_initiate_with() {
     let old = wallet.newest_key().unwrap().id();
     assert!(restored.key_for(&"service".parse().unwrap(), old).is_none());
     assert_eq!(parties(&restored), ["service", "partner"]);
-    assert!(matches!(restored.offer(&setting.service.card, 2, &mut rng(4)), Err(RotationError::NoKey)));
+    assert!(matches!(offer_to(&restored, &setting.service), Err(RotationError::NoKey)));
     restored.begin_rotation(new_key(2)).unwrap();
-    restored.offer(&setting.service.card, 2, &mut rng(4)).unwrap();
+    offer_to(&restored, &setting.service).unwrap();
 }
 
 #[test]

@@ -1,25 +1,33 @@
 //! `duet gateway`: the bridge between browsers and the broker.
 
 use std::{
-    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
 };
 
 use clap::Args;
-use duet_bus::Role;
+use duet_bus::{Role, credentials::Layout};
 use duet_gateway::{
-    Backend, BackendRole, Config, GatewayError, InvalidSetting, Limits, Origin, Rpc, Server, TlsFiles,
+    Backend, BackendRole, ClientHeader, Config, GatewayError, InvalidSetting, IpNet, Limits, Origin, Rpc,
+    Server, TlsFiles, TrustedProxies,
 };
 use duet_protocol::{
     admission::AdmissionToken,
     ids::{CardFingerprint, PartyId},
 };
-use duet_wire::TenantId;
+use duet_wire::{TenantId, signing::SigningKey};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::{
     broker,
-    commands::party::SERVER_PATIENCE,
+    commands::{init::read_error, party::SERVER_PATIENCE},
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},
@@ -43,6 +51,9 @@ pub(crate) struct GatewayCommand {
     /// Whose pages may connect, as browsers name them (https://wallet.example); can be repeated
     #[arg(long = "origin", env = "DUET_GATEWAY_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     origins: Vec<Origin>,
+    /// File with the Ed25519 key that signs its audit log [default: DIR/gateway.key, or one of its own]
+    #[arg(long, env = "DUET_GATEWAY_AUDIT_KEY", value_name = "FILE")]
+    audit_key: Option<PathBuf>,
     /// Folder of the built page, served on the loopback only
     #[arg(long, env = "DUET_PAGE", value_name = "DIR")]
     page: Option<PathBuf>,
@@ -80,6 +91,26 @@ pub(crate) struct GatewayCommand {
     /// The chain it is on
     #[arg(long, env = "DUET_GATEWAY_CHAIN_ID", value_name = "NUMBER", help_heading = "Ethereum")]
     chain_id: Option<u64>,
+    /// A network of proxies in front, whose word about their clients' addresses is taken for the limits per
+    /// address (10.1.0.0/16); can be repeated
+    #[arg(
+        long = "trusted-proxy",
+        env = "DUET_GATEWAY_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "NETWORK",
+        help_heading = "Proxies"
+    )]
+    trusted_proxies: Vec<IpNet>,
+    /// The header in which those proxies write it, and which they let nobody else write: x-forwarded-for or
+    /// forwarded
+    #[arg(
+        long,
+        env = "DUET_GATEWAY_CLIENT_ADDRESS_HEADER",
+        value_name = "HEADER",
+        default_value = "x-forwarded-for",
+        help_heading = "Proxies"
+    )]
+    client_address_header: ClientHeader,
     #[command(flatten)]
     limits: LimitOptions,
     #[command(flatten)]
@@ -162,6 +193,7 @@ struct Ready {
     url: String,
     listen: SocketAddr,
     page: bool,
+    audit_key: String,
 }
 
 impl fmt::Display for Ready {
@@ -179,9 +211,10 @@ pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), C
     let mut shutdown = Shutdown::listen()?;
     let config = command.config()?;
     let page = config.page.is_some();
+    let audit_key = hex::encode(config.audit_key.verifying_key().as_bytes());
     let server =
         shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
-    output.emit(&Ready { ready: true, url: server.url(), listen: server.address(), page })?;
+    output.emit(&Ready { ready: true, url: server.url(), listen: server.address(), page, audit_key })?;
     let stop = CancellationToken::new();
     shutdown.drain(&stop, server.serve(stop.clone())).await;
     Ok(())
@@ -207,6 +240,7 @@ impl GatewayCommand {
                 })?;
             admission.insert(party, token);
         }
+        let audit_key = audit_key(self.audit_key.as_deref(), &self.credentials)?;
         let tls = self.tls_cert.zip(self.tls_key).map(|(certificates, key)| TlsFiles { certificates, key });
         Ok(Config {
             listen: self.listen,
@@ -218,9 +252,26 @@ impl GatewayCommand {
             page: self.page,
             origins: self.origins,
             admission,
+            proxies: TrustedProxies { networks: self.trusted_proxies, header: self.client_address_header },
+            audit_key,
             limits: self.limits.limits(),
         })
     }
+}
+
+/// The key that signs the audit log. Without one that can be pinned the gateway makes one for this run.
+fn audit_key(file: Option<&Path>, credentials: &CredentialsOptions) -> Result<SigningKey, CliError> {
+    if let Some(file) = file {
+        return Ok(SigningKey::from_bytes(&*secrets::read_key_file(file)?));
+    }
+    let layout = credentials.credentials.as_deref().map(Layout::new);
+    if let Some(layout) = layout.filter(|layout| layout.gateway_key().exists()) {
+        return layout.read_gateway_key().map_err(read_error);
+    }
+    tracing::warn!("no key for the audit log is given; this run's is signed with a key of its own");
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|error| CliError::internal(format!("no randomness: {error}")))?;
+    Ok(SigningKey::from_bytes(&seed))
 }
 
 impl LimitOptions {

@@ -10,6 +10,7 @@ use clap::Args;
 use duet_bus::{
     Role,
     credentials::{self, InitError, InitSettings, Layout, ReadError},
+    nodes::Node,
 };
 use duet_wire::TenantId;
 use serde::Serialize;
@@ -37,6 +38,12 @@ pub(crate) struct InitCommand {
     /// Further names and addresses in the broker's certificate; can be repeated
     #[arg(long = "server-name", value_name = "NAME")]
     server_names: Vec<String>,
+    /// A node of a cluster and its host, which gets a folder of its own below DIR/nodes; can be repeated
+    #[arg(long = "node", value_name = "NAME=HOST")]
+    nodes: Vec<Node>,
+    /// On which port the nodes listen for each other
+    #[arg(long, value_name = "PORT", default_value_t = 6222)]
+    cluster_port: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +55,8 @@ struct Credentials {
     orchestrator_key_file: PathBuf,
     orchestrator_public_key: String,
     tokens: BTreeMap<String, PathBuf>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<String, PathBuf>,
     made: Vec<PathBuf>,
 }
 
@@ -75,14 +84,16 @@ pub(crate) fn run(command: InitCommand, output: Output) -> Result<(), CliError> 
         host: command.host,
         port: command.port,
         monitor_port: command.monitor_port,
+        nodes: command.nodes,
+        cluster_port: command.cluster_port,
         ..InitSettings::default()
     };
     settings.server_names.extend(command.server_names);
     let made = credentials::initialise(&command.dir, &settings).map_err(init_error)?.files;
-    output.emit(&describe(&command.dir, made)?)
+    output.emit(&describe(&command.dir, &settings.nodes, made)?)
 }
 
-fn describe(directory: &Path, made: Vec<PathBuf>) -> Result<Credentials, CliError> {
+fn describe(directory: &Path, nodes: &[Node], made: Vec<PathBuf>) -> Result<Credentials, CliError> {
     let directory = std::path::absolute(directory)
         .map_err(|error| CliError::io(&directory.display().to_string(), &error))?;
     let layout = Layout::new(&directory);
@@ -96,6 +107,10 @@ fn describe(directory: &Path, made: Vec<PathBuf>) -> Result<Credentials, CliErro
         orchestrator_key_file: layout.orchestrator_key(),
         orchestrator_public_key: hex::encode(key.verifying_key().as_bytes()),
         tokens: tokens.into_keys().map(|tenant| (tenant.to_string(), layout.token(&tenant))).collect(),
+        nodes: nodes
+            .iter()
+            .map(|node| (node.name().to_owned(), layout.node(node.name()).directory().to_owned()))
+            .collect(),
         made,
     })
 }

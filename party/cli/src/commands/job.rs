@@ -4,9 +4,10 @@ use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
-use duet_orchestrator::api::{JobPage, JobView};
+use duet_orchestrator::api::{EndPage, JobPage, JobView};
 use duet_wire::{
-    Code, JobId, JobStateName, Pair, PayloadKindTag, RecoverableSignature, SignedRequest, job::AttemptOutcome,
+    Code, JobId, JobStateName, Pair, PayloadKindTag, Priority, RecoverableSignature, SignedRequest,
+    job::{AttemptOutcome, Evidence},
 };
 use futures::StreamExt as _;
 use serde::Serialize;
@@ -60,6 +61,17 @@ pub(crate) enum JobCommand {
     Cancel {
         /// The job
         job: JobId,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// List how jobs ended, in order, from a cursor on
+    Results {
+        /// Only those behind this one: `next` of the page before
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
+        limit: u16,
         #[command(flatten)]
         access: Access,
     },
@@ -133,6 +145,9 @@ pub(crate) struct SubmitOptions {
     /// The pairs that may sign, in order of preference
     #[arg(long, value_name = "PAIR", value_delimiter = ',', default_value = "service+partner")]
     pairs: Vec<Pair>,
+    /// How urgent it is among the tenant's jobs: low, normal or high
+    #[arg(long, value_name = "PRIORITY", default_value_t)]
+    priority: Priority,
     /// Wait until the job is settled
     #[arg(long)]
     wait: bool,
@@ -159,6 +174,20 @@ struct JobsReport {
     jobs: Vec<JobView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<JobId>,
+}
+
+/// How jobs ended.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct ResultsReport(EndPage);
+
+impl fmt::Display for ResultsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for end in &self.0.results {
+            writeln!(f, "{}  {}  {}", end.cursor, end.job, end.state)?;
+        }
+        write!(f, "what follows: --after {}", self.0.next)
+    }
 }
 
 impl JobReport {
@@ -195,6 +224,17 @@ fn kind(tag: PayloadKindTag) -> &'static str {
     }
 }
 
+/// What a failure is known by, in words.
+fn known_by(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Refusal { by } => format!("{by} refused the invitation"),
+        Evidence::Nonsense { by, .. } => format!("the answer of {by} makes no sense"),
+        Evidence::Report { by, .. } => format!("by the signed report of {by}"),
+        Evidence::InvalidSignature { by, .. } => format!("by the signature that {by} reported"),
+        Evidence::Silence { of } => format!("{of} was not heard of"),
+    }
+}
+
 impl fmt::Display for JobReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let job = &self.job;
@@ -206,8 +246,14 @@ impl fmt::Display for JobReport {
             write!(f, "\nfailed: {failure}")?;
             for attempt in &job.history {
                 write!(f, "\nattempt {} by {}", attempt.attempt, attempt.pair)?;
-                if let Some(AttemptOutcome::Failed { code, message, .. }) = &attempt.outcome {
+                if let Some(AttemptOutcome::Failed { code, message, culprit, evidence }) = &attempt.outcome {
                     write!(f, ": {code}: {message}")?;
+                    if let Some(culprit) = culprit {
+                        write!(f, "; the fault of {culprit}")?;
+                    }
+                    if let Some(evidence) = evidence {
+                        write!(f, " ({})", known_by(evidence))?;
+                    }
                 }
             }
         }
@@ -252,7 +298,7 @@ impl fmt::Display for JobsReport {
 }
 
 impl Access {
-    fn client(&self, default_timeout: Duration) -> Result<ApiClient, CliError> {
+    pub(crate) fn client(&self, default_timeout: Duration) -> Result<ApiClient, CliError> {
         let timeout = self.timeout.unwrap_or(default_timeout);
         ApiClient::new(&self.api, &self.credentials, &self.tenant.tenant, timeout)
     }
@@ -275,6 +321,9 @@ pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliEr
         }
         JobCommand::List { state, page, access } => {
             output.emit(&JobsReport::new(access.client(BRIEF)?.jobs(state, page.after, page.limit).await?))
+        }
+        JobCommand::Results { after, limit, access } => {
+            output.emit(&ResultsReport(access.client(BRIEF)?.results(after.as_deref(), limit).await?))
         }
         JobCommand::Dead { command: DeadCommand::List { page, access } } => {
             output.emit(&JobsReport::new(access.client(BRIEF)?.dead_letters(page.after, page.limit).await?))
@@ -308,7 +357,7 @@ async fn submit(payload: PayloadCommand<SubmitOptions>, output: Output) -> Resul
         options.pairs.clone(),
         &key,
     )?;
-    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str()).await?;
+    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str(), options.priority).await?;
     let id = submitted.id;
     let broadcast = payload.broadcast();
     if !options.wait && broadcast.is_none() {
@@ -381,7 +430,7 @@ impl Signed {
 ///
 /// # Errors
 /// The orchestrator's problem, or the deadline.
-async fn follow(
+pub(crate) async fn follow(
     api: &ApiClient,
     id: JobId,
     mut changed: impl FnMut(&JobView) -> Result<(), CliError>,
@@ -399,11 +448,7 @@ async fn follow(
     let watching = async {
         let mut pause = Duration::from_millis(100);
         loop {
-            // Whatever happened while no stream was open is seen here.
-            let view = see(api.job(id).await?, &mut changed)?;
-            if is_final(&view) {
-                return Ok(view);
-            }
+            // A stream begins with the job as it is: whatever happened while none was open is seen.
             let mut events = pin!(api.events(id).await?);
             while let Some(view) = events.next().await {
                 pause = Duration::from_millis(100);

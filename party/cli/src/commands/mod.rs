@@ -1,13 +1,18 @@
 //! One module per group of commands.
 
+pub(crate) mod audit;
+pub(crate) mod batch;
 pub(crate) mod card;
 pub(crate) mod exit_codes;
 pub(crate) mod gateway;
 pub(crate) mod init;
 pub(crate) mod job;
+pub(crate) mod load;
 pub(crate) mod orchestrator;
 pub(crate) mod party;
+pub(crate) mod policy;
 pub(crate) mod requester;
 pub(crate) mod sign;
 pub(crate) mod verify;
 pub(crate) mod wallet;
+pub(crate) mod webhook;

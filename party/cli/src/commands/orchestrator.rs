@@ -1,8 +1,10 @@
 //! `duet orchestrator`: the job queue and its HTTP interface.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
+};
 
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
 use duet_bus::{Role, credentials::Layout};
 use duet_orchestrator::{Config, OrchestratorError, PartyEntry, Server, TenantAccess, TokenHash};
 use duet_protocol::ids::ShareIndex;
@@ -47,9 +49,18 @@ pub(crate) struct OrchestratorCommand {
     /// Jobs that may be open at once; one more is refused with 429
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_open_jobs: Option<usize>,
+    /// How many of them may be one tenant's
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_open_jobs_per_tenant: Option<usize>,
     /// Jobs that this orchestrator works on at once
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_in_flight: Option<usize>,
+    /// How many of them may be one tenant's [default: three quarters]
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    max_in_flight_per_tenant: Option<usize>,
+    /// Requests a second that one tenant may make of the HTTP interface
+    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
+    requests_per_second_per_tenant: Option<NonZeroU32>,
     /// Attempts that a job gets, over all its pairs
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_attempts: Option<u32>,
@@ -60,9 +71,29 @@ pub(crate) struct OrchestratorCommand {
     #[arg(long, value_name = "NUMBER", default_value_t = 1, help_heading = "Queue")]
     replicas: usize,
     #[command(flatten)]
+    webhooks: WebhookOptions,
+    #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
+}
+
+/// How results are delivered to tenants' endpoints.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Webhooks")]
+struct WebhookOptions {
+    /// Deliver to addresses that are not public as well: of this machine, of private networks
+    #[arg(long, env = "DUET_WEBHOOKS_TO_PRIVATE", value_parser = FalseyValueParser::new())]
+    webhooks_to_private: bool,
+    /// How long one delivery may take
+    #[arg(long, env = "DUET_WEBHOOK_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
+    webhook_timeout: Option<Duration>,
+    /// The pause before the second attempt at a delivery; each further one is four times as long
+    #[arg(long, env = "DUET_WEBHOOK_FIRST_PAUSE", value_name = "DURATION", value_parser = duration::parse)]
+    webhook_first_pause: Option<Duration>,
+    /// How long an endpoint may fail until it is disabled
+    #[arg(long, env = "DUET_WEBHOOK_DISABLE_AFTER", value_name = "DURATION", value_parser = duration::parse)]
+    webhook_disable_after: Option<Duration>,
 }
 
 /// A tenant and the file with its token.
@@ -152,11 +183,22 @@ impl OrchestratorCommand {
         if !self.parties.is_empty() {
             config.parties = self.parties.into_iter().map(|party| party.0).collect();
         }
+        let http = &mut config.http;
+        http.requests_per_second_per_tenant =
+            self.requests_per_second_per_tenant.unwrap_or(http.requests_per_second_per_tenant);
         let queue = &mut config.queue;
         queue.max_open_jobs = self.max_open_jobs.unwrap_or(queue.max_open_jobs);
+        queue.max_open_jobs_per_tenant =
+            self.max_open_jobs_per_tenant.unwrap_or(queue.max_open_jobs_per_tenant);
+        queue.max_in_flight_per_tenant = self.max_in_flight_per_tenant.or(queue.max_in_flight_per_tenant);
         queue.max_in_flight = self.max_in_flight.unwrap_or(queue.max_in_flight);
         queue.max_attempts = self.max_attempts.unwrap_or(queue.max_attempts);
         queue.session_timeout = self.session_timeout.unwrap_or(queue.session_timeout);
+        let (webhooks, given) = (&mut config.webhooks, self.webhooks);
+        webhooks.allow_private = given.webhooks_to_private;
+        webhooks.timeout = given.webhook_timeout.unwrap_or(webhooks.timeout);
+        webhooks.first_pause = given.webhook_first_pause.unwrap_or(webhooks.first_pause);
+        webhooks.disable_after = given.webhook_disable_after.unwrap_or(webhooks.disable_after);
         Ok(config)
     }
 }
@@ -195,6 +237,6 @@ fn failed(error: &OrchestratorError) -> CliError {
         OrchestratorError::Subscribe(_) | OrchestratorError::Disconnected => {
             CliError::new(Code::BrokerUnreachable, error.to_string())
         }
-        OrchestratorError::Http(_) => CliError::internal(error.to_string()),
+        OrchestratorError::Http(_) | OrchestratorError::Webhooks(_) => CliError::internal(error.to_string()),
     }
 }

@@ -1,6 +1,6 @@
 //! `duet party`: setting up, running and looking after a party.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
@@ -17,6 +17,7 @@ use duet_protocol::{
 };
 use duet_wire::TenantId;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     config::{BrokerOptions, CredentialsOptions, StoreOptions},
     duration,
     error::{CliError, ErrorCode},
+    health::{self, Vitals},
     output::Output,
     progress, secrets,
     secrets::PassphraseUse,
@@ -105,6 +107,9 @@ pub(crate) struct RunArguments {
     /// How long sessions may go on after the order to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
     drain: Duration,
+    /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one [default: nowhere]
+    #[arg(long, env = "DUET_HEALTH_LISTEN", value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
@@ -296,6 +301,8 @@ struct Serving {
     party: PartyId,
     instance: String,
     fingerprint: CardFingerprint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<SocketAddr>,
 }
 
 impl fmt::Display for Serving {
@@ -319,6 +326,10 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
     for peer in &arguments.peers {
         party.pin(&peer.party, peer.card).await?;
     }
+    let health = match arguments.health {
+        Some(address) => Some(health::listen(address).await?),
+        None => None,
+    };
     let role = role_of(party.id())?;
     let connecting = broker::connect(&arguments.broker, &arguments.credentials, role, SERVER_PATIENCE);
     let bus = tokio::select! {
@@ -333,13 +344,24 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
         ..WorkerSettings::default()
     };
     let (id, fingerprint) = (party.id().clone(), party.card().fingerprint());
+    let vitals = Vitals { store: store.store(), bus: bus.clone(), draining: CancellationToken::new() };
+    let draining = vitals.draining.clone();
     let mut worker = Worker::start(party, bus.clone(), settings).await?;
-    output.emit(&Serving { ready: true, party: id, instance: worker.instance().to_owned(), fingerprint })?;
+    let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
+    let _health = health.map(|listener| health::serve(listener, vitals));
+    output.emit(&Serving {
+        ready: true,
+        party: id,
+        instance: worker.instance().to_owned(),
+        fingerprint,
+        health: health_address,
+    })?;
     let asked = tokio::select! {
         () = shutdown.requested() => true,
         () = worker.ended() => false,
     };
     info!("draining");
+    draining.cancel();
     let finished = tokio::select! {
         finished = worker.drain() => finished,
         () = shutdown.requested() => {

@@ -7,7 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Bus;
 use duet_orchestrator::api::JobView;
 use duet_party::device::Device;
-use duet_wire::{Code, JobId, JobStateName, Pair, PayloadKindTag, RecoverableSignature, SignedResult};
+use duet_wire::{
+    Code, JobId, JobStateName, Pair, PayloadKindTag, Priority, RecoverableSignature, SignedResult,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -164,7 +166,7 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
         options.request.timeout,
     )?;
     steps.begin("submitted", "submitting the job");
-    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str()).await?;
+    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str(), Priority::High).await?;
     let job = submitted.id;
     let signed = match already_signed(&submitted)? {
         Some(signature) => signature,

@@ -20,6 +20,9 @@ pub(super) async fn all<S: ShareStore>(make: impl AsyncFn() -> Two<S>) {
     the_newest_two_enrolments(make().await).await;
     one_pin(make().await).await;
     every_unlock_attempt_counts(make().await).await;
+    one_chain(make().await).await;
+    one_limit_for_both(make().await).await;
+    one_policy_of_a_revision(make().await).await;
 }
 
 /// What `count` tasks come to, taking turns between the workers, all at once.
@@ -247,4 +250,47 @@ async fn every_unlock_attempt_counts<S: ShareStore>(workers: Two<S>) {
     counts.sort_unstable();
     assert_eq!(counts, [1, 2, 3, 4], "guesses at two workers are counted together");
     assert!(workers[1].count_unlock_attempt(1_000).await.is_err());
+}
+
+/// What both decide is recorded in one chain, in order, each decision once.
+async fn one_chain<S: ShareStore>(workers: Two<S>) {
+    race(&workers, 4, |store, number| async move {
+        store.begin_audit(ChainId([number + 1; 16]), &draft(1, "genesis"), None).await.unwrap();
+    })
+    .await;
+    let chains = workers[0].audit_chains().await.unwrap();
+    assert_eq!(chains.len(), 1, "two workers at once begin one chain");
+    race(&workers, 24, |store, number| async move {
+        // Each session at both workers.
+        let (session, wallet) = (SessionId([number / 2; 16]), WalletId([1; 32]));
+        store.noting(draft(2, "claimed")).claim_session(session, wallet, 5_000, 1_000).await.unwrap();
+    })
+    .await;
+    let records = workers[1].audit_records(chains[0].head.chain, 0, 100).await.unwrap();
+    assert_eq!(records.len(), 13);
+    assert!(is_chained(&records));
+}
+
+async fn one_limit_for_both<S: ShareStore>(workers: Two<S>) {
+    let charges = race(&workers, 16, |store, number| async move {
+        match charge_at(&*store, number, 1_000, vec![spend(4, &[&["rule/a"]])]).await {
+            Ok(charged) => charged,
+            Err(StoreError::LimitExceeded(_)) => false,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    let charged = charges.await.into_iter().filter(|charged| *charged).count();
+    assert_eq!(charged, 2, "what is charged at two workers is counted together");
+}
+
+async fn one_policy_of_a_revision<S: ShareStore>(workers: Two<S>) {
+    let wallet = WalletId([1; 32]);
+    let outcomes = race(&workers, 6, move |store, number| async move {
+        let signed = SignedPolicy { body: vec![b'a' + number], signature: [1; 64] };
+        let policy = PolicyRow { revision: 1, effective_at_ms: 1, signed };
+        store.put_policy(wallet, &policy, 1).await.unwrap()
+    })
+    .await;
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == PutPolicy::Stored).count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == PutPolicy::Stale(1)).count(), 5);
 }

@@ -206,6 +206,7 @@ pub(in crate::store) async fn mark_restored(connection: &mut PgConnection) -> Re
         .bind(state_number(PaillierState::Ready))
         .execute(&mut *connection)
         .await?;
-    sqlx::query("UPDATE deals SET restored = 1").execute(connection).await?;
-    Ok(())
+    sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
+    // What was recorded after the copy was made is not known here: the chain is not to be forked.
+    super::audit::close(connection).await
 }

@@ -119,6 +119,27 @@ async fn remove_superseded(
     Ok(removable)
 }
 
+/// Claims a session; `false` if it was claimed before.
+async fn write_claim(
+    connection: &mut PgConnection,
+    session: SessionId,
+    wallet: WalletId,
+    expires_at_ms: u64,
+    now_ms: u64,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(session.as_bytes().as_slice())
+    .bind(wallet.as_bytes().as_slice())
+    .bind(integer(now_ms))
+    .bind(integer(expires_at_ms))
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
 /// Writes a charge; `false` if the session was charged before.
 async fn write_charge(connection: &mut PgConnection, charge: &Charge) -> Result<bool, sqlx::Error> {
     sqlx::query(
@@ -180,7 +201,9 @@ impl KeyStore for PostgresStore {
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)?;
+            if insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
+                self.append_noted(&mut transaction).await?;
+            }
             transaction.commit().await.map_err(&failed)
         })
         .await
@@ -211,7 +234,9 @@ impl KeyStore for PostgresStore {
                 return paillier_row(&row);
             }
             let state = PaillierState::Ready;
-            insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)?;
+            if insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
+                self.append_noted(&mut transaction).await?;
+            }
             transaction.commit().await.map_err(&failed)?;
             Ok(PaillierKeyRow { id, scope: name, state })
         })
@@ -306,6 +331,7 @@ impl KeyStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             write_agreement(&mut transaction, wallet, responder, key).await.map_err(&failed)?;
+            self.append_noted(&mut transaction).await?;
             transaction.commit().await.map_err(&failed)
         })
         .await
@@ -357,7 +383,8 @@ impl KeyStore for PostgresStore {
         evidence: &[u8],
         now_ms: u64,
     ) -> Result<LockOutcome, StoreError> {
-        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms };
+        let entry = self.noted.clone();
+        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
         let store = self.clone();
         self.health.lock(lock, |lock| async move { store.try_lock(&lock).await }).await
     }
@@ -398,19 +425,17 @@ impl SessionStore for PostgresStore {
         now_ms: u64,
     ) -> Result<bool, StoreError> {
         const OPERATION: &str = "claim a session";
+        let failed = unavailable(OPERATION);
         within(OPERATION, async {
-            sqlx::query(
-                "INSERT INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (id) DO NOTHING",
-            )
-            .bind(session.as_bytes().as_slice())
-            .bind(wallet.as_bytes().as_slice())
-            .bind(integer(now_ms))
-            .bind(integer(expires_at_ms))
-            .execute(&self.pool)
-            .await
-            .map(|done| done.rows_affected() == 1)
-            .map_err(unavailable(OPERATION))
+            let mut transaction = self.begin(OPERATION).await?;
+            let claim = write_claim(&mut transaction, session, wallet, expires_at_ms, now_ms);
+            let new = claim.await.map_err(&failed)?;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
         })
         .await
     }
@@ -421,6 +446,10 @@ impl SessionStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let new = write_charge(&mut transaction, charge).await.map_err(&failed)?;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
             transaction.commit().await.map_err(&failed)?;
             Ok(new)
         })

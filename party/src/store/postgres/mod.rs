@@ -1,7 +1,8 @@
 //! The share store in a PostgreSQL database, shared by the workers of a party wherever they run.
 //!
-//! Each method is one transaction, and each decision one function over a connection ([`wallets`], [`keys`]), so that whatever
-//! has to be written together with a decision is written there.
+//! Each method is one transaction, and each decision one function over a connection ([`wallets`], [`keys`], [`policy`]), so
+//! that whatever has to be written together with a decision is written there: what is spent by it, and what is recorded of
+//! it ([`audit`]).
 //!
 //! # How decisions are serialised
 //! SQLite has one writer, so a transaction there sees nothing move. Here transactions run side by side at `READ COMMITTED`,
@@ -11,8 +12,11 @@
 //!   first at the unique index and then inserts nothing.
 //! - *A row's state* (the lock, a commit): the row is locked, `FOR UPDATE` or by the `UPDATE` itself. At `READ COMMITTED` whoever
 //!   waited for it goes on with the version that was committed meanwhile.
-//! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a scope): a turn, which is an
-//!   advisory lock that ends with the transaction ([`Turn`]). Turns that share a number by accident merely wait for each other.
+//! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a scope, what was spent of a
+//!   wallet's limits): a turn, which is an advisory lock that ends with the transaction ([`Turn`]). Turns that share a number
+//!   by accident merely wait for each other.
+//! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction ends. So transactions that
+//!   are recorded are committed one after the other, as on SQLite.
 //!
 //! `SERIALIZABLE` would decide the same things, at the price of transactions that fail and have to be repeated, and it orders
 //! transactions without regard to real time, which is just what the gate must not do.
@@ -28,23 +32,26 @@
 //! The server ends a statement, a wait for a lock and an abandoned transaction by itself; [`within`] bounds what a server or network
 //! that says nothing at all can take. Nobody knows then whether a commit took place, which every method allows for.
 
+mod audit;
 mod home;
 mod keys;
 mod open;
+mod policy;
 #[cfg(test)]
 mod tests;
 mod wallets;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use duet_wire::audit::Draft;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 pub(super) use self::home::mark_restored;
 pub use self::open::{AddressError, PostgresOptions};
 use self::{home::Home, keys::write_lock};
 use super::{
-    LockOutcome, Readiness, RecordStore, StoreError, UnlockRefused,
+    LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
     columns::{record_label, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
 };
@@ -60,6 +67,10 @@ pub struct PostgresStore {
     options: PostgresOptions,
     home: Home,
     health: Health,
+    /// What is appended to the audit log with the next decision.
+    noted: Option<Arc<Draft>>,
+    /// What is charged to limits with the next decision.
+    spending: Option<Arc<Spending>>,
 }
 
 /// Decisions that take turns beyond single rows; numbers of advisory locks.
@@ -71,6 +82,8 @@ enum Turn {
     Token = 4,
     Wallet = 5,
     Scope = 6,
+    Policy = 7,
+    Chain = 8,
 }
 
 impl Turn {
@@ -176,6 +189,9 @@ impl PostgresStore {
             let failed = unavailable(OPERATION);
             let mut transaction = self.begin(OPERATION).await?;
             let outcome = write_lock(&mut transaction, lock).await.map_err(&failed)?;
+            if let (LockOutcome::Locked, Some(entry)) = (outcome, &lock.entry) {
+                audit::append(&mut transaction, [Draft::clone(entry)]).await?;
+            }
             transaction.commit().await.map_err(&failed)?;
             Ok(outcome)
         })

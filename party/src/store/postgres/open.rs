@@ -221,7 +221,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options.connect.clone());
-        let store = Self { pool, options: options.clone(), home, health };
+        let store = Self { pool, options: options.clone(), home, health, noted: None, spending: None };
         store.enter_as(restored).await?;
         if let Err(error) = store.recover().await {
             tracing::error!(%error, "the share store's test write failed; nothing is initiated");

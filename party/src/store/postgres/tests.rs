@@ -1,5 +1,6 @@
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 use duet_test_postgres::{Database, Server};
+use duet_wire::audit::{ChainId, Event};
 use sqlx::{Connection as _, Executor as _};
 use zeroize::Zeroizing;
 
@@ -7,11 +8,22 @@ use super::*;
 use crate::{
     at_rest::{KeyEncryptionKey, RecordKind},
     store::{
-        Charge, Gate, KeyStore as _, PaillierScope, PaillierState, Readiness, SessionStore as _, conformance,
+        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, Readiness,
+        SessionStore as _, conformance,
     },
 };
 
 const SESSION: SessionId = SessionId([1; 16]);
+const CHAIN: ChainId = ChainId([1; 16]);
+
+fn entry(text: &str) -> Draft {
+    Draft::new(1, Event::WorkerStarted { instance: text.to_owned() })
+}
+
+/// How many records the newest chain has.
+async fn recorded(store: &PostgresStore) -> u64 {
+    store.audit_chains().await.unwrap().last().unwrap().head.sequence
+}
 
 fn options(database: &Database) -> PostgresOptions {
     let password = Zeroizing::new(database.password.clone());
@@ -86,8 +98,10 @@ async fn a_lock_and_a_charge_survive_a_kill_of_the_server() {
     let store = create(&database).await;
     let key = put_key(&store, 1).await;
     let charge = Charge { session: SESSION, wallet: WalletId([1; 32]), digest: [1; 32], charged_at_ms: 1 };
-    assert!(store.charge(&charge).await.unwrap());
-    assert_eq!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
+    store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
+    assert!(store.noting(entry("charged")).charge(&charge).await.unwrap());
+    let noting = store.noting(entry("locked"));
+    assert_eq!(noting.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
     server.kill().unwrap();
     assert!(store.release_verdict(key).await.is_err(), "no server, no verdict");
     server.resume().unwrap();
@@ -97,6 +111,22 @@ async fn a_lock_and_a_charge_survive_a_kill_of_the_server() {
     assert!(!store.charge(&charge).await.unwrap());
     let store = open(&database).await;
     assert!(!store.was_restored().await.unwrap());
+    assert_eq!(recorded(&store).await, 3, "what was decided is recorded");
+}
+
+#[tokio::test]
+async fn a_charge_and_its_audit_record_are_written_together_or_not_at_all() {
+    let database = new_database().await;
+    let store = create(&database).await;
+    store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
+    let charge = Charge { session: SESSION, wallet: WalletId([1; 32]), digest: [1; 32], charged_at_ms: 1 };
+    assert!(store.noting(entry("charged")).charge(&charge).await.unwrap());
+    database.run("DROP TABLE audit_records").await.unwrap();
+    let other = Charge { session: SessionId([2; 16]), ..charge };
+    assert!(store.noting(entry("charged")).charge(&other).await.is_err());
+    assert!(store.noting(entry("claimed")).claim_session(SESSION, charge.wallet, 2, 1).await.is_err());
+    assert_eq!(store.charges(charge.wallet, charge.digest).await.unwrap(), 1);
+    assert!(store.claim_session(SESSION, charge.wallet, 2, 1).await.unwrap(), "it was not claimed");
 }
 
 #[tokio::test]
@@ -104,9 +134,11 @@ async fn a_lock_that_cannot_be_written_closes_every_workers_gate_until_it_is() {
     let database = new_database().await;
     let workers = [create(&database).await, open(&database).await];
     let (key, other) = (put_key(&workers[0], 1).await, put_key(&workers[0], 2).await);
+    workers[0].begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
     database.refuse_writes(true).await.unwrap();
 
-    assert!(workers[0].lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
+    let noting = workers[0].noting(entry("locked"));
+    assert!(noting.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
     assert!(matches!(workers[0].readiness(), Readiness::Unready(_)));
     assert!(matches!(workers[0].release_verdict(other).await, Err(StoreError::NotReady(_))));
     // The other worker has had no bad signature, and must not be told apart from the one that had.
@@ -122,6 +154,7 @@ async fn a_lock_that_cannot_be_written_closes_every_workers_gate_until_it_is() {
         assert_eq!(worker.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
         assert_eq!(worker.release_verdict(other).await.unwrap(), Gate::Open);
     }
+    assert_eq!(recorded(&workers[1]).await, 2, "a lock that is written late is recorded with it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +240,7 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     let store = create(&database).await;
     let (key, locked) = (put_key(&store, 1).await, put_key(&store, 2).await);
     store.lock_paillier_key(locked, SESSION, b"evidence", 1).await.unwrap();
+    store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
     store.close().await;
     assert!(!needs_rotation(&options(&database), key).await);
 
@@ -221,6 +255,11 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     assert!(needs_rotation(&options(&elsewhere), key).await);
     let store = open(&elsewhere).await;
     assert_eq!(store.release_verdict(locked).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    store.append_audit(&[entry("lost, not forked")]).await.unwrap();
+    assert_eq!(recorded(&store).await, 1);
+    store.begin_audit(ChainId([2; 16]), &entry("genesis"), Some(CHAIN)).await.unwrap();
+    store.append_audit(&[entry("after the restore")]).await.unwrap();
+    assert_eq!(recorded(&store).await, 2);
     // A key made after the restore is a rotation, and works.
     let fresh = put_key(&store, 3).await;
     store.close().await;

@@ -217,21 +217,24 @@ impl WalletStore for PostgresStore {
         const OPERATION: &str = "pin a card";
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
             let pinned =
                 sqlx::query("INSERT INTO pins (party, card) VALUES ($1, $2) ON CONFLICT (party) DO NOTHING")
                     .bind(party.as_str())
                     .bind(card.as_bytes().as_slice())
-                    .execute(&self.pool)
+                    .execute(&mut *transaction)
                     .await
                     .map_err(&failed)?
                     .rows_affected();
             if pinned == 1 {
+                self.append_noted(&mut transaction).await?;
+                transaction.commit().await.map_err(&failed)?;
                 return Ok(PinOutcome::Pinned);
             }
             // Pins are never removed.
             let row = sqlx::query("SELECT card FROM pins WHERE party = $1")
                 .bind(party.as_str())
-                .fetch_one(&self.pool)
+                .fetch_one(&mut *transaction)
                 .await
                 .map_err(&failed)?;
             let pinned = CardFingerprint(bytes(&row, "card")?);
@@ -270,6 +273,9 @@ impl WalletStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let outcome = prepare(&mut transaction, wallet).await?;
+            if outcome == PrepareOutcome::Prepared {
+                self.append_noted(&mut transaction).await?;
+            }
             transaction.commit().await.map_err(unavailable(OPERATION))?;
             Ok(outcome)
         })
@@ -286,6 +292,9 @@ impl WalletStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let outcome = commit(&mut transaction, id, commit_ack, now_ms).await?;
+            if outcome == CommitOutcome::Committed {
+                self.append_noted(&mut transaction).await?;
+            }
             transaction.commit().await.map_err(unavailable(OPERATION))?;
             Ok(outcome)
         })
@@ -348,6 +357,7 @@ impl WalletStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             replace_enrolment(&mut transaction, row, record, now_ms).await?;
+            self.append_noted(&mut transaction).await?;
             transaction.commit().await.map_err(unavailable(OPERATION))
         })
         .await

@@ -94,6 +94,7 @@ impl KeyStore for SqliteStore {
         if !insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
             return Ok(());
         }
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         self.record_generation().await
     }
@@ -120,7 +121,9 @@ impl KeyStore for SqliteStore {
             return paillier_row(&row);
         }
         let state = PaillierState::Ready;
-        insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)?;
+        if insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
+            self.append_noted(&mut transaction).await?;
+        }
         transaction.commit().await.map_err(&failed)?;
         self.record_generation().await?;
         Ok(PaillierKeyRow { id, scope: name, state })
@@ -256,6 +259,7 @@ impl KeyStore for SqliteStore {
         .await
         .map_err(&failed)?;
         mark_enrolled(&mut transaction, wallet).await.map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)
     }
 
@@ -301,7 +305,8 @@ impl KeyStore for SqliteStore {
         evidence: &[u8],
         now_ms: u64,
     ) -> Result<LockOutcome, StoreError> {
-        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms };
+        let entry = self.noted.clone();
+        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
         let store = self.clone();
         self.health.lock(lock, |lock| async move { store.try_lock(&lock).await }).await
     }
@@ -336,31 +341,49 @@ impl SessionStore for SqliteStore {
         expires_at_ms: u64,
         now_ms: u64,
     ) -> Result<bool, StoreError> {
-        sqlx::query(
+        let failed = unavailable("claim a session");
+        let mut transaction = self.write("claim a session").await?;
+        let new = sqlx::query(
             "INSERT OR IGNORE INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
         )
         .bind(session.as_bytes().as_slice())
         .bind(wallet.as_bytes().as_slice())
         .bind(integer(now_ms))
         .bind(integer(expires_at_ms))
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map(|done| done.rows_affected() == 1)
-        .map_err(unavailable("claim a session"))
+        .map_err(&failed)?
+        .rows_affected()
+            == 1;
+        if new {
+            self.charge_limits(&mut transaction).await?;
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        Ok(new)
     }
 
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
-        sqlx::query(
+        let failed = unavailable("charge a signature");
+        let mut transaction = self.write("charge a signature").await?;
+        let new = sqlx::query(
             "INSERT OR IGNORE INTO charges (session, wallet, digest, charged_at_ms) VALUES (?, ?, ?, ?)",
         )
         .bind(charge.session.as_bytes().as_slice())
         .bind(charge.wallet.as_bytes().as_slice())
         .bind(charge.digest.as_slice())
         .bind(integer(charge.charged_at_ms))
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map(|done| done.rows_affected() == 1)
-        .map_err(unavailable("charge a signature"))
+        .map_err(&failed)?
+        .rows_affected()
+            == 1;
+        if new {
+            self.charge_limits(&mut transaction).await?;
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        Ok(new)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

@@ -1,17 +1,20 @@
 //! The share store in a SQLite file: write-ahead log, `synchronous = FULL`, one writer.
 //!
 //! Each method is one transaction. [`wallets`] and [`keys`] hold those on wallets and on this party's
-//! own Paillier keys; here are records, settings and the store's health.
+//! own Paillier keys, [`audit`] the audit chains; here are records, settings and the store's health.
 
+mod audit;
 mod keys;
 mod open;
+mod policy;
 #[cfg(test)]
 mod tests;
 mod wallets;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use duet_wire::audit::Draft;
 use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 pub use self::open::SqliteOptions;
@@ -20,7 +23,7 @@ use self::{
     open::{read_setting, write_setting},
 };
 use super::{
-    LockOutcome, Readiness, RecordStore, StoreError, UnlockRefused,
+    LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
     columns::{record_label, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
 };
@@ -33,6 +36,10 @@ pub struct SqliteStore {
     writer: SqlitePool,
     reader: SqlitePool,
     health: Health,
+    /// What is appended to the audit log with the next decision.
+    noted: Option<Arc<Draft>>,
+    /// What is charged to limits with the next decision.
+    spending: Option<Arc<Spending>>,
 }
 
 async fn write_record(
@@ -86,6 +93,9 @@ impl SqliteStore {
         let failed = unavailable("lock a Paillier key");
         let mut transaction = self.write("lock a Paillier key").await?;
         let outcome = write_lock(&mut transaction, lock).await.map_err(&failed)?;
+        if let (LockOutcome::Locked, Some(entry)) = (outcome, &lock.entry) {
+            audit::append(&mut transaction, [Draft::clone(entry)]).await?;
+        }
         transaction.commit().await.map_err(&failed)?;
         if outcome == LockOutcome::Locked {
             self.record_generation().await?;

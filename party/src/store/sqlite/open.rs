@@ -239,8 +239,9 @@ async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Er
         .bind(state_number(PaillierState::Ready))
         .execute(&mut *connection)
         .await?;
-    sqlx::query("UPDATE deals SET restored = 1").execute(connection).await?;
-    Ok(())
+    sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
+    // What was recorded after the copy was made is not known here: the chain is not to be forked.
+    super::audit::close(connection).await
 }
 
 pub(super) async fn read_setting(
@@ -335,6 +336,6 @@ impl GenerationFile {
 
 impl SqliteStore {
     fn from_pools(path: PathBuf, writer: SqlitePool, reader: SqlitePool) -> Self {
-        Self { path, writer, reader, health: Health::untried() }
+        Self { path, writer, reader, health: Health::untried(), noted: None, spending: None }
     }
 }

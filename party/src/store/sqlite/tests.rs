@@ -3,9 +3,13 @@ use std::path::Path;
 use super::*;
 use crate::{
     at_rest::{KeyEncryptionKey, RecordKind},
-    store::{Charge, Gate, KeyStore as _, PaillierScope, PaillierState, SessionStore as _, conformance},
+    store::{
+        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, SessionStore as _,
+        conformance,
+    },
 };
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
+use duet_wire::audit::{ChainId, Event};
 
 fn options(directory: &Path) -> SqliteOptions {
     SqliteOptions::at(directory.join("store.db"))
@@ -225,4 +229,99 @@ async fn a_database_file_without_its_generation_or_with_anothers_counts_as_resto
             "{other:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_charge_and_its_audit_record_survive_a_kill_together_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
+    store.begin_audit(ChainId([1; 16]), &entry("genesis"), None).await.unwrap();
+    let charge = Charge { session: SESSION, wallet: WalletId([1; 32]), digest: [1; 32], charged_at_ms: 1 };
+    assert!(store.noting(entry("charged")).charge(&charge).await.unwrap());
+    let (_copy, after) = killed_copy(&store).await;
+    assert!(!after.charge(&charge).await.unwrap());
+    assert_eq!(after.audit_chains().await.unwrap(), store.audit_chains().await.unwrap());
+    assert_eq!(after.audit_chains().await.unwrap()[0].head.sequence, 2);
+
+    // A record that cannot be written takes the charge with it.
+    sqlx::query("DROP TABLE audit_records").execute(&store.writer).await.unwrap();
+    let other = Charge { session: SessionId([2; 16]), ..charge };
+    assert!(store.noting(entry("charged")).charge(&other).await.is_err());
+    assert_eq!(store.charges(charge.wallet, charge.digest).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_lock_that_is_written_late_is_recorded_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
+    store.begin_audit(ChainId([1; 16]), &entry("genesis"), None).await.unwrap();
+    let key = put_key(&store, 1).await;
+    store.refuse_writes(true).await.unwrap();
+    assert!(store.noting(entry("locked")).lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
+    store.refuse_writes(false).await.unwrap();
+    store.recover().await.unwrap();
+    assert_eq!(store.audit_chains().await.unwrap()[0].head.sequence, 2);
+}
+
+#[tokio::test]
+async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
+    let (old, new) = (ChainId([1; 16]), ChainId([2; 16]));
+    store.begin_audit(old, &entry("genesis"), None).await.unwrap();
+    let backup = directory.path().join("backup.db");
+    store.back_up(&backup).await.unwrap();
+    store.append_audit(&[entry("after the backup")]).await.unwrap();
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let restored = SqliteStore::restore(&backup, &options(elsewhere.path())).await.unwrap();
+    restored.append_audit(&[entry("lost, not forked")]).await.unwrap();
+    let chains = restored.audit_chains().await.unwrap();
+    assert_eq!((chains.len(), chains[0].closed, chains[0].head.sequence), (1, true, 1));
+    restored.begin_audit(new, &entry("genesis"), Some(old)).await.unwrap();
+    restored.append_audit(&[entry("after the restore")]).await.unwrap();
+    let heads: Vec<_> = restored.audit_chains().await.unwrap().iter().map(|chain| chain.head).collect();
+    assert_eq!(
+        heads.iter().map(|head| (head.chain, head.sequence)).collect::<Vec<_>>(),
+        [(old, 1), (new, 2)]
+    );
+}
+
+/// How many transactions the write-ahead log holds: the frames that end one name the database's size. Under
+/// `synchronous = FULL` each of them is one flush of the disk (https://sqlite.org/fileformat2.html#walformat).
+fn commits(store: &SqliteStore) -> usize {
+    let wal = std::fs::read(store.path().with_file_name("store.db-wal")).unwrap();
+    let number = |at: usize| u32::from_be_bytes(wal[at..at + 4].try_into().unwrap());
+    let frame = 24 + usize::try_from(number(8)).unwrap();
+    let frames = (32..).step_by(frame).take_while(|at| at + frame <= wal.len());
+    // Frames of an earlier round of the log carry other salts.
+    frames.filter(|at| wal[at + 8..at + 16] == wal[16..24] && number(at + 4) != 0).count()
+}
+
+#[tokio::test]
+async fn a_record_and_a_limit_cost_no_further_flush() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
+    store.begin_audit(ChainId([1; 16]), &entry("genesis"), None).await.unwrap();
+    let wallet = WalletId([1; 32]);
+    let charge = |session: u8| Charge {
+        session: SessionId([session; 16]),
+        wallet,
+        digest: [session; 32],
+        charged_at_ms: 1,
+    };
+    let before = commits(&store);
+    assert!(store.charge(&charge(1)).await.unwrap());
+    assert_eq!(commits(&store), before + 1, "a plain charge");
+    assert!(store.noting(entry("charged")).charge(&charge(2)).await.unwrap());
+    assert_eq!(commits(&store), before + 2, "one that is recorded");
+    let spending = crate::store::conformance::spending(wallet, 3);
+    assert!(store.noting(entry("charged")).spending(spending).charge(&charge(3)).await.unwrap());
+    assert_eq!(commits(&store), before + 3, "one that is recorded and limited");
+    assert!(store.noting(entry("claimed")).claim_session(SESSION, wallet, 2, 1).await.unwrap());
+    assert_eq!(commits(&store), before + 4, "a claim");
 }

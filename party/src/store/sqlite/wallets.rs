@@ -122,6 +122,7 @@ impl WalletStore for SqliteStore {
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(PinOutcome::Pinned)
     }
@@ -172,6 +173,7 @@ impl WalletStore for SqliteStore {
             }
         }
         insert_wallet(&mut transaction, wallet).await.map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(PrepareOutcome::Prepared)
     }
@@ -190,6 +192,7 @@ impl WalletStore for SqliteStore {
             Some(WalletRow { commit_ack: None, .. }) => {}
         }
         mark_committed(&mut transaction, id, commit_ack, now_ms).await.map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(CommitOutcome::Committed)
     }
@@ -287,6 +290,7 @@ impl WalletStore for SqliteStore {
                 .await
                 .map_err(&failed)?;
         }
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)
     }
 

@@ -1,0 +1,350 @@
+//! Publishing audit records, and the chain of a process that has no store to keep one in.
+//!
+//! An orchestrator or a gateway decides without a database of its own. Each of its processes writes a
+//! chain from its start to its end: what it notes goes through a queue of bounded length to a task that
+//! gives it its place in the chain and publishes it, off the path of what is decided. While the broker
+//! is away records wait, up to a bound; what finds no place is counted, and the chain says how many
+//! entries it lacks.
+
+use core::time::Duration;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_nats::{HeaderValue, StatusCode};
+use bytes::Bytes;
+use duet_wire::{
+    audit::{self, ChainId, Draft, Event, Position, Record, Refusals, Refused},
+    signing::SigningKey,
+};
+use futures::StreamExt as _;
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connect::Bus,
+    request::{MAX_MESSAGE_SIZE_BYTES, PublishError},
+    streams::AUDIT,
+    subjects::{Address, PREFIX, Speaker},
+};
+
+/// Entries that wait for their place in the chain: those of some seconds at full load.
+const QUEUE: usize = 4096;
+/// Records that wait for the broker; at some 600 bytes each they take 5 MB.
+const MAX_UNPUBLISHED: usize = 8192;
+/// Records in one message at most; fewer if they are large.
+pub const RECORDS_PER_MESSAGE: usize = 256;
+/// Messages of the stream asked for at once when it is read.
+const READ_AHEAD: usize = 32;
+/// How long an entry may wait before it is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(500);
+/// How long the broker may take to store a message.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+/// A checkpoint is due after so many records …
+pub const CHECKPOINT_AFTER_RECORDS: u64 = 256;
+/// … or when a record has been waiting for one for so long, in milliseconds.
+pub const CHECKPOINT_AFTER_MS: u64 = 10_000;
+
+/// Publishes the first of these records, which follow each other in one chain of `speaker`'s, as one
+/// message: as many as fit, and says how many.
+///
+/// # Errors
+/// See [`PublishError`]. They may have been stored all the same; publishing them again does no harm.
+pub async fn publish(
+    bus: &Bus,
+    speaker: &Speaker,
+    records: &[Record],
+    deadline: Duration,
+) -> Result<usize, PublishError> {
+    let (count, message) = audit::message(records, MAX_MESSAGE_SIZE_BYTES / 2);
+    let Some(id) = records.get(..count).and_then(audit::message_id) else { return Ok(0) };
+    let address = Address::Audit(speaker.clone());
+    bus.publish_stored(&address, message, Some(&id), deadline).await?;
+    Ok(count)
+}
+
+/// Why the audit stream cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the audit stream cannot be read: {0}")]
+pub struct ReadError(String);
+
+/// A message of the audit stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who alone may have published it.
+    pub speaker: String,
+    /// Its records, one a line.
+    pub records: Bytes,
+}
+
+/// Reads the audit stream from its oldest message to its newest, in order, and hands each to `take`. For
+/// the role `auditor`, which may get messages one by one and do nothing else.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn read(bus: &Bus, mut take: impl FnMut(Message)) -> Result<(), ReadError> {
+    let any = format!("{PREFIX}.audit.*");
+    let first = get(bus, &serde_json::json!({ "next_by_subj": any, "seq": 1 })).await?;
+    let last = get(bus, &serde_json::json!({ "last_by_subj": any })).await?;
+    let (Some((first, _)), Some((last, _))) = (first, last) else { return Ok(()) };
+    let mut messages = futures::stream::iter(first..=last)
+        .map(|sequence| async move { get(bus, &serde_json::json!({ "seq": sequence })).await })
+        .buffered(READ_AHEAD);
+    while let Some(message) = messages.next().await {
+        // One that is not there any more was removed for its age while this was reading.
+        if let Some((_, message)) = message? {
+            take(message);
+        }
+    }
+    Ok(())
+}
+
+/// One message of the stream and its number.
+async fn get(bus: &Bus, which: &serde_json::Value) -> Result<Option<(u64, Message)>, ReadError> {
+    let subject = format!("$JS.API.DIRECT.GET.{AUDIT}");
+    let reply = bus
+        .client()
+        .request(subject, which.to_string().into())
+        .await
+        .map_err(|error| ReadError(error.to_string()))?;
+    if reply.status == Some(StatusCode::NOT_FOUND) {
+        return Ok(None);
+    }
+    let header =
+        |name: &str| reply.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
+    let (Some(subject), Some(sequence)) =
+        (header("Nats-Subject"), header("Nats-Sequence").and_then(|text| text.parse().ok()))
+    else {
+        return Err(ReadError(format!("an answer without its place in the stream ({:?})", reply.status)));
+    };
+    let speaker = match subject.parse() {
+        Ok(Address::Audit(speaker)) => speaker.to_string(),
+        _ => subject.to_owned(),
+    };
+    Ok(Some((sequence, Message { speaker, records: reply.payload })))
+}
+
+#[derive(Debug)]
+enum Entry {
+    Event(Draft),
+    Refused(Refused),
+}
+
+/// Where a process notes what it decides. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    entries: mpsc::Sender<Entry>,
+    lost: Arc<AtomicU64>,
+    now_ms: fn() -> u64,
+}
+
+impl core::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Recorder")
+    }
+}
+
+impl Recorder {
+    /// Notes an event. Never waits: without a place in the queue it is counted as lost.
+    pub fn note(&self, event: Event) {
+        self.hand_in(Entry::Event(Draft::new((self.now_ms)(), event)));
+    }
+
+    /// Notes a refusal, or counts it when there are many.
+    pub fn refused(&self, refused: Refused) {
+        self.hand_in(Entry::Refused(refused));
+    }
+
+    fn hand_in(&self, entry: Entry) {
+        if self.entries.try_send(entry).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The task that writes and publishes a process's chain. Dropping it aborts it; [`Recording::finish`]
+/// closes the chain in order.
+#[derive(Debug)]
+pub struct Recording {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Recording {
+    /// Begins the chain of a process called `instance`, which speaks as `speaker` and signs with `key`.
+    /// `now_ms` tells the time in milliseconds since 1970.
+    #[must_use]
+    pub fn start(
+        bus: &Bus,
+        speaker: Speaker,
+        instance: &str,
+        key: SigningKey,
+        now_ms: fn() -> u64,
+    ) -> (Self, Recorder) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let recorder = Recorder { entries: sender, lost: Arc::default(), now_ms };
+        let writer = Writer {
+            bus: bus.clone(),
+            chain: Chain::begin(&speaker, instance, &key, now_ms()),
+            speaker,
+            key,
+            now_ms,
+            entries: receiver,
+            lost: Arc::clone(&recorder.lost),
+            refusals: Refusals::new(now_ms()),
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(writer.run(stop.clone()));
+        (Self { task, stop }, recorder)
+    }
+
+    /// Closes the chain with what was noted so far, and publishes it unless the broker takes longer than
+    /// `patience`.
+    pub async fn finish(mut self, patience: Duration) {
+        self.stop.cancel();
+        if timeout(patience, &mut self.task).await.is_err() {
+            tracing::warn!("the end of the audit log was not published in time");
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A chain in memory: what has not been published of it, and what has not been signed.
+struct Chain {
+    head: Position,
+    unpublished: Vec<Record>,
+    unsigned: u64,
+    unsigned_since_ms: u64,
+}
+
+impl Chain {
+    fn begin(speaker: &Speaker, instance: &str, key: &SigningKey, now_ms: u64) -> Self {
+        let mut id = [0; 16];
+        if getrandom::fill(&mut id).is_err() {
+            // The chain is still unlike any other by its first record's time and instance.
+            tracing::error!("no randomness for the name of an audit chain");
+        }
+        let opened = Event::Opened {
+            writer: speaker.to_string(),
+            instance: Some(instance.to_owned()),
+            key: key.verifying_key().to_bytes(),
+            card: None,
+            continues: None,
+        };
+        let first = Record::first(ChainId(id), Draft::new(now_ms, opened));
+        Self { head: first.position(), unpublished: vec![first], unsigned: 1, unsigned_since_ms: now_ms }
+    }
+
+    fn append(&mut self, draft: Draft) {
+        if self.unsigned == 0 {
+            self.unsigned_since_ms = draft.at_ms;
+        }
+        let record = self.head.follow(draft);
+        self.head = record.position();
+        self.unpublished.push(record);
+        self.unsigned += 1;
+    }
+
+    fn checkpoint_is_due(&self, now_ms: u64) -> bool {
+        self.unsigned >= CHECKPOINT_AFTER_RECORDS
+            || (self.unsigned > 0 && now_ms.saturating_sub(self.unsigned_since_ms) >= CHECKPOINT_AFTER_MS)
+    }
+
+    fn sign(&mut self, key: &SigningKey, now_ms: u64) {
+        let checkpoint = self.head.sign(key);
+        self.append(Draft::new(now_ms, checkpoint));
+        // The checkpoint itself needs none.
+        self.unsigned = 0;
+    }
+}
+
+struct Writer {
+    bus: Bus,
+    speaker: Speaker,
+    key: SigningKey,
+    now_ms: fn() -> u64,
+    entries: mpsc::Receiver<Entry>,
+    lost: Arc<AtomicU64>,
+    refusals: Refusals,
+    chain: Chain,
+}
+
+impl Writer {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(PUBLISH_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut complained = false;
+        loop {
+            let is_last = tokio::select! {
+                biased;
+                () = stop.cancelled() => true,
+                _ = ticks.tick() => false,
+            };
+            self.collect(is_last);
+            match self.publish().await {
+                Ok(()) if complained => {
+                    tracing::info!("the audit log is published again");
+                    complained = false;
+                }
+                Ok(()) => {}
+                Err(error) if !complained => {
+                    tracing::warn!(%error, "the audit log cannot be published now");
+                    complained = true;
+                }
+                Err(error) => tracing::debug!(%error, "the audit log cannot be published yet"),
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Gives what waits its place in the chain.
+    fn collect(&mut self, is_last: bool) {
+        let now_ms = (self.now_ms)();
+        while self.chain.unpublished.len() < MAX_UNPUBLISHED {
+            let Ok(entry) = self.entries.try_recv() else { break };
+            match entry {
+                Entry::Event(draft) => self.chain.append(draft),
+                Entry::Refused(refused) => {
+                    if let Some(event) = self.refusals.take(refused) {
+                        self.chain.append(Draft::new(now_ms, event));
+                    }
+                }
+            }
+        }
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            self.chain.append(Draft::new(now_ms, Event::Lost { entries: lost }));
+        }
+        if let Some(event) = self.refusals.window(now_ms, is_last) {
+            self.chain.append(Draft::new(now_ms, event));
+        }
+        if is_last {
+            self.chain.append(Draft::new(now_ms, Event::Closed));
+        }
+        if is_last || self.chain.checkpoint_is_due(now_ms) {
+            self.chain.sign(&self.key, now_ms);
+        }
+    }
+
+    async fn publish(&mut self) -> Result<(), PublishError> {
+        while !self.chain.unpublished.is_empty() {
+            let count = self.chain.unpublished.len().min(RECORDS_PER_MESSAGE);
+            let records = self.chain.unpublished.get(..count).unwrap_or_default();
+            let published = publish(&self.bus, &self.speaker, records, PUBLISH_DEADLINE).await?;
+            self.chain.unpublished.drain(..published);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! Who a client behind a proxy is.
+//!
+//! A proxy appends the address it was reached from to a header; what stands left of that came with the request and is the
+//! client's own word. So the list is read from the right, and only as long as those who wrote are trusted: the first
+//! address that is no trusted proxy's is the client's, and nothing left of it is looked at (RFC 7239, section 8.1).
+
+use core::{net::IpAddr, net::SocketAddr, str::FromStr};
+
+use axum::http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+
+use crate::InvalidSetting;
+
+/// The header in which proxies say whom they speak for. Which one is a setting and never a guess: one that the proxies do
+/// not write is passed on as the client made it up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientHeader {
+    /// `X-Forwarded-For`, addresses with commas between them.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl ClientHeader {
+    const fn name(self) -> HeaderName {
+        match self {
+            Self::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+            Self::Forwarded => header::FORWARDED,
+        }
+    }
+
+    /// The address in one element; `None` for what is none, such as `unknown` and hidden names.
+    fn address(self, element: &str) -> Option<IpAddr> {
+        match self {
+            Self::XForwardedFor => address(element),
+            Self::Forwarded => element.split(';').find_map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                name.trim().eq_ignore_ascii_case("for").then(|| address(value.trim().trim_matches('"')))?
+            }),
+        }
+    }
+}
+
+impl FromStr for ClientHeader {
+    type Err = InvalidSetting;
+    fn from_str(text: &str) -> Result<Self, InvalidSetting> {
+        match text.to_ascii_lowercase().as_str() {
+            "x-forwarded-for" => Ok(Self::XForwardedFor),
+            "forwarded" => Ok(Self::Forwarded),
+            _ => Err(InvalidSetting("proxies name their clients in `x-forwarded-for` or in `forwarded`")),
+        }
+    }
+}
+
+/// An address, perhaps with a port, IPv6 perhaps in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+/// The proxies whose word about their clients' addresses is taken. None by default.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies {
+    /// Their networks.
+    pub networks: Vec<IpNet>,
+    /// Where they say it.
+    pub header: ClientHeader,
+}
+
+impl TrustedProxies {
+    pub(crate) fn check(&self) -> Result<(), InvalidSetting> {
+        if self.networks.iter().any(|network| network.prefix_len() == 0) {
+            return Err(InvalidSetting(
+                "if every address were a trusted proxy, every client could name its own",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether `peer` is one of them.
+    pub(crate) fn contains(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.networks.iter().any(|network| network.contains(&peer))
+    }
+
+    /// For whom the request of `peer` is: `peer` itself unless it is trusted and says otherwise.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer;
+        let values = headers.get_all(self.header.name());
+        let elements =
+            values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        for element in elements.collect::<Vec<_>>().into_iter().rev() {
+            if !self.contains(client) {
+                break;
+            }
+            // What is no address was written by a trusted proxy, which knows no more than this.
+            let Some(named) = self.header.address(element) else { break };
+            client = named;
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(header: ClientHeader, peer: &str, lines: &[&str]) -> String {
+        let networks = ["10.0.0.0/8", "2001:db8::/32"].map(|network| network.parse().unwrap()).to_vec();
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header.name(), line.parse().unwrap());
+        }
+        TrustedProxies { networks, header }.client(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn the_right_most_untrusted_address_is_the_clients() {
+        let found = |peer, lines: &[&str]| client(ClientHeader::XForwardedFor, peer, lines);
+        assert_eq!(found("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        // What the client made up stands further left.
+        assert_eq!(found("10.0.0.1", &["203.0.113.9, 198.51.100.7"]), "198.51.100.7");
+        assert_eq!(found("10.0.0.1", &["203.0.113.9", "198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(found("::ffff:10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
+        assert_eq!(found("2001:db8::1", &["[2a00::5]:80"]), "2a00::5");
+        // Only proxies in the list: the left-most of them asked for itself.
+        assert_eq!(found("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+    }
+
+    #[test]
+    fn nobody_else_is_believed() {
+        let found = |peer, lines: &[&str]| client(ClientHeader::XForwardedFor, peer, lines);
+        assert_eq!(found("198.51.100.1", &["203.0.113.9"]), "198.51.100.1");
+        assert_eq!(found("10.0.0.1", &[]), "10.0.0.1");
+        for none in ["", "unknown", "203.0.113.9, ", "203.0.113.9, not-an-address", "203.0.113.9,1.2.3"] {
+            assert_eq!(found("10.0.0.1", &[none]), "10.0.0.1", "{none}");
+        }
+        // The other header is the client's own.
+        let mut headers = HeaderMap::new();
+        headers.insert(header::FORWARDED, "for=203.0.113.9".parse().unwrap());
+        let proxies =
+            TrustedProxies { networks: vec!["10.0.0.0/8".parse().unwrap()], ..TrustedProxies::default() };
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        assert_eq!(proxies.client(peer, &headers), peer);
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_writes_it() {
+        let found = |lines: &[&str]| client(ClientHeader::Forwarded, "10.0.0.1", lines);
+        assert_eq!(found(&["for=198.51.100.7;proto=https;by=10.0.0.1"]), "198.51.100.7");
+        assert_eq!(found(&["for=203.0.113.9, For=\"[2a00::5]:4711\";proto=https"]), "2a00::5");
+        assert_eq!(found(&["proto=https;for=198.51.100.7, for=10.0.0.2"]), "198.51.100.7");
+        for hidden in ["for=unknown", "for=_secret", "for=203.0.113.9, for=unknown", "proto=https"] {
+            assert_eq!(found(&[hidden]), "10.0.0.1", "{hidden}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_everybody_is_refused() {
+        for network in ["0.0.0.0/0", "::/0"] {
+            let proxies =
+                TrustedProxies { networks: vec![network.parse().unwrap()], ..TrustedProxies::default() };
+            assert!(proxies.check().is_err(), "{network}");
+        }
+        assert!(TrustedProxies::default().check().is_ok());
+    }
+}

@@ -1,0 +1,93 @@
+//! What an orchestrator records: jobs taken in and refused, attempts, and how both end. All of it is
+//! noted after the job store has it, off the path of the job.
+
+use duet_protocol::ids::SessionId;
+use duet_wire::{
+    Code, JobRecord, JobState, Refusal, SigningRequest,
+    audit::{Asked, Event},
+    request::Pair,
+};
+
+use crate::{orchestrator::Orchestrator, settle::Failure};
+
+impl Orchestrator {
+    /// A job was accepted.
+    pub(crate) fn note_accepted(&self, record: &JobRecord, request: &SigningRequest) {
+        let Ok(digest) = request.payload.digest() else { return };
+        self.audit.note(Event::JobAccepted {
+            asked: Asked::by(&record.request, request),
+            payload: request.payload.kind(),
+            digest,
+        });
+    }
+
+    /// An attempt began.
+    pub(crate) fn note_started(
+        &self,
+        record: &JobRecord,
+        request: &SigningRequest,
+        session: SessionId,
+        pair: Pair,
+    ) {
+        self.audit.note(Event::AttemptStarted {
+            asked: Asked::by(&record.request, request),
+            session,
+            attempt: record.attempts_started,
+            pair,
+        });
+    }
+
+    /// An attempt ended without a signature, and the job with it if that was the last one.
+    pub(crate) fn note_failed(
+        &self,
+        record: &JobRecord,
+        request: &SigningRequest,
+        session: SessionId,
+        failure: &Failure,
+    ) {
+        self.audit.note(Event::AttemptFailed {
+            asked: Asked::by(&record.request, request),
+            session,
+            code: failure.refusal.code,
+            culprit: failure.culprit.clone(),
+            message: failure.refusal.message.clone(),
+        });
+        self.note_end(record);
+    }
+
+    /// A verified signature was stored.
+    pub(crate) fn note_signed(
+        &self,
+        record: &JobRecord,
+        request: &SigningRequest,
+        session: SessionId,
+        digest: [u8; 32],
+    ) {
+        let asked = Asked::by(&record.request, request);
+        self.audit.note(Event::JobSigned { asked, session, digest });
+    }
+
+    /// A job may have ended without a signature; if it has, that is recorded.
+    pub(crate) fn note_end(&self, record: &JobRecord) {
+        let (code, message) = match &record.state {
+            JobState::Failed { code, message, .. } => (*code, message.clone()),
+            JobState::Expired => (Code::JobExpired, "the job has expired".to_owned()),
+            JobState::Cancelled => (Code::Cancelled, "the job was cancelled".to_owned()),
+            JobState::Queued
+            | JobState::AwaitingOwner
+            | JobState::Running { .. }
+            | JobState::Signed { .. } => return,
+        };
+        if let Ok(request) = self.request_of(record) {
+            let Refusal { code, message } = Refusal::new(code, message);
+            self.audit.note(Event::JobEnded { asked: Asked::by(&record.request, &request), code, message });
+        }
+    }
+
+    /// A dead letter was put back.
+    pub(crate) fn note_put_back(&self, record: &JobRecord) {
+        if let Ok(request) = self.request_of(record) {
+            self.audit.note(Event::JobPutBack { asked: Asked::by(&record.request, &request) });
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Batches: many requests submitted at once, and how their jobs end, told as it happens.
+//!
+//! Each request of a batch is accepted or refused alone, exactly as if it had been submitted alone. What
+//! is stored of a batch is which jobs it is about, and from which place on the stream of ends tells of
+//! them. Its id is made of its jobs, and so of its requests' idempotency keys: the same batch again is the
+//! same one, told from the same place.
+//!
+//! # Nothing missed, nothing doubled
+//!
+//! The place is noted before any job of the batch is looked at. So the end of a job that was found open is
+//! published behind that place; jobs found settled are noted with the batch, told first, from their own
+//! records, and passed over in the stream. The cursor says how many of those were told, or the place in
+//! the stream, and means the same to every orchestrator.
+
+use core::{fmt, str::FromStr};
+use std::{collections::HashSet, sync::Arc};
+
+use duet_bus::{
+    ends::EndsUnavailable,
+    kv::{Key, WriteError},
+};
+use duet_wire::{
+    JobId, JobStateName, SigningRequest, TenantId,
+    batch::{BatchId, BatchItem, BatchRequest},
+};
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Duration, timeout};
+
+use crate::{
+    api::{BatchJobView, BatchView, EndView},
+    clock::now_ms,
+    feed::{Cursor, InvalidCursor, Reader},
+    jobs::StoreError,
+    orchestrator::Orchestrator,
+    submit::{Rejected, Submitted},
+};
+
+/// How many requests of one batch are taken in side by side. Each waits for a durable write.
+const CONCURRENCY: usize = 16;
+
+/// How often it is looked whether a batch is over when its last ends have been told, and the board has
+/// not heard of it yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A batch as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BatchRecord {
+    pub(crate) id: BatchId,
+    pub(crate) tenant: TenantId,
+    pub(crate) created_at_ms: u64,
+    /// The place in the stream of ends behind which it tells of the batch's jobs.
+    pub(crate) after: u64,
+    pub(crate) jobs: Vec<JobId>,
+    /// The jobs that had ended before, and when.
+    pub(crate) ended_before: Vec<EndedBefore>,
+}
+
+/// A job that had ended before the batch was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndedBefore {
+    job: JobId,
+    ended_at_ms: u64,
+}
+
+/// A place among the ends that a batch tells: how many of those before it were told, or a place in the
+/// stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchCursor {
+    at: Cursor,
+    /// Absent when all of them were told.
+    before: Option<usize>,
+}
+
+impl fmt::Display for BatchCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.before {
+            Some(told) => write!(f, "{}.{told}", self.at),
+            None => self.at.fmt(f),
+        }
+    }
+}
+
+impl FromStr for BatchCursor {
+    type Err = InvalidCursor;
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        match text.split_once('.') {
+            Some((at, told)) => {
+                Ok(Self { at: at.parse()?, before: Some(told.parse().map_err(|_| InvalidCursor)?) })
+            }
+            None => Ok(Self { at: text.parse()?, before: None }),
+        }
+    }
+}
+
+/// What became of one request of a batch.
+pub(crate) struct Verdict {
+    /// The job, if the request names one.
+    pub(crate) job: Option<JobId>,
+    pub(crate) submitted: Result<Submitted, Rejected>,
+}
+
+fn key(tenant: &TenantId, id: BatchId) -> Key {
+    Key::from((tenant, id.0))
+}
+
+impl Orchestrator {
+    /// Takes in a batch of `tenant`: its record, unless none of its requests names a job, and what
+    /// became of each request, in their order.
+    pub(crate) async fn submit_batch(
+        &self,
+        tenant: &TenantId,
+        batch: BatchRequest,
+    ) -> Result<(Option<BatchRecord>, Vec<Verdict>), StoreError> {
+        let named: Vec<Option<SigningRequest>> = batch
+            .items
+            .iter()
+            .map(|item| SigningRequest::from_json(&item.request.body).ok())
+            .map(|request| request.filter(|request| request.tenant == *tenant))
+            .collect();
+        let jobs: Vec<JobId> = named.iter().flatten().map(SigningRequest::job).collect();
+        let record = if jobs.is_empty() { None } else { Some(self.store_batch(tenant, jobs).await?) };
+        let verdicts = futures::stream::iter(batch.items.into_iter().zip(named))
+            .map(|(BatchItem { request, priority }, named)| async move {
+                let Some(named) = named else {
+                    // Whatever keeps it from naming a job of this tenant is said by the usual checks.
+                    let refused = self.submit_unnamed(tenant, request).await;
+                    return Verdict { job: None, submitted: Err(refused) };
+                };
+                let submitted = self.submit(tenant, &named.idempotency_key, request, priority).await;
+                Verdict { job: Some(named.job()), submitted }
+            })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        Ok((record, verdicts))
+    }
+
+    /// Notes a batch before its jobs are taken in, or finds it noted.
+    async fn store_batch(&self, tenant: &TenantId, mut jobs: Vec<JobId>) -> Result<BatchRecord, StoreError> {
+        let id = BatchId::derive(tenant, &jobs);
+        if let Some(record) = self.batch(tenant, id).await? {
+            return Ok(record);
+        }
+        jobs.sort_unstable();
+        jobs.dedup();
+        // Before any job is looked at: see the module's page.
+        let after = self.bus.last_end().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let looks: Vec<Result<Option<EndedBefore>, StoreError>> = futures::stream::iter(jobs.clone())
+            .map(|job| async move {
+                let entry = self.jobs.get(&Key::from((tenant, job))).await?;
+                Ok(entry
+                    .map(|entry| entry.value)
+                    .filter(|record| record.state.is_final())
+                    .map(|record| EndedBefore { job, ended_at_ms: record.updated_at_ms }))
+            })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        let ended_before = looks.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let record =
+            BatchRecord { id, tenant: tenant.clone(), created_at_ms: now_ms(), after, jobs, ended_before };
+        match self.batches.create(&key(tenant, id), &record).await {
+            Ok(_) => Ok(record),
+            // Somebody submits the same batch at this moment.
+            Err(WriteError::Conflict { .. }) => self.batch(tenant, id).await?.ok_or(StoreError::Contended),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The batch, if the tenant has it.
+    pub(crate) async fn batch(
+        &self,
+        tenant: &TenantId,
+        id: BatchId,
+    ) -> Result<Option<BatchRecord>, StoreError> {
+        Ok(self.batches.get(&key(tenant, id)).await?.map(|entry| entry.value))
+    }
+
+    /// How far the batch's jobs are, as far as this orchestrator knows.
+    pub(crate) fn view_batch(&self, record: &BatchRecord) -> BatchView {
+        let jobs: Vec<BatchJobView> = record
+            .jobs
+            .iter()
+            .map(|job| BatchJobView {
+                job: *job,
+                state: self.board.state(&Key::from((&record.tenant, *job))).map(|(state, _)| state),
+            })
+            .collect();
+        BatchView { id: record.id, created_at_ms: record.created_at_ms, jobs }
+    }
+
+    /// Whether the job's end was made known, or it never was accepted, or is not kept any more. `told` is
+    /// whether its end was told just now.
+    fn is_over(&self, tenant: &TenantId, job: JobId, told: bool) -> bool {
+        match self.board.state(&Key::from((tenant, job))) {
+            None => true,
+            Some((state, published)) => is_final(state) && (published || told),
+        }
+    }
+}
+
+const fn is_final(state: JobStateName) -> bool {
+    match state {
+        JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running => false,
+        JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => true,
+    }
+}
+
+/// Reads how a batch's jobs ended, one after the other.
+pub(crate) struct BatchReader {
+    orchestrator: Arc<Orchestrator>,
+    record: BatchRecord,
+    jobs: HashSet<JobId>,
+    reader: Reader,
+    /// How many of those that had ended before were told.
+    before: usize,
+    told: HashSet<JobId>,
+}
+
+impl BatchReader {
+    /// Of `record`'s jobs, those that ended after `after`; all of them, if there is none.
+    pub(crate) fn new(
+        orchestrator: &Arc<Orchestrator>,
+        record: BatchRecord,
+        after: Option<BatchCursor>,
+    ) -> Self {
+        let start = Cursor(record.after);
+        let (at, before) = match after {
+            None => (start, 0),
+            Some(BatchCursor { at, before: Some(told) }) => (at.max(start), told),
+            Some(BatchCursor { at, before: None }) if at < start => (start, 0),
+            Some(BatchCursor { at, before: None }) => (at, record.ended_before.len()),
+        };
+        Self {
+            orchestrator: Arc::clone(orchestrator),
+            reader: Reader::new(orchestrator, &record.tenant, at),
+            jobs: record.jobs.iter().copied().collect(),
+            record,
+            before,
+            told: HashSet::new(),
+        }
+    }
+
+    /// Waits for the next end; `None` when every job of the batch has come to its end, and that was told.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(crate) async fn next(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
+        if let Some(view) = self.next_of_before().await? {
+            return Ok(Some(view));
+        }
+        loop {
+            // Asked before the stream is read: what is over by now has its end in the stream by now.
+            let (over, settled) = self.is_over();
+            while let Some(view) = self.reader.next_now().await? {
+                let seen = EndedBefore { job: view.job, ended_at_ms: view.ended_at_ms };
+                if self.jobs.contains(&view.job) && !self.record.ended_before.contains(&seen) {
+                    self.told.insert(view.job);
+                    return Ok(Some(view));
+                }
+            }
+            if over {
+                return Ok(None);
+            }
+            if settled {
+                timeout(LOOK_AGAIN, self.reader.wait()).await.ok();
+            } else {
+                self.reader.wait().await;
+            }
+        }
+    }
+
+    /// Whether all jobs are over, and whether all are settled at least.
+    fn is_over(&self) -> (bool, bool) {
+        let (orchestrator, tenant) = (&self.orchestrator, &self.record.tenant);
+        let over = self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, self.told.contains(job)));
+        (over, self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, true)))
+    }
+
+    /// The next of those that had ended before. One that was put back since is told by the stream.
+    async fn next_of_before(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
+        while let Some(EndedBefore { job, ended_at_ms }) = self.record.ended_before.get(self.before).copied()
+        {
+            let entry = self.orchestrator.jobs.get(&Key::from((&self.record.tenant, job))).await;
+            let entry = entry.map_err(|error| EndsUnavailable(error.to_string()))?;
+            self.before += 1;
+            let cursor = BatchCursor { at: Cursor(self.record.after), before: Some(self.before) };
+            let record = entry.map(|entry| entry.value).filter(|record| record.updated_at_ms == ended_at_ms);
+            if let Some(view) = record.and_then(|record| EndView::of_record(&record, cursor.to_string())) {
+                self.told.insert(job);
+                return Ok(Some(view));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_they_are_written() {
+        for text in ["0", "17", "17.3"] {
+            assert_eq!(text.parse::<BatchCursor>().unwrap().to_string(), text);
+        }
+        for text in ["", "x", "1.", ".1", "-1", "1.2.3"] {
+            assert_eq!(text.parse::<BatchCursor>(), Err(InvalidCursor), "{text}");
+        }
+    }
+}

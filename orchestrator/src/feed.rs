@@ -1,0 +1,183 @@
+//! How a tenant's jobs ended, in the order in which it was made known: for `GET /v1/results`, for batches,
+//! and for whoever else tells tenants about results.
+//!
+//! Ends lie in one stream of the broker, and a cursor is a place in it. So it means the same to every
+//! orchestrator and after any restart; what follows it is told once, whoever tells it. Reading takes no
+//! consumer at the broker: each reader asks for the next end of its tenant, and one follower per process
+//! tells readers that there is one.
+
+use core::{fmt, str::FromStr};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use duet_bus::{
+    Address,
+    ends::{EndsUnavailable, StoredEnd},
+};
+use duet_wire::{Code, JobEnded, JobRecord, JobState, Refusal, SignedResult, TenantId};
+use tokio::{
+    sync::watch,
+    time::{Duration, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{api::EndView, orchestrator::Orchestrator};
+
+/// The pause before a follower that ended is begun anew.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a reader waits at most before it looks for itself, should it not have been told.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// A place in the sequence of ends: the place of the end told last, 0 for the very beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Cursor(pub(crate) u64);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        text.parse().map(Self).map_err(|_| InvalidCursor)
+    }
+}
+
+/// Text that is no cursor of this interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a cursor: the id of an event, or `next` of a page")]
+pub(crate) struct InvalidCursor;
+
+/// What to tell who asked for results that cannot be read.
+pub(crate) fn unreadable(error: &EndsUnavailable) -> Refusal {
+    tracing::warn!(%error, "results were not read");
+    Refusal::new(Code::StorageUnavailable, "the results cannot be read now; try again")
+}
+
+/// Who waits for ends of which tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Feed(Mutex<HashMap<TenantId, watch::Sender<u64>>>);
+
+impl Feed {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, watch::Sender<u64>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes whenever an end of one of `tenant`'s jobs may have been stored, from now on.
+    fn told(&self, tenant: &TenantId) -> watch::Receiver<u64> {
+        let mut readers = self.lock();
+        readers.retain(|_, sender| sender.receiver_count() > 0);
+        readers.entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    fn tell(&self, tenant: &TenantId, sequence: u64) {
+        if let Some(sender) = self.lock().get(tenant) {
+            sender.send_replace(sequence);
+        }
+    }
+
+    fn tell_everybody(&self) {
+        for sender in self.lock().values() {
+            sender.send_modify(|_| {});
+        }
+    }
+}
+
+/// Follows the stream and tells readers, until `stop`.
+pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
+    let following = async {
+        loop {
+            match orchestrator.bus.follow_ends().await {
+                Ok(mut ends) => {
+                    // What was stored in between was told to nobody.
+                    orchestrator.feed.tell_everybody();
+                    while let Some(end) = ends.next().await {
+                        match end {
+                            Ok((tenant, sequence)) => orchestrator.feed.tell(&tenant, sequence),
+                            Err(error) => {
+                                tracing::debug!(%error, "results are followed anew");
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "results cannot be followed now"),
+            }
+            sleep(FOLLOW_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = following => {}
+    }
+}
+
+/// Reads one tenant's ends one after the other.
+pub(crate) struct Reader {
+    orchestrator: Arc<Orchestrator>,
+    tenant: TenantId,
+    at: Cursor,
+    told: watch::Receiver<u64>,
+}
+
+impl Reader {
+    /// Of `tenant`'s ends those after `after`.
+    pub(crate) fn new(orchestrator: &Arc<Orchestrator>, tenant: &TenantId, after: Cursor) -> Self {
+        let mut told = orchestrator.feed.told(tenant);
+        // What is there already is looked for before anything is waited for.
+        told.mark_changed();
+        Self { orchestrator: Arc::clone(orchestrator), tenant: tenant.clone(), at: after, told }
+    }
+
+    /// The next end, if there is one by now. What cannot be shown is passed over.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: an end is either returned or still to come.
+    pub(crate) async fn next_now(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
+        loop {
+            // Before the question, so that what is stored after it wakes.
+            self.told.mark_unchanged();
+            let Some(end) = self.orchestrator.bus.next_end(&self.tenant, self.at.0).await? else {
+                return Ok(None);
+            };
+            self.at = Cursor(end.sequence);
+            match EndView::of(&end) {
+                Ok(view) => return Ok(Some(view)),
+                Err(error) => tracing::error!(sequence = end.sequence, %error, "an end cannot be shown"),
+            }
+        }
+    }
+
+    /// Waits until there may be a further end, or a quarter of a minute.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.told.changed() => {}
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Whether `end` tells how `record` ended.
+pub(crate) fn is_end_of(end: &StoredEnd, record: &JobRecord) -> bool {
+    match (&end.address, &record.state) {
+        (Address::Result(_), JobState::Signed { result }) => {
+            serde_json::from_slice::<SignedResult>(&end.payload).is_ok_and(|told| told == *result)
+        }
+        (Address::Ended(_), _) => {
+            let told = serde_json::from_slice::<JobEnded>(&end.payload);
+            told.is_ok_and(|told| JobEnded::of(record) == Some(told))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,88 @@
+//! Approvals of jobs that a wallet's policy asks for: shown what is to be approved, and passed on to the
+//! parties, who alone count them.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use duet_bus::{Address, Speaker};
+use duet_protocol::codec;
+use duet_wire::{
+    Code, JobState, Refusal, SignedRequest,
+    encoding::hex_array,
+    policy::{PolicyReply, PolicyRequest, RequestApproval},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{ApiError, Caller, jobs};
+use crate::orchestrator::Orchestrator;
+
+/// How long a party may take to note an approval.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// An approver's word on a job's request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Approval {
+    #[serde(with = "hex_array")]
+    approver: [u8; 32],
+    #[serde(with = "hex_array")]
+    signature: [u8; 64],
+}
+
+/// Who noted it.
+#[derive(Debug, Serialize)]
+pub(super) struct Noted {
+    parties: Vec<String>,
+}
+
+/// `GET /v1/jobs/{id}/request`
+pub(super) async fn request(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<SignedRequest>, ApiError> {
+    Ok(Json(jobs::record(&orchestrator, &tenant, &id).await?.request))
+}
+
+/// `POST /v1/jobs/{id}/approvals`
+pub(super) async fn approve(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+    Json(Approval { approver, signature }): Json<Approval>,
+) -> Result<Json<Noted>, ApiError> {
+    let request = jobs::record(&orchestrator, &tenant, &id).await?.request;
+    let approval = RequestApproval { request, approver, signature };
+    approval.verify().map_err(|error| ApiError::new(Code::BadSignature, error.to_string()))?;
+    let message = codec::encode(&PolicyRequest::Approve { approval })
+        .map_err(|error| ApiError::new(Code::TooLarge, error.to_string()))?;
+    let mut parties = Vec::new();
+    for party in orchestrator.directory.parties() {
+        let address = Address::Card { from: Speaker::Orchestrator, to: party.clone() };
+        let reply = orchestrator
+            .bus
+            .request(&address, message.clone(), DEADLINE)
+            .await
+            .map_err(|error| error.to_refusal(party.as_str()))?;
+        match codec::decode(&reply) {
+            Ok(PolicyReply::Approved) => parties.push(party.to_string()),
+            Ok(PolicyReply::Refused(refusal)) => {
+                return Err(Refusal::new(refusal.code, format!("{party}: {}", refusal.message)).into());
+            }
+            Ok(_) | Err(_) => {
+                let message = format!("{party} answered something else than was asked");
+                return Err(Refusal::new(Code::PeerMisbehaved, message).into());
+            }
+        }
+    }
+    // A job that was given up for want of this approval, or of another one, is tried again.
+    let job = jobs::record(&orchestrator, &tenant, &id).await?;
+    if matches!(job.state, JobState::Failed { code: Code::ApprovalMissing, .. }) {
+        orchestrator.put_back(&tenant, job.id).await?;
+    }
+    Ok(Json(Noted { parties }))
+}

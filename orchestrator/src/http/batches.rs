@@ -1,0 +1,148 @@
+//! Batches: submitted, looked at, and their jobs' ends told as they come.
+//!
+//! | event | data |
+//! |---|---|
+//! | `end` | how a job of the batch ended ([`crate::api::EndView`]); its id is the cursor |
+//! | `done` | the batch ([`crate::api::BatchView`]): all its jobs have ended; the stream ends |
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use core::time::Duration;
+use duet_wire::{
+    Code, Problem, Refusal, TenantId,
+    batch::{BatchRequest, MAX_BATCH_SIZE_BYTES},
+};
+use serde::Deserialize;
+
+use super::{ApiError, Caller, bad_query, results, stream};
+use crate::{
+    api::{BatchAnswer, BatchItemView, BatchView, ItemVerdict},
+    batch::{BatchCursor, BatchReader, BatchRecord, Verdict},
+    orchestrator::Orchestrator,
+    submit::{Rejected, Submitted},
+};
+
+/// `POST /v1/batches`
+pub(super) async fn submit(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::new(Code::TooLarge, format!("a batch has at most {MAX_BATCH_SIZE_BYTES} bytes"))
+        } else {
+            ApiError::new(Code::MalformedJson, "the body could not be read")
+        }
+    })?;
+    let batch = BatchRequest::from_json(&body).map_err(|error| {
+        let path = error.path.clone();
+        ApiError::from(Problem::new(Code::MalformedJson, error.to_string()).at(path))
+    })?;
+    let (record, verdicts) = orchestrator.submit_batch(&tenant, batch).await.map_err(Refusal::from)?;
+    let items: Vec<BatchItemView> = verdicts.into_iter().map(show).collect();
+    if let Some(refused) = refused_for_now(&items) {
+        return Err(refused);
+    }
+    let accepted = items.iter().any(|item| item.verdict == ItemVerdict::Accepted);
+    let status = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, Json(BatchAnswer { id: record.map(|record| record.id), items })).into_response())
+}
+
+fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
+    let view =
+        |verdict, job| BatchItemView { verdict, job, state: None, problem: None, retry_after_seconds: None };
+    match submitted {
+        Ok(Submitted::Accepted(snapshot)) => {
+            BatchItemView { state: Some(snapshot.value.state.name()), ..view(ItemVerdict::Accepted, job) }
+        }
+        Ok(Submitted::Known(record)) => {
+            BatchItemView { state: Some(record.state.name()), ..view(ItemVerdict::Known, job) }
+        }
+        Err(rejected) => {
+            // The job of that name is another's content.
+            let job = match &rejected {
+                Rejected::Conflict(first) => Some(*first),
+                Rejected::Full(_) | Rejected::Problem(_) => None,
+            };
+            let (problem, retry_after) = ApiError::from(rejected).into_parts();
+            BatchItemView {
+                problem: Some(problem),
+                retry_after_seconds: retry_after.map(|pause| pause.as_secs()),
+                ..view(ItemVerdict::Refused, job)
+            }
+        }
+    }
+}
+
+/// The refusal of the whole batch, if there was no room for any of it.
+fn refused_for_now(items: &[BatchItemView]) -> Option<ApiError> {
+    let mut longest = 1;
+    for item in items {
+        item.problem.as_ref().filter(|problem| problem.code == Code::QueueFull)?;
+        longest = longest.max(item.retry_after_seconds.unwrap_or(1));
+    }
+    let detail = "there is no room for any job of the batch; submit the same batch again later";
+    Some(ApiError::new(Code::QueueFull, detail).retry_after(Duration::from_secs(longest)))
+}
+
+async fn record(orchestrator: &Orchestrator, tenant: &TenantId, id: &str) -> Result<BatchRecord, ApiError> {
+    // What is no id names no batch.
+    let id = id.parse().map_err(|_| ApiError::not_found("batch"))?;
+    let record = orchestrator.batch(tenant, id).await.map_err(Refusal::from)?;
+    record.ok_or_else(|| ApiError::not_found("batch"))
+}
+
+/// `GET /v1/batches/{id}`
+pub(super) async fn show_one(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<BatchView>, ApiError> {
+    let record = record(&orchestrator, &tenant, &id).await?;
+    Ok(Json(orchestrator.view_batch(&record)))
+}
+
+/// What an event stream is asked for with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    after: Option<String>,
+}
+
+/// `GET /v1/batches/{id}/events`
+pub(super) async fn follow(
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Caller(tenant): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(EventsQuery { after }) = query.map_err(|_| bad_query("after"))?;
+    let after: Option<BatchCursor> =
+        results::resumed(after, &headers)
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error| ApiError::new(Code::MalformedJson, format!("after: {error}")))?;
+    let record = record(&orchestrator, &tenant, &id).await?;
+    let mut reader = BatchReader::new(&orchestrator, record.clone(), after);
+    let teller = Arc::clone(&orchestrator);
+    stream::open(&orchestrator, &tenant, move |told| async move {
+        let mut last = after.map(|cursor| cursor.to_string()).unwrap_or_default();
+        while let Some(end) = reader.next().await? {
+            last.clone_from(&end.cursor);
+            told.send("end", &end.cursor, &end).await?;
+        }
+        told.send("done", &last, &teller.view_batch(&record)).await
+    })
+}

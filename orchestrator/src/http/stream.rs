@@ -1,0 +1,94 @@
+//! Server-sent events that are told by a task of their own: bounded, counted per tenant, and ended with
+//! the process.
+
+use core::{convert::Infallible, time::Duration};
+use std::sync::Arc;
+
+use axum::response::{
+    IntoResponse as _, Response,
+    sse::{Event, KeepAlive, Sse},
+};
+use duet_bus::ends::EndsUnavailable;
+use duet_wire::{Code, TenantId};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::ApiError;
+use crate::{orchestrator::Orchestrator, tenants::StreamPermit};
+
+/// How many events may wait for a slow reader. When it is full, the stream waits.
+pub(super) const BUFFER: usize = 16;
+
+/// How long a client should wait before it connects again.
+pub(super) const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+
+/// Events on their way to one reader.
+pub(super) type Sender = mpsc::Sender<Result<Event, Infallible>>;
+
+/// Leave to hold one more event stream open.
+pub(super) fn permit(orchestrator: &Orchestrator, tenant: &TenantId) -> Result<StreamPermit, ApiError> {
+    orchestrator.tenants.stream(tenant).ok_or_else(|| {
+        ApiError::new(Code::QueueFull, "too many event streams are open; try again later")
+            .retry_after(RECONNECT_AFTER)
+    })
+}
+
+/// Answers with what is sent through `receiver`.
+pub(super) fn answer(
+    orchestrator: &Orchestrator,
+    receiver: mpsc::Receiver<Result<Event, Infallible>>,
+) -> Response {
+    let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
+    Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response()
+}
+
+/// The stream is over: its reader has gone, or what it tells of cannot be read.
+pub(super) struct Over;
+
+impl From<EndsUnavailable> for Over {
+    fn from(error: EndsUnavailable) -> Self {
+        // The reader connects again and goes on from the last event that it has seen.
+        tracing::warn!(%error, "an event stream ends early");
+        Self
+    }
+}
+
+/// Tells one reader.
+pub(super) struct Told(Sender);
+
+impl Told {
+    /// Sends one event, once there is room.
+    pub(super) async fn send(&self, name: &str, id: &str, data: &impl Serialize) -> Result<(), Over> {
+        let event = Event::default().event(name).id(id).retry(RECONNECT_AFTER).json_data(data);
+        let event = event.map_err(|error| {
+            tracing::error!(%error, "an event does not serialise");
+            Over
+        })?;
+        self.0.send(Ok(event)).await.map_err(|_| Over)
+    }
+}
+
+/// Opens an event stream that `tell` tells, until it ends, the reader goes, or the process stops.
+pub(super) fn open<F>(
+    orchestrator: &Arc<Orchestrator>,
+    tenant: &TenantId,
+    tell: impl FnOnce(Told) -> F,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = Result<(), Over>> + Send + 'static,
+{
+    let permit = permit(orchestrator, tenant)?;
+    let (events, receiver) = mpsc::channel(BUFFER);
+    let shutdown = orchestrator.shutdown.clone();
+    let telling = tell(Told(events.clone()));
+    tokio::spawn(async move {
+        let _permit = permit;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = events.closed() => {}
+            _ = telling => {}
+        }
+    });
+    Ok(answer(orchestrator, receiver))
+}

@@ -1,0 +1,258 @@
+//! Whose job is next: a fair order over tenants, and within each over priorities.
+//!
+//! A pure data structure, without a clock and without I/O. An orchestrator keeps one of the jobs that
+//! its board says are queued, and asks it whenever an announcement gives it leave to work on one.
+//! Announcements are counted, not followed: there are as many as there are jobs that wait, each goes to
+//! one orchestrator, and which job it is used for is decided here. So the stream of announcements
+//! needs no subject and no consumer per tenant or priority, however many tenants there are, and a
+//! million announcements of one tenant are as good as any for the one job of another.
+//!
+//! - **Tenants** take turns: of those that have a job to be started and room for it, the one whose last
+//!   start is longest ago. With `n` of them, no one waits for more than `n - 1` starts of others.
+//! - **One tenant** holds at most a stated number of places at once, so that sessions that hang leave
+//!   places for the others.
+//! - **Priorities** share a tenant's starts by their weights ([`Priority::weight`]), the more urgent
+//!   first. While a job waits at its head, a priority gets one of any 21 consecutive starts at least.
+//! - **One priority's** jobs start in the order in which they were accepted, but that an announcement is
+//!   used for the job it names where any job of the same priority would do: two orchestrators with
+//!   an announcement each do not reach for the same job then.
+//!
+//! A start costs the logarithm of the jobs that wait, and a step for each tenant at its limit.
+
+use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
+
+use duet_wire::{JobId, Priority, TenantId};
+
+/// Where a queued job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) priority: Priority,
+    /// When it was accepted, in milliseconds since 1970.
+    pub(crate) since_ms: u64,
+    /// Before when it is not to be started.
+    pub(crate) due_ms: u64,
+}
+
+/// Who is next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// This job. It is in hand now.
+    Job(TenantId, JobId),
+    /// Nobody, but only because the tenants with jobs to start hold as many places as they may.
+    Crowded,
+    /// Nobody: no job is to be started now.
+    Nobody,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    /// Absent when it is not queued any more, and only still in hand.
+    ticket: Option<Ticket>,
+    in_hand: bool,
+}
+
+/// The jobs of one priority that may be started, in their order.
+type Lane = BTreeSet<(u64, JobId)>;
+
+#[derive(Debug, Default)]
+struct Tenant {
+    jobs: HashMap<JobId, Job>,
+    lanes: [Lane; 3],
+    /// How many starts each lane has left before all are given their weights anew.
+    credit: [u32; 3],
+    in_hand: usize,
+    /// Whether it stands among the turns.
+    in_turn: bool,
+}
+
+const fn lane_of(priority: Priority) -> usize {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+impl Tenant {
+    fn has_starts(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.is_empty())
+    }
+
+    /// The lane whose turn it is: the most urgent of those with a job and a start left.
+    fn next_lane(&mut self) -> Option<(&mut Lane, &mut u32)> {
+        if !self.has_starts() {
+            return None;
+        }
+        let spent = self.lanes.iter().zip(&self.credit).all(|(lane, credit)| lane.is_empty() || *credit == 0);
+        if spent {
+            self.credit = Priority::ALL.map(Priority::weight);
+        }
+        self.lanes.iter_mut().zip(&mut self.credit).find(|(lane, credit)| !lane.is_empty() && **credit > 0)
+    }
+}
+
+/// The order of the jobs that wait.
+#[derive(Debug)]
+pub(crate) struct Line {
+    tenants: HashMap<TenantId, Tenant>,
+    /// The tenants with jobs to start, the one whose turn it is first.
+    turns: VecDeque<TenantId>,
+    /// The jobs that are not to be started yet, by when they are.
+    resting: BTreeSet<(u64, TenantId, JobId)>,
+    max_in_hand_per_tenant: usize,
+}
+
+impl Line {
+    pub(crate) fn new(max_in_hand_per_tenant: usize) -> Self {
+        Self {
+            tenants: HashMap::new(),
+            turns: VecDeque::new(),
+            resting: BTreeSet::new(),
+            max_in_hand_per_tenant,
+        }
+    }
+
+    /// Takes in that the job is queued, or that its ticket has changed.
+    pub(crate) fn put(&mut self, tenant: &TenantId, job: JobId, ticket: Ticket) {
+        if self.ticket(tenant, job) == Some(ticket) {
+            return;
+        }
+        self.unfile(tenant, job);
+        let entry = self.tenants.entry(tenant.clone()).or_default();
+        let known = entry.jobs.entry(job).or_insert(Job { ticket: None, in_hand: false });
+        known.ticket = Some(ticket);
+        if !known.in_hand {
+            // When it is due is looked at by `next`, which knows the time.
+            self.resting.insert((ticket.due_ms, tenant.clone(), job));
+        }
+    }
+
+    /// Takes in that the job is not queued any more.
+    pub(crate) fn remove(&mut self, tenant: &TenantId, job: JobId) {
+        self.unfile(tenant, job);
+        if let Some(entry) = self.tenants.get_mut(tenant)
+            && let hash_map::Entry::Occupied(mut known) = entry.jobs.entry(job)
+        {
+            if known.get().in_hand {
+                known.get_mut().ticket = None;
+            } else {
+                known.remove();
+            }
+        }
+        self.forget_if_empty(tenant);
+    }
+
+    /// When the job may be started, if it is queued.
+    pub(crate) fn due(&self, tenant: &TenantId, job: JobId) -> Option<u64> {
+        self.ticket(tenant, job).map(|ticket| ticket.due_ms)
+    }
+
+    /// The next job to start at `now_ms`, which is in hand then. `named` is the job of the announcement
+    /// that this is asked for.
+    pub(crate) fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {
+        self.wake(now_ms);
+        let limit = self.max_in_hand_per_tenant;
+        let has_room = |tenants: &HashMap<TenantId, Tenant>, tenant| {
+            tenants.get(tenant).is_some_and(|entry| entry.in_hand < limit)
+        };
+        let Some(turn) = self.turns.iter().position(|tenant| has_room(&self.tenants, tenant)) else {
+            return if self.turns.is_empty() { Next::Nobody } else { Next::Crowded };
+        };
+        let Some(tenant) = self.turns.remove(turn) else { return Next::Nobody };
+        let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::Nobody };
+        let named = named
+            .filter(|(owner, _)| **owner == tenant)
+            .and_then(|(_, job)| Some((entry.jobs.get(&job)?.ticket?.since_ms, job)));
+        let Some((lane, credit)) = entry.next_lane() else { return Next::Nobody };
+        let place = named.filter(|place| lane.contains(place)).or_else(|| lane.first().copied());
+        let Some((since_ms, job)) = place else { return Next::Nobody };
+        lane.remove(&(since_ms, job));
+        *credit -= 1;
+        if let Some(known) = entry.jobs.get_mut(&job) {
+            known.in_hand = true;
+        }
+        entry.in_hand += 1;
+        entry.in_turn = entry.has_starts();
+        if entry.in_turn {
+            self.turns.push_back(tenant.clone());
+        }
+        Next::Job(tenant, job)
+    }
+
+    /// Takes a job in hand that is known by name alone, whether or not it is queued here, and whatever
+    /// its tenant holds. Whether it was not in hand before.
+    pub(crate) fn hold(&mut self, tenant: &TenantId, job: JobId) -> bool {
+        self.unfile(tenant, job);
+        let entry = self.tenants.entry(tenant.clone()).or_default();
+        let known = entry.jobs.entry(job).or_insert(Job { ticket: None, in_hand: false });
+        if known.in_hand {
+            return false;
+        }
+        known.in_hand = true;
+        entry.in_hand += 1;
+        true
+    }
+
+    /// Lets go of a job that was in hand. If it is still queued it may be started again, at `rest_until_ms`
+    /// at the earliest.
+    pub(crate) fn let_go(&mut self, tenant: &TenantId, job: JobId, rest_until_ms: u64) {
+        let Some(entry) = self.tenants.get_mut(tenant) else { return };
+        let Some(known) = entry.jobs.get_mut(&job).filter(|known| known.in_hand) else { return };
+        known.in_hand = false;
+        entry.in_hand -= 1;
+        match &mut known.ticket {
+            Some(ticket) => {
+                ticket.due_ms = ticket.due_ms.max(rest_until_ms);
+                self.resting.insert((ticket.due_ms, tenant.clone(), job));
+            }
+            None => {
+                entry.jobs.remove(&job);
+            }
+        }
+        self.forget_if_empty(tenant);
+    }
+
+    fn ticket(&self, tenant: &TenantId, job: JobId) -> Option<Ticket> {
+        self.tenants.get(tenant)?.jobs.get(&job)?.ticket
+    }
+
+    /// Takes the job out of its lane or from those that rest.
+    fn unfile(&mut self, tenant: &TenantId, job: JobId) {
+        let Some(ticket) = self.ticket(tenant, job) else { return };
+        self.resting.remove(&(ticket.due_ms, tenant.clone(), job));
+        let Some(entry) = self.tenants.get_mut(tenant) else { return };
+        for lane in &mut entry.lanes {
+            lane.remove(&(ticket.since_ms, job));
+        }
+        if entry.in_turn && !entry.has_starts() {
+            entry.in_turn = false;
+            self.turns.retain(|other| other != tenant);
+        }
+    }
+
+    /// Lets the jobs stand in line whose time has come.
+    fn wake(&mut self, now_ms: u64) {
+        while self.resting.first().is_some_and(|(due_ms, ..)| *due_ms <= now_ms)
+            && let Some((_, tenant, job)) = self.resting.pop_first()
+        {
+            let Some(entry) = self.tenants.get_mut(&tenant) else { continue };
+            let Some(ticket) = entry.jobs.get(&job).and_then(|known| known.ticket) else { continue };
+            if let Some(lane) = entry.lanes.get_mut(lane_of(ticket.priority)) {
+                lane.insert((ticket.since_ms, job));
+            }
+            if !entry.in_turn {
+                entry.in_turn = true;
+                self.turns.push_back(tenant);
+            }
+        }
+    }
+
+    fn forget_if_empty(&mut self, tenant: &TenantId) {
+        if self.tenants.get(tenant).is_some_and(|entry| entry.jobs.is_empty() && entry.in_hand == 0) {
+            self.tenants.remove(tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

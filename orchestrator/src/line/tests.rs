@@ -1,0 +1,282 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMIT: usize = 2;
+
+fn tenant(number: u8) -> TenantId {
+    format!("tenant-{number}").parse().unwrap()
+}
+
+fn job(number: u8) -> JobId {
+    JobId([number; 16])
+}
+
+fn ticket(priority: Priority, since_ms: u64) -> Ticket {
+    Ticket { priority, since_ms, due_ms: 0 }
+}
+
+/// The next job's number, of any tenant.
+fn start(line: &mut Line) -> Option<(TenantId, u8)> {
+    match line.next(0, None) {
+        Next::Job(tenant, job) => Some((tenant, job.0[0])),
+        Next::Crowded | Next::Nobody => None,
+    }
+}
+
+#[test]
+fn a_flood_does_not_keep_another_tenants_job_waiting() {
+    let mut line = Line::new(100);
+    for number in 0..200 {
+        line.put(&tenant(1), job(number), ticket(Priority::High, number.into()));
+    }
+    assert_eq!(start(&mut line), Some((tenant(1), 0)));
+    line.put(&tenant(2), job(201), ticket(Priority::Low, 10_000));
+    assert_eq!(start(&mut line), Some((tenant(1), 1)));
+    assert_eq!(start(&mut line), Some((tenant(2), 201)));
+    assert_eq!(start(&mut line), Some((tenant(1), 2)));
+}
+
+#[test]
+fn priorities_share_by_weight_and_none_starves() {
+    let mut line = Line::new(1000);
+    for number in 0..50 {
+        line.put(&tenant(1), job(number), ticket(Priority::Low, 0));
+        line.put(&tenant(1), job(50 + number), ticket(Priority::Normal, 0));
+        line.put(&tenant(1), job(100 + number), ticket(Priority::High, 0));
+    }
+    let mut counts = [0; 3];
+    for _ in 0..42 {
+        let (_, number) = start(&mut line).unwrap();
+        counts[usize::from(number / 50)] += 1;
+    }
+    assert_eq!(counts, [2, 8, 32]);
+}
+
+#[test]
+fn a_tenant_at_its_limit_keeps_its_turn() {
+    let mut line = Line::new(1);
+    line.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
+    line.put(&tenant(1), job(2), ticket(Priority::Normal, 2));
+    line.put(&tenant(2), job(3), ticket(Priority::Normal, 3));
+    assert_eq!(start(&mut line), Some((tenant(1), 1)));
+    assert_eq!(start(&mut line), Some((tenant(2), 3)));
+    assert_eq!(line.next(0, None), Next::Crowded);
+    line.remove(&tenant(1), job(1));
+    line.let_go(&tenant(1), job(1), 0);
+    assert_eq!(start(&mut line), Some((tenant(1), 2)));
+    line.remove(&tenant(1), job(2));
+    line.remove(&tenant(2), job(3));
+    line.let_go(&tenant(1), job(2), 0);
+    line.let_go(&tenant(2), job(3), 0);
+    assert_eq!(line.next(0, None), Next::Nobody);
+    assert!(line.tenants.is_empty() && line.turns.is_empty() && line.resting.is_empty());
+}
+
+#[test]
+fn an_announcement_is_used_for_the_job_it_names_where_it_may() {
+    let mut line = Line::new(10);
+    for number in 1..=4 {
+        let priority = if number == 4 { Priority::High } else { Priority::Normal };
+        line.put(&tenant(1), job(number), ticket(priority, number.into()));
+    }
+    let owner = tenant(1);
+    // A more urgent one comes first all the same.
+    assert_eq!(line.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(4)));
+    assert_eq!(line.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(3)));
+    assert_eq!(line.next(0, Some((&owner, job(9)))), Next::Job(tenant(1), job(1)));
+}
+
+#[test]
+fn a_job_rests_until_it_is_due() {
+    let mut line = Line::new(10);
+    line.put(&tenant(1), job(1), Ticket { due_ms: 100, ..ticket(Priority::Normal, 1) });
+    assert_eq!(line.next(99, None), Next::Nobody);
+    assert_eq!(line.due(&tenant(1), job(1)), Some(100));
+    assert_eq!(line.next(100, None), Next::Job(tenant(1), job(1)));
+    line.let_go(&tenant(1), job(1), 200);
+    assert_eq!(line.next(199, None), Next::Nobody);
+    assert_eq!(line.next(200, None), Next::Job(tenant(1), job(1)));
+}
+
+#[test]
+fn a_job_is_in_one_hand_only() {
+    let mut line = Line::new(10);
+    line.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
+    assert!(line.hold(&tenant(1), job(1)));
+    assert!(!line.hold(&tenant(1), job(1)));
+    assert_eq!(line.next(0, None), Next::Nobody);
+    line.put(&tenant(1), job(1), ticket(Priority::High, 1));
+    assert_eq!(line.next(0, None), Next::Nobody);
+    line.let_go(&tenant(1), job(1), 0);
+    assert_eq!(line.next(0, None), Next::Job(tenant(1), job(1)));
+}
+
+/// What happens to a line.
+#[derive(Debug, Clone)]
+enum Step {
+    Put { tenant: u8, job: u8, priority: Priority, due_in_ms: u64 },
+    Remove { tenant: u8, job: u8 },
+    Next { named: Option<(u8, u8)> },
+    Hold { tenant: u8, job: u8 },
+    LetGo { tenant: u8, job: u8, rest_ms: u64 },
+    Pass { ms: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (tenants, jobs) = (0..4_u8, 0..12_u8);
+    let name = (tenants, jobs);
+    let priority = prop::sample::select(Priority::ALL.to_vec());
+    let step = prop_oneof![
+        4 => (name.clone(), priority, prop_oneof![3 => Just(0), 1 => 0..50_u64])
+            .prop_map(|((tenant, job), priority, due_in_ms)| Step::Put { tenant, job, priority, due_in_ms }),
+        1 => name.clone().prop_map(|(tenant, job)| Step::Remove { tenant, job }),
+        6 => prop::option::of(name.clone()).prop_map(|named| Step::Next { named }),
+        1 => name.clone().prop_map(|(tenant, job)| Step::Hold { tenant, job }),
+        3 => (name, 0..30_u64).prop_map(|((tenant, job), rest_ms)| Step::LetGo { tenant, job, rest_ms }),
+        1 => (0..40_u64).prop_map(|ms| Step::Pass { ms }),
+    ];
+    prop::collection::vec(step, 0..400)
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    ticket: Option<Ticket>,
+    in_hand: bool,
+}
+
+/// The rules as they are stated, without any of the structure that keeps them quickly.
+#[derive(Debug, Default)]
+struct Model {
+    jobs: BTreeMap<(u8, u8), Known>,
+    /// Who was started since each tenant became able to start one.
+    passed_over: BTreeMap<u8, Vec<u8>>,
+    /// How many starts in a row a tenant's priority was passed over although it had a job.
+    starved: BTreeMap<(u8, Priority), u32>,
+}
+
+impl Model {
+    fn in_hand(&self, tenant: u8) -> usize {
+        self.jobs.iter().filter(|((owner, _), known)| *owner == tenant && known.in_hand).count()
+    }
+
+    /// The jobs of `tenant` that may be started at `now`.
+    fn startable(&self, tenant: u8, now: u64) -> Vec<(Ticket, u8)> {
+        self.jobs
+            .iter()
+            .filter(|((owner, _), known)| *owner == tenant && !known.in_hand)
+            .filter_map(|((_, job), known)| Some((known.ticket.filter(|t| t.due_ms <= now)?, *job)))
+            .collect()
+    }
+
+    fn able(&self, now: u64) -> Vec<u8> {
+        (0..4).filter(|t| !self.startable(*t, now).is_empty() && self.in_hand(*t) < LIMIT).collect()
+    }
+
+    /// Checks what the line said, and takes it in.
+    fn check_next(&mut self, said: &Next, named: Option<(u8, u8)>, now: u64) -> Result<(), TestCaseError> {
+        let able = self.able(now);
+        self.passed_over.retain(|tenant, _| able.contains(tenant));
+        let someone_waits = (0..4).any(|tenant| !self.startable(tenant, now).is_empty());
+        let Next::Job(owner, id) = said else {
+            prop_assert!(able.is_empty(), "{able:?} could start");
+            prop_assert_eq!(*said == Next::Crowded, someone_waits);
+            return Ok(());
+        };
+        let owner = (0..4).find(|number| tenant(*number) == *owner).unwrap();
+        prop_assert!(able.contains(&owner), "a tenant started that could not");
+        let startable = self.startable(owner, now);
+        let (chosen, number) = *startable.iter().find(|(_, number)| *number == id.0[0]).unwrap();
+
+        // Tenants: nobody twice before somebody who could.
+        for waiting in &able {
+            let starts = self.passed_over.entry(*waiting).or_default();
+            if *waiting == owner {
+                starts.clear();
+            } else {
+                prop_assert!(!starts.contains(&owner), "{owner} started twice before {waiting}");
+                starts.push(owner);
+            }
+        }
+        // Priorities: each within 21 starts.
+        for priority in Priority::ALL {
+            let has_one = startable.iter().any(|(ticket, _)| ticket.priority == priority);
+            let starved = self.starved.entry((owner, priority)).or_default();
+            *starved = if has_one && priority != chosen.priority { *starved + 1 } else { 0 };
+            prop_assert!(*starved < 21, "{priority} starves");
+        }
+        // Jobs of one priority: the oldest, or the one named.
+        if named != Some((owner, number)) {
+            let oldest = startable
+                .iter()
+                .filter(|(ticket, _)| ticket.priority == chosen.priority)
+                .map(|(ticket, number)| (ticket.since_ms, *number))
+                .min();
+            prop_assert_eq!(oldest, Some((chosen.since_ms, number)));
+        }
+        self.jobs.get_mut(&(owner, number)).unwrap().in_hand = true;
+        Ok(())
+    }
+
+    /// The job leaves its place; with its last one a tenant loses its turn.
+    fn unfiled(&mut self, tenant: u8) {
+        self.passed_over.remove(&tenant);
+    }
+
+    fn forget_gone(&mut self) {
+        self.jobs.retain(|_, known| known.in_hand || known.ticket.is_some());
+        let jobs = &self.jobs;
+        self.starved.retain(|(tenant, _), _| jobs.keys().any(|(owner, _)| owner == tenant));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_rules_hold(steps in steps()) {
+        let (mut line, mut model, mut now) = (Line::new(LIMIT), Model::default(), 1_000);
+        for (number, step) in (0_u64..).zip(steps) {
+            match step {
+                Step::Put { tenant: owner, job: id, priority, due_in_ms } => {
+                    let ticket = Ticket { priority, since_ms: number, due_ms: now + due_in_ms };
+                    line.put(&tenant(owner), job(id), ticket);
+                    model.unfiled(owner);
+                    model.jobs.entry((owner, id)).or_default().ticket = Some(ticket);
+                }
+                Step::Remove { tenant: owner, job: id } => {
+                    line.remove(&tenant(owner), job(id));
+                    model.unfiled(owner);
+                    if let Some(known) = model.jobs.get_mut(&(owner, id)) {
+                        known.ticket = None;
+                    }
+                }
+                Step::Next { named } => {
+                    let name = named.map(|(owner, id)| (tenant(owner), job(id)));
+                    let said = line.next(now, name.as_ref().map(|(owner, id)| (owner, *id)));
+                    model.check_next(&said, named, now)?;
+                }
+                Step::Hold { tenant: owner, job: id } => {
+                    model.unfiled(owner);
+                    let known = model.jobs.entry((owner, id)).or_default();
+                    prop_assert_eq!(line.hold(&tenant(owner), job(id)), !known.in_hand);
+                    known.in_hand = true;
+                }
+                Step::LetGo { tenant: owner, job: id, rest_ms } => {
+                    line.let_go(&tenant(owner), job(id), now + rest_ms);
+                    if let Some(known) = model.jobs.get_mut(&(owner, id)).filter(|known| known.in_hand) {
+                        known.in_hand = false;
+                        if let Some(ticket) = &mut known.ticket {
+                            ticket.due_ms = ticket.due_ms.max(now + rest_ms);
+                        }
+                    }
+                }
+                Step::Pass { ms } => now += ms,
+            }
+            model.forget_gone();
+            // Nothing is kept of what is over.
+            let kept: usize = line.tenants.values().map(|tenant| tenant.jobs.len()).sum();
+            prop_assert_eq!(kept, model.jobs.len());
+        }
+    }
+}

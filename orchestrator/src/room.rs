@@ -1,0 +1,93 @@
+//! Whether the broker has room for what an accepted job will still need.
+//!
+//! A job that is accepted writes several times more: its attempts, its result, its announcements. A
+//! stream or bucket that is full refuses those as well, so new jobs are refused a little earlier.
+
+use core::time::Duration;
+use std::sync::{Mutex, PoisonError};
+
+use duet_bus::{kv, streams};
+use tokio::time::timeout;
+
+use crate::{admission::Full, orchestrator::Orchestrator};
+
+/// How full a stream may be, in percent of its bytes, while new jobs are taken.
+const FULL_PERCENT: u64 = 90;
+
+/// How long the broker may take to say how full a stream is.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// When to try again with a store that is nearly full. It empties by age and by an operator's hand,
+/// which a second does not change.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// What is nearly full, as far as was seen at the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    full: Mutex<Option<String>>,
+}
+
+impl Room {
+    /// Why no job is taken, if none is.
+    pub(crate) fn full(&self) -> Option<Full> {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = full.as_ref()?;
+        Some(Full {
+            detail: format!("the broker's store {name} is nearly full; submit it again later"),
+            retry_after: RETRY_AFTER,
+        })
+    }
+
+    /// Takes in that the stream `name` refused a message for want of room.
+    pub(crate) fn is_full(&self, name: &str) {
+        self.set(Some(name.to_owned()));
+    }
+
+    fn set(&self, name: Option<String>) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        if *full != name {
+            match &name {
+                Some(name) => tracing::error!(stream = name, "nearly full: no new jobs are taken"),
+                None => tracing::info!("the broker has room again: new jobs are taken"),
+            }
+            *full = name;
+        }
+    }
+}
+
+const fn is_nearly_full(bytes: u64, max_bytes: i64) -> bool {
+    max_bytes > 0 && bytes / FULL_PERCENT >= max_bytes.unsigned_abs() / 100
+}
+
+impl Orchestrator {
+    /// Looks how full the broker's streams and buckets are.
+    pub(crate) async fn look_for_room(&self) {
+        let names = [
+            streams::JOBS.to_owned(),
+            streams::RESULTS.to_owned(),
+            format!("KV_{}", kv::JOBS),
+            format!("KV_{}", kv::SESSIONS),
+        ];
+        let looks = names.map(|name| async move {
+            let stream = self.bus.jetstream().get_stream(&name).await.ok()?;
+            let info = stream.cached_info();
+            is_nearly_full(info.state.bytes, info.config.max_bytes).then_some(name)
+        });
+        // What does not answer is not full: it says so itself when it is written to.
+        if let Ok(full) = timeout(LOOK_DEADLINE, futures::future::join_all(looks)).await {
+            self.room.set(full.into_iter().flatten().next());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nine_tenths_are_nearly_full() {
+        assert!(!is_nearly_full(899_999, 1_000_000));
+        assert!(is_nearly_full(900_000, 1_000_000));
+        assert!(!is_nearly_full(u64::MAX, -1));
+    }
+}

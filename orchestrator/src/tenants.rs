@@ -1,0 +1,120 @@
+//! What each tenant may ask of the HTTP interface: so many requests a second, so many event streams.
+
+use core::{num::NonZeroU32, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use duet_wire::TenantId;
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+
+use crate::settings::HttpSettings;
+
+/// The tenants' shares of the HTTP interface. Only tenants with a token are ever counted, so their
+/// number is that of the configuration.
+pub(crate) struct Tenants {
+    requests: DefaultKeyedRateLimiter<TenantId>,
+    clock: DefaultClock,
+    streams: Arc<Mutex<Streams>>,
+    max_streams: usize,
+    max_streams_per_tenant: usize,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    open: usize,
+    per_tenant: HashMap<TenantId, usize>,
+}
+
+fn lock(streams: &Mutex<Streams>) -> MutexGuard<'_, Streams> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Leave to hold an event stream open; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct StreamPermit {
+    tenant: TenantId,
+    streams: Arc<Mutex<Streams>>,
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        let mut streams = lock(&self.streams);
+        streams.open -= 1;
+        if let Some(open) = streams.per_tenant.get_mut(&self.tenant) {
+            *open -= 1;
+        }
+    }
+}
+
+impl Tenants {
+    pub(crate) fn new(settings: &HttpSettings) -> Self {
+        let rate = settings.requests_per_second_per_tenant;
+        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
+        Self {
+            requests: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
+            clock: DefaultClock::default(),
+            streams: Arc::default(),
+            max_streams: settings.max_event_streams,
+            max_streams_per_tenant: settings.max_event_streams_per_tenant,
+        }
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    /// When to try again, if the tenant has made too many.
+    pub(crate) fn request(&self, tenant: &TenantId) -> Result<(), Duration> {
+        self.requests.check_key(tenant).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// Leave for one more event stream, unless the tenant or all tenants have as many as they may.
+    pub(crate) fn stream(&self, tenant: &TenantId) -> Option<StreamPermit> {
+        let mut streams = lock(&self.streams);
+        let own = streams.per_tenant.get(tenant).copied().unwrap_or(0);
+        if streams.open >= self.max_streams || own >= self.max_streams_per_tenant {
+            return None;
+        }
+        streams.open += 1;
+        streams.per_tenant.insert(tenant.clone(), own + 1);
+        Some(StreamPermit { tenant: tenant.clone(), streams: Arc::clone(&self.streams) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenants() -> Tenants {
+        Tenants::new(&HttpSettings {
+            requests_per_second_per_tenant: NonZeroU32::new(1).unwrap(),
+            max_event_streams: 3,
+            max_event_streams_per_tenant: 2,
+            ..HttpSettings::default()
+        })
+    }
+
+    #[test]
+    fn a_tenants_requests_are_its_own() {
+        let (tenants, acme, globex) = (tenants(), "acme".parse().unwrap(), "globex".parse().unwrap());
+        assert_eq!((tenants.request(&acme), tenants.request(&acme)), (Ok(()), Ok(())));
+        assert!(tenants.request(&acme).unwrap_err() <= Duration::from_secs(1));
+        assert_eq!(tenants.request(&globex), Ok(()));
+    }
+
+    #[test]
+    fn streams_are_counted_per_tenant_and_in_all() {
+        let (tenants, acme, globex) = (tenants(), "acme".parse().unwrap(), "globex".parse().unwrap());
+        let first = tenants.stream(&acme);
+        let _second = tenants.stream(&acme).unwrap();
+        assert!(tenants.stream(&acme).is_none());
+        let _third = tenants.stream(&globex).unwrap();
+        assert!(tenants.stream(&globex).is_none());
+        drop(first);
+        assert!(tenants.stream(&globex).is_some());
+    }
+}

@@ -1,0 +1,152 @@
+//! One attempt at one delivery.
+
+use core::time::Duration;
+use std::{error::Error as _, io};
+
+use bytes::Bytes;
+use duet_wire::{
+    Refusal,
+    signing::SigningKey,
+    webhook::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+};
+use reqwest::{StatusCode, header};
+use tokio::time::Instant;
+
+use super::{
+    WebhookSettings, address,
+    endpoint::Endpoint,
+    log::{Delivery, DeliveryOutcome},
+};
+use crate::clock::{now_ms, whole_millis};
+
+/// The longest error that is kept of an attempt, in bytes.
+const MAX_ERROR_SIZE_BYTES: usize = 200;
+
+/// Delivers to endpoints.
+pub(crate) struct Deliverer {
+    http: reqwest::Client,
+    settings: WebhookSettings,
+    key: SigningKey,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) at_ms: u64,
+    pub(super) took_ms: u64,
+    pub(super) status: Option<u16>,
+    /// Why the endpoint did not take it; `None` when it did.
+    pub(super) error: Option<String>,
+    /// How long it asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+    /// Whether it says that it is gone for good.
+    pub(super) is_gone: bool,
+}
+
+impl Attempt {
+    /// The attempt as it is logged.
+    pub(super) fn into_delivery(self, message: &str, attempt: u32, pause: Option<Duration>) -> Delivery {
+        let outcome = match (&self.error, pause) {
+            (None, _) => DeliveryOutcome::Delivered,
+            (Some(_), Some(_)) => DeliveryOutcome::Retrying,
+            (Some(_), None) => DeliveryOutcome::GivenUp,
+        };
+        Delivery {
+            message: message.to_owned(),
+            attempt,
+            at_ms: self.at_ms,
+            took_ms: self.took_ms,
+            outcome,
+            status: self.status,
+            error: self.error,
+            next_attempt_at_ms: pause.map(|pause| now_ms().saturating_add(whole_millis(pause))),
+        }
+    }
+}
+
+impl Deliverer {
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub(crate) fn new(settings: WebhookSettings, key: SigningKey) -> io::Result<Self> {
+        Ok(Self { http: address::client(&settings)?, settings, key })
+    }
+
+    pub(crate) const fn settings(&self) -> &WebhookSettings {
+        &self.settings
+    }
+
+    pub(super) const fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// Posts `body` as the message `id`, and waits for the answer at most `timeout`.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub(super) async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        id: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Attempt, Refusal> {
+        let (at_ms, started) = (now_ms(), Instant::now());
+        let timestamp = at_ms / 1000;
+        let signature = endpoint.secret(&self.key)?.sign(id, timestamp, &body);
+        let mut attempt =
+            Attempt { at_ms, took_ms: 0, status: None, error: None, retry_after: None, is_gone: false };
+        // The operator's rules may have changed since it was added.
+        match address::endpoint_url(&endpoint.url, self.settings.allow_private) {
+            Err(problem) => attempt.error = Some(problem.detail),
+            Ok(url) => {
+                let request = self
+                    .http
+                    .post(url)
+                    .timeout(timeout)
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .header(ID_HEADER, id)
+                    .header(TIMESTAMP_HEADER, timestamp)
+                    .header(SIGNATURE_HEADER, signature)
+                    .body(body);
+                match request.send().await {
+                    Ok(answer) => attempt.answered(&answer),
+                    Err(error) => attempt.error = Some(reason(&error)),
+                }
+            }
+        }
+        attempt.took_ms = whole_millis(started.elapsed());
+        Ok(attempt)
+    }
+}
+
+impl Attempt {
+    fn answered(&mut self, answer: &reqwest::Response) {
+        let status = answer.status();
+        self.status = Some(status.as_u16());
+        if status.is_success() {
+            return;
+        }
+        self.error = Some(format!("the endpoint answered {status}"));
+        self.is_gone = status == StatusCode::GONE;
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            self.retry_after = seconds.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        }
+    }
+}
+
+/// Why there was no answer, without the URL, which the log's reader knows.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut text = "no connection".to_owned();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = cause.to_string();
+        source = cause.source();
+    }
+    let end = (0..=MAX_ERROR_SIZE_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
+    text
+}

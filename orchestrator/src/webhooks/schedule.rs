@@ -1,0 +1,55 @@
+//! When a delivery that failed is tried again.
+
+use core::time::Duration;
+
+use super::WebhookSettings;
+
+/// The longest pause between two attempts, before chance takes some off.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8 * 3600);
+
+/// Each pause is so many times the one before.
+const GROWTH: u32 = 4;
+
+/// The longest pause that an endpoint may ask for with `Retry-After`.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// The pause after `attempt`, from 1, failed; `None` when it was the last. `chance` is from 0 to 1, and takes up to half of
+/// the pause off; `asked` is what the endpoint asked for.
+pub(super) fn pause_after(
+    attempt: u32,
+    settings: &WebhookSettings,
+    asked: Option<Duration>,
+    chance: f64,
+) -> Option<Duration> {
+    if attempt >= settings.max_attempts {
+        return None;
+    }
+    let factor = GROWTH.saturating_pow(attempt.saturating_sub(1));
+    let pause = settings.first_pause.saturating_mul(factor).min(LONGEST_PAUSE).mul_f64(1.0 - chance / 2.0);
+    Some(pause.max(asked.unwrap_or_default().min(LONGEST_ASKED)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_hours_and_end() {
+        let settings = WebhookSettings::default();
+        let pauses: Vec<u64> = (1..20)
+            .map_while(|n| pause_after(n, &settings, None, 0.0))
+            .map(|pause| pause.as_secs())
+            .collect();
+        assert_eq!(pauses, [5, 20, 80, 320, 1280, 5120, 20_480, 28_800, 28_800]);
+        assert_eq!(pause_after(1, &settings, None, 1.0), Some(Duration::from_millis(2500)));
+        assert_eq!(pause_after(u32::MAX, &settings, None, 0.0), None);
+    }
+
+    #[test]
+    fn an_endpoint_may_ask_for_an_hour_at_most() {
+        let settings = WebhookSettings::default();
+        let asked =
+            |seconds| pause_after(1, &settings, Some(Duration::from_secs(seconds)), 0.0).unwrap().as_secs();
+        assert_eq!((asked(1), asked(60), asked(86_400)), (5, 60, 3600));
+    }
+}

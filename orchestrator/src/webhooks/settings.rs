@@ -1,0 +1,86 @@
+//! What can be set about webhooks.
+
+use core::time::Duration;
+
+use crate::settings::InvalidSetting;
+
+/// How results are delivered to tenants' endpoints.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Whether endpoints may be at addresses that are not public: of this machine, of private networks, of the link.
+    /// Default no: whoever may add an endpoint could make the orchestrator speak to whatever only it can reach.
+    pub allow_private: bool,
+    /// How long one delivery may take, from resolving the name to the answer's head. Default 15 s, the specification's
+    /// advice is 15 to 30; 100 ms to 1 min.
+    pub timeout: Duration,
+    /// The pause before the second attempt at a result; each further one is four times as long, at most 8 h, and a random
+    /// part of up to half is taken off. Default 5 s; 10 ms to 1 h.
+    pub first_pause: Duration,
+    /// How many attempts a result gets at an endpoint. Default 10, over about a day; 1 to 20.
+    pub max_attempts: u32,
+    /// How many results may be under way to one endpoint at once, over all orchestrators, those that rest between attempts
+    /// included: a slow endpoint holds nothing but its own. Default 16; 1 to 256.
+    pub max_under_way: u16,
+    /// How long an endpoint may fail, without one success, until it is disabled. Default 3 days; 1 s to 30 days, which is
+    /// how long results are kept.
+    pub disable_after: Duration,
+    /// How many endpoints a tenant may have. Default 16; 1 to 64. Each is a consumer at the broker.
+    pub max_endpoints: usize,
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            timeout: Duration::from_secs(15),
+            first_pause: Duration::from_secs(5),
+            max_attempts: 10,
+            max_under_way: 16,
+            disable_after: Duration::from_secs(3 * 86_400),
+            max_endpoints: 16,
+        }
+    }
+}
+
+impl WebhookSettings {
+    /// # Errors
+    /// The first setting outside its bounds.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let within = [
+            (
+                (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.timeout),
+                "webhook timeout",
+                "100 ms to 1 min",
+            ),
+            (
+                (Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.first_pause),
+                "webhook first_pause",
+                "10 ms to 1 h",
+            ),
+            ((1..=20).contains(&self.max_attempts), "webhook max_attempts", "1 to 20"),
+            ((1..=256).contains(&self.max_under_way), "webhook max_under_way", "1 to 256"),
+            (
+                (Duration::from_secs(1)..=Duration::from_secs(30 * 86_400)).contains(&self.disable_after),
+                "webhook disable_after",
+                "1 s to 30 days",
+            ),
+            ((1..=64).contains(&self.max_endpoints), "webhook max_endpoints", "1 to 64"),
+        ];
+        match within.into_iter().find(|(within, ..)| !within) {
+            Some((_, setting, bounds)) => Err(InvalidSetting { setting, bounds }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_their_bounds() {
+        assert_eq!(WebhookSettings::default().check(), Ok(()));
+        let settings = WebhookSettings { max_attempts: 0, ..WebhookSettings::default() };
+        assert_eq!(settings.check().unwrap_err().setting, "webhook max_attempts");
+    }
+}

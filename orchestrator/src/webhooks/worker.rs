@@ -1,0 +1,373 @@
+//! Taking results from the broker and delivering them: one line per endpoint and source, in every orchestrator.
+
+use core::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use async_nats::jetstream::{Message, consumer::PullConsumer};
+use duet_bus::{
+    kv::{self, Key, Pattern},
+    streams::StorageError,
+};
+use duet_wire::{JobId, SignedResult, webhook::EndpointId};
+use futures::StreamExt as _;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    deliver::Attempt,
+    endpoint::{Disabled, Endpoint, Source},
+    log, schedule,
+};
+use crate::{
+    clock::{now_ms, whole_millis},
+    orchestrator::{Orchestrator, jitter},
+    work::{acknowledge, again},
+};
+
+/// How long one request for results stays open at the broker.
+const PULL_EXPIRES: Duration = Duration::from_secs(5);
+
+/// How long after that its end is waited for before it is given up.
+const PULL_GRACE: Duration = Duration::from_secs(5);
+
+/// The pause before a watch that ended, or a pull that failed, is begun anew.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause after the broker failed.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// Keeps a line for every source of every endpoint, until `stop`.
+pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
+    let mut lines = Lines { orchestrator, stop: stop.clone(), all: HashMap::new() };
+    let keeping = async {
+        loop {
+            lines.follow().await;
+            sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = keeping => {}
+    }
+    lines.end().await;
+}
+
+/// The lines of one orchestrator.
+struct Lines {
+    orchestrator: Arc<Orchestrator>,
+    stop: CancellationToken,
+    all: HashMap<(EndpointId, Source), Line>,
+}
+
+struct Line {
+    endpoint: watch::Sender<Arc<Endpoint>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Lines {
+    /// Follows the endpoints' entries until the watch ends.
+    async fn follow(&mut self) {
+        let mut watcher = match self.orchestrator.webhooks.bucket().watch(&Pattern::everything()).await {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::debug!(%error, "the webhooks cannot be watched now");
+                return;
+            }
+        };
+        while let Some(change) = watcher.next().await {
+            match change {
+                Ok(kv::Change { value: Some(endpoint), .. }) => self.keep(endpoint),
+                Ok(kv::Change { key, value: None, .. }) => {
+                    if let Some(id) = endpoint_of(&key) {
+                        self.all.retain(|(endpoint, _), line| *endpoint != id || line.stop());
+                    }
+                }
+                Err(kv::ReadError::Malformed { .. }) => {
+                    tracing::error!("a webhook's entry was not written by this version; passed over");
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the watch over webhooks is begun anew");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Has a line for each source of an endpoint, and none for others.
+    fn keep(&mut self, endpoint: Endpoint) {
+        let endpoint = Arc::new(endpoint);
+        let sources: HashSet<Source> = endpoint.sources().into_iter().collect();
+        self.all.retain(|(id, source), line| {
+            *id != endpoint.id || (sources.contains(source) && !line.task.is_finished()) || line.stop()
+        });
+        for source in sources {
+            self.all
+                .entry((endpoint.id, source))
+                .or_insert_with(|| {
+                    let (sender, receiver) = watch::channel(Arc::clone(&endpoint));
+                    let stop = self.stop.child_token();
+                    let worker =
+                        Worker { orchestrator: Arc::clone(&self.orchestrator), endpoint: receiver, source };
+                    let task = tokio::spawn(Arc::new(worker).run(stop.clone()));
+                    Line { endpoint: sender, stop, task }
+                })
+                .endpoint
+                .send_replace(Arc::clone(&endpoint));
+        }
+    }
+
+    /// Lets what is under way finish; a delivery has a deadline of its own.
+    async fn end(self) {
+        let patience = self.orchestrator.deliverer.settings().timeout + PAUSE;
+        let all = self.all.into_values().map(|line| line.task);
+        if timeout(patience, futures::future::join_all(all)).await.is_err() {
+            tracing::warn!("deliveries were under way at the end; other orchestrators repeat them");
+        }
+    }
+}
+
+impl Line {
+    /// Tells the line to end, and that it need not be kept.
+    fn stop(&self) -> bool {
+        self.stop.cancel();
+        false
+    }
+}
+
+fn endpoint_of(key: &Key) -> Option<EndpointId> {
+    key.as_str().split_once('.')?.1.parse().ok()
+}
+
+/// Delivers from one source to one endpoint.
+struct Worker {
+    orchestrator: Arc<Orchestrator>,
+    endpoint: watch::Receiver<Arc<Endpoint>>,
+    source: Source,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error(transparent)]
+    Cursor(#[from] StorageError),
+    #[error("the broker does not deliver: {0}")]
+    Broker(String),
+}
+
+impl Worker {
+    fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::clone(&self.endpoint.borrow())
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let settings = self.orchestrator.deliverer.settings();
+        let room = Arc::new(Semaphore::new(settings.max_under_way.into()));
+        let mut tasks = JoinSet::new();
+        let mut consumer = None;
+        let mut failures = 0_u32;
+        loop {
+            let pulled = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                pulled = self.pull(&mut consumer, &room, &mut tasks) => pulled,
+            };
+            while tasks.try_join_next().is_some() {}
+            match pulled {
+                Ok(0) if self.is_over(&mut consumer).await => break,
+                Ok(_) => failures = 0,
+                Err(error) => {
+                    consumer = None;
+                    if failures == 0 {
+                        tracing::warn!(endpoint = %self.endpoint().id, %error, "results cannot be pulled; trying again");
+                    }
+                    failures = failures.saturating_add(1);
+                    let pause = PAUSE.saturating_mul(1 << failures.min(6)).min(MAX_PAUSE);
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = sleep(pause.mul_f64(0.5 + jitter() / 2.0)) => {}
+                    }
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// One request for as many results as there is room for. Returns how many came.
+    async fn pull(
+        self: &Arc<Self>,
+        consumer: &mut Option<PullConsumer>,
+        room: &Arc<Semaphore>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<usize, PullError> {
+        let broker = |error: &dyn core::fmt::Display| PullError::Broker(error.to_string());
+        let first = Arc::clone(room).acquire_owned().await.map_err(|error| broker(&error))?;
+        let mut permits = vec![first];
+        while let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+            permits.push(permit);
+        }
+        let consumer = match consumer {
+            Some(consumer) => consumer,
+            None => {
+                let settings = self.orchestrator.deliverer.settings();
+                let Some(cursor) = self.endpoint().cursor(self.source, settings) else { return Ok(0) };
+                let opened =
+                    self.orchestrator.bus.results_cursor(&cursor, &self.orchestrator.storage).await?;
+                consumer.insert(opened)
+            }
+        };
+        let mut batch = consumer
+            .batch()
+            .max_messages(permits.len())
+            .expires(PULL_EXPIRES)
+            .messages()
+            .await
+            .map_err(|error| broker(&error))?;
+        let mut came = 0;
+        let deliver = async {
+            while let Some(message) = batch.next().await {
+                let message = message.map_err(|error| broker(&error))?;
+                let Some(permit) = permits.pop() else {
+                    return Err(PullError::Broker("more messages than were asked for".to_owned()));
+                };
+                came += 1;
+                let worker = Arc::clone(self);
+                tasks.spawn(async move {
+                    worker.handle(&message).await;
+                    drop(permit);
+                });
+            }
+            Ok(())
+        };
+        timeout(PULL_EXPIRES + PULL_GRACE, deliver)
+            .await
+            .unwrap_or_else(|_| Err(PullError::Broker("no end of a pull in time".to_owned())))?;
+        Ok(came)
+    }
+
+    /// Whether this is a replay that is done; then its cursor is removed.
+    async fn is_over(&self, consumer: &mut Option<PullConsumer>) -> bool {
+        let Source::Replay(number) = self.source else { return false };
+        let endpoint = self.endpoint();
+        if endpoint.replay(number).is_some() {
+            let Some(consumer) = consumer else { return false };
+            match consumer.info().await {
+                Ok(info) if info.num_pending == 0 && info.num_ack_pending == 0 => {}
+                _ => return false,
+            }
+            let key = endpoint.key();
+            let ended = self.orchestrator.webhooks.change(&key, |endpoint| {
+                let before = endpoint.replays.len();
+                endpoint.replays.retain(|replay| replay.number != number);
+                Ok(endpoint.replays.len() < before)
+            });
+            if let Err(refusal) = ended.await {
+                tracing::debug!(endpoint = %endpoint.id, %refusal, "a replay's end was not noted");
+                return false;
+            }
+        }
+        if let Err(error) = self.orchestrator.bus.remove_cursor(&endpoint.cursor_name(self.source)).await {
+            tracing::debug!(endpoint = %endpoint.id, %error, "the cursor of a replay is left behind");
+        }
+        true
+    }
+
+    /// Delivers one result, once, and says to the broker what is to become of it.
+    async fn handle(&self, message: &Message) {
+        let endpoint = self.endpoint();
+        let Some(job) = job_of(&message.payload) else {
+            tracing::error!(subject = %message.subject, "a stored result does not parse; it is not delivered");
+            acknowledge(message).await;
+            return;
+        };
+        let (delivered, stored_at_ms) = message.info().map_or((1, 0), |info| {
+            let nanoseconds = info.published.unix_timestamp_nanos();
+            (info.delivered, u64::try_from(nanoseconds / 1_000_000).unwrap_or(0))
+        });
+        if let Source::Replay(number) = self.source
+            && endpoint.replay(number).is_none_or(|replay| stored_at_ms > replay.until_ms)
+        {
+            acknowledge(message).await;
+            return;
+        }
+        let orchestrator = &self.orchestrator;
+        let settings = orchestrator.deliverer.settings();
+        let number = u32::try_from(delivered).unwrap_or(u32::MAX);
+        let id = job.to_string();
+        let attempt =
+            orchestrator.deliverer.attempt(&endpoint, &id, message.payload.clone(), settings.timeout).await;
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(refusal) => {
+                tracing::error!(endpoint = %endpoint.id, %refusal, "a delivery cannot be signed");
+                again(message, MAX_PAUSE).await;
+                return;
+            }
+        };
+        let pause = attempt
+            .error
+            .as_ref()
+            .and_then(|_| schedule::pause_after(number, settings, attempt.retry_after, jitter()));
+        self.note(&endpoint, &attempt).await;
+        let delivery = attempt.into_delivery(&id, number, pause);
+        tracing::debug!(endpoint = %endpoint.id, job = %id, ?delivery, "delivery");
+        log::write(&orchestrator.bus, endpoint.id, &delivery).await;
+        match pause {
+            Some(pause) => again(message, pause).await,
+            None => acknowledge(message).await,
+        }
+    }
+
+    /// Notes in the endpoint's entry when it begins to fail, when it no longer does, and when that has lasted too long.
+    async fn note(&self, endpoint: &Endpoint, attempt: &Attempt) {
+        let now = now_ms();
+        let patience = whole_millis(self.orchestrator.deliverer.settings().disable_after);
+        let too_long = |since: u64| now.saturating_sub(since) >= patience;
+        let changes = match (&attempt.error, endpoint.failing_since_ms) {
+            (None, since) => since.is_some(),
+            (Some(_), None) => true,
+            (Some(_), Some(since)) => attempt.is_gone || too_long(since),
+        };
+        if !changes {
+            return;
+        }
+        let key = endpoint.key();
+        let changed = self.orchestrator.webhooks.change(&key, |endpoint| {
+            let before = endpoint.clone();
+            match &attempt.error {
+                None => endpoint.failing_since_ms = None,
+                Some(error) => {
+                    let since = *endpoint.failing_since_ms.get_or_insert(now);
+                    let reason = if attempt.is_gone { Some("it says that it is gone") } else { None };
+                    let reason = reason.or(too_long(since).then_some("it failed for too long"));
+                    if let (Some(reason), None) = (reason, &endpoint.disabled) {
+                        endpoint.disabled =
+                            Some(Disabled { at_ms: now, reason: format!("{reason}: {error}") });
+                    }
+                }
+            }
+            Ok(*endpoint != before)
+        });
+        match changed.await {
+            Ok(Endpoint { disabled: Some(Disabled { reason, .. }), .. }) => {
+                tracing::warn!(endpoint = %endpoint.id, reason, "webhook disabled");
+            }
+            Ok(_) => {}
+            Err(refusal) => {
+                tracing::debug!(endpoint = %endpoint.id, %refusal, "a webhook's state was not noted")
+            }
+        }
+    }
+}
+
+/// The job whose result this is.
+fn job_of(payload: &[u8]) -> Option<JobId> {
+    let signed: SignedResult = serde_json::from_slice(payload).ok()?;
+    Some(signed.parse_unverified().ok()?.job)
+}

@@ -1,0 +1,52 @@
+//! A job that ended without a signature, as it is told to those who follow a tenant's results.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    JobId, TenantId,
+    error::{Code, Refusal},
+    job::{JobRecord, JobState, JobStateName},
+};
+
+/// That a job ended, and how. It is no authority for anything: who acts on it looks at the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobEnded {
+    /// The job.
+    pub job: JobId,
+    /// Whose it was.
+    pub tenant: TenantId,
+    /// `failed`, `expired` or `cancelled`.
+    pub state: JobStateName,
+    /// Why there is no signature.
+    pub failure: Refusal,
+    /// When it ended, in milliseconds since 1970.
+    pub ended_at_ms: u64,
+}
+
+impl JobEnded {
+    /// What `record` came to; `None` unless it ended without a signature.
+    #[must_use]
+    pub fn of(record: &JobRecord) -> Option<Self> {
+        let failure = match &record.state {
+            JobState::Failed { code, message } => Refusal::new(*code, message.clone()),
+            JobState::Expired => {
+                Refusal::new(Code::JobExpired, "The job's time passed before it was signed.")
+            }
+            JobState::Cancelled => Refusal::new(Code::Cancelled, "The job was withdrawn."),
+            JobState::Queued
+            | JobState::AwaitingOwner
+            | JobState::Running { .. }
+            | JobState::Signed { .. } => {
+                return None;
+            }
+        };
+        Some(Self {
+            job: record.id,
+            tenant: record.tenant.clone(),
+            state: record.state.name(),
+            failure,
+            ended_at_ms: record.updated_at_ms,
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! Giving policies and approvals to a party, over `duet.v1.card.<from>.<party>` beside the questions of
+//! [`crate::card_request`]. Whoever carries them gains nothing: they are signed.
+
+use duet_protocol::{
+    codec::{self, DecodeError, EncodeError, Message},
+    ids::WalletId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_POLICY_SIZE_BYTES, SignedPolicy};
+use crate::{
+    Refusal, SignedRequest,
+    encoding::hex_array,
+    request::MAX_REQUEST_SIZE_BYTES,
+    signing::{self, BadSignature, Identity, Purpose},
+};
+
+/// The most policies of one wallet that an answer shows: the one in effect and those that wait.
+const MAX_SHOWN: usize = 8;
+
+/// What is asked of a party about policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyRequest {
+    /// To take a policy.
+    Set {
+        /// The wallet.
+        wallet: WalletId,
+        /// The policy.
+        policy: SignedPolicy,
+    },
+    /// Which policies it holds.
+    Show {
+        /// Of this wallet.
+        wallet: WalletId,
+    },
+    /// To note that somebody approves a signing request.
+    Approve {
+        /// The approval.
+        approval: RequestApproval,
+    },
+}
+
+impl Message for PolicyRequest {
+    const KIND: u8 = 0x64;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = MAX_REQUEST_SIZE_BYTES + MAX_POLICY_SIZE_BYTES;
+}
+
+impl PolicyRequest {
+    /// The wallet it is about, as it says.
+    ///
+    /// # Errors
+    /// When the request that is approved does not parse.
+    pub fn wallet(&self) -> Result<WalletId, crate::request::RequestError> {
+        match self {
+            Self::Set { wallet, .. } | Self::Show { wallet } => Ok(*wallet),
+            Self::Approve { approval } => {
+                Ok(crate::SigningRequest::from_json(&approval.request.body)?.wallet)
+            }
+        }
+    }
+}
+
+/// A party's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyReply {
+    /// The policy is stored.
+    Set {
+        /// The party's word on it.
+        receipt: SignedReceipt,
+    },
+    /// The policies that count, oldest first: the newest that is in effect, and those that wait.
+    Policies {
+        /// Them, with when each is in effect.
+        policies: Vec<HeldPolicy>,
+    },
+    /// The approval is noted.
+    Approved,
+    /// No.
+    Refused(Refusal),
+}
+
+impl Message for PolicyReply {
+    const KIND: u8 = 0x65;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = MAX_SHOWN * (MAX_POLICY_SIZE_BYTES + 256);
+}
+
+/// A policy that a party holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPolicy {
+    /// From when it alone counts, in milliseconds since 1970. Until then a request has to pass it and the
+    /// ones before.
+    pub effective_at_ms: u64,
+    /// It.
+    pub policy: SignedPolicy,
+}
+
+/// That a party holds a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyReceipt {
+    /// The wallet.
+    pub wallet: WalletId,
+    /// The policy's revision.
+    pub revision: u64,
+    /// The SHA-256 of its document.
+    pub hash: [u8; 32],
+    /// From when it alone counts, in milliseconds since 1970.
+    pub effective_at_ms: u64,
+}
+
+impl Message for PolicyReceipt {
+    const KIND: u8 = 0x66;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 256;
+}
+
+/// A receipt's exact bytes with the party's signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedReceipt {
+    /// The encoded [`PolicyReceipt`].
+    pub receipt: Vec<u8>,
+    /// Ed25519 by the party's card key over the tag `duet/v1/policy-receipt` and the receipt.
+    #[serde(with = "hex_array")]
+    pub signature: [u8; 64],
+}
+
+/// Why a receipt does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// The signature is not by the party's card key.
+    #[error("the receipt is not signed by the party's card")]
+    BadSignature(#[from] BadSignature),
+    /// The bytes are no receipt.
+    #[error("the receipt does not parse: {0}")]
+    Malformed(#[from] DecodeError),
+}
+
+impl SignedReceipt {
+    /// Signs `receipt` with the key of a party's card.
+    ///
+    /// # Errors
+    /// Never for a receipt of this crate's making.
+    pub fn sign(receipt: &PolicyReceipt, key: &impl Identity) -> Result<Self, EncodeError> {
+        let receipt = codec::encode(receipt)?;
+        let signature = signing::sign(Purpose::PolicyReceipt, &receipt, key);
+        Ok(Self { receipt, signature })
+    }
+
+    /// Checks the signature against the Ed25519 key of the party's card, then parses.
+    ///
+    /// # Errors
+    /// See [`ReceiptError`].
+    pub fn verify(&self, card_key: &[u8; 32]) -> Result<PolicyReceipt, ReceiptError> {
+        signing::verify(Purpose::PolicyReceipt, &self.receipt, card_key, &self.signature)?;
+        Ok(codec::decode(&self.receipt)?)
+    }
+}
+
+/// Somebody's word that a signing request may be signed. It is for that very document by that very
+/// requester, and holds until the request expires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestApproval {
+    /// The request as its requester signed it.
+    pub request: SignedRequest,
+    /// Who approves: an Ed25519 key that the policy names, or the owner's.
+    #[serde(with = "hex_array")]
+    pub approver: [u8; 32],
+    /// Ed25519 over the tag `duet/v1/request-approval` and the request's content hash.
+    #[serde(with = "hex_array")]
+    pub signature: [u8; 64],
+}
+
+impl RequestApproval {
+    /// Approves `request`.
+    #[must_use]
+    pub fn sign(request: SignedRequest, approver: &impl Identity) -> Self {
+        let signature = signing::sign(Purpose::RequestApproval, &request.content_hash(), approver);
+        Self { request, approver: approver.verification_key(), signature }
+    }
+
+    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor whether
+    /// the request holds.
+    ///
+    /// # Errors
+    /// When the signature does not verify.
+    pub fn verify(&self) -> Result<(), BadSignature> {
+        signing::verify(
+            Purpose::RequestApproval,
+            &self.request.content_hash(),
+            &self.approver,
+            &self.signature,
+        )
+    }
+}

@@ -1,0 +1,308 @@
+//! `duet batch`: many signatures queued at once.
+
+use std::{fmt, io::Read as _, path::PathBuf, pin::pin, time::Duration};
+
+use alloy_primitives::Address;
+use clap::{Args, Subcommand};
+use duet_orchestrator::api::{BatchAnswer, BatchView, EndView, ItemVerdict};
+use duet_protocol::ids::WalletId;
+use duet_wire::{
+    Code, Pair, Priority, RecoverableSignature, SignedRequest, SigningRequest,
+    batch::{BatchId, BatchItem, BatchRequest, MAX_BATCH_SIZE_BYTES},
+    priority::UnknownPriority,
+    request::REQUEST_VERSION,
+    signing::SigningKey,
+    strict_json,
+};
+use futures::StreamExt as _;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    api::ApiClient,
+    commands::{job::Access, requester, verify},
+    config::{ApiOptions, CredentialsOptions, TenantOptions},
+    duration,
+    error::CliError,
+    output::Output,
+    request::{self, WalletName},
+};
+
+/// What is done with batches.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum BatchCommand {
+    /// Queue many payloads at once
+    Submit(SubmitOptions),
+    /// Show how far a batch's jobs are
+    Get {
+        /// The batch
+        batch: BatchId,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Tell how a batch's jobs end, as they do, until all have
+    Watch {
+        /// The batch
+        batch: BatchId,
+        /// Go on behind this one: `cursor` of the end seen last
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+/// What is queued, and who asks for it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SubmitOptions {
+    /// File with one JSON object a line, each a signing request without what the options say:
+    /// `idempotency_key` and `payload`, if need be `path`, `pairs` and `priority`; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The wallet: its id, an unambiguous head of it, or its address [default: the only one]
+    #[arg(long, value_name = "WALLET")]
+    wallet: Option<WalletName>,
+    /// File with the request key (`duet requester new`)
+    #[arg(long, env = "DUET_REQUESTER_KEY", value_name = "FILE")]
+    requester_key: PathBuf,
+    /// The pairs that may sign, in order of preference, where a line names none
+    #[arg(long, value_name = "PAIR", value_delimiter = ',', default_value = "service+partner")]
+    pairs: Vec<Pair>,
+    /// How long the requests are valid from now
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    expires_in: Duration,
+    /// Until when they are valid, in unix seconds; with it, a repeated command says exactly the same
+    #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
+    expires_at: Option<u64>,
+    /// Tell how the jobs end, as they do, until all have
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait for everything this command waits for
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+    timeout: Duration,
+    #[command(flatten)]
+    tenant: TenantOptions,
+    #[command(flatten)]
+    api: ApiOptions,
+    #[command(flatten)]
+    credentials: CredentialsOptions,
+}
+
+#[derive(Debug, Serialize)]
+struct AnswerReport {
+    batch: BatchAnswer,
+}
+
+impl fmt::Display for AnswerReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |verdict| self.batch.items.iter().filter(|item| item.verdict == verdict).count();
+        let (accepted, known, refused) =
+            (count(ItemVerdict::Accepted), count(ItemVerdict::Known), count(ItemVerdict::Refused));
+        match self.batch.id {
+            Some(id) => write!(f, "batch {id}: ")?,
+            None => f.write_str("no batch: ")?,
+        }
+        write!(f, "{accepted} accepted, {known} known, {refused} refused")?;
+        for (line, item) in (1..).zip(&self.batch.items) {
+            if let Some(problem) = &item.problem {
+                write!(f, "\nrequest {line}: {problem}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ViewReport {
+    batch: BatchView,
+}
+
+impl fmt::Display for ViewReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch {}", self.batch.id)?;
+        for job in &self.batch.jobs {
+            write!(f, "\n{}  {}", job.job, job.state.map_or("not accepted", |state| state.as_str()))?;
+        }
+        Ok(())
+    }
+}
+
+/// How one job ended.
+#[derive(Debug, Serialize)]
+struct EndReport {
+    end: EndView,
+}
+
+impl fmt::Display for EndReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EndView { cursor, job, state, signature, failure, .. } = &self.end;
+        write!(f, "{cursor}  {job}  {state}")?;
+        if let Some(signature) = signature {
+            write!(f, "  {signature}")?;
+        }
+        if let Some(failure) = failure {
+            write!(f, "  {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The orchestrator's problem, or that it is out of reach.
+pub(crate) async fn run(command: BatchCommand, output: Output) -> Result<(), CliError> {
+    const BRIEF: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(600);
+    match command {
+        BatchCommand::Submit(options) => submit(options, output).await,
+        BatchCommand::Get { batch, access } => {
+            output.emit(&ViewReport { batch: access.client(BRIEF)?.batch(batch).await? })
+        }
+        BatchCommand::Watch { batch, after, access } => {
+            watch(&access.client(LONG)?, batch, after, output).await
+        }
+    }
+}
+
+async fn submit(options: SubmitOptions, output: Output) -> Result<(), CliError> {
+    let lines = read(&options.file)?;
+    let key = requester::read_key(&options.requester_key)?;
+    let api = ApiClient::new(&options.api, &options.credentials, &options.tenant.tenant, options.timeout)?;
+    let wallet = request::find_wallet(&api, options.wallet.as_ref()).await?;
+    let expires_at = options
+        .expires_at
+        .unwrap_or_else(|| duration::since_1970().saturating_add(options.expires_in).as_secs());
+    let items = (1..)
+        .zip(&lines)
+        .map(|(number, line)| {
+            item(&options, wallet.id, expires_at, line, &key)
+                .map_err(|wrong| CliError::new(Code::MalformedJson, format!("request {number}: {wrong}")))
+        })
+        .collect::<Result<_, _>>()?;
+    let batch = BatchRequest { items }.to_json().map_err(|error| CliError::internal(error.to_string()))?;
+    if batch.len() > MAX_BATCH_SIZE_BYTES {
+        let message =
+            format!("the batch has {} bytes, at most {MAX_BATCH_SIZE_BYTES} are allowed", batch.len());
+        return Err(CliError::new(Code::TooLarge, message).remedy("Submit it in several batches."));
+    }
+    let answer = submit_until_taken(&api, batch).await?;
+    let id = answer.id;
+    output.emit(&AnswerReport { batch: answer })?;
+    match id {
+        Some(id) if options.wait => watch(&api, id, None, output).await,
+        _ => Ok(()),
+    }
+}
+
+/// Submits the batch, and again while there was no room for some of it, until the deadline.
+async fn submit_until_taken(api: &ApiClient, batch: Vec<u8>) -> Result<BatchAnswer, CliError> {
+    loop {
+        let answer = api.submit_batch(batch.clone()).await?;
+        let Some(seconds) = answer.items.iter().filter_map(|item| item.retry_after_seconds).max() else {
+            return Ok(answer);
+        };
+        let again = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        if again >= api.deadline() {
+            return Ok(answer);
+        }
+        tokio::time::sleep_until(again).await;
+    }
+}
+
+/// The file's lines that are not empty.
+fn read(file: &std::path::Path) -> Result<Vec<String>, CliError> {
+    let mut text = String::new();
+    let limit = u64::try_from(MAX_BATCH_SIZE_BYTES).unwrap_or(u64::MAX);
+    let name = file.display().to_string();
+    let read = if name == "-" {
+        std::io::stdin().lock().take(limit).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|opened| opened.take(limit).read_to_string(&mut text))
+    };
+    read.map_err(|error| CliError::io(&name, &error))?;
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+}
+
+/// The signed request of one line, or what is wrong with the line.
+fn item(
+    options: &SubmitOptions,
+    wallet: WalletId,
+    expires_at: u64,
+    line: &str,
+    key: &SigningKey,
+) -> Result<BatchItem, String> {
+    let parsed = strict_json::parse(line.as_bytes(), line.len()).map_err(|error| error.to_string())?;
+    let Value::Object(mut fields) = parsed else { return Err("expected a JSON object".to_owned()) };
+    let priority = match fields.remove("priority") {
+        None => Priority::default(),
+        Some(value) => value
+            .as_str()
+            .ok_or("priority: expected text")?
+            .parse()
+            .map_err(|error: UnknownPriority| format!("priority: {error}"))?,
+    };
+    let pairs: Vec<String> = options.pairs.iter().map(ToString::to_string).collect();
+    let common: Map<String, Value> = [
+        ("version", Value::from(REQUEST_VERSION)),
+        ("tenant", Value::from(options.tenant.tenant.as_str())),
+        ("wallet", Value::from(wallet.to_string())),
+        ("expires_at", Value::from(expires_at)),
+        ("pairs", Value::from(pairs)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect();
+    for (name, value) in common {
+        fields.entry(name).or_insert(value);
+    }
+    let body = Value::Object(fields).to_string().into_bytes();
+    // What every party will read is read here first.
+    SigningRequest::from_json(&body).map_err(|error| error.to_string())?;
+    Ok(BatchItem { request: SignedRequest::sign(body, key), priority })
+}
+
+/// The signature as Ethereum's tools take it, the address with its checksum.
+fn as_ethereum_has_it(mut end: EndView) -> EndView {
+    if let Some(signature) = end.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
+    {
+        end.signature = Some(verify::ethereum_signature(&signature));
+    }
+    if let Some(address) = end.address.as_ref().and_then(|text| text.parse::<Address>().ok()) {
+        end.address = Some(address.to_checksum(None));
+    }
+    end
+}
+
+/// Prints how the batch's jobs end until all have, through broken connections.
+async fn watch(
+    api: &ApiClient,
+    batch: BatchId,
+    mut after: Option<String>,
+    output: Output,
+) -> Result<(), CliError> {
+    let watching = async {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let mut events = pin!(api.batch_events(batch, after.as_deref()).await?);
+            while let Some((name, data)) = events.next().await {
+                pause = Duration::from_millis(100);
+                if name == "done" {
+                    return Ok(());
+                }
+                let end: EndView = serde_json::from_str(&data).map_err(|error| {
+                    CliError::new(Code::UnsupportedVersion, format!("an event is not understood: {error}"))
+                })?;
+                after = Some(end.cursor.clone());
+                output.emit(&EndReport { end: as_ethereum_has_it(end) })?;
+            }
+            // The stream broke: it is gone on with, here or at another orchestrator.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    };
+    tokio::time::timeout_at(api.deadline(), watching).await.map_err(|_| {
+        CliError::new(Code::Deadline, "not all jobs of the batch have ended yet")
+            .remedy("`duet batch watch --after CURSOR` goes on from the end seen last.")
+    })?
+}

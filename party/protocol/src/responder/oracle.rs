@@ -1,0 +1,96 @@
+//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234), for tests that play the attacker: answers that are authentic, and
+//! whose signature verifies if and only if a guess at a share is right.
+
+use rand_core::CryptoRng;
+
+use super::ReadyToRespond;
+use crate::{
+    curve::{Scalar, order, reduce, scalar_to_natural},
+    natural::Natural,
+    paillier::{Ciphertext, EncryptionKey, masked_plaintext},
+    session::{ApiMisuse, CipherEvidence, SessionError},
+};
+
+const INTERNAL: ApiMisuse = ApiMisuse::Internal("playing the attacker");
+
+/// `Enc((x − guess)·2^-bits mod N)`: the small number `y` exactly when `x = 2^bits·y + guess`.
+fn quotient(
+    key: &EncryptionKey,
+    ciphertext: &Ciphertext,
+    bits: u32,
+    guess: &Natural,
+) -> Result<Natural, ApiMisuse> {
+    let inverse = key.modulus_arithmetic().invert(&Natural::power_of_two(bits)).ok_or(INTERNAL)?;
+    let minus_guess = key.modulus().checked_sub(guess).ok_or(INTERNAL)?;
+    let squared = key.squared_arithmetic();
+    let generator_power = squared.reduce(&(&Natural::one() + &(&minus_guess * key.modulus())));
+    let difference = squared.mul(ciphertext.as_natural(), &generator_power);
+    Ok(squared.pow(&difference, &inverse))
+}
+
+impl ReadyToRespond {
+    /// An answer whose signature verifies if and only if the initiator's share is `guess` modulo `2^bits`. It multiplies
+    /// by `2^-bits mod N` instead of dividing, and makes up for the division mod `q` in the nonce's factor of the rest.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] as [`Self::respond`].
+    pub fn respond_as_abort_oracle(
+        mut self,
+        bits: u32,
+        guess: &Natural,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        let terms = self.terms()?;
+        let enrolment = &self.setup.enrolment;
+        let key = enrolment.encryption_key();
+        // v·x + u = (v·2^bits)·y + (v·guess + u) mod q.
+        let shifted = *terms.multiplier * reduce(&Natural::power_of_two(bits));
+        let constant = *terms.multiplier * reduce(guess) + *terms.plaintext;
+        let quotient = quotient(key, enrolment.ciphertext(), bits, guess)?;
+        // An even multiplier would make up for a wrong last bit; q is odd.
+        let mut multiplier = scalar_to_natural(&shifted);
+        if !multiplier.is_odd() {
+            multiplier = &multiplier + &order();
+        }
+        let scaled = key.squared_arithmetic().pow(&quotient, &multiplier);
+        let answer = disguised(key, &scaled, &constant, rng)?;
+        self.send(&answer)
+    }
+
+    /// The same against the share of *another* wallet under the same Paillier key, whose encryption `victim` is: to this
+    /// session's own, honest answer it adds `q·y`, which is nothing mod `q` unless the guess is wrong and it wraps
+    /// mod `N`. This is why a Paillier key serves one responder and one tenant, and why the lock belongs to the key.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] as [`Self::respond`].
+    pub fn respond_as_oracle_on_another_wallet(
+        mut self,
+        victim: &Ciphertext,
+        bits: u32,
+        guess: &Natural,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        let terms = self.terms()?;
+        let enrolment = &self.setup.enrolment;
+        let key = enrolment.encryption_key();
+        let squared = key.squared_arithmetic();
+        let own = squared.pow(enrolment.ciphertext().as_natural(), &scalar_to_natural(&terms.multiplier));
+        let nothing = squared.pow(&quotient(key, victim, bits, guess)?, &order());
+        let answer = disguised(key, &squared.mul(&own, &nothing), &terms.plaintext, rng)?;
+        self.send(&answer)
+    }
+}
+
+/// `ciphertext·Enc(constant + ρ·q)`: masked and randomised as an honest answer is.
+fn disguised(
+    key: &EncryptionKey,
+    ciphertext: &Natural,
+    constant: &Scalar,
+    rng: &mut dyn CryptoRng,
+) -> Result<Natural, ApiMisuse> {
+    let squared = key.squared_arithmetic();
+    let mask = masked_plaintext(constant, rng);
+    let masked = squared.reduce(&(&Natural::one() + &(&mask * key.modulus())));
+    let (randomizer, _) = key.encrypt(&Natural::zero(), rng).map_err(|_| INTERNAL)?;
+    Ok(squared.mul(&squared.mul(ciphertext, &masked), randomizer.as_natural()))
+}

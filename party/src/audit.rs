@@ -1,0 +1,471 @@
+//! The party's audit log: what is written off the path of a signature, and how it is published.
+//!
+//! What a store decides is recorded by the store, in the transaction of the decision
+//! ([`AuditStore::noting`](crate::store::AuditStore::noting)). What it does not decide – a refusal, how a
+//! session ended – is handed in here, to a queue of bounded length, and appended many at a time. The
+//! same task signs checkpoints, publishes what the store holds, in order and from where the last worker
+//! left off, and removes what was published long ago. Any worker of the party may do so; what two of them
+//! publish the stream keeps once, or the reader passes over.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use duet_bus::{
+    Bus, Speaker,
+    audit::{CHECKPOINT_AFTER_MS, CHECKPOINT_AFTER_RECORDS, RECORDS_PER_MESSAGE, publish},
+};
+use duet_protocol::ids::PaillierKeyId;
+use duet_wire::{
+    Code,
+    audit::{Asked, Body, ChainId, Continues, Draft, Event, Refusals, Refused},
+};
+use rand_core::Rng as _;
+use tokio::{
+    sync::mpsc::{self, error::TryRecvError},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    compute::system_rng,
+    context::{Context, Identity},
+    error::PartyError,
+    session::{Accepted, Ended, Role, Trace},
+    store::{AuditChain, StoreError},
+};
+
+/// Entries that wait to be appended. They come from sessions, which are bounded and wait for a place
+/// here, and from refusals, which are counted instead when there is none.
+const QUEUE: usize = 1024;
+/// Appended in one transaction at most: while it runs no other write does.
+const BATCH: usize = 256;
+/// How long an entry may wait before it is appended. Each time costs the disk one flush, whatever the
+/// number of entries.
+const APPEND_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether there is something to publish or to sign.
+const SHIP_EVERY: Duration = Duration::from_secs(1);
+/// The longest pause after the broker did not take something.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long the broker may take to store a message.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+/// How often records that were published long ago are removed.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// How long what was handed in before the end may take to be appended and published.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// How the audit log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// How long records stay in the store after they were published. Default 30 days; what was not
+    /// published stays until it is.
+    pub keep: Duration,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(30 * 24 * 60 * 60) }
+    }
+}
+
+/// Begins the party's chain, if it has none, or the store was restored since.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub(crate) async fn open(context: &Context, identity: &Identity) -> Result<(), PartyError> {
+    let store = context.store();
+    let newest = store.audit_chains().await?.pop();
+    if newest.is_some_and(|chain| !chain.closed) {
+        return Ok(());
+    }
+    let mut id = [0; 16];
+    system_rng().fill_bytes(&mut id);
+    let opened = Event::Opened {
+        writer: identity.party().to_string(),
+        instance: None,
+        key: *identity.card.identity().as_bytes(),
+        card: Some(identity.card.fingerprint()),
+        continues: newest.map(|chain| Continues { after: chain.head }),
+    };
+    let genesis = Draft::new(context.clock.now_ms(), opened);
+    store.begin_audit(ChainId(id), &genesis, newest.map(|chain| chain.head.chain)).await?;
+    Ok(())
+}
+
+impl Accepted {
+    fn asked(&self) -> Asked {
+        Asked::by(&self.manifest.request, &self.request)
+    }
+
+    /// That the party takes its seat.
+    pub(crate) fn taken(&self) -> Event {
+        Event::SessionAccepted {
+            session: self.manifest.session,
+            attempt: self.manifest.attempt,
+            asked: self.asked(),
+            role: match self.role {
+                Role::Initiator { .. } => duet_wire::audit::Role::Initiator,
+                Role::Responder { .. } => duet_wire::audit::Role::Responder,
+            },
+            peer: self.peer().party.clone(),
+            payload: self.request.payload.kind(),
+            digest: self.digest,
+            rule: self.ruling.rule.clone(),
+        }
+    }
+
+    /// That the session is charged, and which answer then leaves.
+    pub(crate) fn charged(&self, trace: Trace) -> Event {
+        let Trace { nonce, answer } = trace;
+        Event::SessionCharged {
+            session: self.manifest.session,
+            asked: self.asked(),
+            digest: self.digest,
+            nonce,
+            answer,
+        }
+    }
+
+    /// That its answer led to a bad signature.
+    pub(crate) fn locked(&self, paillier_key: PaillierKeyId) -> Event {
+        Event::KeyLocked {
+            paillier_key,
+            session: self.manifest.session,
+            asked: self.asked(),
+            culprit: self.peer().party.clone(),
+        }
+    }
+
+    /// How it ended, unless that is recorded already or may not be said.
+    fn ended(&self, ended: &Ended) -> Option<Event> {
+        let session = self.manifest.session;
+        match ended {
+            Ended::Signed { trace: Trace { nonce, answer }, .. } => Some(Event::SessionSigned {
+                session,
+                asked: self.asked(),
+                digest: self.digest,
+                nonce: *nonce,
+                answer: *answer,
+            }),
+            Ended::Failed { culprit, refusal } => Some(Event::SessionFailed {
+                session,
+                asked: self.asked(),
+                code: refusal.code,
+                culprit: culprit.clone(),
+                message: refusal.message.clone(),
+            }),
+            Ended::Answered | Ended::Silent => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Event(Draft),
+    Refused(Refused),
+}
+
+/// Where entries are handed in that no decision of the store carries. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    entries: mpsc::Sender<Entry>,
+    overflow: Arc<Overflow>,
+    clock: Clock,
+}
+
+/// Refusals for which there was no place in the queue.
+#[derive(Debug, Default)]
+struct Overflow(Mutex<BTreeMap<Code, u64>>);
+
+impl Overflow {
+    fn count(&self, code: Code) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    }
+
+    fn take(&self) -> BTreeMap<Code, u64> {
+        core::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Journal {
+    /// Records how a session ended. Waits for a place in the queue.
+    pub(crate) async fn ended(&self, accepted: &Accepted, ended: &Ended) {
+        if let Some(event) = accepted.ended(ended) {
+            // Fails only once the worker has stopped.
+            self.entries.send(Entry::Event(Draft::new(self.clock.now_ms(), event))).await.ok();
+        }
+    }
+
+    /// Records a refusal, or counts it.
+    pub(crate) fn refused(&self, refused: Refused) {
+        let code = refused.refusal.code;
+        if self.entries.try_send(Entry::Refused(refused)).is_err() {
+            self.overflow.count(code);
+        }
+    }
+}
+
+/// The tasks that append, sign, publish and remove.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    appending: JoinHandle<()>,
+    shipping: JoinHandle<()>,
+    stop_appending: CancellationToken,
+    stop_shipping: CancellationToken,
+    shipper: Shipper,
+}
+
+impl Keeper {
+    /// Starts them.
+    pub(crate) fn start(
+        context: &Context,
+        identity: &Identity,
+        bus: &Bus,
+        settings: AuditSettings,
+    ) -> (Self, Journal) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let journal = Journal { entries: sender, overflow: Arc::default(), clock: context.clock.clone() };
+        let appender = Appender {
+            context: context.clone(),
+            entries: receiver,
+            overflow: Arc::clone(&journal.overflow),
+            refusals: Refusals::new(context.clock.now_ms()),
+            pending: Vec::new(),
+        };
+        let shipper =
+            Shipper { context: context.clone(), identity: identity.clone(), bus: bus.clone(), settings };
+        let (stop_appending, stop_shipping) = (CancellationToken::new(), CancellationToken::new());
+        let keeper = Self {
+            appending: tokio::spawn(appender.run(stop_appending.clone())),
+            shipping: tokio::spawn(shipper.clone().run(stop_shipping.clone())),
+            stop_appending,
+            stop_shipping,
+            shipper,
+        };
+        (keeper, journal)
+    }
+
+    /// Appends what was handed in, then `last` and a checkpoint, and publishes what the broker takes now.
+    pub(crate) async fn finish(mut self, last: Event) {
+        let finishing = async {
+            self.stop_appending.cancel();
+            if (&mut self.appending).await.is_err() {
+                tracing::error!("the audit log's task failed");
+            }
+            self.stop_shipping.cancel();
+            (&mut self.shipping).await.ok();
+            let context = &self.shipper.context;
+            let last = Draft::new(context.clock.now_ms(), last);
+            context.store().append_audit(&[last]).await.map_err(|error| error.to_string())?;
+            self.shipper.sign_checkpoint().await.map_err(|error| error.to_string())?;
+            self.shipper.ship().await
+        };
+        match timeout(FINISH, finishing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error, "the next worker publishes the end of the audit log"),
+            Err(_) => tracing::warn!("the next worker publishes the end of the audit log"),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.appending.abort();
+        self.shipping.abort();
+    }
+}
+
+struct Appender {
+    context: Context,
+    entries: mpsc::Receiver<Entry>,
+    overflow: Arc<Overflow>,
+    refusals: Refusals,
+    /// What could not be appended yet; at most [`BATCH`] entries and one that tells of refusals.
+    pending: Vec<Draft>,
+}
+
+impl Appender {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(APPEND_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stopping = tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    self.entries.close();
+                    true
+                }
+                _ = ticks.tick() => false,
+            };
+            let is_last = self.collect() && stopping;
+            self.append(stopping).await;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Takes what is there, as much as one transaction holds. Whether that was all.
+    fn collect(&mut self) -> bool {
+        let is_all = loop {
+            if self.pending.len() >= BATCH {
+                break false;
+            }
+            match self.entries.try_recv() {
+                Ok(Entry::Event(draft)) => self.pending.push(draft),
+                Ok(Entry::Refused(refused)) => {
+                    if let Some(event) = self.refusals.take(refused) {
+                        self.push(event);
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break true,
+            }
+        };
+        for (code, refusals) in self.overflow.take() {
+            self.refusals.count(code, refusals);
+        }
+        let is_closed = is_all && self.entries.is_closed();
+        if let Some(event) = self.refusals.window(self.context.clock.now_ms(), is_closed) {
+            self.push(event);
+        }
+        is_all
+    }
+
+    fn push(&mut self, event: Event) {
+        self.pending.push(Draft::new(self.context.clock.now_ms(), event));
+    }
+
+    async fn append(&mut self, stopping: bool) {
+        if self.pending.is_empty() {
+            return;
+        }
+        match self.context.store().append_audit(&self.pending).await {
+            Ok(()) => self.pending.clear(),
+            Err(error) if stopping => {
+                let entries = self.pending.len();
+                tracing::error!(%error, entries, "audit entries are lost with this process");
+                self.pending.clear();
+            }
+            Err(error) => tracing::warn!(%error, "audit entries wait for the store"),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Shipper {
+    context: Context,
+    identity: Identity,
+    bus: Bus,
+    settings: AuditSettings,
+}
+
+impl Shipper {
+    async fn run(self, stop: CancellationToken) {
+        let mut pause = SHIP_EVERY;
+        let mut trim_at = Instant::now() + TRIM_EVERY;
+        loop {
+            // Workers that were started together do not stay in step.
+            let jitter = f64::from(system_rng().next_u32()) / f64::from(u32::MAX);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause.mul_f64(0.75 + jitter / 2.0)) => {}
+            }
+            match self.round().await {
+                Ok(()) if pause > SHIP_EVERY => {
+                    tracing::info!("the audit log is published again");
+                    pause = SHIP_EVERY;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if pause == SHIP_EVERY {
+                        tracing::warn!(
+                            error,
+                            "the audit log is not published now; it stays in the share store"
+                        );
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+            if Instant::now() >= trim_at {
+                self.trim().await;
+                trim_at = Instant::now() + TRIM_EVERY;
+            }
+        }
+    }
+
+    /// Begins a chain if the newest one was closed, signs a checkpoint if one is due, and publishes.
+    async fn round(&self) -> Result<(), String> {
+        // A database may be found to be a restored one while this runs, which closes the chain.
+        open(&self.context, &self.identity).await.map_err(|error| error.to_string())?;
+        if self.checkpoint_is_due().await.map_err(|error| error.to_string())? {
+            self.sign_checkpoint().await.map_err(|error| error.to_string())?;
+        }
+        self.ship().await
+    }
+
+    /// Whether there are records without a checkpoint that are many or old.
+    async fn checkpoint_is_due(&self) -> Result<bool, StoreError> {
+        let store = self.context.store();
+        let Some(AuditChain { head, closed: false, .. }) = store.audit_chains().await?.pop() else {
+            return Ok(false);
+        };
+        let window = u32::try_from(CHECKPOINT_AFTER_RECORDS).unwrap_or(u32::MAX);
+        let from = head.sequence.saturating_sub(CHECKPOINT_AFTER_RECORDS);
+        let now_ms = self.context.clock.now_ms();
+        for record in store.audit_records(head.chain, from, window).await?.iter().rev() {
+            match serde_json::from_slice(&record.body) {
+                Ok(Body { event: Event::Checkpoint { .. }, .. }) => return Ok(false),
+                Ok(Body { at_ms, .. }) if now_ms.saturating_sub(at_ms) >= CHECKPOINT_AFTER_MS => {
+                    return Ok(true);
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(head.sequence >= CHECKPOINT_AFTER_RECORDS)
+    }
+
+    /// Signs everything that is recorded so far.
+    async fn sign_checkpoint(&self) -> Result<(), StoreError> {
+        let store = self.context.store();
+        let Some(AuditChain { head, closed: false, .. }) = store.audit_chains().await?.pop() else {
+            return Ok(());
+        };
+        let checkpoint = head.sign(&*self.identity.keys);
+        store.append_audit(&[Draft::new(self.context.clock.now_ms(), checkpoint)]).await
+    }
+
+    /// Publishes everything that has not been, oldest first.
+    async fn ship(&self) -> Result<(), String> {
+        let store = self.context.store();
+        let speaker = Speaker::from(self.identity.party());
+        let batch = u32::try_from(RECORDS_PER_MESSAGE).unwrap_or(u32::MAX);
+        for chain in store.audit_chains().await.map_err(|error| error.to_string())? {
+            let (id, mut shipped) = (chain.head.chain, chain.shipped);
+            while shipped < chain.head.sequence {
+                let records =
+                    store.audit_records(id, shipped, batch).await.map_err(|error| error.to_string())?;
+                let published = publish(&self.bus, &speaker, &records, PUBLISH_DEADLINE)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let Some(last) = records.get(..published).and_then(<[_]>::last) else { break };
+                shipped = last.sequence;
+                store.audit_shipped(id, shipped).await.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn trim(&self) {
+        let keep_ms = u64::try_from(self.settings.keep.as_millis()).unwrap_or(u64::MAX);
+        let before_ms = self.context.clock.now_ms().saturating_sub(keep_ms);
+        match self.context.store().trim_audit(before_ms).await {
+            Ok(0) => {}
+            Ok(records) => tracing::debug!(records, "removed audit records that were published long ago"),
+            Err(error) => tracing::warn!(%error, "old audit records were not removed"),
+        }
+    }
+}

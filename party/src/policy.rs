@@ -1,0 +1,245 @@
+//! Policies at work: what this party holds of a wallet's owner, and what it says to a request.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use duet_bus::{Address, Bus};
+use duet_protocol::{
+    codec,
+    ids::{PartyId, WalletId},
+    share::KeyShare,
+    transcript::sha256,
+};
+use duet_wire::{
+    Code, Manifest, Refusal, SigningRequest,
+    audit::Event,
+    policy::{
+        Decision, Facts, HeldPolicy, Policy, PolicyError, PolicyReceipt, PolicyReply, PolicyRequest,
+        RequestApproval, SignedPolicy, SignedReceipt, Spend,
+    },
+    request::Pair,
+};
+
+use crate::{
+    context::{Context, Identity},
+    error::PartyError,
+    store::{PolicyRow, PutPolicy, Spending},
+};
+
+/// What the wallet's policies say to a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ruling {
+    /// The rule that allows it; `None` when the wallet has no policy.
+    pub(crate) rule: Option<String>,
+    /// What is charged to the limits.
+    spends: Vec<Spend>,
+}
+
+impl Ruling {
+    /// What is charged for `digest` at `now_ms`.
+    pub(crate) fn spending(&self, manifest: &Manifest, digest: [u8; 32], now_ms: u64) -> Spending {
+        Spending { wallet: manifest.wallet, digest, at_ms: now_ms, spends: self.spends.clone() }
+    }
+}
+
+fn owner(share: &KeyShare) -> Result<[u8; 32], PartyError> {
+    share.wallet().owner().map(|owner| *owner.as_bytes()).ok_or_else(|| {
+        PartyError::refused(Code::Unauthorized, "the wallet has no owner who could set a policy")
+    })
+}
+
+fn parse(row: &PolicyRow, owner: &[u8; 32]) -> Result<Policy, PartyError> {
+    row.signed
+        .verify(owner)
+        .map_err(|error: PolicyError| PartyError::Stored { what: "policy", reason: error.to_string() })
+}
+
+/// The policies that a request has to pass at `now_ms`: the newest in effect, and all after it.
+fn counting(rows: &[PolicyRow], now_ms: u64) -> &[PolicyRow] {
+    let first = rows.iter().rposition(|row| row.effective_at_ms <= now_ms).unwrap_or_default();
+    rows.get(first..).unwrap_or_default()
+}
+
+/// Decides upon a request.
+///
+/// # Errors
+/// [`PartyError::RefusedByPolicy`] with the rule that came nearest.
+pub(crate) async fn decide(
+    context: &Context,
+    share: &KeyShare,
+    manifest: &Manifest,
+    request: &SigningRequest,
+    now_ms: u64,
+) -> Result<Ruling, PartyError> {
+    let rows = context.store().policies(manifest.wallet).await?;
+    if rows.is_empty() {
+        return Ok(Ruling::default());
+    }
+    let pair: Pair = manifest
+        .pair()
+        .ok_or_else(|| PartyError::refused(Code::PeerMisbehaved, "the seats are those of no pair"))?;
+    let owner = owner(share)?;
+    let approved_by: BTreeSet<[u8; 32]> = context
+        .store()
+        .approvals(manifest.wallet, manifest.request.content_hash())
+        .await?
+        .into_iter()
+        .collect();
+    let facts = Facts {
+        requester: &manifest.request.requester,
+        payload: &request.payload,
+        pair,
+        now_s: now_ms / 1000,
+        owner: &owner,
+        approved_by: &approved_by,
+    };
+    let mut ruling = Ruling::default();
+    for row in counting(&rows, now_ms) {
+        let decision = parse(row, &owner)?.decide(&facts);
+        if let Some(refusal) = decision.refusal() {
+            return Err(PartyError::RefusedByPolicy { rule: decision.rule().map(str::to_owned), refusal });
+        }
+        if let Decision::Allowed { rule, spend } = decision {
+            // The newest is named: what it allows the ones before allow as well.
+            ruling.rule = Some(rule);
+            ruling.spends.push(spend);
+        }
+    }
+    Ok(ruling)
+}
+
+/// Takes a policy, if it is its owner's and newer than the others, and says so.
+///
+/// # Errors
+/// When it is not, or cannot be stored.
+pub(crate) async fn take(
+    context: &Context,
+    identity: &Identity,
+    wallet: WalletId,
+    signed: SignedPolicy,
+) -> Result<SignedReceipt, PartyError> {
+    let row = context.committed(wallet).await?;
+    let share = context.share(&row).await?;
+    let owner = owner(&share)?;
+    let policy = signed.verify(&owner).map_err(|error| PartyError::Refused(Refusal::from(error)))?;
+    if policy.wallet != wallet {
+        return Err(PartyError::refused(Code::Conflict, "the policy is for another wallet"));
+    }
+    let now_ms = context.clock.now_ms();
+    let known = context.store().policies(wallet).await?;
+    // The first policy only narrows what the wallet's record allows; a later one waits as long as the
+    // longest of those that count asks for.
+    let mut delay_s = 0;
+    for row in counting(&known, now_ms) {
+        delay_s = delay_s.max(parse(row, &owner)?.delay_s);
+    }
+    let new = PolicyRow {
+        revision: policy.revision,
+        effective_at_ms: now_ms.saturating_add(delay_s.saturating_mul(1000)),
+        signed,
+    };
+    let hash = sha256(&new.signed.body);
+    let set = Event::PolicySet {
+        wallet,
+        revision: new.revision,
+        policy: hash,
+        effective_at_ms: new.effective_at_ms,
+    };
+    let stored = match context.noting(set).put_policy(wallet, &new, now_ms).await? {
+        PutPolicy::Stored => new,
+        PutPolicy::Already(row) => row,
+        PutPolicy::Stale(revision) => {
+            return Err(PartyError::refused(
+                Code::Conflict,
+                format!("a policy of revision {revision} is held here; write a higher one"),
+            ));
+        }
+        PutPolicy::TooManyPending => {
+            return Err(PartyError::refused(
+                Code::Conflict,
+                "too many changes of the policy wait to count; wait until one does",
+            ));
+        }
+    };
+    tracing::info!(%wallet, revision = stored.revision, effective_at_ms = stored.effective_at_ms, "took a policy");
+    let receipt =
+        PolicyReceipt { wallet, revision: stored.revision, hash, effective_at_ms: stored.effective_at_ms };
+    Ok(SignedReceipt::sign(&receipt, &*identity.keys)?)
+}
+
+/// The policies that count.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn show(context: &Context, wallet: WalletId) -> Result<Vec<HeldPolicy>, PartyError> {
+    let rows = context.store().policies(wallet).await?;
+    let counting = counting(&rows, context.clock.now_ms());
+    Ok(counting
+        .iter()
+        .map(|row| HeldPolicy { effective_at_ms: row.effective_at_ms, policy: row.signed.clone() })
+        .collect())
+}
+
+/// Notes an approval, if the policies that count ask this approver.
+///
+/// # Errors
+/// When they do not, the approval or its request does not hold, or it cannot be stored.
+pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval) -> Result<(), PartyError> {
+    let malformed = |error: duet_wire::request::RequestError| PartyError::Refused(Refusal::from(error));
+    let request = approval.request.verify().map_err(malformed)?;
+    approval
+        .verify()
+        .map_err(|error| PartyError::refused(Code::BadSignature, format!("the approval: {error}")))?;
+    let row = context.committed(request.wallet).await?;
+    let share = context.share(&row).await?;
+    let owner = owner(&share)?;
+    let now_ms = context.clock.now_ms();
+    let expires_at_ms = request.expires_at.saturating_mul(1000);
+    if now_ms >= expires_at_ms {
+        return Err(PartyError::refused(Code::JobExpired, "the request has expired"));
+    }
+    let rows = context.store().policies(request.wallet).await?;
+    let mut counts = approval.approver == owner;
+    for row in counting(&rows, now_ms) {
+        let policy = parse(row, &owner)?;
+        counts |= policy
+            .rules
+            .iter()
+            .filter_map(|rule| rule.approvals.as_ref())
+            .any(|approvals| approvals.keys.contains(&approval.approver));
+    }
+    if !counts {
+        return Err(PartyError::refused(
+            Code::Unauthorized,
+            "no rule of the wallet's policy asks this key for approvals",
+        ));
+    }
+    let approved = Event::RequestApproved {
+        asked: duet_wire::audit::Asked::by(&approval.request, &request),
+        approver: approval.approver,
+    };
+    let hash = approval.request.content_hash();
+    context
+        .noting(approved)
+        .put_approval(request.wallet, hash, approval.approver, expires_at_ms, now_ms)
+        .await?;
+    Ok(())
+}
+
+/// How long a party may take to store a policy, or to show it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Asks another party something about policies.
+pub(crate) async fn ask(
+    bus: &Bus,
+    from: &PartyId,
+    to: &PartyId,
+    request: &PolicyRequest,
+) -> Result<PolicyReply, PartyError> {
+    let address = Address::Card { from: from.into(), to: to.clone() };
+    let reply = bus.request(&address, codec::encode(request)?, DEADLINE).await?;
+    match codec::decode(&reply) {
+        Ok(PolicyReply::Refused(refusal)) => Err(PartyError::RefusedBy { by: to.to_string(), refusal }),
+        Ok(reply) => Ok(reply),
+        Err(reason) => Err(PartyError::Malformed { from: to.to_string(), reason }),
+    }
+}

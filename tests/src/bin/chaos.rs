@@ -1,0 +1,87 @@
+//! The fault suite as a program: `cargo xtask chaos` builds and runs it. What it does is in [`duet_tests::chaos`].
+#![expect(clippy::print_stdout, reason = "what goes wrong and what came of it is its output")]
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Result;
+use clap::Parser;
+use duet_tests::{
+    chaos::{self, Load, Report, Settings},
+    fleet::Shape,
+};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Everything random follows from it; drawn from the clock by default
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many jobs
+    #[arg(long, default_value_t = 2000)]
+    jobs: usize,
+    /// How long things go wrong at most
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
+    /// How many jobs at a time
+    #[arg(long, default_value_t = 12)]
+    at_a_time: usize,
+    /// How many orchestrators
+    #[arg(long, default_value_t = 2)]
+    orchestrators: usize,
+    /// How many workers of each party
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// How many gateways
+    #[arg(long, default_value_t = 2)]
+    gateways: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let settings = Settings {
+        seed: arguments.seed.unwrap_or(now),
+        load: Load { jobs: arguments.jobs, at_a_time: arguments.at_a_time },
+        longest: Duration::from_secs(60 * arguments.minutes),
+        shape: Shape {
+            orchestrators: arguments.orchestrators,
+            workers: arguments.workers,
+            gateways: arguments.gateways,
+        },
+    };
+    let report = chaos::run(settings, &|line| println!("{line}")).await?;
+    Ok(conclude(settings.seed, &report))
+}
+
+fn conclude(seed: u64, report: &Report) -> ExitCode {
+    let [jobs, signed] = report.jobs;
+    println!(
+        "\nseed {seed}: {jobs} jobs, {signed} signed; {} faults in {:.0?}; {} messages overheard, {} charges",
+        report.faults.len(),
+        report.took,
+        report.history.wire.len(),
+        report.history.charges.len(),
+    );
+    for (end, count) in &report.unsigned {
+        println!("{count} ended without a signature: {end}");
+    }
+    for what in &report.skipped {
+        println!("SKIPPED: {what}");
+    }
+    for finding in &report.findings {
+        println!("FOUND: {finding}");
+    }
+    if report.findings.is_empty() {
+        println!("every job signed once; nothing lost, doubled or reused; everything recovered");
+        ExitCode::SUCCESS
+    } else {
+        println!(
+            "{} findings; `cargo xtask chaos --seed {seed}` draws the same faults",
+            report.findings.len()
+        );
+        ExitCode::FAILURE
+    }
+}

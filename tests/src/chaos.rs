@@ -1,0 +1,370 @@
+//! The fault suite: thousands of jobs through several of everything on the three-node broker, while processes are killed,
+//! stopped and slowed down, links are cut and held up, a disk fills and clocks jump; all drawn from one seed, which is
+//! printed. What became of it is collected into a [`History`] and judged by [`crate::checker`].
+
+mod audit;
+mod collect;
+mod disk;
+mod faults;
+mod load;
+mod seed;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant as Clock},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use self::{
+    collect::{Collector, footprints},
+    faults::Routes,
+    load::Apis,
+};
+pub use self::{disk::SmallDisk, faults::Fault, load::Load, seed::Seed};
+use crate::{
+    checker::{self, Finding},
+    duet::text,
+    fleet::{Fleet, READY_DEADLINE, Shape},
+    history::{Asked, History, Submission},
+    http::Api,
+    stack::{Pair, Wallet},
+};
+
+/// How often faults are begun and ended, and processes that ended are started again.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Faults at a time.
+const MAX_AT_ONCE: usize = 3;
+
+/// How a slow process's time is divided: it runs every so many ticks.
+const CRAWL: u32 = 5;
+
+/// How long a request of a team's may take before it asks somebody else.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(12);
+
+/// Jobs before the first fault: everybody has met everybody, and what each process takes is measured then.
+const WARM_UP: Load = Load { jobs: 12, at_a_time: 4 };
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// What is asked for while things go wrong.
+    pub load: Load,
+    /// How long things go wrong at most; what is left of the jobs is done in peace.
+    pub longest: Duration,
+    /// How many there are of everything.
+    pub shape: Shape,
+}
+
+/// A run, judged.
+#[derive(Debug)]
+pub struct Report {
+    /// What must not have happened.
+    pub findings: Vec<Finding>,
+    /// The evidence.
+    pub history: History,
+    /// What was done, and when.
+    pub faults: Vec<String>,
+    /// Kinds of faults that this machine does not allow.
+    pub skipped: Vec<String>,
+    /// How many jobs there were, and how many of them were signed.
+    pub jobs: [usize; 2],
+    /// How many of the others ended as what.
+    pub unsigned: BTreeMap<String, usize>,
+    /// How long things went wrong.
+    pub took: Duration,
+}
+
+/// Runs everything and judges it.
+///
+/// # Errors
+/// When the run itself does not come to its end: something does not start, a job does not end in time. The seed is named.
+pub async fn run(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
+    Box::pin(run_seeded(settings, say)).await.with_context(|| format!("chaos with seed {}", settings.seed))
+}
+
+async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
+    let mut seed = Seed::new(settings.seed);
+    say(&format!("seed {}", settings.seed));
+    let directory = Arc::new(tempfile::Builder::new().prefix("duet-chaos-").tempdir()?);
+    let mut skipped = Vec::new();
+    let mut disks = Vec::new();
+    for party in ["service", "partner"] {
+        match SmallDisk::mount(&directory.path().join(party)) {
+            Ok(disk) => disks.push(disk),
+            Err(error) => skipped.push(format!("a full disk of {party}: no disk can be mounted: {error}")),
+        }
+    }
+    let mut fleet = Fleet::start_in(Arc::clone(&directory), settings.shape).await?;
+    if !fleet.has_clocks() {
+        skipped.push("clock jumps: libfaketime is not installed".to_owned());
+    }
+    for what in &skipped {
+        say(&format!("SKIPPED: {what}"));
+    }
+    let wallet = fleet.create_wallet("device").await?;
+    let apis = apis(&fleet, &wallet)?;
+    let mut submissions = WARM_UP.run(Arc::clone(&apis), "warm-up", &mut seed).await?;
+    let before = footprints(&mut fleet).await?;
+    say("everything serves; now it goes wrong");
+
+    let mut turmoil = Turmoil::new(&mut seed, disks, say);
+    let started = Clock::now();
+    let name = format!("job-{}", settings.seed);
+    let load = settings.load.run(Arc::clone(&apis), &name, &mut seed);
+    submissions.extend(turmoil.during(load, &mut fleet, settings.longest).await?);
+    let took = started.elapsed();
+    say("the last job has ended; now everything is repaired");
+
+    turmoil.recovered(&mut fleet).await;
+    match last_signatures(&fleet, &wallet).await {
+        Ok(last) => submissions.extend(last),
+        Err(error) => turmoil.unrecovered.push(format!("a last job on every pair: {error:#}")),
+    }
+    let Turmoil { unrecovered, done: faults, .. } = turmoil;
+    let history =
+        Collector { fleet: &mut fleet, wallet: &wallet, apis: &apis }.collect(submissions, before).await?;
+    let history = History { unrecovered, ..history };
+    let signed = history.jobs.values().filter(|job| text(job, "/state").is_ok_and(|state| state == "signed"));
+    let jobs = [history.jobs.len(), signed.count()];
+    let unsigned = unsigned(&history);
+    Ok(Report { findings: checker::check(&history), history, faults, skipped, jobs, unsigned, took })
+}
+
+/// What jobs ended as that were not signed: the state, and why.
+fn unsigned(history: &History) -> BTreeMap<String, usize> {
+    let mut ends = BTreeMap::new();
+    for job in history.jobs.values() {
+        let state = text(job, "/state").unwrap_or("nothing");
+        if state != "signed" {
+            let why = text(job, "/failure/code").unwrap_or_default();
+            *ends.entry(format!("{state} {why}").trim().to_owned()).or_default() += 1;
+        }
+    }
+    ends
+}
+
+fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
+    let credentials = fleet.cluster().credentials();
+    let apis = fleet.api_urls().into_iter().map(|url| {
+        let api = Api::at(&url, credentials, wallet)?;
+        Ok(api.within(REQUEST_DEADLINE))
+    });
+    Ok(Arc::new(apis.collect::<Result<_>>()?))
+}
+
+/// One more signature by every pair.
+async fn last_signatures(fleet: &Fleet, wallet: &Wallet) -> Result<Vec<Submission>> {
+    fleet.all_pairs_ready(wallet).await?;
+    let mut submissions = Vec::new();
+    for pair in Pair::ALL {
+        let message = format!("the last one of {pair:?}");
+        // Whoever is told to try again does so, and it is the same job.
+        let end = Instant::now() + READY_DEADLINE;
+        let signed = loop {
+            let key = format!("last-{pair:?}");
+            match wallet.sign_by(pair, &["message", &message, "--idempotency-key", &key]).await {
+                Err(_) if Instant::now() < end => {}
+                signed => break signed.with_context(|| format!("{pair:?}"))?,
+            }
+        };
+        let job = text(&signed, "/job").or_else(|_| text(&signed, "/id"))?.to_owned();
+        submissions.push(Submission {
+            key: message.clone(),
+            payload: Asked::Message(message),
+            accepted: vec![job],
+            with_another_payload: Vec::new(),
+        });
+    }
+    Ok(submissions)
+}
+
+/// A fault that is going on.
+struct Going {
+    fault: Fault,
+    until: Instant,
+}
+
+/// What goes wrong, and what has been noticed of it.
+struct Turmoil<'a> {
+    seed: Seed,
+    disks: Vec<SmallDisk>,
+    usual: Routes,
+    going: Vec<Going>,
+    next: Instant,
+    tick: u32,
+    killed: Vec<usize>,
+    done: Vec<String>,
+    unrecovered: Vec<String>,
+    started: Instant,
+    say: &'a (dyn Fn(&str) + Sync),
+}
+
+impl<'a> Turmoil<'a> {
+    fn new(seed: &mut Seed, disks: Vec<SmallDisk>, say: &'a (dyn Fn(&str) + Sync)) -> Self {
+        let mut seed = seed.split();
+        let slow = seed.one_of(&crate::cluster::PAIRS).unwrap_or([0, 1]);
+        let usual = Routes { slow, by: seed.millis(5, 20) };
+        let now = Instant::now();
+        Self {
+            seed,
+            disks,
+            usual,
+            going: Vec::new(),
+            next: now,
+            tick: 0,
+            killed: Vec::new(),
+            done: Vec::new(),
+            unrecovered: Vec::new(),
+            started: now,
+            say,
+        }
+    }
+
+    /// Lets things go wrong until `load` is done, for `longest` at most, and in peace from then on.
+    async fn during(
+        &mut self,
+        load: impl Future<Output = Result<Vec<Submission>>>,
+        fleet: &mut Fleet,
+        longest: Duration,
+    ) -> Result<Vec<Submission>> {
+        fleet.cluster().set_route(self.usual.slow, self.usual.of(self.usual.slow));
+        let end = Instant::now() + longest;
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(load);
+        loop {
+            tokio::select! {
+                done = &mut load => return done,
+                _ = ticks.tick() => {
+                    let now = Instant::now();
+                    if now < end {
+                        self.worsen(fleet, now).await?;
+                        self.improve(fleet, now).await?;
+                    } else if !self.going.is_empty() {
+                        self.note("its time is over; the rest in peace".to_owned());
+                        self.repair(fleet).await?;
+                    }
+                    self.supervise(fleet)?;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, what: String) {
+        let line = format!("{:>7.2} s  {what}", self.started.elapsed().as_secs_f64());
+        (self.say)(&line);
+        self.done.push(line);
+    }
+
+    /// Begins the next fault when its time has come.
+    async fn worsen(&mut self, fleet: &mut Fleet, now: Instant) -> Result<()> {
+        self.tick = self.tick.wrapping_add(1);
+        self.crawl(fleet)?;
+        if now < self.next || self.going.len() >= MAX_AT_ONCE {
+            return Ok(());
+        }
+        self.next = now + self.seed.millis(200, 2000);
+        let (fault, lasts) = Fault::draw(&mut self.seed, fleet, self.disks.len());
+        let taken = self.going.iter().any(|going| going.fault.target() == fault.target());
+        let majority =
+            fault.hurts_the_majority() && self.going.iter().any(|going| going.fault.hurts_the_majority());
+        if taken || majority {
+            return Ok(());
+        }
+        self.note(format!("{} for {lasts:?}", fault.describe(fleet)));
+        if let Fault::Kill(member) = &fault {
+            self.killed.push(*member);
+        }
+        fault.begin(fleet, &self.disks, &self.usual).await?;
+        self.going.push(Going { fault, until: now + lasts });
+        Ok(())
+    }
+
+    /// Lets the slow ones run for one tick in several.
+    fn crawl(&self, fleet: &mut Fleet) -> Result<()> {
+        for going in &self.going {
+            let Fault::Crawl(member) = going.fault else { continue };
+            let member = fleet.members_mut().get_mut(member).context("there is no such member")?;
+            if let Ok(process) = member.process() {
+                let runs = self.tick.is_multiple_of(CRAWL);
+                // It may have been killed just now.
+                if runs {
+                    process.resume().ok()
+                } else {
+                    process.pause().ok()
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what has lasted long enough.
+    async fn improve(&mut self, fleet: &mut Fleet, now: Instant) -> Result<()> {
+        let (over, going): (Vec<Going>, Vec<Going>) =
+            self.going.drain(..).partition(|going| going.until <= now);
+        self.going = going;
+        for Going { fault, .. } in over {
+            fault.end(fleet, &self.disks, &self.usual).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts what is not running, as systemd would, and notes what ended without having been killed.
+    fn supervise(&mut self, fleet: &mut Fleet) -> Result<()> {
+        for (number, member) in fleet.members_mut().iter_mut().enumerate() {
+            if member.is_running()? {
+                continue;
+            }
+            // A kill stays in force for as long as its fault does.
+            let held = |going: &Going| going.fault == Fault::Kill(number);
+            if self.going.iter().any(held) {
+                continue;
+            }
+            // One that cannot begin gives up and is started again until it can; one that serves goes on serving.
+            if !self.killed.contains(&number) && member.has_served() {
+                let log = member.log_tail(10);
+                self.unrecovered.push(format!("{} ended by itself:\n{log}", member.name()));
+            }
+            self.killed.retain(|killed| *killed != number);
+            member.launch()?;
+        }
+        Ok(())
+    }
+
+    /// Ends every fault that is going on.
+    async fn repair(&mut self, fleet: &mut Fleet) -> Result<()> {
+        for Going { fault, .. } in std::mem::take(&mut self.going) {
+            fault.end(fleet, &self.disks, &self.usual).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all faults and waits until everything is as it was, with nobody's help but that processes are started.
+    async fn recovered(&mut self, fleet: &mut Fleet) {
+        let recovery = async {
+            self.repair(fleet).await?;
+            fleet.cluster().agreed().await?;
+            let end = Instant::now() + READY_DEADLINE;
+            loop {
+                self.supervise(fleet)?;
+                let unready = fleet.unready().await?;
+                if unready.is_empty() {
+                    return Ok(());
+                }
+                if Instant::now() > end {
+                    bail!("{}", unready.join("; "));
+                }
+                sleep(TICK).await;
+            }
+        };
+        if let Err(error) = recovery.await {
+            self.unrecovered.push(format!("{error:#}"));
+        }
+    }
+}

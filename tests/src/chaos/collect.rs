@@ -1,0 +1,230 @@
+//! The evidence of a run: asked from the orchestrators and the broker, read from the parties' stores.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use duet_bus::{Role, streams};
+use serde_json::Value;
+use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::time::{Instant, sleep};
+
+use super::{audit, load::Apis};
+use crate::{
+    anvil::http_client,
+    fleet::Fleet,
+    history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
+    stack::Wallet,
+};
+
+/// How long the evidence may take to be complete: a result that a crash left unpublished is published by a sweeper.
+const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// What the growth of the broker's side is filed under.
+const SUBSCRIPTIONS_OF: &str = "subscriptions of role ";
+
+/// What each process took, by name, and what the broker kept.
+pub(super) struct Before {
+    footprints: BTreeMap<String, Footprint>,
+    streams: Streams,
+}
+
+/// What each process takes now.
+pub(super) async fn footprints(fleet: &mut Fleet) -> Result<Before> {
+    let mut footprints = BTreeMap::new();
+    for member in fleet.members_mut() {
+        let id = member.process()?.id().with_context(|| format!("{} is not running", member.name()))?;
+        footprints.insert(member.name().to_owned(), footprint(id)?);
+    }
+    for (number, node) in fleet.cluster().nodes().iter().enumerate() {
+        let id = node.id().with_context(|| format!("n{} is not running", number + 1))?;
+        footprints.insert(format!("n{}", number + 1), footprint(id)?);
+    }
+    for (role, subscriptions) in subscriptions(fleet).await? {
+        let name = format!("{SUBSCRIPTIONS_OF}{role}");
+        footprints.insert(name, Footprint { subscriptions, ..Footprint::default() });
+    }
+    Ok(Before { footprints, streams: consumers(fleet).await? })
+}
+
+fn footprint(process: u32) -> Result<Footprint> {
+    let folder = Path::new("/proc").join(process.to_string());
+    let status = fs::read_to_string(folder.join("status"))?;
+    let number = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_ascii_whitespace().next());
+        Ok(number.with_context(|| format!("no {name} in /proc"))?.parse()?)
+    };
+    Ok(Footprint {
+        memory_kib: number("VmRSS:")?,
+        threads: number("Threads:")?,
+        files: u64::try_from(fs::read_dir(folder.join("fd"))?.count())?,
+        subscriptions: 0,
+    })
+}
+
+/// How many subscriptions the nodes count for each role's connections.
+async fn subscriptions(fleet: &Fleet) -> Result<BTreeMap<String, u64>> {
+    let client = http_client()?;
+    let mut all: BTreeMap<String, u64> = BTreeMap::new();
+    for node in fleet.cluster().nodes() {
+        let url = format!("{}/connz?limit=4096", node.monitoring_url());
+        let document: Value = client.get(url).send().await?.json().await?;
+        for connection in document.get("connections").and_then(Value::as_array).into_iter().flatten() {
+            let name = connection.get("name").and_then(Value::as_str).unwrap_or_default();
+            let count = connection.get("subscriptions").and_then(Value::as_u64).unwrap_or_default();
+            *all.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    Ok(all)
+}
+
+/// The streams and buckets, with how many consumers each has.
+async fn consumers(fleet: &Fleet) -> Result<Streams> {
+    let client = http_client()?;
+    let node = fleet.cluster().node(0)?;
+    let url = format!("{}/jsz?accounts=true&streams=true", node.monitoring_url());
+    let document: Value = client.get(url).send().await?.json().await?;
+    let mut all = Streams::new();
+    let accounts = document.get("account_details").and_then(Value::as_array);
+    for account in accounts.into_iter().flatten() {
+        for stream in account.get("stream_detail").and_then(Value::as_array).into_iter().flatten() {
+            let name = stream.get("name").and_then(Value::as_str).unwrap_or_default();
+            let count = stream.pointer("/state/consumer_count").and_then(Value::as_u64).unwrap_or_default();
+            all.insert(name.to_owned(), count);
+        }
+    }
+    Ok(all)
+}
+
+/// What the evidence is collected from.
+pub(super) struct Collector<'a> {
+    pub(super) fleet: &'a mut Fleet,
+    pub(super) wallet: &'a Wallet,
+    pub(super) apis: &'a Apis,
+}
+
+impl Collector<'_> {
+    /// Collects everything there is about `submissions`.
+    ///
+    /// # Errors
+    /// When something cannot be read.
+    pub(super) async fn collect(&mut self, submissions: Vec<Submission>, before: Before) -> Result<History> {
+        let mut jobs = BTreeMap::new();
+        for job in submissions.iter().flat_map(|submission| &submission.accepted) {
+            if !jobs.contains_key(job)
+                && let Some(document) = self.job(job).await?
+            {
+                jobs.insert(job.clone(), document);
+            }
+        }
+        let (results, dead) = self.published(&jobs).await?;
+        let trail = self.messages(streams::AUDIT).await?;
+        let used = trail.iter().flat_map(|(subject, message)| audit::used(subject, message)).collect();
+        let mut charges = Vec::new();
+        let mut paillier_keys = Vec::new();
+        for party in ["service", "partner"] {
+            let store = self.fleet.party(party).store();
+            let (charged, keys) = read_store(party, &store).await?;
+            charges.extend(charged);
+            paillier_keys.extend(keys);
+        }
+        let after = footprints(self.fleet).await?;
+        let growth = before.footprints.into_iter().filter_map(|(process, before)| {
+            let after = *after.footprints.get(&process)?;
+            Some(Growth { process, before, after })
+        });
+        let orchestrator = self.fleet.cluster().credentials().to_owned();
+        let key = duet_bus::credentials::Layout::new(&orchestrator).read_orchestrator_key()?;
+        Ok(History {
+            address: self.wallet.address.clone(),
+            orchestrator_key: hex::encode(key.verifying_key().as_bytes()),
+            submissions,
+            jobs,
+            results,
+            dead,
+            wire: self.fleet.capture().sightings(),
+            charges,
+            paillier_keys,
+            used,
+            growth: growth.collect(),
+            streams: [before.streams, after.streams],
+            unrecovered: Vec::new(),
+        })
+    }
+
+    /// A job as any orchestrator shows it; `None` when it does not know it.
+    async fn job(&self, job: &str) -> Result<Option<Value>> {
+        let end = Instant::now() + EVIDENCE_DEADLINE;
+        loop {
+            for api in self.apis.iter() {
+                match api.get(&format!("/v1/jobs/{job}")).await {
+                    Ok(answer) if answer.status == 200 => return Ok(Some(answer.body)),
+                    Ok(answer) if answer.status == 404 => return Ok(None),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            if Instant::now() > end {
+                bail!("no orchestrator shows job {job}");
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Both streams whole; when every job's end is in them, or it is time.
+    async fn published(&self, jobs: &BTreeMap<String, Value>) -> Result<(Vec<Value>, Vec<Value>)> {
+        let end = Instant::now() + EVIDENCE_DEADLINE;
+        loop {
+            let results = self.stream(streams::RESULTS).await?;
+            let dead = self.stream(streams::DEAD).await?;
+            let ended = |state: &str| {
+                jobs.values().filter(|job| job.get("state").and_then(Value::as_str) == Some(state)).count()
+            };
+            let complete = results.len() >= ended("signed") && dead.len() >= ended("failed");
+            if complete || Instant::now() > end {
+                return Ok((results, dead));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn stream(&self, name: &str) -> Result<Vec<Value>> {
+        let messages = self.messages(name).await?;
+        messages.iter().map(|(_, message)| Ok(serde_json::from_slice(message)?)).collect()
+    }
+
+    /// All messages of a stream with their subjects, in order.
+    async fn messages(&self, name: &str) -> Result<Vec<(String, Bytes)>> {
+        let bus = self.fleet.cluster().connect(Role::Orchestrator).await?;
+        let mut stream = bus.jetstream().get_stream(name).await?;
+        let state = stream.info().await?.state.clone();
+        let mut messages = Vec::new();
+        for sequence in state.first_sequence.max(1)..=state.last_sequence {
+            let message = stream.get_raw_message(sequence).await?;
+            messages.push((message.subject.to_string(), message.payload));
+        }
+        bus.drain().await;
+        Ok(messages)
+    }
+}
+
+async fn read_store(party: &str, store: &Path) -> Result<(Vec<Charge>, Vec<PaillierKey>)> {
+    let options = SqliteConnectOptions::new().filename(store).read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let mut charges = Vec::new();
+    for row in sqlx::query("SELECT session, digest FROM charges").fetch_all(&mut connection).await? {
+        let (session, digest): (Vec<u8>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+        let digest = digest.try_into().ok().context("a digest has 32 bytes")?;
+        charges.push(Charge { party: party.to_owned(), session: hex::encode(session), digest });
+    }
+    let mut keys = Vec::new();
+    for row in sqlx::query("SELECT id, state FROM paillier_keys").fetch_all(&mut connection).await? {
+        let (id, state): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
+        keys.push(PaillierKey { party: party.to_owned(), id: hex::encode(id), is_locked: state == 1 });
+    }
+    connection.close().await?;
+    Ok((charges, keys))
+}

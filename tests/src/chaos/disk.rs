@@ -1,0 +1,106 @@
+//! A small disk that can be filled: a file system of its own in memory, where the machine lets this process mount one.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::parties::make_private_folder;
+
+/// What it holds: a share store of a few wallets many times over.
+const SIZE: &str = "48m";
+
+/// How much is written at once while it is filled.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// A mounted file system. Dropping it unmounts it.
+#[derive(Debug)]
+pub struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts a small disk at `folder`, which is made.
+    ///
+    /// # Errors
+    /// When this process may not; with what the system says.
+    pub fn mount(folder: &Path) -> Result<Self> {
+        make_private_folder(folder)?;
+        let options = format!("size={SIZE},mode=0700");
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "duet-tests"])
+            .arg(folder)
+            .output()
+            .context("there is no mount")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(Self { folder: folder.to_path_buf() })
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+
+    /// Fills it to the last byte.
+    ///
+    /// # Errors
+    /// When its ballast cannot be written for another reason than that it is full.
+    pub fn fill(&self) -> Result<()> {
+        let mut file = File::create(self.ballast())?;
+        let mut block = BLOCK_BYTES;
+        while block > 0 {
+            match file.write(&vec![1; block]) {
+                Ok(written) if written > 0 => {}
+                Ok(_) => block /= 2,
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => block /= 2,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room again.
+    ///
+    /// # Errors
+    /// When the ballast cannot be removed.
+    pub fn empty(&self) -> Result<()> {
+        match fs::remove_file(self.ballast()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whoever still has a file open there is about to be killed. Nobody is left to be told of an error.
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_takes_nothing_until_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = match SmallDisk::mount(&folder.path().join("disk")) {
+            Ok(disk) => disk,
+            Err(error) => {
+                eprintln!("SKIPPED: no disk can be mounted here: {error}");
+                return;
+            }
+        };
+        let file = folder.path().join("disk").join("file");
+        disk.fill().unwrap();
+        assert!(fs::write(&file, [1; 8192]).is_err());
+        disk.empty().unwrap();
+        fs::write(&file, [1; 8192]).unwrap();
+    }
+}

@@ -1,0 +1,220 @@
+//! What goes wrong: drawn from the seed, done to the fleet, and undone when its time is over.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use super::{disk::SmallDisk, seed::Seed};
+use crate::{
+    cluster::{NODES, PAIRS},
+    fleet::Fleet,
+    network::{Condition, Passage},
+};
+
+/// How the routes between nodes are when nothing goes wrong: one is slower than the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Routes {
+    /// The slow one.
+    pub slow: [usize; 2],
+    /// How slow it is.
+    pub by: Duration,
+}
+
+impl Routes {
+    /// How the route between two nodes is.
+    #[must_use]
+    pub fn of(&self, between: [usize; 2]) -> Condition {
+        if between == self.slow { Condition::slow(self.by) } else { Condition::GOOD }
+    }
+}
+
+/// Something that goes wrong for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9`; whoever supervises it starts it again.
+    Kill(usize),
+    /// `kill -STOP`, and later `-CONT`.
+    Pause(usize),
+    /// Stopped four fifths of the time: slow, not dead.
+    Crawl(usize),
+    /// Nothing passes between a process and a node, or all nodes.
+    Sever(usize, Option<usize>, Passage),
+    /// All a process says and hears is late.
+    Delay(usize, Duration),
+    /// A process's clock is wrong.
+    Clock(usize, i64),
+    /// A node is killed, and started again when the time is over.
+    KillNode(usize),
+    /// A node is stopped.
+    PauseNode(usize),
+    /// Nothing passes between two nodes.
+    SeverRoute([usize; 2], Passage),
+    /// What passes between two nodes is late.
+    DelayRoute([usize; 2], Duration),
+    /// The disk of a party's share store is full.
+    FullDisk(usize),
+}
+
+impl Fault {
+    /// The next fault, and how long it lasts. `disks` share stores have a disk that can be filled.
+    pub fn draw(seed: &mut Seed, fleet: &Fleet, disks: usize) -> (Self, Duration) {
+        let member = seed.below(fleet.members().len());
+        let node = seed.below(NODES);
+        let route = seed.one_of(&PAIRS).unwrap_or([0, 1]);
+        let passage = if seed.once_in(2) { Passage::Cut } else { Passage::Stalled };
+        let some_node = if seed.once_in(2) { Some(node) } else { None };
+        let fault = match seed.below(20) {
+            0..=4 => Self::Kill(member),
+            5 | 6 => Self::Pause(member),
+            7 => Self::Crawl(member),
+            8 | 9 => Self::Sever(member, some_node, passage),
+            10 => Self::Delay(member, seed.millis(20, 400)),
+            11 | 12 if fleet.has_clocks() => {
+                let ahead = i64::try_from(seed.below(240)).unwrap_or_default() - 120;
+                Self::Clock(member, ahead)
+            }
+            13 | 14 => Self::KillNode(node),
+            15 => Self::PauseNode(node),
+            16 | 17 => Self::SeverRoute(route, passage),
+            18 if disks > 0 => Self::FullDisk(seed.below(disks)),
+            _ => Self::DelayRoute(route, seed.millis(20, 300)),
+        };
+        (fault, seed.millis(500, 6000))
+    }
+
+    /// Whether it takes a node from the others. With two of them gone nothing can be stored.
+    #[must_use]
+    pub const fn hurts_the_majority(&self) -> bool {
+        matches!(self, Self::KillNode(_) | Self::PauseNode(_) | Self::SeverRoute(..))
+    }
+
+    /// Begins it.
+    ///
+    /// # Errors
+    /// When the machine does not allow it.
+    pub async fn begin(&self, fleet: &mut Fleet, disks: &[SmallDisk], usual: &Routes) -> Result<()> {
+        match self {
+            Self::Kill(member) => {
+                let member = at(fleet, *member)?;
+                if member.is_running()? {
+                    member.kill().await?;
+                }
+            }
+            Self::Pause(member) | Self::Crawl(member) => {
+                // One that is just being started again is left alone.
+                if let Ok(process) = at(fleet, *member)?.process() {
+                    process.pause().ok();
+                }
+            }
+            Self::Sever(member, node, passage) => {
+                let member = at(fleet, *member)?;
+                for (number, link) in member.links().iter().enumerate() {
+                    if node.is_none_or(|node| node == number) {
+                        link.set(Condition::not(*passage));
+                    }
+                }
+            }
+            Self::Delay(member, delay) => at(fleet, *member)?.set_links(Condition::slow(*delay)),
+            Self::Clock(member, seconds) => at(fleet, *member)?.shift_clock(*seconds)?,
+            Self::KillNode(node) => fleet.cluster_mut().node_mut(*node)?.kill().await?,
+            Self::PauseNode(node) => fleet.cluster().signal(*node, Signal::STOP)?,
+            Self::SeverRoute(between, passage) => {
+                fleet.cluster().set_route(*between, Condition { passage: *passage, ..usual.of(*between) });
+            }
+            Self::DelayRoute(between, delay) => fleet.cluster().set_route(*between, Condition::slow(*delay)),
+            Self::FullDisk(disk) => disks.get(*disk).context("there is no such disk")?.fill()?,
+        }
+        Ok(())
+    }
+
+    /// Ends it. `usual` is how the routes are when nothing is wrong with them.
+    ///
+    /// # Errors
+    /// When a node does not start again.
+    pub async fn end(&self, fleet: &mut Fleet, disks: &[SmallDisk], usual: &Routes) -> Result<()> {
+        match self {
+            Self::Kill(_) => {}
+            Self::Pause(member) | Self::Crawl(member) => {
+                if let Ok(process) = at(fleet, *member)?.process() {
+                    process.resume().ok();
+                }
+            }
+            Self::Sever(member, ..) | Self::Delay(member, _) => {
+                at(fleet, *member)?.set_links(Condition::GOOD);
+            }
+            Self::Clock(member, _) => at(fleet, *member)?.shift_clock(0)?,
+            Self::KillNode(node) => fleet.cluster_mut().node_mut(*node)?.resume().await?,
+            Self::PauseNode(node) => fleet.cluster().signal(*node, Signal::CONT)?,
+            Self::SeverRoute(between, _) | Self::DelayRoute(between, _) => {
+                fleet.cluster().set_route(*between, usual.of(*between));
+            }
+            Self::FullDisk(disk) => disks.get(*disk).context("there is no such disk")?.empty()?,
+        }
+        Ok(())
+    }
+
+    /// The fault with the names of what it is done to.
+    #[must_use]
+    pub fn describe(&self, fleet: &Fleet) -> String {
+        let name = |member: &usize| fleet.members().get(*member).map_or("nobody", |member| member.name());
+        match self {
+            Self::Kill(member) => format!("kill -9 {}", name(member)),
+            Self::Pause(member) => format!("stop {}", name(member)),
+            Self::Crawl(member) => format!("slow {} down", name(member)),
+            Self::Sever(member, Some(node), passage) => {
+                format!("{passage:?} between {} and n{}", name(member), node + 1)
+            }
+            Self::Sever(member, None, passage) => {
+                format!("{passage:?} between {} and all nodes", name(member))
+            }
+            Self::Delay(member, delay) => format!("{delay:?} more on all of {}'s links", name(member)),
+            Self::Clock(member, seconds) => format!("{}'s clock {seconds:+} s", name(member)),
+            Self::KillNode(node) => format!("kill -9 n{}", node + 1),
+            Self::PauseNode(node) => format!("stop n{}", node + 1),
+            Self::SeverRoute([one, other], passage) => {
+                format!("{passage:?} between n{} and n{}", one + 1, other + 1)
+            }
+            Self::DelayRoute([one, other], delay) => {
+                format!("{delay:?} more between n{} and n{}", one + 1, other + 1)
+            }
+            Self::FullDisk(disk) => {
+                format!("full disk of {}", ["service", "partner"].get(*disk).unwrap_or(&"?"))
+            }
+        }
+    }
+
+    /// What it is done to, so that no two faults meddle with the same thing.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        match self {
+            Self::Kill(member) | Self::Pause(member) | Self::Crawl(member) => Target::Process(*member),
+            Self::Sever(member, ..) | Self::Delay(member, _) => Target::Links(*member),
+            Self::Clock(member, _) => Target::Clock(*member),
+            Self::KillNode(node) | Self::PauseNode(node) => Target::Node(*node),
+            Self::SeverRoute(between, _) | Self::DelayRoute(between, _) => Target::Route(*between),
+            Self::FullDisk(disk) => Target::Disk(*disk),
+        }
+    }
+}
+
+/// What a fault is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A member's process.
+    Process(usize),
+    /// Its links.
+    Links(usize),
+    /// Its clock.
+    Clock(usize),
+    /// A node's process.
+    Node(usize),
+    /// The route between two nodes.
+    Route([usize; 2]),
+    /// A party's disk.
+    Disk(usize),
+}
+
+fn at(fleet: &mut Fleet, member: usize) -> Result<&mut crate::fleet::Member> {
+    fleet.members_mut().get_mut(member).context("there is no such member")
+}

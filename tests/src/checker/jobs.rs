@@ -1,0 +1,154 @@
+//! Every accepted job ended once, with a signature over its own payload or as a dead letter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::eip191_hash_message;
+use duet_wire::{JobResult, SignedResult};
+use serde_json::Value;
+
+use super::Finding;
+use crate::{
+    history::{Asked, History, Submission},
+    recovery,
+};
+
+/// What a signature for `payload` is over.
+pub(super) fn digest(payload: &Asked) -> [u8; 32] {
+    match payload {
+        Asked::Message(text) => eip191_hash_message(text).0,
+        Asked::Digest(digest) => *digest,
+    }
+}
+
+/// Whether `signature` is one over `payload` by the wallet.
+pub(super) fn is_by_the_wallet(history: &History, payload: &Asked, signature: &str) -> bool {
+    let digest = format!("0x{}", hex::encode(digest(payload)));
+    let signer = recovery::digest_signer(&digest, signature);
+    signer.is_ok_and(|signer| signer.to_string().eq_ignore_ascii_case(&history.address))
+}
+
+/// What was asked for, by job.
+pub(super) fn asked(history: &History) -> BTreeMap<&str, &Submission> {
+    history
+        .submissions
+        .iter()
+        .flat_map(|submission| submission.accepted.iter().map(move |job| (job.as_str(), submission)))
+        .collect()
+}
+
+fn state(job: &Value) -> &str {
+    job.get("state").and_then(Value::as_str).unwrap_or("without a state")
+}
+
+pub(super) fn check(history: &History) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for submission in &history.submissions {
+        check_submission(history, submission, &mut findings);
+    }
+    check_results(history, &mut findings);
+    findings
+}
+
+fn check_submission(history: &History, submission: &Submission, findings: &mut Vec<Finding>) {
+    let jobs: BTreeSet<&String> = submission.accepted.iter().collect();
+    let key = || submission.key.clone();
+    if jobs.len() > 1 {
+        findings.push(Finding::TwoJobs { key: key(), jobs: jobs.iter().map(|&job| job.clone()).collect() });
+    }
+    // Refused because of the other payload, or not judged at all.
+    for &status in submission.with_another_payload.iter().filter(|status| (200..300).contains(*status)) {
+        findings.push(Finding::KeyReused { key: key(), status });
+    }
+    for job in jobs {
+        let Some(document) = history.jobs.get(job) else {
+            findings.push(Finding::Lost { key: key(), state: "gone".to_owned() });
+            continue;
+        };
+        let published = history.results.iter().any(|result| job_of(result).as_deref() == Some(job));
+        let buried = history.dead.iter().any(|dead| dead.get("id").and_then(Value::as_str) == Some(job));
+        match state(document) {
+            "signed" => {
+                let signature = document.get("signature").and_then(Value::as_str).unwrap_or_default();
+                if !is_by_the_wallet(history, &submission.payload, signature) {
+                    findings.push(Finding::BadSignature { job: job.clone(), seen: "the API".to_owned() });
+                }
+                if !published {
+                    findings.push(Finding::Unpublished { job: job.clone() });
+                }
+            }
+            "failed" => {
+                findings.push(unsigned(job, document));
+                if published {
+                    let ends = vec!["failed".to_owned(), "signed".to_owned()];
+                    findings.push(Finding::EndedTwice { job: job.clone(), ends });
+                }
+                if !buried {
+                    findings.push(Finding::Unpublished { job: job.clone() });
+                }
+            }
+            end @ ("expired" | "cancelled") => {
+                findings.push(unsigned(job, document));
+                if published {
+                    let ends = vec![end.to_owned(), "signed".to_owned()];
+                    findings.push(Finding::EndedTwice { job: job.clone(), ends });
+                }
+            }
+            open => findings.push(Finding::Lost { key: key(), state: open.to_owned() }),
+        }
+    }
+}
+
+fn unsigned(job: &str, document: &Value) -> Finding {
+    let why = document.pointer("/failure/code").and_then(Value::as_str).unwrap_or_default();
+    Finding::Unsigned { job: job.to_owned(), end: format!("{} {why}", state(document)).trim().to_owned() }
+}
+
+/// The job that a published result says it is for.
+fn job_of(result: &Value) -> Option<String> {
+    let body = result.get("body")?.as_str()?;
+    let body: Value = serde_json::from_str(body).ok()?;
+    Some(body.get("job")?.as_str()?.to_owned())
+}
+
+fn check_results(history: &History, findings: &mut Vec<Finding>) {
+    let asked = asked(history);
+    let mut first: BTreeMap<String, &Value> = BTreeMap::new();
+    for result in &history.results {
+        let Some(job) = job_of(result) else {
+            findings
+                .push(Finding::BadResult { job: "unknown".to_owned(), why: "it names no job".to_owned() });
+            continue;
+        };
+        // The same result may be published again after a crash: the broker repeats, too. Another one never.
+        match first.get(&job) {
+            Some(earlier) if *earlier != result => findings.push(Finding::TwoResults { job: job.clone() }),
+            Some(_) => continue,
+            None => drop(first.insert(job.clone(), result)),
+        }
+        let Some(submission) = asked.get(job.as_str()) else {
+            findings.push(Finding::Unasked { job });
+            continue;
+        };
+        match verified(history, result) {
+            Err(why) => findings.push(Finding::BadResult { job, why }),
+            Ok(result) => {
+                let signature = format!("0x{}", hex::encode(result.signature.to_bytes()));
+                if !is_by_the_wallet(history, &submission.payload, &signature) {
+                    findings.push(Finding::BadSignature { job: job.clone(), seen: "its result".to_owned() });
+                }
+                let shown = history.jobs.get(&job).and_then(|shown| shown.get("result"));
+                if shown.is_some_and(|shown| shown.get("body") != first.get(&job).and_then(|r| r.get("body")))
+                {
+                    findings.push(Finding::TwoResults { job });
+                }
+            }
+        }
+    }
+}
+
+fn verified(history: &History, result: &Value) -> Result<JobResult, String> {
+    let signed: SignedResult = serde_json::from_value(result.clone()).map_err(|error| error.to_string())?;
+    let mut key = [0; 32];
+    hex::decode_to_slice(&history.orchestrator_key, &mut key).map_err(|error| error.to_string())?;
+    signed.verify(&key).map_err(|error| error.to_string())
+}

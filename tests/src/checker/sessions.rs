@@ -1,0 +1,149 @@
+//! No session was resumed, no one-time value used twice, nothing charged or signed but a job's own digest, no key locked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use duet_protocol::codec;
+use duet_wire::{Outcome, OutcomeResult, SignedOutcome};
+
+use super::{Finding, jobs};
+use crate::{
+    history::{History, OneTime},
+    wire::{Run, Sighting},
+};
+
+/// Different messages that an initiator has in a session: the first and the third.
+const INITIATORS_MESSAGES: usize = 2;
+
+pub(super) fn check(history: &History) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    check_rounds(history, &mut findings);
+    check_outcomes(history, &mut findings);
+    check_one_time_values(history, &mut findings);
+    for key in history.paillier_keys.iter().filter(|key| key.is_locked) {
+        findings.push(Finding::Locked { party: key.party.clone(), key: key.id.clone() });
+    }
+    findings
+}
+
+/// What one seat said in one session.
+#[derive(Default)]
+struct Said<'a> {
+    runs: BTreeSet<&'a Run>,
+    messages: BTreeSet<&'a Bytes>,
+}
+
+/// A round's subject: `duet.v1.round.<session>.<from>.<to>`.
+fn session_of_round(subject: &str) -> Option<&str> {
+    subject.strip_prefix("duet.v1.round.")?.split('.').next()
+}
+
+fn check_rounds(history: &History, findings: &mut Vec<Finding>) {
+    let mut initiators: BTreeMap<&str, Said<'_>> = BTreeMap::new();
+    // Where answers go, and to which message of which session.
+    let mut inboxes: BTreeMap<&str, (&str, &Bytes)> = BTreeMap::new();
+    for sighting in &history.wire {
+        let Some(session) = session_of_round(&sighting.subject) else { continue };
+        let said = initiators.entry(session).or_default();
+        said.runs.insert(&sighting.by);
+        said.messages.insert(&sighting.payload);
+        if let Some(reply) = &sighting.reply {
+            inboxes.insert(reply, (session, &sighting.payload));
+        }
+    }
+    let mut responders: BTreeMap<&str, Said<'_>> = BTreeMap::new();
+    let mut answers: BTreeMap<(&str, &Bytes), BTreeSet<&Bytes>> = BTreeMap::new();
+    for sighting in &history.wire {
+        let Some(&(session, question)) = inboxes.get(sighting.subject.as_str()) else { continue };
+        let said = responders.entry(session).or_default();
+        said.runs.insert(&sighting.by);
+        said.messages.insert(&sighting.payload);
+        answers.entry((session, question)).or_default().insert(&sighting.payload);
+    }
+    for (seat, all) in [("initiator", &initiators), ("responder", &responders)] {
+        for (session, said) in all {
+            if said.runs.len() > 1 {
+                findings.push(Finding::Resumed {
+                    session: (*session).to_owned(),
+                    seat,
+                    runs: said.runs.iter().map(ToString::to_string).collect(),
+                });
+            }
+        }
+    }
+    for (session, said) in &initiators {
+        if said.messages.len() > INITIATORS_MESSAGES {
+            let (session, messages) = ((*session).to_owned(), said.messages.len());
+            findings.push(Finding::SaidTooMuch { session, seat: "initiator", messages });
+        }
+    }
+    // The same question gets the same answer, however often it is asked.
+    for ((session, _), answers) in answers {
+        if answers.len() > 1 {
+            let (session, messages) = (session.to_owned(), answers.len());
+            findings.push(Finding::SaidTooMuch { session, seat: "responder", messages });
+        }
+    }
+    let all = initiators.iter().chain(&responders);
+    let sealed = all.flat_map(|(session, said)| said.messages.iter().map(move |bytes| (*bytes, *session)));
+    for sessions in in_several(sealed) {
+        findings.push(Finding::SameBytes { sessions });
+    }
+}
+
+/// The sessions of what occurs in more than one.
+fn in_several<'a, T: Ord>(items: impl Iterator<Item = (T, &'a str)>) -> Vec<Vec<String>> {
+    let mut sessions: BTreeMap<T, BTreeSet<&str>> = BTreeMap::new();
+    for (item, session) in items {
+        sessions.entry(item).or_default().insert(session);
+    }
+    sessions
+        .into_values()
+        .filter(|sessions| sessions.len() > 1)
+        .map(|sessions| sessions.into_iter().map(str::to_owned).collect())
+        .collect()
+}
+
+/// What a party reported, whatever was made of it.
+fn reported(sighting: &Sighting) -> Option<Outcome> {
+    sighting.subject.strip_prefix("duet.v1.outcome.")?;
+    let signed: SignedOutcome = codec::decode(&sighting.payload).ok()?;
+    codec::decode(&signed.outcome).ok()
+}
+
+fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
+    let asked = jobs::asked(history);
+    let charged: BTreeMap<&str, [u8; 32]> =
+        history.charges.iter().map(|charge| (charge.session.as_str(), charge.digest)).collect();
+    let mut nonces: Vec<(Vec<u8>, String)> = Vec::new();
+    for outcome in history.wire.iter().filter_map(reported) {
+        let (session, job) = (outcome.session.to_string(), outcome.job.to_string());
+        let Some(submission) = asked.get(job.as_str()) else { continue };
+        if charged.get(session.as_str()).is_some_and(|charged| *charged != jobs::digest(&submission.payload))
+        {
+            findings.push(Finding::AnotherDigest { job: job.clone(), session: session.clone() });
+        }
+        let OutcomeResult::Signed { signature } = outcome.result else { continue };
+        let signature = signature.to_bytes();
+        if !jobs::is_by_the_wallet(history, &submission.payload, &format!("0x{}", hex::encode(signature))) {
+            findings.push(Finding::BadSignature { job, seen: format!("session {session}") });
+        }
+        if !charged.contains_key(session.as_str()) {
+            findings.push(Finding::Uncharged { session: session.clone() });
+        }
+        nonces.push((signature.get(..32).unwrap_or_default().to_vec(), session));
+    }
+    let nonces = nonces.iter().map(|(r, session)| (r, session.as_str()));
+    for sessions in in_several(nonces) {
+        findings.push(Finding::SameNonce { sessions });
+    }
+}
+
+fn check_one_time_values(history: &History, findings: &mut Vec<Finding>) {
+    for what in [OneTime::R1, OneTime::R2, OneTime::C3] {
+        let noted = history.used.iter().filter(|used| used.what == what);
+        for sessions in in_several(noted.map(|used| (&used.hash, used.session.as_str()))) {
+            findings.push(Finding::Reused { what, sessions });
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A history in which all is well, and what is found when it is tampered with.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::Address;
+use bytes::Bytes;
+use duet_protocol::{
+    codec,
+    ids::{SessionId, WalletId},
+};
+use duet_wire::{
+    JobId, JobResult, Outcome, OutcomeResult, RecoverableSignature, SignedOutcome, SignedResult,
+    signing::SigningKey,
+};
+use serde_json::{Value, json};
+
+use super::{Finding, check, jobs::digest};
+use crate::{
+    history::{Asked, Charge, Footprint, Growth, History, OneTime, PaillierKey, Submission, Used},
+    wire::{Run, Sighting},
+};
+
+const JOBS: u8 = 3;
+
+fn job(number: u8) -> JobId {
+    format!("{number:02x}").repeat(16).parse().unwrap()
+}
+
+fn session(number: u8) -> SessionId {
+    SessionId([number; 16])
+}
+
+fn wallet() -> k256::ecdsa::SigningKey {
+    k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap()
+}
+
+fn orchestrator() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
+
+fn payload(number: u8) -> Asked {
+    if number == 0 { Asked::Digest([5; 32]) } else { Asked::Message(format!("message {number}")) }
+}
+
+fn address() -> Address {
+    let point = wallet().verifying_key().to_sec1_point(false);
+    Address::from_raw_public_key(&point.as_bytes()[1..])
+}
+
+/// The wallet's signature over a digest, as `k256` makes it.
+fn signed(digest: &[u8; 32]) -> RecoverableSignature {
+    let (signature, recovery) = wallet().sign_prehash_recoverable(digest);
+    let mut bytes = [0; 65];
+    bytes[..64].copy_from_slice(&signature.to_bytes());
+    bytes[64] = recovery.to_byte();
+    RecoverableSignature::from_bytes(&bytes).unwrap()
+}
+
+fn result(number: u8, completed_at_ms: u64) -> Value {
+    let digest = digest(&payload(number));
+    let result = JobResult {
+        job: job(number),
+        tenant: "demo".parse().unwrap(),
+        wallet: WalletId([1; 32]),
+        path: "m".parse().unwrap(),
+        address: address().into_array(),
+        digest,
+        signature: signed(&digest),
+        signed_transaction: None,
+        transaction_hash: None,
+        session: session(number),
+        completed_at_ms,
+    };
+    serde_json::to_value(SignedResult::sign(&result, &orchestrator()).unwrap()).unwrap()
+}
+
+fn sighting(by: (&str, u32), subject: String, reply: Option<&str>, payload: impl Into<Bytes>) -> Sighting {
+    let by = Run { process: by.0.into(), number: by.1 };
+    Sighting { by, subject, reply: reply.map(str::to_owned), payload: payload.into() }
+}
+
+/// The messages of one session, and the initiator's report.
+fn said(number: u8) -> Vec<Sighting> {
+    let session = session(number);
+    let (initiator, responder) = (("service-1", 1), ("partner-1", 1));
+    let round = format!("duet.v1.round.{session}.service.partner");
+    let inbox = |message: u8| format!("_INBOX_service.a.{number}{message}");
+    let bytes = |message: u8| vec![number, message];
+    let outcome = Outcome {
+        session,
+        job: job(number),
+        attempt: 1,
+        from: "service".parse().unwrap(),
+        result: OutcomeResult::Signed { signature: signed(&digest(&payload(number))) },
+    };
+    let report = codec::encode(&SignedOutcome::sign(&outcome, &orchestrator()).unwrap()).unwrap();
+    vec![
+        sighting(initiator, round.clone(), Some(&inbox(1)), bytes(1)),
+        // Sent again, because nobody listened yet.
+        sighting(initiator, round.clone(), Some(&inbox(2)), bytes(1)),
+        sighting(responder, inbox(2), None, bytes(2)),
+        sighting(initiator, round, Some(&inbox(3)), bytes(3)),
+        sighting(responder, inbox(3), None, bytes(4)),
+        sighting(initiator, format!("duet.v1.outcome.{session}.service"), Some("_INBOX_service.a.o"), report),
+    ]
+}
+
+fn good() -> History {
+    let submission = |number: u8| Submission {
+        key: format!("key-{number}"),
+        payload: payload(number),
+        accepted: vec![job(number).to_string(), job(number).to_string()],
+        with_another_payload: vec![409],
+    };
+    let document = |number: u8| {
+        let signature = format!("0x{}", hex::encode(signed(&digest(&payload(number))).to_bytes()));
+        let document = json!({"id": job(number), "state": "signed", "signature": signature,
+            "result": result(number, 1)});
+        (job(number).to_string(), document)
+    };
+    let charge = |number: u8| Charge {
+        party: "partner".to_owned(),
+        session: session(number).to_string(),
+        digest: digest(&payload(number)),
+    };
+    let used = |number: u8| {
+        [OneTime::R1, OneTime::R2, OneTime::C3].map(|what| Used {
+            party: "partner".to_owned(),
+            session: session(number).to_string(),
+            what,
+            hash: vec![number, 40],
+        })
+    };
+    let footprint = Footprint { memory_kib: 40_000, threads: 9, files: 30, subscriptions: 40 };
+    let streams = BTreeMap::from([("DUET_RESULTS".to_owned(), 0)]);
+    // A result that was published again after a crash is the same result.
+    let repeated = (0..JOBS).chain([0]);
+    History {
+        address: address().to_string(),
+        orchestrator_key: hex::encode(orchestrator().verifying_key().as_bytes()),
+        submissions: (0..JOBS).map(submission).collect(),
+        jobs: (0..JOBS).map(document).collect(),
+        results: repeated.map(|number| result(number, 1)).collect(),
+        dead: Vec::new(),
+        wire: (0..JOBS).flat_map(said).collect(),
+        charges: (0..JOBS).map(charge).collect(),
+        paillier_keys: vec![PaillierKey {
+            party: "service".to_owned(),
+            id: "aa".to_owned(),
+            is_locked: false,
+        }],
+        used: (0..JOBS).flat_map(used).collect(),
+        growth: vec![Growth { process: "service-1".to_owned(), before: footprint, after: footprint }],
+        streams: [streams.clone(), streams],
+        unrecovered: Vec::new(),
+    }
+}
+
+/// What is found after `tamper` had its way with a good history.
+fn found(tamper: impl FnOnce(&mut History)) -> Vec<Finding> {
+    let mut history = good();
+    tamper(&mut history);
+    check(&history)
+}
+
+fn id(number: u8) -> String {
+    job(number).to_string()
+}
+
+fn state(history: &mut History, number: u8, state: &str) {
+    history.jobs.get_mut(&id(number)).unwrap()["state"] = json!(state);
+}
+
+fn sessions(numbers: [u8; 2]) -> Vec<String> {
+    numbers.map(|number| session(number).to_string()).to_vec()
+}
+
+#[test]
+fn nothing_is_found_in_a_good_history() {
+    assert_eq!(check(&good()), []);
+}
+
+#[test]
+fn a_lost_job_is_named() {
+    let gone = Finding::Lost { key: "key-1".to_owned(), state: "gone".to_owned() };
+    let without = |history: &mut History| {
+        history.jobs.remove(&id(1));
+    };
+    assert_eq!(found(without), [gone]);
+    let open = Finding::Lost { key: "key-1".to_owned(), state: "running".to_owned() };
+    assert_eq!(found(|history| state(history, 1, "running")), [open]);
+}
+
+#[test]
+fn a_job_that_ended_twice_is_named() {
+    let twice =
+        |end: &str| Finding::EndedTwice { job: id(1), ends: vec![end.to_owned(), "signed".to_owned()] };
+    let unsigned = |end: &str| Finding::Unsigned { job: id(1), end: end.to_owned() };
+    assert_eq!(found(|history| state(history, 1, "expired")), [twice("expired"), unsigned("expired")]);
+    let failed = |history: &mut History| {
+        state(history, 1, "failed");
+        history.dead.push(json!({"id": id(1)}));
+    };
+    assert_eq!(found(failed), [twice("failed"), unsigned("failed")]);
+}
+
+#[test]
+fn a_job_that_was_given_up_is_named_with_the_reason() {
+    let given_up = |history: &mut History| {
+        history.results.remove(1);
+        state(history, 1, "failed");
+        history.jobs.get_mut(&id(1)).unwrap()["failure"] = json!({"code": "job-expired"});
+        history.dead.push(json!({"id": id(1)}));
+    };
+    assert_eq!(found(given_up), [Finding::Unsigned { job: id(1), end: "failed job-expired".to_owned() }]);
+}
+
+#[test]
+fn a_doubled_result_is_named() {
+    let doubled = found(|history| history.results.push(result(1, 2)));
+    assert_eq!(doubled, [Finding::TwoResults { job: id(1) }]);
+    // Or the job itself shows another one.
+    let shown = |history: &mut History| {
+        history.jobs.get_mut(&id(1)).unwrap()["result"] = result(1, 2);
+    };
+    assert_eq!(found(shown), [Finding::TwoResults { job: id(1) }]);
+}
+
+#[test]
+fn a_key_that_stands_for_two_jobs_or_payloads_is_named() {
+    let two = |history: &mut History| history.submissions[1].accepted.push(id(2));
+    let jobs = vec![id(1), id(2)];
+    assert!(found(two).contains(&Finding::TwoJobs { key: "key-1".to_owned(), jobs }));
+    let reused = found(|history| history.submissions[1].with_another_payload = vec![200]);
+    assert_eq!(reused, [Finding::KeyReused { key: "key-1".to_owned(), status: 200 }]);
+}
+
+#[test]
+fn an_end_that_was_never_published_is_named() {
+    let unpublished = Finding::Unpublished { job: id(1) };
+    let swallowed = |history: &mut History| drop(history.results.remove(1));
+    assert_eq!(found(swallowed), std::slice::from_ref(&unpublished));
+    let buried_nowhere = |history: &mut History| {
+        history.results.remove(1);
+        state(history, 1, "failed");
+    };
+    assert!(found(buried_nowhere).contains(&unpublished));
+}
+
+#[test]
+fn results_that_nobody_asked_for_or_nobody_signed_are_named() {
+    let unasked = found(|history| history.results.push(result(200, 1)));
+    assert_eq!(unasked, [Finding::Unasked { job: id(200) }]);
+    let forged = |history: &mut History| history.orchestrator_key = "00".repeat(31) + "01";
+    assert!(matches!(found(forged).as_slice(), [Finding::BadResult { .. }, ..]));
+}
+
+#[test]
+fn a_signature_over_something_else_is_named() {
+    let other = found(|history| history.submissions[1].payload = Asked::Message("another".to_owned()));
+    assert!(other.contains(&Finding::BadSignature { job: id(1), seen: "the API".to_owned() }));
+    assert!(other.contains(&Finding::BadSignature { job: id(1), seen: "its result".to_owned() }));
+    let seen = format!("session {}", session(1));
+    assert!(other.contains(&Finding::BadSignature { job: id(1), seen }));
+    assert!(other.contains(&Finding::AnotherDigest { job: id(1), session: session(1).to_string() }));
+}
+
+#[test]
+fn a_charge_that_is_missing_or_over_another_digest_is_named() {
+    let session = session(1).to_string();
+    let uncharged = found(|history| drop(history.charges.remove(1)));
+    assert_eq!(uncharged, [Finding::Uncharged { session: session.clone() }]);
+    let another = found(|history| history.charges[1].digest = [0; 32]);
+    assert_eq!(another, [Finding::AnotherDigest { job: id(1), session }]);
+}
+
+#[test]
+fn a_reused_one_time_value_is_named() {
+    for what in [OneTime::R1, OneTime::R2, OneTime::C3] {
+        let reuse = |history: &mut History| {
+            let used = history.used.iter_mut().find(|used| used.what == what && used.hash == [1, 40]);
+            used.unwrap().hash = vec![2, 40];
+        };
+        assert_eq!(found(reuse), [Finding::Reused { what, sessions: sessions([1, 2]) }]);
+    }
+}
+
+#[test]
+fn nonces_that_show_in_two_signatures_are_named() {
+    // The same digest in two sessions: `k256` derives the nonce from it, so it is the same, too.
+    let same = found(|history| {
+        history.submissions[2].payload = payload(1);
+        let (one, two) = (session(1).to_string(), session(2).to_string());
+        let mut repeated = said(1).pop().unwrap();
+        repeated.subject = repeated.subject.replace(&one, &two);
+        let outcome = Outcome {
+            session: session(2),
+            job: job(1),
+            attempt: 2,
+            from: "service".parse().unwrap(),
+            result: OutcomeResult::Signed { signature: signed(&digest(&payload(1))) },
+        };
+        let report = SignedOutcome::sign(&outcome, &orchestrator()).unwrap();
+        repeated.payload = codec::encode(&report).unwrap().into();
+        history.wire.push(repeated);
+    });
+    assert!(same.contains(&Finding::SameNonce { sessions: sessions([1, 2]) }), "{same:?}");
+}
+
+#[test]
+fn a_session_that_was_resumed_is_named() {
+    let session = session(1).to_string();
+    let resumed = |seat, runs: [&str; 2]| Finding::Resumed {
+        session: session.clone(),
+        seat,
+        runs: runs.map(str::to_owned).to_vec(),
+    };
+    // The third message comes from the process that was started after a crash.
+    let initiator = found(|history| history.wire[6 + 3].by.number = 2);
+    assert_eq!(initiator, [resumed("initiator", ["service-1#1", "service-1#2"])]);
+    let responder = found(|history| history.wire[6 + 4].by.process = "partner-2".into());
+    assert_eq!(responder, [resumed("responder", ["partner-1#1", "partner-2#1"])]);
+}
+
+#[test]
+fn a_seat_that_said_too_much_is_named() {
+    let session = session(1).to_string();
+    let twice = found(|history| history.wire[6 + 1].payload = vec![1, 99].into());
+    let initiator = Finding::SaidTooMuch { session: session.clone(), seat: "initiator", messages: 3 };
+    assert_eq!(twice, [initiator]);
+    let two_answers = found(|history| {
+        let mut another = history.wire[6 + 4].clone();
+        another.payload = vec![1, 98].into();
+        history.wire.push(another);
+    });
+    assert_eq!(two_answers, [Finding::SaidTooMuch { session, seat: "responder", messages: 2 }]);
+}
+
+#[test]
+fn sealed_bytes_that_occur_in_two_sessions_are_named() {
+    let replayed = found(|history| history.wire[2 * 6].payload = vec![1, 1].into());
+    assert!(replayed.contains(&Finding::SameBytes { sessions: sessions([1, 2]) }), "{replayed:?}");
+}
+
+#[test]
+fn a_locked_key_is_named() {
+    let locked = found(|history| history.paillier_keys[0].is_locked = true);
+    assert_eq!(locked, [Finding::Locked { party: "service".to_owned(), key: "aa".to_owned() }]);
+}
+
+#[test]
+fn what_grew_or_did_not_recover_is_named() {
+    let grown = found(|history| {
+        history.growth[0].after.memory_kib += 100_000;
+        history.growth[0].after.threads += 40;
+        history.growth[0].after.files += 100;
+        history.growth[0].after.subscriptions += 100;
+        history.streams[1].insert("DUET_RESULTS".to_owned(), 30);
+        history.streams[1].insert("STRAY".to_owned(), 0);
+    });
+    assert_eq!(grown.len(), 6, "{grown:?}");
+    let dead = found(|history| history.unrecovered.push("gateway-1".to_owned()));
+    assert_eq!(dead, [Finding::Unrecovered { what: "gateway-1".to_owned() }]);
+}

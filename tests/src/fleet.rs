@@ -1,0 +1,473 @@
+//! Many of everything: several orchestrators, several workers of each party on one share store, several gateways, on the
+//! three-node broker, each process with links of its own to the nodes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{interval, timeout};
+
+use crate::{
+    anvil::http_client,
+    cluster::Cluster,
+    duet::{Duet, text},
+    network::{Condition, Link},
+    parties::{PartyFolder, make_private_folder},
+    stack::{self, Pair, Server, TENANT, Wallet, creation_arguments, write_key},
+    wire::Capture,
+};
+
+/// How long every pair of a new wallet may take to be usable, and a process to be ready once nothing disturbs it any more.
+pub const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How often that is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long one look may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Sessions end sooner than by default, so that what a fault interrupts is tried again while the suite still runs.
+const SESSION_TIMEOUT: &str = "8s";
+
+/// What a member of a fleet does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Takes and works on jobs.
+    Orchestrator,
+    /// A worker of the service.
+    Service,
+    /// A worker of the partner.
+    Partner,
+    /// Devices' way to the broker.
+    Gateway,
+}
+
+/// How many there are of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Orchestrators.
+    pub orchestrators: usize,
+    /// Workers of each party.
+    pub workers: usize,
+    /// Gateways.
+    pub gateways: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { orchestrators: 2, workers: 2, gateways: 2 }
+    }
+}
+
+/// A process of the fleet, with its way to the broker.
+#[derive(Debug)]
+pub struct Member {
+    /// What it does.
+    pub kind: Kind,
+    name: String,
+    server: Server,
+    links: Vec<Link>,
+    run: Arc<AtomicU32>,
+    address: Option<String>,
+    clock: PathBuf,
+    serves: bool,
+}
+
+impl Member {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its HTTP interface; a worker's tells its health and nothing else.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        self.address.as_ref().map(|address| format!("http://{address}"))
+    }
+
+    /// Its way to each node.
+    #[must_use]
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// Which of its runs this is, from 1.
+    #[must_use]
+    pub fn run(&self) -> u32 {
+        self.run.load(Ordering::Relaxed)
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn process(&mut self) -> Result<&mut crate::process::Process> {
+        self.server.process()
+    }
+
+    /// Sets its clock ahead of the machine's, or behind it.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn shift_clock(&self, seconds: i64) -> Result<()> {
+        Ok(fs::write(&self.clock, format!("{seconds:+}\n"))?)
+    }
+
+    /// Changes what happens on its way to all nodes.
+    pub fn set_links(&self, condition: Condition) {
+        for link in &self.links {
+            link.set(condition);
+        }
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.server.kill().await
+    }
+
+    /// Whether it runs; what has ended by itself does not.
+    ///
+    /// # Errors
+    /// When the operating system cannot say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        match self.server.process() {
+            Ok(process) => process.is_running(),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether it came to serve in its present run, or in the one that has just ended.
+    pub fn has_served(&mut self) -> bool {
+        self.serves |= self.server.has_begun_to_serve();
+        self.serves
+    }
+
+    /// Starts it again, as whoever supervises it would: without waiting for anything.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        self.run.fetch_add(1, Ordering::Relaxed);
+        self.serves = false;
+        self.server.launch()
+    }
+
+    /// The end of its log.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        self.server.log_tail(lines)
+    }
+
+    async fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        let ready = self.server.serving().await?;
+        self.serves = true;
+        for (member, option) in [("listen", "--listen"), ("health", "--health")] {
+            if let Some(listen) = ready.get(member).and_then(Value::as_str) {
+                // The same address when it is started again.
+                self.server.set_argument(option, listen);
+                self.address = Some(listen.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything. Dropping it kills all processes and removes what they wrote.
+#[derive(Debug)]
+pub struct Fleet {
+    // Fields are dropped in this order.
+    members: Vec<Member>,
+    cluster: Cluster,
+    capture: Capture,
+    fingerprints: [String; 2],
+    tokens: [PathBuf; 2],
+    /// Whose clocks can be set.
+    has_clocks: bool,
+    directory: Arc<TempDir>,
+}
+
+impl Fleet {
+    /// Starts a cluster and a fleet on it; returns when everything serves.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start(shape: Shape) -> Result<Self> {
+        let directory = Arc::new(tempfile::Builder::new().prefix("duet-fleet-").tempdir()?);
+        Self::start_in(directory, shape).await
+    }
+
+    /// The same with all files in `directory`, where a party's folder may be there already.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(directory: Arc<TempDir>, shape: Shape) -> Result<Self> {
+        let cluster = Cluster::start().await?;
+        let duet = Duet::new(cluster.credentials());
+        let folders =
+            [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
+        let [service, partner] = &folders;
+        let fingerprints = [service.copy_or_set_up(&duet).await?, partner.copy_or_set_up(&duet).await?];
+        let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
+        let has_clocks = faketime().is_some();
+        let mut fleet = Self {
+            members: Vec::new(),
+            cluster,
+            capture: Capture::default(),
+            fingerprints,
+            tokens,
+            has_clocks,
+            directory,
+        };
+        fleet.add_members(&folders, shape).await?;
+        Ok(fleet)
+    }
+
+    async fn add_members(&mut self, folders: &[PartyFolder; 2], shape: Shape) -> Result<()> {
+        let logs = self.logs();
+        let [service, partner] = folders;
+        let [service_pin, partner_pin] = self.fingerprints.clone();
+        for number in 1..=shape.orchestrators {
+            let arguments = [
+                "orchestrator",
+                "--listen",
+                "127.0.0.1:0",
+                "--replicas",
+                "3",
+                "--session-timeout",
+                SESSION_TIMEOUT,
+                "--max-attempts",
+                "32",
+            ];
+            let start = |duet: Duet, name: &str| Server::new(name, duet, &arguments, &logs);
+            self.add(Kind::Orchestrator, &format!("orchestrator-{number}"), start).await?;
+        }
+        for number in 1..=shape.workers {
+            let parties = [
+                (Kind::Service, service, format!("partner={partner_pin}")),
+                (Kind::Partner, partner, format!("service={service_pin}")),
+            ];
+            for (kind, folder, pin) in parties {
+                let arguments = ["party", "run", "--peer-fingerprint", &pin, "--health", "127.0.0.1:0"];
+                let start =
+                    |duet: Duet, name: &str| Server::new(name, folder.command(&duet), &arguments, &logs);
+                self.add(kind, &format!("{}-{number}", folder.name()), start).await?;
+            }
+        }
+        for number in 1..=shape.gateways {
+            let (fingerprints, tokens) = (self.fingerprints.clone(), self.tokens.clone());
+            let start = |duet: Duet, name: &str| {
+                stack::gateway(&duet, "127.0.0.1:0", folders, &fingerprints, &tokens, &logs).named(name)
+            };
+            self.add(Kind::Gateway, &format!("gateway-{number}"), start).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, kind: Kind, name: &str, server: impl FnOnce(Duet, &str) -> Server) -> Result<()> {
+        let run = Arc::new(AtomicU32::new(0));
+        let links = self.cluster.links(name, &run, &self.capture).await?;
+        let urls: Vec<String> = links.iter().map(|link| format!("tls://127.0.0.1:{}", link.port())).collect();
+        let clock = self.directory.path().join(format!("{name}.clock"));
+        let mut duet = Duet::new(self.cluster.credentials()).with("DUET_NATS_URL", &urls.join(","));
+        if let Some(library) = faketime() {
+            duet = with_clock(duet, &library, &clock);
+        }
+        let server = server(duet, name);
+        let mut member =
+            Member { kind, name: name.to_owned(), server, links, run, address: None, clock, serves: false };
+        member.shift_clock(0)?;
+        member.start().await?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// The processes.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The processes, to be hurt.
+    pub fn members_mut(&mut self) -> &mut [Member] {
+        &mut self.members
+    }
+
+    /// The broker.
+    #[must_use]
+    pub const fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The broker, to be hurt.
+    pub const fn cluster_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// What was overheard.
+    #[must_use]
+    pub const fn capture(&self) -> &Capture {
+        &self.capture
+    }
+
+    /// Whether members' clocks can be set: libfaketime is installed.
+    #[must_use]
+    pub const fn has_clocks(&self) -> bool {
+        self.has_clocks
+    }
+
+    /// Where everything but the broker keeps its files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where the processes log.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.directory.path().join("logs")
+    }
+
+    /// A party's folder.
+    #[must_use]
+    pub fn party(&self, name: &str) -> PartyFolder {
+        PartyFolder::new(self.directory.path(), name)
+    }
+
+    /// The orchestrators' HTTP interfaces.
+    #[must_use]
+    pub fn api_urls(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .filter(|member| member.kind == Kind::Orchestrator)
+            .filter_map(Member::url)
+            .collect()
+    }
+
+    /// The command as a device uses it whose wallets are in a folder called `name`: straight to the nodes, and to the first
+    /// orchestrator.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn device(&self, name: &str) -> Result<Duet> {
+        let home = self.directory.path().join(name);
+        make_private_folder(&home)?;
+        let key_file = self.directory.path().join(format!("{name}.key"));
+        if !key_file.exists() {
+            write_key(&key_file)?;
+        }
+        let nodes: Vec<String> =
+            self.cluster.nodes().iter().map(crate::nats_server::NatsServer::url).collect();
+        let api = self.api_urls().first().cloned().context("there is no orchestrator")?;
+        Ok(Duet::new(self.cluster.credentials())
+            .with("DUET_NATS_URL", &nodes.join(","))
+            .with("DUET_API_URL", &api)
+            .with("DUET_HOME", &home.to_string_lossy())
+            .with("DUET_KEY_FILE", &key_file.to_string_lossy()))
+    }
+
+    /// Makes a wallet on a device called `name`, with a requester that may ask for any kind of payload.
+    ///
+    /// # Errors
+    /// When a command fails, or not every pair comes to be usable.
+    pub async fn create_wallet(&self, name: &str) -> Result<Wallet> {
+        let duet = self.device(name)?;
+        let requester_key = self.directory.path().join(format!("{name}.requester"));
+        let requester = duet.json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
+        let requester = format!("{}={}", text(&requester, "/public_key")?, stack::ALL_KINDS);
+        let mut arguments = creation_arguments(&self.fingerprints, &self.tokens);
+        arguments.extend(["--requester", &requester, "--allow-digests"].map(str::to_owned));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let created = duet.json(&arguments).await?;
+        let wallet = Wallet {
+            id: text(&created, "/wallet/id")?.to_owned(),
+            address: text(&created, "/wallet/address")?.to_owned(),
+            requester_key,
+            created,
+            duet,
+        };
+        self.all_pairs_ready(&wallet).await?;
+        Ok(wallet)
+    }
+
+    /// Waits until every orchestrator holds every pair of the wallet for usable.
+    ///
+    /// # Errors
+    /// When that does not come to be in time.
+    pub async fn all_pairs_ready(&self, wallet: &Wallet) -> Result<()> {
+        let token = fs::read_to_string(self.cluster.credentials().join("tokens").join(TENANT))?;
+        let client = http_client()?;
+        for url in self.api_urls() {
+            let url = format!("{url}/v1/wallets/{}", wallet.id);
+            let mut last = String::new();
+            let mut look_again = interval(LOOK_INTERVAL);
+            let ready = timeout(READY_DEADLINE, async {
+                loop {
+                    look_again.tick().await;
+                    let request = client.get(&url).bearer_auth(token.trim()).timeout(LOOK_DEADLINE);
+                    let document: Value = match request.send().await {
+                        Ok(answer) => answer.json().await.unwrap_or_default(),
+                        Err(error) => Value::String(error.to_string()),
+                    };
+                    let pairs = document.get("pairs").and_then(Value::as_array);
+                    let usable = |pair: &Value| pair.get("usable") == Some(&Value::Bool(true));
+                    if pairs.is_some_and(|pairs| pairs.len() == Pair::ALL.len() && pairs.iter().all(usable)) {
+                        return;
+                    }
+                    last = document.to_string();
+                }
+            });
+            if ready.await.is_err() {
+                bail!("not every pair of the wallet came to be usable at {url}: {last}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Who does not say that it is ready, and what it says instead.
+    ///
+    /// # Errors
+    /// When there can be no HTTP client.
+    pub async fn unready(&self) -> Result<Vec<String>> {
+        let client = http_client()?;
+        let mut unready = Vec::new();
+        for member in &self.members {
+            let url = member.url().context("every member tells its health")?;
+            let said = match client.get(format!("{url}/readyz")).timeout(LOOK_DEADLINE).send().await {
+                Ok(answer) if answer.status().is_success() => continue,
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            unready.push(format!("{} is not ready: {said}", member.name));
+        }
+        Ok(unready)
+    }
+}
+
+/// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one for processes with
+/// several threads.
+fn faketime() -> Option<PathBuf> {
+    let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
+    Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
+}
+
+/// A command whose processes take their time of day from the file `clock`. What measures durations stays as it is.
+fn with_clock(duet: Duet, library: &Path, clock: &Path) -> Duet {
+    duet.with("LD_PRELOAD", &library.to_string_lossy())
+        .with("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())
+        .with("FAKETIME_CACHE_DURATION", "1")
+        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}

@@ -1,0 +1,215 @@
+//! Parties that do as they like with what they hold: a responder and an initiator played by hand, message by message,
+//! with the real cryptography and the real broker.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Context as _, Result, anyhow};
+use bytes::Bytes;
+use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Subscription};
+use duet_party::{
+    Identity,
+    at_rest::{RecordKind, RecordLabel},
+    compute::system_rng,
+};
+use duet_protocol::{
+    arithmetic::default_arithmetic,
+    card::Card,
+    enrolment::VerifiedEnrolment,
+    ids::{Epoch, PaillierKeyId, ShareIndex, WalletId},
+    initiator::InitiatorSetup,
+    paillier_key::PaillierKey,
+    responder::{ReadyToRespond, Responder, ResponderSetup},
+    session::CipherEvidence,
+    session::SessionError,
+    share::KeyShare,
+};
+use duet_wire::{Manifest, SigningRequest, WalletInfo};
+use tokio::time::timeout;
+
+use crate::stage::{Backend, PATIENCE, Stage};
+
+async fn read(backend: &Backend, label: &RecordLabel) -> Result<Vec<u8>> {
+    let record = backend.party.context().vault.read(label).await?.context("no such record")?;
+    Ok(record.to_vec())
+}
+
+async fn share(backend: &Backend, wallet: WalletId) -> Result<Arc<KeyShare>> {
+    let label = RecordLabel::of_wallet(RecordKind::Share, wallet, backend.party.index(), Epoch(0), &[]);
+    Ok(Arc::new(KeyShare::from_secret_bytes(&read(backend, &label).await?)?))
+}
+
+/// P2*: the partner, with the shares and enrolments of some wallets, answering the service by hand.
+#[derive(Debug)]
+pub struct MaliciousPartner {
+    identity: Identity,
+    wallets: BTreeMap<WalletId, (Arc<KeyShare>, Arc<VerifiedEnrolment>)>,
+    service_card: Arc<Card>,
+    bus: Bus,
+}
+
+impl MaliciousPartner {
+    /// Takes over the partner's part in `wallets`, towards the service's Paillier key `key`.
+    ///
+    /// # Errors
+    /// When the partner holds no such thing.
+    pub async fn of(stage: &Stage, wallets: &[&WalletInfo], key: PaillierKeyId) -> Result<Self> {
+        let backend = &stage.partner;
+        let mut held = BTreeMap::new();
+        for wallet in wallets {
+            let label = RecordLabel::of_wallet(
+                RecordKind::Enrolment,
+                wallet.id,
+                ShareIndex::Service,
+                Epoch(0),
+                key.as_bytes(),
+            );
+            let enrolment =
+                VerifiedEnrolment::from_trusted_bytes(&read(backend, &label).await?, default_arithmetic())?;
+            held.insert(wallet.id, (share(backend, wallet.id).await?, Arc::new(enrolment)));
+        }
+        Ok(Self {
+            identity: backend.party.identity().clone(),
+            wallets: held,
+            service_card: Arc::clone(stage.service.party.card()),
+            bus: backend.bus.clone(),
+        })
+    }
+
+    /// What the service encrypted for it in a wallet.
+    ///
+    /// # Errors
+    /// When the wallet was not taken over.
+    pub fn enrolment(&self, wallet: WalletId) -> Result<&Arc<VerifiedEnrolment>> {
+        Ok(&self.wallets.get(&wallet).context("no such wallet")?.1)
+    }
+
+    /// Listens to a session's rounds.
+    ///
+    /// # Errors
+    /// When the broker does not confirm it.
+    pub async fn listen(&self, manifest: &Manifest) -> Result<Subscription> {
+        let filter = Filter::rounds(manifest.session, &manifest.initiator.party, &manifest.responder.party);
+        Ok(self.bus.subscribe_registered(&filter, PATIENCE).await?)
+    }
+
+    /// Plays a session up to message 3.
+    ///
+    /// # Errors
+    /// When the initiator does not come that far.
+    pub async fn opened(
+        &self,
+        manifest: &Manifest,
+        request: &SigningRequest,
+        rounds: &mut Subscription,
+    ) -> Result<Opened> {
+        let first = timeout(PATIENCE, rounds.next()).await?.context("no message 1")?;
+        let (share, enrolment) = self.wallets.get(&manifest.wallet).context("no such wallet")?;
+        let setup = ResponderSetup {
+            manifest: manifest.encode()?,
+            session: manifest.session,
+            digest: request.payload.digest()?,
+            path: request.path.clone(),
+            share: Arc::clone(share),
+            enrolment: Arc::clone(enrolment),
+            keys: Arc::clone(&self.identity.keys),
+            card: Arc::clone(&self.identity.card),
+            initiator: Arc::clone(&self.service_card),
+        };
+        let (state, second) = Responder::accept(setup, &first.payload, &mut system_rng())?;
+        first.respond(second).await?;
+        let message = timeout(PATIENCE, rounds.next()).await?.context("no message 3")?;
+        let state = state.receive(&message.payload)?;
+        Ok(Opened { state, message })
+    }
+}
+
+/// A session whose initiator waits for its answer.
+#[derive(Debug)]
+pub struct Opened {
+    /// What an honest responder would answer with.
+    pub state: ReadyToRespond,
+    /// What is to be answered.
+    pub message: Incoming,
+}
+
+impl Opened {
+    /// Answers with what `cheat` makes of the state.
+    ///
+    /// # Errors
+    /// When it makes nothing, or the answer cannot be sent.
+    pub async fn answer(
+        self,
+        cheat: impl FnOnce(ReadyToRespond) -> Result<(Vec<u8>, CipherEvidence), SessionError> + Send + 'static,
+    ) -> Result<()> {
+        let state = self.state;
+        // Paillier work: off the runtime's threads.
+        let (fourth, _) = tokio::task::spawn_blocking(move || cheat(state)).await??;
+        self.message.respond(fourth).await?;
+        Ok(())
+    }
+}
+
+/// P1*: the service, with its share of a wallet and its Paillier key, asking the partner by hand.
+#[derive(Debug)]
+pub struct MaliciousService {
+    /// Its keys and its card.
+    pub identity: Identity,
+    share: Arc<KeyShare>,
+    paillier: Arc<PaillierKey>,
+    partner_card: Arc<Card>,
+    bus: Bus,
+}
+
+impl MaliciousService {
+    /// Takes over the service's part in `wallet`, with its Paillier key `key`.
+    ///
+    /// # Errors
+    /// When the service holds no such thing.
+    pub async fn of(stage: &Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Result<Self> {
+        let backend = &stage.service;
+        let label = RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes());
+        let bytes = read(backend, &label).await?;
+        let owner = backend.party.id().clone();
+        let paillier = PaillierKey::from_secret_bytes(owner, &bytes, default_arithmetic())
+            .map_err(|invalid| anyhow!("{invalid}"))?;
+        Ok(Self {
+            identity: backend.party.identity().clone(),
+            share: share(backend, wallet.id).await?,
+            paillier: Arc::new(paillier),
+            partner_card: Arc::clone(stage.partner.party.card()),
+            bus: backend.bus.clone(),
+        })
+    }
+
+    /// What an honest initiator would begin with.
+    ///
+    /// # Errors
+    /// When the request has no digest.
+    pub fn setup(&self, manifest: &Manifest, request: &SigningRequest) -> Result<InitiatorSetup> {
+        Ok(InitiatorSetup {
+            manifest: manifest.encode()?,
+            session: manifest.session,
+            digest: request.payload.digest()?,
+            path: request.path.clone(),
+            share: Arc::clone(&self.share),
+            paillier: Arc::clone(&self.paillier),
+            keys: Arc::clone(&self.identity.keys),
+            card: Arc::clone(&self.identity.card),
+            responder_index: ShareIndex::Partner,
+            responder: Arc::clone(&self.partner_card),
+        })
+    }
+
+    /// Sends a round message to the partner and returns its answer.
+    ///
+    /// # Errors
+    /// When nobody listens to the session, or nobody answers.
+    pub async fn send(&self, manifest: &Manifest, message: Vec<u8>) -> Result<Bytes, RequestError> {
+        let address = Address::Round {
+            session: manifest.session,
+            from: manifest.initiator.party.clone(),
+            to: manifest.responder.party.clone(),
+        };
+        self.bus.request(&address, message, PATIENCE).await
+    }
+}

@@ -1,0 +1,485 @@
+//! Parties in this process over a real broker, with the test as the orchestrator: for tests that need to reach into a
+//! party, take a worker away, or sit in a party's place.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use duet_bus::{Address, Bus, Filter, Incoming, Role, ServeOptions, Service};
+use duet_party::{
+    Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
+    at_rest::{Argon2Cost, KeySource},
+    compute::{Compute, system_rng},
+    device::{BackendChoice, CreateWallet},
+    store::{
+        ShareStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+    vault::Vault,
+};
+use duet_protocol::{
+    arithmetic::default_arithmetic,
+    card::Card,
+    codec,
+    identity::PartyKeys,
+    ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, TenantId, WalletId},
+    paillier::ModulusSize,
+    public_key::{ChainCode, PublicKey},
+    signature, test_fixtures,
+};
+use duet_wire::{
+    Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat, SignedOutcome,
+    SignedRequest, SigningRequest, WalletInfo,
+    approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
+    signing::SigningKey,
+};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::broker::Broker;
+
+/// The longest that anything is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 };
+
+/// The time, in Unix milliseconds.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A party's id.
+///
+/// # Panics
+/// When the text is none.
+#[must_use]
+pub fn name(text: &str) -> PartyId {
+    text.parse().unwrap()
+}
+
+/// The tenant everything is done for.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn tenant() -> TenantId {
+    "demo".parse().unwrap()
+}
+
+/// Random bytes of the operating system.
+///
+/// # Panics
+/// When it has none.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
+
+async fn context(directory: &TempDir) -> Result<Context> {
+    Ok(open(directory).await?.0)
+}
+
+async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
+    let path = directory.path().join("store.db");
+    let source = KeySource::File(directory.path().join("key"));
+    let compute = Compute::per_core();
+    let clock = duet_party::clock::Clock::system();
+    let exists = path.exists();
+    let options = SqliteOptions::at(path);
+    let sqlite =
+        if exists { SqliteStore::open(&options).await? } else { SqliteStore::create(&options).await? };
+    let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
+    let vault = if exists {
+        Vault::open(store, &source, &compute, &clock).await?
+    } else {
+        Vault::create(store, &source, CHEAP, &compute).await?
+    };
+    Ok((Context::new(vault), sqlite))
+}
+
+/// Longer than the defaults, for machines that do much else.
+#[must_use]
+pub fn limits() -> SessionLimits {
+    SessionLimits {
+        round: Duration::from_secs(20),
+        session: Duration::from_secs(60),
+        ..SessionLimits::default()
+    }
+}
+
+/// A backend party with its worker.
+#[derive(Debug)]
+pub struct Backend {
+    /// Where its store and the key that seals it lie.
+    pub directory: TempDir,
+    /// Its share store, to make it fail.
+    pub sqlite: SqliteStore,
+    /// The party itself.
+    pub party: Party,
+    /// Its connection.
+    pub bus: Bus,
+    /// Its worker while it runs.
+    pub worker: Option<Worker>,
+}
+
+impl Backend {
+    async fn make(broker: &Broker, role: Role, index: ShareIndex, which: usize) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let mut rng = system_rng();
+        let keys = PartyKeys::generate(&mut rng);
+        // Safe primes that were found beforehand: looking for them takes seconds.
+        let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), &mut rng);
+        let card = Card::new_verifier(name(role.as_str()), &keys, &parameters, &trapdoor, &mut rng);
+        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
+        let (context, sqlite) = open(&directory).await?;
+        let party = Party::adopt(context, keys, card, index).await?.with_settings(settings);
+        let bus = broker.connect(role).await?;
+        Ok(Self { directory, sqlite, party, bus, worker: None })
+    }
+
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// When it cannot serve.
+    pub async fn start(&mut self) -> Result<()> {
+        self.worker =
+            Some(Worker::start(self.party.clone(), self.bus.clone(), WorkerSettings::default()).await?);
+        Ok(())
+    }
+
+    /// Forgets the process: everything that runs is aborted, the store is opened anew.
+    ///
+    /// # Errors
+    /// When the store does not open.
+    pub async fn crash(&mut self) -> Result<()> {
+        drop(self.worker.take());
+        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
+        let (context, sqlite) = open(&self.directory).await?;
+        self.party = Party::open(context).await?.with_settings(settings);
+        self.sqlite = sqlite;
+        Ok(())
+    }
+
+    /// Another worker of the same party, with its own connections to the share store, as another process would have them.
+    ///
+    /// # Errors
+    /// When the store does not open or the worker cannot serve.
+    pub async fn another_worker(&self) -> Result<Worker> {
+        let party = self.once_more(limits()).await?;
+        Ok(Worker::start(party, self.bus.clone(), WorkerSettings::default()).await?)
+    }
+
+    /// The same party with its own connections to the share store.
+    ///
+    /// # Errors
+    /// When the store does not open.
+    pub async fn once_more(&self, limits: SessionLimits) -> Result<Party> {
+        let party = Party::open(context(&self.directory).await?).await?;
+        Ok(party.with_settings(PartySettings { limits, ..PartySettings::default() }))
+    }
+
+    fn choice(&self) -> BackendChoice {
+        BackendChoice {
+            party: self.party.id().clone(),
+            fingerprint: Some(self.party.card().fingerprint()),
+            token: self.party.issue_token(tenant(), now_ms() / 1000 + 3600, 100),
+        }
+    }
+}
+
+/// Broker, service, partner, device, and an orchestrator's connection with the outcomes it hears.
+#[derive(Debug)]
+pub struct Stage {
+    /// The broker.
+    pub broker: Broker,
+    /// The party with share 2.
+    pub service: Backend,
+    /// The party with share 3.
+    pub partner: Backend,
+    device_directory: TempDir,
+    /// The owner's device, with share 1.
+    pub device: Device,
+    /// Its connection: a gateway's.
+    pub device_bus: Bus,
+    /// An orchestrator's connection.
+    pub orchestrator: Bus,
+    /// What the parties report; each report has been acknowledged.
+    pub outcomes: mpsc::Receiver<SignedOutcome>,
+    _outcomes_service: Service,
+}
+
+impl Stage {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn set() -> Result<Self> {
+        let broker = Broker::start().await?;
+        let mut service = Backend::make(&broker, Role::Service, ShareIndex::Service, 0).await?;
+        let mut partner = Backend::make(&broker, Role::Partner, ShareIndex::Partner, 1).await?;
+        service.start().await?;
+        partner.start().await?;
+        let device_directory = tempfile::tempdir()?;
+        let device =
+            Device::set_up(context(&device_directory).await?, name("device")).await?.with_limits(limits());
+        let device_bus = broker.connect(Role::Gateway).await?;
+        let orchestrator = broker.connect(Role::Orchestrator).await?;
+        let (sender, outcomes) = mpsc::channel(256);
+        let outcomes_service = orchestrator
+            .serve(Filter::outcomes(), ServeOptions::waiting(64), move |message: Incoming| {
+                let sender = sender.clone();
+                async move {
+                    let outcome: SignedOutcome = codec::decode(&message.payload).unwrap();
+                    let reply = codec::encode(&OutcomeReply::Acknowledged).unwrap();
+                    sender.send(outcome).await.unwrap();
+                    message.respond(reply).await.unwrap();
+                }
+            })
+            .await?;
+        Ok(Self {
+            broker,
+            service,
+            partner,
+            device_directory,
+            device,
+            device_bus,
+            orchestrator,
+            outcomes,
+            _outcomes_service: outcomes_service,
+        })
+    }
+
+    /// What a new wallet is to be.
+    #[must_use]
+    pub fn order(&self) -> CreateWallet {
+        CreateWallet {
+            tenant: tenant(),
+            service: self.service.choice(),
+            partner: self.partner.choice(),
+            requesters: vec![],
+            modulus: ModulusSize::Bits2048,
+        }
+    }
+
+    /// Makes a wallet.
+    ///
+    /// # Errors
+    /// When it is not made.
+    pub async fn create(&self) -> Result<WalletInfo> {
+        Ok(self.device.create_wallet(&self.device_bus, self.order(), Arc::new(|_| {})).await?)
+    }
+
+    /// Forgets the device's process and opens its store anew.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub async fn reopen_device(&mut self) -> Result<()> {
+        self.device = Device::open(context(&self.device_directory).await?).await?.with_limits(limits());
+        Ok(())
+    }
+
+    /// A request for a message's signature, for any pair.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn request(&self, wallet: &WalletInfo, path: &str, text: &str) -> SigningRequest {
+        let body = serde_json::json!({
+            "version": 1,
+            "tenant": wallet.tenant,
+            "wallet": wallet.id,
+            "path": path,
+            "payload": { "kind": "personal_message", "text": text },
+            "idempotency_key": hex::encode(random::<16>()),
+            "expires_at": now_ms() / 1000 + 600,
+            "pairs": ["device+service", "device+partner", "service+partner"],
+        });
+        SigningRequest::from_json(body.to_string().as_bytes()).unwrap()
+    }
+
+    /// A session's manifest, with the request signed by the owner.
+    #[must_use]
+    pub fn manifest(
+        &self,
+        wallet: &WalletInfo,
+        pair: Pair,
+        paillier_key: PaillierKeyId,
+        request: &SigningRequest,
+    ) -> Manifest {
+        manifest(wallet, pair, paillier_key, request, self.device.owner_key())
+    }
+
+    /// The key that the initiator of `pair` would use now, as it says itself.
+    ///
+    /// # Errors
+    /// When it is not enrolled.
+    pub async fn paillier_key(&self, wallet: WalletId, pair: Pair) -> Result<PaillierKeyId> {
+        let info = match pair.initiator() {
+            ShareIndex::Device => self.device.wallet(wallet).await?,
+            _ => self.service.party.wallet(wallet).await?,
+        };
+        let responder = info.party(pair.responder()).context("a backup")?.party.clone();
+        info.initiates
+            .iter()
+            .find(|initiates| initiates.responders.contains(&responder))
+            .map(|initiates| initiates.paillier_key)
+            .context("not enrolled")
+    }
+
+    /// Waits until the service has enrolled with the partner, which it does by itself.
+    ///
+    /// # Errors
+    /// When a minute passes before that.
+    pub async fn enrolled(&self, wallet: WalletId) -> Result<()> {
+        timeout(PATIENCE, async {
+            while self.paillier_key(wallet, Pair::ServicePartner).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Invites one worker of a party.
+    ///
+    /// # Errors
+    /// When there is no reply.
+    pub async fn invite(&self, party: &PartyId, manifest: &[u8]) -> Result<InvitationReply> {
+        let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
+        let reply = self.orchestrator.request(&Address::Invite(party.clone()), invitation, PATIENCE).await?;
+        Ok(codec::decode(&reply)?)
+    }
+
+    /// Runs a session between the two backend parties; what the initiator reports.
+    ///
+    /// # Errors
+    /// When a party refuses the invitation, or nothing is reported.
+    pub async fn run(&mut self, manifest: &Manifest) -> Result<OutcomeResult> {
+        let bytes = manifest.encode()?;
+        for party in [&manifest.responder.party, &manifest.initiator.party] {
+            match self.invite(party, &bytes).await? {
+                InvitationReply::Accepted { .. } => {}
+                InvitationReply::Refused(refusal) => bail!("{party} refused: {refusal}"),
+            }
+        }
+        self.outcome(manifest, ShareIndex::Service).await
+    }
+
+    /// The outcome that the party of `index` reports on a session.
+    ///
+    /// # Errors
+    /// When nothing is reported.
+    pub async fn outcome(&mut self, manifest: &Manifest, index: ShareIndex) -> Result<OutcomeResult> {
+        let backend = if index == ShareIndex::Partner { &self.partner } else { &self.service };
+        let card_key = *backend.party.card().identity().as_bytes();
+        loop {
+            let signed = timeout(PATIENCE, self.outcomes.recv()).await?.context("no more outcomes")?;
+            let unverified: Outcome = codec::decode(&signed.outcome)?;
+            if unverified.session == manifest.session && unverified.from == *backend.party.id() {
+                return Ok(signed.verify(&card_key)?.result);
+            }
+        }
+    }
+
+    /// Service and partner sign.
+    ///
+    /// # Errors
+    /// When they do not, or the signature does not verify.
+    pub async fn sign_service_partner(&mut self, wallet: &WalletInfo, path: &str) -> Result<()> {
+        let key = self.paillier_key(wallet.id, Pair::ServicePartner).await?;
+        let request = self.request(wallet, path, "service and partner");
+        let manifest = self.manifest(wallet, Pair::ServicePartner, key, &request);
+        match self.run(&manifest).await? {
+            OutcomeResult::Signed { signature } => verify(wallet, &request, &signature),
+            other => bail!("{other:?}"),
+        }
+    }
+
+    /// The device signs with the backend of `pair`; the test answers its approval as an orchestrator.
+    ///
+    /// # Errors
+    /// When the pair does not sign.
+    pub async fn sign_device(&mut self, wallet: &WalletInfo, pair: Pair, path: &str) -> Result<()> {
+        let key = self.paillier_key(wallet.id, pair).await?;
+        let request = self.request(wallet, path, "device");
+        let manifest = self.manifest(wallet, pair, key, &request);
+        let mut approvals = self.orchestrator.subscribe_registered(&Filter::approvals(), PATIENCE).await?;
+        let (device, bus) = (self.device.clone(), self.device_bus.clone());
+        let (id, job, digest) = (wallet.id, request.job(), request.payload.digest()?);
+        let signing = tokio::spawn(async move { device.approve(&bus, id, job, digest).await });
+
+        let approval = timeout(PATIENCE, approvals.next()).await?.context("no approval")?;
+        let signed: SignedApproval = codec::decode(&approval.payload)?;
+        let device_key = wallet.party(ShareIndex::Device).context("no device")?.signing_key;
+        let asked: ApprovalRequest = signed.verify(&device_key, now_ms())?;
+        ensure!(asked.action == ApprovalAction::Approve { job }, "{asked:?}");
+        let bytes = manifest.encode()?;
+        match self.invite(&manifest.responder.party, &bytes).await? {
+            InvitationReply::Accepted { .. } => {}
+            InvitationReply::Refused(refusal) => bail!("refused: {refusal}"),
+        }
+        approval.respond(codec::encode(&ApprovalReply::Session { manifest: bytes })?).await?;
+        let signature = signing.await??;
+        verify(wallet, &request, &signature.signature)
+    }
+
+    /// Every pair signs.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub async fn all_pairs_sign(&mut self, wallet: &WalletInfo) -> Result<()> {
+        self.enrolled(wallet.id).await?;
+        self.sign_device(wallet, Pair::DeviceService, "m").await?;
+        self.sign_device(wallet, Pair::DevicePartner, "m/7").await?;
+        self.sign_service_partner(wallet, "m/0/5").await
+    }
+}
+
+/// A session's manifest, with the request signed by `requester`.
+///
+/// # Panics
+/// When the wallet has no holder of a seat.
+#[must_use]
+pub fn manifest(
+    wallet: &WalletInfo,
+    pair: Pair,
+    paillier_key: PaillierKeyId,
+    request: &SigningRequest,
+    requester: &SigningKey,
+) -> Manifest {
+    let seat = |index| Seat { party: wallet.party(index).unwrap().party.clone(), index };
+    Manifest {
+        session: SessionId(random()),
+        job: request.job(),
+        attempt: 1,
+        wallet: wallet.id,
+        epoch: wallet.epoch,
+        paillier_key,
+        initiator: seat(pair.initiator()),
+        responder: seat(pair.responder()),
+        request: SignedRequest::sign(request.to_json().unwrap(), requester),
+        expires_at_ms: now_ms() + 120_000,
+    }
+}
+
+/// Whether a signature is the wallet's over the request.
+///
+/// # Errors
+/// When it is not.
+pub fn verify(
+    wallet: &WalletInfo,
+    request: &SigningRequest,
+    signature: &duet_wire::RecoverableSignature,
+) -> Result<()> {
+    let root = PublicKey::from_bytes(&wallet.public_key)?;
+    let (child, _) = root.child(&ChainCode(wallet.chain_code), &request.path)?;
+    let digest = request.payload.digest()?;
+    signature::verify(&child, &digest, signature).map_err(|error| anyhow!("{error}"))
+}

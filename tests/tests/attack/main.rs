@@ -1,0 +1,25 @@
+//! Published attacks, played by malicious initiators (P1*), responders (P2*) and networks (N*) on the real thing, in one
+//! module per row of `xtask/src/attack/rows.rs`. What only attacks is here; attacks that a crate's own tests play are named in
+//! that table as well, which `cargo xtask attack` runs and prints.
+//!
+//! Each attack says what it counted in a line `evidence: what = number; …`, which that command collects. Where more tries
+//! say more, a few are made here and many under `cargo xtask attack --long`.
+#![expect(clippy::panic, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
+#![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
+
+mod abort_oracle;
+mod blind_signing;
+mod lock_as_denial;
+mod lying_initiator;
+mod mask;
+mod nonce_reuse;
+mod replay;
+mod throwaway_wallets;
+
+#[path = "../../../party/protocol/tests/support/mod.rs"]
+mod support;
+
+/// `short`, or `long` under `cargo xtask attack --long`.
+fn tries(short: u32, long: u32) -> u32 {
+    if std::env::var_os("DUET_ATTACK_LONG").is_some() { long } else { short }
+}

@@ -1,0 +1,32 @@
+//! The fault suite's short form: everything goes wrong at random for a minute, and nothing is lost, doubled or reused.
+//! `cargo xtask chaos` is the long form.
+#![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
+
+use std::time::{Duration, SystemTime};
+
+use duet_tests::{
+    chaos::{self, Load, Settings},
+    fleet::Shape,
+};
+
+/// What is asked for while things go wrong.
+const LOAD: Load = Load { jobs: 120, at_a_time: 8 };
+
+/// How long they do at most.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs__should_each_be_signed_once_while_everything_breaks() {
+    // DUET_CHAOS_SEED draws the faults of an earlier run again.
+    let given = std::env::var("DUET_CHAOS_SEED").ok().map(|seed| seed.parse().unwrap());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let settings =
+        Settings { seed: given.unwrap_or(now), load: LOAD, longest: LONGEST, shape: Shape::default() };
+    let report = chaos::run(settings, &|line| println!("{line}")).await.unwrap();
+    let [jobs, signed] = report.jobs;
+    println!("{jobs} jobs, {signed} signed, others {:?}; {} faults", report.unsigned, report.faults.len());
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(findings.is_empty(), "seed {}:\n{}", settings.seed, findings.join("\n"));
+    assert!(!report.faults.is_empty());
+    assert!(jobs >= LOAD.jobs && signed > 0, "{jobs} jobs, {signed} signed");
+}

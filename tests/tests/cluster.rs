@@ -1,0 +1,85 @@
+//! The three-node broker with its own configuration files, and many of everything on it.
+#![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
+
+use std::time::Duration;
+
+use duet_bus::{Address, PublishError, Role, kv, streams};
+use duet_protocol::ids::SessionId;
+use duet_tests::{
+    cluster::{Cluster, NODES},
+    duet::text,
+    fleet::{Fleet, Shape},
+    recovery,
+    stack::Pair,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pair__should_sign_on_a_cluster_with_several_of_each_process() {
+    let fleet = Fleet::start(Shape::default()).await.unwrap();
+    let wallet = fleet.create_wallet("device").await.unwrap();
+    for pair in Pair::ALL {
+        let signed = wallet.sign_by(pair, &["message", "three nodes"]).await.unwrap();
+        let signer = recovery::message_signer(b"three nodes", text(&signed, "/signature").unwrap()).unwrap();
+        assert_eq!(signer.to_string(), wallet.address, "{pair:?}");
+    }
+}
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged__should_outlive_any_one_node() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let bus = cluster.connect(Role::Orchestrator).await.unwrap();
+    bus.ensure_streams(&Cluster::storage()).await.unwrap();
+    // Several orchestrators do this at once.
+    bus.ensure_streams(&Cluster::storage()).await.unwrap();
+    let bucket = bus.ensure_bucket::<u32>(kv::SESSIONS, &Cluster::storage()).await.unwrap();
+    let key = kv::Key::from(SessionId([1; 16]));
+    let mut revision = bucket.create(&key, &0).await.unwrap();
+    for node in 0..NODES {
+        let address = Address::Result("demo".parse().unwrap());
+        bus.publish_stored(&address, format!("before {node}"), None, DEADLINE).await.unwrap();
+        cluster.node_mut(node).unwrap().kill().await.unwrap();
+        // Two are a majority: they go on, once the client has found one of them and the stream a leader.
+        let number = u32::try_from(node).unwrap() + 1;
+        let written = async {
+            loop {
+                match bucket.update(&key, &number, revision).await {
+                    Ok(written) => return written,
+                    // It may have been written by an attempt that was not confirmed.
+                    Err(kv::WriteError::Conflict { .. }) => {
+                        let entry = bucket.get(&key).await.unwrap().unwrap();
+                        assert_eq!(entry.value, number);
+                        return entry.revision;
+                    }
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        revision = tokio::time::timeout(DEADLINE, written).await.unwrap();
+        cluster.node_mut(node).unwrap().resume().await.unwrap();
+        cluster.agreed().await.unwrap();
+    }
+    let mut results = bus.jetstream().get_stream(streams::RESULTS).await.unwrap();
+    let info = results.info().await.unwrap();
+    assert_eq!((info.state.messages, info.config.num_replicas), (3, NODES));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone__should_confirm_nothing() {
+    let mut cluster = Cluster::start().await.unwrap();
+    let bus = cluster.connect(Role::Orchestrator).await.unwrap();
+    bus.ensure_streams(&Cluster::storage()).await.unwrap();
+    for node in 1..NODES {
+        cluster.node_mut(node).unwrap().kill().await.unwrap();
+    }
+    let address = Address::Result("demo".parse().unwrap());
+    let stored = bus.publish_stored(&address, "alone", None, Duration::from_secs(3)).await;
+    assert!(
+        matches!(
+            stored,
+            Err(PublishError::TimedOut { .. } | PublishError::NoStream { .. } | PublishError::Unreachable)
+        ),
+        "{stored:?}"
+    );
+}

@@ -1,0 +1,358 @@
+//! `cargo xtask attack`: plays every published attack and prints what came of it.
+//!
+//! [`rows`] says which tests play which attack; here they are run, and what they print as evidence is collected: a
+//! passing test may print lines of the form `evidence: bits recovered = 24; sessions = 24`. An attack has failed –
+//! and its row is held – when each of its tests ran and passed; one that did not run counts as a success of the attacker.
+
+mod rows;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use self::rows::{Check, ROWS, Row, Target};
+use crate::{
+    install::{self, Need},
+    run::{self, cargo, command, target_folder, visibly},
+};
+
+/// What is asked of this task.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Which rows, by name; all of them by default.
+    rows: Vec<String>,
+    /// Play the statistical attacks and the floods at full length.
+    #[arg(long)]
+    long: bool,
+    /// Measure instead whether secrets can be told from the time that operations take (minutes, on a quiet machine).
+    #[arg(long)]
+    timing: bool,
+    /// Also write the table as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<std::path::PathBuf>,
+    /// Also write the table as Markdown.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<std::path::PathBuf>,
+    /// Only list what is missing instead of installing it.
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// What became of one test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+}
+
+/// What a run of tests said: verdicts by the tests' paths, and evidence.
+#[derive(Debug, Default)]
+struct Report {
+    verdicts: BTreeMap<String, Verdict>,
+    evidence: BTreeMap<String, Vec<(String, String)>>,
+    /// The test whose output is being read.
+    speaking: Option<String>,
+}
+
+impl Report {
+    /// Reads a line of libtest's output.
+    fn read(&mut self, line: &str) {
+        if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            let verdict = if verdict.starts_with("ok") { Verdict::Passed } else { Verdict::Failed };
+            self.verdicts.insert(name.to_owned(), verdict);
+        } else if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.speaking = Some(name.to_owned());
+        } else if let (Some(figures), Some(name)) = (line.strip_prefix("evidence: "), &self.speaking) {
+            let figures = figures.split("; ").filter_map(|figure| figure.split_once(" = "));
+            let kept = self.evidence.entry(name.clone()).or_default();
+            kept.extend(figures.map(|(what, value)| (what.to_owned(), value.to_owned())));
+        }
+    }
+}
+
+/// Plays the attacks, prints the table, and fails when one succeeded.
+pub(crate) fn attack(options: &Options) -> Result<()> {
+    if options.timing {
+        install::ensure(&[Need::Compiler], options.no_install)?;
+        return visibly(cargo().args([
+            "bench",
+            "--locked",
+            "--package",
+            "duet-protocol",
+            "--bench",
+            "timing",
+        ]));
+    }
+    let rows = chosen(&options.rows)?;
+    let wanted = |check: &&Check| options.long || !matches!(check, Check::Tests { long: true, .. });
+    let mut needs = vec![Need::Compiler];
+    if rows.iter().flat_map(|row| row.checks).any(|check| matches!(check, Check::Deny(_))) {
+        needs.push(Need::CargoDeny);
+    }
+    let packages = packages(&rows, wanted);
+    if packages.contains_key("duet-tests") {
+        needs.push(Need::NatsServer);
+    }
+    install::ensure(&needs, options.no_install)?;
+
+    let mut reports = BTreeMap::new();
+    for (package, (targets, names)) in packages {
+        reports.insert(package, run_tests(package, &targets, &names, options.long)?);
+    }
+    let mut outcomes = Vec::new();
+    for row in rows {
+        outcomes.push(Outcome::of(row, row.checks.iter().filter(wanted), &reports)?);
+    }
+    print(&outcomes);
+    if let Some(file) = &options.json {
+        let rows: Vec<Value> = outcomes.iter().map(Outcome::to_json).collect();
+        write(file, &(serde_json::to_string_pretty(&rows)? + "\n"))?;
+    }
+    if let Some(file) = &options.markdown {
+        write(file, &markdown(&outcomes))?;
+    }
+    let succeeded: Vec<&str> = outcomes.iter().filter(|o| !o.held()).map(|o| o.row.name).collect();
+    if !succeeded.is_empty() {
+        bail!("not held: {}", succeeded.join(", "));
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("written to {}", file.display());
+    Ok(())
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
+    if names.is_empty() {
+        return Ok(ROWS.iter().collect());
+    }
+    let find = |name: &String| {
+        ROWS.iter().find(|row| row.name == name).with_context(|| {
+            let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            format!("no attack is called {name}; there are: {}", known.join(", "))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+type Wanted = (BTreeSet<Target>, BTreeSet<&'static str>);
+
+/// What has to be run of each package: every package once, however many rows it serves.
+fn packages(
+    rows: &[&'static Row],
+    wanted: impl Fn(&&'static Check) -> bool,
+) -> BTreeMap<&'static str, Wanted> {
+    let mut packages: BTreeMap<&'static str, Wanted> = BTreeMap::new();
+    for check in rows.iter().flat_map(|row| row.checks).filter(wanted) {
+        if let Check::Tests { package, target, names, .. } = check {
+            let (targets, tests) = packages.entry(package).or_default();
+            targets.insert(*target);
+            tests.extend(names.iter());
+        }
+    }
+    packages
+}
+
+fn run_tests(
+    package: &str,
+    targets: &BTreeSet<Target>,
+    names: &BTreeSet<&'static str>,
+    long: bool,
+) -> Result<Report> {
+    let mut test = cargo();
+    test.args(["test", "--locked", "--no-fail-fast", "--package", package]);
+    for target in targets {
+        match target {
+            Target::Lib => test.arg("--lib"),
+            Target::Test(name) => test.args(["--test", name]),
+        };
+    }
+    test.args(["--", "--exact", "--show-output"]).args(names);
+    if long {
+        test.env("DUET_ATTACK_LONG", "1");
+    }
+    if package == "duet-tests" {
+        // What is attacked is the program that is shipped, without any test's feature in it.
+        visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
+        test.env("DUET_PROGRAM", target_folder().join("debug/duet"));
+    }
+    let mut report = Report::default();
+    // Whether it failed is in the verdicts; one that did not come to an end lacks some.
+    let _ = run::lines(&mut test, &mut |line| report.read(line))?;
+    Ok(report)
+}
+
+/// What came of one row.
+#[derive(Debug)]
+struct Outcome {
+    row: &'static Row,
+    /// Tests that ran and passed, or commands that succeeded.
+    held: usize,
+    /// What did not, by name.
+    broken: Vec<String>,
+    evidence: Vec<(String, String)>,
+}
+
+impl Outcome {
+    fn of(
+        row: &'static Row,
+        checks: impl Iterator<Item = &'static Check>,
+        reports: &BTreeMap<&str, Report>,
+    ) -> Result<Self> {
+        let mut outcome = Self { row, held: 0, broken: Vec::new(), evidence: Vec::new() };
+        for check in checks {
+            match check {
+                Check::Tests { package, names, .. } => {
+                    let report = reports.get(package).context("every package was run")?;
+                    for &name in *names {
+                        outcome.count(name, report);
+                    }
+                }
+                Check::Deny(checks) => {
+                    let program = install::cargo_deny().context("cargo-deny was installed")?;
+                    let mut deny: Command = command(program);
+                    match visibly(deny.args(["--log-level", "error", "check"]).args(*checks)) {
+                        Ok(()) => outcome.held += 1,
+                        Err(error) => outcome.broken.push(error.to_string()),
+                    }
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn count(&mut self, name: &str, report: &Report) {
+        match report.verdicts.get(name) {
+            Some(Verdict::Passed) => self.held += 1,
+            Some(Verdict::Failed) => self.broken.push(name.to_owned()),
+            None => self.broken.push(format!("{name} (did not run)")),
+        }
+        self.evidence.extend(report.evidence.get(name).into_iter().flatten().cloned());
+    }
+
+    const fn held(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    const fn word(&self) -> &'static str {
+        if self.held() { "fails" } else { "SUCCEEDS" }
+    }
+
+    /// How many tests played it, then what they counted.
+    fn evidence(&self) -> String {
+        let tests = if self.held == 1 { "1 test".to_owned() } else { format!("{} tests", self.held) };
+        let figures = self.evidence.iter().map(|(what, value)| format!("{what} {value}"));
+        std::iter::once(tests).chain(figures).collect::<Vec<_>>().join(", ")
+    }
+
+    fn to_json(&self) -> Value {
+        let evidence: Vec<Value> =
+            self.evidence.iter().map(|(what, value)| json!({"what": what, "value": value})).collect();
+        json!({
+            "name": self.row.name,
+            "attack": self.row.attack,
+            "source": self.row.source,
+            "outcome": self.word(),
+            "tests_held": self.held,
+            "tests_broken": self.broken,
+            "evidence": evidence,
+        })
+    }
+}
+
+fn print(outcomes: &[Outcome]) {
+    println!("\n{:<18} {:<9} evidence", "attack", "outcome");
+    for outcome in outcomes {
+        println!("{:<18} {:<9} {}", outcome.row.name, outcome.word(), outcome.evidence());
+        println!("{:<28} {} ({})", "", outcome.row.attack, outcome.row.source);
+        for broken in &outcome.broken {
+            println!("{:<28} not held: {broken}", "");
+        }
+    }
+}
+
+fn markdown(outcomes: &[Outcome]) -> String {
+    let mut text = "| attack | source | outcome | evidence |\n|---|---|---|---|\n".to_owned();
+    for outcome in outcomes {
+        let Row { name, attack, source, .. } = outcome.row;
+        let (word, evidence) = (outcome.word(), outcome.evidence());
+        text.push_str(&format!("| `{name}`: {attack} | {source} | {word} | {evidence} |\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::{Check, ROWS, Report, Verdict};
+    use crate::run::root;
+
+    #[test]
+    fn verdicts_and_evidence_are_read() {
+        let mut report = Report::default();
+        for line in [
+            "running 2 tests",
+            "test a::b ... ok",
+            "test c ... FAILED",
+            "successes:",
+            "---- a::b stdout ----",
+            "something else",
+            "evidence: bits recovered = 24; sessions = 24",
+        ] {
+            report.read(line);
+        }
+        assert_eq!(report.verdicts.get("a::b"), Some(&Verdict::Passed));
+        assert_eq!(report.verdicts.get("c"), Some(&Verdict::Failed));
+        let figures = report.evidence.get("a::b").unwrap();
+        assert_eq!(
+            figures,
+            &[("bits recovered", "24"), ("sessions", "24")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
+    }
+
+    /// Every Rust file of the repository, as one text.
+    fn sources(folder: &Path, text: &mut String) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir()
+                && !["target", "node_modules", ".git", ".tools"].contains(&name.to_str().unwrap())
+            {
+                sources(&path, text);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_named_test_is_there_and_every_row_has_some() {
+        let mut text = String::new();
+        for folder in ["party", "orchestrator", "tests"] {
+            sources(&root().join(folder), &mut text);
+        }
+        let mut names = BTreeSet::new();
+        for row in ROWS {
+            assert!(names.insert(row.name), "{} is there twice", row.name);
+            assert!(!row.checks.is_empty(), "{}", row.name);
+            for check in row.checks {
+                let Check::Tests { names, .. } = check else { continue };
+                for name in *names {
+                    let function = name.rsplit("::").next().unwrap();
+                    assert!(text.contains(&format!("fn {function}(")), "{name} of {}", row.name);
+                }
+            }
+        }
+    }
+}
