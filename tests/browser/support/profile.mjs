@@ -18,7 +18,7 @@ const SWITCHES = [
 ];
 
 /** How long a state may take to come about on a busy machine. What is measured is measured elsewhere. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 120_000;
 
 /** Where screenshots and traces go. */
 export const RESULTS = process.env.DUET_BROWSER_RESULTS ?? 'target/browser';

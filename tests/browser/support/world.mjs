@@ -14,7 +14,7 @@ import { serveSite } from './site.mjs';
 import { Stack } from './stack.mjs';
 
 /** A scenario that hangs is stopped after so long. */
-const DEADLINE_MS = 240_000;
+const DEADLINE_MS = 480_000;
 
 const EXAMPLES = ['viem', 'ethers', 'eip1193'];
 

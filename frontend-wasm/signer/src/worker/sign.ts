@@ -347,7 +347,12 @@ class Session {
   async #exchange(facts: ManifestFacts): Promise<Verdict> {
     const { context, device, signal } = this;
     const { session, responder, paillierKey } = facts;
-    if ((await context.database.get("keys", paillierKey)) === undefined) {
+    const row = await context.database.get("keys", paillierKey);
+    if (row?.state === "locked" && paillierKey !== device.newestKey && !device.unenrolled.some(({ party }) => party === responder)) {
+      // The rotation that ended the lock came after what the session was drawn up from.
+      fail("paillier-locked", "The session names a key that was locked and replaced.", { code: "stale-paillier-key" });
+    }
+    if (row === undefined) {
       fail("needs-rotation", "This wallet's Paillier key was replaced on another device; make a new one here to sign here.", {
         code: "stale-paillier-key",
       });
