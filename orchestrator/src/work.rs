@@ -269,7 +269,8 @@ impl Orchestrator {
     async fn look(&self, mut held: Held, deliveries: i64) -> Option<Progress> {
         let span = tracing::info_span!("job", key = %held.key);
         async {
-            let looked = AssertUnwindSafe(Box::pin(self.carry_on(&held.key, deliveries))).catch_unwind().await;
+            let looked =
+                AssertUnwindSafe(Box::pin(self.carry_on(&held.key, deliveries))).catch_unwind().await;
             let looked = match looked {
                 Ok(Ok(looked)) => looked,
                 Ok(Err(StoreError::Corrupt(reason))) => {
