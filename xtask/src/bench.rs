@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: every measurement of the repository as one flat object, from a dotted name to
-//! `{"median_ms", "min_ms", "n"}`, or to `{"bytes"}` for what is weighed instead.
+//! `{"median_ms", "min_ms", "n"}`, or to `{"bytes"}`, `{"per_s"}` or `{"per_cent"}` for what is weighed or counted instead.
 //!
 //! Criterion's benchmarks are named `<group>/<function>` in the code and `<group>.<function>` here, for example
 //! `native.gmp.sign.total`. The module under Node and the stack print objects of the same form themselves.
@@ -19,7 +19,7 @@ use crate::{
     install::{self, Need},
     npm::{Packages, node},
     page,
-    run::{cargo, command, output, target_folder, visibly},
+    run::{cargo, command, output, root, target_folder, visibly},
     suites, wasm,
 };
 
@@ -34,7 +34,12 @@ pub(crate) enum Part {
     Stack,
     /// The page in Chromium, from a click to what the click was for.
     Browser,
+    /// Signatures per second, and latency under load, with both curves in `docs`.
+    Load,
 }
+
+/// What is weighed or counted instead of timed: the member that holds it, and its unit.
+const COUNTED: [(&str, &str); 3] = [("bytes", "bytes"), ("per_s", "/s"), ("per_cent", "%")];
 
 /// Figures by name.
 type Figures = BTreeMap<String, Value>;
@@ -77,15 +82,19 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
         figures.append(&mut flat(&output(&mut browser)?)?);
     }
 
-    let (weights, times): (Figures, Figures) =
-        figures.clone().into_iter().partition(|(_, figure)| figure.get("bytes").is_some());
+    if wanted(Part::Load) {
+        figures.append(&mut load(figures.get(SIGNATURE_WORK).cloned())?);
+    }
+
+    let (counts, times): (Figures, Figures) =
+        figures.clone().into_iter().partition(|(_, figure)| counted(figure).is_some());
     println!("\n{:<44} {:>11} {:>11} {:>6}", "", "median ms", "min ms", "n");
     for (name, figure) in &times {
         let number = |member: &str| figure.get(member).and_then(Value::as_f64).unwrap_or(f64::NAN);
         println!("{name:<44} {:>11.3} {:>11.3} {:>6}", number("median_ms"), number("min_ms"), number("n"));
     }
-    for (name, figure) in &weights {
-        println!("{name:<44} {:>11} bytes", figure.get("bytes").and_then(Value::as_u64).unwrap_or_default());
+    for (name, (number, unit)) in counts.iter().filter_map(|(name, figure)| Some((name, counted(figure)?))) {
+        println!("{name:<44} {number:>11} {unit}");
     }
     if let Some(file) = json_file {
         let object: Map<String, Value> = figures.into_iter().collect();
@@ -96,14 +105,47 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     Ok(())
 }
 
+/// The benchmark of all the cryptography of one signature, both parties' work added up.
+const SIGNATURE_WORK: &str = "native.gmp.sign.total";
+
+/// Loads a whole stack, beside what the cores' cryptography alone would allow.
+fn load(work: Option<Value>) -> Result<Figures> {
+    let work = match work {
+        Some(work) => work,
+        None => {
+            let started = SystemTime::now();
+            let mut bench = cargo();
+            bench.args(["bench", "--locked", "--package", "duet-protocol", "--bench", "protocol"]);
+            visibly(bench.args(["--", "native.gmp/sign.total$"]))?;
+            let mut figures = criterion(&target_folder().join("criterion"), started)?;
+            figures.remove(SIGNATURE_WORK).with_context(|| format!("{SIGNATURE_WORK} was not measured"))?
+        }
+    };
+    visibly(cargo().args(["build", "--locked", "--release", "--package", "duet"]))?;
+    visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "stack-load"]))?;
+    let median = work.get("median_ms").and_then(Value::as_f64).context("a benchmark has a median")?;
+    let mut load = command(target_folder().join("debug/stack-load"));
+    load.env("DUET_PROGRAM", target_folder().join("release/duet"));
+    load.arg(target_folder().join("load")).arg(root().join("docs")).arg(median.to_string());
+    let mut figures = flat(&output(&mut load)?)?;
+    figures.insert(SIGNATURE_WORK.to_owned(), work);
+    Ok(figures)
+}
+
+/// The number and the unit of a figure that is no time.
+fn counted(figure: &Value) -> Option<(f64, &'static str)> {
+    COUNTED.iter().find_map(|(member, unit)| Some((figure.get(*member)?.as_f64()?, *unit)))
+}
+
 /// A flat object as printed by a benchmark of our own.
 fn flat(text: &str) -> Result<Figures> {
     let figures: Figures =
         serde_json::from_str(text).with_context(|| format!("not a flat object of figures: {text}"))?;
     for (name, figure) in &figures {
-        let members: &[&str] =
-            if figure.get("bytes").is_some() { &["bytes"] } else { &["median_ms", "min_ms", "n"] };
-        for member in members {
+        if counted(figure).is_some() {
+            continue;
+        }
+        for member in ["median_ms", "min_ms", "n"] {
             if figure.get(member).and_then(Value::as_f64).is_none() {
                 bail!("{name}: {member} is missing");
             }
@@ -192,6 +234,7 @@ mod tests {
         assert!(flat(r#"{"wasm.ct.sign.p1": {"median_ms": 1.0, "min_ms": 0.9, "n": 50}}"#).is_ok());
         assert!(flat(r#"{"wasm.ct.sign.p1": {"median_ms": 1.0, "n": 50}}"#).is_err());
         assert!(flat(r#"{"browser.wasm.compressed": {"bytes": 600000}}"#).is_ok());
+        assert!(flat(r#"{"load.sustained": {"per_s": 60.0}}"#).is_ok());
         assert!(flat("not json").is_err());
     }
 }

@@ -1,0 +1,230 @@
+//! How much a whole stack signs on this machine, and how long each signature takes: `duet load` against a broker that
+//! writes everything through to the disk, an orchestrator, and two workers of each party.
+//!
+//! `stack-load REPORTS PLOTS MILLISECONDS` leaves the reports in one folder and both curves in another; the last
+//! argument is the cryptography of one signature, all parties' work added up. It prints one flat JSON object, as
+//! `cargo xtask bench` wants it, and rows for `docs/performance.md` on stderr.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use duet_tests::{
+    duet::Duet,
+    stack::{Server, Stack, Wallet},
+};
+use serde_json::{Value, json};
+
+/// Wallets that take turns.
+const WALLETS: usize = 4;
+
+/// Open jobs that keep two cores busy without any of them waiting long.
+const SATURATING: &str = "24";
+
+/// Shares of the saturated throughput at which latency is measured, in per cent.
+const SHARES: [f64; 8] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0];
+
+/// Longer than any of the runs here.
+const RUN_DEADLINE: Duration = Duration::from_secs(900);
+
+struct Rig {
+    stack: Stack,
+    wallets: Vec<Wallet>,
+    second: [Server; 2],
+    reports: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [reports, plots, work] = arguments.as_slice() else {
+        bail!("usage: stack-load REPORTS PLOTS MILLISECONDS");
+    };
+    let (reports, plots) = (PathBuf::from(reports), PathBuf::from(plots));
+    let work_ms: f64 = work.parse().context("the third argument is a number of milliseconds")?;
+    fs::create_dir_all(&reports)?;
+    let figures = Rig::start(reports).await?.measure(&plots, work_ms).await?;
+    println!("{figures}");
+    Ok(())
+}
+
+impl Rig {
+    async fn start(reports: PathBuf) -> Result<Self> {
+        let stack = Stack::start().await?;
+        let mut wallets = Vec::with_capacity(WALLETS);
+        for number in 1..=WALLETS {
+            wallets.push(stack.create_wallet(&format!("device-{number}"), "personal_message").await?);
+        }
+        let second = [stack.service.another("service-2"), stack.partner.another("partner-2")];
+        Ok(Self { stack, wallets, second, reports })
+    }
+
+    async fn measure(mut self, plots: &Path, work_ms: f64) -> Result<Value> {
+        let one = self.run("saturated-1", 1, &["--in-flight", SATURATING]).await?;
+        for worker in &mut self.second {
+            worker.start().await?;
+        }
+        let two = self.run("saturated-2", 2, &["--in-flight", SATURATING]).await?;
+        let saturated = most(&two)?;
+        let rates: Vec<String> =
+            SHARES.iter().map(|share| format!("{:.1}", saturated * share / 100.0)).collect();
+        let sweep = self.run("sweep", 2, &["--rate", &rates.join(",")]).await?;
+        let sustained = steps(&sweep)?.iter().filter_map(sustained_rate).fold(0.0, f64::max);
+        let half = self.run("half", 2, &["--rate", &format!("{:.1}", sustained / 2.0)]).await?;
+        let half = steps(&half)?.first().cloned().context("a run has a step")?;
+
+        let file = |name: &str| self.reports.join(format!("{name}.json")).display().to_string();
+        let plot = |name: &str| plots.join(name).display().to_string();
+        let duet = self.duet();
+        duet.json(&["load", "plot", &file("sweep"), "--latency", &plot("load-latency.svg")]).await?;
+        let scaling = plot("load-scaling.svg");
+        duet.json(&["load", "plot", &file("saturated-1"), &file("saturated-2"), "--scaling", &scaling])
+            .await?;
+
+        let cores = number(&two, "/machine/cores")?;
+        let ceiling = cores * 1000.0 / work_ms;
+        eprintln!(
+            "\n| | signed/s | p50 | p90 | p99 | p99.9 | processor time per signature |\n|---|---|---|---|---|---|---|"
+        );
+        for (name, report) in [("one worker per party", &one), ("two workers per party", &two), ("", &sweep)]
+        {
+            for step in steps(report)? {
+                eprintln!("{}", row(name, step));
+            }
+        }
+        eprintln!("\nsustained {sustained:.1}/s; {cores} cores of cryptography alone allow {ceiling:.1}/s");
+        let quantile = |name: &str| number(&half, &format!("/latency_ms/{name}"));
+        let timed = |name: &str| -> Result<Value> {
+            Ok(json!({"median_ms": quantile(name)?, "min_ms": quantile("min")?, "n": number(&half, "/due")?}))
+        };
+        Ok(json!({
+            "load.saturated.one-worker": {"per_s": most(&one)?},
+            "load.saturated.two-workers": {"per_s": saturated},
+            "load.sustained": {"per_s": sustained},
+            "load.scaling": {"per_cent": (processor_time(&one)? / processor_time(&two)? * 1e3).round() / 10.0},
+            "load.ceiling": {"per_s": (ceiling * 10.0).round() / 10.0},
+            "load.half.p50": timed("p50")?,
+            "load.half.p99": timed("p99")?,
+        }))
+    }
+
+    fn duet(&self) -> Duet {
+        self.stack.duet().within(RUN_DEADLINE)
+    }
+
+    /// One run of the generator, against `workers` workers of each party.
+    async fn run(&mut self, name: &str, workers: u32, offered: &[&str]) -> Result<Value> {
+        let mut arguments =
+            ["load", "run", "--duration", "20s", "--warm-up", "4s"].map(str::to_owned).to_vec();
+        let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        for wallet in &self.wallets {
+            option("--wallet", wallet.id.clone());
+            option("--requester-key", wallet.requester_key.display().to_string());
+        }
+        for (name, id) in self.processes(workers)? {
+            option("--process", format!("{name}={id}"));
+        }
+        option("--workers", workers.to_string());
+        option("--out", self.reports.join(format!("{name}.json")).display().to_string());
+        let arguments: Vec<&str> =
+            arguments.iter().map(String::as_str).chain(offered.iter().copied()).collect();
+        let report = self.duet().json(&arguments).await?;
+        for step in steps(&report)? {
+            eprintln!("{}", row(name, step));
+        }
+        Ok(report)
+    }
+
+    /// What is looked at while a run counts.
+    fn processes(&mut self, workers: u32) -> Result<Vec<(&'static str, u32)>> {
+        let Stack { orchestrator, service, partner, .. } = &mut self.stack;
+        let [service_2, partner_2] = &mut self.second;
+        let mut servers = vec![("orchestrator", orchestrator), ("service", service), ("partner", partner)];
+        if workers > 1 {
+            servers.extend([("service-2", service_2), ("partner-2", partner_2)]);
+        }
+        let mut found = vec![("broker", child("nats-server")?)];
+        for (name, server) in servers {
+            found.push((name, server.process()?.id().with_context(|| format!("{name} has ended"))?));
+        }
+        Ok(found)
+    }
+}
+
+/// The id of this process's child of that name.
+fn child(name: &str) -> Result<u32> {
+    let own = std::process::id().to_string();
+    for entry in fs::read_dir("/proc")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|id| id.parse::<u32>().ok()) else { continue };
+        // Others come and go meanwhile.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+        let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
+        if head.ends_with(&format!("({name}")) && rest.split(' ').nth(1) == Some(own.as_str()) {
+            return Ok(id);
+        }
+    }
+    bail!("no child called {name}")
+}
+
+fn steps(report: &Value) -> Result<&Vec<Value>> {
+    report.get("steps").and_then(Value::as_array).context("a report has steps")
+}
+
+fn number(document: &Value, pointer: &str) -> Result<f64> {
+    document.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("no number at {pointer}"))
+}
+
+/// The most signatures per second of a report's steps.
+fn most(report: &Value) -> Result<f64> {
+    steps(report)?
+        .iter()
+        .map(|step| number(step, "/signed_per_s"))
+        .try_fold(0.0, |most, rate| Ok(rate?.max(most)))
+}
+
+/// What all processes together use per signature in a report's only step, in milliseconds. How it changes with the workers
+/// says how well they scale where there are cores for them: here one pair of workers can keep all cores busy.
+fn processor_time(report: &Value) -> Result<f64> {
+    let step = steps(report)?.first().context("a run has a step")?;
+    let processes = step.get("processes").and_then(Value::as_array).context("a step has processes")?;
+    processes.iter().map(|process| number(process, "/cpu_ms_per_signature")).sum()
+}
+
+/// The rate that a step offered, if all of it was signed and nothing piled up.
+fn sustained_rate(step: &Value) -> Option<f64> {
+    (step.get("sustained")? == &Value::Bool(true)).then(|| step.get("per_second")?.as_f64()).flatten()
+}
+
+/// A row for the documentation.
+fn row(name: &str, step: &Value) -> String {
+    let text = |pointer: &str| {
+        number(step, pointer).map_or_else(|_| "–".to_owned(), |number| format!("{number:.1}"))
+    };
+    let offered = match (step.get("per_second"), step.get("in_flight")) {
+        (Some(rate), _) => format!("{rate}/s arriving"),
+        (_, Some(open)) => format!("{open} in flight"),
+        _ => String::new(),
+    };
+    let quantiles: Vec<String> =
+        ["p50", "p90", "p99", "p999"].iter().map(|name| text(&format!("/latency_ms/{name}"))).collect();
+    let processes = step.get("processes").and_then(Value::as_array).into_iter().flatten();
+    let used: Vec<String> = processes
+        .map(|process| {
+            let name = process.get("name").and_then(Value::as_str).unwrap_or_default();
+            let cpu = process.get("cpu_ms_per_signature").and_then(Value::as_f64).unwrap_or(f64::NAN);
+            format!("{name} {cpu:.1}")
+        })
+        .collect();
+    let [name, rest] = [name, &offered];
+    let separator = if name.is_empty() { "" } else { ", " };
+    format!(
+        "| {name}{separator}{rest} | {} | {} | {} |",
+        text("/signed_per_s"),
+        quantiles.join(" | "),
+        used.join(", ")
+    )
+}
