@@ -11,4 +11,6 @@ import './scenarios/interruptions.mjs';
 import './scenarios/tabs.mjs';
 import './scenarios/backup.mjs';
 import './scenarios/views.mjs';
+import './scenarios/keyboard.mjs';
+import './scenarios/steadiness.mjs';
 import './scenarios/examples.mjs';

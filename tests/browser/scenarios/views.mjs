@@ -21,6 +21,15 @@ scenario('every view can be used by everybody', async (scene) => {
   await look('not-found');
 
   await page.startCreation({ requesters: scene.stack.facts.requester });
+  // Held where it waits for the service, to be looked at.
+  await page.state('create-step-paillier-key', 'active');
+  await scene.stack.pause('service');
+  try {
+    await page.state('create-step-preparing', 'active');
+    await look('create-progress');
+  } finally {
+    await scene.stack.resume('service');
+  }
   await page.shown('create-done');
   await look('create-done');
   const { id, address } = await page.finishCreation();
@@ -43,6 +52,19 @@ scenario('every view can be used by everybody', async (scene) => {
   await look('message');
   await page.go(`#/wallet/${id}/typed-data`, 'typed-data');
   await look('typed-data');
+
+  await page.reviewMessage(id, 'Good morning');
+  await look('message-review');
+  await scene.stack.pause('service');
+  try {
+    await page.startSigning();
+    await page.state('timeline-requested', 'done');
+    await look('signing');
+  } finally {
+    await scene.stack.resume('service');
+  }
+  await page.signed();
+  await look('signed');
 
   await page.reviewTransfer(id, { to: RECIPIENT, amount: '0.5' });
   await look('send-review');

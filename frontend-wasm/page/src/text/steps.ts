@@ -122,7 +122,7 @@ export interface SigningRow extends StepRow<SigningStepName> {
 
 export const SIGNING_STEPS: readonly SigningRow[] = [
   { name: "requested", from: "device", to: "orchestrator", title: "You asked", text: "Your signed request left this browser." },
-  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "They made the digest themselves, and accepted." },
+  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "They made the digest too, and accepted." },
   { name: "checked", from: "device", to: null, title: "Checked here", text: "Their identity, the digest, and your key's lock." },
   { name: "sent-1", from: "device", to: "responder", title: "Promise", text: "A commitment to this device's half nonce." },
   { name: "received-2", from: "responder", to: "device", title: "Their half, proved", text: "With a proof that they know it, verified here." },
