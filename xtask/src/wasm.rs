@@ -1,9 +1,11 @@
 //! The WebAssembly module: built by whichever toolchain this machine has, JavaScript made by `xtask/bindgen`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -103,8 +105,16 @@ fn rust_lld() -> Option<PathBuf> {
     linker.exists().then_some(linker)
 }
 
-/// Builds `frontend-wasm` with its cryptography optimised and puts the module and its JavaScript into `out`.
+/// Where modules were put since this task began: its sources do not change meanwhile, and cargo would link one again
+/// whenever another with other features had taken the place of its file.
+static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Builds `frontend-wasm` with its cryptography optimised and puts the module and its JavaScript into `out`, once.
 pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.contains(out) {
+        return Ok(());
+    }
     let started = Instant::now();
     require_matching_bindgen()?;
     let (mut cargo, folder) = cargo_for_wasm("build")?;
@@ -124,6 +134,7 @@ pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
         fs::write(out.join("package.json"), "{\"type\": \"commonjs\"}\n")?;
     }
     println!("WebAssembly for {} in {} ({})", target.name(), out.display(), human(started.elapsed()));
+    built.insert(out.to_path_buf());
     Ok(())
 }
 
