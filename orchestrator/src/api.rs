@@ -3,8 +3,8 @@
 use duet_bus::{Address, ends::StoredEnd};
 use duet_protocol::ids::{Epoch, PartyId, SessionId, WalletId};
 use duet_wire::{
-    JobEnded, JobId, JobRecord, JobState, JobStateName, PayloadKindTag, Priority, Problem, Refusal,
-    SignedResult, TenantId,
+    JobEnded, JobId, JobRecord, JobResult, JobState, JobStateName, PayloadKindTag, Priority, Problem,
+    Refusal, SignedResult, TenantId,
     batch::BatchId,
     encoding::{address, hex_array, prefixed_array},
     job::Attempt,
@@ -15,6 +15,46 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::feed::Cursor;
+
+/// What came of a job: a signature, or why there is none. Empty while the job is open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// The signature: `r`, `s` and the parity, 65 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// The signing key's Ethereum address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The bytes to broadcast, for a signed transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_transaction: Option<String>,
+    /// The hash by which that transaction will be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction_hash: Option<String>,
+    /// Why there is no signature and will be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Refusal>,
+    /// The result under the orchestrator's signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<SignedResult>,
+}
+
+impl Ending {
+    fn signed(job: &JobResult, result: SignedResult) -> Self {
+        Self {
+            signature: Some(format!("0x{}", hex::encode(job.signature.to_bytes()))),
+            address: Some(format!("0x{}", hex::encode(job.address))),
+            signed_transaction: job.signed_transaction.as_ref().map(ToString::to_string),
+            transaction_hash: job.transaction_hash.as_ref().map(ToString::to_string),
+            failure: None,
+            result: Some(result),
+        }
+    }
+
+    fn failed(failure: Refusal) -> Self {
+        Self { failure: Some(failure), ..Self::default() }
+    }
+}
 
 /// A job as its tenant sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,24 +97,9 @@ pub struct JobView {
     /// The 32 bytes that are signed.
     #[serde(with = "prefixed_array")]
     pub digest: [u8; 32],
-    /// The signature: `r`, `s` and the parity, 65 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-    /// The signing key's Ethereum address, once signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// The bytes to broadcast, for a signed transaction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signed_transaction: Option<String>,
-    /// The hash by which that transaction will be known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transaction_hash: Option<String>,
-    /// Why there is no signature and will be none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Refusal>,
-    /// The result under the orchestrator's signature.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<SignedResult>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub ending: Ending,
     /// The attempts, oldest first.
     pub history: Vec<Attempt>,
 }
@@ -117,26 +142,17 @@ impl JobView {
             put_back_at_ms: record.put_back.map(|put_back| put_back.at_ms),
             settled_at_ms: record.state.is_final().then_some(record.updated_at_ms),
             digest,
-            signature: None,
-            address: None,
-            signed_transaction: None,
-            transaction_hash: None,
-            failure: None,
-            result: None,
+            ending: Ending::default(),
             history: record.attempts.clone(),
         };
         match &record.state {
             JobState::Running { session, .. } => view.session = Some(*session),
             JobState::Failed { code, message } => {
-                view.failure = Some(Refusal::new(*code, message.clone()));
+                view.ending = Ending::failed(Refusal::new(*code, message.clone()));
             }
             JobState::Signed { result } => {
                 let signed = result.parse_unverified().map_err(|error| unshowable(error.to_string()))?;
-                view.signature = Some(format!("0x{}", hex::encode(signed.signature.to_bytes())));
-                view.address = Some(format!("0x{}", hex::encode(signed.address)));
-                view.signed_transaction = signed.signed_transaction.map(|raw| raw.to_string());
-                view.transaction_hash = signed.transaction_hash.map(|hash| hash.to_string());
-                view.result = Some(result.clone());
+                view.ending = Ending::signed(&signed, result.clone());
             }
             JobState::Queued | JobState::AwaitingOwner | JobState::Expired | JobState::Cancelled => {}
         }
@@ -161,24 +177,9 @@ pub struct EndView {
     /// The 32 bytes that were signed, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The signature: `r`, `s` and the parity, 65 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-    /// The signing key's Ethereum address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// The bytes to broadcast, for a signed transaction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signed_transaction: Option<String>,
-    /// The hash by which that transaction will be known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transaction_hash: Option<String>,
-    /// Why there is no signature.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Refusal>,
-    /// The result under the orchestrator's signature.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<SignedResult>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub ending: Ending,
 }
 
 /// A stored end that was not written by this version.
@@ -222,12 +223,7 @@ impl EndView {
             ended_at_ms: result.completed_at_ms,
             wallet: Some(result.wallet),
             digest: Some(format!("0x{}", hex::encode(result.digest))),
-            signature: Some(format!("0x{}", hex::encode(result.signature.to_bytes()))),
-            address: Some(format!("0x{}", hex::encode(result.address))),
-            signed_transaction: result.signed_transaction.map(|raw| raw.to_string()),
-            transaction_hash: result.transaction_hash.map(|hash| hash.to_string()),
-            failure: None,
-            result: Some(signed),
+            ending: Ending::signed(&result, signed),
         })
     }
 
@@ -239,12 +235,7 @@ impl EndView {
             ended_at_ms: ended.ended_at_ms,
             wallet: None,
             digest: None,
-            signature: None,
-            address: None,
-            signed_transaction: None,
-            transaction_hash: None,
-            failure: Some(ended.failure),
-            result: None,
+            ending: Ending::failed(ended.failure),
         }
     }
 }

@@ -305,8 +305,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "rejected by the owner");
-                self.note_end(&snapshot.value);
-                self.publish_end(&snapshot).await;
+                self.conclude(&snapshot).await;
                 Ok(ApprovalReply::Done)
             }
             Changed::Declined(refusal) => Err(refusal),

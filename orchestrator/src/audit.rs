@@ -37,7 +37,7 @@ impl Orchestrator {
         });
     }
 
-    /// An attempt ended without a signature, and the job with it if that was the last one.
+    /// An attempt ended without a signature.
     pub(crate) fn note_failed(
         &self,
         record: &JobRecord,
@@ -52,7 +52,6 @@ impl Orchestrator {
             culprit: failure.culprit.clone(),
             message: failure.refusal.message.clone(),
         });
-        self.note_end(record);
     }
 
     /// A verified signature was stored.

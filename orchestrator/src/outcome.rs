@@ -92,7 +92,7 @@ impl Orchestrator {
             // The job's record is what counts, and it is stored: the party need not wait for these.
             if let Some(snapshot) = settled {
                 self.announce_step(session, Step::Signed).await;
-                self.publish_end(&snapshot).await;
+                self.conclude(&snapshot).await;
                 self.sessions.end(session, SessionEvent::Sign).await;
             }
         }

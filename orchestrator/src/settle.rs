@@ -152,7 +152,7 @@ impl Orchestrator {
         };
         self.announce_step(session, step).await;
         self.sessions.end(session, event).await;
-        self.publish_end(&snapshot).await;
+        self.conclude(&snapshot).await;
         Ok(())
     }
 
@@ -216,10 +216,16 @@ impl Orchestrator {
         })
     }
 
-    /// Makes a settled job's end known, once: to those who follow the tenant's results, and a failure to
-    /// the dead letters as well. Does nothing for other jobs. If it fails, or the process dies before it
-    /// is noted, the sweeper does it again ([`Self::publish_end_again`]).
-    pub(crate) async fn publish_end(&self, snapshot: &Snapshot) {
+    /// Records a job's end, now that the store has it, and makes it known: to those who follow the tenant's
+    /// results, and a failure to the dead letters as well. Does nothing for other jobs. If making it known
+    /// fails, or the process dies before that is noted, the sweeper does it again
+    /// ([`Self::publish_end_again`]).
+    pub(crate) async fn conclude(&self, snapshot: &Snapshot) {
+        self.note_end(&snapshot.value);
+        self.publish_end(snapshot).await;
+    }
+
+    async fn publish_end(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;
         if record.end_published_at_ms.is_some() || !record.state.is_final() {
             return;
@@ -231,7 +237,7 @@ impl Orchestrator {
         self.note_published(snapshot).await;
     }
 
-    /// The same for a job whose end may have been published already. Within the stream's window a
+    /// Makes known the end of a job that may have been made known already. Within the stream's window a
     /// repeated one is dropped there; after it, the stream is searched first.
     pub(crate) async fn publish_end_again(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;

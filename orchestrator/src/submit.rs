@@ -217,8 +217,7 @@ impl Orchestrator {
         match changed {
             Changed::Applied(snapshot) => {
                 tracing::info!(%job, "job cancelled");
-                self.publish_end(&snapshot).await;
-                self.note_end(&snapshot.value);
+                self.conclude(&snapshot).await;
                 Ok(Box::new(snapshot.value.clone()))
             }
             Changed::Declined(verdict) => verdict,

@@ -489,8 +489,7 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(%code, "job given up");
-            self.note_end(&snapshot.value);
-            self.publish_end(&snapshot).await;
+            self.conclude(&snapshot).await;
         }
         Ok(())
     }
@@ -508,8 +507,7 @@ impl Orchestrator {
             .await?;
         if let Changed::Applied(snapshot) = changed {
             tracing::info!(job = %snapshot.value.id, "job expired");
-            self.publish_end(&snapshot).await;
-            self.note_end(&snapshot.value);
+            self.conclude(&snapshot).await;
         }
         Ok(())
     }

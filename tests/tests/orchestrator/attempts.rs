@@ -63,7 +63,7 @@ async fn a_job_that_keeps_failing__should_end_as_a_dead_letter_with_its_history(
     let job = rig.accepted(&orchestrator.url, &rig.request("hopeless", BACKEND)).await;
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!(settled.state, JobStateName::Failed);
-    assert_eq!(settled.failure.unwrap().code, Code::Deadline);
+    assert_eq!(settled.ending.failure.unwrap().code, Code::Deadline);
     assert_eq!(settled.history.len(), 3);
 
     let bus = rig.broker.connect(Role::Orchestrator).await.unwrap();

@@ -131,7 +131,7 @@ async fn a_batch_that_is_submitted_again__should_be_the_same_one() {
     assert_eq!(all.len(), 5);
     let failed: Vec<_> = all.values().filter(|end| end.state == JobStateName::Failed).collect();
     assert_eq!(failed.len(), 1);
-    assert_eq!(failed[0].failure.as_ref().unwrap().code, Code::Locked);
+    assert_eq!(failed[0].ending.failure.as_ref().unwrap().code, Code::Locked);
     // From each cursor on, exactly what follows it.
     let mut order = Vec::new();
     let mut events = rig.batch_events(url, &second, "").await;
@@ -246,7 +246,7 @@ async fn results__should_be_paged_and_followed_from_a_cursor() {
     }
     assert_eq!(paged[..6], told[..]);
     assert_eq!(paged[6].job, late.id);
-    let signed = paged[0].result.as_ref().unwrap().verify(&rig.result_key()).unwrap();
+    let signed = paged[0].ending.result.as_ref().unwrap().verify(&rig.result_key()).unwrap();
     assert_eq!(signed.job, paged[0].job);
     assert!(rig.ends(&first.url, OTHER_TOKEN).await.is_empty());
     let refused = rig.get(&first.url, "/v1/results?after=yesterday").await;

@@ -45,7 +45,7 @@ async fn a_dead_letter__should_be_signed_after_it_was_put_back() {
     let page: JobPage = rig.get(url, &rest).await.json().await.unwrap();
     assert_eq!((page.jobs.len(), page.jobs[0].id, page.next), (1, older.id, None));
     let shown: JobView = rig.get(url, &format!("/v1/dead-letters/{}", older.id)).await.json().await.unwrap();
-    assert_eq!((shown.history.len(), shown.failure.unwrap().code), (3, Code::Deadline));
+    assert_eq!((shown.history.len(), shown.ending.failure.unwrap().code), (3, Code::Deadline));
 
     // Whatever it was is repaired: it has all its attempts again, and the second of them succeeds.
     rig.script(&[Act::Fail(Code::Deadline), Act::Sign]);
@@ -70,7 +70,7 @@ async fn a_job_that_fails_again_after_it_was_put_back__should_be_a_dead_letter_a
     );
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!((settled.state, settled.history.len()), (JobStateName::Failed, 6));
-    assert_eq!(settled.failure.unwrap().code, Code::Overloaded);
+    assert_eq!(settled.ending.failure.unwrap().code, Code::Overloaded);
 }
 
 #[tokio::test]

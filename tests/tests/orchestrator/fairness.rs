@@ -101,7 +101,10 @@ async fn a_deadline__should_hold_while_a_job_is_queued() {
         }
     };
     let end = tokio::time::timeout(crate::rig::DEADLINE, ends).await.unwrap();
-    assert_eq!((end.state, end.failure.unwrap().code.as_str()), (JobStateName::Expired, "job-expired"));
+    assert_eq!(
+        (end.state, end.ending.failure.unwrap().code.as_str()),
+        (JobStateName::Expired, "job-expired")
+    );
     // Nobody was invited to anything but the session that is held.
     rig.release(&manifest).await;
     let sessions: Vec<SessionId> = vec![manifest.session];

@@ -217,7 +217,7 @@ async fn a_rejected_job__should_be_given_up() {
     let reply = rig.owner(&key, ApprovalAction::Reject { job: job.id }).await;
     assert_eq!(reply, ApprovalReply::Done);
     let settled = rig.settled(&orchestrator.url, &job).await;
-    assert_eq!(settled.failure.map(|failure| failure.code), Some(Code::RejectedByOwner));
+    assert_eq!(settled.ending.failure.map(|failure| failure.code), Some(Code::RejectedByOwner));
 }
 
 #[tokio::test]

@@ -96,5 +96,5 @@ async fn a_job_that_kills_its_workers__should_end_and_let_others_by() {
     assert_eq!(rig.settled(url, &healthy).await.state, JobStateName::Signed);
     let settled = rig.settled(url, &poison).await;
     assert_eq!((settled.state, settled.history.len()), (JobStateName::Failed, 2));
-    assert_eq!(settled.failure.unwrap().code, Code::Deadline);
+    assert_eq!(settled.ending.failure.unwrap().code, Code::Deadline);
 }

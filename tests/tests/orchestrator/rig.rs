@@ -507,7 +507,7 @@ impl Rig {
                 if view.state == state {
                     return view;
                 }
-                eprintln!("{} {:?}", view.state, view.failure);
+                eprintln!("{} {:?}", view.state, view.ending.failure);
             }
         }
         panic!("the job never was {state}");

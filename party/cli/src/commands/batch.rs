@@ -2,12 +2,11 @@
 
 use std::{fmt, io::Read as _, path::PathBuf, pin::pin, time::Duration};
 
-use alloy_primitives::Address;
 use clap::{Args, Subcommand};
-use duet_orchestrator::api::{BatchAnswer, BatchView, EndView, ItemVerdict};
+use duet_orchestrator::api::{BatchAnswer, BatchView, EndView, Ending, ItemVerdict};
 use duet_protocol::ids::WalletId;
 use duet_wire::{
-    Code, Pair, Priority, RecoverableSignature, SignedRequest, SigningRequest,
+    Code, Pair, Priority, SignedRequest, SigningRequest,
     batch::{BatchId, BatchItem, BatchRequest, MAX_BATCH_SIZE_BYTES},
     priority::UnknownPriority,
     request::REQUEST_VERSION,
@@ -135,7 +134,7 @@ struct EndReport {
 
 impl fmt::Display for EndReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let EndView { cursor, job, state, signature, failure, .. } = &self.end;
+        let EndView { cursor, job, state, ending: Ending { signature, failure, .. }, .. } = &self.end;
         write!(f, "{cursor}  {job}  {state}")?;
         if let Some(signature) = signature {
             write!(f, "  {signature}")?;
@@ -262,18 +261,6 @@ fn item(
     Ok(BatchItem { request: SignedRequest::sign(body, key), priority })
 }
 
-/// The signature as Ethereum's tools take it, the address with its checksum.
-fn as_ethereum_has_it(mut end: EndView) -> EndView {
-    if let Some(signature) = end.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
-    {
-        end.signature = Some(verify::ethereum_signature(&signature));
-    }
-    if let Some(address) = end.address.as_ref().and_then(|text| text.parse::<Address>().ok()) {
-        end.address = Some(address.to_checksum(None));
-    }
-    end
-}
-
 /// Prints how the batch's jobs end until all have, through broken connections.
 async fn watch(
     api: &ApiClient,
@@ -290,11 +277,12 @@ async fn watch(
                 if name == "done" {
                     return Ok(());
                 }
-                let end: EndView = serde_json::from_str(&data).map_err(|error| {
+                let mut end: EndView = serde_json::from_str(&data).map_err(|error| {
                     CliError::new(Code::UnsupportedVersion, format!("an event is not understood: {error}"))
                 })?;
                 after = Some(end.cursor.clone());
-                output.emit(&EndReport { end: as_ethereum_has_it(end) })?;
+                verify::as_ethereum_has_it(&mut end.ending);
+                output.emit(&EndReport { end })?;
             }
             // The stream broke: it is gone on with, here or at another orchestrator.
             tokio::time::sleep(pause).await;

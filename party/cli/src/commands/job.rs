@@ -192,7 +192,7 @@ impl fmt::Display for ResultsReport {
 
 impl JobReport {
     fn new(mut job: JobView) -> Self {
-        adapt(&mut job);
+        verify::as_ethereum_has_it(&mut job.ending);
         Self { job, receipt: None }
     }
 }
@@ -200,18 +200,8 @@ impl JobReport {
 impl JobsReport {
     fn new(page: JobPage) -> Self {
         let JobPage { mut jobs, next } = page;
-        jobs.iter_mut().for_each(adapt);
+        jobs.iter_mut().for_each(|job| verify::as_ethereum_has_it(&mut job.ending));
         Self { jobs, next }
-    }
-}
-
-fn adapt(job: &mut JobView) {
-    if let Some(signature) = job.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
-    {
-        job.signature = Some(verify::ethereum_signature(&signature));
-    }
-    if let Some(address) = job.address.as_ref().and_then(|text| text.parse::<Address>().ok()) {
-        job.address = Some(address.to_checksum(None));
     }
 }
 
@@ -242,7 +232,7 @@ impl fmt::Display for JobReport {
         if let Some(pair) = job.pair {
             write!(f, ", attempt {} by {pair}", job.attempts)?;
         }
-        if let Some(failure) = &job.failure {
+        if let Some(failure) = &job.ending.failure {
             write!(f, "\nfailed: {failure}")?;
             for attempt in &job.history {
                 write!(f, "\nattempt {} by {}", attempt.attempt, attempt.pair)?;
@@ -258,10 +248,10 @@ impl fmt::Display for JobReport {
             }
         }
         let members = [
-            ("address", &job.address),
-            ("signature", &job.signature),
-            ("transaction", &job.transaction_hash),
-            ("signed transaction", &job.signed_transaction),
+            ("address", &job.ending.address),
+            ("signature", &job.ending.signature),
+            ("transaction", &job.ending.transaction_hash),
+            ("signed transaction", &job.ending.signed_transaction),
         ];
         for (name, value) in members {
             if let Some(value) = value {
@@ -388,14 +378,14 @@ impl Signed {
             JobStateName::Expired => return Err(CliError::new(Code::JobExpired, "the job expired unsigned")),
             JobStateName::Cancelled => return Err(CliError::new(Code::Cancelled, "the job was cancelled")),
             _ => {
-                return Err(match job.failure.clone() {
+                return Err(match job.ending.failure.clone() {
                     Some(failure) => CliError::from(failure),
                     None => CliError::internal(format!("the job is {} and says no more", job.state)),
                 });
             }
         }
         let signature: RecoverableSignature =
-            job.signature.as_deref().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            job.ending.signature.as_deref().and_then(|text| text.parse().ok()).ok_or_else(|| {
                 CliError::new(
                     Code::BadSignature,
                     "the job counts as signed, but there is no signature with it",

@@ -183,7 +183,7 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
     let mut report = SignatureReport::new(job, &made, account, &signed);
     steps.begin("settled", "fetching the orchestrator's result");
     // The signature is here; the orchestrator's word on it is welcome, not needed.
-    report.result = api.job(job).await.ok().and_then(|view| view.result);
+    report.result = api.job(job).await.ok().and_then(|view| view.ending.result);
     let broadcast = payload.broadcast().zip(node.as_ref());
     if let Some((options, node)) = broadcast {
         steps.begin("included", "broadcasting and waiting for the receipt");
@@ -233,13 +233,14 @@ impl SignatureReport {
 fn already_signed(job: &JobView) -> Result<Option<RecoverableSignature>, CliError> {
     match job.state {
         JobStateName::Signed => {
-            let signature = job.signature.as_deref().and_then(|text| text.parse().ok());
+            let signature = job.ending.signature.as_deref().and_then(|text| text.parse().ok());
             signature
                 .map(Some)
                 .ok_or_else(|| CliError::internal("the job counts as signed, without a signature"))
         }
         JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running => Ok(None),
         JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => Err(job
+            .ending
             .failure
             .clone()
             .map_or_else(

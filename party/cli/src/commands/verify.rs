@@ -9,6 +9,7 @@ use alloy_consensus::{Transaction as _, TxEnvelope, transaction::SignerRecoverab
 use alloy_eips::eip2718::Decodable2718 as _;
 use alloy_primitives::{Address, B256, Signature, U256};
 use clap::{Args, Subcommand};
+use duet_orchestrator::api::Ending;
 use duet_protocol::signature::RecoverableSignature;
 use duet_wire::{Code, SignedResult, result::MAX_RESULT_SIZE_BYTES};
 use serde::Serialize;
@@ -275,4 +276,17 @@ pub(crate) fn ethereum_signature(signature: &RecoverableSignature) -> String {
     let [.., v] = &mut bytes;
     *v += 27;
     format!("0x{}", hex::encode(bytes))
+}
+
+/// Rewrites what came of a job as Ethereum's tools have it: see [`ethereum_signature`], and the address with its
+/// checksum. What does not parse stays as it is.
+pub(crate) fn as_ethereum_has_it(ending: &mut Ending) {
+    if let Some(signature) =
+        ending.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
+    {
+        ending.signature = Some(ethereum_signature(&signature));
+    }
+    if let Some(address) = ending.address.as_ref().and_then(|text| text.parse::<Address>().ok()) {
+        ending.address = Some(address.to_checksum(None));
+    }
 }
