@@ -13,7 +13,7 @@ use duet_tests::{
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
 
-use crate::{
+use crate::attack::{
     support::{Job, Pair as Seats, World},
     tries,
 };

@@ -9,7 +9,7 @@ use duet_protocol::{
     test_fixtures,
 };
 
-use crate::{support::rng, tries};
+use crate::attack::{support::rng, tries};
 
 /// Cells of the histogram over the mask's highest bits.
 const CELLS: usize = 16;

@@ -14,7 +14,7 @@ use duet_tests::{
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
 
-use crate::{
+use crate::attack::{
     support::{Job, Pair as Seats, World},
     tries,
 };

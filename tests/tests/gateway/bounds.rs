@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::socket::{DEADLINE, Socket, party, tcp, upgrade};
+use crate::gateway::socket::{DEADLINE, Socket, party, tcp, upgrade};
 
 /// A gateway with a broker behind it and no parties.
 pub(crate) struct Alone {

@@ -31,7 +31,7 @@ use duet_wire::{
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use serde_json::{Value, json};
 
-use crate::socket::{Socket, now_ms, party};
+use crate::gateway::socket::{Socket, now_ms, party};
 
 fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)

@@ -7,7 +7,7 @@ use duet_wire::gateway::GATEWAY_PROTOCOL;
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::{
+use crate::gateway::{
     bounds::Alone,
     socket::{Socket, upgrade},
 };

@@ -3,7 +3,7 @@
 use duet_tests::stack::PAGE_ORIGIN;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 
-use crate::{bounds::Alone, socket::upgrade_with};
+use crate::gateway::{bounds::Alone, socket::upgrade_with};
 
 type Upgraded = Result<WebSocketStream<tokio::net::TcpStream>, Error>;
 

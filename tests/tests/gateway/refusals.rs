@@ -15,7 +15,7 @@ use duet_wire::{
     signing::SigningKey,
 };
 
-use crate::{
+use crate::gateway::{
     device::Device,
     socket::{Socket, now_ms, party},
 };

@@ -8,7 +8,7 @@ use duet_wire::{
     gateway::{ClientFrame, Destination},
 };
 
-use crate::{device::Device, socket::Socket};
+use crate::gateway::{device::Device, socket::Socket};
 
 /// Whether `signed` is one over the message by the wallet, which the library's verifier says.
 fn assert_signed(device: &Device, message: &str, signed: &duet_wire::RecoverableSignature) {

@@ -131,7 +131,10 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
     names.iter().map(find).collect()
 }
 
-type Wanted = (BTreeSet<Target>, BTreeSet<&'static str>);
+/// The package of the end-to-end tests.
+const END_TO_END: &str = "duet-tests";
+
+type Wanted = (BTreeSet<Target>, BTreeSet<String>);
 
 /// What has to be run of each package: every package once, however many rows it serves.
 fn packages(
@@ -142,17 +145,25 @@ fn packages(
     for check in rows.iter().flat_map(|row| row.checks).filter(wanted) {
         if let Check::Tests { package, target, names, .. } = check {
             let (targets, tests) = packages.entry(package).or_default();
-            targets.insert(*target);
-            tests.extend(names.iter());
+            targets.insert(if package == &END_TO_END { Target::Test("e2e") } else { *target });
+            tests.extend(names.iter().map(|name| path(package, *target, name)));
         }
     }
     packages
 }
 
+/// A test as `cargo test` prints it: the end-to-end tests are one program, in which each target is a module.
+fn path(package: &str, target: Target, name: &str) -> String {
+    match target {
+        Target::Test(module) if package == END_TO_END => format!("{module}::{name}"),
+        Target::Test(_) | Target::Lib => name.to_owned(),
+    }
+}
+
 fn run_tests(
     package: &str,
     targets: &BTreeSet<Target>,
-    names: &BTreeSet<&'static str>,
+    names: &BTreeSet<String>,
     long: bool,
 ) -> Result<Report> {
     let mut test = cargo();
@@ -167,7 +178,7 @@ fn run_tests(
     if long {
         test.env("DUET_ATTACK_LONG", "1");
     }
-    if package == "duet-tests" {
+    if package == END_TO_END {
         // What is attacked is the program that is shipped, without any test's feature in it.
         visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
         test.env("DUET_PROGRAM", target_folder().join("debug/duet"));
@@ -198,10 +209,10 @@ impl Outcome {
         let mut outcome = Self { row, held: 0, broken: Vec::new(), evidence: Vec::new() };
         for check in checks {
             match check {
-                Check::Tests { package, names, .. } => {
+                Check::Tests { package, target, names, .. } => {
                     let report = reports.get(package).context("every package was run")?;
-                    for &name in *names {
-                        outcome.count(name, report);
+                    for name in *names {
+                        outcome.count(&path(package, *target, name), report);
                     }
                 }
                 Check::Deny(checks) => {

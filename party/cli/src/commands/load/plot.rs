@@ -1,10 +1,13 @@
 //! Curves from reports, as SVG.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, ops::Range, path::PathBuf};
 
 use plotters::{
     chart::ChartContext,
-    coord::{ranged1d::ValueFormatter, types::RangedCoordf64},
+    coord::{
+        ranged1d::{AsRangedCoord, ValueFormatter},
+        types::RangedCoordf64,
+    },
     prelude::*,
 };
 use serde::Serialize;
@@ -49,7 +52,6 @@ struct Frame<'a> {
     title: &'a str,
     x: &'a str,
     y: &'a str,
-    largest: (f64, f64),
 }
 
 fn failed(error: impl fmt::Display) -> CliError {
@@ -93,19 +95,9 @@ pub(super) fn latency(reports: &[LoadReport]) -> Result<String, CliError> {
         title: "Latency from when a job was due until its signature was verified",
         x: "jobs arriving per second",
         y: "milliseconds",
-        largest: largest(&lines)?,
     };
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        area.fill(&WHITE).map_err(failed)?;
-        let chart = builder(&area, frame.title)
-            .build_cartesian_2d(0.0..frame.largest.0 * 1.05, (1.0..frame.largest.1 * 1.5).log_scale())
-            .map_err(failed)?;
-        draw(chart, &frame, &lines)?;
-        area.present().map_err(failed)?;
-    }
-    Ok(svg)
+    let (rate, slowest) = largest(&lines)?;
+    draw(&frame, &lines, 0.0..rate * 1.05, (1.0..slowest * 1.5).log_scale())
 }
 
 /// The most signatures per second of each report against the workers that its deployment had, beside what as many times
@@ -132,23 +124,10 @@ pub(super) fn scaling(reports: &[LoadReport]) -> Result<String, CliError> {
         Line { name: "measured".to_owned(), points: measured },
         Line { name: "in proportion".to_owned(), points: in_proportion },
     ];
-    let frame = Frame {
-        title: "The most signatures per second",
-        x: "workers per party",
-        y: "signatures per second",
-        largest: largest(&lines)?,
-    };
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        area.fill(&WHITE).map_err(failed)?;
-        let chart = builder(&area, frame.title)
-            .build_cartesian_2d(0.0..frame.largest.0 + 1.0, 0.0..frame.largest.1 * 1.1)
-            .map_err(failed)?;
-        draw(chart, &frame, &lines)?;
-        area.present().map_err(failed)?;
-    }
-    Ok(svg)
+    let frame =
+        Frame { title: "The most signatures per second", x: "workers per party", y: "signatures per second" };
+    let (most, fastest) = largest(&lines)?;
+    draw(&frame, &lines, 0.0..most + 1.0, 0.0..fastest * 1.1)
 }
 
 /// The largest coordinates of any point.
@@ -160,16 +139,29 @@ fn largest(lines: &[Line]) -> Result<(f64, f64), CliError> {
     Ok((points().map(|point| point.0).fold(1.0, f64::max), points().map(|point| point.1).fold(1.0, f64::max)))
 }
 
-fn builder<'a, 'b>(
-    area: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
-    title: &str,
-) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
-    let mut builder = ChartBuilder::on(area);
-    builder.caption(title, ("sans-serif", 20)).margin(16).x_label_area_size(44).y_label_area_size(72);
-    builder
+/// The whole plot as SVG.
+fn draw<Y>(frame: &Frame<'_>, lines: &[Line], x: Range<f64>, y: Y) -> Result<String, CliError>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        area.fill(&WHITE).map_err(failed)?;
+        let mut builder = ChartBuilder::on(&area);
+        builder
+            .caption(frame.title, ("sans-serif", 20))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(72);
+        draw_lines(builder.build_cartesian_2d(x, y).map_err(failed)?, frame, lines)?;
+        area.present().map_err(failed)?;
+    }
+    Ok(svg)
 }
 
-fn draw<'a, 'b: 'a, Y>(
+fn draw_lines<'a, 'b: 'a, Y>(
     mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>,
     frame: &Frame<'_>,
     lines: &[Line],

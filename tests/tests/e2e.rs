@@ -1,0 +1,16 @@
+//! The end-to-end tests, in one program: it is linked once, and what waits leaves the machine to what works.
+
+mod attack;
+mod audit;
+mod broker_permissions;
+mod bus;
+mod chaos;
+mod cluster;
+mod gateway;
+mod orchestrator;
+mod party_flows;
+mod policy;
+mod recovery;
+mod refusals;
+mod signing;
+mod webhooks;
