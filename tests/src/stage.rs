@@ -172,10 +172,17 @@ impl Backend {
     /// # Errors
     /// When the store does not open or the worker cannot serve.
     pub async fn another_worker(&self) -> Result<Worker> {
-        let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        let (context, _) = open(&self.directory).await?;
-        let party = Party::open(context).await?.with_settings(settings);
+        let party = self.once_more(limits()).await?;
         Ok(Worker::start(party, self.bus.clone(), WorkerSettings::default()).await?)
+    }
+
+    /// The same party with its own connections to the share store.
+    ///
+    /// # Errors
+    /// When the store does not open.
+    pub async fn once_more(&self, limits: SessionLimits) -> Result<Party> {
+        let party = Party::open(context(&self.directory).await?).await?;
+        Ok(party.with_settings(PartySettings { limits, ..PartySettings::default() }))
     }
 
     fn choice(&self) -> BackendChoice {

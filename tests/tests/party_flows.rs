@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_bus::Role;
 use duet_party::{
     PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
@@ -286,6 +287,9 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     let settings = WorkerSettings { sessions: 2 * SESSIONS, ..WorkerSettings::default() };
     stage.service.worker =
         Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings).await?);
+    // A second worker of the service, to whom half of the sessions go, with a handle of its own on the store.
+    let second = stage.service.once_more(long).await?;
+    let _second = Worker::start(second, stage.broker.connect(Role::Service).await?, settings).await?;
 
     let attacker = Arc::new(MaliciousPartner::of(&stage, &[&wallet], key).await?);
     let together = Arc::new(tokio::sync::Barrier::new(SESSIONS));

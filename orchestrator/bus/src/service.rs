@@ -203,7 +203,14 @@ async fn serve_waiting<H, F>(
     let mut draining = false;
     loop {
         if handlers.len() >= concurrency {
-            handlers.join_next().await;
+            tokio::select! {
+                _ = handlers.join_next() => {}
+                // Full or not, others get what comes from now on.
+                () = until_stopped(&mut stopped), if !draining => {
+                    draining = true;
+                    subscription.drain().await;
+                }
+            }
             continue;
         }
         let message = tokio::select! {
