@@ -34,14 +34,11 @@ pub(crate) enum Part {
     Stack,
     /// The page in Chromium, from a click to what the click was for.
     Browser,
-<<<<<<< 652cfac
     /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when named, for loading them
     /// takes a quarter of an hour and 6 GB.
     Store,
-=======
     /// Signatures per second, and latency under load, with both curves in `docs`.
     Load,
->>>>>>> 5b5c0b9
 }
 
 /// What is weighed or counted instead of timed: the member that holds it, and its unit.
