@@ -399,8 +399,10 @@ impl Shipper {
         }
     }
 
-    /// Signs a checkpoint if one is due, and publishes.
+    /// Begins a chain if the newest one was closed, signs a checkpoint if one is due, and publishes.
     async fn round(&self) -> Result<(), String> {
+        // A database may be found to be a restored one while this runs, which closes the chain.
+        open(&self.context, &self.identity).await.map_err(|error| error.to_string())?;
         if self.checkpoint_is_due().await.map_err(|error| error.to_string())? {
             self.sign_checkpoint().await.map_err(|error| error.to_string())?;
         }

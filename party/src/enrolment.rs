@@ -25,6 +25,7 @@ use duet_wire::{
 };
 
 use crate::{
+    at_rest::SealedRecord,
     compute::system_rng,
     context::{Context, Identity, paillier_label},
     error::PartyError,
@@ -283,11 +284,36 @@ impl Enroller {
                 require_unlocked(Some(state))?;
                 self.context.paillier_key(id, owner).await
             }
-            None => self.make_key(owner, scope).await,
+            None => self.make_first_key(owner, scope).await,
         }
     }
 
     async fn make_key(&self, owner: &PartyId, scope: &PaillierScope) -> Result<Arc<PaillierKey>, PartyError> {
+        let (key, record) = self.generate(owner).await?;
+        let now_ms = self.context.clock.now_ms();
+        let noting = self.context.noting(made(&key, scope));
+        noting.put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
+        Ok(key)
+    }
+
+    /// The scope's first key, or that of another worker that was quicker.
+    async fn make_first_key(
+        &self,
+        owner: &PartyId,
+        scope: &PaillierScope,
+    ) -> Result<Arc<PaillierKey>, PartyError> {
+        let (key, record) = self.generate(owner).await?;
+        let now_ms = self.context.clock.now_ms();
+        let noting = self.context.noting(made(&key, scope));
+        let stands = noting.put_first_paillier_key(key.id(), scope, &record, now_ms).await?;
+        if stands.id == key.id() {
+            return Ok(key);
+        }
+        require_unlocked(Some(stands.state))?;
+        self.context.paillier_key(stands.id, owner).await
+    }
+
+    async fn generate(&self, owner: &PartyId) -> Result<(Arc<PaillierKey>, SealedRecord), PartyError> {
         let (party, size, arithmetic) = (owner.clone(), self.modulus, self.context.arithmetic);
         let key = self
             .context
@@ -295,16 +321,17 @@ impl Enroller {
             .run(move || PaillierKey::generate(party, size, arithmetic, &mut system_rng(), &mut |_| {}))
             .await?;
         let record = self.context.vault.seal(&paillier_label(key.id()), &key.to_secret_bytes())?;
-        let now_ms = self.context.clock.now_ms();
-        let made = Event::KeyMade { paillier_key: key.id(), scope: scope.to_string() };
-        let noting = self.context.noting(made);
-        noting.put_paillier_key(key.id(), scope, &record, PaillierState::Ready, now_ms).await?;
-        Ok(Arc::new(key))
+        Ok((Arc::new(key), record))
     }
 
     fn proved<T>(&self, f: impl FnOnce(&mut HashSet<(PaillierKeyId, CardFingerprint)>) -> T) -> T {
         f(&mut self.proved.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What is recorded of a new key.
+fn made(key: &PaillierKey, scope: &PaillierScope) -> Event {
+    Event::KeyMade { paillier_key: key.id(), scope: scope.to_string() }
 }
 
 /// The shares this one initiates with.

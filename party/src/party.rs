@@ -280,6 +280,14 @@ impl Party {
         Ok((wallets, more))
     }
 
+    /// How many committed wallets it has.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn count_wallets(&self) -> Result<u64, PartyError> {
+        Ok(self.context.store().count_wallets().await?)
+    }
+
     /// One of its wallets, prepared or committed.
     ///
     /// # Errors

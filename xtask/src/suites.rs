@@ -72,10 +72,16 @@ impl Suite {
             Self::Lint => &[Need::Lints, Need::Compiler],
             Self::Deny => &[Need::CargoDeny],
             Self::Build => &[Need::Compiler, Need::Wasm, Need::Npm(Packages::Frontend)],
-            // Some of the crates' own tests talk to a real broker.
-            Self::Unit => &[Need::Compiler, Need::NatsServer],
+            // Some of the crates' own tests talk to a real broker or a real database.
+            Self::Unit => &[Need::Compiler, Need::NatsServer, Need::Postgres],
             Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
-            Self::E2e => &[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Faketime],
+            Self::E2e => &[
+                Need::Compiler,
+                Need::Npm(Packages::Judges),
+                Need::NatsServer,
+                Need::Postgres,
+                Need::Faketime,
+            ],
             Self::Browser => BROWSER,
         }
     }

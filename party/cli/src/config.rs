@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 use duet_wire::TenantId;
 
+use crate::share_store::StoreLocation;
+
 /// Where the broker listens when nothing says otherwise.
 pub(crate) const DEFAULT_NATS_URL: &str = "tls://127.0.0.1:4222";
 /// Where the orchestrator listens when nothing says otherwise.
@@ -119,11 +121,37 @@ pub(crate) struct SealOptions {
 /// The share store of a party.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StoreOptions {
-    /// The party's share store
-    #[arg(long, env = "DUET_STORE", value_name = "FILE", help_heading = "Share store")]
-    pub(crate) store: PathBuf,
+    /// The party's share store: a file, or a PostgreSQL database as postgresql://USER@HOST:PORT/DATABASE
+    #[arg(
+        long,
+        env = "DUET_STORE",
+        value_name = "FILE|URL",
+        hide_env_values = true,
+        help_heading = "Share store"
+    )]
+    pub(crate) store: StoreLocation,
+    #[command(flatten)]
+    pub(crate) database: DatabaseOptions,
     #[command(flatten)]
     pub(crate) seal: SealOptions,
+}
+
+/// How a share store in a database is reached.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DatabaseOptions {
+    /// File with the password of the database's user (or the password itself in
+    /// DUET_STORE_PASSWORD)
+    #[arg(long, env = "DUET_STORE_PASSWORD_FILE", value_name = "FILE", help_heading = "Share store")]
+    pub(crate) store_password_file: Option<PathBuf>,
+    /// The database's failovers lose nothing, because commits wait for a standby: one does not count as a
+    /// restore then
+    #[arg(
+        long,
+        env = "DUET_STORE_LOSSLESS_FAILOVER",
+        value_parser = FalseyValueParser::new(),
+        help_heading = "Share store"
+    )]
+    pub(crate) store_lossless_failover: bool,
 }
 
 /// Where the device keeps its wallets.

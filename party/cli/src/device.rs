@@ -12,7 +12,7 @@ use duet_wire::{
 use serde::Serialize;
 
 use crate::{
-    config::{HomeOptions, SealOptions, StoreOptions},
+    config::{HomeOptions, SealOptions},
     error::CliError,
     secrets::{self, PassphraseUse},
     share_store::OpenStore,
@@ -56,8 +56,7 @@ impl DeviceOptions {
             )
             .remedy("`duet wallet create` makes one with its first wallet; --home names another place."));
         }
-        let options = StoreOptions { store, seal: self.seal.clone() };
-        Ok(Device::open(OpenStore::open(&options).await?.context).await?)
+        Ok(Device::open(OpenStore::open_file(store, &self.seal).await?.context).await?)
     }
 
     /// Opens the device, or makes it.
@@ -68,7 +67,7 @@ impl DeviceOptions {
         let file = self.store_file()?;
         let usage = if file.exists() { PassphraseUse::Enter } else { PassphraseUse::Choose };
         let source = secrets::key_source(&self.seal, usage)?;
-        let store = OpenStore::create(&file, &source).await?;
+        let store = OpenStore::create_file(&file, &source).await?;
         let party = DEVICE.parse().map_err(|error| CliError::internal(format!("{error}")))?;
         match Device::set_up(store.context.clone(), party).await {
             Err(error) if error.code() == duet_wire::Code::Conflict => Ok(Device::open(store.context).await?),

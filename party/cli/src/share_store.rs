@@ -1,6 +1,12 @@
 //! Opening the share store that the options name.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    convert::Infallible,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use duet_party::{
     Context,
@@ -9,23 +15,121 @@ use duet_party::{
     compute::Compute,
     store::{
         ShareStore,
+        postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::{UnlockError, Vault},
 };
+use serde::{Serialize, Serializer};
 
 use crate::{
-    config::StoreOptions,
+    config::{DatabaseOptions, SealOptions, StoreOptions},
     error::CliError,
     secrets::{self, PassphraseUse},
 };
 
-/// A store with its key, and SQLite's own side of it.
+/// Where a share store is.
+#[derive(Clone)]
+pub(crate) enum StoreLocation {
+    /// In a SQLite file.
+    File(PathBuf),
+    /// In a PostgreSQL database, at this address, which has not been looked at yet.
+    Database(String),
+}
+
+impl FromStr for StoreLocation {
+    // What is wrong with an address is said when it is used: the command line's own complaint would repeat it,
+    // with a password that should not be in it.
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let is_address = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        Ok(if is_address { Self::Database(text.to_owned()) } else { Self::File(text.into()) })
+    }
+}
+
+impl fmt::Display for StoreLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            // Shown after it was used, and so without a password.
+            Self::Database(address) => f.write_str(address),
+        }
+    }
+}
+
+/// Without an address that has not been looked at.
+impl fmt::Debug for StoreLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Database(_) => f.debug_struct("Database").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl Serialize for StoreLocation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl DatabaseOptions {
+    /// The database at `address` with the password that these options name.
+    fn at(&self, address: &str) -> Result<PostgresOptions, CliError> {
+        let options = PostgresOptions::at(address).map_err(|error| {
+            CliError::usage(format!("--store: {error}"))
+                .remedy("Write --store postgresql://USER@HOST/DATABASE, and give --store-password-file or set DUET_STORE_PASSWORD.")
+        })?;
+        let password = secrets::file_or_variable(self.store_password_file.as_ref(), "DUET_STORE_PASSWORD")?;
+        let options = match &password {
+            Some(password) => options.with_password(password),
+            None => options,
+        };
+        Ok(options.with_lossless_failover(self.store_lossless_failover))
+    }
+}
+
+/// A store with its key.
 pub(crate) struct OpenStore {
     /// What a party works with.
     pub(crate) context: Context,
-    /// For backups.
-    pub(crate) sqlite: Arc<SqliteStore>,
+    database: Database,
+}
+
+/// What only one of the databases can do.
+#[derive(Clone)]
+enum Database {
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
+}
+
+impl Database {
+    async fn open(location: &StoreLocation, options: &DatabaseOptions) -> Result<Self, CliError> {
+        Ok(match location {
+            StoreLocation::File(path) => Self::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
+            StoreLocation::Database(address) => {
+                Self::Postgres(PostgresStore::open(&options.at(address)?).await?)
+            }
+        })
+    }
+
+    fn store(&self) -> Arc<dyn ShareStore> {
+        match self {
+            Self::Sqlite(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(store.clone()),
+        }
+    }
+}
+
+/// Opens a store that exists without its key: nothing sealed in it can be read.
+///
+/// # Errors
+/// When there is none.
+pub(crate) async fn open_sealed(
+    location: &StoreLocation,
+    options: &DatabaseOptions,
+) -> Result<Arc<dyn ShareStore>, CliError> {
+    Ok(Database::open(location, options).await?.store())
 }
 
 impl OpenStore {
@@ -35,19 +139,46 @@ impl OpenStore {
     /// When there is none, or the key is another one.
     pub(crate) async fn open(options: &StoreOptions) -> Result<Self, CliError> {
         let source = secrets::key_source(&options.seal, PassphraseUse::Enter)?;
-        let sqlite = SqliteStore::open(&SqliteOptions::at(&options.store)).await?;
-        Self::unlock(sqlite, &source).await
+        Self::unlock(Database::open(&options.store, &options.database).await?, &source).await
     }
 
-    /// Unlocks an open store.
+    /// Opens the store in a file.
     ///
     /// # Errors
-    /// When the key is another one.
-    pub(crate) async fn unlock(sqlite: SqliteStore, source: &KeySource) -> Result<Self, CliError> {
-        let sqlite = Arc::new(sqlite);
-        let store: Arc<dyn ShareStore> = Arc::clone(&sqlite) as _;
-        let vault = Vault::open(store, source, &Compute::per_core(), &Clock::system()).await?;
-        Ok(Self { context: Context::new(vault), sqlite })
+    /// As [`Self::open`].
+    pub(crate) async fn open_file(path: PathBuf, seal: &SealOptions) -> Result<Self, CliError> {
+        let (store, database) = (StoreLocation::File(path), DatabaseOptions::default());
+        Self::open(&StoreOptions { store, database, seal: seal.clone() }).await
+    }
+
+    /// Puts a backup back as a store that does not exist yet; without a backup, marks a database that was put back by other means.
+    ///
+    /// # Errors
+    /// When there is a store already, or the key is another one.
+    pub(crate) async fn restore(options: &StoreOptions, from: Option<&Path>) -> Result<Self, CliError> {
+        let source = secrets::key_source(&options.seal, PassphraseUse::Enter)?;
+        let database = match (&options.store, from) {
+            (StoreLocation::File(path), Some(backup)) => {
+                Database::Sqlite(SqliteStore::restore(backup, &SqliteOptions::at(path)).await?)
+            }
+            (StoreLocation::File(_), None) => {
+                return Err(
+                    CliError::usage("nothing says which backup to restore").remedy("Give --from FILE.")
+                );
+            }
+            (StoreLocation::Database(address), Some(backup)) => {
+                Database::Postgres(PostgresStore::restore(backup, &options.database.at(address)?).await?)
+            }
+            (StoreLocation::Database(address), None) => {
+                Database::Postgres(PostgresStore::open_restored(&options.database.at(address)?).await?)
+            }
+        };
+        Self::unlock(database, &source).await
+    }
+
+    async fn unlock(database: Database, source: &KeySource) -> Result<Self, CliError> {
+        let vault = Vault::open(database.store(), source, &Compute::per_core(), &Clock::system()).await?;
+        Ok(Self { context: Context::new(vault), database })
     }
 
     /// Creates a store with its key, or opens one that was created and never set up: a creation that
@@ -55,7 +186,21 @@ impl OpenStore {
     ///
     /// # Errors
     /// When it cannot be written, or exists under another key.
-    pub(crate) async fn create(path: &Path, source: &KeySource) -> Result<Self, CliError> {
+    pub(crate) async fn create(options: &StoreOptions, source: &KeySource) -> Result<Self, CliError> {
+        let database = match &options.store {
+            StoreLocation::File(path) => return Self::create_file(path, source).await,
+            StoreLocation::Database(address) => {
+                Database::Postgres(PostgresStore::create(&options.database.at(address)?).await?)
+            }
+        };
+        Self::set_key(database, source).await
+    }
+
+    /// The same in a file.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(crate) async fn create_file(path: &Path, source: &KeySource) -> Result<Self, CliError> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory)
                 .map_err(|error| CliError::io(&directory.display().to_string(), &error))?;
@@ -66,15 +211,53 @@ impl OpenStore {
         } else {
             SqliteStore::create(&options).await?
         };
-        let sqlite = Arc::new(sqlite);
-        let store: Arc<dyn ShareStore> = Arc::clone(&sqlite) as _;
+        Self::set_key(Database::Sqlite(sqlite), source).await
+    }
+
+    async fn set_key(database: Database, source: &KeySource) -> Result<Self, CliError> {
         let compute = Compute::per_core();
-        let vault = match Vault::open(Arc::clone(&store), source, &compute, &Clock::system()).await {
+        let vault = match Vault::open(database.store(), source, &compute, &Clock::system()).await {
             Err(UnlockError::Empty) => {
-                Vault::create(store, source, Argon2Cost::RECOMMENDED, &compute).await?
+                Vault::create(database.store(), source, Argon2Cost::RECOMMENDED, &compute).await?
             }
             opened => opened?,
         };
-        Ok(Self { context: Context::new(vault), sqlite })
+        Ok(Self { context: Context::new(vault), database })
+    }
+
+    /// Writes a copy of the store to a file that must not exist.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) async fn back_up(&self, path: &Path) -> Result<(), CliError> {
+        Ok(match &self.database {
+            Database::Sqlite(store) => store.back_up(path).await?,
+            Database::Postgres(store) => store.back_up(path).await?,
+        })
+    }
+
+    /// The store itself.
+    pub(crate) fn store(&self) -> Arc<dyn ShareStore> {
+        self.database.store()
+    }
+
+    /// Closes the store's connections.
+    pub(crate) async fn close(&self) {
+        self.store().close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_password_is_refused_and_never_shown() {
+        let location: StoreLocation = "postgresql://duet:secret@db/duet".parse().unwrap();
+        assert!(!format!("{location:?}").contains("secret"));
+        let StoreLocation::Database(address) = &location else { panic!("an address") };
+        let refused = DatabaseOptions::default().at(address).unwrap_err();
+        assert!(!refused.text().contains("secret"), "{}", refused.text());
+        assert!(matches!("store.db".parse(), Ok(StoreLocation::File(_))));
     }
 }

@@ -14,6 +14,7 @@ use duet_wire::{
     signing::Purpose,
 };
 use rand_core::Rng as _;
+use tokio_util::sync::CancellationToken;
 
 use super::Device;
 use crate::{
@@ -115,7 +116,9 @@ impl Device {
         let ended = if about_another {
             Ended::failed(Code::PeerMisbehaved, "the session is about something else than was approved")
         } else {
-            initiate(&self.context, bus, &accepted, paillier, self.limits).await
+            // Nobody drains a device: it ends with its command.
+            let never = CancellationToken::new();
+            initiate(&self.context, bus, &accepted, paillier, self.limits, &never).await
         };
         if let Some(step) = ended.step() {
             let own = &accepted.own().party;

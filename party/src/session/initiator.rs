@@ -13,6 +13,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Accepted, Ended, Reporter, SessionLimits, Trace,
@@ -26,7 +27,7 @@ use crate::{
     store::{PaillierState, StoreError},
 };
 
-/// Runs a session to its end. Whatever happens, the nonce is gone afterwards.
+/// Runs a session to its end, or until `cut` is cancelled. Whatever happens, the nonce is gone afterwards.
 ///
 /// # Cancel safety
 /// Dropping the future ends the session; a lock that has to be written is written nevertheless.
@@ -36,17 +37,23 @@ pub(crate) async fn initiate(
     accepted: &Accepted,
     paillier: Arc<PaillierKey>,
     limits: SessionLimits,
+    cut: &CancellationToken,
 ) -> Ended {
     let own = accepted.own();
     let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
     let end = Instant::now() + limits.session.min(accepted.remaining(context.clock.now_ms()));
-    let (gate, nonce) =
-        match timeout_at(end, run(context, bus, accepted, paillier, limits.round, &reporter)).await {
-            Ok(Ok(under_way)) => under_way,
-            Ok(Err(ended)) => return ended,
-            Err(_) => return Ended::failed(Code::Deadline, "the session took too long"),
-        };
-    // No deadline from here on: a report that the session took too long, while a lock is being
+    let running = timeout_at(end, run(context, bus, accepted, paillier, limits.round, &reporter));
+    let ran = tokio::select! {
+        biased;
+        ran = running => ran,
+        () = cut.cancelled() => return Ended::cut_off(),
+    };
+    let (gate, nonce) = match ran {
+        Ok(Ok(under_way)) => under_way,
+        Ok(Err(ended)) => return ended,
+        Err(_) => return Ended::failed(Code::Deadline, "the session took too long"),
+    };
+    // No deadline from here on, and no cut: a report that the session took too long, while a lock is being
     // written, would tell that there is one. The store's own deadlines end in silence.
     match gate.await {
         Ok(Ok(released)) => settle(released, nonce),

@@ -14,6 +14,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Accepted, Ended, Reporter, SessionLimits, Trace, gate};
 use crate::{
@@ -24,11 +25,12 @@ use crate::{
 /// but the initiator's role publish there, so one is rare already.
 const MAX_FORGED_MESSAGES: u32 = 8;
 
-/// Runs a session to its end. `rounds` was registered at the broker before the invitation was
+/// Runs a session to its end, or until `cut` is cancelled. `rounds` was registered at the broker before the invitation was
 /// accepted. Whatever happens, the nonce is gone afterwards.
 ///
 /// # Cancel safety
 /// Dropping the future ends the session.
+#[expect(clippy::too_many_arguments, reason = "what a session is made of, from three owners")]
 pub(crate) async fn respond(
     context: &Context,
     bus: &Bus,
@@ -37,6 +39,7 @@ pub(crate) async fn respond(
     rounds: Subscription,
     randomizers: &Randomizers,
     limits: SessionLimits,
+    cut: &CancellationToken,
 ) -> Ended {
     let own = accepted.own();
     let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
@@ -50,7 +53,12 @@ pub(crate) async fn respond(
         round: limits.round,
         reporter,
     };
-    match timeout_at(end, driver.run(randomizers)).await {
+    let ran = tokio::select! {
+        biased;
+        ran = timeout_at(end, driver.run(randomizers)) => ran,
+        () = cut.cancelled() => return Ended::cut_off(),
+    };
+    match ran {
         Ok(Ok(())) => Ended::Answered,
         Ok(Err(ended)) => ended,
         Err(_) => Ended::failed(Code::Deadline, "the session took too long"),

@@ -20,6 +20,11 @@ pub struct AuditChain {
     pub shipped: u64,
 }
 
+/// A record's body as a column holds it.
+pub(super) fn body(record: &Record) -> Result<&str, StoreError> {
+    str::from_utf8(&record.body).map_err(|_| StoreError::Corrupt("an audit record that is no text"))
+}
+
 /// What the party decided, in chains (see [`duet_wire::audit`]).
 ///
 /// A store has no chain until one is begun, as a device's never is; then nothing is recorded.

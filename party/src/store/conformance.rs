@@ -1,5 +1,8 @@
 //! What every share store must do, written over the trait: another back end passes the same tests.
-//! `make` gives a new, empty, ready store each time.
+//! `make` gives a new, empty, ready store each time, opened twice: as two workers of a party have it open. What only one does
+//! is checked here, their races in [`workers`].
+
+mod workers;
 
 use std::{future::Future, sync::Arc};
 
@@ -55,8 +58,12 @@ async fn put_key<S: ShareStore>(store: &S, id: u8) -> PaillierKeyId {
     id
 }
 
-/// Runs every check against stores from `make`.
-pub(super) async fn all<S: ShareStore, F: Future<Output = S>>(make: impl Fn() -> F) {
+/// Runs every check against stores from `make_two`.
+pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: impl Fn() -> F) {
+    let make = async || {
+        let [store, _] = make_two().await;
+        store
+    };
     settings_and_records(&make().await).await;
     pins(&make().await).await;
     preparing_and_committing(&make().await).await;
@@ -75,6 +82,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = S>>(make: impl Fn() ->
     limits(&make().await).await;
     limits_at_once(Arc::new(make().await)).await;
     approvals(&make().await).await;
+    workers::all(async || make_two().await.map(Arc::new)).await;
 }
 
 async fn settings_and_records<S: ShareStore>(store: &S) {
@@ -158,6 +166,8 @@ async fn preparing_and_committing<S: ShareStore>(store: &S) {
     let ids = |rows: Vec<WalletRow>| rows.iter().map(|row| row.id.0[0]).collect::<Vec<_>>();
     assert_eq!(ids(store.wallets(None, 2).await.unwrap()), [1, 2]);
     assert_eq!(ids(store.wallets(Some(WalletId([2; 32])), 2).await.unwrap()), [3]);
+    store.prepare_wallet(&new_wallet(4, 4, None)).await.unwrap();
+    assert_eq!(store.count_wallets().await.unwrap(), 3, "prepared wallets are not counted");
 }
 
 async fn quota<S: ShareStore>(store: Arc<S>) {
@@ -218,6 +228,12 @@ async fn own_enrolments<S: ShareStore>(store: &S) {
     store.agree_enrolment(wallet, &responder, new).await.unwrap();
     let rotated = OwnEnrolment { agreed: Some(new), offered: None };
     assert_eq!(store.own_enrolment(wallet, &responder).await.unwrap(), rotated);
+    // A worker that was slow does not bring an older key back.
+    let (older, newer) = (put_key(store, 7).await, put_key(store, 8).await);
+    for key in [newer, older] {
+        store.agree_enrolment(wallet, &responder, key).await.unwrap();
+        assert_eq!(store.own_enrolment(wallet, &responder).await.unwrap().agreed, Some(newer));
+    }
 
     for id in [1, 2, 3] {
         store.prepare_wallet(&new_wallet(id, id, None)).await.unwrap();
@@ -455,9 +471,23 @@ async fn noted_decisions<S: ShareStore>(store: &S) {
         noting().lock_paillier_key(key, session, b"evidence", 1).await.unwrap();
         assert_eq!(recorded().await, 9, "session {repeated}");
     }
+    let first = PaillierKeyId([2; 16]);
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, first.as_bytes());
+    let scope = PaillierScope::Responder { card: CardFingerprint([1; 32]), tenant: "acme".to_owned() };
+    for repeated in [false, true] {
+        noting().put_first_paillier_key(first, &scope, &sealed(&label, b"key"), 1).await.unwrap();
+        assert_eq!(recorded().await, 10, "first key {repeated}");
+    }
+    let signed = SignedPolicy { body: b"policy".to_vec(), signature: [1; 64] };
+    let policy = PolicyRow { revision: 1, effective_at_ms: 1, signed };
+    for repeated in [false, true] {
+        noting().put_policy(wallet, &policy, 1).await.unwrap();
+        noting().put_approval(wallet, [1; 32], [7; 32], 1_000, 1).await.unwrap();
+        assert_eq!(recorded().await, 12, "policy {repeated}");
+    }
     // Whoever does not note records nothing.
     store.claim_session(SessionId([2; 16]), wallet, 5_000, 1_000).await.unwrap();
-    assert_eq!(recorded().await, 9);
+    assert_eq!(recorded().await, 12);
     assert!(is_chained(&store.audit_records(chain, 0, 100).await.unwrap()));
 }
 

@@ -1,7 +1,7 @@
 //! The share store: what a party must not forget.
 //!
-//! [`ShareStore`] is what the rest of the crate knows of it; [`sqlite::SqliteStore`] is the one
-//! that ships. A store keeps sealed records (see [`crate::at_rest`]) and, in plain columns, what
+//! [`ShareStore`] is what the rest of the crate knows of it; [`sqlite::SqliteStore`] serves the workers of one
+//! machine, [`postgres::PostgresStore`] those of several. A store keeps sealed records (see [`crate::at_rest`]) and, in plain columns, what
 //! it must decide upon in a transaction: states, counts, locks. All workers of a party share one
 //! store, so every decision below is a transaction, never a read followed by a write.
 
@@ -13,10 +13,20 @@ use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, Session
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
 mod audit;
+mod columns;
 #[cfg(test)]
 mod conformance;
+mod health;
 mod policy;
+pub mod postgres;
 pub mod sqlite;
+mod transfer;
+
+/// How long a key stays after it was superseded: for sessions that were checked before and are claimed
+/// after, and for a key just made by another process that is yet to be offered. Workers' clocks may differ by less.
+const SUPERSEDED_FOR_MS: u64 = 60_000;
+/// How long a session is remembered after its manifest expired: workers' clocks may differ by less.
+const SESSIONS_KEPT_FOR_MS: i64 = 3_600_000;
 
 pub use self::{
     audit::{AuditChain, AuditStore},
@@ -41,6 +51,9 @@ pub enum StoreError {
     /// A limit of a wallet's policy has no room: which one. Nothing was decided.
     #[error("a limit of the wallet's policy has no room: {0}")]
     LimitExceeded(String),
+    /// The database is set up so that it may forget what it has committed.
+    #[error("share store unsafe: {0}")]
+    Unsafe(String),
     /// A row that this build cannot have written.
     #[error("share store corrupt: {0}")]
     Corrupt(&'static str),
@@ -62,7 +75,7 @@ pub enum StoreError {
 pub enum Readiness {
     /// Every write so far succeeded, or succeeded after a recovery.
     Ready,
-    /// A lock or a test write failed; the reason.
+    /// A lock, another decision of a session, or a test write failed; the reason.
     Unready(String),
 }
 
@@ -323,6 +336,8 @@ impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + Polic
 pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// Whether locks can be written.
     fn readiness(&self) -> Readiness;
+    /// Returns when locks can be written (`ready`), or when they cannot. Cancel safe.
+    async fn until_ready(&self, ready: bool);
     /// Writes the locks that could not be written and a canary; the store is ready afterwards.
     async fn recover(&self) -> Result<(), StoreError>;
     /// A plain setting.
@@ -348,6 +363,8 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
     /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].
     async fn was_restored(&self) -> Result<bool, StoreError>;
+    /// Closes the store's connections. Dropping it does the same, later.
+    async fn close(&self);
 }
 
 /// Wallets with what came with them: pinned cards, enrolments of their initiators, unfinished key
@@ -374,6 +391,8 @@ pub trait WalletStore: fmt::Debug + Send + Sync + 'static {
     async fn wallet(&self, id: WalletId) -> Result<Option<WalletRow>, StoreError>;
     /// Committed wallets in order of their ids, those after `after`, at most `limit`.
     async fn wallets(&self, after: Option<WalletId>, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
+    /// How many wallets are committed.
+    async fn count_wallets(&self) -> Result<u64, StoreError>;
     /// Forgets prepared wallets that expired; how many.
     async fn expire_prepared(&self, now_ms: u64) -> Result<u64, StoreError>;
     /// Stores a verified enrolment of an initiator; the newest two of each initiator are kept, the
@@ -407,6 +426,15 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         state: PaillierState,
         now_ms: u64,
     ) -> Result<(), StoreError>;
+    /// Stores a new Paillier key unless its scope has one: two workers at once make one key, not two. Returns the
+    /// scope's newest key.
+    async fn put_first_paillier_key(
+        &self,
+        id: PaillierKeyId,
+        scope: &PaillierScope,
+        record: &SealedRecord,
+        now_ms: u64,
+    ) -> Result<PaillierKeyRow, StoreError>;
     /// A Paillier key.
     async fn paillier_key(&self, id: PaillierKeyId) -> Result<Option<PaillierKeyRow>, StoreError>;
     /// The keys of a scope, newest first.
@@ -425,7 +453,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError>;
-    /// Notes that the responder acknowledged `key`: it is the one to initiate with from now on.
+    /// Notes that the responder acknowledged `key`: it is the one to initiate with from now on, unless a newer one
+    /// was acknowledged already.
     async fn agree_enrolment(
         &self,
         wallet: WalletId,

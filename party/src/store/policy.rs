@@ -1,10 +1,14 @@
 //! What the wallets' owners allow, and what was spent of it.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use duet_wire::policy::{SignedPolicy, Spend};
+use duet_wire::policy::{SignedPolicy, Spend, SpendLimit, SpendOption, Usage};
 
 use super::{ShareStore, StoreError};
 
@@ -47,6 +51,118 @@ pub struct Spending {
     pub at_ms: u64,
     /// What each of the policies that count charges; all of them must have room.
     pub spends: Vec<Spend>,
+}
+
+/// How many parts a limit's time has, so that a decision looks at no more than sixty-one rows of it however
+/// much was signed.
+const SLICES: u64 = 60;
+
+/// What a limit is charged to. Limits of the same scope and time share an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Account<'a> {
+    /// Whose limit it is.
+    pub(super) scope: &'a str,
+    /// The limit's time in seconds.
+    pub(super) within_s: u64,
+}
+
+impl<'a> Account<'a> {
+    fn of(limit: &'a SpendLimit) -> Self {
+        Self { scope: &limit.scope, within_s: limit.limit.within_s }
+    }
+
+    fn time_ms(self) -> u64 {
+        self.within_s.saturating_mul(1000)
+    }
+
+    fn slice_ms(self) -> u64 {
+        (self.time_ms() / SLICES).max(1)
+    }
+
+    /// The oldest slice that still counts at `at_ms`: the one in which the limit's time begins counts whole.
+    pub(super) fn oldest_slice(self, at_ms: u64) -> u64 {
+        at_ms.saturating_sub(self.time_ms()) / self.slice_ms()
+    }
+}
+
+/// What each account holds, by slices that still count.
+pub(super) type Held<'a> = BTreeMap<Account<'a>, Vec<(u64, Usage)>>;
+
+/// What a slice of an account holds from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due<'a> {
+    pub(super) account: Account<'a>,
+    pub(super) slice: u64,
+    pub(super) usage: Usage,
+    /// Whether it held nothing before: then those that count no more can go.
+    pub(super) is_new: bool,
+}
+
+impl Spending {
+    /// The accounts of all limits that may be charged.
+    pub(super) fn accounts(&self) -> BTreeSet<Account<'_>> {
+        let options = self.spends.iter().flat_map(|spend| &spend.options);
+        options.flat_map(|option| &option.limits).map(Account::of).collect()
+    }
+
+    /// What is charged to accounts that hold what `held` says.
+    ///
+    /// # Errors
+    /// [`StoreError::LimitExceeded`] when one of the policies has no room.
+    pub(super) fn due<'a>(&'a self, held: &Held<'a>) -> Result<Vec<Due<'a>>, StoreError> {
+        // First looked at, then charged: two policies may know the same limit, which is charged once.
+        let mut charged = BTreeMap::new();
+        for Spend { value, options, .. } in &self.spends {
+            let full = |option: &'a SpendOption| {
+                option.limits.iter().find(|limit| {
+                    let slices = held.get(&Account::of(limit)).into_iter().flatten();
+                    let used = slices.fold(Usage::default(), |sum, (_, usage)| sum.plus(usage));
+                    !limit.limit.admits(&used, value)
+                })
+            };
+            let Some(option) = options.iter().find(|&option| full(option).is_none()) else {
+                let limit = options.first().and_then(full).map(ToString::to_string);
+                return Err(StoreError::LimitExceeded(limit.unwrap_or_default()));
+            };
+            for limit in &option.limits {
+                charged.entry(Account::of(limit)).or_insert(*value);
+            }
+        }
+        let due = |(account, value): (Account<'a>, [u8; 32])| {
+            let slice = self.at_ms / account.slice_ms();
+            let mut slices = held.get(&account).into_iter().flatten();
+            let before = slices.find(|(at, _)| *at == slice).map(|(_, usage)| *usage);
+            let usage = before.unwrap_or_default().plus(&Usage::of_one(value));
+            Due { account, slice, usage, is_new: before.is_none() }
+        };
+        Ok(charged.into_iter().map(due).collect())
+    }
+}
+
+impl PolicyRow {
+    /// The document as a column holds it.
+    pub(super) fn body(&self) -> Result<&str, StoreError> {
+        str::from_utf8(&self.signed.body).map_err(|_| StoreError::Corrupt("a policy that is no text"))
+    }
+
+    /// Whether it may be stored beside those that are `known`, oldest first: from which revision on they are
+    /// kept then, or what is answered instead.
+    pub(super) fn admit(&self, known: &[Self], now_ms: u64) -> Result<u64, PutPolicy> {
+        if let Some(newest) = known.last()
+            && newest.revision >= self.revision
+        {
+            return Err(match known.iter().find(|row| row.signed == self.signed) {
+                Some(row) => PutPolicy::Already(row.clone()),
+                None => PutPolicy::Stale(newest.revision),
+            });
+        }
+        let in_effect = known.iter().rev().find(|row| row.effective_at_ms <= now_ms);
+        let pending = known.iter().filter(|row| row.effective_at_ms > now_ms).count();
+        if pending >= MAX_PENDING_POLICIES {
+            return Err(PutPolicy::TooManyPending);
+        }
+        Ok(in_effect.map(|row| row.revision).unwrap_or_default())
+    }
 }
 
 /// Policies, what was spent of their limits, and who approved what.

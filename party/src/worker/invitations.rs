@@ -53,15 +53,15 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     tracing::info!("accepted");
 
     let party = &shared.party;
-    let limits = party.settings.limits;
+    let (limits, cut) = (party.settings.limits, &shared.cut);
     let ended = match (&accepted.role, rounds) {
         (Role::Initiator { paillier }, _) => {
-            initiate(&party.context, &shared.bus, &accepted, Arc::clone(paillier), limits).await
+            initiate(&party.context, &shared.bus, &accepted, Arc::clone(paillier), limits, cut).await
         }
         (Role::Responder { enrolment }, Some(rounds)) => {
             let enrolment = Arc::clone(enrolment);
             let randomizers = &shared.randomizers;
-            respond(&party.context, &shared.bus, &accepted, enrolment, rounds, randomizers, limits).await
+            respond(&party.context, &shared.bus, &accepted, enrolment, rounds, randomizers, limits, cut).await
         }
         (Role::Responder { .. }, None) => Ended::failed(Code::Internal, "the responder does not listen"),
     };

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use duet_bus::{Bus, Filter, Incoming, ServeOptions, Service};
+use duet_bus::{Attendance, Bus, Filter, Incoming, ServeOptions, Service};
 use duet_protocol::{
     codec::{self, Message},
     ids::{ShareIndex, WalletId},
@@ -20,8 +20,11 @@ use duet_wire::{
     Refusal,
     audit::{Draft, Event},
 };
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use ulid::Ulid;
 
 use crate::{
@@ -43,6 +46,11 @@ const MAX_MISSING_ENROLMENTS: u32 = 1024;
 const FIRST_ENROLMENT_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_ENROLMENT_PAUSE: Duration = Duration::from_secs(300);
 
+/// How long a session that was told to fail may take to say so: its verdict may be on its way through the store.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+/// How long outcomes may take to be acknowledged once all sessions have ended.
+const REPORT_GRACE: Duration = Duration::from_secs(10);
+
 /// What a worker may be configured to.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerSettings {
@@ -54,7 +62,8 @@ pub struct WorkerSettings {
     pub packages: usize,
     /// Questions about cards, wallets, enrolments at a time. Default 16.
     pub questions: usize,
-    /// How long sessions may go on once the worker was told to stop. Default 20 s.
+    /// How long sessions may go on once the worker was told to stop; those that are not done by then fail, and say so.
+    /// Default 20 s.
     pub drain: Duration,
     /// `r̃^N` kept ready per Paillier key. Default 4; 0 turns it off.
     pub randomizers: usize,
@@ -86,6 +95,8 @@ struct Shared {
     journal: Journal,
     /// Wakes the housekeeping: there is an enrolment to make.
     wake: Notify,
+    /// Tells sessions to fail now, because the worker stops.
+    cut: CancellationToken,
     /// Outcomes that are being reported, beyond their sessions.
     reports: TaskTracker,
 }
@@ -97,7 +108,8 @@ pub struct Worker {
     shares: Service,
     cards: Service,
     invitations: Service,
-    housekeeping: JoinHandle<()>,
+    housekeeping: AbortOnDropHandle<()>,
+    attending: AbortOnDropHandle<()>,
     keeper: Keeper,
     stop: CancellationToken,
     settings: WorkerSettings,
@@ -122,6 +134,7 @@ impl Worker {
             randomizers: Randomizers::new(settings.randomizers),
             journal,
             wake: Notify::new(),
+            cut: CancellationToken::new(),
             reports: TaskTracker::new(),
         });
         let id = shared.party.id().clone();
@@ -143,9 +156,13 @@ impl Worker {
         let invitations =
             bus.serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions), on_invitation).await?;
         let stop = CancellationToken::new();
-        let housekeeping = tokio::spawn(keep_house(Arc::clone(&shared), stop.clone()));
+        let housekeeping =
+            AbortOnDropHandle::new(tokio::spawn(keep_house(Arc::clone(&shared), stop.clone())));
+        let groups = [&shares, &cards, &invitations].map(Service::attendance);
+        let attending =
+            AbortOnDropHandle::new(tokio::spawn(attend(Arc::clone(&shared), groups, stop.clone())));
         tracing::info!(party = %id, instance = %shared.instance, "serving");
-        Ok(Self { shared, shares, cards, invitations, housekeeping, keeper, stop, settings })
+        Ok(Self { shared, shares, cards, invitations, housekeeping, attending, keeper, stop, settings })
     }
 
     /// This worker process, as it names itself to orchestrators.
@@ -168,20 +185,54 @@ impl Worker {
         self.invitations.ended().await;
     }
 
-    /// Takes no new work, lets what runs finish for as long as the settings allow, then aborts it.
-    /// Returns whether everything finished.
+    /// Leaves every queue group at once, lets what runs finish for as long as the settings allow, has the sessions that remain
+    /// fail and say so, and ends. It takes a quarter of a minute longer than the settings say at the most. Returns
+    /// whether everything finished.
     pub async fn drain(self) -> bool {
-        let Self { shared, shares, cards, invitations, housekeeping, keeper, stop, settings } = self;
+        let Self { shared, shares, cards, invitations, housekeeping, attending, keeper, stop, settings } =
+            self;
         stop.cancel();
-        // Invitations first: no new session; but those that run may still need cards.
-        let sessions = invitations.drain(settings.drain).await;
-        let (packages, questions) = tokio::join!(shares.drain(settings.drain), cards.drain(settings.drain));
+        let cut = shared.cut.clone();
+        let cutting = tokio::spawn(async move {
+            tokio::time::sleep(settings.drain).await;
+            cut.cancel();
+        });
+        // All at once: whoever asks this worker something is answered by another one from now on.
+        let bound = settings.drain + CUT_GRACE;
+        let (sessions, packages, questions) =
+            tokio::join!(invitations.drain(bound), shares.drain(bound), cards.drain(bound));
+        cutting.abort();
+        let sessions = sessions && !shared.cut.is_cancelled();
         shared.reports.close();
-        let reported = tokio::time::timeout(settings.drain, shared.reports.wait()).await.is_ok();
+        let reported = tokio::time::timeout(REPORT_GRACE, shared.reports.wait()).await.is_ok();
         housekeeping.abort();
+        attending.abort();
         keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
+    }
+}
+
+/// Leaves the queue groups while the store cannot be relied on: whoever asks this party something is answered by
+/// another worker, or learns at once that there is none.
+async fn attend(shared: Arc<Shared>, groups: [Attendance; 3], stop: CancellationToken) {
+    let store = shared.party.context.store();
+    let mut present = true;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = store.until_ready(!present) => present = !present,
+        }
+        for group in &groups {
+            group.set(present);
+        }
+        if present {
+            tracing::info!("takes work again");
+        } else {
+            tracing::warn!("takes no work until the share store is ready");
+            // Perhaps it is already.
+            shared.wake.notify_one();
+        }
     }
 }
 
@@ -225,9 +276,11 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         Err(error) => tracing::warn!(%error, "expired wallets were not forgotten"),
     }
     context.clear_superseded_keys().await;
+    // The partner is the highest index: it initiates with nobody.
+    if shared.party.index == ShareIndex::Partner {
+        return HOUSEKEEPING_EVERY;
+    }
     let missing = match store.wallets_without_enrolment(shared.party.index, MAX_MISSING_ENROLMENTS).await {
-        // The partner is the highest index: it initiates with nobody.
-        Ok(_) if shared.party.index == ShareIndex::Partner => Vec::new(),
         Ok(missing) => missing,
         Err(error) => {
             tracing::warn!(%error, "missing enrolments were not looked up");

@@ -4,10 +4,7 @@ use std::{collections::BTreeSet, fmt, fs, io::Read as _, path::PathBuf, str::Fro
 
 use clap::{Args, Subcommand};
 use duet_bus::{Role, audit as stream};
-use duet_party::store::{
-    AuditStore as _,
-    sqlite::{SqliteOptions, SqliteStore},
-};
+use duet_party::store::ShareStore;
 use duet_wire::audit::{
     Body, ChainId, Event, Record, lines,
     verify::{ChainReport, PinnedKey, Report, Verifier},
@@ -18,9 +15,10 @@ use serde_json::Value;
 use crate::{
     broker,
     commands::party::COMMAND_PATIENCE,
-    config::{BrokerOptions, CredentialsOptions},
+    config::{BrokerOptions, CredentialsOptions, DatabaseOptions},
     error::{CliError, ErrorCode},
     output::Output,
+    share_store::{StoreLocation, open_sealed},
 };
 
 /// Records asked of a store at once.
@@ -44,8 +42,10 @@ struct Source {
     #[arg(long, value_name = "FILE", conflicts_with = "store")]
     file: Option<PathBuf>,
     /// Read a party's share store instead of the stream; nothing sealed is opened
-    #[arg(long, value_name = "FILE")]
-    store: Option<PathBuf>,
+    #[arg(long, value_name = "FILE|URL")]
+    store: Option<StoreLocation>,
+    #[command(flatten)]
+    database: DatabaseOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
@@ -134,7 +134,7 @@ impl Source {
             return Ok(());
         }
         if let Some(store) = &self.store {
-            return read_store(&SqliteStore::open(&SqliteOptions::at(store)).await?, take).await;
+            return read_store(&*open_sealed(store, &self.database).await?, take).await;
         }
         let bus = broker::connect(&self.broker, &self.credentials, Role::Auditor, COMMAND_PATIENCE).await?;
         let read = stream::read(&bus, |message| {
@@ -146,7 +146,10 @@ impl Source {
     }
 }
 
-async fn read_store(store: &SqliteStore, mut take: impl FnMut(&[u8], Option<&str>)) -> Result<(), CliError> {
+async fn read_store(
+    store: &dyn ShareStore,
+    mut take: impl FnMut(&[u8], Option<&str>),
+) -> Result<(), CliError> {
     for chain in store.audit_chains().await? {
         let mut after = 0;
         loop {

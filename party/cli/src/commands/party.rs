@@ -1,8 +1,6 @@
 //! `duet party`: setting up, running and looking after a party.
 
-use std::{
-    collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
@@ -10,10 +8,7 @@ use duet_party::{
     Party, PartySettings, SetUpProgress, Worker, WorkerSettings,
     at_rest::KeySource,
     enrolment::{self, Enroller},
-    store::{
-        PaillierScope, PaillierState,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
+    store::{PaillierScope, PaillierState},
 };
 use duet_protocol::{
     codec,
@@ -34,7 +29,7 @@ use crate::{
     output::Output,
     progress, secrets,
     secrets::PassphraseUse,
-    share_store::OpenStore,
+    share_store::{OpenStore, StoreLocation},
     shutdown::Shutdown,
 };
 
@@ -186,9 +181,9 @@ pub(crate) struct BackupArguments {
 pub(crate) struct RestoreArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// The backup
+    /// The backup [default, for a database that PostgreSQL's own tools have put back: only mark it as restored]
     #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    from: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -238,7 +233,7 @@ struct SetUp {
     party: PartyId,
     share: u8,
     fingerprint: CardFingerprint,
-    store: PathBuf,
+    store: StoreLocation,
     key_file_created: bool,
 }
 
@@ -247,10 +242,7 @@ impl fmt::Display for SetUp {
         write!(
             f,
             "{} holds share {} of its wallets, in {}\nits card's fingerprint, for others to pin: {}",
-            self.party,
-            self.share,
-            self.store.display(),
-            self.fingerprint
+            self.party, self.share, self.store, self.fingerprint
         )
     }
 }
@@ -275,7 +267,7 @@ async fn init(arguments: InitArguments, output: Output) -> Result<(), CliError> 
     };
     let source = secrets::key_source(&arguments.store.seal, PassphraseUse::Choose)?;
     let key_file_created = matches!(&source, KeySource::File(file) if !file.exists());
-    let store = OpenStore::create(&arguments.store.store, &source).await?;
+    let store = OpenStore::create(&arguments.store, &source).await?;
     // Some 1,700 candidates are tried for each of the two primes; the bar moves on without an end.
     let bar = progress::bar(output, 2 * 1700, "safe primes");
     let shown = bar.clone();
@@ -330,7 +322,7 @@ fn role_of(party: &PartyId) -> Result<Role, CliError> {
 async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
     let store = OpenStore::open(&arguments.store).await?;
-    let party = Party::open(store.context).await?;
+    let party = Party::open(store.context.clone()).await?;
     for peer in &arguments.peers {
         party.pin(&peer.party, peer.card).await?;
     }
@@ -352,11 +344,7 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
         ..WorkerSettings::default()
     };
     let (id, fingerprint) = (party.id().clone(), party.card().fingerprint());
-    let vitals = Vitals {
-        store: Arc::clone(&store.sqlite) as _,
-        bus: bus.clone(),
-        draining: CancellationToken::new(),
-    };
+    let vitals = Vitals { store: store.store(), bus: bus.clone(), draining: CancellationToken::new() };
     let draining = vitals.draining.clone();
     let mut worker = Worker::start(party, bus.clone(), settings).await?;
     let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -382,7 +370,7 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
         }
     };
     bus.drain().await;
-    store.sqlite.close().await;
+    store.close().await;
     if !asked {
         return Err(CliError::new(
             duet_wire::Code::BrokerUnreachable,
@@ -565,7 +553,7 @@ async fn card(arguments: CardArguments, output: Output) -> Result<(), CliError> 
 struct Backup {
     party: PartyId,
     file: PathBuf,
-    wallets: usize,
+    wallets: u64,
 }
 
 impl fmt::Display for Backup {
@@ -581,17 +569,17 @@ impl fmt::Display for Backup {
 
 async fn backup(arguments: BackupArguments, output: Output) -> Result<(), CliError> {
     let store = OpenStore::open(&arguments.store).await?;
-    let party = Party::open(store.context).await?;
-    let wallets = count_wallets(&party).await?;
-    store.sqlite.back_up(&arguments.out).await?;
+    let party = Party::open(store.context.clone()).await?;
+    let wallets = party.count_wallets().await?;
+    store.back_up(&arguments.out).await?;
     output.emit(&Backup { party: party.id().clone(), file: arguments.out, wallets })
 }
 
 #[derive(Debug, Serialize)]
 struct Restored {
     party: PartyId,
-    store: PathBuf,
-    wallets: usize,
+    store: StoreLocation,
+    wallets: u64,
     needs_rotation: bool,
 }
 
@@ -600,19 +588,15 @@ impl fmt::Display for Restored {
         write!(
             f,
             "{} is back with {} wallets in {}; it initiates nothing until `duet party rotate` ran",
-            self.party,
-            self.wallets,
-            self.store.display()
+            self.party, self.wallets, self.store
         )
     }
 }
 
 async fn restore(arguments: RestoreArguments, output: Output) -> Result<(), CliError> {
-    let source = secrets::key_source(&arguments.store.seal, PassphraseUse::Enter)?;
-    let sqlite = SqliteStore::restore(&arguments.from, &SqliteOptions::at(&arguments.store.store)).await?;
-    let store = OpenStore::unlock(sqlite, &source).await?;
+    let store = OpenStore::restore(&arguments.store, arguments.from.as_deref()).await?;
     let party = Party::open(store.context).await?;
-    let wallets = count_wallets(&party).await?;
+    let wallets = party.count_wallets().await?;
     output.emit(&Restored {
         party: party.id().clone(),
         store: arguments.store.store,
@@ -636,7 +620,7 @@ struct Status {
     party: PartyId,
     share: u8,
     fingerprint: CardFingerprint,
-    wallets: usize,
+    wallets: u64,
     restored: bool,
     paillier_keys: Vec<KeyReport>,
 }
@@ -665,7 +649,7 @@ async fn status(arguments: StatusArguments, output: Output) -> Result<(), CliErr
         party: party.id().clone(),
         share: party.index().into(),
         fingerprint: party.card().fingerprint(),
-        wallets: count_wallets(&party).await?,
+        wallets: party.count_wallets().await?,
         restored,
         paillier_keys: keys
             .into_iter()
@@ -683,17 +667,4 @@ async fn status(arguments: StatusArguments, output: Output) -> Result<(), CliErr
             })
             .collect(),
     })
-}
-
-async fn count_wallets(party: &Party) -> Result<usize, CliError> {
-    const PAGE: u16 = 64;
-    let (mut count, mut after) = (0, None);
-    loop {
-        let (wallets, more) = party.wallets(after, PAGE).await?;
-        count += wallets.len();
-        after = wallets.last().map(|wallet| wallet.id);
-        if !more || after.is_none() {
-            return Ok(count);
-        }
-    }
 }

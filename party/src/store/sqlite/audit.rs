@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_wire::audit::{ChainId, Draft, Record};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::SqliteConnection;
 
-use super::{SqliteStore, bytes, integer, number, unavailable};
-use crate::store::{AuditChain, AuditStore, ShareStore, StoreError};
+use super::SqliteStore;
+use crate::store::{
+    AuditChain, AuditStore, ShareStore, StoreError,
+    audit::body,
+    columns::{audit_chain, audit_record, integer, number, unavailable},
+};
 
 /// Records removed in one transaction: other writes wait for it.
 const TRIM_BATCH: u32 = 1000;
@@ -18,40 +22,18 @@ const NEWEST: &str = "SELECT c.number, c.id, c.closed, c.shipped, r.sequence, r.
      WHERE c.number = (SELECT MAX(number) FROM audit_chains)
      ORDER BY r.sequence DESC LIMIT 1";
 
-fn record(row: &SqliteRow, chain: ChainId) -> Result<Record, StoreError> {
-    let body: String = row.try_get("body").map_err(unavailable("read an audit record"))?;
-    Ok(Record {
-        chain,
-        sequence: number(row, "sequence")?,
-        previous: bytes(row, "previous")?,
-        body: body.into_bytes(),
-    })
-}
-
-/// The chain whose row joined with its newest record's is `row`.
-fn chain(row: &SqliteRow) -> Result<AuditChain, StoreError> {
-    Ok(AuditChain {
-        head: record(row, ChainId(bytes(row, "id")?))?.position(),
-        head_at_ms: number(row, "at_ms")?,
-        closed: number::<u8>(row, "closed")? != 0,
-        shipped: number(row, "shipped")?,
-    })
-}
-
 async fn insert(
     connection: &mut SqliteConnection,
     chain: i64,
     record: &Record,
     at_ms: u64,
 ) -> Result<(), StoreError> {
-    let body =
-        str::from_utf8(&record.body).map_err(|_| StoreError::Corrupt("an audit record that is no text"))?;
     sqlx::query("INSERT INTO audit_records (chain, sequence, at_ms, previous, body) VALUES (?, ?, ?, ?, ?)")
         .bind(chain)
         .bind(integer(record.sequence))
         .bind(integer(at_ms))
         .bind(record.previous.as_slice())
-        .bind(body)
+        .bind(body(record)?)
         .execute(connection)
         .await
         .map(drop)
@@ -68,7 +50,7 @@ pub(super) async fn append(
         .await
         .map_err(unavailable("append to the audit log"))?;
     let Some(row) = newest else { return Ok(()) };
-    let AuditChain { mut head, closed, .. } = chain(&row)?;
+    let AuditChain { mut head, closed, .. } = audit_chain(&row)?;
     if closed {
         return Ok(());
     }
@@ -112,7 +94,7 @@ impl AuditStore for SqliteStore {
         let failed = unavailable("begin an audit chain");
         let mut transaction = self.write("begin an audit chain").await?;
         let newest = sqlx::query(NEWEST).fetch_optional(&mut *transaction).await.map_err(&failed)?;
-        let newest = newest.as_ref().map(chain).transpose()?;
+        let newest = newest.as_ref().map(audit_chain).transpose()?;
         if newest.map(|chain| chain.head.chain) != after || newest.is_some_and(|chain| !chain.closed) {
             return Ok(());
         }
@@ -143,7 +125,7 @@ impl AuditStore for SqliteStore {
         .await
         .map_err(unavailable("list audit chains"))?
         .iter()
-        .map(chain)
+        .map(audit_chain)
         .collect()
     }
 
@@ -160,7 +142,7 @@ impl AuditStore for SqliteStore {
         .await
         .map_err(unavailable("read audit records"))?
         .iter()
-        .map(|row| record(row, id))
+        .map(|row| audit_record(row, id))
         .collect()
     }
 

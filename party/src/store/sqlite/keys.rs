@@ -2,44 +2,18 @@
 
 use async_trait::async_trait;
 use duet_protocol::ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::SqliteConnection;
 
-use super::{
-    SqliteStore, UnwrittenLock, bytes, integer, number, open::raise_generation, remove_record, state_number,
-    unavailable, write_record,
-};
+use super::{SqliteStore, open::raise_generation, remove_record, write_record};
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
         Charge, Gate, KeyStore, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope, PaillierState,
-        SessionStore, StoreError,
+        SUPERSEDED_FOR_MS, SessionStore, StoreError,
+        columns::{bytes, integer, own_enrolment, paillier_row, state_number, unavailable},
+        health::UnwrittenLock,
     },
 };
-
-/// How long a key stays after it was superseded: for sessions that were checked before and are claimed
-/// after, and for a key just made by another process that is yet to be offered.
-const SUPERSEDED_FOR_MS: u64 = 60_000;
-
-fn paillier_row(row: &SqliteRow) -> Result<PaillierKeyRow, StoreError> {
-    Ok(PaillierKeyRow {
-        id: PaillierKeyId(bytes(row, "id")?),
-        scope: row.try_get("scope").map_err(unavailable("read a row"))?,
-        state: match number::<u8>(row, "state")? {
-            0 => PaillierState::Ready,
-            1 => PaillierState::Locked,
-            2 => PaillierState::NeedsRotation,
-            _ => return Err(StoreError::Corrupt("not a Paillier key's state")),
-        },
-    })
-}
-
-fn optional_key(row: &SqliteRow, column: &str) -> Result<Option<PaillierKeyId>, StoreError> {
-    let value: Option<Vec<u8>> = row.try_get(column).map_err(unavailable("read a row"))?;
-    value
-        .map(|value| value.try_into().map(PaillierKeyId))
-        .transpose()
-        .map_err(|_| StoreError::Corrupt("a key id of another length"))
-}
 
 /// Locks a key in the transaction it is given.
 pub(super) async fn write_lock(
@@ -66,6 +40,45 @@ pub(super) async fn write_lock(
     Ok(LockOutcome::Locked)
 }
 
+/// Stores a key unless it is known; whether it was not.
+async fn insert_key(
+    connection: &mut SqliteConnection,
+    id: PaillierKeyId,
+    scope: &PaillierScope,
+    record: &SealedRecord,
+    state: PaillierState,
+    now_ms: u64,
+) -> Result<bool, sqlx::Error> {
+    // Never over an existing key: its state, a lock perhaps, must survive a repetition.
+    let inserted = sqlx::query(
+        "INSERT OR IGNORE INTO paillier_keys (id, scope, state, sequence, created_at_ms)
+         VALUES (?, ?, ?, (SELECT COALESCE(MAX(sequence), 0) + 1 FROM paillier_keys), ?)",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(scope.to_string())
+    .bind(state_number(state))
+    .bind(integer(now_ms))
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
+    write_record(connection, &label, record).await?;
+    raise_generation(connection, 0).await?;
+    Ok(true)
+}
+
+/// That a wallet has agreed with somebody, or has nobody to agree with.
+async fn mark_enrolled(connection: &mut SqliteConnection, wallet: WalletId) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE wallets SET enrolled = 1 WHERE id = ? AND enrolled = 0")
+        .bind(wallet.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn put_paillier_key(
@@ -78,28 +91,42 @@ impl KeyStore for SqliteStore {
     ) -> Result<(), StoreError> {
         let failed = unavailable("store a Paillier key");
         let mut transaction = self.write("store a Paillier key").await?;
-        let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
-        // Never over an existing key: its state, a lock perhaps, must survive a repetition.
-        let inserted = sqlx::query(
-            "INSERT OR IGNORE INTO paillier_keys (id, scope, state, sequence, created_at_ms)
-             VALUES (?, ?, ?, (SELECT COALESCE(MAX(sequence), 0) + 1 FROM paillier_keys), ?)",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(scope.to_string())
-        .bind(state_number(state))
-        .bind(integer(now_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?
-        .rows_affected();
-        if inserted == 0 {
+        if !insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
             return Ok(());
         }
-        write_record(&mut transaction, &label, record).await.map_err(&failed)?;
-        raise_generation(&mut transaction, 0).await.map_err(&failed)?;
         self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         self.record_generation().await
+    }
+
+    async fn put_first_paillier_key(
+        &self,
+        id: PaillierKeyId,
+        scope: &PaillierScope,
+        record: &SealedRecord,
+        now_ms: u64,
+    ) -> Result<PaillierKeyRow, StoreError> {
+        let failed = unavailable("store a first Paillier key");
+        let mut transaction = self.write("store a first Paillier key").await?;
+        let name = scope.to_string();
+        let known = sqlx::query(
+            "SELECT * FROM paillier_keys WHERE scope = ? AND removed_at_ms IS NULL
+             ORDER BY sequence DESC LIMIT 1",
+        )
+        .bind(&name)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        if let Some(row) = known {
+            return paillier_row(&row);
+        }
+        let state = PaillierState::Ready;
+        if insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        self.record_generation().await?;
+        Ok(PaillierKeyRow { id, scope: name, state })
     }
 
     async fn paillier_key(&self, id: PaillierKeyId) -> Result<Option<PaillierKeyRow>, StoreError> {
@@ -216,11 +243,14 @@ impl KeyStore for SqliteStore {
     ) -> Result<(), StoreError> {
         let failed = unavailable("note an agreement");
         let mut transaction = self.write("note an agreement").await?;
+        // A worker that was slow does not bring an older key back.
         sqlx::query(
-            "INSERT INTO own_enrolments (wallet, responder, agreed) VALUES (?1, ?2, ?3)
+            "INSERT INTO own_enrolments AS own (wallet, responder, agreed) VALUES (?1, ?2, ?3)
              ON CONFLICT (wallet, responder) DO UPDATE SET
-               agreed = excluded.agreed,
-               offered = CASE WHEN offered = excluded.agreed THEN NULL ELSE offered END",
+               agreed = CASE WHEN (SELECT sequence FROM paillier_keys WHERE id = own.agreed)
+                                > (SELECT sequence FROM paillier_keys WHERE id = excluded.agreed)
+                             THEN own.agreed ELSE excluded.agreed END,
+               offered = CASE WHEN own.offered = excluded.agreed THEN NULL ELSE own.offered END",
         )
         .bind(wallet.as_bytes().as_slice())
         .bind(responder.as_str())
@@ -228,18 +258,15 @@ impl KeyStore for SqliteStore {
         .execute(&mut *transaction)
         .await
         .map_err(&failed)?;
+        mark_enrolled(&mut transaction, wallet).await.map_err(&failed)?;
         self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)
     }
 
     async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError> {
-        // No party has an empty name, and no key is empty.
-        sqlx::query("INSERT OR IGNORE INTO own_enrolments (wallet, responder, agreed) VALUES (?, '', x'')")
-            .bind(wallet.as_bytes().as_slice())
-            .execute(&self.writer)
-            .await
-            .map(drop)
-            .map_err(unavailable("waive an enrolment"))
+        let failed = unavailable("waive an enrolment");
+        let mut connection = self.writer.acquire().await.map_err(&failed)?;
+        mark_enrolled(&mut connection, wallet).await.map_err(&failed)
     }
 
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError> {
@@ -249,12 +276,7 @@ impl KeyStore for SqliteStore {
             .fetch_optional(&self.reader)
             .await
             .map_err(unavailable("read an agreement"))?
-            .map_or(Ok(OwnEnrolment::default()), |row| {
-                Ok(OwnEnrolment {
-                    agreed: optional_key(&row, "agreed")?,
-                    offered: optional_key(&row, "offered")?,
-                })
-            })
+            .map_or(Ok(OwnEnrolment::default()), |row| own_enrolment(&row))
     }
 
     async fn wallets_without_enrolment(
@@ -263,8 +285,7 @@ impl KeyStore for SqliteStore {
         limit: u32,
     ) -> Result<Vec<WalletId>, StoreError> {
         sqlx::query(
-            "SELECT id FROM wallets WHERE commit_ack IS NOT NULL AND share_index = ?
-             AND NOT EXISTS (SELECT 1 FROM own_enrolments WHERE wallet = id AND agreed IS NOT NULL)
+            "SELECT id FROM wallets WHERE commit_ack IS NOT NULL AND enrolled = 0 AND share_index = ?
              ORDER BY committed_at_ms LIMIT ?",
         )
         .bind(u8::from(index))
@@ -286,31 +307,27 @@ impl KeyStore for SqliteStore {
     ) -> Result<LockOutcome, StoreError> {
         let entry = self.noted.clone();
         let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
-        // In a task of its own: a caller that is cancelled must not take the lock with it.
-        let (store, spare) = (self.clone(), lock.clone());
-        let task = tokio::spawn(async move {
-            store.try_lock(&lock).await.inspect_err(|error| store.fail(Some(lock.clone()), error))
-        });
-        task.await.unwrap_or_else(|_| {
-            let error = StoreError::NotReady("the runtime stopped while a lock was written".to_owned());
-            self.fail(Some(spare), &error);
-            Err(error)
-        })
+        let store = self.clone();
+        self.health.lock(lock, |lock| async move { store.try_lock(&lock).await }).await
     }
 
     async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError> {
-        self.require_ready()?;
+        self.health.require_ready()?;
         let failed = unavailable("read a Paillier key's lock");
-        // Takes the write lock: whatever lock is being written is written before or after this.
-        let mut transaction = self.write("read a Paillier key's lock").await?;
-        let row = sqlx::query("SELECT * FROM paillier_keys WHERE id = ?")
-            .bind(key.as_bytes().as_slice())
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)?;
+        let row = async {
+            // Takes the write lock: whatever lock is being written is written before or after this.
+            let mut transaction = self.write("read a Paillier key's lock").await?;
+            let row = sqlx::query("SELECT * FROM paillier_keys WHERE id = ?")
+                .bind(key.as_bytes().as_slice())
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            transaction.commit().await.map_err(&failed)?;
+            Ok(row)
+        };
+        let row = self.health.judge(row.await)?;
         // A lock may have failed to be written between the first look and the transaction.
-        self.require_ready()?;
+        self.health.require_ready()?;
         match row.as_ref().map(paillier_row).transpose()?.map(|row| row.state) {
             Some(PaillierState::Ready) => Ok(Gate::Open),
             Some(state) => Ok(Gate::Closed(state)),
@@ -328,49 +345,55 @@ impl SessionStore for SqliteStore {
         expires_at_ms: u64,
         now_ms: u64,
     ) -> Result<bool, StoreError> {
-        let failed = unavailable("claim a session");
-        let mut transaction = self.write("claim a session").await?;
-        let new = sqlx::query(
-            "INSERT OR IGNORE INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
-        )
-        .bind(session.as_bytes().as_slice())
-        .bind(wallet.as_bytes().as_slice())
-        .bind(integer(now_ms))
-        .bind(integer(expires_at_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?
-        .rows_affected()
-            == 1;
-        if new {
-            self.charge_limits(&mut transaction).await?;
-            self.append_noted(&mut transaction).await?;
-        }
-        transaction.commit().await.map_err(&failed)?;
-        Ok(new)
+        let decided = async {
+            let failed = unavailable("claim a session");
+            let mut transaction = self.write("claim a session").await?;
+            let new = sqlx::query(
+                "INSERT OR IGNORE INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
+            )
+            .bind(session.as_bytes().as_slice())
+            .bind(wallet.as_bytes().as_slice())
+            .bind(integer(now_ms))
+            .bind(integer(expires_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .rows_affected()
+                == 1;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
+        };
+        self.health.judge(decided.await)
     }
 
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
-        let failed = unavailable("charge a signature");
-        let mut transaction = self.write("charge a signature").await?;
-        let new = sqlx::query(
-            "INSERT OR IGNORE INTO charges (session, wallet, digest, charged_at_ms) VALUES (?, ?, ?, ?)",
-        )
-        .bind(charge.session.as_bytes().as_slice())
-        .bind(charge.wallet.as_bytes().as_slice())
-        .bind(charge.digest.as_slice())
-        .bind(integer(charge.charged_at_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?
-        .rows_affected()
-            == 1;
-        if new {
-            self.charge_limits(&mut transaction).await?;
-            self.append_noted(&mut transaction).await?;
-        }
-        transaction.commit().await.map_err(&failed)?;
-        Ok(new)
+        let decided = async {
+            let failed = unavailable("charge a signature");
+            let mut transaction = self.write("charge a signature").await?;
+            let new = sqlx::query(
+                "INSERT OR IGNORE INTO charges (session, wallet, digest, charged_at_ms) VALUES (?, ?, ?, ?)",
+            )
+            .bind(charge.session.as_bytes().as_slice())
+            .bind(charge.wallet.as_bytes().as_slice())
+            .bind(charge.digest.as_slice())
+            .bind(integer(charge.charged_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .rows_affected()
+                == 1;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
+        };
+        self.health.judge(decided.await)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

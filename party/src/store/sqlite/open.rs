@@ -21,8 +21,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqliteStore, unavailable};
-use crate::store::{PaillierState, Readiness, RecordStore as _, StoreError};
+use super::SqliteStore;
+use crate::store::{
+    PaillierState, RecordStore as _, StoreError,
+    columns::{state_number, unavailable},
+    health::Health,
+};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -125,12 +129,6 @@ impl SqliteStore {
     pub async fn refuse_writes(&self, refuse: bool) -> Result<(), StoreError> {
         let statement = if refuse { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
         sqlx::query(statement).execute(&self.writer).await.map(drop).map_err(unavailable("change its mode"))
-    }
-
-    /// Closes the store's connections. Dropping it does the same, later.
-    pub async fn close(&self) {
-        self.reader.close().await;
-        self.writer.close().await;
     }
 
     /// Writes a copy of the whole store to `path`, which must not exist, while the store is used.
@@ -237,8 +235,8 @@ async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Er
     write_setting(connection, "restored", &[1]).await?;
     // A lock that survived stays a lock: it says more.
     sqlx::query("UPDATE paillier_keys SET state = ? WHERE state = ?")
-        .bind(super::state_number(PaillierState::NeedsRotation))
-        .bind(super::state_number(PaillierState::Ready))
+        .bind(state_number(PaillierState::NeedsRotation))
+        .bind(state_number(PaillierState::Ready))
         .execute(&mut *connection)
         .await?;
     sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
@@ -338,16 +336,6 @@ impl GenerationFile {
 
 impl SqliteStore {
     fn from_pools(path: PathBuf, writer: SqlitePool, reader: SqlitePool) -> Self {
-        Self {
-            path,
-            writer,
-            reader,
-            health: std::sync::Arc::new(std::sync::Mutex::new(super::Health {
-                readiness: Readiness::Unready("not tried yet".to_owned()),
-                unwritten_locks: Vec::new(),
-            })),
-            noted: None,
-            spending: None,
-        }
+        Self { path, writer, reader, health: Health::untried(), noted: None, spending: None }
     }
 }

@@ -1,126 +1,71 @@
-//! Policies, their limits, approvals. A limit's time is counted in sixtieths, so that a decision looks at
-//! no more than sixty-one rows of it however much was signed.
+//! Policies, their limits, approvals. Spent is in the transaction that is passed in; the write lock, which that
+//! transaction holds, keeps workers that charge at once within a limit together.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use duet_wire::policy::{SignedPolicy, SpendLimit, SpendOption, Usage};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use duet_wire::policy::Usage;
+use sqlx::SqliteConnection;
 
-use super::{SqliteStore, bytes, integer, number, unavailable};
+use super::SqliteStore;
 use crate::store::{
-    MAX_PENDING_POLICIES, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError,
+    PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError,
+    columns::{bytes, integer, policy_row, unavailable, usage_row},
+    policy::{Account, Due, Held},
 };
 
-/// How many parts a limit's time has.
-const SLICES: u64 = 60;
-
-fn policy(row: &SqliteRow) -> Result<PolicyRow, StoreError> {
-    let body: String = row.try_get("body").map_err(unavailable("read a policy"))?;
-    Ok(PolicyRow {
-        revision: number(row, "revision")?,
-        effective_at_ms: number(row, "effective_at_ms")?,
-        signed: SignedPolicy { body: body.into_bytes(), signature: bytes(row, "signature")? },
-    })
-}
-
-fn slice_ms(limit: &SpendLimit) -> u64 {
-    (limit.limit.within_s.saturating_mul(1000) / SLICES).max(1)
-}
-
-/// The oldest slice that still counts at `at_ms`: the one in which the limit's time begins counts whole.
-fn oldest_slice(limit: &SpendLimit, at_ms: u64) -> u64 {
-    at_ms.saturating_sub(limit.limit.within_s.saturating_mul(1000)) / slice_ms(limit)
-}
-
-async fn used(
+/// What an account holds in the slices that still count.
+async fn held(
     connection: &mut SqliteConnection,
-    wallet: WalletId,
-    limit: &SpendLimit,
-    at_ms: u64,
-) -> Result<Usage, StoreError> {
-    let rows = sqlx::query(
-        "SELECT value, signatures FROM policy_usage WHERE wallet = ? AND scope = ? AND within_s = ? AND slice >= ?",
+    spending: &Spending,
+    account: Account<'_>,
+) -> Result<Vec<(u64, Usage)>, StoreError> {
+    sqlx::query(
+        "SELECT slice, value, signatures FROM policy_usage
+         WHERE wallet = ? AND scope = ? AND within_s = ? AND slice >= ?",
     )
-    .bind(wallet.as_bytes().as_slice())
-    .bind(limit.scope.as_str())
-    .bind(integer(limit.limit.within_s))
-    .bind(integer(oldest_slice(limit, at_ms)))
+    .bind(spending.wallet.as_bytes().as_slice())
+    .bind(account.scope)
+    .bind(integer(account.within_s))
+    .bind(integer(account.oldest_slice(spending.at_ms)))
     .fetch_all(connection)
     .await
-    .map_err(unavailable("read what was spent"))?;
-    rows.iter().try_fold(Usage::default(), |sum, row| {
-        Ok(sum.plus(&Usage { value: bytes(row, "value")?, signatures: number(row, "signatures")? }))
-    })
+    .map_err(unavailable("read what was spent"))?
+    .iter()
+    .map(usage_row)
+    .collect()
 }
 
-async fn spend(
+async fn write_due(
     connection: &mut SqliteConnection,
-    wallet: WalletId,
-    limit: &SpendLimit,
-    value: [u8; 32],
-    at_ms: u64,
-) -> Result<(), StoreError> {
-    let failed = unavailable("charge a limit");
-    let slice = at_ms / slice_ms(limit);
-    let known = sqlx::query(
-        "SELECT value, signatures FROM policy_usage WHERE wallet = ? AND scope = ? AND within_s = ? AND slice = ?",
-    )
-    .bind(wallet.as_bytes().as_slice())
-    .bind(limit.scope.as_str())
-    .bind(integer(limit.limit.within_s))
-    .bind(integer(slice))
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(&failed)?;
-    let before = match &known {
-        Some(row) => Usage { value: bytes(row, "value")?, signatures: number(row, "signatures")? },
-        None => Usage::default(),
-    };
-    let after = before.plus(&Usage::of_one(value));
+    spending: &Spending,
+    due: &Due<'_>,
+) -> Result<(), sqlx::Error> {
+    let Due { account, slice, usage, is_new } = due;
     sqlx::query(
         "INSERT INTO policy_usage (wallet, scope, within_s, slice, value, signatures) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (wallet, scope, within_s, slice)
          DO UPDATE SET value = excluded.value, signatures = excluded.signatures",
     )
-    .bind(wallet.as_bytes().as_slice())
-    .bind(limit.scope.as_str())
-    .bind(integer(limit.limit.within_s))
-    .bind(integer(slice))
-    .bind(after.value.as_slice())
-    .bind(integer(after.signatures))
+    .bind(spending.wallet.as_bytes().as_slice())
+    .bind(account.scope)
+    .bind(integer(account.within_s))
+    .bind(integer(*slice))
+    .bind(usage.value.as_slice())
+    .bind(integer(usage.signatures))
     .execute(&mut *connection)
-    .await
-    .map_err(&failed)?;
-    if known.is_none() {
-        // A new slice: those that count no more go.
+    .await?;
+    if *is_new {
         sqlx::query("DELETE FROM policy_usage WHERE wallet = ? AND scope = ? AND within_s = ? AND slice < ?")
-            .bind(wallet.as_bytes().as_slice())
-            .bind(limit.scope.as_str())
-            .bind(integer(limit.limit.within_s))
-            .bind(integer(oldest_slice(limit, at_ms)))
+            .bind(spending.wallet.as_bytes().as_slice())
+            .bind(account.scope)
+            .bind(integer(account.within_s))
+            .bind(integer(account.oldest_slice(spending.at_ms)))
             .execute(connection)
-            .await
-            .map_err(&failed)?;
+            .await?;
     }
     Ok(())
-}
-
-/// The first limit of the option that has no room.
-async fn full<'a>(
-    connection: &mut SqliteConnection,
-    spending: &Spending,
-    option: &'a SpendOption,
-    value: &[u8; 32],
-) -> Result<Option<&'a SpendLimit>, StoreError> {
-    for limit in &option.limits {
-        let used = used(connection, spending.wallet, limit, spending.at_ms).await?;
-        if !limit.limit.admits(&used, value) {
-            return Ok(Some(limit));
-        }
-    }
-    Ok(None)
 }
 
 impl SqliteStore {
@@ -130,6 +75,7 @@ impl SqliteStore {
         if spending.spends.is_empty() {
             return Ok(());
         }
+        let failed = unavailable("charge a limit");
         let is_new = sqlx::query(
             "INSERT OR IGNORE INTO policy_digests (wallet, digest, charged_at_ms) VALUES (?, ?, ?)",
         )
@@ -138,37 +84,18 @@ impl SqliteStore {
         .bind(integer(spending.at_ms))
         .execute(&mut *connection)
         .await
-        .map_err(unavailable("charge a limit"))?
+        .map_err(&failed)?
         .rows_affected()
             == 1;
         if !is_new {
             return Ok(());
         }
-        // First looked at, then spent: two policies may know the same limit, which is charged once.
-        let mut charged = BTreeSet::new();
-        let mut due = Vec::new();
-        for of_policy in &spending.spends {
-            let (mut chosen, mut refused) = (None, None);
-            for option in &of_policy.options {
-                match full(connection, spending, option, &of_policy.value).await? {
-                    None => {
-                        chosen = Some(option);
-                        break;
-                    }
-                    Some(limit) => {
-                        refused.get_or_insert_with(|| limit.to_string());
-                    }
-                }
-            }
-            let option = chosen.ok_or_else(|| StoreError::LimitExceeded(refused.unwrap_or_default()))?;
-            for limit in &option.limits {
-                if charged.insert((limit.scope.as_str(), limit.limit.within_s)) {
-                    due.push((limit, of_policy.value));
-                }
-            }
+        let mut accounts = Held::new();
+        for account in spending.accounts() {
+            accounts.insert(account, held(connection, spending, account).await?);
         }
-        for (limit, value) in due {
-            spend(connection, spending.wallet, limit, value, spending.at_ms).await?;
+        for due in spending.due(&accounts)? {
+            write_due(connection, spending, &due).await.map_err(&failed)?;
         }
         Ok(())
     }
@@ -184,7 +111,7 @@ async fn read_policies(
         .await
         .map_err(unavailable("read policies"))?
         .iter()
-        .map(policy)
+        .map(policy_row)
         .collect()
 }
 
@@ -203,34 +130,23 @@ impl PolicyStore for SqliteStore {
         let failed = unavailable("store a policy");
         let mut transaction = self.write("store a policy").await?;
         let known = read_policies(&mut transaction, wallet).await?;
-        if let Some(newest) = known.last()
-            && newest.revision >= new.revision
-        {
-            return Ok(match known.iter().find(|row| row.signed == new.signed) {
-                Some(row) => PutPolicy::Already(row.clone()),
-                None => PutPolicy::Stale(newest.revision),
-            });
-        }
-        let in_effect = known.iter().rev().find(|row| row.effective_at_ms <= now_ms).map(|row| row.revision);
-        let pending = known.iter().filter(|row| row.effective_at_ms > now_ms).count();
-        if pending >= MAX_PENDING_POLICIES {
-            return Ok(PutPolicy::TooManyPending);
-        }
+        let kept_from = match new.admit(&known, now_ms) {
+            Ok(revision) => revision,
+            Err(outcome) => return Ok(outcome),
+        };
         sqlx::query("DELETE FROM policies WHERE wallet = ? AND revision < ?")
             .bind(wallet.as_bytes().as_slice())
-            .bind(integer(in_effect.unwrap_or_default()))
+            .bind(integer(kept_from))
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
-        let body =
-            str::from_utf8(&new.signed.body).map_err(|_| StoreError::Corrupt("a policy that is no text"))?;
         sqlx::query(
             "INSERT INTO policies (wallet, revision, effective_at_ms, body, signature) VALUES (?, ?, ?, ?, ?)",
         )
         .bind(wallet.as_bytes().as_slice())
         .bind(integer(new.revision))
         .bind(integer(new.effective_at_ms))
-        .bind(body)
+        .bind(new.body()?)
         .bind(new.signed.signature.as_slice())
         .execute(&mut *transaction)
         .await

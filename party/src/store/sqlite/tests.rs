@@ -2,9 +2,13 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    at_rest::KeyEncryptionKey,
-    store::{AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, SessionStore as _, conformance},
+    at_rest::{KeyEncryptionKey, RecordKind},
+    store::{
+        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, SessionStore as _,
+        conformance,
+    },
 };
+use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 use duet_wire::audit::{ChainId, Event};
 
 fn options(directory: &Path) -> SqliteOptions {
@@ -29,8 +33,9 @@ async fn conforms() {
     let made = std::sync::atomic::AtomicU32::new(0);
     conformance::all(|| async {
         let number = made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = directory.path().join(format!("{number}.db"));
-        SqliteStore::create(&SqliteOptions::at(path)).await.unwrap()
+        let options = SqliteOptions::at(directory.path().join(format!("{number}.db")));
+        let first = SqliteStore::create(&options).await.unwrap();
+        [first, SqliteStore::open(&options).await.unwrap()]
     })
     .await;
 }

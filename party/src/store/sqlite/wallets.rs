@@ -3,32 +3,19 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, WalletId};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use duet_protocol::ids::{CardFingerprint, PartyId, WalletId};
+use sqlx::{Row as _, SqliteConnection};
 
-use super::{SqliteStore, bytes, index, integer, number, remove_record, unavailable, write_record};
+use super::{SqliteStore, remove_record, write_record};
 use crate::{
     at_rest::{RecordKind, SealedRecord},
     store::{
-        CommitOutcome, DealRow, EnrolmentRow, NewWallet, PinOutcome, PrepareOutcome, StoreError, WalletRow,
-        WalletState, WalletStore, deal_label, enrolment_label,
+        CommitOutcome, DealRow, EnrolmentRow, NewWallet, PinOutcome, PrepareOutcome, SESSIONS_KEPT_FOR_MS,
+        StoreError, WalletRow, WalletStore,
+        columns::{bytes, deal_row, enrolment_row, integer, unavailable, wallet_row},
+        deal_label, enrolment_label,
     },
 };
-
-fn wallet_row(row: &SqliteRow) -> Result<WalletRow, StoreError> {
-    let failed = unavailable("read a row");
-    let commit_ack: Option<Vec<u8>> = row.try_get("commit_ack").map_err(&failed)?;
-    Ok(WalletRow {
-        id: WalletId(bytes(row, "id")?),
-        epoch: Epoch(number(row, "epoch")?),
-        index: index(row, "share_index")?,
-        tenant: row.try_get("tenant").map_err(&failed)?,
-        state: if commit_ack.is_some() { WalletState::Committed } else { WalletState::Prepared },
-        package_hash: bytes(row, "package_hash")?,
-        receipt: row.try_get("receipt").map_err(&failed)?,
-        commit_ack,
-    })
-}
 
 async fn write_enrolment(
     connection: &mut SqliteConnection,
@@ -63,6 +50,56 @@ async fn read_wallet(
         .as_ref()
         .map(wallet_row)
         .transpose()
+}
+
+/// Stores a wallet that is not there, with its records and enrolments.
+async fn insert_wallet(connection: &mut SqliteConnection, wallet: &NewWallet) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO wallets (id, epoch, share_index, tenant, package_hash, receipt, token, prepared_at_ms, expires_at_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(wallet.id.as_bytes().as_slice())
+    .bind(wallet.epoch.0)
+    .bind(u8::from(wallet.index))
+    .bind(wallet.tenant.as_str())
+    .bind(wallet.package_hash.as_slice())
+    .bind(wallet.receipt.as_slice())
+    .bind(wallet.admission.map(|admission| admission.token.to_vec()))
+    .bind(integer(wallet.prepared_at_ms))
+    .bind(integer(wallet.expires_at_ms))
+    .execute(&mut *connection)
+    .await?;
+    for (label, record) in &wallet.records {
+        write_record(connection, label, record).await?;
+    }
+    for enrolment in &wallet.enrolments {
+        write_enrolment(connection, enrolment, wallet.prepared_at_ms).await?;
+    }
+    Ok(())
+}
+
+async fn mark_committed(
+    connection: &mut SqliteConnection,
+    id: WalletId,
+    commit_ack: &[u8],
+    now_ms: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE wallets SET commit_ack = ?1, committed_at_ms = ?2, enrolled =
+           EXISTS (SELECT 1 FROM own_enrolments WHERE wallet = ?3 AND agreed IS NOT NULL)
+         WHERE id = ?3",
+    )
+    .bind(commit_ack)
+    .bind(integer(now_ms))
+    .bind(id.as_bytes().as_slice())
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM records WHERE kind = ? AND wallet = ?")
+        .bind(RecordKind::Prepared as u8)
+        .bind(id.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 #[async_trait]
@@ -135,28 +172,7 @@ impl WalletStore for SqliteStore {
                 return Ok(PrepareOutcome::QuotaExceeded);
             }
         }
-        sqlx::query(
-            "INSERT INTO wallets (id, epoch, share_index, tenant, package_hash, receipt, token, prepared_at_ms, expires_at_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(wallet.id.as_bytes().as_slice())
-        .bind(wallet.epoch.0)
-        .bind(u8::from(wallet.index))
-        .bind(wallet.tenant.as_str())
-        .bind(wallet.package_hash.as_slice())
-        .bind(wallet.receipt.as_slice())
-        .bind(wallet.admission.map(|admission| admission.token.to_vec()))
-        .bind(integer(wallet.prepared_at_ms))
-        .bind(integer(wallet.expires_at_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        for (label, record) in &wallet.records {
-            write_record(&mut transaction, label, record).await.map_err(&failed)?;
-        }
-        for enrolment in &wallet.enrolments {
-            write_enrolment(&mut transaction, enrolment, wallet.prepared_at_ms).await.map_err(&failed)?;
-        }
+        insert_wallet(&mut transaction, wallet).await.map_err(&failed)?;
         self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(PrepareOutcome::Prepared)
@@ -175,19 +191,7 @@ impl WalletStore for SqliteStore {
             Some(WalletRow { commit_ack: Some(ack), .. }) => return Ok(CommitOutcome::Already(ack)),
             Some(WalletRow { commit_ack: None, .. }) => {}
         }
-        sqlx::query("UPDATE wallets SET commit_ack = ?, committed_at_ms = ? WHERE id = ?")
-            .bind(commit_ack)
-            .bind(integer(now_ms))
-            .bind(id.as_bytes().as_slice())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
-        sqlx::query("DELETE FROM records WHERE kind = ? AND wallet = ?")
-            .bind(RecordKind::Prepared as u8)
-            .bind(id.as_bytes().as_slice())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
+        mark_committed(&mut transaction, id, commit_ack, now_ms).await.map_err(&failed)?;
         self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(CommitOutcome::Committed)
@@ -211,6 +215,14 @@ impl WalletStore for SqliteStore {
             .collect()
     }
 
+    async fn count_wallets(&self) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM wallets WHERE commit_ack IS NOT NULL")
+            .fetch_one(&self.reader)
+            .await
+            .map_err(unavailable("count wallets"))?;
+        u64::try_from(count).map_err(|_| StoreError::Corrupt("a negative count"))
+    }
+
     async fn expire_prepared(&self, now_ms: u64) -> Result<u64, StoreError> {
         let failed = unavailable("expire prepared wallets");
         let mut transaction = self.write("expire prepared wallets").await?;
@@ -221,11 +233,16 @@ impl WalletStore for SqliteStore {
             .map_err(&failed)?;
         for row in &expired {
             let id: [u8; 32] = bytes(row, "id")?;
-            for statement in [
-                "DELETE FROM records WHERE wallet = ?",
-                "DELETE FROM enrolments WHERE wallet = ?",
-                "DELETE FROM wallets WHERE id = ?",
-            ] {
+            // The kinds that a preparation stores: the records are in order of their kinds first.
+            for kind in [RecordKind::Share, RecordKind::Enrolment, RecordKind::Prepared] {
+                sqlx::query("DELETE FROM records WHERE kind = ? AND wallet = ?")
+                    .bind(kind as u8)
+                    .bind(id.as_slice())
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(&failed)?;
+            }
+            for statement in ["DELETE FROM enrolments WHERE wallet = ?", "DELETE FROM wallets WHERE id = ?"] {
                 sqlx::query(statement)
                     .bind(id.as_slice())
                     .execute(&mut *transaction)
@@ -234,8 +251,8 @@ impl WalletStore for SqliteStore {
             }
         }
         // Expired manifests are refused before their session id is looked at.
-        sqlx::query("DELETE FROM sessions WHERE expires_at_ms + 3600000 <= ?")
-            .bind(integer(now_ms))
+        sqlx::query("DELETE FROM sessions WHERE expires_at_ms <= ?")
+            .bind(integer(now_ms).saturating_sub(SESSIONS_KEPT_FOR_MS))
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
@@ -254,7 +271,7 @@ impl WalletStore for SqliteStore {
         write_record(&mut transaction, &enrolment_label(row), record).await.map_err(&failed)?;
         write_enrolment(&mut transaction, row, now_ms).await.map_err(&failed)?;
         let superseded = sqlx::query(
-            "SELECT paillier_key, epoch FROM enrolments WHERE wallet = ? AND initiator = ?
+            "SELECT * FROM enrolments WHERE wallet = ? AND initiator = ?
              ORDER BY sequence DESC LIMIT -1 OFFSET 2",
         )
         .bind(row.wallet.as_bytes().as_slice())
@@ -263,11 +280,7 @@ impl WalletStore for SqliteStore {
         .await
         .map_err(&failed)?;
         for old in &superseded {
-            let old = EnrolmentRow {
-                paillier_key: PaillierKeyId(bytes(old, "paillier_key")?),
-                epoch: Epoch(number(old, "epoch")?),
-                ..row.clone()
-            };
+            let old = enrolment_row(old)?;
             remove_record(&mut transaction, &enrolment_label(&old)).await.map_err(&failed)?;
             sqlx::query("DELETE FROM enrolments WHERE wallet = ? AND initiator = ? AND paillier_key = ?")
                 .bind(old.wallet.as_bytes().as_slice())
@@ -288,14 +301,7 @@ impl WalletStore for SqliteStore {
             .await
             .map_err(unavailable("list enrolments"))?
             .iter()
-            .map(|row| {
-                Ok(EnrolmentRow {
-                    wallet,
-                    initiator: index(row, "initiator")?,
-                    paillier_key: PaillierKeyId(bytes(row, "paillier_key")?),
-                    epoch: Epoch(number(row, "epoch")?),
-                })
-            })
+            .map(enrolment_row)
             .collect()
     }
 
@@ -318,12 +324,7 @@ impl WalletStore for SqliteStore {
             .await
             .map_err(unavailable("list key generations"))?
             .iter()
-            .map(|row| {
-                Ok(DealRow {
-                    wallet: WalletId(bytes(row, "wallet")?),
-                    restored: number::<u8>(row, "restored")? != 0,
-                })
-            })
+            .map(deal_row)
             .collect()
     }
 
@@ -336,6 +337,24 @@ impl WalletStore for SqliteStore {
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
+    }
+}
+
+#[cfg(any(test, feature = "test-hooks"))]
+impl SqliteStore {
+    /// Stores committed wallets, each with its acknowledgement, all in one transaction: for measurements of a full store.
+    ///
+    /// # Errors
+    /// When one is there already, or the database cannot be written.
+    pub async fn load_committed(&self, wallets: &[(NewWallet, Vec<u8>)]) -> Result<(), StoreError> {
+        let failed = unavailable("load wallets");
+        let mut transaction = self.write("load wallets").await?;
+        for (wallet, commit_ack) in wallets {
+            insert_wallet(&mut transaction, wallet).await.map_err(&failed)?;
+            let (id, now_ms) = (wallet.id, wallet.prepared_at_ms);
+            mark_committed(&mut transaction, id, commit_ack, now_ms).await.map_err(&failed)?;
+        }
         transaction.commit().await.map_err(&failed)
     }
 }

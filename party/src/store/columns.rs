@@ -1,0 +1,194 @@
+//! What the two databases' rows and columns have in common: both keep numbers as 64-bit integers, names as text, and everything
+//! else as bytes.
+
+use duet_protocol::ids::{Epoch, PaillierKeyId, ShareIndex, WalletId};
+use duet_wire::{
+    audit::{ChainId, Record},
+    policy::{SignedPolicy, Usage},
+};
+use sqlx::{ColumnIndex, Decode, Row, Type};
+
+use super::{
+    AuditChain, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PolicyRow, StoreError,
+    WalletRow, WalletState,
+};
+use crate::at_rest::{RecordKind, RecordLabel};
+
+/// A row of either database.
+pub(super) trait Columns {
+    fn number_at(&self, column: &str) -> Result<Option<i64>, sqlx::Error>;
+    fn text_at(&self, column: &str) -> Result<String, sqlx::Error>;
+    fn bytes_at(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error>;
+}
+
+impl<R> Columns for R
+where
+    R: Row,
+    for<'a> &'a str: ColumnIndex<R>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn number_at(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
+        self.try_get(column)
+    }
+
+    fn text_at(&self, column: &str) -> Result<String, sqlx::Error> {
+        self.try_get(column)
+    }
+
+    fn bytes_at(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        self.try_get(column)
+    }
+}
+
+pub(super) fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| StoreError::Unavailable { operation, source: source.into() }
+}
+
+pub(super) const fn state_number(state: PaillierState) -> i64 {
+    match state {
+        PaillierState::Ready => 0,
+        PaillierState::Locked => 1,
+        PaillierState::NeedsRotation => 2,
+    }
+}
+
+pub(super) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn blob(row: &impl Columns, column: &str) -> Result<Vec<u8>, StoreError> {
+    row.bytes_at(column)
+        .map_err(unavailable("read a row"))?
+        .ok_or(StoreError::Corrupt("bytes that are missing"))
+}
+
+pub(super) fn bytes<const N: usize>(row: &impl Columns, column: &str) -> Result<[u8; N], StoreError> {
+    blob(row, column)?.try_into().map_err(|_| StoreError::Corrupt("bytes of another length"))
+}
+
+pub(super) fn number<T: TryFrom<i64>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
+    let value = row.number_at(column).map_err(unavailable("read a row"))?;
+    let value = value.ok_or(StoreError::Corrupt("a number that is missing"))?;
+    T::try_from(value).map_err(|_| StoreError::Corrupt("a number out of range"))
+}
+
+fn text(row: &impl Columns, column: &str) -> Result<String, StoreError> {
+    row.text_at(column).map_err(unavailable("read a row"))
+}
+
+fn index(row: &impl Columns, column: &str) -> Result<ShareIndex, StoreError> {
+    ShareIndex::try_from(number::<u8>(row, column)?).map_err(|_| StoreError::Corrupt("not a share index"))
+}
+
+pub(super) fn wallet_column(label: &RecordLabel) -> &[u8] {
+    label.wallet.as_ref().map_or(&[], |wallet| wallet.as_bytes())
+}
+
+pub(super) fn record_label(row: &impl Columns) -> Result<RecordLabel, StoreError> {
+    let wallet = match blob(row, "wallet")?.len() {
+        0 => None,
+        _ => Some(WalletId(bytes(row, "wallet")?)),
+    };
+    let index = match number::<u8>(row, "share_index")? {
+        0 => None,
+        _ => Some(index(row, "share_index")?),
+    };
+    Ok(RecordLabel {
+        kind: RecordKind::from_number(number(row, "kind")?)
+            .ok_or(StoreError::Corrupt("not a record's kind"))?,
+        wallet,
+        index,
+        epoch: Epoch(number(row, "epoch")?),
+        item: blob(row, "item")?,
+    })
+}
+
+pub(super) fn wallet_row(row: &impl Columns) -> Result<WalletRow, StoreError> {
+    let commit_ack = row.bytes_at("commit_ack").map_err(unavailable("read a row"))?;
+    Ok(WalletRow {
+        id: WalletId(bytes(row, "id")?),
+        epoch: Epoch(number(row, "epoch")?),
+        index: index(row, "share_index")?,
+        tenant: text(row, "tenant")?,
+        state: if commit_ack.is_some() { WalletState::Committed } else { WalletState::Prepared },
+        package_hash: bytes(row, "package_hash")?,
+        receipt: blob(row, "receipt")?,
+        commit_ack,
+    })
+}
+
+pub(super) fn enrolment_row(row: &impl Columns) -> Result<EnrolmentRow, StoreError> {
+    Ok(EnrolmentRow {
+        wallet: WalletId(bytes(row, "wallet")?),
+        initiator: index(row, "initiator")?,
+        paillier_key: PaillierKeyId(bytes(row, "paillier_key")?),
+        epoch: Epoch(number(row, "epoch")?),
+    })
+}
+
+pub(super) fn deal_row(row: &impl Columns) -> Result<DealRow, StoreError> {
+    Ok(DealRow { wallet: WalletId(bytes(row, "wallet")?), restored: number::<u8>(row, "restored")? != 0 })
+}
+
+pub(super) fn paillier_row(row: &impl Columns) -> Result<PaillierKeyRow, StoreError> {
+    Ok(PaillierKeyRow {
+        id: PaillierKeyId(bytes(row, "id")?),
+        scope: text(row, "scope")?,
+        state: paillier_state(row)?,
+    })
+}
+
+pub(super) fn paillier_state(row: &impl Columns) -> Result<PaillierState, StoreError> {
+    match number::<u8>(row, "state")? {
+        0 => Ok(PaillierState::Ready),
+        1 => Ok(PaillierState::Locked),
+        2 => Ok(PaillierState::NeedsRotation),
+        _ => Err(StoreError::Corrupt("not a Paillier key's state")),
+    }
+}
+
+pub(super) fn own_enrolment(row: &impl Columns) -> Result<OwnEnrolment, StoreError> {
+    let key = |column| {
+        let value = row.bytes_at(column).map_err(unavailable("read a row"))?;
+        value
+            .map(|value| value.try_into().map(PaillierKeyId))
+            .transpose()
+            .map_err(|_| StoreError::Corrupt("a key id of another length"))
+    };
+    Ok(OwnEnrolment { agreed: key("agreed")?, offered: key("offered")? })
+}
+
+pub(super) fn audit_record(row: &impl Columns, chain: ChainId) -> Result<Record, StoreError> {
+    Ok(Record {
+        chain,
+        sequence: number(row, "sequence")?,
+        previous: bytes(row, "previous")?,
+        body: text(row, "body")?.into_bytes(),
+    })
+}
+
+/// The chain whose row joined with its newest record's is `row`.
+pub(super) fn audit_chain(row: &impl Columns) -> Result<AuditChain, StoreError> {
+    Ok(AuditChain {
+        head: audit_record(row, ChainId(bytes(row, "id")?))?.position(),
+        head_at_ms: number(row, "at_ms")?,
+        closed: number::<u8>(row, "closed")? != 0,
+        shipped: number(row, "shipped")?,
+    })
+}
+
+pub(super) fn policy_row(row: &impl Columns) -> Result<PolicyRow, StoreError> {
+    Ok(PolicyRow {
+        revision: number(row, "revision")?,
+        effective_at_ms: number(row, "effective_at_ms")?,
+        signed: SignedPolicy { body: text(row, "body")?.into_bytes(), signature: bytes(row, "signature")? },
+    })
+}
+
+/// A part of a limit's time, and what was spent in it.
+pub(super) fn usage_row(row: &impl Columns) -> Result<(u64, Usage), StoreError> {
+    let usage = Usage { value: bytes(row, "value")?, signatures: number(row, "signatures")? };
+    Ok((number(row, "slice")?, usage))
+}

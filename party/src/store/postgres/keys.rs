@@ -1,0 +1,475 @@
+//! Paillier keys, whom they are agreed with, their locks; sessions and charges.
+
+use async_trait::async_trait;
+use duet_protocol::{
+    ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
+    transcript::sha256,
+};
+use sqlx::PgConnection;
+
+use super::{PostgresStore, Turn, remove_record, within, write_record};
+use crate::{
+    at_rest::{RecordKind, RecordLabel, SealedRecord},
+    store::{
+        Charge, Gate, KeyStore, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope, PaillierState,
+        SUPERSEDED_FOR_MS, SessionStore, StoreError,
+        columns::{bytes, integer, own_enrolment, paillier_row, paillier_state, state_number, unavailable},
+        health::UnwrittenLock,
+    },
+};
+
+/// Locks a key in the transaction it is given.
+pub(super) async fn write_lock(
+    connection: &mut PgConnection,
+    lock: &UnwrittenLock,
+) -> Result<LockOutcome, sqlx::Error> {
+    let changed = sqlx::query(
+        "UPDATE paillier_keys SET state = $1, locked_session = $2, locked_evidence = $3, locked_at_ms = $4
+         WHERE id = $5 AND state <> $1",
+    )
+    .bind(state_number(PaillierState::Locked))
+    .bind(lock.session.as_bytes().as_slice())
+    .bind(lock.evidence.as_slice())
+    .bind(integer(lock.at_ms))
+    .bind(lock.key.as_bytes().as_slice())
+    .execute(connection)
+    .await?
+    .rows_affected();
+    Ok(if changed == 0 { LockOutcome::AlreadyLocked } else { LockOutcome::Locked })
+}
+
+/// Stores a key unless it is known; whether it was not.
+async fn insert_key(
+    connection: &mut PgConnection,
+    id: PaillierKeyId,
+    scope: &PaillierScope,
+    record: &SealedRecord,
+    state: PaillierState,
+    now_ms: u64,
+) -> Result<bool, sqlx::Error> {
+    // Never over an existing key: its state, a lock perhaps, must survive a repetition.
+    let inserted = sqlx::query(
+        "INSERT INTO paillier_keys (id, scope, state, created_at_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(id.as_bytes().as_slice())
+    .bind(scope.to_string())
+    .bind(state_number(state))
+    .bind(integer(now_ms))
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    if inserted == 1 {
+        let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
+        write_record(connection, &label, record).await?;
+    }
+    Ok(inserted == 1)
+}
+
+/// Deletes the keys that nothing uses any more, and says which.
+async fn remove_superseded(
+    connection: &mut PgConnection,
+    now_ms: u64,
+) -> Result<Vec<PaillierKeyId>, StoreError> {
+    let failed = unavailable("remove superseded Paillier keys");
+    const UNUSED: &str = "EXISTS (SELECT 1 FROM paillier_keys AS newer
+            WHERE newer.scope = paillier_keys.scope AND newer.sequence > paillier_keys.sequence)
+         AND NOT EXISTS (SELECT 1 FROM own_enrolments WHERE agreed = paillier_keys.id)
+         AND NOT EXISTS (SELECT 1 FROM own_enrolments WHERE offered = paillier_keys.id)";
+    // Nothing is written where nothing changes.
+    let superseded = format!(
+        "UPDATE paillier_keys SET superseded_at_ms = $1
+         WHERE removed_at_ms IS NULL AND superseded_at_ms IS NULL AND {UNUSED}"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(superseded))
+        .bind(integer(now_ms))
+        .execute(&mut *connection)
+        .await
+        .map_err(&failed)?;
+    let used_again = format!(
+        "UPDATE paillier_keys SET superseded_at_ms = NULL
+         WHERE removed_at_ms IS NULL AND superseded_at_ms IS NOT NULL AND NOT ({UNUSED})"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(used_again)).execute(&mut *connection).await.map_err(&failed)?;
+    let removable = sqlx::query(
+        "SELECT id FROM paillier_keys
+         WHERE removed_at_ms IS NULL AND superseded_at_ms <= $2 - $1 AND NOT EXISTS (
+           SELECT 1 FROM sessions
+           WHERE claimed_at_ms <= paillier_keys.superseded_at_ms + $1 AND expires_at_ms > $2)",
+    )
+    .bind(integer(SUPERSEDED_FOR_MS))
+    .bind(integer(now_ms))
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(&failed)?
+    .iter()
+    .map(|row| bytes(row, "id").map(PaillierKeyId))
+    .collect::<Result<Vec<_>, _>>()?;
+    for id in &removable {
+        let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
+        remove_record(connection, &label).await.map_err(&failed)?;
+        // The row stays, with its lock: the key cannot be brought back as a new one.
+        sqlx::query("UPDATE paillier_keys SET removed_at_ms = $1 WHERE id = $2")
+            .bind(integer(now_ms))
+            .bind(id.as_bytes().as_slice())
+            .execute(&mut *connection)
+            .await
+            .map_err(&failed)?;
+    }
+    Ok(removable)
+}
+
+/// Claims a session; `false` if it was claimed before.
+async fn write_claim(
+    connection: &mut PgConnection,
+    session: SessionId,
+    wallet: WalletId,
+    expires_at_ms: u64,
+    now_ms: u64,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(session.as_bytes().as_slice())
+    .bind(wallet.as_bytes().as_slice())
+    .bind(integer(now_ms))
+    .bind(integer(expires_at_ms))
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
+/// Writes a charge; `false` if the session was charged before.
+async fn write_charge(connection: &mut PgConnection, charge: &Charge) -> Result<bool, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO charges (session, wallet, digest, charged_at_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (session) DO NOTHING",
+    )
+    .bind(charge.session.as_bytes().as_slice())
+    .bind(charge.wallet.as_bytes().as_slice())
+    .bind(charge.digest.as_slice())
+    .bind(integer(charge.charged_at_ms))
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() == 1)
+}
+
+/// Notes an agreement and that the wallet has one.
+async fn write_agreement(
+    connection: &mut PgConnection,
+    wallet: WalletId,
+    responder: &PartyId,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    // A worker that was slow does not bring an older key back.
+    sqlx::query(
+        "INSERT INTO own_enrolments AS own (wallet, responder, agreed) VALUES ($1, $2, $3)
+         ON CONFLICT (wallet, responder) DO UPDATE SET
+           agreed = CASE WHEN (SELECT sequence FROM paillier_keys WHERE id = own.agreed)
+                            > (SELECT sequence FROM paillier_keys WHERE id = excluded.agreed)
+                         THEN own.agreed ELSE excluded.agreed END,
+           offered = CASE WHEN own.offered = excluded.agreed THEN NULL ELSE own.offered END",
+    )
+    .bind(wallet.as_bytes().as_slice())
+    .bind(responder.as_str())
+    .bind(key.as_bytes().as_slice())
+    .execute(&mut *connection)
+    .await?;
+    mark_enrolled(connection, wallet).await
+}
+
+async fn mark_enrolled(connection: &mut PgConnection, wallet: WalletId) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE wallets SET enrolled = 1 WHERE id = $1 AND enrolled = 0")
+        .bind(wallet.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+#[async_trait]
+impl KeyStore for PostgresStore {
+    async fn put_paillier_key(
+        &self,
+        id: PaillierKeyId,
+        scope: &PaillierScope,
+        record: &SealedRecord,
+        state: PaillierState,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "store a Paillier key";
+        let failed = unavailable(OPERATION);
+        within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            if insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)
+        })
+        .await
+    }
+
+    async fn put_first_paillier_key(
+        &self,
+        id: PaillierKeyId,
+        scope: &PaillierScope,
+        record: &SealedRecord,
+        now_ms: u64,
+    ) -> Result<PaillierKeyRow, StoreError> {
+        const OPERATION: &str = "store a first Paillier key";
+        let failed = unavailable(OPERATION);
+        within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            let name = scope.to_string();
+            Turn::Scope.take(&mut transaction, &sha256(name.as_bytes())).await.map_err(&failed)?;
+            let known = sqlx::query(
+                "SELECT * FROM paillier_keys WHERE scope = $1 AND removed_at_ms IS NULL
+                 ORDER BY sequence DESC LIMIT 1",
+            )
+            .bind(&name)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+            if let Some(row) = known {
+                return paillier_row(&row);
+            }
+            let state = PaillierState::Ready;
+            if insert_key(&mut transaction, id, scope, record, state, now_ms).await.map_err(&failed)? {
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(PaillierKeyRow { id, scope: name, state })
+        })
+        .await
+    }
+
+    async fn paillier_key(&self, id: PaillierKeyId) -> Result<Option<PaillierKeyRow>, StoreError> {
+        const OPERATION: &str = "read a Paillier key";
+        within(OPERATION, async {
+            sqlx::query("SELECT * FROM paillier_keys WHERE id = $1 AND removed_at_ms IS NULL")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(unavailable(OPERATION))?
+                .as_ref()
+                .map(paillier_row)
+                .transpose()
+        })
+        .await
+    }
+
+    async fn paillier_keys(&self, scope: &PaillierScope) -> Result<Vec<PaillierKeyRow>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM paillier_keys WHERE scope = $1 AND removed_at_ms IS NULL ORDER BY sequence DESC",
+        )
+        .bind(scope.to_string())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable("list Paillier keys"))?
+        .iter()
+        .map(paillier_row)
+        .collect()
+    }
+
+    async fn all_paillier_keys(&self) -> Result<Vec<PaillierKeyRow>, StoreError> {
+        sqlx::query("SELECT * FROM paillier_keys WHERE removed_at_ms IS NULL ORDER BY sequence DESC")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable("list Paillier keys"))?
+            .iter()
+            .map(paillier_row)
+            .collect()
+    }
+
+    async fn remove_superseded_keys(&self, now_ms: u64) -> Result<Vec<PaillierKeyId>, StoreError> {
+        const OPERATION: &str = "remove superseded Paillier keys";
+        let failed = unavailable(OPERATION);
+        within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            if !Turn::House.try_take(&mut transaction).await.map_err(&failed)? {
+                // Another worker is at it.
+                return Ok(Vec::new());
+            }
+            let removed = remove_superseded(&mut transaction, now_ms).await?;
+            transaction.commit().await.map_err(&failed)?;
+            Ok(removed)
+        })
+        .await
+    }
+
+    async fn offer_enrolment(
+        &self,
+        wallet: WalletId,
+        responder: &PartyId,
+        key: PaillierKeyId,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "note an offer";
+        within(OPERATION, async {
+            sqlx::query(
+                "INSERT INTO own_enrolments (wallet, responder, offered) VALUES ($1, $2, $3)
+                 ON CONFLICT (wallet, responder) DO UPDATE SET offered = excluded.offered",
+            )
+            .bind(wallet.as_bytes().as_slice())
+            .bind(responder.as_str())
+            .bind(key.as_bytes().as_slice())
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(unavailable(OPERATION))
+        })
+        .await
+    }
+
+    async fn agree_enrolment(
+        &self,
+        wallet: WalletId,
+        responder: &PartyId,
+        key: PaillierKeyId,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "note an agreement";
+        let failed = unavailable(OPERATION);
+        within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            write_agreement(&mut transaction, wallet, responder, key).await.map_err(&failed)?;
+            self.append_noted(&mut transaction).await?;
+            transaction.commit().await.map_err(&failed)
+        })
+        .await
+    }
+
+    async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError> {
+        let failed = unavailable("waive an enrolment");
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
+        mark_enrolled(&mut connection, wallet).await.map_err(&failed)
+    }
+
+    async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError> {
+        const OPERATION: &str = "read an agreement";
+        within(OPERATION, async {
+            sqlx::query("SELECT agreed, offered FROM own_enrolments WHERE wallet = $1 AND responder = $2")
+                .bind(wallet.as_bytes().as_slice())
+                .bind(responder.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(unavailable(OPERATION))?
+                .map_or(Ok(OwnEnrolment::default()), |row| own_enrolment(&row))
+        })
+        .await
+    }
+
+    async fn wallets_without_enrolment(
+        &self,
+        index: ShareIndex,
+        limit: u32,
+    ) -> Result<Vec<WalletId>, StoreError> {
+        sqlx::query(
+            "SELECT id FROM wallets WHERE commit_ack IS NOT NULL AND enrolled = 0 AND share_index = $1
+             ORDER BY committed_at_ms LIMIT $2",
+        )
+        .bind(i64::from(u8::from(index)))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable("list wallets without an enrolment"))?
+        .iter()
+        .map(|row| bytes(row, "id").map(WalletId))
+        .collect()
+    }
+
+    async fn lock_paillier_key(
+        &self,
+        key: PaillierKeyId,
+        session: SessionId,
+        evidence: &[u8],
+        now_ms: u64,
+    ) -> Result<LockOutcome, StoreError> {
+        let entry = self.noted.clone();
+        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
+        let store = self.clone();
+        self.health.lock(lock, |lock| async move { store.try_lock(&lock).await }).await
+    }
+
+    async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError> {
+        const OPERATION: &str = "read a Paillier key's lock";
+        self.health.require_ready()?;
+        let row = within(OPERATION, async {
+            // The row lock is all this writes, and it ends here: nothing that would have to reach the disk. The setting is
+            // this transaction's own.
+            sqlx::query(
+                "SELECT state, set_config('synchronous_commit', 'off', true) FROM paillier_keys WHERE id = $1
+                 FOR SHARE",
+            )
+            .bind(key.as_bytes().as_slice())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(unavailable(OPERATION))
+        })
+        .await;
+        let row = self.health.judge(row)?;
+        // A lock may have failed to be written between the first look and the transaction.
+        self.health.require_ready()?;
+        match row.as_ref().map(paillier_state).transpose()? {
+            Some(PaillierState::Ready) => Ok(Gate::Open),
+            Some(state) => Ok(Gate::Closed(state)),
+            None => Err(StoreError::Corrupt("a Paillier key vanished")),
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for PostgresStore {
+    async fn claim_session(
+        &self,
+        session: SessionId,
+        wallet: WalletId,
+        expires_at_ms: u64,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        const OPERATION: &str = "claim a session";
+        let failed = unavailable(OPERATION);
+        let decided = within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            let claim = write_claim(&mut transaction, session, wallet, expires_at_ms, now_ms);
+            let new = claim.await.map_err(&failed)?;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
+        })
+        .await;
+        self.health.judge(decided)
+    }
+
+    async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
+        const OPERATION: &str = "charge a signature";
+        let failed = unavailable(OPERATION);
+        let decided = within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            let new = write_charge(&mut transaction, charge).await.map_err(&failed)?;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
+        })
+        .await;
+        self.health.judge(decided)
+    }
+
+    async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {
+        const OPERATION: &str = "count charges";
+        let count: i64 = within(OPERATION, async {
+            sqlx::query_scalar("SELECT COUNT(*) FROM charges WHERE wallet = $1 AND digest = $2")
+                .bind(wallet.as_bytes().as_slice())
+                .bind(digest.as_slice())
+                .fetch_one(&self.pool)
+                .await
+                .map_err(unavailable(OPERATION))
+        })
+        .await?;
+        u64::try_from(count).map_err(|_| StoreError::Corrupt("a negative count"))
+    }
+}

@@ -1,0 +1,231 @@
+//! Creating and opening a store.
+
+use std::{fmt, str::FromStr as _, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection,
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+};
+use zeroize::Zeroizing;
+
+use super::{PostgresStore, home::Home, home::make_durable, within};
+use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Connections of one worker: more than that many of its sessions talking to the store at the same moment wait for each
+/// other, a millisecond or so. A server takes a hundred as it is installed.
+const MAX_CONNECTIONS: u32 = 12;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The server's own deadlines, in milliseconds: for a statement, for a wait within it, for a transaction that nobody goes on with.
+const DEADLINES: [(&str, &str); 4] = [
+    ("statement_timeout", "10000"),
+    ("lock_timeout", "5000"),
+    ("idle_in_transaction_session_timeout", "15000"),
+    ("search_path", "public"),
+];
+/// A migration may rebuild an index over all wallets.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// How a PostgreSQL store is opened.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    url: String,
+    connect: PgConnectOptions,
+    pub(super) lossless_failover: bool,
+}
+
+/// Without the password.
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The address, which holds no password.
+impl fmt::Display for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// Why an address is not that of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// It does not parse.
+    #[error("not an address of the form postgresql://USER@HOST:PORT/DATABASE")]
+    Malformed,
+    /// It holds a password, which would be seen wherever the address is.
+    #[error("the address holds a password; it belongs into a file or the environment")]
+    Password,
+    /// It names no database.
+    #[error("the address names no database")]
+    NoDatabase,
+    /// A parameter that is not known or not allowed.
+    #[error(
+        "parameters of the address can be host, port, user, dbname, sslmode, sslrootcert, sslcert and sslkey"
+    )]
+    Parameter,
+}
+
+const PARAMETERS: [&str; 8] =
+    ["host", "port", "user", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey"];
+
+impl PostgresOptions {
+    /// The store at a `postgresql://` address, as libpq understands it, without a password. When nothing says how far the server's
+    /// certificate is to be trusted (`sslmode`), it is verified in full, unless the server is on this machine.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub fn at(url: &str) -> Result<Self, AddressError> {
+        let (_, rest) = url.split_once("://").ok_or(AddressError::Malformed)?;
+        let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let authority = before.split('/').next().unwrap_or_default();
+        if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
+            return Err(AddressError::Password);
+        }
+        let mut says_mode = false;
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let name = parameter.split('=').next().unwrap_or_default();
+            says_mode |= name == "sslmode";
+            match name {
+                "password" => return Err(AddressError::Password),
+                known if PARAMETERS.contains(&known) => {}
+                _ => return Err(AddressError::Parameter),
+            }
+        }
+        let mut connect = PgConnectOptions::from_str(url).map_err(|_| AddressError::Malformed)?;
+        if connect.get_database().is_none_or(str::is_empty) {
+            return Err(AddressError::NoDatabase);
+        }
+        if !says_mode {
+            let here = connect.get_socket().is_some()
+                || ["localhost", "127.0.0.1", "::1", "[::1]"].contains(&connect.get_host())
+                || connect.get_host().starts_with('/');
+            connect = connect.ssl_mode(if here { PgSslMode::Prefer } else { PgSslMode::VerifyFull });
+        }
+        let connect = connect
+            .application_name("duet")
+            .options(DEADLINES)
+            // Statements hold identifiers and sealed bytes; neither belongs into a log.
+            .disable_statement_logging();
+        Ok(Self { url: url.to_owned(), connect, lossless_failover: false })
+    }
+
+    /// The same with a password.
+    #[must_use]
+    pub fn with_password(mut self, password: &Zeroizing<String>) -> Self {
+        self.connect = self.connect.password(password);
+        self
+    }
+
+    /// The same for a server whose failovers lose nothing that was committed, because commits wait for a standby. Without it,
+    /// a failover counts as a restore.
+    #[must_use]
+    pub fn with_lossless_failover(mut self, lossless: bool) -> Self {
+        self.lossless_failover = lossless;
+        self
+    }
+
+    /// A connection for what may take long: no statement of it has a deadline.
+    pub(in crate::store) async fn connect_for_long(&self) -> Result<PgConnection, StoreError> {
+        let mut connection = self.connect().await?;
+        make_durable(&mut connection).await?;
+        sqlx::raw_sql("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+            .execute(&mut connection)
+            .await
+            .map_err(unavailable("connect to its server"))?;
+        Ok(connection)
+    }
+
+    pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
+        within("connect to its server", async {
+            self.connect.connect().await.map_err(unavailable("connect to its server"))
+        })
+        .await
+    }
+}
+
+impl PostgresStore {
+    /// Makes the tables in an empty database, or opens the store that is there.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, may forget what it commits, or refuses to make tables.
+    pub async fn create(options: &PostgresOptions) -> Result<Self, StoreError> {
+        Self::open_with(options, false).await
+    }
+
+    /// Opens a store, brings its schema up to date, looks whether it was moved, and tries a write. When that fails the store
+    /// opens, but is not ready.
+    ///
+    /// # Errors
+    /// When there is no store in the database, when a newer build made it, when the server cannot be reached, takes no writes or
+    /// may forget what it commits.
+    pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
+        Self::require_store(options).await?;
+        Self::open_with(options, false).await
+    }
+
+    /// Opens a database that was put back from a backup by PostgreSQL's own means: whatever it says of itself, it initiates
+    /// nothing until its Paillier keys are rotated. No worker may be running.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_restored(options: &PostgresOptions) -> Result<Self, StoreError> {
+        Self::require_store(options).await?;
+        Self::open_with(options, true).await
+    }
+
+    async fn require_store(options: &PostgresOptions) -> Result<(), StoreError> {
+        let failed = unavailable("look for it");
+        let mut connection = options.connect().await?;
+        let there: bool = sqlx::query_scalar("SELECT to_regclass('paillier_keys') IS NOT NULL")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(&failed)?;
+        connection.close().await.map_err(&failed)?;
+        match there {
+            true => Ok(()),
+            false => Err(StoreError::Exists(format!("there is no share store at {options}"))),
+        }
+    }
+
+    /// Brings the schema up to date.
+    pub(in crate::store) async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
+        let failed = unavailable("bring the schema up to date");
+        let mut connection = options.connect_for_long().await?;
+        tokio::time::timeout(MIGRATION_DEADLINE, MIGRATIONS.run(&mut connection))
+            .await
+            .map_err(|_| failed(sqlx::Error::PoolTimedOut))?
+            .map_err(|error| failed(sqlx::Error::Migrate(Box::new(error))))?;
+        connection.close().await.map_err(&failed)
+    }
+
+    async fn open_with(options: &PostgresOptions, restored: bool) -> Result<Self, StoreError> {
+        Self::migrate(options).await?;
+        let (home, health) = (Home::default(), Health::untried());
+        let (place, unwell) = (home.clone(), health.clone());
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(move |connection, _| {
+                let (place, unwell) = (place.clone(), unwell.clone());
+                Box::pin(async move {
+                    place.receive(connection).await.map_err(|error| {
+                        // A connection that broke says nothing about the server.
+                        if !matches!(error, StoreError::Unavailable { .. }) {
+                            unwell.fail(None, &error);
+                        }
+                        sqlx::Error::Configuration(error.into())
+                    })
+                })
+            })
+            .connect_lazy_with(options.connect.clone());
+        let store = Self { pool, options: options.clone(), home, health, noted: None, spending: None };
+        store.enter_as(restored).await?;
+        if let Err(error) = store.recover().await {
+            tracing::error!(%error, "the share store's test write failed; nothing is initiated");
+        }
+        Ok(store)
+    }
+}

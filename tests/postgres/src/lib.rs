@@ -1,0 +1,326 @@
+//! A real PostgreSQL server for tests and measurements: a cluster of its own in a temporary folder, on a Unix socket and, if
+//! asked for, on the loopback, with the settings that make commits durable.
+//!
+//! [`Server::shared`] is one per process, so that a test binary pays for one; [`Server::database`] gives each test a database of
+//! its own. A server ends with the process that started it, however that ends: a shell beside it waits for the
+//! other end of a pipe to close, stops the server and removes its folder. No process of ours need be told to do so.
+
+mod programs;
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _,
+    postgres::{PgConnectOptions, PgConnection},
+};
+
+use crate::programs::{Account, server_account, server_programs};
+
+/// How long the server may take to accept connections, on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The role that owns the databases of tests: no superuser, as a party's should not be one.
+const ROLE: &str = "duet";
+/// The port that names the socket in a folder of the server's own, where nothing else listens.
+const SOCKET_PORT: u16 = 5432;
+
+/// Waits until the test process closes its end of the pipe, then ends the server at once and removes its folder.
+const WATCH: &str = r#"
+"$@" >>"$DUET_FOLDER/log" 2>&1 </dev/null &
+server=$!
+trap '' INT TERM HUP
+cat >/dev/null
+kill -QUIT "$server" 2>/dev/null
+wait "$server"
+[ -e "$DUET_FOLDER/keep" ] || rm -rf "$DUET_FOLDER"
+"#;
+
+/// A running server. Dropping it ends it and removes what it wrote.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    watch: Option<Child>,
+    settings: Vec<String>,
+    password: String,
+    databases: AtomicU32,
+}
+
+/// A database of one test's own, empty at first.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Its address without the password, as `--store` takes it.
+    pub url: String,
+    /// The password of its owner.
+    pub password: String,
+    name: String,
+    superuser: PgConnectOptions,
+}
+
+impl Server {
+    /// The server of this process, started when it is first asked for.
+    ///
+    /// # Errors
+    /// When there is no PostgreSQL 13 or newer, or it does not start.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+        let server = SHARED.get_or_init(|| Self::launch(&[]).map_err(|error| format!("{error:#}")));
+        let server = server.as_ref().map_err(|error| anyhow!("{error}"))?;
+        server.ready().await?;
+        Ok(server)
+    }
+
+    /// A server with `settings` of its own, each as `name=value`.
+    ///
+    /// # Errors
+    /// As [`Self::shared`].
+    pub async fn start(settings: &[&str]) -> Result<Self> {
+        let server = Self::launch(settings)?;
+        server.ready().await?;
+        Ok(server)
+    }
+
+    fn launch(settings: &[&str]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("duet-pg-").tempdir()?.keep();
+        let mut password = [0; 16];
+        getrandom::fill(&mut password)?;
+        let mut server = Self {
+            folder,
+            watch: None,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            password: hex::encode(password),
+            databases: AtomicU32::new(0),
+        };
+        server.initialise()?;
+        server.resume()?;
+        Ok(server)
+    }
+
+    fn initialise(&self) -> Result<()> {
+        let account = server_account()?;
+        let password = self.folder.join("password");
+        File::create(&password)?.write_all(self.password.as_bytes())?;
+        for path in [&self.folder, &password] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+            if let Some(Account { user, group }) = account {
+                std::os::unix::fs::chown(path, Some(user), Some(group))?;
+            }
+        }
+        let mut command = self.as_server(server_programs()?.join("initdb"))?;
+        // The folder is removed with the test: only the server's own writes need to reach the disk.
+        command
+            .args(["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--username=postgres"])
+            .args(["--auth=scram-sha-256", "--pwfile"])
+            .arg(&password)
+            .arg("--pgdata")
+            .arg(self.data());
+        let output = command.output().context("initdb does not start")?;
+        if !output.status.success() {
+            bail!("initdb: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// A command as the user that the server runs as: it refuses to be root.
+    fn as_server(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.current_dir(&self.folder).stdin(Stdio::null()).process_group(0);
+        if let Some(Account { user, group }) = server_account()? {
+            command.gid(group).uid(user);
+        }
+        Ok(command)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Starts the server again after [`Self::kill`], on the same data.
+    ///
+    /// # Errors
+    /// When it runs, or cannot be started.
+    pub fn resume(&mut self) -> Result<()> {
+        if self.watch.is_some() {
+            bail!("the server is running");
+        }
+        let _ = fs::remove_file(self.folder.join("keep"));
+        let mut command = self.as_server("sh")?;
+        command
+            .args(["-c", WATCH, "watch"])
+            .arg(server_programs()?.join("postgres"))
+            .arg("-D")
+            .arg(self.data())
+            .arg("-k")
+            .arg(&self.folder)
+            .args(["-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=64MB"])
+            .env("DUET_FOLDER", &self.folder)
+            .env_remove("PGDATA");
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        let watch = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.watch = Some(watch.context("the server does not start")?);
+        Ok(())
+    }
+
+    /// Ends the server at once: nothing is flushed that was not, no session is told. [`Self::resume`] starts it again, and it
+    /// recovers from its log as after a crash.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut watch = self.watch.take().context("the server is not running")?;
+        File::create(self.folder.join("keep"))?;
+        drop(watch.stdin.take());
+        watch.wait()?;
+        Ok(())
+    }
+
+    /// Waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it does not within a minute; with its log.
+    pub async fn ready(&self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            match self.superuser("postgres").connect().await {
+                Ok(connection) => return Ok(connection.close().await?),
+                Err(error) if started.elapsed() > START_DEADLINE => {
+                    let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                    bail!("PostgreSQL did not become ready: {error}\n{log}");
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    fn superuser(&self, database: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(&self.folder)
+            .port(SOCKET_PORT)
+            .username("postgres")
+            .password(&self.password)
+            .database(database)
+            // Where everybody else's writes are refused ([`Database::refuse_writes`]).
+            .options([("default_transaction_read_only", "off")])
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+    }
+
+    /// A connection as superuser to the database that is always there.
+    ///
+    /// # Errors
+    /// When the server is not there.
+    pub async fn maintenance(&self) -> Result<PgConnection> {
+        Ok(self.superuser("postgres").connect().await?)
+    }
+
+    /// A new database of a role that is no superuser.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn database(&self) -> Result<Database> {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("duet_{number}");
+        let mut connection = self.maintenance().await?;
+        let role = format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{}'", self.password);
+        match sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await {
+            // Several tests at once: another one has made it, or is just making it.
+            Err(sqlx::Error::Database(error))
+                if ["42710", "23505"].contains(&&*error.code().unwrap_or_default()) => {}
+            made => made.map(drop)?,
+        }
+        let create = format!("CREATE DATABASE {name} OWNER {ROLE} TEMPLATE template0");
+        sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(Database {
+            url: format!(
+                "postgresql://{ROLE}@localhost/{name}?host={}&port={SOCKET_PORT}",
+                self.folder.display()
+            ),
+            password: self.password.clone(),
+            superuser: self.superuser(&name),
+            name,
+        })
+    }
+}
+
+impl Database {
+    /// Its name on the server.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A connection as the server's superuser.
+    ///
+    /// # Errors
+    /// When the server is not there.
+    pub async fn administer(&self) -> Result<PgConnection> {
+        Ok(self.superuser.connect().await?)
+    }
+
+    /// Runs a statement as the server's superuser.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn run(&self, statement: &str) -> Result<()> {
+        let mut connection = self.administer().await?;
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Makes every write to it fail, as on a server without room, or lets them succeed again. Ends the sessions that are open.
+    ///
+    /// # Errors
+    /// When the server is not there.
+    pub async fn refuse_writes(&self, refuse: bool) -> Result<()> {
+        let (name, value) = (&self.name, if refuse { "on" } else { "off" });
+        self.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}")).await?;
+        self.disconnect_everybody().await
+    }
+
+    /// Ends every session but the one that does this, and returns when they are gone: one that is about to end still answers.
+    ///
+    /// # Errors
+    /// When the server is not there, or a session stays.
+    pub async fn disconnect_everybody(&self) -> Result<()> {
+        let mut connection = self.administer().await?;
+        let started = Instant::now();
+        while !sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+        .fetch_all(&mut connection)
+        .await?
+        .is_empty()
+        {
+            if started.elapsed() > START_DEADLINE {
+                bail!("a session does not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(connection.close().await?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut watch) = self.watch.take() {
+            drop(watch.stdin.take());
+            // It has killed the server and removed the folder, or nobody is left to be told.
+            let _ = watch.wait();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}

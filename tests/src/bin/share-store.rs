@@ -1,0 +1,237 @@
+//! How long it takes to find one wallet and its share in a full store, in SQLite and in PostgreSQL, and what the process that
+//! looks takes of memory.
+//!
+//! Prints one flat JSON object, as `cargo xtask bench` wants it. The wallets are written by the statements that a worker writes
+//! them with, many in a transaction, and every record is sealed; looking one up is what a worker does before a session: the
+//! wallet's row, its share's record, opened. `DUET_BENCH_WALLETS` changes their number, a million.
+#![expect(clippy::print_stdout, reason = "the figures are its output")]
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use duet_party::{
+    at_rest::{Argon2Cost, KeySource, RecordKind, RecordLabel, SealedRecord},
+    clock::Clock,
+    compute::Compute,
+    store::{
+        EnrolmentRow, NewWallet, ShareStore, StoreError,
+        postgres::{PostgresOptions, PostgresStore},
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+    vault::Vault,
+};
+use duet_protocol::{
+    ids::{Epoch, PaillierKeyId, ShareIndex, WalletId},
+    transcript::sha256,
+};
+use duet_test_postgres::Server as Postgres;
+use serde_json::{Map, Value, json};
+
+const WALLETS: u32 = 1_000_000;
+/// Wallets in one transaction.
+const BATCH: u32 = 1000;
+/// Lookups before the first that counts.
+const WARM_UP: u32 = 2_000;
+const COUNTED: u32 = 20_000;
+const PASSWORD: &str = "DUET_STORE_PASSWORD";
+const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 };
+/// What a partner keeps of a wallet: its share, and the enrolment of an initiator with a 2048-bit modulus.
+const SHARE_SIZE_BYTES: usize = 700;
+const ENROLMENT_SIZE_BYTES: usize = 900;
+
+/// One of the databases.
+enum Store {
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
+}
+
+impl Store {
+    /// The store at a path, or at an address whose password is in the environment.
+    async fn open(place: &str) -> Result<Self> {
+        if !place.starts_with("postgresql:") {
+            return Ok(Self::Sqlite(SqliteStore::open(&SqliteOptions::at(place)).await?));
+        }
+        let options = PostgresOptions::at(place)?.with_password(&env::var(PASSWORD)?.into());
+        Ok(Self::Postgres(PostgresStore::open(&options).await?))
+    }
+
+    fn shared(&self) -> Arc<dyn ShareStore> {
+        match self {
+            Self::Sqlite(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(store.clone()),
+        }
+    }
+
+    async fn load(&self, wallets: &[(NewWallet, Vec<u8>)]) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.load_committed(wallets).await,
+            Self::Postgres(store) => store.load_committed(wallets).await,
+        }
+    }
+}
+
+fn wallet_id(number: u32) -> WalletId {
+    WalletId(sha256(&number.to_be_bytes()))
+}
+
+fn share_label(wallet: WalletId) -> RecordLabel {
+    RecordLabel::of_wallet(RecordKind::Share, wallet, ShareIndex::Partner, Epoch(0), &[])
+}
+
+fn wallet(vault: &Vault, number: u32) -> Result<(NewWallet, Vec<u8>)> {
+    let id = wallet_id(number);
+    let key = PaillierKeyId(id.0.first_chunk().copied().context("an id has 32 bytes")?);
+    let enrolment =
+        RecordLabel::of_wallet(RecordKind::Enrolment, id, ShareIndex::Service, Epoch(0), key.as_bytes());
+    let records = [(share_label(id), SHARE_SIZE_BYTES), (enrolment, ENROLMENT_SIZE_BYTES)]
+        .into_iter()
+        .map(|(label, size)| {
+            let content: Vec<u8> = id.0.iter().copied().cycle().take(size).collect();
+            let record = vault.seal(&label, &content)?;
+            Ok((label, record))
+        })
+        .collect::<Result<Vec<(RecordLabel, SealedRecord)>>>()?;
+    let wallet = NewWallet {
+        id,
+        epoch: Epoch(0),
+        index: ShareIndex::Partner,
+        tenant: "demo".to_owned(),
+        package_hash: id.0,
+        receipt: vec![1; 200],
+        admission: None,
+        prepared_at_ms: u64::from(number),
+        expires_at_ms: u64::from(number) + 1,
+        records,
+        enrolments: vec![EnrolmentRow {
+            wallet: id,
+            initiator: ShareIndex::Service,
+            paillier_key: key,
+            epoch: Epoch(0),
+        }],
+    };
+    Ok((wallet, vec![2; 200]))
+}
+
+/// Resident memory of this process, in bytes.
+fn memory() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+    Ok(kib * 1024)
+}
+
+async fn fill(store: &Store, vault: &Vault, wallets: u32) -> Result<()> {
+    for first in (0..wallets).step_by(usize::try_from(BATCH)?) {
+        let batch: Vec<_> =
+            (first..wallets.min(first + BATCH)).map(|number| wallet(vault, number)).collect::<Result<_>>()?;
+        store.load(&batch).await?;
+        if first % (100 * BATCH) == 0 {
+            eprintln!("{first} of {wallets}");
+        }
+    }
+    ensure!(store.shared().count_wallets().await? == u64::from(wallets), "not every wallet was stored");
+    Ok(())
+}
+
+/// Looks up random wallets one after the other, as an otherwise idle worker would.
+async fn look_up(vault: &Vault, wallets: u32) -> Result<Vec<Duration>> {
+    let store = vault.store();
+    let mut times = Vec::with_capacity(usize::try_from(COUNTED)?);
+    for number in 0..WARM_UP + COUNTED {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random)?;
+        let id = wallet_id(u32::from_be_bytes(random) % wallets);
+        let started = Instant::now();
+        let row = store.wallet(id).await?.context("a wallet is missing")?;
+        let share = vault.read(&share_label(row.id)).await?.context("a share is missing")?;
+        let took = started.elapsed();
+        ensure!(share.starts_with(&id.0), "another wallet's share");
+        if number >= WARM_UP {
+            times.push(took);
+        }
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// What one process that does nothing but look up wallets finds: `{"p50_ms", "p99_ms", "min_ms", "bytes"}`.
+async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
+    let store = Store::open(place).await?;
+    let source = KeySource::File(key.to_owned());
+    let vault = Vault::open(store.shared(), &source, &Compute::per_core(), &Clock::system()).await?;
+    let times = look_up(&vault, wallets).await?;
+    let quantile = |per_cent: usize| -> Result<f64> {
+        let index = (times.len() * per_cent).div_ceil(100).saturating_sub(1);
+        let time = times.get(index).context("there are times")?;
+        Ok((time.as_secs_f64() * 1e6).round() / 1e3)
+    };
+    let bytes = memory()?;
+    store.shared().close().await;
+    Ok(json!({"p50_ms": quantile(50)?, "p99_ms": quantile(99)?, "min_ms": quantile(0)?, "bytes": bytes}))
+}
+
+/// Fills a store, and has another process look.
+async fn measure(
+    name: &str,
+    store: Store,
+    place: &str,
+    password: &str,
+    key: &Path,
+    wallets: u32,
+) -> Result<Map<String, Value>> {
+    let source = KeySource::File(key.to_owned());
+    let vault = Vault::create(store.shared(), &source, CHEAP, &Compute::per_core()).await?;
+    let started = Instant::now();
+    fill(&store, &vault, wallets).await?;
+    store.shared().close().await;
+    eprintln!("{name}: {wallets} wallets in {:.0} s", started.elapsed().as_secs_f64());
+    let output = Command::new(env::current_exe()?)
+        .args(["look", place])
+        .arg(key)
+        .env(PASSWORD, password)
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "looking failed");
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    let figure = |median: &str| json!({"median_ms": found[median], "min_ms": found["min_ms"], "n": COUNTED});
+    Ok(Map::from_iter([
+        (format!("store.{name}.lookup.p50"), figure("p50_ms")),
+        (format!("store.{name}.lookup.p99"), figure("p99_ms")),
+        (format!("store.{name}.memory"), json!({"bytes": found["bytes"]})),
+    ]))
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let wallets = match env::var("DUET_BENCH_WALLETS") {
+        Ok(number) => number.parse().context("DUET_BENCH_WALLETS")?,
+        Err(_) => WALLETS,
+    };
+    ensure!(wallets > 0, "DUET_BENCH_WALLETS: at least one");
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [command, place, key] = arguments.as_slice()
+        && command == "look"
+    {
+        println!("{}", look(place, Path::new(key), wallets).await?);
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let (file, key) = (folder.path().join("store.db"), |name: &str| folder.path().join(name));
+    let sqlite = Store::Sqlite(SqliteStore::create(&SqliteOptions::at(&file)).await?);
+    let place = file.to_string_lossy();
+    let mut figures = measure("sqlite", sqlite, &place, "", &key("sqlite.key"), wallets).await?;
+    let server = Postgres::start(&["shared_buffers=256MB", "max_wal_size=2GB"]).await?;
+    let database = server.database().await?;
+    let options = PostgresOptions::at(&database.url)?.with_password(&database.password.clone().into());
+    let postgres = Store::Postgres(PostgresStore::create(&options).await?);
+    let (place, password) = (&database.url, &database.password);
+    figures.append(&mut measure("postgres", postgres, place, password, &key("postgres.key"), wallets).await?);
+    println!("{}", Value::Object(figures));
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Several workers of each party on one share store, as real processes: they share the work, see each other's locks and
+//! rotations at once, and come and go without anybody losing a job.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use duet_party::store::{
+    Gate, KeyStore as _, LockOutcome, PaillierState, RecordStore as _,
+    postgres::{PostgresOptions, PostgresStore},
+};
+use duet_protocol::ids::SessionId;
+use duet_test_postgres::Server as Postgres;
+use duet_tests::{
+    duet::text,
+    recovery,
+    stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
+};
+use tokio::task::JoinSet;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A stack with a second worker of each party.
+struct Crew {
+    stack: Stack,
+    // They work for as long as they are here.
+    _workers: [Server; 2],
+}
+
+impl Crew {
+    async fn start(database: Option<&Postgres>) -> Self {
+        let stack = Stack::start_on(database).await.unwrap();
+        let mut service = stack.another_worker(&stack.service, "service-2", &[]);
+        let mut partner = stack.another_worker(&stack.partner, "partner-2", &[]);
+        service.start().await.unwrap();
+        partner.start().await.unwrap();
+        Self { stack, _workers: [service, partner] }
+    }
+
+    /// How many sessions a worker has taken, by its log.
+    fn sessions(&self, worker: &str) -> usize {
+        let log =
+            fs::read_to_string(self.stack.directory().join("logs").join(format!("{worker}.log"))).unwrap();
+        log.lines().filter(|line| line.contains("accepted")).count()
+    }
+}
+
+/// Signs `count` messages by service and partner, all at once, and checks every signature.
+async fn sign_many(wallet: &Wallet, what: &str, count: usize) {
+    let mut jobs = JoinSet::new();
+    for number in 0..count {
+        let (wallet, message) = (wallet.clone(), format!("{what} {number}"));
+        jobs.spawn(async move { sign_one(&wallet, &message).await });
+    }
+    jobs.join_all().await;
+}
+
+async fn sign_one(wallet: &Wallet, message: &str) {
+    let signed = wallet.sign_by(Pair::ServicePartner, &["message", message]).await.unwrap();
+    let signature = text(&signed, "/signature").unwrap();
+    let signer = recovery::message_signer(message.as_bytes(), signature).unwrap();
+    assert_eq!(signer.to_string(), wallet.address);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
+    let server = Postgres::shared().await.unwrap();
+    let crew = Crew::start(Some(server)).await;
+    let wallet = crew.stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    sign_many(&wallet, "shared", 16).await;
+    for worker in ["service", "service-2", "partner", "partner-2"] {
+        assert!(crew.sessions(worker) > 0, "{worker} had nothing to do");
+    }
+
+    // Another worker of the service locks the key: a handle of its own on the same store.
+    let party = crew.stack.party("service");
+    let database = party.database().unwrap();
+    let password = database.password.clone().into();
+    let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
+    let other = PostgresStore::open(&options).await.unwrap();
+    let keys = other.all_paillier_keys().await.unwrap();
+    let key = keys.iter().find(|key| key.state == PaillierState::Ready).unwrap().id;
+    let locked = other.lock_paillier_key(key, SessionId([1; 16]), b"evidence", 1).await.unwrap();
+    assert_eq!(locked, LockOutcome::Locked);
+    assert_eq!(other.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    other.close().await;
+    let key = wallet.requester_key.to_string_lossy().into_owned();
+    let submit = ["job", "submit", "message", "locked", "--wallet", &wallet.id, "--requester-key", &key];
+    let service = party.command(&crew.stack.duet());
+    let only = [&submit[..], &["--pairs", "service+partner", "--wait", "--timeout", "60s"]].concat();
+    // Whichever workers it comes to.
+    let refused = wallet.duet.refused(&only).await.unwrap();
+    assert_eq!(refused.code, "locked", "{}", refused.message);
+
+    // A rotation by yet another process is everybody's at once: no worker goes on with what it had in memory.
+    let rotated = service.json(&["party", "rotate"]).await.unwrap();
+    assert!(!rotated["rotated"].as_array().unwrap().is_empty(), "{rotated}");
+    crew.stack.all_pairs_ready(&wallet.id).await.unwrap();
+    sign_many(&wallet, "rotated", 8).await;
+    let status = service.json(&["party", "status"]).await.unwrap();
+    assert_eq!(status["wallets"], 1, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_on_one_file__should_share_jobs() {
+    let crew = Crew::start(None).await;
+    let wallet = crew.stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    sign_many(&wallet, "shared", 16).await;
+    for worker in ["service", "service-2", "partner", "partner-2"] {
+        assert!(crew.sessions(worker) > 0, "{worker} had nothing to do");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker__should_end_with_0_while_no_job_is_lost() {
+    let server = Postgres::shared().await.unwrap();
+    let mut stack = Stack::start_on(Some(server)).await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut teams = JoinSet::new();
+    for team in 0..3 {
+        let (wallet, done) = (wallet.clone(), Arc::clone(&done));
+        teams.spawn(async move {
+            let mut jobs = 0;
+            while !done.load(Ordering::SeqCst) {
+                sign_one(&wallet, &format!("team {team} job {jobs}")).await;
+                jobs += 1;
+            }
+            jobs
+        });
+    }
+    // One worker comes, the older one goes, at both parties, while jobs run.
+    for round in 2..=3 {
+        let mut service = stack.another_worker(&stack.service, &format!("service-{round}"), &[]);
+        service.start().await.unwrap();
+        assert_eq!(stack.service.stop().await.unwrap(), Some(0), "{}", stack.service.log_tail(20));
+        stack.service = service;
+        let mut partner = stack.another_worker(&stack.partner, &format!("partner-{round}"), &[]);
+        partner.start().await.unwrap();
+        assert_eq!(stack.partner.stop().await.unwrap(), Some(0), "{}", stack.partner.log_tail(20));
+        stack.partner = partner;
+    }
+    done.store(true, Ordering::SeqCst);
+    // A team whose job failed has panicked.
+    let jobs: Vec<usize> = teams.join_all().await;
+    assert!(jobs.iter().all(|jobs| *jobs > 0), "{jobs:?}");
+}
+
+/// A session that waits for a peer that will never come is failed, and told, when the worker's patience is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_end__should_fail_at_once_and_be_tried_elsewhere() {
+    let server = Postgres::shared().await.unwrap();
+    let mut stack = Stack::start_on(Some(server)).await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let mut impatient = stack.another_worker(&stack.partner, "partner-2", &["--drain", "100ms"]);
+    impatient.start().await.unwrap();
+    assert_eq!(stack.partner.stop().await.unwrap(), Some(0));
+    let log = stack.directory().join("logs/partner-2.log");
+    sign_one(&wallet, "before").await;
+    // The initiator stands still, so that the responder waits for its first message.
+    stack.service.process().unwrap().pause().unwrap();
+    let accepted = || fs::read_to_string(&log).unwrap_or_default().matches("accepted").count();
+    let before = accepted();
+    let signing = {
+        let wallet = wallet.clone();
+        tokio::spawn(async move { sign_one(&wallet, "interrupted").await })
+    };
+    tokio::time::timeout(PATIENCE, async {
+        while accepted() == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(impatient.stop().await.unwrap(), Some(0));
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("the worker is being stopped"), "{said}");
+    stack.service.process().unwrap().resume().unwrap();
+    stack.partner.start().await.unwrap();
+    signing.await.unwrap();
+}
