@@ -14,3 +14,4 @@ mod recovery;
 mod refusals;
 mod signing;
 mod webhooks;
+mod workers;
