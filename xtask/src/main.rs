@@ -1,8 +1,4 @@
-<<<<<<< ee4e77b
-//! Project tasks: `cargo xtask install | demo | test | attack | fuzz | bench | page | wasm | sbom`.
-=======
-//! Project tasks: `cargo xtask install | demo | test | chaos | attack | bench | page | wasm | sbom`.
->>>>>>> 5b5c0b9
+//! Project tasks: `cargo xtask install | demo | test | chaos | attack | fuzz | bench | page | wasm | sbom`.
 //!
 //! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
 //! runs too, [`attack`] plays the published attacks, [`fuzz`] runs the fuzzers, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the

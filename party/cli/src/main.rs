@@ -8,11 +8,8 @@ mod config;
 mod device;
 mod duration;
 mod error;
-<<<<<<< ee4e77b
 mod hardening;
-=======
 mod health;
->>>>>>> 5b5c0b9
 mod input;
 mod logging;
 mod output;

@@ -85,7 +85,15 @@ fn measure<T>(
         _ if t < 10.0 => "unclear",
         _ => "different",
     };
-    println!("{name:<52} {samples:>7} {:>11.1} µs {t:>8.2}  {verdict}", all[all.len() / 2] / 1000.0);
+    println!("{name:<55} {samples:>7} {:>11.1} µs {t:>8.2}  {verdict}", all[all.len() / 2] / 1000.0);
+}
+
+/// A ciphertext that an attacker chose because powers of small numbers are fast, against encryptions of random plaintexts.
+fn chosen(key: &DecryptionKey) -> impl FnMut(bool, &mut ChaCha20Rng) -> Ciphertext {
+    let public = key.encryption_key();
+    let small = Ciphertext::parse(&Natural::from(2), public).unwrap();
+    let mut honest = ciphertexts(key);
+    move |random, rng| if random { honest(true, rng) } else { small.clone() }
 }
 
 /// Encryptions of one plaintext against encryptions of random ones.
@@ -128,8 +136,9 @@ fn scalars(random: bool, rng: &mut ChaCha20Rng) -> SecretScalar {
 fn main() {
     let key = test_fixtures::decryption_key(0, constant_time());
     let n = key.encryption_key().modulus();
-    println!("{:<52} {:>7} {:>14} {:>8}", "operation", "samples", "median", "|t|");
+    println!("{:<55} {:>7} {:>14} {:>8}", "operation", "samples", "median", "|t|");
     measure("constant-time decrypt: one plaintext or random", 3_000, ciphertexts(&key), decrypt(&key));
+    measure("constant-time decrypt: ciphertext 2 or random", 3_000, chosen(&key), decrypt(&key));
     let sparse = "constant-time pow mod N: exponent sparse or random";
     measure(sparse, 4_000, exponents, power(constant_time(), n));
     measure("k256 scalar times generator: 1 or random", 50_000, scalars, |scalar| {
@@ -147,6 +156,14 @@ fn main() {
         let gmp = duet_protocol::arithmetic::gmp();
         let key = test_fixtures::decryption_key(0, gmp);
         measure("GMP decrypt, blinded: one plaintext or random", 4_000, ciphertexts(&key), decrypt(&key));
+        measure("GMP decrypt, blinded: ciphertext 2 or random", 4_000, chosen(&key), decrypt(&key));
+        // What decryption is without the two blindings: c^(p − 1) mod p².
+        let [prime, ..] = test_fixtures::blum_primes_1024();
+        let (squared, exponent) = (gmp.modulus(&prime.square()).unwrap(), prime.minus_one());
+        let unblinded = "control: GMP decrypt, unblinded: ciphertext 2 or random";
+        measure(unblinded, 4_000, chosen(&key), |ciphertext: &Ciphertext| {
+            black_box(squared.pow(&squared.reduce(ciphertext.as_natural()), &exponent));
+        });
         measure("control: GMP pow mod N: exponent sparse or random", 4_000, exponents, power(gmp, n));
     }
     measure("control: variable-time inversion: 1 or random", 50_000, scalars, |scalar| {

@@ -11,11 +11,13 @@ use duet_protocol::{
     ids::{Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId},
 };
 use duet_wire::{
-    Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeResult, Payload, Refusal, Seat,
+    Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeResult, Payload, Priority, Refusal, Seat,
     SignedOutcome, SignedRequest, SigningRequest,
     approval::{ApprovalAction, ApprovalRequest, SignedApproval},
+    batch::{BatchItem, BatchRequest},
     card_request::{CardReply, CardRequest},
     gateway::{Authentication, ClientFrame, Destination, ServerFrame, WaitingQuestion},
+    policy::Policy,
     share_request::{ShareReply, ShareRequest},
     signing::SigningKey,
 };
@@ -32,6 +34,11 @@ const PAYLOADS: [&str; 6] = [
     r#"{"kind":"personal_message","hex":"0xdeadbeef"}"#,
     r#"{"kind":"digest","digest":"0x5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"}"#,
     r#"{"kind":"typed_data","types":{"EIP712Domain":[{"name":"name","type":"string"}],"Mail":[{"name":"to","type":"address[]"},{"name":"body","type":"bytes"}]},"primaryType":"Mail","domain":{"name":"x"},"message":{"to":["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"],"body":"0x00"}}"#,
+];
+
+const POLICIES: [&str; 2] = [
+    r#"{"version":1,"wallet":"9d3f0c2f6d0a4b1e8c7a5d9e2b4f6a8c0e1d3f5b7a9c8e6d4b2a1f3e5d7c9b8a","revision":1,"delay":"24h","limits":[{"within":"7d","signatures":5000}],"rules":[{"name":"payouts","payloads":["transaction"],"chains":[31337],"to":["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"],"max_value":"1000000000000000000","max_fee":"any","limits":[{"within":"24h","value":"1000000000000000000","signatures":100}],"times":[{"days":["mon","tue"],"from":"00:00","until":"24:00"}]},{"name":"calls","payloads":["transaction"],"chains":[1],"to":["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"],"calls":["0xa9059cbb"]}]}"#,
+    r#"{"version":1,"wallet":"9d3f0c2f6d0a4b1e8c7a5d9e2b4f6a8c0e1d3f5b7a9c8e6d4b2a1f3e5d7c9b8a","revision":2,"rules":[{"name":"two-of-three","payloads":["transaction","typed_data","digest"],"chains":"any","to":"any","calls":"any","max_value":"any","max_fee":"any","create_contracts":true,"primary_types":"any","approvals":{"keys":["0202020202020202020202020202020202020202020202020202020202020202","0303030303030303030303030303030303030303030303030303030303030303"],"threshold":2}},{"name":"talk","payloads":["personal_message"],"pairs":["device+service"],"requesters":["0101010101010101010101010101010101010101010101010101010101010101"]}]}"#,
 ];
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
@@ -122,6 +129,21 @@ fn main() {
         Payload::from_json(payload.as_bytes()).unwrap();
         write("documents", &format!("payload-{number}"), payload.as_bytes());
         write("documents", &format!("request-{number}"), REQUEST.replace("PAYLOAD", payload).as_bytes());
+    }
+    let signed = SignedRequest::sign(
+        REQUEST.replace("PAYLOAD", PAYLOADS[2]).into_bytes(),
+        &SigningKey::from_bytes(&[7; 32]),
+    );
+    let batch = BatchRequest { items: vec![BatchItem { request: signed, priority: Priority::default() }] };
+    write("documents", "batch", &batch.to_json().unwrap());
+    for (number, policy) in POLICIES.iter().enumerate() {
+        Policy::from_json(policy.as_bytes()).unwrap();
+        for (kind, payload) in PAYLOADS.iter().enumerate() {
+            // Who asks, by which pair, when, and who has approved.
+            let circumstances = [1, 2, 0x65, 0x54, 0x37, 0, 2, 3];
+            let input = [policy.as_bytes(), payload.as_bytes(), &circumstances].join(&0);
+            write("policies", &format!("{number}-{kind}"), &input);
+        }
     }
     write("documents", "json", br#"{"a":[1,-2,"x",null,true,{"b":"\u00e9"}]}"#);
     let label = RecordLabel::of_party(RecordKind::Check, b"fuzz");

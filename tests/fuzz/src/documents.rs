@@ -1,8 +1,8 @@
 //! The bodies of requests to the HTTP interface and the documents inside: JSON that means one thing.
 
-use duet_wire::{Payload, SigningRequest, progress::Progress, strict_json};
+use duet_wire::{Payload, SigningRequest, batch::BatchRequest, progress::Progress, strict_json};
 
-/// Any bytes as a request document, as a payload, as JSON.
+/// Any bytes as a request document, as a batch of them, as a payload, as JSON.
 pub fn run(bytes: &[u8]) {
     if let Ok(value) = strict_json::parse(bytes, bytes.len()) {
         let again = value.to_string();
@@ -16,10 +16,16 @@ pub fn run(bytes: &[u8]) {
         }
         payload(&request.payload);
     }
+    if let Ok(batch) = BatchRequest::from_json(bytes)
+        && let Ok(written) = batch.to_json()
+    {
+        let again = BatchRequest::from_json(&written);
+        assert!(again.is_ok_and(|again| again == batch), "a batch that is written means the same");
+    }
     if let Ok(read) = Payload::from_json(bytes) {
         payload(&read);
     }
-    drop(Progress::from_json(bytes));
+    let _ = Progress::from_json(bytes);
 }
 
 /// What is shown to the owner comes from the same payload as what is signed.

@@ -7,17 +7,19 @@ pub mod decoders;
 pub mod documents;
 pub mod frames;
 pub mod jobs;
+pub mod policies;
 pub mod sessions;
 
 /// What one target does with its bytes.
 pub type Run = fn(&[u8]);
 
 /// Every target by name: that of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Run); 6] = [
+pub const TARGETS: [(&str, Run); 7] = [
     ("at_rest", at_rest::run),
     ("decoders", decoders::run),
     ("documents", documents::run),
     ("frames", frames::run),
     ("jobs", jobs::run),
+    ("policies", policies::run),
     ("sessions", sessions::run),
 ];

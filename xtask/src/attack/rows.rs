@@ -142,7 +142,10 @@ pub(crate) const ROWS: &[Row] = &[
         attack: "P1* takes the signature and reports failure",
         source: "our own review",
         checks: &[
-            attacks(&["lying_initiator::an_initiator_that_reports_failure__should_get_no_refund"]),
+            attacks(&[
+                "lying_initiator::an_initiator_that_reports_failure__should_get_no_refund",
+                "lying_initiator::an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_and_no_more_than_the_limit",
+            ]),
             protocol(&["session::tests::a_callers_mistakes_are_the_callers"]),
         ],
     },
