@@ -273,7 +273,8 @@ impl Server {
             streams.cancel();
         };
         let api = async {
-            let serving = axum::serve(listener, http::router(Arc::clone(&orchestrator)))
+            let router = http::router(Arc::clone(&orchestrator));
+            let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
                 .with_graceful_shutdown(graceful);
             let limit = async {
                 stop.cancelled().await;

@@ -78,7 +78,7 @@ impl Orchestrator {
     /// Why a request that names no job of `tenant` is refused.
     pub(crate) async fn submit_unnamed(&self, tenant: &TenantId, signed: SignedRequest) -> Rejected {
         match signed.verify() {
-            Err(error) => Problem::from(error).into(),
+            Err(error) => self.slowed(tenant, Problem::from(error).into()),
             Ok(request) => {
                 let key = request.idempotency_key.clone();
                 match self.accept(tenant, &key, signed, Priority::default()).await {
@@ -108,7 +108,20 @@ impl Orchestrator {
         if let Err(rejected) = &accepted {
             self.audit.refused(Refused::request("job", &signed, rejected.into()));
         }
-        accepted
+        accepted.map_err(|rejected| self.slowed(tenant, rejected))
+    }
+
+    /// What the tenant is told: after too many bad signatures, to slow down.
+    fn slowed(&self, tenant: &TenantId, rejected: Rejected) -> Rejected {
+        match rejected {
+            Rejected::Problem(problem)
+                if problem.code == Code::BadSignature && self.tenants.bad_signature(tenant).is_err() =>
+            {
+                let detail = "too many requests with signatures that do not verify; slow down";
+                Problem::new(Code::RateLimited, detail).into()
+            }
+            other => other,
+        }
     }
 
     async fn take_in(

@@ -1,11 +1,13 @@
-//! What each tenant may ask of the HTTP interface: so many requests a second, so many event streams.
+//! What each tenant may ask of the HTTP interface: so many requests a second, so many event streams; and what becomes of those
+//! that go on failing.
 
-use core::{num::NonZeroU32, time::Duration};
+use core::{net::IpAddr, num::NonZeroU32, time::Duration};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use duet_bus::failures::Failures;
 use duet_wire::TenantId;
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
@@ -14,11 +16,19 @@ use governor::{
 
 use crate::settings::HttpSettings;
 
+/// Wrong tokens that one address may send a minute, and as many at once, before it is told to slow down.
+const WRONG_TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
+
+/// Requests with bad signatures that one tenant may submit a minute, and as many at once, before it is told to slow down.
+const BAD_SIGNATURES_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
+
 /// The tenants' shares of the HTTP interface. Only tenants with a token are ever counted, so their
 /// number is that of the configuration.
 pub(crate) struct Tenants {
     requests: DefaultKeyedRateLimiter<TenantId>,
     clock: DefaultClock,
+    wrong_tokens: Failures<IpAddr>,
+    bad_signatures: Failures<TenantId>,
     streams: Arc<Mutex<Streams>>,
     max_streams: usize,
     max_streams_per_tenant: usize,
@@ -58,6 +68,8 @@ impl Tenants {
         Self {
             requests: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
             clock: DefaultClock::default(),
+            wrong_tokens: Failures::new("wrong token", WRONG_TOKENS_PER_MINUTE),
+            bad_signatures: Failures::new("bad signature", BAD_SIGNATURES_PER_MINUTE),
             streams: Arc::default(),
             max_streams: settings.max_event_streams,
             max_streams_per_tenant: settings.max_event_streams_per_tenant,
@@ -70,6 +82,22 @@ impl Tenants {
     /// When to try again, if the tenant has made too many.
     pub(crate) fn request(&self, tenant: &TenantId) -> Result<(), Duration> {
         self.requests.check_key(tenant).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// Counts a wrong token. A right one is served whatever else comes from its address, which may be a proxy's.
+    ///
+    /// # Errors
+    /// When to try again, if the address has sent too many.
+    pub(crate) fn wrong_token(&self, from: IpAddr) -> Result<(), Duration> {
+        self.wrong_tokens.note(&from)
+    }
+
+    /// Counts a request whose signature does not verify.
+    ///
+    /// # Errors
+    /// When to try again, if the tenant has submitted too many.
+    pub(crate) fn bad_signature(&self, tenant: &TenantId) -> Result<(), Duration> {
+        self.bad_signatures.note(tenant)
     }
 
     /// Leave for one more event stream, unless the tenant or all tenants have as many as they may.

@@ -1,22 +1,31 @@
-//! What the audit log costs a decision of the share store: a session claimed and charged with and without a
-//! record, on a file. The difference between the two is the cost; the rest is the disk's.
+//! What a party's decisions cost it beside the cryptography of the signature: checking the request, deciding by the wallet's
+//! policy, and a charge in a store on a file, without anything, with a limit, with an audit record. The differences between
+//! the charges are the costs; the rest is the disk's.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot go on stops"
+)]
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use duet_party::store::{
-    AuditStore as _, Charge, ShareStore,
+    AuditStore as _, Charge, PolicyRow, PolicyStore as _, ShareStore, Spending,
     sqlite::{SqliteOptions, SqliteStore},
 };
 use duet_protocol::ids::{SessionId, WalletId};
 use duet_wire::{
-    JobId,
-    audit::{Asked, ChainId, Draft, Event},
+    JobId, Pair, SignedRequest,
+    audit::{Asked, ChainId, Draft, Event, Exchange},
+    policy::{Decision, Facts, SignedPolicy, Spend},
+    signing::SigningKey,
 };
 
 const WALLET: WalletId = WalletId([1; 32]);
@@ -24,14 +33,9 @@ const WALLET: WalletId = WalletId([1; 32]);
 fn charged(session: SessionId) -> Draft {
     let asked =
         Asked { requester: [2; 32], tenant: "demo".parse().unwrap(), job: JobId([3; 16]), wallet: WALLET };
-    let event = Event::SessionCharged {
-        session,
-        asked,
-        digest: [4; 32],
-        nonce: [5; 32],
-        answer: session_hash(session),
-    };
-    Draft::new(1, event)
+    let answer = session_hash(session);
+    let exchange = Exchange { session, asked, digest: [4; 32], nonce: [5; 32], answer };
+    Draft::new(1, Event::SessionCharged(exchange))
 }
 
 fn session_hash(session: SessionId) -> [u8; 32] {
@@ -40,35 +44,135 @@ fn session_hash(session: SessionId) -> [u8; 32] {
     hash
 }
 
-/// Charges so many sessions, one after the other, with or without a record of each.
-async fn charge(store: &Arc<SqliteStore>, next: &mut u128, count: u64, recorded: bool) -> Duration {
+/// What is decided together with a charge.
+#[derive(Clone, Copy)]
+enum With<'a> {
+    Nothing,
+    Limit(&'a Spend),
+    Record,
+}
+
+/// Charges so many sessions, one after the other.
+async fn charge(store: &Arc<SqliteStore>, next: &mut u128, count: u64, with: With<'_>) -> Duration {
     let started = Instant::now();
     for _ in 0..count {
         *next += 1;
         let session = SessionId(next.to_be_bytes());
-        let charge = Charge { session, wallet: WALLET, digest: session_hash(session), charged_at_ms: 1 };
-        let handle: Arc<dyn ShareStore> =
-            if recorded { store.noting(charged(session)) } else { Arc::clone(store) as _ };
+        let digest = session_hash(session);
+        let charge = Charge { session, wallet: WALLET, digest, charged_at_ms: 1 };
+        let handle: Arc<dyn ShareStore> = match with {
+            With::Nothing => Arc::clone(store) as _,
+            With::Limit(spend) => {
+                let spends = vec![spend.clone()];
+                store.spending(Spending { wallet: WALLET, digest, at_ms: 1, spends })
+            }
+            With::Record => store.noting(charged(session)),
+        };
         assert!(handle.charge(&charge).await.unwrap());
     }
     started.elapsed()
 }
 
+fn owner() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// A payment as its requester signed it.
+fn request() -> SignedRequest {
+    let wallet = hex(&WALLET.0);
+    let payload = format!(
+        r#"{{"kind":"transaction","type":"0x2","chainId":31337,"nonce":0,"to":"{PAYEE}","value":"1","gas":21000,"maxFeePerGas":"1000000000","maxPriorityFeePerGas":"1"}}"#
+    );
+    let body = format!(
+        r#"{{"version":1,"tenant":"demo","wallet":"{wallet}","path":"m/0/5","payload":{payload},"idempotency_key":"bench","expires_at":2000000000,"pairs":["service+partner"]}}"#
+    );
+    SignedRequest::sign(body.into_bytes(), &owner())
+}
+
+const PAYEE: &str = "0x00000000000000000000000000000000DeaDBeef";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Eight rules; the last one is for the payment, and has a limit.
+fn policy() -> SignedPolicy {
+    let other = |number: u32| {
+        format!(
+            r#"{{"name":"other-{number}","payloads":["transaction"],"chains":[{number}],"to":["{PAYEE}"],"max_value":"1"}}"#
+        )
+    };
+    let payouts = format!(
+        r#"{{"name":"payouts","payloads":["transaction"],"chains":[31337],"to":["{PAYEE}"],"max_value":"10","limits":[{{"within":"1h","value":"1000000000000"}}]}}"#
+    );
+    let rules: Vec<String> = (1..8).map(other).chain([payouts]).collect();
+    let body = format!(
+        r#"{{"version":1,"wallet":"{}","revision":1,"delay":"1h","rules":[{}]}}"#,
+        hex(&WALLET.0),
+        rules.join(",")
+    );
+    SignedPolicy::sign(body.into_bytes(), &owner()).unwrap()
+}
+
+/// What the worker does with a wallet's policies before it takes a seat.
+async fn decide(store: &SqliteStore, signed: &SignedRequest) -> Spend {
+    let request = signed.verify().unwrap();
+    let owner = owner().verifying_key().to_bytes();
+    let approvals = store.approvals(WALLET, signed.content_hash()).await.unwrap();
+    let approved_by: BTreeSet<[u8; 32]> = approvals.into_iter().collect();
+    let rows = store.policies(WALLET).await.unwrap();
+    let policy = rows[0].signed.verify(&owner).unwrap();
+    let facts = Facts {
+        requester: &signed.requester,
+        payload: &request.payload,
+        pair: Pair::ServicePartner,
+        now_s: 1_900_000_000,
+        owner: &owner,
+        approved_by: &approved_by,
+    };
+    match policy.decide(&facts) {
+        Decision::Allowed { spend, .. } => spend,
+        refused => panic!("{refused:?}"),
+    }
+}
+
 fn store(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let store = runtime.block_on(async {
+    let signed = request();
+    let (store, spend) = runtime.block_on(async {
         let store = SqliteStore::create(&SqliteOptions::at(directory.path().join("store.db"))).await.unwrap();
         let genesis = Draft::new(1, Event::WorkerStarted { instance: "bench".to_owned() });
         store.begin_audit(ChainId([1; 16]), &genesis, None).await.unwrap();
-        Arc::new(store)
+        let row = PolicyRow { revision: 1, effective_at_ms: 1, signed: policy() };
+        store.put_policy(WALLET, &row, 1).await.unwrap();
+        let spend = decide(&store, &signed).await;
+        (Arc::new(store), spend)
     });
+    let mut group = criterion.benchmark_group("party.authorise");
+    group.bench_function("request", |bencher| {
+        bencher.iter(|| signed.verify().unwrap().payload.digest().unwrap());
+    });
+    group.bench_function("request-and-policy", |bencher| {
+        bencher.iter_custom(|count| {
+            runtime.block_on(async {
+                let started = Instant::now();
+                for _ in 0..count {
+                    decide(&store, &signed).await;
+                }
+                started.elapsed()
+            })
+        });
+    });
+    group.finish();
     let mut next = 0;
-    let mut group = criterion.benchmark_group("store.charge");
+    let mut group = criterion.benchmark_group("party.charge");
     group.sample_size(50);
-    for (name, recorded) in [("plain", false), ("recorded", true)] {
+    for (name, with) in
+        [("plain", With::Nothing), ("limited", With::Limit(&spend)), ("recorded", With::Record)]
+    {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|count| runtime.block_on(charge(&store, &mut next, count, recorded)));
+            bencher.iter_custom(|count| runtime.block_on(charge(&store, &mut next, count, with)));
         });
     }
     group.finish();

@@ -20,7 +20,7 @@ use duet_bus::{
 use duet_protocol::ids::PaillierKeyId;
 use duet_wire::{
     Code,
-    audit::{Asked, Body, ChainId, Continues, Draft, Event, Refusals, Refused},
+    audit::{Asked, Body, ChainId, Continues, Draft, Event, Exchange, Refusals, Refused},
 };
 use rand_core::Rng as _;
 use tokio::{
@@ -120,14 +120,11 @@ impl Accepted {
 
     /// That the session is charged, and which answer then leaves.
     pub(crate) fn charged(&self, trace: Trace) -> Event {
-        let Trace { nonce, answer } = trace;
-        Event::SessionCharged {
-            session: self.manifest.session,
-            asked: self.asked(),
-            digest: self.digest,
-            nonce,
-            answer,
-        }
+        Event::SessionCharged(self.exchange(trace))
+    }
+
+    fn exchange(&self, Trace { nonce, answer }: Trace) -> Exchange {
+        Exchange { session: self.manifest.session, asked: self.asked(), digest: self.digest, nonce, answer }
     }
 
     /// That its answer led to a bad signature.
@@ -144,13 +141,7 @@ impl Accepted {
     fn ended(&self, ended: &Ended) -> Option<Event> {
         let session = self.manifest.session;
         match ended {
-            Ended::Signed { trace: Trace { nonce, answer }, .. } => Some(Event::SessionSigned {
-                session,
-                asked: self.asked(),
-                digest: self.digest,
-                nonce: *nonce,
-                answer: *answer,
-            }),
+            Ended::Signed { trace, .. } => Some(Event::SessionSigned(self.exchange(*trace))),
             Ended::Failed { culprit, refusal } => Some(Event::SessionFailed {
                 session,
                 asked: self.asked(),

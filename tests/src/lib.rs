@@ -15,7 +15,6 @@ pub mod fleet;
 pub mod history;
 pub mod http;
 pub mod judges;
-pub mod malice;
 pub mod malicious;
 pub mod nats_server;
 pub mod network;

@@ -291,12 +291,26 @@ impl Stage {
     /// Never.
     #[must_use]
     pub fn request(&self, wallet: &WalletInfo, path: &str, text: &str) -> SigningRequest {
+        self.request_for(wallet, path, &serde_json::json!({ "kind": "personal_message", "text": text }))
+    }
+
+    /// A request for a payload's signature, for any pair.
+    ///
+    /// # Panics
+    /// When the payload is none.
+    #[must_use]
+    pub fn request_for(
+        &self,
+        wallet: &WalletInfo,
+        path: &str,
+        payload: &serde_json::Value,
+    ) -> SigningRequest {
         let body = serde_json::json!({
             "version": 1,
             "tenant": wallet.tenant,
             "wallet": wallet.id,
             "path": path,
-            "payload": { "kind": "personal_message", "text": text },
+            "payload": payload,
             "idempotency_key": hex::encode(random::<16>()),
             "expires_at": now_ms() / 1000 + 600,
             "pairs": ["device+service", "device+partner", "service+partner"],

@@ -28,6 +28,8 @@ use crate::{
 pub(crate) enum Part {
     /// Key generation, proofs and signing, both Paillier implementations.
     Native,
+    /// What a party's own decisions cost: authorisation, policy, the store's charge with limit and audit record.
+    Party,
     /// The browser's module under Node.
     Wasm,
     /// From submit to result through broker, orchestrator and parties; what queued jobs cost.
@@ -60,6 +62,10 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     if wanted(Part::Native) {
         let started = SystemTime::now();
         visibly(cargo().args(["bench", "--locked", "--package", "duet-protocol", "--bench", "protocol"]))?;
+        figures.append(&mut criterion(&target_folder().join("criterion"), started)?);
+    }
+    if wanted(Part::Party) {
+        let started = SystemTime::now();
         visibly(cargo().args(["bench", "--locked", "--package", "duet-party", "--bench", "store"]))?;
         figures.append(&mut criterion(&target_folder().join("criterion"), started)?);
     }

@@ -1,7 +1,7 @@
-//! Project tasks: `cargo xtask install | demo | test | chaos | attack | bench | page | wasm | sbom`.
+//! Project tasks: `cargo xtask install | demo | test | chaos | attack | fuzz | bench | page | wasm | sbom`.
 //!
 //! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
-//! runs too, [`attack`] plays the published attacks, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
+//! runs too, [`attack`] plays the published attacks, [`fuzz`] runs the fuzzers, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
 //! demonstration in `tests/src/bin/demo.rs`.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
@@ -9,6 +9,7 @@ mod attack;
 mod bench;
 mod chaos;
 mod demo;
+mod fuzz;
 mod install;
 mod npm;
 mod page;
@@ -66,6 +67,8 @@ enum Task {
     },
     /// Play every published attack, and print what came of each.
     Attack(attack::Options),
+    /// Run the fuzzers of `fuzz/`.
+    Fuzz(fuzz::Options),
     /// Measure key generation, proofs, signing steps and the stack's latency.
     Bench {
         /// Also write the figures as one flat JSON object.
@@ -119,6 +122,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { suites, no_install } => suites::test(&suites, no_install),
         Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Attack(options) => attack::attack(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
         Task::Page { out, check_reproducible } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;

@@ -16,6 +16,7 @@
 //! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
+//! | [`failures`] | who has failed how often, to slow it down |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //! | [`nodes`] | what it writes for each node of a cluster |
 //!
@@ -30,6 +31,7 @@ pub mod connect;
 pub mod credentials;
 pub mod deliveries;
 pub mod ends;
+pub mod failures;
 pub mod kv;
 pub mod nodes;
 pub mod request;

@@ -2,6 +2,7 @@
 
 use core::{num::NonZeroU32, time::Duration};
 
+use duet_bus::failures::Failures;
 use duet_protocol::ids::WalletId;
 use governor::{DefaultKeyedRateLimiter, Jitter, Quota, RateLimiter};
 
@@ -16,6 +17,7 @@ pub(crate) struct Rates {
     frames: DefaultKeyedRateLimiter<AddressKey>,
     shares: DefaultKeyedRateLimiter<AddressKey>,
     devices: DefaultKeyedRateLimiter<WalletId>,
+    refused_proofs: Failures<AddressKey>,
 }
 
 fn several(rate: NonZeroU32, times: u32) -> NonZeroU32 {
@@ -31,6 +33,7 @@ impl Rates {
             frames: RateLimiter::keyed(per_second(limits.frames_per_second, 4)),
             shares: RateLimiter::keyed(Quota::per_minute(limits.shares_per_minute).allow_burst(half)),
             devices: RateLimiter::keyed(per_second(limits.requests_per_second_per_device, 4)),
+            refused_proofs: Failures::new("refused proof", limits.refused_proofs_per_minute),
         }
     }
 
@@ -57,6 +60,16 @@ impl Rates {
     /// Whether one more request about the wallet may be forwarded.
     pub(crate) fn device(&self, wallet: WalletId) -> bool {
         self.devices.check_key(&wallet).is_ok()
+    }
+
+    /// Counts a proof that did not hold, and waits when the address has sent too many.
+    ///
+    /// # Cancel safety
+    /// Cancel safe; the failure was counted.
+    pub(crate) async fn refused_proof(&self, address: AddressKey) {
+        if self.refused_proofs.note(&address).is_err() {
+            self.refused_proofs.wait(&address).await;
+        }
     }
 
     /// Forgets addresses and wallets that have been quiet long enough to start afresh.

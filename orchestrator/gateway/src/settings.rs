@@ -181,6 +181,10 @@ pub struct Limits {
     /// Messages about wallets being made that one address may send per minute, half of it at once. Making
     /// one takes four. Default 60.
     pub shares_per_minute: NonZeroU32,
+    /// Proofs of a device's key from one address that may fail per minute, and as many at once. What fails beyond
+    /// that is answered later, and its socket closed when that takes longer than [`Self::handshake`]; proofs that
+    /// hold are never held up. Default 30.
+    pub refused_proofs_per_minute: NonZeroU32,
     /// Requests about one wallet per second, over all its sockets, four times as many at once. A signature
     /// takes some ten with its progress. Default 100.
     pub requests_per_second_per_device: NonZeroU32,
@@ -216,6 +220,7 @@ impl Default for Limits {
             connections_per_second: number(20),
             frames_per_second: number(100),
             shares_per_minute: number(60),
+            refused_proofs_per_minute: number(30),
             requests_per_second_per_device: number(100),
             max_requests: 512,
             max_requests_per_address: 64,

@@ -340,6 +340,13 @@ impl Conversation {
                 tracing::info!(%wallet, code = %refusal.code, "a device's proof is refused");
                 let refused = Refused::new("device", refusal.clone());
                 self.gateway.audit.refused(Refused { wallet: Some(wallet), ..refused });
+                if matches!(refusal.code, Code::BadSignature | Code::UnknownWallet) {
+                    let turn = self.gateway.rates.refused_proof(self.connection.key());
+                    if timeout(self.gateway.limits.handshake, turn).await.is_err() {
+                        let reason = "too many proofs from this address did not hold";
+                        return Err(End::Violation { code: close_code::POLICY, reason });
+                    }
+                }
                 self.refuse(None, refusal).await
             }
         }

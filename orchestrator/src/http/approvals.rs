@@ -57,7 +57,11 @@ pub(super) async fn approve(
 ) -> Result<Json<Noted>, ApiError> {
     let request = jobs::record(&orchestrator, &tenant, &id).await?.request;
     let approval = RequestApproval { request, approver, signature };
-    approval.verify().map_err(|error| ApiError::new(Code::BadSignature, error.to_string()))?;
+    approval.verify().map_err(|error| match orchestrator.tenants.bad_signature(&tenant) {
+        Ok(()) => ApiError::new(Code::BadSignature, error.to_string()),
+        Err(wait) => ApiError::new(Code::RateLimited, "too many approvals with bad signatures; slow down")
+            .retry_after(wait),
+    })?;
     let message = codec::encode(&PolicyRequest::Approve { approval })
         .map_err(|error| ApiError::new(Code::TooLarge, error.to_string()))?;
     let mut parties = Vec::new();

@@ -37,18 +37,24 @@ mod stream;
 mod wallets;
 mod webhooks;
 
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::{
     Router,
     error_handling::HandleErrorLayer,
-    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request},
     http::{HeaderName, HeaderValue, header, request::Parts},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
-use duet_wire::{batch::MAX_BATCH_SIZE_BYTES, error::Code, ids::TenantId};
+use duet_wire::{
+    audit::Refused,
+    batch::MAX_BATCH_SIZE_BYTES,
+    error::{Code, Refusal},
+    ids::TenantId,
+};
 use serde::Deserialize;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed, timeout};
 use tower_http::trace::TraceLayer;
@@ -210,12 +216,29 @@ impl FromRequestParts<Arc<Orchestrator>> for Caller {
             return Err(ApiError::new(Code::Unauthorized, "send Authorization: Bearer <the tenant's token>"));
         };
         let Some(tenant) = orchestrator.tokens().tenant_of(token) else {
-            return Err(ApiError::new(Code::Unauthorized, "the token is not known here"));
+            return Err(unknown_token(orchestrator, source(parts)));
         };
         orchestrator.tenants.request(tenant).map_err(|wait| {
             ApiError::new(Code::RateLimited, "the tenant makes too many requests; slow down")
                 .retry_after(wait)
         })?;
         Ok(Self(tenant.clone()))
+    }
+}
+
+/// Who asks. Without a connection, as in tests of the routes alone, everybody is one.
+fn source(parts: &Parts) -> IpAddr {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip())
+}
+
+/// The answer to a token that is nobody's: the same for all of them, until there are too many.
+fn unknown_token(orchestrator: &Orchestrator, from: IpAddr) -> ApiError {
+    let refusal = Refusal::new(Code::Unauthorized, "the token is not known here");
+    orchestrator.audit.refused(Refused::new("token", refusal.clone()));
+    match orchestrator.tenants.wrong_token(from) {
+        Ok(()) => refusal.into(),
+        Err(wait) => ApiError::new(Code::RateLimited, "too many wrong tokens from this address; slow down")
+            .retry_after(wait),
     }
 }

@@ -24,7 +24,7 @@ use duet_protocol::{ids::InvalidId, transcript};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::{
-    event::{Asked, Body, Continues, Event, Role},
+    event::{Asked, Body, Continues, Event, Exchange, Role},
     refusals::{Refusals, Refused},
 };
 use crate::{

@@ -8,6 +8,7 @@ mod config;
 mod device;
 mod duration;
 mod error;
+mod hardening;
 mod health;
 mod input;
 mod logging;

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use duet_tests::{
     anvil::{Anvil, CHAIN_ID},
     duet::{Duet, text},
-    malice, programs,
+    malicious, programs,
     stack::{Server, Stack, TENANT},
 };
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ impl Theatre {
     async fn spoil(&mut self, order: &Value) -> Result<Value> {
         let wallet = text(order, "/wallet")?.parse().context("wallet: no wallet's id")?;
         self.stack.service.stop().await?;
-        malice::answer_badly(&self.stack.party("service"), wallet).await?;
+        malicious::answer_badly(&self.stack.party("service"), wallet).await?;
         self.stack.service.start().await
     }
 

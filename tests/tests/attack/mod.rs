@@ -14,6 +14,7 @@ mod lying_initiator;
 mod mask;
 mod nonce_reuse;
 mod replay;
+mod stolen_disk;
 mod throwaway_wallets;
 
 #[path = "../../../party/protocol/tests/support/mod.rs"]

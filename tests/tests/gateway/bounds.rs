@@ -42,12 +42,12 @@ impl Alone {
     }
 }
 
-fn card() -> (Destination, Vec<u8>) {
+pub(crate) fn card() -> (Destination, Vec<u8>) {
     (Destination::Card(party("service")), codec::encode(&CardRequest::Card).unwrap())
 }
 
 /// A gateway without parties answers that nobody listens: it has done its part.
-async fn is_served(socket: &mut Socket) {
+pub(crate) async fn is_served(socket: &mut Socket) {
     let (to, message) = card();
     assert_eq!(socket.refused(to, message).await, Code::NoPairAvailable);
 }

@@ -10,6 +10,7 @@
 
 mod bounds;
 mod device;
+mod floods;
 mod pages;
 mod proxies;
 mod refusals;

@@ -116,4 +116,20 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
 
     // None of that has hurt the session.
     device.run(&mut ours, &manifest).await.unwrap();
+
+    // Whoever goes on with proofs that do not hold is answered ever later; from the same address, one that holds is not.
+    let mut guesser = Socket::open(url).await;
+    let guess = proof(guesser.challenge, other.id(), now_ms());
+    let guesses = tokio::spawn(async move {
+        for _ in 0..90 {
+            if !matches!(guesser.prove(&guess).await, Err(refusal) if refusal.code == Code::BadSignature) {
+                break;
+            }
+        }
+    });
+    for _ in 0..3 {
+        device.authenticate(&mut Socket::open(url).await).await.unwrap();
+    }
+    assert!(!guesses.is_finished(), "proofs are refused as fast as they come");
+    guesses.abort();
 }

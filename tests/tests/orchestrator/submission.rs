@@ -155,6 +155,38 @@ async fn a_submission_that_cannot_be_signed__should_be_refused_by_name() {
 }
 
 #[tokio::test]
+async fn whoever_goes_on_failing__should_be_slowed_down_and_nobody_else() {
+    let rig = Rig::new().await;
+    let orchestrator = rig.start().await;
+    let url = &orchestrator.url;
+    let request = rig.request("right", BACKEND);
+    let right = SignedRequest::sign(serde_json::to_vec(&request).unwrap(), &rig.world.requester);
+    let mut wrong = right.clone();
+    wrong.body.push(b' ');
+
+    for (token, signed, code) in
+        [("no such token", &right, Code::Unauthorized), (TOKEN, &wrong, Code::BadSignature)]
+    {
+        let mut refused = 0;
+        let slowed = loop {
+            let answer = rig.submit_as(url, token, "right", signed.clone()).await;
+            if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                break answer;
+            }
+            problem(answer, StatusCode::UNAUTHORIZED, code).await;
+            refused += 1;
+            assert!(refused < 500, "{code} without end");
+        };
+        assert!(refused >= 30, "{refused} of {code}: people make mistakes");
+        let wait: u64 = slowed.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=60).contains(&wait), "{wait}");
+        problem(slowed, StatusCode::TOO_MANY_REQUESTS, Code::RateLimited).await;
+    }
+    // From the same address and of the same tenant, what is right is taken.
+    rig.accepted(url, &request).await;
+}
+
+#[tokio::test]
 async fn a_locked_wallet__should_be_refused_at_once() {
     let rig = Rig::new().await;
     *rig.world.initiator_state.lock().unwrap() = InitiatorState::Locked;

@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Play the statistical attacks and the floods at full length.
     #[arg(long)]
     long: bool,
+    /// Measure instead whether secrets can be told from the time that operations take (minutes, on a quiet machine).
+    #[arg(long, conflicts_with_all = ["rows", "long", "json", "markdown"])]
+    timing: bool,
     /// Also write the table as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
@@ -77,6 +80,17 @@ impl Report {
 
 /// Plays the attacks, prints the table, and fails when one succeeded.
 pub(crate) fn attack(options: &Options) -> Result<()> {
+    if options.timing {
+        install::ensure(&[Need::Compiler], options.no_install)?;
+        return visibly(cargo().args([
+            "bench",
+            "--locked",
+            "--package",
+            "duet-protocol",
+            "--bench",
+            "timing",
+        ]));
+    }
     let rows = chosen(&options.rows)?;
     let wanted = |check: &&Check| options.long || !matches!(check, Check::Tests { long: true, .. });
     let mut needs = vec![Need::Compiler];

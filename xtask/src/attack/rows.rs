@@ -102,6 +102,7 @@ pub(crate) const ROWS: &[Row] = &[
         attack: "crafted ciphertexts in packages and enrolments as an oracle",
         source: "our own review",
         checks: &[protocol(&[
+            "enrolment::tests::crafted_ciphertexts_are_refused_alike_whatever_is_in_them",
             "enrolment::tests::modulus_and_ciphertext_are_checked",
             "package::tests::the_enrolment_is_checked_against_the_receivers_own_data",
         ])],
@@ -141,7 +142,10 @@ pub(crate) const ROWS: &[Row] = &[
         attack: "P1* takes the signature and reports failure",
         source: "our own review",
         checks: &[
-            attacks(&["lying_initiator::an_initiator_that_reports_failure__should_get_no_refund"]),
+            attacks(&[
+                "lying_initiator::an_initiator_that_reports_failure__should_get_no_refund",
+                "lying_initiator::an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_and_no_more_than_the_limit",
+            ]),
             protocol(&["session::tests::a_callers_mistakes_are_the_callers"]),
         ],
     },
@@ -198,6 +202,7 @@ pub(crate) const ROWS: &[Row] = &[
         attack: "challenges split, cut short or ground; few iterations",
         source: "TSSHOCK",
         checks: &[protocol(&[
+            "proofs::adversarial_tests::a_challenge_that_is_ground_does_not_come_out_as_hoped",
             "proofs::adversarial_tests::rounds_cannot_be_left_out_repeated_or_added",
             "proofs::adversarial_tests::every_part_of_a_modulus_proof_counts",
             "proofs::adversarial_tests::an_s_outside_the_group_of_t_is_refused",
@@ -410,6 +415,9 @@ pub(crate) const ROWS: &[Row] = &[
         attack: "a stolen disk or backup",
         source: "—",
         checks: &[
+            attacks(&[
+                "stolen_disk::a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_core",
+            ]),
             tests(
                 "duet-at-rest",
                 Target::Lib,
@@ -443,6 +451,8 @@ pub(crate) const ROWS: &[Row] = &[
                 "bounds::wallets_being_made__should_be_bounded_per_address",
                 "bounds::whoever_takes_too_long_to_begin__should_be_disconnected",
                 "bounds::silent_socket__should_be_pinged_and_then_closed",
+                "floods::slow_strangers__should_not_keep_an_honest_device_from_being_served",
+                "floods::memory__should_stay_bounded_under_a_flood_of_frames",
             ]),
             tests(
                 "duet-protocol",
@@ -453,6 +463,7 @@ pub(crate) const ROWS: &[Row] = &[
                 "codec::tests::a_length_beyond_the_bytes_is_refused_without_allocating_it",
                 "codec::tests::a_string_that_claims_exabytes_is_refused_without_allocating_them",
             ]),
+            tests("duet-fuzz-harness", Target::Test("corpora"), &["every_corpus_is_replayed"]),
             wire(&[
                 "binary::a_mebibyte_of_lies_is_refused_before_it_is_read",
                 "typed_data::types_that_double_with_every_step_are_refused_at_once",

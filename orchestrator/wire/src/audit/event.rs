@@ -50,6 +50,25 @@ impl Asked {
     }
 }
 
+/// What one side of a session used in it, and must not use in another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// The session.
+    pub session: SessionId,
+    /// Who asked.
+    pub asked: Asked,
+    /// What is signed.
+    #[serde(with = "prefixed_array")]
+    pub digest: [u8; 32],
+    /// The hash of this side's public nonce.
+    #[serde(with = "hex_array")]
+    pub nonce: [u8; 32],
+    /// The hash of the responder's answer, a ciphertext.
+    #[serde(with = "hex_array")]
+    pub answer: [u8; 32],
+}
+
 /// Which side of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -143,37 +162,9 @@ pub enum Event {
     },
     /// A responder charged a session to the wallet's limits, and then sent its one answer. Written in the
     /// transaction of the charge, before the answer leaves.
-    SessionCharged {
-        /// The session.
-        session: SessionId,
-        /// Who asked.
-        asked: Asked,
-        /// What is signed.
-        #[serde(with = "prefixed_array")]
-        digest: [u8; 32],
-        /// The hash of the responder's public nonce.
-        #[serde(with = "hex_array")]
-        nonce: [u8; 32],
-        /// The hash of the answer, a ciphertext.
-        #[serde(with = "hex_array")]
-        answer: [u8; 32],
-    },
+    SessionCharged(Exchange),
     /// An initiator has a signature that verifies, and released it.
-    SessionSigned {
-        /// The session.
-        session: SessionId,
-        /// Who asked.
-        asked: Asked,
-        /// What is signed.
-        #[serde(with = "prefixed_array")]
-        digest: [u8; 32],
-        /// The hash of the initiator's public nonce.
-        #[serde(with = "hex_array")]
-        nonce: [u8; 32],
-        /// The hash of the responder's answer.
-        #[serde(with = "hex_array")]
-        answer: [u8; 32],
-    },
+    SessionSigned(Exchange),
     /// A session ended without a signature.
     SessionFailed {
         /// The session.
@@ -201,7 +192,7 @@ pub enum Event {
     },
     /// Something was refused.
     Refused {
-        /// What: `invitation`, `share`, `card`, `job`, `approval`, `report` or `device`.
+        /// What: `invitation`, `share`, `card`, `job`, `approval`, `report`, `device` or `token`.
         what: String,
         /// Who asked, as far as the request said so: a refusal may be for just that.
         #[serde(default, skip_serializing_if = "Option::is_none")]

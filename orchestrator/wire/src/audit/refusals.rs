@@ -19,7 +19,7 @@ const WINDOW_MS: u64 = 60_000;
 /// Something that was refused, and who asked for it as far as the request said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report` or `device`.
+    /// What kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report`, `device` or `token`.
     pub what: &'static str,
     /// Who asked.
     pub asked: Option<Asked>,

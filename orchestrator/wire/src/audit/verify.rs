@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use duet_protocol::ids::SessionId;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, ChainId, Event, Position, Record};
+use super::{Body, ChainId, Event, Exchange, Position, Record};
 use crate::encoding::hex_array;
 
 /// Findings that are kept; more are counted.
@@ -355,20 +355,19 @@ impl Verifier {
                     chain.closed = true;
                 }
             }
-            Event::SessionCharged { session, nonce, answer, .. } => {
+            Event::SessionCharged(exchange) => {
+                let session = exchange.session;
                 if !self.charged.insert((record.chain, session)) {
                     self.find(Fault::Reused, at, format!("session {session} was charged before"));
                 }
-                self.once(record, session, nonce, answer);
+                self.once(record, &exchange);
             }
-            Event::SessionSigned { session, nonce, answer, .. } => {
-                self.once(record, session, nonce, answer);
-            }
+            Event::SessionSigned(exchange) => self.once(record, &exchange),
             _ => {}
         }
     }
 
-    fn once(&mut self, record: &Record, session: SessionId, nonce: [u8; 32], answer: [u8; 32]) {
+    fn once(&mut self, record: &Record, &Exchange { session, nonce, answer, .. }: &Exchange) {
         let at = Some((record.chain, record.sequence));
         let other = self.nonces.insert(nonce, session).filter(|other| *other != session);
         if let Some(other) = other {

@@ -3,7 +3,7 @@
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     audit::{
-        Asked, ChainId, Continues, Draft, Event, Position, Record, lines, message, message_id,
+        Asked, ChainId, Continues, Draft, Event, Exchange, Position, Record, lines, message, message_id,
         verify::{Fault, PinnedKey, Report, Verifier},
     },
     signing::SigningKey,
@@ -31,14 +31,18 @@ fn asked() -> Asked {
     }
 }
 
-fn charged(session: u8, nonce: u8, answer: u8) -> Event {
-    Event::SessionCharged {
+fn exchange(session: u8, nonce: u8, answer: u8) -> Exchange {
+    Exchange {
         session: SessionId([session; 16]),
         asked: asked(),
         digest: [6; 32],
         nonce: [nonce; 32],
         answer: [answer; 32],
     }
+}
+
+fn charged(session: u8, nonce: u8, answer: u8) -> Event {
+    Event::SessionCharged(exchange(session, nonce, answer))
 }
 
 /// A log that is written as a party's store writes it.
@@ -268,14 +272,7 @@ fn a_nonce_an_answer_or_a_charge_that_is_used_again_is_found() {
     }
     // Both sides of one session tell of the same answer.
     let mut log = sample();
-    let session = SessionId([2; 16]);
-    log.add(Event::SessionSigned {
-        session,
-        asked: asked(),
-        digest: [6; 32],
-        nonce: [60; 32],
-        answer: [2; 32],
-    });
+    log.add(Event::SessionSigned(exchange(2, 60, 2)));
     assert!(verify(&log.records).valid);
 }
 

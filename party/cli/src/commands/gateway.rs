@@ -138,6 +138,9 @@ struct LimitOptions {
     /// Messages about wallets being made from one address a minute; a wallet takes four [default: 60]
     #[arg(long, value_name = "NUMBER")]
     shares_per_minute: Option<NonZeroU32>,
+    /// Proofs of a device's key from one address that may fail a minute; more are answered later [default: 30]
+    #[arg(long, value_name = "NUMBER")]
+    refused_proofs_per_minute: Option<NonZeroU32>,
     /// Requests about one wallet a second [default: 100]
     #[arg(long, value_name = "NUMBER")]
     requests_per_second_per_device: Option<NonZeroU32>,
@@ -285,6 +288,9 @@ impl LimitOptions {
             connections_per_second: self.connections_per_second.unwrap_or(defaults.connections_per_second),
             frames_per_second: self.frames_per_second.unwrap_or(defaults.frames_per_second),
             shares_per_minute: self.shares_per_minute.unwrap_or(defaults.shares_per_minute),
+            refused_proofs_per_minute: self
+                .refused_proofs_per_minute
+                .unwrap_or(defaults.refused_proofs_per_minute),
             requests_per_second_per_device: self
                 .requests_per_second_per_device
                 .unwrap_or(defaults.requests_per_second_per_device),

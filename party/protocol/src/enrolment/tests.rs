@@ -78,6 +78,45 @@ fn modulus_and_ciphertext_are_checked() {
     assert_eq!(case.refusal(|o| o.ciphertext = Natural::one()), "encrypted-share-proof");
 }
 
+/// The oracle that signing would be without its lock, played on whoever takes enrolments: ciphertexts that are right for
+/// one bit of a share and wrong for the other. Nobody decrypts them, so right and wrong are refused in the same words.
+#[test]
+fn crafted_ciphertexts_are_refused_alike_whatever_is_in_them() {
+    let case = &*SHARED;
+    let long = std::env::var_os("DUET_ATTACK_LONG").is_some();
+    let (_, verdict) = case.verify(&case.honest).unwrap();
+    let verifier = OfferVerifier { modulus: Some(verdict), ..case.wallet.partner_verifier(&case.world) };
+    let enrolment = case.wallet.enrolment(crate::support::Pair::ServicePartner);
+    let key = enrolment.encryption_key();
+    let squared = key.squared_arithmetic();
+    let share = case.wallet.service.secret().to_natural();
+    let crafted = if long { 256 } else { 16 };
+    let mut right = 0;
+    let mut answers = std::collections::BTreeSet::new();
+    for bit in 0..crafted {
+        // Enc((x − guess)·2^-(bit + 1)), the guess being right in all bits but perhaps this one.
+        let power = Natural::power_of_two(bit + 1);
+        let (_, low) = share.div_rem(&power).unwrap();
+        let guess = if bit % 2 == 0 { low.clone() } else { &low + &Natural::one() };
+        right += u32::from(guess == low);
+        let minus_guess = key.modulus().checked_sub(&guess).unwrap();
+        let shift = squared.reduce(&(&Natural::one() + &(&minus_guess * key.modulus())));
+        let difference = squared.mul(enrolment.ciphertext().as_natural(), &shift);
+        let inverse = key.modulus_arithmetic().invert(&power).unwrap();
+        let mut offer = case.honest.offer.clone();
+        offer.ciphertext = squared.pow(&difference, &inverse);
+        let signature = case.world.service.keys.sign_statement(&offer);
+        let refusal = verifier.verify(&EnrolmentOffer { offer, signature }).unwrap_err();
+        answers.insert((refusal.check(), refusal.to_string()));
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    case.verify(&case.honest).unwrap();
+    eprintln!(
+        "evidence: crafted ciphertexts = {crafted}; right guesses among them = {right}; different answers = {}",
+        answers.len()
+    );
+}
+
 #[test]
 fn proofs_hold_for_this_wallet_these_cards_and_this_key_only() {
     let mut case = Case::new();

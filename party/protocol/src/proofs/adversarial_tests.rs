@@ -8,7 +8,7 @@ use super::{
     factor::{FactorProof, FactorProofError},
     log_star::{LogStarProof, LogStarProofError, Statement},
     modulus::{self, ModulusProof, ModulusProofError, Round},
-    parameters::{ParametersProof, ParametersProofError},
+    parameters::{self, ParametersProof, ParametersProofError},
     tests::{context, key, parameters, rng},
 };
 use crate::{
@@ -461,6 +461,29 @@ fn an_s_outside_the_group_of_t_is_refused() {
     // A prover that hopes for the challenge 0…0, under which s never occurs.
     let hoping = ParametersProof { challenge: [0; 16], ..proof };
     assert_eq!(hoping.verify(&cheating, &context()), Err(ParametersProofError::Equation));
+}
+
+/// A prover without a witness chooses its answers first and hashes until the challenge is the one they are for. Each try
+/// costs it a hash; it has to hit all of 128 bits, and no part of them is worth anything.
+#[test]
+fn a_challenge_that_is_ground_does_not_come_out_as_hoped() {
+    let tries = if std::env::var_os("DUET_ATTACK_LONG").is_some() { 200_000 } else { 3_000 };
+    let (made, trapdoor) = test_fixtures::ring_pedersen(0, default_arithmetic(), &mut rng(7));
+    let mut rng = rng(16);
+    let mut commitments: Vec<_> = (0..128).map(|_| Natural::random_below(&mut rng, made.modulus())).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut best = 0;
+    for attempt in 0..tries {
+        commitments[attempt % 128] = Natural::random_below(&mut rng, made.modulus());
+        let challenge = parameters::challenge(&made, &context(), &commitments);
+        best = best.max(challenge.iter().map(|byte| byte.count_zeros()).sum::<u32>());
+        assert!(seen.insert(challenge), "a challenge came out twice");
+    }
+    // 64 and eight standard deviations of 5.7.
+    assert!(best < 110, "{best}");
+    let proof = ParametersProof::prove(&made, &trapdoor, &context(), &mut rng);
+    assert_eq!(proof.verify(&made, &context()), Ok(()));
+    eprintln!("evidence: challenges ground = {tries}; bits as hoped at best = {best} of 128");
 }
 
 #[test]

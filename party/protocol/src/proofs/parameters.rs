@@ -50,7 +50,7 @@ struct Statement<'a> {
     iterations: u32,
 }
 
-fn challenge(
+pub(super) fn challenge(
     parameters: &Parameters,
     context: &ProofContext,
     commitments: &[Natural],

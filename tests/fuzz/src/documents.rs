@@ -1,0 +1,36 @@
+//! The bodies of requests to the HTTP interface and the documents inside: JSON that means one thing.
+
+use duet_wire::{Payload, SigningRequest, batch::BatchRequest, progress::Progress, strict_json};
+
+/// Any bytes as a request document, as a batch of them, as a payload, as JSON.
+pub fn run(bytes: &[u8]) {
+    if let Ok(value) = strict_json::parse(bytes, bytes.len()) {
+        let again = value.to_string();
+        let twice = strict_json::parse(again.as_bytes(), again.len());
+        assert_eq!(twice.as_ref(), Ok(&value), "what was read is read again");
+    }
+    if let Ok(request) = SigningRequest::from_json(bytes) {
+        if let Ok(written) = request.to_json() {
+            let again = SigningRequest::from_json(&written);
+            assert!(again.is_ok_and(|again| again == request), "a request that is written means the same");
+        }
+        payload(&request.payload);
+    }
+    if let Ok(batch) = BatchRequest::from_json(bytes)
+        && let Ok(written) = batch.to_json()
+    {
+        let again = BatchRequest::from_json(&written);
+        assert!(again.is_ok_and(|again| again == batch), "a batch that is written means the same");
+    }
+    if let Ok(read) = Payload::from_json(bytes) {
+        payload(&read);
+    }
+    let _ = Progress::from_json(bytes);
+}
+
+/// What is shown to the owner comes from the same payload as what is signed.
+fn payload(payload: &Payload) {
+    assert_eq!(payload.digest().ok(), payload.digest().ok());
+    drop(payload.describe());
+    let _ = payload.chain_id();
+}

@@ -1,0 +1,13 @@
+//! What comes and goes on a browser's socket.
+
+use duet_wire::gateway::{ClientFrame, ServerFrame, WaitingAnswer, WaitingQuestion};
+
+use crate::decoders::canonical;
+
+/// Any bytes as a frame in either direction, and as what the gateway asks for a device.
+pub fn run(bytes: &[u8]) {
+    canonical::<ClientFrame>(bytes);
+    canonical::<ServerFrame>(bytes);
+    canonical::<WaitingQuestion>(bytes);
+    canonical::<WaitingAnswer>(bytes);
+}

@@ -1,0 +1,156 @@
+//! A signing session as a sequence of deliveries: each message to either side, in any order, as it was or changed, repeated, or of
+//! another session. Only the right message at the right time moves a side, and no such sequence ever ends in a bad signature.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use duet_protocol::{
+    arithmetic::default_arithmetic,
+    initiator::{AwaitingCipher, AwaitingResponse, Initiator},
+    responder::{AwaitingOpening, Responder},
+    verdict::Verdict,
+};
+
+#[path = "../../../party/protocol/tests/support/mod.rs"]
+mod support;
+
+use self::support::{Job, Pair, Wallet, World};
+
+/// Deliveries of one input: each may cost a Paillier operation.
+const MAX_DELIVERIES: usize = 12;
+
+/// Both parties and a wallet, once.
+fn stage() -> &'static Mutex<(World, Wallet)> {
+    static STAGE: OnceLock<Mutex<(World, Wallet)>> = OnceLock::new();
+    STAGE.get_or_init(|| {
+        let mut world = World::new(default_arithmetic(), 1);
+        let wallet = world.wallet(None);
+        Mutex::new((world, wallet))
+    })
+}
+
+enum First {
+    AwaitsResponse(AwaitingResponse),
+    AwaitsCipher(AwaitingCipher),
+    Over,
+}
+
+enum Second {
+    AwaitsCommitment,
+    AwaitsOpening(AwaitingOpening),
+    Over,
+}
+
+struct Session {
+    job: Job,
+    first: First,
+    second: Second,
+    /// Everything that was sent, the newest last.
+    sent: Vec<Vec<u8>>,
+    /// Which message either side must get next, by its place in `sent`.
+    due: [Option<usize>; 2],
+}
+
+impl Session {
+    fn start(world: &mut World, wallet: &Wallet, sent: Vec<Vec<u8>>) -> Option<Self> {
+        let job = Job::random(&mut world.rng, "m");
+        let setup = wallet.initiator(world, Pair::DeviceService, &job);
+        let (state, message) = Initiator::start(setup, &mut world.rng).ok()?;
+        let mut session = Self {
+            job,
+            first: First::AwaitsResponse(state),
+            second: Second::AwaitsCommitment,
+            sent,
+            due: [None, None],
+        };
+        session.due = [None, session.send(message)];
+        Some(session)
+    }
+
+    fn send(&mut self, message: Vec<u8>) -> Option<usize> {
+        self.sent.push(message);
+        self.sent.len().checked_sub(1)
+    }
+
+    fn to_first(&mut self, world: &mut World, message: &[u8]) -> bool {
+        match core::mem::replace(&mut self.first, First::Over) {
+            First::AwaitsResponse(state) => match state.receive(message, &mut world.rng) {
+                Ok((state, next)) => {
+                    self.first = First::AwaitsCipher(state);
+                    self.due = [None, self.send(next)];
+                    true
+                }
+                Err(_) => false,
+            },
+            First::AwaitsCipher(state) => match state.receive(message, &mut world.rng) {
+                Ok(Verdict::Good(_)) => true,
+                Ok(Verdict::Bad(_)) => unreachable!("a bad signature of two honest sides"),
+                Err(_) => false,
+            },
+            First::Over => false,
+        }
+    }
+
+    fn to_second(&mut self, world: &mut World, wallet: &Wallet, message: &[u8]) -> bool {
+        match core::mem::replace(&mut self.second, Second::Over) {
+            Second::AwaitsCommitment => {
+                let setup = wallet.responder(world, Pair::DeviceService, &self.job);
+                match Responder::accept(setup, message, &mut world.rng) {
+                    Ok((state, next)) => {
+                        self.second = Second::AwaitsOpening(state);
+                        self.due = [self.send(next), None];
+                        true
+                    }
+                    // As the driver does: a forgery does not end the session of those who were invited.
+                    Err(_) => {
+                        self.second = Second::AwaitsCommitment;
+                        false
+                    }
+                }
+            }
+            Second::AwaitsOpening(state) => {
+                let Ok(ready) = state.receive(message) else { return false };
+                let charge = self.job.charged(wallet);
+                if let Ok((next, _)) = ready.respond(charge, None, &mut world.rng) {
+                    self.due = [self.send(next), None];
+                }
+                true
+            }
+            Second::Over => false,
+        }
+    }
+}
+
+/// Three bytes are one delivery: to whom and which message, where it is changed, and by what.
+pub fn run(bytes: &[u8]) {
+    let mut stage = stage().lock().unwrap_or_else(PoisonError::into_inner);
+    let (world, wallet) = &mut *stage;
+    let Some(mut session) = Session::start(world, wallet, Vec::new()) else { return };
+    for delivery in bytes.chunks_exact(3).take(MAX_DELIVERIES) {
+        let &[what, place, change] = delivery else { continue };
+        if what == u8::MAX {
+            // Another session; what the last one sent can be replayed into it.
+            let sent = core::mem::take(&mut session.sent);
+            let Some(next) = Session::start(world, wallet, sent) else { return };
+            session = next;
+            continue;
+        }
+        let side = usize::from(what & 1);
+        let due = session.due.get(side).copied().flatten();
+        // Half of the deliveries are the right ones, or no session would get far.
+        let at = if what & 2 == 0 { due } else { Some(usize::from(what >> 2) % session.sent.len()) };
+        let Some((at, mut message)) = at.and_then(|at| Some((at, session.sent.get(at)?.clone()))) else {
+            continue;
+        };
+        let position = usize::from(place) * message.len() / 256;
+        if let Some(byte) = message.get_mut(position) {
+            *byte ^= change;
+        }
+        let right = due == Some(at) && change == 0;
+        let moved = if side == 0 {
+            session.to_first(world, &message)
+        } else {
+            session.to_second(world, wallet, &message)
+        };
+        assert_eq!(moved, right, "a side moves by the right message and by no other");
+    }
+}

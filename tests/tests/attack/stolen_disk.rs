@@ -1,0 +1,253 @@
+//! A stolen disk, its logs, a core dump, the memory of a process that has signed: nowhere are the bytes of a share.
+
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use duet_party::{
+    at_rest::{KeySource, RecordKind, RecordLabel},
+    clock::Clock,
+    compute::Compute,
+    store::{
+        ShareStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+    vault::Vault,
+};
+use duet_protocol::{
+    ids::{Epoch, ShareIndex, WalletId},
+    share::KeyShare,
+};
+use duet_tests::{
+    process::Process,
+    stack::{ALL_KINDS, Pair, Stack},
+};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tokio::{process::Command, time::timeout};
+
+/// How long a process may take to end, or to forget what it has done with.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The most of a process's memory that is read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// A secret and the ways in which its bytes could lie around.
+struct Secret {
+    whose: &'static str,
+    writings: Vec<Vec<u8>>,
+}
+
+impl Secret {
+    fn new(whose: &'static str, bytes: &[u8]) -> Self {
+        let reversed: Vec<u8> = bytes.iter().rev().copied().collect();
+        let hexadecimal = hex::encode(bytes);
+        let upper = hexadecimal.to_uppercase();
+        // Big-endian, as the limbs of a computation, and as text.
+        Self { whose, writings: vec![bytes.to_vec(), reversed, hexadecimal.into(), upper.into()] }
+    }
+
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.writings.iter().any(|writing| contains(bytes, writing))
+    }
+}
+
+/// Whether `needle` is in `haystack`; looks at each place where its first byte is.
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    let Some(first) = needle.first() else { return false };
+    let mut rest = haystack;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        rest = &rest[at..];
+        if rest.starts_with(needle) {
+            return true;
+        }
+        rest = &rest[1..];
+    }
+    false
+}
+
+/// The share that the store at `store` holds of a wallet.
+async fn share_of(whose: &'static str, store: PathBuf, key: PathBuf, wallet: &str) -> Result<Secret> {
+    let opened: Arc<dyn ShareStore> = Arc::new(SqliteStore::open(&SqliteOptions::at(store)).await?);
+    let vault = Vault::open(opened, &KeySource::File(key), &Compute::per_core(), &Clock::system()).await?;
+    let index = match whose {
+        "service" => ShareIndex::Service,
+        "partner" => ShareIndex::Partner,
+        _ => ShareIndex::Device,
+    };
+    let wallet: WalletId = wallet.parse()?;
+    let label = RecordLabel::of_wallet(RecordKind::Share, wallet, index, Epoch(0), &[]);
+    let record = vault.read(&label).await?.context("no share")?;
+    KeyShare::from_secret_bytes(&record)?;
+    // The record ends with the share.
+    Ok(Secret::new(whose, &record[record.len() - 32..]))
+}
+
+/// Every file below `folder`, and how many bytes they are.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The files in which a secret is, how many were looked into, and their bytes.
+fn search(folders: &[impl AsRef<Path>], secrets: &[Secret]) -> Result<(Vec<String>, usize, u64)> {
+    let (mut hits, mut all, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for folder in folders {
+        files(folder.as_ref(), &mut all)?;
+    }
+    for file in &all {
+        // A broker's file may be gone by now.
+        let Ok(content) = fs::read(file) else { continue };
+        bytes += content.len() as u64;
+        for secret in secrets.iter().filter(|secret| secret.is_in(&content)) {
+            hits.push(format!("{} share in {}", secret.whose, file.display()));
+        }
+    }
+    Ok((hits, all.len(), bytes))
+}
+
+/// The secrets that are in a process's memory, and how much of it was read; `None` when the system does not let us.
+fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<(Vec<&'static str>, usize)>> {
+    let Ok(mut memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return Ok(None) };
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let (mut hits, mut read) = (Vec::new(), 0);
+    // What is written to can hold a secret: heap, stacks, data.
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let Some((from, to)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-')) else {
+            bail!("{line}")
+        };
+        let (mut at, end) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        let mut tail = Vec::new();
+        while at < end {
+            let length = usize::try_from(end - at)?.min(CHUNK);
+            let mut chunk = vec![0; length];
+            // A mapping may be gone, and some cannot be read at all.
+            if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut chunk).is_err() {
+                break;
+            }
+            read += length;
+            at += length as u64;
+            let joined = [tail.as_slice(), &chunk].concat();
+            hits.extend(secrets.iter().filter(|secret| secret.is_in(&joined)).map(|secret| secret.whose));
+            tail = chunk[length.saturating_sub(64)..].to_vec();
+        }
+    }
+    Ok(Some((hits, read)))
+}
+
+/// Whether this system writes a core for a process that aborts in `folder`; tried with one that does not object.
+async fn writes_cores(folder: &Path) -> Result<bool> {
+    let mut command = Command::new("sleep");
+    command.arg("60").current_dir(folder);
+    let mut process = Process::start("control", command, &folder.join("logs"))?;
+    abort(&mut process).await?;
+    Ok(cores(folder)? > 0)
+}
+
+async fn abort(process: &mut Process) -> Result<()> {
+    let id = Pid::from_raw(i32::try_from(process.id().context("not running")?)?).context("no process id")?;
+    kill_process(id, Signal::ABORT)?;
+    let status = process.ended(DEADLINE).await?;
+    ensure!(status.signal() == Some(Signal::ABORT.as_raw()), "{status}");
+    Ok(())
+}
+
+/// How many core files are in a folder.
+fn cores(folder: &Path) -> Result<usize> {
+    let names = fs::read_dir(folder)?.flatten().map(|entry| entry.file_name());
+    Ok(names.filter(|name| name.to_string_lossy().starts_with("core")).count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_core() -> Result<()> {
+    // Whatever the shell that started us allows, our children may write cores.
+    let hard = getrlimit(Resource::Core).maximum;
+    setrlimit(Resource::Core, Rlimit { current: hard, maximum: hard })?;
+
+    let mut stack = Stack::start().await?;
+    let wallet = stack.create_wallet("device", ALL_KINDS).await?;
+    for pair in Pair::ALL {
+        wallet.sign_by(pair, &["message", "nothing to see"]).await?;
+    }
+    let mut secrets = Vec::new();
+    for whose in ["service", "partner"] {
+        let folder = stack.party(whose);
+        secrets.push(share_of(whose, folder.store(), folder.key_file(), &wallet.id).await?);
+    }
+    let home = stack.directory().join("device");
+    let key = stack.directory().join("device.key");
+    secrets.push(share_of("device", home.join("device.db"), key, &wallet.id).await?);
+
+    // That the search finds what is there.
+    let folders = [stack.directory().to_owned(), stack.broker.credentials().to_owned()];
+    for secret in &secrets {
+        for writing in &secret.writings {
+            let decoy = home.join("decoy");
+            fs::write(&decoy, [b"before ", writing.as_slice(), b" after"].concat())?;
+            ensure!(search(&[&home], &secrets)?.0.len() == 1, "the search is blind");
+            fs::remove_file(decoy)?;
+        }
+    }
+    let (hits, count, bytes) = search(&folders, &secrets)?;
+    assert_eq!(hits, Vec::<String>::new());
+
+    // That the search of memory finds what is there: this process has all of them.
+    if let Some((hits, _)) = search_memory(std::process::id(), &secrets)? {
+        assert!(secrets.iter().all(|secret| hits.contains(&secret.whose)), "the search is blind");
+    }
+    // The workers have signed and wait for more. What a session held is wiped when it ends.
+    let mut memory_read = 0;
+    for server in [&mut stack.service, &mut stack.partner] {
+        let pid = server.process()?.id().context("it runs")?;
+        let forgotten = async {
+            loop {
+                match search_memory(pid, &secrets)? {
+                    None => return Ok::<_, anyhow::Error>(0),
+                    Some((hits, read)) if hits.is_empty() => return Ok(read),
+                    Some(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        memory_read += timeout(DEADLINE, forgotten).await.context("a share stays in memory")??;
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
+        assert!(core.split_whitespace().filter(|&word| word == "0").count() == 2, "{core}");
+    }
+
+    // Aborted, they leave no core where another program does.
+    let here = std::env::current_dir()?;
+    let before = cores(&here)?;
+    for server in [&mut stack.service, &mut stack.partner] {
+        abort(server.process()?).await?;
+    }
+    assert_eq!(cores(&here)?, before);
+    let control = tempfile::tempdir()?;
+    let control = writes_cores(control.path()).await?;
+    let (hits, ..) = search(&folders, &secrets)?;
+    assert_eq!(hits, Vec::<String>::new());
+    eprintln!(
+        "evidence: shares looked for = {}; files searched = {count}; bytes of files = {bytes}; bytes of memory = \
+         {memory_read}; shares found = 0; cores of aborted workers = 0; cores of another program = {}",
+        secrets.len(),
+        u8::from(control)
+    );
+    for server in [&mut stack.service, &mut stack.partner] {
+        server.start().await?;
+    }
+    for pair in Pair::ALL {
+        wallet.sign_by(pair, &["message", "and on it goes"]).await?;
+    }
+    Ok(())
+}
