@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use duet_party::{
-    at_rest::{KeySource, RecordKind, RecordLabel},
+    at_rest::{RecordKind, RecordLabel},
     clock::Clock,
-    compute::Compute,
+    key_encryption::KeyFile,
     store::{
         ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
@@ -29,9 +29,7 @@ use crate::parties::PartyFolder;
 pub async fn answer_badly(party: &PartyFolder, wallet: WalletId) -> Result<()> {
     let sqlite = SqliteStore::open(&SqliteOptions::at(party.store())).await?;
     let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
-    let vault =
-        Vault::open(store, &KeySource::File(party.key_file()), &Compute::per_core(), &Clock::system())
-            .await?;
+    let vault = Vault::open(store, &KeyFile::at(party.key_file()), &Clock::system()).await?;
     let held = vault.store().enrolments(wallet).await?;
     let of_device: Vec<_> = held.iter().filter(|row| row.initiator == ShareIndex::Device).collect();
     ensure!(!of_device.is_empty(), "the device has not enrolled for {wallet}");
