@@ -46,7 +46,7 @@ const CRAWL: u32 = 5;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(12);
 
 /// Jobs before the first fault: everybody has met everybody, and what each process takes is measured then.
-const WARM_UP: Load = Load { jobs: 12, at_a_time: 4 };
+const WARM_UP: Load = Load { jobs: 12, at_a_time: 4, ends_in_time: false };
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,9 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     let directory = Arc::new(tempfile::Builder::new().prefix("duet-chaos-").tempdir()?);
     let mut skipped = Vec::new();
     let mut disks = Vec::new();
-    for party in ["service", "partner"] {
+    for party in
+        ["service", "partner"].into_iter().filter(|party| !settings.shape.on_postgres.contains(party))
+    {
         match SmallDisk::mount(&directory.path().join(party)) {
             Ok(disk) => disks.push(disk),
             Err(error) => skipped.push(format!("a full disk of {party}: no disk can be mounted: {error}")),
@@ -109,15 +111,16 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     }
     let wallet = fleet.create_wallet("device").await?;
     let apis = apis(&fleet, &wallet)?;
-    let mut submissions = WARM_UP.run(Arc::clone(&apis), "warm-up", &mut seed).await?;
+    let mut submissions = WARM_UP.run(Arc::clone(&apis), "warm-up", &mut seed, Instant::now()).await?;
     let before = footprints(&mut fleet).await?;
     say("everything serves; now it goes wrong");
 
     let mut turmoil = Turmoil::new(&mut seed, disks, say);
     let started = Clock::now();
     let name = format!("job-{}", settings.seed);
-    let load = settings.load.run(Arc::clone(&apis), &name, &mut seed);
-    submissions.extend(turmoil.during(load, &mut fleet, settings.longest).await?);
+    let end = Instant::now() + settings.longest;
+    let load = settings.load.run(Arc::clone(&apis), &name, &mut seed, end);
+    submissions.extend(turmoil.during(load, &mut fleet, end).await?);
     let took = started.elapsed();
     say("the last job has ended; now everything is repaired");
 
@@ -226,15 +229,14 @@ impl<'a> Turmoil<'a> {
         }
     }
 
-    /// Lets things go wrong until `load` is done, for `longest` at most, and in peace from then on.
+    /// Lets things go wrong until `load` is done, until `end` at most, and has it done in peace from then on.
     async fn during(
         &mut self,
         load: impl Future<Output = Result<Vec<Submission>>>,
         fleet: &mut Fleet,
-        longest: Duration,
+        end: Instant,
     ) -> Result<Vec<Submission>> {
         fleet.cluster().set_route(self.usual.slow, self.usual.of(self.usual.slow));
-        let end = Instant::now() + longest;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(load);
@@ -270,14 +272,14 @@ impl<'a> Turmoil<'a> {
             return Ok(());
         }
         self.next = now + self.seed.millis(200, 2000);
-        let (fault, lasts) = Fault::draw(&mut self.seed, fleet, self.disks.len());
+        let (fault, lasts) = Fault::draw(&mut self.seed, fleet, &self.disks);
         let taken = self.going.iter().any(|going| going.fault.target() == fault.target());
         let majority =
             fault.hurts_the_majority() && self.going.iter().any(|going| going.fault.hurts_the_majority());
         if taken || majority {
             return Ok(());
         }
-        self.note(format!("{} for {lasts:?}", fault.describe(fleet)));
+        self.note(format!("{} for {lasts:?}", fault.describe(fleet, &self.disks)));
         if let Fault::Kill(member) = &fault {
             self.killed.push(*member);
         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_test_postgres::Server as Postgres;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
@@ -60,11 +61,13 @@ pub struct Shape {
     pub workers: usize,
     /// Gateways.
     pub gateways: usize,
+    /// Parties whose share stores are in PostgreSQL, on one server; the others' are files.
+    pub on_postgres: &'static [&'static str],
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { orchestrators: 2, workers: 2, gateways: 2 }
+        Self { orchestrators: 2, workers: 2, gateways: 2, on_postgres: &[] }
     }
 }
 
@@ -192,6 +195,8 @@ pub struct Fleet {
     // Fields are dropped in this order.
     members: Vec<Member>,
     cluster: Cluster,
+    postgres: Option<Postgres>,
+    folders: [PartyFolder; 2],
     capture: Capture,
     fingerprints: [String; 2],
     tokens: [PathBuf; 2],
@@ -217,28 +222,41 @@ impl Fleet {
     pub async fn start_in(directory: Arc<TempDir>, shape: Shape) -> Result<Self> {
         let cluster = Cluster::start().await?;
         let duet = Duet::new(cluster.credentials());
-        let folders =
+        let mut folders =
             [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
         let [service, partner] = &folders;
         let fingerprints = [service.copy_or_set_up(&duet).await?, partner.copy_or_set_up(&duet).await?];
+        let postgres = match shape.on_postgres {
+            [] => None,
+            _ => Some(Postgres::start(&[]).await?),
+        };
+        if let Some(server) = &postgres {
+            for folder in folders.iter_mut().filter(|folder| shape.on_postgres.contains(&folder.name())) {
+                folder.move_to(&duet, server).await?;
+            }
+        }
+        let [service, partner] = &folders;
         let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
         let has_clocks = faketime().is_some();
         let mut fleet = Self {
             members: Vec::new(),
             cluster,
+            postgres,
+            folders,
             capture: Capture::default(),
             fingerprints,
             tokens,
             has_clocks,
             directory,
         };
-        fleet.add_members(&folders, shape).await?;
+        fleet.add_members(shape).await?;
         Ok(fleet)
     }
 
-    async fn add_members(&mut self, folders: &[PartyFolder; 2], shape: Shape) -> Result<()> {
+    async fn add_members(&mut self, shape: Shape) -> Result<()> {
         let logs = self.logs();
-        let [service, partner] = folders;
+        let folders = self.folders.clone();
+        let [service, partner] = &folders;
         let [service_pin, partner_pin] = self.fingerprints.clone();
         for number in 1..=shape.orchestrators {
             let arguments = [
@@ -270,7 +288,7 @@ impl Fleet {
         for number in 1..=shape.gateways {
             let (fingerprints, tokens) = (self.fingerprints.clone(), self.tokens.clone());
             let start = |duet: Duet, name: &str| {
-                stack::gateway(&duet, "127.0.0.1:0", folders, &fingerprints, &tokens, &logs).named(name)
+                stack::gateway(&duet, "127.0.0.1:0", &folders, &fingerprints, &tokens, &logs).named(name)
             };
             self.add(Kind::Gateway, &format!("gateway-{number}"), start).await?;
         }
@@ -317,6 +335,11 @@ impl Fleet {
         &mut self.cluster
     }
 
+    /// The database server, to be hurt; there is none when all share stores are files.
+    pub const fn postgres_mut(&mut self) -> Option<&mut Postgres> {
+        self.postgres.as_mut()
+    }
+
     /// What was overheard.
     #[must_use]
     pub const fn capture(&self) -> &Capture {
@@ -341,10 +364,10 @@ impl Fleet {
         self.directory.path().join("logs")
     }
 
-    /// A party's folder.
+    /// The folders of both parties.
     #[must_use]
-    pub fn party(&self, name: &str) -> PartyFolder {
-        PartyFolder::new(self.directory.path(), name)
+    pub const fn parties(&self) -> &[PartyFolder; 2] {
+        &self.folders
     }
 
     /// The orchestrators' HTTP interfaces.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use duet_bus::{Address, Bus, Filter, Incoming, Role, ServeOptions, Service};
+use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service};
 use duet_party::{
     Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
@@ -32,8 +32,8 @@ use duet_protocol::{
     signature, test_fixtures,
 };
 use duet_wire::{
-    Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat, SignedOutcome,
-    SignedRequest, SigningRequest, WalletInfo,
+    Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat,
+    SignedOutcome, SignedRequest, SigningRequest, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
     signing::SigningKey,
 };
@@ -353,6 +353,35 @@ impl Stage {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let reply = self.orchestrator.request(&Address::Invite(party.clone()), invitation, PATIENCE).await?;
         Ok(codec::decode(&reply)?)
+    }
+
+    /// The same once a worker of the party is in its queue group.
+    ///
+    /// # Errors
+    /// When none comes to be, or the answer does not parse.
+    pub async fn invite_when_present(&self, party: &PartyId, manifest: &[u8]) -> Result<InvitationReply> {
+        let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
+        let address = Address::Invite(party.clone());
+        let reply = self.orchestrator.request_resending(&address, invitation, PATIENCE).await?;
+        Ok(codec::decode(&reply)?)
+    }
+
+    /// Invites a party whose store fails until none of its workers is in its queue group any more.
+    ///
+    /// # Errors
+    /// When an invitation is answered with anything but that the store fails.
+    pub async fn invite_until_absent(&self, party: &PartyId, manifest: &[u8]) -> Result<()> {
+        let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
+        let address = Address::Invite(party.clone());
+        loop {
+            match self.orchestrator.request(&address, invitation.clone(), PATIENCE).await {
+                Err(RequestError::NoResponders { .. }) => return Ok(()),
+                reply => match codec::decode(&reply?)? {
+                    InvitationReply::Refused(refusal) if refusal.code == Code::StorageUnavailable => {}
+                    reply => bail!("{party} answered {reply:?}"),
+                },
+            }
+        }
     }
 
     /// Runs a session between the two backend parties; what the initiator reports.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use duet_bus::{
-    Address, Bus, BusEvent, ConnectError, Filter, PublishError, RequestError, Role, ServeOptions,
+    Address, Bus, BusEvent, ConnectError, Filter, PublishError, RequestError, Role, ServeOptions, Speaker,
     SubscribeError, kv,
     kv::WriteError,
     streams::{self, StorageError, StorageSettings},
@@ -174,6 +174,44 @@ async fn a_full_service__should_leave_its_queue_group() {
     assert!(service.drain(DEADLINE).await);
     let gone = orchestrator.request(&invite, "four", DEADLINE).await;
     assert!(matches!(gone, Err(RequestError::NoResponders { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_away__should_be_out_of_its_queue_group_until_it_returns() {
+    let broker = Broker::start().await.unwrap();
+    let orchestrator = broker.connect(Role::Orchestrator).await.unwrap();
+    let worker = broker.connect(Role::Service).await.unwrap();
+    let service = party("service");
+    let questions = [
+        (Filter::invites(&service), ServeOptions::leaving(2), Address::Invite(service.clone())),
+        (
+            Filter::cards(&service),
+            ServeOptions::waiting(2),
+            Address::Card { from: Speaker::Orchestrator, to: service.clone() },
+        ),
+    ];
+    for (filter, options, address) in questions {
+        let handler = |message: duet_bus::Incoming| async move { message.respond("here").await.unwrap() };
+        let serving = worker.serve(filter, options, handler).await.unwrap();
+        for _ in 0..3 {
+            let answer = orchestrator.request_resending(&address, "anybody?", DEADLINE).await.unwrap();
+            assert_eq!(answer, "here");
+            serving.attendance().set(false);
+            // It is told to leave; until it has, it answers.
+            loop {
+                match orchestrator.request(&address, "anybody?", DEADLINE).await {
+                    Err(RequestError::NoResponders { .. }) => break,
+                    answer => assert_eq!(answer.unwrap(), "here"),
+                }
+            }
+            serving.attendance().set(true);
+        }
+        let attendance = serving.attendance();
+        assert!(serving.drain(DEADLINE).await);
+        attendance.set(true);
+        let gone = orchestrator.request(&address, "anybody?", DEADLINE).await;
+        assert!(matches!(gone, Err(RequestError::NoResponders { .. })), "{gone:?}");
+    }
 }
 
 #[tokio::test]

@@ -381,15 +381,13 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     becomes(false).await?;
     let request = stage.request(&wallet, "m", "afterwards");
     let next = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
-    match stage.invite(&next.initiator.party, &next.encode()?).await? {
-        InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::StorageUnavailable),
-        InvitationReply::Accepted { .. } => panic!("initiates without a store"),
-    }
+    let next_manifest = next.encode()?;
+    stage.invite_until_absent(&next.initiator.party, &next_manifest).await?;
 
     // The disk works again: the lock is written before anything else happens.
     stage.service.sqlite.refuse_writes(false).await?;
     becomes(true).await?;
-    match stage.invite(&next.initiator.party, &next.encode()?).await? {
+    match stage.invite_when_present(&next.initiator.party, &next_manifest).await? {
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::Locked),
         InvitationReply::Accepted { .. } => panic!("the lock was forgotten"),
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What the fault suite takes.
-const NEEDS: &[Need] = &[Need::Compiler, Need::NatsServer, Need::Faketime];
+const NEEDS: &[Need] = &[Need::Compiler, Need::NatsServer, Need::Postgres, Need::Faketime];
 
 pub(crate) fn chaos(arguments: &[String], no_install: bool) -> Result<()> {
     install::ensure(NEEDS, no_install)?;

@@ -42,6 +42,6 @@ pub mod subscription;
 pub use connect::{Bus, BusEvent, ConnectError, ConnectSettings};
 pub use request::{PublishError, RequestError};
 pub use role::Role;
-pub use service::{Incoming, ServeOptions, Service, WhenFull};
+pub use service::{Attendance, Incoming, ServeOptions, Service, WhenFull};
 pub use subjects::{Address, Filter, Speaker};
 pub use subscription::{SubscribeError, Subscription};

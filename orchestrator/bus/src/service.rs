@@ -113,9 +113,38 @@ impl ServeOptions {
     }
 }
 
+/// Whether a service is in its queue group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Present,
+    /// Until it is told to come back.
+    Away,
+    /// For good.
+    Stopped,
+}
+
+/// Takes a service out of its queue group and back.
+#[derive(Debug, Clone)]
+pub struct Attendance(watch::Sender<Presence>);
+
+impl Attendance {
+    /// Whether the service takes messages from now on. What had arrived is still handled. Without effect on one that was
+    /// told to stop.
+    pub fn set(&self, present: bool) {
+        let presence = if present { Presence::Present } else { Presence::Away };
+        self.0.send_if_modified(|current| {
+            let changes = ![Presence::Stopped, presence].contains(current);
+            if changes {
+                *current = presence;
+            }
+            changes
+        });
+    }
+}
+
 /// A running service. Dropping it aborts its handlers; [`Service::drain`] lets them finish.
 pub struct Service {
-    stop: watch::Sender<bool>,
+    presence: watch::Sender<Presence>,
     tasks: JoinSet<()>,
 }
 
@@ -132,8 +161,14 @@ impl Service {
     /// A message that the server was sending at this very moment is lost: its sender runs into its
     /// deadline, as it would had this process died.
     pub async fn drain(mut self, deadline: Duration) -> bool {
-        self.stop.send_replace(true);
+        self.presence.send_replace(Presence::Stopped);
         timeout(deadline, self.ended()).await.is_ok()
+    }
+
+    /// What takes it out of its queue group for a while.
+    #[must_use]
+    pub fn attendance(&self) -> Attendance {
+        Attendance(self.presence.clone())
     }
 
     /// Returns when the service has ended by itself: the connection was closed for good.
@@ -164,81 +199,109 @@ impl Bus {
     {
         let handler = Arc::new(handler);
         let concurrency = options.concurrency.max(1);
-        let (stop, stopped) = watch::channel(false);
+        let (presence, place) = watch::channel(Presence::Present);
         let mut tasks = JoinSet::new();
         match options.when_full {
             WhenFull::Wait => {
                 let subscription = self.subscribe(&filter).await?;
-                tasks.spawn(serve_waiting(subscription, concurrency, handler, stopped));
+                let seat = Seat { bus: self.clone(), filter, presence: place };
+                tasks.spawn(seat.serve_many(subscription, concurrency, handler));
             }
             WhenFull::Leave => {
                 for _ in 0..concurrency {
                     let subscription = self.subscribe_once(&filter).await?;
-                    let seat = Seat { bus: self.clone(), filter: filter.clone(), stopped: stopped.clone() };
-                    tasks.spawn(seat.serve(subscription, Arc::clone(&handler)));
+                    let seat = Seat { bus: self.clone(), filter: filter.clone(), presence: place.clone() };
+                    tasks.spawn(seat.serve_one(subscription, Arc::clone(&handler)));
                 }
             }
         }
         self.sync(options.deadline).await?;
-        Ok(Service { stop, tasks })
+        Ok(Service { presence, tasks })
     }
 }
 
-/// Returns once the service is to stop, or its owner is gone.
-async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
-    stopped.wait_for(|stop| *stop).await.ok();
-}
-
-/// One subscription for all handlers; it is read only while a handler is free.
-async fn serve_waiting<H, F>(
-    mut subscription: Subscription,
-    concurrency: usize,
-    handler: Arc<H>,
-    mut stopped: watch::Receiver<bool>,
-) where
-    H: Fn(Incoming) -> F + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let mut handlers = JoinSet::new();
-    let mut draining = false;
-    loop {
-        if handlers.len() >= concurrency {
-            tokio::select! {
-                _ = handlers.join_next() => {}
-                // Full or not, others get what comes from now on.
-                () = until_stopped(&mut stopped), if !draining => {
-                    draining = true;
-                    subscription.drain().await;
-                }
-            }
-            continue;
-        }
-        let message = tokio::select! {
-            biased;
-            () = until_stopped(&mut stopped), if !draining => {
-                // What had arrived is still handled.
-                draining = true;
-                subscription.drain().await;
-                continue;
-            }
-            Some(_) = handlers.join_next() => continue,
-            message = subscription.next() => message,
-        };
-        let Some(message) = message else { break };
-        handlers.spawn(handler(message));
-    }
-    while handlers.join_next().await.is_some() {}
-}
-
-/// One handler's place in the queue group.
+/// A place in the queue group.
 struct Seat {
     bus: Bus,
     filter: Filter,
-    stopped: watch::Receiver<bool>,
+    presence: watch::Receiver<Presence>,
 }
 
 impl Seat {
-    async fn serve<H, F>(mut self, mut subscription: Subscription, handler: Arc<H>)
+    /// Returns once the service is to leave, or its owner is gone.
+    async fn until_absent(&mut self) {
+        self.presence.wait_for(|presence| *presence != Presence::Present).await.ok();
+    }
+
+    /// Waits while the service is away; whether it comes back.
+    async fn returns(&mut self) -> bool {
+        let settled = self.presence.wait_for(|presence| *presence != Presence::Away).await;
+        settled.is_ok_and(|presence| *presence == Presence::Present)
+    }
+
+    /// One subscription for all handlers; it is read only while a handler is free.
+    async fn serve_many<H, F>(mut self, mut subscription: Subscription, concurrency: usize, handler: Arc<H>)
+    where
+        H: Fn(Incoming) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut handlers = JoinSet::new();
+        loop {
+            self.serve_stay(&mut subscription, concurrency, &*handler, &mut handlers).await;
+            if !self.returns().await {
+                break;
+            }
+            match self.bus.subscribe(&self.filter).await {
+                Ok(again) => subscription = again,
+                // Closed for good.
+                Err(_) => break,
+            }
+        }
+        while handlers.join_next().await.is_some() {}
+    }
+
+    /// Serves until the subscription has ended, because the service left or the connection was closed.
+    async fn serve_stay<H, F>(
+        &mut self,
+        subscription: &mut Subscription,
+        concurrency: usize,
+        handler: &H,
+        handlers: &mut JoinSet<()>,
+    ) where
+        H: Fn(Incoming) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut leaving = false;
+        loop {
+            if handlers.len() >= concurrency {
+                tokio::select! {
+                    _ = handlers.join_next() => {}
+                    // Full or not, others get what comes from now on.
+                    () = self.until_absent(), if !leaving => {
+                        leaving = true;
+                        subscription.drain().await;
+                    }
+                }
+                continue;
+            }
+            let message = tokio::select! {
+                biased;
+                () = self.until_absent(), if !leaving => {
+                    // What had arrived is still handled.
+                    leaving = true;
+                    subscription.drain().await;
+                    continue;
+                }
+                Some(_) = handlers.join_next() => continue,
+                message = subscription.next() => message,
+            };
+            let Some(message) = message else { return };
+            handlers.spawn(handler(message));
+        }
+    }
+
+    /// One handler with a subscription to one message at a time.
+    async fn serve_one<H, F>(mut self, mut subscription: Subscription, handler: Arc<H>)
     where
         H: Fn(Incoming) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -246,18 +309,15 @@ impl Seat {
         loop {
             let message = tokio::select! {
                 message = subscription.next() => message,
-                () = until_stopped(&mut self.stopped) => {
+                () = self.until_absent() => {
                     subscription.drain().await;
-                    if let Some(message) = subscription.next().await {
-                        handle(&*handler, message).await;
-                    }
-                    return;
+                    subscription.next().await
                 }
             };
             if let Some(message) = message {
                 handle(&*handler, message).await;
             }
-            if *self.stopped.borrow() {
+            if !self.returns().await {
                 return;
             }
             match self.bus.subscribe_once(&self.filter).await {

@@ -1,13 +1,11 @@
 //! Whether a store may be relied on for locks, and the locks it still owes. In the memory of one process: every worker
 //! answers for the locks that it could not write itself.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{future::Future, sync::Arc};
 
 use duet_protocol::ids::{PaillierKeyId, SessionId};
 use duet_wire::audit::Draft;
+use tokio::sync::watch;
 
 use super::{LockOutcome, Readiness, StoreError, UnlockRefused};
 
@@ -31,7 +29,7 @@ pub(super) struct UnwrittenLock {
 
 /// A store's readiness. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Health(Arc<Mutex<State>>);
+pub(super) struct Health(watch::Sender<State>);
 
 #[derive(Debug)]
 struct State {
@@ -43,15 +41,18 @@ impl Health {
     /// Of a store that has yet to prove that it can write.
     pub(super) fn untried() -> Self {
         let readiness = Readiness::Unready("not tried yet".to_owned());
-        Self(Arc::new(Mutex::new(State { readiness, unwritten_locks: Vec::new() })))
-    }
-
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Self(watch::Sender::new(State { readiness, unwritten_locks: Vec::new() }))
     }
 
     pub(super) fn readiness(&self) -> Readiness {
-        self.with(|state| state.readiness.clone())
+        self.0.borrow().readiness.clone()
+    }
+
+    /// Returns when the store is ready, or when it is not.
+    pub(super) async fn until(&self, ready: bool) {
+        let mut changes = self.0.subscribe();
+        // The sender is here, so it does not fail.
+        changes.wait_for(|state| (state.readiness == Readiness::Ready) == ready).await.ok();
     }
 
     pub(super) fn require_ready(&self) -> Result<(), StoreError> {
@@ -63,7 +64,7 @@ impl Health {
 
     /// Notes that a write failed, and which lock is still to be written.
     pub(super) fn fail(&self, lock: Option<UnwrittenLock>, error: &StoreError) {
-        self.with(|state| {
+        self.0.send_modify(|state| {
             state.readiness = Readiness::Unready(error.to_string());
             if let Some(lock) = lock
                 && state.unwritten_locks.len() < MAX_UNWRITTEN_LOCKS
@@ -74,18 +75,28 @@ impl Health {
         });
     }
 
+    /// Notes when a session's decision could not be written: a good verdict that has no way out leaves the same
+    /// traces as a lock that could not be written.
+    pub(super) fn judge<T>(&self, decided: Result<T, StoreError>) -> Result<T, StoreError> {
+        decided.inspect_err(|error| {
+            if let StoreError::Unavailable { .. } = error {
+                self.fail(None, error);
+            }
+        })
+    }
+
     pub(super) fn unwritten_locks(&self) -> Vec<UnwrittenLock> {
-        self.with(|state| state.unwritten_locks.clone())
+        self.0.borrow().unwritten_locks.clone()
     }
 
     pub(super) fn written(&self, lock: &UnwrittenLock) {
-        self.with(|state| state.unwritten_locks.retain(|other| other != lock));
+        self.0.send_modify(|state| state.unwritten_locks.retain(|other| other != lock));
     }
 
     /// What a recovery came to: ready, unless a lock failed meanwhile.
     pub(super) fn recovered(&self, tried: Result<(), StoreError>) -> Result<(), StoreError> {
         tried.inspect_err(|error| self.fail(None, error))?;
-        self.with(|state| {
+        self.0.send_modify(|state| {
             if state.unwritten_locks.is_empty() {
                 state.readiness = Readiness::Ready;
             }

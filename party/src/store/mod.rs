@@ -79,7 +79,7 @@ pub enum StoreError {
 pub enum Readiness {
     /// Every write so far succeeded, or succeeded after a recovery.
     Ready,
-    /// A lock or a test write failed; the reason.
+    /// A lock, another decision of a session, or a test write failed; the reason.
     Unready(String),
 }
 
@@ -387,6 +387,8 @@ impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + Polic
 pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// Whether locks can be written.
     fn readiness(&self) -> Readiness;
+    /// Returns when locks can be written (`ready`), or when they cannot. Cancel safe.
+    async fn until_ready(&self, ready: bool);
     /// Writes the locks that could not be written and a canary; the store is ready afterwards.
     async fn recover(&self) -> Result<(), StoreError>;
     /// A plain setting.

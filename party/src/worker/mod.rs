@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use duet_bus::{Bus, Filter, Incoming, ServeOptions, Service};
+use duet_bus::{Attendance, Bus, Filter, Incoming, ServeOptions, Service};
 use duet_protocol::{
     codec::{self, Message},
     ids::{ShareIndex, WalletId},
@@ -20,8 +20,11 @@ use duet_wire::{
     Refusal,
     audit::{Draft, Event},
 };
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use ulid::Ulid;
 
 use crate::{
@@ -105,7 +108,8 @@ pub struct Worker {
     shares: Service,
     cards: Service,
     invitations: Service,
-    housekeeping: JoinHandle<()>,
+    housekeeping: AbortOnDropHandle<()>,
+    attending: AbortOnDropHandle<()>,
     keeper: Keeper,
     stop: CancellationToken,
     settings: WorkerSettings,
@@ -152,9 +156,13 @@ impl Worker {
         let invitations =
             bus.serve(Filter::invites(&id), ServeOptions::leaving(settings.sessions), on_invitation).await?;
         let stop = CancellationToken::new();
-        let housekeeping = tokio::spawn(keep_house(Arc::clone(&shared), stop.clone()));
+        let housekeeping =
+            AbortOnDropHandle::new(tokio::spawn(keep_house(Arc::clone(&shared), stop.clone())));
+        let groups = [&shares, &cards, &invitations].map(Service::attendance);
+        let attending =
+            AbortOnDropHandle::new(tokio::spawn(attend(Arc::clone(&shared), groups, stop.clone())));
         tracing::info!(party = %id, instance = %shared.instance, "serving");
-        Ok(Self { shared, shares, cards, invitations, housekeeping, keeper, stop, settings })
+        Ok(Self { shared, shares, cards, invitations, housekeeping, attending, keeper, stop, settings })
     }
 
     /// This worker process, as it names itself to orchestrators.
@@ -181,7 +189,8 @@ impl Worker {
     /// fail and say so, and ends. It takes a quarter of a minute longer than the settings say at the most. Returns
     /// whether everything finished.
     pub async fn drain(self) -> bool {
-        let Self { shared, shares, cards, invitations, housekeeping, keeper, stop, settings } = self;
+        let Self { shared, shares, cards, invitations, housekeeping, attending, keeper, stop, settings } =
+            self;
         stop.cancel();
         let cut = shared.cut.clone();
         let cutting = tokio::spawn(async move {
@@ -197,9 +206,33 @@ impl Worker {
         shared.reports.close();
         let reported = tokio::time::timeout(REPORT_GRACE, shared.reports.wait()).await.is_ok();
         housekeeping.abort();
+        attending.abort();
         keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
+    }
+}
+
+/// Leaves the queue groups while the store cannot be relied on: whoever asks this party something is answered by
+/// another worker, or learns at once that there is none.
+async fn attend(shared: Arc<Shared>, groups: [Attendance; 3], stop: CancellationToken) {
+    let store = shared.party.context.store();
+    let mut present = true;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = store.until_ready(!present) => present = !present,
+        }
+        for group in &groups {
+            group.set(present);
+        }
+        if present {
+            tracing::info!("takes work again");
+        } else {
+            tracing::warn!("takes no work until the share store is ready");
+            // Perhaps it is already.
+            shared.wake.notify_one();
+        }
     }
 }
 

@@ -212,6 +212,8 @@ impl Server {
             .username("postgres")
             .password(&self.password)
             .database(database)
+            // Where everybody else's writes are refused ([`Database::refuse_writes`]).
+            .options([("default_transaction_read_only", "off")])
             .ssl_mode(sqlx::postgres::PgSslMode::Disable)
     }
 
@@ -288,16 +290,27 @@ impl Database {
         self.disconnect_everybody().await
     }
 
-    /// Ends every session but the one that does this.
+    /// Ends every session but the one that does this, and returns when they are gone: one that is about to end still answers.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server is not there, or a session stays.
     pub async fn disconnect_everybody(&self) -> Result<()> {
-        self.run(
+        let mut connection = self.administer().await?;
+        let started = Instant::now();
+        while !sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
         )
-        .await
+        .fetch_all(&mut connection)
+        .await?
+        .is_empty()
+        {
+            if started.elapsed() > START_DEADLINE {
+                bail!("a session does not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(connection.close().await?)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use duet_tests::{
     chaos::{self, Load, Report, Settings},
     fleet::Shape,
@@ -18,14 +18,14 @@ struct Arguments {
     /// Everything random follows from it; drawn from the clock by default
     #[arg(long)]
     seed: Option<u64>,
-    /// How many jobs
-    #[arg(long, default_value_t = 2000)]
-    jobs: usize,
+    /// How many jobs; by default as many as there is time for
+    #[arg(long)]
+    jobs: Option<usize>,
     /// How long things go wrong at most
     #[arg(long, default_value_t = 30)]
     minutes: u64,
     /// How many jobs at a time
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 24)]
     at_a_time: usize,
     /// How many orchestrators
     #[arg(long, default_value_t = 2)]
@@ -36,6 +36,27 @@ struct Arguments {
     /// How many gateways
     #[arg(long, default_value_t = 2)]
     gateways: usize,
+    /// Whose share stores are files; the others' are in PostgreSQL
+    #[arg(long, value_enum, default_value_t = Files::Neither)]
+    files: Files,
+}
+
+/// Parties with a SQLite store.
+#[derive(Clone, Copy, ValueEnum)]
+enum Files {
+    Neither,
+    Partner,
+    Both,
+}
+
+impl Files {
+    const fn on_postgres(self) -> &'static [&'static str] {
+        match self {
+            Self::Neither => &["service", "partner"],
+            Self::Partner => &["service"],
+            Self::Both => &[],
+        }
+    }
 }
 
 #[tokio::main]
@@ -44,12 +65,17 @@ async fn main() -> Result<ExitCode> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let settings = Settings {
         seed: arguments.seed.unwrap_or(now),
-        load: Load { jobs: arguments.jobs, at_a_time: arguments.at_a_time },
+        load: Load {
+            jobs: arguments.jobs.unwrap_or(usize::MAX),
+            at_a_time: arguments.at_a_time,
+            ends_in_time: arguments.jobs.is_none(),
+        },
         longest: Duration::from_secs(60 * arguments.minutes),
         shape: Shape {
             orchestrators: arguments.orchestrators,
             workers: arguments.workers,
             gateways: arguments.gateways,
+            on_postgres: arguments.files.on_postgres(),
         },
     };
     let report = chaos::run(settings, &|line| println!("{line}")).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use duet_bus::{Role, streams};
 use serde_json::Value;
-use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{Instant, sleep};
 
 use super::{audit, load::Apis};
@@ -14,6 +14,7 @@ use crate::{
     anvil::http_client,
     fleet::Fleet,
     history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
+    parties::PartyFolder,
     stack::Wallet,
 };
 
@@ -126,9 +127,8 @@ impl Collector<'_> {
         let used = trail.iter().flat_map(|(subject, message)| audit::used(subject, message)).collect();
         let mut charges = Vec::new();
         let mut paillier_keys = Vec::new();
-        for party in ["service", "partner"] {
-            let store = self.fleet.party(party).store();
-            let (charged, keys) = read_store(party, &store).await?;
+        for party in self.fleet.parties() {
+            let (charged, keys) = read_store(party).await?;
             charges.extend(charged);
             paillier_keys.extend(keys);
         }
@@ -211,20 +211,36 @@ impl Collector<'_> {
     }
 }
 
-async fn read_store(party: &str, store: &Path) -> Result<(Vec<Charge>, Vec<PaillierKey>)> {
-    let options = SqliteConnectOptions::new().filename(store).read_only(true);
-    let mut connection = SqliteConnection::connect_with(&options).await?;
-    let mut charges = Vec::new();
-    for row in sqlx::query("SELECT session, digest FROM charges").fetch_all(&mut connection).await? {
-        let (session, digest): (Vec<u8>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+/// A party's charges and Paillier keys, from whichever store it has.
+async fn read_store(party: &PartyFolder) -> Result<(Vec<Charge>, Vec<PaillierKey>)> {
+    const CHARGES: &str = "SELECT session, digest FROM charges";
+    const KEYS: &str = "SELECT id, state FROM paillier_keys";
+    let (charged, kept): (Vec<(Vec<u8>, Vec<u8>)>, Vec<(Vec<u8>, i64)>) = match party.database() {
+        Some(database) => {
+            let mut connection = database.administer().await?;
+            let charged = sqlx::query_as(CHARGES).fetch_all(&mut connection).await?;
+            let kept = sqlx::query_as(KEYS).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            (charged, kept)
+        }
+        None => {
+            let options = SqliteConnectOptions::new().filename(party.store()).read_only(true);
+            let mut connection = SqliteConnection::connect_with(&options).await?;
+            let charged = sqlx::query_as(CHARGES).fetch_all(&mut connection).await?;
+            let kept = sqlx::query_as(KEYS).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            (charged, kept)
+        }
+    };
+    let name = party.name();
+    let charges = charged.into_iter().map(|(session, digest)| {
         let digest = digest.try_into().ok().context("a digest has 32 bytes")?;
-        charges.push(Charge { party: party.to_owned(), session: hex::encode(session), digest });
-    }
-    let mut keys = Vec::new();
-    for row in sqlx::query("SELECT id, state FROM paillier_keys").fetch_all(&mut connection).await? {
-        let (id, state): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
-        keys.push(PaillierKey { party: party.to_owned(), id: hex::encode(id), is_locked: state == 1 });
-    }
-    connection.close().await?;
-    Ok((charges, keys))
+        Ok(Charge { party: name.to_owned(), session: hex::encode(session), digest })
+    });
+    let keys = kept.into_iter().map(|(id, state)| PaillierKey {
+        party: name.to_owned(),
+        id: hex::encode(id),
+        is_locked: state == 1,
+    });
+    Ok((charges.collect::<Result<_>>()?, keys.collect()))
 }

@@ -42,6 +42,12 @@ impl SmallDisk {
         Ok(Self { folder: folder.to_path_buf() })
     }
 
+    /// Whose it is: its folder's name.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.folder.file_name().and_then(|name| name.to_str()).unwrap_or("nobody")
+    }
+
     fn ballast(&self) -> PathBuf {
         self.folder.join("ballast")
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use duet_test_postgres::Database;
 use rustix::process::Signal;
 
 use super::{disk::SmallDisk, seed::Seed};
@@ -10,6 +11,7 @@ use crate::{
     cluster::{NODES, PAIRS},
     fleet::Fleet,
     network::{Condition, Passage},
+    parties::PartyFolder,
 };
 
 /// How the routes between nodes are when nothing goes wrong: one is slower than the others.
@@ -54,17 +56,25 @@ pub enum Fault {
     DelayRoute([usize; 2], Duration),
     /// The disk of a party's share store is full.
     FullDisk(usize),
+    /// The database server is killed, and started again when the time is over.
+    KillDatabase,
+    /// The database of a party's share store takes no writes, as on a server without room.
+    ReadOnlyDatabase(usize),
 }
 
 impl Fault {
-    /// The next fault, and how long it lasts. `disks` share stores have a disk that can be filled.
-    pub fn draw(seed: &mut Seed, fleet: &Fleet, disks: usize) -> (Self, Duration) {
+    /// The next fault, and how long it lasts. `disks` are those that can be filled.
+    pub fn draw(seed: &mut Seed, fleet: &Fleet, disks: &[SmallDisk]) -> (Self, Duration) {
+        let databases: Vec<usize> = (0..fleet.parties().len())
+            .filter(|party| fleet.parties().get(*party).is_some_and(|folder| folder.database().is_some()))
+            .collect();
         let member = seed.below(fleet.members().len());
         let node = seed.below(NODES);
         let route = seed.one_of(&PAIRS).unwrap_or([0, 1]);
         let passage = if seed.once_in(2) { Passage::Cut } else { Passage::Stalled };
         let some_node = if seed.once_in(2) { Some(node) } else { None };
-        let fault = match seed.below(20) {
+        let database = seed.one_of(&databases);
+        let fault = match seed.below(22) {
             0..=4 => Self::Kill(member),
             5 | 6 => Self::Pause(member),
             7 => Self::Crawl(member),
@@ -77,7 +87,9 @@ impl Fault {
             13 | 14 => Self::KillNode(node),
             15 => Self::PauseNode(node),
             16 | 17 => Self::SeverRoute(route, passage),
-            18 if disks > 0 => Self::FullDisk(seed.below(disks)),
+            18 if !disks.is_empty() => Self::FullDisk(seed.below(disks.len())),
+            19 if database.is_some() => Self::KillDatabase,
+            20 if let Some(party) = database => Self::ReadOnlyDatabase(party),
             _ => Self::DelayRoute(route, seed.millis(20, 300)),
         };
         (fault, seed.millis(500, 6000))
@@ -124,6 +136,8 @@ impl Fault {
             }
             Self::DelayRoute(between, delay) => fleet.cluster().set_route(*between, Condition::slow(*delay)),
             Self::FullDisk(disk) => disks.get(*disk).context("there is no such disk")?.fill()?,
+            Self::KillDatabase => fleet.postgres_mut().context("there is no database server")?.kill()?,
+            Self::ReadOnlyDatabase(party) => database(fleet, *party)?.refuse_writes(true).await?,
         }
         Ok(())
     }
@@ -150,13 +164,19 @@ impl Fault {
                 fleet.cluster().set_route(*between, usual.of(*between));
             }
             Self::FullDisk(disk) => disks.get(*disk).context("there is no such disk")?.empty()?,
+            Self::KillDatabase => {
+                let server = fleet.postgres_mut().context("there is no database server")?;
+                server.resume()?;
+                server.ready().await?;
+            }
+            Self::ReadOnlyDatabase(party) => database(fleet, *party)?.refuse_writes(false).await?,
         }
         Ok(())
     }
 
     /// The fault with the names of what it is done to.
     #[must_use]
-    pub fn describe(&self, fleet: &Fleet) -> String {
+    pub fn describe(&self, fleet: &Fleet, disks: &[SmallDisk]) -> String {
         let name = |member: &usize| fleet.members().get(*member).map_or("nobody", |member| member.name());
         match self {
             Self::Kill(member) => format!("kill -9 {}", name(member)),
@@ -179,7 +199,14 @@ impl Fault {
                 format!("{delay:?} more between n{} and n{}", one + 1, other + 1)
             }
             Self::FullDisk(disk) => {
-                format!("full disk of {}", ["service", "partner"].get(*disk).unwrap_or(&"?"))
+                format!("full disk of {}", disks.get(*disk).map_or("nobody", SmallDisk::owner))
+            }
+            Self::KillDatabase => "kill -9 the database server".to_owned(),
+            Self::ReadOnlyDatabase(party) => {
+                format!(
+                    "no writes to {}'s database",
+                    fleet.parties().get(*party).map_or("nobody", |party| party.name())
+                )
             }
         }
     }
@@ -194,6 +221,7 @@ impl Fault {
             Self::KillNode(node) | Self::PauseNode(node) => Target::Node(*node),
             Self::SeverRoute(between, _) | Self::DelayRoute(between, _) => Target::Route(*between),
             Self::FullDisk(disk) => Target::Disk(*disk),
+            Self::KillDatabase | Self::ReadOnlyDatabase(_) => Target::Databases,
         }
     }
 }
@@ -213,8 +241,14 @@ pub enum Target {
     Route([usize; 2]),
     /// A party's disk.
     Disk(usize),
+    /// The database server, and what is in it.
+    Databases,
 }
 
 fn at(fleet: &mut Fleet, member: usize) -> Result<&mut crate::fleet::Member> {
     fleet.members_mut().get_mut(member).context("there is no such member")
+}
+
+fn database(fleet: &Fleet, party: usize) -> Result<&Database> {
+    fleet.parties().get(party).and_then(PartyFolder::database).context("there is no such database")
 }

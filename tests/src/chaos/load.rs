@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use duet_wire::request::SignedRequest;
 use serde_json::{Value, json};
 use tokio::{
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -39,30 +38,41 @@ pub(super) type Apis = Arc<Vec<Api>>;
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// How many jobs.
+    /// How many jobs at most.
     pub jobs: usize,
     /// How many at a time.
     pub at_a_time: usize,
+    /// Whether none is begun any more once things no longer go wrong, however few there were.
+    pub ends_in_time: bool,
 }
 
 impl Load {
-    /// Submits all jobs, named after `name`, and returns once all have ended.
+    /// Submits all jobs, named after `name`, and returns once all have ended. `end` is when things no longer go wrong.
     ///
     /// # Errors
     /// When a job is refused that should not be, or has not ended in time.
-    pub(super) async fn run(self, apis: Apis, name: &str, seed: &mut Seed) -> Result<Vec<Submission>> {
-        let room = Arc::new(Semaphore::new(self.at_a_time));
+    pub(super) async fn run(
+        self,
+        apis: Apis,
+        name: &str,
+        seed: &mut Seed,
+        end: Instant,
+    ) -> Result<Vec<Submission>> {
         let mut tasks = JoinSet::new();
-        for number in 0..self.jobs {
-            let (apis, room, seed) = (Arc::clone(&apis), Arc::clone(&room), seed.split());
-            let key = format!("{name}-{number}");
-            tasks.spawn(async move {
-                let _permit = room.acquire().await?;
-                let mut client = Client { apis, seed };
-                client.job(key).await
-            });
-        }
         let mut done = Vec::new();
+        for number in 0..self.jobs {
+            if tasks.len() >= self.at_a_time
+                && let Some(job) = tasks.join_next().await
+            {
+                done.push(job??);
+            }
+            if self.ends_in_time && Instant::now() > end {
+                break;
+            }
+            let mut client = Client { apis: Arc::clone(&apis), seed: seed.split() };
+            let key = format!("{name}-{number}");
+            tasks.spawn(async move { client.job(key).await });
+        }
         while let Some(job) = tasks.join_next().await {
             done.push(job??);
         }

@@ -404,7 +404,8 @@ impl KeyStore for PostgresStore {
             .await
             .map_err(unavailable(OPERATION))
         })
-        .await?;
+        .await;
+        let row = self.health.judge(row)?;
         // A lock may have failed to be written between the first look and the transaction.
         self.health.require_ready()?;
         match row.as_ref().map(paillier_state).transpose()? {
@@ -426,7 +427,7 @@ impl SessionStore for PostgresStore {
     ) -> Result<bool, StoreError> {
         const OPERATION: &str = "claim a session";
         let failed = unavailable(OPERATION);
-        within(OPERATION, async {
+        let decided = within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let claim = write_claim(&mut transaction, session, wallet, expires_at_ms, now_ms);
             let new = claim.await.map_err(&failed)?;
@@ -437,13 +438,14 @@ impl SessionStore for PostgresStore {
             transaction.commit().await.map_err(&failed)?;
             Ok(new)
         })
-        .await
+        .await;
+        self.health.judge(decided)
     }
 
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
         const OPERATION: &str = "charge a signature";
         let failed = unavailable(OPERATION);
-        within(OPERATION, async {
+        let decided = within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let new = write_charge(&mut transaction, charge).await.map_err(&failed)?;
             if new {
@@ -453,7 +455,8 @@ impl SessionStore for PostgresStore {
             transaction.commit().await.map_err(&failed)?;
             Ok(new)
         })
-        .await
+        .await;
+        self.health.judge(decided)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

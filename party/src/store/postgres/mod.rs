@@ -243,6 +243,10 @@ impl RecordStore for PostgresStore {
         self.health.readiness()
     }
 
+    async fn until_ready(&self, ready: bool) {
+        self.health.until(ready).await;
+    }
+
     async fn recover(&self) -> Result<(), StoreError> {
         let tried = self.try_recover().await;
         self.health.recovered(tried)

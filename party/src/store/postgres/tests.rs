@@ -107,6 +107,7 @@ async fn a_lock_and_a_charge_survive_a_kill_of_the_server() {
     server.resume().unwrap();
     server.ready().await.unwrap();
     // The same worker goes on; it is still the same store.
+    store.recover().await.unwrap();
     assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
     assert!(!store.charge(&charge).await.unwrap());
     let store = open(&database).await;
@@ -148,9 +149,14 @@ async fn a_lock_that_cannot_be_written_closes_every_workers_gate_until_it_is() {
     let late = PostgresStore::open(&options(&database)).await;
     assert!(matches!(late, Err(StoreError::Unavailable { .. })), "a worker does not start now: {late:?}");
 
+    // It cannot serve either, and leaves the work to others.
+    workers[1].until_ready(false).await;
+
     database.refuse_writes(false).await.unwrap();
     workers[0].recover().await.unwrap();
     for worker in &workers {
+        worker.recover().await.unwrap();
+        worker.until_ready(true).await;
         assert_eq!(worker.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
         assert_eq!(worker.release_verdict(other).await.unwrap(), Gate::Open);
     }

@@ -314,14 +314,18 @@ impl KeyStore for SqliteStore {
     async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError> {
         self.health.require_ready()?;
         let failed = unavailable("read a Paillier key's lock");
-        // Takes the write lock: whatever lock is being written is written before or after this.
-        let mut transaction = self.write("read a Paillier key's lock").await?;
-        let row = sqlx::query("SELECT * FROM paillier_keys WHERE id = ?")
-            .bind(key.as_bytes().as_slice())
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)?;
+        let row = async {
+            // Takes the write lock: whatever lock is being written is written before or after this.
+            let mut transaction = self.write("read a Paillier key's lock").await?;
+            let row = sqlx::query("SELECT * FROM paillier_keys WHERE id = ?")
+                .bind(key.as_bytes().as_slice())
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            transaction.commit().await.map_err(&failed)?;
+            Ok(row)
+        };
+        let row = self.health.judge(row.await)?;
         // A lock may have failed to be written between the first look and the transaction.
         self.health.require_ready()?;
         match row.as_ref().map(paillier_row).transpose()?.map(|row| row.state) {
@@ -341,49 +345,55 @@ impl SessionStore for SqliteStore {
         expires_at_ms: u64,
         now_ms: u64,
     ) -> Result<bool, StoreError> {
-        let failed = unavailable("claim a session");
-        let mut transaction = self.write("claim a session").await?;
-        let new = sqlx::query(
-            "INSERT OR IGNORE INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
-        )
-        .bind(session.as_bytes().as_slice())
-        .bind(wallet.as_bytes().as_slice())
-        .bind(integer(now_ms))
-        .bind(integer(expires_at_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?
-        .rows_affected()
-            == 1;
-        if new {
-            self.charge_limits(&mut transaction).await?;
-            self.append_noted(&mut transaction).await?;
-        }
-        transaction.commit().await.map_err(&failed)?;
-        Ok(new)
+        let decided = async {
+            let failed = unavailable("claim a session");
+            let mut transaction = self.write("claim a session").await?;
+            let new = sqlx::query(
+                "INSERT OR IGNORE INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)",
+            )
+            .bind(session.as_bytes().as_slice())
+            .bind(wallet.as_bytes().as_slice())
+            .bind(integer(now_ms))
+            .bind(integer(expires_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .rows_affected()
+                == 1;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
+        };
+        self.health.judge(decided.await)
     }
 
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
-        let failed = unavailable("charge a signature");
-        let mut transaction = self.write("charge a signature").await?;
-        let new = sqlx::query(
-            "INSERT OR IGNORE INTO charges (session, wallet, digest, charged_at_ms) VALUES (?, ?, ?, ?)",
-        )
-        .bind(charge.session.as_bytes().as_slice())
-        .bind(charge.wallet.as_bytes().as_slice())
-        .bind(charge.digest.as_slice())
-        .bind(integer(charge.charged_at_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?
-        .rows_affected()
-            == 1;
-        if new {
-            self.charge_limits(&mut transaction).await?;
-            self.append_noted(&mut transaction).await?;
-        }
-        transaction.commit().await.map_err(&failed)?;
-        Ok(new)
+        let decided = async {
+            let failed = unavailable("charge a signature");
+            let mut transaction = self.write("charge a signature").await?;
+            let new = sqlx::query(
+                "INSERT OR IGNORE INTO charges (session, wallet, digest, charged_at_ms) VALUES (?, ?, ?, ?)",
+            )
+            .bind(charge.session.as_bytes().as_slice())
+            .bind(charge.wallet.as_bytes().as_slice())
+            .bind(charge.digest.as_slice())
+            .bind(integer(charge.charged_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .rows_affected()
+                == 1;
+            if new {
+                self.charge_limits(&mut transaction).await?;
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(new)
+        };
+        self.health.judge(decided.await)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

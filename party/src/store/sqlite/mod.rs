@@ -183,6 +183,10 @@ impl RecordStore for SqliteStore {
         self.health.readiness()
     }
 
+    async fn until_ready(&self, ready: bool) {
+        self.health.until(ready).await;
+    }
+
     async fn recover(&self) -> Result<(), StoreError> {
         let tried = self.try_recover().await;
         self.health.recovered(tried)
