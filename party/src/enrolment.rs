@@ -320,7 +320,7 @@ impl Enroller {
             .compute
             .run(move || PaillierKey::generate(party, size, arithmetic, &mut system_rng(), &mut |_| {}))
             .await?;
-        let record = self.context.vault.seal(&paillier_label(key.id()), &key.to_secret_bytes())?;
+        let record = self.context.vault.seal(&paillier_label(key.id()), &key.to_secret_bytes()).await?;
         Ok((Arc::new(key), record))
     }
 
@@ -433,7 +433,7 @@ pub(crate) async fn take_offer(
         epoch: enrolment.epoch(),
     };
     let bytes = enrolment.to_bytes()?;
-    let record = context.vault.seal(&enrolment_label(&row), &bytes)?;
+    let record = context.vault.seal(&enrolment_label(&row), &bytes).await?;
     let taken = Event::EnrolmentTaken {
         wallet: row.wallet,
         initiator: row.initiator,

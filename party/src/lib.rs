@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`at_rest`] | sealed records, and the key that wraps their keys |
+//! | [`key_encryption`] | what encrypts a store's key: a file, a passphrase, Vault |
 //! | [`store`] | what must not be forgotten: the trait, and SQLite |
 //! | [`vault`] | a store that is unlocked |
 //! | [`audit`] | what is recorded off the path, and how the log is published |
@@ -25,6 +26,7 @@ pub mod context;
 pub mod device;
 pub mod enrolment;
 pub mod error;
+pub mod key_encryption;
 pub mod party;
 mod policy;
 pub mod randomizers;

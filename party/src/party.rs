@@ -157,11 +157,11 @@ impl Party {
         index: ShareIndex,
     ) -> Result<Self, PartyError> {
         let (keys_label, card_label) = (keys_label(), own_card_label());
-        let secret = context.vault.seal(&keys_label, &keys.to_secret_bytes())?;
-        let encoded = context.vault.seal(&card_label, &codec::encode(&card)?)?;
+        let secret = context.vault.seal(&keys_label, &keys.to_secret_bytes()).await?;
+        let encoded = context.vault.seal(&card_label, &codec::encode(&card)?).await?;
         // By its fingerprint as well: the party is a holder of its own wallets like any other.
         let holder_label = crate::context::card_label(card.fingerprint());
-        let holder = context.vault.seal(&holder_label, &codec::encode(&card)?)?;
+        let holder = context.vault.seal(&holder_label, &codec::encode(&card)?).await?;
         context.store().put_setting(INDEX, &[index.into()]).await?;
         let records = [(keys_label, secret), (card_label, encoded), (holder_label, holder)];
         context.store().put_records(&records).await?;

@@ -46,6 +46,13 @@ impl Duet {
         self
     }
 
+    /// The same without an environment variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self
+    }
+
     /// The settings, as environment variables.
     #[must_use]
     pub fn variables(&self) -> &[(String, String)] {

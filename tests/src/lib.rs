@@ -25,4 +25,5 @@ pub mod recovery;
 pub mod stack;
 pub mod stage;
 pub mod traffic;
+pub mod transit;
 pub mod wire;

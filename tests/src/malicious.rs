@@ -8,9 +8,10 @@ use bytes::Bytes;
 use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Subscription};
 use duet_party::{
     Identity,
-    at_rest::{KeySource, RecordKind, RecordLabel},
+    at_rest::{RecordKind, RecordLabel},
     clock::Clock,
-    compute::{Compute, system_rng},
+    compute::system_rng,
+    key_encryption::KeyFile,
     store::{
         RecordStore as _, ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
@@ -230,9 +231,7 @@ impl MaliciousService {
 pub async fn answer_badly(party: &PartyFolder, wallet: WalletId) -> Result<()> {
     let sqlite = SqliteStore::open(&SqliteOptions::at(party.store())).await?;
     let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
-    let vault =
-        Vault::open(store, &KeySource::File(party.key_file()), &Compute::per_core(), &Clock::system())
-            .await?;
+    let vault = Vault::open(store, &KeyFile::at(party.key_file()), &Clock::system()).await?;
     let held = vault.store().enrolments(wallet).await?;
     let of_device: Vec<_> = held.iter().filter(|row| row.initiator == ShareIndex::Device).collect();
     ensure!(!of_device.is_empty(), "the device has not enrolled for {wallet}");

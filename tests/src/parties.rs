@@ -131,7 +131,7 @@ impl PartyFolder {
     /// When it can be neither copied nor made.
     pub async fn copy_or_set_up(&self, duet: &Duet) -> Result<String> {
         let program = programs::duet()?;
-        let kept = program.parent().context("a program lies in a folder")?.join("duet-test-parties");
+        let kept = program.parent().context("a program lies in a folder")?.join("duet-test-parties-2");
         fs::create_dir_all(&kept)?;
         // Tests run at once, in several processes.
         let lock = File::create(kept.join(format!("{}.lock", self.name)))?;

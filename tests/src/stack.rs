@@ -144,6 +144,11 @@ impl Server {
         Self { name: name.to_owned(), ..self.clone_settings() }
     }
 
+    /// Has it run with other settings when it is started again.
+    pub fn set_settings(&mut self, duet: Duet) {
+        self.duet = duet;
+    }
+
     /// Gives the option `name`, which is among the arguments, another value.
     pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service};
 use duet_party::{
     Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
-    at_rest::{Argon2Cost, KeySource},
-    compute::{Compute, system_rng},
+    compute::system_rng,
+    key_encryption::KeyFile,
     device::{BackendChoice, CreateWallet},
     store::{
         ShareStore,
@@ -44,7 +44,6 @@ use crate::broker::Broker;
 
 /// The longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 };
 
 /// The time, in Unix milliseconds.
 #[must_use]
@@ -88,8 +87,7 @@ async fn context(directory: &TempDir) -> Result<Context> {
 
 async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
     let path = directory.path().join("store.db");
-    let source = KeySource::File(directory.path().join("key"));
-    let compute = Compute::per_core();
+    let source = KeyFile::at(directory.path().join("key"));
     let clock = duet_party::clock::Clock::system();
     let exists = path.exists();
     let options = SqliteOptions::at(path);
@@ -97,9 +95,9 @@ async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
         if exists { SqliteStore::open(&options).await? } else { SqliteStore::create(&options).await? };
     let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
     let vault = if exists {
-        Vault::open(store, &source, &compute, &clock).await?
+        Vault::open(store, &source, &clock).await?
     } else {
-        Vault::create(store, &source, CHEAP, &compute).await?
+        Vault::create(store, &source).await?
     };
     Ok((Context::new(vault), sqlite))
 }

@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one program: it is linked once, and what waits leaves the machine to what works.
 
+mod at_rest;
 mod attack;
 mod audit;
 mod broker_permissions;

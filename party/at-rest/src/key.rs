@@ -1,38 +1,20 @@
-//! The key that wraps data keys, and where it comes from.
+//! Keys that encrypt keys.
 
-use std::{
-    fmt,
-    io::{Read as _, Write as _},
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-const KEY_SIZE_BYTES: usize = 32;
-pub(crate) const SALT_SIZE_BYTES: usize = 16;
+use crate::{OpenError, RecordKind, RecordLabel, SealedRecord};
+
+pub(crate) const KEY_SIZE_BYTES: usize = 32;
+/// The length of a salt in bytes.
+pub const SALT_SIZE_BYTES: usize = 16;
 const KEY_MATERIAL_TAG: &[u8] = b"duet/at-rest/v1/key-material";
-
-/// Where a key encryption key comes from.
-#[derive(Clone)]
-pub enum KeySource {
-    /// A file of exactly 32 random bytes that only its owner may read.
-    File(PathBuf),
-    /// A passphrase, stretched with argon2id.
-    Passphrase(Zeroizing<String>),
-}
-
-impl fmt::Debug for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Passphrase(_) => f.write_str("Passphrase(..)"),
-        }
-    }
-}
+const KEY_ID_TAG: &[u8] = b"duet/at-rest/v1/key-id";
 
 /// What argon2id costs. Kept beside the store in the clear, so that the default can rise later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,22 +48,6 @@ impl Default for Argon2Cost {
     }
 }
 
-/// What is stored, in the clear, about how the key is found again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "source", rename_all = "kebab-case")]
-pub enum KeyDescriptor {
-    /// The key is the content of a file.
-    File,
-    /// The key is argon2id (version 0x13) of a passphrase.
-    Argon2id {
-        /// 16 random bytes.
-        #[serde(with = "hex::serde")]
-        salt: [u8; SALT_SIZE_BYTES],
-        /// The cost it was stretched with.
-        cost: Argon2Cost,
-    },
-}
-
 /// Why a key could not be made or found.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -97,20 +63,12 @@ pub enum KeyError {
     #[error("key file {0} must hold exactly 32 bytes")]
     Length(PathBuf),
     /// The key file can be read or written by others.
-    #[error("key file {path} has mode {mode:03o}; run `chmod 600 {path}`")]
+    #[error("key file {path} has mode {mode:03o}: others could read or change it; run `chmod 600 {path}`")]
     Permissions {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-    },
-    /// The store's key comes from elsewhere than was offered.
-    #[error("this store is opened with {expected}, not with {offered}")]
-    Source {
-        /// Where the store's key comes from.
-        expected: &'static str,
-        /// What was offered.
-        offered: &'static str,
     },
     /// A passphrase that is empty.
     #[error("the passphrase is empty")]
@@ -123,7 +81,18 @@ pub enum KeyError {
     Randomness,
 }
 
-/// The 32-byte key under which data keys are wrapped. Zeroized on drop.
+/// Tells keys apart without telling anything about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyId(#[serde(with = "hex::serde")] pub [u8; Self::SIZE_BYTES]);
+
+impl KeyId {
+    /// Its length in bytes.
+    pub const SIZE_BYTES: usize = 16;
+}
+
+/// A 32-byte key that encrypts other keys: the data keys of records, or another key encryption key.
+/// Zeroized on drop.
 pub struct KeyEncryptionKey(pub(crate) Zeroizing<[u8; KEY_SIZE_BYTES]>);
 
 impl fmt::Debug for KeyEncryptionKey {
@@ -137,6 +106,16 @@ impl KeyEncryptionKey {
     #[must_use]
     pub fn from_bytes(bytes: Zeroizing<[u8; KEY_SIZE_BYTES]>) -> Self {
         Self(bytes)
+    }
+
+    /// A fresh random key.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
+        getrandom::fill(key.as_mut()).map_err(|_| KeyError::Randomness)?;
+        Ok(Self(key))
     }
 
     /// Stretches a passphrase with argon2id (RFC 9106, version 0x13). Slow.
@@ -174,85 +153,44 @@ impl KeyEncryptionKey {
         Ok(Self(key))
     }
 
-    /// Makes a new key: writes a key file if there is none yet, or draws a salt.
-    ///
-    /// Slow for a passphrase (argon2id): call it off the async threads.
+    /// Says which key this is and nothing else about it: the first 16 bytes of SHA-256 over a tag and the
+    /// key. For keys that are random; of a passphrase's it would confirm a guess, as any record does.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        let digest = Sha256::new().chain_update(KEY_ID_TAG).chain_update(self.0.as_slice()).finalize();
+        let mut id = [0; KeyId::SIZE_BYTES];
+        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        KeyId(id)
+    }
+
+    /// The key itself, for a service that is to encrypt it.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; KEY_SIZE_BYTES] {
+        &self.0
+    }
+
+    /// Encrypts another key under this one, bound to what it is for: a sealed record of kind
+    /// [`RecordKind::Key`].
     ///
     /// # Errors
-    /// When the file exists but is no valid key file or cannot be written, or on an empty passphrase.
-    pub fn create(source: &KeySource, cost: Argon2Cost) -> Result<(Self, KeyDescriptor), KeyError> {
-        let descriptor = match source {
-            KeySource::File(path) => {
-                if !path.exists() {
-                    write_key_file(path)?;
-                }
-                KeyDescriptor::File
-            }
-            KeySource::Passphrase(_) => {
-                let mut salt = [0; SALT_SIZE_BYTES];
-                getrandom::fill(&mut salt).map_err(|_| KeyError::Randomness)?;
-                KeyDescriptor::Argon2id { salt, cost }
-            }
-        };
-        Ok((Self::derive(source, &descriptor)?, descriptor))
+    /// When the operating system gives no randomness.
+    pub fn wrap(&self, key: &Self, purpose: &[u8]) -> Result<SealedRecord, KeyError> {
+        SealedRecord::seal(self, &RecordLabel::of_party(RecordKind::Key, purpose), key.0.as_slice())
     }
 
-    /// Finds the key of a store again. Whether it is the right one shows when a record is opened.
-    ///
-    /// Slow for a passphrase (argon2id): call it off the async threads.
+    /// Decrypts a key that [`Self::wrap`] encrypted under this one for the same purpose.
     ///
     /// # Errors
-    /// When the key file is missing, malformed or readable by others, or when the store's key has
-    /// another source.
-    pub fn derive(source: &KeySource, descriptor: &KeyDescriptor) -> Result<Self, KeyError> {
-        match (source, descriptor) {
-            (KeySource::File(path), KeyDescriptor::File) => read_key_file(path).map(Self),
-            (KeySource::Passphrase(passphrase), KeyDescriptor::Argon2id { salt, cost }) => {
-                Self::from_passphrase(passphrase, salt, *cost)
-            }
-            (KeySource::File(_), KeyDescriptor::Argon2id { .. }) => {
-                Err(KeyError::Source { expected: "a passphrase", offered: "a key file" })
-            }
-            (KeySource::Passphrase(_), KeyDescriptor::File) => {
-                Err(KeyError::Source { expected: "a key file", offered: "a passphrase" })
-            }
+    /// When it was not, or when a byte of it was changed.
+    pub fn unwrap(&self, wrapped: &SealedRecord, purpose: &[u8]) -> Result<Self, OpenError> {
+        let opened = wrapped.open(self, &RecordLabel::of_party(RecordKind::Key, purpose))?;
+        let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
+        if opened.len() != KEY_SIZE_BYTES {
+            return Err(OpenError::Format);
         }
+        key.copy_from_slice(&opened);
+        Ok(Self(key))
     }
-}
-
-fn write_key_file(path: &Path) -> Result<(), KeyError> {
-    let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
-    getrandom::fill(key.as_mut()).map_err(|_| KeyError::Randomness)?;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(key.as_ref())?;
-            file.sync_all()
-        })
-        .map_err(|source| KeyError::File { path: path.to_owned(), source })
-}
-
-fn read_key_file(path: &Path) -> Result<Zeroizing<[u8; KEY_SIZE_BYTES]>, KeyError> {
-    let failed = |source| KeyError::File { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Permissions { path: path.to_owned(), mode });
-        }
-    }
-    if metadata.len() != KEY_SIZE_BYTES as u64 {
-        return Err(KeyError::Length(path.to_owned()));
-    }
-    let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
-    file.read_exact(key.as_mut()).map_err(failed)?;
-    Ok(key)
 }
 
 #[cfg(test)]
@@ -261,67 +199,48 @@ mod tests {
 
     const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 };
 
-    #[test]
-    fn a_key_file_is_made_once_and_found_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let source = KeySource::File(directory.path().join("key"));
-        let (made, descriptor) = KeyEncryptionKey::create(&source, CHEAP).unwrap();
-        let found = KeyEncryptionKey::derive(&source, &descriptor).unwrap();
-        assert_eq!(*made.0, *found.0);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_key_file_others_can_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("key");
-        let source = KeySource::File(path.clone());
-        KeyEncryptionKey::create(&source, CHEAP).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            KeyEncryptionKey::derive(&source, &KeyDescriptor::File),
-            Err(KeyError::Permissions { mode: 0o640, .. })
-        ));
-    }
-
-    #[test]
-    fn a_short_or_long_key_file_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        for length in [0, 31, 33] {
-            let path = directory.path().join(format!("key-{length}"));
-            std::fs::write(&path, vec![1; length]).unwrap();
-            #[cfg(unix)]
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-            assert!(matches!(
-                KeyEncryptionKey::derive(&KeySource::File(path), &KeyDescriptor::File),
-                Err(KeyError::Length(_))
-            ));
-        }
+    fn key(byte: u8) -> KeyEncryptionKey {
+        KeyEncryptionKey::from_bytes(Zeroizing::new([byte; 32]))
     }
 
     #[test]
     fn the_same_passphrase_gives_the_same_key_under_one_salt_only() {
-        let source = KeySource::Passphrase(Zeroizing::new("correct horse".to_owned()));
-        let (first, descriptor) = KeyEncryptionKey::create(&source, CHEAP).unwrap();
-        let (other, _) = KeyEncryptionKey::create(&source, CHEAP).unwrap();
-        assert_eq!(*first.0, *KeyEncryptionKey::derive(&source, &descriptor).unwrap().0);
-        assert_ne!(*first.0, *other.0);
+        let derive = |salt| KeyEncryptionKey::from_passphrase("correct horse", &[salt; 16], CHEAP).unwrap();
+        assert_eq!(derive(1).id(), derive(1).id());
+        assert_ne!(*derive(1).0, *derive(2).0);
+        assert!(matches!(
+            KeyEncryptionKey::from_passphrase("", &[1; 16], CHEAP),
+            Err(KeyError::EmptyPassphrase)
+        ));
     }
 
     #[test]
     fn an_absurd_cost_is_refused_before_it_is_paid() {
-        let source = KeySource::Passphrase(Zeroizing::new("x".to_owned()));
         let cost = Argon2Cost { memory_kib: u32::MAX, passes: 1, lanes: 1 };
-        let descriptor = KeyDescriptor::Argon2id { salt: [0; 16], cost };
-        assert!(matches!(KeyEncryptionKey::derive(&source, &descriptor), Err(KeyError::Cost)));
+        assert!(matches!(KeyEncryptionKey::from_passphrase("x", &[0; 16], cost), Err(KeyError::Cost)));
     }
 
     #[test]
-    fn debug_shows_neither_passphrase_nor_key() {
-        let source = KeySource::Passphrase(Zeroizing::new("hunter2".to_owned()));
-        assert!(!format!("{source:?}").contains("hunter2"));
-        let key = KeyEncryptionKey::from_bytes(Zeroizing::new([0xab; 32]));
-        assert_eq!(format!("{key:?}"), "KeyEncryptionKey(..)");
+    fn a_wrapped_key_opens_under_its_key_and_for_its_purpose_only() {
+        let inner = KeyEncryptionKey::generate().unwrap();
+        let wrapped = key(1).wrap(&inner, b"store").unwrap();
+        assert_eq!(*key(1).unwrap(&wrapped, b"store").unwrap().0, *inner.0);
+        assert_eq!(key(2).unwrap(&wrapped, b"store").unwrap_err(), OpenError::Refused);
+        assert_eq!(key(1).unwrap(&wrapped, b"other").unwrap_err(), OpenError::Refused);
+        let label = RecordLabel::of_party(RecordKind::Key, b"store");
+        let short = SealedRecord::seal(&key(1), &label, &[1; 31]).unwrap();
+        assert_eq!(key(1).unwrap(&short, b"store").unwrap_err(), OpenError::Format);
+    }
+
+    #[test]
+    fn keys_are_told_apart_by_their_ids() {
+        assert_eq!(key(1).id(), key(1).id());
+        assert_ne!(key(1).id(), key(2).id());
+        assert_ne!(KeyEncryptionKey::generate().unwrap().id(), KeyEncryptionKey::generate().unwrap().id());
+    }
+
+    #[test]
+    fn debug_does_not_show_the_key() {
+        assert_eq!(format!("{:?}", key(0xab)), "KeyEncryptionKey(..)");
     }
 }

@@ -9,7 +9,7 @@ use chacha20poly1305::{
 use duet_protocol::ids::{Epoch, ShareIndex, WalletId};
 use zeroize::Zeroizing;
 
-use crate::{KeyEncryptionKey, KeyError};
+use crate::{KeyEncryptionKey, KeyError, KeyId};
 
 const FORMAT_VERSION: u8 = 1;
 const DATA_KEY_SIZE_BYTES: usize = 32;
@@ -51,10 +51,12 @@ pub enum RecordKind {
     PendingDevice = 13,
     /// Something of a browser application's own, beside a wallet.
     Application = 14,
+    /// Another key encryption key.
+    Key = 15,
 }
 
 impl RecordKind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Check,
         Self::PartyKeys,
         Self::Share,
@@ -69,6 +71,7 @@ impl RecordKind {
         Self::Device,
         Self::PendingDevice,
         Self::Application,
+        Self::Key,
     ];
 
     /// The kind with number `number`, if there is one.
@@ -149,14 +152,27 @@ pub enum OpenError {
 
 /// A sealed record: version (1 byte), wrapped data key (24 + 32 + 16 bytes), nonce (24 bytes),
 /// ciphertext and tag.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SealedRecord(Vec<u8>);
+///
+/// Two are equal when their bytes are.
+#[derive(Clone)]
+pub struct SealedRecord {
+    bytes: Vec<u8>,
+    sealed_with: Option<KeyId>,
+}
 
 impl fmt::Debug for SealedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealedRecord({} bytes)", self.0.len())
+        write!(f, "SealedRecord({} bytes)", self.bytes.len())
     }
 }
+
+impl PartialEq for SealedRecord {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for SealedRecord {}
 
 impl SealedRecord {
     /// Seals `plaintext` for `label` under a fresh data key.
@@ -168,7 +184,8 @@ impl SealedRecord {
         getrandom::fill(data_key.as_mut()).map_err(|_| KeyError::Randomness)?;
         let wrapped = encrypt(&key.0, &label.associated_data(Purpose::Wrap), data_key.as_ref())?;
         let content = encrypt(&data_key, &label.associated_data(Purpose::Content), plaintext)?;
-        Ok(Self([&[FORMAT_VERSION], wrapped.as_slice(), content.as_slice()].concat()))
+        let bytes = [&[FORMAT_VERSION], wrapped.as_slice(), content.as_slice()].concat();
+        Ok(Self { bytes, sealed_with: Some(key.id()) })
     }
 
     /// Opens the record if it was sealed for `label` under `key`.
@@ -193,19 +210,27 @@ impl SealedRecord {
         let (data_key, content) = self.unwrap_data_key(old, label)?;
         let wrapped = encrypt(&new.0, &label.associated_data(Purpose::Wrap), data_key.as_ref())
             .map_err(|_| OpenError::Refused)?;
-        Ok(Self([&[FORMAT_VERSION], wrapped.as_slice(), content].concat()))
+        let bytes = [&[FORMAT_VERSION], wrapped.as_slice(), content].concat();
+        Ok(Self { bytes, sealed_with: Some(new.id()) })
     }
 
     /// The record's bytes, as they are stored.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Under which key it was sealed, if that was done in this process: it is not in the bytes. A store asks, so
+    /// that nothing is written under a key that it does not have any more.
+    #[must_use]
+    pub fn sealed_with(&self) -> Option<KeyId> {
+        self.sealed_with
     }
 
     /// A record from stored bytes; nothing is checked until it is opened.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self { bytes, sealed_with: None }
     }
 
     fn unwrap_data_key(
@@ -213,7 +238,7 @@ impl SealedRecord {
         key: &KeyEncryptionKey,
         label: &RecordLabel,
     ) -> Result<(Zeroizing<[u8; DATA_KEY_SIZE_BYTES]>, &[u8]), OpenError> {
-        let Some((&FORMAT_VERSION, rest)) = self.0.split_first() else {
+        let Some((&FORMAT_VERSION, rest)) = self.bytes.split_first() else {
             return Err(OpenError::Format);
         };
         let (wrapped, content) = rest.split_at_checked(WRAPPED_SIZE_BYTES).ok_or(OpenError::Format)?;
@@ -279,11 +304,11 @@ mod tests {
     #[test]
     fn every_changed_byte_and_every_prefix_is_refused() {
         let sealed = SealedRecord::seal(&key(1), &label(), b"the share").unwrap();
-        for at in 0..sealed.0.len() {
+        for at in 0..sealed.bytes.len() {
             let mut changed = sealed.clone();
-            changed.0[at] ^= 1;
+            changed.bytes[at] ^= 1;
             assert!(changed.open(&key(1), &label()).is_err(), "byte {at}");
-            let prefix = SealedRecord(sealed.0[..at].to_vec());
+            let prefix = SealedRecord::from_bytes(sealed.bytes[..at].to_vec());
             assert!(prefix.open(&key(1), &label()).is_err(), "prefix {at}");
         }
     }
@@ -292,15 +317,15 @@ mod tests {
     fn two_seals_of_one_plaintext_share_nothing() {
         let first = SealedRecord::seal(&key(1), &label(), &[0; 64]).unwrap();
         let second = SealedRecord::seal(&key(1), &label(), &[0; 64]).unwrap();
-        assert_ne!(first.0[1..25], second.0[1..25]);
-        assert_ne!(first.0[73..], second.0[73..]);
+        assert_ne!(first.bytes[1..25], second.bytes[1..25]);
+        assert_ne!(first.bytes[73..], second.bytes[73..]);
     }
 
     #[test]
     fn content_of_one_record_does_not_pass_under_the_data_key_of_another() {
         let first = SealedRecord::seal(&key(1), &label(), b"first").unwrap();
         let second = SealedRecord::seal(&key(1), &label(), b"second").unwrap();
-        let spliced = SealedRecord([&first.0[..73], &second.0[73..]].concat());
+        let spliced = SealedRecord::from_bytes([&first.bytes[..73], &second.bytes[73..]].concat());
         assert_eq!(spliced.open(&key(1), &label()), Err(OpenError::Refused));
     }
 
@@ -316,6 +341,6 @@ mod tests {
     #[test]
     fn the_plaintext_is_not_in_the_sealed_bytes() {
         let sealed = SealedRecord::seal(&key(1), &label(), b"needle-in-a-haystack").unwrap();
-        assert!(!sealed.0.windows(6).any(|window| window == b"needle"));
+        assert!(!sealed.bytes.windows(6).any(|window| window == b"needle"));
     }
 }

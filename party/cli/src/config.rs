@@ -3,12 +3,12 @@
 //! Commands flatten the groups they need. A flag wins over its variable, a variable over what
 //! a `--credentials` directory supplies.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 use duet_wire::TenantId;
 
-use crate::share_store::StoreLocation;
+use crate::{duration, share_store::StoreLocation};
 
 /// Where the broker listens when nothing says otherwise.
 pub(crate) const DEFAULT_NATS_URL: &str = "tls://127.0.0.1:4222";
@@ -100,22 +100,88 @@ pub(crate) struct ApiOptions {
     pub(crate) api_token_file: Option<PathBuf>,
 }
 
-/// What seals a share store.
+/// What opens a share store: something that decrypts its key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SealOptions {
-    /// File of 32 random bytes that seals the store; made together with a new store
+    /// File of 32 random bytes that opens the store; made together with a new store
     #[arg(
         long,
         env = "DUET_KEY_FILE",
         value_name = "FILE",
-        conflicts_with = "passphrase_file",
+        conflicts_with_all = ["passphrase_file", "key_credential", "vault_key"],
         help_heading = "Share store"
     )]
     pub(crate) key_file: Option<PathBuf>,
-    /// File with the passphrase that seals the store (or the passphrase itself in
+    /// The same 32 bytes as a credential that systemd hands to the service (LoadCredentialEncrypted=)
+    #[arg(
+        long,
+        env = "DUET_KEY_CREDENTIAL",
+        value_name = "NAME",
+        conflicts_with_all = ["passphrase_file", "vault_key"],
+        help_heading = "Share store"
+    )]
+    pub(crate) key_credential: Option<String>,
+    /// File with the passphrase that opens the store (or the passphrase itself in
     /// DUET_PASSPHRASE) [default: a prompt]
-    #[arg(long, env = "DUET_PASSPHRASE_FILE", value_name = "FILE", help_heading = "Share store")]
+    #[arg(
+        long,
+        env = "DUET_PASSPHRASE_FILE",
+        value_name = "FILE",
+        conflicts_with = "vault_key",
+        help_heading = "Share store"
+    )]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// Key of HashiCorp Vault's transit engine that opens the store
+    #[arg(long, env = "DUET_VAULT_KEY", value_name = "NAME", help_heading = "Share store, with HashiCorp Vault")]
+    pub(crate) vault_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) vault: VaultOptions,
+}
+
+/// How HashiCorp Vault is reached.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VaultOptions {
+    /// Vault's address, https beyond this machine
+    #[arg(long, env = "DUET_VAULT_URL", value_name = "URL", help_heading = "Share store, with HashiCorp Vault")]
+    pub(crate) vault_url: Option<String>,
+    /// Where its transit engine is mounted
+    #[arg(
+        long,
+        env = "DUET_VAULT_MOUNT",
+        value_name = "PATH",
+        default_value = "transit",
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
+    pub(crate) vault_mount: String,
+    /// Its namespace, where there are any
+    #[arg(
+        long,
+        env = "DUET_VAULT_NAMESPACE",
+        value_name = "NAME",
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
+    pub(crate) vault_namespace: Option<String>,
+    /// File with a token that may use the key (or the token itself in DUET_VAULT_TOKEN)
+    #[arg(
+        long,
+        env = "DUET_VAULT_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
+    pub(crate) vault_token_file: Option<PathBuf>,
+    /// Authority that its certificate is checked against (PEM) [default: the system's]
+    #[arg(long, env = "DUET_VAULT_CA", value_name = "FILE", help_heading = "Share store, with HashiCorp Vault")]
+    pub(crate) vault_ca: Option<PathBuf>,
+    /// How long to try again while Vault is out of reach, sealed or busy
+    #[arg(
+        long,
+        env = "DUET_VAULT_PATIENCE",
+        value_name = "DURATION",
+        default_value = "20s",
+        value_parser = duration::parse,
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
+    pub(crate) vault_patience: Duration,
 }
 
 /// The share store of a party.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     config::{HomeOptions, SealOptions},
     error::CliError,
-    secrets::{self, PassphraseUse},
+    secrets::PassphraseUse,
     share_store::OpenStore,
 };
 
@@ -66,8 +66,8 @@ impl DeviceOptions {
     pub(crate) async fn open_or_make(&self) -> Result<Device, CliError> {
         let file = self.store_file()?;
         let usage = if file.exists() { PassphraseUse::Enter } else { PassphraseUse::Choose };
-        let source = secrets::key_source(&self.seal, usage)?;
-        let store = OpenStore::create_file(&file, &source).await?;
+        let source = self.seal.source(usage)?;
+        let store = OpenStore::create_file(&file, source.as_ref()).await?;
         let party = DEVICE.parse().map_err(|error| CliError::internal(format!("{error}")))?;
         match Device::set_up(store.context.clone(), party).await {
             Err(error) if error.code() == duet_wire::Code::Conflict => Ok(Device::open(store.context).await?),

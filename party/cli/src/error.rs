@@ -6,6 +6,8 @@ use duet_party::{PartyError, store::StoreError, vault::UnlockError};
 use duet_wire::{Code, Problem, Refusal, error::ExitCode};
 use serde::{Serialize, Serializer};
 
+use crate::sealing;
+
 /// A code of the services, or one that only the command line knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorCode {
@@ -19,8 +21,12 @@ pub(crate) enum ErrorCode {
     ApiUnreachable,
     /// The Ethereum node is out of reach.
     NodeUnreachable,
+    /// HashiCorp Vault is out of reach, sealed or busy.
+    VaultUnreachable,
     /// The Ethereum node refused.
     NodeRefused,
+    /// HashiCorp Vault refused.
+    VaultRefused,
     /// The transaction was included and failed.
     TransactionReverted,
     /// The audit log was tampered with.
@@ -36,7 +42,9 @@ impl ErrorCode {
         Self::File,
         Self::ApiUnreachable,
         Self::NodeUnreachable,
+        Self::VaultUnreachable,
         Self::NodeRefused,
+        Self::VaultRefused,
         Self::TransactionReverted,
         Self::AuditBroken,
         Self::Interrupted,
@@ -55,7 +63,9 @@ impl ErrorCode {
             Self::File => "file",
             Self::ApiUnreachable => "api-unreachable",
             Self::NodeUnreachable => "node-unreachable",
+            Self::VaultUnreachable => "vault-unreachable",
             Self::NodeRefused => "node-refused",
+            Self::VaultRefused => "vault-refused",
             Self::TransactionReverted => "transaction-reverted",
             Self::AuditBroken => "audit-broken",
             Self::Interrupted => "interrupted",
@@ -70,7 +80,9 @@ impl ErrorCode {
             Self::File => "File not usable",
             Self::ApiUnreachable => "Orchestrator unreachable",
             Self::NodeUnreachable => "Ethereum node unreachable",
+            Self::VaultUnreachable => "Vault unreachable",
             Self::NodeRefused => "Refused by the Ethereum node",
+            Self::VaultRefused => "Refused by Vault",
             Self::TransactionReverted => "Transaction failed on the chain",
             Self::AuditBroken => "Audit log tampered with",
             Self::Interrupted => "Interrupted",
@@ -83,8 +95,10 @@ impl ErrorCode {
             Self::Shared(code) => code.exit_code(),
             Self::Usage => 2,
             Self::File => ExitCode::Input as u8,
-            Self::ApiUnreachable | Self::NodeUnreachable => ExitCode::Unavailable as u8,
-            Self::NodeRefused => ExitCode::Refused as u8,
+            Self::ApiUnreachable | Self::NodeUnreachable | Self::VaultUnreachable => {
+                ExitCode::Unavailable as u8
+            }
+            Self::NodeRefused | Self::VaultRefused => ExitCode::Refused as u8,
             Self::TransactionReverted => ExitCode::Ended as u8,
             Self::AuditBroken => ExitCode::Misbehaviour as u8,
             Self::Interrupted => 130,
@@ -302,7 +316,15 @@ impl From<StoreError> for CliError {
 
 impl From<UnlockError> for CliError {
     fn from(error: UnlockError) -> Self {
-        PartyError::from(error).into()
+        let (code, remedy) = match &error {
+            UnlockError::KeyEncryption(error) => (sealing::code(error), sealing::remedy(error)),
+            _ => (None, None),
+        };
+        let shown = Self::new(code.unwrap_or(ErrorCode::Shared(error.code())), error.to_string());
+        match remedy {
+            Some(remedy) => shown.remedy(remedy),
+            None => shown,
+        }
     }
 }
 

@@ -6,10 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use duet_party::at_rest::KeySource;
 use zeroize::Zeroizing;
 
-use crate::{config::SealOptions, error::CliError};
+use crate::error::CliError;
 
 /// Bytes in a key file, written as twice as many hexadecimal digits.
 const KEY_SIZE_BYTES: usize = 32;
@@ -23,22 +22,6 @@ pub(crate) enum PassphraseUse {
     Choose,
     /// For something that exists.
     Enter,
-}
-
-/// What opens a share store: the file that `options` name, else `DUET_PASSPHRASE`, else a passphrase
-/// asked for on the terminal.
-///
-/// # Errors
-/// When a passphrase file cannot be read, or there is neither a secret nor a terminal.
-pub(crate) fn key_source(options: &SealOptions, usage: PassphraseUse) -> Result<KeySource, CliError> {
-    if let Some(file) = &options.key_file {
-        return Ok(KeySource::File(file.clone()));
-    }
-    let passphrase = match file_or_variable(options.passphrase_file.as_ref(), "DUET_PASSPHRASE")? {
-        Some(passphrase) => non_empty(passphrase)?,
-        None => prompt(usage)?,
-    };
-    Ok(KeySource::Passphrase(passphrase))
 }
 
 /// Reads a file of 64 hexadecimal digits.
@@ -120,6 +103,22 @@ fn variable(name: &str) -> Option<Zeroizing<String>> {
     std::env::var(name).ok().map(Zeroizing::new)
 }
 
+/// The passphrase of a share store: from the file that an option names, else from an environment variable, else asked
+/// for on the terminal.
+///
+/// # Errors
+/// When the file cannot be read, or there is neither a passphrase nor a terminal.
+pub(crate) fn passphrase(
+    file: Option<&PathBuf>,
+    variable: &str,
+    usage: PassphraseUse,
+) -> Result<Zeroizing<String>, CliError> {
+    match file_or_variable(file, variable)? {
+        Some(passphrase) => non_empty(passphrase),
+        None => prompt(usage),
+    }
+}
+
 fn non_empty(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliError> {
     if passphrase.is_empty() {
         return Err(CliError::input("the passphrase is empty"));
@@ -129,15 +128,19 @@ fn non_empty(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliErro
 
 fn prompt(usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
     if !io::stdin().is_terminal() {
-        return Err(CliError::usage("nothing says what seals the share store")
-            .remedy("Give --key-file or --passphrase-file, or set DUET_PASSPHRASE."));
+        return Err(CliError::usage("nothing says what opens the share store").remedy(
+            "Give --key-file, --key-credential, --passphrase-file or --vault-key, or set DUET_PASSPHRASE.",
+        ));
     }
     let ask = |question: &str| {
         rpassword::prompt_password(question)
             .map(Zeroizing::new)
             .map_err(|error| CliError::io("the terminal", &error))
     };
-    let passphrase = non_empty(ask("Passphrase of the share store: ")?)?;
+    let passphrase = non_empty(ask(match usage {
+        PassphraseUse::Choose => "New passphrase of the share store: ",
+        PassphraseUse::Enter => "Passphrase of the share store: ",
+    })?)?;
     if usage == PassphraseUse::Choose && *ask("The same again: ")? != *passphrase {
         return Err(CliError::input("the two passphrases differ"));
     }

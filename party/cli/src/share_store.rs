@@ -10,9 +10,8 @@ use std::{
 
 use duet_party::{
     Context,
-    at_rest::{Argon2Cost, KeySource},
     clock::Clock,
-    compute::Compute,
+    key_encryption::KeyEncryption,
     store::{
         ShareStore,
         postgres::{PostgresOptions, PostgresStore},
@@ -138,8 +137,19 @@ impl OpenStore {
     /// # Errors
     /// When there is none, or the key is another one.
     pub(crate) async fn open(options: &StoreOptions) -> Result<Self, CliError> {
-        let source = secrets::key_source(&options.seal, PassphraseUse::Enter)?;
-        Self::unlock(Database::open(&options.store, &options.database).await?, &source).await
+        let source = options.seal.source(PassphraseUse::Enter)?;
+        Self::open_with(options, source.as_ref()).await
+    }
+
+    /// The same, opened by `source`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_with(
+        options: &StoreOptions,
+        source: &dyn KeyEncryption,
+    ) -> Result<Self, CliError> {
+        Self::unlock(Database::open(&options.store, &options.database).await?, source).await
     }
 
     /// Opens the store in a file.
@@ -156,7 +166,7 @@ impl OpenStore {
     /// # Errors
     /// When there is a store already, or the key is another one.
     pub(crate) async fn restore(options: &StoreOptions, from: Option<&Path>) -> Result<Self, CliError> {
-        let source = secrets::key_source(&options.seal, PassphraseUse::Enter)?;
+        let source = options.seal.source(PassphraseUse::Enter)?;
         let database = match (&options.store, from) {
             (StoreLocation::File(path), Some(backup)) => {
                 Database::Sqlite(SqliteStore::restore(backup, &SqliteOptions::at(path)).await?)
@@ -173,11 +183,11 @@ impl OpenStore {
                 Database::Postgres(PostgresStore::open_restored(&options.database.at(address)?).await?)
             }
         };
-        Self::unlock(database, &source).await
+        Self::unlock(database, source.as_ref()).await
     }
 
-    async fn unlock(database: Database, source: &KeySource) -> Result<Self, CliError> {
-        let vault = Vault::open(database.store(), source, &Compute::per_core(), &Clock::system()).await?;
+    async fn unlock(database: Database, source: &dyn KeyEncryption) -> Result<Self, CliError> {
+        let vault = Vault::open(database.store(), source, &Clock::system()).await?;
         Ok(Self { context: Context::new(vault), database })
     }
 
@@ -186,7 +196,7 @@ impl OpenStore {
     ///
     /// # Errors
     /// When it cannot be written, or exists under another key.
-    pub(crate) async fn create(options: &StoreOptions, source: &KeySource) -> Result<Self, CliError> {
+    pub(crate) async fn create(options: &StoreOptions, source: &dyn KeyEncryption) -> Result<Self, CliError> {
         let database = match &options.store {
             StoreLocation::File(path) => return Self::create_file(path, source).await,
             StoreLocation::Database(address) => {
@@ -200,7 +210,7 @@ impl OpenStore {
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub(crate) async fn create_file(path: &Path, source: &KeySource) -> Result<Self, CliError> {
+    pub(crate) async fn create_file(path: &Path, source: &dyn KeyEncryption) -> Result<Self, CliError> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory)
                 .map_err(|error| CliError::io(&directory.display().to_string(), &error))?;
@@ -214,12 +224,9 @@ impl OpenStore {
         Self::set_key(Database::Sqlite(sqlite), source).await
     }
 
-    async fn set_key(database: Database, source: &KeySource) -> Result<Self, CliError> {
-        let compute = Compute::per_core();
-        let vault = match Vault::open(database.store(), source, &compute, &Clock::system()).await {
-            Err(UnlockError::Empty) => {
-                Vault::create(database.store(), source, Argon2Cost::RECOMMENDED, &compute).await?
-            }
+    async fn set_key(database: Database, source: &dyn KeyEncryption) -> Result<Self, CliError> {
+        let vault = match Vault::open(database.store(), source, &Clock::system()).await {
+            Err(UnlockError::Empty) => Vault::create(database.store(), source).await?,
             opened => opened?,
         };
         Ok(Self { context: Context::new(vault), database })

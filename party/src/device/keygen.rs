@@ -159,7 +159,7 @@ impl Device {
             self.context.store_card(card).await?;
         }
         let wallet = dealt.pending.wallet();
-        let record = self.context.vault.seal(&deal_label(wallet), &dealt.pending.to_secret_bytes()?)?;
+        let record = self.context.vault.seal(&deal_label(wallet), &dealt.pending.to_secret_bytes()?).await?;
         self.context.store().put_deal(wallet, &record, self.context.clock.now_ms()).await?;
         progress(CreateProgress::Stored(wallet));
         Ok(wallet)
@@ -310,7 +310,7 @@ impl Device {
         let wallet = share.wallet();
         let (id, paillier) = (wallet.id(), finished.paillier());
 
-        let record = context.vault.seal(&paillier_label(paillier.id()), &paillier.to_secret_bytes())?;
+        let record = context.vault.seal(&paillier_label(paillier.id()), &paillier.to_secret_bytes()).await?;
         let state = if restored { PaillierState::NeedsRotation } else { PaillierState::Ready };
         store.put_paillier_key(paillier.id(), &PaillierScope::Wallet(id), &record, state, now_ms).await?;
         for index in [ShareIndex::Service, ShareIndex::Partner] {
@@ -330,7 +330,7 @@ impl Device {
         ];
         let mut records = Vec::with_capacity(plain.len());
         for (label, plaintext) in plain {
-            let record = context.vault.seal(&label, &plaintext)?;
+            let record = context.vault.seal(&label, &plaintext).await?;
             records.push((label, record));
         }
         let row = NewWallet {

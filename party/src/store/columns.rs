@@ -43,7 +43,21 @@ where
 }
 
 pub(super) fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |source| StoreError::Unavailable { operation, source: source.into() }
+    move |source| match source {
+        sqlx::Error::Configuration(error) if error.is::<OtherKey>() => StoreError::KeyChanged,
+        source => StoreError::Unavailable { operation, source: source.into() },
+    }
+}
+
+/// A record was to be written that is sealed under another key than the store's; on its way out through functions that
+/// otherwise fail as the database does.
+#[derive(Debug, thiserror::Error)]
+#[error("the record is sealed under another key than the store's")]
+struct OtherKey;
+
+/// That a record is sealed under another key than the store's.
+pub(super) fn other_key() -> sqlx::Error {
+    sqlx::Error::Configuration(OtherKey.into())
 }
 
 pub(super) const fn state_number(state: PaillierState) -> i64 {

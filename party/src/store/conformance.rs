@@ -2,6 +2,7 @@
 //! `make` gives a new, empty, ready store each time, opened twice: as two workers of a party have it open. What only one does
 //! is checked here, their races in [`workers`].
 
+mod key_change;
 mod workers;
 
 use std::{future::Future, sync::Arc};
@@ -82,6 +83,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     limits(&make().await).await;
     limits_at_once(Arc::new(make().await)).await;
     approvals(&make().await).await;
+    key_change::all(async || make_two().await.map(Arc::new)).await;
     workers::all(async || make_two().await.map(Arc::new)).await;
 }
 
@@ -103,19 +105,15 @@ async fn settings_and_records<S: ShareStore>(store: &S) {
     }
     let other_epoch = RecordLabel { epoch: Epoch(2), ..second.clone() };
     assert_eq!(store.record(&other_epoch).await.unwrap(), None);
-    let mut labels = store.record_labels().await.unwrap();
-    labels.sort_by_key(|label| label.kind as u8);
-    assert_eq!(labels, [first.clone(), second]);
-
     // A record that somebody moved to another label does not open there.
     let moved = RecordLabel { item: b"other".to_vec(), ..first.clone() };
     store.put_records(&[(moved.clone(), records[0].1.clone())]).await.unwrap();
     assert!(store.record(&moved).await.unwrap().unwrap().open(&key(), &moved).is_err());
 
-    let replaced = sealed(&first, b"3");
-    store.replace_records(&[(first.clone(), replaced.clone())], ("a", b"3")).await.unwrap();
-    assert_eq!(store.record(&first).await.unwrap(), Some(replaced));
-    assert_eq!(store.setting("a").await.unwrap(), Some(b"3".to_vec()));
+    store.remove_setting("a", b"1").await.unwrap();
+    assert_eq!(store.setting("a").await.unwrap(), Some(b"2".to_vec()), "it has another value by now");
+    store.remove_setting("a", b"2").await.unwrap();
+    assert_eq!(store.setting("a").await.unwrap(), None);
 }
 
 async fn pins<S: ShareStore>(store: &S) {

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use async_trait::async_trait;
 use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
 
-use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
+use crate::at_rest::{KeyId, OpenError, RecordKind, RecordLabel, SealedRecord};
 
 mod audit;
 mod columns;
@@ -57,6 +57,10 @@ pub enum StoreError {
     /// A row that this build cannot have written.
     #[error("share store corrupt: {0}")]
     Corrupt(&'static str),
+    /// What was to be written is sealed under a key that the store does not have any more, or the key was to be
+    /// changed and somebody else did. Nothing was written.
+    #[error("the share store's key has been changed")]
+    KeyChanged,
     /// A file beside the store.
     #[error("{path}: {source}")]
     File {
@@ -322,6 +326,53 @@ pub enum UnlockRefused {
     Store(#[from] StoreError),
 }
 
+/// The setting that says how the store's key is had.
+pub(crate) const KEY_DESCRIPTOR: &str = "key-descriptor";
+/// The setting that says which key the records are sealed under: its [`KeyId`]. Whoever stores a record reads it in
+/// the same transaction. A store from before there were changes has none until its first record.
+pub(crate) const KEY_ID: &str = "key-id";
+/// The setting in which a process that has the key before finds the one after it.
+pub(crate) const KEY_SUCCESSION: &str = "key-succession";
+
+/// A change of what opens a store.
+#[derive(Debug)]
+pub struct KeyChange {
+    /// What the store must say now of how its key is had, or [`StoreError::KeyChanged`]; `None`: nothing yet.
+    pub replaces: Option<Vec<u8>>,
+    /// What it says from now on.
+    pub descriptor: Vec<u8>,
+    /// Another key for the records. `None`: they stay as they are.
+    pub key: Option<NewKey>,
+}
+
+/// Another key for a store's records.
+pub struct NewKey {
+    /// Which key.
+    pub id: KeyId,
+    /// Wraps a record's data key under it.
+    pub rewrap: Box<dyn Fn(&RecordLabel, &SealedRecord) -> Result<SealedRecord, OpenError> + Send + Sync>,
+    /// Records to store with it, sealed under it.
+    pub records: Vec<(RecordLabel, SealedRecord)>,
+    /// How others who have the store open find it.
+    pub succession: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A record's data key wrapped under the new key.
+pub(crate) fn rewrapped(
+    key: &NewKey,
+    label: &RecordLabel,
+    sealed: Vec<u8>,
+) -> Result<SealedRecord, StoreError> {
+    (key.rewrap)(label, &SealedRecord::from_bytes(sealed))
+        .map_err(|_| StoreError::Corrupt("a record that its key does not open"))
+}
+
 /// The durable memory of a party, shared by all its workers.
 ///
 /// # Cancel safety
@@ -350,16 +401,13 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     async fn clear_unlock_attempts(&self) -> Result<(), StoreError>;
     /// A sealed record.
     async fn record(&self, label: &RecordLabel) -> Result<Option<SealedRecord>, StoreError>;
-    /// Stores sealed records, all or none, replacing those of the same labels.
+    /// Stores sealed records, all or none, replacing those of the same labels. As wherever a record is stored,
+    /// [`StoreError::KeyChanged`] if it was sealed under another key than the store's.
     async fn put_records(&self, records: &[(RecordLabel, SealedRecord)]) -> Result<(), StoreError>;
-    /// Every record's label, to wrap them anew.
-    async fn record_labels(&self) -> Result<Vec<RecordLabel>, StoreError>;
-    /// Replaces records and writes a setting in one transaction: a change of passphrase.
-    async fn replace_records(
-        &self,
-        records: &[(RecordLabel, SealedRecord)],
-        setting: (&str, &[u8]),
-    ) -> Result<(), StoreError>;
+    /// Changes what opens the store, in one transaction; how many records it has wrapped anew.
+    async fn change_key(&self, change: &KeyChange) -> Result<u64, StoreError>;
+    /// Removes a plain setting, if it still has this value.
+    async fn remove_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
     /// Whether the store came out of a backup or an older copy of itself; when it was noticed the
     /// Paillier keys it held were marked [`PaillierState::NeedsRotation`].
     async fn was_restored(&self) -> Result<bool, StoreError>;

@@ -270,6 +270,9 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
             Err(error) => tracing::error!(%error, "the share store is still not ready"),
         }
     }
+    if let Err(error) = context.vault.keep_up(&context.clock).await {
+        tracing::error!(%error, "the share store's key was not followed; start this worker again if this goes on");
+    }
     match store.expire_prepared(context.clock.now_ms()).await {
         Ok(0) => {}
         Ok(expired) => tracing::info!(expired, "forgot wallets whose preparation expired"),

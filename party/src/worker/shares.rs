@@ -187,7 +187,7 @@ impl Shared {
         ];
         let mut records = Vec::with_capacity(plain.len());
         for (label, plaintext) in plain {
-            let record = context.vault.seal(&label, &plaintext)?;
+            let record = context.vault.seal(&label, &plaintext).await?;
             records.push((label, record));
         }
         let now_ms = context.clock.now_ms();

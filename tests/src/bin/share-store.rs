@@ -16,9 +16,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use duet_party::{
-    at_rest::{Argon2Cost, KeySource, RecordKind, RecordLabel, SealedRecord},
+    at_rest::{RecordKind, RecordLabel, SealedRecord},
     clock::Clock,
-    compute::Compute,
+    key_encryption::KeyFile,
     store::{
         EnrolmentRow, NewWallet, ShareStore, StoreError,
         postgres::{PostgresOptions, PostgresStore},
@@ -40,7 +40,6 @@ const BATCH: u32 = 1000;
 const WARM_UP: u32 = 2_000;
 const COUNTED: u32 = 20_000;
 const PASSWORD: &str = "DUET_STORE_PASSWORD";
-const CHEAP: Argon2Cost = Argon2Cost { memory_kib: 8, passes: 1, lanes: 1 };
 /// What a partner keeps of a wallet: its share, and the enrolment of an initiator with a 2048-bit modulus.
 const SHARE_SIZE_BYTES: usize = 700;
 const ENROLMENT_SIZE_BYTES: usize = 900;
@@ -93,7 +92,7 @@ fn wallet(vault: &Vault, number: u32) -> Result<(NewWallet, Vec<u8>)> {
         .into_iter()
         .map(|(label, size)| {
             let content: Vec<u8> = id.0.iter().copied().cycle().take(size).collect();
-            let record = vault.seal(&label, &content)?;
+            let record = vault.seal_now(&label, &content)?;
             Ok((label, record))
         })
         .collect::<Result<Vec<(RecordLabel, SealedRecord)>>>()?;
@@ -163,8 +162,8 @@ async fn look_up(vault: &Vault, wallets: u32) -> Result<Vec<Duration>> {
 /// What one process that does nothing but look up wallets finds: `{"p50_ms", "p99_ms", "min_ms", "bytes"}`.
 async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
     let store = Store::open(place).await?;
-    let source = KeySource::File(key.to_owned());
-    let vault = Vault::open(store.shared(), &source, &Compute::per_core(), &Clock::system()).await?;
+    let source = KeyFile::at(key);
+    let vault = Vault::open(store.shared(), &source, &Clock::system()).await?;
     let times = look_up(&vault, wallets).await?;
     let quantile = |per_cent: usize| -> Result<f64> {
         let index = (times.len() * per_cent).div_ceil(100).saturating_sub(1);
@@ -185,8 +184,8 @@ async fn measure(
     key: &Path,
     wallets: u32,
 ) -> Result<Map<String, Value>> {
-    let source = KeySource::File(key.to_owned());
-    let vault = Vault::create(store.shared(), &source, CHEAP, &Compute::per_core()).await?;
+    let source = KeyFile::at(key);
+    let vault = Vault::create(store.shared(), &source).await?;
     let started = Instant::now();
     fill(&store, &vault, wallets).await?;
     store.shared().close().await;

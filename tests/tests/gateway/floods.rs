@@ -11,7 +11,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{
+use crate::gateway::{
     bounds::{Alone, card, is_served},
     socket::{Socket, tcp},
 };
@@ -68,7 +68,7 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
     let grown = alone.resident_kib().saturating_sub(before);
     assert!(grown < MAX_GROWTH_KIB, "{grown} KiB");
     for stranger in slow {
-        tokio::time::timeout(crate::socket::DEADLINE, stranger).await.expect("it was disconnected").unwrap();
+        tokio::time::timeout(crate::gateway::socket::DEADLINE, stranger).await.expect("it was disconnected").unwrap();
     }
     is_served(&mut honest).await;
     eprintln!(

@@ -12,6 +12,7 @@ pub(crate) mod orchestrator;
 pub(crate) mod party;
 pub(crate) mod policy;
 pub(crate) mod requester;
+mod rewrap;
 pub(crate) mod sign;
 pub(crate) mod verify;
 pub(crate) mod wallet;

@@ -6,7 +6,6 @@ use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
 use duet_party::{
     Party, PartySettings, SetUpProgress, Worker, WorkerSettings,
-    at_rest::KeySource,
     enrolment::{self, Enroller},
     store::{PaillierScope, PaillierState},
 };
@@ -20,12 +19,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::rewrap;
 use crate::{
     broker,
     config::{BrokerOptions, CredentialsOptions, StoreOptions},
     duration,
     error::{CliError, ErrorCode},
     health::{self, Vitals},
+    memory,
     output::Output,
     progress, secrets,
     secrets::PassphraseUse,
@@ -57,6 +58,8 @@ pub(crate) enum PartyCommand {
     Backup(BackupArguments),
     /// Put a backup back as the share store; it initiates nothing until `rotate` ran
     Restore(RestoreArguments),
+    /// Change what opens the share store, while workers go on
+    Rewrap(rewrap::RewrapArguments),
     /// Show what the share store holds
     Status(StatusArguments),
 }
@@ -224,6 +227,7 @@ pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), Cli
         PartyCommand::Pin(arguments) => pin(arguments, output).await,
         PartyCommand::Backup(arguments) => backup(arguments, output).await,
         PartyCommand::Restore(arguments) => restore(arguments, output).await,
+        PartyCommand::Rewrap(arguments) => rewrap::run(arguments, output).await,
         PartyCommand::Status(arguments) => status(arguments, output).await,
     }
 }
@@ -265,9 +269,9 @@ async fn init(arguments: InitArguments, output: Output) -> Result<(), CliError> 
                 .remedy("Give --share 2 or --share 3.")
         })?,
     };
-    let source = secrets::key_source(&arguments.store.seal, PassphraseUse::Choose)?;
-    let key_file_created = matches!(&source, KeySource::File(file) if !file.exists());
-    let store = OpenStore::create(&arguments.store, &source).await?;
+    let source = arguments.store.seal.source(PassphraseUse::Choose)?;
+    let key_file_created = arguments.store.seal.key_file.as_ref().is_some_and(|file| !file.exists());
+    let store = OpenStore::create(&arguments.store, source.as_ref()).await?;
     // Some 1,700 candidates are tried for each of the two primes; the bar moves on without an end.
     let bar = progress::bar(output, 2 * 1700, "safe primes");
     let shown = bar.clone();
@@ -321,6 +325,7 @@ fn role_of(party: &PartyId) -> Result<Role, CliError> {
 
 async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
+    memory::lock();
     let store = OpenStore::open(&arguments.store).await?;
     let party = Party::open(store.context.clone()).await?;
     for peer in &arguments.peers {
@@ -560,7 +565,7 @@ impl fmt::Display for Backup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} wallets are in {}; it opens with the store's own key",
+            "{} wallets are in {}; it opens with what opens the store now",
             self.wallets,
             self.file.display()
         )
@@ -622,6 +627,7 @@ struct Status {
     fingerprint: CardFingerprint,
     wallets: u64,
     restored: bool,
+    opened_by: &'static str,
     paillier_keys: Vec<KeyReport>,
 }
 
@@ -629,8 +635,8 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: share {} of {} wallets\ncard {}",
-            self.party, self.share, self.wallets, self.fingerprint
+            "{}: share {} of {} wallets\ncard {}\nopened by: {}",
+            self.party, self.share, self.wallets, self.fingerprint, self.opened_by
         )?;
         for key in &self.paillier_keys {
             let tenant = key.tenant.as_deref().unwrap_or("–");
@@ -644,13 +650,15 @@ async fn status(arguments: StatusArguments, output: Output) -> Result<(), CliErr
     let store = OpenStore::open(&arguments.store).await?;
     let party = Party::open(store.context).await?;
     let keys = enrolment::key_status(party.context()).await?;
-    let restored = party.context().vault.store().was_restored().await?;
+    let vault = &party.context().vault;
+    let (restored, opened_by) = (vault.store().was_restored().await?, vault.source().await?.as_str());
     output.emit(&Status {
         party: party.id().clone(),
         share: party.index().into(),
         fingerprint: party.card().fingerprint(),
         wallets: party.count_wallets().await?,
         restored,
+        opened_by,
         paillier_keys: keys
             .into_iter()
             .map(|key| {

@@ -15,6 +15,8 @@
 //! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a scope, what was spent of a
 //!   wallet's limits): a turn, which is an advisory lock that ends with the transaction ([`Turn`]). Turns that share a number
 //!   by accident merely wait for each other.
+//! - *Which key records are sealed under*: whoever writes one reads the key's id `FOR SHARE`; a change of the key updates it
+//!   first ([`key_change`]).
 //! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction ends. So transactions that
 //!   are recorded are committed one after the other, as on SQLite.
 //!
@@ -34,6 +36,7 @@
 
 mod audit;
 mod home;
+mod key_change;
 mod keys;
 mod open;
 mod policy;
@@ -51,8 +54,8 @@ pub(super) use self::home::mark_restored;
 pub use self::open::{AddressError, PostgresOptions};
 use self::{home::Home, keys::write_lock};
 use super::{
-    LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
-    columns::{record_label, unavailable, wallet_column},
+    KEY_ID, KeyChange, LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
+    columns::{other_key, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
 };
 use crate::at_rest::{RecordLabel, SealedRecord};
@@ -121,24 +124,42 @@ async fn within<T>(
     tokio::time::timeout(DEADLINE, work).await.map_err(silent)?
 }
 
+/// Stores a record, unless it is sealed under another key than the store's. Which one that is stays so until the
+/// transaction ends.
 async fn write_record(
     connection: &mut PgConnection,
     label: &RecordLabel,
     record: &SealedRecord,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO records (kind, wallet, share_index, epoch, item, sealed) VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (wallet, kind, share_index, epoch, item) DO UPDATE SET sealed = excluded.sealed",
-    )
-    .bind(label.kind as i64)
-    .bind(wallet_column(label))
-    .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
-    .bind(i64::from(label.epoch.0))
-    .bind(label.item.as_slice())
-    .bind(record.as_bytes())
-    .execute(connection)
-    .await
-    .map(drop)
+    let key = record.sealed_with();
+    for _ in 0..2 {
+        let stored = sqlx::query(
+            "WITH current AS (SELECT value FROM settings WHERE name = $8 FOR SHARE)
+             INSERT INTO records (kind, wallet, share_index, epoch, item, sealed) SELECT $1, $2, $3, $4, $5, $6
+             WHERE $7::BYTEA IS NULL OR $7 = (SELECT value FROM current)
+             ON CONFLICT (wallet, kind, share_index, epoch, item) DO UPDATE SET sealed = excluded.sealed",
+        )
+        .bind(label.kind as i64)
+        .bind(wallet_column(label))
+        .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
+        .bind(i64::from(label.epoch.0))
+        .bind(label.item.as_slice())
+        .bind(record.as_bytes())
+        .bind(key.as_ref().map(|key| key.0.as_slice()))
+        .bind(KEY_ID)
+        .execute(&mut *connection)
+        .await?;
+        if stored.rows_affected() > 0 {
+            return Ok(());
+        }
+        // Either the store has another key, or it does not say yet which one it has.
+        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+            .bind(KEY_ID)
+            .bind(key.as_ref().map(|key| key.0.as_slice()))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Err(other_key())
 }
 
 async fn remove_record(connection: &mut PgConnection, label: &RecordLabel) -> Result<(), sqlx::Error> {
@@ -302,28 +323,18 @@ impl RecordStore for PostgresStore {
         .await
     }
 
-    async fn record_labels(&self) -> Result<Vec<RecordLabel>, StoreError> {
-        sqlx::query("SELECT kind, wallet, share_index, epoch, item FROM records")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(unavailable("list its records"))?
-            .iter()
-            .map(record_label)
-            .collect()
+    async fn change_key(&self, change: &KeyChange) -> Result<u64, StoreError> {
+        self.replace_key(change).await
     }
 
-    async fn replace_records(
-        &self,
-        records: &[(RecordLabel, SealedRecord)],
-        setting: (&str, &[u8]),
-    ) -> Result<(), StoreError> {
-        let failed = unavailable("replace its records");
-        let mut transaction = self.begin("replace its records").await?;
-        for (label, record) in records {
-            write_record(&mut transaction, label, record).await.map_err(&failed)?;
-        }
-        write_setting(&mut transaction, setting.0, setting.1).await.map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)
+    async fn remove_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM settings WHERE name = $1 AND value = $2")
+            .bind(name)
+            .bind(value)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(unavailable("remove a setting"))
     }
 
     async fn was_restored(&self) -> Result<bool, StoreError> {

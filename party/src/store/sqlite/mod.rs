@@ -23,11 +23,16 @@ use self::{
     open::{read_setting, write_setting},
 };
 use super::{
-    LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
-    columns::{record_label, unavailable, wallet_column},
+    KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, LockOutcome, NewKey, Readiness, RecordStore, Spending,
+    StoreError, UnlockRefused,
+    columns::{other_key, record_label, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
+    rewrapped,
 };
 use crate::at_rest::{RecordLabel, SealedRecord};
+
+/// Records in memory while they are wrapped anew.
+const RECORDS_AT_A_TIME: u32 = 500;
 
 /// A share store in a SQLite file.
 #[derive(Debug, Clone)]
@@ -42,24 +47,40 @@ pub struct SqliteStore {
     spending: Option<Arc<Spending>>,
 }
 
+/// Stores a record, unless it is sealed under another key than the store's.
 async fn write_record(
     connection: &mut SqliteConnection,
     label: &RecordLabel,
     record: &SealedRecord,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO records (kind, wallet, share_index, epoch, item, sealed) VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (kind, wallet, share_index, epoch, item) DO UPDATE SET sealed = excluded.sealed",
-    )
-    .bind(label.kind as u8)
-    .bind(wallet_column(label))
-    .bind(label.index.map_or(0, u8::from))
-    .bind(label.epoch.0)
-    .bind(label.item.as_slice())
-    .bind(record.as_bytes())
-    .execute(connection)
-    .await?;
-    Ok(())
+    let key = record.sealed_with();
+    for _ in 0..2 {
+        let stored = sqlx::query(
+            "INSERT INTO records (kind, wallet, share_index, epoch, item, sealed) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+             WHERE ?7 IS NULL OR ?7 = (SELECT value FROM settings WHERE name = ?8)
+             ON CONFLICT (kind, wallet, share_index, epoch, item) DO UPDATE SET sealed = excluded.sealed",
+        )
+        .bind(label.kind as u8)
+        .bind(wallet_column(label))
+        .bind(label.index.map_or(0, u8::from))
+        .bind(label.epoch.0)
+        .bind(label.item.as_slice())
+        .bind(record.as_bytes())
+        .bind(key.as_ref().map(|key| key.0.as_slice()))
+        .bind(KEY_ID)
+        .execute(&mut *connection)
+        .await?;
+        if stored.rows_affected() > 0 {
+            return Ok(());
+        }
+        // Either the store has another key, or it does not say yet which one it has.
+        sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING")
+            .bind(KEY_ID)
+            .bind(key.as_ref().map(|key| key.0.as_slice()))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Err(other_key())
 }
 
 async fn remove_record(connection: &mut SqliteConnection, label: &RecordLabel) -> Result<(), sqlx::Error> {
@@ -74,6 +95,45 @@ async fn remove_record(connection: &mut SqliteConnection, label: &RecordLabel) -
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Wraps every record anew. The transaction is the only writer: nothing is added meanwhile.
+async fn rewrap_records(connection: &mut SqliteConnection, key: &NewKey) -> Result<u64, StoreError> {
+    let failed = unavailable("change its key");
+    write_setting(connection, KEY_ID, &key.id.0).await.map_err(&failed)?;
+    if let Some(succession) = &key.succession {
+        write_setting(connection, KEY_SUCCESSION, succession).await.map_err(&failed)?;
+    }
+    let (mut count, mut last) = (0, 0_i64);
+    loop {
+        let rows = sqlx::query(
+            "SELECT rowid AS number, kind, wallet, share_index, epoch, item, sealed FROM records
+             WHERE rowid > ? ORDER BY rowid LIMIT ?",
+        )
+        .bind(last)
+        .bind(RECORDS_AT_A_TIME)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(&failed)?;
+        if rows.is_empty() {
+            break;
+        }
+        for row in &rows {
+            last = row.try_get("number").map_err(&failed)?;
+            let record = rewrapped(key, &record_label(row)?, row.try_get("sealed").map_err(&failed)?)?;
+            sqlx::query("UPDATE records SET sealed = ? WHERE rowid = ?")
+                .bind(record.as_bytes())
+                .bind(last)
+                .execute(&mut *connection)
+                .await
+                .map_err(&failed)?;
+            count += 1;
+        }
+    }
+    for (label, record) in &key.records {
+        write_record(connection, label, record).await.map_err(&failed)?;
+    }
+    Ok(count)
 }
 
 impl SqliteStore {
@@ -189,28 +249,30 @@ impl RecordStore for SqliteStore {
         transaction.commit().await.map_err(&failed)
     }
 
-    async fn record_labels(&self) -> Result<Vec<RecordLabel>, StoreError> {
-        sqlx::query("SELECT kind, wallet, share_index, epoch, item FROM records")
-            .fetch_all(&self.reader)
-            .await
-            .map_err(unavailable("list its records"))?
-            .iter()
-            .map(record_label)
-            .collect()
+    async fn change_key(&self, change: &KeyChange) -> Result<u64, StoreError> {
+        let failed = unavailable("change its key");
+        let mut transaction = self.write("change its key").await?;
+        let current = read_setting(&mut transaction, KEY_DESCRIPTOR).await.map_err(&failed)?;
+        if current != change.replaces {
+            return Err(StoreError::KeyChanged);
+        }
+        write_setting(&mut transaction, KEY_DESCRIPTOR, &change.descriptor).await.map_err(&failed)?;
+        let count = match &change.key {
+            Some(key) => rewrap_records(&mut transaction, key).await?,
+            None => 0,
+        };
+        transaction.commit().await.map_err(&failed)?;
+        Ok(count)
     }
 
-    async fn replace_records(
-        &self,
-        records: &[(RecordLabel, SealedRecord)],
-        setting: (&str, &[u8]),
-    ) -> Result<(), StoreError> {
-        let failed = unavailable("replace its records");
-        let mut transaction = self.write("replace its records").await?;
-        for (label, record) in records {
-            write_record(&mut transaction, label, record).await.map_err(&failed)?;
-        }
-        write_setting(&mut transaction, setting.0, setting.1).await.map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)
+    async fn remove_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM settings WHERE name = ? AND value = ?")
+            .bind(name)
+            .bind(value)
+            .execute(&self.writer)
+            .await
+            .map(drop)
+            .map_err(unavailable("remove a setting"))
     }
 
     async fn was_restored(&self) -> Result<bool, StoreError> {

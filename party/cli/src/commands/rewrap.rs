@@ -1,0 +1,80 @@
+//! `duet party rewrap`: changing what opens a share store.
+
+use std::fmt;
+
+use clap::Args;
+use duet_party::{Party, clock::Clock, key_encryption::Source};
+use duet_protocol::ids::PartyId;
+use serde::Serialize;
+
+use crate::{
+    config::StoreOptions,
+    error::CliError,
+    output::Output,
+    sealing::NewSealOptions,
+    secrets::PassphraseUse,
+    share_store::{OpenStore, StoreLocation},
+};
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RewrapArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    #[command(flatten)]
+    new: NewSealOptions,
+    /// Give the store another key as well, and wrap every record anew: whoever had the old key has nothing of
+    /// today's store
+    #[arg(long)]
+    new_store_key: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Rewrapped {
+    party: PartyId,
+    store: StoreLocation,
+    opened_by: &'static str,
+    /// With another store key: how many records were wrapped anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<u64>,
+}
+
+impl fmt::Display for Rewrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is opened by its new {} from now on", self.store, self.opened_by)?;
+        match self.records {
+            Some(records) => write!(f, "; it has another key, under which {records} records are"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Changes what opens a share store.
+///
+/// # Errors
+/// When the old or the new source does not do its part; the store is as it was then.
+pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<(), CliError> {
+    let current = arguments.store.seal.source(PassphraseUse::Enter)?;
+    let new = arguments.new.source(&arguments.store.seal.vault)?;
+    if new.is_none() && current.source() != Source::Transit && !arguments.new_store_key {
+        return Err(CliError::usage("nothing says what is to open the share store").remedy(
+            "Give --new-key-file, --new-key-credential, --new-passphrase-file, --new-passphrase or --new-vault-key, or --new-store-key.",
+        ));
+    }
+    let store = OpenStore::open_with(&arguments.store, current.as_ref()).await?;
+    let vault = &store.context.vault;
+    let to = new.as_deref().unwrap_or(current.as_ref());
+    // A store from before keys were encrypted has what opens it as its key.
+    let records = if arguments.new_store_key || vault.key_is_the_source().await? {
+        Some(vault.change_key(to, &Clock::system()).await?)
+    } else {
+        vault.rewrap(to).await?;
+        None
+    };
+    let party = Party::open(store.context.clone()).await?;
+    output.emit(&Rewrapped {
+        party: party.id().clone(),
+        store: arguments.store.store,
+        opened_by: to.source().as_str(),
+        records,
+    })
+}

@@ -1,0 +1,432 @@
+//! HashiCorp Vault's transit engine, which encrypts and decrypts under keys that never leave it.
+//!
+//! Three calls of its [HTTP interface](https://developer.hashicorp.com/vault/api-docs/secret/transit), one each time
+//! that a store is opened or its key is wrapped:
+//! `POST /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY`, `…/rewrap/KEY`. The token needs the capability `update` on those, and no other.
+//!
+//! # Security
+//! Vault sees the store's key, so TLS is required beyond this machine, no redirect is followed, and no proxy is used. Our
+//! copies of what is sent and received are wiped; buffers of the HTTP and TLS libraries are not.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable as _};
+use base64ct::{Base64, Encoding as _};
+use bytes::Bytes;
+use reqwest::{
+    Certificate, Client, Response, StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
+    redirect,
+};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{KeyEncryption, KeyEncryptionError, Source, WrappedKey};
+use crate::at_rest::KeyEncryptionKey;
+
+/// How long one call may take, connecting included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// A wrapped key and what Vault says around it have less than 1 KiB.
+const MAX_ANSWER_SIZE_BYTES: usize = 64 * 1024;
+/// Of what Vault says is wrong, this much is repeated.
+const MAX_REASON_CHARS: usize = 200;
+
+/// Why Vault did not encrypt or decrypt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransitError {
+    /// The settings do not fit together.
+    #[error("{0}")]
+    Settings(String),
+    /// There is no answer.
+    #[error("Vault at {url} is out of reach: {reason}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// It has not been unsealed.
+    #[error("Vault at {url} is sealed")]
+    Sealed {
+        /// Where it is.
+        url: String,
+    },
+    /// It cannot answer at the moment.
+    #[error("Vault at {url} answers with status {status}: {reason}")]
+    Busy {
+        /// Where it is.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        reason: String,
+    },
+    /// The token is not valid (any more), or may not do this.
+    #[error("Vault denies its token {path}")]
+    Denied {
+        /// What was called.
+        path: String,
+    },
+    /// There is no such engine, or it has no such key.
+    #[error("Vault has no key at {path}: {reason}")]
+    NoKey {
+        /// What was called.
+        path: String,
+        /// What it says.
+        reason: String,
+    },
+    /// Vault's answer is no.
+    #[error("Vault refuses {path} with status {status}: {reason}")]
+    Refused {
+        /// What was called.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        reason: String,
+    },
+    /// What answered does not speak Vault's language.
+    #[error("the answer to {path} is not one of Vault's: {reason}")]
+    Answer {
+        /// What was called.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The store's key was encrypted under another key of Vault's.
+    #[error("the store's key is encrypted under Vault's key {expected}, not {offered}")]
+    OtherKey {
+        /// The key by which it was encrypted, with its mount.
+        expected: String,
+        /// The key that was offered.
+        offered: String,
+    },
+}
+
+impl TransitError {
+    /// Whether the same call may succeed later without anybody changing a setting.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Sealed { .. } | Self::Busy { .. })
+    }
+}
+
+/// Which key of which Vault, and who asks.
+#[derive(Clone)]
+pub struct TransitOptions {
+    /// Vault's address, without a path: `https://vault.example:8200`.
+    pub url: String,
+    /// Where the engine is mounted, as a rule `transit`.
+    pub mount: String,
+    /// The name of its key.
+    pub key: String,
+    /// Vault's namespace, where there are any.
+    pub namespace: Option<String>,
+    /// The token.
+    pub token: Zeroizing<String>,
+    /// The authorities that Vault's certificate is checked against (PEM), instead of the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// How long is tried again while Vault is out of reach, sealed or busy. A call that was begun may take
+    /// [`CALL_TIMEOUT`] longer.
+    pub patience: Duration,
+}
+
+impl fmt::Debug for TransitOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransitOptions")
+            .field("url", &self.url)
+            .field("mount", &self.mount)
+            .field("key", &self.key)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key of Vault's transit engine.
+#[derive(Debug)]
+pub struct Transit {
+    http: Client,
+    base: Url,
+    mount: String,
+    key: String,
+    headers: HeaderMap,
+    patience: Duration,
+}
+
+fn settings(reason: impl Into<String>) -> TransitError {
+    TransitError::Settings(reason.into())
+}
+
+/// Whether a name is one that a path can have without being another path.
+fn is_segment(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && name.bytes().all(allowed) && !name.bytes().all(|byte| byte == b'.')
+}
+
+/// A header's value that is not shown, not even in a trace of the HTTP library.
+fn secret_header(value: &str) -> Result<HeaderValue, TransitError> {
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| settings("Vault's token has characters that no token has"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl Transit {
+    /// A key at Vault. Nothing is asked of Vault yet.
+    ///
+    /// # Errors
+    /// When the address, a name, the token or a certificate cannot be one.
+    pub fn new(options: &TransitOptions) -> Result<Self, TransitError> {
+        let base: Url =
+            options.url.parse().map_err(|error| settings(format!("Vault's address is no URL: {error}")))?;
+        let host = base.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        match base.scheme() {
+            "https" => {}
+            "http" if here => {}
+            "http" => return Err(settings("beyond this machine Vault is reached by https only")),
+            _ => return Err(settings("Vault's address has to begin with https://")),
+        }
+        if base.path() != "/" || base.query().is_some() || base.fragment().is_some() {
+            return Err(settings("Vault's address has to end with the host or the port"));
+        }
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(settings("Vault's address must not have a password in it"));
+        }
+        let mount = options.mount.trim_matches('/');
+        if !mount.split('/').all(is_segment) {
+            return Err(settings("the mount of Vault's transit engine cannot be a path"));
+        }
+        if !is_segment(&options.key) {
+            return Err(settings("the name of Vault's key cannot be one"));
+        }
+        if options.token.is_empty() {
+            return Err(settings("Vault's token is empty"));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("X-Vault-Token", secret_header(&options.token)?);
+        headers.insert("X-Vault-Request", HeaderValue::from_static("true"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(namespace) = &options.namespace {
+            let namespace = HeaderValue::from_str(namespace)
+                .map_err(|_| settings("Vault's namespace cannot be one"))?;
+            headers.insert("X-Vault-Namespace", namespace);
+        }
+        // TLS takes the process's provider; another one that is there already will do.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let mut client = Client::builder()
+            .timeout(CALL_TIMEOUT)
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("duet/", env!("CARGO_PKG_VERSION")));
+        if let Some(pem) = &options.authorities {
+            let authorities = Certificate::from_pem_bundle(pem)
+                .map_err(|error| settings(format!("Vault's authorities are no PEM certificates: {error}")))?;
+            if authorities.is_empty() {
+                return Err(settings("there is no certificate among Vault's authorities"));
+            }
+            client = client.tls_certs_only(authorities);
+        }
+        let http = client.build().map_err(|error| settings(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            http,
+            base,
+            mount: mount.to_owned(),
+            key: options.key.clone(),
+            headers,
+            patience: options.patience,
+        })
+    }
+
+    fn url(&self) -> String {
+        self.base.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// Calls until there is an answer, or until it is no use.
+    async fn call(&self, operation: &str, input: Field<'_>) -> Result<Answer, TransitError> {
+        let path = format!("v1/{}/{operation}/{}", self.mount, self.key);
+        let url = self.base.join(&path).map_err(|_| settings("Vault's address is no URL"))?;
+        let patience = ExponentialBuilder::new()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .with_total_delay(Some(self.patience))
+            .without_max_times()
+            .with_jitter();
+        (|| self.call_once(url.clone(), &path, input))
+            .retry(patience)
+            .when(TransitError::may_pass)
+            .notify(|error, pause| tracing::warn!(%error, ?pause, "trying again"))
+            .await
+    }
+
+    async fn call_once(&self, url: Url, path: &str, input: Field<'_>) -> Result<Answer, TransitError> {
+        let sent = self.http.post(url).headers(self.headers.clone()).body(input.to_body()).send().await;
+        let mut response = sent.map_err(|error| self.unreachable(&error))?;
+        let body = self.read(&mut response, path).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(Answer { path: path.to_owned(), body });
+        }
+        Err(self.refusal(path, response.status(), &body))
+    }
+
+    async fn read(&self, response: &mut Response, path: &str) -> Result<Zeroizing<Vec<u8>>, TransitError> {
+        // Never moved to a larger place, which would leave a copy behind.
+        let mut body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_SIZE_BYTES));
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER_SIZE_BYTES {
+                return Err(TransitError::Answer { path: path.to_owned(), reason: "it is too large" });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> TransitError {
+        // The innermost cause says most: refused, no such host, an unknown authority.
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+        let reason = match causes.last() {
+            _ if error.is_timeout() => "no answer in time".to_owned(),
+            cause => cause.map(ToString::to_string).unwrap_or_default(),
+        };
+        TransitError::Unreachable { url: self.url(), reason }
+    }
+
+    fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> TransitError {
+        #[derive(Default, Deserialize)]
+        struct Errors {
+            #[serde(default)]
+            errors: Vec<String>,
+        }
+        let Errors { errors } = serde_json::from_slice(body).unwrap_or_default();
+        let said: String = errors.join("; ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let reason: String = said.chars().take(MAX_REASON_CHARS).collect();
+        let (url, path, code) = (self.url(), path.to_owned(), status.as_u16());
+        match status {
+            StatusCode::FORBIDDEN => TransitError::Denied { path },
+            StatusCode::SERVICE_UNAVAILABLE if reason.contains("sealed") => TransitError::Sealed { url },
+            StatusCode::NOT_FOUND => TransitError::NoKey { path, reason },
+            StatusCode::BAD_REQUEST if reason.contains("key not found") => TransitError::NoKey { path, reason },
+            // What some versions answer to a ciphertext of another key.
+            StatusCode::INTERNAL_SERVER_ERROR if reason.contains("message authentication failed") => {
+                TransitError::Refused { path, status: code, reason }
+            }
+            StatusCode::TOO_MANY_REQUESTS => TransitError::Busy { url, status: code, reason },
+            _ if status.is_server_error() => TransitError::Busy { url, status: code, reason },
+            _ if status.is_redirection() => {
+                let reason = "it sends us to another address; name that one".to_owned();
+                TransitError::Refused { path, status: code, reason }
+            }
+            _ => TransitError::Refused { path, status: code, reason },
+        }
+    }
+
+    fn wrapped(&self, answer: &Answer) -> Result<WrappedKey, TransitError> {
+        let ciphertext = answer.field("ciphertext")?;
+        if !ciphertext.starts_with("vault:v") {
+            return Err(answer.wrong("its ciphertext is none"));
+        }
+        Ok(WrappedKey::WrappedByTransit {
+            mount: self.mount.clone(),
+            key: self.key.clone(),
+            ciphertext: ciphertext.to_owned(),
+        })
+    }
+
+    /// The ciphertext of a key that was encrypted here.
+    fn ciphertext<'a>(&self, wrapped: &'a WrappedKey) -> Result<&'a str, KeyEncryptionError> {
+        match wrapped {
+            WrappedKey::WrappedByTransit { mount, key, ciphertext } => {
+                if (mount, key) != (&self.mount, &self.key) {
+                    let expected = format!("{mount}/{key}");
+                    let offered = format!("{}/{}", self.mount, self.key);
+                    return Err(TransitError::OtherKey { expected, offered }.into());
+                }
+                // It comes from the store, and goes into a document as it is.
+                if !ciphertext.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=:-_".contains(&byte)) {
+                    return Err(KeyEncryptionError::WrongKey);
+                }
+                Ok(ciphertext)
+            }
+            other => Err(KeyEncryptionError::Source { expected: other.source(), offered: Source::Transit }),
+        }
+    }
+}
+
+/// The one field of a call; its value has no characters that JSON escapes.
+#[derive(Debug, Clone, Copy)]
+struct Field<'a> {
+    name: &'static str,
+    value: &'a str,
+}
+
+impl Field<'_> {
+    /// The call's body, wiped when the last of its users is done with it.
+    fn to_body(self) -> Bytes {
+        let pieces = ["{\"", self.name, "\":\"", self.value, "\"}"];
+        let mut body = Zeroizing::new(Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
+        pieces.iter().for_each(|piece| body.extend_from_slice(piece.as_bytes()));
+        Bytes::from_owner(body)
+    }
+}
+
+/// What Vault answered, wiped on drop.
+struct Answer {
+    path: String,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    fn field(&self, name: &'static str) -> Result<&str, TransitError> {
+        #[derive(Deserialize)]
+        struct Document<'a> {
+            #[serde(borrow)]
+            data: Data<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Data<'a> {
+            ciphertext: Option<&'a str>,
+            plaintext: Option<&'a str>,
+        }
+        let document: Document<'_> =
+            serde_json::from_slice(&self.body).map_err(|_| self.wrong("it does not parse"))?;
+        let value = if name == "plaintext" { document.data.plaintext } else { document.data.ciphertext };
+        value.ok_or_else(|| self.wrong("what was asked for is not in it"))
+    }
+
+    fn wrong(&self, reason: &'static str) -> TransitError {
+        TransitError::Answer { path: self.path.clone(), reason }
+    }
+}
+
+#[async_trait]
+impl KeyEncryption for Transit {
+    fn source(&self) -> Source {
+        Source::Transit
+    }
+
+    async fn wrap(&self, key: &KeyEncryptionKey) -> Result<WrappedKey, KeyEncryptionError> {
+        let plaintext = Zeroizing::new(Base64::encode_string(key.expose()));
+        let answer = self.call("encrypt", Field { name: "plaintext", value: &plaintext }).await?;
+        Ok(self.wrapped(&answer)?)
+    }
+
+    async fn unwrap(&self, wrapped: &WrappedKey) -> Result<KeyEncryptionKey, KeyEncryptionError> {
+        let ciphertext = self.ciphertext(wrapped)?;
+        let answer = self.call("decrypt", Field { name: "ciphertext", value: ciphertext }).await?;
+        let mut key = Zeroizing::new([0; 32]);
+        let decoded = Base64::decode(answer.field("plaintext")?, key.as_mut_slice());
+        if decoded.map(<[u8]>::len) != Ok(key.len()) {
+            return Err(answer.wrong("its plaintext is no key").into());
+        }
+        Ok(KeyEncryptionKey::from_bytes(key))
+    }
+
+    async fn rewrap(&self, wrapped: &WrappedKey) -> Result<WrappedKey, KeyEncryptionError> {
+        let ciphertext = self.ciphertext(wrapped)?;
+        let answer = self.call("rewrap", Field { name: "ciphertext", value: ciphertext }).await?;
+        Ok(self.wrapped(&answer)?)
+    }
+}

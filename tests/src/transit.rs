@@ -1,0 +1,219 @@
+//! What stands in for HashiCorp Vault, which cannot be had here: the part of its transit engine's HTTP interface that is
+//! used, as it is documented, with real encryption, and the ways in which a Vault says no.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::Result;
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use base64ct::{Base64, Encoding as _};
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _, Nonce, aead::Aead as _};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// The token that may use the keys.
+pub const TOKEN: &str = "hvs.test-token";
+const NONCE_SIZE_BYTES: usize = 12;
+
+/// How it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// As asked.
+    Working,
+    /// It was started and not unsealed.
+    Sealed,
+    /// It takes requests and says nothing.
+    Silent,
+    /// It is not Vault at all.
+    Strange,
+    /// It sends whoever asks elsewhere.
+    Elsewhere,
+}
+
+/// A server on this machine. Dropping it ends it.
+#[derive(Debug)]
+pub struct TransitServer {
+    address: SocketAddr,
+    state: Arc<Mutex<Engine>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Engine {
+    mood: Mood,
+    /// Each key's versions, the first of which is 1.
+    keys: HashMap<String, Vec<[u8; 32]>>,
+    /// The oldest version that still decrypts.
+    min_decryption_version: usize,
+    calls: Vec<String>,
+}
+
+impl TransitServer {
+    /// Starts one that has these keys.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start(keys: &[&str]) -> Result<Self> {
+        let state = Arc::new(Mutex::new(Engine {
+            mood: Mood::Working,
+            keys: HashMap::new(),
+            min_decryption_version: 1,
+            calls: Vec::new(),
+        }));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let router = Router::new()
+            .route("/v1/transit/{operation}/{key}", post(answer))
+            .fallback(async || refuse(StatusCode::NOT_FOUND, "no handler for route. route entry not found."))
+            .with_state(Arc::clone(&state));
+        let task = tokio::spawn(async move {
+            // Ends with the test.
+            let _ = axum::serve(listener, router).await;
+        });
+        let server = Self { address, state, task };
+        for key in keys {
+            server.rotate(key)?;
+        }
+        Ok(server)
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Has it answer like that from now on.
+    pub fn set(&self, mood: Mood) {
+        self.engine().mood = mood;
+    }
+
+    /// Makes a key, or a new version of it.
+    ///
+    /// # Errors
+    /// Without randomness.
+    pub fn rotate(&self, key: &str) -> Result<()> {
+        let mut version = [0; 32];
+        getrandom::fill(&mut version)?;
+        self.engine().keys.entry(key.to_owned()).or_default().push(version);
+        Ok(())
+    }
+
+    /// Has versions before this one decrypt no more.
+    pub fn retire_before(&self, version: usize) {
+        self.engine().min_decryption_version = version;
+    }
+
+    /// Deletes a key for good.
+    pub fn delete(&self, key: &str) {
+        self.engine().keys.remove(key);
+    }
+
+    /// What was called since this was last asked: `decrypt/name`.
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.engine().calls)
+    }
+
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TransitServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    (status, Json(json!({"errors": [reason]}))).into_response()
+}
+
+async fn answer(
+    State(state): State<Arc<Mutex<Engine>>>,
+    Path((operation, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(input): Json<Value>,
+) -> Response {
+    let mood = {
+        let mut engine = state.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.calls.push(format!("{operation}/{name}"));
+        engine.mood
+    };
+    match mood {
+        Mood::Working => {}
+        Mood::Sealed => return refuse(StatusCode::SERVICE_UNAVAILABLE, "Vault is sealed"),
+        Mood::Silent => std::future::pending().await,
+        Mood::Strange => return "<html>Welcome</html>".into_response(),
+        Mood::Elsewhere => {
+            return (StatusCode::TEMPORARY_REDIRECT, [("location", "http://127.0.0.1:1/")]).into_response();
+        }
+    }
+    if headers.get("x-vault-token").is_none_or(|token| token != TOKEN) {
+        return refuse(StatusCode::FORBIDDEN, "permission denied");
+    }
+    let engine = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(versions) = engine.keys.get(&name) else {
+        // Encrypting makes a key where the token may create one; this one may not.
+        return match operation.as_str() {
+            "encrypt" => refuse(StatusCode::FORBIDDEN, "permission denied"),
+            _ => refuse(StatusCode::BAD_REQUEST, "encryption key not found"),
+        };
+    };
+    let field = |name: &str| input.get(name).and_then(Value::as_str).unwrap_or_default();
+    let done = match operation.as_str() {
+        "encrypt" => Base64::decode_vec(field("plaintext"))
+            .map_err(|_| "failed to base64-decode plaintext")
+            .and_then(|plaintext| encrypt(versions, &plaintext))
+            .map(|ciphertext| json!({"ciphertext": ciphertext, "key_version": versions.len()})),
+        "decrypt" => decrypt(versions, engine.min_decryption_version, field("ciphertext"))
+            .map(|plaintext| json!({"plaintext": Base64::encode_string(&plaintext)})),
+        "rewrap" => decrypt(versions, engine.min_decryption_version, field("ciphertext"))
+            .and_then(|plaintext| encrypt(versions, &plaintext))
+            .map(|ciphertext| json!({"ciphertext": ciphertext, "key_version": versions.len()})),
+        _ => return refuse(StatusCode::NOT_FOUND, "unsupported path"),
+    };
+    match done {
+        Ok(data) => Json(json!({"request_id": "1", "lease_id": "", "data": data, "warnings": null})).into_response(),
+        Err(reason) => refuse(StatusCode::BAD_REQUEST, reason),
+    }
+}
+
+fn encrypt(versions: &[[u8; 32]], plaintext: &[u8]) -> Result<String, &'static str> {
+    let key = versions.last().ok_or("no version")?;
+    let mut nonce = [0; NONCE_SIZE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|_| "no randomness")?;
+    let sealed = ChaCha20Poly1305::new(key.into())
+        .encrypt(&Nonce::from(nonce), plaintext)
+        .map_err(|_| "failed to encrypt")?;
+    let ciphertext = Base64::encode_string(&[nonce.as_slice(), &sealed].concat());
+    Ok(format!("vault:v{}:{ciphertext}", versions.len()))
+}
+
+fn decrypt(versions: &[[u8; 32]], oldest: usize, ciphertext: &str) -> Result<Vec<u8>, &'static str> {
+    let (version, sealed) = ciphertext
+        .strip_prefix("vault:v")
+        .and_then(|rest| rest.split_once(':'))
+        .ok_or("invalid ciphertext: no prefix")?;
+    let version: usize = version.parse().map_err(|_| "invalid ciphertext: version number could not be decoded")?;
+    if version < oldest {
+        return Err("ciphertext or signature version is disallowed by policy (too old)");
+    }
+    let key = version.checked_sub(1).and_then(|index| versions.get(index));
+    let key = key.ok_or("invalid ciphertext: version is too new")?;
+    let sealed = Base64::decode_vec(sealed).map_err(|_| "invalid ciphertext: could not decode base64")?;
+    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_SIZE_BYTES>().ok_or("invalid ciphertext: too short")?;
+    ChaCha20Poly1305::new(key.into())
+        .decrypt(&Nonce::from(*nonce), sealed)
+        .map_err(|_| "invalid ciphertext: unable to decrypt")
+}
