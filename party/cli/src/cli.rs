@@ -37,7 +37,7 @@ enum Command {
     #[command(subcommand)]
     Wallet(wallet::WalletCommand),
     /// Sign as the owner, together with service or partner
-    Sign(sign::SignCommand),
+    Sign(Box<sign::SignCommand>),
     /// Queue signatures and follow them
     #[command(subcommand)]
     Job(job::JobCommand),
@@ -49,7 +49,7 @@ enum Command {
     Load(load::LoadCommand),
     /// Set up, run and look after a party
     #[command(subcommand)]
-    Party(party::PartyCommand),
+    Party(Box<party::PartyCommand>),
     /// Run an orchestrator: the job queue and its HTTP interface
     Orchestrator(Box<orchestrator::OrchestratorCommand>),
     /// Run a gateway: the bridge between browsers and the broker
@@ -84,7 +84,8 @@ impl Command {
     /// what goes wrong.
     const fn default_filter(&self) -> &'static str {
         match self {
-            Self::Party(party::PartyCommand::Run(_)) | Self::Orchestrator(_) | Self::Gateway(_) => "info",
+            Self::Orchestrator(_) | Self::Gateway(_) => "info",
+            Self::Party(command) if matches!(**command, party::PartyCommand::Run(_)) => "info",
             _ => "warn",
         }
     }
@@ -94,11 +95,11 @@ impl Command {
             Self::Init(command) => init::run(command, output),
             Self::Card(command) => block_on(card::run(command, output)),
             Self::Wallet(command) => block_on_all_cores(wallet::run(command, output)),
-            Self::Sign(command) => block_on_all_cores(sign::run(command, output)),
+            Self::Sign(command) => block_on_all_cores(sign::run(*command, output)),
             Self::Job(command) => block_on(job::run(command, output)),
             Self::Batch(command) => block_on(batch::run(command, output)),
             Self::Load(command) => block_on_all_cores(load::run(command, output)),
-            Self::Party(command) => block_on_all_cores(party::run(command, output)),
+            Self::Party(command) => block_on_all_cores(party::run(*command, output)),
             Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
             Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
             Self::Policy(command) => block_on(policy::run(*command, output)),

@@ -107,9 +107,9 @@ impl VaultOptions {
                     .remedy("Give --vault-token-file or set DUET_VAULT_TOKEN.")
             })?;
         let authorities = match &self.vault_ca {
-            Some(file) => Some(
-                std::fs::read(file).map_err(|error| CliError::io(&file.display().to_string(), &error))?,
-            ),
+            Some(file) => {
+                Some(std::fs::read(file).map_err(|error| CliError::io(&file.display().to_string(), &error))?)
+            }
             None => None,
         };
         let options = TransitOptions {
@@ -121,7 +121,8 @@ impl VaultOptions {
             authorities,
             patience: self.vault_patience,
         };
-        let transit = Transit::new(&options).map_err(|error| UnlockError::from(KeyEncryptionError::from(error)))?;
+        let transit =
+            Transit::new(&options).map_err(|error| UnlockError::from(KeyEncryptionError::from(error)))?;
         Ok(Box::new(transit))
     }
 }
@@ -169,9 +170,9 @@ pub(crate) const fn code(error: &KeyEncryptionError) -> Option<ErrorCode> {
     Some(match error {
         KeyEncryptionError::Source { .. } => ErrorCode::Shared(duet_wire::Code::WrongPassphrase),
         KeyEncryptionError::NoCredential { .. }
-        | KeyEncryptionError::Key(KeyError::File { .. } | KeyError::Length(_) | KeyError::Permissions { .. }) => {
-            ErrorCode::File
-        }
+        | KeyEncryptionError::Key(
+            KeyError::File { .. } | KeyError::Length(_) | KeyError::Permissions { .. },
+        ) => ErrorCode::File,
         KeyEncryptionError::Transit(TransitError::Settings(_)) => ErrorCode::Usage,
         KeyEncryptionError::Transit(error) if error.may_pass() => ErrorCode::VaultUnreachable,
         KeyEncryptionError::Transit(_) => ErrorCode::VaultRefused,

@@ -99,15 +99,17 @@ pub(crate) struct OpenStore {
 #[derive(Clone)]
 enum Database {
     Sqlite(SqliteStore),
-    Postgres(PostgresStore),
+    Postgres(Box<PostgresStore>),
 }
 
 impl Database {
     async fn open(location: &StoreLocation, options: &DatabaseOptions) -> Result<Self, CliError> {
         Ok(match location {
-            StoreLocation::File(path) => Self::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
+            StoreLocation::File(path) => {
+                Self::Sqlite(Box::pin(SqliteStore::open(&SqliteOptions::at(path))).await?)
+            }
             StoreLocation::Database(address) => {
-                Self::Postgres(PostgresStore::open(&options.at(address)?).await?)
+                Self::Postgres(Box::new(Box::pin(PostgresStore::open(&options.at(address)?)).await?))
             }
         })
     }
@@ -115,7 +117,7 @@ impl Database {
     fn store(&self) -> Arc<dyn ShareStore> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
-            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(PostgresStore::clone(store)),
         }
     }
 }
@@ -169,19 +171,19 @@ impl OpenStore {
         let source = options.seal.source(PassphraseUse::Enter)?;
         let database = match (&options.store, from) {
             (StoreLocation::File(path), Some(backup)) => {
-                Database::Sqlite(SqliteStore::restore(backup, &SqliteOptions::at(path)).await?)
+                Database::Sqlite(Box::pin(SqliteStore::restore(backup, &SqliteOptions::at(path))).await?)
             }
             (StoreLocation::File(_), None) => {
                 return Err(
                     CliError::usage("nothing says which backup to restore").remedy("Give --from FILE.")
                 );
             }
-            (StoreLocation::Database(address), Some(backup)) => {
-                Database::Postgres(PostgresStore::restore(backup, &options.database.at(address)?).await?)
-            }
-            (StoreLocation::Database(address), None) => {
-                Database::Postgres(PostgresStore::open_restored(&options.database.at(address)?).await?)
-            }
+            (StoreLocation::Database(address), Some(backup)) => Database::Postgres(Box::new(
+                Box::pin(PostgresStore::restore(backup, &options.database.at(address)?)).await?,
+            )),
+            (StoreLocation::Database(address), None) => Database::Postgres(Box::new(
+                Box::pin(PostgresStore::open_restored(&options.database.at(address)?)).await?,
+            )),
         };
         Self::unlock(database, source.as_ref()).await
     }
@@ -199,9 +201,9 @@ impl OpenStore {
     pub(crate) async fn create(options: &StoreOptions, source: &dyn KeyEncryption) -> Result<Self, CliError> {
         let database = match &options.store {
             StoreLocation::File(path) => return Self::create_file(path, source).await,
-            StoreLocation::Database(address) => {
-                Database::Postgres(PostgresStore::create(&options.database.at(address)?).await?)
-            }
+            StoreLocation::Database(address) => Database::Postgres(Box::new(
+                Box::pin(PostgresStore::create(&options.database.at(address)?)).await?,
+            )),
         };
         Self::set_key(database, source).await
     }
@@ -217,9 +219,9 @@ impl OpenStore {
         }
         let options = SqliteOptions::at(path);
         let sqlite = if path.exists() {
-            SqliteStore::open(&options).await?
+            Box::pin(SqliteStore::open(&options)).await?
         } else {
-            SqliteStore::create(&options).await?
+            Box::pin(SqliteStore::create(&options)).await?
         };
         Self::set_key(Database::Sqlite(sqlite), source).await
     }
@@ -237,10 +239,11 @@ impl OpenStore {
     /// # Errors
     /// When it cannot be written.
     pub(crate) async fn back_up(&self, path: &Path) -> Result<(), CliError> {
-        Ok(match &self.database {
+        match &self.database {
             Database::Sqlite(store) => store.back_up(path).await?,
             Database::Postgres(store) => store.back_up(path).await?,
-        })
+        }
+        Ok(())
     }
 
     /// The store itself.

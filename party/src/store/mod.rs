@@ -345,12 +345,15 @@ pub struct KeyChange {
     pub key: Option<NewKey>,
 }
 
+/// Wraps a record's data key under another key.
+pub type Rewrap = dyn Fn(&RecordLabel, &SealedRecord) -> Result<SealedRecord, OpenError> + Send + Sync;
+
 /// Another key for a store's records.
 pub struct NewKey {
     /// Which key.
     pub id: KeyId,
     /// Wraps a record's data key under it.
-    pub rewrap: Box<dyn Fn(&RecordLabel, &SealedRecord) -> Result<SealedRecord, OpenError> + Send + Sync>,
+    pub rewrap: Box<Rewrap>,
     /// Records to store with it, sealed under it.
     pub records: Vec<(RecordLabel, SealedRecord)>,
     /// How others who have the store open find it.

@@ -47,7 +47,7 @@ const ENROLMENT_SIZE_BYTES: usize = 900;
 /// One of the databases.
 enum Store {
     Sqlite(SqliteStore),
-    Postgres(PostgresStore),
+    Postgres(Box<PostgresStore>),
 }
 
 impl Store {
@@ -57,13 +57,13 @@ impl Store {
             return Ok(Self::Sqlite(SqliteStore::open(&SqliteOptions::at(place)).await?));
         }
         let options = PostgresOptions::at(place)?.with_password(&env::var(PASSWORD)?.into());
-        Ok(Self::Postgres(PostgresStore::open(&options).await?))
+        Ok(Self::Postgres(Box::new(PostgresStore::open(&options).await?)))
     }
 
     fn shared(&self) -> Arc<dyn ShareStore> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
-            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(PostgresStore::clone(store)),
         }
     }
 
@@ -198,11 +198,13 @@ async fn measure(
         .output()?;
     ensure!(output.status.success(), "looking failed");
     let found: Value = serde_json::from_slice(&output.stdout)?;
-    let figure = |median: &str| json!({"median_ms": found[median], "min_ms": found["min_ms"], "n": COUNTED});
+    let number = |name: &str| found.get(name).cloned().unwrap_or_default();
+    let figure =
+        |median: &str| json!({"median_ms": number(median), "min_ms": number("min_ms"), "n": COUNTED});
     Ok(Map::from_iter([
         (format!("store.{name}.lookup.p50"), figure("p50_ms")),
         (format!("store.{name}.lookup.p99"), figure("p99_ms")),
-        (format!("store.{name}.memory"), json!({"bytes": found["bytes"]})),
+        (format!("store.{name}.memory"), json!({"bytes": number("bytes")})),
     ]))
 }
 
@@ -228,7 +230,7 @@ async fn main() -> Result<()> {
     let server = Postgres::start(&["shared_buffers=256MB", "max_wal_size=2GB"]).await?;
     let database = server.database().await?;
     let options = PostgresOptions::at(&database.url)?.with_password(&database.password.clone().into());
-    let postgres = Store::Postgres(PostgresStore::create(&options).await?);
+    let postgres = Store::Postgres(Box::new(PostgresStore::create(&options).await?));
     let (place, password) = (&database.url, &database.password);
     figures.append(&mut measure("postgres", postgres, place, password, &key("postgres.key"), wallets).await?);
     println!("{}", Value::Object(figures));

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use duet_party::{
-    at_rest::{KeySource, RecordKind, RecordLabel},
+    at_rest::{RecordKind, RecordLabel},
     clock::Clock,
-    compute::Compute,
+    key_encryption::KeyFile,
     store::{
         ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
@@ -74,7 +74,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 /// The share that the store at `store` holds of a wallet.
 async fn share_of(whose: &'static str, store: PathBuf, key: PathBuf, wallet: &str) -> Result<Secret> {
     let opened: Arc<dyn ShareStore> = Arc::new(SqliteStore::open(&SqliteOptions::at(store)).await?);
-    let vault = Vault::open(opened, &KeySource::File(key), &Compute::per_core(), &Clock::system()).await?;
+    let vault = Vault::open(opened, &KeyFile::at(key), &Clock::system()).await?;
     let index = match whose {
         "service" => ShareIndex::Service,
         "partner" => ShareIndex::Partner,

@@ -68,7 +68,10 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
     let grown = alone.resident_kib().saturating_sub(before);
     assert!(grown < MAX_GROWTH_KIB, "{grown} KiB");
     for stranger in slow {
-        tokio::time::timeout(crate::gateway::socket::DEADLINE, stranger).await.expect("it was disconnected").unwrap();
+        tokio::time::timeout(crate::gateway::socket::DEADLINE, stranger)
+            .await
+            .expect("it was disconnected")
+            .unwrap();
     }
     is_served(&mut honest).await;
     eprintln!(
