@@ -131,7 +131,7 @@ fn run(name: &str, folder: &Path, host: &str, options: &Options) -> Result<Run> 
     fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
     fuzzer.arg(format!("-max_total_time={:.0}", (options.minutes * 60.0).max(1.0)));
     // An input that takes seconds, or gigabytes, is a finding as well.
-    fuzzer.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]);
+    fuzzer.args(["-timeout=60", "-rss_limit_mb=2048", "-print_final_stats=1"]);
     println!("$ {} 2> {}", line(&fuzzer), log.display());
     let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let status = fuzzer

@@ -159,5 +159,7 @@ fn main() {
     write("sessions", "signed", &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
     write("sessions", "repeated", &[1, 0, 0, 3, 0, 0, 0, 0, 0]);
     write("sessions", "changed", &[1, 128, 1, 1, 0, 0, 0, 0, 0, 1, 200, 4]);
+    // A side that a wrong message has ended gets the right one.
+    write("sessions", "over", &[1, 0, 0, 2, 0, 0, 0, 0, 0]);
     write("sessions", "of-another", &[1, 0, 0, 0, 0, 0, 255, 0, 0, 3, 0, 0, 7, 0, 0, 1, 0, 0]);
 }

@@ -28,6 +28,11 @@ fn stage() -> &'static Mutex<(World, Wallet)> {
     })
 }
 
+/// Makes parties and wallet beforehand, which takes longer than an input may.
+pub fn prepare() {
+    let _made = stage();
+}
+
 enum First {
     AwaitsResponse(AwaitingResponse),
     AwaitsCipher(AwaitingCipher),
@@ -69,6 +74,16 @@ impl Session {
     fn send(&mut self, message: Vec<u8>) -> Option<usize> {
         self.sent.push(message);
         self.sent.len().checked_sub(1)
+    }
+
+    /// Nothing is due to a side that a wrong message has ended.
+    fn forget_what_is_over(&mut self) {
+        if matches!(self.first, First::Over) {
+            self.due[0] = None;
+        }
+        if matches!(self.second, Second::Over) {
+            self.due[1] = None;
+        }
     }
 
     fn to_first(&mut self, world: &mut World, message: &[u8]) -> bool {
@@ -152,5 +167,6 @@ pub fn run(bytes: &[u8]) {
             session.to_second(world, wallet, &message)
         };
         assert_eq!(moved, right, "a side moves by the right message and by no other");
+        session.forget_what_is_over();
     }
 }
