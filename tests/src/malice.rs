@@ -8,7 +8,7 @@ use duet_party::{
     clock::Clock,
     compute::Compute,
     store::{
-        ShareStore,
+        RecordStore as _, ShareStore,
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::Vault,

@@ -16,7 +16,7 @@ use duet_party::{
     device::{CreateProgress, OnProgress},
     enrolment::Enroller,
     store::{
-        Readiness,
+        Readiness, RecordStore as _,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
