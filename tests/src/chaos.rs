@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
 use self::{
     collect::{Collector, footprints},
@@ -111,7 +112,8 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     }
     let wallet = fleet.create_wallet("device").await?;
     let apis = apis(&fleet, &wallet)?;
-    let mut submissions = WARM_UP.run(Arc::clone(&apis), "warm-up", &mut seed, Instant::now()).await?;
+    let mut submissions =
+        WARM_UP.run(Arc::clone(&apis), "warm-up".to_owned(), seed.split(), Instant::now()).await?;
     let before = footprints(&mut fleet).await?;
     say("everything serves; now it goes wrong");
 
@@ -119,7 +121,9 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     let started = Clock::now();
     let name = format!("job-{}", settings.seed);
     let end = Instant::now() + settings.longest;
-    let load = settings.load.run(Arc::clone(&apis), &name, &mut seed, end);
+    let load = settings.load.run(Arc::clone(&apis), name, seed.split(), end);
+    // A task of its own: it goes on while a fault takes its time to begin or to end.
+    let load = AbortOnDropHandle::new(tokio::spawn(load));
     submissions.extend(turmoil.during(load, &mut fleet, end).await?);
     let took = started.elapsed();
     say("the last job has ended; now everything is repaired");
@@ -232,17 +236,16 @@ impl<'a> Turmoil<'a> {
     /// Lets things go wrong until `load` is done, until `end` at most, and has it done in peace from then on.
     async fn during(
         &mut self,
-        load: impl Future<Output = Result<Vec<Submission>>>,
+        mut load: AbortOnDropHandle<Result<Vec<Submission>>>,
         fleet: &mut Fleet,
         end: Instant,
     ) -> Result<Vec<Submission>> {
         fleet.cluster().set_route(self.usual.slow, self.usual.of(self.usual.slow));
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tokio::pin!(load);
         loop {
             tokio::select! {
-                done = &mut load => return done,
+                done = &mut load => return done?,
                 _ = ticks.tick() => {
                     let now = Instant::now();
                     if now < end {

@@ -349,6 +349,30 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     Ok(())
 }
 
+/// A session that waits for a peer that will never come is failed, and told, when the worker's patience is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_end__should_fail_and_say_so_when_its_worker_stops() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    let wallet = stage.create().await?;
+    stage.enrolled(wallet.id).await?;
+    let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
+    drop(stage.partner.worker.take());
+    let settings = WorkerSettings { drain: Duration::from_millis(100), ..WorkerSettings::default() };
+    let worker = Worker::start(stage.partner.party.clone(), stage.partner.bus.clone(), settings).await?;
+    // The initiator is never invited.
+    let request = stage.request(&wallet, "m", "stuck");
+    let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
+    let accepted = stage.invite(&manifest.responder.party, &manifest.encode()?).await?;
+    assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
+
+    assert!(!worker.drain().await, "a session was cut off");
+    match stage.outcome(&manifest, ShareIndex::Partner).await? {
+        OutcomeResult::Failed { code, culprit: None, .. } => assert_eq!(code, Code::Overloaded),
+        other => panic!("{other:?}"),
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -> Result<()> {
     let mut stage = Stage::set().await?;

@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use duet_party::store::{
@@ -25,8 +24,6 @@ use duet_tests::{
     stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
 };
 use tokio::task::JoinSet;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A stack with a second worker of each party.
 struct Crew {
@@ -152,38 +149,4 @@ async fn a_drained_worker__should_end_with_0_while_no_job_is_lost() {
     // A team whose job failed has panicked.
     let jobs: Vec<usize> = teams.join_all().await;
     assert!(jobs.iter().all(|jobs| *jobs > 0), "{jobs:?}");
-}
-
-/// A session that waits for a peer that will never come is failed, and told, when the worker's patience is over.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_cannot_end__should_fail_at_once_and_be_tried_elsewhere() {
-    let server = Postgres::shared().await.unwrap();
-    let mut stack = Stack::start_on(Some(server)).await.unwrap();
-    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
-    let mut impatient = stack.another_worker(&stack.partner, "partner-2", &["--drain", "100ms"]);
-    impatient.start().await.unwrap();
-    assert_eq!(stack.partner.stop().await.unwrap(), Some(0));
-    let log = stack.directory().join("logs/partner-2.log");
-    sign_one(&wallet, "before").await;
-    // The initiator stands still, so that the responder waits for its first message.
-    stack.service.process().unwrap().pause().unwrap();
-    let accepted = || fs::read_to_string(&log).unwrap_or_default().matches("accepted").count();
-    let before = accepted();
-    let signing = {
-        let wallet = wallet.clone();
-        tokio::spawn(async move { sign_one(&wallet, "interrupted").await })
-    };
-    tokio::time::timeout(PATIENCE, async {
-        while accepted() == before {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
-    assert_eq!(impatient.stop().await.unwrap(), Some(0));
-    let said = fs::read_to_string(&log).unwrap();
-    assert!(said.contains("the worker is being stopped"), "{said}");
-    stack.service.process().unwrap().resume().unwrap();
-    stack.partner.start().await.unwrap();
-    signing.await.unwrap();
 }

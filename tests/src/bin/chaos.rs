@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long, default_value_t = 30)]
     minutes: u64,
     /// How many jobs at a time
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 96)]
     at_a_time: usize,
     /// How many orchestrators
     #[arg(long, default_value_t = 2)]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use duet_test_postgres::Database;
 use rustix::process::Signal;
 
 use super::{disk::SmallDisk, seed::Seed};
@@ -137,7 +136,7 @@ impl Fault {
             Self::DelayRoute(between, delay) => fleet.cluster().set_route(*between, Condition::slow(*delay)),
             Self::FullDisk(disk) => disks.get(*disk).context("there is no such disk")?.fill()?,
             Self::KillDatabase => fleet.postgres_mut().context("there is no database server")?.kill()?,
-            Self::ReadOnlyDatabase(party) => database(fleet, *party)?.refuse_writes(true).await?,
+            Self::ReadOnlyDatabase(party) => refuse_writes(fleet, *party, true).await?,
         }
         Ok(())
     }
@@ -164,12 +163,8 @@ impl Fault {
                 fleet.cluster().set_route(*between, usual.of(*between));
             }
             Self::FullDisk(disk) => disks.get(*disk).context("there is no such disk")?.empty()?,
-            Self::KillDatabase => {
-                let server = fleet.postgres_mut().context("there is no database server")?;
-                server.resume()?;
-                server.ready().await?;
-            }
-            Self::ReadOnlyDatabase(party) => database(fleet, *party)?.refuse_writes(false).await?,
+            Self::KillDatabase => fleet.postgres_mut().context("there is no database server")?.resume()?,
+            Self::ReadOnlyDatabase(party) => refuse_writes(fleet, *party, false).await?,
         }
         Ok(())
     }
@@ -249,6 +244,9 @@ fn at(fleet: &mut Fleet, member: usize) -> Result<&mut crate::fleet::Member> {
     fleet.members_mut().get_mut(member).context("there is no such member")
 }
 
-fn database(fleet: &Fleet, party: usize) -> Result<&Database> {
-    fleet.parties().get(party).and_then(PartyFolder::database).context("there is no such database")
+async fn refuse_writes(fleet: &mut Fleet, party: usize, refuse: bool) -> Result<()> {
+    // It may just be recovering from a kill.
+    fleet.postgres_mut().context("there is no database server")?.ready().await?;
+    let database = fleet.parties().get(party).and_then(PartyFolder::database);
+    database.context("there is no such database")?.refuse_writes(refuse).await
 }

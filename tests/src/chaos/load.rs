@@ -20,6 +20,9 @@ use crate::{
 /// The pause before an orchestrator is asked again, or another one.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// The longest pause between two looks at a job: a hundred that wait shall not keep the orchestrators busy with that.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// How long a job may take from the first attempt to submit it to its end, with faults all the way.
 const JOB_DEADLINE: Duration = Duration::from_secs(480);
 
@@ -54,8 +57,8 @@ impl Load {
     pub(super) async fn run(
         self,
         apis: Apis,
-        name: &str,
-        seed: &mut Seed,
+        name: String,
+        mut seed: Seed,
         end: Instant,
     ) -> Result<Vec<Submission>> {
         let mut tasks = JoinSet::new();
@@ -158,6 +161,7 @@ impl Client {
 
     /// Asks for the job until it has ended.
     async fn ended(&mut self, job: &str, end: Instant) -> Result<()> {
+        let mut pause = PAUSE;
         loop {
             let number = self.api()?;
             let api = self.apis.get(number).context("there is no such orchestrator")?;
@@ -174,7 +178,8 @@ impl Client {
             if Instant::now() > end {
                 bail!("job {job} did not end: {last}");
             }
-            sleep(PAUSE).await;
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
     }
 }
