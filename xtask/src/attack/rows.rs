@@ -139,7 +139,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "lying-initiator",
-        attack: "P1* takes the signature and reports failure",
+        attack: "P1* takes the signature and reports failure, or shows a smaller payment than it plays for",
         source: "our own review",
         checks: &[
             attacks(&[
