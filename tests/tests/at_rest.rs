@@ -1,6 +1,6 @@
 //! What opens a share store: changed while workers go on, taken away, restored elsewhere, refused.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
@@ -28,14 +28,7 @@ use duet_tests::{
 use tokio::task::JoinSet;
 
 /// The settings that say what opens a store.
-const SOURCES: [&str; 6] = [
-    "DUET_KEY_FILE",
-    "DUET_KEY_CREDENTIAL",
-    "DUET_PASSPHRASE",
-    "DUET_VAULT_KEY",
-    "DUET_VAULT_URL",
-    "DUET_VAULT_TOKEN",
-];
+const SOURCES: [&str; 4] = ["DUET_KEY_FILE", "DUET_KEY_CREDENTIAL", "DUET_PASSPHRASE", "DUET_VAULT_KEY"];
 
 /// What opens a store, as settings.
 #[derive(Clone)]
