@@ -28,14 +28,7 @@ use duet_tests::{
 use tokio::task::JoinSet;
 
 /// The settings that say what opens a store.
-const SOURCES: [&str; 6] = [
-    "DUET_KEY_FILE",
-    "DUET_KEY_CREDENTIAL",
-    "DUET_PASSPHRASE",
-    "DUET_VAULT_KEY",
-    "DUET_VAULT_URL",
-    "DUET_VAULT_TOKEN",
-];
+const SOURCES: [&str; 4] = ["DUET_KEY_FILE", "DUET_KEY_CREDENTIAL", "DUET_PASSPHRASE", "DUET_VAULT_KEY"];
 
 /// What opens a store, as settings.
 #[derive(Clone)]

@@ -64,6 +64,8 @@ pub fn read(path: &Path, origin: Origin) -> Result<KeyEncryptionKey, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
+    #[cfg(not(unix))]
+    let _ = origin;
     #[cfg(unix)]
     {
         let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;

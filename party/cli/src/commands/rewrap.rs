@@ -3,8 +3,7 @@
 use std::fmt;
 
 use clap::Args;
-use duet_party::{Party, clock::Clock, key_encryption::Source};
-use duet_protocol::ids::PartyId;
+use duet_party::{clock::Clock, key_encryption::Source};
 use serde::Serialize;
 
 use crate::{
@@ -30,7 +29,6 @@ pub(crate) struct RewrapArguments {
 
 #[derive(Debug, Serialize)]
 struct Rewrapped {
-    party: PartyId,
     store: StoreLocation,
     opened_by: &'static str,
     /// With another store key: how many records were wrapped anew.
@@ -40,7 +38,7 @@ struct Rewrapped {
 
 impl fmt::Display for Rewrapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is opened by its new {} from now on", self.store, self.opened_by)?;
+        write!(f, "what opens {} from now on: {}", self.store, self.opened_by)?;
         match self.records {
             Some(records) => write!(f, "; it has another key, under which {records} records are"),
             None => Ok(()),
@@ -70,9 +68,7 @@ pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<()
         vault.rewrap(to).await?;
         None
     };
-    let party = Party::open(store.context.clone()).await?;
     output.emit(&Rewrapped {
-        party: party.id().clone(),
         store: arguments.store.store,
         opened_by: to.source().as_str(),
         records,
