@@ -73,7 +73,9 @@ impl TransitServer {
         let address = listener.local_addr()?;
         let router = Router::new()
             .route("/v1/transit/{operation}/{key}", post(answer))
-            .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no handler for route. route entry not found.") })
+            .fallback(|| async {
+                refuse(StatusCode::NOT_FOUND, "no handler for route. route entry not found.")
+            })
             .with_state(Arc::clone(&state));
         let task = tokio::spawn(async move {
             // Ends with the test.

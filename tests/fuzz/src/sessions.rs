@@ -33,12 +33,14 @@ pub fn prepare() {
     let _made = stage();
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum First {
     AwaitsResponse(AwaitingResponse),
     AwaitsCipher(AwaitingCipher),
     Over,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Second {
     AwaitsCommitment,
     AwaitsOpening(AwaitingOpening),
@@ -86,7 +88,7 @@ impl Session {
         }
     }
 
-    fn to_first(&mut self, world: &mut World, message: &[u8]) -> bool {
+    fn first_receives(&mut self, world: &mut World, message: &[u8]) -> bool {
         match core::mem::replace(&mut self.first, First::Over) {
             First::AwaitsResponse(state) => match state.receive(message, &mut world.rng) {
                 Ok((state, next)) => {
@@ -105,7 +107,7 @@ impl Session {
         }
     }
 
-    fn to_second(&mut self, world: &mut World, wallet: &Wallet, message: &[u8]) -> bool {
+    fn second_receives(&mut self, world: &mut World, wallet: &Wallet, message: &[u8]) -> bool {
         match core::mem::replace(&mut self.second, Second::Over) {
             Second::AwaitsCommitment => {
                 let setup = wallet.responder(world, Pair::DeviceService, &self.job);
@@ -162,9 +164,9 @@ pub fn run(bytes: &[u8]) {
         }
         let right = due == Some(at) && change == 0;
         let moved = if side == 0 {
-            session.to_first(world, &message)
+            session.first_receives(world, &message)
         } else {
-            session.to_second(world, wallet, &message)
+            session.second_receives(world, wallet, &message)
         };
         assert_eq!(moved, right, "a side moves by the right message and by no other");
         session.forget_what_is_over();
