@@ -33,17 +33,15 @@ pub fn prepare() {
     let _made = stage();
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum First {
-    AwaitsResponse(AwaitingResponse),
-    AwaitsCipher(AwaitingCipher),
+    AwaitsResponse(Box<AwaitingResponse>),
+    AwaitsCipher(Box<AwaitingCipher>),
     Over,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Second {
     AwaitsCommitment,
-    AwaitsOpening(AwaitingOpening),
+    AwaitsOpening(Box<AwaitingOpening>),
     Over,
 }
 
@@ -64,7 +62,7 @@ impl Session {
         let (state, message) = Initiator::start(setup, &mut world.rng).ok()?;
         let mut session = Self {
             job,
-            first: First::AwaitsResponse(state),
+            first: First::AwaitsResponse(Box::new(state)),
             second: Second::AwaitsCommitment,
             sent,
             due: [None, None],
@@ -88,11 +86,11 @@ impl Session {
         }
     }
 
-    fn first_receives(&mut self, world: &mut World, message: &[u8]) -> bool {
+    fn first_gets(&mut self, world: &mut World, message: &[u8]) -> bool {
         match core::mem::replace(&mut self.first, First::Over) {
             First::AwaitsResponse(state) => match state.receive(message, &mut world.rng) {
                 Ok((state, next)) => {
-                    self.first = First::AwaitsCipher(state);
+                    self.first = First::AwaitsCipher(Box::new(state));
                     self.due = [None, self.send(next)];
                     true
                 }
@@ -107,13 +105,13 @@ impl Session {
         }
     }
 
-    fn second_receives(&mut self, world: &mut World, wallet: &Wallet, message: &[u8]) -> bool {
+    fn second_gets(&mut self, world: &mut World, wallet: &Wallet, message: &[u8]) -> bool {
         match core::mem::replace(&mut self.second, Second::Over) {
             Second::AwaitsCommitment => {
                 let setup = wallet.responder(world, Pair::DeviceService, &self.job);
                 match Responder::accept(setup, message, &mut world.rng) {
                     Ok((state, next)) => {
-                        self.second = Second::AwaitsOpening(state);
+                        self.second = Second::AwaitsOpening(Box::new(state));
                         self.due = [self.send(next), None];
                         true
                     }
@@ -164,9 +162,9 @@ pub fn run(bytes: &[u8]) {
         }
         let right = due == Some(at) && change == 0;
         let moved = if side == 0 {
-            session.first_receives(world, &message)
+            session.first_gets(world, &message)
         } else {
-            session.second_receives(world, wallet, &message)
+            session.second_gets(world, wallet, &message)
         };
         assert_eq!(moved, right, "a side moves by the right message and by no other");
         session.forget_what_is_over();
