@@ -13,8 +13,8 @@ use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions,
 use duet_party::{
     Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
-    key_encryption::KeyFile,
     device::{BackendChoice, CreateWallet},
+    key_encryption::KeyFile,
     store::{
         ShareStore,
         sqlite::{SqliteOptions, SqliteStore},

@@ -73,7 +73,9 @@ impl TransitServer {
         let address = listener.local_addr()?;
         let router = Router::new()
             .route("/v1/transit/{operation}/{key}", post(answer))
-            .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no handler for route. route entry not found.") })
+            .fallback(|| async {
+                refuse(StatusCode::NOT_FOUND, "no handler for route. route entry not found.")
+            })
             .with_state(Arc::clone(&state));
         let task = tokio::spawn(async move {
             // Ends with the test.
@@ -184,7 +186,9 @@ async fn answer(
         _ => return refuse(StatusCode::NOT_FOUND, "unsupported path"),
     };
     match done {
-        Ok(data) => Json(json!({"request_id": "1", "lease_id": "", "data": data, "warnings": null})).into_response(),
+        Ok(data) => {
+            Json(json!({"request_id": "1", "lease_id": "", "data": data, "warnings": null})).into_response()
+        }
         Err(reason) => refuse(StatusCode::BAD_REQUEST, reason),
     }
 }
@@ -205,14 +209,16 @@ fn decrypt(versions: &[[u8; 32]], oldest: usize, ciphertext: &str) -> Result<Vec
         .strip_prefix("vault:v")
         .and_then(|rest| rest.split_once(':'))
         .ok_or("invalid ciphertext: no prefix")?;
-    let version: usize = version.parse().map_err(|_| "invalid ciphertext: version number could not be decoded")?;
+    let version: usize =
+        version.parse().map_err(|_| "invalid ciphertext: version number could not be decoded")?;
     if version < oldest {
         return Err("ciphertext or signature version is disallowed by policy (too old)");
     }
     let key = version.checked_sub(1).and_then(|index| versions.get(index));
     let key = key.ok_or("invalid ciphertext: version is too new")?;
     let sealed = Base64::decode_vec(sealed).map_err(|_| "invalid ciphertext: could not decode base64")?;
-    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_SIZE_BYTES>().ok_or("invalid ciphertext: too short")?;
+    let (nonce, sealed) =
+        sealed.split_first_chunk::<NONCE_SIZE_BYTES>().ok_or("invalid ciphertext: too short")?;
     ChaCha20Poly1305::new(key.into())
         .decrypt(&Nonce::from(*nonce), sealed)
         .map_err(|_| "invalid ciphertext: unable to decrypt")

@@ -104,7 +104,8 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
     assert_eq!(refused.code, "wrong-passphrase", "{}", refused.message);
     sign(&wallet, "after the passphrase").await;
 
-    let to_vault = passphrase.command(&duet).with("DUET_VAULT_URL", &vault.url()).with("DUET_VAULT_TOKEN", TOKEN);
+    let to_vault =
+        passphrase.command(&duet).with("DUET_VAULT_URL", &vault.url()).with("DUET_VAULT_TOKEN", TOKEN);
     to_vault.json(&["party", "rewrap", "--new-vault-key", "duet"]).await.unwrap();
     assert!(status(&passphrase).await.is_err());
     assert_eq!(text(&status(&by_vault).await.unwrap(), "/opened_by").unwrap(), "vault");
@@ -188,11 +189,15 @@ async fn a_backup__should_restore_on_an_empty_machine_whatever_opens_it() {
         }
         let store = machine.join("shares.db");
         let there = source.command(&duet).with("DUET_STORE", &shown(&store));
-        let wrong = Source::passphrase("wrong").command(&there).with("DUET_STORE", &shown(&machine.join("no.db")));
+        let wrong =
+            Source::passphrase("wrong").command(&there).with("DUET_STORE", &shown(&machine.join("no.db")));
         let refused = wrong.refused(&["party", "restore", "--from", &shown(&backup)]).await.unwrap();
         assert_eq!(refused.code, "wrong-passphrase", "{}", refused.message);
         let restored = there.json(&["party", "restore", "--from", &shown(&backup)]).await.unwrap();
-        assert_eq!((restored["wallets"].as_u64(), restored["needs_rotation"].as_bool()), (Some(1), Some(true)));
+        assert_eq!(
+            (restored["wallets"].as_u64(), restored["needs_rotation"].as_bool()),
+            (Some(1), Some(true))
+        );
         stack.service.set_settings(there.clone());
         stack.service.start().await.unwrap();
         there.json(&["party", "rotate"]).await.unwrap();
@@ -218,11 +223,21 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
 
     // Keys of this machine.
     let file = Source::file(&party.key_file()).command(&duet);
-    refused(&Source::passphrase("x").command(&duet), ("wrong-passphrase", 6), "a key file or credential, not with a passphrase").await;
+    refused(
+        &Source::passphrase("x").command(&duet),
+        ("wrong-passphrase", 6),
+        "a key file or credential, not with a passphrase",
+    )
+    .await;
     refused(&Source::file(&directory.path().join("absent")).command(&duet), ("file", 3), "absent").await;
     let credential = Source::credential(directory.path(), "absent");
     refused(&credential.command(&duet), ("file", 3), "no credential absent").await;
-    refused(&credential.command(&duet).without("CREDENTIALS_DIRECTORY"), ("file", 3), "CREDENTIALS_DIRECTORY is not set").await;
+    refused(
+        &credential.command(&duet).without("CREDENTIALS_DIRECTORY"),
+        ("file", 3),
+        "CREDENTIALS_DIRECTORY is not set",
+    )
+    .await;
     fs::set_permissions(party.key_file(), fs::Permissions::from_mode(0o644)).unwrap();
     refused(&file, ("file", 3), "chmod 600").await;
     fs::set_permissions(party.key_file(), fs::Permissions::from_mode(0o600)).unwrap();
@@ -237,9 +252,19 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
     let by_vault = Source::vault(&vault, "duet").command(&duet);
     by_vault.json(&["party", "status"]).await.unwrap();
     refused(&file, ("wrong-passphrase", 6), "Vault's transit engine").await;
-    refused(&by_vault.clone().with("DUET_VAULT_TOKEN", "expired"), ("vault-refused", 5), "v1/transit/decrypt/duet").await;
+    refused(
+        &by_vault.clone().with("DUET_VAULT_TOKEN", "expired"),
+        ("vault-refused", 5),
+        "v1/transit/decrypt/duet",
+    )
+    .await;
     refused(&by_vault.clone().without("DUET_VAULT_TOKEN"), ("usage", 2), "no token for Vault").await;
-    refused(&by_vault.clone().with("DUET_VAULT_KEY", "other"), ("vault-refused", 5), "transit/duet, not transit/other").await;
+    refused(
+        &by_vault.clone().with("DUET_VAULT_KEY", "other"),
+        ("vault-refused", 5),
+        "transit/duet, not transit/other",
+    )
+    .await;
     refused(&by_vault.clone().with("DUET_VAULT_KEY", "../sys"), ("usage", 2), "key").await;
     let elsewhere = by_vault.clone().with("DUET_VAULT_URL", "http://vault.example:8200");
     refused(&elsewhere, ("usage", 2), "https").await;

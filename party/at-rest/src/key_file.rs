@@ -102,16 +102,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         create(&path).unwrap();
-        for (mode, of_owner, of_systemd) in
-            [(0o600, true, true), (0o400, true, true), (0o440, false, true), (0o460, false, false), (0o404, false, false)]
-        {
+        for (mode, of_owner, of_systemd) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o440, false, true),
+            (0o460, false, false),
+            (0o404, false, false),
+        ] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             for (origin, accepted) in [(Origin::Owner, of_owner), (Origin::Systemd, of_systemd)] {
                 match read(&path, origin) {
                     Ok(_) => assert!(accepted, "{mode:o} of {origin:?}"),
                     Err(error) => {
                         assert!(!accepted, "{mode:o} of {origin:?}");
-                        assert!(matches!(error, KeyError::Permissions { mode: refused, .. } if refused == mode));
+                        assert!(
+                            matches!(error, KeyError::Permissions { mode: refused, .. } if refused == mode)
+                        );
                     }
                 }
             }

@@ -132,7 +132,12 @@ pub(crate) struct SealOptions {
     )]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Key of HashiCorp Vault's transit engine that opens the store
-    #[arg(long, env = "DUET_VAULT_KEY", value_name = "NAME", help_heading = "Share store, with HashiCorp Vault")]
+    #[arg(
+        long,
+        env = "DUET_VAULT_KEY",
+        value_name = "NAME",
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
     pub(crate) vault_key: Option<String>,
     #[command(flatten)]
     pub(crate) vault: VaultOptions,
@@ -142,7 +147,12 @@ pub(crate) struct SealOptions {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct VaultOptions {
     /// Vault's address, https beyond this machine
-    #[arg(long, env = "DUET_VAULT_URL", value_name = "URL", help_heading = "Share store, with HashiCorp Vault")]
+    #[arg(
+        long,
+        env = "DUET_VAULT_URL",
+        value_name = "URL",
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
     pub(crate) vault_url: Option<String>,
     /// Where its transit engine is mounted
     #[arg(
@@ -170,7 +180,12 @@ pub(crate) struct VaultOptions {
     )]
     pub(crate) vault_token_file: Option<PathBuf>,
     /// Authority that its certificate is checked against (PEM) [default: the system's]
-    #[arg(long, env = "DUET_VAULT_CA", value_name = "FILE", help_heading = "Share store, with HashiCorp Vault")]
+    #[arg(
+        long,
+        env = "DUET_VAULT_CA",
+        value_name = "FILE",
+        help_heading = "Share store, with HashiCorp Vault"
+    )]
     pub(crate) vault_ca: Option<PathBuf>,
     /// How long to try again while Vault is out of reach, sealed or busy
     #[arg(

@@ -11,7 +11,9 @@ use tracing::{info, warn};
 /// beyond it would end the process. Says in the log what came of it.
 pub(crate) fn lock() {
     if getrlimit(Resource::Memlock).current.is_some() {
-        info!("memory is not locked, and may be swapped out: the limit on locked memory (LimitMEMLOCK) is not infinite");
+        info!(
+            "memory is not locked, and may be swapped out: the limit on locked memory (LimitMEMLOCK) is not infinite"
+        );
         return;
     }
     // As pages are used: what is only reserved takes no memory.

@@ -107,9 +107,9 @@ impl VaultOptions {
                     .remedy("Give --vault-token-file or set DUET_VAULT_TOKEN.")
             })?;
         let authorities = match &self.vault_ca {
-            Some(file) => Some(
-                std::fs::read(file).map_err(|error| CliError::io(&file.display().to_string(), &error))?,
-            ),
+            Some(file) => {
+                Some(std::fs::read(file).map_err(|error| CliError::io(&file.display().to_string(), &error))?)
+            }
             None => None,
         };
         let options = TransitOptions {
@@ -121,7 +121,8 @@ impl VaultOptions {
             authorities,
             patience: self.vault_patience,
         };
-        let transit = Transit::new(&options).map_err(|error| UnlockError::from(KeyEncryptionError::from(error)))?;
+        let transit =
+            Transit::new(&options).map_err(|error| UnlockError::from(KeyEncryptionError::from(error)))?;
         Ok(Box::new(transit))
     }
 }
@@ -157,6 +158,9 @@ pub(crate) fn remedy(error: &KeyEncryptionError) -> Option<&'static str> {
         KeyEncryptionError::Transit(TransitError::OtherKey { .. }) => {
             "Give --vault-mount and --vault-key as they were, or change them by `duet party rewrap`."
         }
+        KeyEncryptionError::Transit(TransitError::Refused { status: 300..=399, .. }) => {
+            "Name Vault's active node, or a load balancer before it, in --vault-url."
+        }
         KeyEncryptionError::Transit(TransitError::Refused { .. }) => {
             "Look at the key in Vault: its min_decryption_version may be above the version that encrypted the store's key."
         }
@@ -169,9 +173,9 @@ pub(crate) const fn code(error: &KeyEncryptionError) -> Option<ErrorCode> {
     Some(match error {
         KeyEncryptionError::Source { .. } => ErrorCode::Shared(duet_wire::Code::WrongPassphrase),
         KeyEncryptionError::NoCredential { .. }
-        | KeyEncryptionError::Key(KeyError::File { .. } | KeyError::Length(_) | KeyError::Permissions { .. }) => {
-            ErrorCode::File
-        }
+        | KeyEncryptionError::Key(
+            KeyError::File { .. } | KeyError::Length(_) | KeyError::Permissions { .. },
+        ) => ErrorCode::File,
         KeyEncryptionError::Transit(TransitError::Settings(_)) => ErrorCode::Usage,
         KeyEncryptionError::Transit(error) if error.may_pass() => ErrorCode::VaultUnreachable,
         KeyEncryptionError::Transit(_) => ErrorCode::VaultRefused,

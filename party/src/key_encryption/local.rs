@@ -44,8 +44,7 @@ impl KeyFile {
     }
 
     fn credential_in(directory: Option<&Path>, name: &str) -> Result<Self, KeyEncryptionError> {
-        let missing =
-            |reason| KeyEncryptionError::NoCredential { name: name.to_owned(), reason };
+        let missing = |reason| KeyEncryptionError::NoCredential { name: name.to_owned(), reason };
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(missing("a credential's name is a file's name".to_owned()));
         }
@@ -189,7 +188,8 @@ mod tests {
     #[tokio::test]
     async fn what_one_source_wraps_only_it_unwraps() {
         let directory = tempfile::tempdir().unwrap();
-        let (first, second) = (KeyFile::at(directory.path().join("a")), KeyFile::at(directory.path().join("b")));
+        let (first, second) =
+            (KeyFile::at(directory.path().join("a")), KeyFile::at(directory.path().join("b")));
         second.wrap(&KeyEncryptionKey::generate().unwrap()).await.unwrap();
         is_the_only_one(&first, &[&second, &passphrase("right")]).await;
         is_the_only_one(&passphrase("right"), &[&passphrase("wrong"), &first]).await;

@@ -211,8 +211,8 @@ impl Transit {
         headers.insert("X-Vault-Request", HeaderValue::from_static("true"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(namespace) = &options.namespace {
-            let namespace = HeaderValue::from_str(namespace)
-                .map_err(|_| settings("Vault's namespace cannot be one"))?;
+            let namespace =
+                HeaderValue::from_str(namespace).map_err(|_| settings("Vault's namespace cannot be one"))?;
             headers.insert("X-Vault-Namespace", namespace);
         }
         // TLS takes the process's provider; another one that is there already will do.
@@ -308,7 +308,9 @@ impl Transit {
             StatusCode::FORBIDDEN => TransitError::Denied { path },
             StatusCode::SERVICE_UNAVAILABLE if reason.contains("sealed") => TransitError::Sealed { url },
             StatusCode::NOT_FOUND => TransitError::NoKey { path, reason },
-            StatusCode::BAD_REQUEST if reason.contains("key not found") => TransitError::NoKey { path, reason },
+            StatusCode::BAD_REQUEST if reason.contains("key not found") => {
+                TransitError::NoKey { path, reason }
+            }
             // What some versions answer to a ciphertext of another key.
             StatusCode::INTERNAL_SERVER_ERROR if reason.contains("message authentication failed") => {
                 TransitError::Refused { path, status: code, reason }

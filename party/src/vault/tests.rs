@@ -5,7 +5,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    at_rest::{Argon2Cost, key_file::{self, Origin}},
+    at_rest::{
+        Argon2Cost,
+        key_file::{self, Origin},
+    },
     compute::Compute,
     key_encryption::{KeyFile, Passphrase},
     store::{
@@ -121,7 +124,8 @@ async fn whoever_sets_a_store_up_at_the_same_time_is_told_so() {
 async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
     let directory = tempfile::tempdir().unwrap();
     for (which, [store, at_worker]) in stores(&directory).await.into_iter().enumerate() {
-        let (first, second) = (key_file(&directory, &format!("a{which}")), key_file(&directory, &format!("b{which}")));
+        let (first, second) =
+            (key_file(&directory, &format!("a{which}")), key_file(&directory, &format!("b{which}")));
         let (third, fourth) = (passphrase("third"), passphrase("fourth"));
         let sources: [&dyn KeyEncryption; 4] = [&first, &second, &third, &fourth];
         let vault = Vault::create(Arc::clone(&store), sources[0]).await.unwrap();
@@ -131,7 +135,10 @@ async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
         for (old, new) in sources.iter().zip(&sources[1..]) {
             open(&store, *old).await.unwrap().rewrap(*new).await.unwrap();
             let refused = open(&store, *old).await.unwrap_err();
-            assert_eq!(refused.code(), if old.source() == new.source() { Code::WrongPassphrase } else { Code::StorageUnavailable });
+            assert_eq!(
+                refused.code(),
+                if old.source() == new.source() { Code::WrongPassphrase } else { Code::StorageUnavailable }
+            );
             let opened = open(&store, *new).await.unwrap();
             assert_eq!(opened.source().await.unwrap(), new.source());
             // The worker has the key, which is the same.
@@ -147,12 +154,16 @@ async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
 async fn another_key_reaches_everybody_who_has_the_store_open() {
     let directory = tempfile::tempdir().unwrap();
     for (which, [store, at_worker]) in stores(&directory).await.into_iter().enumerate() {
-        let (old, new) = (key_file(&directory, &format!("a{which}")), key_file(&directory, &format!("b{which}")));
+        let (old, new) =
+            (key_file(&directory, &format!("a{which}")), key_file(&directory, &format!("b{which}")));
         let (clock, now) = clock(1_000_000);
         let vault = Vault::create(Arc::clone(&store), &old).await.unwrap();
         vault.write(&label(b"x"), b"secret").await.unwrap();
-        let [reader, writer, late] =
-            [open(&at_worker, &old).await.unwrap(), open(&at_worker, &old).await.unwrap(), open(&at_worker, &old).await.unwrap()];
+        let [reader, writer, late] = [
+            open(&at_worker, &old).await.unwrap(),
+            open(&at_worker, &old).await.unwrap(),
+            open(&at_worker, &old).await.unwrap(),
+        ];
         // Sealed before, and to be stored after.
         let stale = writer.seal(&label(b"stale"), b"?").await.unwrap();
         let before = vault.key();

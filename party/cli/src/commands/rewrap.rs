@@ -68,9 +68,5 @@ pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<()
         vault.rewrap(to).await?;
         None
     };
-    output.emit(&Rewrapped {
-        store: arguments.store.store,
-        opened_by: to.source().as_str(),
-        records,
-    })
+    output.emit(&Rewrapped { store: arguments.store.store, opened_by: to.source().as_str(), records })
 }

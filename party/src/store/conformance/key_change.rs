@@ -64,7 +64,12 @@ async fn one_after_the_other<S: ShareStore>(store: &S, other: &S) {
     let scope = PaillierScope::Wallet(WalletId([9; 32]));
     let refused = store.put_paillier_key(id, &scope, &paillier, PaillierState::Ready, 1).await;
     assert!(matches!(refused, Err(StoreError::KeyChanged)), "{refused:?}");
-    let row = EnrolmentRow { wallet: WalletId([1; 32]), initiator: ShareIndex::Device, paillier_key: id, epoch: Epoch(0) };
+    let row = EnrolmentRow {
+        wallet: WalletId([1; 32]),
+        initiator: ShareIndex::Device,
+        paillier_key: id,
+        epoch: Epoch(0),
+    };
     let refused = store.put_enrolment(&row, &sealed(&enrolment_label(&row), b"stale"), 1).await;
     assert!(matches!(refused, Err(StoreError::KeyChanged)), "{refused:?}");
     let fresh = SealedRecord::seal(&new_key(), &label(0), b"fresh").unwrap();

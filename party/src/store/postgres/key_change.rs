@@ -26,11 +26,13 @@ impl PostgresStore {
         let mut transaction = connection.begin().await.map_err(&failed)?;
         let replaced = match &change.replaces {
             None => {
-                sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-                    .bind(KEY_DESCRIPTOR)
-                    .bind(&change.descriptor)
-                    .execute(&mut *transaction)
-                    .await
+                sqlx::query(
+                    "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+                )
+                .bind(KEY_DESCRIPTOR)
+                .bind(&change.descriptor)
+                .execute(&mut *transaction)
+                .await
             }
             Some(current) => {
                 sqlx::query("UPDATE settings SET value = $2 WHERE name = $1 AND value = $3")
