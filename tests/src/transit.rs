@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -105,7 +105,7 @@ impl TransitServer {
     /// Without randomness.
     pub fn rotate(&self, key: &str) -> Result<()> {
         let mut version = [0; 32];
-        getrandom::fill(&mut version)?;
+        getrandom::fill(&mut version).map_err(|error| anyhow!("no randomness: {error}"))?;
         self.engine().keys.entry(key.to_owned()).or_default().push(version);
         Ok(())
     }

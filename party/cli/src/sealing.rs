@@ -158,6 +158,9 @@ pub(crate) fn remedy(error: &KeyEncryptionError) -> Option<&'static str> {
         KeyEncryptionError::Transit(TransitError::OtherKey { .. }) => {
             "Give --vault-mount and --vault-key as they were, or change them by `duet party rewrap`."
         }
+        KeyEncryptionError::Transit(TransitError::Refused { status: 300..=399, .. }) => {
+            "Name Vault's active node, or a load balancer before it, in --vault-url."
+        }
         KeyEncryptionError::Transit(TransitError::Refused { .. }) => {
             "Look at the key in Vault: its min_decryption_version may be above the version that encrypted the store's key."
         }
