@@ -145,5 +145,6 @@ impl Anvil {
 pub fn http_client() -> Result<reqwest::Client> {
     // Refused when it is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Ok(reqwest::Client::builder().no_proxy().build()?)
+    // A few are kept open: what a server holds for idle clients would look like a leak.
+    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(4).build()?)
 }

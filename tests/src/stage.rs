@@ -388,8 +388,10 @@ impl Stage {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let address = Address::Invite(party.clone());
         loop {
-            match self.orchestrator.request(&address, invitation.clone(), PATIENCE).await {
+            // One that was on its way to a worker that was just leaving is lost.
+            match self.orchestrator.request(&address, invitation.clone(), Duration::from_secs(2)).await {
                 Err(RequestError::NoResponders { .. }) => return Ok(()),
+                Err(RequestError::TimedOut { .. }) => {}
                 reply => match codec::decode(&reply?)? {
                     InvitationReply::Refused(refusal) if refusal.code == Code::StorageUnavailable => {}
                     reply => bail!("{party} answered {reply:?}"),

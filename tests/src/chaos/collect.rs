@@ -211,17 +211,17 @@ impl Collector<'_> {
     }
 }
 
-/// Session and digest.
-type ChargeRow = (Vec<u8>, Vec<u8>);
+/// A session and a digest.
+type Charged = (Vec<u8>, Vec<u8>);
 
-/// Id and state.
-type KeyRow = (Vec<u8>, i64);
+/// A Paillier key and its state.
+type Kept = (Vec<u8>, i64);
 
 /// A party's charges and Paillier keys, from whichever store it has.
 async fn read_store(party: &PartyFolder) -> Result<(Vec<Charge>, Vec<PaillierKey>)> {
     const CHARGES: &str = "SELECT session, digest FROM charges";
     const KEYS: &str = "SELECT id, state FROM paillier_keys";
-    let (charged, kept): (Vec<ChargeRow>, Vec<KeyRow>) = match party.database() {
+    let (charged, kept): (Vec<Charged>, Vec<Kept>) = match party.database() {
         Some(database) => {
             let mut connection = database.administer().await?;
             let charged = sqlx::query_as(CHARGES).fetch_all(&mut connection).await?;
