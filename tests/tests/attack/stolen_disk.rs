@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     clock::Clock,
@@ -36,6 +36,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The most of a process's memory that is read at a time.
 const CHUNK: usize = 1 << 20;
+
+/// The guard below a thread's stack.
+const PAGE: u64 = 4096;
 
 /// A secret and the ways in which its bytes could lie around.
 struct Secret {
@@ -118,17 +121,38 @@ fn search(folders: &[impl AsRef<Path>], secrets: &[Secret]) -> Result<(Vec<Strin
     Ok((hits, all.len(), bytes))
 }
 
-/// The secrets that are in a process's memory, and how much of it was read; `None` when the system does not let us.
-fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<(Vec<&'static str>, usize)>> {
+/// What was found in a process's memory.
+#[derive(Default)]
+struct Memory {
+    /// The secrets in what the process allocated, and where.
+    allocated: Vec<String>,
+    /// The same of its threads' stacks.
+    on_stacks: Vec<String>,
+    /// How many bytes were read.
+    read: usize,
+}
+
+/// A range of addresses of `/proc/PID/maps`.
+fn range(line: &str) -> Option<(u64, u64)> {
+    let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+    Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
+}
+
+/// Searches a process's memory; `None` when the system does not let us.
+fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<Memory>> {
     let Ok(mut memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return Ok(None) };
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let (mut hits, mut read) = (Vec::new(), 0);
-    // What is written to can hold a secret: heap, stacks, data.
-    for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let Some((from, to)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-')) else {
-            bail!("{line}")
-        };
-        let (mut at, end) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+    let mut found = Memory::default();
+    let mut guard_ends_at = None;
+    for line in maps.lines() {
+        let (mut at, end) = range(line).with_context(|| line.to_owned())?;
+        // A thread's stack lies above one page that nobody may touch.
+        let is_stack = guard_ends_at == Some(at) || line.ends_with("[stack]");
+        guard_ends_at = (line.contains(" ---p") && end - at == PAGE).then_some(end);
+        // What is written to can hold a secret: heap, stacks, data.
+        if !line.contains(" rw") {
+            continue;
+        }
         let mut tail = Vec::new();
         while at < end {
             let length = usize::try_from(end - at)?.min(CHUNK);
@@ -137,14 +161,20 @@ fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<(Vec<&'static st
             if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut chunk).is_err() {
                 break;
             }
-            read += length;
+            found.read += length;
             at += length as u64;
             let joined = [tail.as_slice(), &chunk].concat();
-            hits.extend(secrets.iter().filter(|secret| secret.is_in(&joined)).map(|secret| secret.whose));
+            let hits = secrets.iter().filter(|secret| secret.is_in(&joined));
+            let hits = hits.map(|secret| format!("{} share in {line}", secret.whose));
+            if is_stack {
+                found.on_stacks.extend(hits);
+            } else {
+                found.allocated.extend(hits);
+            }
             tail = chunk[length.saturating_sub(64)..].to_vec();
         }
     }
-    Ok(Some((hits, read)))
+    Ok(Some(found))
 }
 
 /// Whether this system writes a core for a process that aborts in `folder`; tried with one that does not object.
@@ -204,23 +234,30 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
     assert_eq!(hits, Vec::<String>::new());
 
     // That the search of memory finds what is there: this process has all of them.
-    if let Some((hits, _)) = search_memory(std::process::id(), &secrets)? {
-        assert!(secrets.iter().all(|secret| hits.contains(&secret.whose)), "the search is blind");
+    if let Some(Memory { allocated, .. }) = search_memory(std::process::id(), &secrets)? {
+        let found = |secret: &Secret| allocated.iter().any(|hit| hit.starts_with(secret.whose));
+        assert!(secrets.iter().all(found), "the search is blind");
     }
-    // The workers have signed and wait for more. What a session held is wiped when it ends.
-    let mut memory_read = 0;
+    // The workers have signed and wait for more. What a session allocated is wiped when it ends. Copies that the compiler
+    // made on a thread's stack while values moved last until something overwrites them: they are counted, no more.
+    let (mut memory_read, mut on_stacks) = (0, 0);
     for server in [&mut stack.service, &mut stack.partner] {
         let pid = server.process()?.id().context("it runs")?;
+        let mut last = Memory::default();
         let forgotten = async {
-            loop {
-                match search_memory(pid, &secrets)? {
-                    None => return Ok::<_, anyhow::Error>(0),
-                    Some((hits, read)) if hits.is_empty() => return Ok(read),
-                    Some(_) => tokio::task::yield_now().await,
+            while let Some(memory) = search_memory(pid, &secrets)? {
+                last = memory;
+                if last.allocated.is_empty() {
+                    break;
                 }
+                tokio::task::yield_now().await;
             }
+            Ok::<_, anyhow::Error>(())
         };
-        memory_read += timeout(DEADLINE, forgotten).await.context("a share stays in memory")??;
+        let ended = timeout(DEADLINE, forgotten).await;
+        ended.with_context(|| format!("in memory stays: {:?}", last.allocated))??;
+        memory_read += last.read;
+        on_stacks += last.on_stacks.len();
         let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
         assert!(core.split_whitespace().filter(|&word| word == "0").count() == 2, "{core}");
@@ -239,7 +276,7 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
     assert_eq!(hits, Vec::<String>::new());
     eprintln!(
         "evidence: shares looked for = {}; files searched = {count}; bytes of files = {bytes}; bytes of memory = \
-         {memory_read}; shares found = 0; cores of aborted workers = 0; cores of another program = {}",
+         {memory_read}; shares found = 0; copies on stacks = {on_stacks}; cores of aborted workers = 0; cores of another program = {}",
         secrets.len(),
         u8::from(control)
     );

@@ -17,7 +17,7 @@ use std::{
 };
 
 use sqlx::{
-    Row as _, SqliteConnection, SqlitePool,
+    Connection as _, Row as _, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -103,6 +103,12 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A full disk makes SQLite roll back by itself. sqlx then fails to do it once more, takes the connection for one
+            // that is in a transaction for ever, and begins none on it.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_with(connect.clone())
             .await
             .map_err(&failed)?;

@@ -99,6 +99,18 @@ async fn a_transaction_that_was_not_committed_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_sqlite_itself_rolled_back_does_not_stop_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    // What SQLite does when the disk is full in the middle of one.
+    let mut transaction = store.write("fill the disk").await.unwrap();
+    sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    assert!(transaction.commit().await.is_err());
+    store.recover().await.unwrap();
+    store.put_setting("a", b"b").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
