@@ -24,6 +24,18 @@ const STDOUT_LINES: usize = 1024;
 /// How long a killed process may take to be gone: the kernel's work alone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What a process has in memory, in bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the kernel says VmRSS")?;
+    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kibibytes * 1024)
+}
+
 /// A running program. What it prints goes to a log file; its standard output can be waited for line by line.
 ///
 /// It runs in a process group of its own, so that a Ctrl-C in the terminal reaches its owner alone, who then ends it.

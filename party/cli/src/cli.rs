@@ -12,7 +12,7 @@ use crate::{
     },
     config::GlobalOptions,
     error::CliError,
-    hardening, logging,
+    logging, memory,
     output::Output,
 };
 
@@ -122,7 +122,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let output = Output::new(cli.global.json);
     let ended = logging::start(&cli.global, cli.command.default_filter())
-        .and_then(|()| hardening::keep_memory_private())
+        .and_then(|()| memory::keep_private())
         .and_then(|()| install_cryptography())
         .and_then(|()| cli.command.run(output));
     match ended {

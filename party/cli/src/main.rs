@@ -8,7 +8,6 @@ mod config;
 mod device;
 mod duration;
 mod error;
-mod hardening;
 mod health;
 mod input;
 mod logging;

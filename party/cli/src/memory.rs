@@ -1,10 +1,24 @@
-//! Keeping what the process has in memory out of swap space.
+//! Keeping what the process has in memory out of core dumps, of other processes' sight, and of swap space.
 
 use rustix::{
     mm::{MlockAllFlags, mlockall},
-    process::{Resource, getrlimit},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 use tracing::{info, warn};
+
+use crate::error::CliError;
+
+/// Leaves no core dump behind, whatever the shell or the service manager allows, and lets no other process of the same user
+/// read this one's memory: every role holds keys.
+///
+/// # Errors
+/// When the operating system refuses, which it does to nobody who gives up a right.
+pub(crate) fn keep_private() -> Result<(), CliError> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|error| CliError::internal(format!("core dumps cannot be turned off: {error}")))
+}
 
 /// Keeps everything that this process has in memory, and will have, out of swap space: shares, keys, and whatever libraries
 /// copy of them, wherever it is. Only where memory may be locked without a limit: below one, the first allocation

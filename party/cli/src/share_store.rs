@@ -105,11 +105,9 @@ enum Database {
 impl Database {
     async fn open(location: &StoreLocation, options: &DatabaseOptions) -> Result<Self, CliError> {
         Ok(match location {
-            StoreLocation::File(path) => {
-                Self::Sqlite(Box::pin(SqliteStore::open(&SqliteOptions::at(path))).await?)
-            }
+            StoreLocation::File(path) => Self::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
             StoreLocation::Database(address) => {
-                Self::Postgres(Box::new(Box::pin(PostgresStore::open(&options.at(address)?)).await?))
+                Self::Postgres(Box::new(PostgresStore::open(&options.at(address)?).await?))
             }
         })
     }
@@ -171,7 +169,7 @@ impl OpenStore {
         let source = options.seal.source(PassphraseUse::Enter)?;
         let database = match (&options.store, from) {
             (StoreLocation::File(path), Some(backup)) => {
-                Database::Sqlite(Box::pin(SqliteStore::restore(backup, &SqliteOptions::at(path))).await?)
+                Database::Sqlite(SqliteStore::restore(backup, &SqliteOptions::at(path)).await?)
             }
             (StoreLocation::File(_), None) => {
                 return Err(
@@ -179,10 +177,10 @@ impl OpenStore {
                 );
             }
             (StoreLocation::Database(address), Some(backup)) => Database::Postgres(Box::new(
-                Box::pin(PostgresStore::restore(backup, &options.database.at(address)?)).await?,
+                PostgresStore::restore(backup, &options.database.at(address)?).await?,
             )),
             (StoreLocation::Database(address), None) => Database::Postgres(Box::new(
-                Box::pin(PostgresStore::open_restored(&options.database.at(address)?)).await?,
+                PostgresStore::open_restored(&options.database.at(address)?).await?,
             )),
         };
         Self::unlock(database, source.as_ref()).await
@@ -201,9 +199,9 @@ impl OpenStore {
     pub(crate) async fn create(options: &StoreOptions, source: &dyn KeyEncryption) -> Result<Self, CliError> {
         let database = match &options.store {
             StoreLocation::File(path) => return Self::create_file(path, source).await,
-            StoreLocation::Database(address) => Database::Postgres(Box::new(
-                Box::pin(PostgresStore::create(&options.database.at(address)?)).await?,
-            )),
+            StoreLocation::Database(address) => {
+                Database::Postgres(Box::new(PostgresStore::create(&options.database.at(address)?).await?))
+            }
         };
         Self::set_key(database, source).await
     }
@@ -219,9 +217,9 @@ impl OpenStore {
         }
         let options = SqliteOptions::at(path);
         let sqlite = if path.exists() {
-            Box::pin(SqliteStore::open(&options)).await?
+            SqliteStore::open(&options).await?
         } else {
-            Box::pin(SqliteStore::create(&options)).await?
+            SqliteStore::create(&options).await?
         };
         Self::set_key(Database::Sqlite(sqlite), source).await
     }

@@ -100,6 +100,11 @@ pub(super) fn wallet_column(label: &RecordLabel) -> &[u8] {
     label.wallet.as_ref().map_or(&[], |wallet| wallet.as_bytes())
 }
 
+/// The share's index, or 0 for what belongs to no share.
+pub(super) fn index_column(label: &RecordLabel) -> i64 {
+    label.index.map_or(0, |index| i64::from(u8::from(index)))
+}
+
 pub(super) fn record_label(row: &impl Columns) -> Result<RecordLabel, StoreError> {
     let wallet = match blob(row, "wallet")?.len() {
         0 => None,

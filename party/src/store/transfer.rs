@@ -4,7 +4,10 @@
 use std::path::Path;
 
 use futures::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres, QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Database, Encode, Executor, IntoArguments, PgConnection, Postgres,
+    QueryBuilder, Sqlite, SqliteConnection, Type,
+};
 
 use super::{
     StoreError,
@@ -194,30 +197,20 @@ impl Table {
     }
 }
 
-async fn into_postgres(
-    connection: &mut PgConnection,
+async fn insert<DB>(
+    connection: &mut DB::Connection,
     table: &Table,
     rows: Vec<Vec<Value>>,
-) -> Result<(), sqlx::Error> {
-    let mut insertion = QueryBuilder::<Postgres>::new(table.insertion());
-    insertion.push_values(rows, |mut values, row| {
-        for value in row {
-            match value {
-                Value::Number(value) => values.push_bind(value),
-                Value::Text(value) => values.push_bind(value),
-                Value::Bytes(value) => values.push_bind(value),
-            };
-        }
-    });
-    insertion.build().execute(connection).await.map(drop)
-}
-
-async fn into_sqlite(
-    connection: &mut SqliteConnection,
-    table: &Table,
-    rows: Vec<Vec<Value>>,
-) -> Result<(), sqlx::Error> {
-    let mut insertion = QueryBuilder::<Sqlite>::new(table.insertion());
+) -> Result<(), sqlx::Error>
+where
+    DB: Database,
+    DB::Arguments: IntoArguments<DB>,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    for<'v> Option<i64>: Encode<'v, DB> + Type<DB>,
+    for<'v> String: Encode<'v, DB> + Type<DB>,
+    for<'v> Option<Vec<u8>>: Encode<'v, DB> + Type<DB>,
+{
+    let mut insertion = QueryBuilder::<DB>::new(table.insertion());
     insertion.push_values(rows, |mut values, row| {
         for value in row {
             match value {
@@ -238,11 +231,11 @@ async fn to_postgres(from: &mut SqliteConnection, to: &mut PgConnection) -> Resu
         while let Some(row) = rows.try_next().await? {
             waiting.extend(Some(table.row(&row)?).filter(|row| table.wants(row)));
             if waiting.len() == ROWS {
-                into_postgres(to, table, std::mem::take(&mut waiting)).await?;
+                insert::<Postgres>(to, table, std::mem::take(&mut waiting)).await?;
             }
         }
         if !waiting.is_empty() {
-            into_postgres(to, table, waiting).await?;
+            insert::<Postgres>(to, table, waiting).await?;
         }
         if let Some(column) = table.numbered() {
             let statement = format!(
@@ -269,7 +262,7 @@ async fn to_sqlite(from: &mut PgConnection, to: &mut SqliteConnection) -> Result
             let rows = rows.iter().map(|row| table.row(row)).collect::<Result<Vec<_>, _>>()?;
             let rows: Vec<_> = rows.into_iter().filter(|row| table.wants(row)).collect();
             if !rows.is_empty() {
-                into_sqlite(to, table, rows).await?;
+                insert::<Sqlite>(to, table, rows).await?;
             }
         }
         sqlx::query("CLOSE everything").execute(&mut *from).await?;

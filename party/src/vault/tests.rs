@@ -40,8 +40,8 @@ async fn stores(directory: &TempDir) -> [[Arc<dyn ShareStore>; 2]; 2] {
     let database = Server::shared().await.unwrap().database().await.unwrap();
     let password = Zeroizing::new(database.password.clone());
     let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
-    let third = Box::pin(PostgresStore::create(&options)).await.unwrap();
-    let fourth = Box::pin(PostgresStore::open(&options)).await.unwrap();
+    let third = PostgresStore::create(&options).await.unwrap();
+    let fourth = PostgresStore::open(&options).await.unwrap();
     [[Arc::new(first), Arc::new(second)], [Arc::new(third), Arc::new(fourth)]]
 }
 

@@ -4,10 +4,8 @@
 //! jobs stay queued; they are submitted in batches through the HTTP interface.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
-use std::fs;
-
 use anyhow::{Context as _, Result, ensure};
-use duet_tests::{http::Api, stack::Stack};
+use duet_tests::{http::Api, process::resident_bytes, stack::Stack};
 use duet_wire::{
     Priority,
     batch::{BatchItem, BatchRequest, MAX_BATCH_ITEMS},
@@ -16,15 +14,6 @@ use serde_json::json;
 
 /// How many jobs are queued.
 const JOBS: usize = 10_000;
-
-/// A process's resident memory in bytes.
-fn resident(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the kernel says VmRSS")?;
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kibibytes * 1024)
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -36,7 +25,7 @@ async fn main() -> Result<()> {
     stack.service.process()?.pause()?;
     stack.partner.process()?.pause()?;
     let process = stack.orchestrator.process()?.id().context("the orchestrator runs")?;
-    let before = resident(process)?;
+    let before = resident_bytes(process)?;
 
     let numbers: Vec<usize> = (0..JOBS).collect();
     for part in numbers.chunks(MAX_BATCH_ITEMS) {
@@ -49,7 +38,7 @@ async fn main() -> Result<()> {
         let answer = api.submit_batch(&BatchRequest { items }).await?;
         ensure!(answer.status == 202, "a batch was refused: {answer:?}");
     }
-    let after = resident(process)?;
+    let after = resident_bytes(process)?;
     let open = api.get("/v1/jobs?state=queued&limit=200").await?;
     ensure!(open.body.pointer("/next").is_some(), "there is more than a page of queued jobs");
     stack.service.process()?.resume()?;

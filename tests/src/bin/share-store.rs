@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use std::{
-    env, fs,
+    env,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -31,6 +31,7 @@ use duet_protocol::{
     transcript::sha256,
 };
 use duet_test_postgres::Server as Postgres;
+use duet_tests::process::resident_bytes;
 use serde_json::{Map, Value, json};
 
 const WALLETS: u32 = 1_000_000;
@@ -117,14 +118,6 @@ fn wallet(vault: &Vault, number: u32) -> Result<(NewWallet, Vec<u8>)> {
     Ok((wallet, vec![2; 200]))
 }
 
-/// Resident memory of this process, in bytes.
-fn memory() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
-    Ok(kib * 1024)
-}
-
 async fn fill(store: &Store, vault: &Vault, wallets: u32) -> Result<()> {
     for first in (0..wallets).step_by(usize::try_from(BATCH)?) {
         let batch: Vec<_> =
@@ -170,7 +163,7 @@ async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
         let time = times.get(index).context("there are times")?;
         Ok((time.as_secs_f64() * 1e6).round() / 1e3)
     };
-    let bytes = memory()?;
+    let bytes = resident_bytes(std::process::id())?;
     store.shared().close().await;
     Ok(json!({"p50_ms": quantile(50)?, "p99_ms": quantile(99)?, "min_ms": quantile(0)?, "bytes": bytes}))
 }

@@ -21,6 +21,6 @@ mod throwaway_wallets;
 mod support;
 
 /// `short`, or `long` under `cargo xtask attack --long`.
-fn tries(short: u32, long: u32) -> u32 {
+pub(crate) fn tries(short: u32, long: u32) -> u32 {
     if std::env::var_os("DUET_ATTACK_LONG").is_some() { long } else { short }
 }

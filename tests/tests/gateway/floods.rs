@@ -1,33 +1,27 @@
 //! Floods: many slow strangers and very many tiny frames. Memory stays bounded, and whoever behaves is served.
 
-use std::fs;
-
 use duet_protocol::{
     codec::{self, Message as _},
     ids::WalletId,
 };
+use duet_tests::process::resident_bytes;
 use duet_wire::gateway::ClientFrame;
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::gateway::{
-    bounds::{Alone, card, is_served},
-    socket::{Socket, tcp},
+use crate::{
+    attack::tries,
+    gateway::{
+        bounds::{Alone, card, is_served},
+        socket::{Socket, tcp},
+    },
 };
-
-/// `short`, or `long` under `cargo xtask attack --long`.
-fn tries(short: usize, long: usize) -> usize {
-    if std::env::var_os("DUET_ATTACK_LONG").is_some() { long } else { short }
-}
 
 impl Alone {
     /// What the gateway has in memory, in KiB.
     fn resident_kib(&mut self) -> u64 {
-        let pid = self.gateway.process().unwrap().id().unwrap();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        resident_bytes(self.gateway.process().unwrap().id().unwrap()).unwrap() / 1024
     }
 }
 

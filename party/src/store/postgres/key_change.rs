@@ -7,7 +7,7 @@ use crate::{
     at_rest::RecordLabel,
     store::{
         KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, NewKey, StoreError,
-        columns::{record_label, unavailable, wallet_column},
+        columns::{index_column, record_label, unavailable, wallet_column},
         rewrapped,
     },
 };
@@ -106,7 +106,7 @@ async fn update_record(
     )
     .bind(wallet_column(label))
     .bind(label.kind as i64)
-    .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
+    .bind(index_column(label))
     .bind(i64::from(label.epoch.0))
     .bind(label.item.as_slice())
     .bind(sealed)

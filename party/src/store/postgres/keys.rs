@@ -5,7 +5,7 @@ use duet_protocol::{
     ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
     transcript::sha256,
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{PostgresStore, Turn, remove_record, within, write_record};
 use crate::{
@@ -416,6 +416,23 @@ impl KeyStore for PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// Commits what was decided of a session; with what is new go its charge to the limits and its record.
+    async fn commit_decision(
+        &self,
+        mut transaction: Transaction<'_, Postgres>,
+        new: bool,
+        failed: impl Fn(sqlx::Error) -> StoreError,
+    ) -> Result<bool, StoreError> {
+        if new {
+            self.charge_limits(&mut transaction).await?;
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(new)
+    }
+}
+
 #[async_trait]
 impl SessionStore for PostgresStore {
     async fn claim_session(
@@ -431,12 +448,7 @@ impl SessionStore for PostgresStore {
             let mut transaction = self.begin(OPERATION).await?;
             let claim = write_claim(&mut transaction, session, wallet, expires_at_ms, now_ms);
             let new = claim.await.map_err(&failed)?;
-            if new {
-                self.charge_limits(&mut transaction).await?;
-                self.append_noted(&mut transaction).await?;
-            }
-            transaction.commit().await.map_err(&failed)?;
-            Ok(new)
+            self.commit_decision(transaction, new, failed).await
         })
         .await;
         self.health.judge(decided)
@@ -448,12 +460,7 @@ impl SessionStore for PostgresStore {
         let decided = within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let new = write_charge(&mut transaction, charge).await.map_err(&failed)?;
-            if new {
-                self.charge_limits(&mut transaction).await?;
-                self.append_noted(&mut transaction).await?;
-            }
-            transaction.commit().await.map_err(&failed)?;
-            Ok(new)
+            self.commit_decision(transaction, new, failed).await
         })
         .await;
         self.health.judge(decided)

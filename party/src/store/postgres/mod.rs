@@ -55,7 +55,7 @@ pub use self::open::{AddressError, PostgresOptions};
 use self::{home::Home, keys::write_lock};
 use super::{
     KEY_ID, KeyChange, LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
-    columns::{other_key, unavailable, wallet_column},
+    columns::{index_column, other_key, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
 };
 use crate::at_rest::{RecordLabel, SealedRecord};
@@ -141,7 +141,7 @@ async fn write_record(
         )
         .bind(label.kind as i64)
         .bind(wallet_column(label))
-        .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
+        .bind(index_column(label))
         .bind(i64::from(label.epoch.0))
         .bind(label.item.as_slice())
         .bind(record.as_bytes())
@@ -168,7 +168,7 @@ async fn remove_record(connection: &mut PgConnection, label: &RecordLabel) -> Re
     )
     .bind(label.kind as i64)
     .bind(wallet_column(label))
-    .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
+    .bind(index_column(label))
     .bind(i64::from(label.epoch.0))
     .bind(label.item.as_slice())
     .execute(connection)
@@ -299,7 +299,7 @@ impl RecordStore for PostgresStore {
             )
             .bind(wallet_column(label))
             .bind(label.kind as i64)
-            .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
+            .bind(index_column(label))
             .bind(i64::from(label.epoch.0))
             .bind(label.item.as_slice())
             .fetch_optional(&self.pool)

@@ -140,7 +140,8 @@ impl PostgresOptions {
 
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
         within("connect to its server", async {
-            self.connect.connect().await.map_err(unavailable("connect to its server"))
+            // Boxed, as the other large steps of opening a store are: whoever opens one need not hold them.
+            Box::pin(self.connect.connect()).await.map_err(unavailable("connect to its server"))
         })
         .await
     }
@@ -194,7 +195,7 @@ impl PostgresStore {
     pub(in crate::store) async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
         let failed = unavailable("bring the schema up to date");
         let mut connection = options.connect_for_long().await?;
-        tokio::time::timeout(MIGRATION_DEADLINE, MIGRATIONS.run(&mut connection))
+        tokio::time::timeout(MIGRATION_DEADLINE, Box::pin(MIGRATIONS.run(&mut connection)))
             .await
             .map_err(|_| failed(sqlx::Error::PoolTimedOut))?
             .map_err(|error| failed(sqlx::Error::Migrate(Box::new(error))))?;

@@ -54,10 +54,10 @@ async fn put_key(store: &PostgresStore, id: u8) -> PaillierKeyId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conforms() {
-    Box::pin(conformance::all(|| async {
+    conformance::all(|| async {
         let database = new_database().await;
         [create(&database).await, open(&database).await]
-    }))
+    })
     .await;
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use duet_protocol::ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use super::{SqliteStore, open::raise_generation, remove_record, write_record};
 use crate::{
@@ -336,6 +336,23 @@ impl KeyStore for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Commits what was decided of a session; with what is new go its charge to the limits and its record.
+    async fn commit_decision(
+        &self,
+        mut transaction: Transaction<'_, Sqlite>,
+        new: bool,
+        failed: impl Fn(sqlx::Error) -> StoreError,
+    ) -> Result<bool, StoreError> {
+        if new {
+            self.charge_limits(&mut transaction).await?;
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(new)
+    }
+}
+
 #[async_trait]
 impl SessionStore for SqliteStore {
     async fn claim_session(
@@ -360,12 +377,7 @@ impl SessionStore for SqliteStore {
             .map_err(&failed)?
             .rows_affected()
                 == 1;
-            if new {
-                self.charge_limits(&mut transaction).await?;
-                self.append_noted(&mut transaction).await?;
-            }
-            transaction.commit().await.map_err(&failed)?;
-            Ok(new)
+            self.commit_decision(transaction, new, failed).await
         };
         self.health.judge(decided.await)
     }
@@ -386,12 +398,7 @@ impl SessionStore for SqliteStore {
             .map_err(&failed)?
             .rows_affected()
                 == 1;
-            if new {
-                self.charge_limits(&mut transaction).await?;
-                self.append_noted(&mut transaction).await?;
-            }
-            transaction.commit().await.map_err(&failed)?;
-            Ok(new)
+            self.commit_decision(transaction, new, failed).await
         };
         self.health.judge(decided.await)
     }

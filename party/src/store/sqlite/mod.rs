@@ -25,7 +25,7 @@ use self::{
 use super::{
     KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, LockOutcome, NewKey, Readiness, RecordStore, Spending,
     StoreError, UnlockRefused,
-    columns::{other_key, record_label, unavailable, wallet_column},
+    columns::{index_column, other_key, record_label, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
     rewrapped,
 };
@@ -62,7 +62,7 @@ async fn write_record(
         )
         .bind(label.kind as u8)
         .bind(wallet_column(label))
-        .bind(label.index.map_or(0, u8::from))
+        .bind(index_column(label))
         .bind(label.epoch.0)
         .bind(label.item.as_slice())
         .bind(record.as_bytes())
@@ -89,7 +89,7 @@ async fn remove_record(connection: &mut SqliteConnection, label: &RecordLabel) -
     )
     .bind(label.kind as u8)
     .bind(wallet_column(label))
-    .bind(label.index.map_or(0, u8::from))
+    .bind(index_column(label))
     .bind(label.epoch.0)
     .bind(label.item.as_slice())
     .execute(connection)
@@ -230,7 +230,7 @@ impl RecordStore for SqliteStore {
         )
         .bind(label.kind as u8)
         .bind(wallet_column(label))
-        .bind(label.index.map_or(0, u8::from))
+        .bind(index_column(label))
         .bind(label.epoch.0)
         .bind(label.item.as_slice())
         .fetch_optional(&self.reader)

@@ -112,7 +112,8 @@ impl SqliteStore {
             .connect_with(connect.clone())
             .await
             .map_err(&failed)?;
-        MIGRATIONS.run(&writer).await.map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
+        // Boxed: whoever opens a store need not hold what this step takes.
+        Box::pin(MIGRATIONS.run(&writer)).await.map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
         let reader = SqlitePoolOptions::new()
             .max_connections(MAX_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
