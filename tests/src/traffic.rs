@@ -71,13 +71,22 @@ impl Connections {
     /// What has passed on connection `number` by now, also after it was closed.
     ///
     /// # Errors
-    /// When the broker does not know it.
+    /// When the broker does not know it for a minute: it takes one that closes from its list of open ones some time before
+    /// it writes it down among the closed.
     pub async fn traffic(&self, connection: u64) -> Result<Traffic> {
-        let all = self.all().await?;
-        let one =
-            all.iter().find(|one| number(one, "cid") == Some(connection)).context("no such connection")?;
-        let count = |name| number(one, name).with_context(|| format!("no {name}"));
-        Ok(Traffic { sent: count("in_msgs")?, received: count("out_msgs")? })
+        let mut look_again = interval(LOOK_INTERVAL);
+        let listed = async {
+            loop {
+                look_again.tick().await;
+                let all = self.all().await?;
+                let Some(one) = all.iter().find(|one| number(one, "cid") == Some(connection)) else {
+                    continue;
+                };
+                let count = |name| number(one, name).with_context(|| format!("no {name}"));
+                return Ok(Traffic { sent: count("in_msgs")?, received: count("out_msgs")? });
+            }
+        };
+        timeout(DEADLINE, listed).await.context("no such connection")?
     }
 
     /// Waits until `reached` holds of what has passed on a connection.
@@ -90,11 +99,13 @@ impl Connections {
         let passing = async {
             loop {
                 look_again.tick().await;
+                // What passed is read after it: a connection may close with the very message that is waited for.
+                let is_closed = self.is_closed(connection).await?;
                 last = self.traffic(connection).await?;
                 if reached(last) {
                     return Ok::<_, anyhow::Error>(());
                 }
-                if self.is_closed(connection).await? {
+                if is_closed {
                     bail!("the connection was closed");
                 }
             }

@@ -7,11 +7,12 @@ use async_nats::{
     client::{PublishErrorKind, Request, RequestErrorKind},
     jetstream::{self, ErrorCode},
 };
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 use duet_wire::{Code, Refusal};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -22,8 +23,13 @@ use crate::{
 /// The largest message, both ways: the broker's own limit in `nats.conf`.
 pub const MAX_MESSAGE_SIZE_BYTES: usize = 1024 * 1024;
 
-/// Pauses between attempts of [`Bus::request_resending`]: doubled from the first to the last.
+/// Pauses between attempts to reach somebody who listens: doubled from the first to the last.
 const RESEND_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+
+fn resend_pauses() -> ExponentialBackoff {
+    let (first, longest) = RESEND_PAUSES;
+    ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest).without_max_times().build()
+}
 
 /// Why a request brought no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -209,16 +215,16 @@ impl Bus {
         let start = Instant::now();
         let (last_resend, end) = (start + patience, start + deadline);
         let mut events = self.events();
-        let (mut pause, longest) = RESEND_PAUSES;
+        let mut pauses = resend_pauses();
         loop {
             let reply = self.request_once(&subject, payload.clone(), end, &mut events).await;
+            let pause = pauses.next().unwrap_or(RESEND_PAUSES.1);
             // Another attempt needs some of the time that is left for its own answer.
             let is_over = Instant::now() + 2 * pause >= last_resend;
             if !matches!(reply, Err(RequestError::NoResponders { .. })) || is_over {
                 return reply;
             }
             sleep(pause).await;
-            pause = (pause * 2).min(longest);
         }
     }
 
@@ -255,13 +261,15 @@ impl Bus {
         }
     }
 
-    /// Publishes into the stream behind `address` and waits until it is stored.
+    /// Publishes into the stream behind `address` and waits until it is stored. Sent again while no
+    /// stream listens, which is how a cluster looks while a stream's nodes choose a leader.
     ///
     /// With a `message_id` the stream keeps one copy of what is published again within its
     /// duplicate window.
     ///
     /// # Errors
-    /// See [`PublishError`]; [`PublishError::Full`] means overload, to be passed on as such.
+    /// See [`PublishError`]; [`PublishError::Full`] means overload, to be passed on as such, and
+    /// [`PublishError::NoStream`] comes only after the deadline.
     ///
     /// # Cancel safety
     /// Once polled it may have been stored.
@@ -280,13 +288,24 @@ impl Bus {
         if let Some(id) = message_id {
             headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
         }
-        let stored =
-            async { self.jetstream().publish_with_headers(subject.clone(), headers, payload).await?.await };
-        let outcome = tokio::select! {
-            outcome = timeout(deadline, stored) => outcome,
-            () = publish_denied(&mut events, &subject) => {
-                return Err(PublishError::PermissionDenied { subject });
+        let end = Instant::now() + deadline;
+        let mut pauses = resend_pauses();
+        let outcome = loop {
+            let publication =
+                self.jetstream().publish_with_headers(subject.clone(), headers.clone(), payload.clone());
+            let stored = async { publication.await?.await };
+            let outcome = tokio::select! {
+                outcome = timeout_at(end, stored) => outcome,
+                () = publish_denied(&mut events, &subject) => {
+                    return Err(PublishError::PermissionDenied { subject });
+                }
+            };
+            let pause = pauses.next().unwrap_or(RESEND_PAUSES.1);
+            let nobody_listens = matches!(&outcome, Ok(Err(error)) if error.kind() == jetstream::context::PublishErrorKind::StreamNotFound);
+            if !nobody_listens || Instant::now() + 2 * pause >= end {
+                break outcome;
             }
+            sleep(pause).await;
         };
         match outcome {
             Ok(Ok(ack)) => Ok(Stored { sequence: ack.sequence, duplicate: ack.duplicate }),
