@@ -31,6 +31,7 @@ use crate::{
     fleet::{Fleet, READY_DEADLINE, Shape},
     history::{Asked, History, Submission},
     http::Api,
+    process::resident_bytes,
     stack::{Pair, Wallet},
 };
 
@@ -46,8 +47,18 @@ const CRAWL: u32 = 5;
 /// How long a request of a team's may take before it asks somebody else.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(12);
 
-/// Jobs before the first fault: everybody has met everybody, and what each process takes is measured then.
-const WARM_UP: Load = Load { jobs: 12, at_a_time: 4, ends_in_time: false };
+/// Jobs before the first fault, at least and at most.
+const WARM_UP_JOBS: (usize, usize) = (12, 240);
+
+/// How often a run says what each process has in memory.
+const MEMORY_EVERY: Duration = Duration::from_secs(30);
+
+/// What is done before the first fault: everybody meets everybody, caches and pools fill, and what each process takes is
+/// measured then. The tenth part of the jobs, as many of them at a time as later.
+fn warm_up(load: Load) -> Load {
+    let (least, most) = WARM_UP_JOBS;
+    Load { jobs: (load.jobs / 10).clamp(least, most), at_a_time: load.at_a_time, ends_in_time: false }
+}
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +123,9 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     }
     let wallet = fleet.create_wallet("device").await?;
     let apis = apis(&fleet, &wallet)?;
-    let mut submissions =
-        WARM_UP.run(Arc::clone(&apis), "warm-up".to_owned(), seed.split(), Instant::now()).await?;
+    let mut submissions = warm_up(settings.load)
+        .run(Arc::clone(&apis), "warm-up".to_owned(), seed.split(), Instant::now())
+        .await?;
     let before = footprints(&mut fleet).await?;
     say("everything serves; now it goes wrong");
 
@@ -163,6 +175,22 @@ fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
         Ok(api.within(REQUEST_DEADLINE))
     });
     Ok(Arc::new(apis.collect::<Result<_>>()?))
+}
+
+/// What everything that runs has in memory, for a reader: whether it goes on growing shows before the end.
+fn memory(fleet: &mut Fleet) -> String {
+    let nodes = fleet.cluster().nodes().iter().enumerate();
+    let mut running: Vec<(String, Option<u32>)> =
+        nodes.map(|(number, node)| (format!("n{}", number + 1), node.id())).collect();
+    running.extend(fleet.members_mut().iter_mut().map(|member| {
+        let id = member.process().ok().and_then(|process| process.id());
+        (member.name().to_owned(), id)
+    }));
+    let said = running.iter().filter_map(|(name, id)| {
+        let bytes = resident_bytes((*id)?).ok()?;
+        Some(format!("{name} {}", bytes.div_ceil(1024 * 1024)))
+    });
+    format!("MiB in memory: {}", said.collect::<Vec<_>>().join(", "))
 }
 
 /// One more signature by every pair.
@@ -243,9 +271,11 @@ impl<'a> Turmoil<'a> {
         fleet.cluster().set_route(self.usual.slow, self.usual.of(self.usual.slow));
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(MEMORY_EVERY);
         loop {
             tokio::select! {
                 done = &mut load => return done?,
+                _ = looks.tick() => (self.say)(&memory(fleet)),
                 _ = ticks.tick() => {
                     let now = Instant::now();
                     if now < end {
