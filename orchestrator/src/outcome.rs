@@ -6,7 +6,7 @@ use bytes::Bytes;
 use duet_bus::{Address, Incoming, kv::Key};
 use duet_protocol::{
     codec,
-    ids::{PartyId, SessionId},
+    ids::{PartyId, SessionId, ShareIndex},
 };
 use duet_wire::{
     Code, Outcome, OutcomeReply, OutcomeResult, Pair, Refusal, SignedOutcome,
@@ -148,7 +148,8 @@ impl Orchestrator {
                 let culprit = culprit
                     .filter(|party| *party == record.initiator.party || *party == record.responder.party);
                 let evidence = Some(Evidence::Report { by: from.clone(), sha256: sha256() });
-                let failure = Failure { refusal: Refusal::new(code, message), culprit, evidence };
+                let refusal = said_by(seat.index, Refusal::new(code, message));
+                let failure = Failure { refusal, culprit, evidence };
                 self.end_attempt(&key, session, &request, failure).await?;
                 Ok(Verdict::Taken)
             }
@@ -179,6 +180,16 @@ impl Orchestrator {
             }
         }
     }
+}
+
+/// What the holder of share `index` gives as a reason. Only the device speaks for the owner, whose word ends a job:
+/// from anybody else a rejection in the owner's name ends a session.
+pub(crate) fn said_by(index: ShareIndex, refusal: Refusal) -> Refusal {
+    if refusal.code == Code::RejectedByOwner && index != ShareIndex::Device {
+        let message = format!("the holder of share {index} rejects in the owner's name");
+        return Refusal::new(Code::PeerMisbehaved, message);
+    }
+    refusal
 }
 
 /// Whether the job's signature was made in `session`.

@@ -4,7 +4,10 @@
 //! stream or bucket that is full refuses those as well, so new jobs are refused a little earlier.
 
 use core::time::Duration;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use duet_bus::{kv, streams};
 use tokio::time::timeout;
@@ -25,6 +28,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     full: Mutex<Option<String>>,
+    /// Whether the audit log's stream is. Jobs are taken all the same: the parties keep their records.
+    audit: AtomicBool,
 }
 
 impl Room {
@@ -68,15 +73,26 @@ impl Orchestrator {
             format!("KV_{}", kv::JOBS),
             format!("KV_{}", kv::SESSIONS),
         ];
-        let looks = names.map(|name| async move {
-            let stream = self.bus.jetstream().get_stream(&name).await.ok()?;
-            let info = stream.cached_info();
-            is_nearly_full(info.state.bytes, info.config.max_bytes).then_some(name)
-        });
+        let looks = names.map(|name| async move { self.is_nearly_full(&name).await.then_some(name) });
+        let looks =
+            futures::future::join(futures::future::join_all(looks), self.is_nearly_full(streams::AUDIT));
         // What does not answer is not full: it says so itself when it is written to.
-        if let Ok(full) = timeout(LOOK_DEADLINE, futures::future::join_all(looks)).await {
+        if let Ok((full, audit)) = timeout(LOOK_DEADLINE, looks).await {
             self.room.set(full.into_iter().flatten().next());
+            if self.room.audit.swap(audit, Ordering::Relaxed) != audit && audit {
+                tracing::error!(
+                    stream = streams::AUDIT,
+                    "nearly full: parties will keep their records, orchestrators and gateways lose theirs; export it, \
+                     and give it more room with --audit-mib or less time with --audit-age"
+                );
+            }
         }
+    }
+
+    async fn is_nearly_full(&self, stream: &str) -> bool {
+        let Ok(stream) = self.bus.jetstream().get_stream(stream).await else { return false };
+        let info = stream.cached_info();
+        is_nearly_full(info.state.bytes, info.config.max_bytes)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     directory::Terms,
     jobs::{Changed, StoreError},
     orchestrator::Orchestrator,
+    outcome::said_by,
     settle::Failure,
 };
 
@@ -145,7 +146,7 @@ impl Orchestrator {
             Ok(InvitationReply::Refused(refusal)) => {
                 tracing::info!(session = %started.session, %party, code = %refusal.code, "invitation refused");
                 Err(Failure {
-                    refusal,
+                    refusal: said_by(seat.index, refusal),
                     culprit: None,
                     evidence: Some(Evidence::Refusal { by: party.clone() }),
                 })

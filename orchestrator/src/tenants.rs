@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use duet_bus::failures::Failures;
+use duet_bus::failures::{AddressKey, Failures};
 use duet_wire::TenantId;
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
@@ -27,7 +27,7 @@ const BAD_SIGNATURES_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59)
 pub(crate) struct Tenants {
     requests: DefaultKeyedRateLimiter<TenantId>,
     clock: DefaultClock,
-    wrong_tokens: Failures<IpAddr>,
+    wrong_tokens: Failures<AddressKey>,
     bad_signatures: Failures<TenantId>,
     streams: Arc<Mutex<Streams>>,
     max_streams: usize,
@@ -89,7 +89,7 @@ impl Tenants {
     /// # Errors
     /// When to try again, if the address has sent too many.
     pub(crate) fn wrong_token(&self, from: IpAddr) -> Result<(), Duration> {
-        self.wrong_tokens.note(&from)
+        self.wrong_tokens.note(&from.into())
     }
 
     /// Counts a request whose signature does not verify.

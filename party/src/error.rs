@@ -85,7 +85,7 @@ impl PartyError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(StoreError::Exists(_)) => Code::Conflict,
+            Self::Store(StoreError::Exists(_) | StoreError::PolicyChanged) => Code::Conflict,
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
             Self::Store(_) => Code::StorageUnavailable,
             Self::Unlock(error) => error.code(),
@@ -111,7 +111,9 @@ impl PartyError {
     pub fn to_refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) | Self::RefusedByPolicy { refusal, .. } => refusal.clone(),
-            Self::Store(StoreError::LimitExceeded(_)) => Refusal::new(self.code(), self.to_string()),
+            Self::Store(StoreError::LimitExceeded(_) | StoreError::PolicyChanged) => {
+                Refusal::new(self.code(), self.to_string())
+            }
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {
                 Refusal::new(
                     self.code(),

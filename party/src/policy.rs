@@ -6,8 +6,9 @@ use duet_bus::{Address, Bus};
 use duet_protocol::{
     codec,
     ids::{PartyId, WalletId},
+    public_key::DerivationPath,
     share::KeyShare,
-    transcript::sha256,
+    transcript::{self, sha256},
 };
 use duet_wire::{
     Code, Manifest, Refusal, SigningRequest,
@@ -32,12 +33,28 @@ pub(crate) struct Ruling {
     pub(crate) rule: Option<String>,
     /// What is charged to the limits.
     spends: Vec<Spend>,
+    /// The newest policy that was asked.
+    decided_by: Option<u64>,
 }
 
 impl Ruling {
-    /// What is charged for `digest` at `now_ms`.
-    pub(crate) fn spending(&self, manifest: &Manifest, digest: [u8; 32], now_ms: u64) -> Spending {
-        Spending { wallet: manifest.wallet, digest, at_ms: now_ms, spends: self.spends.clone() }
+    /// What is charged at `now_ms` for a signature over `digest` by the wallet's child at `path`.
+    ///
+    /// A transaction's digest does not say who sends it: by the keys of two paths it moves money twice.
+    pub(crate) fn spending(
+        &self,
+        manifest: &Manifest,
+        path: &DerivationPath,
+        digest: [u8; 32],
+        now_ms: u64,
+    ) -> Spending {
+        Spending {
+            wallet: manifest.wallet,
+            spent: transcript::hash("spent", &(path, digest)),
+            decided_by: self.decided_by,
+            at_ms: now_ms,
+            spends: self.spends.clone(),
+        }
     }
 }
 
@@ -92,7 +109,7 @@ pub(crate) async fn decide(
         owner: &owner,
         approved_by: &approved_by,
     };
-    let mut ruling = Ruling::default();
+    let mut ruling = Ruling { decided_by: rows.last().map(|row| row.revision), ..Ruling::default() };
     for row in counting(&rows, now_ms) {
         let decision = parse(row, &owner)?.decide(&facts);
         if let Some(refusal) = decision.refusal() {

@@ -62,11 +62,16 @@ fn transfer(to: &str, value: u64, nonce: u64) -> Value {
 
 /// The code that a queued payment ends with, or `signed`.
 async fn pay(stack: &Stack, wallet: &Wallet, to: &str, value: u64, nonce: u64) -> String {
+    pay_from("m", stack, wallet, to, value, nonce).await
+}
+
+/// The same by the key at `path`.
+async fn pay_from(path: &str, stack: &Stack, wallet: &Wallet, to: &str, value: u64, nonce: u64) -> String {
     let mut payload = transfer(to, value, nonce);
     payload.as_object_mut().unwrap().remove("kind");
     let file = stack.directory().join("transaction.json");
     fs::write(&file, payload.to_string()).unwrap();
-    match wallet.queue(&["tx", &file.to_string_lossy()]).await {
+    match wallet.queue(&["tx", &file.to_string_lossy(), "--path", path]).await {
         Ok(_) => "signed".to_owned(),
         Err(error) => {
             let text = format!("{error:#}");
@@ -134,6 +139,8 @@ async fn limit__should_hold_across_workers_and_restarts() {
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 3).await, "limit-exceeded");
     assert_eq!(pay(&stack, &wallet, PAYEE, 5, 4).await, "signed", "there is room for this");
     assert_eq!(pay(&stack, &wallet, PAYEE, 1, 5).await, "limit-exceeded");
+    // What is signed names no sender: by another key of the wallet's, the very transaction pays a second time.
+    assert_eq!(pay_from("m/7", &stack, &wallet, PAYEE, 5, 4).await, "limit-exceeded");
 }
 
 /// What a party answers to an invitation that an orchestrator makes up.

@@ -3,7 +3,13 @@
 //!
 //! Only failures are slowed down: what is right is served, whoever else fails from the same address.
 
-use core::{fmt::Debug, hash::Hash, num::NonZeroU32, time::Duration};
+use core::{
+    fmt::Debug,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    time::Duration,
+};
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -14,6 +20,22 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
+
+/// An address as it is counted: IPv6 by its /64, which is what one household or machine is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressKey(IpAddr);
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
 
 /// Sources that are counted one by one, a hundred bytes or so each. When there are more within a minute, the ones that
 /// came too late wait as if they had failed too often.

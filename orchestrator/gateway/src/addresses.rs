@@ -1,28 +1,13 @@
 //! How much of the gateway each address has.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::IpAddr;
 use std::{
     collections::{HashMap, hash_map},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use duet_bus::failures::AddressKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// An address as it is counted: IPv6 by its /64, which is what one household or machine is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct AddressKey(IpAddr);
-
-impl From<IpAddr> for AddressKey {
-    fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
 
 /// What one address has.
 struct Share {

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use duet_bus::{Address, Bus, RequestError, Speaker};
+use duet_bus::{Address, Bus, RequestError, Speaker, failures::AddressKey};
 use duet_protocol::{
     codec::{self, Message as _},
     enrolment::EnrolmentOffer,
@@ -21,7 +21,7 @@ use duet_wire::{
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 
-use crate::{Backend, addresses::AddressKey, device::Device, rates::Rates};
+use crate::{Backend, device::Device, rates::Rates};
 
 /// A party may take this long to verify a package or an enrolment.
 const PARTY_DEADLINE: Duration = Duration::from_secs(30);

@@ -2,11 +2,11 @@
 
 use core::{num::NonZeroU32, time::Duration};
 
-use duet_bus::failures::Failures;
+use duet_bus::failures::{AddressKey, Failures};
 use duet_protocol::ids::WalletId;
 use governor::{DefaultKeyedRateLimiter, Jitter, Quota, RateLimiter};
 
-use crate::{Limits, addresses::AddressKey};
+use crate::Limits;
 
 /// How far frames that waited for the same moment are spread.
 const JITTER: Duration = Duration::from_millis(20);

@@ -100,7 +100,8 @@ pub(crate) async fn check(
     if initiates {
         // A responder that lies about its own charge learns no signature before this party has released it;
         // so this party's limits are charged before it begins.
-        noting = noting.spending(accepted.ruling.spending(&accepted.manifest, digest, now_ms));
+        let path = &accepted.request.path;
+        noting = noting.spending(accepted.ruling.spending(&accepted.manifest, path, digest, now_ms));
     }
     if !noting.claim_session(session, wallet, expires_at_ms, now_ms).await? {
         return Err(refuse(Code::SessionReplayed, "the session was taken before"));

@@ -97,7 +97,8 @@ impl Driver<'_> {
         let (session, wallet, digest) = answer.charge();
         let charge = Charge { session, wallet, digest, charged_at_ms: self.context.clock.now_ms() };
         let accepted = self.accepted;
-        let spending = accepted.ruling.spending(&accepted.manifest, digest, charge.charged_at_ms);
+        let path = &accepted.request.path;
+        let spending = accepted.ruling.spending(&accepted.manifest, path, digest, charge.charged_at_ms);
         let trace = Trace { nonce: answer.nonce_hash(), answer: answer.ciphertext_hash() };
         let charged = gate::charge(&**self.context.store(), &charge, spending, accepted.charged(trace))
             .await

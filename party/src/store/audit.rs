@@ -43,7 +43,8 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
         genesis: &Draft,
         after: Option<ChainId>,
     ) -> Result<(), StoreError>;
-    /// Appends entries to the newest chain, all or none.
+    /// Appends entries to the newest chain, all or none. [`StoreError::NotReady`] when it was closed, because the
+    /// store was restored, and the next one has not begun.
     async fn append_audit(&self, entries: &[Draft]) -> Result<(), StoreError>;
     /// Every chain, oldest first.
     async fn audit_chains(&self) -> Result<Vec<AuditChain>, StoreError>;
@@ -54,4 +55,12 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// Removes records that were published and are older than `before_ms`, but never a chain's newest
     /// one; how many.
     async fn trim_audit(&self, before_ms: u64) -> Result<u64, StoreError>;
+}
+
+/// A decision is not made without its record: whether there was a chain to append to.
+pub(super) fn require_open(appended: bool) -> Result<(), StoreError> {
+    if appended {
+        return Ok(());
+    }
+    Err(StoreError::NotReady("the audit log was closed, and has not begun again".to_owned()))
 }

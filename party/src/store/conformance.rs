@@ -80,6 +80,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     audit_chains(Arc::new(make().await)).await;
     noted_decisions(&make().await).await;
     policies(&make().await).await;
+    policies_change(&make().await).await;
     limits(&make().await).await;
     limits_at_once(Arc::new(make().await)).await;
     approvals(&make().await).await;
@@ -541,7 +542,13 @@ fn spend(value: u8, options: &[&[&str]]) -> Spend {
 
 /// A charge of nothing against a limit with room.
 pub(super) fn spending(wallet: WalletId, digest: u8) -> Spending {
-    Spending { wallet, digest: [digest; 32], at_ms: 1, spends: vec![spend(0, &[&["wallet"]])] }
+    Spending {
+        wallet,
+        spent: [digest; 32],
+        decided_by: None,
+        at_ms: 1,
+        spends: vec![spend(0, &[&["wallet"]])],
+    }
 }
 
 async fn charge_at<S: ShareStore>(
@@ -552,7 +559,7 @@ async fn charge_at<S: ShareStore>(
 ) -> Result<bool, StoreError> {
     let (wallet, digest) = (WalletId([1; 32]), [number; 32]);
     let charge = Charge { session: SessionId([number; 16]), wallet, digest, charged_at_ms: at_ms };
-    store.spending(Spending { wallet, digest, at_ms, spends }).charge(&charge).await
+    store.spending(Spending { wallet, spent: digest, decided_by: None, at_ms, spends }).charge(&charge).await
 }
 
 async fn limits<S: ShareStore>(store: &S) {
@@ -566,7 +573,7 @@ async fn limits<S: ShareStore>(store: &S) {
     assert!(charge_at(store, 2, 3_000, one(4)).await.unwrap());
     // The same digest in another session is no further spending.
     let again = Charge { session: SessionId([9; 16]), wallet, digest: [2; 32], charged_at_ms: 3_500 };
-    let spending = Spending { wallet, digest: [2; 32], at_ms: 3_500, spends: one(4) };
+    let spending = Spending { wallet, spent: [2; 32], decided_by: None, at_ms: 3_500, spends: one(4) };
     assert!(store.spending(spending).charge(&again).await.unwrap());
     // The window moves on; the slice in which it begins counts whole.
     assert!(charge_at(store, 3, 61_900, one(1)).await.is_err());
@@ -601,12 +608,40 @@ async fn limits<S: ShareStore>(store: &S) {
     let claim = async |number: u8, value| {
         let digest = [number; 32];
         let spends = vec![spend(value, &[&["rule/e"]])];
-        let spending = Spending { wallet, digest, at_ms: 62_100, spends };
+        let spending = Spending { wallet, spent: digest, decided_by: None, at_ms: 62_100, spends };
         store.spending(spending).claim_session(SessionId([number; 16]), wallet, 70_000, 62_100).await
     };
     assert!(claim(30, 10).await.unwrap());
     assert!(matches!(claim(31, 1).await, Err(StoreError::LimitExceeded(_))));
     assert!(claim(31, 0).await.unwrap(), "the session was not claimed");
+}
+
+/// A policy that is stored after the decision makes the claim or the charge fail, whatever it spends.
+async fn policies_change<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    let signed = SignedPolicy { body: b"policy".to_vec(), signature: [1; 64] };
+    let policy = |revision| PolicyRow { revision, effective_at_ms: 1, signed: signed.clone() };
+    let charge = async |number: u8, decided_by, spends: Vec<Spend>| {
+        let spent = [number; 32];
+        let charge = Charge { session: SessionId([number; 16]), wallet, digest: spent, charged_at_ms: 1_000 };
+        store.spending(Spending { wallet, spent, decided_by, at_ms: 1_000, spends }).charge(&charge).await
+    };
+    let one = || vec![spend(1, &[&["rule/a"]])];
+    assert!(charge(1, None, one()).await.unwrap());
+    store.put_policy(wallet, &policy(4), 1).await.unwrap();
+    for (number, spends) in [(2, one()), (3, Vec::new())] {
+        let late = charge(number, None, spends).await;
+        assert!(matches!(late, Err(StoreError::PolicyChanged)), "{late:?}");
+        assert_eq!(store.charges(wallet, [number; 32]).await.unwrap(), 0);
+    }
+    assert!(charge(4, Some(4), one()).await.unwrap());
+    assert!(charge(5, Some(4), Vec::new()).await.unwrap());
+    store.put_policy(wallet, &policy(7), 1).await.unwrap();
+    assert!(matches!(charge(6, Some(4), one()).await, Err(StoreError::PolicyChanged)));
+    let spending = Spending { wallet, spent: [7; 32], decided_by: Some(4), at_ms: 1_000, spends: Vec::new() };
+    let claimed = store.spending(spending).claim_session(SessionId([7; 16]), wallet, 9_000, 1_000).await;
+    assert!(matches!(claimed, Err(StoreError::PolicyChanged)), "{claimed:?}");
+    assert!(charge(6, Some(7), one()).await.unwrap());
 }
 
 async fn limits_at_once<S: ShareStore>(store: Arc<S>) {

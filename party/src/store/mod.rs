@@ -51,6 +51,9 @@ pub enum StoreError {
     /// A limit of a wallet's policy has no room: which one. Nothing was decided.
     #[error("a limit of the wallet's policy has no room: {0}")]
     LimitExceeded(String),
+    /// A policy of the wallet was stored after the request was decided upon. Nothing was decided.
+    #[error("the wallet's policy was changed meanwhile; ask again")]
+    PolicyChanged,
     /// The database is set up so that it may forget what it has committed.
     #[error("share store unsafe: {0}")]
     Unsafe(String),

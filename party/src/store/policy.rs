@@ -45,8 +45,10 @@ pub const MAX_PENDING_POLICIES: usize = 4;
 pub struct Spending {
     /// The wallet.
     pub wallet: WalletId,
-    /// What is signed: the same digest is spent once.
-    pub digest: [u8; 32],
+    /// What is signed and by which of the wallet's keys: the same is spent once.
+    pub spent: [u8; 32],
+    /// The newest policy that was looked at, by its revision; `None` when the wallet has none.
+    pub decided_by: Option<u64>,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
     /// What each of the policies that count charges; all of them must have room.
@@ -99,6 +101,15 @@ pub(super) struct Due<'a> {
 }
 
 impl Spending {
+    /// That no policy was stored since it was decided; `newest` is the highest revision that is stored now.
+    ///
+    /// # Errors
+    /// [`StoreError::PolicyChanged`].
+    pub(super) fn require_newest(&self, newest: Option<i64>) -> Result<(), StoreError> {
+        let newest = newest.and_then(|revision| u64::try_from(revision).ok());
+        if newest == self.decided_by { Ok(()) } else { Err(StoreError::PolicyChanged) }
+    }
+
     /// The accounts of all limits that may be charged.
     pub(super) fn accounts(&self) -> BTreeSet<Account<'_>> {
         let options = self.spends.iter().flat_map(|spend| &spend.options);
@@ -169,7 +180,8 @@ impl PolicyRow {
 #[async_trait]
 pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     /// The same store, which charges `spending` in the very transaction of the claim or charge that is asked
-    /// of it, or fails with [`StoreError::LimitExceeded`] and does neither. For one call.
+    /// of it, or does neither and fails: with [`StoreError::LimitExceeded`], or with
+    /// [`StoreError::PolicyChanged`] when a policy was stored after those that it was decided by. For one call.
     fn spending(&self, spending: Spending) -> Arc<dyn ShareStore>;
     /// Stores a policy that is newer than all others of its wallet. Those that stop counting at `now_ms`,
     /// because a newer one is in effect, are removed.

@@ -28,7 +28,7 @@ use tokio_util::{
 use ulid::Ulid;
 
 use crate::{
-    audit::{AuditSettings, Journal, Keeper},
+    audit::{self, AuditSettings, Journal, Keeper},
     enrolment::Enroller,
     error::PartyError,
     party::Party,
@@ -266,7 +266,14 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
     let store = context.store();
     if let Readiness::Unready(_) = store.readiness() {
         match store.recover().await {
-            Ok(()) => tracing::info!("the share store is ready again"),
+            Ok(()) => {
+                tracing::info!("the share store is ready again");
+                // It may have been found to be a restored one, which closes the audit log: nothing is decided before
+                // that has begun again.
+                if let Err(error) = audit::open(context, &shared.party.identity).await {
+                    tracing::warn!(%error, "the audit log has not begun again");
+                }
+            }
             Err(error) => tracing::error!(%error, "the share store is still not ready"),
         }
     }

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
 };
 
-use clap::{Args, builder::FalseyValueParser};
+use clap::{
+    Args,
+    builder::{FalseyValueParser, RangedI64ValueParser},
+};
 use duet_bus::{Role, credentials::Layout};
 use duet_orchestrator::{Config, OrchestratorError, PartyEntry, Server, TenantAccess, TokenHash};
 use duet_protocol::ids::ShareIndex;
@@ -67,15 +70,59 @@ pub(crate) struct OrchestratorCommand {
     /// How long a session may last
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Queue")]
     session_timeout: Option<Duration>,
-    /// Copies of each stream and bucket: 1, or 3 or 5 in a cluster
-    #[arg(long, value_name = "NUMBER", default_value_t = 1, help_heading = "Queue")]
-    replicas: usize,
+    #[command(flatten)]
+    storage: StorageOptions,
     #[command(flatten)]
     webhooks: WebhookOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
+}
+
+/// How much the broker keeps, and for how long.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage")]
+struct StorageOptions {
+    /// Copies of each stream and bucket: 1, or 3 or 5 in a cluster
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    replicas: usize,
+    /// How long a settled job, and its idempotency key, is kept [default: 30 days]
+    #[arg(long, env = "DUET_KEEP_SETTLED", value_name = "DURATION", value_parser = duration::parse)]
+    keep_settled: Option<Duration>,
+    /// Bound of each bucket; that of the jobs takes some 4 KiB for every job that is kept [default: 512]
+    #[arg(long, env = "DUET_BUCKET_MIB", value_name = "MIB", value_parser = mebibytes())]
+    bucket_mib: Option<i64>,
+    /// Bound of the stream of results [default: 512]
+    #[arg(long, env = "DUET_RESULTS_MIB", value_name = "MIB", value_parser = mebibytes())]
+    results_mib: Option<i64>,
+    /// How long the stream of results keeps [default: 30 days]
+    #[arg(long, env = "DUET_RESULTS_AGE", value_name = "DURATION", value_parser = duration::parse)]
+    results_age: Option<Duration>,
+    /// Bound of the audit log's stream, which takes some 3.5 KiB for every signature [default: 2048]
+    #[arg(long, env = "DUET_AUDIT_MIB", value_name = "MIB", value_parser = mebibytes())]
+    audit_mib: Option<i64>,
+    /// How long the audit log's stream keeps [default: 400 days]
+    #[arg(long, env = "DUET_AUDIT_AGE", value_name = "DURATION", value_parser = duration::parse)]
+    audit_age: Option<Duration>,
+}
+
+/// Up to 16 TiB.
+fn mebibytes() -> RangedI64ValueParser {
+    RangedI64ValueParser::new().range(1..=16 * 1024 * 1024)
+}
+
+impl StorageOptions {
+    fn apply(&self, config: &mut Config) {
+        let (storage, bytes) = (&mut config.storage, |mib: i64| mib * 1024 * 1024);
+        storage.replicas = self.replicas;
+        storage.bucket_max_bytes = self.bucket_mib.map_or(storage.bucket_max_bytes, bytes);
+        storage.history_max_bytes = self.results_mib.map_or(storage.history_max_bytes, bytes);
+        storage.results_max_age = self.results_age.unwrap_or(storage.results_max_age);
+        storage.audit_max_bytes = self.audit_mib.map_or(storage.audit_max_bytes, bytes);
+        storage.audit_max_age = self.audit_age.unwrap_or(storage.audit_max_age);
+        config.queue.keep_settled = self.keep_settled.unwrap_or(config.queue.keep_settled);
+    }
 }
 
 /// How results are delivered to tenants' endpoints.
@@ -179,7 +226,7 @@ impl OrchestratorCommand {
         let mut config =
             Config::new(broker, tenants, key).map_err(|error| CliError::internal(error.to_string()))?;
         config.listen = self.listen;
-        config.storage.replicas = self.replicas;
+        self.storage.apply(&mut config);
         if !self.parties.is_empty() {
             config.parties = self.parties.into_iter().map(|party| party.0).collect();
         }

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use super::{PostgresStore, Turn, within};
 use crate::store::{
     AuditChain, AuditStore, ShareStore, StoreError,
-    audit::body,
+    audit::{body, require_open},
     columns::{audit_chain, audit_record, integer, unavailable},
 };
 
@@ -60,21 +60,25 @@ async fn insert(
     .map_err(unavailable("append to the audit log"))
 }
 
-/// Appends `entries` to the newest chain, if there is one and it is written.
+/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and nothing is
+/// appended, when it was closed and the next one has not begun.
 pub(super) async fn append(
     connection: &mut PgConnection,
     entries: impl IntoIterator<Item = Draft>,
-) -> Result<(), StoreError> {
-    let Some((number, AuditChain { mut head, closed: false, .. })) = take_newest(connection).await? else {
-        return Ok(());
+) -> Result<bool, StoreError> {
+    let Some((number, AuditChain { mut head, closed, .. })) = take_newest(connection).await? else {
+        return Ok(true);
     };
+    if closed {
+        return Ok(false);
+    }
     for draft in entries {
         let at_ms = draft.at_ms;
         let record = head.follow(draft);
         insert(connection, number, &record, at_ms).await?;
         head = record.position();
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Closes the chain that is written, because the store was restored.
@@ -108,7 +112,7 @@ impl PostgresStore {
     /// Appends what [`AuditStore::noting`] was given, if anything.
     pub(super) async fn append_noted(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         match &self.noted {
-            Some(entry) => append(connection, [Draft::clone(entry)]).await,
+            Some(entry) => require_open(append(connection, [Draft::clone(entry)]).await?),
             None => Ok(()),
         }
     }
@@ -139,7 +143,7 @@ impl AuditStore for PostgresStore {
         const OPERATION: &str = "append to the audit log";
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            append(&mut transaction, entries.iter().cloned()).await?;
+            require_open(append(&mut transaction, entries.iter().cloned()).await?)?;
             transaction.commit().await.map_err(unavailable(OPERATION))
         })
         .await

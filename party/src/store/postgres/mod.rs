@@ -100,6 +100,16 @@ impl Turn {
             .map(drop)
     }
 
+    /// Waits until nobody has the turn of `name` for himself; others may have it as well.
+    async fn share(self, connection: &mut PgConnection, name: &[u8]) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT pg_advisory_xact_lock_shared($1, $2)")
+            .bind(self as i32)
+            .bind(number_of(name))
+            .execute(connection)
+            .await
+            .map(drop)
+    }
+
     /// Takes the turn if nobody has it.
     async fn try_take(self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, 0)")

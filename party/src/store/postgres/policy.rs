@@ -71,16 +71,31 @@ async fn write_due(
     Ok(())
 }
 
-/// Charges the limits in the transaction it is given, unless the digest has been charged before.
+/// Charges the limits in the transaction it is given, unless the same was charged before.
 async fn charge(connection: &mut PgConnection, spending: &Spending) -> Result<(), StoreError> {
     let failed = unavailable("charge a limit");
-    Turn::Policy.take(connection, spending.wallet.as_bytes()).await.map_err(&failed)?;
+    let wallet = spending.wallet.as_bytes();
+    if spending.spends.is_empty() {
+        // Others that charge nothing may go on; whoever stores a policy may not.
+        Turn::Policy.share(connection, wallet).await.map_err(&failed)?;
+    } else {
+        Turn::Policy.take(connection, wallet).await.map_err(&failed)?;
+    }
+    let newest = sqlx::query_scalar("SELECT MAX(revision) FROM policies WHERE wallet = $1")
+        .bind(wallet.as_slice())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(&failed)?;
+    spending.require_newest(newest)?;
+    if spending.spends.is_empty() {
+        return Ok(());
+    }
     let is_new = sqlx::query(
         "INSERT INTO policy_digests (wallet, digest, charged_at_ms) VALUES ($1, $2, $3)
          ON CONFLICT (wallet, digest) DO NOTHING",
     )
     .bind(spending.wallet.as_bytes().as_slice())
-    .bind(spending.digest.as_slice())
+    .bind(spending.spent.as_slice())
     .bind(integer(spending.at_ms))
     .execute(&mut *connection)
     .await
@@ -152,8 +167,8 @@ impl PostgresStore {
     /// Charges what [`PolicyStore::spending`] was given, if anything and if it has not been before.
     pub(super) async fn charge_limits(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         match self.spending.as_deref() {
-            Some(spending) if !spending.spends.is_empty() => charge(connection, spending).await,
-            _ => Ok(()),
+            Some(spending) => charge(connection, spending).await,
+            None => Ok(()),
         }
     }
 }

@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::SqliteStore;
 use crate::store::{
     AuditChain, AuditStore, ShareStore, StoreError,
-    audit::body,
+    audit::{body, require_open},
     columns::{audit_chain, audit_record, integer, number, unavailable},
 };
 
@@ -40,19 +40,20 @@ async fn insert(
         .map_err(unavailable("append to the audit log"))
 }
 
-/// Appends `entries` to the newest chain, if there is one and it is written.
+/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and nothing is
+/// appended, when it was closed and the next one has not begun.
 pub(super) async fn append(
     connection: &mut SqliteConnection,
     entries: impl IntoIterator<Item = Draft>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let newest = sqlx::query(NEWEST)
         .fetch_optional(&mut *connection)
         .await
         .map_err(unavailable("append to the audit log"))?;
-    let Some(row) = newest else { return Ok(()) };
+    let Some(row) = newest else { return Ok(true) };
     let AuditChain { mut head, closed, .. } = audit_chain(&row)?;
     if closed {
-        return Ok(());
+        return Ok(false);
     }
     let number: i64 = number(&row, "number")?;
     for draft in entries {
@@ -61,7 +62,7 @@ pub(super) async fn append(
         insert(connection, number, &record, at_ms).await?;
         head = record.position();
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Closes the chain that is written, because the store was restored.
@@ -73,7 +74,7 @@ impl SqliteStore {
     /// Appends what [`AuditStore::noting`] was given, if anything.
     pub(super) async fn append_noted(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         match &self.noted {
-            Some(entry) => append(connection, [Draft::clone(entry)]).await,
+            Some(entry) => require_open(append(connection, [Draft::clone(entry)]).await?),
             None => Ok(()),
         }
     }
@@ -110,7 +111,7 @@ impl AuditStore for SqliteStore {
 
     async fn append_audit(&self, entries: &[Draft]) -> Result<(), StoreError> {
         let mut transaction = self.write("append to the audit log").await?;
-        append(&mut transaction, entries.iter().cloned()).await?;
+        require_open(append(&mut transaction, entries.iter().cloned()).await?)?;
         transaction.commit().await.map_err(unavailable("append to the audit log"))
     }
 

@@ -173,7 +173,9 @@ impl SqliteStore {
         let mut canary = [0; 32];
         getrandom::fill(&mut canary).map_err(|_| StoreError::Corrupt("no randomness"))?;
         write_setting(&mut transaction, "canary", &canary).await.map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)
+        transaction.commit().await.map_err(&failed)?;
+        // A lock that was written when the file beside the store could not be is known to the store alone.
+        self.record_generation().await
     }
 }
 

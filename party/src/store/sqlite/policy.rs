@@ -72,15 +72,21 @@ impl SqliteStore {
     /// Charges what [`PolicyStore::spending`] was given, if anything and if it has not been before.
     pub(super) async fn charge_limits(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         let Some(spending) = self.spending.as_deref() else { return Ok(()) };
+        let failed = unavailable("charge a limit");
+        let newest = sqlx::query_scalar("SELECT MAX(revision) FROM policies WHERE wallet = ?")
+            .bind(spending.wallet.as_bytes().as_slice())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(&failed)?;
+        spending.require_newest(newest)?;
         if spending.spends.is_empty() {
             return Ok(());
         }
-        let failed = unavailable("charge a limit");
         let is_new = sqlx::query(
             "INSERT OR IGNORE INTO policy_digests (wallet, digest, charged_at_ms) VALUES (?, ?, ?)",
         )
         .bind(spending.wallet.as_bytes().as_slice())
-        .bind(spending.digest.as_slice())
+        .bind(spending.spent.as_slice())
         .bind(integer(spending.at_ms))
         .execute(&mut *connection)
         .await

@@ -290,7 +290,14 @@ async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
 
     let elsewhere = tempfile::tempdir().unwrap();
     let restored = SqliteStore::restore(&backup, &options(elsewhere.path())).await.unwrap();
-    restored.append_audit(&[entry("lost, not forked")]).await.unwrap();
+    // Nothing is decided without a record, and the old chain is not forked for one.
+    let early = restored.append_audit(&[entry("too early")]).await;
+    assert!(matches!(early, Err(StoreError::NotReady(_))), "{early:?}");
+    let wallet = WalletId([1; 32]);
+    let charge = Charge { session: SESSION, wallet, digest: [1; 32], charged_at_ms: 1 };
+    let charged = restored.noting(entry("charged")).charge(&charge).await;
+    assert!(matches!(charged, Err(StoreError::NotReady(_))), "{charged:?}");
+    assert_eq!(restored.charges(wallet, [1; 32]).await.unwrap(), 0);
     let chains = restored.audit_chains().await.unwrap();
     assert_eq!((chains.len(), chains[0].closed, chains[0].head.sequence), (1, true, 1));
     restored.begin_audit(new, &entry("genesis"), Some(old)).await.unwrap();
