@@ -351,7 +351,7 @@ mod tests {
     use crate::{
         at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
         store::{
-            Charge, Gate, PaillierScope, PaillierState, PolicyRow, PutPolicy, ShareStore,
+            Charge, Gate, PaillierScope, PaillierState, PolicyRow, PutPolicy, ShareStore, Spending,
             conformance::spending,
         },
     };
@@ -473,7 +473,8 @@ mod tests {
         // Three signatures are allowed, and one was made before.
         let sign = async |number: u8| {
             let charge = Charge { session: SessionId([number; 16]), digest: [number; 32], ..CHARGE };
-            store.spending(spending(CHARGE.wallet, number)).charge(&charge).await
+            let spending = Spending { decided_by: Some(1), ..spending(CHARGE.wallet, number) };
+            store.spending(spending).charge(&charge).await
         };
         assert!(sign(2).await.unwrap() && sign(3).await.unwrap());
         assert!(matches!(sign(4).await, Err(StoreError::LimitExceeded(_))));

@@ -261,7 +261,8 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     assert!(needs_rotation(&options(&elsewhere), key).await);
     let store = open(&elsewhere).await;
     assert_eq!(store.release_verdict(locked).await.unwrap(), Gate::Closed(PaillierState::Locked));
-    store.append_audit(&[entry("lost, not forked")]).await.unwrap();
+    let early = store.append_audit(&[entry("too early")]).await;
+    assert!(matches!(early, Err(StoreError::NotReady(_))), "{early:?}");
     assert_eq!(recorded(&store).await, 1);
     store.begin_audit(ChainId([2; 16]), &entry("genesis"), Some(CHAIN)).await.unwrap();
     store.append_audit(&[entry("after the restore")]).await.unwrap();
