@@ -135,6 +135,10 @@ impl Orchestrator {
     }
 
     async fn waiting_jobs(&self, wallet: WalletId) -> Result<ApprovalReply, Refusal> {
+        if self.board.waiting(wallet) == 0 {
+            // Every device asks now and then: what most are told takes no look at all jobs.
+            return Ok(ApprovalReply::Jobs { jobs: Vec::new(), more: false });
+        }
         let mut waiting = self.board.select(|job| job.waits_for == Some(wallet));
         waiting.sort_unstable_by_key(|job| (job.created_at_ms, job.job));
         let (mut jobs, mut bytes, mut more) = (Vec::new(), 0, false);

@@ -71,6 +71,17 @@ impl WalletFacts {
         })
     }
 
+    /// Whether all who know the wallet say the same of its key and of its device's card. When they do not, one of them
+    /// lies, and a signature that does not verify by the word of one is nobody's fault for certain.
+    pub(crate) fn is_undisputed(&self) -> bool {
+        let said = |view: &WalletInfo| {
+            let device = view.party(ShareIndex::Device).map(|device| device.signing_key);
+            (view.public_key, view.chain_code, device)
+        };
+        let mut all = self.views().map(said);
+        all.next().is_none_or(|first| all.all(|other| other == first))
+    }
+
     /// Whether any party knows the wallet as `tenant`'s.
     pub(crate) fn belongs_to(&self, tenant: &TenantId) -> bool {
         self.views().any(|view| view.tenant == *tenant)
@@ -563,6 +574,26 @@ mod tests {
 
     fn both() -> WalletFacts {
         facts(known(info(ShareIndex::Service)), known(info(ShareIndex::Partner)))
+    }
+
+    #[test]
+    fn a_key_is_disputed_when_two_describe_it_differently() {
+        assert!(both().is_undisputed());
+        assert!(facts(known(info(ShareIndex::Service)), Answer::Unknown).is_undisputed());
+        let lies: [fn(&mut WalletInfo); 3] = [
+            |info| info.public_key[32] ^= 1,
+            |info| info.chain_code[0] ^= 1,
+            |info| {
+                if let Some(device) = &mut info.parties[0] {
+                    device.signing_key = [9; 32];
+                }
+            },
+        ];
+        for lie in lies {
+            let mut lying = info(ShareIndex::Service);
+            lie(&mut lying);
+            assert!(!facts(known(lying), known(info(ShareIndex::Partner))).is_undisputed());
+        }
     }
 
     /// Why `pair` cannot sign when the service says what `change` makes of it.

@@ -168,7 +168,7 @@ impl Orchestrator {
                         let message = format!("{from} reported a signature that does not verify");
                         let failure = Failure {
                             refusal: Refusal::new(Code::PeerMisbehaved, message.clone()),
-                            culprit: Some(from.clone()),
+                            culprit: facts.is_undisputed().then(|| from.clone()),
                             evidence: Some(Evidence::InvalidSignature { by: from.clone(), sha256: sha256() }),
                         };
                         self.end_attempt(&key, session, &request, failure).await?;

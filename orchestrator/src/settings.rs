@@ -25,7 +25,7 @@ pub struct HttpSettings {
     /// frees slots earlier when the broker stalls; too little fails submissions that a slow disk
     /// would still have taken (sending them again with the same key is harmless).
     pub request_timeout: Duration,
-    /// How many requests are worked on at once; more wait until their timeout. Default 256;
+    /// How many requests are worked on at once; one more is refused with 503. Default 256;
     /// 1 to 65 536. Bounds memory to about this times the body limit.
     pub max_concurrent_requests: usize,
     /// How many event streams may be open at once; one more is refused with 429. Default 1024;

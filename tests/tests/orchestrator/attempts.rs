@@ -14,6 +14,21 @@ use crate::orchestrator::rig::{Act, DEADLINE, Rig, now_ms, report, signature_for
 const BACKEND: &[&str] = &["service+partner"];
 
 #[tokio::test]
+async fn a_backend_that_rejects_in_the_owners_name__should_end_no_job() {
+    let mut rig = Rig::new().await;
+    rig.script(&[Act::Fail(Code::RejectedByOwner), Act::Refuse(Code::RejectedByOwner), Act::Sign]);
+    let orchestrator = rig.start().await;
+    let job = rig.accepted(&orchestrator.url, &rig.request("not-the-owner", BACKEND)).await;
+    let settled = rig.settled(&orchestrator.url, &job).await;
+    assert_eq!(settled.state, JobStateName::Signed);
+    let codes = settled.history.iter().filter_map(|attempt| match &attempt.outcome {
+        Some(AttemptOutcome::Failed { code, .. }) => Some(*code),
+        _ => None,
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [Code::PeerMisbehaved; 2]);
+}
+
+#[tokio::test]
 async fn a_failed_attempt__should_be_tried_again_in_a_new_session() {
     let mut rig = Rig::new().await;
     rig.script(&[Act::Fail(Code::Deadline), Act::Refuse(Code::Overloaded), Act::Sign]);
