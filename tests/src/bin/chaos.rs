@@ -91,6 +91,8 @@ fn conclude(seed: u64, report: &Report) -> ExitCode {
         report.history.wire.len(),
         report.history.charges.len(),
     );
+    let [by_device, interrupted] = report.by_device;
+    println!("{by_device} jobs by the device, of whose sessions {interrupted} were interrupted");
     for (end, count) in &report.unsigned {
         println!("{count} ended without a signature: {end}");
     }
