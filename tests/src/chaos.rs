@@ -88,8 +88,9 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// How many jobs there were, and how many of them were signed.
     pub jobs: [usize; 2],
-    /// How many of the jobs were for the device, and how many of its sessions ended without a signature.
-    pub by_device: [usize; 2],
+    /// How many of the jobs were for the device, how many of its attempts at them failed, and how many of those in the
+    /// middle of a session.
+    pub by_device: [usize; 3],
     /// How many of the others ended as what.
     pub unsigned: BTreeMap<String, usize>,
     /// How long things went wrong.
@@ -183,11 +184,12 @@ fn unsigned(history: &History) -> BTreeMap<String, usize> {
     ends
 }
 
-/// How many jobs were for the device, and how many of its sessions ended without a signature.
-fn by_device(history: &History, devices: &Devices) -> [usize; 2] {
+/// How many jobs were for the device, and what failed of its attempts.
+fn by_device(history: &History, devices: &Devices) -> [usize; 3] {
     let address = devices.address();
     let jobs = history.submissions.iter().filter(|submission| submission.address == address).count();
-    [jobs, devices.interrupted()]
+    let [failed, interrupted] = devices.failures();
+    [jobs, failed, interrupted]
 }
 
 fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {

@@ -272,12 +272,26 @@ impl Device {
         socket: &mut Socket,
         manifest: &Manifest,
     ) -> Result<(RecoverableSignature, Vec<u8>)> {
+        self.compute_slowly(socket, manifest, Duration::ZERO).await
+    }
+
+    /// The same on a device that is slow: it takes a `pause` between message 2 and message 3.
+    ///
+    /// # Errors
+    /// As [`Self::compute`].
+    pub async fn compute_slowly(
+        &self,
+        socket: &mut Socket,
+        manifest: &Manifest,
+        pause: Duration,
+    ) -> Result<(RecoverableSignature, Vec<u8>)> {
         ensure!(!self.is_locked.load(Ordering::Relaxed), "the Paillier key is locked");
         let session = manifest.session;
         let (state, message1) = Initiator::start(self.setup(manifest)?, &mut rng())?;
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner).push((session, state.nonce_hash()));
         let round = Destination::Round { session, to: manifest.responder.party.clone() };
         let message2 = first(socket, &round, message1).await?;
+        sleep(pause).await;
         let (state, message3) = state.receive(&message2, &mut rng())?;
         let progress = Progress { session, step: Step::Received { message: 2 }, at_ms: now_ms() };
         let event = Destination::Event { session };

@@ -37,6 +37,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(16);
 /// How long the report of a session is sent again until it is acknowledged.
 const REPORT_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How slow it is in the middle of a session, in milliseconds: most sessions would be over too soon for a fault to hit one.
+const SLOWNESS_MS: (u64, u64) = (100, 3000);
+
 /// The party as which it notes what it used.
 const PARTY: &str = "device";
 
@@ -49,6 +52,7 @@ pub(super) struct Devices {
     gateways: Vec<String>,
     /// Connections that nothing is asked on just now: never more than there were jobs at a time.
     idle: Mutex<Vec<Socket>>,
+    failed: AtomicUsize,
     interrupted: AtomicUsize,
 }
 
@@ -81,7 +85,8 @@ impl Devices {
     }
 
     fn of(device: Arc<Device>, gateways: Vec<String>) -> Self {
-        Self { device, gateways, idle: Mutex::default(), interrupted: AtomicUsize::new(0) }
+        let (failed, interrupted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { device, gateways, idle: Mutex::default(), failed, interrupted }
     }
 
     /// One more signature of its own through each of the gateways.
@@ -132,9 +137,9 @@ impl Devices {
         })
     }
 
-    /// How many sessions ended without a signature.
-    pub(super) fn interrupted(&self) -> usize {
-        self.interrupted.load(Ordering::Relaxed)
+    /// How many attempts at a job failed, and how many of those in the middle of a session.
+    pub(super) fn failures(&self) -> [usize; 2] {
+        [&self.failed, &self.interrupted].map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Closes the connections.
@@ -170,7 +175,10 @@ impl Devices {
             let last = match self.attempt(&order, seed, &mut named).await {
                 Ok(true) => return Ok(named),
                 Ok(false) => anyhow!("it does not wait for its owner"),
-                Err(error) => error,
+                Err(error) => {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    error
+                }
             };
             if Instant::now() > end {
                 return Err(last.context(format!("the device did not see job {} end", order.job)));
@@ -183,7 +191,7 @@ impl Devices {
     /// One session at most. Says whether the job is over.
     async fn attempt(&self, order: &Order<'_>, seed: &mut Seed, named: &mut Vec<String>) -> Result<bool> {
         let mut socket = self.connection(seed).await?;
-        let answered = self.ask(&mut socket, order, named).await;
+        let answered = self.ask(&mut socket, order, seed, named).await;
         self.give_back(socket);
         match answered? {
             Answered::Over => Ok(true),
@@ -202,7 +210,13 @@ impl Devices {
     }
 
     /// Asks for a session for the job and, if there is one, runs it.
-    async fn ask(&self, socket: &mut Socket, order: &Order<'_>, named: &mut Vec<String>) -> Result<Answered> {
+    async fn ask(
+        &self,
+        socket: &mut Socket,
+        order: &Order<'_>,
+        seed: &mut Seed,
+        named: &mut Vec<String>,
+    ) -> Result<Answered> {
         let action = if order.is_own {
             ApprovalAction::Sign { request: order.request.clone() }
         } else if self.is_waiting(socket, order).await? {
@@ -223,8 +237,10 @@ impl Devices {
         named.push(manifest.job.to_string());
         ensure!(manifest.request == *order.request, "the session is about something else");
         let session = manifest.session;
+        let (least, most) = SLOWNESS_MS;
+        let computing = self.device.compute_slowly(socket, &manifest, seed.millis(least, most));
         // Boxed: a session's states are large.
-        Ok(match Box::pin(self.device.compute(socket, &manifest)).await {
+        Ok(match Box::pin(computing).await {
             Ok((_, report)) => Answered::Ended { session, report, interrupted: None },
             Err(why) => {
                 let message = "the device's connection broke".to_owned();
