@@ -4,6 +4,7 @@
 
 mod audit;
 mod collect;
+mod devices;
 mod disk;
 mod faults;
 mod load;
@@ -21,8 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::{
     collect::{Collector, footprints},
+    devices::Devices,
     faults::Routes,
-    load::Apis,
+    load::{Apis, Signers},
 };
 pub use self::{disk::SmallDisk, faults::Fault, load::Load, seed::Seed};
 use crate::{
@@ -86,6 +88,9 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// How many jobs there were, and how many of them were signed.
     pub jobs: [usize; 2],
+    /// How many of the jobs were for the device, how many of its attempts at them failed, and how many of those in the
+    /// middle of a session.
+    pub by_device: [usize; 3],
     /// How many of the others ended as what.
     pub unsigned: BTreeMap<String, usize>,
     /// How long things went wrong.
@@ -121,10 +126,11 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     for what in &skipped {
         say(&format!("SKIPPED: {what}"));
     }
-    let wallet = fleet.create_wallet("device").await?;
-    let apis = apis(&fleet, &wallet)?;
+    let (wallet, devices) = tokio::try_join!(fleet.create_wallet("device"), Devices::start(&fleet))?;
+    let (apis, address) = (apis(&fleet, &wallet)?, wallet.address.clone());
+    let signers = Arc::new(Signers { apis, address, devices });
     let mut submissions = warm_up(settings.load)
-        .run(Arc::clone(&apis), "warm-up".to_owned(), seed.split(), Instant::now())
+        .run(Arc::clone(&signers), "warm-up".to_owned(), seed.split(), Instant::now())
         .await?;
     let before = footprints(&mut fleet).await?;
     say("everything serves; now it goes wrong");
@@ -133,7 +139,7 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     let started = Clock::now();
     let name = format!("job-{}", settings.seed);
     let end = Instant::now() + settings.longest;
-    let load = settings.load.run(Arc::clone(&apis), name, seed.split(), end);
+    let load = settings.load.run(Arc::clone(&signers), name, seed.split(), end);
     // A task of its own: it goes on while a fault takes its time to begin or to end.
     let load = AbortOnDropHandle::new(tokio::spawn(load));
     submissions.extend(turmoil.during(load, &mut fleet, end).await?);
@@ -141,18 +147,28 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     say("the last job has ended; now everything is repaired");
 
     turmoil.recovered(&mut fleet).await;
-    match last_signatures(&fleet, &wallet).await {
+    match last_signatures(&fleet, &wallet, &signers.devices).await {
         Ok(last) => submissions.extend(last),
         Err(error) => turmoil.unrecovered.push(format!("a last job on every pair: {error:#}")),
     }
     let Turmoil { unrecovered, done: faults, .. } = turmoil;
-    let history =
-        Collector { fleet: &mut fleet, wallet: &wallet, apis: &apis }.collect(submissions, before).await?;
+    signers.devices.hang_up();
+    let history = Collector { fleet: &mut fleet, signers: &signers }.collect(submissions, before).await?;
     let history = History { unrecovered, ..history };
     let signed = history.jobs.values().filter(|job| text(job, "/state").is_ok_and(|state| state == "signed"));
     let jobs = [history.jobs.len(), signed.count()];
     let unsigned = unsigned(&history);
-    Ok(Report { findings: checker::check(&history), history, faults, skipped, jobs, unsigned, took })
+    let by_device = by_device(&history, &signers.devices);
+    Ok(Report {
+        findings: checker::check(&history),
+        history,
+        faults,
+        skipped,
+        jobs,
+        by_device,
+        unsigned,
+        took,
+    })
 }
 
 /// What jobs ended as that were not signed: the state, and why.
@@ -166,6 +182,14 @@ fn unsigned(history: &History) -> BTreeMap<String, usize> {
         }
     }
     ends
+}
+
+/// How many jobs were for the device, and what failed of its attempts.
+fn by_device(history: &History, devices: &Devices) -> [usize; 3] {
+    let address = devices.address();
+    let jobs = history.submissions.iter().filter(|submission| submission.address == address).count();
+    let [failed, interrupted] = devices.failures();
+    [jobs, failed, interrupted]
 }
 
 fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
@@ -193,10 +217,11 @@ fn memory(fleet: &mut Fleet) -> String {
     format!("MiB in memory: {}", said.collect::<Vec<_>>().join(", "))
 }
 
-/// One more signature by every pair.
-async fn last_signatures(fleet: &Fleet, wallet: &Wallet) -> Result<Vec<Submission>> {
-    fleet.all_pairs_ready(wallet).await?;
-    let mut submissions = Vec::new();
+/// One more signature by every pair, and one through every gateway.
+async fn last_signatures(fleet: &Fleet, wallet: &Wallet, devices: &Devices) -> Result<Vec<Submission>> {
+    fleet.all_pairs_ready(&wallet.id).await?;
+    fleet.all_pairs_ready(&devices.wallet()).await?;
+    let mut submissions = devices.last_signatures().await?;
     for pair in Pair::ALL {
         let message = format!("the last one of {pair:?}");
         // Whoever is told to try again does so, and it is the same job.
@@ -211,6 +236,7 @@ async fn last_signatures(fleet: &Fleet, wallet: &Wallet) -> Result<Vec<Submissio
         let job = text(&signed, "/job").or_else(|_| text(&signed, "/id"))?.to_owned();
         submissions.push(Submission {
             key: message.clone(),
+            address: wallet.address.clone(),
             payload: Asked::Message(message),
             accepted: vec![job],
             with_another_payload: Vec::new(),

@@ -120,6 +120,15 @@ pub enum Finding {
         /// How many different messages.
         messages: usize,
     },
+    /// A signature came of a session whose messages were not all overheard, so that nothing can be said of them.
+    Unheard {
+        /// The session.
+        session: String,
+        /// Whose messages.
+        seat: &'static str,
+        /// How many different ones there were.
+        messages: usize,
+    },
     /// The very same sealed bytes in two sessions.
     SameBytes {
         /// The sessions.
@@ -186,6 +195,9 @@ impl fmt::Display for Finding {
             }
             Self::SaidTooMuch { session, seat, messages } => {
                 write!(f, "session {session}: the {seat} sent {messages} different messages")
+            }
+            Self::Unheard { session, seat, messages } => {
+                write!(f, "session {session}: a signature, and {messages} messages of the {seat} overheard")
             }
             Self::SameBytes { sessions } => {
                 write!(f, "the same sealed message in several sessions: {}", sessions.join(", "))

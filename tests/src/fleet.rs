@@ -373,11 +373,17 @@ impl Fleet {
     /// The orchestrators' HTTP interfaces.
     #[must_use]
     pub fn api_urls(&self) -> Vec<String> {
-        self.members
-            .iter()
-            .filter(|member| member.kind == Kind::Orchestrator)
-            .filter_map(Member::url)
-            .collect()
+        self.urls(Kind::Orchestrator)
+    }
+
+    /// Where devices find the gateways.
+    #[must_use]
+    pub fn gateway_urls(&self) -> Vec<String> {
+        self.urls(Kind::Gateway)
+    }
+
+    fn urls(&self, kind: Kind) -> Vec<String> {
+        self.members.iter().filter(|member| member.kind == kind).filter_map(Member::url).collect()
     }
 
     /// The command as a device uses it whose wallets are in a folder called `name`: straight to the nodes, and to the first
@@ -422,7 +428,7 @@ impl Fleet {
             created,
             duet,
         };
-        self.all_pairs_ready(&wallet).await?;
+        self.all_pairs_ready(&wallet.id).await?;
         Ok(wallet)
     }
 
@@ -430,11 +436,11 @@ impl Fleet {
     ///
     /// # Errors
     /// When that does not come to be in time.
-    pub async fn all_pairs_ready(&self, wallet: &Wallet) -> Result<()> {
+    pub async fn all_pairs_ready(&self, wallet: &str) -> Result<()> {
         let token = fs::read_to_string(self.cluster.credentials().join("tokens").join(TENANT))?;
         let client = http_client()?;
         for url in self.api_urls() {
-            let url = format!("{url}/v1/wallets/{}", wallet.id);
+            let url = format!("{url}/v1/wallets/{wallet}");
             let mut last = String::new();
             let mut look_again = interval(LOOK_INTERVAL);
             let ready = timeout(READY_DEADLINE, async {

@@ -21,6 +21,8 @@ pub enum Asked {
 pub struct Submission {
     /// The key.
     pub key: String,
+    /// The address of the wallet that was to sign.
+    pub address: String,
     /// What was to be signed.
     pub payload: Asked,
     /// The job's id, as each answer that accepted it named it.
@@ -105,8 +107,6 @@ pub type Streams = BTreeMap<String, u64>;
 /// A whole run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The address that every signature must be by.
-    pub address: String,
     /// The orchestrators' public key, hexadecimal.
     pub orchestrator_key: String,
     /// What was asked for.

@@ -27,10 +27,12 @@ async fn jobs__should_each_be_signed_once_while_everything_breaks() {
     let shape = Shape { on_postgres: &["service"], ..Shape::default() };
     let settings = Settings { seed: given.unwrap_or(SEED), load: LOAD, longest: LONGEST, shape };
     let report = chaos::run(settings, &|line| println!("{line}")).await.unwrap();
-    let [jobs, signed] = report.jobs;
+    let ([jobs, signed], [by_device, failed, interrupted]) = (report.jobs, report.by_device);
     println!("{jobs} jobs, {signed} signed, others {:?}; {} faults", report.unsigned, report.faults.len());
+    println!("{by_device} by the device: {failed} attempts failed, {interrupted} in the middle of a session");
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     assert!(findings.is_empty(), "seed {}:\n{}", settings.seed, findings.join("\n"));
     assert!(!report.faults.is_empty());
     assert!(jobs >= LOAD.jobs && signed > 0, "{jobs} jobs, {signed} signed");
+    assert!(by_device > 0, "none of the jobs was the device's");
 }

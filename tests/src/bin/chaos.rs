@@ -91,6 +91,10 @@ fn conclude(seed: u64, report: &Report) -> ExitCode {
         report.history.wire.len(),
         report.history.charges.len(),
     );
+    let [by_device, failed, interrupted] = report.by_device;
+    println!(
+        "{by_device} jobs by the device: {failed} attempts failed, {interrupted} in the middle of a session"
+    );
     for (end, count) in &report.unsigned {
         println!("{count} ended without a signature: {end}");
     }

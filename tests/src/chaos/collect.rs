@@ -9,13 +9,12 @@ use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{Instant, sleep};
 
-use super::{audit, load::Apis};
+use super::{audit, load::Signers};
 use crate::{
     anvil::http_client,
     fleet::Fleet,
     history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
     parties::PartyFolder,
-    stack::Wallet,
 };
 
 /// How long the evidence may take to be complete: a result that a crash left unpublished is published by a sweeper.
@@ -104,8 +103,7 @@ async fn consumers(fleet: &Fleet) -> Result<Streams> {
 /// What the evidence is collected from.
 pub(super) struct Collector<'a> {
     pub(super) fleet: &'a mut Fleet,
-    pub(super) wallet: &'a Wallet,
-    pub(super) apis: &'a Apis,
+    pub(super) signers: &'a Signers,
 }
 
 impl Collector<'_> {
@@ -124,9 +122,11 @@ impl Collector<'_> {
         }
         let (results, dead) = self.published(&jobs).await?;
         let trail = self.messages(streams::AUDIT).await?;
-        let used = trail.iter().flat_map(|(subject, message)| audit::used(subject, message)).collect();
+        let devices = &self.signers.devices;
+        let used = trail.iter().flat_map(|(subject, message)| audit::used(subject, message));
+        let used = used.chain(devices.used()).collect();
         let mut charges = Vec::new();
-        let mut paillier_keys = Vec::new();
+        let mut paillier_keys = vec![devices.paillier_key()];
         for party in self.fleet.parties() {
             let (charged, keys) = read_store(party).await?;
             charges.extend(charged);
@@ -140,7 +140,6 @@ impl Collector<'_> {
         let orchestrator = self.fleet.cluster().credentials().to_owned();
         let key = duet_bus::credentials::Layout::new(&orchestrator).read_orchestrator_key()?;
         Ok(History {
-            address: self.wallet.address.clone(),
             orchestrator_key: hex::encode(key.verifying_key().as_bytes()),
             submissions,
             jobs,
@@ -160,7 +159,7 @@ impl Collector<'_> {
     async fn job(&self, job: &str) -> Result<Option<Value>> {
         let end = Instant::now() + EVIDENCE_DEADLINE;
         loop {
-            for api in self.apis.iter() {
+            for api in self.signers.apis.iter() {
                 match api.get(&format!("/v1/jobs/{job}")).await {
                     Ok(answer) if answer.status == 200 => return Ok(Some(answer.body)),
                     Ok(answer) if answer.status == 404 => return Ok(None),

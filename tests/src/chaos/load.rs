@@ -1,5 +1,6 @@
 //! Teams that ask for signatures while everything breaks: they ask again until they are heard, at whichever orchestrator
-//! answers, and now and then ask twice at once, or for something else under a key that is taken.
+//! answers, and now and then ask twice at once, or for something else under a key that is taken. Some of the jobs are for
+//! the owner's device.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,17 +12,17 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::seed::Seed;
+use super::{devices::Devices, seed::Seed};
 use crate::{
     history::{Asked, Submission},
     http::Api,
 };
 
 /// The pause before an orchestrator is asked again, or another one.
-const PAUSE: Duration = Duration::from_millis(300);
+pub(super) const PAUSE: Duration = Duration::from_millis(300);
 
 /// The longest pause between two looks at a job: a hundred that wait shall not keep the orchestrators busy with that.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a job may take from the first attempt to submit it to its end, with faults all the way.
 const JOB_DEADLINE: Duration = Duration::from_secs(480);
@@ -35,8 +36,19 @@ const CONTRADICTED: usize = 10;
 /// One in so many is a bare digest.
 const DIGESTS: usize = 4;
 
+/// One in so many is for the device; half of those are its own.
+const BY_DEVICE: usize = 10;
+
 /// The orchestrators, as a team sees them.
 pub(super) type Apis = Arc<Vec<Api>>;
+
+/// Who signs.
+pub(super) struct Signers {
+    pub(super) apis: Apis,
+    /// The address of the wallet that service and partner sign with.
+    pub(super) address: String,
+    pub(super) devices: Devices,
+}
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +68,7 @@ impl Load {
     /// When a job is refused that should not be, or has not ended in time.
     pub(super) async fn run(
         self,
-        apis: Apis,
+        signers: Arc<Signers>,
         name: String,
         mut seed: Seed,
         end: Instant,
@@ -72,7 +84,7 @@ impl Load {
             if self.ends_in_time && Instant::now() > end {
                 break;
             }
-            let mut client = Client { apis: Arc::clone(&apis), seed: seed.split() };
+            let mut client = Client { signers: Arc::clone(&signers), seed: seed.split() };
             let key = format!("{name}-{number}");
             tasks.spawn(async move { client.job(key).await });
         }
@@ -84,13 +96,16 @@ impl Load {
 }
 
 struct Client {
-    apis: Apis,
+    signers: Arc<Signers>,
     seed: Seed,
 }
 
 impl Client {
     async fn job(&mut self, key: String) -> Result<Submission> {
         let end = Instant::now() + JOB_DEADLINE;
+        if self.seed.once_in(BY_DEVICE) {
+            return self.device_job(key, end).await;
+        }
         let payload = if self.seed.once_in(DIGESTS) {
             let mut digest = [0; 32];
             for byte in &mut digest {
@@ -103,7 +118,7 @@ impl Client {
         let request = self.request(&payload, &key)?;
         let mut accepted = vec![self.submitted(&request, &key, end).await?];
         if self.seed.once_in(DOUBLED) {
-            let mut twin = Self { apis: Arc::clone(&self.apis), seed: self.seed.split() };
+            let mut twin = Self { signers: Arc::clone(&self.signers), seed: self.seed.split() };
             let (one, other) =
                 tokio::join!(self.submitted(&request, &key, end), twin.submitted(&request, &key, end));
             accepted.extend([one?, other?]);
@@ -115,12 +130,40 @@ impl Client {
         }
         let job = accepted.first().context("it was accepted")?.clone();
         self.ended(&job, end).await?;
-        Ok(Submission { key, payload, accepted, with_another_payload })
+        let address = self.signers.address.clone();
+        Ok(Submission { key, address, payload, accepted, with_another_payload })
     }
 
-    fn api(&mut self) -> Result<usize> {
-        ensure!(!self.apis.is_empty(), "there is no orchestrator");
-        Ok(self.seed.below(self.apis.len()))
+    /// A job for the device: one of its own, or one that a team queues and the owner approves.
+    async fn device_job(&mut self, key: String, end: Instant) -> Result<Submission> {
+        let signers = Arc::clone(&self.signers);
+        let devices = &signers.devices;
+        let text = format!("please sign {key}");
+        let request = devices.request(&key, &text, &mut self.seed);
+        let is_own = self.seed.once_in(2);
+        let is_doubled = self.seed.once_in(DOUBLED);
+        let mut accepted = Vec::new();
+        if !is_own {
+            accepted.push(self.submitted(&request, &key, end).await?);
+        }
+        accepted.extend(devices.sign(&request, is_own, &mut self.seed, end).await?);
+        if is_doubled {
+            accepted.push(self.submitted(&request, &key, end).await?);
+        }
+        let mut with_another_payload = Vec::new();
+        if self.seed.once_in(CONTRADICTED) {
+            let another = devices.request(&key, &format!("something else than {key}"), &mut self.seed);
+            with_another_payload.push(self.answered(&another, &key, end).await?.0);
+        }
+        let job = accepted.first().context("it was accepted")?.clone();
+        self.ended(&job, end).await?;
+        let (address, payload) = (devices.address(), Asked::Message(text));
+        Ok(Submission { key, address, payload, accepted, with_another_payload })
+    }
+
+    fn api(&mut self) -> Result<&Api> {
+        let apis = &self.signers.apis;
+        apis.get(self.seed.below(apis.len())).context("there is no orchestrator")
     }
 
     fn request(&mut self, payload: &Asked, key: &str) -> Result<SignedRequest> {
@@ -130,7 +173,7 @@ impl Client {
                 json!({"kind": "digest", "digest": format!("0x{}", hex::encode(digest))})
             }
         };
-        self.apis.first().context("there is no orchestrator")?.request(&payload, key)
+        self.api()?.request(&payload, key)
     }
 
     /// Submits until somebody takes the job, and returns its id.
@@ -143,9 +186,7 @@ impl Client {
     /// Submits until somebody judges the request.
     async fn answered(&mut self, request: &SignedRequest, key: &str, end: Instant) -> Result<(u16, Value)> {
         loop {
-            let number = self.api()?;
-            let api = self.apis.get(number).context("there is no such orchestrator")?;
-            let last = match api.submit(request, key).await {
+            let last = match self.api()?.submit(request, key).await {
                 Ok(answer) if answer.status < 500 && answer.status != 429 => {
                     return Ok((answer.status, answer.body));
                 }
@@ -163,9 +204,7 @@ impl Client {
     async fn ended(&mut self, job: &str, end: Instant) -> Result<()> {
         let mut pause = PAUSE;
         loop {
-            let number = self.api()?;
-            let api = self.apis.get(number).context("there is no such orchestrator")?;
-            let last = match api.get(&format!("/v1/jobs/{job}")).await {
+            let last = match self.api()?.get(&format!("/v1/jobs/{job}")).await {
                 Ok(answer) => {
                     let state = answer.body.get("state").and_then(Value::as_str).unwrap_or_default();
                     if ["signed", "failed", "expired", "cancelled"].contains(&state) {

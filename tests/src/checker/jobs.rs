@@ -20,11 +20,11 @@ pub(super) fn digest(payload: &Asked) -> [u8; 32] {
     }
 }
 
-/// Whether `signature` is one over `payload` by the wallet.
-pub(super) fn is_by_the_wallet(history: &History, payload: &Asked, signature: &str) -> bool {
-    let digest = format!("0x{}", hex::encode(digest(payload)));
+/// Whether `signature` is one over what was asked for, by the wallet that was to sign it.
+pub(super) fn is_by_the_wallet(asked: &Submission, signature: &str) -> bool {
+    let digest = format!("0x{}", hex::encode(digest(&asked.payload)));
     let signer = recovery::digest_signer(&digest, signature);
-    signer.is_ok_and(|signer| signer.to_string().eq_ignore_ascii_case(&history.address))
+    signer.is_ok_and(|signer| signer.to_string().eq_ignore_ascii_case(&asked.address))
 }
 
 /// What was asked for, by job.
@@ -69,7 +69,7 @@ fn check_submission(history: &History, submission: &Submission, findings: &mut V
         match state(document) {
             "signed" => {
                 let signature = document.get("signature").and_then(Value::as_str).unwrap_or_default();
-                if !is_by_the_wallet(history, &submission.payload, signature) {
+                if !is_by_the_wallet(submission, signature) {
                     findings.push(Finding::BadSignature { job: job.clone(), seen: "the API".to_owned() });
                 }
                 if !published {
@@ -133,7 +133,7 @@ fn check_results(history: &History, findings: &mut Vec<Finding>) {
             Err(why) => findings.push(Finding::BadResult { job, why }),
             Ok(result) => {
                 let signature = format!("0x{}", hex::encode(result.signature.to_bytes()));
-                if !is_by_the_wallet(history, &submission.payload, &signature) {
+                if !is_by_the_wallet(submission, &signature) {
                     findings.push(Finding::BadSignature { job: job.clone(), seen: "its result".to_owned() });
                 }
                 let shown = history.jobs.get(&job).and_then(|shown| shown.get("result"));

@@ -1,4 +1,5 @@
-//! No session was resumed, no one-time value used twice, nothing charged or signed but a job's own digest, no key locked.
+//! No session was resumed, no one-time value used twice, nothing charged or signed but a job's own digest, no key locked;
+//! and no signature came of a session that was not overheard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +13,14 @@ use crate::{
     wire::{Run, Sighting},
 };
 
-/// Different messages that an initiator has in a session: the first and the third.
-const INITIATORS_MESSAGES: usize = 2;
+/// Different messages that a seat has in a session: the initiator the first and the third, the responder the others.
+const MESSAGES_OF_A_SEAT: usize = 2;
 
 pub(super) fn check(history: &History) -> Vec<Finding> {
     let mut findings = Vec::new();
-    check_rounds(history, &mut findings);
-    check_outcomes(history, &mut findings);
+    let rounds = Rounds::of(history);
+    check_rounds(&rounds, &mut findings);
+    check_outcomes(history, &rounds, &mut findings);
     check_one_time_values(history, &mut findings);
     for key in history.paillier_keys.iter().filter(|key| key.is_locked) {
         findings.push(Finding::Locked { party: key.party.clone(), key: key.id.clone() });
@@ -33,34 +35,53 @@ struct Said<'a> {
     messages: BTreeSet<&'a Bytes>,
 }
 
+/// The rounds that were overheard, by session.
+struct Rounds<'a> {
+    initiators: BTreeMap<&'a str, Said<'a>>,
+    responders: BTreeMap<&'a str, Said<'a>>,
+    /// What was answered to each message of an initiator.
+    answers: BTreeMap<(&'a str, &'a Bytes), BTreeSet<&'a Bytes>>,
+}
+
+impl<'a> Rounds<'a> {
+    fn of(history: &'a History) -> Self {
+        let mut initiators: BTreeMap<&str, Said<'_>> = BTreeMap::new();
+        // Where answers go, and to which message of which session.
+        let mut inboxes: BTreeMap<&str, (&str, &Bytes)> = BTreeMap::new();
+        for sighting in &history.wire {
+            let Some(session) = session_of_round(&sighting.subject) else { continue };
+            let said = initiators.entry(session).or_default();
+            said.runs.insert(&sighting.by);
+            said.messages.insert(&sighting.payload);
+            if let Some(reply) = &sighting.reply {
+                inboxes.insert(reply, (session, &sighting.payload));
+            }
+        }
+        let mut responders: BTreeMap<&str, Said<'_>> = BTreeMap::new();
+        let mut answers: BTreeMap<(&str, &Bytes), BTreeSet<&Bytes>> = BTreeMap::new();
+        for sighting in &history.wire {
+            let Some(&(session, question)) = inboxes.get(sighting.subject.as_str()) else { continue };
+            let said = responders.entry(session).or_default();
+            said.runs.insert(&sighting.by);
+            said.messages.insert(&sighting.payload);
+            answers.entry((session, question)).or_default().insert(&sighting.payload);
+        }
+        Self { initiators, responders, answers }
+    }
+
+    /// What each seat said.
+    fn seats(&self) -> [(&'static str, &BTreeMap<&'a str, Said<'a>>); 2] {
+        [("initiator", &self.initiators), ("responder", &self.responders)]
+    }
+}
+
 /// A round's subject: `duet.v1.round.<session>.<from>.<to>`.
 fn session_of_round(subject: &str) -> Option<&str> {
     subject.strip_prefix("duet.v1.round.")?.split('.').next()
 }
 
-fn check_rounds(history: &History, findings: &mut Vec<Finding>) {
-    let mut initiators: BTreeMap<&str, Said<'_>> = BTreeMap::new();
-    // Where answers go, and to which message of which session.
-    let mut inboxes: BTreeMap<&str, (&str, &Bytes)> = BTreeMap::new();
-    for sighting in &history.wire {
-        let Some(session) = session_of_round(&sighting.subject) else { continue };
-        let said = initiators.entry(session).or_default();
-        said.runs.insert(&sighting.by);
-        said.messages.insert(&sighting.payload);
-        if let Some(reply) = &sighting.reply {
-            inboxes.insert(reply, (session, &sighting.payload));
-        }
-    }
-    let mut responders: BTreeMap<&str, Said<'_>> = BTreeMap::new();
-    let mut answers: BTreeMap<(&str, &Bytes), BTreeSet<&Bytes>> = BTreeMap::new();
-    for sighting in &history.wire {
-        let Some(&(session, question)) = inboxes.get(sighting.subject.as_str()) else { continue };
-        let said = responders.entry(session).or_default();
-        said.runs.insert(&sighting.by);
-        said.messages.insert(&sighting.payload);
-        answers.entry((session, question)).or_default().insert(&sighting.payload);
-    }
-    for (seat, all) in [("initiator", &initiators), ("responder", &responders)] {
+fn check_rounds(rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
+    for (seat, all) in rounds.seats() {
         for (session, said) in all {
             if said.runs.len() > 1 {
                 findings.push(Finding::Resumed {
@@ -71,20 +92,20 @@ fn check_rounds(history: &History, findings: &mut Vec<Finding>) {
             }
         }
     }
-    for (session, said) in &initiators {
-        if said.messages.len() > INITIATORS_MESSAGES {
+    for (session, said) in &rounds.initiators {
+        if said.messages.len() > MESSAGES_OF_A_SEAT {
             let (session, messages) = ((*session).to_owned(), said.messages.len());
             findings.push(Finding::SaidTooMuch { session, seat: "initiator", messages });
         }
     }
     // The same question gets the same answer, however often it is asked.
-    for ((session, _), answers) in answers {
+    for ((session, _), answers) in &rounds.answers {
         if answers.len() > 1 {
-            let (session, messages) = (session.to_owned(), answers.len());
+            let (session, messages) = ((*session).to_owned(), answers.len());
             findings.push(Finding::SaidTooMuch { session, seat: "responder", messages });
         }
     }
-    let all = initiators.iter().chain(&responders);
+    let all = rounds.initiators.iter().chain(&rounds.responders);
     let sealed = all.flat_map(|(session, said)| said.messages.iter().map(move |bytes| (*bytes, *session)));
     for sessions in in_several(sealed) {
         findings.push(Finding::SameBytes { sessions });
@@ -111,7 +132,7 @@ fn reported(sighting: &Sighting) -> Option<Outcome> {
     codec::decode(&signed.outcome).ok()
 }
 
-fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
+fn check_outcomes(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
     let asked = jobs::asked(history);
     let charged: BTreeMap<&str, [u8; 32]> =
         history.charges.iter().map(|charge| (charge.session.as_str(), charge.digest)).collect();
@@ -125,11 +146,18 @@ fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
         }
         let OutcomeResult::Signed { signature } = outcome.result else { continue };
         let signature = signature.to_bytes();
-        if !jobs::is_by_the_wallet(history, &submission.payload, &format!("0x{}", hex::encode(signature))) {
+        if !jobs::is_by_the_wallet(submission, &format!("0x{}", hex::encode(signature))) {
             findings.push(Finding::BadSignature { job, seen: format!("session {session}") });
         }
         if !charged.contains_key(session.as_str()) {
             findings.push(Finding::Uncharged { session: session.clone() });
+        }
+        // What is judged of a session's messages says something only if they were overheard.
+        for (seat, all) in rounds.seats() {
+            let messages = all.get(session.as_str()).map_or(0, |said| said.messages.len());
+            if messages < MESSAGES_OF_A_SEAT {
+                findings.push(Finding::Unheard { session: session.clone(), seat, messages });
+            }
         }
         nonces.push((signature.get(..32).unwrap_or_default().to_vec(), session));
     }

@@ -108,6 +108,7 @@ fn said(number: u8) -> Vec<Sighting> {
 fn good() -> History {
     let submission = |number: u8| Submission {
         key: format!("key-{number}"),
+        address: address().to_string(),
         payload: payload(number),
         accepted: vec![job(number).to_string(), job(number).to_string()],
         with_another_payload: vec![409],
@@ -136,7 +137,6 @@ fn good() -> History {
     // A result that was published again after a crash is the same result.
     let repeated = (0..JOBS).chain([0]);
     History {
-        address: address().to_string(),
         orchestrator_key: hex::encode(orchestrator().verifying_key().as_bytes()),
         submissions: (0..JOBS).map(submission).collect(),
         jobs: (0..JOBS).map(document).collect(),
@@ -334,6 +334,26 @@ fn a_seat_that_said_too_much_is_named() {
         history.wire.push(another);
     });
     assert_eq!(two_answers, [Finding::SaidTooMuch { session, seat: "responder", messages: 2 }]);
+}
+
+#[test]
+fn a_signature_of_a_session_that_was_not_overheard_is_named() {
+    let session = session(1).to_string();
+    let unheard = |seat, messages| Finding::Unheard { session: session.clone(), seat, messages };
+    // As if the initiator's link were not looked into: its messages are missing, and what answers there were answers nothing.
+    let deaf = found(|history| {
+        let rounds = format!("duet.v1.round.{session}.");
+        history.wire.retain(|sighting| !sighting.subject.starts_with(&rounds));
+    });
+    assert_eq!(deaf, [unheard("initiator", 0), unheard("responder", 0)]);
+    let half = found(|history| drop(history.wire.remove(6 + 4)));
+    assert_eq!(half, [unheard("responder", 1)]);
+}
+
+#[test]
+fn a_signature_by_another_wallet_is_named() {
+    let other = found(|history| history.submissions[1].address = Address::ZERO.to_string());
+    assert!(other.contains(&Finding::BadSignature { job: id(1), seen: "the API".to_owned() }), "{other:?}");
 }
 
 #[test]

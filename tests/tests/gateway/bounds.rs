@@ -3,9 +3,11 @@
 use duet_protocol::codec::{self, Message as _};
 use duet_tests::{
     broker::Broker,
+    browser::socket::{DEADLINE, Socket, tcp, upgrade},
     duet::Duet,
     duet::text,
     stack::{PAGE_ORIGIN, Server},
+    stage::name as party,
 };
 use duet_wire::{
     Code,
@@ -18,8 +20,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
-
-use crate::gateway::socket::{DEADLINE, Socket, party, tcp, upgrade};
 
 /// A gateway with a broker behind it and no parties.
 pub(crate) struct Alone {
@@ -49,7 +49,7 @@ pub(crate) fn card() -> (Destination, Vec<u8>) {
 /// A gateway without parties answers that nobody listens: it has done its part.
 pub(crate) async fn is_served(socket: &mut Socket) {
     let (to, message) = card();
-    assert_eq!(socket.refused(to, message).await, Code::NoPairAvailable);
+    assert_eq!(socket.refused(to, message).await.unwrap(), Code::NoPairAvailable);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn other_pages__should_get_no_socket() {
         let Error::Http(response) = refused else { panic!("{refused}") };
         assert_eq!(response.status(), 401, "{origin:?}");
     }
-    is_served(&mut Socket::open(&alone.url).await).await;
+    is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -87,26 +87,26 @@ async fn frames_that_are_none__should_close_the_socket_with_a_reason() {
         (vec![encoded(&hello(1)), trailing], 1003),
         (vec![encoded(&hello(1)), vec![0x60; ClientFrame::MAX_SIZE_BYTES + 1]], 1009),
     ] {
-        let mut socket = Socket::silent(&alone.url, "127.0.0.1").await;
+        let mut socket = Socket::silent(&alone.url, "127.0.0.1").await.unwrap();
         for frame in &frames {
-            socket.send_bytes(frame.clone()).await;
+            socket.send_bytes(frame.clone()).await.unwrap();
         }
-        let (closed, reason) = socket.closed().await;
+        let (closed, reason) = socket.closed().await.unwrap();
         assert_eq!(closed, code, "{reason}");
         assert!(!reason.is_empty());
     }
-    let mut socket = Socket::open(&alone.url).await;
+    let mut socket = Socket::open(&alone.url).await.unwrap();
     socket.stream.send(Message::text("hello")).await.unwrap();
-    assert_eq!(socket.closed().await.0, 1003);
+    assert_eq!(socket.closed().await.unwrap().0, 1003);
 
     // Far too much is not even read to its end; whether the reason gets through is up to the network.
-    let mut socket = Socket::open(&alone.url).await;
+    let mut socket = Socket::open(&alone.url).await.unwrap();
     let sent = socket.stream.send(Message::Binary(vec![0x60; 8 << 20].into())).await;
     if sent.is_ok() {
         let ended = timeout(DEADLINE, async { while let Some(Ok(_)) = socket.stream.next().await {} }).await;
         assert!(ended.is_ok());
     }
-    is_served(&mut Socket::open(&alone.url).await).await;
+    is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn flood_of_tiny_frames__should_not_keep_an_honest_device_from_being_serve
     let alone = Alone::start(&["--frames-per-second", "20"]).await;
     let mut floods = Vec::new();
     for _ in 0..4 {
-        let mut socket = Socket::open_from(&alone.url, "127.0.0.2").await;
+        let mut socket = Socket::open_from(&alone.url, "127.0.0.2").await.unwrap();
         floods.push(tokio::spawn(async move {
             let leave =
                 codec::encode(&ClientFrame::Leave { wallet: duet_protocol::ids::WalletId([0; 32]) }).unwrap();
@@ -128,7 +128,7 @@ async fn flood_of_tiny_frames__should_not_keep_an_honest_device_from_being_serve
             socket.request(to, message).await.ok();
         }));
     }
-    let mut honest = Socket::open(&alone.url).await;
+    let mut honest = Socket::open(&alone.url).await.unwrap();
     for _ in 0..20 {
         is_served(&mut honest).await;
     }
@@ -141,10 +141,10 @@ async fn flood_of_tiny_frames__should_not_keep_an_honest_device_from_being_serve
 #[tokio::test]
 async fn one_address__should_have_so_many_connections_and_no_more() {
     let alone = Alone::start(&["--max-connections-per-address", "2"]).await;
-    let first = Socket::open_from(&alone.url, "127.0.0.2").await;
-    let _second = Socket::open_from(&alone.url, "127.0.0.2").await;
+    let first = Socket::open_from(&alone.url, "127.0.0.2").await.unwrap();
+    let _second = Socket::open_from(&alone.url, "127.0.0.2").await.unwrap();
     assert!(upgrade(&alone.url, "127.0.0.2", Some(PAGE_ORIGIN)).await.is_err());
-    is_served(&mut Socket::open(&alone.url).await).await;
+    is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
     // A place that is given back can be taken again; when that is noticed is the gateway's business.
     drop(first);
     timeout(DEADLINE, async {
@@ -162,41 +162,41 @@ async fn wallets_being_made__should_be_bounded_per_address() {
     let prepare = duet_wire::share_request::ShareRequest::Prepare { package: vec![1] };
     let message = codec::encode(&prepare).unwrap();
     let share = || Destination::Share(party("service"));
-    let mut socket = Socket::open_from(&alone.url, "127.0.0.2").await;
-    assert_eq!(socket.refused(share(), message.clone()).await, Code::NoPairAvailable);
+    let mut socket = Socket::open_from(&alone.url, "127.0.0.2").await.unwrap();
+    assert_eq!(socket.refused(share(), message.clone()).await.unwrap(), Code::NoPairAvailable);
     let mut codes = Vec::new();
     for _ in 0..8 {
-        codes.push(socket.refused(share(), message.clone()).await);
+        codes.push(socket.refused(share(), message.clone()).await.unwrap());
     }
     assert!(codes.contains(&Code::Overloaded), "{codes:?}");
-    let mut other = Socket::open(&alone.url).await;
-    assert_eq!(other.refused(share(), message).await, Code::NoPairAvailable);
+    let mut other = Socket::open(&alone.url).await.unwrap();
+    assert_eq!(other.refused(share(), message).await.unwrap(), Code::NoPairAvailable);
 }
 
 #[tokio::test]
 async fn whoever_takes_too_long_to_begin__should_be_disconnected() {
     let alone = Alone::start(&["--handshake", "500ms"]).await;
     // A header that never ends.
-    let mut stream = tcp(&alone.url, "127.0.0.1").await;
+    let mut stream = tcp(&alone.url, "127.0.0.1").await.unwrap();
     stream.write_all(b"GET /v1/device HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ").await.unwrap();
     let mut answer = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it was not disconnected").ok();
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     // A connection on which nothing is asked at all.
-    let mut stream = tcp(&alone.url, "127.0.0.1").await;
+    let mut stream = tcp(&alone.url, "127.0.0.1").await.unwrap();
     let mut nothing = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut nothing)).await.expect("it was not disconnected").ok();
     // A device that does not greet.
-    let mut socket = Socket::silent(&alone.url, "127.0.0.1").await;
-    assert_eq!(socket.closed().await.0, 1008);
+    let mut socket = Socket::silent(&alone.url, "127.0.0.1").await.unwrap();
+    assert_eq!(socket.closed().await.unwrap().0, 1008);
 }
 
 #[tokio::test]
 async fn silent_socket__should_be_pinged_and_then_closed() {
     let alone = Alone::start(&["--idle", "1s", "--unauthenticated", "4s"]).await;
     // One that answers pings lives on, until it has asked for nothing for too long.
-    let mut alive = Socket::open(&alone.url).await;
+    let mut alive = Socket::open(&alone.url).await.unwrap();
     let mut pings = 0;
     loop {
         match timeout(DEADLINE, alive.stream.next()).await.unwrap() {
@@ -211,7 +211,7 @@ async fn silent_socket__should_be_pinged_and_then_closed() {
     }
     assert!(pings >= 3, "{pings}");
     // One that is read as bytes answers nothing.
-    let silent = Socket::open(&alone.url).await;
+    let silent = Socket::open(&alone.url).await.unwrap();
     let mut stream = silent.stream.into_inner();
     let mut bytes = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("it was not closed").ok();
@@ -222,13 +222,13 @@ async fn silent_socket__should_be_pinged_and_then_closed() {
 #[tokio::test]
 async fn gateway_told_to_stop__should_say_so_to_every_device_and_end() {
     let mut alone = Alone::start(&[]).await;
-    let mut sockets = [Socket::open(&alone.url).await, Socket::open(&alone.url).await];
+    let mut sockets = [Socket::open(&alone.url).await.unwrap(), Socket::open(&alone.url).await.unwrap()];
     for socket in &mut sockets {
         is_served(socket).await;
     }
     let (stopped, ()) = tokio::join!(alone.gateway.stop(), async {
         for socket in &mut sockets {
-            assert_eq!(socket.closed().await.0, 1001);
+            assert_eq!(socket.closed().await.unwrap().0, 1001);
         }
     });
     assert_eq!(stopped.unwrap(), Some(0));
@@ -237,7 +237,7 @@ async fn gateway_told_to_stop__should_say_so_to_every_device_and_end() {
 #[tokio::test]
 async fn broker_out_of_reach__should_be_said_and_got_over() {
     let mut alone = Alone::start(&[]).await;
-    let mut socket = Socket::open(&alone.url).await;
+    let mut socket = Socket::open(&alone.url).await.unwrap();
     is_served(&mut socket).await;
     alone.broker.kill().await.unwrap();
     let client = duet_tests::anvil::http_client().unwrap();

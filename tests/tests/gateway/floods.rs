@@ -4,7 +4,10 @@ use duet_protocol::{
     codec::{self, Message as _},
     ids::WalletId,
 };
-use duet_tests::process::resident_bytes;
+use duet_tests::{
+    browser::socket::{DEADLINE, Socket, tcp},
+    process::resident_bytes,
+};
 use duet_wire::gateway::ClientFrame;
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,10 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     attack::tries,
-    gateway::{
-        bounds::{Alone, card, is_served},
-        socket::{Socket, tcp},
-    },
+    gateway::bounds::{Alone, card, is_served},
 };
 
 impl Alone {
@@ -32,13 +32,13 @@ const MAX_GROWTH_KIB: u64 = 64 * 1024;
 async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
     const EACH: usize = 48;
     let mut alone = Alone::start(&["--handshake", "2s"]).await;
-    is_served(&mut Socket::open(&alone.url).await).await;
+    is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
     let before = alone.resident_kib();
     // Headers that never end, one byte at a time, from some addresses; and sockets that never greet.
     let mut slow = Vec::new();
     for address in ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"] {
         for _ in 0..EACH / 4 {
-            let mut stream = tcp(&alone.url, address).await;
+            let mut stream = tcp(&alone.url, address).await.unwrap();
             stream.write_all(b"GET /v1/device HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ").await.unwrap();
             slow.push(tokio::spawn(async move {
                 // Until it is disconnected, as it has to be.
@@ -55,17 +55,14 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
             }));
         }
     }
-    let mut honest = Socket::open(&alone.url).await;
+    let mut honest = Socket::open(&alone.url).await.unwrap();
     for _ in 0..20 {
         is_served(&mut honest).await;
     }
     let grown = alone.resident_kib().saturating_sub(before);
     assert!(grown < MAX_GROWTH_KIB, "{grown} KiB");
     for stranger in slow {
-        tokio::time::timeout(crate::gateway::socket::DEADLINE, stranger)
-            .await
-            .expect("it was disconnected")
-            .unwrap();
+        tokio::time::timeout(DEADLINE, stranger).await.expect("it was disconnected").unwrap();
     }
     is_served(&mut honest).await;
     eprintln!(
@@ -78,12 +75,12 @@ async fn memory__should_stay_bounded_under_a_flood_of_frames() {
     let frames = tries(100_000, 1_000_000);
     // As fast as the gateway reads: it is not its rate limit that is tried here.
     let mut alone = Alone::start(&["--frames-per-second", "1000"]).await;
-    let mut honest = Socket::open(&alone.url).await;
+    let mut honest = Socket::open(&alone.url).await.unwrap();
     is_served(&mut honest).await;
     let before = alone.resident_kib();
     let mut floods = Vec::new();
     for address in ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"] {
-        let socket = Socket::open_from(&alone.url, address).await;
+        let socket = Socket::open_from(&alone.url, address).await.unwrap();
         floods.push(tokio::spawn(async move {
             let leave = codec::encode(&ClientFrame::Leave { wallet: WalletId([0; 32]) }).unwrap();
             let (mut sink, _unread) = socket.stream.split();
@@ -96,7 +93,7 @@ async fn memory__should_stay_bounded_under_a_flood_of_frames() {
         }));
     }
     // Large frames too, as large as may be, from one more address.
-    let mut large = Socket::open_from(&alone.url, "127.0.0.6").await;
+    let mut large = Socket::open_from(&alone.url, "127.0.0.6").await.unwrap();
     let (to, _) = card();
     let message = vec![0x61; ClientFrame::MAX_SIZE_BYTES / 2];
     for id in 1..=8 {

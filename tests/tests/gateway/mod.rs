@@ -1,18 +1,10 @@
 //! The gateway, as browsers and strangers meet it: real processes, a real broker, a WebSocket client.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a helper that fails fails its test"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 mod bounds;
-mod device;
 mod floods;
 mod pages;
 mod proxies;
 mod refusals;
 mod signing;
-mod socket;

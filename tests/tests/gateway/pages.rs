@@ -2,15 +2,16 @@
 
 use std::fs;
 
-use duet_tests::{anvil::http_client, stack::PAGE_ORIGIN};
+use duet_tests::{
+    anvil::http_client,
+    browser::socket::{Socket, upgrade},
+    stack::PAGE_ORIGIN,
+};
 use duet_wire::gateway::GATEWAY_PROTOCOL;
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::gateway::{
-    bounds::Alone,
-    socket::{Socket, upgrade},
-};
+use crate::gateway::bounds::Alone;
 
 /// A folder as the page's build leaves it.
 fn page() -> tempfile::TempDir {
@@ -87,13 +88,13 @@ async fn page__should_be_served_with_headers_that_let_it_load_nothing_else() {
         (Some("0123abcd"), Some(GATEWAY_PROTOCOL.into()))
     );
     assert_eq!(info["rpc"]["chainId"], 31337);
-    assert_eq!(Socket::silent(&alone.url, "127.0.0.1").await.build, "0123abcd");
+    assert_eq!(Socket::silent(&alone.url, "127.0.0.1").await.unwrap().build, "0123abcd");
     for own in [alone.url.clone(), format!("http://localhost:{port}")] {
         assert!(upgrade(&alone.url, "127.0.0.1", Some(&own)).await.is_ok(), "{own}");
     }
     // Replaced while it runs, as an update is.
     fs::write(folder.path().join("build.json"), r#"{"build":"4567"}"#).unwrap();
-    assert_eq!(Socket::silent(&alone.url, "127.0.0.1").await.build, "4567");
+    assert_eq!(Socket::silent(&alone.url, "127.0.0.1").await.unwrap().build, "4567");
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! Behind proxies: whose connections are counted.
 
-use duet_tests::stack::PAGE_ORIGIN;
+use duet_tests::{browser::socket::upgrade_with, stack::PAGE_ORIGIN};
 use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 
-use crate::gateway::{bounds::Alone, socket::upgrade_with};
+use crate::gateway::bounds::Alone;
 
 type Upgraded = Result<WebSocketStream<tokio::net::TcpStream>, Error>;
 

@@ -4,9 +4,13 @@ use duet_protocol::{
     codec,
     ids::{SessionId, WalletId},
 };
-use duet_tests::stack::{ALL_KINDS, Stack};
+use duet_tests::{
+    browser::{device::Device, socket::Socket},
+    stack::{ALL_KINDS, Stack},
+    stage::{name as party, now_ms},
+};
 use duet_wire::{
-    Code, OutcomeResult,
+    Code, OutcomeResult, Refusal,
     approval::ApprovalAction,
     card_request::CardRequest,
     gateway::{Authentication, Destination, MAX_AUTHENTICATION_AGE_MS, WaitingQuestion},
@@ -15,16 +19,16 @@ use duet_wire::{
     signing::SigningKey,
 };
 
-use crate::gateway::{
-    device::Device,
-    socket::{Socket, now_ms, party},
-};
+/// The code of a refusal.
+fn code_of(refusal: &anyhow::Error) -> Code {
+    refusal.downcast_ref::<Refusal>().unwrap().code
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stranger__should_get_nothing_but_cards_and_a_partys_own_refusal() {
     let stack = Stack::start().await.unwrap();
     let wallet: WalletId = stack.create_wallet("device", ALL_KINDS).await.unwrap().id.parse().unwrap();
-    let mut socket = Socket::open(stack.gateway_url()).await;
+    let mut socket = Socket::open(stack.gateway_url()).await.unwrap();
     let card = |name: &str| Destination::Card(party(name));
     let question = |request: &CardRequest| codec::encode(request).unwrap();
 
@@ -53,24 +57,24 @@ async fn stranger__should_get_nothing_but_cards_and_a_partys_own_refusal() {
         (Destination::Outcome { session }, vec![1; 100], Code::MalformedMessage),
         (Destination::Event { session }, progress, Code::Unauthorized),
     ] {
-        assert_eq!(socket.refused(to.clone(), message).await, code, "{to:?}");
+        assert_eq!(socket.refused(to.clone(), message).await.unwrap(), code, "{to:?}");
     }
 
     // Nor does a key of its own help.
     let stranger = SigningKey::from_bytes(&[9; 32]);
     let refusal = socket.authenticate(wallet, &stranger).await.unwrap_err();
-    assert_eq!(refusal.code, Code::BadSignature);
+    assert_eq!(code_of(&refusal), Code::BadSignature);
     let refusal = socket.authenticate(WalletId([1; 32]), &stranger).await.unwrap_err();
-    assert_eq!(refusal.code, Code::UnknownWallet);
+    assert_eq!(code_of(&refusal), Code::UnknownWallet);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
     let stack = Stack::start().await.unwrap();
     let url = stack.gateway_url();
-    let (mut ours, mut theirs) = (Socket::open(url).await, Socket::open(url).await);
-    let device = Device::create(&stack, &mut ours).await.unwrap();
-    let other = Device::create(&stack, &mut theirs).await.unwrap();
+    let (mut ours, mut theirs) = (Socket::open(url).await.unwrap(), Socket::open(url).await.unwrap());
+    let device = Device::create(url, &mut ours).await.unwrap();
+    let other = Device::create(url, &mut theirs).await.unwrap();
 
     // A proof counts on its own socket, for its own wallet, within a minute.
     let proof = |challenge, wallet, issued_at_ms| {
@@ -80,49 +84,63 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
     let foreign = proof(ours.challenge, other.id(), now_ms());
     let stale = proof(ours.challenge, device.id(), now_ms() - 2 * MAX_AUTHENTICATION_AGE_MS);
     for bad in [&replayed, &foreign, &stale] {
-        assert_eq!(ours.prove(bad).await.unwrap_err().code, Code::BadSignature);
+        assert_eq!(code_of(&ours.prove(bad).await.unwrap_err()), Code::BadSignature);
     }
-    let list = device.approval(ApprovalAction::List);
-    assert_eq!(ours.refused(Destination::Approval(device.id()), list).await, Code::Unauthorized);
+    let list = device.approval(ApprovalAction::List).unwrap();
+    assert_eq!(ours.refused(Destination::Approval(device.id()), list).await.unwrap(), Code::Unauthorized);
 
     device.authenticate(&mut ours).await.unwrap();
     other.authenticate(&mut theirs).await.unwrap();
     // An approval goes where it belongs, and only if it says so itself.
-    let list = other.approval(ApprovalAction::List);
-    assert_eq!(ours.refused(Destination::Approval(other.id()), list.clone()).await, Code::Unauthorized);
-    assert_eq!(ours.refused(Destination::Approval(device.id()), list).await, Code::MalformedMessage);
+    let list = other.approval(ApprovalAction::List).unwrap();
+    assert_eq!(
+        ours.refused(Destination::Approval(other.id()), list.clone()).await.unwrap(),
+        Code::Unauthorized
+    );
+    assert_eq!(ours.refused(Destination::Approval(device.id()), list).await.unwrap(), Code::MalformedMessage);
     let of_other = codec::encode(&CardRequest::Wallet { id: other.id() }).unwrap();
-    assert_eq!(ours.refused(Destination::Card(party("service")), of_other).await, Code::Unauthorized);
+    assert_eq!(
+        ours.refused(Destination::Card(party("service")), of_other).await.unwrap(),
+        Code::Unauthorized
+    );
 
     let manifest = device.begin(&mut ours, "ours", "device+service").await.unwrap();
     let session = manifest.session;
     let failed = || OutcomeResult::Failed { code: Code::Cancelled, culprit: None, message: "no".to_owned() };
-    let forged = other.report(&manifest, failed());
+    let forged = other.report(&manifest, failed()).unwrap();
     let round = |name: &str| Destination::Round { session, to: party(name) };
     let progress = Progress { session, step: Step::Running, at_ms: now_ms() }.to_json();
     for (to, message) in [
         (round("service"), vec![1; 100]),
         (Destination::Event { session }, progress),
-        (Destination::Outcome { session }, device.report(&manifest, failed())),
+        (Destination::Outcome { session }, device.report(&manifest, failed()).unwrap()),
     ] {
-        assert_eq!(theirs.refused(to.clone(), message).await, Code::Unauthorized, "{to:?}");
+        assert_eq!(theirs.refused(to.clone(), message).await.unwrap(), Code::Unauthorized, "{to:?}");
     }
-    assert_eq!(ours.refused(round("partner"), vec![1; 100]).await, Code::Unauthorized, "another responder");
-    assert_eq!(ours.refused(Destination::Outcome { session }, forged).await, Code::Unauthorized);
+    assert_eq!(
+        ours.refused(round("partner"), vec![1; 100]).await.unwrap(),
+        Code::Unauthorized,
+        "another responder"
+    );
+    assert_eq!(ours.refused(Destination::Outcome { session }, forged).await.unwrap(), Code::Unauthorized);
     let elsewhere = Destination::Outcome { session: SessionId([1; 16]) };
-    assert_eq!(ours.refused(elsewhere, device.report(&manifest, failed())).await, Code::MalformedMessage);
+    assert_eq!(
+        ours.refused(elsewhere, device.report(&manifest, failed()).unwrap()).await.unwrap(),
+        Code::MalformedMessage
+    );
     let nonsense = b"{\"not\": \"progress\"}".to_vec();
-    assert_eq!(ours.refused(Destination::Event { session }, nonsense).await, Code::MalformedMessage);
+    assert_eq!(ours.refused(Destination::Event { session }, nonsense).await.unwrap(), Code::MalformedMessage);
 
     // None of that has hurt the session.
     device.run(&mut ours, &manifest).await.unwrap();
 
     // Whoever goes on with proofs that do not hold is answered ever later; from the same address, one that holds is not.
-    let mut guesser = Socket::open(url).await;
+    let mut guesser = Socket::open(url).await.unwrap();
     let guess = proof(guesser.challenge, other.id(), now_ms());
     let guesses = tokio::spawn(async move {
         for _ in 0..60 {
-            if !matches!(guesser.prove(&guess).await, Err(refusal) if refusal.code == Code::BadSignature) {
+            if !matches!(guesser.prove(&guess).await, Err(refusal) if code_of(&refusal) == Code::BadSignature)
+            {
                 break;
             }
         }

@@ -1,14 +1,16 @@
 //! Wallets made and signatures made through gateways.
 
 use duet_protocol::signature;
-use duet_tests::{duet::text, stack::Stack};
+use duet_tests::{
+    browser::{device::Device, socket::Socket},
+    duet::text,
+    stack::Stack,
+};
 use duet_wire::{
     JobRecord, JobState, Payload,
     approval::{ApprovalAction, ApprovalReply},
     gateway::{ClientFrame, Destination},
 };
-
-use crate::gateway::{device::Device, socket::Socket};
 
 /// Whether `signed` is one over the message by the wallet, which the library's verifier says.
 fn assert_signed(device: &Device, message: &str, signed: &duet_wire::RecoverableSignature) {
@@ -21,13 +23,13 @@ fn assert_signed(device: &Device, message: &str, signed: &duet_wire::Recoverable
 #[tokio::test(flavor = "multi_thread")]
 async fn browser_party__should_make_a_wallet_sign_and_decide_on_jobs_through_the_gateway() {
     let stack = Stack::start().await.unwrap();
-    let mut socket = Socket::open(stack.gateway_url()).await;
-    let device = Device::create(&stack, &mut socket).await.unwrap();
+    let mut socket = Socket::open(stack.gateway_url()).await.unwrap();
+    let device = Device::create(stack.gateway_url(), &mut socket).await.unwrap();
     let id = device.id();
     stack.all_pairs_ready(&id.to_string()).await.unwrap();
 
     device.authenticate(&mut socket).await.unwrap();
-    socket.waits(id, 0).await;
+    socket.waits(id, 0).await.unwrap();
     for responder in ["device+service", "device+partner"] {
         let message = format!("with {responder}");
         let signed = device.sign(&mut socket, &message, responder).await.unwrap();
@@ -45,7 +47,7 @@ async fn browser_party__should_make_a_wallet_sign_and_decide_on_jobs_through_the
         stack.duet().json(&arguments).await.unwrap()
     };
     let queued = submit("pay me").await;
-    socket.waits(id, 1).await;
+    socket.waits(id, 1).await.unwrap();
     let ApprovalReply::Jobs { jobs, .. } = device.ask(&mut socket, ApprovalAction::List).await.unwrap()
     else {
         panic!("no list")
@@ -53,34 +55,34 @@ async fn browser_party__should_make_a_wallet_sign_and_decide_on_jobs_through_the
     assert_eq!(jobs[0].job.to_string(), text(&queued, "/job/id").unwrap());
     let signed = device.approve(&mut socket, jobs[0].job).await.unwrap();
     assert_signed(&device, "pay me", &signed);
-    socket.waits(id, 0).await;
+    socket.waits(id, 0).await.unwrap();
     let record = device.ask(&mut socket, ApprovalAction::Job { job: jobs[0].job }).await.unwrap();
     let ApprovalReply::Job { record } = record else { panic!("no record") };
     let record: JobRecord = serde_json::from_slice(&record).unwrap();
     assert!(matches!(record.state, JobState::Signed { .. }), "{:?}", record.state);
 
     submit("pay me again").await;
-    socket.waits(id, 1).await;
+    socket.waits(id, 1).await.unwrap();
     let ApprovalReply::Jobs { jobs, .. } = device.ask(&mut socket, ApprovalAction::List).await.unwrap()
     else {
         panic!("no list")
     };
     let reply = device.ask(&mut socket, ApprovalAction::Reject { job: jobs[0].job }).await.unwrap();
     assert_eq!(reply, ApprovalReply::Done);
-    socket.waits(id, 0).await;
+    socket.waits(id, 0).await.unwrap();
 
     // Once it is locked, nothing about it is forwarded any more.
-    socket.send(&ClientFrame::Leave { wallet: id }).await;
-    let list = device.approval(ApprovalAction::List);
-    assert_eq!(socket.refused(Destination::Approval(id), list).await.as_str(), "unauthorized");
+    socket.send(&ClientFrame::Leave { wallet: id }).await.unwrap();
+    let list = device.approval(ApprovalAction::List).unwrap();
+    assert_eq!(socket.refused(Destination::Approval(id), list).await.unwrap().as_str(), "unauthorized");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     let mut stack = Stack::start().await.unwrap();
     let url = stack.gateway_url().to_owned();
-    let mut socket = Socket::open(&url).await;
-    let device = Device::create(&stack, &mut socket).await.unwrap();
+    let mut socket = Socket::open(&url).await.unwrap();
+    let device = Device::create(stack.gateway_url(), &mut socket).await.unwrap();
     stack.all_pairs_ready(&device.id().to_string()).await.unwrap();
     device.authenticate(&mut socket).await.unwrap();
 
@@ -89,9 +91,9 @@ async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     let (signed, report) = device.compute(&mut socket, &manifest).await.unwrap();
     stack.gateway.kill().await.unwrap();
     stack.gateway.start().await.unwrap();
-    let mut socket = Socket::open(&url).await;
+    let mut socket = Socket::open(&url).await.unwrap();
     let outcome = Destination::Outcome { session: manifest.session };
-    let refused = socket.refused(outcome.clone(), report.clone()).await;
+    let refused = socket.refused(outcome.clone(), report.clone()).await.unwrap();
     assert_eq!(refused.as_str(), "unauthorized", "the new gateway knows nobody yet");
     device.authenticate(&mut socket).await.unwrap();
     socket.request(outcome, report).await.unwrap();
@@ -110,7 +112,7 @@ async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     device.begin(&mut socket, "lost", "device+service").await.unwrap();
     stack.gateway.kill().await.unwrap();
     stack.gateway.start().await.unwrap();
-    let mut socket = Socket::open(&url).await;
+    let mut socket = Socket::open(&url).await.unwrap();
     device.authenticate(&mut socket).await.unwrap();
     let signed = device.sign(&mut socket, "afterwards", "device+service").await.unwrap();
     assert_signed(&device, "afterwards", &signed);
@@ -121,9 +123,11 @@ async fn two_gateways_at_once__should_serve_one_wallet_alike() {
     let stack = Stack::start().await.unwrap();
     let mut second = stack.another_gateway("gateway-2", &[]);
     let ready = second.start().await.unwrap();
-    let mut sockets =
-        [Socket::open(stack.gateway_url()).await, Socket::open(text(&ready, "/url").unwrap()).await];
-    let device = Device::create(&stack, &mut sockets[0]).await.unwrap();
+    let mut sockets = [
+        Socket::open(stack.gateway_url()).await.unwrap(),
+        Socket::open(text(&ready, "/url").unwrap()).await.unwrap(),
+    ];
+    let device = Device::create(stack.gateway_url(), &mut sockets[0]).await.unwrap();
     for (number, socket) in sockets.iter_mut().enumerate() {
         device.authenticate(socket).await.unwrap();
         let message = format!("through gateway {number}");
