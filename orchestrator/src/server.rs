@@ -65,6 +65,9 @@ pub struct Config {
     pub parties: Vec<PartyEntry>,
     /// The Ed25519 key that results are signed with. It signs for no wallet.
     pub result_key: SigningKey,
+    /// The key before or after it, while it is exchanged: deliveries to webhooks are signed with the secrets of both. It
+    /// signs no result. Default none.
+    pub other_result_key: Option<SigningKey>,
     /// Limits of the HTTP interface.
     pub http: HttpSettings,
     /// How jobs are worked on.
@@ -99,6 +102,7 @@ impl Config {
             tenants,
             parties,
             result_key,
+            other_result_key: None,
             http: HttpSettings::default(),
             queue: QueueSettings::default(),
             webhooks: WebhookSettings::default(),
@@ -192,7 +196,7 @@ impl Server {
             directory: Directory::new(bus.clone(), config.parties, config.queue.directory_age),
             bus,
             webhooks: Endpoints::new(endpoints),
-            deliverer: Deliverer::new(config.webhooks, config.result_key.clone())
+            deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
                 .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
             tokens: Tokens::new(&config.tenants),

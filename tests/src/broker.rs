@@ -8,6 +8,7 @@ use duet_bus::{
     Bus, ConnectSettings, Role,
     credentials::{InitSettings, Layout, initialise},
 };
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::nats_server::NatsServer;
@@ -110,6 +111,17 @@ impl Broker {
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
         self.resume().await
+    }
+
+    /// Asks it to end, as an operator does, and starts it again with what its credentials directory says by now.
+    ///
+    /// # Errors
+    /// When it does not end, and as [`Self::start`].
+    pub async fn restart_anew(&mut self) -> Result<()> {
+        self.server.signal(Signal::TERM)?;
+        self.server.ended().await?;
+        self.server.set_environment(Layout::new(&self.credentials).read_broker_environment()?);
+        self.server.resume().await
     }
 
     /// Waits until it has ended by itself, for tests that send it a signal.

@@ -178,6 +178,21 @@ impl Cluster {
         self.node(number)?.signal(signal)
     }
 
+    /// Asks a node to end, as an operator does, starts it again with what its folder says by now, and waits until the
+    /// nodes agree.
+    ///
+    /// # Errors
+    /// When it does not end, does not start, or the nodes do not agree.
+    pub async fn restart_anew(&mut self, number: usize) -> Result<()> {
+        let environment = self.environment(number, &format!("n{}", number + 1))?;
+        let node = self.node_mut(number)?;
+        node.signal(Signal::TERM)?;
+        node.ended().await?;
+        node.set_environment(environment);
+        node.resume().await?;
+        self.agreed().await
+    }
+
     /// Changes what happens to what passes between two nodes.
     pub fn set_route(&self, between: [usize; 2], condition: Condition) {
         for route in self.routes.iter().filter(|route| route.between == between) {

@@ -60,7 +60,9 @@ impl Api {
     /// # Errors
     /// When token or key cannot be read.
     pub fn at(url: &str, credentials: &Path, wallet: &Wallet) -> Result<Self> {
+        // The first line is the one in use.
         let token = fs::read_to_string(credentials.join("tokens").join(TENANT))?;
+        let token = token.lines().next().context("the token's file is empty")?;
         let mut key = [0; 32];
         hex::decode_to_slice(fs::read_to_string(&wallet.requester_key)?.trim(), &mut key)?;
         Ok(Self {

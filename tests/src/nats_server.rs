@@ -96,6 +96,11 @@ impl NatsServer {
         })
     }
 
+    /// Has it run with another environment when it is started again.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
+    }
+
     /// Where it listens.
     #[must_use]
     pub const fn ports(&self) -> Ports {

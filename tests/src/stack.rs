@@ -464,6 +464,7 @@ impl Stack {
     /// When a minute passes before that.
     pub async fn all_pairs_ready(&self, wallet: &str) -> Result<()> {
         let token = fs::read_to_string(self.broker.credentials().join("tokens").join(TENANT))?;
+        let token = token.lines().next().context("the token's file is empty")?;
         let client = http_client()?;
         let url = format!("{}/v1/wallets/{wallet}", self.api_url);
         let mut look_again = interval(READY_INTERVAL);

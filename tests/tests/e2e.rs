@@ -13,6 +13,7 @@ mod party_flows;
 mod policy;
 mod recovery;
 mod refusals;
+mod rotation;
 mod signing;
 mod webhooks;
 mod workers;

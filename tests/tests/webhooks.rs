@@ -38,21 +38,21 @@ enum Reply {
 
 /// A delivery as it came.
 #[derive(Debug)]
-struct Arrived {
+pub(crate) struct Arrived {
     id: String,
     timestamp: String,
     signature: String,
     body: Vec<u8>,
 }
 
-struct Receiver {
+pub(crate) struct Receiver {
     url: String,
     replies: Arc<Mutex<VecDeque<Reply>>>,
     arrived: mpsc::Receiver<Arrived>,
 }
 
 impl Receiver {
-    async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/hook", listener.local_addr()?);
         let replies: Arc<Mutex<VecDeque<Reply>>> = Arc::default();
@@ -71,7 +71,7 @@ impl Receiver {
         self.replies.lock().unwrap().extend(replies);
     }
 
-    async fn next(&mut self) -> Result<Arrived> {
+    pub(crate) async fn next(&mut self) -> Result<Arrived> {
         timeout(DEADLINE, self.arrived.recv()).await.context("nothing was delivered")?.context("no receiver")
     }
 }
@@ -119,7 +119,7 @@ fn header(head: &str, name: &str) -> Result<String> {
 }
 
 /// Checks a delivery as its receiver would.
-fn check(secret: &Secret, arrived: &Arrived) -> Result<()> {
+pub(crate) fn check(secret: &Secret, arrived: &Arrived) -> Result<()> {
     let headers = Headers { id: &arrived.id, timestamp: &arrived.timestamp, signature: &arrived.signature };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     verify(secret, &headers, &arrived.body, now, TOLERANCE_SECONDS)?;
@@ -135,7 +135,7 @@ async fn stack() -> Result<Stack> {
     .await
 }
 
-async fn add(duet: &Duet, receiver: &Receiver) -> Result<(String, Secret)> {
+pub(crate) async fn add(duet: &Duet, receiver: &Receiver) -> Result<(String, Secret)> {
     let added = duet.json(&["webhook", "add", &receiver.url]).await?;
     Ok((text(&added, "/webhook/id")?.to_owned(), text(&added, "/secret")?.parse()?))
 }

@@ -1,7 +1,13 @@
 //! Development certificates: an authority for what clients connect to, and one for the nodes of a
 //! cluster among themselves. Their private keys are not kept.
+//!
+//! While a family of certificates is exchanged, the next ones lie beside those in use with `.next` at the end of their
+//! names, the next authority's too, and the authority's file holds both authorities.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -9,7 +15,11 @@ use rcgen::{
 };
 use zeroize::Zeroizing;
 
-use crate::credentials::{InitError, InitSettings, Layout, Made, write_secret};
+use crate::{
+    credentials::{InitError, InitSettings, Layout, Made, read_secret, write_secret},
+    nodes::{self, Node},
+    secret_file::Stage,
+};
 
 /// Days for which the certificates are valid.
 const VALIDITY_DAYS: i64 = 825;
@@ -31,89 +41,202 @@ enum Use {
     Route,
 }
 
-/// Makes the broker's certificates and those of its nodes, unless they are all there.
-pub(crate) fn make(layout: &Layout, settings: &InitSettings, made: &mut Made) -> Result<(), InitError> {
-    let mut servers = vec![Wanted {
-        common_name: "Duet development broker".to_owned(),
-        names: settings.server_names.clone(),
-        certificate: layout.server_certificate(),
-        key: layout.server_key(),
-    }];
-    let mut routes = Vec::new();
-    let mut route_authorities = vec![layout.route_ca_certificate()];
-    for node in &settings.nodes {
-        let own = layout.node(node.name());
-        let mut names = settings.server_names.clone();
-        names.push(node.host().to_owned());
-        names.dedup();
-        servers.push(Wanted {
-            common_name: format!("Duet broker {}", node.name()),
-            names,
-            certificate: own.server_certificate(),
-            key: own.server_key(),
-        });
-        routes.push(Wanted {
-            common_name: format!("Duet node {}", node.name()),
-            names: vec![node.host().to_owned()],
-            certificate: own.route_certificate(),
-            key: own.route_key(),
-        });
-        route_authorities.push(own.route_ca_certificate());
-    }
-    issue("Duet development authority", &[layout.ca_certificate()], &servers, Use::Server, made)?;
-    if !routes.is_empty() {
-        issue("Duet development cluster", &route_authorities, &routes, Use::Route, made)?;
-    }
-    Ok(())
+/// The certificates of one authority, and where its own goes.
+pub(crate) struct Family {
+    name: &'static str,
+    purpose: Use,
+    wanted: Vec<Wanted>,
+    /// All with the same content; the first one is read.
+    authorities: Vec<PathBuf>,
 }
 
-/// Issues `wanted` under a new authority, whose certificate goes to each of `authorities`: all
-/// files, or none when all are there.
-fn issue(
-    authority_name: &str,
-    authorities: &[PathBuf],
-    wanted: &[Wanted],
-    purpose: Use,
-    made: &mut Made,
-) -> Result<(), InitError> {
-    let files = wanted.iter().flat_map(|one| [&one.certificate, &one.key]).chain(authorities);
-    if files.into_iter().all(|file| file.exists()) {
-        return Ok(());
-    }
-    let not_before = time::OffsetDateTime::now_utc() - time::Duration::DAY;
-    let not_after = not_before + time::Duration::days(VALIDITY_DAYS);
-    let params = |names: Vec<String>, common_name: &str| -> Result<CertificateParams, rcgen::Error> {
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        (params.not_before, params.not_after) = (not_before, not_after);
-        Ok(params)
-    };
+/// Makes the broker's certificates and those of its nodes, unless they are all there.
+pub(crate) fn make(layout: &Layout, settings: &InitSettings, made: &mut Made) -> Result<(), InitError> {
+    Family::servers(layout, &settings.server_names, &settings.nodes).make(made)?;
+    Family::routes(layout, &settings.nodes).make(made)
+}
 
-    let mut authority = params(Vec::new(), authority_name)?;
-    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let authority_key = KeyPair::generate()?;
-    let authority_certificate = authority.self_signed(&authority_key)?;
-    let issuer = Issuer::new(authority, authority_key);
-    let mut put = |file: &Path, content: Zeroizing<String>| -> Result<(), InitError> {
-        write_secret(file, content.as_bytes())?;
-        made.files.push(file.to_owned());
+impl Family {
+    /// What the broker and its nodes show to clients.
+    fn servers(layout: &Layout, names: &[String], nodes: &[Node]) -> Self {
+        let mut wanted = vec![Wanted {
+            common_name: "Duet development broker".to_owned(),
+            names: names.to_vec(),
+            certificate: layout.server_certificate(),
+            key: layout.server_key(),
+        }];
+        for node in nodes {
+            let own = layout.node(node.name());
+            let mut names = names.to_vec();
+            names.push(node.host().to_owned());
+            names.dedup();
+            wanted.push(Wanted {
+                common_name: format!("Duet broker {}", node.name()),
+                names,
+                certificate: own.server_certificate(),
+                key: own.server_key(),
+            });
+        }
+        Self {
+            name: "Duet development authority",
+            purpose: Use::Server,
+            wanted,
+            authorities: vec![layout.ca_certificate()],
+        }
+    }
+
+    /// What the nodes show each other.
+    fn routes(layout: &Layout, nodes: &[Node]) -> Self {
+        let mut wanted = Vec::new();
+        let mut authorities = vec![layout.route_ca_certificate()];
+        for node in nodes {
+            let own = layout.node(node.name());
+            wanted.push(Wanted {
+                common_name: format!("Duet node {}", node.name()),
+                names: vec![node.host().to_owned()],
+                certificate: own.route_certificate(),
+                key: own.route_key(),
+            });
+            authorities.push(own.route_ca_certificate());
+        }
+        Self { name: "Duet development cluster", purpose: Use::Route, wanted, authorities }
+    }
+
+    /// The servers' certificates that are there, for the names they were made for.
+    pub(crate) fn servers_there(layout: &Layout) -> Result<Self, InitError> {
+        let names = read_secret(&layout.server_names())?;
+        let names: Vec<String> =
+            names.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok(Self::servers(layout, &names, &nodes::known(layout)?))
+    }
+
+    /// The nodes' certificates that are there.
+    pub(crate) fn routes_there(layout: &Layout) -> Result<Self, InitError> {
+        Ok(Self::routes(layout, &nodes::known(layout)?))
+    }
+
+    /// Whether there are any.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Issues all under a new authority, unless all files are there.
+    fn make(&self, made: &mut Made) -> Result<(), InitError> {
+        if self.is_empty() || self.leaves().chain(&self.authorities).all(|file| file.exists()) {
+            return Ok(());
+        }
+        self.issue(Path::to_owned, made)
+    }
+
+    /// The files of certificates and keys.
+    fn leaves(&self) -> impl Iterator<Item = &PathBuf> {
+        self.wanted.iter().flat_map(|one| [&one.certificate, &one.key])
+    }
+
+    /// The authority's file that is read.
+    fn authority(&self) -> PathBuf {
+        self.authorities.first().cloned().unwrap_or_default()
+    }
+
+    /// How far the exchange of this family is. A preparation that was interrupted has changed nothing yet.
+    pub(crate) fn stage(&self) -> Result<Stage, InitError> {
+        let authority = self.authority();
+        if !next(&authority).exists() {
+            return Ok(Stage::Settled);
+        }
+        let is_trusted = read_secret(&authority)?.contains(read_secret(&next(&authority))?.trim());
+        Ok(if !is_trusted {
+            Stage::Settled
+        } else if self.leaves().any(|file| next(file).exists()) {
+            Stage::Prepared
+        } else {
+            Stage::Switched
+        })
+    }
+
+    /// Issues the next ones beside those in use, and has both authorities trusted.
+    pub(crate) fn prepare(&self, made: &mut Made) -> Result<(), InitError> {
+        let before = read_secret(&self.authority())?;
+        self.issue(next, made)?;
+        let both = format!("{}\n{}", before.trim(), read_secret(&next(&self.authority()))?.as_str());
+        // The one that is read is last: before it nothing has begun.
+        for file in self.authorities.iter().rev() {
+            put(file, both.as_bytes(), made)?;
+        }
         Ok(())
-    };
-    for file in authorities {
-        put(file, authority_certificate.pem().into())?;
     }
-    for one in wanted {
-        let mut certificate = params(one.names.clone(), &one.common_name)?;
-        certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        certificate.extended_key_usages = match purpose {
-            Use::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
-            Use::Route => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+
+    /// Puts the next ones in the place of those in use.
+    pub(crate) fn switch(&self, made: &mut Made) -> Result<(), InitError> {
+        for file in self.leaves().filter(|file| next(file).exists()) {
+            fs::rename(next(file), file).map_err(|source| InitError::Io { path: file.clone(), source })?;
+            made.files.push(file.clone());
+        }
+        Ok(())
+    }
+
+    /// Has the new authority trusted alone.
+    pub(crate) fn retire(&self, made: &mut Made) -> Result<(), InitError> {
+        let alone = read_secret(&next(&self.authority()))?;
+        for file in self.authorities.iter().rev() {
+            put(file, alone.as_bytes(), made)?;
+            match fs::remove_file(next(file)) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(InitError::Io { path: next(file), source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Issues all under a new authority into the files that `place` makes of theirs, the authority's last.
+    fn issue(&self, place: impl Fn(&Path) -> PathBuf, made: &mut Made) -> Result<(), InitError> {
+        let not_before = time::OffsetDateTime::now_utc() - time::Duration::DAY;
+        let not_after = not_before + time::Duration::days(VALIDITY_DAYS);
+        let params = |names: Vec<String>, common_name: &str| -> Result<CertificateParams, rcgen::Error> {
+            let mut params = CertificateParams::new(names)?;
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            (params.not_before, params.not_after) = (not_before, not_after);
+            Ok(params)
         };
-        certificate.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
-        put(&one.certificate, certificate.signed_by(&key, &issuer)?.pem().into())?;
-        put(&one.key, key.serialize_pem().into())?;
+
+        let mut authority = params(Vec::new(), self.name)?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let authority_key = KeyPair::generate()?;
+        let authority_certificate = authority.self_signed(&authority_key)?;
+        let issuer = Issuer::new(authority, authority_key);
+        for one in &self.wanted {
+            let mut certificate = params(one.names.clone(), &one.common_name)?;
+            certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            certificate.extended_key_usages = match self.purpose {
+                Use::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+                Use::Route => {
+                    vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+                }
+            };
+            certificate.use_authority_key_identifier_extension = true;
+            let key = KeyPair::generate()?;
+            put(&place(&one.certificate), certificate.signed_by(&key, &issuer)?.pem().as_bytes(), made)?;
+            put(&place(&one.key), Zeroizing::new(key.serialize_pem()).as_bytes(), made)?;
+        }
+        for file in self.authorities.iter().rev() {
+            put(&place(file), authority_certificate.pem().as_bytes(), made)?;
+        }
+        Ok(())
     }
+}
+
+/// Where what comes after `file` lies until it takes its place.
+fn next(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
+}
+
+fn put(file: &Path, content: &[u8], made: &mut Made) -> Result<(), InitError> {
+    write_secret(file, content)?;
+    made.files.push(file.to_owned());
     Ok(())
 }

@@ -5,12 +5,15 @@
 //! | `nkeys/<role>.nk` | the role's nkey seed | that role's process |
 //! | `tls/ca.pem` | the certificate authority | everyone who connects |
 //! | `tls/server.pem`, `tls/server.key` | the broker's certificate and key | the broker |
+//! | `tls/names` | names and addresses in the broker's certificate, one a line | `duet credentials` |
 //! | `broker.env` | public nkeys and paths for `nats.conf` | the broker |
 //! | `orchestrator.key` | the Ed25519 key that signs results, hexadecimal | the orchestrators |
 //! | `gateway.key` | the Ed25519 key that signs the gateways' audit log, hexadecimal | the gateways |
 //! | `tokens/<tenant>` | the tenant's bearer token for the HTTP API | orchestrators, the tenant |
 //! | `jetstream/` | the broker's store | the broker |
 //! | `nodes/<name>/` | what one node of a cluster needs, see [`crate::nodes`] | that node |
+//!
+//! While one is exchanged its file holds two, see [`crate::secret_file`] and [`crate::rotation`].
 //!
 //! Files are readable by their owner alone, and directories likewise. Running it again adds what
 //! is missing and changes nothing that is there. The authority's private key is not kept: when one
@@ -33,9 +36,10 @@ use ed25519_dalek::SigningKey;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
-    certificates,
+    broker_keys, certificates,
     nodes::{self, Node, NodeLayout},
     role::Role,
+    secret_file::SecretFile,
 };
 
 /// How every bearer token starts, so that a leaked one can be searched for.
@@ -76,6 +80,11 @@ impl NkeySeed {
 
     pub(crate) fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The seed as its file holds it.
+    pub(crate) fn into_text(self) -> Zeroizing<String> {
+        self.0
     }
 }
 
@@ -150,6 +159,12 @@ impl Layout {
         self.directory.join("tls").join("server.pem")
     }
 
+    /// The names and addresses that the broker's certificate has, one a line.
+    #[must_use]
+    pub fn server_names(&self) -> PathBuf {
+        self.directory.join("tls").join("names")
+    }
+
     /// The broker's private key.
     #[must_use]
     pub fn server_key(&self) -> PathBuf {
@@ -197,9 +212,14 @@ impl Layout {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_seed(&self, role: Role) -> Result<NkeySeed, ReadError> {
-        let path = self.nkey(role);
-        let text = read_secret(&path)?;
-        text.trim().parse().map_err(|_| ReadError::Malformed { path, expected: "an nkey seed" })
+        let file = self.read_nkey_file(role)?;
+        file.in_use()
+            .parse()
+            .map_err(|_| ReadError::Malformed { path: self.nkey(role), expected: "an nkey seed" })
+    }
+
+    pub(crate) fn read_nkey_file(&self, role: Role) -> Result<SecretFile, ReadError> {
+        read_secret_file(self.nkey(role), "an nkey seed")
     }
 
     /// Reads the key that signs results.
@@ -207,7 +227,20 @@ impl Layout {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_orchestrator_key(&self) -> Result<SigningKey, ReadError> {
-        Self::read_signing_key(self.orchestrator_key())
+        signing_key(self.orchestrator_key(), self.read_orchestrator_key_file()?.in_use())
+    }
+
+    /// Reads the other key that signs results, while the key is exchanged.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_other_orchestrator_key(&self) -> Result<Option<SigningKey>, ReadError> {
+        let file = self.read_orchestrator_key_file()?;
+        file.other().map(|digits| signing_key(self.orchestrator_key(), digits)).transpose()
+    }
+
+    fn read_orchestrator_key_file(&self) -> Result<SecretFile, ReadError> {
+        read_secret_file(self.orchestrator_key(), DIGITS)
     }
 
     /// Reads the key that signs the gateways' audit log.
@@ -215,36 +248,16 @@ impl Layout {
     /// # Errors
     /// See [`ReadError`].
     pub fn read_gateway_key(&self) -> Result<SigningKey, ReadError> {
-        Self::read_signing_key(self.gateway_key())
+        let path = self.gateway_key();
+        let file = read_secret_file(path.clone(), DIGITS)?;
+        signing_key(path, file.in_use())
     }
 
-    fn read_signing_key(path: PathBuf) -> Result<SigningKey, ReadError> {
-        let text = read_secret(&path)?;
-        let mut bytes = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.trim(), bytes.as_mut())
-            .map_err(|_| ReadError::Malformed { path, expected: "64 hexadecimal digits" })?;
-        Ok(SigningKey::from_bytes(&bytes))
-    }
-
-    /// Reads a tenant's token.
+    /// Reads all tenants' tokens: all that are accepted of each.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read_token(&self, tenant: &TenantId) -> Result<Token, ReadError> {
-        let path = self.token(tenant);
-        let text = read_secret(&path)?;
-        let token = text.trim();
-        if token.strip_prefix(TOKEN_MARK).is_none_or(|rest| rest.len() < 32) {
-            return Err(ReadError::Malformed { path, expected: "a token of this program's making" });
-        }
-        Ok(Token(token.to_owned().into()))
-    }
-
-    /// Reads all tenants' tokens.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read_tokens(&self) -> Result<BTreeMap<TenantId, Token>, ReadError> {
+    pub fn read_tokens(&self) -> Result<BTreeMap<TenantId, Vec<Token>>, ReadError> {
         let path = self.tokens();
         let io = |source| ReadError::Io { path: path.clone(), source };
         let mut tokens = BTreeMap::new();
@@ -252,8 +265,10 @@ impl Layout {
             let name = entry.map_err(io)?.file_name();
             // Anything else there, an editor's backup for example, is no tenant.
             let Some(tenant) = name.to_str().and_then(|name| name.parse::<TenantId>().ok()) else { continue };
-            let token = self.read_token(&tenant)?;
-            tokens.insert(tenant, token);
+            let file = read_secret_file(self.token(&tenant), A_TOKEN)?;
+            let accepted = file.accepted().map(|text| token(self.token(&tenant), text));
+            let accepted = accepted.collect::<Result<_, _>>()?;
+            tokens.insert(tenant, accepted);
         }
         Ok(tokens)
     }
@@ -266,10 +281,15 @@ impl Layout {
         read_environment(self.broker_environment())
     }
 
+    /// The folders of a cluster's nodes.
+    pub(crate) fn nodes(&self) -> PathBuf {
+        self.directory.join("nodes")
+    }
+
     /// Where everything of one node of a cluster lies.
     #[must_use]
     pub fn node(&self, name: &str) -> NodeLayout {
-        NodeLayout::new(&self.directory.join("nodes").join(name))
+        NodeLayout::new(&self.nodes().join(name))
     }
 
     /// The authority of the certificates that nodes show each other.
@@ -410,19 +430,20 @@ pub fn initialise(directory: &Path, settings: &InitSettings) -> Result<Made, Ini
     }
     let mut made = Made::default();
     for role in Role::ALL {
-        make_secret(&layout.nkey(role), &mut made, || Ok(NkeySeed::generate()?.0))?;
+        make_secret(&layout.nkey(role), &mut made, || Ok(NkeySeed::generate()?.into_text()))?;
     }
+    let names = settings.server_names.join("\n");
+    make_secret(&layout.server_names(), &mut made, || Ok(names.into()))?;
     certificates::make(&layout, settings, &mut made)?;
     make_secret(&layout.orchestrator_key(), &mut made, random_hex)?;
     make_secret(&layout.gateway_key(), &mut made, random_hex)?;
     for tenant in &settings.tenants {
-        make_secret(&layout.token(tenant), &mut made, || {
-            Ok(format!("{TOKEN_MARK}{}", random_hex()?.as_str()).into())
-        })?;
+        make_secret(&layout.token(tenant), &mut made, random_token)?;
     }
     let environment = broker_environment(&layout, settings)?;
     make_secret(&layout.broker_environment(), &mut made, || Ok(environment.into()))?;
     nodes::make_environments(&layout, settings, &mut made)?;
+    broker_keys::complete(&layout, &mut made)?;
     Ok(made)
 }
 
@@ -445,16 +466,9 @@ fn broker_environment(layout: &Layout, settings: &InitSettings) -> Result<String
     Ok(lines.join("\n"))
 }
 
-/// Every role's public nkey, as a line of an environment.
+/// Every role's public nkeys, as lines of an environment.
 pub(crate) fn public_nkeys(layout: &Layout) -> Result<Vec<String>, InitError> {
-    let line = |role: Role| {
-        let public = layout
-            .read_seed(role)?
-            .public_key()
-            .map_err(|_| ReadError::Malformed { path: layout.nkey(role), expected: "an nkey seed" })?;
-        Ok(format!("{}={public}", role.nkey_variable()))
-    };
-    Role::ALL.into_iter().map(line).collect()
+    Ok(broker_keys::all(layout)?.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }
 
 /// A value quoted twice: single quotes for the shell, and inside them double quotes for
@@ -467,8 +481,13 @@ pub(crate) fn quoted(path: &Path) -> Result<String, InitError> {
     }
 }
 
+/// A new token.
+pub(crate) fn random_token() -> Result<Zeroizing<String>, InitError> {
+    Ok(format!("{TOKEN_MARK}{}", random_hex()?.as_str()).into())
+}
+
 /// 32 random bytes in hexadecimal.
-fn random_hex() -> Result<Zeroizing<String>, InitError> {
+pub(crate) fn random_hex() -> Result<Zeroizing<String>, InitError> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(|_| InitError::Entropy)?;
     Ok(hex::encode(bytes.as_ref()).into())
@@ -513,8 +532,32 @@ pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), InitError>
     fs::rename(&temporary, path).map_err(io)
 }
 
+/// What a file of a key holds.
+const DIGITS: &str = "64 hexadecimal digits";
+/// What a file of a token holds.
+const A_TOKEN: &str = "a token of this program's making";
+
+fn signing_key(path: PathBuf, digits: &str) -> Result<SigningKey, ReadError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(digits, bytes.as_mut())
+        .map_err(|_| ReadError::Malformed { path, expected: DIGITS })?;
+    Ok(SigningKey::from_bytes(&bytes))
+}
+
+fn token(path: PathBuf, text: &str) -> Result<Token, ReadError> {
+    if text.strip_prefix(TOKEN_MARK).is_none_or(|rest| rest.len() < 32) {
+        return Err(ReadError::Malformed { path, expected: A_TOKEN });
+    }
+    Ok(Token(text.to_owned().into()))
+}
+
+/// Reads a file of one secret, or of two while it is exchanged.
+pub(crate) fn read_secret_file(path: PathBuf, expected: &'static str) -> Result<SecretFile, ReadError> {
+    SecretFile::parse(&read_secret(&path)?).map_err(|_| ReadError::Malformed { path, expected })
+}
+
 /// Reads a small text file that only its owner may read.
-fn read_secret(path: &Path) -> Result<Zeroizing<String>, ReadError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, ReadError> {
     use std::os::unix::fs::PermissionsExt as _;
     let io = |source| ReadError::Io { path: path.to_owned(), source };
     let mode = fs::metadata(path).map_err(io)?.permissions().mode();
@@ -599,6 +642,7 @@ mod tests {
             let public = layout.read_seed(role).unwrap().public_key().unwrap();
             assert!(public.starts_with('U'));
             assert_eq!(environment.get(&role.nkey_variable()), Some(&public));
+            assert_ne!(environment.get(&role.other_nkey_variable()), Some(&public));
         }
         assert!(layout.read_orchestrator_key().is_ok() && layout.read_gateway_key().is_ok());
         assert!(environment["DUET_TLS_CERT"].starts_with("\"/"));

@@ -19,6 +19,7 @@
 //! | [`failures`] | who has failed how often, to slow it down |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //! | [`nodes`] | what it writes for each node of a cluster |
+//! | [`rotation`] | exchanging any of it while everything runs; [`secret_file`] is what a file holds meanwhile |
 //!
 //! # What the broker is trusted with
 //!
@@ -26,6 +27,7 @@
 //! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
 
 pub mod audit;
+mod broker_keys;
 mod certificates;
 pub mod connect;
 pub mod credentials;
@@ -36,6 +38,8 @@ pub mod kv;
 pub mod nodes;
 pub mod request;
 pub mod role;
+pub mod rotation;
+pub mod secret_file;
 pub mod service;
 pub mod streams;
 pub mod subjects;

@@ -7,7 +7,10 @@
 //! | `route.pem`, `route.key`, `route-ca.pem` | what the nodes show each other, and their own authority |
 
 use core::{fmt, str::FromStr};
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::credentials::{
     InitError, InitSettings, Layout, Made, ReadError, make_secret, public_nkeys, quoted, read_environment,
@@ -134,6 +137,42 @@ impl NodeLayout {
     }
 }
 
+/// The names of the nodes that have a folder.
+pub(crate) fn names(layout: &Layout) -> Result<Vec<String>, ReadError> {
+    let failed = |source| ReadError::Io { path: layout.nodes(), source };
+    let entries = match fs::read_dir(layout.nodes()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The nodes that have a folder, with the hosts that their environments name.
+pub(crate) fn known(layout: &Layout) -> Result<Vec<Node>, ReadError> {
+    let known = |name: String| {
+        let path = layout.node(&name).environment();
+        let pairs = read_environment(path.clone())?;
+        let host = pairs.iter().find(|(variable, _)| variable == HOST_VARIABLE);
+        host.and_then(|(_, host)| format!("{name}={}", host.trim_matches('"')).parse().ok())
+            .ok_or(ReadError::Malformed { path, expected: "the environment of a node" })
+    };
+    names(layout)?.into_iter().map(known).collect()
+}
+
+/// What names the host that a node listens on.
+const HOST_VARIABLE: &str = "DUET_BROKER_HOST";
+
 /// Makes the environments that are missing.
 pub(crate) fn make_environments(
     layout: &Layout,
@@ -161,7 +200,7 @@ fn environment(layout: &Layout, settings: &InitSettings, node: &Node) -> Result<
         .collect();
     let mut lines = vec![
         format!("DUET_NODE_NAME={}", text(node.name())?),
-        format!("DUET_BROKER_HOST={}", text(node.host())?),
+        format!("{HOST_VARIABLE}={}", text(node.host())?),
         format!("DUET_BROKER_PORT={}", settings.port),
         format!("DUET_MONITOR_LISTEN={}", text(&format!("127.0.0.1:{}", settings.monitor_port))?),
         format!("DUET_CLUSTER_LISTEN={}", text(&at(node.host(), settings.cluster_port))?),

@@ -62,6 +62,12 @@ impl Role {
         format!("DUET_NKEY_{}", self.as_str().to_uppercase())
     }
 
+    /// The environment variable from which `nats.conf` takes another public nkey that the role may use as well.
+    #[must_use]
+    pub fn other_nkey_variable(self) -> String {
+        format!("{}_OTHER", self.nkey_variable())
+    }
+
     /// The first token of every inbox of the role. The broker lets nobody else listen below it.
     #[must_use]
     pub fn inbox_prefix(self) -> String {

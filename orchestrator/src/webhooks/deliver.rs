@@ -27,6 +27,8 @@ pub(crate) struct Deliverer {
     http: reqwest::Client,
     settings: WebhookSettings,
     key: SigningKey,
+    /// The one before or after it, while it is exchanged.
+    other_key: Option<SigningKey>,
 }
 
 /// How an attempt ended.
@@ -67,8 +69,12 @@ impl Attempt {
 impl Deliverer {
     /// # Errors
     /// When TLS cannot be set up.
-    pub(crate) fn new(settings: WebhookSettings, key: SigningKey) -> io::Result<Self> {
-        Ok(Self { http: address::client(&settings)?, settings, key })
+    pub(crate) fn new(
+        settings: WebhookSettings,
+        key: SigningKey,
+        other_key: Option<SigningKey>,
+    ) -> io::Result<Self> {
+        Ok(Self { http: address::client(&settings)?, settings, key, other_key })
     }
 
     pub(crate) const fn settings(&self) -> &WebhookSettings {
@@ -77,6 +83,23 @@ impl Deliverer {
 
     pub(super) const fn key(&self) -> &SigningKey {
         &self.key
+    }
+
+    /// What stands in the delivery's header: a signature for each secret that the endpoint may have been told, as Standard
+    /// Webhooks has it for the time of a rotation.
+    fn signatures(
+        &self,
+        endpoint: &Endpoint,
+        id: &str,
+        timestamp: u64,
+        body: &[u8],
+    ) -> Result<String, Refusal> {
+        let mut signatures = endpoint.secret(&self.key)?.sign(id, timestamp, body);
+        if let Some(other) = &self.other_key {
+            signatures.push(' ');
+            signatures.push_str(&endpoint.secret(other)?.sign(id, timestamp, body));
+        }
+        Ok(signatures)
     }
 
     /// Posts `body` as the message `id`, and waits for the answer at most `timeout`.
@@ -92,7 +115,7 @@ impl Deliverer {
     ) -> Result<Attempt, Refusal> {
         let (at_ms, started) = (now_ms(), Instant::now());
         let timestamp = at_ms / 1000;
-        let signature = endpoint.secret(&self.key)?.sign(id, timestamp, &body);
+        let signatures = self.signatures(endpoint, id, timestamp, &body)?;
         let mut attempt =
             Attempt { at_ms, took_ms: 0, status: None, error: None, retry_after: None, is_gone: false };
         // The operator's rules may have changed since it was added.
@@ -106,7 +129,7 @@ impl Deliverer {
                     .header(header::CONTENT_TYPE, "application/json")
                     .header(ID_HEADER, id)
                     .header(TIMESTAMP_HEADER, timestamp)
-                    .header(SIGNATURE_HEADER, signature)
+                    .header(SIGNATURE_HEADER, signatures)
                     .body(body);
                 match request.send().await {
                     Ok(answer) => attempt.answered(&answer),

@@ -5,7 +5,7 @@
 
 use std::{
     future::Future,
-    path::PathBuf,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -571,13 +571,18 @@ fn read_token(
     credentials: &CredentialsOptions,
     tenant: &TenantId,
 ) -> Result<Zeroizing<String>, CliError> {
-    if let Some(token) = secrets::file_or_variable(options.api_token_file.as_ref(), "DUET_API_TOKEN")? {
+    let in_use = |file: &Path| {
+        secrets::read_secret_file(file).map(|held| Zeroizing::new(held.in_use().to_owned()))
+    };
+    if let Some(file) = &options.api_token_file {
+        return in_use(file);
+    }
+    if let Some(token) = secrets::file_or_variable(None, "DUET_API_TOKEN")? {
         return Ok(token);
     }
     let Some(directory) = &credentials.credentials else {
         return Err(CliError::usage("no API token is given")
             .remedy("Give --api-token-file or --credentials, or set DUET_API_TOKEN."));
     };
-    let file: PathBuf = directory.join("tokens").join(tenant.as_str());
-    secrets::read_line_file(&file)
+    in_use(&directory.join("tokens").join(tenant.as_str()))
 }

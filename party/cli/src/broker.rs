@@ -40,7 +40,7 @@ pub(crate) fn settings(
 ) -> Result<ConnectSettings, CliError> {
     let layout = credentials.credentials.as_deref().map(Layout::new);
     let seed: NkeySeed = match (&options.nats_nkey, &layout) {
-        (Some(file), _) => secrets::read_line_file(file)?.trim().parse().map_err(|error| {
+        (Some(file), _) => secrets::read_secret_file(file)?.in_use().parse().map_err(|error| {
             CliError::input(format!("{} does not hold an nkey seed: {error}", file.display()))
         })?,
         (None, Some(layout)) => layout.read_seed(role).map_err(read_error)?,

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        audit, batch, card, exit_codes, gateway, init, job, load, orchestrator, party, policy, requester,
+        audit, batch, card, credentials, exit_codes, gateway, init, job, load, orchestrator, party, policy, requester,
         sign, verify, wallet, webhook,
     },
     config::GlobalOptions,
@@ -30,6 +30,9 @@ pub(crate) struct Cli {
 enum Command {
     /// Make development credentials for one machine
     Init(init::InitCommand),
+    /// Exchange credentials while everything runs
+    #[command(subcommand)]
+    Credentials(credentials::CredentialsCommand),
     /// Look at the cards of parties
     #[command(subcommand)]
     Card(card::CardCommand),
@@ -93,6 +96,7 @@ impl Command {
     fn run(self, output: Output) -> Result<(), CliError> {
         match self {
             Self::Init(command) => init::run(command, output),
+            Self::Credentials(command) => credentials::run(command, output),
             Self::Card(command) => block_on(card::run(command, output)),
             Self::Wallet(command) => block_on_all_cores(wallet::run(command, output)),
             Self::Sign(command) => block_on_all_cores(sign::run(*command, output)),

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use duet_bus::secret_file::SecretFile;
 use zeroize::Zeroizing;
 
 use crate::error::CliError;
@@ -29,13 +30,29 @@ pub(crate) enum PassphraseUse {
 /// # Errors
 /// When the file cannot be read or holds something else.
 pub(crate) fn read_key_file(file: &Path) -> Result<Zeroizing<[u8; KEY_SIZE_BYTES]>, CliError> {
-    let text = read_line_file(file)?;
+    parse_key(file, &read_line_file(file)?)
+}
+
+/// The key that 64 hexadecimal digits of `file` are.
+///
+/// # Errors
+/// When they are something else.
+pub(crate) fn parse_key(file: &Path, digits: &str) -> Result<Zeroizing<[u8; KEY_SIZE_BYTES]>, CliError> {
     let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
-    hex::decode_to_slice(text.as_bytes(), key.as_mut_slice()).map_err(|_| {
+    hex::decode_to_slice(digits.as_bytes(), key.as_mut_slice()).map_err(|_| {
         CliError::input(format!("{} does not hold a key: 64 hexadecimal digits expected", file.display()))
             .remedy("Name the file that the key was written to, or have a new one made.")
     })?;
     Ok(key)
+}
+
+/// Reads a file of one secret, or of two while it is exchanged (`duet credentials`).
+///
+/// # Errors
+/// When it cannot be read or holds something else.
+pub(crate) fn read_secret_file(file: &Path) -> Result<SecretFile, CliError> {
+    SecretFile::parse(&read_line_file(file)?)
+        .map_err(|error| CliError::input(format!("{}: {error}", file.display())))
 }
 
 /// Writes a fresh random key to `file`, readable by its owner only.

@@ -202,6 +202,36 @@ fn credentials_are_made_and_kept() {
 }
 
 #[test]
+fn credentials_are_exchanged_step_by_step() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().to_str().unwrap();
+    run(&["init", "--dir", dir]);
+    let step = |step: &str, what: &[&str]| {
+        run(&[&["--json", "credentials", step, "--dir", dir][..], what].concat())
+    };
+    let prepared = step("prepare", &["token/demo", "nkey/service", "token/demo"]);
+    let secrets = std::fs::read_to_string(directory.path().join("tokens/demo")).unwrap();
+    let shown = String::from_utf8(prepared.stdout.clone()).unwrap();
+    assert!(secrets.lines().all(|line| !shown.contains(line.trim_start_matches("next "))));
+    let prepared = document(&prepared);
+    let taken: Vec<_> = prepared["credentials"].as_array().unwrap().iter().collect();
+    assert_eq!((&taken[0]["credential"], &taken[0]["restart"]), (&json!("nkey/service"), &json!(["broker"])));
+    assert_eq!(
+        (&taken[1]["stage"], &taken[1]["restart"]),
+        (&json!("prepared"), &json!(["orchestrator"])),
+        "{prepared}"
+    );
+    assert_eq!(error_of(&step("retire", &["token/demo"])), ("conflict".to_owned(), Some(5)));
+    assert_eq!(error_of(&step("prepare", &["nkey/root"])), ("usage".to_owned(), Some(2)));
+    assert_eq!(error_of(&step("prepare", &["route-tls"])), ("usage".to_owned(), Some(2)));
+    let standing = document(&run(&["--json", "credentials", "status", "--dir", dir]));
+    let count = |stage| {
+        standing["credentials"].as_array().unwrap().iter().filter(|one| one["stage"] == stage).count()
+    };
+    assert_eq!((count("prepared"), count("settled")), (2, 9), "{standing}");
+}
+
+#[test]
 fn a_line_that_does_not_parse_is_an_error_document_too() {
     for arguments in
         [&["nonsense", "--json"][..], &["--json", "verify", "digest", "0x12"], &["--json", "init", "--dir"]]

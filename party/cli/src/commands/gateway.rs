@@ -265,7 +265,8 @@ impl GatewayCommand {
 /// The key that signs the audit log. Without one that can be pinned the gateway makes one for this run.
 fn audit_key(file: Option<&Path>, credentials: &CredentialsOptions) -> Result<SigningKey, CliError> {
     if let Some(file) = file {
-        return Ok(SigningKey::from_bytes(&*secrets::read_key_file(file)?));
+        let held = secrets::read_secret_file(file)?;
+        return Ok(SigningKey::from_bytes(&*secrets::parse_key(file, held.in_use())?));
     }
     let layout = credentials.credentials.as_deref().map(Layout::new);
     if let Some(layout) = layout.filter(|layout| layout.gateway_key().exists()) {

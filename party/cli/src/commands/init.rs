@@ -115,7 +115,8 @@ fn describe(directory: &Path, nodes: &[Node], made: Vec<PathBuf>) -> Result<Cred
     })
 }
 
-fn init_error(error: InitError) -> CliError {
+/// A credential that cannot be made.
+pub(crate) fn init_error(error: InitError) -> CliError {
     match error {
         InitError::Existing(error) => read_error(error),
         InitError::Entropy => CliError::internal(error.to_string()),

@@ -32,12 +32,12 @@ pub(crate) struct OrchestratorCommand {
     /// Where the HTTP interface listens; port 0 picks a free one
     #[arg(long, env = "DUET_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
     listen: SocketAddr,
-    /// File with the Ed25519 key that signs results (64 hexadecimal digits)
+    /// File with the Ed25519 key that signs results (64 hexadecimal digits), and with another one while the key is exchanged
     /// [default: DIR/orchestrator.key]
     #[arg(long, env = "DUET_ORCHESTRATOR_KEY", value_name = "FILE")]
     orchestrator_key: Option<PathBuf>,
-    /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal digits;
-    /// can be repeated [default: DIR/tokens/*]
+    /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal digits, and with another one
+    /// while it is exchanged; can be repeated [default: DIR/tokens/*]
     #[arg(
         long = "tenant-token",
         env = "DUET_TENANT_TOKENS",
@@ -214,9 +214,18 @@ impl OrchestratorCommand {
     fn config(self) -> Result<Config, CliError> {
         let layout = self.credentials.credentials.as_deref().map(Layout::new);
         let broker = broker::settings(&self.broker, &self.credentials, Role::Orchestrator, SERVER_PATIENCE)?;
-        let key = match (&self.orchestrator_key, &layout) {
-            (Some(file), _) => SigningKey::from_bytes(&*secrets::read_key_file(file)?),
-            (None, Some(layout)) => layout.read_orchestrator_key().map_err(read_error)?,
+        let (key, other_key) = match (&self.orchestrator_key, &layout) {
+            (Some(file), _) => {
+                let held = secrets::read_secret_file(file)?;
+                let key = |digits: &str| {
+                    secrets::parse_key(file, digits).map(|bytes| SigningKey::from_bytes(&bytes))
+                };
+                (key(held.in_use())?, held.other().map(key).transpose()?)
+            }
+            (None, Some(layout)) => (
+                layout.read_orchestrator_key().map_err(read_error)?,
+                layout.read_other_orchestrator_key().map_err(read_error)?,
+            ),
             (None, None) => {
                 return Err(CliError::usage("no key to sign results with is given")
                     .remedy("Give --orchestrator-key FILE or --credentials DIR."));
@@ -225,6 +234,7 @@ impl OrchestratorCommand {
         let tenants = tenants(&self.tenant_tokens, layout.as_ref())?;
         let mut config =
             Config::new(broker, tenants, key).map_err(|error| CliError::internal(error.to_string()))?;
+        config.other_result_key = other_key;
         config.listen = self.listen;
         self.storage.apply(&mut config);
         if !self.parties.is_empty() {
@@ -254,17 +264,16 @@ impl OrchestratorCommand {
 fn tenants(named: &[TenantToken], layout: Option<&Layout>) -> Result<Vec<TenantAccess>, CliError> {
     let mut tokens: BTreeMap<TenantId, Vec<TokenHash>> = BTreeMap::new();
     for TenantToken { tenant, file } in named {
-        let text = secrets::read_line_file(file)?;
-        let text = text.trim();
+        let held = secrets::read_secret_file(file)?;
         // Whoever runs the orchestrator need not be able to call it: a hash will do.
-        let hash = text.parse().unwrap_or_else(|_| TokenHash::of(text));
-        tokens.entry(tenant.clone()).or_default().push(hash);
+        let hashes = held.accepted().map(|text| text.parse().unwrap_or_else(|_| TokenHash::of(text)));
+        tokens.entry(tenant.clone()).or_default().extend(hashes);
     }
     if named.is_empty()
         && let Some(layout) = layout
     {
-        for (tenant, token) in layout.read_tokens().map_err(read_error)? {
-            tokens.insert(tenant, vec![TokenHash::of(token.expose())]);
+        for (tenant, accepted) in layout.read_tokens().map_err(read_error)? {
+            tokens.insert(tenant, accepted.iter().map(|token| TokenHash::of(token.expose())).collect());
         }
     }
     if tokens.is_empty() {

@@ -62,9 +62,16 @@ pub(crate) enum VerifyCommand {
         /// standard input
         #[arg(value_name = "FILE", default_value = "-")]
         file: PathBuf,
-        /// The orchestrator's public key (64 hexadecimal digits)
-        #[arg(long, env = "DUET_ORCHESTRATOR_PUBLIC_KEY", value_name = "HEX", value_parser = parse_key)]
-        orchestrator_key: [u8; 32],
+        /// The orchestrator's public key (64 hexadecimal digits); several, separated by commas, while it is exchanged
+        #[arg(
+            long,
+            env = "DUET_ORCHESTRATOR_PUBLIC_KEY",
+            value_name = "HEX",
+            required = true,
+            value_delimiter = ',',
+            value_parser = parse_key
+        )]
+        orchestrator_key: Vec<[u8; 32]>,
     },
 }
 
@@ -137,7 +144,7 @@ pub(crate) fn run(command: VerifyCommand, output: Output) -> Result<(), CliError
             signed.check("typed_data", digest)?
         }
         VerifyCommand::Digest { digest, signed } => signed.check("digest", digest.digest)?,
-        VerifyCommand::Result { file, orchestrator_key } => result(&file, &orchestrator_key)?,
+        VerifyCommand::Result { file, orchestrator_key: keys } => result(&file, &keys)?,
     };
     output.emit(&verdict)
 }
@@ -214,14 +221,16 @@ fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Ver
     })
 }
 
-/// Checks the orchestrator's signature, then the wallet's inside, then that the signed transaction is
+/// Checks the orchestrator's signature by one of `keys`, then the wallet's inside, then that the signed transaction is
 /// this signature's.
-fn result(file: &Path, orchestrator: &[u8; 32]) -> Result<Verdict, CliError> {
+fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
     // The document is in hexadecimal digits and inside other documents.
     let text = read_at_most(file, 4 * MAX_RESULT_SIZE_BYTES)?;
     let signed = find_result(&text)?;
     let refused = |problem: &dyn fmt::Display| CliError::new(Code::BadSignature, problem.to_string());
-    let result = signed.verify(orchestrator).map_err(|error| refused(&error))?;
+    let key = keys.iter().find(|key| **key == signed.key).or(keys.first());
+    let key = key.ok_or_else(|| CliError::usage("no orchestrator's key is given"))?;
+    let result = signed.verify(key).map_err(|error| refused(&error))?;
     let address = recover(&result.signature, result.digest)?;
     if address != Address::from(result.address) {
         return Err(refused(&format_args!("the signature inside is by {address}, not by the wallet")));
