@@ -571,9 +571,8 @@ fn read_token(
     credentials: &CredentialsOptions,
     tenant: &TenantId,
 ) -> Result<Zeroizing<String>, CliError> {
-    let in_use = |file: &Path| {
-        secrets::read_secret_file(file).map(|held| Zeroizing::new(held.in_use().to_owned()))
-    };
+    let in_use =
+        |file: &Path| secrets::read_secret_file(file).map(|held| Zeroizing::new(held.in_use().to_owned()));
     if let Some(file) = &options.api_token_file {
         return in_use(file);
     }

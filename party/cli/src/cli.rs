@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        audit, batch, card, credentials, exit_codes, gateway, init, job, load, orchestrator, party, policy, requester,
-        sign, verify, wallet, webhook,
+        audit, batch, card, credentials, exit_codes, gateway, init, job, load, orchestrator, party, policy,
+        requester, sign, verify, wallet, webhook,
     },
     config::GlobalOptions,
     error::CliError,

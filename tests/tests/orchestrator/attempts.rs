@@ -15,7 +15,7 @@ const BACKEND: &[&str] = &["service+partner"];
 
 #[tokio::test]
 async fn a_backend_that_rejects_in_the_owners_name__should_end_no_job() {
-    let mut rig = Rig::new().await;
+    let rig = Rig::new().await;
     rig.script(&[Act::Fail(Code::RejectedByOwner), Act::Refuse(Code::RejectedByOwner), Act::Sign]);
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("not-the-owner", BACKEND)).await;
