@@ -206,9 +206,8 @@ fn credentials_are_exchanged_step_by_step() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().to_str().unwrap();
     run(&["init", "--dir", dir]);
-    let step = |step: &str, what: &[&str]| {
-        run(&[&["--json", "credentials", step, "--dir", dir][..], what].concat())
-    };
+    let step =
+        |step: &str, what: &[&str]| run(&[&["--json", "credentials", step, "--dir", dir][..], what].concat());
     let prepared = step("prepare", &["token/demo", "nkey/service", "token/demo"]);
     let secrets = std::fs::read_to_string(directory.path().join("tokens/demo")).unwrap();
     let shown = String::from_utf8(prepared.stdout.clone()).unwrap();
