@@ -199,10 +199,12 @@ impl Before {
 }
 
 /// Takes a step with every credential, and starts everything again, one process after the other.
-async fn step(stack: &mut Stack, step: &str) -> Result<Value> {
+async fn step(stack: &mut Stack, more: &mut [Server; 2], step: &str) -> Result<Value> {
     let taken = stack.duet().json(&["credentials", step, "all"]).await?;
     stack.broker.restart_anew().await?;
-    for server in [&mut stack.orchestrator, &mut stack.service, &mut stack.partner] {
+    // Of each party one worker is there at any time: a job is given up after some seconds without any.
+    let [service, partner] = more;
+    for server in [&mut stack.service, &mut stack.partner, service, partner, &mut stack.orchestrator] {
         again(server).await?;
     }
     Ok(taken)
@@ -246,6 +248,13 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     let tenants = vec![QUIET.parse()?];
     initialise(stack.broker.credentials(), &InitSettings { tenants, ..InitSettings::default() })?;
     again(&mut stack.orchestrator).await?;
+    let mut more = [
+        stack.another_worker(&stack.service, "service-2", &[]),
+        stack.another_worker(&stack.partner, "partner-2", &[]),
+    ];
+    for worker in &mut more {
+        worker.start().await?;
+    }
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let first = wallet.queue(&["message", "before"]).await?;
     let quiet = stack.duet().with("DUET_TENANT", QUIET);
@@ -256,7 +265,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     traffic.goes_on().await?;
 
     // The next ones are accepted, and nothing of them is used.
-    let prepared = step(&mut stack, "prepare").await?;
+    let prepared = step(&mut stack, &mut more, "prepare").await?;
     let old_keys = [public(&prepared, "orchestrator-key")?, public(&prepared, "gateway-key")?];
     assert_eq!(old_keys[0], stack.orchestrator_key());
     traffic.goes_on().await?;
@@ -264,7 +273,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     check(&old_secret, &receiver.next().await?)?;
 
     // They are used, and the old ones are still accepted.
-    let switched = step(&mut stack, "switch").await?;
+    let switched = step(&mut stack, &mut more, "switch").await?;
     let new_keys = [public(&switched, "orchestrator-key")?, public(&switched, "gateway-key")?];
     assert_eq!(text(&again(&mut stack.gateway).await?, "/audit_key")?, new_keys[1]);
     traffic.goes_on().await?;
@@ -285,7 +294,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     }
 
     // The old ones are refused.
-    step(&mut stack, "retire").await?;
+    step(&mut stack, &mut more, "retire").await?;
     again(&mut stack.gateway).await?;
     traffic.goes_on().await?;
     let signed = traffic.end().await?;
