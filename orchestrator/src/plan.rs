@@ -97,6 +97,8 @@ pub(crate) const fn facts_are_stale(code: Code) -> bool {
             | Code::UnknownWallet
             | Code::Locked
             | Code::NeedsRotation
+            // There may be none of its workers at all, as while its only one is started again. Then the job waits for one.
+            | Code::Overloaded
     )
 }
 

@@ -146,7 +146,8 @@ fn check_results(history: &History, findings: &mut Vec<Finding>) {
     }
 }
 
-fn verified(history: &History, result: &Value) -> Result<JobResult, String> {
+/// What a published result says, if the orchestrators signed it.
+pub(super) fn verified(history: &History, result: &Value) -> Result<JobResult, String> {
     let signed: SignedResult = serde_json::from_value(result.clone()).map_err(|error| error.to_string())?;
     let mut key = [0; 32];
     hex::decode_to_slice(&history.orchestrator_key, &mut key).map_err(|error| error.to_string())?;

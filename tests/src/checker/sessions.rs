@@ -21,6 +21,7 @@ pub(super) fn check(history: &History) -> Vec<Finding> {
     let rounds = Rounds::of(history);
     check_rounds(&rounds, &mut findings);
     check_outcomes(history, &rounds, &mut findings);
+    check_overheard(history, &rounds, &mut findings);
     check_one_time_values(history, &mut findings);
     for key in history.paillier_keys.iter().filter(|key| key.is_locked) {
         findings.push(Finding::Locked { party: key.party.clone(), key: key.id.clone() });
@@ -152,18 +153,26 @@ fn check_outcomes(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Fin
         if !charged.contains_key(session.as_str()) {
             findings.push(Finding::Uncharged { session: session.clone() });
         }
-        // What is judged of a session's messages says something only if they were overheard.
+        nonces.push((signature.get(..32).unwrap_or_default().to_vec(), session));
+    }
+    let nonces = nonces.iter().map(|(r, session)| (r, session.as_str()));
+    for sessions in in_several(nonces) {
+        findings.push(Finding::SameNonce { sessions });
+    }
+}
+
+/// What is judged of a session's messages says something only if they were overheard: all of every session that a
+/// published signature came of, whoever was to report it.
+fn check_overheard(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
+    let results = history.results.iter().filter_map(|result| jobs::verified(history, result).ok());
+    let sessions: BTreeSet<String> = results.map(|result| result.session.to_string()).collect();
+    for session in sessions {
         for (seat, all) in rounds.seats() {
             let messages = all.get(session.as_str()).map_or(0, |said| said.messages.len());
             if messages < MESSAGES_OF_A_SEAT {
                 findings.push(Finding::Unheard { session: session.clone(), seat, messages });
             }
         }
-        nonces.push((signature.get(..32).unwrap_or_default().to_vec(), session));
-    }
-    let nonces = nonces.iter().map(|(r, session)| (r, session.as_str()));
-    for sessions in in_several(nonces) {
-        findings.push(Finding::SameNonce { sessions });
     }
 }
 

@@ -348,6 +348,13 @@ fn a_signature_of_a_session_that_was_not_overheard_is_named() {
     assert_eq!(deaf, [unheard("initiator", 0), unheard("responder", 0)]);
     let half = found(|history| drop(history.wire.remove(6 + 4)));
     assert_eq!(half, [unheard("responder", 1)]);
+    // Nor does it help that the report of the signature was not overheard either.
+    let nothing = found(|history| {
+        history
+            .wire
+            .retain(|sighting| !sighting.subject.contains(&session) && sighting.by.process != "partner-1");
+    });
+    assert!(nothing.contains(&unheard("initiator", 0)), "{nothing:?}");
 }
 
 #[test]
