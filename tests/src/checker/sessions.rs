@@ -20,7 +20,7 @@ pub(super) fn check(history: &History) -> Vec<Finding> {
     let mut findings = Vec::new();
     let rounds = Rounds::of(history);
     check_rounds(&rounds, &mut findings);
-    check_outcomes(history, &rounds, &mut findings);
+    check_outcomes(history, &mut findings);
     check_overheard(history, &rounds, &mut findings);
     check_one_time_values(history, &mut findings);
     for key in history.paillier_keys.iter().filter(|key| key.is_locked) {
@@ -133,7 +133,7 @@ fn reported(sighting: &Sighting) -> Option<Outcome> {
     codec::decode(&signed.outcome).ok()
 }
 
-fn check_outcomes(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
+fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
     let asked = jobs::asked(history);
     let charged: BTreeMap<&str, [u8; 32]> =
         history.charges.iter().map(|charge| (charge.session.as_str(), charge.digest)).collect();

@@ -352,7 +352,7 @@ fn a_signature_of_a_session_that_was_not_overheard_is_named() {
     let nothing = found(|history| {
         history
             .wire
-            .retain(|sighting| !sighting.subject.contains(&session) && sighting.by.process != "partner-1");
+            .retain(|sighting| !sighting.subject.contains(&session) && &*sighting.by.process != "partner-1");
     });
     assert!(nothing.contains(&unheard("initiator", 0)), "{nothing:?}");
 }
