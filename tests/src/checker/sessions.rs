@@ -164,7 +164,9 @@ fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
 /// What is judged of a session's messages says something only if they were overheard: all of every session that a
 /// published signature came of, whoever was to report it.
 fn check_overheard(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
+    let asked = jobs::asked(history);
     let results = history.results.iter().filter_map(|result| jobs::verified(history, result).ok());
+    let results = results.filter(|result| asked.contains_key(result.job.to_string().as_str()));
     let sessions: BTreeSet<String> = results.map(|result| result.session.to_string()).collect();
     for session in sessions {
         for (seat, all) in rounds.seats() {
