@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
-    collect::{Collector, footprints},
+    collect::{Collector, footprints, processes},
     devices::Devices,
     faults::Routes,
     load::{Apis, Signers},
@@ -149,7 +149,7 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     turmoil.recovered(&mut fleet).await;
     match last_signatures(&fleet, &wallet, &signers.devices).await {
         Ok(last) => submissions.extend(last),
-        Err(error) => turmoil.unrecovered.push(format!("a last job on every pair: {error:#}")),
+        Err(error) => turmoil.unrecovered.push(format!("the last jobs: {error:#}")),
     }
     let Turmoil { unrecovered, done: faults, .. } = turmoil;
     signers.devices.hang_up();
@@ -203,15 +203,8 @@ fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
 
 /// What everything that runs has in memory, for a reader: whether it goes on growing shows before the end.
 fn memory(fleet: &mut Fleet) -> String {
-    let nodes = fleet.cluster().nodes().iter().enumerate();
-    let mut running: Vec<(String, Option<u32>)> =
-        nodes.map(|(number, node)| (format!("n{}", number + 1), node.id())).collect();
-    running.extend(fleet.members_mut().iter_mut().map(|member| {
-        let id = member.process().ok().and_then(|process| process.id());
-        (member.name().to_owned(), id)
-    }));
-    let said = running.iter().filter_map(|(name, id)| {
-        let bytes = resident_bytes((*id)?).ok()?;
+    let said = processes(fleet).into_iter().filter_map(|(name, id)| {
+        let bytes = resident_bytes(id?).ok()?;
         Some(format!("{name} {}", bytes.div_ceil(1024 * 1024)))
     });
     format!("MiB in memory: {}", said.collect::<Vec<_>>().join(", "))

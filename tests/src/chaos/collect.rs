@@ -15,6 +15,7 @@ use crate::{
     fleet::Fleet,
     history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
     parties::PartyFolder,
+    process::resident_bytes,
 };
 
 /// How long the evidence may take to be complete: a result that a crash left unpublished is published by a sweeper.
@@ -32,16 +33,23 @@ pub(super) struct Before {
     streams: Streams,
 }
 
+/// Every process by its name, the nodes first; without an id when it is not running.
+pub(super) fn processes(fleet: &mut Fleet) -> Vec<(String, Option<u32>)> {
+    let nodes = fleet.cluster().nodes().iter().enumerate();
+    let mut all: Vec<_> = nodes.map(|(number, node)| (format!("n{}", number + 1), node.id())).collect();
+    all.extend(fleet.members_mut().iter_mut().map(|member| {
+        let id = member.process().ok().and_then(|process| process.id());
+        (member.name().to_owned(), id)
+    }));
+    all
+}
+
 /// What each process takes now.
 pub(super) async fn footprints(fleet: &mut Fleet) -> Result<Before> {
     let mut footprints = BTreeMap::new();
-    for member in fleet.members_mut() {
-        let id = member.process()?.id().with_context(|| format!("{} is not running", member.name()))?;
-        footprints.insert(member.name().to_owned(), footprint(id)?);
-    }
-    for (number, node) in fleet.cluster().nodes().iter().enumerate() {
-        let id = node.id().with_context(|| format!("n{} is not running", number + 1))?;
-        footprints.insert(format!("n{}", number + 1), footprint(id)?);
+    for (name, id) in processes(fleet) {
+        let id = id.with_context(|| format!("{name} is not running"))?;
+        footprints.insert(name, footprint(id)?);
     }
     for (role, subscriptions) in subscriptions(fleet).await? {
         let name = format!("{SUBSCRIPTIONS_OF}{role}");
@@ -51,16 +59,13 @@ pub(super) async fn footprints(fleet: &mut Fleet) -> Result<Before> {
 }
 
 fn footprint(process: u32) -> Result<Footprint> {
+    const THREADS: &str = "Threads:";
     let folder = Path::new("/proc").join(process.to_string());
     let status = fs::read_to_string(folder.join("status"))?;
-    let number = |name: &str| -> Result<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_ascii_whitespace().next());
-        Ok(number.with_context(|| format!("no {name} in /proc"))?.parse()?)
-    };
+    let threads = status.lines().find_map(|line| line.strip_prefix(THREADS));
     Ok(Footprint {
-        memory_kib: number("VmRSS:")?,
-        threads: number("Threads:")?,
+        memory_kib: resident_bytes(process)? / 1024,
+        threads: threads.with_context(|| format!("no {THREADS} in /proc"))?.trim().parse()?,
         files: u64::try_from(fs::read_dir(folder.join("fd"))?.count())?,
         subscriptions: 0,
     })
