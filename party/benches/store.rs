@@ -64,7 +64,13 @@ async fn charge(store: &Arc<SqliteStore>, next: &mut u128, count: u64, with: Wit
             With::Nothing => Arc::clone(store) as _,
             With::Limit(spend) => {
                 let spends = vec![spend.clone()];
-                store.spending(Spending { wallet: WALLET, spent: digest, decided_by: None, at_ms: 1, spends })
+                store.spending(Spending {
+                    wallet: WALLET,
+                    spent: digest,
+                    decided_by: Some(1),
+                    at_ms: 1,
+                    spends,
+                })
             }
             With::Record => store.noting(charged(session)),
         };

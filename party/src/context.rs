@@ -1,7 +1,8 @@
 //! What everything in a party works with: its unlocked store, the time, the processor.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,6 +20,7 @@ use duet_wire::{
     Code,
     audit::{Draft, Event},
 };
+use lru::LruCache;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -41,12 +43,27 @@ pub struct Context {
     pub compute: Compute,
     /// What numbers are computed with.
     pub arithmetic: &'static dyn Arithmetic,
-    hot_keys: Arc<Mutex<HashMap<PaillierKeyId, Arc<PaillierKey>>>>,
+    hot: Arc<Mutex<Hot>>,
+}
+
+/// What stays in memory because it was used lately.
+#[derive(Debug)]
+struct Hot {
+    keys: LruCache<PaillierKeyId, Arc<PaillierKey>>,
+    enrolments: LruCache<EnrolmentRow, Arc<VerifiedEnrolment>>,
+    cards: LruCache<CardFingerprint, Arc<Card>>,
 }
 
 /// Paillier keys that stay in memory: a key carries the blinding of its decryptions, which is worth
 /// more the longer it lives. A service has one per tenant and responder.
-const MAX_HOT_KEYS: usize = 64;
+const MAX_HOT_KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// Enrolments that stay in memory, prepared from their second answer on: 16 MB of 2048 bits. An enrolment that was stored
+/// anew meanwhile, under the same key for the same epoch, encrypts the same share and was verified as well.
+const MAX_HOT_ENROLMENTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+
+/// Cards that stay in memory, some kilobytes each.
+const MAX_HOT_CARDS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// A party's own keys and the card that shows them.
 #[derive(Debug, Clone)]
@@ -78,7 +95,11 @@ impl Context {
             clock: Clock::system(),
             compute: Compute::per_core(),
             arithmetic: default_arithmetic(),
-            hot_keys: Arc::default(),
+            hot: Arc::new(Mutex::new(Hot {
+                keys: LruCache::new(MAX_HOT_KEYS),
+                enrolments: LruCache::new(MAX_HOT_ENROLMENTS),
+                cards: LruCache::new(MAX_HOT_CARDS),
+            })),
         }
     }
 
@@ -106,8 +127,13 @@ impl Context {
 
     /// A card by its fingerprint, if the store has it.
     pub(crate) async fn card(&self, fingerprint: CardFingerprint) -> Result<Option<Arc<Card>>, PartyError> {
+        if let Some(card) = self.hot(|hot| hot.cards.get(&fingerprint).cloned()) {
+            return Ok(Some(card));
+        }
         let Some(bytes) = self.vault.read(&card_label(fingerprint)).await? else { return Ok(None) };
-        codec::decode::<Card>(&bytes).map(|card| Some(Arc::new(card))).map_err(stored("card"))
+        let card: Arc<Card> = Arc::new(codec::decode(&bytes).map_err(stored("card"))?);
+        self.hot(|hot| hot.cards.put(fingerprint, Arc::clone(&card)));
+        Ok(Some(card))
     }
 
     pub(crate) async fn store_card(&self, card: &Card) -> Result<(), PartyError> {
@@ -159,10 +185,19 @@ impl Context {
     }
 
     pub(crate) async fn enrolment(&self, row: &EnrolmentRow) -> Result<Arc<VerifiedEnrolment>, PartyError> {
+        if let Some(enrolment) = self.hot(|hot| hot.enrolments.get(row).cloned()) {
+            if !enrolment.is_prepared() {
+                let preparing = Arc::clone(&enrolment);
+                self.compute.run(move || preparing.prepare()).await?;
+            }
+            return Ok(enrolment);
+        }
         let bytes = self.vault.require(&enrolment_label(row), "enrolment").await?;
-        VerifiedEnrolment::from_trusted_bytes(&bytes, self.arithmetic)
+        let enrolment = VerifiedEnrolment::from_trusted_bytes(&bytes, self.arithmetic)
             .map(Arc::new)
-            .map_err(stored("enrolment"))
+            .map_err(stored("enrolment"))?;
+        self.hot(|hot| hot.enrolments.put(row.clone(), Arc::clone(&enrolment)));
+        Ok(enrolment)
     }
 
     pub(crate) async fn paillier_key(
@@ -170,7 +205,7 @@ impl Context {
         id: PaillierKeyId,
         owner: &PartyId,
     ) -> Result<Arc<PaillierKey>, PartyError> {
-        if let Some(key) = self.hot(|keys| keys.get(&id).cloned())
+        if let Some(key) = self.hot(|hot| hot.keys.get(&id).cloned())
             && key.owner() == owner
         {
             return Ok(key);
@@ -186,13 +221,7 @@ impl Context {
             return Err(stored("Paillier key")("it is another party's"));
         }
         let key = Arc::new(key);
-        self.hot(|keys| {
-            if keys.len() >= MAX_HOT_KEYS {
-                let any = keys.keys().next().copied();
-                any.and_then(|any| keys.remove(&any));
-            }
-            keys.insert(id, Arc::clone(&key));
-        });
+        self.hot(|hot| hot.keys.put(id, Arc::clone(&key)));
         Ok(key)
     }
 
@@ -216,12 +245,18 @@ impl Context {
         // Another process of the party may have deleted some.
         let kept: HashSet<PaillierKeyId> =
             self.store().all_paillier_keys().await?.into_iter().map(|row| row.id).collect();
-        self.hot(|keys| keys.retain(|id, _| kept.contains(id)));
+        self.hot(|hot| {
+            let gone: Vec<PaillierKeyId> =
+                hot.keys.iter().map(|(id, _)| *id).filter(|id| !kept.contains(id)).collect();
+            for id in gone {
+                hot.keys.pop(&id);
+            }
+        });
         Ok(())
     }
 
-    fn hot<T>(&self, f: impl FnOnce(&mut HashMap<PaillierKeyId, Arc<PaillierKey>>) -> T) -> T {
-        f(&mut self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hot<T>(&self, f: impl FnOnce(&mut Hot) -> T) -> T {
+        f(&mut self.hot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn read_json<T: DeserializeOwned>(

@@ -41,5 +41,6 @@ pub use device::Device;
 pub use duet_at_rest as at_rest;
 pub use error::PartyError;
 pub use party::{Party, PartySettings, SetUpProgress};
+pub use randomizers::RandomizerSettings;
 pub use session::SessionLimits;
 pub use worker::{Worker, WorkerSettings};

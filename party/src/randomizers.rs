@@ -1,83 +1,297 @@
 //! `r̃^N mod N²` computed ahead, for the Paillier keys this party answers under most.
 //!
 //! It is most of a responder's work, depends on nothing but the key, and is used once: what is taken
-//! is gone. Nothing of it is ever stored.
+//! is gone. Nothing of it is ever stored. For a key that was answered under often a table is built
+//! ([`RandomizerTable`]), from which each one costs a fifth.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use duet_protocol::{enrolment::VerifiedEnrolment, ids::PaillierKeyId, paillier::OneTimeRandomizer};
+use duet_protocol::{
+    enrolment::VerifiedEnrolment,
+    ids::PaillierKeyId,
+    paillier::EncryptionKey,
+    randomizer::{OneTimeRandomizer, RandomizerTable, RandomizerTableBuilder},
+};
+use lru::LruCache;
+use rand_core::CryptoRng;
 
-use crate::compute::{Compute, system_rng};
+use crate::compute::{Abandoned, Compute, system_rng};
 
 /// Keys that are kept warm at a time. A service's partner sees one key per tenant.
-const MAX_KEYS: usize = 64;
+const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// A pool of one-time randomizers per Paillier key. Cheap to clone.
+/// How long a table must have been of no use before it gives way to one for another key.
+const IDLE_TABLE: Duration = Duration::from_secs(600);
+
+/// How much is computed ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RandomizerSettings {
+    /// Kept ready per Paillier key, half a kilobyte each. Default 4; 0 turns it off.
+    pub ready: usize,
+    /// Keys that have a table at a time: 5 MB each, and once some 90 s of a core. Default 4; 0 turns tables off.
+    pub tables: usize,
+    /// Answers under a key, since the worker's start, after which its table is built. Default 1,000.
+    pub table_after: u64,
+}
+
+impl Default for RandomizerSettings {
+    fn default() -> Self {
+        Self { ready: 4, tables: 4, table_after: 1_000 }
+    }
+}
+
+/// What is ready per Paillier key. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Randomizers {
-    pools: Arc<Mutex<HashMap<PaillierKeyId, VecDeque<OneTimeRandomizer>>>>,
-    depth: usize,
+    pools: Arc<Mutex<LruCache<PaillierKeyId, Pool>>>,
+    settings: RandomizerSettings,
+}
+
+#[derive(Debug)]
+struct Pool {
+    ready: VecDeque<OneTimeRandomizer>,
+    table: Table,
+    answered: u64,
+    last: Instant,
+}
+
+#[derive(Debug, Default)]
+enum Table {
+    #[default]
+    None,
+    Building,
+    Built(Arc<RandomizerTable>),
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { ready: VecDeque::new(), table: Table::None, answered: 0, last: Instant::now() }
+    }
+}
+
+impl Pool {
+    fn table(&self) -> Option<Arc<RandomizerTable>> {
+        match &self.table {
+            Table::Built(table) => Some(Arc::clone(table)),
+            Table::None | Table::Building => None,
+        }
+    }
+}
+
+/// What an answer takes its randomizer from.
+#[derive(Debug)]
+pub struct Taken(Source);
+
+#[derive(Debug)]
+enum Source {
+    Ready(OneTimeRandomizer),
+    Table(Arc<RandomizerTable>),
+    Nothing,
+}
+
+impl Taken {
+    /// The randomizer, computed now if it comes from a table; nothing when the answer has to draw its own.
+    #[must_use]
+    pub fn make(self, rng: &mut dyn CryptoRng) -> Option<OneTimeRandomizer> {
+        match self.0 {
+            Source::Ready(randomizer) => Some(randomizer),
+            Source::Table(table) => Some(table.make_randomizer(rng)),
+            Source::Nothing => None,
+        }
+    }
 }
 
 impl Randomizers {
-    /// Keeps up to `depth` ready per key; none when `depth` is 0. Each takes about half a kilobyte
-    /// and, once, some ten milliseconds of a core that has nothing better to do. Default 4.
+    /// Nothing is computed yet.
     #[must_use]
-    pub fn new(depth: usize) -> Self {
-        Self { pools: Arc::default(), depth }
+    pub fn new(settings: RandomizerSettings) -> Self {
+        Self { pools: Arc::new(Mutex::new(LruCache::new(MAX_KEYS))), settings }
     }
 
-    /// Takes one, if there is one.
+    /// Takes one for an answer.
     #[must_use]
-    pub fn take(&self, key: PaillierKeyId) -> Option<OneTimeRandomizer> {
-        self.with(|pools| pools.get_mut(&key)?.pop_front())
+    pub fn take(&self, enrolment: &VerifiedEnrolment) -> Taken {
+        self.pool(enrolment.paillier_key(), |pool| {
+            pool.answered += 1;
+            pool.last = Instant::now();
+            Taken(match (pool.ready.pop_front(), pool.table()) {
+                (Some(ready), _) => Source::Ready(ready),
+                (None, Some(table)) => Source::Table(table),
+                (None, None) => Source::Nothing,
+            })
+        })
     }
 
-    /// Starts to fill up the pool of an enrolment's key, as long as a core is idle.
+    /// Starts to fill up the pool of an enrolment's key, as long as a core is idle; and to build its table, if it has
+    /// earned one.
     pub fn refill(&self, enrolment: &Arc<VerifiedEnrolment>, compute: &Compute) {
-        if self.depth == 0 {
+        if self.begins_table(enrolment.paillier_key()) {
+            let (randomizers, enrolment, compute) = (self.clone(), Arc::clone(enrolment), compute.clone());
+            tokio::spawn(async move { randomizers.build(enrolment, &compute).await });
+        }
+        if self.settings.ready == 0 {
             return;
         }
-        let (pool, compute, enrolment) = (self.clone(), compute.clone(), Arc::clone(enrolment));
+        let (randomizers, compute, enrolment) = (self.clone(), compute.clone(), Arc::clone(enrolment));
         tokio::spawn(async move {
             let key = enrolment.paillier_key();
-            while compute.is_idle() && pool.wants(key) {
-                let enrolment = Arc::clone(&enrolment);
-                let made = compute.run(move || enrolment.encryption_key().make_randomizer(&mut system_rng()));
+            while compute.is_idle() && randomizers.wants(key) {
+                let (table, enrolment) = (randomizers.pool(key, |pool| pool.table()), Arc::clone(&enrolment));
+                let made = compute.run(move || match table {
+                    Some(table) => table.make_randomizer(&mut system_rng()),
+                    None => draw(enrolment.encryption_key()),
+                });
                 let Ok(randomizer) = made.await else { return };
-                pool.put(key, randomizer);
+                randomizers.put(key, randomizer);
             }
         });
+    }
+
+    /// Draws a table's numbers one at a time, each in its turn among the sessions' work, so that a busy worker gets its
+    /// table as well.
+    async fn build(&self, enrolment: Arc<VerifiedEnrolment>, compute: &Compute) {
+        let key = enrolment.paillier_key();
+        tracing::info!(paillier_key = %key, "building a table of randomizers");
+        let table = self.drawn(&enrolment, compute).await;
+        let built = table.is_ok();
+        self.pool(key, |pool| pool.table = table.map_or(Table::None, |table| Table::Built(Arc::new(table))));
+        if built {
+            tracing::info!(paillier_key = %key, "built a table of randomizers");
+        }
+    }
+
+    async fn drawn(
+        &self,
+        enrolment: &Arc<VerifiedEnrolment>,
+        compute: &Compute,
+    ) -> Result<RandomizerTable, Abandoned> {
+        let mut builder = RandomizerTableBuilder::new(enrolment.encryption_key());
+        while builder.missing() > 0 {
+            let enrolment = Arc::clone(enrolment);
+            let drawn = compute.run(move || draw(enrolment.encryption_key())).await?;
+            // Never foreign: it was drawn for the same key.
+            builder.add(drawn).map_err(|_| Abandoned)?;
+        }
+        compute.run(move || builder.finish()).await?.map_err(|_| Abandoned)
+    }
+
+    /// Whether the key gets a table now; from then on it is being built.
+    fn begins_table(&self, key: PaillierKeyId) -> bool {
+        let RandomizerSettings { tables, table_after, .. } = self.settings;
+        self.with(|pools| {
+            let has_earned = |pool: &Pool| pool.answered >= table_after && matches!(pool.table, Table::None);
+            if tables == 0 || !pools.peek(&key).is_some_and(has_earned) {
+                return false;
+            }
+            if pools.iter().filter(|(_, pool)| !matches!(pool.table, Table::None)).count() >= tables {
+                let idle = |(_, pool): &(&PaillierKeyId, &mut Pool)| {
+                    matches!(pool.table, Table::Built(_)) && pool.last.elapsed() > IDLE_TABLE
+                };
+                let Some((_, pool)) = pools.iter_mut().find(idle) else { return false };
+                pool.table = Table::None;
+                pool.answered = 0;
+            }
+            pools.get_mut(&key).is_some_and(|pool| {
+                pool.table = Table::Building;
+                true
+            })
+        })
     }
 
     fn wants(&self, key: PaillierKeyId) -> bool {
-        self.with(|pools| pools.get(&key).is_none_or(|pool| pool.len() < self.depth))
+        self.pool(key, |pool| pool.ready.len() < self.settings.ready)
     }
 
     fn put(&self, key: PaillierKeyId, randomizer: OneTimeRandomizer) {
-        self.with(|pools| {
-            if pools.len() >= MAX_KEYS && !pools.contains_key(&key) {
-                // Any one has to go; a key that is still used fills up again.
-                let any = pools.keys().next().copied();
-                any.and_then(|any| pools.remove(&any));
-            }
-            let pool = pools.entry(key).or_default();
-            if pool.len() < self.depth {
-                pool.push_back(randomizer);
+        self.pool(key, |pool| {
+            if pool.ready.len() < self.settings.ready {
+                pool.ready.push_back(randomizer);
             }
         });
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<PaillierKeyId, VecDeque<OneTimeRandomizer>>) -> T) -> T {
+    /// The key's pool; that of the key that was not used for the longest time makes room for it.
+    fn pool<T>(&self, key: PaillierKeyId, f: impl FnOnce(&mut Pool) -> T) -> T {
+        self.with(|pools| f(pools.get_or_insert_mut(key, Pool::default)))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut LruCache<PaillierKeyId, Pool>) -> T) -> T {
         f(&mut self.pools.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Default for Randomizers {
-    fn default() -> Self {
-        Self::new(4)
+fn draw(key: &EncryptionKey) -> OneTimeRandomizer {
+    key.make_randomizer(&mut system_rng())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: [PaillierKeyId; 3] = [PaillierKeyId([1; 16]), PaillierKeyId([2; 16]), PaillierKeyId([3; 16])];
+
+    fn randomizers(tables: usize) -> Randomizers {
+        Randomizers::new(RandomizerSettings { ready: 4, tables, table_after: 2 })
+    }
+
+    fn answer(randomizers: &Randomizers, key: PaillierKeyId, times: u64) {
+        randomizers.pool(key, |pool| pool.answered += times);
+    }
+
+    #[test]
+    fn a_key_earns_one_table_by_its_answers() {
+        let [key, other, _] = KEYS;
+        let randomizers = randomizers(4);
+        assert!(!randomizers.begins_table(key), "it has no pool yet");
+        answer(&randomizers, key, 1);
+        answer(&randomizers, other, 1);
+        assert!(!randomizers.begins_table(key));
+        answer(&randomizers, key, 1);
+        assert!(randomizers.begins_table(key));
+        assert!(!randomizers.begins_table(key), "it is being built");
+        assert!(!randomizers.begins_table(other), "the other key has earned nothing");
+    }
+
+    #[test]
+    fn there_are_no_more_tables_than_allowed_and_idle_ones_give_way() {
+        let [first, second, third] = KEYS;
+        let randomizers = randomizers(1);
+        for key in KEYS {
+            answer(&randomizers, key, 2);
+        }
+        assert!(randomizers.begins_table(first));
+        assert!(!randomizers.begins_table(second), "a table that is being built stays");
+        let built = || {
+            let key = duet_protocol::test_fixtures::decryption_key(
+                0,
+                duet_protocol::arithmetic::default_arithmetic(),
+            );
+            let mut builder = RandomizerTableBuilder::new(key.encryption_key());
+            let number = duet_protocol::natural::Natural::one();
+            while builder.missing() > 0 {
+                builder.add(OneTimeRandomizer::chosen(key.encryption_key(), number.clone())).unwrap();
+            }
+            Arc::new(builder.finish().unwrap())
+        };
+        randomizers.pool(first, |pool| pool.table = Table::Built(built()));
+        assert!(!randomizers.begins_table(second), "a table in use stays");
+        let long_ago = Instant::now().checked_sub(2 * IDLE_TABLE).unwrap();
+        randomizers.pool(first, |pool| pool.last = long_ago);
+        assert!(randomizers.begins_table(second));
+        assert!(!randomizers.begins_table(third));
+        assert!(!randomizers.begins_table(first), "it starts to earn again");
+        assert!(randomizers.pool(first, |pool| pool.table()).is_none());
+    }
+
+    #[test]
+    fn none_are_built_when_tables_are_off() {
+        let randomizers = randomizers(0);
+        answer(&randomizers, KEYS[0], 1_000_000);
+        assert!(!randomizers.begins_table(KEYS[0]));
     }
 }

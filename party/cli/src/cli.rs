@@ -140,9 +140,13 @@ fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), C
     run_on(tokio::runtime::Builder::new_current_thread(), command)
 }
 
-/// Runs a command that serves or computes.
+/// Runs a command that serves or computes. Half of the cores are enough for waiting on others: arithmetic runs on threads
+/// of its own, and every further thread costs wake-ups.
 fn block_on_all_cores(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
-    run_on(tokio::runtime::Builder::new_multi_thread(), command)
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(cores.div_ceil(2));
+    run_on(runtime, command)
 }
 
 fn run_on(

@@ -16,7 +16,7 @@
 use std::{hint::black_box, time::Instant};
 
 use duet_protocol::{
-    arithmetic::{Arithmetic, constant_time},
+    arithmetic::{Arithmetic, GROUP_SIZE, constant_time},
     curve::{Scalar, SecretScalar},
     natural::Natural,
     paillier::{Ciphertext, DecryptionKey},
@@ -141,6 +141,24 @@ fn main() {
     measure("constant-time decrypt: ciphertext 2 or random", 3_000, chosen(&key), decrypt(&key));
     let sparse = "constant-time pow mod N: exponent sparse or random";
     measure(sparse, 4_000, exponents, power(constant_time(), n));
+    let squared = constant_time().modulus(&n.square()).unwrap();
+    let powers =
+        squared.secret_fixed_base(&Natural::random_below(&mut ChaCha20Rng::seed_from_u64(4), n), 1024);
+    measure("powers by tables mod N²: exponent sparse or random", 4_000, exponents, |exponent| {
+        black_box(powers.pow(exponent).unwrap());
+    });
+    let groups: Vec<[Natural; GROUP_SIZE]> = (0..256).map(|_| std::array::from_fn(|_| n.clone())).collect();
+    let choices = squared.choices(&groups);
+    let choose = |random: bool, rng: &mut ChaCha20Rng| {
+        let mut bits = [0; 128];
+        if random {
+            rng.fill_bytes(&mut bits);
+        }
+        bits
+    };
+    measure("product over tables mod N²: first or random choices", 4_000, choose, |bits| {
+        black_box(choices.product(bits));
+    });
     measure("k256 scalar times generator: 1 or random", 50_000, scalars, |scalar| {
         black_box(scalar.public());
     });
@@ -160,7 +178,7 @@ fn main() {
         // What decryption is without the two blindings: c^(p − 1) mod p².
         let [prime, ..] = test_fixtures::blum_primes_1024();
         let (squared, exponent) = (gmp.modulus(&prime.square()).unwrap(), prime.minus_one());
-        let unblinded = "control: GMP decrypt, unblinded: ciphertext 2 or random";
+        let unblinded = "unblinded, for comparison: GMP, ciphertext 2 or random";
         measure(unblinded, 4_000, chosen(&key), |ciphertext: &Ciphertext| {
             black_box(squared.pow(&squared.reduce(ciphertext.as_natural()), &exponent));
         });

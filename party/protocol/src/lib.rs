@@ -39,6 +39,7 @@ pub mod paillier_key;
 pub mod proof_task;
 pub mod proofs;
 pub mod public_key;
+pub mod randomizer;
 pub mod receipt;
 pub mod responder;
 pub mod ring_pedersen;

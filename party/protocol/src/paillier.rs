@@ -16,10 +16,11 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::{
-    arithmetic::{Arithmetic, Modulus, PaillierOperations, PrimeKind, PrimeProgress},
+    arithmetic::{Arithmetic, FixedBase, Modulus, PaillierOperations, PrimeKind, PrimeProgress},
     curve::{self, Scalar},
     ids::{PaillierKeyId, PartyId},
     natural::Natural,
+    randomizer::OneTimeRandomizer,
     transcript,
 };
 
@@ -30,6 +31,9 @@ pub const MASK_BITS: u32 = 641;
 /// Every masked plaintext `v·x̂ + u + ρ·q` is below two to this power, which is below either prime of
 /// the shortest modulus, so that nothing wraps.
 pub const MASKED_PLAINTEXT_BITS: u32 = 898;
+
+/// The length of a scalar of secp256k1, in bits.
+const SCALAR_BITS: u32 = 256;
 
 /// How often a decryption's blinding pair is advanced before a new one is drawn.
 const BLINDING_USES: u32 = 32;
@@ -93,6 +97,9 @@ pub enum EncryptError {
     /// The randomizer was made for another modulus.
     #[error("the randomizer belongs to another key")]
     ForeignRandomizer,
+    /// The ciphertext was prepared for another modulus.
+    #[error("the ciphertext belongs to another key")]
+    ForeignCiphertext,
 }
 
 /// A public Paillier key: a modulus of an allowed length, with what is computed from it once.
@@ -228,18 +235,61 @@ impl EncryptionKey {
         plaintext: &Natural,
         randomizer: OneTimeRandomizer,
     ) -> Result<Ciphertext, EncryptError> {
-        if plaintext.bit_length() > MASKED_PLAINTEXT_BITS {
-            return Err(EncryptError::PlaintextRange);
-        }
-        if &randomizer.modulus != self.modulus() {
-            return Err(EncryptError::ForeignRandomizer);
-        }
+        self.check(plaintext, &randomizer)?;
         let mut exponent = curve::scalar_to_natural(multiplier);
         if !self.arithmetic.is_constant_time() {
             exponent = &exponent + &(&Natural::from(*randomizer.exponent_blind) * &curve::order());
         }
         Ok(Ciphertext(self.operations.affine(&ciphertext.0, &exponent, plaintext, &randomizer.value)))
     }
+
+    /// Precomputes what makes [`affine_with`](Self::affine_with) faster than [`affine`](Self::affine): half a megabyte for
+    /// 2048 bits, and the work of three answers.
+    #[must_use]
+    pub fn prepare(&self, ciphertext: &Ciphertext) -> PreparedCiphertext {
+        let powers = self.squared.secret_fixed_base(&ciphertext.0, SCALAR_BITS);
+        PreparedCiphertext { powers, modulus: self.modulus().clone() }
+    }
+
+    /// The same as [`affine`](Self::affine) of the ciphertext that was prepared. The exponent is not blinded: the time of a
+    /// power by precomputed tables is independent of it with either arithmetic.
+    ///
+    /// # Errors
+    /// As [`affine`](Self::affine), and [`EncryptError::ForeignCiphertext`] for a ciphertext under another modulus.
+    pub fn affine_with(
+        &self,
+        ciphertext: &PreparedCiphertext,
+        multiplier: &Scalar,
+        plaintext: &Natural,
+        randomizer: OneTimeRandomizer,
+    ) -> Result<Ciphertext, EncryptError> {
+        self.check(plaintext, &randomizer)?;
+        if &ciphertext.modulus != self.modulus() {
+            return Err(EncryptError::ForeignCiphertext);
+        }
+        let power = ciphertext.powers.pow(&curve::scalar_to_natural(multiplier));
+        let power = power.ok_or(EncryptError::ForeignCiphertext)?;
+        let message = &(plaintext * self.modulus()) + &Natural::one();
+        let added = self.squared.mul(&power, &message);
+        Ok(Ciphertext(self.squared.mul(&added, &randomizer.value)))
+    }
+
+    fn check(&self, plaintext: &Natural, randomizer: &OneTimeRandomizer) -> Result<(), EncryptError> {
+        if plaintext.bit_length() > MASKED_PLAINTEXT_BITS {
+            return Err(EncryptError::PlaintextRange);
+        }
+        if &randomizer.modulus != self.modulus() {
+            return Err(EncryptError::ForeignRandomizer);
+        }
+        Ok(())
+    }
+}
+
+/// A ciphertext with tables of its powers, for many answers about it.
+#[derive(Debug)]
+pub struct PreparedCiphertext {
+    modulus: Natural,
+    powers: Box<dyn FixedBase>,
 }
 
 impl PartialEq for EncryptionKey {
@@ -310,21 +360,6 @@ impl EncryptionNonce {
     /// Whether this is the nonce that `ciphertext` was made with.
     pub(crate) fn belongs_to(&self, ciphertext: &Ciphertext) -> bool {
         &self.ciphertext == ciphertext
-    }
-}
-
-/// `r̃^N mod N²` for a uniform `r̃`, for one response. Neither `Clone` nor `Serialize`: used twice, it
-/// would give away the difference of two plaintexts.
-#[must_use]
-pub struct OneTimeRandomizer {
-    modulus: Natural,
-    value: Natural,
-    exponent_blind: Zeroizing<u64>,
-}
-
-impl core::fmt::Debug for OneTimeRandomizer {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("OneTimeRandomizer(..)")
     }
 }
 

@@ -61,12 +61,18 @@ fn a_response_decrypts_to_the_affine_function_modulo_the_order() {
                 let [x, v, u] = [(); 3].map(|()| Scalar::generate_biased_from_rng(&mut rng));
                 let (ciphertext, _) = public.encrypt(&curve::scalar_to_natural(&x), &mut rng).unwrap();
                 let plaintext = masked_plaintext(&u, &mut rng);
-                let randomizer = public.make_randomizer(&mut rng);
-                let response = public.affine(&ciphertext, &v, &plaintext, randomizer).unwrap();
-                let response = Ciphertext::parse(response.as_natural(), secret.encryption_key()).unwrap();
-                let decrypted = secret.decrypt(&response, &mut rng);
-                assert!(decrypted.bit_length() <= MASKED_PLAINTEXT_BITS);
-                assert_eq!(curve::reduce(&decrypted), v * x + u);
+                let prepared = public.prepare(&ciphertext);
+                let mut randomizer = || public.make_randomizer(&mut rng);
+                for response in [
+                    public.affine(&ciphertext, &v, &plaintext, randomizer()),
+                    public.affine_with(&prepared, &v, &plaintext, randomizer()),
+                ] {
+                    let response = response.unwrap();
+                    let response = Ciphertext::parse(response.as_natural(), secret.encryption_key()).unwrap();
+                    let decrypted = secret.decrypt(&response, &mut rng);
+                    assert!(decrypted.bit_length() <= MASKED_PLAINTEXT_BITS);
+                    assert_eq!(curve::reduce(&decrypted), v * x + u);
+                }
             }
         }
     }
@@ -185,6 +191,16 @@ fn misuse_is_refused() {
     let own = key.make_randomizer(&mut rng);
     let long = Natural::power_of_two(MASKED_PLAINTEXT_BITS);
     assert_eq!(key.affine(&ciphertext, &Scalar::ONE, &long, own).unwrap_err(), EncryptError::PlaintextRange);
+    let prepared =
+        |by: &EncryptionKey, plaintext: &Natural, randomizer_of: &EncryptionKey, rng: &mut ChaCha20Rng| {
+            let randomizer = randomizer_of.make_randomizer(rng);
+            key.affine_with(&by.prepare(&ciphertext), &Scalar::ONE, plaintext, randomizer).map(|_| ())
+        };
+    let one = Natural::one();
+    assert_eq!(prepared(&key, &one, &key, &mut rng), Ok(()));
+    assert_eq!(prepared(&key, &long, &key, &mut rng), Err(EncryptError::PlaintextRange));
+    assert_eq!(prepared(&key, &one, &other, &mut rng), Err(EncryptError::ForeignRandomizer));
+    assert_eq!(prepared(&other, &one, &key, &mut rng), Err(EncryptError::ForeignCiphertext));
 }
 
 #[test]

@@ -18,9 +18,10 @@ use crate::{
     ids::{SessionId, WalletId},
     natural::Natural,
     nonce::Nonce,
-    paillier::{EncryptError, OneTimeRandomizer, masked_plaintext},
+    paillier::{EncryptError, masked_plaintext},
     proofs::schnorr::SchnorrProof,
     public_key::DerivationPath,
+    randomizer::OneTimeRandomizer,
     session::{
         Agreement, ApiMisuse, CipherEvidence, CipherStatement, MAX_ROUND_MESSAGE_SIZE_BYTES, NonceCommitment,
         NonceOpening, PeerFault, ResponderNonce, Round, SessionError, SignedCipher, Terms, ciphertext_hash,
@@ -326,11 +327,12 @@ impl ReadyToRespond {
         let randomizer = randomizer.unwrap_or_else(|| key.make_randomizer(rng));
         // c3 = c_i^v · (1 + (u + ρ·q)·N) · r̃^N mod N².
         let plaintext = masked_plaintext(&terms.plaintext, rng);
-        let ciphertext = key
-            .affine(enrolment.ciphertext(), &terms.multiplier, &plaintext, randomizer)
-            .map_err(|error| match error {
+        let ciphertext =
+            enrolment.affine(&terms.multiplier, &plaintext, randomizer).map_err(|error| match error {
                 EncryptError::ForeignRandomizer => ApiMisuse::Randomizer,
-                EncryptError::PlaintextRange => ApiMisuse::Internal("masking the answer"),
+                EncryptError::PlaintextRange | EncryptError::ForeignCiphertext => {
+                    ApiMisuse::Internal("masking the answer")
+                }
             })?;
         let (charge, nonce_hash) = (self.charge(), self.nonce.public_hash());
         let (message, evidence) = self.send(ciphertext.as_natural())?;

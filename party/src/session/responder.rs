@@ -84,14 +84,17 @@ impl Driver<'_> {
         let state = self.context.compute.run(move || state.receive(&payload)).await.map_err(abandoned)??;
         self.reporter.step(Step::Received { message: 3 }).await;
 
-        let key = self.enrolment.paillier_key();
-        let randomizer = randomizers.take(key);
+        let randomizer = randomizers.take(&self.enrolment);
         // Computed before it is charged, so that the charge is recorded together with the answer's hash.
         // It cannot leave before.
         let answer = self
             .context
             .compute
-            .run(move || state.answer(randomizer, &mut system_rng()))
+            .run(move || {
+                let mut rng = system_rng();
+                let randomizer = randomizer.make(&mut rng);
+                state.answer(randomizer, &mut rng)
+            })
             .await
             .map_err(abandoned)??;
         let (session, wallet, digest) = answer.charge();

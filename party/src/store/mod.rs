@@ -179,7 +179,7 @@ pub enum CommitOutcome {
 
 /// An enrolment this party verified as a responder. Its record is of kind
 /// [`RecordKind::Enrolment`](crate::at_rest::RecordKind::Enrolment) with the key's id as item.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EnrolmentRow {
     /// The wallet.
     pub wallet: WalletId,

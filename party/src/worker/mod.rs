@@ -32,7 +32,7 @@ use crate::{
     enrolment::Enroller,
     error::PartyError,
     party::Party,
-    randomizers::Randomizers,
+    randomizers::{RandomizerSettings, Randomizers},
     store::Readiness,
 };
 
@@ -65,8 +65,8 @@ pub struct WorkerSettings {
     /// How long sessions may go on once the worker was told to stop; those that are not done by then fail, and say so.
     /// Default 20 s.
     pub drain: Duration,
-    /// `r̃^N` kept ready per Paillier key. Default 4; 0 turns it off.
-    pub randomizers: usize,
+    /// What is computed ahead for answers.
+    pub randomizers: RandomizerSettings,
     /// How the audit log is kept.
     pub audit: AuditSettings,
 }
@@ -78,7 +78,7 @@ impl Default for WorkerSettings {
             packages: 4,
             questions: 16,
             drain: Duration::from_secs(20),
-            randomizers: 4,
+            randomizers: RandomizerSettings::default(),
             audit: AuditSettings::default(),
         }
     }

@@ -1,15 +1,16 @@
 //! How much a whole stack signs on this machine, and how long each signature takes: `duet load` against a broker that
 //! writes everything through to the disk, an orchestrator, and two workers of each party.
 //!
-//! `stack-load REPORTS PLOTS MILLISECONDS` leaves the reports in one folder and both curves in another; the last
-//! argument is the cryptography of one signature, all parties' work added up. It prints one flat JSON object, as
+//! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` leaves the reports in one folder and both curves in another; the last
+//! arguments are the cryptography of one signature, all parties' work added up: of any wallet, and with the randomizer table that
+//! each responding worker builds before the measurement, as it does after its first thousand answers. It prints one flat JSON object, as
 //! `cargo xtask bench` wants it, and rows for `docs/performance.md` on stderr.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -26,10 +27,13 @@ const WALLETS: usize = 4;
 const SATURATING: &str = "24";
 
 /// Shares of the saturated throughput at which latency is measured, in per cent.
-const SHARES: [f64; 8] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0];
+const SHARES: [f64; 10] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0, 97.0, 102.0];
 
-/// Longer than any of the runs here.
+/// Longer than any of the runs here, and than building tables.
 const RUN_DEADLINE: Duration = Duration::from_secs(900);
+
+/// What a worker logs when it has built a table.
+const TABLE_BUILT: &str = "built a table of randomizers";
 
 struct Rig {
     stack: Stack,
@@ -38,23 +42,30 @@ struct Rig {
     reports: PathBuf,
 }
 
+/// The cryptography of one signature, in milliseconds.
+struct Work {
+    any: f64,
+    table: f64,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [reports, plots, work] = arguments.as_slice() else {
-        bail!("usage: stack-load REPORTS PLOTS MILLISECONDS");
+    let [reports, plots, any, table] = arguments.as_slice() else {
+        bail!("usage: stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS");
     };
     let (reports, plots) = (PathBuf::from(reports), PathBuf::from(plots));
-    let work_ms: f64 = work.parse().context("the third argument is a number of milliseconds")?;
+    let milliseconds = |text: &str| text.parse::<f64>().with_context(|| format!("{text} is no number"));
+    let work = Work { any: milliseconds(any)?, table: milliseconds(table)? };
     fs::create_dir_all(&reports)?;
-    let figures = Rig::start(reports).await?.measure(&plots, work_ms).await?;
+    let figures = Rig::start(reports).await?.measure(&plots, &work).await?;
     println!("{figures}");
     Ok(())
 }
 
 impl Rig {
     async fn start(reports: PathBuf) -> Result<Self> {
-        let stack = Stack::start().await?;
+        let stack = Stack::start_with(&[("DUET_RANDOMIZER_TABLE_AFTER", "1")]).await?;
         let mut wallets = Vec::with_capacity(WALLETS);
         for number in 1..=WALLETS {
             wallets.push(stack.create_wallet(&format!("device-{number}"), "personal_message").await?);
@@ -63,11 +74,13 @@ impl Rig {
         Ok(Self { stack, wallets, second, reports })
     }
 
-    async fn measure(mut self, plots: &Path, work_ms: f64) -> Result<Value> {
+    async fn measure(mut self, plots: &Path, work: &Work) -> Result<Value> {
+        self.build_tables(1).await?;
         let one = self.run("saturated-1", 1, &["--in-flight", SATURATING]).await?;
         for worker in &mut self.second {
             worker.start().await?;
         }
+        self.build_tables(2).await?;
         let two = self.run("saturated-2", 2, &["--in-flight", SATURATING]).await?;
         let saturated = most(&two)?;
         let rates: Vec<String> =
@@ -86,7 +99,8 @@ impl Rig {
             .await?;
 
         let cores = number(&two, "/machine/cores")?;
-        let ceiling = cores * 1000.0 / work_ms;
+        let ceiling = |work_ms: f64| (cores * 10_000.0 / work_ms).round() / 10.0;
+        let (any, table) = (ceiling(work.any), ceiling(work.table));
         eprintln!(
             "\n| | signed/s | p50 | p90 | p99 | p99.9 | processor time per signature |\n|---|---|---|---|---|---|---|"
         );
@@ -96,7 +110,9 @@ impl Rig {
                 eprintln!("{}", row(name, step));
             }
         }
-        eprintln!("\nsustained {sustained:.1}/s; {cores} cores of cryptography alone allow {ceiling:.1}/s");
+        eprintln!(
+            "\nsustained {sustained:.1}/s; {cores} cores of cryptography alone allow {table:.1}/s, {any:.1}/s without table"
+        );
         let quantile = |name: &str| number(&half, &format!("/latency_ms/{name}"));
         let timed = |name: &str| -> Result<Value> {
             Ok(json!({"median_ms": quantile(name)?, "min_ms": quantile("min")?, "n": number(&half, "/due")?}))
@@ -106,10 +122,27 @@ impl Rig {
             "load.saturated.two-workers": {"per_s": saturated},
             "load.sustained": {"per_s": sustained},
             "load.scaling": {"per_cent": (processor_time(&one)? / processor_time(&two)? * 1e3).round() / 10.0},
-            "load.ceiling": {"per_s": (ceiling * 10.0).round() / 10.0},
+            "load.ceiling": {"per_s": table},
+            "load.ceiling.any-wallet": {"per_s": any},
             "load.half.p50": timed("p50")?,
             "load.half.p99": timed("p99")?,
         }))
+    }
+
+    /// Has every responding worker answer something, and waits until it has built its table.
+    async fn build_tables(&mut self, workers: u32) -> Result<()> {
+        self.run("tables", workers, &["--in-flight", SATURATING]).await?;
+        let deadline = Instant::now() + RUN_DEADLINE;
+        let [_, partner_2] = &self.second;
+        for worker in [Some(&self.stack.partner), (workers > 1).then_some(partner_2)].into_iter().flatten() {
+            while !worker.log_tail(usize::MAX).contains(TABLE_BUILT) {
+                if Instant::now() > deadline {
+                    bail!("a worker built no table:\n{}", worker.log_tail(20));
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        Ok(())
     }
 
     fn duet(&self) -> Duet {

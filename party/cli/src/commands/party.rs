@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromS
 use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
 use duet_party::{
-    Party, PartySettings, SetUpProgress, Worker, WorkerSettings,
+    Party, PartySettings, RandomizerSettings, SetUpProgress, Worker, WorkerSettings,
     enrolment::{self, Enroller},
     store::{PaillierScope, PaillierState},
 };
@@ -107,6 +107,13 @@ pub(crate) struct RunArguments {
     /// Sessions at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     sessions: u16,
+    /// Initiators' Paillier keys to build tables for, which make answers under them cheaper: 5 MB and a minute and a half of
+    /// a core each; 0 for none
+    #[arg(long, env = "DUET_RANDOMIZER_TABLES", value_name = "NUMBER", default_value_t = RandomizerSettings::default().tables)]
+    randomizer_tables: usize,
+    /// Answers under a key after which its table is built
+    #[arg(long, env = "DUET_RANDOMIZER_TABLE_AFTER", value_name = "NUMBER", default_value_t = RandomizerSettings::default().table_after)]
+    randomizer_table_after: u64,
     /// How long sessions may go on after the order to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
     drain: Duration,
@@ -346,6 +353,11 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
     let settings = WorkerSettings {
         sessions: usize::from(arguments.sessions),
         drain: arguments.drain,
+        randomizers: RandomizerSettings {
+            tables: arguments.randomizer_tables,
+            table_after: arguments.randomizer_table_after,
+            ..RandomizerSettings::default()
+        },
         ..WorkerSettings::default()
     };
     let (id, fingerprint) = (party.id().clone(), party.card().fingerprint());

@@ -2,7 +2,10 @@
 //! Nothing is switched off: proofs, the responder's signature, the final verification.
 
 use criterion::{BatchSize, Criterion};
-use duet_protocol::{initiator::Initiator, responder::Responder};
+use duet_protocol::{
+    arithmetic::default_arithmetic, initiator::Initiator, randomizer::RandomizerTableBuilder,
+    responder::Responder,
+};
 
 use crate::{
     arithmetics, group,
@@ -97,6 +100,35 @@ pub(crate) fn benches(criterion: &mut Criterion) {
                 SIZE,
             );
         });
+        // As after an hour of one tenant's payouts: what follows measures prepared enrolments.
+        if arithmetic.name() == default_arithmetic().name() {
+            enrolment.prepare();
+            let mut table = RandomizerTableBuilder::new(key);
+            while table.missing() > 0 {
+                table.add(key.make_randomizer(&mut rng)).unwrap();
+            }
+            let table = table.finish().unwrap();
+            group.bench_function("randomizer.table", |b| b.iter(|| table.make_randomizer(&mut rng)));
+            group.bench_function("p2.table", |b| {
+                b.iter_batched(
+                    || wallet.run_to_answer(&mut world, PAIR, &job).1,
+                    |ready| {
+                        let randomizer = table.make_randomizer(&mut rng);
+                        ready.respond(job.charged(&wallet), Some(randomizer), &mut rng).unwrap()
+                    },
+                    SIZE,
+                );
+            });
+            group.bench_function("total.table", |b| {
+                b.iter(|| {
+                    let (awaiting, ready, _) = wallet.run_to_answer(&mut world, PAIR, &job);
+                    let randomizer = table.make_randomizer(&mut rng);
+                    let charged = job.charged(&wallet);
+                    let (message4, _) = ready.respond(charged, Some(randomizer), &mut world.rng).unwrap();
+                    good(awaiting.receive(&message4, &mut world.rng).unwrap(), &job)
+                });
+            });
+        }
         group.finish();
     }
 }

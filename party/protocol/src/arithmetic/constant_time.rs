@@ -14,7 +14,10 @@ use crypto_bigint::{
 use rand_core::CryptoRng;
 use zeroize::Zeroize;
 
-use super::{Arithmetic, FixedBase, Modulus, PaillierOperations, PrimeKind, PrimeProgress, primes};
+use super::{
+    Arithmetic, CHOICE_BITS, Choices, FixedBase, GROUP_SIZE, Modulus, PaillierOperations, PrimeKind,
+    PrimeProgress, choices, primes,
+};
 use crate::natural::{Integer, Natural};
 
 /// The implementation on crypto-bigint and crypto-primes.
@@ -142,11 +145,20 @@ impl Modulus for MontgomeryModulus {
     fn fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase> {
         Box::new(Windows::new(&self.params, self.form(base), max_exponent_bits))
     }
+
+    fn secret_fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase> {
+        Box::new(Comb::new(&self.params, self.form(base), max_exponent_bits))
+    }
+
+    fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Box<dyn Choices> {
+        let groups = groups.iter().map(|group| Table(group.iter().map(|number| self.form(number)).collect()));
+        Box::new(Tables { params: self.params.clone(), tables: groups.collect() })
+    }
 }
 
 /// Bits of a secret exponent per step: 15 buckets or powers to scan, as in crypto-bigint's own
 /// exponentiation.
-const SECRET_WINDOW_BITS: u32 = 4;
+const SECRET_WINDOW_BITS: u32 = CHOICE_BITS;
 
 /// `digits` buckets or powers with constant-time access by a secret digit; digit 0 stands for one.
 struct Table(Vec<BoxedMontyForm>);
@@ -307,6 +319,75 @@ impl FixedBase for Windows {
         let buckets: Vec<_> =
             buckets.into_iter().map(|bucket| bucket.unwrap_or_else(|| one.clone())).collect();
         Some(retrieve(accumulate(&buckets, &one, &mut multiplier)))
+    }
+}
+
+/// Tables to choose one number of each from.
+struct Tables {
+    params: BoxedMontyParams,
+    tables: Vec<Table>,
+}
+
+impl core::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Tables({})", self.tables.len())
+    }
+}
+
+impl Tables {
+    /// The product of what each digit chooses. The time is independent of the digits.
+    fn product_of(&self, digits: impl Iterator<Item = Word>) -> Natural {
+        let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
+        let one = BoxedMontyForm::one(&self.params);
+        let mut product = one.clone();
+        for (table, digit) in self.tables.iter().zip(digits) {
+            let mut chosen = table.read(digit, &one);
+            multiplier.mul_assign(&mut product, &chosen);
+            chosen.zeroize();
+        }
+        retrieve(product)
+    }
+}
+
+impl Choices for Tables {
+    fn product(&self, bits: &[u8]) -> Natural {
+        self.product_of(choices(bits).map(Word::from))
+    }
+}
+
+/// All multiples of every digit of an exponent: `tables[i][d − 1] = base^(d·2^(4i))`.
+#[derive(Debug)]
+struct Comb(Tables);
+
+impl Comb {
+    fn new(params: &BoxedMontyParams, base: BoxedMontyForm, max_exponent_bits: u32) -> Self {
+        let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(params);
+        let mut step = base;
+        let tables = (0..max_exponent_bits.div_ceil(SECRET_WINDOW_BITS)).map(|_| {
+            let mut powers = Vec::with_capacity(GROUP_SIZE);
+            let mut power = step.clone();
+            for _ in 0..GROUP_SIZE {
+                powers.push(power.clone());
+                multiplier.mul_assign(&mut power, &step);
+            }
+            step = power;
+            Table(powers)
+        });
+        let tables = tables.collect();
+        Self(Tables { params: params.clone(), tables })
+    }
+}
+
+impl FixedBase for Comb {
+    fn pow(&self, exponent: &Natural) -> Option<Natural> {
+        let windows = u32::try_from(self.0.tables.len()).ok()?;
+        if exponent.bit_length() > windows * SECRET_WINDOW_BITS {
+            return None;
+        }
+        let exponent = exponent.as_boxed();
+        Some(self.0.product_of(
+            (0..windows).map(|window| digit(exponent, window * SECRET_WINDOW_BITS, SECRET_WINDOW_BITS)),
+        ))
     }
 }
 

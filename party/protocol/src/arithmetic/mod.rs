@@ -96,6 +96,13 @@ pub trait Modulus: Send + Sync + fmt::Debug {
     /// exponents only: the table look-ups follow the exponent.
     fn fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase>;
 
+    /// Precomputes powers of `base` for secret exponents of up to `max_exponent_bits` bits, with constant-time
+    /// look-ups. With them a power costs a quarter of as many multiplications as the exponent has bits.
+    fn secret_fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase>;
+
+    /// Prepares products of one number of each group, by secret choices. Every group has [`GROUP_SIZE`] numbers.
+    fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Box<dyn Choices>;
+
     /// Two powers of one base, sharing the squarings where that pays.
     fn pow_pair(&self, base: &Natural, first: &Natural, second: &Natural) -> (Natural, Natural) {
         (self.pow(base, first), self.pow(base, second))
@@ -138,6 +145,26 @@ pub trait Modulus: Send + Sync + fmt::Debug {
 pub trait FixedBase: Send + Sync + fmt::Debug {
     /// `base^exponent mod m`; `None` when the exponent has more bits than were prepared for.
     fn pow(&self, exponent: &Natural) -> Option<Natural>;
+}
+
+/// How many bits choose from a group: 0 for the number one, and each of [`GROUP_SIZE`] others.
+pub const CHOICE_BITS: u32 = 4;
+
+/// The numbers of a group beside the number one.
+pub const GROUP_SIZE: usize = (1 << CHOICE_BITS) - 1;
+
+/// Groups of numbers, for many products of one number of each.
+pub trait Choices: Send + Sync + fmt::Debug {
+    /// The product, modulo what they were prepared for, of the number that each group's [`CHOICE_BITS`] bits of `bits`
+    /// choose, the first group by the lowest bits of the first byte. The time is independent of `bits`, of which what is
+    /// missing counts as 0.
+    fn product(&self, bits: &[u8]) -> Natural;
+}
+
+/// [`CHOICE_BITS`] bits per group, 0 for those that `bits` has none for.
+fn choices(bits: &[u8]) -> impl Iterator<Item = u8> {
+    const { assert!(CHOICE_BITS == 4, "a byte chooses from two groups") };
+    bits.iter().flat_map(|byte| [byte & 0xf, byte >> CHOICE_BITS]).chain(core::iter::repeat(0))
 }
 
 /// The public operations of Paillier's cryptosystem under one modulus `N`.

@@ -34,6 +34,9 @@ proptest! {
                 let windows = modulus.fixed_base(&a, exponent.bit_length());
                 assert_eq!(windows.pow(&exponent), Some(power.clone()));
                 assert_eq!(windows.pow(&exponent.shl(20)).is_none(), !exponent.is_zero());
+                let comb = modulus.secret_fixed_base(&a, exponent.bit_length());
+                assert_eq!(comb.pow(&exponent), Some(power.clone()));
+                assert_eq!(comb.pow(&exponent.shl(20)).is_none(), !exponent.is_zero());
                 let inverse = modulus.invert(&a);
                 assert_eq!(inverse.is_some(), modulus.is_unit(&a));
                 if let Some(inverse) = &inverse {
@@ -74,6 +77,28 @@ proptest! {
         let product = &prime * &Natural::from(1_000_003);
         let other = jacobi_symbol(&a.into(), &Natural::from(1_000_003)).unwrap();
         prop_assert_eq!(jacobi_symbol(&a.into(), &product), Some(expected * other));
+    }
+}
+
+#[test]
+fn a_product_takes_one_number_of_each_group() {
+    let modulus = Natural::from(1_000_003);
+    let groups: Vec<[Natural; GROUP_SIZE]> = [1_u64, 100, 10_000]
+        .iter()
+        .map(|&base| std::array::from_fn(|i| Natural::from(base + i as u64 + 1)))
+        .collect();
+    for arithmetic in all() {
+        let choices = arithmetic.modulus(&modulus).unwrap().choices(&groups);
+        for (bits, expected) in [
+            (&[][..], 1),
+            (&[0, 0], 1),
+            (&[0x01, 0xf0], 2),
+            (&[0x0f, 0xff], 16),
+            (&[0x21, 0x0f], 2 * 102 * 10_015 % 1_000_003),
+            (&[0x50], 105),
+        ] {
+            assert_eq!(choices.product(bits), Natural::from(expected), "{bits:?}");
+        }
     }
 }
 

@@ -343,6 +343,13 @@ fn a_callers_mistakes_are_the_callers() {
     let (first, second, _) = wallet.run_to_answer(&mut world, pair, &job);
     let (four, _) = second.respond(job.charged(&wallet), Some(own), &mut world.rng).unwrap();
     good(first.receive(&four, &mut world.rng).unwrap(), &job);
+    // And so it is from an enrolment that was prepared, every time.
+    wallet.enrolment(pair).prepare();
+    for _ in 0..2 {
+        let (first, second, _) = wallet.run_to_answer(&mut world, pair, &job);
+        let (four, _) = second.respond(job.charged(&wallet), None, &mut world.rng).unwrap();
+        good(first.receive(&four, &mut world.rng).unwrap(), &job);
+    }
 }
 
 #[test]
