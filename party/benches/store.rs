@@ -16,9 +16,12 @@ use std::{
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use duet_party::store::{
-    AuditStore as _, Charge, PolicyRow, PolicyStore as _, ShareStore, Spending,
-    sqlite::{SqliteOptions, SqliteStore},
+use duet_party::{
+    policy::VerifiedPolicies,
+    store::{
+        AuditStore as _, Charge, PolicyRow, PolicyStore as _, ShareStore, Spending,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
 };
 use duet_protocol::ids::{SessionId, WalletId};
 use duet_wire::{
@@ -121,19 +124,23 @@ fn policy() -> SignedPolicy {
 }
 
 /// What the worker does with a wallet's policies before it takes a seat.
-async fn decide(store: &SqliteStore, signed: &SignedRequest) -> Spend {
+async fn decide(
+    store: &SqliteStore,
+    verified: &VerifiedPolicies,
+    owner: &[u8; 32],
+    signed: &SignedRequest,
+) -> Spend {
     let request = signed.verify().unwrap();
-    let owner = owner().verifying_key().to_bytes();
-    let approvals = store.approvals(WALLET, signed.content_hash()).await.unwrap();
-    let approved_by: BTreeSet<[u8; 32]> = approvals.into_iter().collect();
     let rows = store.policies(WALLET).await.unwrap();
-    let policy = rows[0].signed.verify(&owner).unwrap();
+    let policy = verified.verify(&rows[0].signed, owner).unwrap();
+    assert!(!policy.asks_for_approvals());
+    let approved_by = BTreeSet::new();
     let facts = Facts {
         requester: &signed.requester,
         payload: &request.payload,
         pair: Pair::ServicePartner,
         now_s: 1_900_000_000,
-        owner: &owner,
+        owner,
         approved_by: &approved_by,
     };
     match policy.decide(&facts) {
@@ -146,13 +153,14 @@ fn store(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let signed = request();
+    let (verified, owner) = (VerifiedPolicies::default(), owner().verifying_key().to_bytes());
     let (store, spend) = runtime.block_on(async {
         let store = SqliteStore::create(&SqliteOptions::at(directory.path().join("store.db"))).await.unwrap();
         let genesis = Draft::new(1, Event::WorkerStarted { instance: "bench".to_owned() });
         store.begin_audit(ChainId([1; 16]), &genesis, None).await.unwrap();
         let row = PolicyRow { revision: 1, effective_at_ms: 1, signed: policy() };
         store.put_policy(WALLET, &row, 1).await.unwrap();
-        let spend = decide(&store, &signed).await;
+        let spend = decide(&store, &verified, &owner, &signed).await;
         (Arc::new(store), spend)
     });
     let mut group = criterion.benchmark_group("party.authorise");
@@ -164,7 +172,7 @@ fn store(criterion: &mut Criterion) {
             runtime.block_on(async {
                 let started = Instant::now();
                 for _ in 0..count {
-                    decide(&store, &signed).await;
+                    decide(&store, &verified, &owner, &signed).await;
                 }
                 started.elapsed()
             })

@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     compute::Compute,
     error::PartyError,
+    policy::VerifiedPolicies,
     store::{EnrolmentRow, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
     vault::Vault,
 };
@@ -43,6 +44,8 @@ pub struct Context {
     pub compute: Compute,
     /// What numbers are computed with.
     pub arithmetic: &'static dyn Arithmetic,
+    /// Policies that were verified lately.
+    pub(crate) policies: VerifiedPolicies,
     hot: Arc<Mutex<Hot>>,
 }
 
@@ -95,6 +98,7 @@ impl Context {
             clock: Clock::system(),
             compute: Compute::per_core(),
             arithmetic: default_arithmetic(),
+            policies: VerifiedPolicies::default(),
             hot: Arc::new(Mutex::new(Hot {
                 keys: LruCache::new(MAX_HOT_KEYS),
                 enrolments: LruCache::new(MAX_HOT_ENROLMENTS),

@@ -13,7 +13,7 @@
 //! | [`audit`] | what is recorded off the path, and how the log is published |
 //! | [`context`], [`clock`], [`compute`] | what everything works with |
 //! | [`party`] | keys, card, wallets, tokens |
-//! | `policy` | what wallets' owners allow |
+//! | [`policy`] | what wallets' owners allow |
 //! | [`device`] | the owner's device: dealing wallets, signing as initiator |
 //! | [`enrolment`] | offering and taking encrypted shares; rotation |
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
@@ -28,7 +28,7 @@ pub mod enrolment;
 pub mod error;
 pub mod key_encryption;
 pub mod party;
-mod policy;
+pub mod policy;
 pub mod randomizers;
 pub mod session;
 pub mod store;

@@ -1,6 +1,11 @@
 //! Policies at work: what this party holds of a wallet's owner, and what it says to a request.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use duet_bus::{Address, Bus};
 use duet_protocol::{
@@ -19,6 +24,8 @@ use duet_wire::{
     },
     request::Pair,
 };
+
+use lru::LruCache;
 
 use crate::{
     context::{Context, Identity},
@@ -64,10 +71,46 @@ fn owner(share: &KeyShare) -> Result<[u8; 32], PartyError> {
     })
 }
 
-fn parse(row: &PolicyRow, owner: &[u8; 32]) -> Result<Policy, PartyError> {
-    row.signed
-        .verify(owner)
-        .map_err(|error: PolicyError| PartyError::Stored { what: "policy", reason: error.to_string() })
+/// Policies that were read and whose owner's signature was verified lately: for each session only what the store holds is
+/// compared. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct VerifiedPolicies(Arc<Mutex<LruCache<[u8; 32], Arc<Policy>>>>);
+
+/// Policies that stay in memory, at most some hundred kilobytes each and mostly a few.
+const MAX_POLICIES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+impl Default for VerifiedPolicies {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(LruCache::new(MAX_POLICIES))))
+    }
+}
+
+impl VerifiedPolicies {
+    /// As [`SignedPolicy::verify`].
+    ///
+    /// # Errors
+    /// As [`SignedPolicy::verify`].
+    pub fn verify(&self, signed: &SignedPolicy, owner: &[u8; 32]) -> Result<Arc<Policy>, PolicyError> {
+        // Both heads have one length, so no two policies share a text.
+        let verified = sha256(&[owner.as_slice(), &signed.signature, &signed.body].concat());
+        if let Some(policy) = self.lock().get(&verified) {
+            return Ok(Arc::clone(policy));
+        }
+        let policy = Arc::new(signed.verify(owner)?);
+        self.lock().put(verified, Arc::clone(&policy));
+        Ok(policy)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<[u8; 32], Arc<Policy>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn parse(context: &Context, row: &PolicyRow, owner: &[u8; 32]) -> Result<Arc<Policy>, PartyError> {
+    context
+        .policies
+        .verify(&row.signed, owner)
+        .map_err(|error| PartyError::Stored { what: "policy", reason: error.to_string() })
 }
 
 /// The policies that a request has to pass at `now_ms`: the newest in effect, and all after it.
@@ -95,12 +138,15 @@ pub(crate) async fn decide(
         .pair()
         .ok_or_else(|| PartyError::refused(Code::PeerMisbehaved, "the seats are those of no pair"))?;
     let owner = owner(share)?;
-    let approved_by: BTreeSet<[u8; 32]> = context
-        .store()
-        .approvals(manifest.wallet, manifest.request.content_hash())
-        .await?
-        .into_iter()
-        .collect();
+    let policies = counting(&rows, now_ms)
+        .iter()
+        .map(|row| parse(context, row, &owner))
+        .collect::<Result<Vec<_>, PartyError>>()?;
+    let mut approved_by = BTreeSet::new();
+    if policies.iter().any(|policy| policy.asks_for_approvals()) {
+        let hash = manifest.request.content_hash();
+        approved_by.extend(context.store().approvals(manifest.wallet, hash).await?);
+    }
     let facts = Facts {
         requester: &manifest.request.requester,
         payload: &request.payload,
@@ -110,8 +156,8 @@ pub(crate) async fn decide(
         approved_by: &approved_by,
     };
     let mut ruling = Ruling { decided_by: rows.last().map(|row| row.revision), ..Ruling::default() };
-    for row in counting(&rows, now_ms) {
-        let decision = parse(row, &owner)?.decide(&facts);
+    for policy in policies {
+        let decision = policy.decide(&facts);
         if let Some(refusal) = decision.refusal() {
             return Err(PartyError::RefusedByPolicy { rule: decision.rule().map(str::to_owned), refusal });
         }
@@ -147,7 +193,7 @@ pub(crate) async fn take(
     // longest of those that count asks for.
     let mut delay_s = 0;
     for row in counting(&known, now_ms) {
-        delay_s = delay_s.max(parse(row, &owner)?.delay_s);
+        delay_s = delay_s.max(parse(context, row, &owner)?.delay_s);
     }
     let new = PolicyRow {
         revision: policy.revision,
@@ -217,7 +263,7 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
     let rows = context.store().policies(request.wallet).await?;
     let mut counts = approval.approver == owner;
     for row in counting(&rows, now_ms) {
-        let policy = parse(row, &owner)?;
+        let policy = parse(context, row, &owner)?;
         counts |= policy
             .rules
             .iter()
@@ -258,5 +304,37 @@ pub(crate) async fn ask(
         Ok(PolicyReply::Refused(refusal)) => Err(PartyError::RefusedBy { by: to.to_string(), refusal }),
         Ok(reply) => Ok(reply),
         Err(reason) => Err(PartyError::Malformed { from: to.to_string(), reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duet_wire::signing::SigningKey;
+
+    use super::*;
+
+    #[test]
+    fn what_was_verified_once_vouches_for_nothing_else() {
+        let owner = SigningKey::from_bytes(&[7; 32]);
+        let key = owner.verifying_key().to_bytes();
+        let body = |to: &str| {
+            format!(
+                r#"{{"version":1,"wallet":"{}","revision":1,"delay":"1h","rules":[{{"name":"payouts","payloads":["transaction"],"chains":[1],"to":["{to}"],"max_value":"1"}}]}}"#,
+                "01".repeat(32)
+            )
+        };
+        let [payee, thief] =
+            ["0x00000000000000000000000000000000DeaDBeef", "0x000000000000000000000000000000000000dEaD"];
+        let signed = SignedPolicy::sign(body(payee).into_bytes(), &owner).unwrap();
+        let verified = VerifiedPolicies::default();
+        let first = verified.verify(&signed, &key).unwrap();
+        assert!(Arc::ptr_eq(&first, &verified.verify(&signed, &key).unwrap()), "verified once");
+        let other_owner = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
+        assert!(verified.verify(&signed, &other_owner).is_err());
+        let changed = SignedPolicy { body: body(thief).into_bytes(), ..signed.clone() };
+        assert!(verified.verify(&changed, &key).is_err());
+        let mut forged = signed;
+        forged.signature[0] ^= 1;
+        assert!(verified.verify(&forged, &key).is_err());
     }
 }

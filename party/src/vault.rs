@@ -9,7 +9,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use duet_wire::Code;
+use duet_wire::{
+    Code,
+    audit::{Draft, Event},
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -244,7 +247,7 @@ impl Vault {
     /// # Errors
     /// When `source` does not do its part, or the store's key is changed by somebody else meanwhile; nothing has
     /// changed then.
-    pub async fn rewrap(&self, source: &dyn KeyEncryption) -> Result<(), UnlockError> {
+    pub async fn rewrap(&self, source: &dyn KeyEncryption, clock: &Clock) -> Result<(), UnlockError> {
         let (replaces, wrapped) = self.descriptor().await?;
         if wrapped.is_the_source() {
             return Err(UnlockError::Descriptor);
@@ -260,8 +263,14 @@ impl Vault {
         };
         let wrapped = tried(source, &key, anew).await?;
         let change = KeyChange { replaces: Some(replaces), descriptor: to_setting(&wrapped)?, key: None };
-        self.store.change_key(&change).await?;
+        self.noting_key(source, false, clock).change_key(&change).await?;
         Ok(())
+    }
+
+    /// The store, which records with the change that it gets another key.
+    fn noting_key(&self, source: &dyn KeyEncryption, new_key: bool, clock: &Clock) -> Arc<dyn ShareStore> {
+        let opened_by = source.source().as_str().to_owned();
+        self.store.noting(Draft::new(clock.now_ms(), Event::StoreKeyChanged { opened_by, new_key }))
     }
 
     /// Gives the store another key, encrypted by `source`, and wraps every record's data key under it, in one
@@ -295,7 +304,7 @@ impl Vault {
             succession: Some(to_setting(&succession)?),
         };
         let change = KeyChange { replaces: Some(replaces), descriptor, key: Some(fresh) };
-        let records = self.store.change_key(&change).await?;
+        let records = self.noting_key(source, true, clock).change_key(&change).await?;
         self.take(key);
         Ok(records)
     }

@@ -133,7 +133,7 @@ async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
         let sealed = store.record(&label(b"x")).await.unwrap();
         let worker = open(&at_worker, sources[0]).await.unwrap();
         for (old, new) in sources.iter().zip(&sources[1..]) {
-            open(&store, *old).await.unwrap().rewrap(*new).await.unwrap();
+            open(&store, *old).await.unwrap().rewrap(*new, &Clock::system()).await.unwrap();
             let refused = open(&store, *old).await.unwrap_err();
             assert_eq!(
                 refused.code(),
@@ -220,7 +220,10 @@ async fn an_old_store_opens_as_before_until_it_is_given_a_key_of_its_own() {
         let worker = open(&at_worker, &old).await.unwrap();
         worker.write(&label(b"y"), b"more").await.unwrap();
         assert!(worker.key_is_the_source().await.unwrap());
-        assert!(worker.rewrap(&passphrase("new")).await.is_err(), "the old file would still open it");
+        assert!(
+            worker.rewrap(&passphrase("new"), &Clock::system()).await.is_err(),
+            "the old file would still open it"
+        );
 
         let vault = open(&store, &old).await.unwrap();
         assert_eq!(vault.change_key(&passphrase("new"), &Clock::system()).await.unwrap(), 3);
@@ -275,7 +278,7 @@ async fn a_source_that_does_not_give_the_key_back_changes_nothing() {
     let store = store(&directory).await;
     let vault = Vault::create(Arc::clone(&store), &passphrase("right")).await.unwrap();
     let forgetful = Forgetful(passphrase("new"));
-    assert!(matches!(vault.rewrap(&forgetful).await, Err(UnlockError::Untrue)));
+    assert!(matches!(vault.rewrap(&forgetful, &Clock::system()).await, Err(UnlockError::Untrue)));
     assert!(matches!(vault.change_key(&forgetful, &Clock::system()).await, Err(UnlockError::Untrue)));
     open(&store, &passphrase("right")).await.unwrap();
 }

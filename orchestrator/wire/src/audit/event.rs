@@ -263,6 +263,13 @@ pub enum Event {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
+    /// What opens the party's share store was changed.
+    StoreKeyChanged {
+        /// What opens it from now on: `file`, `passphrase`, `transit` and so on.
+        opened_by: String,
+        /// Whether its records are under another key as well.
+        new_key: bool,
+    },
     /// A party pinned another one's card.
     CardPinned {
         /// Whose.

@@ -7,7 +7,7 @@ use alloy_primitives::U256;
 use duet_protocol::ids::{ShareIndex, WalletId};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Limit, Policy, Rule, Window};
+use super::{Bound, Call, Limit, Policy, Rule, Window};
 use crate::{Code, Payload, Refusal, payload::TransactionRequest, request::Pair};
 
 /// What is known of a request when it is decided upon.
@@ -208,6 +208,12 @@ impl Limit {
 }
 
 impl Policy {
+    /// Whether any rule has to know who approved of a request.
+    #[must_use]
+    pub fn asks_for_approvals(&self) -> bool {
+        self.rules.iter().any(|rule| rule.approvals.is_some() || rule.owner_above != Bound::None)
+    }
+
     /// Decides upon a request. What was spent before is not looked at: the limits to be charged are in
     /// the answer.
     #[must_use]

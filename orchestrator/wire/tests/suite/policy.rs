@@ -201,6 +201,11 @@ fn approvals_and_the_owners_word_are_counted() {
     assert_eq!(by(&above, &[1], pair), None, "the owner's key");
     assert_eq!(by(&above, &[], Pair::DevicePartner), None, "the owner's device takes part");
     assert_eq!(by(&with("owner_above", json!("5")), &[], pair), None, "not above");
+    // Whoever decides by others need not look for approvals.
+    assert!(two.asks_for_approvals() && above.asks_for_approvals());
+    let plain = with("max_value", json!("any"));
+    assert!(!plain.asks_for_approvals());
+    assert_eq!(by(&plain, &[], pair), by(&plain, &[1, 10, 12], pair));
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<()
     let records = if arguments.new_store_key || vault.key_is_the_source().await? {
         Some(vault.change_key(to, &Clock::system()).await?)
     } else {
-        vault.rewrap(to).await?;
+        vault.rewrap(to, &Clock::system()).await?;
         None
     };
     output.emit(&Rewrapped { store: arguments.store.store, opened_by: to.source().as_str(), records })

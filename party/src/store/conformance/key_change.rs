@@ -44,7 +44,15 @@ async fn one_after_the_other<S: ShareStore>(store: &S, other: &S) {
         let refused = other.change_key(&change(replaces)).await;
         assert!(matches!(refused, Err(StoreError::KeyChanged)), "{refused:?}");
     }
-    assert_eq!(other.change_key(&change(Some(b"old"))).await.unwrap(), 1201);
+    // A change is recorded with itself, and what was refused is not.
+    let chain = ChainId([1; 16]);
+    store.begin_audit(chain, &draft(1, "genesis"), None).await.unwrap();
+    let noting = other.noting(draft(2, "changed"));
+    assert!(noting.change_key(&change(None)).await.is_err());
+    assert_eq!(noting.change_key(&change(Some(b"old"))).await.unwrap(), 1201);
+    let recorded = store.audit_records(chain, 0, 100).await.unwrap();
+    assert_eq!(recorded.len(), 2);
+    assert!(is_chained(&recorded));
     assert_eq!(store.setting(KEY_DESCRIPTOR).await.unwrap(), Some(b"new".to_vec()));
     assert_eq!(store.setting(KEY_ID).await.unwrap(), Some(new_key().id().0.to_vec()));
     assert_eq!(store.setting(KEY_SUCCESSION).await.unwrap(), Some(b"succession".to_vec()));

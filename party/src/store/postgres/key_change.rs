@@ -50,6 +50,8 @@ impl PostgresStore {
             Some(key) => rewrap_records(&mut transaction, key).await?,
             None => 0,
         };
+        // Last, because whoever decides meanwhile waits for the chain.
+        self.append_noted_if_open(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         connection.close().await.map_err(&failed)?;
         Ok(count)

@@ -78,6 +78,17 @@ impl SqliteStore {
             None => Ok(()),
         }
     }
+
+    /// The same for what has to go on in a restored store, which has no chain until its worker begins one.
+    pub(super) async fn append_noted_if_open(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), StoreError> {
+        if let Some(entry) = &self.noted {
+            append(connection, [Draft::clone(entry)]).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -263,6 +263,7 @@ impl RecordStore for SqliteStore {
             Some(key) => rewrap_records(&mut transaction, key).await?,
             None => 0,
         };
+        self.append_noted_if_open(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(count)
     }
