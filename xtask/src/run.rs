@@ -18,9 +18,19 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
-/// The `cargo` that runs this task.
+/// The `cargo` that runs this task, without what it told this task about itself: build scripts that look at those variables
+/// (ring's does) would be run again, and half of the dependencies built again, whenever it was typed by hand in between.
 pub(crate) fn cargo() -> Command {
-    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// A program to be started in the repository's top folder.

@@ -143,8 +143,11 @@ impl<'de> Deserialize<'de> for Point {
 }
 
 /// A scalar that is secret and not zero: a share, a nonce. Wiped when dropped.
+///
+/// It stays where it is in memory while what it belongs to moves from task to task: a value that moves leaves a copy
+/// behind that nobody wipes.
 #[derive(Clone)]
-pub struct SecretScalar(Scalar);
+pub struct SecretScalar(Box<Scalar>);
 
 impl SecretScalar {
     /// A uniform scalar other than zero.
@@ -162,7 +165,7 @@ impl SecretScalar {
     /// # Errors
     /// When it is zero.
     pub fn new(scalar: Scalar) -> Result<Self, InvalidCurveValue> {
-        if bool::from(scalar.is_zero()) { Err(InvalidCurveValue::Zero) } else { Ok(Self(scalar)) }
+        if bool::from(scalar.is_zero()) { Err(InvalidCurveValue::Zero) } else { Ok(Self(Box::new(scalar))) }
     }
 
     /// Parses 32 big-endian bytes.
@@ -189,7 +192,7 @@ impl SecretScalar {
     #[must_use]
     pub fn public(&self) -> Point {
         // Not the identity: the scalar is neither zero nor a multiple of the order.
-        Point((ProjectivePoint::GENERATOR * self.0).to_affine())
+        Point((ProjectivePoint::GENERATOR * *self.0).to_affine())
     }
 
     /// The scalar as an integer below the order.

@@ -101,6 +101,9 @@ pub(crate) fn attack(options: &Options) -> Result<()> {
     if packages.contains_key("duet-tests") {
         needs.push(Need::NatsServer);
     }
+    if packages.contains_key("duet-party") {
+        needs.push(Need::Postgres);
+    }
     install::ensure(&needs, options.no_install)?;
 
     let mut reports = BTreeMap::new();
