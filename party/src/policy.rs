@@ -24,7 +24,6 @@ use duet_wire::{
     },
     request::Pair,
 };
-
 use lru::LruCache;
 
 use crate::{

@@ -98,14 +98,14 @@ impl Command {
             Self::Init(command) => init::run(command, output),
             Self::Credentials(command) => credentials::run(command, output),
             Self::Card(command) => block_on(card::run(command, output)),
-            Self::Wallet(command) => block_on_all_cores(wallet::run(command, output)),
-            Self::Sign(command) => block_on_all_cores(sign::run(*command, output)),
+            Self::Wallet(command) => block_on_threads(wallet::run(command, output)),
+            Self::Sign(command) => block_on_threads(sign::run(*command, output)),
             Self::Job(command) => block_on(job::run(command, output)),
             Self::Batch(command) => block_on(batch::run(command, output)),
-            Self::Load(command) => block_on_all_cores(load::run(command, output)),
-            Self::Party(command) => block_on_all_cores(party::run(*command, output)),
-            Self::Orchestrator(command) => block_on_all_cores(orchestrator::run(*command, output)),
-            Self::Gateway(command) => block_on_all_cores(gateway::run(*command, output)),
+            Self::Load(command) => block_on_threads(load::run(command, output)),
+            Self::Party(command) => block_on_threads(party::run(*command, output)),
+            Self::Orchestrator(command) => block_on_threads(orchestrator::run(*command, output)),
+            Self::Gateway(command) => block_on_threads(gateway::run(*command, output)),
             Self::Policy(command) => block_on(policy::run(*command, output)),
             Self::Audit(command) => block_on(audit::run(command, output)),
             Self::Webhook(command) => block_on(webhook::run(command, output)),
@@ -142,7 +142,7 @@ fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), C
 
 /// Runs a command that serves or computes. Half of the cores are enough for waiting on others: arithmetic runs on threads
 /// of its own, and every further thread costs wake-ups.
-fn block_on_all_cores(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+fn block_on_threads(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(cores.div_ceil(2));

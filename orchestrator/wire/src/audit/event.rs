@@ -265,7 +265,7 @@ pub enum Event {
     },
     /// What opens the party's share store was changed.
     StoreKeyChanged {
-        /// What opens it from now on: `file`, `passphrase`, `transit` and so on.
+        /// What opens it from now on: `key`, `passphrase` or `vault`.
         opened_by: String,
         /// Whether its records are under another key as well.
         new_key: bool,

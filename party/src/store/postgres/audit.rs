@@ -111,18 +111,19 @@ async fn begin(
 impl PostgresStore {
     /// Appends what [`AuditStore::noting`] was given, if anything.
     pub(super) async fn append_noted(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        match &self.noted {
-            Some(entry) => require_open(append(connection, [Draft::clone(entry)]).await?),
-            None => Ok(()),
-        }
+        require_open(self.append_noted_if_open(connection).await?)
     }
 
-    /// The same for what has to go on in a restored store, which has no chain until its worker begins one.
-    pub(super) async fn append_noted_if_open(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        if let Some(entry) = &self.noted {
-            append(connection, [Draft::clone(entry)]).await?;
+    /// The same for what has to go on in a restored store, whose chain is closed until its worker begins the next one:
+    /// `false`, and nothing is appended, then.
+    pub(super) async fn append_noted_if_open(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<bool, StoreError> {
+        match &self.noted {
+            Some(entry) => append(connection, [Draft::clone(entry)]).await,
+            None => Ok(true),
         }
-        Ok(())
     }
 }
 
