@@ -47,6 +47,36 @@ async fn queued_job__should_wait_for_an_absent_party() {
     assert_eq!(api.settled(&job).await.unwrap(), "signed");
 }
 
+/// Longer than all attempts of a job take when each fails at once: 5 s with the usual settings.
+const LONGER_THAN_ALL_ATTEMPTS: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    let submit = async |text: &str| -> String {
+        let request = api.request(&json!({"kind": "personal_message", "text": text}), text).unwrap();
+        let submitted = api.submit(&request, text).await.unwrap();
+        assert_eq!(submitted.status, 202, "{submitted:?}");
+        self::text(&submitted.body, "/id").unwrap().to_owned()
+    };
+    // The orchestrator has just heard of the partner, and takes it to be there.
+    let before = submit("before").await;
+    assert_eq!(api.settled(&before).await.unwrap(), "signed");
+
+    stack.partner.stop().await.unwrap();
+    let mut jobs = Vec::new();
+    for number in 0..5 {
+        jobs.push(submit(&format!("meanwhile {number}")).await);
+    }
+    tokio::time::sleep(LONGER_THAN_ALL_ATTEMPTS).await;
+    stack.partner.start().await.unwrap();
+    for job in jobs {
+        assert_eq!(api.settled(&job).await.unwrap(), "signed");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_job__should_survive_the_death_of_orchestrator_and_broker() {
     let mut stack = Stack::start().await.unwrap();

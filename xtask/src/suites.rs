@@ -110,17 +110,7 @@ impl Suite {
                 page::build_examples()?;
                 page::check_types()
             }
-            Self::Unit => tests(
-                cargo().args([
-                    "test",
-                    "--locked",
-                    "--no-fail-fast",
-                    "--workspace",
-                    "--exclude",
-                    "duet-tests",
-                ]),
-                counts,
-            ),
+            Self::Unit => tests(cargo().args(["test", "--locked", "--no-fail-fast", "--workspace"]), counts),
             Self::Wasm => {
                 let folder = wasm::default_folder(wasm::Target::Nodejs);
                 wasm::build(wasm::Target::Nodejs, &folder)?;
@@ -136,7 +126,8 @@ impl Suite {
                 visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
                 let mut cargo = cargo();
                 cargo.env("DUET_PROGRAM", target_folder().join("debug/duet"));
-                tests(cargo.args(["test", "--locked", "--no-fail-fast", "--package", "duet-tests"]), counts)
+                // Of the whole workspace, as the unit tests are: its features are theirs, and nothing is built again.
+                tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
             }
             Self::Browser => {
                 page::build(&page::default_folder())?;

@@ -28,8 +28,6 @@ pub const JOBS: &str = "duet_jobs";
 pub const SESSIONS: &str = "duet_sessions";
 /// The bucket of batches; they are kept as long as the results that they tell of.
 pub const BATCHES: &str = "duet_batches";
-/// The bucket of what orchestrators know about wallets.
-pub const WALLETS: &str = "duet_wallets";
 /// The bucket of webhooks' endpoints.
 pub const WEBHOOKS: &str = "duet_webhooks";
 

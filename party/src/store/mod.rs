@@ -17,6 +17,7 @@ mod columns;
 #[cfg(test)]
 mod conformance;
 mod health;
+mod migrations;
 mod policy;
 pub mod postgres;
 pub mod sqlite;

@@ -9,9 +9,7 @@ use sqlx::{
 use zeroize::Zeroizing;
 
 use super::{PostgresStore, home::Home, home::make_durable, within};
-use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health};
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health, migrations};
 
 /// Connections of one worker: more than that many of its sessions talking to the store at the same moment wait for each
 /// other, a millisecond or so. A server takes a hundred as it is installed.
@@ -195,7 +193,7 @@ impl PostgresStore {
     pub(in crate::store) async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
         let failed = unavailable("bring the schema up to date");
         let mut connection = options.connect_for_long().await?;
-        tokio::time::timeout(MIGRATION_DEADLINE, Box::pin(MIGRATIONS.run(&mut connection)))
+        tokio::time::timeout(MIGRATION_DEADLINE, Box::pin(migrations::of_postgres().run(&mut connection)))
             .await
             .map_err(|_| failed(sqlx::Error::PoolTimedOut))?
             .map_err(|error| failed(sqlx::Error::Migrate(Box::new(error))))?;

@@ -26,9 +26,8 @@ use crate::store::{
     PaillierState, RecordStore as _, StoreError,
     columns::{state_number, unavailable},
     health::Health,
+    migrations,
 };
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Readers at once; writes are serialised by SQLite, so one connection writes.
 const MAX_READERS: u32 = 4;
@@ -113,7 +112,9 @@ impl SqliteStore {
             .await
             .map_err(&failed)?;
         // Boxed: whoever opens a store need not hold what this step takes.
-        Box::pin(MIGRATIONS.run(&writer)).await.map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
+        Box::pin(migrations::of_sqlite().run(&writer))
+            .await
+            .map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
         let reader = SqlitePoolOptions::new()
             .max_connections(MAX_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
