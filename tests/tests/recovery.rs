@@ -68,7 +68,7 @@ async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
     stack.partner.stop().await.unwrap();
     let mut jobs = Vec::new();
     for number in 0..5 {
-        jobs.push(submit(&format!("meanwhile {number}")).await);
+        jobs.push(submit(&format!("meanwhile-{number}")).await);
     }
     tokio::time::sleep(LONGER_THAN_ALL_ATTEMPTS).await;
     stack.partner.start().await.unwrap();

@@ -18,6 +18,8 @@ use duet_bus::{
     Address, Bus, ConnectError, ConnectSettings, Role,
     credentials::{InitSettings, Layout, NkeySeed, initialise},
 };
+use duet_party::store::postgres::{PostgresOptions, PostgresStore};
+use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     anvil::http_client,
     broker::Broker,
@@ -323,6 +325,94 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     let last = wallet.queue(&["message", "after"]).await?;
     results_are_by(&stack, &[(&first, &old_keys[0]), (&last, &new_keys[0])]).await?;
     records_are_by(&stack.duet(), &old_keys, &new_keys).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_go_on() -> Result<()> {
+    // A server of its own: the role, and so its password, is all its databases'.
+    let server = Postgres::start(&[]).await?;
+    let mut stack = Stack::start_on(Some(&server)).await?;
+    let mut more = [
+        stack.another_worker(&stack.service, "service-2", &[]),
+        stack.another_worker(&stack.partner, "partner-2", &[]),
+    ];
+    for worker in &mut more {
+        worker.start().await?;
+    }
+    let wallet = stack.create_wallet("device", "personal_message").await?;
+    let mut traffic = Traffic::start(&stack, &wallet);
+    traffic.goes_on().await?;
+
+    let next = "the next password";
+    server.change_password(next).await?;
+    let with_next = |party: &str| stack.party(party).command(&stack.duet()).with("DUET_STORE_PASSWORD", next);
+    let (of_service, of_partner) = (with_next("service"), with_next("partner"));
+    let [service, partner] = &mut more;
+    for (worker, settings) in [
+        (&mut stack.service, &of_service),
+        (&mut stack.partner, &of_partner),
+        (service, &of_service),
+        (partner, &of_partner),
+    ] {
+        worker.set_settings(settings.clone());
+        again(worker).await?;
+    }
+    traffic.goes_on().await?;
+    traffic.end().await?;
+
+    let party = stack.party("service");
+    let database = party.database().context("the stack is on a server")?;
+    let open = async |password: &str| {
+        let password = password.to_owned().into();
+        PostgresStore::open(&PostgresOptions::at(&database.url)?.with_password(&password)).await
+    };
+    let refused = open(&database.password).await.unwrap_err();
+    // The code of SQL for a wrong password.
+    ensure!(format!("{refused:?}").contains("28P01"), "for another reason: {refused:?}");
+    open(next).await?.close().await;
+    Ok(())
+}
+
+/// Whether a gateway answers whoever trusts `authority`.
+async fn is_trusted_by(gateway: &str, authority: &Path) -> Result<bool> {
+    let authority = reqwest::Certificate::from_pem(&fs::read(authority)?)?;
+    let client = reqwest::Client::builder().tls_certs_only([authority]).build()?;
+    Ok(client.get(format!("{gateway}/healthz")).send().await.is_ok_and(|answer| answer.status() == 200))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_certificate__should_be_exchanged_gateway_by_gateway() -> Result<()> {
+    let stack = Stack::start().await?;
+    // Two authorities, each with a certificate for the loopback.
+    let directories = [tempfile::tempdir()?, tempfile::tempdir()?];
+    for directory in &directories {
+        initialise(directory.path(), &InitSettings::default())?;
+    }
+    let [old, new] = directories.each_ref().map(|directory| Layout::new(directory.path()));
+    let served = tempfile::tempdir()?;
+    let (certificate, key) = (served.path().join("certificate.pem"), served.path().join("key.pem"));
+    let put = |layout: &Layout| -> Result<()> {
+        fs::copy(layout.server_certificate(), &certificate)?;
+        fs::copy(layout.server_key(), &key)?;
+        Ok(())
+    };
+    put(&old)?;
+    let paths = [&certificate, &key].map(|path| path.to_string_lossy().into_owned());
+    let arguments = ["--tls-cert", &paths[0], "--tls-key", &paths[1]];
+    let mut gateways = ["first", "second"].map(|name| stack.another_gateway(name, &arguments));
+    let mut urls = Vec::new();
+    for gateway in &mut gateways {
+        urls.push(text(&gateway.start().await?, "/url")?.to_owned());
+    }
+    put(&new)?;
+    for number in 0..gateways.len() {
+        // Until it is started again it goes on with what it has.
+        ensure!(is_trusted_by(&urls[number], &old.ca_certificate()).await?);
+        urls[number] = text(&again(&mut gateways[number]).await?, "/url")?.to_owned();
+        ensure!(is_trusted_by(&urls[number], &new.ca_certificate()).await?);
+        ensure!(!is_trusted_by(&urls[number], &old.ca_certificate()).await?);
+    }
+    Ok(())
 }
 
 /// Checks that each result is signed by its key and by no other.

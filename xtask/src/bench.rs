@@ -19,6 +19,7 @@ use crate::{
     install::{self, Need},
     npm::{Packages, node},
     page,
+    programs::{self, Profile},
     run::{cargo, command, output, root, target_folder, visibly},
     suites, wasm,
 };
@@ -77,24 +78,22 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
         figures.append(&mut flat(&output(&mut node)?)?);
     }
     if wanted(Part::Stack) {
-        visibly(cargo().args(["build", "--locked", "--release", "--package", "duet"]))?;
-        let programs = ["stack-latency", "queue-memory"];
-        let named = programs.iter().flat_map(|program| ["--bin", program]);
-        visibly(cargo().args(["build", "--locked", "--package", "duet-tests"]).args(named))?;
-        for program in programs {
-            let mut measurement = command(target_folder().join("debug").join(program));
-            measurement.env("DUET_PROGRAM", target_folder().join("release/duet"));
+        let duet = programs::duet(Profile::Release)?;
+        for program in ["stack-latency", "queue-memory"] {
+            let mut measurement = command(programs::of_tests(program, Profile::Debug)?);
+            measurement.env("DUET_PROGRAM", &duet);
             figures.append(&mut flat(&output(&mut measurement)?)?);
         }
     }
     if wanted(Part::Store) {
-        visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "share-store"]))?;
-        figures.append(&mut flat(&output(&mut command(target_folder().join("debug/share-store")))?)?);
+        // It measures the store in its own process.
+        let program = programs::of_tests("share-store", Profile::Release)?;
+        figures.append(&mut flat(&output(&mut command(program))?)?);
     }
     if wanted(Part::Browser) {
         page::build(&page::default_folder())?;
         let mut browser = node("tests/browser/bench.mjs");
-        suites::browser_environment(&mut browser, "release")?;
+        suites::browser_environment(&mut browser, Profile::Release)?;
         figures.append(&mut flat(&output(&mut browser)?)?);
     }
 
@@ -141,10 +140,9 @@ fn load(measured: &Figures) -> Result<Figures> {
         works = criterion(&target_folder().join("criterion"), started)?;
         works.retain(|name, _| SIGNATURE_WORK.contains(&name.as_str()));
     }
-    visibly(cargo().args(["build", "--locked", "--release", "--package", "duet"]))?;
-    visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "stack-load"]))?;
-    let mut load = command(target_folder().join("debug/stack-load"));
-    load.env("DUET_PROGRAM", target_folder().join("release/duet"));
+    let duet = programs::duet(Profile::Release)?;
+    let mut load = command(programs::of_tests("stack-load", Profile::Debug)?);
+    load.env("DUET_PROGRAM", duet);
     load.arg(target_folder().join("load")).arg(root().join("docs"));
     for name in SIGNATURE_WORK {
         let median = works.get(name).and_then(|work| work.get("median_ms")).and_then(Value::as_f64);

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use crate::{
     install::{self, Need},
-    run::{cargo, command, target_folder, visibly},
+    programs::{self, Profile},
+    run::{command, visibly},
 };
 
 /// What the fault suite takes.
@@ -12,8 +13,7 @@ const NEEDS: &[Need] = &[Need::Compiler, Need::NatsServer, Need::Postgres, Need:
 
 pub(crate) fn chaos(arguments: &[String], no_install: bool) -> Result<()> {
     install::ensure(NEEDS, no_install)?;
-    visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
-    visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "chaos"]))?;
-    let mut chaos = command(target_folder().join("debug/chaos"));
-    visibly(chaos.env("DUET_PROGRAM", target_folder().join("debug/duet")).args(arguments))
+    let duet = programs::duet(Profile::Debug)?;
+    let mut chaos = command(programs::of_tests("chaos", Profile::Debug)?);
+    visibly(chaos.env("DUET_PROGRAM", duet).args(arguments))
 }

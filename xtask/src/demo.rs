@@ -8,7 +8,8 @@ use crate::{
     install::{self, Need},
     npm::Packages,
     page,
-    run::{cargo, command, line, target_folder, visibly},
+    programs::{self, Profile},
+    run::{command, line},
 };
 
 pub(crate) fn demo(once: bool, no_install: bool) -> Result<()> {
@@ -22,10 +23,9 @@ pub(crate) fn demo(once: bool, no_install: bool) -> Result<()> {
     install::ensure(&needs, no_install)?;
     let page = page::default_folder();
     page::build(&page)?;
-    visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
-    visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "demo"]))?;
-    let mut demo = command(target_folder().join("debug/demo"));
-    demo.env("DUET_PROGRAM", target_folder().join("debug/duet")).env("DUET_PAGE", page);
+    let duet = programs::duet(Profile::Debug)?;
+    let mut demo = command(programs::of_tests("demo", Profile::Debug)?);
+    demo.env("DUET_PROGRAM", duet).env("DUET_PAGE", page);
     if once {
         demo.arg("--once");
     }

@@ -1,8 +1,9 @@
 //! Project tasks: `cargo xtask install | demo | test | chaos | attack | fuzz | bench | page | wasm | sbom`.
 //!
 //! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
-//! runs too, [`attack`] plays the published attacks, [`fuzz`] runs the fuzzers, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the
-//! demonstration in `tests/src/bin/demo.rs`.
+//! runs too, [`attack`] plays the published attacks, [`fuzz`] runs the fuzzers, [`wasm`] builds the browser's module and
+//! [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the demonstration in
+//! `tests/src/bin/demo.rs`.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
 mod attack;
@@ -13,6 +14,7 @@ mod fuzz;
 mod install;
 mod npm;
 mod page;
+mod programs;
 mod run;
 mod sbom;
 mod suites;

@@ -13,6 +13,7 @@ use crate::{
     install::{self, Need},
     npm::Packages,
     page,
+    programs::{self, Profile},
     run::{Counts, cargo, command, human, root, target_folder, tests, visibly},
     wasm,
 };
@@ -103,7 +104,7 @@ impl Suite {
             ])),
             Self::Deny => deny(),
             Self::Build => {
-                visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
+                programs::duet(Profile::Debug)?;
                 // For whoever builds without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
                 page::build(&page::default_folder())?;
@@ -122,10 +123,8 @@ impl Suite {
             }
             Self::E2e => {
                 tests(node_test().args(test_files("tests/js")?), counts)?;
-                // The program under test is the one that is shipped: built by itself, so that no test's feature is in it.
-                visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
                 let mut cargo = cargo();
-                cargo.env("DUET_PROGRAM", target_folder().join("debug/duet"));
+                cargo.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
                 // Of the whole workspace, as the unit tests are: its features are theirs, and nothing is built again.
                 tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
             }
@@ -133,7 +132,7 @@ impl Suite {
                 page::build(&page::default_folder())?;
                 page::build_examples()?;
                 let mut node = node_test();
-                browser_environment(&mut node, "debug")?;
+                browser_environment(&mut node, Profile::Debug)?;
                 tests(node.args(test_files("tests/browser")?), counts)
             }
         }
@@ -151,23 +150,18 @@ pub(crate) const BROWSER: &[Need] = &[
     Need::Chromium,
 ];
 
-/// Builds the program of `profile` (`debug` or `release`) and what starts the stack for the browser, and tells a
-/// command where they are. The page has to be built before.
-pub(crate) fn browser_environment(command: &mut Command, profile: &str) -> Result<()> {
-    let mut build = cargo();
-    build.args(["build", "--locked", "--package", "duet"]);
-    if profile == "release" {
-        build.arg("--release");
-    }
-    visibly(&mut build)?;
-    visibly(cargo().args(["build", "--locked", "--package", "duet-tests", "--bin", "browser-stack"]))?;
+/// Builds the program of `profile` and what starts the stack for the browser, and tells a command where they are. The page
+/// has to be built before.
+pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Result<()> {
+    let duet = programs::duet(profile)?;
+    let stack = programs::of_tests("browser-stack", Profile::Debug)?;
     // It reads a backup as the page does, to know which bytes must be nowhere in the clear.
     let module = wasm::default_folder(wasm::Target::Nodejs);
     wasm::build(wasm::Target::Nodejs, &module)?;
     let chromium = install::chromium().context("Chromium is missing: run `cargo xtask install`")?;
     command
-        .env("DUET_PROGRAM", target_folder().join(profile).join("duet"))
-        .env("DUET_BROWSER_STACK", target_folder().join("debug/browser-stack"))
+        .env("DUET_PROGRAM", duet)
+        .env("DUET_BROWSER_STACK", stack)
         .env("DUET_PAGE", page::default_folder())
         .env("DUET_WASM_PACKAGE", module)
         .env("DUET_BROWSER_RESULTS", target_folder().join("browser"))

@@ -225,6 +225,17 @@ impl Server {
         Ok(self.superuser("postgres").connect().await?)
     }
 
+    /// Gives the role that owns the databases another password. Connections that are open stay open.
+    ///
+    /// # Errors
+    /// When the server is not there, or no database was made yet.
+    pub async fn change_password(&self, password: &str) -> Result<()> {
+        let mut connection = self.maintenance().await?;
+        let change = format!("ALTER ROLE {ROLE} PASSWORD '{}'", password.replace('\'', "''"));
+        sqlx::query(AssertSqlSafe(change)).execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
     /// A new database of a role that is no superuser.
     ///
     /// # Errors

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use self::rows::{Check, ROWS, Row, Target};
 use crate::{
     install::{self, Need},
-    run::{self, cargo, command, target_folder, visibly},
+    programs::{self, Profile},
+    run::{self, cargo, command, visibly},
 };
 
 /// What is asked of this task.
@@ -184,7 +185,13 @@ fn run_tests(
     long: bool,
 ) -> Result<Report> {
     let mut test = cargo();
-    test.args(["test", "--locked", "--no-fail-fast", "--package", package]);
+    test.args(["test", "--locked", "--no-fail-fast"]);
+    if package == END_TO_END {
+        // Of the whole workspace, as `cargo xtask test` builds them.
+        test.arg("--workspace").env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
+    } else {
+        test.args(["--package", package]);
+    }
     for target in targets {
         match target {
             Target::Lib => test.arg("--lib"),
@@ -194,11 +201,6 @@ fn run_tests(
     test.args(["--", "--exact", "--show-output"]).args(names);
     if long {
         test.env("DUET_ATTACK_LONG", "1");
-    }
-    if package == END_TO_END {
-        // What is attacked is the program that is shipped, without any test's feature in it.
-        visibly(cargo().args(["build", "--locked", "--package", "duet"]))?;
-        test.env("DUET_PROGRAM", target_folder().join("debug/duet"));
     }
     let mut report = Report::default();
     // Whether it failed is in the verdicts; one that did not come to an end lacks some.
@@ -210,8 +212,8 @@ fn run_tests(
 #[derive(Debug)]
 struct Outcome {
     row: &'static Row,
-    /// Tests that ran and passed, or commands that succeeded.
-    held: usize,
+    /// Tests that ran and passed, or commands that succeeded, in words.
+    held: Vec<String>,
     /// What did not, by name.
     broken: Vec<String>,
     evidence: Vec<(String, String)>,
@@ -223,7 +225,7 @@ impl Outcome {
         checks: impl Iterator<Item = &'static Check>,
         reports: &BTreeMap<&str, Report>,
     ) -> Result<Self> {
-        let mut outcome = Self { row, held: 0, broken: Vec::new(), evidence: Vec::new() };
+        let mut outcome = Self { row, held: Vec::new(), broken: Vec::new(), evidence: Vec::new() };
         for check in checks {
             match check {
                 Check::Tests { package, target, names, .. } => {
@@ -236,7 +238,7 @@ impl Outcome {
                     let program = install::cargo_deny().context("cargo-deny was installed")?;
                     let mut deny: Command = command(program);
                     match visibly(deny.args(["--log-level", "error", "check"]).args(*checks)) {
-                        Ok(()) => outcome.held += 1,
+                        Ok(()) => outcome.held.push(format!("cargo deny check {}", checks.join(" "))),
                         Err(error) => outcome.broken.push(error.to_string()),
                     }
                 }
@@ -247,7 +249,7 @@ impl Outcome {
 
     fn count(&mut self, name: &str, report: &Report) {
         match report.verdicts.get(name) {
-            Some(Verdict::Passed) => self.held += 1,
+            Some(Verdict::Passed) => self.held.push(in_words(name)),
             Some(Verdict::Failed) => self.broken.push(name.to_owned()),
             None => self.broken.push(format!("{name} (did not run)")),
         }
@@ -262,9 +264,15 @@ impl Outcome {
         if self.held() { "fails" } else { "SUCCEEDS" }
     }
 
-    /// How many tests played it, then what they counted.
+    /// How many tests played it, then what they counted, or else what they are about.
     fn evidence(&self) -> String {
-        let tests = if self.held == 1 { "1 test".to_owned() } else { format!("{} tests", self.held) };
+        let tests = match self.held.len() {
+            1 => "1 test".to_owned(),
+            count => format!("{count} tests"),
+        };
+        if self.evidence.is_empty() {
+            return format!("{tests}: {}", self.held.join("; "));
+        }
         let figures = self.evidence.iter().map(|(what, value)| format!("{what} {value}"));
         std::iter::once(tests).chain(figures).collect::<Vec<_>>().join(", ")
     }
@@ -282,6 +290,11 @@ impl Outcome {
             "evidence": evidence,
         })
     }
+}
+
+/// What a test's name says: `a::range_proof__should_hold` is "range proof should hold".
+fn in_words(name: &str) -> String {
+    name.rsplit("::").next().unwrap_or(name).replace("__", " ").replace('_', " ")
 }
 
 fn print(outcomes: &[Outcome]) {
@@ -309,7 +322,7 @@ fn markdown(outcomes: &[Outcome]) -> String {
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
-    use super::{Check, ROWS, Report, Verdict};
+    use super::{Check, ROWS, Report, Verdict, in_words};
     use crate::run::root;
 
     #[test]
@@ -333,6 +346,11 @@ mod tests {
             figures,
             &[("bits recovered", "24"), ("sessions", "24")].map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
+    }
+
+    #[test]
+    fn names_of_tests_are_told_in_words() {
+        assert_eq!(in_words("range::a_proof__should_hold_once"), "a proof should hold once");
     }
 
     /// Every Rust file of the repository, as one text.

@@ -102,6 +102,8 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A connection is a thread of this process: to ask it whether it is there costs as much as to ask it for something.
+            .test_before_acquire(false)
             // A full disk makes SQLite roll back by itself. sqlx then fails to do it once more, takes the connection for one
             // that is in a transaction for ever, and begins none on it.
             .before_acquire(|connection, _| {
@@ -118,6 +120,7 @@ impl SqliteStore {
         let reader = SqlitePoolOptions::new()
             .max_connections(MAX_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
             .connect_with(connect.pragma("query_only", "ON"))
             .await
             .map_err(&failed)?;
