@@ -18,7 +18,10 @@ use duet_bus::{
     Address, Bus, ConnectError, ConnectSettings, Role,
     credentials::{InitSettings, Layout, NkeySeed, initialise},
 };
-use duet_party::store::postgres::{PostgresOptions, PostgresStore};
+use duet_party::store::{
+    RecordStore as _,
+    postgres::{PostgresOptions, PostgresStore},
+};
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     anvil::http_client,
@@ -363,8 +366,8 @@ async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_g
     let party = stack.party("service");
     let database = party.database().context("the stack is on a server")?;
     let open = async |password: &str| {
-        let password = password.to_owned().into();
-        PostgresStore::open(&PostgresOptions::at(&database.url)?.with_password(&password)).await
+        let options = PostgresOptions::at(&database.url).unwrap().with_password(&password.to_owned().into());
+        PostgresStore::open(&options).await
     };
     let refused = open(&database.password).await.unwrap_err();
     // The code of SQL for a wrong password.
