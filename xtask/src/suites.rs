@@ -1,8 +1,10 @@
 //! `cargo xtask test`: what continuous integration runs, as a whole or suite by suite.
 
 use std::{
-    fs,
+    env, fs,
+    num::NonZeroUsize,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -125,6 +127,11 @@ impl Suite {
                 tests(node_test().args(test_files("tests/js")?), counts)?;
                 let mut cargo = cargo();
                 cargo.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
+                // Half as many again as there are cores, for much of their time they wait.
+                let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+                if env::var_os("RUST_TEST_THREADS").is_none() {
+                    cargo.env("RUST_TEST_THREADS", (cores + cores / 2).to_string());
+                }
                 // Of the whole workspace, as the unit tests are: its features are theirs, and nothing is built again.
                 tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
             }
