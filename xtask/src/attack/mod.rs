@@ -46,7 +46,7 @@ pub(crate) struct Options {
 }
 
 /// What became of one test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Passed,
     Failed,
@@ -66,7 +66,9 @@ impl Report {
     fn read(&mut self, line: &str) {
         if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
             let verdict = if verdict.starts_with("ok") { Verdict::Passed } else { Verdict::Failed };
-            self.verdicts.insert(name.to_owned(), verdict);
+            // Of several of one name each has to pass.
+            let known = self.verdicts.entry(name.to_owned()).or_insert(verdict);
+            *known = (*known).max(verdict);
         } else if let Some(name) =
             line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
@@ -98,22 +100,19 @@ pub(crate) fn attack(options: &Options) -> Result<()> {
     if rows.iter().flat_map(|row| row.checks).any(|check| matches!(check, Check::Deny(_))) {
         needs.push(Need::CargoDeny);
     }
-    let packages = packages(&rows, wanted);
-    if packages.contains_key("duet-tests") {
+    let tests = Wanted::of(rows.iter().flat_map(|row| row.checks).filter(wanted));
+    if tests.packages.contains(END_TO_END) {
         needs.push(Need::NatsServer);
     }
-    if packages.contains_key("duet-party") {
+    if tests.packages.contains("duet-party") {
         needs.push(Need::Postgres);
     }
     install::ensure(&needs, options.no_install)?;
 
-    let mut reports = BTreeMap::new();
-    for (package, (targets, names)) in packages {
-        reports.insert(package, run_tests(package, &targets, &names, options.long)?);
-    }
+    let report = tests.run(options.long)?;
     let mut outcomes = Vec::new();
     for row in rows {
-        outcomes.push(Outcome::of(row, row.checks.iter().filter(wanted), &reports)?);
+        outcomes.push(Outcome::of(row, row.checks.iter().filter(wanted), &report)?);
     }
     print(&outcomes);
     if let Some(file) = &options.json {
@@ -152,60 +151,64 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "duet-tests";
 
-type Wanted = (BTreeSet<Target>, BTreeSet<String>);
+/// The program in which the end-to-end tests are, and each target of theirs is a module.
+const END_TO_END_PROGRAM: Target = Target::Test("e2e");
 
-/// What has to be run of each package: every package once, however many rows it serves.
-fn packages(
-    rows: &[&'static Row],
-    wanted: impl Fn(&&'static Check) -> bool,
-) -> BTreeMap<&'static str, Wanted> {
-    let mut packages: BTreeMap<&'static str, Wanted> = BTreeMap::new();
-    for check in rows.iter().flat_map(|row| row.checks).filter(wanted) {
-        if let Check::Tests { package, target, names, .. } = check {
-            let (targets, tests) = packages.entry(package).or_default();
-            targets.insert(if package == &END_TO_END { Target::Test("e2e") } else { *target });
-            tests.extend(names.iter().map(|name| path(package, *target, name)));
-        }
-    }
-    packages
+/// What has to be run: each target and each test once, however many rows it serves.
+#[derive(Default)]
+struct Wanted {
+    packages: BTreeSet<&'static str>,
+    targets: BTreeSet<Target>,
+    names: BTreeSet<String>,
 }
 
-/// A test as `cargo test` prints it: the end-to-end tests are one program, in which each target is a module.
+impl Wanted {
+    fn of(checks: impl Iterator<Item = &'static Check>) -> Self {
+        let mut wanted = Self::default();
+        for check in checks {
+            if let Check::Tests { package, target, names, .. } = check {
+                wanted.packages.insert(package);
+                wanted.targets.insert(if package == &END_TO_END { END_TO_END_PROGRAM } else { *target });
+                wanted.names.extend(names.iter().map(|name| path(package, *target, name)));
+            }
+        }
+        wanted
+    }
+
+    fn run(&self, long: bool) -> Result<Report> {
+        let mut report = Report::default();
+        if self.targets.is_empty() {
+            return Ok(report);
+        }
+        let mut test = cargo();
+        // Of the whole workspace, as `cargo xtask test` builds them: tests of the same name run as well.
+        test.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
+        for target in &self.targets {
+            match target {
+                Target::Lib => test.arg("--lib"),
+                Target::Test(name) => test.args(["--test", name]),
+            };
+        }
+        test.args(["--", "--exact", "--show-output"]).args(&self.names);
+        if long {
+            test.env("DUET_ATTACK_LONG", "1");
+        }
+        if self.targets.contains(&END_TO_END_PROGRAM) {
+            // What is attacked is the program that is shipped, without any test's feature in it.
+            test.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
+        }
+        // Whether it failed is in the verdicts; one that did not come to an end lacks some.
+        let _ = run::lines(&mut test, &mut |line| report.read(line))?;
+        Ok(report)
+    }
+}
+
+/// A test as `cargo test` prints it.
 fn path(package: &str, target: Target, name: &str) -> String {
     match target {
         Target::Test(module) if package == END_TO_END => format!("{module}::{name}"),
         Target::Test(_) | Target::Lib => name.to_owned(),
     }
-}
-
-fn run_tests(
-    package: &str,
-    targets: &BTreeSet<Target>,
-    names: &BTreeSet<String>,
-    long: bool,
-) -> Result<Report> {
-    let mut test = cargo();
-    test.args(["test", "--locked", "--no-fail-fast"]);
-    if package == END_TO_END {
-        // Of the whole workspace, as `cargo xtask test` builds them.
-        test.arg("--workspace").env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
-    } else {
-        test.args(["--package", package]);
-    }
-    for target in targets {
-        match target {
-            Target::Lib => test.arg("--lib"),
-            Target::Test(name) => test.args(["--test", name]),
-        };
-    }
-    test.args(["--", "--exact", "--show-output"]).args(names);
-    if long {
-        test.env("DUET_ATTACK_LONG", "1");
-    }
-    let mut report = Report::default();
-    // Whether it failed is in the verdicts; one that did not come to an end lacks some.
-    let _ = run::lines(&mut test, &mut |line| report.read(line))?;
-    Ok(report)
 }
 
 /// What came of one row.
@@ -220,16 +223,11 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(
-        row: &'static Row,
-        checks: impl Iterator<Item = &'static Check>,
-        reports: &BTreeMap<&str, Report>,
-    ) -> Result<Self> {
+    fn of(row: &'static Row, checks: impl Iterator<Item = &'static Check>, report: &Report) -> Result<Self> {
         let mut outcome = Self { row, held: Vec::new(), broken: Vec::new(), evidence: Vec::new() };
         for check in checks {
             match check {
                 Check::Tests { package, target, names, .. } => {
-                    let report = reports.get(package).context("every package was run")?;
                     for name in *names {
                         outcome.count(&path(package, *target, name), report);
                     }
