@@ -191,6 +191,8 @@ async fn measure(
         .output()?;
     ensure!(output.status.success(), "looking failed");
     let found: Value = serde_json::from_slice(&output.stdout)?;
+    // The next store takes as long again: what is known by now is said.
+    eprintln!("{name}: {found}");
     let number = |name: &str| found.get(name).cloned().unwrap_or_default();
     let figure =
         |median: &str| json!({"median_ms": number(median), "min_ms": number("min_ms"), "n": COUNTED});
