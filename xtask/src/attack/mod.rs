@@ -311,6 +311,7 @@ fn markdown(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         let Row { name, attack, source, .. } = outcome.row;
         let (word, evidence) = (outcome.word(), outcome.evidence());
+        let attack = attack.replace('*', "\\*");
         text.push_str(&format!("| `{name}`: {attack} | {source} | {word} | {evidence} |\n"));
     }
     text
