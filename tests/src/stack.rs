@@ -397,6 +397,21 @@ impl Stack {
         another
     }
 
+    /// A second worker of the service and one of the partner, at work.
+    ///
+    /// # Errors
+    /// When one does not start; with the end of its log.
+    pub async fn second_workers(&self) -> Result<[Server; 2]> {
+        let mut workers = [
+            self.another_worker(&self.service, "service-2", &[]),
+            self.another_worker(&self.partner, "partner-2", &[]),
+        ];
+        for worker in &mut workers {
+            worker.start().await?;
+        }
+        Ok(workers)
+    }
+
     /// The command as a team uses it that queues signatures: no shares, only the API.
     #[must_use]
     pub fn duet(&self) -> Duet {

@@ -253,13 +253,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     let tenants = vec![QUIET.parse()?];
     initialise(stack.broker.credentials(), &InitSettings { tenants, ..InitSettings::default() })?;
     again(&mut stack.orchestrator).await?;
-    let mut more = [
-        stack.another_worker(&stack.service, "service-2", &[]),
-        stack.another_worker(&stack.partner, "partner-2", &[]),
-    ];
-    for worker in &mut more {
-        worker.start().await?;
-    }
+    let mut more = stack.second_workers().await?;
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let first = wallet.queue(&["message", "before"]).await?;
     let quiet = stack.duet().with("DUET_TENANT", QUIET);
@@ -335,13 +329,7 @@ async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_g
     // A server of its own: the role, and so its password, is all its databases'.
     let server = Postgres::start(&[]).await?;
     let mut stack = Stack::start_on(Some(&server)).await?;
-    let mut more = [
-        stack.another_worker(&stack.service, "service-2", &[]),
-        stack.another_worker(&stack.partner, "partner-2", &[]),
-    ];
-    for worker in &mut more {
-        worker.start().await?;
-    }
+    let mut more = stack.second_workers().await?;
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let mut traffic = Traffic::start(&stack, &wallet);
     traffic.goes_on().await?;

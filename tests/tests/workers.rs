@@ -35,11 +35,8 @@ struct Crew {
 impl Crew {
     async fn start(database: Option<&Postgres>) -> Self {
         let stack = Stack::start_on(database).await.unwrap();
-        let mut service = stack.another_worker(&stack.service, "service-2", &[]);
-        let mut partner = stack.another_worker(&stack.partner, "partner-2", &[]);
-        service.start().await.unwrap();
-        partner.start().await.unwrap();
-        Self { stack, _workers: [service, partner] }
+        let workers = stack.second_workers().await.unwrap();
+        Self { stack, _workers: workers }
     }
 
     /// How many sessions a worker has taken, by its log.
