@@ -204,6 +204,12 @@ impl Observer {
         self.changes.changed().await.ok()?;
         self.changes.borrow_and_update().clone()
     }
+
+    /// Whether the job was settled when it changed last, as far as is known here. It is never unsettled again but by an operator who
+    /// puts it back.
+    pub(crate) fn sees_it_settled(&self) -> bool {
+        self.changes.borrow().as_ref().is_some_and(|snapshot| snapshot.value.state.is_final())
+    }
 }
 
 impl Drop for Observer {
@@ -322,6 +328,11 @@ impl Board {
     /// Where the job stands, as far as is known here, and whether its end was published.
     pub(crate) fn state(&self, key: &Key) -> Option<(JobStateName, bool)> {
         self.lock().all.get(key).map(|job| (job.state, job.end_published))
+    }
+
+    /// The newest record that is known here of a job which is being observed, if it has changed since.
+    pub(crate) fn observed(&self, key: &Key) -> Option<Snapshot> {
+        self.lock().watched.get(key)?.borrow().clone()
     }
 
     /// How many jobs wait for the owner of `wallet`.

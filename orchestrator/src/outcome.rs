@@ -3,7 +3,10 @@
 //! compare-and-swap, so it does not matter which one drew the session up.
 
 use bytes::Bytes;
-use duet_bus::{Address, Incoming, kv::Key};
+use duet_bus::{
+    Address, Incoming,
+    kv::{Entry, Key},
+};
 use duet_protocol::{
     codec,
     ids::{PartyId, SessionId, ShareIndex},
@@ -125,7 +128,14 @@ impl Orchestrator {
             return Err(refused(Code::Conflict, "the report is about another session, job or attempt"));
         }
         let key = Key::from((&record.tenant, record.job));
-        let Some(job) = self.jobs.get(&key).await? else {
+        // Of a job that this process works on it has the record. If that is behind, the compare-and-swap tells; but that a
+        // session is over it cannot tell.
+        let known = self.board.observed(&key).filter(|job| running_pair(&job.value, session).is_some());
+        let job = match known {
+            Some(snapshot) => Some(Entry::clone(&snapshot)),
+            None => self.jobs.get(&key).await?,
+        };
+        let Some(job) = job else {
             return Err(refused(Code::NotFound, "the session's job is not kept any more"));
         };
         if running_pair(&job.value, session).is_none() {

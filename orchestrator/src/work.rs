@@ -311,6 +311,9 @@ impl Orchestrator {
         let mut worked = false;
         let done = |worked| if worked { Looked::Worked } else { Looked::Nothing };
         loop {
+            if worked && observer.sees_it_settled() {
+                return Ok(Looked::Worked);
+            }
             let Some(entry) = self.jobs.get(key).await? else {
                 // In a cluster the server that is asked may not have heard of a new entry yet.
                 let again = !worked && deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;

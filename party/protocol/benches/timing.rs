@@ -147,8 +147,9 @@ fn main() {
     measure("powers by tables mod N²: exponent sparse or random", 4_000, exponents, |exponent| {
         black_box(powers.pow(exponent).unwrap());
     });
-    let groups: Vec<[Natural; GROUP_SIZE]> = (0..256).map(|_| std::array::from_fn(|_| n.clone())).collect();
-    let choices = squared.choices(&groups);
+    let groups: Vec<[Natural; GROUP_SIZE]> =
+        (0..256).map(|_| std::array::from_fn(|_| n.minus_one())).collect();
+    let choices = constant_time().paillier(n).unwrap().choices(&groups).unwrap();
     let choose = |random: bool, rng: &mut ChaCha20Rng| {
         let mut bits = [0; 128];
         if random {

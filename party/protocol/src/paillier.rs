@@ -144,6 +144,11 @@ impl EncryptionKey {
         &self.squared
     }
 
+    /// The operations of the cryptosystem under this key.
+    pub(crate) fn operations(&self) -> &Arc<dyn PaillierOperations> {
+        &self.operations
+    }
+
     /// The modulus's length.
     #[must_use]
     pub fn size(&self) -> ModulusSize {

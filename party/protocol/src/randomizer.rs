@@ -22,7 +22,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::{
-    arithmetic::{CHOICE_BITS, Choices, GROUP_SIZE, Modulus},
+    arithmetic::{CHOICE_BITS, Choices, GROUP_SIZE, PaillierOperations},
     natural::Natural,
     paillier::{EncryptError, EncryptionKey, ModulusSize},
 };
@@ -63,7 +63,7 @@ const fn groups(size: ModulusSize) -> usize {
 pub struct RandomizerTableBuilder {
     size: ModulusSize,
     modulus: Natural,
-    squared: Arc<dyn Modulus>,
+    operations: Arc<dyn PaillierOperations>,
     numbers: Vec<Natural>,
 }
 
@@ -71,8 +71,8 @@ impl RandomizerTableBuilder {
     /// An empty table for `key`.
     #[must_use]
     pub fn new(key: &EncryptionKey) -> Self {
-        let squared = Arc::clone(key.squared_arithmetic());
-        Self { size: key.size(), modulus: key.modulus().clone(), squared, numbers: Vec::new() }
+        let operations = Arc::clone(key.operations());
+        Self { size: key.size(), modulus: key.modulus().clone(), operations, numbers: Vec::new() }
     }
 
     /// How many numbers are missing: 9,000 of an empty table for 2048 bits.
@@ -96,14 +96,17 @@ impl RandomizerTableBuilder {
     /// The table, when nothing is missing.
     ///
     /// # Errors
-    /// Gives itself back when something is.
+    /// Gives itself back when something is: empty, if it was full of something that is no randomizer.
     pub fn finish(mut self) -> Result<RandomizerTable, Self> {
         if self.missing() > 0 {
             return Err(self);
         }
         self.numbers.truncate(groups(self.size) * GROUP_SIZE);
         let (groups, _) = self.numbers.as_chunks();
-        Ok(RandomizerTable { choices: self.squared.choices(groups), size: self.size, modulus: self.modulus })
+        match self.operations.choices(groups) {
+            Some(choices) => Ok(RandomizerTable { choices, size: self.size, modulus: self.modulus }),
+            None => Err(Self { numbers: Vec::new(), ..self }),
+        }
     }
 }
 
@@ -237,6 +240,20 @@ mod tests {
         assert_eq!(builder.add(foreign).unwrap_err(), EncryptError::ForeignRandomizer);
         builder.add(secret.encryption_key().make_randomizer(&mut rng)).unwrap();
         assert_eq!(builder.finish().unwrap_err().missing(), 8_999);
+    }
+
+    #[test]
+    fn a_number_that_shares_a_factor_with_the_modulus_makes_no_table() {
+        for (secret, _) in every_arithmetic() {
+            let key = secret.encryption_key();
+            let mut builder = RandomizerTableBuilder::new(key);
+            while builder.missing() > 1 {
+                builder.add(OneTimeRandomizer::chosen(key, Natural::one())).unwrap();
+            }
+            let factor = secret.primes().0.value().clone();
+            builder.add(OneTimeRandomizer::chosen(key, factor)).unwrap();
+            assert_eq!(builder.finish().unwrap_err().missing(), 9_000);
+        }
     }
 
     #[test]

@@ -81,9 +81,6 @@ impl Driver<'_> {
         self.reporter.step(Step::Received { message: 1 }).await;
         let opening = self.opening(&message1, &message2).await?;
         let payload = opening.payload.clone();
-        let state = self.context.compute.run(move || state.receive(&payload)).await.map_err(abandoned)??;
-        self.reporter.step(Step::Received { message: 3 }).await;
-
         let randomizer = randomizers.take(&self.enrolment);
         // Computed before it is charged, so that the charge is recorded together with the answer's hash.
         // It cannot leave before.
@@ -92,11 +89,12 @@ impl Driver<'_> {
             .compute
             .run(move || {
                 let mut rng = system_rng();
-                let randomizer = randomizer.make(&mut rng);
-                state.answer(randomizer, &mut rng)
+                let state = state.receive(&payload)?;
+                state.answer(randomizer.make(&mut rng), &mut rng)
             })
             .await
             .map_err(abandoned)??;
+        self.reporter.step(Step::Received { message: 3 }).await;
         let (session, wallet, digest) = answer.charge();
         let charge = Charge { session, wallet, digest, charged_at_ms: self.context.clock.now_ms() };
         let accepted = self.accepted;

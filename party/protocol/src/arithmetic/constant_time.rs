@@ -149,11 +149,6 @@ impl Modulus for MontgomeryModulus {
     fn secret_fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase> {
         Box::new(Comb::new(&self.params, self.form(base), max_exponent_bits))
     }
-
-    fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Box<dyn Choices> {
-        let groups = groups.iter().map(|group| Table(group.iter().map(|number| self.form(number)).collect()));
-        Box::new(Tables { params: self.params.clone(), tables: groups.collect() })
-    }
 }
 
 /// Bits of a secret exponent per step: 15 buckets or powers to scan, as in crypto-bigint's own
@@ -418,5 +413,14 @@ impl PaillierOperations for MontgomeryPaillier {
         let multiplied = self.squared.pow(ciphertext, exponent);
         let added = self.squared.mul(&multiplied, &message);
         self.squared.mul(&added, randomizer)
+    }
+
+    fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Option<Box<dyn Choices>> {
+        let table = |group: &[Natural; GROUP_SIZE]| {
+            let number = |number| self.squared.is_unit(number).then(|| self.squared.form(number));
+            group.iter().map(number).collect::<Option<Vec<_>>>().map(Table)
+        };
+        let tables = groups.iter().map(table).collect::<Option<Vec<_>>>()?;
+        Some(Box::new(Tables { params: self.squared.params.clone(), tables }))
     }
 }

@@ -100,9 +100,6 @@ pub trait Modulus: Send + Sync + fmt::Debug {
     /// look-ups. With them a power costs a quarter of as many multiplications as the exponent has bits.
     fn secret_fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase>;
 
-    /// Prepares products of one number of each group, by secret choices. Every group has [`GROUP_SIZE`] numbers.
-    fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Box<dyn Choices>;
-
     /// Two powers of one base, sharing the squarings where that pays.
     fn pow_pair(&self, base: &Natural, first: &Natural, second: &Natural) -> (Natural, Natural) {
         (self.pow(base, first), self.pow(base, second))
@@ -155,7 +152,7 @@ pub const GROUP_SIZE: usize = (1 << CHOICE_BITS) - 1;
 
 /// Groups of numbers, for many products of one number of each.
 pub trait Choices: Send + Sync + fmt::Debug {
-    /// The product, modulo what they were prepared for, of the number that each group's [`CHOICE_BITS`] bits of `bits`
+    /// The product, modulo `N²`, of the number that each group's [`CHOICE_BITS`] bits of `bits`
     /// choose, the first group by the lowest bits of the first byte. The time is independent of `bits`, of which what is
     /// missing counts as 0.
     fn product(&self, bits: &[u8]) -> Natural;
@@ -183,6 +180,10 @@ pub trait PaillierOperations: Send + Sync + fmt::Debug {
         plaintext: &Natural,
         randomizer: &Natural,
     ) -> Natural;
+
+    /// Prepares products modulo `N²` of one number of each group, by secret choices. `None` when one of the numbers shares a
+    /// factor with `N`.
+    fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Option<Box<dyn Choices>>;
 }
 
 #[cfg(test)]

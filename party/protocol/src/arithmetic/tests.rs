@@ -82,22 +82,42 @@ proptest! {
 
 #[test]
 fn a_product_takes_one_number_of_each_group() {
-    let modulus = Natural::from(1_000_003);
-    let groups: Vec<[Natural; GROUP_SIZE]> = [1_u64, 100, 10_000]
-        .iter()
-        .map(|&base| std::array::from_fn(|i| Natural::from(base + i as u64 + 1)))
-        .collect();
+    const N: u64 = 1_000_003;
+    const BASES: [u64; 3] = [1, 5_000_000_000, 987_654_321_000];
+    let groups = BASES.map(|base| std::array::from_fn(|i| Natural::from(base + i as u64 + 1)));
     for arithmetic in all() {
-        let choices = arithmetic.modulus(&modulus).unwrap().choices(&groups);
-        for (bits, expected) in [
-            (&[][..], 1),
-            (&[0, 0], 1),
-            (&[0x01, 0xf0], 2),
-            (&[0x0f, 0xff], 16 * 10_015),
-            (&[0x21, 0x0f], 2 * 102 * 10_015 % 1_000_003),
-            (&[0x50], 105),
+        let choices = arithmetic.paillier(&N.into()).unwrap().choices(&groups).unwrap();
+        for (bits, digits) in [
+            (&[][..], [0, 0, 0]),
+            (&[0, 0], [0, 0, 0]),
+            (&[0x01, 0xf0], [1, 0, 0]),
+            (&[0x0f, 0xff], [15, 0, 15]),
+            (&[0x21, 0x0f], [1, 2, 15]),
+            (&[0x50], [0, 5, 0]),
         ] {
-            assert_eq!(choices.product(bits), Natural::from(expected), "{bits:?}");
+            let numbers = BASES.iter().zip(digits).filter(|(_, digit)| *digit > 0);
+            let expected = numbers.fold(1, |product, (base, digit)| {
+                product * u128::from(base + digit) % (u128::from(N) * u128::from(N))
+            });
+            let expected = Natural::from(u64::try_from(expected).unwrap());
+            assert_eq!(choices.product(bits), expected, "{} {bits:?}", arithmetic.name());
+        }
+    }
+}
+
+#[test]
+fn numbers_that_share_a_factor_with_the_modulus_are_not_chosen_from() {
+    for arithmetic in all() {
+        let operations = arithmetic.paillier(&15.into()).unwrap();
+        let group =
+            |last: u64| std::array::from_fn(|i| Natural::from(if i == GROUP_SIZE - 1 { last } else { 2 }));
+        assert!(operations.choices(&[group(2), group(7)]).is_some());
+        for shared in [0, 3, 5, 15, 15 * 8] {
+            assert!(
+                operations.choices(&[group(2), group(shared)]).is_none(),
+                "{} {shared}",
+                arithmetic.name()
+            );
         }
     }
 }
