@@ -8,6 +8,7 @@ mod bus;
 mod chaos;
 mod cluster;
 mod gateway;
+mod metrics;
 mod orchestrator;
 mod party_flows;
 mod policy;

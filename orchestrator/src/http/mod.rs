@@ -38,13 +38,13 @@ mod wallets;
 mod webhooks;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
     error_handling::HandleErrorLayer,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request},
-    http::{HeaderName, HeaderValue, header, request::Parts},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request, State},
+    http::{HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -66,6 +66,9 @@ use crate::orchestrator::Orchestrator;
 
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Stands for the path of a request that no route takes.
+const UNMATCHED: &str = "unmatched";
 
 /// The longest request id taken over from a caller.
 const MAX_REQUEST_ID_SIZE_BYTES: usize = 64;
@@ -127,6 +130,7 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .method_not_allowed_fallback(|| async {
             ApiError::new(Code::NotFound, "this path does not answer that method")
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), count))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(middleware::from_fn(name_request))
         .with_state(orchestrator)
@@ -166,9 +170,27 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     response
 }
 
+/// Counts what is answered, by the pattern that the path matched: paths themselves name jobs.
+async fn count(State(orchestrator): State<Arc<Orchestrator>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let code = response.extensions().get::<Code>().copied();
+    let status = response.status().as_u16();
+    orchestrator.metrics.http_answered(method, route, status, code, began.elapsed());
+    response
+}
+
 /// The span of one request: what was asked and under which id, no header that could be a secret.
 fn span(request: &Request) -> Span {
-    let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let path = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::info_span!("http", method = %request.method(), path, request = id)
 }
@@ -235,7 +257,7 @@ fn source(parts: &Parts) -> IpAddr {
 /// The answer to a token that is nobody's: the same for all of them, until there are too many.
 fn unknown_token(orchestrator: &Orchestrator, from: IpAddr) -> ApiError {
     let refusal = Refusal::new(Code::Unauthorized, "the token is not known here");
-    orchestrator.audit.refused(Refused::new("token", refusal.clone()));
+    orchestrator.note_refused(Refused::new("token", refusal.clone()));
     match orchestrator.tenants.wrong_token(from) {
         Ok(()) => refusal.into(),
         Err(wait) => ApiError::new(Code::RateLimited, "too many wrong tokens from this address; slow down")
