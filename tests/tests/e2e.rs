@@ -9,6 +9,7 @@ mod chaos;
 mod cluster;
 mod gateway;
 mod metrics;
+mod openapi;
 mod orchestrator;
 mod party_flows;
 mod policy;
