@@ -87,7 +87,7 @@ impl Orchestrator {
                 let reply = answer.unwrap_or_else(|refusal| {
                     tracing::info!(code = %refusal.code, message = refusal.message, "owner's request refused");
                     let refused = Refused::new("approval", refusal.clone());
-                    self.audit.refused(Refused { wallet: Some(wallet), ..refused });
+                    self.note_refused(Refused { wallet: Some(wallet), ..refused });
                     ApprovalReply::Refused(refusal)
                 });
                 codec::encode(&reply)

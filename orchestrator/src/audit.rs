@@ -1,10 +1,10 @@
-//! What an orchestrator records: jobs taken in and refused, attempts, and how both end. All of it is
+//! What an orchestrator records and counts: jobs taken in and refused, attempts, and how both end. All of it is
 //! noted after the job store has it, off the path of the job.
 
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     Code, JobRecord, JobState, Refusal, SigningRequest,
-    audit::{Asked, Event},
+    audit::{Asked, Event, Refused},
     request::Pair,
 };
 
@@ -13,6 +13,7 @@ use crate::{orchestrator::Orchestrator, settle::Failure};
 impl Orchestrator {
     /// A job was accepted.
     pub(crate) fn note_accepted(&self, record: &JobRecord, request: &SigningRequest) {
+        self.metrics.job_accepted();
         let Ok(digest) = request.payload.digest() else { return };
         self.audit.note(Event::JobAccepted {
             asked: Asked::by(&record.request, request),
@@ -29,6 +30,7 @@ impl Orchestrator {
         session: SessionId,
         pair: Pair,
     ) {
+        self.metrics.attempt_started(record, pair);
         self.audit.note(Event::AttemptStarted {
             asked: Asked::by(&record.request, request),
             session,
@@ -45,6 +47,7 @@ impl Orchestrator {
         session: SessionId,
         failure: &Failure,
     ) {
+        self.metrics.attempt_ended(Some(failure.refusal.code));
         self.audit.note(Event::AttemptFailed {
             asked: Asked::by(&record.request, request),
             session,
@@ -62,6 +65,8 @@ impl Orchestrator {
         session: SessionId,
         digest: [u8; 32],
     ) {
+        self.metrics.attempt_ended(None);
+        self.metrics.job_ended(record, None);
         let asked = Asked::by(&record.request, request);
         self.audit.note(Event::JobSigned { asked, session, digest });
     }
@@ -77,14 +82,22 @@ impl Orchestrator {
             | JobState::Running { .. }
             | JobState::Signed { .. } => return,
         };
+        self.metrics.job_ended(record, Some(code));
         if let Ok(request) = self.request_of(record) {
             let Refusal { code, message } = Refusal::new(code, message);
             self.audit.note(Event::JobEnded { asked: Asked::by(&record.request, &request), code, message });
         }
     }
 
+    /// A request was refused.
+    pub(crate) fn note_refused(&self, refused: Refused) {
+        self.metrics.refused(refused.what, refused.refusal.code);
+        self.audit.refused(refused);
+    }
+
     /// A dead letter was put back.
     pub(crate) fn note_put_back(&self, record: &JobRecord) {
+        self.metrics.job_put_back();
         if let Ok(request) = self.request_of(record) {
             self.audit.note(Event::JobPutBack { asked: Asked::by(&record.request, &request) });
         }

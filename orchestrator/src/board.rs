@@ -92,12 +92,34 @@ pub(crate) struct Load {
     pub(crate) ended: Meter,
 }
 
+/// How many jobs are in each state of those that are open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OpenJobs {
+    pub(crate) queued: usize,
+    pub(crate) awaiting_owner: usize,
+    pub(crate) running: usize,
+}
+
+impl OpenJobs {
+    const fn of(&mut self, state: JobStateName) -> Option<&mut usize> {
+        match state {
+            JobStateName::Queued => Some(&mut self.queued),
+            JobStateName::AwaitingOwner => Some(&mut self.awaiting_owner),
+            JobStateName::Running => Some(&mut self.running),
+            JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
+                None
+            }
+        }
+    }
+}
+
 struct Jobs {
     all: HashMap<Key, Summary>,
     list: BTreeSet<Place>,
     line: Line,
     load: Load,
-    /// The same for each tenant; no entry means that none is open.
+    open: OpenJobs,
+    /// The load of each tenant; no entry means that none is open.
     loads: HashMap<TenantId, Load>,
     /// How many jobs wait for each wallet's owner; no entry means none.
     waiting: HashMap<WalletId, u32>,
@@ -111,6 +133,7 @@ impl Jobs {
             list: BTreeSet::new(),
             line: Line::new(max_in_hand_per_tenant),
             load: Load::default(),
+            open: OpenJobs::default(),
             loads: HashMap::new(),
             waiting: HashMap::new(),
             watched: HashMap::new(),
@@ -119,7 +142,8 @@ impl Jobs {
 
     /// Counts a job in.
     fn count(&mut self, summary: &Summary) {
-        if summary.is_open() {
+        if let Some(open) = self.open.of(summary.state) {
+            *open += 1;
             self.load.open += 1;
             self.loads.entry(summary.tenant.clone()).or_default().open += 1;
         }
@@ -130,7 +154,8 @@ impl Jobs {
 
     /// Counts a job out that was counted in.
     fn discount(&mut self, summary: &Summary) {
-        if summary.is_open() {
+        if let Some(open) = self.open.of(summary.state) {
+            *open -= 1;
             self.load.open -= 1;
             if let Some(load) = self.loads.get_mut(&summary.tenant) {
                 load.open -= 1;
@@ -325,6 +350,11 @@ impl Board {
         (jobs.load, jobs.loads.get(tenant).copied().unwrap_or_default())
     }
 
+    /// How many jobs are open, of all tenants.
+    pub(crate) fn open(&self) -> OpenJobs {
+        self.lock().open
+    }
+
     /// Where the job stands, as far as is known here, and whether its end was published.
     pub(crate) fn state(&self, key: &Key) -> Option<(JobStateName, bool)> {
         self.lock().all.get(key).map(|job| (job.state, job.end_published))
@@ -453,12 +483,14 @@ mod tests {
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
         assert_eq!(open(&board), (2, 2));
+        assert_eq!(board.open(), OpenJobs { queued: 1, awaiting_owner: 0, running: 1 });
         put(&board, record(1, 1, JobState::Cancelled), 4);
         assert_eq!(open(&board), (1, 1));
         let (cancelled, _) = board.list(&tenant(), Some(JobStateName::Cancelled), None, 10).unwrap();
         assert_eq!(cancelled.len(), 1);
         board.remove(&Key::from((&tenant(), JobId([2; 16]))));
         assert_eq!(open(&board), (0, 0));
+        assert_eq!(board.open(), OpenJobs::default());
     }
 
     #[test]

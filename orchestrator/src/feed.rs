@@ -75,6 +75,11 @@ impl Feed {
         readers.entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
+    /// How many readers there are, of all tenants.
+    pub(crate) fn readers(&self) -> usize {
+        self.lock().values().map(watch::Sender::receiver_count).sum()
+    }
+
     fn tell(&self, tenant: &TenantId, sequence: u64) {
         if let Some(sender) = self.lock().get(tenant) {
             sender.send_replace(sequence);

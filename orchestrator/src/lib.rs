@@ -57,6 +57,7 @@ mod http;
 mod jobs;
 mod line;
 mod meter;
+mod metrics;
 mod orchestrator;
 mod outcome;
 mod plan;

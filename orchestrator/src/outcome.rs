@@ -76,7 +76,7 @@ impl Orchestrator {
                 Err(NotTaken::Refused(refusal)) => {
                     tracing::warn!(code = %refusal.code, message = refusal.message, "report refused");
                     let refused = Refused::new("report", refusal.clone());
-                    self.audit.refused(Refused { session: Some(session), ..refused });
+                    self.note_refused(Refused { session: Some(session), ..refused });
                     (OutcomeReply::Refused(refusal), None)
                 }
                 Err(NotTaken::Later(reason)) => {

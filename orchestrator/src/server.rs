@@ -10,6 +10,7 @@ use duet_bus::{
     streams::{StorageError, StorageSettings},
 };
 use duet_wire::{JobRecord, session_state::SessionRecord, signing::SigningKey};
+use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     time::{Duration, Instant, sleep, timeout},
@@ -26,6 +27,7 @@ use crate::{
     feed::{self, Feed},
     http,
     jobs::{Jobs, Sessions},
+    metrics::Metrics,
     orchestrator::{Orchestrator, jitter},
     outcome,
     room::Room,
@@ -207,6 +209,7 @@ impl Server {
             board,
             nonces: approval::Nonces::default(),
             audit,
+            metrics: Metrics::default(),
             feed: Feed::default(),
             room: Room::default(),
             tenants: Tenants::new(&config.http),
@@ -247,6 +250,11 @@ impl Server {
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
         self.orchestrator.result_key.verifying_key().to_bytes()
+    }
+
+    /// Has `registry` show what this orchestrator does. `docs/metrics.md` explains the names.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.orchestrator.register_metrics(registry);
     }
 
     /// Takes and works on jobs until `stop`; then finishes what is at hand.

@@ -230,7 +230,9 @@ impl Orchestrator {
         if record.end_published_at_ms.is_some() || !record.state.is_final() {
             return;
         }
-        if let Err(error) = self.publish_documents(record).await {
+        let published = self.publish_documents(record).await;
+        self.metrics.end_published(published.is_ok());
+        if let Err(error) = published {
             tracing::warn!(job = %record.id, %error, "a job's end was not published; trying again later");
             return;
         }

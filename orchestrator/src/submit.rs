@@ -106,7 +106,7 @@ impl Orchestrator {
     ) -> Result<Submitted, Rejected> {
         let accepted = self.take_in(tenant, idempotency_key, &signed, priority).await;
         if let Err(rejected) = &accepted {
-            self.audit.refused(Refused::request("job", &signed, rejected.into()));
+            self.note_refused(Refused::request("job", &signed, rejected.into()));
         }
         accepted.map_err(|rejected| self.slowed(tenant, rejected))
     }

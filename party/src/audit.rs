@@ -35,6 +35,7 @@ use crate::{
     compute::system_rng,
     context::{Context, Identity},
     error::PartyError,
+    metrics::Metrics,
     session::{Accepted, Ended, Role, Trace},
     store::{AuditChain, StoreError},
 };
@@ -166,6 +167,7 @@ pub(crate) struct Journal {
     entries: mpsc::Sender<Entry>,
     overflow: Arc<Overflow>,
     clock: Clock,
+    metrics: Metrics,
 }
 
 /// Refusals for which there was no place in the queue.
@@ -194,6 +196,7 @@ impl Journal {
     /// Records a refusal, or counts it.
     pub(crate) fn refused(&self, refused: Refused) {
         let code = refused.refusal.code;
+        self.metrics.refused(refused.what, code);
         if self.entries.try_send(Entry::Refused(refused)).is_err() {
             self.overflow.count(code);
         }
@@ -221,7 +224,12 @@ impl Keeper {
         started: Draft,
     ) -> (Self, Journal) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let journal = Journal { entries: sender, overflow: Arc::default(), clock: context.clock.clone() };
+        let journal = Journal {
+            entries: sender,
+            overflow: Arc::default(),
+            clock: context.clock.clone(),
+            metrics: context.metrics.clone(),
+        };
         let appender = Appender {
             context: context.clone(),
             entries: receiver,

@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     compute::Compute,
     error::PartyError,
+    metrics::Metrics,
     policy::VerifiedPolicies,
     store::{EnrolmentRow, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
     vault::Vault,
@@ -46,6 +47,8 @@ pub struct Context {
     pub arithmetic: &'static dyn Arithmetic,
     /// Policies that were verified lately.
     pub(crate) policies: VerifiedPolicies,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
     hot: Arc<Mutex<Hot>>,
 }
 
@@ -99,6 +102,7 @@ impl Context {
             compute: Compute::per_core(),
             arithmetic: default_arithmetic(),
             policies: VerifiedPolicies::default(),
+            metrics: Metrics::default(),
             hot: Arc::new(Mutex::new(Hot {
                 keys: LruCache::new(MAX_HOT_KEYS),
                 enrolments: LruCache::new(MAX_HOT_ENROLMENTS),

@@ -27,6 +27,7 @@ pub mod device;
 pub mod enrolment;
 pub mod error;
 pub mod key_encryption;
+mod metrics;
 pub mod party;
 pub mod policy;
 pub mod randomizers;

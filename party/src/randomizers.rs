@@ -18,6 +18,12 @@ use duet_protocol::{
     randomizer::{OneTimeRandomizer, RandomizerTable, RandomizerTableBuilder},
 };
 use lru::LruCache;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    registry::Registry,
+};
 use rand_core::CryptoRng;
 
 use crate::compute::{Abandoned, Compute, system_rng};
@@ -50,6 +56,13 @@ impl Default for RandomizerSettings {
 pub struct Randomizers {
     pools: Arc<Mutex<LruCache<PaillierKeyId, Pool>>>,
     settings: RandomizerSettings,
+    taken: Family<SourceLabel, Counter>,
+}
+
+/// Where a randomizer came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
 }
 
 #[derive(Debug)]
@@ -110,7 +123,21 @@ impl Randomizers {
     /// Nothing is computed yet.
     #[must_use]
     pub fn new(settings: RandomizerSettings) -> Self {
-        Self { pools: Arc::new(Mutex::new(LruCache::new(MAX_KEYS))), settings }
+        let taken = Family::default();
+        for source in ["ready", "table", "drawn"] {
+            drop(taken.get_or_create(&SourceLabel { source }));
+        }
+        Self { pools: Arc::new(Mutex::new(LruCache::new(MAX_KEYS))), settings, taken }
+    }
+
+    /// Has `registry` show how many tables there are, and what answers took their randomizers from.
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        registry.register(
+            "duet_randomizers_taken",
+            "What answers took their randomizer from",
+            self.taken.clone(),
+        );
+        registry.register_collector(Box::new(Tables(self.clone())));
     }
 
     /// Takes one for an answer.
@@ -119,11 +146,13 @@ impl Randomizers {
         self.pool(enrolment.paillier_key(), |pool| {
             pool.answered += 1;
             pool.last = Instant::now();
-            Taken(match (pool.ready.pop_front(), pool.table()) {
-                (Some(ready), _) => Source::Ready(ready),
-                (None, Some(table)) => Source::Table(table),
-                (None, None) => Source::Nothing,
-            })
+            let (source, label) = match (pool.ready.pop_front(), pool.table()) {
+                (Some(ready), _) => (Source::Ready(ready), "ready"),
+                (None, Some(table)) => (Source::Table(table), "table"),
+                (None, None) => (Source::Nothing, "drawn"),
+            };
+            self.taken.get_or_create(&SourceLabel { source: label }).inc();
+            Taken(source)
         })
     }
 
@@ -222,6 +251,32 @@ impl Randomizers {
 
     fn with<T>(&self, f: impl FnOnce(&mut LruCache<PaillierKeyId, Pool>) -> T) -> T {
         f(&mut self.pools.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Counts the tables when it is asked.
+#[derive(Debug)]
+struct Tables(Randomizers);
+
+impl Collector for Tables {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
+        let (mut building, mut built) = (0_i64, 0_i64);
+        self.0.with(|pools| {
+            for (_, pool) in pools.iter() {
+                match pool.table {
+                    Table::None => {}
+                    Table::Building => building += 1,
+                    Table::Built(_) => built += 1,
+                }
+            }
+        });
+        let help = "Tables of randomizers, each for one initiator's Paillier key";
+        let mut metric =
+            encoder.encode_descriptor("duet_randomizer_tables", help, None, MetricType::Gauge)?;
+        for (state, count) in [("building", building), ("built", built)] {
+            ConstGauge::new(count).encode(metric.encode_family(&[("state", state)])?)?;
+        }
+        Ok(())
     }
 }
 

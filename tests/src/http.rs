@@ -138,6 +138,22 @@ impl Api {
             .await
     }
 
+    /// `method` of a path, with `document` as the body if there is one.
+    ///
+    /// # Errors
+    /// When there is no answer, or `method` is none.
+    pub async fn send(&self, method: &str, path: &str, document: Option<&Value>) -> Result<Answer> {
+        let mut request = self
+            .client
+            .request(method.parse()?, format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+            .timeout(self.deadline);
+        if let Some(document) = document {
+            request = request.json(document);
+        }
+        answer(request).await
+    }
+
     /// Reads a job's event stream until the job is settled, and returns the last state it named.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub mod history;
 pub mod http;
 pub mod judges;
 pub mod malicious;
+pub mod metrics;
 pub mod nats_server;
 pub mod network;
 pub mod parties;

@@ -74,6 +74,8 @@ pub struct Server {
     arguments: Vec<String>,
     logs: PathBuf,
     process: Option<Process>,
+    /// What it said when it last served.
+    ready: Value,
 }
 
 impl Server {
@@ -81,7 +83,14 @@ impl Server {
     #[must_use]
     pub fn new(name: &str, duet: Duet, arguments: &[&str], logs: &Path) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { name: name.to_owned(), duet, arguments, logs: logs.to_path_buf(), process: None }
+        Self {
+            name: name.to_owned(),
+            duet,
+            arguments,
+            logs: logs.to_path_buf(),
+            process: None,
+            ready: Value::Null,
+        }
     }
 
     /// The same under another name.
@@ -119,7 +128,20 @@ impl Server {
     /// # Errors
     /// When it does not come to that; with the end of its log.
     pub async fn serving(&mut self) -> Result<Value> {
-        self.process()?.line(START_DEADLINE, readiness).await
+        self.ready = self.process()?.line(START_DEADLINE, readiness).await?;
+        Ok(self.ready.clone())
+    }
+
+    /// What it shows at `/metrics`, as it is written. It needs `DUET_METRICS_LISTEN`.
+    ///
+    /// # Errors
+    /// When it does not listen or does not answer as it should.
+    pub async fn metrics(&self) -> Result<String> {
+        let url = format!("http://{}/metrics", text(&self.ready, "/metrics")?);
+        let answer = http_client()?.get(url).send().await?.error_for_status()?;
+        let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        ensure!(kind == Some("text/plain; version=0.0.4; charset=utf-8"), "{kind:?}");
+        Ok(answer.text().await?)
     }
 
     /// Whether it has said since it was started, or last asked, that it serves.
@@ -135,6 +157,7 @@ impl Server {
             arguments: self.arguments.clone(),
             logs: self.logs.clone(),
             process: None,
+            ready: Value::Null,
         }
     }
 
@@ -608,6 +631,7 @@ pub(crate) fn gateway(
         arguments,
         logs: logs.to_path_buf(),
         process: None,
+        ready: Value::Null,
     }
 }
 

@@ -8,6 +8,8 @@ mod bus;
 mod chaos;
 mod cluster;
 mod gateway;
+mod metrics;
+mod openapi;
 mod orchestrator;
 mod party_flows;
 mod policy;

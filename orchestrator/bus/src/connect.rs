@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     credentials::{Layout, NkeySeed, ReadError},
+    metrics::Events,
     role::Role,
 };
 
@@ -181,6 +182,7 @@ pub struct Bus {
 struct Watch {
     events: broadcast::Sender<BusEvent>,
     slow_consumers: watch::Sender<u64>,
+    counted: Events,
     unreachable: AtomicBool,
 }
 
@@ -189,6 +191,7 @@ impl Watch {
         Self {
             events: broadcast::Sender::new(EVENT_CAPACITY),
             slow_consumers: watch::Sender::new(0),
+            counted: Events::new(),
             unreachable: AtomicBool::new(false),
         }
     }
@@ -208,6 +211,7 @@ impl Watch {
 
     fn event(&self, event: async_nats::Event, urls: &str) {
         let event = BusEvent::from(event);
+        self.counted.count(&event);
         match &event {
             BusEvent::Connected => self.reachable(urls),
             BusEvent::Disconnected => self.unreachable(urls),
@@ -343,6 +347,11 @@ impl Bus {
     #[must_use]
     pub fn slow_consumers(&self) -> watch::Receiver<u64> {
         self.watch.slow_consumers.subscribe()
+    }
+
+    /// How often each event has happened to this connection.
+    pub(crate) fn counted_events(&self) -> &Events {
+        &self.watch.counted
     }
 
     /// The NATS client, for what this crate has no words for.

@@ -35,6 +35,7 @@ pub mod deliveries;
 pub mod ends;
 pub mod failures;
 pub mod kv;
+mod metrics;
 pub mod nodes;
 pub mod request;
 pub mod role;

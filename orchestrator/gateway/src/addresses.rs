@@ -46,6 +46,11 @@ impl Addresses {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.lock().connections
+    }
+
     /// Room for one connection from `address`; `None` when there is none.
     pub(crate) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
         self.take(address, Counts { among_all: true, for_address: true })

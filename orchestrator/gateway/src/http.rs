@@ -24,6 +24,7 @@ use tower_http::{
 use crate::{
     Backend, Origin, Rpc,
     addresses::Connection,
+    metrics::TurnedAway,
     page,
     server::Gateway,
     socket::{self, MAX_MESSAGE_SIZE_BYTES},
@@ -97,6 +98,7 @@ async fn known_host(State(gateway): State<Arc<Gateway>>, request: Request, next:
     if !gateway.is_loopback || host(&request).is_some_and(|host| gateway.answers_to(host)) {
         return next.run(request).await;
     }
+    gateway.metrics.turned_away(TurnedAway::Host);
     problem(Code::Unauthorized, "this gateway is not known under that name")
 }
 
@@ -141,9 +143,11 @@ async fn device(
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     if !origin.is_some_and(|origin| gateway.origins.iter().any(|allowed| allowed.as_str() == origin)) {
         tracing::info!(?origin, "a socket of another page is refused");
+        gateway.metrics.turned_away(TurnedAway::Origin);
         return problem(Code::Unauthorized, "pages of this origin may not speak to this gateway");
     }
     if gateway.stop.is_cancelled() {
+        gateway.metrics.turned_away(TurnedAway::Stopping);
         return problem(Code::Overloaded, "the gateway stops");
     }
     upgrade

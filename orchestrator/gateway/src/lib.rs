@@ -34,6 +34,7 @@ mod addresses;
 mod device;
 mod forward;
 mod http;
+mod metrics;
 mod page;
 mod proxies;
 mod rates;

@@ -20,6 +20,7 @@ use duet_bus::{
 use duet_protocol::ids::{PartyId, TenantId};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,7 +36,9 @@ use crate::{
     Config, InvalidSetting, Limits, Origin, Rpc, TlsFiles, TrustedProxies,
     addresses::{Addresses, Connection},
     forward::{Forwarder, now_ms},
-    http, page,
+    http,
+    metrics::{self, Metrics, TurnedAway},
+    page,
     rates::Rates,
 };
 
@@ -88,6 +91,7 @@ pub enum GatewayError {
 pub(crate) struct Gateway {
     pub(crate) forwarder: Forwarder,
     pub(crate) audit: Recorder,
+    pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
     pub(crate) proxies: TrustedProxies,
@@ -175,6 +179,7 @@ impl Server {
         let gateway = Arc::new(Gateway {
             forwarder: Forwarder { bus, backends: config.backends, device },
             audit,
+            metrics: Metrics::default(),
             rates: Rates::new(&config.limits),
             proxies: config.proxies,
             origins,
@@ -209,6 +214,11 @@ impl Server {
     pub fn url(&self) -> String {
         let scheme = if self.gateway.is_encrypted { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// Has `registry` show what this gateway does. `docs/metrics.md` explains the names.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        metrics::register(&self.gateway, &self.addresses, registry);
     }
 
     /// Serves until `stop`; then answers what is under way and closes every socket.
@@ -267,21 +277,18 @@ impl Server {
 
 /// Room for one connection, unless its address has too many or opens them too quickly.
 fn admit(gateway: &Gateway, addresses: &Arc<Addresses>, peer: SocketAddr) -> Option<Arc<Connection>> {
-    if gateway.proxies.contains(peer.ip()) {
-        return addresses.connect_proxy(peer.ip()).map(Arc::new);
-    }
-    let connection = addresses.connect(peer.ip()).map(Arc::new);
-    match connection {
-        Some(connection) if gateway.rates.connection(connection.key()) => Some(connection),
-        Some(_) => {
-            tracing::debug!(%peer, "refused: connects too often");
-            None
+    let is_proxy = gateway.proxies.contains(peer.ip());
+    let connection = if is_proxy { addresses.connect_proxy(peer.ip()) } else { addresses.connect(peer.ip()) };
+    let reason = match connection.map(Arc::new) {
+        Some(connection) if is_proxy || gateway.rates.connection(connection.key()) => {
+            return Some(connection);
         }
-        None => {
-            tracing::debug!(%peer, "refused: no room");
-            None
-        }
-    }
+        Some(_) => TurnedAway::TooOften,
+        None => TurnedAway::NoRoom,
+    };
+    tracing::debug!(%peer, ?reason, "turned away");
+    gateway.metrics.turned_away(reason);
+    None
 }
 
 /// Who connected, and the place that takes.
@@ -292,17 +299,24 @@ struct Visitor {
 }
 
 impl Visitor {
-    /// The place that a request counts for: the connection's, unless a trusted proxy asks for somebody else. `None` when
-    /// that somebody has too many, or opens sockets too often.
-    fn place(&self, gateway: &Gateway, request: &hyper::Request<Incoming>) -> Option<Arc<Connection>> {
+    /// The place that a request counts for: the connection's, unless a trusted proxy asks for somebody else, who
+    /// may have too many or open sockets too often.
+    fn place(
+        &self,
+        gateway: &Gateway,
+        request: &hyper::Request<Incoming>,
+    ) -> Result<Arc<Connection>, TurnedAway> {
         if !gateway.proxies.contains(self.peer) {
-            return Some(Arc::clone(&self.connection));
+            return Ok(Arc::clone(&self.connection));
         }
         let client = gateway.proxies.client(self.peer, request.headers());
-        let place = self.addresses.connect_behind(client).map(Arc::new)?;
+        let place = self.addresses.connect_behind(client).map(Arc::new).ok_or(TurnedAway::NoRoom)?;
         // One connection of a proxy brings many requests; what a client opens is its sockets.
         let opens = request.headers().contains_key(header::UPGRADE);
-        (!opens || gateway.rates.connection(place.key())).then_some(place)
+        if opens && !gateway.rates.connection(place.key()) {
+            return Err(TurnedAway::TooOften);
+        }
+        Ok(place)
     }
 }
 
@@ -321,8 +335,14 @@ async fn serve_connection(
         None => serve_http(&gateway, router, stream, visitor).await,
         Some(acceptor) => match timeout(gateway.limits.handshake, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => serve_http(&gateway, router, stream, visitor).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                gateway.metrics.turned_away(TurnedAway::Tls);
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                gateway.metrics.turned_away(TurnedAway::Tls);
+            }
         },
     }
 }
@@ -335,10 +355,11 @@ async fn serve_http(
 ) {
     let shared = Arc::clone(gateway);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        let place = visitor.place(&shared, &request);
+        let place =
+            visitor.place(&shared, &request).inspect_err(|reason| shared.metrics.turned_away(*reason));
         let router = router.clone();
         async move {
-            let Some(place) = place else { return Ok::<_, Infallible>(http::no_room()) };
+            let Ok(place) = place else { return Ok::<_, Infallible>(http::no_room()) };
             // The socket, if this becomes one, keeps the place after HTTP is done with it.
             request.extensions_mut().insert(Arc::clone(&place));
             let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});

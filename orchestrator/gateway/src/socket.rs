@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{addresses::Connection, device::Device, server::Gateway, waiting};
+use crate::{addresses::Connection, device::Device, metrics, server::Gateway, waiting};
 
 /// Frames that wait to be written to one socket. When it is full, requests wait to hand in their replies, and
 /// no further ones are read.
@@ -76,6 +76,16 @@ enum End {
 }
 
 impl End {
+    /// The same for those who count; one of [`metrics::ENDS`].
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Violation { .. } => "violation",
+            Self::GoingAway => "going_away",
+            Self::Idle(_) => "idle",
+        }
+    }
+
     /// What the device is told, if it can be told anything.
     fn close(&self) -> Option<CloseFrame> {
         let (code, reason) = match self {
@@ -116,6 +126,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, socket: WebSocket, connection: Ar
     };
     let end = conversation.run(&mut stream).await;
     tracing::debug!(?end, "socket ends");
+    conversation.gateway.metrics.socket_ended(end.name());
     if matches!(end, End::GoingAway) {
         // What is under way may still be answered.
         let drain = conversation.gateway.limits.drain;
@@ -263,14 +274,26 @@ impl Conversation {
         self.gateway.rates.frame(self.connection.key()).await;
         let bytes = match message {
             Message::Binary(bytes) => bytes,
-            Message::Text(_) => return violation(close_code::UNSUPPORTED, "frames are binary"),
-            Message::Ping(_) | Message::Pong(_) => return Ok(()),
-            Message::Close(_) => return Err(End::Gone),
+            Message::Text(_) => {
+                self.gateway.metrics.frame(None);
+                return violation(close_code::UNSUPPORTED, "frames are binary");
+            }
+            Message::Ping(_) | Message::Pong(_) => {
+                self.gateway.metrics.control_frame();
+                return Ok(());
+            }
+            Message::Close(_) => {
+                self.gateway.metrics.control_frame();
+                return Err(End::Gone);
+            }
         };
         if bytes.len() > ClientFrame::MAX_SIZE_BYTES {
+            self.gateway.metrics.frame(None);
             return violation(close_code::SIZE, "the frame is too large");
         }
-        match codec::decode(&bytes) {
+        let frame = codec::decode(&bytes);
+        self.gateway.metrics.frame(frame.as_ref().ok());
+        match frame {
             Ok(ClientFrame::Hello { protocol, build }) => self.greet(protocol, &build).await,
             Ok(_) if !self.greeted => violation(close_code::POLICY, "the first frame is a greeting"),
             Ok(ClientFrame::Authenticate { wallet, issued_at_ms, signature }) => {
@@ -316,6 +339,7 @@ impl Conversation {
         issued_at_ms: u64,
         signature: &[u8; 64],
     ) -> Result<(), End> {
+        let began = Instant::now();
         // In turn with the other frames, so that what follows may rely on it.
         let proof = Authentication { challenge: self.challenge, wallet, issued_at_ms };
         let checked = if self.device.has_room_for(wallet).is_err() {
@@ -326,6 +350,7 @@ impl Conversation {
             Err(Refusal::new(Code::Overloaded, "too many requests about this wallet; slow down"))
         };
         self.heard_at = Instant::now();
+        self.gateway.metrics.request("authenticate", began, &checked);
         match checked {
             Ok(key) => {
                 tracing::debug!(%wallet, "a device is authenticated");
@@ -357,13 +382,22 @@ impl Conversation {
     }
 
     async fn request(&mut self, id: u32, to: Destination, message: Vec<u8>) -> Result<(), End> {
-        self.asked_at = Instant::now();
-        if message.len() > MAX_FORWARDED_SIZE_BYTES {
-            return self.refuse(Some(id), Refusal::new(Code::TooLarge, "the message is too large")).await;
-        }
-        let Some(room) = self.connection.request() else {
-            let refusal = Refusal::new(Code::Overloaded, "too many requests are under way; try again");
-            return self.refuse(Some(id), refusal).await;
+        let began = Instant::now();
+        self.asked_at = began;
+        let kind = metrics::kind(&to);
+        let room = if message.len() > MAX_FORWARDED_SIZE_BYTES {
+            Err(Refusal::new(Code::TooLarge, "the message is too large"))
+        } else {
+            let full = || Refusal::new(Code::Overloaded, "too many requests are under way; try again");
+            self.connection.request().ok_or_else(full)
+        };
+        let room = match room {
+            Ok(room) => room,
+            Err(refusal) => {
+                let refused = Err::<(), _>(refusal.clone());
+                self.gateway.metrics.request(kind, began, &refused);
+                return self.refuse(Some(id), refusal).await;
+            }
         };
         let about = match to {
             Destination::Approval(wallet) => Some(wallet),
@@ -373,6 +407,7 @@ impl Conversation {
         let (outbox, nudge, from) = (self.outbox.clone(), self.nudge.clone(), self.connection.key());
         self.requests.spawn(async move {
             let forwarded = gateway.forwarder.forward(&device, &gateway.rates, from, to, message).await;
+            gateway.metrics.request(kind, began, &forwarded);
             let reply = match forwarded {
                 Ok(Some(message)) => ServerFrame::Reply { id, message: message.into() },
                 Ok(None) => return,

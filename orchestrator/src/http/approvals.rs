@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::JsonRejection},
 };
 use duet_bus::{Address, Speaker};
 use duet_protocol::codec;
@@ -53,8 +53,10 @@ pub(super) async fn approve(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
     Path(id): Path<String>,
-    Json(Approval { approver, signature }): Json<Approval>,
+    approval: Result<Json<Approval>, JsonRejection>,
 ) -> Result<Json<Noted>, ApiError> {
+    let Json(Approval { approver, signature }) =
+        approval.map_err(|rejection| ApiError::new(Code::MalformedJson, rejection.body_text()))?;
     let request = jobs::record(&orchestrator, &tenant, &id).await?.request;
     let approval = RequestApproval { request, approver, signature };
     approval.verify().map_err(|error| match orchestrator.tenants.bad_signature(&tenant) {

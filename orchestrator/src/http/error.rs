@@ -80,6 +80,8 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&Body { problem: &self.problem, job: self.job }).unwrap_or_default();
         let mut response = (status, body).into_response();
+        // For what counts answers.
+        response.extensions_mut().insert(self.problem.code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if let Some(pause) = self.retry_after {

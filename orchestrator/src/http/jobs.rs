@@ -30,10 +30,10 @@ use crate::{
 };
 
 /// How many jobs a page has unless it says otherwise.
-const DEFAULT_PAGE: usize = 50;
+pub(super) const DEFAULT_PAGE: usize = 50;
 
 /// How many jobs a page has at most.
-const MAX_PAGE: usize = 200;
+pub(super) const MAX_PAGE: usize = 200;
 
 /// How many of a page's records are fetched at a time.
 const FETCH_CONCURRENCY: usize = 16;

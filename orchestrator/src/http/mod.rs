@@ -20,9 +20,10 @@
 //! | `GET /v1/webhooks/{id}`, `DELETE /v1/webhooks/{id}` | one endpoint; removes it |
 //! | `POST /v1/webhooks/{id}/enable`, `…/test`, `…/replay` | delivers again after failures; a test; results once more |
 //! | `GET /v1/webhooks/{id}/deliveries?limit=` | its latest deliveries, newest first |
+//! | `GET /v1/openapi.json` | all of this as an OpenAPI 3.1 document |
 //! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
 //!
-//! Everything under `/v1` needs `Authorization: Bearer <token>`. Refusals are problem+json with a
+//! Everything under `/v1` but its description needs `Authorization: Bearer <token>`. Refusals are problem+json with a
 //! stable `code`. Each answer carries an `x-request-id`.
 
 mod approvals;
@@ -32,22 +33,24 @@ mod error;
 mod events;
 mod health;
 mod jobs;
+mod openapi;
 mod results;
 mod stream;
 mod wallets;
 mod webhooks;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
     error_handling::HandleErrorLayer,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request},
-    http::{HeaderName, HeaderValue, header, request::Parts},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request, State},
+    handler::Handler,
+    http::{HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
+    routing::{self, MethodRouter},
 };
 use duet_wire::{
     audit::Refused,
@@ -67,12 +70,87 @@ use crate::orchestrator::Orchestrator;
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Stands for the path of a request that no route takes.
+const UNMATCHED: &str = "unmatched";
+
 /// The longest request id taken over from a caller.
 const MAX_REQUEST_ID_SIZE_BYTES: usize = 64;
 
 /// How many batches are taken in at once; one more is refused. Each may hold a few times its size in
 /// memory, and has its own requests taken in side by side.
 const MAX_CONCURRENT_BATCHES: usize = 8;
+
+/// What answers one method of one path.
+struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the interface's description is compared with it"))]
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<Arc<Orchestrator>>,
+}
+
+impl Route {
+    fn get<H: Handler<T, Arc<Orchestrator>>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: "get", path, handler: routing::get(handler) }
+    }
+
+    fn post<H: Handler<T, Arc<Orchestrator>>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: "post", path, handler: routing::post(handler) }
+    }
+
+    fn delete<H: Handler<T, Arc<Orchestrator>>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self { method: "delete", path, handler: routing::delete(handler) }
+    }
+}
+
+fn versioned_routes() -> Vec<Route> {
+    vec![
+        Route::get("/v1/openapi.json", openapi::show),
+        Route::post("/v1/jobs", jobs::submit),
+        Route::get("/v1/jobs", jobs::list),
+        Route::get("/v1/jobs/{id}", jobs::show),
+        Route::delete("/v1/jobs/{id}", jobs::cancel),
+        Route::post("/v1/jobs/{id}/cancel", jobs::cancel),
+        Route::get("/v1/jobs/{id}/events", events::follow),
+        Route::get("/v1/jobs/{id}/request", approvals::request),
+        Route::post("/v1/jobs/{id}/approvals", approvals::approve),
+        Route::get("/v1/dead-letters", dead_letters::list),
+        Route::get("/v1/dead-letters/{id}", dead_letters::show),
+        Route::post("/v1/dead-letters/{id}/redrive", dead_letters::redrive),
+        Route::get("/v1/batches/{id}", batches::show_one),
+        Route::get("/v1/batches/{id}/events", batches::follow),
+        Route::get("/v1/results", results::page),
+        Route::get("/v1/results/events", results::follow),
+        Route::get("/v1/wallets", wallets::list),
+        Route::get("/v1/wallets/{id}", wallets::show),
+        Route::post("/v1/webhooks", webhooks::add),
+        Route::get("/v1/webhooks", webhooks::list),
+        Route::get("/v1/webhooks/{id}", webhooks::show),
+        Route::delete("/v1/webhooks/{id}", webhooks::remove),
+        Route::post("/v1/webhooks/{id}/enable", webhooks::enable),
+        Route::post("/v1/webhooks/{id}/test", webhooks::test),
+        Route::post("/v1/webhooks/{id}/replay", webhooks::replay),
+        Route::get("/v1/webhooks/{id}/deliveries", webhooks::deliveries),
+    ]
+}
+
+fn bulky_routes() -> Vec<Route> {
+    vec![Route::post("/v1/batches", batches::submit)]
+}
+
+fn process_routes() -> Vec<Route> {
+    vec![Route::get("/healthz", health::alive), Route::get("/readyz", health::ready)]
+}
+
+/// All that the interface answers, for its description to be compared with.
+#[cfg(test)]
+fn all_routes() -> Vec<Route> {
+    [versioned_routes(), bulky_routes(), process_routes()].into_iter().flatten().collect()
+}
+
+fn router_of(routes: Vec<Route>) -> Router<Arc<Orchestrator>> {
+    // Methods of one path are merged.
+    routes.into_iter().fold(Router::new(), |router, Route { path, handler, .. }| router.route(path, handler))
+}
 
 /// The interface on `orchestrator`, with all limits in place.
 pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
@@ -83,30 +161,8 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         // One limit for all routes; the plain layer would give each route its own.
         .layer(GlobalConcurrencyLimitLayer::new(settings.max_concurrent_requests))
         .timeout(settings.request_timeout);
-    let versioned = Router::new()
-        .route("/v1/jobs", post(jobs::submit).get(jobs::list))
-        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/jobs/{id}/events", get(events::follow))
-        .route("/v1/jobs/{id}/request", get(approvals::request))
-        .route("/v1/jobs/{id}/approvals", post(approvals::approve))
-        .route("/v1/dead-letters", get(dead_letters::list))
-        .route("/v1/dead-letters/{id}", get(dead_letters::show))
-        .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
-        .route("/v1/batches/{id}", get(batches::show_one))
-        .route("/v1/batches/{id}/events", get(batches::follow))
-        .route("/v1/results", get(results::page))
-        .route("/v1/results/events", get(results::follow))
-        .route("/v1/wallets", get(wallets::list))
-        .route("/v1/wallets/{id}", get(wallets::show))
-        .route("/v1/webhooks", post(webhooks::add).get(webhooks::list))
-        .route("/v1/webhooks/{id}", get(webhooks::show).delete(webhooks::remove))
-        .route("/v1/webhooks/{id}/enable", post(webhooks::enable))
-        .route("/v1/webhooks/{id}/test", post(webhooks::test))
-        .route("/v1/webhooks/{id}/replay", post(webhooks::replay))
-        .route("/v1/webhooks/{id}/deliveries", get(webhooks::deliveries))
-        .layer(DefaultBodyLimit::max(settings.max_body_bytes))
-        .layer(limits);
+    let versioned =
+        router_of(versioned_routes()).layer(DefaultBodyLimit::max(settings.max_body_bytes)).layer(limits);
     // Larger by far than other requests, so fewer at once.
     let batch_limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refuse_overload))
@@ -114,19 +170,16 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT_BATCHES))
         // A full one is hundreds of durable writes.
         .timeout(settings.request_timeout.saturating_mul(3));
-    let bulky = Router::new()
-        .route("/v1/batches", post(batches::submit))
-        .layer(DefaultBodyLimit::max(MAX_BATCH_SIZE_BYTES))
-        .layer(batch_limits);
-    Router::new()
+    let bulky =
+        router_of(bulky_routes()).layer(DefaultBodyLimit::max(MAX_BATCH_SIZE_BYTES)).layer(batch_limits);
+    router_of(process_routes())
         .merge(versioned)
         .merge(bulky)
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
         .fallback(|| async { ApiError::not_found("path") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(Code::NotFound, "this path does not answer that method")
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), count))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(middleware::from_fn(name_request))
         .with_state(orchestrator)
@@ -166,9 +219,27 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     response
 }
 
+/// Counts what is answered, by the pattern that the path matched: paths themselves name jobs.
+async fn count(State(orchestrator): State<Arc<Orchestrator>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let code = response.extensions().get::<Code>().copied();
+    let status = response.status().as_u16();
+    orchestrator.metrics.http_answered(method, route, status, code, began.elapsed());
+    response
+}
+
 /// The span of one request: what was asked and under which id, no header that could be a secret.
 fn span(request: &Request) -> Span {
-    let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let path = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::info_span!("http", method = %request.method(), path, request = id)
 }
@@ -235,7 +306,7 @@ fn source(parts: &Parts) -> IpAddr {
 /// The answer to a token that is nobody's: the same for all of them, until there are too many.
 fn unknown_token(orchestrator: &Orchestrator, from: IpAddr) -> ApiError {
     let refusal = Refusal::new(Code::Unauthorized, "the token is not known here");
-    orchestrator.audit.refused(Refused::new("token", refusal.clone()));
+    orchestrator.note_refused(Refused::new("token", refusal.clone()));
     match orchestrator.tenants.wrong_token(from) {
         Ok(()) => refusal.into(),
         Err(wait) => ApiError::new(Code::RateLimited, "too many wrong tokens from this address; slow down")

@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// How many ends a page has unless it says otherwise.
-const DEFAULT_PAGE: usize = 50;
+pub(super) const DEFAULT_PAGE: usize = 50;
 
 /// How many ends a page has at most.
-const MAX_PAGE: usize = 200;
+pub(super) const MAX_PAGE: usize = 200;
 
 /// What a page is asked for with.
 #[derive(Debug, Deserialize)]

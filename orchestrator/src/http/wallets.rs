@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// How many wallets a page has unless it says otherwise.
-const DEFAULT_PAGE: usize = 50;
+pub(super) const DEFAULT_PAGE: usize = 50;
 
 /// How many wallets a page has at most.
-const MAX_PAGE: usize = 200;
+pub(super) const MAX_PAGE: usize = 200;
 
 /// `GET /v1/wallets`
 pub(super) async fn list(

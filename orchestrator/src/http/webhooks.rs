@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// How many deliveries are listed unless the query says otherwise.
-const DEFAULT_DELIVERIES: usize = 50;
+pub(super) const DEFAULT_DELIVERIES: usize = 50;
 
 /// How many deliveries are listed at most.
-const MAX_DELIVERIES: usize = 200;
+pub(super) const MAX_DELIVERIES: usize = 200;
 
 /// The largest document that these paths take, in bytes.
 const MAX_DOCUMENT_SIZE_BYTES: usize = 4096;

@@ -316,6 +316,9 @@ impl Worker {
             .and_then(|_| schedule::pause_after(number, settings, attempt.retry_after, jitter()));
         self.note(&endpoint, &attempt).await;
         let delivery = attempt.into_delivery(&id, number, pause);
+        // What is replayed was published whenever that was.
+        let published_at_ms = (!matches!(self.source, Source::Replay(_))).then_some(stored_at_ms);
+        orchestrator.metrics.delivery(&delivery, published_at_ms);
         tracing::debug!(endpoint = %endpoint.id, job = %id, ?delivery, "delivery");
         log::write(&orchestrator.bus, endpoint.id, &delivery).await;
         match pause {

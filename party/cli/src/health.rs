@@ -1,7 +1,7 @@
 //! Whether a party's worker lives and can take work, for whoever supervises it. Orchestrators and gateways say the same in
 //! their own interfaces.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -13,10 +13,7 @@ use duet_bus::Bus;
 use duet_party::store::{Readiness, ShareStore};
 use duet_wire::{Code, Problem};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-
-use crate::error::{CliError, ErrorCode};
+use tokio_util::sync::CancellationToken;
 
 /// What a worker's health is told from.
 pub(crate) struct Vitals {
@@ -57,26 +54,8 @@ impl Vitals {
     }
 }
 
-/// Listens for questions about a worker's health; [`serve`] answers them.
-///
-/// # Errors
-/// When the address is taken or none of this machine's.
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        CliError::new(ErrorCode::Usage, format!("the health interface cannot listen on {address}: {error}"))
-            .remedy("Choose another address with --health; port 0 picks a free one.")
-    })
-}
-
-/// Answers `GET /healthz` and `GET /readyz` until the handle is dropped. Both are cheap and say nothing secret.
-pub(crate) fn serve(listener: TcpListener, vitals: Vitals) -> AbortOnDropHandle<()> {
+/// `GET /readyz`. It is cheap and says nothing secret.
+pub(crate) fn routes(vitals: Vitals) -> Router {
     let vitals = Arc::new(vitals);
-    let router = Router::new()
-        .route("/healthz", get(|| async { Json(json!({"status": "alive"})) }))
-        .route("/readyz", get(move || async move { vitals.ready() }));
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the health interface ended");
-        }
-    }))
+    Router::new().route("/readyz", get(move || async move { vitals.ready() }))
 }

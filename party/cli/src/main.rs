@@ -12,6 +12,7 @@ mod health;
 mod input;
 mod logging;
 mod memory;
+mod monitoring;
 mod output;
 mod progress;
 mod quantity;

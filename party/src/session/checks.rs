@@ -93,7 +93,9 @@ pub(crate) async fn check(
         responder(context, &manifest).await?
     };
     let identity = identity.clone();
-    let ruling = policy::decide(context, &share, &manifest, &request, now_ms).await?;
+    let decided = policy::decide(context, &share, &manifest, &request, now_ms).await;
+    context.metrics.decided(&decided);
+    let ruling = decided?;
     let accepted = Accepted { bytes, manifest, request, digest, identity, share, peer_card, role, ruling };
     let Manifest { session, wallet, expires_at_ms, .. } = accepted.manifest;
     let mut noting = context.noting(accepted.taken());

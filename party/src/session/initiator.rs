@@ -114,7 +114,11 @@ async fn run(
             .await
             // What stopped in the middle of a verdict says nothing about it.
             .map_err(|_| Ended::Silent)??;
-        Ok(release(&**context.store(), verdict, &context.clock, locked).await)
+        let released = release(&**context.store(), verdict, &context.clock, locked).await;
+        if let Ok(Released::BadSignature(_)) = &released {
+            context.metrics.locked();
+        }
+        Ok(released)
     });
     Ok((gate, nonce))
 }

@@ -54,6 +54,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
 
     let party = &shared.party;
     let (limits, cut) = (party.settings.limits, &shared.cut);
+    let session = party.context.metrics.session(&accepted.role);
     let ended = match (&accepted.role, rounds) {
         (Role::Initiator { paillier }, _) => {
             initiate(&party.context, &shared.bus, &accepted, Arc::clone(paillier), limits, cut).await
@@ -65,6 +66,8 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
         }
         (Role::Responder { .. }, None) => Ended::failed(Code::Internal, "the responder does not listen"),
     };
+    session.ended(&ended);
+    drop(session);
     tell(&shared, &accepted, &ended).await;
     shared.journal.ended(&accepted, &ended).await;
     let Some(outcome) = ended.outcome(&accepted) else { return };

@@ -20,6 +20,12 @@ use duet_wire::{
     Refusal,
     audit::{Draft, Event},
 };
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::gauge::ConstGauge,
+    registry::Registry,
+};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::{
     sync::CancellationToken,
@@ -33,7 +39,7 @@ use crate::{
     error::PartyError,
     party::Party,
     randomizers::{RandomizerSettings, Randomizers},
-    store::Readiness,
+    store::{Readiness, ShareStore},
 };
 
 /// How often enrolments that are missing are tried again, prepared wallets that expired are
@@ -171,6 +177,15 @@ impl Worker {
         &self.shared.instance
     }
 
+    /// Has `registry` show what this worker does and how it is. `docs/metrics.md` explains the names.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.party.context.metrics.register(registry);
+        self.shared.randomizers.register_metrics(registry);
+        self.shared.bus.register_metrics(registry);
+        let store = Arc::clone(self.shared.party.context.store());
+        registry.register_collector(Box::new(Condition { store, stop: self.stop.clone() }));
+    }
+
     /// Whether its store can be relied on.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
@@ -210,6 +225,35 @@ impl Worker {
         keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
+    }
+}
+
+/// How a worker is when it is asked.
+#[derive(Debug)]
+struct Condition {
+    store: Arc<dyn ShareStore>,
+    stop: CancellationToken,
+}
+
+impl Collector for Condition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
+        let is_ready = matches!(self.store.readiness(), Readiness::Ready);
+        for (name, help, holds) in [
+            (
+                "duet_store_ready",
+                "Whether the share store can be written; without, the party takes no work",
+                is_ready,
+            ),
+            (
+                "duet_draining",
+                "Whether the worker was told to stop and takes no more work",
+                self.stop.is_cancelled(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::from(holds));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

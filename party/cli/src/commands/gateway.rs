@@ -31,6 +31,7 @@ use crate::{
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},
+    monitoring::{self, Listener, MonitoringOptions},
     output::Output,
     secrets,
     shutdown::Shutdown,
@@ -113,6 +114,8 @@ pub(crate) struct GatewayCommand {
     client_address_header: ClientHeader,
     #[command(flatten)]
     limits: LimitOptions,
+    #[command(flatten)]
+    monitoring: MonitoringOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
@@ -197,6 +200,8 @@ struct Ready {
     listen: SocketAddr,
     page: bool,
     audit_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
 }
 
 impl fmt::Display for Ready {
@@ -212,12 +217,24 @@ impl fmt::Display for Ready {
 /// When it is told too little, or too much for where it listens, or cannot listen.
 pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
+    let metrics = command.monitoring.listen().await?;
     let config = command.config()?;
     let page = config.page.is_some();
     let audit_key = hex::encode(config.audit_key.verifying_key().as_bytes());
     let server =
         shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
-    output.emit(&Ready { ready: true, url: server.url(), listen: server.address(), page, audit_key })?;
+    let mut registry = monitoring::registry("gateway");
+    server.register_metrics(&mut registry);
+    let metrics_address = metrics.as_ref().map(Listener::address);
+    let _metrics = metrics.map(|listener| listener.serve(monitoring::routes(registry)));
+    output.emit(&Ready {
+        ready: true,
+        url: server.url(),
+        listen: server.address(),
+        page,
+        audit_key,
+        metrics: metrics_address,
+    })?;
     let stop = CancellationToken::new();
     shutdown.drain(&stop, server.serve(stop.clone())).await;
     Ok(())

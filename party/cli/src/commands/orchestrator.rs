@@ -21,6 +21,7 @@ use crate::{
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},
+    monitoring::{self, Listener, MonitoringOptions},
     output::Output,
     secrets,
     shutdown::Shutdown,
@@ -74,6 +75,8 @@ pub(crate) struct OrchestratorCommand {
     storage: StorageOptions,
     #[command(flatten)]
     webhooks: WebhookOptions,
+    #[command(flatten)]
+    monitoring: MonitoringOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
@@ -182,6 +185,8 @@ struct Ready {
     listen: SocketAddr,
     public_key: String,
     instance: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
 }
 
 impl fmt::Display for Ready {
@@ -196,14 +201,20 @@ impl fmt::Display for Ready {
 /// When it is told too little, or cannot listen, or loses the broker for good.
 pub(crate) async fn run(command: OrchestratorCommand, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
+    let metrics = command.monitoring.listen().await?;
     let config = command.config()?;
     let server =
         shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
+    let mut registry = monitoring::registry("orchestrator");
+    server.register_metrics(&mut registry);
+    let metrics_address = metrics.as_ref().map(Listener::address);
+    let _metrics = metrics.map(|listener| listener.serve(monitoring::routes(registry)));
     output.emit(&Ready {
         ready: true,
         listen: server.address(),
         public_key: hex::encode(server.public_key()),
         instance: server.instance().to_owned(),
+        metrics: metrics_address,
     })?;
     let stop = CancellationToken::new();
     let ended = shutdown.drain(&stop, server.serve(stop.clone())).await;

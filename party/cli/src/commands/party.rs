@@ -27,6 +27,7 @@ use crate::{
     error::{CliError, ErrorCode},
     health::{self, Vitals},
     memory,
+    monitoring::{self, Listener, MonitoringOptions},
     output::Output,
     progress, secrets,
     secrets::PassphraseUse,
@@ -120,6 +121,8 @@ pub(crate) struct RunArguments {
     /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one [default: nowhere]
     #[arg(long, env = "DUET_HEALTH_LISTEN", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
+    #[command(flatten)]
+    monitoring: MonitoringOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
@@ -314,6 +317,8 @@ struct Serving {
     fingerprint: CardFingerprint,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
 }
 
 impl fmt::Display for Serving {
@@ -339,9 +344,10 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
         party.pin(&peer.party, peer.card).await?;
     }
     let health = match arguments.health {
-        Some(address) => Some(health::listen(address).await?),
+        Some(address) => Some(Listener::bind("health", address).await?),
         None => None,
     };
+    let metrics = arguments.monitoring.listen().await?;
     let role = role_of(party.id())?;
     let connecting = broker::connect(&arguments.broker, &arguments.credentials, role, SERVER_PATIENCE);
     let bus = tokio::select! {
@@ -364,14 +370,19 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
     let vitals = Vitals { store: store.store(), bus: bus.clone(), draining: CancellationToken::new() };
     let draining = vitals.draining.clone();
     let mut worker = Worker::start(party, bus.clone(), settings).await?;
-    let health_address = health.as_ref().and_then(|listener| listener.local_addr().ok());
-    let _health = health.map(|listener| health::serve(listener, vitals));
+    let health_address = health.as_ref().map(Listener::address);
+    let metrics_address = metrics.as_ref().map(Listener::address);
+    let _health = health.map(|listener| listener.serve(health::routes(vitals)));
+    let mut registry = monitoring::registry("party");
+    worker.register_metrics(&mut registry);
+    let _metrics = metrics.map(|listener| listener.serve(monitoring::routes(registry)));
     output.emit(&Serving {
         ready: true,
         party: id,
         instance: worker.instance().to_owned(),
         fingerprint,
         health: health_address,
+        metrics: metrics_address,
     })?;
     let asked = tokio::select! {
         () = shutdown.requested() => true,

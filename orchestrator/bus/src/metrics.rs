@@ -1,0 +1,106 @@
+//! What a connection counts, for whoever watches the process.
+//!
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`.
+
+use async_nats::connection::State;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{Bus, BusEvent};
+
+/// What happened, as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabel {
+    event: &'static str,
+}
+
+/// The label of each kind of [`BusEvent`].
+const EVENTS: [&str; 7] =
+    ["connected", "disconnected", "slow_consumer", "permission_denied", "lame_duck", "closed", "complaint"];
+
+const fn label(event: &BusEvent) -> &'static str {
+    match event {
+        BusEvent::Connected => "connected",
+        BusEvent::Disconnected => "disconnected",
+        BusEvent::SlowConsumer => "slow_consumer",
+        BusEvent::PermissionDenied(_) => "permission_denied",
+        BusEvent::LameDuck => "lame_duck",
+        BusEvent::Closed => "closed",
+        BusEvent::Complaint(_) => "complaint",
+    }
+}
+
+/// What happened to one connection, counted.
+#[derive(Debug)]
+pub(crate) struct Events(Family<EventLabel, Counter>);
+
+impl Events {
+    /// All of them at 0, so that the first of each is seen as an increase.
+    pub(crate) fn new() -> Self {
+        let events = Family::default();
+        for event in EVENTS {
+            drop(events.get_or_create(&EventLabel { event }));
+        }
+        Self(events)
+    }
+
+    pub(crate) fn count(&self, event: &BusEvent) {
+        self.0.get_or_create(&EventLabel { event: label(event) }).inc();
+    }
+}
+
+/// Looks at the connection when it is asked.
+#[derive(Debug)]
+struct Connected(async_nats::Client);
+
+impl Collector for Connected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
+        let connected = ConstGauge::new(i64::from(self.0.connection_state() == State::Connected));
+        let help = "Whether the connection to the broker stands, as far as the client has noticed";
+        let metric =
+            encoder.encode_descriptor("duet_broker_connected", help, None, connected.metric_type())?;
+        connected.encode(metric)
+    }
+}
+
+impl Bus {
+    /// Has `registry` show whether this connection stands, and what has happened to it.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Connected(self.client().clone())));
+        registry.register(
+            "duet_broker_events",
+            "What happened to the connection to the broker",
+            self.counted_events().0.clone(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::Denied;
+
+    #[test]
+    fn every_event_is_counted_from_nothing() {
+        let events = Events::new();
+        let all = [
+            BusEvent::Connected,
+            BusEvent::Disconnected,
+            BusEvent::SlowConsumer,
+            BusEvent::PermissionDenied(Denied::Publish("a".into())),
+            BusEvent::LameDuck,
+            BusEvent::Closed,
+            BusEvent::Complaint("b".into()),
+        ];
+        assert_eq!(all.iter().map(label).collect::<Vec<_>>(), EVENTS);
+        for event in &all {
+            assert_eq!(events.0.get(&EventLabel { event: label(event) }).unwrap().get(), 0, "{event:?}");
+            events.count(event);
+            assert_eq!(events.0.get(&EventLabel { event: label(event) }).unwrap().get(), 1, "{event:?}");
+        }
+    }
+}

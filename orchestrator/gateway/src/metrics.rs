@@ -1,0 +1,232 @@
+//! What a gateway counts, for whoever watches it.
+//!
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this program: none is made of what
+//! strangers send, so that nobody can make a series of his own, and no wallet, session or address can be told by one.
+
+use std::sync::Arc;
+
+use duet_wire::{
+    Code, Refusal,
+    gateway::{ClientFrame, Destination},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tokio::time::Instant;
+
+use crate::{addresses::Addresses, server::Gateway};
+
+/// Bounds of a request's duration, in seconds. A round of a session is a few milliseconds of a party's arithmetic, a package some
+/// hundred; the longest is given up after 30 s (`forward`).
+const REQUEST_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 30.0];
+
+/// The code of what went well.
+const NO_CODE: &str = "none";
+
+/// Why somebody was turned away before anything was read of him.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// There are too many connections, of the address or in all.
+    NoRoom,
+    /// The address opens them too often.
+    TooOften,
+    /// Its TLS handshake failed or took too long.
+    Tls,
+    /// It asked for a name that is not ours.
+    Host,
+    /// Its page may not speak to this gateway.
+    Origin,
+    /// The gateway stops.
+    Stopping,
+}
+
+impl TurnedAway {
+    const ALL: [Self; 6] =
+        [Self::NoRoom, Self::TooOften, Self::Tls, Self::Host, Self::Origin, Self::Stopping];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRoom => "no_room",
+            Self::TooOften => "too_often",
+            Self::Tls => "tls",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    kind: &'static str,
+    outcome: &'static str,
+    code: &'static str,
+}
+
+const REQUESTS: [&str; 7] = ["authenticate", "card", "share", "approval", "round", "outcome", "event"];
+const FRAMES: [&str; 6] = ["hello", "authenticate", "request", "leave", "control", "malformed"];
+/// Why sockets end: see `socket`.
+pub(crate) const ENDS: [&str; 4] = ["gone", "violation", "going_away", "idle"];
+
+/// Counts and durations.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    turned_away: Family<ReasonLabel, Counter>,
+    ended: Family<ReasonLabel, Counter>,
+    frames: Family<KindLabel, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<KindLabel, Histogram>,
+}
+
+impl Default for Metrics {
+    /// What an alarm may look for is there from the beginning, so that the first of it is seen as an increase.
+    fn default() -> Self {
+        let metrics = Self {
+            turned_away: Family::default(),
+            ended: Family::default(),
+            frames: Family::default(),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+        };
+        for reason in TurnedAway::ALL.map(TurnedAway::as_str) {
+            drop(metrics.turned_away.get_or_create(&ReasonLabel { reason }));
+        }
+        for reason in ENDS {
+            drop(metrics.ended.get_or_create(&ReasonLabel { reason }));
+        }
+        for kind in FRAMES {
+            drop(metrics.frames.get_or_create(&KindLabel { kind }));
+        }
+        for kind in REQUESTS {
+            drop(metrics.duration.get_or_create(&KindLabel { kind }));
+            drop(metrics.requests.get_or_create(&RequestLabels { kind, outcome: "answered", code: NO_CODE }));
+            for code in Code::ALL.iter().map(|code| code.as_str()) {
+                drop(metrics.requests.get_or_create(&RequestLabels { kind, outcome: "refused", code }));
+            }
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "duet_gateway_turned_away",
+            "Connections and sockets that were turned away",
+            self.turned_away.clone(),
+        );
+        registry.register("duet_gateway_sockets_ended", "Sockets that have ended", self.ended.clone());
+        registry.register("duet_gateway_frames", "Frames that were read", self.frames.clone());
+        registry.register(
+            "duet_gateway_requests",
+            "Requests of devices, by what was answered to them",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "duet_gateway_request_duration",
+            "From a device's request to the answer to it",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+    }
+
+    /// Somebody was turned away.
+    pub(crate) fn turned_away(&self, reason: TurnedAway) {
+        self.turned_away.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// A socket has ended; `reason` is one of [`ENDS`].
+    pub(crate) fn socket_ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A ping, a pong or a close was read.
+    pub(crate) fn control_frame(&self) {
+        self.count_frame("control");
+    }
+
+    /// A frame was read, which parsed if there is one.
+    pub(crate) fn frame(&self, frame: Option<&ClientFrame>) {
+        self.count_frame(match frame {
+            Some(ClientFrame::Hello { .. }) => "hello",
+            Some(ClientFrame::Authenticate { .. }) => "authenticate",
+            Some(ClientFrame::Request { .. }) => "request",
+            Some(ClientFrame::Leave { .. }) => "leave",
+            None => "malformed",
+        });
+    }
+
+    fn count_frame(&self, kind: &'static str) {
+        self.frames.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// A device's request was answered or refused, having come in at `began`.
+    pub(crate) fn request<T>(&self, kind: &'static str, began: Instant, answered: &Result<T, Refusal>) {
+        let (outcome, code) = match answered {
+            Ok(_) => ("answered", NO_CODE),
+            Err(refusal) => ("refused", refusal.code.as_str()),
+        };
+        self.requests.get_or_create(&RequestLabels { kind, outcome, code }).inc();
+        self.duration.get_or_create(&KindLabel { kind }).observe(began.elapsed().as_secs_f64());
+    }
+}
+
+/// What kind of request goes there.
+pub(crate) const fn kind(to: &Destination) -> &'static str {
+    match to {
+        Destination::Card(_) => "card",
+        Destination::Share(_) => "share",
+        Destination::Approval(_) => "approval",
+        Destination::Round { .. } => "round",
+        Destination::Outcome { .. } => "outcome",
+        Destination::Event { .. } => "event",
+    }
+}
+
+/// What is open when somebody asks.
+struct Open {
+    gateway: Arc<Gateway>,
+    addresses: Arc<Addresses>,
+}
+
+impl core::fmt::Debug for Open {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Open").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Open {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
+        for (name, help, count) in [
+            ("duet_gateway_connections", "Connections that are open", self.addresses.connections()),
+            ("duet_gateway_sockets", "Sockets that are open", self.gateway.sockets.len()),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Has `registry` show what the gateway does, and what is open.
+pub(crate) fn register(gateway: &Arc<Gateway>, addresses: &Arc<Addresses>, registry: &mut Registry) {
+    gateway.metrics.register(registry);
+    gateway.forwarder.bus.register_metrics(registry);
+    registry.register_collector(Box::new(Open {
+        gateway: Arc::clone(gateway),
+        addresses: Arc::clone(addresses),
+    }));
+}

@@ -1,0 +1,332 @@
+//! The documents of the interface as JSON Schemas. What has a list or a bound elsewhere is taken from there; that answers are
+//! as described, the end-to-end tests find out.
+
+mod requests;
+mod tenant;
+
+use duet_wire::{
+    Code, JobStateName, Priority,
+    error::{ERRORS_PAGE, MAX_EXPLANATION_SIZE_BYTES},
+    request::Pair,
+};
+use serde_json::{Map, Value, json};
+
+/// A field of an object: its name, whether it is always there, and what it is.
+type Field = (&'static str, bool, Value);
+
+/// The schema called `name`.
+pub(super) fn of(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// `schema`, described for this place.
+fn as_a(mut schema: Value, description: &str) -> Value {
+    if let Value::Object(fields) = &mut schema {
+        fields.insert("description".to_owned(), description.into());
+    }
+    schema
+}
+
+fn text(description: &str) -> Value {
+    json!({ "type": "string", "description": description })
+}
+
+fn hexadecimal(bytes: usize, description: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^[0-9a-f]{{{}}}$", 2 * bytes), "description": description })
+}
+
+/// As Ethereum writes them.
+fn prefixed(bytes: usize, description: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^0x[0-9a-f]{{{}}}$", 2 * bytes), "description": description })
+}
+
+fn number(description: &str) -> Value {
+    json!({ "type": "integer", "minimum": 0, "description": description })
+}
+
+fn moment(what: &str) -> Value {
+    number(&format!("{what}, in milliseconds since 1970."))
+}
+
+fn one_of(names: impl IntoIterator<Item = &'static str>, description: &str) -> Value {
+    let names: Vec<&str> = names.into_iter().collect();
+    json!({ "type": "string", "enum": names, "description": description })
+}
+
+fn list(items: &Value, description: &str) -> Value {
+    json!({ "type": "array", "items": items, "description": description })
+}
+
+fn nullable(schema: &Value, description: &str) -> Value {
+    json!({ "anyOf": [schema, { "type": "null" }], "description": description })
+}
+
+fn object(description: &str, fields: impl IntoIterator<Item = Field>) -> Value {
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    for (name, is_required, schema) in fields {
+        properties.insert(name.to_owned(), schema);
+        if is_required {
+            required.push(name);
+        }
+    }
+    json!({ "type": "object", "description": description, "properties": properties, "required": required })
+}
+
+/// A request's document: what is not known is refused.
+fn closed(mut object: Value) -> Value {
+    if let Value::Object(fields) = &mut object {
+        fields.insert("additionalProperties".to_owned(), false.into());
+    }
+    object
+}
+
+fn variants(description: &str, variants: impl IntoIterator<Item = Value>) -> Value {
+    let variants: Vec<Value> = variants.into_iter().collect();
+    json!({ "description": description, "oneOf": variants })
+}
+
+/// All of them, by name.
+pub(super) fn all() -> Value {
+    let mut schemas = Map::new();
+    for (name, schema) in names()
+        .into_iter()
+        .chain(refusals())
+        .chain(jobs())
+        .chain(requests::requests())
+        .chain(requests::batches())
+        .chain(tenant::wallets())
+        .chain(tenant::webhooks())
+    {
+        schemas.insert(name.to_owned(), schema);
+    }
+    schemas.into()
+}
+
+fn names() -> Vec<(&'static str, Value)> {
+    let token =
+        |what: &str| json!({ "type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$", "description": what });
+    vec![
+        ("JobId", hexadecimal(16, "A job: derived from tenant and idempotency key.")),
+        ("BatchId", hexadecimal(16, "A batch: derived from its jobs.")),
+        ("WalletId", hexadecimal(32, "A wallet.")),
+        ("SessionId", hexadecimal(16, "One attempt of two parties at a signature.")),
+        ("WebhookId", hexadecimal(16, "A webhook.")),
+        ("Tenant", token("A tenant's name.")),
+        ("Party", token("A party's name.")),
+        (
+            "Cursor",
+            text("A place in a sequence of ends. Opaque: what an answer said is to be passed on as it is."),
+        ),
+        (
+            "IdempotencyKey",
+            json!({ "type": "string", "pattern": "^[!-~]{1,255}$", "description":
+                "The requester's name for a job. The same key of the same tenant is the same job for as long as it is kept." }),
+        ),
+        (
+            "JobState",
+            one_of(
+                JobStateName::ALL.map(JobStateName::as_str),
+                "`queued`, `awaiting_owner` and `running` are open; the others are final, but that a `failed` job is a dead \
+                 letter and can be put back.",
+            ),
+        ),
+        (
+            "Pair",
+            one_of(Pair::ALL.map(Pair::as_str), "Two of the three holders of shares, the initiator first."),
+        ),
+        (
+            "Priority",
+            one_of(Priority::ALL.map(Priority::as_str), "How urgent a job is among its tenant's own."),
+        ),
+        (
+            "PayloadKind",
+            one_of(["transaction", "personal_message", "typed_data", "digest"], "A kind of payload."),
+        ),
+        (
+            "Code",
+            one_of(
+                Code::ALL.iter().map(|code| code.as_str()),
+                &format!(
+                    "What went wrong. Codes keep their meaning; new ones may be added. Explained in {ERRORS_PAGE}."
+                ),
+            ),
+        ),
+    ]
+}
+
+fn refusals() -> Vec<(&'static str, Value)> {
+    let sentence = |what: &str| json!({ "type": "string", "description": format!("{what}, at most {MAX_EXPLANATION_SIZE_BYTES} bytes.") });
+    let refusal = [("code", true, of("Code")), ("message", true, sentence("The same for a person"))];
+    let problem = [
+        ("type", true, text(&format!("Where the code is explained: an anchor in {ERRORS_PAGE}."))),
+        ("title", true, text("A few words on the kind of problem.")),
+        ("status", true, json!({ "type": "integer", "description": "The HTTP status." })),
+        ("detail", true, sentence("This occurrence, as a sentence a person can act on")),
+        ("code", true, of("Code")),
+        (
+            "path",
+            false,
+            text("The JSON path of what is wrong in the request's body, where that is the cause."),
+        ),
+        ("job", false, as_a(of("JobId"), "The job that an idempotency key stands for already.")),
+    ];
+    vec![
+        ("Refusal", object("Why something was not done.", refusal)),
+        ("Problem", object("A refusal over HTTP (RFC 9457).", problem)),
+        (
+            "Health",
+            object("A process that is well.", [("status", true, one_of(["alive", "ready"], "How it is."))]),
+        ),
+    ]
+}
+
+/// What came of a job, beside its other fields.
+fn ending() -> Vec<Field> {
+    vec![
+        ("signature", false, prefixed(65, "The signature: r, s and the parity (27 or 28).")),
+        ("address", false, prefixed(20, "The signing key's Ethereum address.")),
+        (
+            "signed_transaction",
+            false,
+            json!({ "type": "string", "pattern": "^0x([0-9a-f]{2})+$", "description": "The bytes to broadcast, for a transaction." }),
+        ),
+        ("transaction_hash", false, prefixed(32, "The hash by which that transaction will be known.")),
+        ("failure", false, as_a(of("Refusal"), "Why there is no signature and will be none.")),
+        ("result", false, as_a(of("SignedResult"), "The result under the orchestrator's signature.")),
+    ]
+}
+
+fn jobs() -> Vec<(&'static str, Value)> {
+    let job: Vec<Field> = [
+        ("id", true, of("JobId")),
+        ("tenant", true, of("Tenant")),
+        ("wallet", true, of("WalletId")),
+        ("kind", true, of("PayloadKind")),
+        ("idempotency_key", true, of("IdempotencyKey")),
+        ("priority", true, of("Priority")),
+        ("state", true, of("JobState")),
+        ("attempts", true, number("How many attempts were started.")),
+        ("session", false, as_a(of("SessionId"), "The session under way.")),
+        ("pair", false, as_a(of("Pair"), "The pair of the latest attempt.")),
+        ("created_at_ms", true, moment("When it was accepted")),
+        ("updated_at_ms", true, moment("When it last changed")),
+        ("expires_at_ms", true, moment("When it ends whatever happens")),
+        ("put_back_at_ms", false, moment("When it was last put back from the dead letters")),
+        ("settled_at_ms", false, moment("When it came to its end")),
+        ("digest", true, prefixed(32, "The 32 bytes that are signed.")),
+        ("history", true, list(&of("Attempt"), "The attempts, oldest first.")),
+    ]
+    .into_iter()
+    .chain(ending())
+    .collect();
+    let end: Vec<Field> = [
+        ("cursor", true, as_a(of("Cursor"), "Its place: what to pass as `after` to go on behind it.")),
+        ("job", true, of("JobId")),
+        ("state", true, as_a(of("JobState"), "A final one.")),
+        ("ended_at_ms", true, moment("When it ended")),
+        ("wallet", false, as_a(of("WalletId"), "The wallet that signed.")),
+        ("digest", false, prefixed(32, "The 32 bytes that were signed.")),
+    ]
+    .into_iter()
+    .chain(ending())
+    .collect();
+    let attempt = [
+        ("attempt", true, number("Which, from 1.")),
+        ("session", true, of("SessionId")),
+        ("pair", true, of("Pair")),
+        ("started_at_ms", true, moment("When it began")),
+        ("ended_at_ms", true, nullable(&moment("When it ended"), "Null while it is under way.")),
+        ("outcome", true, nullable(&of("AttemptOutcome"), "Null while it is under way.")),
+    ];
+    let outcome = |name: &'static str| ("outcome", true, json!({ "const": name }));
+    let outcomes = [
+        object("With the signature.", [outcome("signed")]),
+        object("The job's time passed.", [outcome("expired")]),
+        object(
+            "Without.",
+            [
+                outcome("failed"),
+                ("code", true, of("Code")),
+                (
+                    "culprit",
+                    true,
+                    nullable(&of("Party"), "Whose fault it demonstrably was, if it was somebody's."),
+                ),
+                ("evidence", false, of("Evidence")),
+                ("message", true, text("The same for a person.")),
+            ],
+        ),
+    ];
+    let kind = |name: &'static str| ("kind", true, json!({ "const": name }));
+    let by = || ("by", true, of("Party"));
+    let sha256 = || ("sha256", true, hexadecimal(32, "The SHA-256 of what was sent."));
+    let evidence = [
+        object("The party's own answer to its invitation: no.", [kind("refusal"), by()]),
+        object("An answer that makes no sense.", [kind("nonsense"), by(), sha256()]),
+        object(
+            "A party's signed report. If it blames the other party, that is its word.",
+            [kind("report"), by(), sha256()],
+        ),
+        object(
+            "A signed report of a signature that does not verify.",
+            [kind("invalid_signature"), by(), sha256()],
+        ),
+        object(
+            "A word that was due did not come. Nobody is blamed for it.",
+            [kind("silence"), ("of", true, of("Party"))],
+        ),
+    ];
+    let signed_result = [
+        ("body", true, text("The result's JSON, byte for byte.")),
+        ("key", true, hexadecimal(32, "The orchestrator's Ed25519 key.")),
+        ("signature", true, hexadecimal(64, "Ed25519 over the tag `duet/v1/result` and the body.")),
+    ];
+    let progress = [
+        ("session", true, of("SessionId")),
+        ("from", true, text("Who said it.")),
+        ("event", true, json!({ "description": "What, as it was said." })),
+    ];
+    vec![
+        ("Job", object("A job.", job)),
+        ("Attempt", object("An attempt at a job.", attempt)),
+        ("AttemptOutcome", variants("How an attempt ended.", outcomes)),
+        (
+            "Evidence",
+            variants("What it is known by how an attempt ended: the orchestrator's own word.", evidence),
+        ),
+        ("SignedResult", object("A result under the orchestrator's signature.", signed_result)),
+        (
+            "JobPage",
+            object(
+                "A page of jobs, newest first.",
+                [
+                    ("jobs", true, list(&of("Job"), "Newest first.")),
+                    (
+                        "next",
+                        false,
+                        as_a(of("JobId"), "What to pass as `after` for the next page; absent on the last."),
+                    ),
+                ],
+            ),
+        ),
+        ("End", object("How a job ended.", end)),
+        (
+            "EndPage",
+            object(
+                "A page of ends.",
+                [
+                    ("results", true, list(&of("End"), "In the order in which they were made known.")),
+                    (
+                        "next",
+                        true,
+                        as_a(of("Cursor"), "What to pass as `after` for what follows, now or later."),
+                    ),
+                ],
+            ),
+        ),
+        (
+            "Progress",
+            object("What a party, or the orchestrator, says about the session under way.", progress),
+        ),
+    ]
+}

@@ -1,0 +1,166 @@
+//! What is sent: signing requests, alone and in batches, and what a batch is answered with.
+
+use duet_wire::{
+    batch::MAX_BATCH_ITEMS,
+    payload::MAX_PAYLOAD_SIZE_BYTES,
+    request::{MAX_REQUEST_SIZE_BYTES, REQUEST_VERSION},
+};
+use serde_json::{Value, json};
+
+use super::{as_a, closed, hexadecimal, list, moment, number, object, of, one_of, text, variants};
+
+pub(super) fn requests() -> Vec<(&'static str, Value)> {
+    let quantity = |what: &str| json!({ "type": ["integer", "string"], "description": format!("{what}: a number, decimal digits, or 0x and hexadecimal digits.") });
+    let bytes =
+        |what: &str| json!({ "type": "string", "pattern": "^0x([0-9a-fA-F]{2})*$", "description": what });
+    let kind = |name: &'static str| ("kind", true, json!({ "const": name }));
+    let transaction = [
+        kind("transaction"),
+        ("type", false, text("0x0, 0x1 or 0x2 (legacy, eip2930, eip1559); by its fee fields when absent.")),
+        (
+            "chainId",
+            true,
+            json!({ "type": ["integer", "string", "null"], "description": "Null for a legacy transaction for any chain." }),
+        ),
+        ("nonce", true, quantity("The sender's transaction count")),
+        (
+            "to",
+            true,
+            json!({ "type": ["string", "null"], "description": "The recipient; null to create a contract." }),
+        ),
+        ("value", false, quantity("Wei that are sent")),
+        ("gas", false, quantity("The most gas it may use; also called gasLimit")),
+        ("gasLimit", false, quantity("The same as gas")),
+        ("data", false, bytes("What is called; also called input.")),
+        ("input", false, bytes("The same as data.")),
+        ("gasPrice", false, quantity("Of types 0 and 1")),
+        (
+            "accessList",
+            false,
+            json!({ "type": "array", "description": "Of types 1 and 2 (EIP-2930).", "items": { "type": "object" } }),
+        ),
+        ("maxFeePerGas", false, quantity("Of type 2")),
+        ("maxPriorityFeePerGas", false, quantity("Of type 2")),
+    ];
+    let message = [
+        kind("personal_message"),
+        ("text", false, text("Signed as its UTF-8 bytes.")),
+        ("hex", false, bytes("Bytes.")),
+    ];
+    let typed_data = [
+        kind("typed_data"),
+        ("types", true, json!({ "type": "object" })),
+        ("primaryType", true, json!({ "type": "string" })),
+        ("domain", true, json!({ "type": "object" })),
+        ("message", true, json!({ "type": "object" })),
+    ];
+    let digest = [
+        kind("digest"),
+        ("digest", true, bytes("32 bytes of unknown meaning; only for requesters that may.")),
+    ];
+    let payload = [
+        closed(object("An Ethereum transaction.", transaction)),
+        closed(object("A message under EIP-191: either `text` or `hex`.", message)),
+        closed(object("An EIP-712 document.", typed_data)),
+        closed(object("A bare digest.", digest)),
+    ];
+    let request = [
+        ("version", true, json!({ "const": REQUEST_VERSION })),
+        ("tenant", true, of("Tenant")),
+        ("wallet", true, of("WalletId")),
+        (
+            "path",
+            false,
+            text("Which key signs: `m`, the default, or a BIP-32 child, `m/1/2`; no hardened step."),
+        ),
+        ("payload", true, of("Payload")),
+        ("idempotency_key", true, of("IdempotencyKey")),
+        ("expires_at", true, number("When it ends, in seconds since 1970: at most a year ahead.")),
+        (
+            "pairs",
+            false,
+            json!({ "type": "array", "items": of("Pair"), "minItems": 1, "uniqueItems": true,
+                "description": "Which pairs may sign, in order of preference; by default device+service, then service+partner." }),
+        ),
+    ];
+    let signed_request = [
+        ("body", true, text("The signing request, byte for byte.")),
+        ("requester", true, hexadecimal(32, "The requester's Ed25519 key.")),
+        ("signature", true, hexadecimal(64, "Ed25519 over the tag `duet/v1/signing-request` and the body.")),
+    ];
+    let approval = [
+        ("approver", true, hexadecimal(32, "The approver's Ed25519 key.")),
+        ("signature", true, hexadecimal(64, "The approver's signature over the job's request.")),
+    ];
+    vec![
+        (
+            "SigningRequest",
+            closed(object(
+                &format!(
+                    "What a requester wants signed, at most {MAX_REQUEST_SIZE_BYTES} bytes. Its exact bytes are what the requester signs."
+                ),
+                request,
+            )),
+        ),
+        ("Payload", variants(&format!("What is signed, at most {MAX_PAYLOAD_SIZE_BYTES} bytes."), payload)),
+        ("SignedRequest", object("A request as its requester signed it.", signed_request)),
+        ("Approval", closed(object("An approver's word on a job's request.", approval))),
+        (
+            "Approved",
+            object("Who noted an approval.", [("parties", true, list(&of("Party"), "The parties."))]),
+        ),
+    ]
+}
+
+pub(super) fn batches() -> Vec<(&'static str, Value)> {
+    let request = [
+        ("body", true, text("A signing request, byte for byte.")),
+        ("requester", true, hexadecimal(32, "The requester's Ed25519 key.")),
+        ("signature", true, hexadecimal(64, "As in the header Duet-Signature.")),
+        ("priority", false, of("Priority")),
+    ];
+    let item = [
+        (
+            "verdict",
+            true,
+            one_of(["accepted", "known", "refused"], "Whether it is a new job, was one before, or is none."),
+        ),
+        ("job", false, as_a(of("JobId"), "Its job; for a conflict, the job that its key stands for.")),
+        ("state", false, of("JobState")),
+        ("problem", false, as_a(of("Problem"), "Why it was refused.")),
+        ("retry_after_seconds", false, number("When to submit it again, if that may help.")),
+    ];
+    let job = [
+        ("job", true, of("JobId")),
+        ("state", false, as_a(of("JobState"), "Absent when it was not accepted, or is not kept any more.")),
+    ];
+    let batch = [
+        ("id", true, of("BatchId")),
+        ("created_at_ms", true, moment("When it was first submitted")),
+        ("jobs", true, list(&object("One job.", job), "In the order of their ids.")),
+    ];
+    vec![
+        (
+            "BatchRequest",
+            closed(object(
+                "Many requests at once; each stands or falls alone.",
+                [(
+                    "requests",
+                    true,
+                    json!({ "type": "array", "items": closed(object("One request.", request)), "minItems": 1, "maxItems": MAX_BATCH_ITEMS }),
+                )],
+            )),
+        ),
+        (
+            "BatchAnswer",
+            object(
+                "The answer to a batch.",
+                [
+                    ("id", false, as_a(of("BatchId"), "Absent when none of its requests names a job.")),
+                    ("items", true, list(&object("One request.", item), "In the order of the batch.")),
+                ],
+            ),
+        ),
+        ("Batch", object("A batch.", batch)),
+    ]
+}

@@ -1,0 +1,339 @@
+//! What an orchestrator counts, for whoever watches it.
+//!
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this program: none is made of what others
+//! send, so that nobody can make a series of his own, and no tenant, wallet or job can be told by one.
+//!
+//! Several orchestrators share the jobs. Each counts what it did itself, so that sums over them are right; how many jobs are
+//! open each of them shows for all.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use duet_wire::{Code, JobRecord, JobStateName, Pair};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    board::OpenJobs,
+    orchestrator::Orchestrator,
+    webhooks::{Delivery, DeliveryOutcome},
+};
+
+/// Bounds of what a job waits and lasts, in seconds. A signature by two parties that run takes 50 ms; one that an owner is asked
+/// for takes as long as people do, and a request may be open for days. So each bound is several times the one before.
+const JOB_SECONDS: [f64; 13] =
+    [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0];
+
+/// Bounds of a request's time until its answer begins, in seconds. Accepting a job is one durable write; a request is given up
+/// after 10 s, a batch after three times that ([`HttpSettings`](crate::HttpSettings)).
+const REQUEST_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 30.0];
+
+/// Bounds of what lies between a result and its delivery, in seconds. The first attempt is at once; further ones come after
+/// pauses of up to hours ([`webhooks`](crate::webhooks)).
+const LAG_SECONDS: [f64; 9] = [0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0];
+
+/// The code of what went well.
+const NO_CODE: &str = "none";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    outcome: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PairLabel {
+    pair: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    request: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+/// `route` is the pattern that the request's path matched, of which there are as many as the interface has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+/// Counts and durations.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    accepted: Counter,
+    put_back: Counter,
+    ended: Family<EndLabels, Counter>,
+    duration: Family<OutcomeLabel, Histogram>,
+    queue_wait: Histogram,
+    attempts_started: Family<PairLabel, Counter>,
+    attempts_ended: Family<EndLabels, Counter>,
+    ends_published: Family<OutcomeLabel, Counter>,
+    refused: Family<RefusalLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Family<RouteLabel, Histogram>,
+    http_refused: Family<CodeLabel, Counter>,
+    deliveries: Family<OutcomeLabel, Counter>,
+    delivery_lag: Histogram,
+}
+
+impl Default for Metrics {
+    /// What an alarm may look for is there from the beginning, so that the first of it is seen as an increase.
+    fn default() -> Self {
+        let metrics = Self {
+            accepted: Counter::default(),
+            put_back: Counter::default(),
+            ended: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
+            queue_wait: Histogram::new(JOB_SECONDS),
+            attempts_started: Family::default(),
+            attempts_ended: Family::default(),
+            ends_published: Family::default(),
+            refused: Family::default(),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
+            http_refused: Family::default(),
+            deliveries: Family::default(),
+            delivery_lag: Histogram::new(LAG_SECONDS),
+        };
+        let signed = EndLabels { outcome: "signed", code: NO_CODE };
+        drop(metrics.attempts_ended.get_or_create(&signed));
+        drop(metrics.ended.get_or_create(&signed));
+        for (outcome, code) in [("expired", Code::JobExpired), ("cancelled", Code::Cancelled)] {
+            drop(metrics.ended.get_or_create(&EndLabels { outcome, code: code.as_str() }));
+        }
+        for code in Code::ALL.iter().map(|code| code.as_str()) {
+            let failed = EndLabels { outcome: "failed", code };
+            drop(metrics.attempts_ended.get_or_create(&failed));
+            drop(metrics.ended.get_or_create(&failed));
+            drop(metrics.http_refused.get_or_create(&CodeLabel { code }));
+            for request in ["job", "approval", "report", "token"] {
+                drop(metrics.refused.get_or_create(&RefusalLabels { request, code }));
+            }
+        }
+        for outcome in ["signed", "failed", "expired", "cancelled"] {
+            drop(metrics.duration.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for outcome in ["published", "failed"] {
+            drop(metrics.ends_published.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for outcome in ["delivered", "retrying", "given_up"] {
+            drop(metrics.deliveries.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for pair in Pair::ALL {
+            drop(metrics.attempts_started.get_or_create(&PairLabel { pair: pair.as_str() }));
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("duet_jobs_accepted", "Jobs that were accepted", self.accepted.clone());
+        registry.register("duet_jobs_put_back", "Dead letters that were put back", self.put_back.clone());
+        registry.register("duet_jobs_ended", "Jobs that have ended", self.ended.clone());
+        registry.register_with_unit(
+            "duet_job_duration",
+            "From a job's acceptance to its end",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        registry.register_with_unit(
+            "duet_job_queue_wait",
+            "From a job's acceptance to its first attempt",
+            Unit::Seconds,
+            self.queue_wait.clone(),
+        );
+        registry.register(
+            "duet_attempts_started",
+            "Attempts at a signature that were begun",
+            self.attempts_started.clone(),
+        );
+        registry.register(
+            "duet_attempts_ended",
+            "Attempts at a signature that have ended",
+            self.attempts_ended.clone(),
+        );
+        registry.register(
+            "duet_job_ends_published",
+            "Tries to make a job's end known in the stream of results",
+            self.ends_published.clone(),
+        );
+        registry.register("duet_refusals", "Requests that were refused", self.refused.clone());
+        registry.register("duet_http_requests", "Requests that were answered", self.requests.clone());
+        registry.register_with_unit(
+            "duet_http_request_duration",
+            "From a request's arrival to the beginning of its answer",
+            Unit::Seconds,
+            self.request_duration.clone(),
+        );
+        registry.register(
+            "duet_http_refusals",
+            "Requests that were answered with a problem",
+            self.http_refused.clone(),
+        );
+        registry.register(
+            "duet_webhook_deliveries",
+            "Attempts at delivering a result to an endpoint",
+            self.deliveries.clone(),
+        );
+        registry.register_with_unit(
+            "duet_webhook_delivery_lag",
+            "From a result's publication to its delivery",
+            Unit::Seconds,
+            self.delivery_lag.clone(),
+        );
+    }
+
+    /// A job was accepted.
+    pub(crate) fn job_accepted(&self) {
+        self.accepted.inc();
+    }
+
+    /// A dead letter was put back.
+    pub(crate) fn job_put_back(&self) {
+        self.put_back.inc();
+    }
+
+    /// A job was stored as ended, without a signature for the reason `code`.
+    pub(crate) fn job_ended(&self, record: &JobRecord, code: Option<Code>) {
+        let outcome = record.state.name().as_str();
+        self.ended.get_or_create(&EndLabels { outcome, code: code.map_or(NO_CODE, Code::as_str) }).inc();
+        self.duration
+            .get_or_create(&OutcomeLabel { outcome })
+            .observe(seconds(record.created_at_ms, record.updated_at_ms));
+    }
+
+    /// An attempt was stored as begun.
+    pub(crate) fn attempt_started(&self, record: &JobRecord, pair: Pair) {
+        self.attempts_started.get_or_create(&PairLabel { pair: pair.as_str() }).inc();
+        if record.attempts_started == 1 {
+            self.queue_wait.observe(seconds(record.created_at_ms, record.updated_at_ms));
+        }
+    }
+
+    /// An attempt was stored as ended, without a signature for the reason `code`.
+    pub(crate) fn attempt_ended(&self, code: Option<Code>) {
+        let labels = match code {
+            None => EndLabels { outcome: "signed", code: NO_CODE },
+            Some(code) => EndLabels { outcome: "failed", code: code.as_str() },
+        };
+        self.attempts_ended.get_or_create(&labels).inc();
+    }
+
+    /// It was tried to make a job's end known.
+    pub(crate) fn end_published(&self, succeeded: bool) {
+        let outcome = if succeeded { "published" } else { "failed" };
+        self.ends_published.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A request of the kind `request`, by whichever way it came, was refused.
+    pub(crate) fn refused(&self, request: &'static str, code: Code) {
+        self.refused.get_or_create(&RefusalLabels { request, code: code.as_str() }).inc();
+    }
+
+    /// A request was answered over HTTP: with a problem, if there is a code.
+    pub(crate) fn http_answered(
+        &self,
+        method: &'static str,
+        route: &str,
+        status: u16,
+        code: Option<Code>,
+        took: Duration,
+    ) {
+        let status = match status {
+            100..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&RequestLabels { method, route: route.to_owned(), status }).inc();
+        self.request_duration
+            .get_or_create(&RouteLabel { route: route.to_owned() })
+            .observe(took.as_secs_f64());
+        if let Some(code) = code {
+            self.http_refused.get_or_create(&CodeLabel { code: code.as_str() }).inc();
+        }
+    }
+
+    /// A result was sent to an endpoint. `published_at_ms` is when it was published, unless it is sent once more.
+    pub(crate) fn delivery(&self, delivery: &Delivery, published_at_ms: Option<u64>) {
+        let outcome = match delivery.outcome {
+            DeliveryOutcome::Delivered => "delivered",
+            DeliveryOutcome::Retrying => "retrying",
+            DeliveryOutcome::GivenUp => "given_up",
+        };
+        self.deliveries.get_or_create(&OutcomeLabel { outcome }).inc();
+        if let (DeliveryOutcome::Delivered, Some(published_at_ms)) = (delivery.outcome, published_at_ms) {
+            self.delivery_lag.observe(seconds(published_at_ms, delivery.at_ms));
+        }
+    }
+}
+
+/// How long it was between two moments, which two machines' clocks may have told.
+fn seconds(from_ms: u64, to_ms: u64) -> f64 {
+    Duration::from_millis(to_ms.saturating_sub(from_ms)).as_secs_f64()
+}
+
+/// What an orchestrator knows of the present when it is asked.
+#[derive(Debug)]
+struct Present(Arc<Orchestrator>);
+
+impl Collector for Present {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
+        let help = "Jobs that are open, of all orchestrators";
+        let mut metric = encoder.encode_descriptor("duet_jobs_open", help, None, MetricType::Gauge)?;
+        let OpenJobs { queued, awaiting_owner, running } = self.0.board.open();
+        for (state, jobs) in [
+            (JobStateName::Queued, queued),
+            (JobStateName::AwaitingOwner, awaiting_owner),
+            (JobStateName::Running, running),
+        ] {
+            let labels = [("state", state.as_str())];
+            ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
+        }
+        let help = "Requests here that wait for results: pages, event streams and batches";
+        let readers = ConstGauge::new(whole(self.0.feed.readers()));
+        readers.encode(encoder.encode_descriptor(
+            "duet_results_readers",
+            help,
+            None,
+            readers.metric_type(),
+        )?)
+    }
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Orchestrator {
+    /// Has `registry` show what this orchestrator does.
+    pub(crate) fn register_metrics(self: &Arc<Self>, registry: &mut Registry) {
+        self.metrics.register(registry);
+        self.bus.register_metrics(registry);
+        registry.register_collector(Box::new(Present(Arc::clone(self))));
+    }
+}

@@ -1,0 +1,168 @@
+//! What a long-running command shows of itself to whoever watches it: its metrics, for a collector that speaks Prometheus' text
+//! format, and that it lives.
+//!
+//! It has a listener of its own, because it is for others than the command's interface: the interface is for tenants and
+//! browsers, this for the operator's own network. What is shown is not secret, but tells how much is signed.
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use axum::{
+    Json, Router,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use clap::Args;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, prometheus_text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
+};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::{CliError, ErrorCode};
+
+/// Where metrics are shown.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MonitoringOptions {
+    /// Where to answer GET /metrics and /healthz over plain HTTP; port 0 picks a free one [default: nowhere]
+    #[arg(long, env = "DUET_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Monitoring")]
+    metrics: Option<SocketAddr>,
+}
+
+impl MonitoringOptions {
+    /// Listens, if it is asked for. Nobody is answered before [`Listener::serve`].
+    ///
+    /// # Errors
+    /// When the address is taken or none of this machine's.
+    pub(crate) async fn listen(&self) -> Result<Option<Listener>, CliError> {
+        match self.metrics {
+            Some(address) => Listener::bind("metrics", address).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A listener of an interface for operators.
+pub(crate) struct Listener {
+    option: &'static str,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens where the option `option` says.
+    ///
+    /// # Errors
+    /// When the address is taken or none of this machine's.
+    pub(crate) async fn bind(option: &'static str, address: SocketAddr) -> Result<Self, CliError> {
+        let failed = |error| {
+            let what = format!("cannot listen on {address} for --{option}: {error}");
+            CliError::new(ErrorCode::Usage, what)
+                .remedy(format!("Choose another address with --{option}; port 0 picks a free one."))
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { option, listener, address })
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers with `routes`, and `GET /healthz`, until the handle is dropped.
+    pub(crate) fn serve(self, routes: Router) -> AbortOnDropHandle<()> {
+        let router = routes.route("/healthz", get(|| async { Json(json!({"status": "alive"})) }));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = axum::serve(self.listener, router).await {
+                tracing::error!(%error, option = self.option, "a listener ended");
+            }
+        }))
+    }
+}
+
+/// A registry that shows which build runs as `role`, and what its process uses.
+pub(crate) fn registry(role: &'static str) -> Registry {
+    let mut registry = Registry::default();
+    let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
+    registry.register("duet_build", "The build that runs, and as what", build);
+    registry.register_collector(Box::new(Process { started: SystemTime::now() }));
+    registry
+}
+
+/// `GET /metrics`.
+pub(crate) fn routes(registry: Registry) -> Router {
+    let registry = Arc::new(registry);
+    Router::new().route("/metrics", get(move || async move { show(&registry) }))
+}
+
+fn show(registry: &Registry) -> Response {
+    let mut text = String::new();
+    match prometheus_text::encode(&mut text, registry) {
+        Ok(()) => {
+            let kind = HeaderValue::from_static(prometheus_text::CONTENT_TYPE);
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(fmt::Error) => {
+            tracing::error!("the metrics cannot be written as text");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// What the process uses, by the names that collectors know from other programs.
+#[derive(Debug)]
+struct Process {
+    started: SystemTime,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let help = "When the process started, in seconds since 1970";
+        let name = "process_start_time";
+        let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        ConstGauge::new(started.as_secs_f64()).encode(metric)?;
+        // Where there is no /proc, or it does not tell, these are missing and the rest is shown all the same.
+        let Ok(Usage { processor_seconds, resident_bytes, open_files }) = Usage::now() else {
+            return Ok(());
+        };
+        let help = "Processor time that the process has used";
+        let name = "process_cpu";
+        let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        ConstCounter::new(processor_seconds).encode(metric)?;
+        let help = "Memory of the process that is not swapped out";
+        let name = "process_resident_memory";
+        let metric = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        ConstGauge::new(resident_bytes).encode(metric)?;
+        let help = "Files and sockets that the process has open";
+        let metric = encoder.encode_descriptor("process_open_fds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(open_files).encode(metric)
+    }
+}
+
+/// What a process uses.
+struct Usage {
+    processor_seconds: f64,
+    resident_bytes: u64,
+    open_files: u64,
+}
+
+impl Usage {
+    /// What this one uses, from a few short reads of `/proc`.
+    fn now() -> procfs::ProcResult<Self> {
+        let process = procfs::process::Process::myself()?;
+        let stat = process.stat()?;
+        let ticks = std::time::Duration::from_secs(stat.utime.saturating_add(stat.stime)).as_secs_f64();
+        Ok(Self {
+            processor_seconds: ticks
+                / std::time::Duration::from_secs(procfs::ticks_per_second()).as_secs_f64(),
+            resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
+            open_files: u64::try_from(process.fd_count()?).unwrap_or(u64::MAX),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! What a party counts, for whoever watches its worker.
+//!
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Every label is one of a few texts of this program: none
+//! is made of what others send, so that nobody can make a series of his own, and no wallet or session can be told by one.
+
+use std::time::Instant;
+
+use duet_wire::Code;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    error::PartyError,
+    policy::Ruling,
+    session::{Ended, Role},
+};
+
+/// Bounds of a session's duration, in seconds. One takes some 20 ms of arithmetic, four messages and three durable writes; a
+/// round is given up after 10 s and a session after 30 ([`SessionLimits`](crate::SessionLimits)). Each bound is two to two and a
+/// half times the one before, which is enough to see where a busy machine stands between them.
+const SESSION_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabel {
+    role: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    role: &'static str,
+    outcome: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    request: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabel {
+    decision: &'static str,
+}
+
+/// The code of what went well.
+const NO_CODE: &str = "none";
+
+const ROLES: [&str; 2] = ["initiator", "responder"];
+
+/// Counts, durations and what is under way. Cheap to clone; clones count together.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    active: Family<RoleLabel, Gauge>,
+    ended: Family<EndLabels, Counter>,
+    duration: Family<RoleLabel, Histogram>,
+    refused: Family<RefusalLabels, Counter>,
+    locks: Counter,
+    decisions: Family<DecisionLabel, Counter>,
+}
+
+impl Default for Metrics {
+    /// What an alarm may look for is there from the beginning, so that the first of it is seen as an increase.
+    fn default() -> Self {
+        let metrics = Self {
+            active: Family::default(),
+            ended: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(SESSION_SECONDS)),
+            refused: Family::default(),
+            locks: Counter::default(),
+            decisions: Family::default(),
+        };
+        for role in ROLES {
+            drop(metrics.active.get_or_create(&RoleLabel { role }));
+            drop(metrics.duration.get_or_create(&RoleLabel { role }));
+            let success = if role == "initiator" { "signed" } else { "answered" };
+            let failed = Code::ALL.iter().map(|code| ("failed", code.as_str()));
+            for (outcome, code) in failed.chain([(success, NO_CODE), ("silent", NO_CODE)]) {
+                drop(metrics.ended.get_or_create(&EndLabels { role, outcome, code }));
+            }
+        }
+        for request in ["invitation", "share", "card", "policy"] {
+            for code in Code::ALL {
+                drop(metrics.refused.get_or_create(&RefusalLabels { request, code: code.as_str() }));
+            }
+        }
+        for decision in
+            ["allowed", "no_policy", Code::PolicyRefused.as_str(), Code::ApprovalMissing.as_str(), "failed"]
+        {
+            drop(metrics.decisions.get_or_create(&DecisionLabel { decision }));
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("duet_sessions_active", "Sessions under way", self.active.clone());
+        registry.register("duet_sessions_ended", "Sessions that have ended", self.ended.clone());
+        registry.register_with_unit(
+            "duet_session_duration",
+            "From the acceptance of an invitation to the session's end",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        registry.register("duet_refusals", "Requests that were refused", self.refused.clone());
+        registry.register(
+            "duet_paillier_key_locks",
+            "Paillier keys that this worker locked after a bad signature",
+            self.locks.clone(),
+        );
+        registry.register(
+            "duet_policy_decisions",
+            "What policies said to requests that came with an invitation",
+            self.decisions.clone(),
+        );
+    }
+
+    /// A session begins, and is under way until what this returns is dropped.
+    pub(crate) fn session(&self, role: &Role) -> Session {
+        let role = match role {
+            Role::Initiator { .. } => "initiator",
+            Role::Responder { .. } => "responder",
+        };
+        let active = self.active.get_or_create_owned(&RoleLabel { role });
+        active.inc();
+        Session { metrics: self.clone(), role, active, began: Instant::now() }
+    }
+
+    /// A request of the kind `request` was refused.
+    pub(crate) fn refused(&self, request: &'static str, code: Code) {
+        self.refused.get_or_create(&RefusalLabels { request, code: code.as_str() }).inc();
+    }
+
+    /// A Paillier key was locked.
+    pub(crate) fn locked(&self) {
+        self.locks.inc();
+    }
+
+    /// Policies were asked.
+    pub(crate) fn decided(&self, decided: &Result<Ruling, PartyError>) {
+        let decision = match decided {
+            Ok(Ruling { rule: Some(_), .. }) => "allowed",
+            Ok(_) => "no_policy",
+            Err(PartyError::RefusedByPolicy { refusal, .. }) => refusal.code.as_str(),
+            Err(_) => "failed",
+        };
+        self.decisions.get_or_create(&DecisionLabel { decision }).inc();
+    }
+}
+
+/// A session under way.
+#[derive(Debug)]
+pub(crate) struct Session {
+    metrics: Metrics,
+    role: &'static str,
+    active: Gauge,
+    began: Instant,
+}
+
+impl Session {
+    /// It has ended like this.
+    pub(crate) fn ended(&self, ended: &Ended) {
+        let (outcome, code) = match ended {
+            Ended::Signed { .. } => ("signed", NO_CODE),
+            Ended::Answered => ("answered", NO_CODE),
+            Ended::Failed { refusal, .. } => ("failed", refusal.code.as_str()),
+            Ended::Silent => ("silent", NO_CODE),
+        };
+        let role = self.role;
+        self.metrics.ended.get_or_create(&EndLabels { role, outcome, code }).inc();
+        let duration = self.began.elapsed().as_secs_f64();
+        self.metrics.duration.get_or_create(&RoleLabel { role }).observe(duration);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.active.dec();
+    }
+}
