@@ -318,7 +318,7 @@ class Session {
       );
     } catch (thrown) {
       // A verdict that is late is wiped, and nobody learns what it is.
-      exchange?.then((late) => late.free(), () => undefined);
+      void exchange?.then((late) => late.free(), () => undefined);
       // Told at once, the orchestrator need not wait until the session expires.
       await this.#reportFailure(thrown);
       throw thrown;
