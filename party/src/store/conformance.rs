@@ -605,6 +605,19 @@ async fn limits<S: ShareStore>(store: &S) {
         "nothing was spent"
     );
 
+    // More limits than a statement has parts: all of them count, the last one as well.
+    let scopes: Vec<String> = (0..700).map(|number| format!("rule/{number:03}")).collect();
+    let option = |scope: &String| SpendOption {
+        rule: "rule".to_owned(),
+        limits: vec![limited(scope), limited("rule/last")],
+    };
+    let many = |value| Spend { options: scopes.iter().map(option).collect(), ..spend(value, &[]) };
+    assert!(charge_at(store, 25, 62_100, vec![many(6)]).await.unwrap());
+    assert!(charge_at(store, 26, 62_100, vec![many(4)]).await.unwrap());
+    assert!(matches!(charge_at(store, 27, 62_100, vec![many(1)]).await, Err(StoreError::LimitExceeded(_))));
+    assert!(charge_at(store, 28, 62_100, vec![spend(1, &[&["rule/000"]])]).await.is_err());
+    assert!(charge_at(store, 28, 62_100, vec![spend(1, &[&["rule/699"]])]).await.unwrap());
+
     // An initiator spends when it claims.
     let claim = async |number: u8, value| {
         let digest = [number; 32];

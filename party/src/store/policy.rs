@@ -121,9 +121,10 @@ impl Spending {
     }
 
     /// The accounts of all limits that may be charged.
-    pub(super) fn accounts(&self) -> BTreeSet<Account<'_>> {
+    pub(super) fn accounts(&self) -> Vec<Account<'_>> {
         let options = self.spends.iter().flat_map(|spend| &spend.options);
-        options.flat_map(|option| &option.limits).map(Account::of).collect()
+        let accounts: BTreeSet<_> = options.flat_map(|option| &option.limits).map(Account::of).collect();
+        accounts.into_iter().collect()
     }
 
     /// What is charged to accounts that hold what `held` says.

@@ -1,7 +1,6 @@
 //! How a decision is charged to limits: two statements in the transaction of the decision, which are the same in both
-//! databases. The first looks at everything that it depends on, the second writes.
-
-use std::collections::BTreeSet;
+//! databases. The first looks at everything that it depends on, the second writes. Nobody else charges the wallet or stores
+//! a policy of it between them: whoever calls has the writer's lock, or the wallet's turn.
 
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
@@ -16,8 +15,29 @@ use super::{
 const NEWEST_POLICY: i64 = -2;
 const SPENT_BEFORE: i64 = -1;
 
-/// The statement that looks.
-pub(super) fn look<DB>(spending: &Spending, accounts: &BTreeSet<Account<'_>>) -> QueryBuilder<DB>
+/// Accounts that one statement looks at: SQLite takes five hundred parts, and an owner may write policies with more limits.
+const MAX_ACCOUNTS_AT_ONCE: usize = 64;
+
+/// The statements that look, as a rule one.
+pub(super) fn looks<DB>(
+    spending: &Spending,
+    accounts: &[Account<'_>],
+) -> impl Iterator<Item = QueryBuilder<DB>>
+where
+    DB: Database,
+    for<'v> i64: Encode<'v, DB> + Type<DB>,
+    for<'v> &'v str: Encode<'v, DB> + Type<DB>,
+    for<'v> &'v [u8]: Encode<'v, DB> + Type<DB>,
+{
+    // Also without accounts: the policy has to be the newest.
+    let starts = (0..accounts.len().max(1)).step_by(MAX_ACCOUNTS_AT_ONCE);
+    starts.map(|start| look(spending, accounts.iter().enumerate().skip(start).take(MAX_ACCOUNTS_AT_ONCE)))
+}
+
+fn look<'a, DB>(
+    spending: &Spending,
+    accounts: impl Iterator<Item = (usize, &'a Account<'a>)>,
+) -> QueryBuilder<DB>
 where
     DB: Database,
     for<'v> i64: Encode<'v, DB> + Type<DB>,
@@ -35,7 +55,7 @@ where
            FROM policy_digests WHERE wallet = "
     ));
     query.push_bind(wallet).push(" AND digest = ").push_bind(spending.spent.as_slice());
-    for (number, account) in accounts.iter().enumerate() {
+    for (number, account) in accounts {
         query.push(format!(
             " UNION ALL SELECT CAST({number} AS BIGINT), slice, value, signatures FROM policy_usage WHERE wallet = "
         ));
@@ -47,14 +67,14 @@ where
     query
 }
 
-/// What is due after a look at the rows of [`look`]; `None` when nothing is, as the same was charged before or no policy
+/// What is due after a look at the rows of [`looks`]; `None` when nothing is, as the same was charged before or no policy
 /// charges anything.
 ///
 /// # Errors
 /// [`StoreError::PolicyChanged`] and [`StoreError::LimitExceeded`].
 pub(super) fn due<'a>(
     spending: &'a Spending,
-    accounts: &BTreeSet<Account<'a>>,
+    accounts: &[Account<'a>],
     rows: &[impl Columns],
 ) -> Result<Option<Vec<Due<'a>>>, StoreError> {
     let (mut newest, mut is_spent, mut held) = (None, false, Held::new());
@@ -69,7 +89,7 @@ pub(super) fn due<'a>(
             }
             SPENT_BEFORE => is_spent = true,
             part => {
-                let account = usize::try_from(part).ok().and_then(|part| accounts.iter().nth(part));
+                let account = usize::try_from(part).ok().and_then(|part| accounts.get(part));
                 let account = account.ok_or(StoreError::Corrupt("a part that was not asked for"))?;
                 held.entry(*account).or_default().push(usage_row(row)?);
             }

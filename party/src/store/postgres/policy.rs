@@ -12,7 +12,7 @@ use crate::store::{
     PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
     columns::{bytes, integer, policy_mark, policy_row, unavailable, wallet_row},
     policy::Account,
-    spending::{due, look, write},
+    spending::{due, looks, write},
 };
 
 /// Forgets the slices of an account that count no more.
@@ -43,8 +43,10 @@ async fn charge(connection: &mut PgConnection, spending: &Spending) -> Result<()
     }
     // A statement of its own: it sees what was committed before the turn.
     let accounts = spending.accounts();
-    let rows =
-        look::<Postgres>(spending, &accounts).build().fetch_all(&mut *connection).await.map_err(&failed)?;
+    let mut rows = Vec::new();
+    for mut look in looks::<Postgres>(spending, &accounts) {
+        rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
+    }
     let Some(due) = due(spending, &accounts, &rows)? else { return Ok(()) };
     let mut write = write::<Postgres>(spending, &due, ["WITH spent AS (", ")"]);
     write.build().execute(&mut *connection).await.map_err(&failed)?;

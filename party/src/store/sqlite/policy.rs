@@ -12,7 +12,7 @@ use crate::store::{
     PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
     columns::{bytes, integer, policy_mark, policy_row, unavailable, wallet_row},
     policy::Account,
-    spending::{due, look, write},
+    spending::{due, looks, write},
 };
 
 /// Forgets the slices of an account that count no more.
@@ -37,8 +37,10 @@ impl SqliteStore {
         let Some(spending) = self.spending.as_deref() else { return Ok(()) };
         let failed = unavailable("charge a limit");
         let accounts = spending.accounts();
-        let rows =
-            look::<Sqlite>(spending, &accounts).build().fetch_all(&mut *connection).await.map_err(&failed)?;
+        let mut rows = Vec::new();
+        for mut look in looks::<Sqlite>(spending, &accounts) {
+            rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
+        }
         let Some(due) = due(spending, &accounts, &rows)? else { return Ok(()) };
         let mut write = write::<Sqlite>(spending, &due, ["", ";"]);
         write.build().execute(&mut *connection).await.map_err(&failed)?;
