@@ -19,11 +19,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use duet_party::{
     policy::VerifiedPolicies,
     store::{
-        AuditStore as _, Charge, PolicyRow, PolicyStore as _, ShareStore, Spending,
+        AuditStore as _, Charge, NewWallet, PolicyMark, PolicyRow, PolicyStore as _, ShareStore, Spending,
+        WalletStore as _,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
-use duet_protocol::ids::{SessionId, WalletId};
+use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
 use duet_wire::{
     JobId, Pair, SignedRequest,
     audit::{Asked, ChainId, Draft, Event, Exchange},
@@ -51,7 +52,7 @@ fn session_hash(session: SessionId) -> [u8; 32] {
 #[derive(Clone, Copy)]
 enum With<'a> {
     Nothing,
-    Limit(&'a Spend),
+    Limit(&'a Spend, &'a PolicyMark),
     Record,
 }
 
@@ -65,12 +66,12 @@ async fn charge(store: &Arc<SqliteStore>, next: &mut u128, count: u64, with: Wit
         let charge = Charge { session, wallet: WALLET, digest, charged_at_ms: 1 };
         let handle: Arc<dyn ShareStore> = match with {
             With::Nothing => Arc::clone(store) as _,
-            With::Limit(spend) => {
+            With::Limit(spend, newest) => {
                 let spends = vec![spend.clone()];
                 store.spending(Spending {
                     wallet: WALLET,
                     spent: digest,
-                    decided_by: Some(1),
+                    decided_by: Some(*newest),
                     at_ms: 1,
                     spends,
                 })
@@ -123,16 +124,34 @@ fn policy() -> SignedPolicy {
     SignedPolicy::sign(body.into_bytes(), &owner()).unwrap()
 }
 
+/// The wallet's row, without a share.
+fn wallet() -> NewWallet {
+    NewWallet {
+        id: WALLET,
+        epoch: Epoch(0),
+        index: ShareIndex::Service,
+        tenant: "demo".to_owned(),
+        package_hash: [6; 32],
+        receipt: vec![6; 300],
+        admission: None,
+        prepared_at_ms: 1,
+        expires_at_ms: 2_000_000_000_000,
+        records: Vec::new(),
+        enrolments: Vec::new(),
+    }
+}
+
 /// What the worker does with a wallet's policies before it takes a seat.
 async fn decide(
     store: &SqliteStore,
     verified: &VerifiedPolicies,
     owner: &[u8; 32],
+    newest: &PolicyMark,
     signed: &SignedRequest,
 ) -> Spend {
     let request = signed.verify().unwrap();
-    let rows = store.policies(WALLET).await.unwrap();
-    let policy = verified.verify(&rows[0].signed, owner).unwrap();
+    let held = verified.of(store, WALLET, Some(newest), owner).await.unwrap();
+    let policy = &held.all[0].policy;
     assert!(!policy.asks_for_approvals());
     let approved_by = BTreeSet::new();
     let facts = Facts {
@@ -154,14 +173,16 @@ fn store(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let signed = request();
     let (verified, owner) = (VerifiedPolicies::default(), owner().verifying_key().to_bytes());
-    let (store, spend) = runtime.block_on(async {
+    let (store, spend, newest) = runtime.block_on(async {
         let store = SqliteStore::create(&SqliteOptions::at(directory.path().join("store.db"))).await.unwrap();
         let genesis = Draft::new(1, Event::WorkerStarted { instance: "bench".to_owned() });
         store.begin_audit(ChainId([1; 16]), &genesis, None).await.unwrap();
+        store.prepare_wallet(&wallet()).await.unwrap();
         let row = PolicyRow { revision: 1, effective_at_ms: 1, signed: policy() };
         store.put_policy(WALLET, &row, 1).await.unwrap();
-        let spend = decide(&store, &verified, &owner, &signed).await;
-        (Arc::new(store), spend)
+        let newest = row.mark();
+        let spend = decide(&store, &verified, &owner, &newest, &signed).await;
+        (Arc::new(store), spend, newest)
     });
     let mut group = criterion.benchmark_group("party.authorise");
     group.bench_function("request", |bencher| {
@@ -172,7 +193,18 @@ fn store(criterion: &mut Criterion) {
             runtime.block_on(async {
                 let started = Instant::now();
                 for _ in 0..count {
-                    decide(&store, &verified, &owner, &signed).await;
+                    decide(&store, &verified, &owner, &newest, &signed).await;
+                }
+                started.elapsed()
+            })
+        });
+    });
+    group.bench_function("wallet", |bencher| {
+        bencher.iter_custom(|count| {
+            runtime.block_on(async {
+                let started = Instant::now();
+                for _ in 0..count {
+                    assert!(store.wallet_with_policy(WALLET).await.unwrap().is_some());
                 }
                 started.elapsed()
             })
@@ -183,7 +215,7 @@ fn store(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("party.charge");
     group.sample_size(50);
     for (name, with) in
-        [("plain", With::Nothing), ("limited", With::Limit(&spend)), ("recorded", With::Record)]
+        [("plain", With::Nothing), ("limited", With::Limit(&spend, &newest)), ("recorded", With::Record)]
     {
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|count| runtime.block_on(charge(&store, &mut next, count, with)));

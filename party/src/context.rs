@@ -30,7 +30,7 @@ use crate::{
     error::PartyError,
     metrics::Metrics,
     policy::VerifiedPolicies,
-    store::{EnrolmentRow, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
+    store::{EnrolmentRow, PolicyMark, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
     vault::Vault,
 };
 
@@ -88,6 +88,10 @@ impl Identity {
     }
 }
 
+fn unknown(wallet: WalletId) -> PartyError {
+    PartyError::refused(Code::UnknownWallet, format!("there is no wallet {wallet} here"))
+}
+
 fn stored<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> PartyError {
     move |reason| PartyError::Stored { what, reason: reason.to_string() }
 }
@@ -124,7 +128,18 @@ impl Context {
     pub(crate) async fn committed(&self, wallet: WalletId) -> Result<WalletRow, PartyError> {
         match self.store().wallet(wallet).await? {
             Some(row) if row.state == WalletState::Committed => Ok(row),
-            _ => Err(PartyError::refused(Code::UnknownWallet, format!("there is no wallet {wallet} here"))),
+            _ => Err(unknown(wallet)),
+        }
+    }
+
+    /// The same, with the mark of the newest policy.
+    pub(crate) async fn committed_with_policy(
+        &self,
+        wallet: WalletId,
+    ) -> Result<(WalletRow, Option<PolicyMark>), PartyError> {
+        match self.store().wallet_with_policy(wallet).await? {
+            Some((row, newest)) if row.state == WalletState::Committed => Ok((row, newest)),
+            _ => Err(unknown(wallet)),
         }
     }
 

@@ -29,7 +29,7 @@ use lru::LruCache;
 use crate::{
     context::{Context, Identity},
     error::PartyError,
-    store::{PolicyRow, PutPolicy, Spending},
+    store::{PolicyMark, PolicyRow, PolicyStore, PutPolicy, Spending},
 };
 
 /// What the wallet's policies say to a request.
@@ -40,7 +40,7 @@ pub(crate) struct Ruling {
     /// What is charged to the limits.
     spends: Vec<Spend>,
     /// The newest policy that was asked.
-    decided_by: Option<u64>,
+    decided_by: Option<PolicyMark>,
 }
 
 impl Ruling {
@@ -70,79 +70,124 @@ fn owner(share: &KeyShare) -> Result<[u8; 32], PartyError> {
     })
 }
 
-/// Policies that were read and whose owner's signature was verified lately: for each session only what the store holds is
-/// compared. Cheap to clone.
+/// A policy whose owner's signature holds.
 #[derive(Debug, Clone)]
-pub struct VerifiedPolicies(Arc<Mutex<LruCache<[u8; 32], Arc<Policy>>>>);
+pub struct VerifiedPolicy {
+    /// When it starts to count, in Unix milliseconds.
+    pub effective_at_ms: u64,
+    /// What it says.
+    pub policy: Arc<Policy>,
+}
 
-/// Policies that stay in memory, at most some hundred kilobytes each and mostly a few.
-const MAX_POLICIES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// A wallet's policies, all of them verified.
+#[derive(Debug, Clone, Default)]
+pub struct WalletPolicies {
+    /// The mark of the newest; `None` when there is none.
+    pub newest: Option<PolicyMark>,
+    /// All, oldest first.
+    pub all: Arc<[VerifiedPolicy]>,
+}
+
+impl WalletPolicies {
+    /// Those that a request has to pass at `now_ms`.
+    fn counting(&self, now_ms: u64) -> &[VerifiedPolicy] {
+        counting(&self.all, |policy| policy.effective_at_ms, now_ms)
+    }
+
+    fn verify(rows: &[PolicyRow], owner: &[u8; 32]) -> Result<Self, PartyError> {
+        let stored = |error: PolicyError| PartyError::Stored { what: "policy", reason: error.to_string() };
+        let verified = |row: &PolicyRow| -> Result<VerifiedPolicy, PartyError> {
+            let policy = row.signed.verify(owner).map(Arc::new).map_err(stored)?;
+            Ok(VerifiedPolicy { effective_at_ms: row.effective_at_ms, policy })
+        };
+        let all = rows.iter().map(verified).collect::<Result<_, _>>()?;
+        Ok(Self { newest: rows.last().map(PolicyRow::mark), all })
+    }
+}
+
+/// The policies of wallets that lately signed, verified. They are read and verified again when the store has another newest
+/// one, whichever worker took it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct VerifiedPolicies(Arc<Mutex<LruCache<WalletId, Verified>>>);
+
+/// By whose key.
+#[derive(Debug)]
+struct Verified {
+    owner: [u8; 32],
+    policies: WalletPolicies,
+}
+
+/// Wallets whose policies stay in memory: as a rule one of a few kilobytes, at most five of some hundred.
+const MAX_WALLETS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 impl Default for VerifiedPolicies {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(LruCache::new(MAX_POLICIES))))
+        Self(Arc::new(Mutex::new(LruCache::new(MAX_WALLETS))))
     }
 }
 
 impl VerifiedPolicies {
-    /// As [`SignedPolicy::verify`].
+    /// A wallet's policies, of which the store said just now that `newest` is the newest.
     ///
     /// # Errors
-    /// As [`SignedPolicy::verify`].
-    pub fn verify(&self, signed: &SignedPolicy, owner: &[u8; 32]) -> Result<Arc<Policy>, PolicyError> {
-        // Both heads have one length, so no two policies share a text.
-        let verified = sha256(&[owner.as_slice(), &signed.signature, &signed.body].concat());
-        if let Some(policy) = self.lock().get(&verified) {
-            return Ok(Arc::clone(policy));
+    /// When they cannot be read, or one is not its owner's.
+    ///
+    /// # Security
+    /// What comes back may be older than the store is by now. So whoever decides by it has the store find the mark of its newest
+    /// unchanged in the transaction that acts upon the decision ([`Spending::decided_by`]).
+    pub async fn of(
+        &self,
+        store: &(impl PolicyStore + ?Sized),
+        wallet: WalletId,
+        newest: Option<&PolicyMark>,
+        owner: &[u8; 32],
+    ) -> Result<WalletPolicies, PartyError> {
+        let Some(newest) = newest else { return Ok(WalletPolicies::default()) };
+        if let Some(Verified { owner: by, policies }) = self.lock().get(&wallet)
+            && by == owner
+            && policies.newest.as_ref() == Some(newest)
+        {
+            return Ok(policies.clone());
         }
-        let policy = Arc::new(signed.verify(owner)?);
-        self.lock().put(verified, Arc::clone(&policy));
-        Ok(policy)
+        let policies = WalletPolicies::verify(&store.policies(wallet).await?, owner)?;
+        self.lock().put(wallet, Verified { owner: *owner, policies: policies.clone() });
+        Ok(policies)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<[u8; 32], Arc<Policy>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<WalletId, Verified>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn parse(context: &Context, row: &PolicyRow, owner: &[u8; 32]) -> Result<Arc<Policy>, PartyError> {
-    context
-        .policies
-        .verify(&row.signed, owner)
-        .map_err(|error| PartyError::Stored { what: "policy", reason: error.to_string() })
-}
-
 /// The policies that a request has to pass at `now_ms`: the newest in effect, and all after it.
-fn counting(rows: &[PolicyRow], now_ms: u64) -> &[PolicyRow] {
-    let first = rows.iter().rposition(|row| row.effective_at_ms <= now_ms).unwrap_or_default();
-    rows.get(first..).unwrap_or_default()
+fn counting<T>(all: &[T], effective_at_ms: impl Fn(&T) -> u64, now_ms: u64) -> &[T] {
+    let first = all.iter().rposition(|policy| effective_at_ms(policy) <= now_ms).unwrap_or_default();
+    all.get(first..).unwrap_or_default()
 }
 
-/// Decides upon a request.
+/// Decides upon a request, by the policies of which the store said just now that `newest` is the newest.
 ///
 /// # Errors
 /// [`PartyError::RefusedByPolicy`] with the rule that came nearest.
 pub(crate) async fn decide(
     context: &Context,
     share: &KeyShare,
+    newest: Option<&PolicyMark>,
     manifest: &Manifest,
     request: &SigningRequest,
     now_ms: u64,
 ) -> Result<Ruling, PartyError> {
-    let rows = context.store().policies(manifest.wallet).await?;
-    if rows.is_empty() {
+    if newest.is_none() {
         return Ok(Ruling::default());
     }
     let pair: Pair = manifest
         .pair()
         .ok_or_else(|| PartyError::refused(Code::PeerMisbehaved, "the seats are those of no pair"))?;
     let owner = owner(share)?;
-    let policies = counting(&rows, now_ms)
-        .iter()
-        .map(|row| parse(context, row, &owner))
-        .collect::<Result<Vec<_>, PartyError>>()?;
+    let held = context.policies.of(&**context.store(), manifest.wallet, newest, &owner).await?;
+    let policies = held.counting(now_ms);
     let mut approved_by = BTreeSet::new();
-    if policies.iter().any(|policy| policy.asks_for_approvals()) {
+    if policies.iter().any(|held| held.policy.asks_for_approvals()) {
         let hash = manifest.request.content_hash();
         approved_by.extend(context.store().approvals(manifest.wallet, hash).await?);
     }
@@ -154,8 +199,8 @@ pub(crate) async fn decide(
         owner: &owner,
         approved_by: &approved_by,
     };
-    let mut ruling = Ruling { decided_by: rows.last().map(|row| row.revision), ..Ruling::default() };
-    for policy in policies {
+    let mut ruling = Ruling { decided_by: held.newest, ..Ruling::default() };
+    for VerifiedPolicy { policy, .. } in policies {
         let decision = policy.decide(&facts);
         if let Some(refusal) = decision.refusal() {
             return Err(PartyError::RefusedByPolicy { rule: decision.rule().map(str::to_owned), refusal });
@@ -179,7 +224,7 @@ pub(crate) async fn take(
     wallet: WalletId,
     signed: SignedPolicy,
 ) -> Result<SignedReceipt, PartyError> {
-    let row = context.committed(wallet).await?;
+    let (row, newest) = context.committed_with_policy(wallet).await?;
     let share = context.share(&row).await?;
     let owner = owner(&share)?;
     let policy = signed.verify(&owner).map_err(|error| PartyError::Refused(Refusal::from(error)))?;
@@ -187,12 +232,12 @@ pub(crate) async fn take(
         return Err(PartyError::refused(Code::Conflict, "the policy is for another wallet"));
     }
     let now_ms = context.clock.now_ms();
-    let known = context.store().policies(wallet).await?;
+    let known = context.policies.of(&**context.store(), wallet, newest.as_ref(), &owner).await?;
     // The first policy only narrows what the wallet's record allows; a later one waits as long as the
     // longest of those that count asks for.
     let mut delay_s = 0;
-    for row in counting(&known, now_ms) {
-        delay_s = delay_s.max(parse(context, row, &owner)?.delay_s);
+    for held in known.counting(now_ms) {
+        delay_s = delay_s.max(held.policy.delay_s);
     }
     let new = PolicyRow {
         revision: policy.revision,
@@ -234,7 +279,7 @@ pub(crate) async fn take(
 /// When the store cannot be read.
 pub(crate) async fn show(context: &Context, wallet: WalletId) -> Result<Vec<HeldPolicy>, PartyError> {
     let rows = context.store().policies(wallet).await?;
-    let counting = counting(&rows, context.clock.now_ms());
+    let counting = counting(&rows, |row| row.effective_at_ms, context.clock.now_ms());
     Ok(counting
         .iter()
         .map(|row| HeldPolicy { effective_at_ms: row.effective_at_ms, policy: row.signed.clone() })
@@ -251,7 +296,7 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
     approval
         .verify()
         .map_err(|error| PartyError::refused(Code::BadSignature, format!("the approval: {error}")))?;
-    let row = context.committed(request.wallet).await?;
+    let (row, newest) = context.committed_with_policy(request.wallet).await?;
     let share = context.share(&row).await?;
     let owner = owner(&share)?;
     let now_ms = context.clock.now_ms();
@@ -259,10 +304,9 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
     if now_ms >= expires_at_ms {
         return Err(PartyError::refused(Code::JobExpired, "the request has expired"));
     }
-    let rows = context.store().policies(request.wallet).await?;
+    let held = context.policies.of(&**context.store(), request.wallet, newest.as_ref(), &owner).await?;
     let mut counts = approval.approver == owner;
-    for row in counting(&rows, now_ms) {
-        let policy = parse(context, row, &owner)?;
+    for VerifiedPolicy { policy, .. } in held.counting(now_ms) {
         counts |= policy
             .rules
             .iter()
@@ -311,29 +355,62 @@ mod tests {
     use duet_wire::signing::SigningKey;
 
     use super::*;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
-    #[test]
-    fn what_was_verified_once_vouches_for_nothing_else() {
+    const WALLET: WalletId = WalletId([1; 32]);
+
+    fn row(revision: u64, owner: &SigningKey) -> PolicyRow {
+        let body = format!(
+            r#"{{"version":1,"wallet":"{}","revision":{revision},"delay":"1h","rules":[{{"name":"messages","payloads":["personal_message"]}}]}}"#,
+            "01".repeat(32)
+        );
+        PolicyRow {
+            revision,
+            effective_at_ms: revision,
+            signed: SignedPolicy::sign(body.into_bytes(), owner).unwrap(),
+        }
+    }
+
+    /// The revisions of what is held.
+    fn revisions(policies: &WalletPolicies) -> Vec<u64> {
+        policies.all.iter().map(|held| held.policy.revision).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_verified_once_serves_until_the_store_has_a_newer_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::create(&SqliteOptions::at(folder.path().join("store.db"))).await.unwrap();
         let owner = SigningKey::from_bytes(&[7; 32]);
         let key = owner.verifying_key().to_bytes();
-        let body = |to: &str| {
-            format!(
-                r#"{{"version":1,"wallet":"{}","revision":1,"delay":"1h","rules":[{{"name":"payouts","payloads":["transaction"],"chains":[1],"to":["{to}"],"max_value":"1"}}]}}"#,
-                "01".repeat(32)
-            )
-        };
-        let [payee, thief] =
-            ["0x00000000000000000000000000000000DeaDBeef", "0x000000000000000000000000000000000000dEaD"];
-        let signed = SignedPolicy::sign(body(payee).into_bytes(), &owner).unwrap();
         let verified = VerifiedPolicies::default();
-        let first = verified.verify(&signed, &key).unwrap();
-        assert!(Arc::ptr_eq(&first, &verified.verify(&signed, &key).unwrap()), "verified once");
+        let of = async |newest: &PolicyRow, key: &[u8; 32]| {
+            verified.of(&store, WALLET, Some(&newest.mark()), key).await
+        };
+
+        let (first, second) = (row(1, &owner), row(2, &owner));
+        store.put_policy(WALLET, &first, 0).await.unwrap();
+        let held = of(&first, &key).await.unwrap();
+        assert_eq!((held.newest, revisions(&held)), (Some(first.mark()), vec![1]));
+        assert!(Arc::ptr_eq(&held.all, &of(&first, &key).await.unwrap().all), "read once");
         let other_owner = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
-        assert!(verified.verify(&signed, &other_owner).is_err());
-        let changed = SignedPolicy { body: body(thief).into_bytes(), ..signed.clone() };
-        assert!(verified.verify(&changed, &key).is_err());
-        let mut forged = signed;
-        forged.signature[0] ^= 1;
-        assert!(verified.verify(&forged, &key).is_err());
+        assert!(of(&first, &other_owner).await.is_err(), "verified for one owner alone");
+
+        // Another worker took one: what is held serves those alone who heard of the store before that.
+        store.put_policy(WALLET, &second, 0).await.unwrap();
+        assert_eq!(revisions(&of(&first, &key).await.unwrap()), [1]);
+        let held = of(&second, &key).await.unwrap();
+        assert_eq!((held.newest, revisions(&held)), (Some(second.mark()), vec![1, 2]));
+        // A store that was put back, and took another one of the same revision or at another time.
+        for changed in [
+            PolicyRow { effective_at_ms: 9, ..second.clone() },
+            PolicyRow { signed: row(3, &owner).signed, ..second.clone() },
+        ] {
+            assert!(!Arc::ptr_eq(&held.all, &of(&changed, &key).await.unwrap().all), "read anew");
+        }
+        assert!(verified.of(&store, WALLET, None, &key).await.unwrap().all.is_empty());
+
+        // Somebody who writes the file is not the owner.
+        store.put_policy(WALLET, &row(4, &SigningKey::from_bytes(&[8; 32])), 0).await.unwrap();
+        assert!(of(&row(4, &owner), &key).await.is_err());
     }
 }

@@ -143,8 +143,22 @@ impl Anvil {
 /// # Errors
 /// When it cannot be made.
 pub fn http_client() -> Result<reqwest::Client> {
+    Ok(client_builder().build()?)
+}
+
+/// The same, which trusts the authorities in this file (PEM) and no others.
+///
+/// # Errors
+/// When it cannot be made, or the file has no certificate.
+pub fn https_client(authorities: &Path) -> Result<reqwest::Client> {
+    let authorities = reqwest::Certificate::from_pem_bundle(&std::fs::read(authorities)?)?;
+    anyhow::ensure!(!authorities.is_empty(), "no certificate");
+    Ok(client_builder().tls_certs_only(authorities).build()?)
+}
+
+fn client_builder() -> reqwest::ClientBuilder {
     // Refused when it is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // A few are kept open: what a server holds for idle clients would look like a leak.
-    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(4).build()?)
+    reqwest::Client::builder().no_proxy().pool_max_idle_per_host(4)
 }

@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashMap,
+    fmt, io,
     net::SocketAddr,
+    path::Path as FilePath,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,11 +16,20 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
+    serve::Listener,
 };
 use base64ct::{Base64, Encoding as _};
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _, Nonce, aead::Aead as _};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// The token that may use the keys.
 pub const TOKEN: &str = "hvs.test-token";
@@ -42,7 +53,7 @@ pub enum Mood {
 /// A server on this machine. Dropping it ends it.
 #[derive(Debug)]
 pub struct TransitServer {
-    address: SocketAddr,
+    url: String,
     state: Arc<Mutex<Engine>>,
     task: JoinHandle<()>,
 }
@@ -63,14 +74,32 @@ impl TransitServer {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(keys: &[&str]) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        Self::serve(listener, url, keys)
+    }
+
+    /// Starts one that speaks TLS alone, under all addresses of the loopback.
+    ///
+    /// # Errors
+    /// When it cannot listen, or the files (PEM) have no certificate and its key.
+    pub async fn start_encrypted(keys: &[&str], certificate: &FilePath, key: &FilePath) -> Result<Self> {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(key)?;
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+        let tcp = TcpListener::bind("0.0.0.0:0").await?;
+        let url = format!("https://127.0.0.1:{}", tcp.local_addr()?.port());
+        Self::serve(Encrypted { tcp, acceptor: Arc::new(config).into() }, url, keys)
+    }
+
+    fn serve(listener: impl Listener<Addr: fmt::Debug>, url: String, keys: &[&str]) -> Result<Self> {
         let state = Arc::new(Mutex::new(Engine {
             mood: Mood::Working,
             keys: HashMap::new(),
             min_decryption_version: 1,
             calls: Vec::new(),
         }));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let router = Router::new()
             .route("/v1/transit/{operation}/{key}", post(answer))
             .fallback(|| async {
@@ -81,7 +110,7 @@ impl TransitServer {
             // Ends with the test.
             let _ = axum::serve(listener, router).await;
         });
-        let server = Self { address, state, task };
+        let server = Self { url, state, task };
         for key in keys {
             server.rotate(key)?;
         }
@@ -91,7 +120,7 @@ impl TransitServer {
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     /// Has it answer like that from now on.
@@ -128,6 +157,31 @@ impl TransitServer {
 
     fn engine(&self) -> MutexGuard<'_, Engine> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connections that are encrypted by the time they are taken.
+struct Encrypted {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // Whoever does not trust the certificate hangs up.
+            let Ok((stream, address)) = self.tcp.accept().await else { continue };
+            if let Ok(encrypted) = self.acceptor.accept(stream).await {
+                return (encrypted, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
+use duet_bus::credentials::{InitSettings, Layout, initialise};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     clock::Clock,
@@ -286,6 +287,57 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
     refused(&by_vault, ("vault-refused", 5), "too old").await;
     vault.delete("duet");
     refused(&by_vault, ("vault-refused", 5), "encryption key not found").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vaults_token__should_be_sent_only_where_the_certificate_is_trusted() {
+    let directory = tempfile::tempdir().unwrap();
+    let duet = Duet::new(directory.path()).with("DUET_VAULT_PATIENCE", "1ms");
+    let party = PartyFolder::new(directory.path(), "service");
+    party.copy_or_set_up(&duet).await.unwrap();
+    // Two authorities, each with a certificate for this machine's names.
+    let [own, foreign] = ["own", "foreign"].map(|name| directory.path().join(name));
+    for credentials in [&own, &foreign] {
+        initialise(credentials, &InitSettings::default()).unwrap();
+    }
+    let [own, foreign] = [Layout::new(&own), Layout::new(&foreign)];
+    let vault = TransitServer::start_encrypted(&["duet"], &own.server_certificate(), &own.server_key())
+        .await
+        .unwrap();
+    let plain = TransitServer::start(&["duet"]).await.unwrap();
+
+    let duet = party.command(&duet).with("DUET_VAULT_TOKEN", TOKEN).with("DUET_VAULT_URL", &vault.url());
+    let trusting =
+        |authority: &Layout| duet.clone().with("DUET_VAULT_CA", &shown(&authority.ca_certificate()));
+    let by_file = Source::file(&party.key_file()).command(&trusting(&own));
+    by_file.json(&["party", "rewrap", "--new-vault-key", "duet"]).await.unwrap();
+    let by_vault = |duet: &Duet| Source(vec![("DUET_VAULT_KEY", "duet".to_owned())]).command(duet);
+    by_vault(&trusting(&own)).json(&["party", "status"]).await.unwrap();
+    assert_eq!(vault.calls().last().unwrap(), "decrypt/duet");
+
+    // The certificate is for 127.0.0.1, and says nothing of its neighbour.
+    let other_name = vault.url().replace("127.0.0.1", "127.0.0.2");
+    let other_server = plain.url().replace("http:", "https:");
+    for (duet, says) in [
+        (duet.clone(), "certificate"),
+        // It has the same name, and another key.
+        (trusting(&foreign), "BadSignature"),
+        (trusting(&own).with("DUET_VAULT_URL", &other_name), "not valid for name"),
+        (trusting(&own).with("DUET_VAULT_URL", &other_server), "corrupt message"),
+    ] {
+        let refused = by_vault(&duet).refused(&["party", "status"]).await.unwrap();
+        assert_eq!(
+            (refused.code.as_str(), refused.exit_code),
+            ("vault-unreachable", 7),
+            "{}",
+            refused.message
+        );
+        assert!(refused.message.contains(says), "{says}: {}", refused.message);
+        assert!(!refused.message.contains(TOKEN));
+    }
+    // No request came through, and so no token.
+    assert_eq!((vault.calls(), plain.calls()), (vec![], vec![]));
+    by_vault(&trusting(&own)).json(&["party", "status"]).await.unwrap();
 }
 
 /// A party's store with many records more, so that wrapping them anew takes a while.

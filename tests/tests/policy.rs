@@ -143,6 +143,24 @@ async fn limit__should_hold_across_workers_and_restarts() {
     assert_eq!(pay_from("m/7", &stack, &wallet, PAYEE, 5, 4).await, "limit-exceeded");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn narrowed_policy__should_bind_every_worker_at_once() {
+    let stack = Stack::start().await.unwrap();
+    let _more = stack.second_workers().await.unwrap();
+    let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
+    set(&stack, &wallet, &policy(&wallet, 1, &json!([payouts(), talk()]))).await.unwrap();
+    // So many that each worker has decided by it, and has it in memory.
+    for nonce in 0..10 {
+        assert_eq!(pay(&stack, &wallet, PAYEE, 1, nonce).await, "signed");
+    }
+    // One worker of each party takes this one.
+    set(&stack, &wallet, &policy(&wallet, 2, &json!([talk()]))).await.unwrap();
+    for nonce in 10..16 {
+        assert_eq!(pay(&stack, &wallet, PAYEE, 1, nonce).await, "policy-refused");
+    }
+    wallet.queue(&["message", "hello"]).await.unwrap();
+}
+
 /// What a party answers to an invitation that an orchestrator makes up.
 async fn invited(stack: &Stack, wallet: &Wallet, signed: SignedRequest, to: ShareIndex) -> InvitationReply {
     let bus = stack.broker.connect(Role::Orchestrator).await.unwrap();

@@ -24,7 +24,7 @@ use duet_party::store::{
 };
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
-    anvil::http_client,
+    anvil::{http_client, https_client},
     broker::Broker,
     cluster::{Cluster, NODES},
     duet::{Duet, text},
@@ -366,9 +366,8 @@ async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_g
 
 /// Whether a gateway answers whoever trusts `authority`.
 async fn is_trusted_by(gateway: &str, authority: &Path) -> Result<bool> {
-    let authority = reqwest::Certificate::from_pem(&fs::read(authority)?)?;
-    let client = reqwest::Client::builder().tls_certs_only([authority]).build()?;
-    Ok(client.get(format!("{gateway}/healthz")).send().await.is_ok_and(|answer| answer.status() == 200))
+    let asked = https_client(authority)?.get(format!("{gateway}/healthz")).send().await;
+    Ok(asked.is_ok_and(|answer| answer.status() == 200))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use async_nats::{
     jetstream::{self, Context},
 };
 use backon::{ExponentialBuilder, Retryable as _};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use crate::{
     credentials::{Layout, NkeySeed, ReadError},
@@ -23,9 +23,9 @@ use crate::{
     role::Role,
 };
 
-/// Messages a subscription holds before the broker's further ones are dropped and
-/// [`Bus::slow_consumers`] counts. One party's worker has a handful of sessions of four messages;
-/// this is room for bursts of invitations, at most 64 MiB in all of the smallest useful size.
+/// Messages a subscription holds before the broker's further ones are dropped, as [`BusEvent::SlowConsumer`]
+/// says. A session, which has a subscription of its own, is four messages; this is room for bursts of
+/// invitations, at most 64 MiB in all of the smallest useful size.
 const SUBSCRIPTION_CAPACITY: usize = 1024;
 
 /// Commands waiting for the connection's writer, which then makes publishers wait.
@@ -144,7 +144,8 @@ pub enum BusEvent {
     Connected,
     /// The connection is lost; it is being tried again.
     Disconnected,
-    /// A subscription fell behind and lost messages.
+    /// A subscription fell behind and lost messages. Which one the client does not tell: it names it by a number that
+    /// whoever holds the subscription cannot see.
     SlowConsumer,
     /// The broker refused what this role may not do.
     PermissionDenied(Denied),
@@ -181,7 +182,6 @@ pub struct Bus {
 /// What the connection's events have told.
 struct Watch {
     events: broadcast::Sender<BusEvent>,
-    slow_consumers: watch::Sender<u64>,
     counted: Events,
     unreachable: AtomicBool,
 }
@@ -190,7 +190,6 @@ impl Watch {
     fn new() -> Self {
         Self {
             events: broadcast::Sender::new(EVENT_CAPACITY),
-            slow_consumers: watch::Sender::new(0),
             counted: Events::new(),
             unreachable: AtomicBool::new(false),
         }
@@ -215,10 +214,7 @@ impl Watch {
         match &event {
             BusEvent::Connected => self.reachable(urls),
             BusEvent::Disconnected => self.unreachable(urls),
-            BusEvent::SlowConsumer => {
-                tracing::warn!("a subscription fell behind and lost messages");
-                self.slow_consumers.send_modify(|count| *count = count.wrapping_add(1));
-            }
+            BusEvent::SlowConsumer => tracing::warn!("a subscription fell behind and lost messages"),
             BusEvent::PermissionDenied(denied) => tracing::warn!(?denied, "refused by the broker"),
             BusEvent::LameDuck | BusEvent::Closed | BusEvent::Complaint(_) => {
                 tracing::debug!(?event, "connection");
@@ -340,13 +336,6 @@ impl Bus {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<BusEvent> {
         self.watch.events.subscribe()
-    }
-
-    /// How often a subscription of this connection lost messages. A session that sees this change
-    /// while it runs has to fail: the client does not say whose messages they were.
-    #[must_use]
-    pub fn slow_consumers(&self) -> watch::Receiver<u64> {
-        self.watch.slow_consumers.subscribe()
     }
 
     /// How often each event has happened to this connection.

@@ -73,7 +73,7 @@ pub(crate) async fn check(
     let wallet = Manifest::decode(&bytes)
         .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?
         .wallet;
-    let row = context.committed(wallet).await?;
+    let (row, newest_policy) = context.committed_with_policy(wallet).await?;
     let share = context.share(&row).await?;
     let now_ms = context.clock.now_ms();
     let Seated { manifest, request, digest } =
@@ -93,7 +93,7 @@ pub(crate) async fn check(
         responder(context, &manifest).await?
     };
     let identity = identity.clone();
-    let decided = policy::decide(context, &share, &manifest, &request, now_ms).await;
+    let decided = policy::decide(context, &share, newest_policy.as_ref(), &manifest, &request, now_ms).await;
     context.metrics.decided(&decided);
     let ruling = decided?;
     let accepted = Accepted { bytes, manifest, request, digest, identity, share, peer_card, role, ruling };

@@ -10,10 +10,7 @@ use duet_protocol::{
     session::SessionError,
 };
 use duet_wire::{Code, progress::Step};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Accepted, Ended, Reporter, SessionLimits, Trace, gate};
@@ -44,15 +41,7 @@ pub(crate) async fn respond(
     let own = accepted.own();
     let reporter = Reporter::new(bus, &context.clock, accepted.manifest.session, &own.party);
     let end = Instant::now() + limits.session.min(accepted.remaining(context.clock.now_ms()));
-    let driver = Driver {
-        context,
-        accepted,
-        enrolment,
-        rounds,
-        lost: bus.slow_consumers(),
-        round: limits.round,
-        reporter,
-    };
+    let driver = Driver { context, accepted, enrolment, rounds, round: limits.round, reporter };
     let ran = tokio::select! {
         biased;
         ran = timeout_at(end, driver.run(randomizers)) => ran,
@@ -70,7 +59,6 @@ struct Driver<'a> {
     accepted: &'a Accepted,
     enrolment: Arc<VerifiedEnrolment>,
     rounds: Subscription,
-    lost: watch::Receiver<u64>,
     round: Duration,
     reporter: Reporter,
 }
@@ -165,10 +153,6 @@ impl Driver<'_> {
         tokio::select! {
             message = self.rounds.next() => {
                 message.ok_or_else(|| Ended::failed(Code::BrokerUnreachable, "the connection was closed"))
-            }
-            // Fails if the connection is gone, and then the subscription says so.
-            Ok(()) = self.lost.changed() => {
-                Err(Ended::failed(Code::Overloaded, "messages were lost on the way to this worker"))
             }
             () = deadline => Err(Ended::failed(Code::Deadline, "the initiator did not answer in time")),
         }

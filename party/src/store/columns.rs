@@ -9,8 +9,8 @@ use duet_wire::{
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
-    AuditChain, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PolicyRow, StoreError,
-    WalletRow, WalletState,
+    AuditChain, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PolicyMark, PolicyRow,
+    StoreError, WalletRow, WalletState,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -204,6 +204,18 @@ pub(super) fn policy_row(row: &impl Columns) -> Result<PolicyRow, StoreError> {
         effective_at_ms: number(row, "effective_at_ms")?,
         signed: SignedPolicy { body: text(row, "body")?.into_bytes(), signature: bytes(row, "signature")? },
     })
+}
+
+/// The newest policy of the wallet that it is joined to, if it has one.
+pub(super) fn policy_mark(row: &impl Columns) -> Result<Option<PolicyMark>, StoreError> {
+    if row.number_at("policy_revision").map_err(unavailable("read a row"))?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(PolicyMark {
+        revision: number(row, "policy_revision")?,
+        effective_at_ms: number(row, "policy_effective_at_ms")?,
+        signature: bytes(row, "policy_signature")?,
+    }))
 }
 
 /// A part of a limit's time, and what was spent in it.

@@ -81,6 +81,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     noted_decisions(&make().await).await;
     policies(&make().await).await;
     policies_change(&make().await).await;
+    newest_policies(&make().await).await;
     limits(&make().await).await;
     limits_at_once(Arc::new(make().await)).await;
     approvals(&make().await).await;
@@ -604,6 +605,19 @@ async fn limits<S: ShareStore>(store: &S) {
         "nothing was spent"
     );
 
+    // More limits than a statement has parts: all of them count, the last one as well.
+    let scopes: Vec<String> = (0..700).map(|number| format!("rule/{number:03}")).collect();
+    let option = |scope: &String| SpendOption {
+        rule: "rule".to_owned(),
+        limits: vec![limited(scope), limited("rule/last")],
+    };
+    let many = |value| Spend { options: scopes.iter().map(option).collect(), ..spend(value, &[]) };
+    assert!(charge_at(store, 25, 62_100, vec![many(6)]).await.unwrap());
+    assert!(charge_at(store, 26, 62_100, vec![many(4)]).await.unwrap());
+    assert!(matches!(charge_at(store, 27, 62_100, vec![many(1)]).await, Err(StoreError::LimitExceeded(_))));
+    assert!(charge_at(store, 28, 62_100, vec![spend(1, &[&["rule/000"]])]).await.is_err());
+    assert!(charge_at(store, 28, 62_100, vec![spend(1, &[&["rule/699"]])]).await.unwrap());
+
     // An initiator spends when it claims.
     let claim = async |number: u8, value| {
         let digest = [number; 32];
@@ -621,6 +635,7 @@ async fn policies_change<S: ShareStore>(store: &S) {
     let wallet = WalletId([1; 32]);
     let signed = SignedPolicy { body: b"policy".to_vec(), signature: [1; 64] };
     let policy = |revision| PolicyRow { revision, effective_at_ms: 1, signed: signed.clone() };
+    let by = |revision| Some(policy(revision).mark());
     let charge = async |number: u8, decided_by, spends: Vec<Spend>| {
         let spent = [number; 32];
         let charge = Charge { session: SessionId([number; 16]), wallet, digest: spent, charged_at_ms: 1_000 };
@@ -634,14 +649,55 @@ async fn policies_change<S: ShareStore>(store: &S) {
         assert!(matches!(late, Err(StoreError::PolicyChanged)), "{late:?}");
         assert_eq!(store.charges(wallet, [number; 32]).await.unwrap(), 0);
     }
-    assert!(charge(4, Some(4), one()).await.unwrap());
-    assert!(charge(5, Some(4), Vec::new()).await.unwrap());
+    assert!(charge(4, by(4), one()).await.unwrap());
+    assert!(charge(5, by(4), Vec::new()).await.unwrap());
+    // The same revision is not yet the same policy: in a store that was put back another one may have it.
+    let mark = policy(4).mark();
+    for other in [PolicyMark { effective_at_ms: 2, ..mark }, PolicyMark { signature: [2; 64], ..mark }] {
+        assert!(matches!(charge(6, Some(other), one()).await, Err(StoreError::PolicyChanged)), "{other:?}");
+    }
     store.put_policy(wallet, &policy(7), 1).await.unwrap();
-    assert!(matches!(charge(6, Some(4), one()).await, Err(StoreError::PolicyChanged)));
-    let spending = Spending { wallet, spent: [7; 32], decided_by: Some(4), at_ms: 1_000, spends: Vec::new() };
+    // What was charged before is looked at no less.
+    for number in [4, 6] {
+        let charge = Charge {
+            session: SessionId([60 + number; 16]),
+            wallet,
+            digest: [number; 32],
+            charged_at_ms: 1_000,
+        };
+        let spending =
+            Spending { wallet, spent: [number; 32], decided_by: by(4), at_ms: 1_000, spends: one() };
+        let late = store.spending(spending).charge(&charge).await;
+        assert!(matches!(late, Err(StoreError::PolicyChanged)), "{late:?}");
+    }
+    let spending = Spending { wallet, spent: [7; 32], decided_by: by(4), at_ms: 1_000, spends: Vec::new() };
     let claimed = store.spending(spending).claim_session(SessionId([7; 16]), wallet, 9_000, 1_000).await;
     assert!(matches!(claimed, Err(StoreError::PolicyChanged)), "{claimed:?}");
-    assert!(charge(6, Some(7), one()).await.unwrap());
+    assert!(charge(6, by(7), one()).await.unwrap());
+}
+
+/// A wallet is read with the mark of its newest policy.
+async fn newest_policies<S: ShareStore>(store: &S) {
+    let id = WalletId([1; 32]);
+    let policy = |wallet, revision, effective_at_ms| PolicyRow {
+        revision,
+        effective_at_ms,
+        signed: SignedPolicy { body: b"policy".to_vec(), signature: [wallet; 64] },
+    };
+    let newest = async || store.wallet_with_policy(id).await.unwrap();
+    store.put_policy(id, &policy(1, 1, 1), 1).await.unwrap();
+    assert_eq!(newest().await, None, "a policy is no wallet");
+    for number in [1, 2] {
+        store.prepare_wallet(&new_wallet(number, 1, None)).await.unwrap();
+    }
+    let row = store.wallet(id).await.unwrap().unwrap();
+    assert_eq!(newest().await, Some((row.clone(), Some(policy(1, 1, 1).mark()))));
+    // One that does not count yet is the newest already; another wallet's is not.
+    store.put_policy(id, &policy(1, 3, 9_000), 1).await.unwrap();
+    store.put_policy(WalletId([3; 32]), &policy(3, 7, 1), 1).await.unwrap();
+    assert_eq!(newest().await, Some((row, Some(policy(1, 3, 9_000).mark()))));
+    let without = store.wallet_with_policy(WalletId([2; 32])).await.unwrap();
+    assert_eq!(without.map(|(_, newest)| newest), Some(None));
 }
 
 async fn limits_at_once<S: ShareStore>(store: Arc<S>) {

@@ -20,6 +20,7 @@ mod health;
 mod migrations;
 mod policy;
 pub mod postgres;
+mod spending;
 pub mod sqlite;
 mod transfer;
 
@@ -31,7 +32,7 @@ const SESSIONS_KEPT_FOR_MS: i64 = 3_600_000;
 
 pub use self::{
     audit::{AuditChain, AuditStore},
-    policy::{MAX_PENDING_POLICIES, PolicyRow, PolicyStore, PutPolicy, Spending},
+    policy::{MAX_PENDING_POLICIES, PolicyMark, PolicyRow, PolicyStore, PutPolicy, Spending},
 };
 
 /// Why a store did not do what it was asked.

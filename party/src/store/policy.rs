@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
 use duet_wire::policy::{SignedPolicy, Spend, SpendLimit, SpendOption, Usage};
 
-use super::{ShareStore, StoreError};
+use super::{ShareStore, StoreError, WalletRow};
 
 /// A policy as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,17 @@ pub struct PolicyRow {
     pub effective_at_ms: u64,
     /// As its owner signed it.
     pub signed: SignedPolicy,
+}
+
+/// Which policy is a wallet's newest: two that differ in anything have different marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyMark {
+    /// Its revision.
+    pub revision: u64,
+    /// When it starts to count, in Unix milliseconds, as the party settled when it took it.
+    pub effective_at_ms: u64,
+    /// Its owner's signature.
+    pub signature: [u8; 64],
 }
 
 /// What became of an attempt to store a policy.
@@ -47,8 +58,8 @@ pub struct Spending {
     pub wallet: WalletId,
     /// What is signed and by which of the wallet's keys: the same is spent once.
     pub spent: [u8; 32],
-    /// The newest policy that was looked at, by its revision; `None` when the wallet has none.
-    pub decided_by: Option<u64>,
+    /// The newest policy that was looked at; `None` when the wallet has none.
+    pub decided_by: Option<PolicyMark>,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
     /// What each of the policies that count charges; all of them must have room.
@@ -101,19 +112,19 @@ pub(super) struct Due<'a> {
 }
 
 impl Spending {
-    /// That no policy was stored since it was decided; `newest` is the highest revision that is stored now.
+    /// That no policy was stored since it was decided; `newest` is the one that is the newest now.
     ///
     /// # Errors
     /// [`StoreError::PolicyChanged`].
-    pub(super) fn require_newest(&self, newest: Option<i64>) -> Result<(), StoreError> {
-        let newest = newest.and_then(|revision| u64::try_from(revision).ok());
+    pub(super) fn require_newest(&self, newest: Option<PolicyMark>) -> Result<(), StoreError> {
         if newest == self.decided_by { Ok(()) } else { Err(StoreError::PolicyChanged) }
     }
 
     /// The accounts of all limits that may be charged.
-    pub(super) fn accounts(&self) -> BTreeSet<Account<'_>> {
+    pub(super) fn accounts(&self) -> Vec<Account<'_>> {
         let options = self.spends.iter().flat_map(|spend| &spend.options);
-        options.flat_map(|option| &option.limits).map(Account::of).collect()
+        let accounts: BTreeSet<_> = options.flat_map(|option| &option.limits).map(Account::of).collect();
+        accounts.into_iter().collect()
     }
 
     /// What is charged to accounts that hold what `held` says.
@@ -151,6 +162,13 @@ impl Spending {
 }
 
 impl PolicyRow {
+    /// What tells it from every other one.
+    #[must_use]
+    pub const fn mark(&self) -> PolicyMark {
+        let Self { revision, effective_at_ms, signed } = self;
+        PolicyMark { revision: *revision, effective_at_ms: *effective_at_ms, signature: signed.signature }
+    }
+
     /// The document as a column holds it.
     pub(super) fn body(&self) -> Result<&str, StoreError> {
         str::from_utf8(&self.signed.body).map_err(|_| StoreError::Corrupt("a policy that is no text"))
@@ -191,6 +209,12 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
         policy: &PolicyRow,
         now_ms: u64,
     ) -> Result<PutPolicy, StoreError>;
+    /// A wallet and the mark of its newest policy, in effect or not, in one read: what was verified earlier can be decided by
+    /// without reading the policies again.
+    async fn wallet_with_policy(
+        &self,
+        wallet: WalletId,
+    ) -> Result<Option<(WalletRow, Option<PolicyMark>)>, StoreError>;
     /// A wallet's policies, oldest first.
     async fn policies(&self, wallet: WalletId) -> Result<Vec<PolicyRow>, StoreError>;
     /// Notes that `approver` approves the request with this hash, until it expires; forgets what has expired

@@ -473,7 +473,7 @@ mod tests {
         // Three signatures are allowed, and one was made before.
         let sign = async |number: u8| {
             let charge = Charge { session: SessionId([number; 16]), digest: [number; 32], ..CHARGE };
-            let spending = Spending { decided_by: Some(1), ..spending(CHARGE.wallet, number) };
+            let spending = Spending { decided_by: Some(policy().mark()), ..spending(CHARGE.wallet, number) };
             store.spending(spending).charge(&charge).await
         };
         assert!(sign(2).await.unwrap() && sign(3).await.unwrap());

@@ -3,7 +3,7 @@
 use std::fs;
 
 use duet_tests::{
-    anvil::http_client,
+    anvil::{http_client, https_client},
     browser::socket::{Socket, upgrade},
     stack::PAGE_ORIGIN,
 };
@@ -139,8 +139,7 @@ async fn gateway_beyond_the_loopback__should_need_a_certificate_and_serve_no_pag
     let ready = gateway.start().await.unwrap();
     let url = duet_tests::duet::text(&ready, "/url").unwrap().replace("0.0.0.0", "127.0.0.1");
     assert!(url.starts_with("https://"));
-    let authority = reqwest::Certificate::from_pem(&fs::read(tls("ca.pem")).unwrap()).unwrap();
-    let client = reqwest::Client::builder().tls_certs_only([authority]).build().unwrap();
+    let client = https_client(&credentials.join("tls").join("ca.pem")).unwrap();
     assert_eq!(client.get(format!("{url}/healthz")).send().await.unwrap().status(), 200);
     let plain = http_client().unwrap().get(format!("{}/healthz", url.replace("https", "http"))).send().await;
     assert!(plain.is_err());

@@ -309,12 +309,16 @@ class Session {
   async run(): Promise<{ signature: Uint8Array; facts: ManifestFacts }> {
     let facts: ManifestFacts;
     let verdict: Verdict;
+    let exchange: Promise<Verdict> | undefined;
     try {
       facts = this.#checked();
-      verdict = await within(this.#exchange(facts), SESSION_MS, () =>
+      exchange = this.#exchange(facts);
+      verdict = await within(exchange, SESSION_MS, () =>
         new Failure(duetError("party-unreachable", "The session took too long.", { code: "deadline", by: facts.responder })),
       );
     } catch (thrown) {
+      // A verdict that is late is wiped, and nobody learns what it is.
+      void exchange?.then((late) => late.free(), () => undefined);
       // Told at once, the orchestrator need not wait until the session expires.
       await this.#reportFailure(thrown);
       throw thrown;

@@ -5,67 +5,30 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use duet_wire::policy::Usage;
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection};
 
 use super::SqliteStore;
 use crate::store::{
-    PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError,
-    columns::{bytes, integer, policy_row, unavailable, usage_row},
-    policy::{Account, Due, Held},
+    PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
+    columns::{bytes, integer, policy_mark, policy_row, unavailable, wallet_row},
+    policy::Account,
+    spending::{due, looks, write},
 };
 
-/// What an account holds in the slices that still count.
-async fn held(
+/// Forgets the slices of an account that count no more.
+async fn forget(
     connection: &mut SqliteConnection,
     spending: &Spending,
     account: Account<'_>,
-) -> Result<Vec<(u64, Usage)>, StoreError> {
-    sqlx::query(
-        "SELECT slice, value, signatures FROM policy_usage
-         WHERE wallet = ? AND scope = ? AND within_s = ? AND slice >= ?",
-    )
-    .bind(spending.wallet.as_bytes().as_slice())
-    .bind(account.scope)
-    .bind(integer(account.within_s))
-    .bind(integer(account.oldest_slice(spending.at_ms)))
-    .fetch_all(connection)
-    .await
-    .map_err(unavailable("read what was spent"))?
-    .iter()
-    .map(usage_row)
-    .collect()
-}
-
-async fn write_due(
-    connection: &mut SqliteConnection,
-    spending: &Spending,
-    due: &Due<'_>,
 ) -> Result<(), sqlx::Error> {
-    let Due { account, slice, usage, is_new } = due;
-    sqlx::query(
-        "INSERT INTO policy_usage (wallet, scope, within_s, slice, value, signatures) VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (wallet, scope, within_s, slice)
-         DO UPDATE SET value = excluded.value, signatures = excluded.signatures",
-    )
-    .bind(spending.wallet.as_bytes().as_slice())
-    .bind(account.scope)
-    .bind(integer(account.within_s))
-    .bind(integer(*slice))
-    .bind(usage.value.as_slice())
-    .bind(integer(usage.signatures))
-    .execute(&mut *connection)
-    .await?;
-    if *is_new {
-        sqlx::query("DELETE FROM policy_usage WHERE wallet = ? AND scope = ? AND within_s = ? AND slice < ?")
-            .bind(spending.wallet.as_bytes().as_slice())
-            .bind(account.scope)
-            .bind(integer(account.within_s))
-            .bind(integer(account.oldest_slice(spending.at_ms)))
-            .execute(connection)
-            .await?;
-    }
-    Ok(())
+    sqlx::query("DELETE FROM policy_usage WHERE wallet = ? AND scope = ? AND within_s = ? AND slice < ?")
+        .bind(spending.wallet.as_bytes().as_slice())
+        .bind(account.scope)
+        .bind(integer(account.within_s))
+        .bind(integer(account.oldest_slice(spending.at_ms)))
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 impl SqliteStore {
@@ -73,35 +36,16 @@ impl SqliteStore {
     pub(super) async fn charge_limits(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         let Some(spending) = self.spending.as_deref() else { return Ok(()) };
         let failed = unavailable("charge a limit");
-        let newest = sqlx::query_scalar("SELECT MAX(revision) FROM policies WHERE wallet = ?")
-            .bind(spending.wallet.as_bytes().as_slice())
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(&failed)?;
-        spending.require_newest(newest)?;
-        if spending.spends.is_empty() {
-            return Ok(());
+        let accounts = spending.accounts();
+        let mut rows = Vec::new();
+        for mut look in looks::<Sqlite>(spending, &accounts) {
+            rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
         }
-        let is_new = sqlx::query(
-            "INSERT OR IGNORE INTO policy_digests (wallet, digest, charged_at_ms) VALUES (?, ?, ?)",
-        )
-        .bind(spending.wallet.as_bytes().as_slice())
-        .bind(spending.spent.as_slice())
-        .bind(integer(spending.at_ms))
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?
-        .rows_affected()
-            == 1;
-        if !is_new {
-            return Ok(());
-        }
-        let mut accounts = Held::new();
-        for account in spending.accounts() {
-            accounts.insert(account, held(connection, spending, account).await?);
-        }
-        for due in spending.due(&accounts)? {
-            write_due(connection, spending, &due).await.map_err(&failed)?;
+        let Some(due) = due(spending, &accounts, &rows)? else { return Ok(()) };
+        let mut write = write::<Sqlite>(spending, &due, ["", ";"]);
+        write.build().execute(&mut *connection).await.map_err(&failed)?;
+        for due in due.iter().filter(|due| due.is_new) {
+            forget(connection, spending, due.account).await.map_err(&failed)?;
         }
         Ok(())
     }
@@ -160,6 +104,24 @@ impl PolicyStore for SqliteStore {
         self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(PutPolicy::Stored)
+    }
+
+    async fn wallet_with_policy(
+        &self,
+        wallet: WalletId,
+    ) -> Result<Option<(WalletRow, Option<PolicyMark>)>, StoreError> {
+        sqlx::query(
+            "SELECT wallets.*, policies.revision AS policy_revision,
+               policies.effective_at_ms AS policy_effective_at_ms, policies.signature AS policy_signature
+             FROM wallets LEFT JOIN policies ON policies.wallet = wallets.id
+             WHERE wallets.id = ? ORDER BY policies.revision DESC LIMIT 1",
+        )
+        .bind(wallet.as_bytes().as_slice())
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(unavailable("read a wallet"))?
+        .map(|row| Ok((wallet_row(&row)?, policy_mark(&row)?)))
+        .transpose()
     }
 
     async fn policies(&self, wallet: WalletId) -> Result<Vec<PolicyRow>, StoreError> {
