@@ -137,8 +137,9 @@ impl Modulus for GmpModulus {
 /// of such numbers the second factors only add: `∏ yᵢ = (∏ aᵢ)·(1 + N·∑ βᵢ)`. So a product costs as many multiplications by
 /// numbers that are half as long, each followed by a division with half as long a quotient.
 ///
-/// That takes a third of the time of crypto-bigint's Montgomery multiplications modulo `N²`. The time of GMP's may depend on the
-/// numbers; but every choice is made once.
+/// That takes two thirds of the time of GMP's multiplications and divisions of whole numbers modulo `N²`, which take two thirds of that of
+/// crypto-bigint's Montgomery multiplications (`docs/performance.md`). GMP's time may depend on the numbers; but every choice is made
+/// once.
 struct Tables {
     n: BigInt,
     nn: BigInt,
