@@ -180,8 +180,7 @@ impl Tables {
             let beta = b * (before * &inverse % &self.n) % &self.n;
             inverse = inverse * a % &self.n;
             for (half, number) in row.chunks_exact_mut(self.width).zip([a, &beta]) {
-                let bytes = number.to_bytes();
-                half.iter_mut().rev().zip(bytes.iter().rev()).for_each(|(to, from)| *to = *from);
+                half.copy_from_slice(&to_natural(number).to_be_bytes_padded(self.width)?);
             }
         }
         Some(rows.into())
