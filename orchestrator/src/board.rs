@@ -111,14 +111,18 @@ impl OpenJobs {
             }
         }
     }
+
+    const fn all(self) -> usize {
+        self.queued + self.awaiting_owner + self.running
+    }
 }
 
 struct Jobs {
     all: HashMap<Key, Summary>,
     list: BTreeSet<Place>,
     line: Line,
-    load: Load,
     open: OpenJobs,
+    ended: Meter,
     /// The load of each tenant; no entry means that none is open.
     loads: HashMap<TenantId, Load>,
     /// How many jobs wait for each wallet's owner; no entry means none.
@@ -132,8 +136,8 @@ impl Jobs {
             all: HashMap::new(),
             list: BTreeSet::new(),
             line: Line::new(max_in_hand_per_tenant),
-            load: Load::default(),
             open: OpenJobs::default(),
+            ended: Meter::default(),
             loads: HashMap::new(),
             waiting: HashMap::new(),
             watched: HashMap::new(),
@@ -144,7 +148,6 @@ impl Jobs {
     fn count(&mut self, summary: &Summary) {
         if let Some(open) = self.open.of(summary.state) {
             *open += 1;
-            self.load.open += 1;
             self.loads.entry(summary.tenant.clone()).or_default().open += 1;
         }
         if let Some(wallet) = summary.waits_for {
@@ -156,7 +159,6 @@ impl Jobs {
     fn discount(&mut self, summary: &Summary) {
         if let Some(open) = self.open.of(summary.state) {
             *open -= 1;
-            self.load.open -= 1;
             if let Some(load) = self.loads.get_mut(&summary.tenant) {
                 load.open -= 1;
             }
@@ -284,7 +286,7 @@ impl Board {
             jobs.discount(&before);
             if before.is_open() && !is_open {
                 let now_ms = now_ms();
-                jobs.load.ended.count(now_ms);
+                jobs.ended.count(now_ms);
                 if let Some(load) = jobs.loads.get_mut(&before.tenant) {
                     load.ended.count(now_ms);
                 }
@@ -347,7 +349,8 @@ impl Board {
     /// How many jobs are open, of all tenants and of `tenant`, and how fast they end.
     pub(crate) fn load(&self, tenant: &TenantId) -> (Load, Load) {
         let jobs = self.lock();
-        (jobs.load, jobs.loads.get(tenant).copied().unwrap_or_default())
+        let all = Load { open: jobs.open.all(), ended: jobs.ended };
+        (all, jobs.loads.get(tenant).copied().unwrap_or_default())
     }
 
     /// How many jobs are open, of all tenants.
