@@ -27,12 +27,19 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// What a process has in memory, in bytes.
 ///
 /// # Errors
-/// When there is no such process.
+/// As [`memory`].
 pub fn resident_bytes(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS")
+}
+
+/// What the kernel says of a process's memory in `field` of `/proc/PID/status`, in bytes.
+///
+/// # Errors
+/// When there is no such process or field.
+pub fn memory(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the kernel says VmRSS")?;
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kibibytes: u64 = line.context("no such field")?.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kibibytes * 1024)
 }
 
@@ -222,6 +229,21 @@ async fn copy_lines(pipe: impl AsyncRead + Unpin, mut log: File, lines: mpsc::Se
         let _ = writeln!(log, "{line}");
         let _ = lines.try_send(line);
     }
+}
+
+/// The same command, started by `launcher` with `before` ahead of the command's program and arguments.
+#[must_use]
+pub fn through(launcher: &str, before: &[String], command: &Command) -> Command {
+    let command = command.as_std();
+    let mut launched = Command::new(launcher);
+    launched.args(before).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => launched.env(name, value),
+            None => launched.env_remove(name),
+        };
+    }
+    launched
 }
 
 /// What a command that ends by itself left.

@@ -20,7 +20,7 @@ use crate::{
     broker::Broker,
     duet::{Duet, text},
     parties::{PartyFolder, make_private_folder},
-    process::Process,
+    process::{self, Process},
     programs,
 };
 
@@ -72,6 +72,8 @@ pub struct Server {
     name: String,
     duet: Duet,
     arguments: Vec<String>,
+    /// A program, with arguments, that starts the server's; empty where it is started itself.
+    launcher: Vec<String>,
     logs: PathBuf,
     process: Option<Process>,
     /// What it said when it last served.
@@ -87,6 +89,7 @@ impl Server {
             name: name.to_owned(),
             duet,
             arguments,
+            launcher: Vec::new(),
             logs: logs.to_path_buf(),
             process: None,
             ready: Value::Null,
@@ -98,6 +101,11 @@ impl Server {
     pub(crate) fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
+    }
+
+    /// Has `launcher`, a program with its arguments, start it from now on; it must become the server's process by `exec`.
+    pub fn start_through(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// Starts it and returns what it says when it serves.
@@ -119,7 +127,11 @@ impl Server {
     /// When the program cannot be started.
     pub fn launch(&mut self) -> Result<()> {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        self.process = Some(Process::start(&self.name, self.duet.command(&arguments)?, &self.logs)?);
+        let mut command = self.duet.command(&arguments)?;
+        if let Some((program, before)) = self.launcher.split_first() {
+            command = process::through(program, before, &command);
+        }
+        self.process = Some(Process::start(&self.name, command, &self.logs)?);
         Ok(())
     }
 
@@ -155,6 +167,7 @@ impl Server {
             name: self.name.clone(),
             duet: self.duet.clone(),
             arguments: self.arguments.clone(),
+            launcher: self.launcher.clone(),
             logs: self.logs.clone(),
             process: None,
             ready: Value::Null,
@@ -625,14 +638,8 @@ pub(crate) fn gateway(
     if let Some(page) = programs::page() {
         arguments.extend(["--page".to_owned(), page.display().to_string()]);
     }
-    Server {
-        name: "gateway".to_owned(),
-        duet: duet.clone(),
-        arguments,
-        logs: logs.to_path_buf(),
-        process: None,
-        ready: Value::Null,
-    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Server::new("gateway", duet.clone(), &arguments, logs)
 }
 
 /// Writes a new random key, readable by its owner only.

@@ -3,6 +3,7 @@
 use rustix::{
     mm::{MlockAllFlags, mlockall},
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities},
 };
 use tracing::{info, warn};
 
@@ -21,12 +22,13 @@ pub(crate) fn keep_private() -> Result<(), CliError> {
 }
 
 /// Keeps everything that this process has in memory, and will have, out of swap space: shares, keys, and whatever libraries
-/// copy of them, wherever it is. Only where memory may be locked without a limit: below one, the first allocation
-/// beyond it would end the process. Says in the log what came of it.
+/// copy of them, wherever it is. Only where memory may be locked without a limit, because there is none or because the process
+/// has the capability `CAP_IPC_LOCK`: below one, the first allocation beyond it would end the process. Says in the log what came of it.
 pub(crate) fn lock() {
-    if getrlimit(Resource::Memlock).current.is_some() {
+    if getrlimit(Resource::Memlock).current.is_some() && !may_pass_the_limit() {
         info!(
-            "memory is not locked, and may be swapped out: the limit on locked memory (LimitMEMLOCK) is not infinite"
+            "memory is not locked, and may be swapped out: the limit on locked memory (LimitMEMLOCK) is not infinite, and \
+             the process lacks CAP_IPC_LOCK"
         );
         return;
     }
@@ -35,4 +37,9 @@ pub(crate) fn lock() {
         Ok(()) => info!("memory is locked"),
         Err(error) => warn!(%error, "memory is not locked, and may be swapped out"),
     }
+}
+
+/// Whether the limit on locked memory does not bind this process.
+fn may_pass_the_limit() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }

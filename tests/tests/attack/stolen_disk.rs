@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -25,10 +26,13 @@ use duet_protocol::{
     share::KeyShare,
 };
 use duet_tests::{
-    process::Process,
+    process::{Process, memory},
     stack::{ALL_KINDS, Pair, Stack},
 };
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::{
+    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
 use tokio::{process::Command, time::timeout};
 
 /// How long a process may take to end, or to forget what it has done with.
@@ -286,5 +290,48 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
     for pair in Pair::ALL {
         wallet.sign_by(pair, &["message", "and on it goes"]).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker__should_lock_its_memory_where_there_is_no_limit_to_that() -> Result<()> {
+    const LIMITED: [&str; 2] = ["prlimit", "--memlock=65536:65536"];
+    const UNLIMITED: [&str; 2] = ["prlimit", "--memlock=unlimited:unlimited"];
+    const WITHOUT_CAPABILITY: [&str; 2] = ["setpriv", "--bounding-set=-ipc_lock"];
+    let runs = async |[program, argument]: [&'static str; 2]| {
+        let status = Command::new(program).args([argument, "true"]).stderr(Stdio::null()).status().await?;
+        Ok::<_, anyhow::Error>(status.success())
+    };
+    let mut stack = Stack::start().await?;
+    let wallet = stack.create_wallet("device", ALL_KINDS).await?;
+
+    // One worker for which there is a limit, and one for which, if this user has the right, there is none: by the capability or
+    // by the limit.
+    let capable = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
+    let limited = if capable { [WITHOUT_CAPABILITY, LIMITED].concat() } else { LIMITED.to_vec() };
+    let by_limit = runs(UNLIMITED).await?;
+    let free = if by_limit { UNLIMITED } else { LIMITED };
+    let mut evidence = String::new();
+    for (server, launcher, locks) in [
+        (&mut stack.service, limited.as_slice(), false),
+        (&mut stack.partner, free.as_slice(), capable || by_limit),
+    ] {
+        server.stop().await?;
+        server.start_through(launcher);
+        server.start().await?;
+        let process = server.process()?;
+        let pid = process.id().context("it runs")?;
+        let (locked, swapped) = (memory(pid, "VmLck")?, memory(pid, "VmSwap")?);
+        // Below a limit, the first allocation beyond it would end the worker.
+        assert_eq!((locked > 0, swapped), (locks, 0), "{locked} bytes are locked");
+        let log = process.log_tail(1000);
+        let says = log.lines().rfind(|line| line.contains("memory is ")).context("it does not say")?;
+        assert_eq!(says.contains("memory is locked"), locks, "{says}");
+        evidence += &format!("; bytes locked by {} = {locked}", process.name());
+    }
+    for pair in Pair::ALL {
+        wallet.sign_by(pair, &["message", "from locked memory"]).await?;
+    }
+    eprintln!("evidence: the partner may lock memory = {}{evidence}", capable || by_limit);
     Ok(())
 }

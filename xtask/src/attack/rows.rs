@@ -423,6 +423,7 @@ pub(crate) const ROWS: &[Row] = &[
         checks: &[
             attacks(&[
                 "stolen_disk::a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_core",
+                "stolen_disk::a_worker__should_lock_its_memory_where_there_is_no_limit_to_that",
             ]),
             tests(
                 "duet-at-rest",
