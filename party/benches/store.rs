@@ -1,6 +1,6 @@
 //! What a party's decisions cost it beside the cryptography of the signature: checking the request, deciding by the wallet's
-//! policy, and a charge in a store on a file, without anything, with a limit, with an audit record. The differences between
-//! the charges are the costs; the rest is the disk's.
+//! policy, and a charge in a store – a file, a PostgreSQL server beside it – without anything, with a limit, with an audit record. The differences between
+//! the charges are the costs; the rest is the disk's and the server's.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,18 +19,20 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use duet_party::{
     policy::VerifiedPolicies,
     store::{
-        AuditStore as _, Charge, NewWallet, PolicyMark, PolicyRow, PolicyStore as _, ShareStore, Spending,
-        WalletStore as _,
+        Charge, NewWallet, PolicyMark, PolicyRow, ShareStore, Spending,
+        postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
 use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
+use duet_test_postgres::Server;
 use duet_wire::{
     JobId, Pair, SignedRequest,
     audit::{Asked, ChainId, Draft, Event, Exchange},
     policy::{Decision, Facts, SignedPolicy, Spend},
     signing::SigningKey,
 };
+use zeroize::Zeroizing;
 
 const WALLET: WalletId = WalletId([1; 32]);
 
@@ -57,15 +59,15 @@ enum With<'a> {
 }
 
 /// Charges so many sessions, one after the other.
-async fn charge(store: &Arc<SqliteStore>, next: &mut u128, count: u64, with: With<'_>) -> Duration {
+async fn charge(store: &Arc<dyn ShareStore>, next: &mut u128, count: u64, with: With<'_>) -> Duration {
     let started = Instant::now();
     for _ in 0..count {
         *next += 1;
         let session = SessionId(next.to_be_bytes());
         let digest = session_hash(session);
         let charge = Charge { session, wallet: WALLET, digest, charged_at_ms: 1 };
-        let handle: Arc<dyn ShareStore> = match with {
-            With::Nothing => Arc::clone(store) as _,
+        let handle = match with {
+            With::Nothing => Arc::clone(store),
             With::Limit(spend, newest) => {
                 let spends = vec![spend.clone()];
                 store.spending(Spending {
@@ -143,7 +145,7 @@ fn wallet() -> NewWallet {
 
 /// What the worker does with a wallet's policies before it takes a seat.
 async fn decide(
-    store: &SqliteStore,
+    store: &dyn ShareStore,
     verified: &VerifiedPolicies,
     owner: &[u8; 32],
     newest: &PolicyMark,
@@ -168,58 +170,79 @@ async fn decide(
     }
 }
 
+/// A store with a wallet, its policy and an audit chain; what its policy charges, and its mark.
+async fn filled(
+    store: Arc<dyn ShareStore>,
+    verified: &VerifiedPolicies,
+    signed: &SignedRequest,
+) -> (Arc<dyn ShareStore>, Spend, PolicyMark) {
+    let genesis = Draft::new(1, Event::WorkerStarted { instance: "bench".to_owned() });
+    store.begin_audit(ChainId([1; 16]), &genesis, None).await.unwrap();
+    store.prepare_wallet(&wallet()).await.unwrap();
+    let row = PolicyRow { revision: 1, effective_at_ms: 1, signed: policy() };
+    store.put_policy(WALLET, &row, 1).await.unwrap();
+    let newest = row.mark();
+    let spend = decide(&*store, verified, &owner().verifying_key().to_bytes(), &newest, signed).await;
+    (store, spend, newest)
+}
+
 fn store(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let signed = request();
     let (verified, owner) = (VerifiedPolicies::default(), owner().verifying_key().to_bytes());
-    let (store, spend, newest) = runtime.block_on(async {
-        let store = SqliteStore::create(&SqliteOptions::at(directory.path().join("store.db"))).await.unwrap();
-        let genesis = Draft::new(1, Event::WorkerStarted { instance: "bench".to_owned() });
-        store.begin_audit(ChainId([1; 16]), &genesis, None).await.unwrap();
-        store.prepare_wallet(&wallet()).await.unwrap();
-        let row = PolicyRow { revision: 1, effective_at_ms: 1, signed: policy() };
-        store.put_policy(WALLET, &row, 1).await.unwrap();
-        let newest = row.mark();
-        let spend = decide(&store, &verified, &owner, &newest, &signed).await;
-        (Arc::new(store), spend, newest)
+    let stores = runtime.block_on(async {
+        let file = SqliteStore::create(&SqliteOptions::at(directory.path().join("store.db"))).await.unwrap();
+        let database = Server::shared().await.unwrap().database().await.unwrap();
+        let password = Zeroizing::new(database.password.clone());
+        let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
+        let server = PostgresStore::create(&options).await.unwrap();
+        [
+            ("sqlite", filled(Arc::new(file), &verified, &signed).await),
+            ("postgres", filled(Arc::new(server), &verified, &signed).await),
+        ]
     });
     let mut group = criterion.benchmark_group("party.authorise");
     group.bench_function("request", |bencher| {
         bencher.iter(|| signed.verify().unwrap().payload.digest().unwrap());
     });
+    let [(_, (held, _, newest)), _] = &stores;
     group.bench_function("request-and-policy", |bencher| {
         bencher.iter_custom(|count| {
             runtime.block_on(async {
                 let started = Instant::now();
                 for _ in 0..count {
-                    decide(&store, &verified, &owner, &newest, &signed).await;
+                    decide(&**held, &verified, &owner, newest, &signed).await;
                 }
                 started.elapsed()
             })
         });
     });
-    group.bench_function("wallet", |bencher| {
-        bencher.iter_custom(|count| {
-            runtime.block_on(async {
-                let started = Instant::now();
-                for _ in 0..count {
-                    assert!(store.wallet_with_policy(WALLET).await.unwrap().is_some());
-                }
-                started.elapsed()
-            })
+    for (name, (store, ..)) in &stores {
+        group.bench_function(format!("wallet.{name}"), |bencher| {
+            bencher.iter_custom(|count| {
+                runtime.block_on(async {
+                    let started = Instant::now();
+                    for _ in 0..count {
+                        assert!(store.wallet_with_policy(WALLET).await.unwrap().is_some());
+                    }
+                    started.elapsed()
+                })
+            });
         });
-    });
+    }
     group.finish();
     let mut next = 0;
     let mut group = criterion.benchmark_group("party.charge");
     group.sample_size(50);
-    for (name, with) in
-        [("plain", With::Nothing), ("limited", With::Limit(&spend, &newest)), ("recorded", With::Record)]
-    {
-        group.bench_function(name, |bencher| {
-            bencher.iter_custom(|count| runtime.block_on(charge(&store, &mut next, count, with)));
-        });
+    for (at, (store, spend, newest)) in &stores {
+        for (name, with) in
+            [("plain", With::Nothing), ("limited", With::Limit(spend, newest)), ("recorded", With::Record)]
+        {
+            group.bench_function(format!("{at}.{name}"), |bencher| {
+                bencher.iter_custom(|count| runtime.block_on(charge(store, &mut next, count, with)));
+            });
+        }
     }
     group.finish();
 }

@@ -52,7 +52,7 @@ type Figures = BTreeMap<String, Value>;
 
 pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     let wanted = |part| (only.is_empty() && part != Part::Store) || only.contains(&part);
-    if wanted(Part::Store) {
+    if wanted(Part::Store) || wanted(Part::Party) {
         install::ensure(&[Need::Compiler, Need::Postgres], false)?;
     }
     install::ensure(&[Need::Compiler, Need::Npm(Packages::Judges), Need::NatsServer, Need::Wasm], false)?;

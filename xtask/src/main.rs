@@ -10,6 +10,7 @@ mod attack;
 mod bench;
 mod chaos;
 mod demo;
+mod dependencies;
 mod fuzz;
 mod install;
 mod npm;
@@ -89,6 +90,8 @@ enum Task {
         #[arg(long)]
         check_reproducible: bool,
     },
+    /// Compare the locked dependencies with the advisories of RustSec and npm; needs both over the network.
+    Advisories,
     /// Write bills of materials: what the programs and the page are made of.
     Sbom {
         /// Where to put them; `target/sbom` by default.
@@ -130,6 +133,10 @@ fn run(task: Task) -> Result<()> {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;
             let out = out.map_or_else(|| Ok(page::default_folder()), std::path::absolute)?;
             if check_reproducible { page::check_reproducible(&out) } else { page::build(&out) }
+        }
+        Task::Advisories => {
+            install::ensure(&[install::Need::CargoDeny], false)?;
+            dependencies::advisories()
         }
         Task::Sbom { out } => sbom::sbom(&out.unwrap_or_else(|| run::target_folder().join("sbom"))),
         Task::Wasm { target, out } => {

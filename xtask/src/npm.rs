@@ -25,6 +25,9 @@ pub(crate) enum Packages {
 }
 
 impl Packages {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Judges, Self::Browser, Self::Frontend];
+
     /// The folder, from the repository's top.
     pub(crate) const fn folder(self) -> &'static str {
         match self {
@@ -52,7 +55,8 @@ impl Packages {
         }
     }
 
-    fn path(self) -> PathBuf {
+    /// The folder.
+    pub(crate) fn path(self) -> PathBuf {
         root().join(self.folder())
     }
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
+    dependencies,
     install::{self, Need},
     npm::Packages,
     page,
@@ -27,7 +28,7 @@ pub(crate) enum Suite {
     Fmt,
     /// Clippy over the workspace and everything in it; warnings are errors.
     Lint,
-    /// Licences, banned crates and sources of dependencies.
+    /// Licences, banned crates, sources and hashes of dependencies.
     Deny,
     /// The native binary and the page, and the page's types.
     Build,
@@ -104,7 +105,7 @@ impl Suite {
                 }
                 Ok(())
             }
-            Self::Deny => deny(),
+            Self::Deny => dependencies::check(),
             Self::Build => {
                 programs::duet(Profile::Debug)?;
                 // For whoever builds without GMP.
@@ -201,11 +202,6 @@ fn test_files(folder: &str) -> Result<Vec<String>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn deny() -> Result<()> {
-    let program = install::cargo_deny().context("cargo-deny is missing: run `cargo xtask install`")?;
-    visibly(command(program).args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
 }
 
 /// Runs the suites, or all of them when none is named, to the end, and sums up.

@@ -1,0 +1,152 @@
+//! What the dependencies are, come from and are known for: cargo's by `cargo deny`, npm's by their lock files, and both by the
+//! databases of advisories.
+
+use std::{fs, path::PathBuf, process::Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    install,
+    npm::Packages,
+    run::{command, visibly},
+};
+
+/// Where npm's packages come from, and nowhere else.
+const REGISTRY: &str = "https://registry.npmjs.org/";
+
+/// What npm's packages may be licensed under: what `deny.toml` allows crates, and `0BSD`.
+const LICENCES: [&str; 7] = ["0BSD", "Apache-2.0", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0", "Unlicense"];
+
+/// How long a database may be silent.
+const PATIENCE: [(&str, &str); 4] = [
+    ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
+    ("GIT_HTTP_LOW_SPEED_TIME", "20"),
+    ("npm_config_fetch_timeout", "20000"),
+    ("npm_config_fetch_retries", "1"),
+];
+
+/// Licences, bans, sources and hashes.
+///
+/// # Errors
+/// When a dependency is not as it should be.
+pub(crate) fn check() -> Result<()> {
+    let arguments = ["--log-level", "error", "check", "bans", "licenses", "sources"];
+    visibly(command(deny()?).args(arguments))?;
+    for packages in Packages::ALL {
+        let file = packages.path().join("package-lock.json");
+        let lock = serde_json::from_slice(&fs::read(&file)?).with_context(|| file.display().to_string())?;
+        let count = check_lock(&lock).with_context(|| file.display().to_string())?;
+        println!("{}: {count} packages: hash, source and licence of each", packages.folder());
+    }
+    Ok(())
+}
+
+/// Compares what is locked with the advisories of RustSec and npm, all of it, whatever is found.
+///
+/// # Errors
+/// When an advisory is known that `deny.toml` does not argue away, or a database could not be asked.
+pub(crate) fn advisories() -> Result<()> {
+    let mut wrong = Vec::new();
+    if let Err(error) = visibly(command(deny()?).args(["check", "advisories"]).envs(PATIENCE)) {
+        wrong.push(format!("crates: {error:#}"));
+    }
+    for packages in Packages::ALL {
+        let mut audit = command("npm");
+        audit.args(["audit", "--json", "--package-lock-only"]).current_dir(packages.path()).envs(PATIENCE);
+        let output = audit.stdin(Stdio::null()).stderr(Stdio::null()).output().context("npm")?;
+        match vulnerable(&serde_json::from_slice(&output.stdout).unwrap_or_default()) {
+            Ok(found) if found.is_empty() => println!("{}: npm knows of nothing", packages.folder()),
+            Ok(found) => wrong.push(format!("{}: {}", packages.folder(), found.join(", "))),
+            Err(error) => wrong.push(format!("{}: not compared: {error}", packages.folder())),
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn deny() -> Result<PathBuf> {
+    install::cargo_deny().context("cargo-deny is missing: run `cargo xtask install`")
+}
+
+/// Looks at every package of a lock file; how many there are.
+fn check_lock(lock: &Value) -> Result<usize> {
+    ensure!(lock.get("lockfileVersion") == Some(&Value::from(3)), "not a lock file of version 3");
+    let packages = lock.get("packages").and_then(Value::as_object).context("no packages")?;
+    let mut count = 0;
+    // The others are the folder's own.
+    for (name, package) in packages.iter().filter(|(name, _)| name.contains("node_modules/")) {
+        if package.get("link") == Some(&Value::Bool(true)) {
+            continue;
+        }
+        let text = |member: &str| package.get(member).and_then(Value::as_str);
+        ensure!(text("integrity").is_some_and(|hash| hash.starts_with("sha512-")), "{name}: no SHA-512");
+        // Without it npm asks the registry that it is configured for.
+        ensure!(text("resolved").is_none_or(|from| from.starts_with(REGISTRY)), "{name}: from elsewhere");
+        let licence = text("license").with_context(|| format!("{name}: no licence"))?;
+        if !licence.split(" OR ").any(|licence| LICENCES.contains(&licence)) {
+            bail!("{name}: {licence} is not listed");
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// The packages for which `npm audit --json` found something, and how bad it is; an error when it could not look.
+fn vulnerable(report: &Value) -> Result<Vec<String>> {
+    let Some(found) = report.get("vulnerabilities").and_then(Value::as_object) else {
+        let message =
+            ["/message", "/error/summary"].iter().find_map(|member| report.pointer(member)?.as_str());
+        bail!("{}", message.unwrap_or("npm audit gave no report"));
+    };
+    let severity = |package: &Value| package.get("severity").and_then(Value::as_str).map(str::to_owned);
+    let said = |(name, package)| format!("{name} ({})", severity(package).unwrap_or_default());
+    Ok(found.iter().map(said).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lock(package: Value) -> Value {
+        json!({"lockfileVersion": 3, "packages": {
+            "": {"name": "own"}, "signer": {"version": "1"}, "node_modules/signer": {"link": true},
+            "node_modules/a": package
+        }})
+    }
+
+    #[test]
+    fn each_thing_wrong_with_a_package_is_refused() {
+        let good = json!({"integrity": "sha512-x", "resolved": "https://registry.npmjs.org/a", "license": "MIT OR GPL-3.0"});
+        assert_eq!(check_lock(&lock(good.clone())).unwrap(), 1);
+        for (member, value, reason) in [
+            ("integrity", Value::Null, "no SHA-512"),
+            ("integrity", json!("sha1-x"), "no SHA-512"),
+            ("resolved", json!("https://registry.npmjs.org.evil/a"), "from elsewhere"),
+            ("resolved", json!("git+ssh://git@host/a.git"), "from elsewhere"),
+            ("license", Value::Null, "no licence"),
+            ("license", json!("GPL-3.0"), "not listed"),
+        ] {
+            let mut bad = good.clone();
+            bad[member] = value;
+            let error = check_lock(&lock(bad)).unwrap_err().to_string();
+            assert!(error.contains("node_modules/a") && error.contains(reason), "{error}");
+        }
+        let error = check_lock(&json!({"lockfileVersion": 2, "packages": {}})).unwrap_err().to_string();
+        assert!(error.contains("version 3"), "{error}");
+    }
+
+    #[test]
+    fn what_npm_found_is_told_from_that_it_could_not_look() {
+        let none = json!({"auditReportVersion": 2, "vulnerabilities": {}});
+        assert_eq!(vulnerable(&none).unwrap(), Vec::<String>::new());
+        let one =
+            json!({"auditReportVersion": 2, "vulnerabilities": {"ws": {"severity": "high", "via": []}}});
+        assert_eq!(vulnerable(&one).unwrap(), ["ws (high)"]);
+        let refused = json!({"message": "405 Method Not Allowed", "error": {"summary": ""}});
+        assert!(vulnerable(&refused).unwrap_err().to_string().contains("405"));
+        assert!(vulnerable(&Value::Null).is_err());
+    }
+}
