@@ -3,9 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use duet_wire::audit::{ChainId, Draft, Position, Record};
+use duet_wire::audit::{ChainId, Draft, Event, Position, Record};
 
-use super::{ShareStore, StoreError};
+use super::{
+    ShareStore, StoreError,
+    columns::{Columns, paillier_row},
+};
 
 /// One of the party's chains, as far as the store holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,16 @@ pub(super) fn body(record: &Record) -> Result<&str, StoreError> {
     str::from_utf8(&record.body).map_err(|_| StoreError::Corrupt("an audit record that is no text"))
 }
 
+/// The keys that are locked, oldest first.
+pub(super) const LOCKED_KEYS: &str = "SELECT * FROM paillier_keys WHERE state = 1 ORDER BY sequence";
+
+/// What follows the first record of a chain that began after another, with the rows of [`LOCKED_KEYS`].
+pub(super) fn found_locked(rows: &[impl Columns], at_ms: u64) -> Result<Option<Draft>, StoreError> {
+    let rows = rows.iter().map(paillier_row).collect::<Result<Vec<_>, _>>()?;
+    let paillier_keys: Vec<_> = rows.into_iter().map(|row| row.id).collect();
+    Ok((!paillier_keys.is_empty()).then(|| Draft::new(at_ms, Event::KeysFoundLocked { paillier_keys })))
+}
+
 /// What the party decided, in chains (see [`duet_wire::audit`]).
 ///
 /// A store has no chain until one is begun, as a device's never is; then nothing is recorded.
@@ -36,7 +49,8 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// is appended. For one call.
     fn noting(&self, entry: Draft) -> Arc<dyn ShareStore>;
     /// Begins a chain with `genesis`, unless the newest one is another than `after`, or `after` is still
-    /// written: then somebody else began one, and nothing is done.
+    /// written: then somebody else began one, and nothing is done. A chain that follows another says in its second record
+    /// which keys are locked, if any are.
     async fn begin_audit(
         &self,
         chain: ChainId,

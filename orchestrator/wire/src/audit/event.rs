@@ -263,6 +263,12 @@ pub enum Event {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
+    /// A party's store was restored, and these keys were locked in it when its next chain began: of a key that was locked after the chain
+    /// before had been closed there is no other record.
+    KeysFoundLocked {
+        /// The keys.
+        paillier_keys: Vec<PaillierKeyId>,
+    },
     /// What opens the party's share store was changed.
     StoreKeyChanged {
         /// What opens it from now on: `key`, `passphrase` or `vault`.

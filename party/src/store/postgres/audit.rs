@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use super::{PostgresStore, Turn, within};
 use crate::store::{
     AuditChain, AuditStore, ShareStore, StoreError,
-    audit::{body, require_open},
+    audit::{LOCKED_KEYS, body, found_locked, require_open},
     columns::{audit_chain, audit_record, integer, unavailable},
 };
 
@@ -105,7 +105,12 @@ async fn begin(
         .fetch_one(&mut *connection)
         .await
         .map_err(&failed)?;
-    insert(connection, number, &Record::first(id, genesis.clone()), genesis.at_ms).await
+    insert(connection, number, &Record::first(id, genesis.clone()), genesis.at_ms).await?;
+    if after.is_some() {
+        let locked = sqlx::query(LOCKED_KEYS).fetch_all(&mut *connection).await.map_err(&failed)?;
+        append(connection, found_locked(&locked, genesis.at_ms)?).await?;
+    }
+    Ok(())
 }
 
 impl PostgresStore {

@@ -1,6 +1,6 @@
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 use duet_test_postgres::{Database, Server};
-use duet_wire::audit::{ChainId, Event};
+use duet_wire::audit::{Body, ChainId, Event, Record};
 use sqlx::{Connection as _, Executor as _};
 use zeroize::Zeroizing;
 
@@ -316,4 +316,20 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     assert!(needs_rotation(&options(&database), key).await);
     running.recover().await.unwrap();
     assert_eq!(running.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
+}
+
+#[tokio::test]
+async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
+    let database = new_database().await;
+    let store = create(&database).await;
+    let (key, next) = (put_key(&store, 1).await, ChainId([2; 16]));
+    store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
+    database.run("UPDATE audit_chains SET closed = 1").await.unwrap();
+    store.noting(entry("locked")).lock_paillier_key(key, SESSION, b"", 1).await.unwrap();
+    assert_eq!(recorded(&store).await, 1);
+    store.begin_audit(next, &entry("genesis"), Some(CHAIN)).await.unwrap();
+    let second = store.audit_records(next, 1, 10).await.unwrap();
+    let found = Event::KeysFoundLocked { paillier_keys: vec![key] };
+    let event = |record: &Record| serde_json::from_slice::<Body>(&record.body).unwrap().event;
+    assert_eq!(second.iter().map(event).collect::<Vec<_>>(), [found]);
 }

@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::SqliteStore;
 use crate::store::{
     AuditChain, AuditStore, ShareStore, StoreError,
-    audit::{body, require_open},
+    audit::{LOCKED_KEYS, body, found_locked, require_open},
     columns::{audit_chain, audit_record, integer, number, unavailable},
 };
 
@@ -115,6 +115,10 @@ impl AuditStore for SqliteStore {
             .map_err(&failed)?;
         let record = Record::first(id, genesis.clone());
         insert(&mut transaction, added.last_insert_rowid(), &record, genesis.at_ms).await?;
+        if after.is_some() {
+            let locked = sqlx::query(LOCKED_KEYS).fetch_all(&mut *transaction).await.map_err(&failed)?;
+            append(&mut transaction, found_locked(&locked, genesis.at_ms)?).await?;
+        }
         transaction.commit().await.map_err(&failed)
     }
 

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
-use duet_wire::audit::{ChainId, Event};
+use duet_wire::audit::{Body, ChainId, Event, Record};
 
 fn options(directory: &Path) -> SqliteOptions {
     SqliteOptions::at(directory.join("store.db"))
@@ -284,6 +284,7 @@ async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
     let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
     let (old, new) = (ChainId([1; 16]), ChainId([2; 16]));
     store.begin_audit(old, &entry("genesis"), None).await.unwrap();
+    let key = put_key(&store, 1).await;
     let backup = directory.path().join("backup.db");
     store.back_up(&backup).await.unwrap();
     store.append_audit(&[entry("after the backup")]).await.unwrap();
@@ -300,12 +301,18 @@ async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
     assert_eq!(restored.charges(wallet, [1; 32]).await.unwrap(), 0);
     let chains = restored.audit_chains().await.unwrap();
     assert_eq!((chains.len(), chains[0].closed, chains[0].head.sequence), (1, true, 1));
+    // A lock waits for no record; the next chain begins with it.
+    restored.noting(entry("locked")).lock_paillier_key(key, SESSION, b"", 1).await.unwrap();
     restored.begin_audit(new, &entry("genesis"), Some(old)).await.unwrap();
+    let second = restored.audit_records(new, 1, 10).await.unwrap();
+    let found = Event::KeysFoundLocked { paillier_keys: vec![key] };
+    let event = |record: &Record| serde_json::from_slice::<Body>(&record.body).unwrap().event;
+    assert_eq!(second.iter().map(event).collect::<Vec<_>>(), [found]);
     restored.append_audit(&[entry("after the restore")]).await.unwrap();
     let heads: Vec<_> = restored.audit_chains().await.unwrap().iter().map(|chain| chain.head).collect();
     assert_eq!(
         heads.iter().map(|head| (head.chain, head.sequence)).collect::<Vec<_>>(),
-        [(old, 1), (new, 2)]
+        [(old, 1), (new, 3)]
     );
 }
 
