@@ -5,6 +5,10 @@ use std::sync::Arc;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use tokio::sync::Semaphore;
+use zeroize::Zeroize as _;
+
+/// How far below its own frame a computation may have left something, in bytes: GMP takes at most 64 KiB of a stack for what is temporary.
+const WIPED_STACK: usize = 128 << 10;
 
 /// The work was not done: the runtime is stopping, or the work itself panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +51,9 @@ impl Compute {
         let span = tracing::Span::current();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            span.in_scope(work)
+            let result = span.in_scope(|| apart(work));
+            wipe_stack();
+            result
         })
         .await
         .map_err(|_| Abandoned)
@@ -60,9 +66,56 @@ impl Compute {
     }
 }
 
+/// Runs `work` in frames of its own, which are below its caller's.
+#[inline(never)]
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+/// Overwrites the stack below its caller's frame: there lie the frames of functions that have returned, with what the compiler kept
+/// in them of the numbers they computed with.
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0_u64; WIPED_STACK / size_of::<u64>()];
+    below.zeroize();
+    core::hint::black_box(&below);
+}
+
 /// The operating system's generator. A failure of it ends the work in a panic, which [`Compute`]
 /// contains: there is nothing to fall back on.
 #[must_use]
 pub fn system_rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{fs::File, os::unix::fs::FileExt as _};
+
+    use super::*;
+
+    const PATTERN: [u8; 32] = *b"what a computation left of a key";
+
+    /// Leaves the pattern at the lower end of a frame; where.
+    #[inline(never)]
+    fn leave() -> u64 {
+        let mut frame = [0_u8; 96 << 10];
+        frame[..PATTERN.len()].copy_from_slice(&PATTERN);
+        core::hint::black_box(&mut frame);
+        frame.as_ptr().addr().try_into().unwrap()
+    }
+
+    fn is_left_at(address: u64) -> bool {
+        let mut bytes = [0; PATTERN.len()];
+        File::open("/proc/self/mem").unwrap().read_exact_at(&mut bytes, address).unwrap();
+        bytes == PATTERN
+    }
+
+    #[tokio::test]
+    async fn what_a_computation_leaves_on_its_stack_is_overwritten() {
+        // By itself it stays.
+        assert!(is_left_at(apart(leave)));
+        let address = Compute::limited(1).run(leave).await.unwrap();
+        assert!(!is_left_at(address));
+    }
 }
