@@ -445,7 +445,7 @@ impl SessionStore for PostgresStore {
         const OPERATION: &str = "claim a session";
         let failed = unavailable(OPERATION);
         let decided = within(OPERATION, async {
-            let mut transaction = self.begin(OPERATION).await?;
+            let mut transaction = self.begin_decision(OPERATION).await?;
             let claim = write_claim(&mut transaction, session, wallet, expires_at_ms, now_ms);
             let new = claim.await.map_err(&failed)?;
             self.commit_decision(transaction, new, failed).await
@@ -458,7 +458,7 @@ impl SessionStore for PostgresStore {
         const OPERATION: &str = "charge a signature";
         let failed = unavailable(OPERATION);
         let decided = within(OPERATION, async {
-            let mut transaction = self.begin(OPERATION).await?;
+            let mut transaction = self.begin_decision(OPERATION).await?;
             let new = write_charge(&mut transaction, charge).await.map_err(&failed)?;
             self.commit_decision(transaction, new, failed).await
         })

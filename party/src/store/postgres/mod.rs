@@ -48,7 +48,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use duet_wire::audit::Draft;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
 
 pub(super) use self::home::mark_restored;
 pub use self::open::{AddressError, PostgresOptions};
@@ -100,14 +100,10 @@ impl Turn {
             .map(drop)
     }
 
-    /// Waits until nobody has the turn of `name` for himself; others may have it as well.
-    async fn share(self, connection: &mut PgConnection, name: &[u8]) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT pg_advisory_xact_lock_shared($1, $2)")
-            .bind(self as i32)
-            .bind(number_of(name))
-            .execute(connection)
-            .await
-            .map(drop)
+    /// What begins a transaction that has the turn of `name`, for itself or with others that share it, in one trip to the server.
+    fn beginning(self, name: &[u8], is_shared: bool) -> SqlStr {
+        let (number, name, shared) = (self as i32, number_of(name), if is_shared { "_shared" } else { "" });
+        AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock{shared}({number}, {name})")).into_sql_str()
     }
 
     /// Takes the turn if nobody has it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{PostgresStore, Turn, within};
 use crate::store::{
@@ -31,16 +31,9 @@ async fn forget(
         .map(drop)
 }
 
-/// Charges the limits in the transaction it is given, unless the same was charged before.
+/// Charges the limits in the transaction it is given, which has the wallet's turn, unless the same was charged before.
 async fn charge(connection: &mut PgConnection, spending: &Spending) -> Result<(), StoreError> {
     let failed = unavailable("charge a limit");
-    let wallet = spending.wallet.as_bytes();
-    if spending.spends.is_empty() {
-        // Others that charge nothing may go on; whoever stores a policy may not.
-        Turn::Policy.share(connection, wallet).await.map_err(&failed)?;
-    } else {
-        Turn::Policy.take(connection, wallet).await.map_err(&failed)?;
-    }
     // A statement of its own: it sees what was committed before the turn.
     let accounts = spending.accounts();
     let mut rows = Vec::new();
@@ -105,6 +98,18 @@ async fn put(
 }
 
 impl PostgresStore {
+    /// Begins a transaction that [`Self::charge_limits`] may follow in.
+    pub(super) async fn begin_decision(
+        &self,
+        operation: &'static str,
+    ) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let Some(spending) = self.spending.as_deref() else { return self.begin(operation).await };
+        // Others that charge nothing may go on then; whoever stores a policy may not.
+        let is_shared = spending.spends.is_empty();
+        let beginning = Turn::Policy.beginning(spending.wallet.as_bytes(), is_shared);
+        self.pool.begin_with(beginning).await.map_err(unavailable(operation))
+    }
+
     /// Charges what [`PolicyStore::spending`] was given, if anything and if it has not been before.
     pub(super) async fn charge_limits(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         match self.spending.as_deref() {
