@@ -88,7 +88,9 @@ pub fn system_rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+// There memory is a file.
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use std::{fs::File, os::unix::fs::FileExt as _};
 

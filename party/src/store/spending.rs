@@ -18,10 +18,11 @@ const SPENT_BEFORE: i64 = -1;
 /// Accounts that one statement looks at: SQLite takes five hundred parts, and an owner may write policies with more limits.
 const MAX_ACCOUNTS_AT_ONCE: usize = 64;
 
-/// The statements that look, as a rule one.
+/// The statements that look, as a rule one; the first goes on where `first` ends.
 pub(super) fn looks<DB>(
     spending: &Spending,
     accounts: &[Account<'_>],
+    first: QueryBuilder<DB>,
 ) -> impl Iterator<Item = QueryBuilder<DB>>
 where
     DB: Database,
@@ -31,10 +32,15 @@ where
 {
     // Also without accounts: the policy has to be the newest.
     let starts = (0..accounts.len().max(1)).step_by(MAX_ACCOUNTS_AT_ONCE);
-    starts.map(|start| look(spending, accounts.iter().enumerate().skip(start).take(MAX_ACCOUNTS_AT_ONCE)))
+    let mut first = Some(first);
+    starts.map(move |start| {
+        let accounts = accounts.iter().enumerate().skip(start).take(MAX_ACCOUNTS_AT_ONCE);
+        look(first.take().unwrap_or_default(), spending, accounts)
+    })
 }
 
 fn look<'a, DB>(
+    mut query: QueryBuilder<DB>,
     spending: &Spending,
     accounts: impl Iterator<Item = (usize, &'a Account<'a>)>,
 ) -> QueryBuilder<DB>
@@ -45,7 +51,7 @@ where
     for<'v> &'v [u8]: Encode<'v, DB> + Type<DB>,
 {
     let wallet = spending.wallet.as_bytes().as_slice();
-    let mut query = QueryBuilder::new(format!(
+    query.push(format!(
         "SELECT CAST({NEWEST_POLICY} AS BIGINT) AS part, revision AS slice, signature AS value, effective_at_ms AS signatures
          FROM policies WHERE wallet = "
     ));

@@ -5,7 +5,7 @@ use duet_protocol::{
     ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
     transcript::sha256,
 };
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::{PostgresStore, Turn, remove_record, within, write_record};
 use crate::{
@@ -119,40 +119,34 @@ async fn remove_superseded(
     Ok(removable)
 }
 
-/// Claims a session; `false` if it was claimed before.
-async fn write_claim(
-    connection: &mut PgConnection,
+/// Claims a session, unless it was claimed before.
+fn claim(
+    query: &mut QueryBuilder<Postgres>,
     session: SessionId,
     wallet: WalletId,
     expires_at_ms: u64,
     now_ms: u64,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(session.as_bytes().as_slice())
-    .bind(wallet.as_bytes().as_slice())
-    .bind(integer(now_ms))
-    .bind(integer(expires_at_ms))
-    .execute(connection)
-    .await
-    .map(|done| done.rows_affected() == 1)
+) {
+    query.push("INSERT INTO sessions (id, wallet, claimed_at_ms, expires_at_ms) VALUES (");
+    query
+        .separated(", ")
+        .push_bind(session.as_bytes().to_vec())
+        .push_bind(wallet.as_bytes().to_vec())
+        .push_bind(integer(now_ms))
+        .push_bind(integer(expires_at_ms));
+    query.push(") ON CONFLICT (id) DO NOTHING");
 }
 
-/// Writes a charge; `false` if the session was charged before.
-async fn write_charge(connection: &mut PgConnection, charge: &Charge) -> Result<bool, sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO charges (session, wallet, digest, charged_at_ms) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (session) DO NOTHING",
-    )
-    .bind(charge.session.as_bytes().as_slice())
-    .bind(charge.wallet.as_bytes().as_slice())
-    .bind(charge.digest.as_slice())
-    .bind(integer(charge.charged_at_ms))
-    .execute(connection)
-    .await
-    .map(|done| done.rows_affected() == 1)
+/// Writes a charge, unless the session was charged before.
+fn charge(query: &mut QueryBuilder<Postgres>, charge: &Charge) {
+    query.push("INSERT INTO charges (session, wallet, digest, charged_at_ms) VALUES (");
+    query
+        .separated(", ")
+        .push_bind(charge.session.as_bytes().to_vec())
+        .push_bind(charge.wallet.as_bytes().to_vec())
+        .push_bind(charge.digest.to_vec())
+        .push_bind(integer(charge.charged_at_ms));
+    query.push(") ON CONFLICT (session) DO NOTHING");
 }
 
 /// Notes an agreement and that the wallet has one.
@@ -416,23 +410,6 @@ impl KeyStore for PostgresStore {
     }
 }
 
-impl PostgresStore {
-    /// Commits what was decided of a session; with what is new go its charge to the limits and its record.
-    async fn commit_decision(
-        &self,
-        mut transaction: Transaction<'_, Postgres>,
-        new: bool,
-        failed: impl Fn(sqlx::Error) -> StoreError,
-    ) -> Result<bool, StoreError> {
-        if new {
-            self.charge_limits(&mut transaction).await?;
-            self.append_noted(&mut transaction).await?;
-        }
-        transaction.commit().await.map_err(failed)?;
-        Ok(new)
-    }
-}
-
 #[async_trait]
 impl SessionStore for PostgresStore {
     async fn claim_session(
@@ -443,27 +420,14 @@ impl SessionStore for PostgresStore {
         now_ms: u64,
     ) -> Result<bool, StoreError> {
         const OPERATION: &str = "claim a session";
-        let failed = unavailable(OPERATION);
-        let decided = within(OPERATION, async {
-            let mut transaction = self.begin_decision(OPERATION).await?;
-            let claim = write_claim(&mut transaction, session, wallet, expires_at_ms, now_ms);
-            let new = claim.await.map_err(&failed)?;
-            self.commit_decision(transaction, new, failed).await
-        })
-        .await;
-        self.health.judge(decided)
+        let claim = |query: &mut QueryBuilder<Postgres>| claim(query, session, wallet, expires_at_ms, now_ms);
+        self.health.judge(within(OPERATION, self.decide(OPERATION, claim)).await)
     }
 
-    async fn charge(&self, charge: &Charge) -> Result<bool, StoreError> {
+    async fn charge(&self, charged: &Charge) -> Result<bool, StoreError> {
         const OPERATION: &str = "charge a signature";
-        let failed = unavailable(OPERATION);
-        let decided = within(OPERATION, async {
-            let mut transaction = self.begin_decision(OPERATION).await?;
-            let new = write_charge(&mut transaction, charge).await.map_err(&failed)?;
-            self.commit_decision(transaction, new, failed).await
-        })
-        .await;
-        self.health.judge(decided)
+        let charge = |query: &mut QueryBuilder<Postgres>| charge(query, charged);
+        self.health.judge(within(OPERATION, self.decide(OPERATION, charge)).await)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::{PostgresStore, Turn, within};
 use crate::store::{
     PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
-    columns::{bytes, integer, policy_mark, policy_row, unavailable, wallet_row},
+    columns::{bytes, integer, number, policy_mark, policy_row, unavailable, wallet_row},
     policy::Account,
     spending::{due, looks, write},
 };
@@ -31,22 +31,40 @@ async fn forget(
         .map(drop)
 }
 
-/// Charges the limits in the transaction it is given, which has the wallet's turn, unless the same was charged before.
-async fn charge(connection: &mut PgConnection, spending: &Spending) -> Result<(), StoreError> {
+/// What tells that a decision is new, before the rows of [`looks`].
+const DECIDED: i64 = -3;
+
+/// Writes a decision in the transaction it is given, which has the wallet's turn, together with a look at the limits, and charges them
+/// unless the same was charged before. `false`, and nothing is written, if the decision was made before.
+async fn decide(
+    connection: &mut PgConnection,
+    decision: impl FnOnce(&mut QueryBuilder<Postgres>),
+    spending: &Spending,
+) -> Result<bool, StoreError> {
     let failed = unavailable("charge a limit");
-    // A statement of its own: it sees what was committed before the turn.
+    let mut first = QueryBuilder::new("WITH decided AS (");
+    decision(&mut first);
+    first.push(format!(
+        " RETURNING 1) SELECT CAST({DECIDED} AS BIGINT) AS part, CAST(0 AS BIGINT) AS slice, CAST(NULL AS BYTEA) AS value,
+           CAST(0 AS BIGINT) AS signatures FROM decided UNION ALL "
+    ));
     let accounts = spending.accounts();
     let mut rows = Vec::new();
-    for mut look in looks::<Postgres>(spending, &accounts) {
+    for mut look in looks(spending, &accounts, first) {
         rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
     }
-    let Some(due) = due(spending, &accounts, &rows)? else { return Ok(()) };
+    let before = rows.len();
+    rows.retain(|row| !number::<i64>(row, "part").is_ok_and(|part| part == DECIDED));
+    if rows.len() == before {
+        return Ok(false);
+    }
+    let Some(due) = due(spending, &accounts, &rows)? else { return Ok(true) };
     let mut write = write::<Postgres>(spending, &due, ["WITH spent AS (", ")"]);
     write.build().execute(&mut *connection).await.map_err(&failed)?;
     for due in due.iter().filter(|due| due.is_new) {
         forget(connection, spending, due.account).await.map_err(&failed)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn read_policies(
@@ -98,24 +116,33 @@ async fn put(
 }
 
 impl PostgresStore {
-    /// Begins a transaction that [`Self::charge_limits`] may follow in.
-    pub(super) async fn begin_decision(
+    /// Makes a decision of a session by the insertion that `decision` writes, with what [`PolicyStore::spending`] and
+    /// [`AuditStore::noting`](crate::store::AuditStore::noting) were given; `false`, and nothing is done, if it was made before.
+    pub(super) async fn decide(
         &self,
         operation: &'static str,
-    ) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let Some(spending) = self.spending.as_deref() else { return self.begin(operation).await };
-        // Others that charge nothing may go on then; whoever stores a policy may not.
-        let is_shared = spending.spends.is_empty();
-        let beginning = Turn::Policy.beginning(spending.wallet.as_bytes(), is_shared);
-        self.pool.begin_with(beginning).await.map_err(unavailable(operation))
-    }
-
-    /// Charges what [`PolicyStore::spending`] was given, if anything and if it has not been before.
-    pub(super) async fn charge_limits(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        match self.spending.as_deref() {
-            Some(spending) => charge(connection, spending).await,
-            None => Ok(()),
+        decision: impl FnOnce(&mut QueryBuilder<Postgres>),
+    ) -> Result<bool, StoreError> {
+        let failed = unavailable(operation);
+        let (mut transaction, new);
+        if let Some(spending) = self.spending.as_deref() {
+            // Others that charge nothing may go on then; whoever stores a policy may not.
+            let is_shared = spending.spends.is_empty();
+            let beginning = Turn::Policy.beginning(spending.wallet.as_bytes(), is_shared);
+            transaction = self.pool.begin_with(beginning).await.map_err(&failed)?;
+            new = decide(&mut transaction, decision, spending).await?;
+        } else {
+            let mut insertion = QueryBuilder::default();
+            decision(&mut insertion);
+            transaction = self.begin(operation).await?;
+            let done = insertion.build().execute(&mut *transaction).await.map_err(&failed)?;
+            new = done.rows_affected() == 1;
         }
+        if new {
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(new)
     }
 }
 

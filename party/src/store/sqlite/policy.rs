@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
-use sqlx::{Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::SqliteStore;
 use crate::store::{
@@ -38,7 +38,7 @@ impl SqliteStore {
         let failed = unavailable("charge a limit");
         let accounts = spending.accounts();
         let mut rows = Vec::new();
-        for mut look in looks::<Sqlite>(spending, &accounts) {
+        for mut look in looks(spending, &accounts, QueryBuilder::<Sqlite>::default()) {
             rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
         }
         let Some(due) = due(spending, &accounts, &rows)? else { return Ok(()) };
