@@ -28,7 +28,7 @@ use sqlx::{
 
 use crate::programs::{Account, server_account, server_programs};
 
-/// How long the server may take to accept connections, on a busy machine.
+/// How long the server may take to accept connections, or to end, on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The role that owns the databases of tests: no superuser, as a party's should not be one.
@@ -36,14 +36,17 @@ const ROLE: &str = "duet";
 /// The port that names the socket in a folder of the server's own, where nothing else listens.
 const SOCKET_PORT: u16 = 5432;
 
-/// Waits until the test process closes its end of the pipe, then ends the server at once and removes its folder.
+/// Waits until the test process closes its end of the pipe, then ends the server at once and removes its folder. A shell's
+/// background processes ignore the signal until they ask for it, so a server that has just begun is told again.
 const WATCH: &str = r#"
 "$@" >>"$DUET_FOLDER/log" 2>&1 </dev/null &
 server=$!
 trap '' INT TERM HUP
 cat >/dev/null
-kill -QUIT "$server" 2>/dev/null
+while kill -QUIT "$server" 2>/dev/null; do sleep 0.1; done &
+telling=$!
 wait "$server"
+kill -KILL "$telling"
 [ -e "$DUET_FOLDER/keep" ] || rm -rf "$DUET_FOLDER"
 "#;
 
@@ -178,12 +181,18 @@ impl Server {
     /// recovers from its log as after a crash.
     ///
     /// # Errors
-    /// When it is not running.
+    /// When it is not running, or does not end within a minute.
     pub fn kill(&mut self) -> Result<()> {
         let mut watch = self.watch.take().context("the server is not running")?;
         File::create(self.folder.join("keep"))?;
         drop(watch.stdin.take());
-        watch.wait()?;
+        let started = Instant::now();
+        while watch.try_wait()?.is_none() {
+            if started.elapsed() > START_DEADLINE {
+                bail!("the server does not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 
@@ -333,5 +342,22 @@ impl Drop for Server {
             let _ = watch.wait();
         }
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_has_just_begun_can_be_killed() {
+        let mut server = Server::start(&[]).await.unwrap();
+        for _ in 0..5 {
+            server.kill().unwrap();
+            server.resume().unwrap();
+            server.kill().unwrap();
+            server.resume().unwrap();
+            server.ready().await.unwrap();
+        }
     }
 }
