@@ -42,14 +42,20 @@ fn state(job: &Value) -> &str {
 
 pub(super) fn check(history: &History) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let published: BTreeSet<String> = history.results.iter().filter_map(job_of).collect();
     for submission in &history.submissions {
-        check_submission(history, submission, &mut findings);
+        check_submission(history, &published, submission, &mut findings);
     }
     check_results(history, &mut findings);
     findings
 }
 
-fn check_submission(history: &History, submission: &Submission, findings: &mut Vec<Finding>) {
+fn check_submission(
+    history: &History,
+    published: &BTreeSet<String>,
+    submission: &Submission,
+    findings: &mut Vec<Finding>,
+) {
     let jobs: BTreeSet<&String> = submission.accepted.iter().collect();
     let key = || submission.key.clone();
     if jobs.len() > 1 {
@@ -64,7 +70,7 @@ fn check_submission(history: &History, submission: &Submission, findings: &mut V
             findings.push(Finding::Lost { key: key(), state: "gone".to_owned() });
             continue;
         };
-        let published = history.results.iter().any(|result| job_of(result).as_deref() == Some(job));
+        let published = published.contains(job);
         let buried = history.dead.iter().any(|dead| dead.get("id").and_then(Value::as_str) == Some(job));
         match state(document) {
             "signed" => {
