@@ -86,17 +86,6 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
     let (by_vault, by_second_file) = (Source::vault(&vault, "duet"), Source::file(&second_file));
     let status = async |source: &Source| source.command(&duet).json(&["party", "status"]).await;
 
-    // Nothing of a worker is swapped out, where memory may be locked without a limit; otherwise it says so.
-    let unlimited = fs::read_to_string("/proc/self/limits").unwrap().lines().any(|line| {
-        line.strip_prefix("Max locked memory").is_some_and(|rest| rest.trim_start().starts_with("unlimited"))
-    });
-    let process = stack.service.process().unwrap().id().unwrap();
-    let status_file = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let locked = status_file.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
-    assert_eq!(!locked.trim_start().starts_with("0 "), unlimited, "{locked}");
-    let log = fs::read_to_string(stack.directory().join("logs/service.log")).unwrap();
-    assert_ne!(log.contains("memory is not locked"), unlimited);
-
     // The workers that were started with the key file have the store open all the while.
     let changed = file.command(&duet).json(&["party", "rewrap", "--new-passphrase"]).await.unwrap();
     assert_eq!(text(&changed, "/opened_by").unwrap(), "passphrase");
