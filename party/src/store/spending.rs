@@ -11,7 +11,8 @@ use super::{
 };
 
 /// What a row of the first statement is about: the newest policy, that the same was charged before, or one of the accounts,
-/// which are numbered from zero.
+/// which are numbered from zero. Before them, where the statement makes the decision as well, that it is new.
+pub(super) const DECIDED: i64 = -3;
 const NEWEST_POLICY: i64 = -2;
 const SPENT_BEFORE: i64 = -1;
 

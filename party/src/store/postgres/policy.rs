@@ -12,7 +12,7 @@ use crate::store::{
     PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
     columns::{bytes, integer, number, policy_mark, policy_row, unavailable, wallet_row},
     policy::Account,
-    spending::{due, looks, write},
+    spending::{DECIDED, due, looks, write},
 };
 
 /// Forgets the slices of an account that count no more.
@@ -30,9 +30,6 @@ async fn forget(
         .await
         .map(drop)
 }
-
-/// What tells that a decision is new, before the rows of [`looks`].
-const DECIDED: i64 = -3;
 
 /// Writes a decision in the transaction it is given, which has the wallet's turn, together with a look at the limits, and charges them
 /// unless the same was charged before. `false`, and nothing is written, if the decision was made before.
@@ -53,11 +50,9 @@ async fn decide(
     for mut look in looks(spending, &accounts, first) {
         rows.extend(look.build().fetch_all(&mut *connection).await.map_err(&failed)?);
     }
-    let before = rows.len();
-    rows.retain(|row| !number::<i64>(row, "part").is_ok_and(|part| part == DECIDED));
-    if rows.len() == before {
-        return Ok(false);
-    }
+    let decided = rows.iter().position(|row| number::<i64>(row, "part").is_ok_and(|part| part == DECIDED));
+    let Some(decided) = decided else { return Ok(false) };
+    rows.swap_remove(decided);
     let Some(due) = due(spending, &accounts, &rows)? else { return Ok(true) };
     let mut write = write::<Postgres>(spending, &due, ["WITH spent AS (", ")"]);
     write.build().execute(&mut *connection).await.map_err(&failed)?;
