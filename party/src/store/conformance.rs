@@ -567,6 +567,12 @@ async fn limits<S: ShareStore>(store: &S) {
     let wallet = WalletId([1; 32]);
     let one = |value| vec![spend(value, &[&["rule/a"]])];
     assert!(charge_at(store, 1, 1_000, one(6)).await.unwrap());
+    // A session is charged once, and spends once, whatever it would be charged for.
+    for digest in [[1; 32], [99; 32]] {
+        let again = Charge { session: SessionId([1; 16]), wallet, digest, charged_at_ms: 1_500 };
+        let spending = Spending { wallet, spent: digest, decided_by: None, at_ms: 1_500, spends: one(1) };
+        assert!(!store.spending(spending).charge(&again).await.unwrap());
+    }
     let full = charge_at(store, 2, 2_000, one(5)).await;
     assert!(matches!(&full, Err(StoreError::LimitExceeded(limit)) if limit.contains("rule/a")), "{full:?}");
     // What was refused is neither charged nor spent, and can be charged when there is room.

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     at_rest::{KeyEncryptionKey, RecordKind},
     store::{
-        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, Readiness,
-        SessionStore as _, conformance,
+        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, PolicyStore as _,
+        Readiness, SessionStore as _, conformance,
     },
 };
 
@@ -333,4 +333,47 @@ async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
     let found = Event::KeysFoundLocked { paillier_keys: vec![key] };
     let event = |record: &Record| serde_json::from_slice::<Body>(&record.body).unwrap().event;
     assert_eq!(second.iter().map(event).collect::<Vec<_>>(), [found]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it() {
+    let database = new_database().await;
+    let store = create(&database).await;
+    let (wallet, turn) = (WalletId([1; 32]), number_of(&[1; 32]));
+    let mut other = options(&database).connect().await.unwrap();
+    let charge = |session: u8, spends: bool| {
+        let mut spending = conformance::spending(wallet, session);
+        if !spends {
+            spending.spends.clear();
+        }
+        let charge =
+            Charge { session: SessionId([session; 16]), wallet, digest: [session; 32], charged_at_ms: 1 };
+        let store = store.spending(spending);
+        tokio::spawn(async move { store.charge(&charge).await })
+    };
+    for (held, session, spends) in [("_shared", 1, true), ("", 2, true), ("", 3, false)] {
+        let mut holder = other.begin().await.unwrap();
+        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {turn})", Turn::Policy as i32);
+        holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
+        let charged = charge(session, spends);
+        loop {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )
+            .fetch_one(&mut *holder)
+            .await
+            .unwrap();
+            assert!(!charged.is_finished(), "{held} {spends}: it does not wait");
+            if waiting == 1 {
+                break;
+            }
+        }
+        holder.rollback().await.unwrap();
+        assert!(charged.await.unwrap().unwrap());
+    }
+    let mut holder = other.begin().await.unwrap();
+    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {turn})", Turn::Policy as i32);
+    holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
+    assert!(charge(4, false).await.unwrap().unwrap());
 }
