@@ -4,7 +4,7 @@
 //!
 //! It may lag behind the bucket, so nothing is decided by it; every decision is a compare-and-swap.
 
-use core::cmp::Reverse;
+use core::{cmp::Reverse, num::NonZeroUsize};
 use std::{
     collections::{BTreeSet, HashMap, hash_map},
     ops::Bound,
@@ -14,6 +14,7 @@ use std::{
 use duet_bus::kv::{Entry, Key, Revision};
 use duet_protocol::ids::WalletId;
 use duet_wire::{JobId, JobRecord, JobState, JobStateName, SigningRequest, TenantId};
+use lru::LruCache;
 use tokio::sync::watch;
 
 use crate::{
@@ -22,6 +23,14 @@ use crate::{
     meter::Meter,
     plan,
 };
+
+/// Open jobs whose whole records are kept, those that changed last. More than are worked on at once, so that what was accepted or
+/// begun here just now is not asked of the broker again.
+const MAX_RECENT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// The largest request, in bytes, of a record that is kept: as a rule one has less than one kilobyte, and all kept ones together stay
+/// below ten megabytes.
+const MAX_RECENT_REQUEST: usize = 4096;
 
 /// A job's record as of some revision.
 pub(crate) type Snapshot = Arc<Entry<JobRecord>>;
@@ -128,6 +137,7 @@ struct Jobs {
     /// How many jobs wait for each wallet's owner; no entry means none.
     waiting: HashMap<WalletId, u32>,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
+    recent: LruCache<Key, Snapshot>,
 }
 
 impl Jobs {
@@ -141,6 +151,7 @@ impl Jobs {
             loads: HashMap::new(),
             waiting: HashMap::new(),
             watched: HashMap::new(),
+            recent: LruCache::new(MAX_RECENT),
         }
     }
 
@@ -295,6 +306,11 @@ impl Board {
         if let Some(sender) = jobs.watched.get(key) {
             sender.send_replace(Some(Arc::clone(&snapshot)));
         }
+        if is_open && snapshot.value.request.body.len() <= MAX_RECENT_REQUEST {
+            jobs.recent.put(key.clone(), Arc::clone(&snapshot));
+        } else {
+            jobs.recent.pop(key);
+        }
         snapshot
     }
 
@@ -339,6 +355,7 @@ impl Board {
     /// Takes in that a job's entry is gone.
     pub(crate) fn remove(&self, key: &Key) {
         let mut jobs = self.lock();
+        jobs.recent.pop(key);
         if let Some(before) = jobs.all.remove(key) {
             jobs.discount(&before);
             jobs.list.remove(&before.place());
@@ -363,9 +380,9 @@ impl Board {
         self.lock().all.get(key).map(|job| (job.state, job.end_published))
     }
 
-    /// The newest record that is known here of a job which is being observed, if it has changed since.
-    pub(crate) fn observed(&self, key: &Key) -> Option<Snapshot> {
-        self.lock().watched.get(key)?.borrow().clone()
+    /// The newest record that is known here of an open job which changed lately.
+    pub(crate) fn recent(&self, key: &Key) -> Option<Snapshot> {
+        self.lock().recent.get(key).cloned()
     }
 
     /// How many jobs wait for the owner of `wallet`.
@@ -523,6 +540,35 @@ mod tests {
         board.remove(&Key::from((&tenant(), JobId([3; 16]))));
         assert_eq!((board.waiting(ours), board.waiting(theirs)), (1, 0));
         assert_eq!(board.lock().waiting.len(), 1);
+    }
+
+    #[test]
+    fn the_newest_record_of_an_open_job_is_at_hand() {
+        let board = Board::new(4);
+        let key = |job: u16| Key::from((&tenant(), JobId(u128::from(job).to_be_bytes())));
+        let put = |job: u16, state: JobState, revision: u64| {
+            let id = JobId(u128::from(job).to_be_bytes());
+            board.apply(&key(job), JobRecord { id, ..record(0, 1, state) }, Revision::from(revision));
+        };
+        let revision = |job| board.recent(&key(job)).map(|snapshot| u64::from(snapshot.revision));
+        put(1, JobState::Queued, 1);
+        put(1, running(), 3);
+        put(1, JobState::Queued, 2);
+        assert_eq!(revision(1), Some(3));
+        put(2, JobState::Queued, 4);
+        put(2, JobState::Cancelled, 5);
+        put(3, JobState::Queued, 6);
+        board.remove(&key(3));
+        assert_eq!((revision(2), revision(3)), (None, None));
+        let mut large = record(4, 1, JobState::Queued);
+        large.request.body = vec![b' '; MAX_RECENT_REQUEST + 1];
+        board.apply(&key(4), large, Revision::from(7));
+        assert_eq!(revision(4), None);
+        // Bounded: those that changed last stay.
+        for job in 0..u16::try_from(MAX_RECENT.get()).unwrap() {
+            put(job + 10, JobState::Queued, u64::from(job) + 10);
+        }
+        assert_eq!((revision(1), revision(10)), (None, Some(10)));
     }
 
     #[test]

@@ -243,6 +243,7 @@ impl Sessions {
     /// Removes a session's record for good, if there is one.
     pub(crate) async fn remove(&self, session: SessionId) -> Result<(), StoreError> {
         let key = Key::from(session);
+        self.begun().remove(&session);
         if let Some(entry) = self.bucket.get(&key).await? {
             self.bucket.purge(&key, entry.revision).await?;
         }

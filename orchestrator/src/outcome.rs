@@ -95,8 +95,7 @@ impl Orchestrator {
             // The job's record is what counts, and it is stored: the party need not wait for these.
             if let Some(snapshot) = settled {
                 self.announce_step(session, Step::Signed).await;
-                self.conclude(&snapshot).await;
-                self.sessions.end(session, SessionEvent::Sign).await;
+                tokio::join!(self.conclude(&snapshot), self.sessions.end(session, SessionEvent::Sign));
             }
         }
         .instrument(span)
@@ -130,7 +129,7 @@ impl Orchestrator {
         let key = Key::from((&record.tenant, record.job));
         // Of a job that this process works on it has the record. If that is behind, the compare-and-swap tells; but that a
         // session is over it cannot tell.
-        let known = self.board.observed(&key).filter(|job| running_pair(&job.value, session).is_some());
+        let known = self.board.recent(&key).filter(|job| running_pair(&job.value, session).is_some());
         let job = match known {
             Some(snapshot) => Some(Entry::clone(&snapshot)),
             None => self.jobs.get(&key).await?,

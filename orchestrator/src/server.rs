@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 use std::{io, sync::Arc};
 
+use axum::serve::ListenerExt as _;
 use duet_bus::{
     Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, Speaker, SubscribeError,
     audit::Recording,
@@ -12,7 +13,7 @@ use duet_bus::{
 use duet_wire::{JobRecord, session_state::SessionRecord, signing::SigningKey};
 use prometheus_client::registry::Registry;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     time::{Duration, Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -286,6 +287,7 @@ impl Server {
         };
         let api = async {
             let router = http::router(Arc::clone(&orchestrator));
+            let listener = listener.tap_io(send_at_once);
             let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
                 .with_graceful_shutdown(graceful);
             let limit = async {
@@ -329,6 +331,14 @@ impl Server {
         timeout(Duration::from_secs(2), orchestrator.bus.drain()).await.ok();
         tracing::info!("orchestrator stopped");
         ended
+    }
+}
+
+/// An event is a small write of its own: it is not to wait until its reader has acknowledged the one before, which readers put off for
+/// 40 ms.
+fn send_at_once(stream: &mut TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was not set");
     }
 }
 
@@ -440,4 +450,20 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
 /// See [`OrchestratorError`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), OrchestratorError> {
     Server::bind(config).await?.serve(stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::serve::Listener as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_connection_writes_is_sent_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.tap_io(send_at_once).accept().await;
+        assert!(stream.nodelay().unwrap());
+    }
 }

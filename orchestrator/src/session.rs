@@ -104,7 +104,13 @@ impl Orchestrator {
         let (started, stored) = tokio::join!(started, self.sessions.create(&record));
         match started.map_err(NotStarted::Store)? {
             Changed::Applied(snapshot) => self.note_started(&snapshot.value, request, session, pair),
-            Changed::Declined(()) | Changed::Missing => return Err(NotStarted::Moved),
+            Changed::Declined(()) | Changed::Missing => {
+                // No attempt names it, so that nobody would remove it later.
+                if let Err(error) = self.sessions.remove(session).await {
+                    tracing::warn!(%session, %error, "a session that did not start was not removed");
+                }
+                return Err(NotStarted::Moved);
+            }
         }
         stored.map_err(NotStarted::Store)?;
         self.announce_step(session, Step::Inviting).await;

@@ -142,13 +142,21 @@ impl Orchestrator {
             return Err(Problem::new(Code::MalformedJson, detail).at("idempotency_key").into());
         }
         // A repeated submission is answered from the record, even when it would be refused today:
-        // when the request has expired since, or its requester is no longer allowed.
+        // when the request has expired since, or its requester is no longer allowed. The record is asked
+        // for where there may be one; that there is none, its creation finds out.
         let key = Key::from((tenant, request.job()));
-        if let Some(entry) = self.jobs.get(&key).await? {
-            return known(entry.value, signed, &request);
+        let repeated = async || -> Result<Option<Submitted>, Rejected> {
+            let entry = self.jobs.get(&key).await?;
+            entry.map(|entry| known(entry.value, signed, &request)).transpose()
+        };
+        if self.board.state(&key).is_some()
+            && let Some(submitted) = repeated().await?
+        {
+            return Ok(submitted);
         }
-        self.check(signed, &request).await?;
-        self.admit(tenant).map_err(Rejected::Full)?;
+        if let Err(rejected) = self.check(tenant, signed, &request).await {
+            return repeated().await?.ok_or(rejected);
+        }
         let record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(priority);
         match self.jobs.create(record).await? {
             Created::Existing(entry) => known(entry.value, signed, &request),
@@ -160,8 +168,13 @@ impl Orchestrator {
         }
     }
 
-    /// Refuses what could not come to a signature. The parties check all of this again, and more.
-    async fn check(&self, signed: &SignedRequest, request: &SigningRequest) -> Result<(), Rejected> {
+    /// Refuses what could not come to a signature, which the parties check again, and more; and what there is no room for.
+    async fn check(
+        &self,
+        tenant: &TenantId,
+        signed: &SignedRequest,
+        request: &SigningRequest,
+    ) -> Result<(), Rejected> {
         let now_ms = now_ms();
         let expires_at_ms = request.expires_at.saturating_mul(1000);
         if now_ms >= expires_at_ms {
@@ -175,12 +188,12 @@ impl Orchestrator {
         }
         request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
         let facts = self.directory.wallet(request.wallet).await;
-        if self.check_wallet(signed, request, &facts).is_ok() {
-            return Ok(());
+        if self.check_wallet(signed, request, &facts).is_err() {
+            // What stands in the way may have been repaired since the parties were asked.
+            let facts = self.directory.wallet_anew(request.wallet).await;
+            self.check_wallet(signed, request, &facts)?;
         }
-        // What stands in the way may have been repaired since the parties were asked.
-        let facts = self.directory.wallet_anew(request.wallet).await;
-        self.check_wallet(signed, request, &facts)
+        self.admit(tenant).map_err(Rejected::Full)
     }
 
     /// The same as far as the wallet decides it, which its parties have told.

@@ -309,12 +309,19 @@ impl Orchestrator {
         // Before the first read, so that no change is missed.
         let mut observer = self.board.observe(key);
         let mut worked = false;
+        // What was accepted just now need not be read. Should somebody else have been quicker, the compare-and-swap tells, and
+        // the next look is at the entry itself.
+        let mut known = (deliveries <= 1).then(|| self.board.recent(key)).flatten();
         let done = |worked| if worked { Looked::Worked } else { Looked::Nothing };
         loop {
             if worked && observer.sees_it_settled() {
                 return Ok(Looked::Worked);
             }
-            let Some(entry) = self.jobs.get(key).await? else {
+            let entry = match known.take() {
+                Some(snapshot) => Some(Arc::unwrap_or_clone(snapshot)),
+                None => self.jobs.get(key).await?,
+            };
+            let Some(entry) = entry else {
                 // In a cluster the server that is asked may not have heard of a new entry yet.
                 let again = !worked && deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;
                 return Ok(if again { Looked::Later(self.queue.retry_pause) } else { done(worked) });

@@ -58,9 +58,12 @@ pub(super) async fn follow(
     let Query(StreamQuery { progress: tells_progress }) = query.map_err(|_| bad_query("progress"))?;
     let permit = stream::permit(&orchestrator, &tenant)?;
     let key = Key::from((&tenant, job_id(&id)?));
-    // Before the first read, so that no change is missed.
+    // Before the first look, so that no change is missed.
     let observer = orchestrator.board.observe(&key);
-    let entry = orchestrator.jobs.get(&key).await.map_err(Refusal::from)?;
+    let entry = match orchestrator.board.recent(&key) {
+        Some(snapshot) => Some(Arc::unwrap_or_clone(snapshot)),
+        None => orchestrator.jobs.get(&key).await.map_err(Refusal::from)?,
+    };
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
     let (events, receiver) = mpsc::channel(stream::BUFFER);
     let answer = stream::answer(&orchestrator, receiver);

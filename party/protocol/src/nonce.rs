@@ -15,7 +15,11 @@ use crate::{
 
 /// A signing nonce: made for one session, used once, wiped on drop. Neither `Clone` nor
 /// serialisable.
-pub(crate) struct Nonce(SecretScalar);
+pub(crate) struct Nonce {
+    secret: SecretScalar,
+    /// `k·G`.
+    public: Point,
+}
 
 impl Nonce {
     /// Draws a nonce from the generator, the share and the session together (HKDF-SHA-512, then a
@@ -41,35 +45,40 @@ impl Nonce {
                 continue;
             }
             let scalar = Zeroizing::new(Scalar::reduce(&WideBytes::from(*wide)));
-            if let Ok(nonce) = SecretScalar::new(*scalar) {
-                return Self(nonce);
+            if let Ok(secret) = SecretScalar::new(*scalar) {
+                return Self::new(secret);
             }
         }
     }
 
+    fn new(secret: SecretScalar) -> Self {
+        let public = secret.public();
+        Self { secret, public }
+    }
+
     /// A nonce of the caller's choice, for reproducing published signatures.
     #[cfg(any(test, feature = "test-hooks"))]
-    pub(crate) fn chosen(scalar: SecretScalar) -> Self {
-        Self(scalar)
+    pub(crate) fn chosen(secret: SecretScalar) -> Self {
+        Self::new(secret)
     }
 
     /// `k·G`.
-    pub(crate) fn public(&self) -> Point {
-        self.0.public()
+    pub(crate) const fn public(&self) -> Point {
+        self.public
     }
 
     /// The hash of `k·G`: shows that no nonce was used twice, and nothing else.
     pub(crate) fn public_hash(&self) -> [u8; 32] {
-        transcript::hash("public-nonce", &self.public())
+        transcript::hash("public-nonce", &self.public)
     }
 
     pub(crate) fn secret(&self) -> &SecretScalar {
-        &self.0
+        &self.secret
     }
 
     /// `k⁻¹ mod q`; a nonce is never zero.
     pub(crate) fn inverse(&self) -> Zeroizing<Scalar> {
-        Zeroizing::new(self.0.as_scalar().invert().unwrap_or(Scalar::ZERO))
+        Zeroizing::new(self.secret.as_scalar().invert().unwrap_or(Scalar::ZERO))
     }
 }
 

@@ -226,8 +226,9 @@ impl From<WalletPublic> for WalletRecord {
 
 /// `X_i = Q + i·A1`; `None` for the identity.
 pub(crate) fn public_share(public_key: &PublicKey, commitment: &Point, index: ShareIndex) -> Option<Point> {
-    let index = Scalar::from(u64::from(u8::from(index)));
-    Point::from_projective(public_key.to_projective() + commitment.to_projective() * index)
+    let slope = commitment.to_projective();
+    // Nothing here is secret, and the index is 3 at the most.
+    Point::from_projective((0..u8::from(index)).fold(public_key.to_projective(), |sum, _| sum + slope))
 }
 
 /// Lagrange's coefficient of `own` in the pair `(own, other)`: `other / (other − own) mod q`.

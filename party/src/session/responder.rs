@@ -82,7 +82,6 @@ impl Driver<'_> {
             })
             .await
             .map_err(abandoned)??;
-        self.reporter.step(Step::Received { message: 3 }).await;
         let (session, wallet, digest) = answer.charge();
         let charge = Charge { session, wallet, digest, charged_at_ms: self.context.clock.now_ms() };
         let accepted = self.accepted;
@@ -94,6 +93,8 @@ impl Driver<'_> {
             .map_err(PartyError::from)?
             .ok_or_else(|| Ended::failed(Code::SessionReplayed, "the session was answered before"))?;
         let (message4, _) = answer.release(charged)?;
+        // With the answer, so that telling costs no write of its own.
+        self.reporter.step(Step::Received { message: 3 }).await;
         opening.respond(message4).await.map_err(unsent)?;
         self.reporter.step(Step::Sent { message: 4 }).await;
         randomizers.refill(&self.enrolment, &self.context.compute);

@@ -68,20 +68,28 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     };
     session.ended(&ended);
     drop(session);
-    tell(&shared, &accepted, &ended).await;
+    log(&ended);
     shared.journal.ended(&accepted, &ended).await;
+    let step = ended.step();
     let Some(outcome) = ended.outcome(&accepted) else { return };
     // The session's place is free from here on; the report has a deadline of its own.
     let reporting = Arc::clone(&shared);
     shared.reports.spawn(
         async move {
+            if let Some(step) = step {
+                // With the report, so that telling costs no write of its own.
+                let clock = &reporting.party.context.clock;
+                Reporter::new(&reporting.bus, clock, accepted.manifest.session, &accepted.own().party)
+                    .step(step)
+                    .await;
+            }
             report(&reporting.bus, &accepted.identity, &outcome, limits.outcome).await;
         }
         .in_current_span(),
     );
 }
 
-async fn tell(shared: &Shared, accepted: &Accepted, ended: &Ended) {
+fn log(ended: &Ended) {
     match ended {
         Ended::Signed { .. } => tracing::info!("signed"),
         Ended::Answered => tracing::info!("answered"),
@@ -89,10 +97,6 @@ async fn tell(shared: &Shared, accepted: &Accepted, ended: &Ended) {
             tracing::warn!(%refusal, culprit = culprit.as_ref().map(tracing::field::display), "failed");
         }
         Ended::Silent => tracing::error!("ended; nothing is reported"),
-    }
-    if let Some(step) = ended.step() {
-        let clock = &shared.party.context.clock;
-        Reporter::new(&shared.bus, clock, accepted.manifest.session, &accepted.own().party).step(step).await;
     }
 }
 

@@ -2,8 +2,9 @@
 //! writes everything through to the disk, an orchestrator, and two workers of each party.
 //!
 //! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` leaves the reports in one folder and both curves in another; the last
-//! arguments are the cryptography of one signature, all parties' work added up: of any wallet, and with the randomizer table that
-//! each responding worker builds before the measurement, as it does after its first thousand answers. It prints one flat JSON object, as
+//! arguments are the cryptography of one signature on one of the cores while all make signatures, all parties' work added up: of
+//! any wallet, and with the randomizer table that each responding worker builds after its first thousand answers. What the stack
+//! makes without tables is measured first; for all that follows they are built. It prints one flat JSON object, as
 //! `cargo xtask bench` wants it, and rows for `docs/performance.md` on stderr.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
 
@@ -42,7 +43,7 @@ struct Rig {
     reports: PathBuf,
 }
 
-/// The cryptography of one signature, in milliseconds.
+/// The cryptography of one signature, in milliseconds of a core.
 struct Work {
     any: f64,
     table: f64,
@@ -58,14 +59,17 @@ async fn main() -> Result<()> {
     let milliseconds = |text: &str| text.parse::<f64>().with_context(|| format!("{text} is no number"));
     let work = Work { any: milliseconds(any)?, table: milliseconds(table)? };
     fs::create_dir_all(&reports)?;
-    let figures = Rig::start(reports).await?.measure(&plots, &work).await?;
-    println!("{figures}");
+    let mut rig = Rig::start(reports.clone(), ("DUET_RANDOMIZER_TABLES", "0")).await?;
+    let without_tables = rig.saturate_two("saturated-without-tables").await?;
+    drop(rig);
+    let rig = Rig::start(reports, ("DUET_RANDOMIZER_TABLE_AFTER", "1")).await?;
+    println!("{}", rig.measure(&plots, &work, &without_tables).await?);
     Ok(())
 }
 
 impl Rig {
-    async fn start(reports: PathBuf) -> Result<Self> {
-        let stack = Stack::start_with(&[("DUET_RANDOMIZER_TABLE_AFTER", "1")]).await?;
+    async fn start(reports: PathBuf, tables: (&str, &str)) -> Result<Self> {
+        let stack = Stack::start_with(&[tables]).await?;
         let mut wallets = Vec::with_capacity(WALLETS);
         for number in 1..=WALLETS {
             wallets.push(stack.create_wallet(&format!("device-{number}"), "personal_message").await?);
@@ -74,12 +78,23 @@ impl Rig {
         Ok(Self { stack, wallets, second, reports })
     }
 
-    async fn measure(mut self, plots: &Path, work: &Work) -> Result<Value> {
-        self.build_tables(1).await?;
-        let one = self.run("saturated-1", 1, &["--in-flight", SATURATING]).await?;
+    async fn start_second(&mut self) -> Result<()> {
         for worker in &mut self.second {
             worker.start().await?;
         }
+        Ok(())
+    }
+
+    /// As much as two workers of each party take.
+    async fn saturate_two(&mut self, name: &str) -> Result<Value> {
+        self.start_second().await?;
+        self.run(name, 2, &["--in-flight", SATURATING]).await
+    }
+
+    async fn measure(mut self, plots: &Path, work: &Work, without_tables: &Value) -> Result<Value> {
+        self.build_tables(1).await?;
+        let one = self.run("saturated-1", 1, &["--in-flight", SATURATING]).await?;
+        self.start_second().await?;
         self.build_tables(2).await?;
         let two = self.run("saturated-2", 2, &["--in-flight", SATURATING]).await?;
         let saturated = most(&two)?;
@@ -104,8 +119,12 @@ impl Rig {
         eprintln!(
             "\n| | signed/s | p50 | p90 | p99 | p99.9 | processor time per signature |\n|---|---|---|---|---|---|---|"
         );
-        for (name, report) in [("one worker per party", &one), ("two workers per party", &two), ("", &sweep)]
-        {
+        for (name, report) in [
+            ("two workers per party, without tables", without_tables),
+            ("one worker per party", &one),
+            ("two workers per party", &two),
+            ("", &sweep),
+        ] {
             for step in steps(report)? {
                 eprintln!("{}", row(name, step));
             }
@@ -120,6 +139,7 @@ impl Rig {
         Ok(json!({
             "load.saturated.one-worker": {"per_s": most(&one)?},
             "load.saturated.two-workers": {"per_s": saturated},
+            "load.saturated.without-tables": {"per_s": most(without_tables)?},
             "load.sustained": {"per_s": sustained},
             "load.scaling": {"per_cent": (processor_time(&one)? / processor_time(&two)? * 1e3).round() / 10.0},
             "load.ceiling": {"per_s": table},

@@ -1,7 +1,7 @@
 //! Benchmarks of the protocol: `cargo bench --package duet-protocol --bench protocol [FILTER]`.
 //!
-//! Names are `native.<arithmetic>.<subject>/<operation>` with `gmp` or `ct` for the arithmetic. One thread,
-//! 2048-bit moduli, all checks on; 50 samples each, but for safe primes.
+//! Names are `native.<arithmetic>.<subject>/<operation>` with `gmp` or `ct` for the arithmetic. One thread
+//! unless it says `all-cores`, 2048-bit moduli, all checks on; 50 samples each, but for safe primes.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up stops")]
 
@@ -31,6 +31,9 @@ fn rng() -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(1)
 }
 
+/// How long the samples of one benchmark take together.
+const ONE_OPERATION: Duration = Duration::from_secs(1);
+
 /// A group of benchmarks that take milliseconds: 50 samples of few runs each.
 fn group<'a>(
     criterion: &'a mut Criterion,
@@ -42,7 +45,7 @@ fn group<'a>(
         .sample_size(50)
         .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
+        .measurement_time(ONE_OPERATION);
     group
 }
 

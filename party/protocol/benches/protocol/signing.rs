@@ -1,18 +1,45 @@
 //! Signing: each step of the device and service pair, and whole signatures, both parties together.
 //! Nothing is switched off: proofs, the responder's signature, the final verification.
 
-use std::cell::LazyCell;
+use std::{
+    cell::LazyCell,
+    thread,
+    time::{Duration, Instant},
+};
 
 use criterion::{BatchSize, Criterion};
 use duet_protocol::{
-    arithmetic::default_arithmetic, initiator::Initiator, randomizer::RandomizerTableBuilder,
+    arithmetic::{Arithmetic, default_arithmetic},
+    initiator::Initiator,
+    randomizer::{RandomizerTable, RandomizerTableBuilder},
     responder::Responder,
 };
 
 use crate::{
-    arithmetics, group,
+    ONE_OPERATION, arithmetics, group,
     support::{Job, Pair, World, good},
 };
+
+/// How long the samples of what all cores do take together: many signatures on each core for one sample, which ends with the last.
+const MANY_ON_EACH_CORE: Duration = Duration::from_secs(15);
+
+/// How long it takes all cores together, each of which runs `sign` `count` times: what a core does when the others have as much
+/// to do, beside it in the caches and in the processor's heat.
+fn on_all_cores(
+    arithmetic: &'static dyn Arithmetic,
+    count: u64,
+    sign: impl Fn(&mut World) + Sync,
+) -> Duration {
+    let cores = thread::available_parallelism().unwrap().get();
+    let mut worlds: Vec<World> = (0_u64..).take(cores).map(|seed| World::new(arithmetic, seed)).collect();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for world in &mut worlds {
+            scope.spawn(|| (0..count).for_each(|_| sign(world)));
+        }
+    });
+    started.elapsed()
+}
 
 pub(crate) fn benches(criterion: &mut Criterion) {
     const PAIR: Pair = Pair::DeviceService;
@@ -102,8 +129,17 @@ pub(crate) fn benches(criterion: &mut Criterion) {
                 SIZE,
             );
         });
-        // As after an hour of one tenant's payouts: what follows measures prepared enrolments.
         if arithmetic.name() == default_arithmetic().name() {
+            group.measurement_time(MANY_ON_EACH_CORE);
+            group.bench_function("total.all-cores", |b| {
+                b.iter_custom(|count| {
+                    on_all_cores(arithmetic, count, |world| {
+                        wallet.sign(world, PAIR, &job);
+                    })
+                });
+            });
+            group.measurement_time(ONE_OPERATION);
+            // As after an hour of one tenant's payouts: what follows measures prepared enrolments.
             // A minute and a half of work: only for whoever measures it.
             let table = LazyCell::new(|| {
                 enrolment.prepare();
@@ -128,14 +164,22 @@ pub(crate) fn benches(criterion: &mut Criterion) {
                     SIZE,
                 );
             });
+            let with_table = |table: &RandomizerTable, world: &mut World| {
+                let (awaiting, ready, _) = wallet.run_to_answer(world, PAIR, &job);
+                let randomizer = table.make_randomizer(&mut world.rng);
+                let (message4, _) =
+                    ready.respond(job.charged(&wallet), Some(randomizer), &mut world.rng).unwrap();
+                good(awaiting.receive(&message4, &mut world.rng).unwrap(), &job)
+            };
             group.bench_function("total.table", |b| {
                 let table = &*table;
-                b.iter(|| {
-                    let (awaiting, ready, _) = wallet.run_to_answer(&mut world, PAIR, &job);
-                    let randomizer = table.make_randomizer(&mut rng);
-                    let charged = job.charged(&wallet);
-                    let (message4, _) = ready.respond(charged, Some(randomizer), &mut world.rng).unwrap();
-                    good(awaiting.receive(&message4, &mut world.rng).unwrap(), &job)
+                b.iter(|| with_table(table, &mut world));
+            });
+            group.measurement_time(MANY_ON_EACH_CORE);
+            group.bench_function("total.table.all-cores", |b| {
+                let table = &*table;
+                b.iter_custom(|count| {
+                    on_all_cores(arithmetic, count, |world| drop(with_table(table, world)))
                 });
             });
         }
