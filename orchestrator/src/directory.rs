@@ -33,6 +33,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// as many questions.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// How long parties of which none answered are taken to be away by those who can do with what they said last. Keeps jobs that come in
+/// meanwhile from waiting for answers one after the other.
+const AWAY: Duration = Duration::from_secs(5);
+
 /// How many wallets are remembered; the one asked for longest ago makes room. Some 2 KiB each.
 const MAX_REMEMBERED_WALLETS: usize = 16_384;
 
@@ -287,6 +291,10 @@ pub(crate) fn unknown_wallet() -> Refusal {
 struct Remembered {
     facts: WalletFacts,
     asked_at: Instant,
+    /// Whether it is only what they said last: they are to be asked again.
+    is_outdated: bool,
+    /// When they were asked again and none answered.
+    silent_at: Option<Instant>,
 }
 
 /// A party that the orchestrator works with.
@@ -325,6 +333,24 @@ impl Directory {
         self.refresh(wallet).await
     }
 
+    /// The same for taking in a job, which can wait for the parties: while none of them answers, what they said last.
+    pub(crate) async fn wallet_or_last_word(&self, wallet: WalletId) -> WalletFacts {
+        let away = |entry: &Remembered| entry.silent_at.is_some_and(|moment| moment.elapsed() < AWAY);
+        if let Some(facts) = self.last_word(wallet, away) {
+            return facts;
+        }
+        let facts = self.wallet(wallet).await;
+        match facts.silence() {
+            Some(_) => self.last_word(wallet, |_| true).unwrap_or(facts),
+            None => facts,
+        }
+    }
+
+    fn last_word(&self, wallet: WalletId, counts: impl Fn(&Remembered) -> bool) -> Option<WalletFacts> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.get(&wallet).filter(|entry| counts(entry)).map(|entry| entry.facts.clone())
+    }
+
     /// What is known about `wallet`, asked for unless it was within the last moment: before something is
     /// refused because of what the parties said some time ago.
     pub(crate) async fn wallet_anew(&self, wallet: WalletId) -> WalletFacts {
@@ -348,12 +374,16 @@ impl Directory {
         // A party that was silent is asked again at once; so is everyone about a wallet nobody had.
         let complete = entry.facts.views().next().is_some()
             && !entry.facts.answers.values().any(|answer| matches!(answer, Answer::Silent(_)));
-        (complete && entry.asked_at.elapsed() < self.max_age).then(|| entry.facts.clone())
+        let counts = complete && !entry.is_outdated && entry.asked_at.elapsed() < self.max_age;
+        counts.then(|| entry.facts.clone())
     }
 
-    /// Forgets what was said about `wallet`, so that it is asked for again.
+    /// Takes what was said about `wallet` for outdated, so that it is asked for again.
     pub(crate) fn forget(&self, wallet: WalletId) {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(&wallet);
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = remembered.get_mut(&wallet) {
+            entry.is_outdated = true;
+        }
     }
 
     /// Asks every party about `wallet`.
@@ -385,18 +415,26 @@ impl Directory {
     }
 
     fn remember(&self, wallet: WalletId, facts: WalletFacts) {
-        if facts.views().next().is_none() {
-            self.forget(wallet);
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if facts.silence().is_some() {
+            if let Some(entry) = remembered.get_mut(&wallet) {
+                entry.is_outdated = true;
+                entry.silent_at = Some(Instant::now());
+            }
             return;
         }
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if facts.is_unknown() {
+            remembered.remove(&wallet);
+            return;
+        }
         if remembered.len() >= MAX_REMEMBERED_WALLETS
             && !remembered.contains_key(&wallet)
             && let Some(oldest) = remembered.iter().min_by_key(|(_, r)| r.asked_at).map(|(id, _)| *id)
         {
             remembered.remove(&oldest);
         }
-        remembered.insert(wallet, Remembered { facts, asked_at: Instant::now() });
+        let (asked_at, is_outdated, silent_at) = (Instant::now(), false, None);
+        remembered.insert(wallet, Remembered { facts, asked_at, is_outdated, silent_at });
     }
 
     /// A page of `tenant`'s wallets after `after`, and whether there are more.

@@ -187,7 +187,7 @@ impl Orchestrator {
             return Err(Problem::new(Code::InvalidPayload, detail).at("expires_at").into());
         }
         request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
-        let facts = self.directory.wallet(request.wallet).await;
+        let facts = self.directory.wallet_or_last_word(request.wallet).await;
         if self.check_wallet(signed, request, &facts).is_err() {
             // What stands in the way may have been repaired since the parties were asked.
             let facts = self.directory.wallet_anew(request.wallet).await;

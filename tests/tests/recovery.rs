@@ -47,6 +47,43 @@ async fn queued_job__should_wait_for_an_absent_party() {
     assert_eq!(api.settled(&job).await.unwrap(), "signed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs__should_be_taken_while_no_party_is_there() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    let submit = async |text: &str| -> String {
+        let request = api.request(&json!({"kind": "personal_message", "text": text}), text).unwrap();
+        let submitted = api.submit(&request, text).await.unwrap();
+        assert_eq!(submitted.status, 202, "{submitted:?}");
+        self::text(&submitted.body, "/id").unwrap().to_owned()
+    };
+    let before = submit("before").await;
+    assert_eq!(api.settled(&before).await.unwrap(), "signed");
+
+    stack.service.stop().await.unwrap();
+    stack.partner.stop().await.unwrap();
+    let first = submit("first").await;
+    // It is tried, so that the orchestrator knows that nobody is there.
+    let tried = async {
+        loop {
+            let job = api.get(&format!("/v1/jobs/{first}")).await.unwrap();
+            if job.body.pointer("/history/0/outcome").is_some_and(|outcome| !outcome.is_null()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LONGER_THAN_ALL_ATTEMPTS, tried).await.unwrap();
+    let second = submit("second").await;
+
+    stack.service.start().await.unwrap();
+    stack.partner.start().await.unwrap();
+    for job in [first, second] {
+        assert_eq!(api.settled(&job).await.unwrap(), "signed");
+    }
+}
+
 /// Longer than all attempts of a job take when each fails at once: 5 s with the usual settings.
 const LONGER_THAN_ALL_ATTEMPTS: Duration = Duration::from_secs(10);
 
