@@ -28,7 +28,7 @@ const WALLETS: usize = 4;
 const SATURATING: &str = "24";
 
 /// Shares of the saturated throughput at which latency is measured, in per cent.
-const SHARES: [f64; 10] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0, 97.0, 102.0];
+const SHARES: [f64; 12] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0, 97.0, 102.0, 110.0, 120.0];
 
 /// Longer than any of the runs here, and than building tables.
 const RUN_DEADLINE: Duration = Duration::from_secs(900);
@@ -60,7 +60,8 @@ async fn main() -> Result<()> {
     let work = Work { any: milliseconds(any)?, table: milliseconds(table)? };
     fs::create_dir_all(&reports)?;
     let mut rig = Rig::start(reports.clone(), ("DUET_RANDOMIZER_TABLES", "0")).await?;
-    let without_tables = rig.saturate_two("saturated-without-tables").await?;
+    rig.start_second().await?;
+    let without_tables = rig.saturate("saturated-without-tables", 2).await?;
     drop(rig);
     let rig = Rig::start(reports, ("DUET_RANDOMIZER_TABLE_AFTER", "1")).await?;
     println!("{}", rig.measure(&plots, &work, &without_tables).await?);
@@ -78,6 +79,7 @@ impl Rig {
         Ok(Self { stack, wallets, second, reports })
     }
 
+    /// Starts the second worker of each party.
     async fn start_second(&mut self) -> Result<()> {
         for worker in &mut self.second {
             worker.start().await?;
@@ -85,25 +87,27 @@ impl Rig {
         Ok(())
     }
 
-    /// As much as two workers of each party take.
-    async fn saturate_two(&mut self, name: &str) -> Result<Value> {
-        self.start_second().await?;
-        self.run(name, 2, &["--in-flight", SATURATING]).await
+    /// As much as `workers` workers of each party take.
+    async fn saturate(&mut self, name: &str, workers: u32) -> Result<Value> {
+        self.run(name, workers, &["--in-flight", SATURATING]).await
     }
 
     async fn measure(mut self, plots: &Path, work: &Work, without_tables: &Value) -> Result<Value> {
-        self.build_tables(1).await?;
-        let one = self.run("saturated-1", 1, &["--in-flight", SATURATING]).await?;
         self.start_second().await?;
-        self.build_tables(2).await?;
-        let two = self.run("saturated-2", 2, &["--in-flight", SATURATING]).await?;
-        let saturated = most(&two)?;
+        self.build_tables().await?;
+        let saturated = most(&self.saturate("saturated", 2).await?)?;
         let rates: Vec<String> =
             SHARES.iter().map(|share| format!("{:.1}", saturated * share / 100.0)).collect();
         let sweep = self.run("sweep", 2, &["--rate", &rates.join(",")]).await?;
         let sustained = steps(&sweep)?.iter().filter_map(sustained_rate).fold(0.0, f64::max);
         let half = self.run("half", 2, &["--rate", &format!("{:.1}", sustained / 2.0)]).await?;
         let half = steps(&half)?.first().cloned().context("a run has a step")?;
+        // One right after the other: a machine that changes its pace changes it for both.
+        let two = self.saturate("saturated-2", 2).await?;
+        for worker in &mut self.second {
+            worker.stop().await?;
+        }
+        let one = self.saturate("saturated-1", 1).await?;
 
         let file = |name: &str| self.reports.join(format!("{name}.json")).display().to_string();
         let plot = |name: &str| plots.join(name).display().to_string();
@@ -138,7 +142,7 @@ impl Rig {
         };
         Ok(json!({
             "load.saturated.one-worker": {"per_s": most(&one)?},
-            "load.saturated.two-workers": {"per_s": saturated},
+            "load.saturated.two-workers": {"per_s": most(&two)?},
             "load.saturated.without-tables": {"per_s": most(without_tables)?},
             "load.sustained": {"per_s": sustained},
             "load.scaling": {"per_cent": (processor_time(&one)? / processor_time(&two)? * 1e3).round() / 10.0},
@@ -150,11 +154,11 @@ impl Rig {
     }
 
     /// Has every responding worker answer something, and waits until it has built its table.
-    async fn build_tables(&mut self, workers: u32) -> Result<()> {
-        self.run("tables", workers, &["--in-flight", SATURATING]).await?;
+    async fn build_tables(&mut self) -> Result<()> {
+        self.saturate("tables", 2).await?;
         let deadline = Instant::now() + RUN_DEADLINE;
         let [_, partner_2] = &self.second;
-        for worker in [Some(&self.stack.partner), (workers > 1).then_some(partner_2)].into_iter().flatten() {
+        for worker in [&self.stack.partner, partner_2] {
             while !worker.log_tail(usize::MAX).contains(TABLE_BUILT) {
                 if Instant::now() > deadline {
                     bail!("a worker built no table:\n{}", worker.log_tail(20));
