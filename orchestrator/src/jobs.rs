@@ -113,6 +113,14 @@ impl Jobs {
         Ok(entry)
     }
 
+    /// The same without asking the broker for an open job that changed lately: it may be behind.
+    pub(crate) async fn recent(&self, key: &Key) -> Result<Option<Entry<JobRecord>>, StoreError> {
+        match self.board.recent(key) {
+            Some(snapshot) => Ok(Some(Arc::unwrap_or_clone(snapshot))),
+            None => self.get(key).await,
+        }
+    }
+
     /// Stores a new job. This is its acceptance.
     pub(crate) async fn create(&self, record: JobRecord) -> Result<Created, StoreError> {
         let key = Key::from((&record.tenant, record.id));

@@ -311,15 +311,16 @@ impl Orchestrator {
         let mut worked = false;
         // What was accepted just now need not be read. Should somebody else have been quicker, the compare-and-swap tells, and
         // the next look is at the entry itself.
-        let mut known = (deliveries <= 1).then(|| self.board.recent(key)).flatten();
+        let mut may_be_behind = deliveries <= 1;
         let done = |worked| if worked { Looked::Worked } else { Looked::Nothing };
         loop {
             if worked && observer.sees_it_settled() {
                 return Ok(Looked::Worked);
             }
-            let entry = match known.take() {
-                Some(snapshot) => Some(Arc::unwrap_or_clone(snapshot)),
-                None => self.jobs.get(key).await?,
+            let entry = if core::mem::take(&mut may_be_behind) {
+                self.jobs.recent(key).await?
+            } else {
+                self.jobs.get(key).await?
             };
             let Some(entry) = entry else {
                 // In a cluster the server that is asked may not have heard of a new entry yet.

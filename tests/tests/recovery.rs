@@ -32,16 +32,21 @@ async fn parties__should_sign_again_after_kill_9() {
     }
 }
 
+/// The job that signs `message`, which is its idempotency key as well, once it is accepted.
+async fn accepted(api: &Api, message: &str) -> String {
+    let request = api.request(&json!({"kind": "personal_message", "text": message}), message).unwrap();
+    let submitted = api.submit(&request, message).await.unwrap();
+    assert_eq!(submitted.status, 202, "{submitted:?}");
+    text(&submitted.body, "/id").unwrap().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queued_job__should_wait_for_an_absent_party() {
     let mut stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     stack.partner.kill().await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    let request = api.request(&json!({"kind": "personal_message", "text": "patience"}), "patience").unwrap();
-    let submitted = api.submit(&request, "patience").await.unwrap();
-    assert_eq!(submitted.status, 202, "{submitted:?}");
-    let job = text(&submitted.body, "/id").unwrap().to_owned();
+    let job = accepted(&api, "patience").await;
 
     stack.partner.start().await.unwrap();
     assert_eq!(api.settled(&job).await.unwrap(), "signed");
@@ -52,18 +57,12 @@ async fn jobs__should_be_taken_while_no_party_is_there() {
     let mut stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    let submit = async |text: &str| -> String {
-        let request = api.request(&json!({"kind": "personal_message", "text": text}), text).unwrap();
-        let submitted = api.submit(&request, text).await.unwrap();
-        assert_eq!(submitted.status, 202, "{submitted:?}");
-        self::text(&submitted.body, "/id").unwrap().to_owned()
-    };
-    let before = submit("before").await;
+    let before = accepted(&api, "before").await;
     assert_eq!(api.settled(&before).await.unwrap(), "signed");
 
     stack.service.stop().await.unwrap();
     stack.partner.stop().await.unwrap();
-    let first = submit("first").await;
+    let first = accepted(&api, "first").await;
     // It is tried, so that the orchestrator knows that nobody is there.
     let tried = async {
         loop {
@@ -75,7 +74,7 @@ async fn jobs__should_be_taken_while_no_party_is_there() {
         }
     };
     tokio::time::timeout(LONGER_THAN_ALL_ATTEMPTS, tried).await.unwrap();
-    let second = submit("second").await;
+    let second = accepted(&api, "second").await;
 
     stack.service.start().await.unwrap();
     stack.partner.start().await.unwrap();
@@ -92,20 +91,14 @@ async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
     let mut stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    let submit = async |text: &str| -> String {
-        let request = api.request(&json!({"kind": "personal_message", "text": text}), text).unwrap();
-        let submitted = api.submit(&request, text).await.unwrap();
-        assert_eq!(submitted.status, 202, "{submitted:?}");
-        self::text(&submitted.body, "/id").unwrap().to_owned()
-    };
     // The orchestrator has just heard of the partner, and takes it to be there.
-    let before = submit("before").await;
+    let before = accepted(&api, "before").await;
     assert_eq!(api.settled(&before).await.unwrap(), "signed");
 
     stack.partner.stop().await.unwrap();
     let mut jobs = Vec::new();
     for number in 0..5 {
-        jobs.push(submit(&format!("meanwhile-{number}")).await);
+        jobs.push(accepted(&api, &format!("meanwhile-{number}")).await);
     }
     tokio::time::sleep(LONGER_THAN_ALL_ATTEMPTS).await;
     stack.partner.start().await.unwrap();

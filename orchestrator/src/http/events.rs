@@ -60,10 +60,7 @@ pub(super) async fn follow(
     let key = Key::from((&tenant, job_id(&id)?));
     // Before the first look, so that no change is missed.
     let observer = orchestrator.board.observe(&key);
-    let entry = match orchestrator.board.recent(&key) {
-        Some(snapshot) => Some(Arc::unwrap_or_clone(snapshot)),
-        None => orchestrator.jobs.get(&key).await.map_err(Refusal::from)?,
-    };
+    let entry = orchestrator.jobs.recent(&key).await.map_err(Refusal::from)?;
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
     let (events, receiver) = mpsc::channel(stream::BUFFER);
     let answer = stream::answer(&orchestrator, receiver);
