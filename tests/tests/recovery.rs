@@ -33,11 +33,11 @@ async fn parties__should_sign_again_after_kill_9() {
 }
 
 /// The job that signs `message`, which is its idempotency key as well, once it is accepted.
-async fn accepted(api: &Api, message: &str) -> String {
-    let request = api.request(&json!({"kind": "personal_message", "text": message}), message).unwrap();
-    let submitted = api.submit(&request, message).await.unwrap();
-    assert_eq!(submitted.status, 202, "{submitted:?}");
-    text(&submitted.body, "/id").unwrap().to_owned()
+async fn accepted(api: &Api, message: &str) -> anyhow::Result<String> {
+    let request = api.request(&json!({"kind": "personal_message", "text": message}), message)?;
+    let submitted = api.submit(&request, message).await?;
+    ensure!(submitted.status == 202, "{submitted:?}");
+    Ok(text(&submitted.body, "/id")?.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +46,7 @@ async fn queued_job__should_wait_for_an_absent_party() {
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     stack.partner.kill().await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    let job = accepted(&api, "patience").await;
+    let job = accepted(&api, "patience").await.unwrap();
 
     stack.partner.start().await.unwrap();
     assert_eq!(api.settled(&job).await.unwrap(), "signed");
@@ -57,12 +57,12 @@ async fn jobs__should_be_taken_while_no_party_is_there() {
     let mut stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    let before = accepted(&api, "before").await;
+    let before = accepted(&api, "before").await.unwrap();
     assert_eq!(api.settled(&before).await.unwrap(), "signed");
 
     stack.service.stop().await.unwrap();
     stack.partner.stop().await.unwrap();
-    let first = accepted(&api, "first").await;
+    let first = accepted(&api, "first").await.unwrap();
     // It is tried, so that the orchestrator knows that nobody is there.
     let tried = async {
         loop {
@@ -74,7 +74,7 @@ async fn jobs__should_be_taken_while_no_party_is_there() {
         }
     };
     tokio::time::timeout(LONGER_THAN_ALL_ATTEMPTS, tried).await.unwrap();
-    let second = accepted(&api, "second").await;
+    let second = accepted(&api, "second").await.unwrap();
 
     stack.service.start().await.unwrap();
     stack.partner.start().await.unwrap();
@@ -92,13 +92,13 @@ async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     // The orchestrator has just heard of the partner, and takes it to be there.
-    let before = accepted(&api, "before").await;
+    let before = accepted(&api, "before").await.unwrap();
     assert_eq!(api.settled(&before).await.unwrap(), "signed");
 
     stack.partner.stop().await.unwrap();
     let mut jobs = Vec::new();
     for number in 0..5 {
-        jobs.push(accepted(&api, &format!("meanwhile-{number}")).await);
+        jobs.push(accepted(&api, &format!("meanwhile-{number}")).await.unwrap());
     }
     tokio::time::sleep(LONGER_THAN_ALL_ATTEMPTS).await;
     stack.partner.start().await.unwrap();

@@ -1,15 +1,15 @@
 //! Attempts that fail, parties that lie, orchestrators that die.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use duet_bus::{Filter, Role, kv, kv::Key, streams::StorageSettings};
+use duet_bus::{Role, kv::Key, streams::StorageSettings};
 use duet_protocol::ids::{PartyId, ShareIndex};
 use duet_wire::{
     Code, JobRecord, JobStateName, OutcomeReply, OutcomeResult, Pair, SignedRequest, SigningRequest,
     job::{AttemptOutcome, Evidence},
 };
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, now_ms, report, signature_for};
+use crate::orchestrator::rig::{Act, DEADLINE, Rig, TOKEN, now_ms, report, signature_for};
 
 const BACKEND: &[&str] = &["service+partner"];
 
@@ -175,9 +175,6 @@ async fn an_outcome_from_the_wrong_party__should_change_nothing() {
 #[tokio::test]
 async fn a_session_whose_orchestrator_died__should_end_once_through_another() {
     let mut rig = Rig::new().await;
-    let subscriber = rig.broker.connect(Role::Results).await.unwrap();
-    let filter = Filter::results(&"demo".parse().unwrap());
-    let mut results = subscriber.subscribe_registered(&filter, DEADLINE).await.unwrap();
     rig.script(&[Act::Hold]);
     let first = rig.start().await;
     let job = rig.accepted(&first.url, &rig.request("crash", BACKEND)).await;
@@ -191,7 +188,6 @@ async fn a_session_whose_orchestrator_died__should_end_once_through_another() {
     assert_eq!(reply, OutcomeReply::Acknowledged);
     let settled = rig.settled(&second.url, &job).await;
     assert_eq!((settled.state, settled.attempts), (JobStateName::Signed, 1));
-    results.next_within(DEADLINE).await.unwrap().unwrap();
 
     // The announcement that the first left behind comes again and starts nothing.
     let bus = rig.broker.connect(Role::Orchestrator).await.unwrap();
@@ -207,7 +203,8 @@ async fn a_session_whose_orchestrator_died__should_end_once_through_another() {
     };
     tokio::time::timeout(DEADLINE, drained).await.unwrap();
     assert!(rig.held.try_recv().is_err());
-    assert!(results.next_within(Duration::from_millis(300)).await.is_err());
+    rig.told([&job]).await;
+    assert_eq!(rig.ends(&second.url, TOKEN).await.len(), 1);
 }
 
 #[tokio::test]
@@ -243,9 +240,7 @@ async fn a_job_that_was_never_announced__should_be_found() {
     let record = JobRecord::new(signed, &request, now_ms());
     let key = Key::from((&record.tenant, record.id));
 
-    let bus = rig.broker.connect(Role::Orchestrator).await.unwrap();
-    let bucket = bus.ensure_bucket::<JobRecord>(kv::JOBS, &StorageSettings::default()).await.unwrap();
-    bucket.create(&key, &record).await.unwrap();
+    rig.bucket().await.create(&key, &record).await.unwrap();
 
     let view = duet_orchestrator::api::JobView::new(&record).unwrap();
     assert_eq!(rig.settled(&orchestrator.url, &view).await.state, JobStateName::Signed);
@@ -254,26 +249,23 @@ async fn a_job_that_was_never_announced__should_be_found() {
 #[tokio::test]
 async fn several_orchestrators__should_sign_each_job_once() {
     let rig = Rig::new().await;
-    let subscriber = rig.broker.connect(Role::Results).await.unwrap();
-    let filter = Filter::results(&"demo".parse().unwrap());
-    let mut results = subscriber.subscribe_registered(&filter, DEADLINE).await.unwrap();
     let orchestrators = [rig.start().await, rig.start().await, rig.start().await];
     let mut jobs = Vec::new();
     for number in 0..30 {
         let url = &orchestrators[number % 3].url;
         jobs.push(rig.accepted(url, &rig.request(&format!("job-{number}"), BACKEND)).await);
     }
-    let mut published = std::collections::HashSet::new();
-    for _ in &jobs {
-        let result = results.next_within(DEADLINE).await.unwrap().unwrap();
-        let result: duet_wire::SignedResult = serde_json::from_slice(&result.payload).unwrap();
-        assert!(published.insert(result.verify(&rig.result_key()).unwrap().job), "published twice");
-    }
     for (number, job) in jobs.iter().enumerate() {
         let settled = rig.settled(&orchestrators[(number + 1) % 3].url, job).await;
         assert_eq!((settled.state, settled.attempts), (JobStateName::Signed, 1));
     }
-    assert!(results.next_within(Duration::from_millis(300)).await.is_err());
+    rig.told(&jobs).await;
+    let ends = rig.ends(&orchestrators[0].url, TOKEN).await;
+    let told: HashSet<_> = ends
+        .iter()
+        .map(|end| end.ending.result.as_ref().unwrap().verify(&rig.result_key()).unwrap().job)
+        .collect();
+    assert_eq!((ends.len(), told.len()), (30, 30));
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use duet_bus::{Role, kv, kv::Key, streams::StorageSettings};
+use duet_bus::kv::Key;
 use duet_orchestrator::api::{BatchAnswer, BatchView, EndPage, EndView, ItemVerdict};
 use duet_wire::{
-    Code, JobId, JobRecord, JobStateName, Priority,
+    Code, JobId, JobStateName, Priority,
     batch::{BatchItem, BatchRequest, MAX_BATCH_ITEMS},
 };
 use reqwest::{Response, StatusCode};
@@ -260,23 +260,12 @@ async fn an_end_that_was_published_and_not_noted__should_not_be_told_twice() {
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("noted", BACKEND)).await;
     rig.settled(&orchestrator.url, &job).await;
-    let bus = rig.broker.connect(Role::Orchestrator).await.unwrap();
-    let bucket = bus.ensure_bucket::<JobRecord>(kv::JOBS, &StorageSettings::default()).await.unwrap();
-    let key = Key::from((&job.tenant, job.id));
-    let noted = || async {
-        loop {
-            let entry = bucket.get(&key).await.unwrap().unwrap();
-            if entry.value.end_published_at_ms.is_some() {
-                return entry;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
     // As if the process had died between publishing and noting it, longer ago than the stream remembers.
-    let mut entry = tokio::time::timeout(DEADLINE, noted()).await.unwrap();
+    let mut entry = rig.told([&job]).await.remove(0);
     entry.value.end_published_at_ms = None;
-    bucket.update(&key, &entry.value, entry.revision).await.unwrap();
-    tokio::time::timeout(DEADLINE, noted()).await.unwrap();
+    let key = Key::from((&job.tenant, job.id));
+    rig.bucket().await.update(&key, &entry.value, entry.revision).await.unwrap();
+    rig.told([&job]).await;
     assert_eq!(rig.ends(&orchestrator.url, TOKEN).await.len(), 1);
 }
 

@@ -43,6 +43,7 @@ async fn a_flood_of_one_tenant__should_not_keep_anothers_job_waiting() {
     for job in &flood {
         assert_eq!(rig.settled(url, job).await.state, JobStateName::Signed);
     }
+    rig.told(flood.iter().chain([&single])).await;
     let places = places(&rig, url).await;
     assert_eq!(places.len(), 152);
     // The held one, at most one of the flood, and it. (Ends are published side by side: one more.)
@@ -67,6 +68,7 @@ async fn an_urgent_job__should_overtake_and_a_patient_one_not_starve() {
     for job in urgent.iter().chain(&normal).chain([&patient]) {
         assert_eq!(rig.settled(url, job).await.state, JobStateName::Signed);
     }
+    rig.told(urgent.iter().chain(&normal).chain([&patient])).await;
     let places = places(&rig, url).await;
     // Sixteen urgent ones come first (but for one start that the announcement in hand had begun), and
     // the patient one within the first round of 21.

@@ -7,7 +7,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use duet_bus::{Address, Bus, Filter, Incoming, Role, ServeOptions, Service};
+use duet_bus::{
+    Address, Bus, Filter, Incoming, Role, ServeOptions, Service,
+    kv::{self, Bucket, Entry, Key},
+    streams::StorageSettings,
+};
 use duet_orchestrator::{
     Config, PartyEntry, Server, TenantAccess, TokenHash,
     api::{EndPage, EndView, JobView},
@@ -20,8 +24,8 @@ use duet_protocol::{
 };
 use duet_tests::broker::Broker;
 use duet_wire::{
-    Code, Invitation, InvitationReply, JobStateName, Manifest, Outcome, OutcomeReply, OutcomeResult,
-    PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
+    Code, Invitation, InvitationReply, JobRecord, JobStateName, Manifest, Outcome, OutcomeReply,
+    OutcomeResult, PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
     card_request::{CardReply, CardRequest},
     progress::{Progress, Step},
@@ -469,6 +473,33 @@ impl Rig {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Events { chunks: response.bytes_stream().boxed(), buffer: String::new() }
+    }
+
+    /// The bucket of jobs, as orchestrators have it.
+    pub(crate) async fn bucket(&self) -> Bucket<JobRecord> {
+        let bus = self.broker.connect(Role::Orchestrator).await.unwrap();
+        bus.ensure_bucket(kv::JOBS, &StorageSettings::default()).await.unwrap()
+    }
+
+    /// Waits until the ends of jobs are published and it is noted that they are: only until then may an orchestrator send one
+    /// again, which the stream drops and who listens to the subject itself hears twice. Returns the jobs' entries.
+    pub(crate) async fn told(&self, jobs: impl IntoIterator<Item = &JobView>) -> Vec<Entry<JobRecord>> {
+        let bucket = self.bucket().await;
+        let mut entries = Vec::new();
+        for job in jobs {
+            let key = Key::from((&job.tenant, job.id));
+            let noted = async {
+                loop {
+                    let entry = bucket.get(&key).await.unwrap().unwrap();
+                    if entry.value.end_published_at_ms.is_some() {
+                        return entry;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            entries.push(timeout(DEADLINE, noted).await.unwrap());
+        }
+        entries
     }
 
     /// Every end of a tenant's job from the first on.

@@ -61,6 +61,7 @@ async fn an_orchestrator_that_dies_at_work__should_leave_its_jobs_to_the_others(
         let settled = rig.settled(&others[number % 2].url, job).await;
         assert_eq!(settled.state, JobStateName::Signed, "{:?}", settled.history);
     }
+    rig.told(&jobs).await;
     let ends = rig.ends(&others[0].url, TOKEN).await;
     let told: HashSet<_> = ends.iter().map(|end| end.job).collect();
     assert_eq!((ends.len(), told.len()), (20, 20));
