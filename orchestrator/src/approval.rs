@@ -73,6 +73,7 @@ impl Orchestrator {
     pub(crate) async fn take_approval(&self, incoming: Incoming) {
         let Address::Approval(wallet) = incoming.address else { return };
         let span = tracing::info_span!("approval", %wallet);
+        incoming.continue_trace(&span);
         async {
             let encoded = if incoming.payload.first() == Some(&WaitingQuestion::KIND) {
                 // A gateway's, about a number: nothing else is told, so nobody need have signed it.

@@ -458,6 +458,7 @@ mod tests {
             expires_at_ms: u64::MAX,
             put_back: None,
             end_published_at_ms: None,
+            trace: None,
         }
     }
 

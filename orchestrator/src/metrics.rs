@@ -13,7 +13,13 @@ use duet_wire::{Code, JobRecord, JobStateName, Pair};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 
@@ -95,6 +101,7 @@ pub(crate) struct Metrics {
     request_duration: Family<RouteLabel, Histogram>,
     http_refused: Family<CodeLabel, Counter>,
     deliveries: Family<OutcomeLabel, Counter>,
+    deliveries_waiting: Gauge,
     delivery_lag: Histogram,
 }
 
@@ -115,6 +122,7 @@ impl Default for Metrics {
             request_duration: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
             http_refused: Family::default(),
             deliveries: Family::default(),
+            deliveries_waiting: Gauge::default(),
             delivery_lag: Histogram::new(LAG_SECONDS),
         };
         let signed = EndLabels { outcome: "signed", code: NO_CODE };
@@ -198,6 +206,11 @@ impl Metrics {
             "Attempts at delivering a result to an endpoint",
             self.deliveries.clone(),
         );
+        registry.register(
+            "duet_webhook_results_waiting",
+            "Results that endpoints are yet to take",
+            self.deliveries_waiting.clone(),
+        );
         registry.register_with_unit(
             "duet_webhook_delivery_lag",
             "From a result's publication to its delivery",
@@ -278,6 +291,11 @@ impl Metrics {
         }
     }
 
+    /// One more place that results wait at for an endpoint.
+    pub(crate) fn waiting(&self) -> Waiting {
+        Waiting { all: self.deliveries_waiting.clone(), here: 0 }
+    }
+
     /// A result was sent to an endpoint. `published_at_ms` is when it was published, unless it is sent once more.
     pub(crate) fn delivery(&self, delivery: &Delivery, published_at_ms: Option<u64>) {
         let outcome = match delivery.outcome {
@@ -289,6 +307,27 @@ impl Metrics {
         if let (DeliveryOutcome::Delivered, Some(published_at_ms)) = (delivery.outcome, published_at_ms) {
             self.delivery_lag.observe(seconds(published_at_ms, delivery.at_ms));
         }
+    }
+}
+
+/// How many results wait at one place; none any more when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    all: Gauge,
+    here: i64,
+}
+
+impl Waiting {
+    pub(crate) fn are(&mut self, results: u64) {
+        let results = i64::try_from(results).unwrap_or(i64::MAX);
+        self.all.inc_by(results.saturating_sub(self.here));
+        self.here = results;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.all.dec_by(self.here);
     }
 }
 

@@ -69,6 +69,7 @@ impl Orchestrator {
         let Address::Outcome { session, from } = &incoming.address else { return };
         let (session, from) = (*session, from.clone());
         let span = tracing::info_span!("outcome", %session, %from);
+        incoming.continue_trace(&span);
         async {
             let (reply, settled) = match self.judge_outcome(session, &from, &incoming.payload).await {
                 Ok(Verdict::Taken) => (OutcomeReply::Acknowledged, None),

@@ -31,6 +31,8 @@ pub(crate) struct Started {
     pub(crate) responder: Seat,
     pub(crate) manifest: Vec<u8>,
     pub(crate) expires_at_ms: u64,
+    /// The job's trace, as a `traceparent`.
+    pub(crate) trace: Option<String>,
 }
 
 /// Why no session was started.
@@ -102,8 +104,11 @@ impl Orchestrator {
             job.apply(&JobEvent::Start { session, pair }, fence, now).map_err(|_| ())
         });
         let (started, stored) = tokio::join!(started, self.sessions.create(&record));
-        match started.map_err(NotStarted::Store)? {
-            Changed::Applied(snapshot) => self.note_started(&snapshot.value, request, session, pair),
+        let trace = match started.map_err(NotStarted::Store)? {
+            Changed::Applied(snapshot) => {
+                self.note_started(&snapshot.value, request, session, pair);
+                snapshot.value.trace.clone()
+            }
             Changed::Declined(()) | Changed::Missing => {
                 // No attempt names it, so that nobody would remove it later.
                 if let Err(error) = self.sessions.remove(session).await {
@@ -111,7 +116,7 @@ impl Orchestrator {
                 }
                 return Err(NotStarted::Moved);
             }
-        }
+        };
         stored.map_err(NotStarted::Store)?;
         self.announce_step(session, Step::Inviting).await;
         tracing::info!(%session, %pair, attempt, "session started");
@@ -121,6 +126,7 @@ impl Orchestrator {
             responder: terms.responder,
             manifest,
             expires_at_ms,
+            trace,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Taking jobs in: what is refused at once, and what acceptance is.
 
-use duet_bus::kv::Key;
+use duet_bus::{kv::Key, trace};
 use duet_wire::{
     Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
     SigningRequest, TenantId, audit::Refused,
@@ -157,7 +157,8 @@ impl Orchestrator {
         if let Err(rejected) = self.check(tenant, signed, &request).await {
             return repeated().await?.ok_or(rejected);
         }
-        let record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(priority);
+        let mut record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(priority);
+        record.trace = trace::current();
         match self.jobs.create(record).await? {
             Created::Existing(entry) => known(entry.value, signed, &request),
             Created::New(snapshot) => {

@@ -14,6 +14,7 @@ use duet_bus::{
     Address,
     kv::{Entry, Key},
     streams::StorageError,
+    trace,
 };
 use duet_protocol::ids::{PartyId, SessionId, ShareIndex};
 use duet_wire::{
@@ -533,6 +534,7 @@ impl Orchestrator {
     ) -> Result<(), StoreError> {
         let session = started.session;
         let span = tracing::info_span!("session", %session);
+        trace::follow(&span, started.trace.as_deref());
         async {
             // The responder first: it has to listen before the initiator speaks.
             for seat in [&started.responder, &started.initiator] {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use tokio::sync::Semaphore;
+use tracing::Span;
 use zeroize::Zeroize as _;
 
 /// How far below its own frame a computation may have left something, in bytes: GMP takes at most 64 KiB of a stack for what is temporary.
@@ -48,10 +49,10 @@ impl Compute {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Abandoned> {
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Abandoned)?;
-        let span = tracing::Span::current();
+        let span = Span::current();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let result = span.in_scope(|| apart(work));
+            let result = span.in_scope(|| step_within(&span).in_scope(|| apart(work)));
             wipe_stack();
             result
         })
@@ -64,6 +65,11 @@ impl Compute {
     pub fn is_idle(&self) -> bool {
         self.turns.available_permits() > 0
     }
+}
+
+/// The span of a computation for `span`; what is computed ahead of any need is no step of anything.
+fn step_within(span: &Span) -> Span {
+    if span.is_none() { Span::none() } else { tracing::debug_span!("compute") }
 }
 
 /// Runs `work` in frames of its own, which are below its caller's.

@@ -11,6 +11,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use tracing::Instrument as _;
 
 use crate::{
     error::PartyError,
@@ -49,6 +50,32 @@ struct DecisionLabel {
 /// The code of what went well.
 const NO_CODE: &str = "none";
 
+/// Bounds of what the share store takes for a decision, in seconds: a transaction and one flush to the disk, or a read.
+const STORE_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+/// What the share store decides in every signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreDecision {
+    /// That the session is new.
+    Claim,
+    /// That an answer may leave.
+    Charge,
+    /// That a verdict may be told: a read, unless the key is to be locked.
+    Release,
+}
+
+impl StoreDecision {
+    const ALL: [Self; 3] = [Self::Claim, Self::Charge, Self::Release];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Charge => "charge",
+            Self::Release => "release",
+        }
+    }
+}
+
 const ROLES: [&str; 2] = ["initiator", "responder"];
 
 /// Counts, durations and what is under way. Cheap to clone; clones count together.
@@ -60,6 +87,7 @@ pub(crate) struct Metrics {
     refused: Family<RefusalLabels, Counter>,
     locks: Counter,
     decisions: Family<DecisionLabel, Counter>,
+    store: Family<DecisionLabel, Histogram>,
 }
 
 impl Default for Metrics {
@@ -72,7 +100,11 @@ impl Default for Metrics {
             refused: Family::default(),
             locks: Counter::default(),
             decisions: Family::default(),
+            store: Family::new_with_constructor(|| Histogram::new(STORE_SECONDS)),
         };
+        for decision in StoreDecision::ALL {
+            drop(metrics.store.get_or_create(&DecisionLabel { decision: decision.as_str() }));
+        }
         for role in ROLES {
             drop(metrics.active.get_or_create(&RoleLabel { role }));
             drop(metrics.duration.get_or_create(&RoleLabel { role }));
@@ -117,6 +149,12 @@ impl Metrics {
             "What policies said to requests that came with an invitation",
             self.decisions.clone(),
         );
+        registry.register_with_unit(
+            "duet_store_decision_duration",
+            "What the share store took for a decision that a signature waits for",
+            Unit::Seconds,
+            self.store.clone(),
+        );
     }
 
     /// A session begins, and is under way until what this returns is dropped.
@@ -133,6 +171,15 @@ impl Metrics {
     /// A request of the kind `request` was refused.
     pub(crate) fn refused(&self, request: &'static str, code: Code) {
         self.refused.get_or_create(&RefusalLabels { request, code: code.as_str() }).inc();
+    }
+
+    /// Waits for a decision of the share store, and notes how long that took, whatever came of it.
+    pub(crate) async fn stored<T>(&self, decision: StoreDecision, deciding: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let decided = deciding.instrument(tracing::debug_span!("store", decision = decision.as_str())).await;
+        let label = DecisionLabel { decision: decision.as_str() };
+        self.store.get_or_create(&label).observe(began.elapsed().as_secs_f64());
+        decided
     }
 
     /// A Paillier key was locked.

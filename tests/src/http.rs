@@ -101,8 +101,24 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub async fn submit(&self, request: &SignedRequest, idempotency_key: &str) -> Result<Answer> {
-        let post = self
-            .client
+        answer(self.submission(request, idempotency_key)).await
+    }
+
+    /// The same as a part of a trace.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn submit_traced(
+        &self,
+        request: &SignedRequest,
+        idempotency_key: &str,
+        traceparent: &str,
+    ) -> Result<Answer> {
+        answer(self.submission(request, idempotency_key).header("traceparent", traceparent)).await
+    }
+
+    fn submission(&self, request: &SignedRequest, idempotency_key: &str) -> reqwest::RequestBuilder {
+        self.client
             .post(format!("{}/v1/jobs", self.url))
             .bearer_auth(&self.token)
             .header("Content-Type", "application/json")
@@ -110,8 +126,7 @@ impl Api {
             .header("Duet-Requester", hex::encode(request.requester))
             .header("Duet-Signature", hex::encode(request.signature))
             .timeout(self.deadline)
-            .body(request.body.clone());
-        answer(post).await
+            .body(request.body.clone())
     }
 
     /// `POST /v1/batches`.

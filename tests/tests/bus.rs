@@ -14,13 +14,23 @@ use std::{
 
 use duet_bus::{
     Address, Bus, BusEvent, ConnectError, Filter, PublishError, RequestError, Role, ServeOptions, Speaker,
-    SubscribeError, kv,
+    SubscribeError,
+    audit::{self, Recording},
+    kv,
     kv::WriteError,
     streams::{self, StorageError, StorageSettings},
 };
 use duet_protocol::ids::{PartyId, SessionId};
-use duet_tests::broker::Broker;
+use duet_tests::{broker::Broker, metrics::Exposition};
+use duet_wire::{
+    audit::{
+        Body, Event, Record, lines,
+        verify::{PinnedKey, Verifier},
+    },
+    signing::SigningKey,
+};
 use futures::{StreamExt as _, future::join_all};
+use prometheus_client::{encoding::prometheus_text, registry::Registry};
 use tokio::{
     sync::{Notify, Semaphore, mpsc},
     time::timeout,
@@ -466,4 +476,53 @@ async fn an_absent_broker__should_be_waited_for_as_long_as_asked() {
 
 async fn wait_for(events: &mut tokio::sync::broadcast::Receiver<BusEvent>, wanted: &BusEvent) {
     while timeout(DEADLINE, events.recv()).await.unwrap().unwrap() != *wanted {}
+}
+
+#[tokio::test]
+async fn entries_without_a_place__should_be_counted_in_the_log_and_for_the_operator() {
+    let broker = Broker::start().await.unwrap();
+    let orchestrator = broker.connect(Role::Orchestrator).await.unwrap();
+    orchestrator.ensure_streams(&StorageSettings::default()).await.unwrap();
+    let mut registry = Registry::default();
+    orchestrator.register_metrics(&mut registry);
+    let shown = |series: &str| {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).unwrap();
+        Exposition::parse(&text).unwrap().value(series).unwrap()
+    };
+    assert_eq!(shown("duet_audit_publications_total{outcome=published}"), 0.0);
+    assert_eq!(shown("duet_audit_publications_total{outcome=failed}"), 0.0);
+
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let pin = PinnedKey { writer: "orchestrator".to_owned(), key: key.verifying_key().to_bytes() };
+    let (recording, recorder) = Recording::start(&orchestrator, Speaker::Orchestrator, "one", key, || 1);
+    // At once: on this one thread nothing is taken out of the queue in between.
+    let noted = 5_000;
+    for _ in 0..noted {
+        recorder.note(Event::WorkerStarted { instance: "noted".to_owned() });
+    }
+    recording.finish(DEADLINE).await;
+
+    let auditor = broker.connect(Role::Auditor).await.unwrap();
+    let mut verifier = Verifier::new(vec![pin]);
+    let (mut written, mut lost) = (0, 0);
+    audit::read(&auditor, |message| {
+        for line in lines(&message.records) {
+            verifier.line(line, Some(&message.speaker));
+            let record = Record::from_line(line).unwrap();
+            match serde_json::from_slice::<Body>(&record.body).unwrap().event {
+                Event::WorkerStarted { .. } => written += 1,
+                Event::Lost { entries } => lost += entries,
+                _ => {}
+            }
+        }
+    })
+    .await
+    .unwrap();
+    let report = verifier.finish();
+    assert!(report.valid && report.chains[0].closed && report.chains[0].pinned, "{report:?}");
+    assert!(lost > 0, "the queue has no bound");
+    assert_eq!(written + lost, noted);
+    assert_eq!(shown("duet_audit_entries_lost_total"), lost as f64);
+    assert!(shown("duet_audit_publications_total{outcome=published}") >= 1.0);
 }

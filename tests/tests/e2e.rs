@@ -17,5 +17,6 @@ mod recovery;
 mod refusals;
 mod rotation;
 mod signing;
+mod traces;
 mod webhooks;
 mod workers;

@@ -58,6 +58,19 @@ async fn grows(server: &Server, before: &Exposition, names: &[&str], expected: &
     assert!(grown.await.is_ok(), "expected {expected:#?}\nshown {last:#?}");
 }
 
+/// Waits until a series has this value.
+async fn comes_to(server: &Server, series: &str, expected: f64) {
+    let mut last = None;
+    let mut look = interval(LOOK_EVERY);
+    let came = timeout(DEADLINE, async {
+        while last != Some(expected) {
+            look.tick().await;
+            last = Some(shown(server).await.value(series).unwrap());
+        }
+    });
+    assert!(came.await.is_ok(), "{series} is {last:?}, not {expected}");
+}
+
 const JOBS: [&str; 9] = [
     "duet_jobs_accepted_total",
     "duet_jobs_ended_total",
@@ -70,13 +83,14 @@ const JOBS: [&str; 9] = [
     "duet_refusals_total",
 ];
 
-const SESSIONS: [&str; 6] = [
+const SESSIONS: [&str; 7] = [
     "duet_sessions_active",
     "duet_sessions_ended_total",
     "duet_session_duration_seconds_count",
     "duet_refusals_total",
     "duet_policy_decisions_total",
     "duet_paillier_key_locks_total",
+    "duet_store_decision_duration_seconds_count",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,12 +123,16 @@ async fn metrics__should_count_what_became_of_jobs() {
         ("duet_sessions_ended_total{code=none,outcome=signed,role=initiator}", 1.0),
         ("duet_session_duration_seconds_count{role=initiator}", 1.0),
         ("duet_policy_decisions_total{decision=allowed}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=claim}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=release}", 1.0),
     ];
     grows(&stack.service, &service, &SESSIONS, &signed).await;
     let answered = [
         ("duet_sessions_ended_total{code=none,outcome=answered,role=responder}", 1.0),
         ("duet_session_duration_seconds_count{role=responder}", 1.0),
         ("duet_policy_decisions_total{decision=allowed}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=claim}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=charge}", 1.0),
     ];
     grows(&stack.partner, &partner, &SESSIONS, &answered).await;
 
@@ -189,16 +207,25 @@ async fn metrics__should_count_what_devices_do_at_a_gateway() {
         ("duet_gateway_turned_away_total{reason=origin}", 1.0),
     ];
     grows(&stack.gateway, &before, &names, &asked).await;
-    let open = shown(&stack.gateway).await;
-    assert_eq!(open.value("duet_gateway_sockets").unwrap(), 1.0);
+    comes_to(&stack.gateway, "duet_gateway_sockets", 1.0).await;
     drop(socket);
-    let mut look = interval(LOOK_EVERY);
-    let closed = timeout(DEADLINE, async {
-        while shown(&stack.gateway).await.value("duet_gateway_sockets").unwrap() > 0.0 {
-            look.tick().await;
-        }
-    });
-    closed.await.unwrap();
+    comes_to(&stack.gateway, "duet_gateway_sockets", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics__should_count_results_that_an_endpoint_does_not_take() {
+    let stack = Stack::start_with(&[LISTEN, ("DUET_WEBHOOKS_TO_PRIVATE", "1")]).await.unwrap();
+    let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
+    // Nobody listens there any more.
+    let url = format!("http://{}/hook", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let added = stack.duet().json(&["webhook", "add", &url]).await.unwrap();
+    comes_to(&stack.orchestrator, "duet_webhook_results_waiting", 0.0).await;
+    for message in ["first", "second"] {
+        wallet.queue(&["message", message]).await.unwrap();
+    }
+    comes_to(&stack.orchestrator, "duet_webhook_results_waiting", 2.0).await;
+    stack.duet().json(&["webhook", "remove", text(&added, "/webhook/id").unwrap()]).await.unwrap();
+    comes_to(&stack.orchestrator, "duet_webhook_results_waiting", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,6 +320,8 @@ async fn lock__should_be_counted() {
         ("duet_paillier_key_locks_total", 1.0),
         ("duet_policy_decisions_total{decision=no_policy}", 1.0),
         ("duet_session_duration_seconds_count{role=initiator}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=claim}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=release}", 1.0),
         ("duet_sessions_ended_total{code=peer-misbehaved,outcome=failed,role=initiator}", 1.0),
     ]
     .map(|(series, growth)| (series.to_owned(), growth))

@@ -64,8 +64,9 @@ pub async fn publish(
     let (count, message) = audit::message(records, MAX_MESSAGE_SIZE_BYTES / 2);
     let Some(id) = records.get(..count).and_then(audit::message_id) else { return Ok(0) };
     let address = Address::Audit(speaker.clone());
-    bus.publish_stored(&address, message, Some(&id), deadline).await?;
-    Ok(count)
+    let published = bus.publish_stored(&address, message, Some(&id), deadline).await;
+    bus.counted_audit().published(published.is_ok());
+    published.map(|_| count)
 }
 
 /// Why the audit stream cannot be read.
@@ -325,6 +326,7 @@ impl Writer {
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
+            self.bus.counted_audit().lost(lost);
             self.chain.append(Draft::new(now_ms, Event::Lost { entries: lost }));
         }
         if let Some(event) = self.refusals.window(now_ms, is_last) {

@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     credentials::{Layout, NkeySeed, ReadError},
-    metrics::Events,
+    metrics::{Audit, Events},
     role::Role,
 };
 
@@ -183,6 +183,7 @@ pub struct Bus {
 struct Watch {
     events: broadcast::Sender<BusEvent>,
     counted: Events,
+    counted_audit: Audit,
     unreachable: AtomicBool,
 }
 
@@ -191,6 +192,7 @@ impl Watch {
         Self {
             events: broadcast::Sender::new(EVENT_CAPACITY),
             counted: Events::new(),
+            counted_audit: Audit::new(),
             unreachable: AtomicBool::new(false),
         }
     }
@@ -341,6 +343,10 @@ impl Bus {
     /// How often each event has happened to this connection.
     pub(crate) fn counted_events(&self) -> &Events {
         &self.watch.counted
+    }
+
+    pub(crate) fn counted_audit(&self) -> &Audit {
+        &self.watch.counted_audit
     }
 
     /// The NATS client, for what this crate has no words for.

@@ -16,6 +16,7 @@
 //! | [`audit`] | publishing audit records; the chain of a process without a store |
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
+//! | [`trace`] | which trace a message belongs to, in its headers |
 //! | [`failures`] | who has failed how often, to slow it down |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
 //! | [`nodes`] | what it writes for each node of a cluster |
@@ -45,6 +46,7 @@ pub mod service;
 pub mod streams;
 pub mod subjects;
 pub mod subscription;
+pub mod trace;
 
 pub use connect::{Bus, BusEvent, ConnectError, ConnectSettings};
 pub use request::{PublishError, RequestError};

@@ -67,14 +67,58 @@ impl Collector for Connected {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// What became of the audit entries of one process.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    publications: Family<OutcomeLabel, Counter>,
+    lost: Counter,
+}
+
+impl Audit {
+    pub(crate) fn new() -> Self {
+        let audit = Self { publications: Family::default(), lost: Counter::default() };
+        for outcome in ["published", "failed"] {
+            drop(audit.publications.get_or_create(&OutcomeLabel { outcome }));
+        }
+        audit
+    }
+
+    /// It was tried to publish records.
+    pub(crate) fn published(&self, succeeded: bool) {
+        let outcome = if succeeded { "published" } else { "failed" };
+        self.publications.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Entries found no place.
+    pub(crate) fn lost(&self, entries: u64) {
+        self.lost.inc_by(entries);
+    }
+}
+
 impl Bus {
-    /// Has `registry` show whether this connection stands, and what has happened to it.
+    /// Has `registry` show whether this connection stands, what has happened to it, and what became of the audit entries that were to
+    /// go over it.
     pub fn register_metrics(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Connected(self.client().clone())));
         registry.register(
             "duet_broker_events",
             "What happened to the connection to the broker",
             self.counted_events().0.clone(),
+        );
+        registry.register(
+            "duet_audit_publications",
+            "Tries to publish records of the audit log",
+            self.counted_audit().publications.clone(),
+        );
+        registry.register(
+            "duet_audit_entries_lost",
+            "Entries that the audit log lacks, and says so, because too many waited for the broker",
+            self.counted_audit().lost.clone(),
         );
     }
 }

@@ -3,7 +3,6 @@
 use core::time::Duration;
 
 use async_nats::{
-    HeaderMap,
     client::{PublishErrorKind, Request, RequestErrorKind},
     jetstream::{self, ErrorCode},
 };
@@ -18,6 +17,7 @@ use tokio::{
 use crate::{
     connect::{Bus, BusEvent, Denied},
     subjects::Address,
+    trace,
 };
 
 /// The largest message, both ways: the broker's own limit in `nats.conf`.
@@ -152,7 +152,11 @@ impl Bus {
         let subject = address.to_string();
         let payload = payload.into();
         let size_bytes = payload.len();
-        self.client().publish(subject.clone(), payload).await.map_err(|error| match error.kind() {
+        let published = match trace::headers() {
+            Some(headers) => self.client().publish_with_headers(subject.clone(), headers, payload).await,
+            None => self.client().publish(subject.clone(), payload).await,
+        };
+        published.map_err(|error| match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge { subject, size_bytes },
             PublishErrorKind::InvalidSubject | PublishErrorKind::Send => PublishError::Unreachable,
         })
@@ -165,6 +169,7 @@ impl Bus {
     ///
     /// # Cancel safety
     /// Once polled it may have been sent; a reply to a dropped request is discarded.
+    #[tracing::instrument(level = "debug", skip_all, fields(otel.kind = "client", subject = %address))]
     pub async fn request(
         &self,
         address: &Address,
@@ -203,6 +208,7 @@ impl Bus {
     ///
     /// # Cancel safety
     /// As [`Self::request`].
+    #[tracing::instrument(name = "request", level = "debug", skip_all, fields(otel.kind = "client", subject = %address))]
     pub async fn request_resending_for(
         &self,
         patience: Duration,
@@ -238,7 +244,10 @@ impl Bus {
         let size_bytes = payload.len();
         let own = || subject.to_owned();
         // The client's own timeout is off: one deadline covers sending and waiting.
-        let request = Request::new().payload(payload).timeout(None);
+        let mut request = Request::new().payload(payload).timeout(None);
+        if let Some(headers) = trace::headers() {
+            request = request.headers(headers);
+        }
         let reply = tokio::select! {
             reply = timeout_at(end, self.client().send_request(own(), request)) => reply,
             () = publish_denied(events, subject) => {
@@ -284,7 +293,7 @@ impl Bus {
         let payload = payload.into();
         let size_bytes = payload.len();
         let mut events = self.events();
-        let mut headers = HeaderMap::new();
+        let mut headers = trace::headers().unwrap_or_default();
         if let Some(id) = message_id {
             headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
         }

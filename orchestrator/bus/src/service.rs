@@ -3,8 +3,10 @@
 use core::{fmt, future::Future, time::Duration};
 use std::sync::Arc;
 
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tracing::Span;
 
 use crate::{
     connect::Bus,
@@ -12,6 +14,7 @@ use crate::{
     role::is_inbox,
     subjects::{Address, Filter},
     subscription::{SubscribeError, Subscription},
+    trace::{self, TRACEPARENT},
 };
 
 /// A message that arrived.
@@ -22,6 +25,7 @@ pub struct Incoming {
     /// Its bytes, at most [`MAX_MESSAGE_SIZE_BYTES`].
     pub payload: Bytes,
     reply: Option<async_nats::Subject>,
+    headers: Option<HeaderMap>,
     bus: Bus,
 }
 
@@ -30,6 +34,7 @@ impl Incoming {
         address: Address,
         payload: Bytes,
         reply: Option<async_nats::Subject>,
+        headers: Option<HeaderMap>,
         bus: Bus,
     ) -> Self {
         let reply = reply.filter(|subject| {
@@ -39,7 +44,13 @@ impl Incoming {
             }
             fine
         });
-        Self { address, payload, reply, bus }
+        Self { address, payload, reply, headers, bus }
+    }
+
+    /// Makes `span`, which nobody has entered yet, a part of the sender's trace, if it names one.
+    pub fn continue_trace(&self, span: &Span) {
+        let traceparent = self.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT));
+        trace::follow(span, traceparent.map(HeaderValue::as_str));
     }
 
     /// Whether the sender waits for a reply, at an inbox.

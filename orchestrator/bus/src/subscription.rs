@@ -47,7 +47,8 @@ impl Subscription {
         while let Some(message) = self.subscriber.next().await {
             match message.subject.as_str().parse::<Address>() {
                 Ok(address) => {
-                    return Some(Incoming::new(address, message.payload, message.reply, self.bus.clone()));
+                    let async_nats::Message { payload, reply, headers, .. } = message;
+                    return Some(Incoming::new(address, payload, reply, headers, self.bus.clone()));
                 }
                 Err(error) => tracing::debug!(%error, "skipped"),
             }

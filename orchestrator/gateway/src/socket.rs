@@ -25,6 +25,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
+use tracing::Instrument as _;
 
 use crate::{addresses::Connection, device::Device, metrics, server::Gateway, waiting};
 
@@ -405,7 +406,8 @@ impl Conversation {
         };
         let (gateway, device) = (Arc::clone(&self.gateway), Arc::clone(&self.device));
         let (outbox, nudge, from) = (self.outbox.clone(), self.nudge.clone(), self.connection.key());
-        self.requests.spawn(async move {
+        let span = tracing::debug_span!("device", otel.kind = "server", request = kind);
+        let forwarding = async move {
             let forwarded = gateway.forwarder.forward(&device, &gateway.rates, from, to, message).await;
             gateway.metrics.request(kind, began, &forwarded);
             let reply = match forwarded {
@@ -420,7 +422,8 @@ impl Conversation {
                 // What the owner decided has most likely changed the number.
                 nudge.try_send(wallet).ok();
             }
-        });
+        };
+        self.requests.spawn(forwarding.instrument(span));
         Ok(())
     }
 }

@@ -52,6 +52,7 @@ use axum::{
     response::Response,
     routing::{self, MethodRouter},
 };
+use duet_bus::trace;
 use duet_wire::{
     audit::Refused,
     batch::MAX_BATCH_SIZE_BYTES,
@@ -241,7 +242,10 @@ async fn count(State(orchestrator): State<Arc<Orchestrator>>, request: Request, 
 fn span(request: &Request) -> Span {
     let path = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    tracing::info_span!("http", method = %request.method(), path, request = id)
+    let span = tracing::info_span!("http", method = %request.method(), path, request = id);
+    let traceparent = request.headers().get(trace::TRACEPARENT);
+    trace::follow(&span, traceparent.and_then(|value| value.to_str().ok()));
+    span
 }
 
 /// What a list is asked for with.

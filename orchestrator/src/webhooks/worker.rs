@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,9 @@ const PULL_EXPIRES: Duration = Duration::from_secs(5);
 
 /// How long after that its end is waited for before it is given up.
 const PULL_GRACE: Duration = Duration::from_secs(5);
+
+/// How often it is looked how many results wait.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The pause before a watch that ended, or a pull that failed, is begun anew.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -170,9 +173,21 @@ impl Worker {
         let settings = self.orchestrator.deliverer.settings();
         let room = Arc::new(Semaphore::new(settings.max_under_way.into()));
         let mut tasks = JoinSet::new();
-        let mut consumer = None;
+        let mut consumer: Option<PullConsumer> = None;
         let mut failures = 0_u32;
+        let mut waiting = self.orchestrator.metrics.waiting();
+        let mut look_at = Instant::now();
         loop {
+            if let Some(consumer) = &mut consumer
+                && Instant::now() >= look_at
+            {
+                look_at = Instant::now() + LOOK_EVERY;
+                if let Ok(info) = consumer.info().await {
+                    waiting.are(
+                        info.num_pending.saturating_add(info.num_ack_pending.try_into().unwrap_or(u64::MAX)),
+                    );
+                }
+            }
             let pulled = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

@@ -401,6 +401,9 @@ pub struct JobRecord {
     /// letters as well. A settled job without it is published (again) by whoever finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_published_at_ms: Option<u64>,
+    /// The trace that it was accepted in, as a `traceparent` of W3C Trace Context, if traces are exported. Nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl JobRecord {
@@ -422,6 +425,7 @@ impl JobRecord {
             expires_at_ms: request.expires_at.saturating_mul(1000),
             put_back: None,
             end_published_at_ms: None,
+            trace: None,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     error::CliError,
     logging, memory,
     output::Output,
+    traces::Exporter,
 };
 
 /// Two of three parties sign for Ethereum; none of them holds the key.
@@ -93,6 +94,19 @@ impl Command {
         }
     }
 
+    /// Exports the traces of a server, if that is asked for.
+    fn export_traces(&self) -> Result<Option<Exporter>, CliError> {
+        match self {
+            Self::Orchestrator(command) => command.monitoring.export_traces("duet-orchestrator"),
+            Self::Gateway(command) => command.monitoring.export_traces("duet-gateway"),
+            Self::Party(command) => match &**command {
+                party::PartyCommand::Run(arguments) => arguments.monitoring.export_traces("duet-party"),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
     fn run(self, output: Output) -> Result<(), CliError> {
         match self {
             Self::Init(command) => init::run(command, output),
@@ -125,14 +139,19 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => return not_understood(&error, wants_json(&arguments)),
     };
     let output = Output::new(cli.global.json);
-    let ended = logging::start(&cli.global, cli.command.default_filter())
-        .and_then(|()| memory::keep_private())
-        .and_then(|()| install_cryptography())
-        .and_then(|()| cli.command.run(output));
-    match ended {
+    match run(cli, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, output),
     }
+}
+
+fn run(cli: Cli, output: Output) -> Result<(), CliError> {
+    memory::keep_private()?;
+    install_cryptography()?;
+    // Until the command has ended: then what is left is exported.
+    let traces = cli.command.export_traces()?;
+    logging::start(&cli.global, cli.command.default_filter(), traces.as_ref())?;
+    cli.command.run(output)
 }
 
 /// Runs a command that waits for others; one thread is enough.

@@ -22,6 +22,7 @@ mod sealing;
 mod secrets;
 mod share_store;
 mod shutdown;
+mod traces;
 mod transaction;
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
 //! What a long-running command shows of itself to whoever watches it: its metrics, for a collector that speaks Prometheus' text
-//! format, and that it lives.
+//! format, its traces, and that it lives.
 //!
 //! It has a listener of its own, because it is for others than the command's interface: the interface is for tenants and
 //! browsers, this for the operator's own network. What is shown is not secret, but tells how much is signed.
@@ -19,11 +19,15 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
+use reqwest::Url;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::error::{CliError, ErrorCode};
+use crate::{
+    error::{CliError, ErrorCode},
+    traces::Exporter,
+};
 
 /// Where metrics are shown.
 #[derive(Debug, Clone, Args)]
@@ -31,9 +35,20 @@ pub(crate) struct MonitoringOptions {
     /// Where to answer GET /metrics and /healthz over plain HTTP; port 0 picks a free one [default: nowhere]
     #[arg(long, env = "DUET_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Monitoring")]
     metrics: Option<SocketAddr>,
+    /// Where a collector takes traces, as OTLP over HTTP; the path /v1/traces is added [default: nowhere]
+    #[arg(long, env = "DUET_TRACES", value_name = "URL", help_heading = "Monitoring")]
+    traces: Option<Url>,
 }
 
 impl MonitoringOptions {
+    /// Begins to export traces of the service `name`, if it is asked for.
+    ///
+    /// # Errors
+    /// See [`Exporter::start`].
+    pub(crate) fn export_traces(&self, name: &'static str) -> Result<Option<Exporter>, CliError> {
+        self.traces.as_ref().map(|url| Exporter::start(url, name)).transpose()
+    }
+
     /// Listens, if it is asked for. Nobody is answered before [`Listener::serve`].
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use duet_wire::{Code, Manifest, Seat, SigningRequest, seating::Seated};
 use crate::{
     context::{Context, Identity},
     error::PartyError,
+    metrics::StoreDecision,
     policy::{self, Ruling},
     store::{EnrolmentRow, PaillierState, Readiness},
 };
@@ -105,7 +106,8 @@ pub(crate) async fn check(
         let path = &accepted.request.path;
         noting = noting.spending(accepted.ruling.spending(&accepted.manifest, path, digest, now_ms));
     }
-    if !noting.claim_session(session, wallet, expires_at_ms, now_ms).await? {
+    let claiming = noting.claim_session(session, wallet, expires_at_ms, now_ms);
+    if !context.metrics.stored(StoreDecision::Claim, claiming).await? {
         return Err(refuse(Code::SessionReplayed, "the session was taken before"));
     }
     Ok(accepted)

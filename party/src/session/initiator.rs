@@ -14,6 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     Accepted, Ended, Reporter, SessionLimits, Trace,
@@ -24,6 +25,7 @@ use crate::{
     compute::system_rng,
     context::Context,
     error::PartyError,
+    metrics::StoreDecision,
     store::{PaillierState, StoreError},
 };
 
@@ -107,20 +109,21 @@ async fn run(
     // own: a session that is dropped now must not take a lock with it.
     let context = context.clone();
     let locked = accepted.locked(accepted.manifest.paillier_key);
-    let gate = tokio::spawn(async move {
+    let gate = async move {
         let verdict = context
             .compute
             .run(move || state.receive(&message4, &mut system_rng()))
             .await
             // What stopped in the middle of a verdict says nothing about it.
             .map_err(|_| Ended::Silent)??;
-        let released = release(&**context.store(), verdict, &context.clock, locked).await;
+        let releasing = release(&**context.store(), verdict, &context.clock, locked);
+        let released = context.metrics.stored(StoreDecision::Release, releasing).await;
         if let Ok(Released::BadSignature(_)) = &released {
             context.metrics.locked();
         }
         Ok(released)
-    });
-    Ok((gate, nonce))
+    };
+    Ok((tokio::spawn(gate.in_current_span()), nonce))
 }
 
 fn settle(released: Result<Released, StoreError>, nonce: [u8; 32]) -> Ended {

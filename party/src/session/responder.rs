@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Accepted, Ended, Reporter, SessionLimits, Trace, gate};
 use crate::{
-    compute::system_rng, context::Context, error::PartyError, randomizers::Randomizers, store::Charge,
+    compute::system_rng, context::Context, error::PartyError, metrics::StoreDecision,
+    randomizers::Randomizers, store::Charge,
 };
 
 /// Forged first messages that are ignored before the session is given up. The broker lets nobody
@@ -88,7 +89,11 @@ impl Driver<'_> {
         let path = &accepted.request.path;
         let spending = accepted.ruling.spending(&accepted.manifest, path, digest, charge.charged_at_ms);
         let trace = Trace { nonce: answer.nonce_hash(), answer: answer.ciphertext_hash() };
-        let charged = gate::charge(&**self.context.store(), &charge, spending, accepted.charged(trace))
+        let charging = gate::charge(&**self.context.store(), &charge, spending, accepted.charged(trace));
+        let charged = self
+            .context
+            .metrics
+            .stored(StoreDecision::Charge, charging)
             .await
             .map_err(PartyError::from)?
             .ok_or_else(|| Ended::failed(Code::SessionReplayed, "the session was answered before"))?;

@@ -17,6 +17,7 @@ use crate::{enrolment::take_offer, error::PartyError, policy};
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!("card", subject = %message.address);
+    message.continue_trace(&span);
     async {
         if message.payload.first() == Some(&PolicyRequest::KIND) {
             let reply = match codec::decode::<PolicyRequest>(&message.payload) {

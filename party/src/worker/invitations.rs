@@ -24,6 +24,7 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
         session = tracing::field::Empty,
         wallet = tracing::field::Empty,
     );
+    message.continue_trace(&span);
     run(shared, message).instrument(span).await;
 }
 

@@ -34,6 +34,7 @@ use crate::{
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!("share", party = %shared.party.id());
+    message.continue_trace(&span);
     async {
         let reply = match codec::decode::<ShareRequest>(&message.payload) {
             Ok(ShareRequest::Prepare { package }) => {

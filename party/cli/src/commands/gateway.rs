@@ -115,7 +115,7 @@ pub(crate) struct GatewayCommand {
     #[command(flatten)]
     limits: LimitOptions,
     #[command(flatten)]
-    monitoring: MonitoringOptions,
+    pub(crate) monitoring: MonitoringOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]

@@ -76,7 +76,7 @@ pub(crate) struct OrchestratorCommand {
     #[command(flatten)]
     webhooks: WebhookOptions,
     #[command(flatten)]
-    monitoring: MonitoringOptions,
+    pub(crate) monitoring: MonitoringOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]

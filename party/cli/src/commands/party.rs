@@ -122,7 +122,7 @@ pub(crate) struct RunArguments {
     #[arg(long, env = "DUET_HEALTH_LISTEN", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
     #[command(flatten)]
-    monitoring: MonitoringOptions,
+    pub(crate) monitoring: MonitoringOptions,
     #[command(flatten)]
     broker: BrokerOptions,
     #[command(flatten)]
