@@ -10,7 +10,9 @@
 
 use std::{
     env, fs,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,6 +34,10 @@ const SHARES: [f64; 12] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0, 97.0,
 
 /// Longer than any of the runs here, and than building tables.
 const RUN_DEADLINE: Duration = Duration::from_secs(900);
+
+/// How often the disk is asked to keep something before all else, and the pause in between.
+const FLUSHES: usize = 1500;
+const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a worker logs when it has built a table.
 const TABLE_BUILT: &str = "built a table of randomizers";
@@ -59,13 +65,35 @@ async fn main() -> Result<()> {
     let milliseconds = |text: &str| text.parse::<f64>().with_context(|| format!("{text} is no number"));
     let work = Work { any: milliseconds(any)?, table: milliseconds(table)? };
     fs::create_dir_all(&reports)?;
+    let flushes = flushes()?;
     let mut rig = Rig::start(reports.clone(), ("DUET_RANDOMIZER_TABLES", "0")).await?;
     rig.start_second().await?;
     let without_tables = rig.saturate("saturated-without-tables", 2).await?;
     drop(rig);
     let rig = Rig::start(reports, ("DUET_RANDOMIZER_TABLE_AFTER", "1")).await?;
-    println!("{}", rig.measure(&plots, &work, &without_tables).await?);
+    let mut figures = rig.measure(&plots, &work, &without_tables).await?;
+    for (name, at) in [("p50", FLUSHES / 2), ("p99", FLUSHES * 99 / 100), ("longest", FLUSHES - 1)] {
+        let flush = json!({"median_ms": flushes.get(at), "min_ms": flushes.first(), "n": FLUSHES});
+        figures.as_object_mut().context("figures have names")?.insert(format!("load.disk.{name}"), flush);
+    }
+    println!("{figures}");
     Ok(())
+}
+
+/// How long the disk takes, with nothing else to do, to keep 4 KiB where the stack keeps what it may not forget: each time, in
+/// milliseconds, in order of size. A signature waits for that several times, so that the disk's slowest are part of its p99.
+fn flushes() -> Result<Vec<f64>> {
+    let file = tempfile::tempfile()?;
+    let mut took = Vec::with_capacity(FLUSHES);
+    for _ in 0..FLUSHES {
+        let began = Instant::now();
+        file.write_all_at(&[0; 4096], 0)?;
+        file.sync_data()?;
+        took.push(began.elapsed().as_secs_f64() * 1e3);
+        thread::sleep(FLUSH_PAUSE);
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(took)
 }
 
 impl Rig {
