@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     clock::{now_ms, whole_millis},
+    metrics::Waiting,
     orchestrator::{Orchestrator, jitter},
     work::{acknowledge, again},
 };
@@ -149,6 +150,26 @@ fn endpoint_of(key: &Key) -> Option<EndpointId> {
     key.as_str().split_once('.')?.1.parse().ok()
 }
 
+/// How many results of one source wait, looked at now and then.
+struct Backlog {
+    waiting: Waiting,
+    look_at: Instant,
+}
+
+impl Backlog {
+    /// A look in vain is repeated at its time: it is for the metrics alone.
+    async fn look(&mut self, consumer: &mut PullConsumer) {
+        if Instant::now() < self.look_at {
+            return;
+        }
+        self.look_at = Instant::now() + LOOK_EVERY;
+        if let Ok(info) = consumer.info().await {
+            let unacknowledged = info.num_ack_pending.try_into().unwrap_or(u64::MAX);
+            self.waiting.are(info.num_pending.saturating_add(unacknowledged));
+        }
+    }
+}
+
 /// Delivers from one source to one endpoint.
 struct Worker {
     orchestrator: Arc<Orchestrator>,
@@ -175,23 +196,12 @@ impl Worker {
         let mut tasks = JoinSet::new();
         let mut consumer: Option<PullConsumer> = None;
         let mut failures = 0_u32;
-        let mut waiting = self.orchestrator.metrics.waiting();
-        let mut look_at = Instant::now();
+        let mut backlog = Backlog { waiting: self.orchestrator.metrics.waiting(), look_at: Instant::now() };
         loop {
-            if let Some(consumer) = &mut consumer
-                && Instant::now() >= look_at
-            {
-                look_at = Instant::now() + LOOK_EVERY;
-                if let Ok(info) = consumer.info().await {
-                    waiting.are(
-                        info.num_pending.saturating_add(info.num_ack_pending.try_into().unwrap_or(u64::MAX)),
-                    );
-                }
-            }
             let pulled = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                pulled = self.pull(&mut consumer, &room, &mut tasks) => pulled,
+                pulled = self.pull(&mut consumer, &mut backlog, &room, &mut tasks) => pulled,
             };
             while tasks.try_join_next().is_some() {}
             match pulled {
@@ -218,6 +228,7 @@ impl Worker {
     async fn pull(
         self: &Arc<Self>,
         consumer: &mut Option<PullConsumer>,
+        backlog: &mut Backlog,
         room: &Arc<Semaphore>,
         tasks: &mut JoinSet<()>,
     ) -> Result<usize, PullError> {
@@ -237,6 +248,7 @@ impl Worker {
                 consumer.insert(opened)
             }
         };
+        backlog.look(consumer).await;
         let mut batch = consumer
             .batch()
             .max_messages(permits.len())

@@ -26,8 +26,8 @@ use serde_json::{Value, json};
 /// Wallets that take turns.
 const WALLETS: usize = 4;
 
-/// Open jobs that keep two cores busy without any of them waiting long.
-const SATURATING: &str = "24";
+/// Open jobs: more than an orchestrator works on at a time (32), so that the cores have work while the disk makes some wait.
+const SATURATING: &str = "64";
 
 /// Shares of the saturated throughput at which latency is measured, in per cent.
 const SHARES: [f64; 12] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0, 97.0, 102.0, 110.0, 120.0];
