@@ -7,11 +7,7 @@ use std::time::Duration;
 
 use opentelemetry::{KeyValue, global, trace::TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::{
-    Resource,
-    propagation::TraceContextPropagator,
-    trace::{SdkTracerProvider, Tracer},
-};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use reqwest::Url;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_opentelemetry::OpenTelemetryLayer;
@@ -26,10 +22,7 @@ const FLUSH: Duration = Duration::from_secs(3);
 const LOOK: &str = "job";
 
 /// What exports spans. Dropping it exports those that wait.
-pub(crate) struct Exporter {
-    provider: SdkTracerProvider,
-    tracer: Tracer,
-}
+pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// Exports to the collector at `url`, which speaks OTLP over HTTP, as the service `name`.
@@ -54,8 +47,7 @@ impl Exporter {
         let provider =
             SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
         global::set_text_map_propagator(TraceContextPropagator::new());
-        let tracer = provider.tracer("duet");
-        Ok(Self { provider, tracer })
+        Ok(Self(provider))
     }
 
     /// What hands it this program's own spans, and what is logged within them for an operator.
@@ -63,13 +55,13 @@ impl Exporter {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        OpenTelemetryLayer::new(self.tracer.clone()).with_filter(filter_fn(is_exported))
+        OpenTelemetryLayer::new(self.0.tracer("duet")).with_filter(filter_fn(is_exported))
     }
 }
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        if let Err(error) = self.provider.shutdown_with_timeout(FLUSH) {
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
             tracing::warn!(%error, "the last traces were not exported");
         }
     }
