@@ -24,7 +24,7 @@ use duet_protocol::{
 };
 use duet_tests::broker::Broker;
 use duet_wire::{
-    Code, Invitation, InvitationReply, JobRecord, JobStateName, Manifest, Outcome, OutcomeReply,
+    Code, Invitation, InvitationReply, JobId, JobRecord, JobStateName, Manifest, Outcome, OutcomeReply,
     OutcomeResult, PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
     card_request::{CardReply, CardRequest},
@@ -500,6 +500,12 @@ impl Rig {
             entries.push(timeout(DEADLINE, noted).await.unwrap());
         }
         entries
+    }
+
+    /// The jobs whose ends these are, all of them with results that the orchestrator signed.
+    pub(crate) fn with_results(&self, ends: &[EndView]) -> Vec<JobId> {
+        let result = |end: &EndView| end.ending.result.as_ref().unwrap().verify(&self.result_key()).unwrap();
+        ends.iter().map(|end| result(end).job).collect()
     }
 
     /// Every end of a tenant's job from the first on.

@@ -53,7 +53,7 @@ async fn a_queued_job__should_end_in_one_signed_result() {
     let other = rig.accepted(&orchestrator.url, &rig.request("payout-2", BACKEND)).await;
     rig.told([&job, &other]).await;
     let ends = rig.ends(&orchestrator.url, TOKEN).await;
-    assert_eq!(ends.iter().map(|end| end.job).collect::<Vec<_>>(), [job.id, other.id]);
+    assert_eq!(rig.with_results(&ends), [job.id, other.id]);
     orchestrator.stop().await;
 }
 
