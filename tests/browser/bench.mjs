@@ -57,7 +57,7 @@ const open = async (profile) => {
 /** Everything a person waits for, once. */
 async function keygen(page) {
   await page.fillCreation();
-  const time = await clicked(page, 'create-submit', '[data-testid="create-done"]');
+  const time = await clicked(page, 'create-submit', '[data-testid="create-secured"]');
   return { time, ...(await page.finishCreation()) };
 }
 

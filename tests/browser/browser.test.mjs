@@ -10,6 +10,7 @@ import './scenarios/inbox.mjs';
 import './scenarios/interruptions.mjs';
 import './scenarios/tabs.mjs';
 import './scenarios/backup.mjs';
+import './scenarios/ways-back.mjs';
 import './scenarios/views.mjs';
 import './scenarios/keyboard.mjs';
 import './scenarios/steadiness.mjs';

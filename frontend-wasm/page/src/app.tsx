@@ -1,13 +1,14 @@
 import { useEffect } from "preact/hooks";
 
 import { Button, IconButton } from "./components/button";
+import { Dialog } from "./components/dialog";
 import { Icon, Logo, type IconName } from "./components/icon";
 import { InterruptedBanner } from "./components/interrupted";
 import { lazy } from "./components/lazy";
 import { ErrorNotice } from "./components/notice";
 import { View } from "./components/view";
 import { BUILD } from "./config";
-import { href, route, type Route } from "./router";
+import { href, leave, leavingFor, reasonToStay, route, type Route } from "./router";
 import { connection, open, opening, waitingTotal, walletById, wallets } from "./state/duet";
 import { interrupted } from "./state/interrupted";
 import { shownTheme, theme } from "./state/settings";
@@ -44,10 +45,32 @@ export function App() {
       <Header />
       <Banners />
       <Current />
+      <LeaveDialog />
       <footer class="footer">
         <span>Keys are made and used in this browser. Nobody holds a whole one.</span>
       </footer>
     </div>
+  );
+}
+
+/** Asks before a view is left that the owner still needs. */
+function LeaveDialog() {
+  if (leavingFor.value === null) return null;
+  const stay = () => {
+    leavingFor.value = null;
+  };
+  return (
+    <Dialog testId="leave-dialog" title="Leave now?" onClose={stay}>
+      <p>{reasonToStay.value}</p>
+      <div class="actions">
+        <Button testId="leave-stay" tone="primary" onClick={stay}>
+          Stay
+        </Button>
+        <Button testId="leave-anyway" tone="danger" onClick={leave}>
+          Leave
+        </Button>
+      </div>
+    </Dialog>
   );
 }
 

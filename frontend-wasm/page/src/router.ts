@@ -57,7 +57,21 @@ const hash = signal(location.hash);
 /** How often the view changed; a new view moves the focus to its heading, the first one does not. */
 export const navigations = signal(0);
 
+/** Why the owner loses something by leaving the view now. While it is set, the page asks before it leaves. */
+export const reasonToStay = signal<string | null>(null);
+/** The hash that the owner wants to go to, while the page asks. */
+export const leavingFor = signal<string | null>(null);
+
+addEventListener("beforeunload", (event) => {
+  if (reasonToStay.value !== null) event.preventDefault();
+});
+
 addEventListener("hashchange", () => {
+  if (reasonToStay.value !== null && location.hash !== hash.value) {
+    leavingFor.value = location.hash;
+    history.replaceState(null, "", hash.value === "" ? "#/" : hash.value);
+    return;
+  }
   navigations.value += 1;
   hash.value = location.hash;
   scrollTo({ top: 0, behavior: "instant" });
@@ -67,4 +81,12 @@ export const route = computed(() => parseRoute(hash.value));
 
 export function go(target: Route): void {
   location.hash = href(target).slice(1);
+}
+
+/** Goes where the owner wanted to go, whatever is lost. */
+export function leave(): void {
+  const target = leavingFor.value;
+  reasonToStay.value = null;
+  leavingFor.value = null;
+  if (target !== null) location.hash = target;
 }

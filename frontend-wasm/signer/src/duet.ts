@@ -81,6 +81,7 @@ export class Duet implements DuetApi {
     const { protection, signal, onProgress, ...rest } = options;
     return outcomeOf(async () => {
       const source = protection.kind === "passphrase" ? { ...protection } : await makePasskey(rest.label);
+      await askToPersist();
       const order = { ...rest, source };
       return unwrap(await this.#remote.call("createWallet", [order], { signal, onNote: onProgress, transfer: secrets(source) }));
     });
@@ -147,6 +148,14 @@ export class Duet implements DuetApi {
     return this.#remote.call("exportBackup", [id, passphrase]);
   }
 
+  checkBackup(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>> {
+    return this.#remote.call("checkBackup", [id, file, passphrase]);
+  }
+
+  waiveBackup(id: WalletId): Promise<Outcome<WalletSummary>> {
+    return this.#remote.call("waiveBackup", [id]);
+  }
+
   restoreBackup(
     file: Uint8Array,
     passphrase: string,
@@ -156,6 +165,7 @@ export class Duet implements DuetApi {
     const { label } = options;
     return outcomeOf(async () => {
       const source = protection.kind === "passphrase" ? { ...protection } : await makePasskey(label ?? "Restored wallet");
+      await askToPersist();
       const args: Methods["restoreBackup"]["args"] = [file, passphrase, source, label ?? null];
       return unwrap(await this.#remote.call("restoreBackup", args, { transfer: secrets(source) }));
     });
@@ -193,6 +203,15 @@ export class Duet implements DuetApi {
       case "inbox":
         return tell(this.#listeners.inbox, event.notice);
     }
+  }
+}
+
+/** Asks the browser to keep this page's storage. Its answer shows in each wallet's summary. */
+async function askToPersist(): Promise<void> {
+  try {
+    await navigator.storage.persist();
+  } catch {
+    // A browser without the call keeps the storage as long as it likes, which the summary says.
   }
 }
 

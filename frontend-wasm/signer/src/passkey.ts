@@ -31,7 +31,11 @@ async function clientCapabilities(): Promise<Record<string, boolean> | undefined
   return ask?.call(PublicKeyCredential).catch(() => undefined);
 }
 
-/** Makes a passkey for a new wallet, and asks it for its secret. The person is asked once or twice. */
+/**
+ * Makes a passkey for a new wallet and asks it for its secret twice. An authenticator that gives two different secrets could
+ * never open the wallet again: its passkey is refused, and removed where the browser can. The person is asked two or three
+ * times.
+ */
 export async function makePasskey(label: string): Promise<PasskeySource> {
   if (!(await passkeysAvailable())) fail("passkey-unavailable", UNAVAILABLE);
   const salt = crypto.getRandomValues(new Uint8Array(32));
@@ -52,7 +56,26 @@ export async function makePasskey(label: string): Promise<PasskeySource> {
   const { prf } = created.getClientExtensionResults();
   if (prf?.enabled !== true && prf?.results === undefined) fail("passkey-unavailable", UNAVAILABLE);
   // Many authenticators give the output only when they are asked for it again.
-  return prf.results ? source(passkey, prf.results.first) : usePasskey(passkey);
+  const first = prf.results ? source(passkey, prf.results.first) : await usePasskey(passkey);
+  const second = await usePasskey(passkey).catch((thrown: unknown) => {
+    first.secret.fill(0);
+    throw thrown;
+  });
+  const same = first.secret.every((byte, at) => byte === second.secret[at]);
+  second.secret.fill(0);
+  if (same) return first;
+  first.secret.fill(0);
+  await removePasskey(passkey);
+  fail("passkey-unavailable", "This authenticator gave two different secrets for one passkey: it could never open the wallet again. Use a passphrase, or another authenticator.");
+}
+
+/** Tells the authenticator that a passkey is of no use, where browser and authenticator can (WebAuthn level 3, § 5.1.10). */
+async function removePasskey({ credential }: PasskeyReference): Promise<void> {
+  const { signalUnknownCredential } = PublicKeyCredential as {
+    signalUnknownCredential?: (options: { rpId: string; credentialId: string }) => Promise<void>;
+  };
+  const credentialId = btoa(String.fromCharCode(...credential)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+  await signalUnknownCredential?.call(PublicKeyCredential, { rpId: location.hostname, credentialId }).catch(() => undefined);
 }
 
 /** Asks the wallet's passkey for its secret. */

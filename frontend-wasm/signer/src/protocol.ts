@@ -66,6 +66,8 @@ export interface Methods {
   approve: Method<[WalletId, JobId, Hex], Signed, SigningStep>;
   reject: Method<[WalletId, JobId], undefined>;
   exportBackup: Method<[WalletId, string], Uint8Array>;
+  checkBackup: Method<[WalletId, Uint8Array, string], WalletSummary>;
+  waiveBackup: Method<[WalletId], WalletSummary>;
   restoreBackup: Method<[Uint8Array, string, KeySource, string | null], WalletSummary>;
   rotate: Method<[WalletId], WalletSummary, CreateProgress>;
   verify: Method<[VerifyOptions], Verification>;

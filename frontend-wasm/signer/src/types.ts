@@ -135,8 +135,14 @@ export interface WalletSummary {
   tenant: string;
   /** Who holds which share; this device has share 1. */
   parties: WalletParty[];
-  /** The copies of this device's share that were made in this browser. */
-  backup: { exportedAt: Timestamp | null };
+  /**
+   * The backup file of this device's share. `exportedAt`: when one was last made here. `checkedAt`: when one was last opened
+   * again here; only then is it known to work. `due`: the wallet is new, and its owner has neither opened a backup file again
+   * nor waived it. A page shows no address while a backup is due: money sent there is lost with this browser.
+   */
+  backup: { exportedAt: Timestamp | null; checkedAt: Timestamp | null; due: boolean };
+  /** Whether the browser promised not to delete this page's storage by itself (`navigator.storage.persisted`). */
+  persistent: boolean;
   /** Whether this browser got the wallet from a backup. */
   restored: boolean;
   /** Wrong attempts to unlock since the last right one, and when the next is taken. */
@@ -440,6 +446,13 @@ export interface DuetApi {
   reject(id: WalletId, job: JobId): Promise<Outcome<void>>;
 
   exportBackup(id: WalletId, passphrase: string): Promise<Outcome<Uint8Array>>;
+  /**
+   * Opens a backup file of the device's share again, without restoring it. Fails with `wrong-passphrase`, or `invalid` when the
+   * file is no backup of this wallet. Afterwards no backup is `due`.
+   */
+  checkBackup(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>>;
+  /** Notes that the owner does without a backup of a new wallet. */
+  waiveBackup(id: WalletId): Promise<Outcome<WalletSummary>>;
   restoreBackup(
     file: Uint8Array,
     passphrase: string,

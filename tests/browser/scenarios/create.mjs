@@ -50,7 +50,7 @@ scenario('a wallet is not made while the service is down, and is once it is back
     await page.startCreation();
     await page.state('error', 'party-unreachable', 'data-kind');
     assert.equal(await page.get('error').first().getAttribute('data-by'), 'service');
-    assert.equal(await page.get('create-done').count(), 0, 'no address is shown');
+    assert.equal(await page.get('create-secured').count(), 0, 'no wallet is made');
   } finally {
     await scene.stack.start('service');
   }

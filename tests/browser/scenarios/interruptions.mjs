@@ -60,7 +60,7 @@ scenario('the gateway dies in the middle of key generation, and the wallet is fi
     await scene.stack.start('gateway');
   });
   // Either it goes on by itself, or it says what happened and can be resumed.
-  const done = page.get('create-done');
+  const done = page.get('create-secured');
   const error = page.get('error');
   await done.or(error).first().waitFor();
   if (!(await done.isVisible())) {

@@ -32,6 +32,12 @@ scenario('a wallet is made, opened and used without a pointer', async (scene) =>
   await keyboard.type('create-passphrase', PASSPHRASE);
   await keyboard.type('create-passphrase-repeat', PASSPHRASE);
   await keyboard.activate('create-submit');
+  await page.shown('create-secured');
+  assert.equal(await heading(page), 'One step is left', 'the focus goes where the news is');
+  await keyboard.activate('backup-waive');
+  await page.shown('waive-dialog');
+  await keyboard.activate('waive-sure', 'Space');
+  await keyboard.activate('waive-confirm');
   await page.shown('create-done');
   assert.equal(await heading(page), 'Your wallet is ready', 'the focus goes where the news is');
   const address = await page.get('create-done').getAttribute('data-address');

@@ -30,9 +30,12 @@ scenario('every view can be used by everybody', async (scene) => {
   } finally {
     await scene.stack.resume('service');
   }
+  await page.shown('create-secured');
+  await look('create-secured');
+  await page.saveDueBackup();
   await page.shown('create-done');
   await look('create-done');
-  const { id, address } = await page.finishCreation();
+  const { id, address } = await page.openCreated();
   await scene.learn(page, id);
   await scene.stack.fund(address, 2);
 

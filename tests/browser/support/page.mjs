@@ -85,8 +85,35 @@ export class Page {
     await this.get('create-submit').click();
   }
 
-  /** Waits until the address shows; saves the backup file if there is one; opens the wallet. */
+  /** Saves the backup file of the device's share, which is due before the address shows, and opens it again. */
+  async saveDueBackup(passphrase) {
+    if (passphrase !== undefined) {
+      await this.get('backup-passphrase').fill(passphrase);
+      await this.get('backup-passphrase-repeat').fill(passphrase);
+    }
+    const file = await this.download('backup-export');
+    await this.shown('backup-done');
+    await this.get('backup-file').setInputFiles({ name: 'backup.age', mimeType: 'application/octet-stream', buffer: file });
+    await this.get('backup-check').click();
+    return file;
+  }
+
+  /** Goes on without the backup that is due before the address shows. */
+  async waiveBackup() {
+    await this.get('backup-waive').click();
+    await this.get('waive-sure').check();
+    await this.get('waive-confirm').click();
+  }
+
+  /** Passes the gate in front of the address without a backup, and opens the wallet. */
   async finishCreation() {
+    await this.shown('create-secured');
+    await this.waiveBackup();
+    return this.openCreated();
+  }
+
+  /** The finished wallet whose address shows: saves the file of the third share if there is one, and opens the wallet. */
+  async openCreated() {
     await this.shown('create-done');
     const address = await this.get('create-done').getAttribute('data-address');
     const text = await this.text('create-address');

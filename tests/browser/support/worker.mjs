@@ -34,6 +34,19 @@ class Worker {
     );
   }
 
+  /** Closes the database's connection under the next transaction, as a browser does to free memory or after a crash of its storage. */
+  closeDatabase() {
+    return this.#worker.evaluate(() => {
+      const { transaction } = IDBDatabase.prototype;
+      IDBDatabase.prototype.transaction = function closed(...names) {
+        IDBDatabase.prototype.transaction = transaction;
+        this.close();
+        this.dispatchEvent(new Event('close'));
+        return transaction.apply(this, names);
+      };
+    });
+  }
+
   allowWrites() {
     return this.#worker.evaluate(() => globalThis.duetAllowWrites());
   }

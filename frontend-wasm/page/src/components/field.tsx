@@ -196,3 +196,42 @@ export function Select({ id, label, value, options, onChange, hint, bare }: Sele
   );
   return bare === true ? select : <Field field={{ id, label, hint }}>{select}</Field>;
 }
+
+/** The largest backup that is looked at, in bytes; real ones have some ten kilobytes. */
+const MAX_BACKUP_BYTES = 1024 * 1024;
+
+/** Why a chosen file cannot be a backup, or `null`. */
+export function backupFileProblem(file: File | null): string | null {
+  if (file === null) return "Choose the backup file.";
+  if (file.size > MAX_BACKUP_BYTES) return "This is too large to be a backup of Duet.";
+  return file.size === 0 ? "The file is empty." : null;
+}
+
+interface BackupFileFieldProps {
+  id: string;
+  label: string;
+  error: string | null | undefined;
+  onChoose: (file: File | null) => void;
+}
+
+/** Asks for a backup file. */
+export function BackupFileField({ id, label, error, onChoose }: BackupFileFieldProps) {
+  return (
+    <div class="field">
+      <label class="field-label" for={id}>
+        {label}
+      </label>
+      <input
+        class="input"
+        id={id}
+        data-testid={id}
+        type="file"
+        accept=".age"
+        aria-invalid={error ? true : undefined}
+        aria-describedby={error ? `${id}-error` : undefined}
+        onChange={(event) => onChoose(event.currentTarget.files?.[0] ?? null)}
+      />
+      <FieldError id={id} error={error} />
+    </div>
+  );
+}

@@ -2,9 +2,11 @@ import type { WalletState, WalletSummary } from "@duet/signer";
 import { useEffect, useState } from "preact/hooks";
 
 import { node } from "../state/duet";
+import { date } from "../text/format";
 import type { IconName } from "./icon";
 import { Icon } from "./icon";
 import { IconButton } from "./button";
+import { Notice } from "./notice";
 
 const STATES: Record<WalletState, { text: string; tone: string; icon: IconName }> = {
   unlocked: { text: "Unlocked", tone: "badge-good", icon: "unlock" },
@@ -86,6 +88,30 @@ export function Balance({ wallet, withRefresh }: { wallet: WalletSummary; withRe
           onClick={() => setRound(round + 1)}
         />
       )}
+    </div>
+  );
+}
+
+/** What the owner loses with this browser, and which way back there is. */
+export function WaysBack({ wallet }: { wallet: WalletSummary }) {
+  const { exportedAt, checkedAt } = wallet.backup;
+  const state = checkedAt !== null ? "checked" : exportedAt !== null ? "unchecked" : "none";
+  const storage = wallet.persistent ? null : " The browser has not promised to keep this page's storage: it may delete your share by itself.";
+  return (
+    <div data-testid="ways-back" data-state={state} data-persistent={String(wallet.persistent)}>
+      <Notice
+        tone={state === "none" ? "bad" : state === "unchecked" || storage !== null ? "warn" : "info"}
+        title={state === "none" ? "Lost with this browser: everything at this address" : "Your way back: the backup file"}
+      >
+        <p>
+          {checkedAt !== null
+            ? `You opened the backup file of your share on ${date(checkedAt)}.`
+            : exportedAt !== null
+              ? `A backup file of your share was made on ${date(exportedAt)}, and was not opened again here. Whether it works is not known.`
+              : "There is no backup file of your share. The other two shares cannot bring you back."}
+          {storage}
+        </p>
+      </Notice>
     </div>
   );
 }

@@ -2,6 +2,7 @@ import type { CreatedWallet, CreateProgress, DuetError, ProtectionKind } from "@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { AddressQr, AddressText, CopyButton } from "../components/address";
+import { BackupGate } from "../components/backup-gate";
 import { Button, LinkButton } from "../components/button";
 import { Choices } from "../components/choice";
 import { TextArea, TextField } from "../components/field";
@@ -10,10 +11,10 @@ import { ErrorNotice, Notice } from "../components/notice";
 import { Elapsed, ProgressList } from "../components/progress";
 import { NewPassphrase, ProtectionChoice } from "../components/protection";
 import { StepHeading, View } from "../components/view";
-import { Holders } from "../components/wallet-parts";
-import { href } from "../router";
+import { Holders, WaysBack } from "../components/wallet-parts";
+import { href, reasonToStay } from "../router";
 import { created } from "../state/created";
-import { duet, info, noteWallet } from "../state/duet";
+import { duet, info, noteWallet, walletById } from "../state/duet";
 import { save } from "../state/save";
 import { fileName } from "../text/format";
 import { passphraseProblem, repeatProblem } from "../text/passphrase";
@@ -74,6 +75,8 @@ export function CreateView() {
   const [error, setError] = useState<DuetError | null>(null);
   const [draft, setDraft] = useState<Draft>(EMPTY);
   const abort = useRef<AbortController | null>(null);
+  // What the owner chose for the wallet seals its backup file too, until that file is made.
+  const passphrase = useRef<string | undefined>(undefined);
   const done = created.value;
 
   // Leaving the view ends what it shows: the finished wallet is in the list, an unfinished one can be resumed there.
@@ -102,12 +105,13 @@ export function CreateView() {
       setError(outcome.error);
       return;
     }
+    passphrase.current = draft.protection === "passphrase" ? draft.passphrase : undefined;
     setDraft(EMPTY);
     noteWallet(outcome.value.wallet);
     created.value = outcome.value;
   };
 
-  if (done) return <Created result={done} />;
+  if (done) return <Created result={done} passphrase={passphrase.current} />;
   return (
     <View
       name="create"
@@ -200,14 +204,14 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
             value: "partner",
             testId: "create-third-partner",
             title: partner === null || partner === "partner" ? "A partner" : `The partner, ${partner}`,
-            text: `If this browser is lost, ${service === "service" ? "the service" : service} and the partner together can still sign.`,
+            text: `${service === "service" ? "The service" : service} and the partner can sign what your teams queue, without this browser. That is no way back for you: you come back with the backup file of your own share.`,
             disabled: info.value !== null && partner === null,
           },
           {
             value: "backup-file",
             testId: "create-third-backup-file",
             title: "A backup file",
-            text: "You keep it yourself, sealed by a passphrase of its own. Without the file and that passphrase there is no spare share.",
+            text: "You keep it yourself, sealed by a passphrase of its own. It is a spare share, and no way back yet: you come back with the backup file of your own share.",
           },
         ]}
       />
@@ -253,11 +257,69 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
   );
 }
 
-function Created({ result: { wallet, backupFile } }: { result: CreatedWallet }) {
+interface CreatedProps {
+  result: CreatedWallet;
+  /** What seals the wallet in this browser, if it is a passphrase. */
+  passphrase: string | undefined;
+}
+
+/** The finished wallet. Its address shows once the owner has opened a backup file again, or has waived it. */
+function Created({ result: { wallet: made, backupFile }, passphrase }: CreatedProps) {
   const [saved, setSaved] = useState(false);
+  const wallet = walletById(made.id) ?? made;
+  const { due } = wallet.backup;
+  const unsaved = backupFile !== undefined && !saved;
+  useEffect(() => {
+    reasonToStay.value = due
+      ? "There is no backup of your share yet. If this browser is lost, the wallet is lost."
+      : unsaved
+        ? "The file of the third share is not saved yet, and it exists nowhere else."
+        : null;
+    return () => {
+      reasonToStay.value = null;
+    };
+  }, [due, unsaved]);
+
+  const thirdShare = backupFile && (
+    <section class="card">
+      <div class="stack-tight">
+        <h2>Save the file of the third share</h2>
+        <p class="soft">It exists nowhere else. Keep it apart from this computer and from the backup of your own share: both files together are the whole key.</p>
+      </div>
+      <div class="actions">
+        <Button
+          testId="create-download"
+          tone={saved ? "secondary" : "primary"}
+          icon="download"
+          data={{ "data-saved": String(saved) }}
+          onClick={() => {
+            save(backupFile, fileName(wallet.label, "-share-3.age"));
+            setSaved(true);
+          }}
+        >
+          {saved ? "Save again" : "Save the file"}
+        </Button>
+      </div>
+      {saved && (
+        <Notice tone="good">
+          <p>Handed to the browser. Check that the file is where you want it before you leave this page.</p>
+        </Notice>
+      )}
+    </section>
+  );
+  if (due) {
+    return (
+      <View key="secured" name="create" title="One step is left" lead="All holders have verified and committed their shares. Now make sure that you can come back." narrow>
+        <div class="stack-loose" data-testid="create-secured" data-id={wallet.id}>
+          {thirdShare}
+          <BackupGate wallet={wallet} passphrase={passphrase} />
+        </div>
+      </View>
+    );
+  }
   const address = wallet.address ?? "";
   return (
-    <View name="create" title="Your wallet is ready" lead="Everybody has verified and committed. This is its address:" narrow>
+    <View key="ready" name="create" title="Your wallet is ready" lead="This is its address:" narrow>
       <section class="card" data-testid="create-done" data-address={address}>
         <div class="receive">
           <AddressQr address={address} testId="create-qr" />
@@ -270,36 +332,11 @@ function Created({ result: { wallet, backupFile } }: { result: CreatedWallet }) 
           </div>
         </div>
         <Holders wallet={wallet} />
+        <WaysBack wallet={wallet} />
       </section>
-      {backupFile && (
-        <section class="card">
-          <div class="stack-tight">
-            <h2>Save the backup file now</h2>
-            <p class="soft">It holds the third share and exists nowhere else. Keep it apart from this computer, and its passphrase apart from it.</p>
-          </div>
-          <div class="actions">
-            <Button
-              testId="create-download"
-              tone={saved ? "secondary" : "primary"}
-              icon="download"
-              data={{ "data-saved": String(saved) }}
-              onClick={() => {
-                save(backupFile, fileName(wallet.label, "-share-3.age"));
-                setSaved(true);
-              }}
-            >
-              {saved ? "Save again" : "Save the backup file"}
-            </Button>
-          </div>
-          {saved && (
-            <Notice tone="good">
-              <p>Handed to the browser. Check that the file is where you want it before you leave this page.</p>
-            </Notice>
-          )}
-        </section>
-      )}
+      {thirdShare}
       <div class="actions">
-        <LinkButton testId="create-open-wallet" tone={backupFile && !saved ? "secondary" : "primary"} href={href({ view: "wallet", wallet: wallet.id })}>
+        <LinkButton testId="create-open-wallet" tone={unsaved ? "secondary" : "primary"} href={href({ view: "wallet", wallet: wallet.id })}>
           Open the wallet
         </LinkButton>
       </div>

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 
 import { AddressText } from "../components/address";
 import { Button, LinkButton } from "../components/button";
-import { FieldError, PassphraseField, TextField } from "../components/field";
+import { BackupFileField, backupFileProblem, PassphraseField, TextField } from "../components/field";
 import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
 import { NewPassphrase, ProtectionChoice } from "../components/protection";
@@ -13,9 +13,6 @@ import { StateBadge } from "../components/wallet-parts";
 import { href } from "../router";
 import { duet, noteWallet, walletById } from "../state/duet";
 import { passphraseProblem, repeatProblem } from "../text/passphrase";
-
-/** The largest backup that is looked at; real ones have some ten kilobytes. */
-const MAX_FILE_BYTES = 1024 * 1024;
 
 interface Problems {
   file?: string | null;
@@ -40,7 +37,7 @@ export function RestoreView() {
   const submit = async () => {
     setError(null);
     const found: Problems = {
-      file: file === null ? "Choose the backup file." : file.size > MAX_FILE_BYTES ? "This is too large to be a backup of Duet." : file.size === 0 ? "The file is empty." : null,
+      file: backupFileProblem(file),
       passphrase: passphrase === "" ? "Type the passphrase of the file." : null,
       fresh: protection === "passphrase" ? passphraseProblem(fresh) : null,
       repeat: protection === "passphrase" ? repeatProblem(fresh, repeat) : null,
@@ -86,25 +83,15 @@ export function RestoreView() {
       narrow
     >
       <Form busy={busy} onSubmit={submit}>
-        <div class="field">
-          <label class="field-label" for="restore-file">
-            Backup file
-          </label>
-          <input
-            class="input"
-            id="restore-file"
-            data-testid="restore-file"
-            type="file"
-            accept=".age"
-            aria-invalid={problems.file ? true : undefined}
-            aria-describedby={problems.file ? "restore-file-error" : undefined}
-            onChange={(event) => {
-              setFile(event.currentTarget.files?.[0] ?? null);
-              setProblems({ ...problems, file: null });
-            }}
-          />
-          <FieldError id="restore-file" error={problems.file} />
-        </div>
+        <BackupFileField
+          id="restore-file"
+          label="Backup file"
+          error={problems.file}
+          onChoose={(chosen) => {
+            setFile(chosen);
+            setProblems({ ...problems, file: null });
+          }}
+        />
         <PassphraseField id="restore-passphrase" label="Passphrase of the file" value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
         <TextField id="restore-label" label="Name" optional hint="Only you see it." value={label} onInput={setLabel} maxLength={64} />
         <ProtectionChoice prefix="restore" passphraseText="A new one, for this browser." value={protection} onChange={setProtection} />

@@ -1,21 +1,20 @@
 import type { DuetError, WalletSummary } from "@duet/signer";
 import { useState } from "preact/hooks";
 
+import { BackupFile } from "../components/backup-file";
 import { Button } from "../components/button";
 import { Check } from "../components/choice";
 import { Dialog } from "../components/dialog";
 import { TextField } from "../components/field";
-import { focusFirstProblem, Form } from "../components/form";
-import { ErrorNotice, Notice } from "../components/notice";
-import { NewPassphrase } from "../components/protection";
+import { Form } from "../components/form";
+import { ErrorNotice } from "../components/notice";
 import { Rotation } from "../components/rotation";
 import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
+import { WaysBack } from "../components/wallet-parts";
 import { go, href } from "../router";
 import { duet, noteWallet, wallets } from "../state/duet";
-import { save } from "../state/save";
-import { date, fileName } from "../text/format";
-import { passphraseProblem, repeatProblem } from "../text/passphrase";
+import { date } from "../text/format";
 
 /** A wallet's backup, key, name, and removal. */
 export function WalletSettingsView({ wallet }: { wallet: WalletSummary }) {
@@ -41,68 +40,14 @@ export function WalletSettingsView({ wallet }: { wallet: WalletSummary }) {
 }
 
 function Backup({ wallet }: { wallet: WalletSummary }) {
-  const [passphrase, setPassphrase] = useState("");
-  const [repeat, setRepeat] = useState("");
-  const [problems, setProblems] = useState<{ passphrase: string | null; repeat: string | null }>({ passphrase: null, repeat: null });
-  const [error, setError] = useState<DuetError | null>(null);
-  const [busy, setBusy] = useState(false);
-  const [saved, setSaved] = useState(false);
-
-  const submit = async () => {
-    setError(null);
-    const found = { passphrase: passphraseProblem(passphrase), repeat: repeatProblem(passphrase, repeat) };
-    setProblems(found);
-    if (found.passphrase !== null || found.repeat !== null) {
-      focusFirstProblem();
-      return;
-    }
-    setBusy(true);
-    const outcome = await duet().exportBackup(wallet.id, passphrase);
-    setBusy(false);
-    if (!outcome.ok) {
-      setError(outcome.error);
-      return;
-    }
-    save(outcome.value, fileName(wallet.label, "-share-1.age"));
-    setPassphrase("");
-    setRepeat("");
-    setSaved(true);
-  };
-
   return (
-    <Form busy={busy} onSubmit={submit}>
-      <div class="stack-tight">
-        <h2>Back up your share</h2>
-        <p class="soft">
-          A file that brings this wallet to another browser, sealed by a passphrase of its own. It holds one share: by itself it signs
-          nothing.{" "}
-          {wallet.backup.exportedAt === null ? "None was made here yet." : `The last was made on ${date(wallet.backup.exportedAt)}.`}
-        </p>
-      </div>
-      <NewPassphrase
-        id="backup-passphrase"
-        label="Passphrase of the file"
-        passphrase={passphrase}
-        onPassphrase={setPassphrase}
-        problem={problems.passphrase}
-        repeat={repeat}
-        onRepeat={setRepeat}
-        repeatProblem={problems.repeat}
-      />
-      {error && <ErrorNotice error={error} />}
-      {saved && (
-        <div data-testid="backup-done" data-saved="true">
-          <Notice tone="good">
-            <p>Handed to the browser. Check that the file is where you want it, and keep its passphrase apart from it.</p>
-          </Notice>
-        </div>
-      )}
-      <div class="actions">
-        <Button testId="backup-export" tone="primary" type="submit" icon="download" busy={busy}>
-          Save a backup
-        </Button>
-      </div>
-    </Form>
+    <BackupFile wallet={wallet}>
+      <h2>Back up your share</h2>
+      <p class="soft">
+        A file that brings this wallet to another browser, sealed by a passphrase of its own. It holds one share: by itself it signs nothing.
+      </p>
+      <WaysBack wallet={wallet} />
+    </BackupFile>
   );
 }
 
@@ -168,7 +113,7 @@ function Removal({ wallet }: { wallet: WalletSummary }) {
     <section class="card">
       <div class="stack-tight">
         <h2>Remove from this browser</h2>
-        <p class="soft">Deletes your share here. With a backup file, or through the two other shares, nothing is lost; without either, you cannot sign any more.</p>
+        <p class="soft">Deletes your share here. You come back with a backup file of it. Without one, everything at the address is lost.</p>
       </div>
       {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
       <div class="actions">

@@ -2,18 +2,18 @@ import type { WalletSummary } from "@duet/signer";
 import { useEffect, useState } from "preact/hooks";
 
 import { AddressQr, AddressText, CopyButton } from "../components/address";
+import { BackupGate } from "../components/backup-gate";
 import { Button, LinkButton } from "../components/button";
 import { Dialog } from "../components/dialog";
 import { Notice } from "../components/notice";
 import { Rotation } from "../components/rotation";
 import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
-import { Balance, Holders, StateBadge } from "../components/wallet-parts";
+import { Balance, Holders, StateBadge, WaysBack } from "../components/wallet-parts";
 import { chainName } from "../chain/names";
 import { href } from "../router";
 import { nodeChain, refreshNodeChain } from "../state/chain";
 import { duet, node, waiting } from "../state/duet";
-import { date } from "../text/format";
 
 /** One wallet: what it has, and what can be done with it. */
 export function WalletView({ wallet }: { wallet: WalletSummary }) {
@@ -34,6 +34,15 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             Its creation was interrupted. Resume or discard it <a href={href({ view: "home" })}>among the wallets</a>.
           </p>
         </Notice>
+      </View>
+    );
+  }
+  if (wallet.backup.due) {
+    return (
+      <View name="wallet" title={wallet.label} lead="One step is left before its address is shown." back={{ href: href({ view: "home" }), text: "Wallets" }} narrow>
+        <div data-testid="wallet" data-id={wallet.id} data-state={wallet.state} data-backup="due">
+          {wallet.state === "locked" ? <UnlockWallet wallet={wallet} /> : <BackupGate wallet={wallet} />}
+        </div>
       </View>
     );
   }
@@ -82,14 +91,10 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
           <section class="card" aria-labelledby="wallet-shares">
             <div class="stack-tight">
               <h2 id="wallet-shares">Three shares</h2>
-              <p class="soft small">Any two sign. Losing one loses nothing.</p>
+              <p class="soft small">Any two sign. No single one can.</p>
             </div>
             <Holders wallet={wallet} />
-            <p class="soft small">
-              {wallet.backup.exportedAt === null
-                ? "Your share has not been backed up from this browser."
-                : `Your share was last backed up on ${date(wallet.backup.exportedAt)}.`}
-            </p>
+            <WaysBack wallet={wallet} />
             <div class="actions">
               <LinkButton testId="wallet-settings" small icon="settings" href={href({ view: "wallet-settings", wallet: wallet.id })}>
                 Backup and settings

@@ -48,7 +48,7 @@ export function WalletsView() {
 
 function WalletCard({ wallet }: { wallet: WalletSummary }) {
   return (
-    <article class="card wallet-card" data-testid={`wallet-card-${wallet.id}`} data-state={wallet.state} data-address={wallet.address ?? ""}>
+    <article class="card wallet-card" data-testid={`wallet-card-${wallet.id}`} data-state={wallet.state} data-address={wallet.backup.due ? "" : (wallet.address ?? "")}>
       <div class="row-between">
         <h2>
           <a class="wallet-link" href={href({ view: "wallet", wallet: wallet.id })} data-testid={`wallet-open-${wallet.id}`}>
@@ -58,7 +58,8 @@ function WalletCard({ wallet }: { wallet: WalletSummary }) {
         <StateBadge state={wallet.state} />
       </div>
       <Balance wallet={wallet} />
-      {wallet.address && (
+      {wallet.backup.due && <p class="small soft">Its backup is due. The address is shown once the backup is made.</p>}
+      {wallet.address && !wallet.backup.due && (
         <p class="small">
           <AddressText address={wallet.address} />
         </p>

@@ -40,7 +40,7 @@ export function WelcomeView() {
             <Icon name="person" />
             <div>
               <h3>The third is your spare</h3>
-              <p class="soft">With a partner, or in a backup file that only you can open. Losing one share loses nothing.</p>
+              <p class="soft">With a partner, or in a file that only you can open. To come back after this browser is lost, you need a backup file of your own share, which you make with the wallet.</p>
             </div>
           </li>
         </ol>

@@ -5,7 +5,7 @@ import type { KeySource } from "../protocol.js";
 import type { WalletId, WalletSummary } from "../types.js";
 import type { Context } from "./context.js";
 import { checkPassphrase, protectionOf, readLabel } from "./create.js";
-import { changeWallet, STRICT, type WalletRow } from "./database.js";
+import { changeWallet, requireWallet, STRICT, type WalletRow } from "./database.js";
 
 /** No backup is larger. */
 const MAX_FILE_BYTES = 128 * 1024;
@@ -16,6 +16,35 @@ export async function exportBackup(context: Context, id: WalletId, passphrase: s
   await changeWallet(context.database, id, (row) => ({ ...row, exportedAt: Date.now() }));
   await context.wallets.changed();
   return file;
+}
+
+/**
+ * Opens a backup file again and compares it with the wallet: afterwards the owner is known to have a file that works.
+ *
+ * @throws {Failure} `wrong-passphrase`; `invalid` when the file is no backup of this wallet's device share.
+ */
+export async function checkBackup(context: Context, id: WalletId, file: Uint8Array, passphrase: string): Promise<WalletSummary> {
+  const { engine, database, wallets } = context;
+  const { address } = await requireWallet(database, id);
+  if (file.length > MAX_FILE_BYTES) fail("invalid", "The file is too large to be a backup.", { field: "file" });
+  const device = engine.restore(file, passphrase);
+  try {
+    if (device.id !== id || device.address !== address) {
+      fail("invalid", "The file is the backup of another wallet.", { field: "file", code: "other-wallet" });
+    }
+  } finally {
+    device.free();
+  }
+  await changeWallet(database, id, (row) => ({ ...row, checkedAt: Date.now(), backupDue: false }));
+  await wallets.changed();
+  return wallets.summary(id);
+}
+
+/** The owner does without a backup of a new wallet. */
+export async function waiveBackup({ database, wallets }: Context, id: WalletId): Promise<WalletSummary> {
+  await changeWallet(database, id, (row) => ({ ...row, backupDue: false }));
+  await wallets.changed();
+  return wallets.summary(id);
 }
 
 /** Takes a wallet in from a backup. It signs once its Paillier key is rotated. */
@@ -50,11 +79,14 @@ export async function restoreBackup(
       protection: protectionOf(source, descriptor),
       restored: true,
       exportedAt: null,
+      // The file that it came from was just opened.
+      checkedAt: Date.now(),
+      backupDue: false,
       attempts: { failed: 0, nextAt: 0 },
     };
     try {
       const sealed = device.seal(key);
-      const transaction = database.transaction(["wallets", "records"], "readwrite", STRICT);
+      const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);
       await transaction.objectStore("wallets").add(row);
       await transaction.objectStore("records").put({ wallet: id, kind: "device", sealed });
       await transaction.done;

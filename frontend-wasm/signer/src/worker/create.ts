@@ -134,6 +134,8 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
       protection: protectionOf(order.source, made.descriptor),
       restored: false,
       exportedAt: null,
+      checkedAt: null,
+      backupDue: true,
       attempts: { failed: 0, nextAt: 0 },
     };
     await storePending(database, row, pending.seal(key), backupFile);
@@ -184,7 +186,7 @@ export async function discardPending(context: Context, id: WalletId): Promise<un
 }
 
 export async function removeWallet(database: Database, id: WalletId): Promise<void> {
-  const transaction = database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
+  const transaction = await database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
   const keys = await transaction.objectStore("keys").index("wallet").getAllKeys(id);
   const records = await transaction.objectStore("records").getAllKeys(IDBKeyRange.bound([id], [id, []]));
   for (const key of keys) await transaction.objectStore("keys").delete(key);
@@ -220,7 +222,7 @@ export async function fetchCard(
 
 /** Keeps a verified card, which must not change from now on. */
 async function pinCard(database: Database, { party }: ChosenBackend, card: Uint8Array, fingerprint: string): Promise<void> {
-  const transaction = database.transaction(["cards", "pins"], "readwrite", STRICT);
+  const transaction = await database.transaction(["cards", "pins"], "readwrite", STRICT);
   await transaction.objectStore("cards").put({ fingerprint, party, card });
   await transaction.objectStore("pins").put({ party, fingerprint });
   await transaction.done;
@@ -229,7 +231,7 @@ async function pinCard(database: Database, { party }: ChosenBackend, card: Uint8
 // ----------------------------------------------------------------------------------------- store and finish
 
 async function storePending(database: Database, row: WalletRow, sealed: Uint8Array, backup: Uint8Array | null): Promise<void> {
-  const transaction = database.transaction(["wallets", "records"], "readwrite", STRICT);
+  const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);
   if ((await transaction.objectStore("wallets").get(row.id)) !== undefined) {
     fail("storage", "There is a wallet with this id already.");
   }
@@ -313,7 +315,7 @@ async function all<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]
 async function storeFinished(database: Database, device: DeviceWallet, sealed: Uint8Array): Promise<Uint8Array | undefined> {
   const { id, address, publicKey, newestKey } = device;
   if (newestKey === null) fail("internal", "A new wallet has no Paillier key.");
-  const transaction = database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
+  const transaction = await database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
   const [wallets, records, keys] = [
     transaction.objectStore("wallets"),
     transaction.objectStore("records"),

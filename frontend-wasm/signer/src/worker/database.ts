@@ -4,11 +4,11 @@
  * Everything is written with strict durability: what a resolved promise says was written is on disk.
  */
 
-import { type DBSchema, type IDBPDatabase, openDB } from "idb";
+import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type StoreKey, type StoreValue } from "idb";
 
-import { fail } from "../errors.js";
+import { duetError, fail, Failure } from "../errors.js";
 import type { PasskeyReference } from "../protocol.js";
-import type { Hex, Address, Timestamp, WalletId, WalletParty } from "../types.js";
+import type { Address, DuetError, Hex, Timestamp, WalletId, WalletParty } from "../types.js";
 
 const NAME = "duet";
 const VERSION = 1;
@@ -33,7 +33,12 @@ export interface WalletRow {
   paillierKey: string;
   protection: StoredProtection;
   restored: boolean;
+  /** When a backup file was last made here. */
   exportedAt: Timestamp | null;
+  /** When a backup file was last opened again here. Rows of earlier versions lack it. */
+  checkedAt?: Timestamp | null;
+  /** Whether the owner still has to save a backup, or to do without. Rows of earlier versions lack it: nothing is due. */
+  backupDue?: boolean;
   attempts: { failed: number; nextAt: Timestamp };
 }
 
@@ -77,29 +82,110 @@ interface Schema extends DBSchema {
 }
 
 export type StoreName = "wallets" | "records" | "keys" | "cards" | "pins";
-export type Database = IDBPDatabase<Schema>;
+type Connection = IDBPDatabase<Schema>;
+type Mode = "readonly" | "readwrite";
 
 export const STRICT = { durability: "strict" } as const;
 
-/** Opens the store, making or migrating it. */
-export async function openDatabase(onReplaced: () => void): Promise<Database> {
-  const database = await openDB<Schema>(NAME, VERSION, {
-    upgrade(database, oldVersion) {
-      if (oldVersion > 0) return;
-      database.createObjectStore("wallets", { keyPath: "id" });
-      database.createObjectStore("records", { keyPath: ["wallet", "kind"] });
-      database.createObjectStore("keys", { keyPath: "id" }).createIndex("wallet", "wallet");
-      database.createObjectStore("cards", { keyPath: "fingerprint" });
-      database.createObjectStore("pins", { keyPath: "party" });
-    },
-    // A newer page wants to migrate: this one makes way, and is of no more use.
-    blocking: (_current, _blocked, event) => {
-      (event.target as IDBDatabase).close();
-      onReplaced();
-    },
-    terminated: onReplaced,
-  });
+/** Opens the store, making or migrating it. `onReplaced` hears when a newer page takes the store over. */
+export async function openDatabase(onReplaced: (error: DuetError) => void): Promise<Database> {
+  const database = new Database(onReplaced);
+  await database.connect();
   return database;
+}
+
+/**
+ * The open store. A browser may close the connection at any time, for example to free memory or after its storage process
+ * died. The next call then opens it again.
+ */
+export class Database {
+  #connection: Promise<Connection> | undefined;
+  #replaced = false;
+
+  constructor(private readonly onReplaced: (error: DuetError) => void) {}
+
+  get<Name extends StoreName>(store: Name, key: StoreKey<Schema, Name>): Promise<StoreValue<Schema, Name> | undefined> {
+    return this.#run((connection) => connection.get(store, key));
+  }
+
+  async put<Name extends StoreName>(store: Name, value: StoreValue<Schema, Name>): Promise<void> {
+    await this.#run((connection) => connection.put(store, value));
+  }
+
+  /** Begins a transaction. The caller must make its first request before it waits for anything else. */
+  transaction<Names extends StoreName[], As extends Mode = "readonly">(
+    names: Names,
+    mode?: As,
+    options?: IDBTransactionOptions,
+  ): Promise<IDBPTransaction<Schema, Names, As>> {
+    return this.#run((connection) => connection.transaction(names, mode, options));
+  }
+
+  /**
+   * The open connection.
+   *
+   * @throws {Failure} `stale-page` once a newer page took the store over.
+   */
+  connect(): Promise<Connection> {
+    if (this.#replaced) return Promise.reject(replaced());
+    return (this.#connection ??= this.#open());
+  }
+
+  /** Runs `work`, and once more on a new connection when the browser had closed the one at hand. */
+  async #run<T>(work: (connection: Connection) => T | Promise<T>): Promise<T> {
+    const before = this.connect();
+    try {
+      return await work(await before);
+    } catch (thrown) {
+      if (!isClosed(thrown)) throw thrown;
+      if (this.#connection === before) this.#connection = undefined;
+      return work(await this.connect());
+    }
+  }
+
+  async #open(): Promise<Connection> {
+    try {
+      return await openDB<Schema>(NAME, VERSION, {
+        upgrade(database, oldVersion) {
+          if (oldVersion > 0) return;
+          database.createObjectStore("wallets", { keyPath: "id" });
+          database.createObjectStore("records", { keyPath: ["wallet", "kind"] });
+          database.createObjectStore("keys", { keyPath: "id" }).createIndex("wallet", "wallet");
+          database.createObjectStore("cards", { keyPath: "fingerprint" });
+          database.createObjectStore("pins", { keyPath: "party" });
+        },
+        // A newer page wants to migrate: this one makes way, and is of no more use.
+        blocking: (_current, _blocked, event) => {
+          (event.target as IDBDatabase).close();
+          this.#replace();
+        },
+        terminated: () => (this.#connection = undefined),
+      });
+    } catch (thrown) {
+      this.#connection = undefined;
+      // A newer page migrated the store while this one had no connection.
+      if (thrown instanceof DOMException && thrown.name === "VersionError") {
+        this.#replace();
+        throw replaced();
+      }
+      throw thrown;
+    }
+  }
+
+  #replace(): void {
+    this.#replaced = true;
+    this.#connection = undefined;
+    this.onReplaced(replaced().error);
+  }
+}
+
+/** Whether the browser closed the connection before or while it was used: nothing was read or written. */
+function isClosed(thrown: unknown): boolean {
+  return thrown instanceof DOMException && (thrown.name === "InvalidStateError" || thrown.name === "AbortError");
+}
+
+function replaced(): Failure {
+  return new Failure(duetError("stale-page", "Another tab has opened a newer version of this page; reload this one."));
 }
 
 /** The wallet's row, or a refusal. */
@@ -114,11 +200,12 @@ export async function changeWallet(
   id: WalletId,
   change: (row: WalletRow) => WalletRow,
 ): Promise<WalletRow> {
-  const transaction = database.transaction("wallets", "readwrite", STRICT);
-  const row = await transaction.store.get(id);
+  const transaction = await database.transaction(["wallets"], "readwrite", STRICT);
+  const wallets = transaction.objectStore("wallets");
+  const row = await wallets.get(id);
   if (row === undefined) fail("invalid", "There is no such wallet in this browser.", { field: "id" });
   const changed = change(row);
-  await transaction.store.put(changed);
+  await wallets.put(changed);
   await transaction.done;
   return changed;
 }

@@ -20,9 +20,10 @@ export async function requireReady(database: Database, key: string): Promise<voi
 }
 
 async function testWrite(database: Database, key: string): Promise<KeyRow | undefined> {
-  const transaction = database.transaction("keys", "readwrite", STRICT);
-  const row = await transaction.store.get(key);
-  if (row !== undefined) await transaction.store.put(row);
+  const transaction = await database.transaction(["keys"], "readwrite", STRICT);
+  const keys = transaction.objectStore("keys");
+  const row = await keys.get(key);
+  if (row !== undefined) await keys.put(row);
   await transaction.done;
   writable = true;
   return row;
@@ -40,8 +41,9 @@ export async function passGate(
   bad: { session: string; evidence: Uint8Array } | null,
 ): Promise<GateVerdict> {
   try {
-    const transaction = database.transaction("keys", "readwrite", STRICT);
-    const row = await transaction.store.get(key);
+    const transaction = await database.transaction(["keys"], "readwrite", STRICT);
+    const keys = transaction.objectStore("keys");
+    const row = await keys.get(key);
     if (row === undefined) fail("storage", "The record of this wallet's Paillier key is missing.");
     const closed = row.state !== "ready";
     const locks = bad !== null && !closed;
@@ -50,7 +52,7 @@ export async function passGate(
       verdicts: row.verdicts + 1,
       ...(locks ? { state: "locked", lock: { ...bad, at: Date.now() } } : {}),
     };
-    await transaction.store.put(next);
+    await keys.put(next);
     await transaction.done;
     const stored = await database.get("keys", key);
     if (stored === undefined || stored.state !== next.state || stored.verdicts !== next.verdicts) {

@@ -3,9 +3,9 @@
  * helper.
  */
 
-import { duetError, fail } from "../errors.js";
+import { fail } from "../errors.js";
 import type { WorkerSettings } from "../protocol.js";
-import { exportBackup, restoreBackup } from "./backup.js";
+import { checkBackup, exportBackup, restoreBackup, waiveBackup } from "./backup.js";
 import { loadEngine } from "./bindings.js";
 import type { Context } from "./context.js";
 import { createWallet, discardPending, readLabel, removeWallet, resumeCreation } from "./create.js";
@@ -26,9 +26,7 @@ const DEVICE_PATH = "/v1/device";
 
 async function open(settings: WorkerSettings): Promise<Context> {
   const engine = await loadEngine();
-  const database = await openDatabase(() =>
-    sendBroken(duetError("stale-page", "Another tab has opened a newer version of this page; reload this one.")),
-  );
+  const database = await openDatabase((error) => sendBroken(error));
   const tabs = new Tabs(() => void wallets.refresh().catch((thrown: unknown) => reportError(thrown)));
   const socket = new Socket(
     settings.gateway.replace(/^http/, "ws") + DEVICE_PATH,
@@ -88,6 +86,8 @@ const handlers: Handlers = {
   approve: async (call, id, job, digest) => approve(await context(), call, id, job, digest),
   reject: async (call, id, job) => reject(await context(), call, id, job),
   exportBackup: async (_call, id, passphrase) => exportBackup(await context(), id, passphrase),
+  checkBackup: async (_call, id, file, passphrase) => checkBackup(await context(), id, file, passphrase),
+  waiveBackup: async (_call, id) => waiveBackup(await context(), id),
   restoreBackup: async (_call, file, passphrase, source, label) =>
     restoreBackup(await context(), file, passphrase, source, label),
   rotate: async (call, id) => rotate(await context(), call, id),

@@ -82,7 +82,7 @@ function fingerprintOf(device: DeviceWallet, party: string): string | undefined 
 async function store({ database }: Context, device: DeviceWallet, key: SealKey): Promise<void> {
   const { id, newestKey } = device;
   const sealed = device.seal(key);
-  const transaction = database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
+  const transaction = await database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
   const row = await transaction.objectStore("wallets").get(id);
   if (row && newestKey !== null) {
     const keys = transaction.objectStore("keys");

@@ -40,32 +40,35 @@ export class Wallets {
   // -------------------------------------------------------------------------------------------- summaries
 
   async summaries(): Promise<WalletSummary[]> {
-    const transaction = this.database.transaction(["wallets", "keys"]);
+    const transaction = await this.database.transaction(["wallets", "keys"]);
     const [rows, keys] = await Promise.all([
       transaction.objectStore("wallets").getAll(),
       transaction.objectStore("keys").getAll(),
     ]);
     const states = new Map(keys.map(({ id, state }) => [id, state]));
+    const persistent = await isPersistent();
     return rows
-      .map((row) => this.#summary(row, states.get(row.paillierKey)))
+      .map((row) => this.#summary(row, states.get(row.paillierKey), persistent))
       .sort((one, other) => one.createdAt - other.createdAt || (one.id < other.id ? -1 : 1));
   }
 
   async summary(id: WalletId): Promise<WalletSummary> {
     const row = await requireWallet(this.database, id);
     const key = await this.database.get("keys", row.paillierKey);
-    return this.#summary(row, key?.state);
+    return this.#summary(row, key?.state, await isPersistent());
   }
 
-  #summary(row: WalletRow, state: KeyRow["state"] | undefined): WalletSummary {
-    const { id, address, publicKey, label, createdAt, tenant, parties, exportedAt, restored, attempts } = row;
+  #summary(row: WalletRow, state: KeyRow["state"] | undefined, persistent: boolean): WalletSummary {
+    const { id, address, publicKey, label, createdAt, tenant, parties, restored, attempts } = row;
+    const { exportedAt, checkedAt = null, backupDue = false } = row;
     // Without a Paillier key there is nothing to initiate with: the wallet comes from a backup.
     const key = state ?? "needs-rotation";
     return {
       id, address, publicKey, label, createdAt, tenant, parties, restored, attempts, key,
       state: this.#state(row, key),
       protection: row.protection.kind,
-      backup: { exportedAt },
+      backup: { exportedAt, checkedAt, due: backupDue },
+      persistent,
     };
   }
 
@@ -222,6 +225,16 @@ export class Wallets {
     if (held.uses > 0) return;
     held.device.free();
     held.key.free();
+  }
+}
+
+/** Whether the browser promised not to delete this origin's storage by itself. */
+async function isPersistent(): Promise<boolean> {
+  try {
+    return await navigator.storage.persisted();
+  } catch {
+    // A browser without the call makes no promise.
+    return false;
   }
 }
 
