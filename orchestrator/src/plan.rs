@@ -97,6 +97,8 @@ pub(crate) const fn facts_are_stale(code: Code) -> bool {
             | Code::UnknownWallet
             | Code::Locked
             | Code::NeedsRotation
+            // A bad answer has locked the initiator's key.
+            | Code::PeerMisbehaved
             // There may be none of its workers at all, as while its only one is started again. Then the job waits for one.
             | Code::Overloaded
     )
@@ -107,7 +109,8 @@ pub(crate) const fn facts_are_stale(code: Code) -> bool {
 ///
 /// A pair has up to [`QueueSettings::max_attempts_per_pair`] attempts in a row, then the next one
 /// has its turn, and so on in a circle until [`QueueSettings::max_attempts`]. A pair that has said
-/// no for a reason that repetition does not cure is left out.
+/// no for a reason that repetition does not cure is left out. A pair of which one accuses the other
+/// gives way at once. Neither uses up the job's attempts.
 pub(crate) fn decide(
     pairs: &[Pair],
     past: &[PastAttempt],
@@ -115,7 +118,7 @@ pub(crate) fn decide(
     settings: &QueueSettings,
 ) -> Decision {
     if let Some(last) = past.last()
-        && past.len() >= usize::try_from(settings.max_attempts).unwrap_or(usize::MAX)
+        && counted(past) >= usize::try_from(settings.max_attempts).unwrap_or(usize::MAX)
     {
         let message = format!("gave up after {} attempts; the last one ended with {}", past.len(), last.code);
         return Decision::Fail(Refusal::new(last.code, message));
@@ -147,6 +150,25 @@ pub(crate) fn decide(
     }
 }
 
+/// The attempts that count towards [`QueueSettings::max_attempts`]. A refusal that repetition does not cure, and a
+/// pair's first accusation, do not: each pair has one of either kind at most, and another pair goes on at once.
+fn counted(past: &[PastAttempt]) -> usize {
+    let is_first_accusation = |at: usize, attempt: &PastAttempt| {
+        let earlier = past.iter().take(at);
+        is_accusation(attempt)
+            && !earlier.into_iter().any(|one| one.pair == attempt.pair && is_accusation(one))
+    };
+    let counts = |&(at, attempt): &(usize, &PastAttempt)| {
+        !rules_out_pair(attempt.code) && !is_first_accusation(at, attempt)
+    };
+    past.iter().enumerate().filter(counts).count()
+}
+
+/// Whether one of the pair accused the other, as the initiator does when it locks its key.
+fn is_accusation(attempt: &PastAttempt) -> bool {
+    attempt.code == Code::PeerMisbehaved
+}
+
 /// The attempt at which `pair` said no for a reason that repetition does not cure, if it did.
 fn refusal_for_good(past: &[PastAttempt], pair: Pair) -> Option<&PastAttempt> {
     past.iter().rev().find(|p| p.pair == pair && rules_out_pair(p.code))
@@ -173,7 +195,7 @@ pub(crate) fn without_owner(
     settings: &QueueSettings,
 ) -> Option<Pair> {
     let max_attempts = usize::try_from(settings.max_attempts).unwrap_or(usize::MAX);
-    if past.len().saturating_add(1) >= max_attempts {
+    if counted(past).saturating_add(1) >= max_attempts {
         return None;
     }
     preferred_backends(pairs).find(|pair| refusal_for_good(past, *pair).is_none() && usable(*pair).is_ok())
@@ -181,10 +203,11 @@ pub(crate) fn without_owner(
 
 /// Whose turn it is among `candidates`.
 fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &QueueSettings) -> Option<Pair> {
-    let Some(last) = past.last().map(|p| p.pair) else { return candidates.first().copied() };
+    let Some(newest) = past.last() else { return candidates.first().copied() };
+    let last = newest.pair;
     let in_a_row = past.iter().rev().take_while(|p| p.pair == last).count();
     let exhausted = in_a_row >= usize::try_from(settings.max_attempts_per_pair).unwrap_or(usize::MAX);
-    if !exhausted && candidates.contains(&last) {
+    if !exhausted && !is_accusation(newest) && candidates.contains(&last) {
         return Some(last);
     }
     // The next one of the circle after `last`, which itself comes at the very end.
@@ -192,13 +215,13 @@ fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &Qu
     pairs.iter().cycle().skip(position).take(pairs.len()).find(|pair| candidates.contains(pair)).copied()
 }
 
-/// How long to wait before the next attempt: nothing after a pair was ruled out (the next one is
-/// not to blame), otherwise doubling from [`QueueSettings::retry_pause`] to
+/// How long to wait before the next attempt: nothing after a pair was ruled out, or one of it accused
+/// the other for the first time (the next pair is not to blame), otherwise doubling from [`QueueSettings::retry_pause`] to
 /// [`QueueSettings::max_retry_pause`], of which `jitter`, from 0 to 1, takes off up to half.
 #[must_use]
 pub(crate) fn pause(past: &[PastAttempt], jitter: f64, settings: &QueueSettings) -> Duration {
-    let Some(last) = past.last() else { return Duration::ZERO };
-    if rules_out_pair(last.code) {
+    let Some((last, before)) = past.split_last() else { return Duration::ZERO };
+    if rules_out_pair(last.code) || counted(past) == counted(before) {
         return Duration::ZERO;
     }
     let tried = past.iter().filter(|p| !rules_out_pair(p.code)).count();
@@ -238,6 +261,24 @@ mod tests {
             panic!("one locked pair is no pair")
         };
         assert_eq!(refusal.code, Code::Locked);
+    }
+
+    #[test]
+    fn a_pair_that_a_bad_answer_has_just_locked_gives_way_at_once_and_costs_no_attempt() {
+        let locked = (Pair::ServicePartner, Code::PeerMisbehaved);
+        let settings = QueueSettings { max_attempts: 1, ..QueueSettings::default() };
+        let ways = [Pair::ServicePartner, Pair::DeviceService];
+        let decision = decide(&ways, &past(&[locked]), |_| Ok(()), &settings);
+        assert_eq!(decision, Decision::AwaitOwner(Pair::DeviceService));
+        assert_eq!(pause(&past(&[locked]), 0.0, &settings), Duration::ZERO);
+        // Alone it is asked once more, and says then what is to be done.
+        assert_eq!(decide_with(&[Pair::ServicePartner], &[locked]), Decision::Try(Pair::ServicePartner));
+        assert!(matches!(
+            decide(&ways[..1], &past(&[locked, locked]), |_| Ok(()), &settings),
+            Decision::Fail(_)
+        ));
+        assert!(pause(&past(&[locked, locked]), 0.0, &settings) > Duration::ZERO);
+        assert!(facts_are_stale(Code::PeerMisbehaved), "the next job is not given to it either");
     }
 
     #[test]
@@ -323,7 +364,8 @@ mod tests {
                     Decision::Wait(_) | Decision::Fail(_) => break,
                 }
             }
-            prop_assert!(history.len() <= 6);
+            // Six that count, and of each pair one refusal and one accusation.
+            prop_assert!(history.len() <= 6 + 2 * count);
         }
 
         #[test]
