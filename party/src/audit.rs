@@ -38,6 +38,7 @@ use crate::{
     metrics::Metrics,
     session::{Accepted, Ended, Role, Trace},
     store::{AuditChain, StoreError},
+    witness::Telling,
 };
 
 /// Entries that wait to be appended. They come from sessions, which are bounded and wait for a place
@@ -237,8 +238,13 @@ impl Keeper {
             refusals: Refusals::new(context.clock.now_ms()),
             pending: vec![started],
         };
-        let shipper =
-            Shipper { context: context.clone(), identity: identity.clone(), bus: bus.clone(), settings };
+        let shipper = Shipper {
+            context: context.clone(),
+            identity: identity.clone(),
+            bus: bus.clone(),
+            settings,
+            telling: Telling::default(),
+        };
         let (stop_appending, stop_shipping) = (CancellationToken::new(), CancellationToken::new());
         let keeper = Self {
             appending: tokio::spawn(appender.run(stop_appending.clone())),
@@ -263,7 +269,7 @@ impl Keeper {
             let last = Draft::new(context.clock.now_ms(), last);
             context.store().append_audit(&[last]).await.map_err(|error| error.to_string())?;
             self.shipper.sign_checkpoint().await.map_err(|error| error.to_string())?;
-            self.shipper.ship().await
+            self.shipper.publish().await
         };
         match timeout(FINISH, finishing).await {
             Ok(Ok(())) => {}
@@ -362,10 +368,11 @@ struct Shipper {
     identity: Identity,
     bus: Bus,
     settings: AuditSettings,
+    telling: Telling,
 }
 
 impl Shipper {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut pause = SHIP_EVERY;
         let mut trim_at = Instant::now() + TRIM_EVERY;
         loop {
@@ -373,6 +380,7 @@ impl Shipper {
             let jitter = f64::from(system_rng().next_u32()) / f64::from(u32::MAX);
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.context.witness.until_locked() => {}
                 () = sleep(pause.mul_f64(0.75 + jitter / 2.0)) => {}
             }
             match self.round().await {
@@ -399,13 +407,23 @@ impl Shipper {
     }
 
     /// Begins a chain if the newest one was closed, signs a checkpoint if one is due, and publishes.
-    async fn round(&self) -> Result<(), String> {
+    async fn round(&mut self) -> Result<(), String> {
         // A database may be found to be a restored one while this runs, which closes the chain.
         open(&self.context, &self.identity).await.map_err(|error| error.to_string())?;
         if self.checkpoint_is_due().await.map_err(|error| error.to_string())? {
             self.sign_checkpoint().await.map_err(|error| error.to_string())?;
         }
-        self.ship().await
+        self.publish().await
+    }
+
+    /// Publishes what is new, and tells how far that goes. Not before the store was compared with what others know:
+    /// an older copy of it must not overwrite that, nor publish a second history.
+    async fn publish(&mut self) -> Result<(), String> {
+        if self.context.witness.is_pending() {
+            return Ok(());
+        }
+        self.ship().await?;
+        self.telling.tell(&self.context, &self.identity, &self.bus).await
     }
 
     /// Whether there are records without a checkpoint that are many or old.

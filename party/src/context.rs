@@ -32,6 +32,7 @@ use crate::{
     policy::VerifiedPolicies,
     store::{EnrolmentRow, PolicyMark, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
     vault::Vault,
+    witness::Witness,
 };
 
 /// An unlocked store with the means to work on it. Cheap to clone.
@@ -49,6 +50,8 @@ pub struct Context {
     pub(crate) policies: VerifiedPolicies,
     /// What is counted.
     pub(crate) metrics: Metrics,
+    /// Whether the store was compared with what others know of it.
+    pub(crate) witness: Witness,
     hot: Arc<Mutex<Hot>>,
 }
 
@@ -107,6 +110,7 @@ impl Context {
             arithmetic: default_arithmetic(),
             policies: VerifiedPolicies::default(),
             metrics: Metrics::default(),
+            witness: Witness::default(),
             hot: Arc::new(Mutex::new(Hot {
                 keys: LruCache::new(MAX_HOT_KEYS),
                 enrolments: LruCache::new(MAX_HOT_ENROLMENTS),

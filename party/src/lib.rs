@@ -34,6 +34,7 @@ pub mod randomizers;
 pub mod session;
 pub mod store;
 pub mod vault;
+mod witness;
 pub mod worker;
 
 pub use context::{Context, Identity};

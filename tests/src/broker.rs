@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use duet_bus::{
     Bus, ConnectSettings, Role,
     credentials::{InitSettings, Layout, initialise},
@@ -110,6 +110,21 @@ impl Broker {
     /// As [`Self::kill`] and [`Self::resume`].
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
+        self.resume().await
+    }
+
+    /// Kills it, removes all its streams and buckets, and starts it again.
+    ///
+    /// # Errors
+    /// As [`Self::restart`], or when its store cannot be removed.
+    pub async fn restart_empty(&mut self) -> Result<()> {
+        self.kill().await?;
+        let store = Layout::new(&self.credentials)
+            .read_broker_environment()?
+            .into_iter()
+            .find_map(|(name, value)| (name == "DUET_STORE_DIR").then_some(value))
+            .context("the broker has no store")?;
+        std::fs::remove_dir_all(Path::new(store.trim_matches('"')).join("jetstream"))?;
         self.resume().await
     }
 

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service};
+use duet_bus::{
+    Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service, streams::StorageSettings,
+};
 use duet_party::{
     Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
@@ -220,6 +222,8 @@ impl Stage {
     /// When something does not start.
     pub async fn set() -> Result<Self> {
         let broker = Broker::start().await?;
+        let orchestrator = broker.connect(Role::Orchestrator).await?;
+        orchestrator.ensure_streams(&StorageSettings::default()).await?;
         let mut service = Backend::make(&broker, Role::Service, ShareIndex::Service, 0).await?;
         let mut partner = Backend::make(&broker, Role::Partner, ShareIndex::Partner, 1).await?;
         service.start().await?;
@@ -228,7 +232,6 @@ impl Stage {
         let device =
             Device::set_up(context(&device_directory).await?, name("device")).await?.with_limits(limits());
         let device_bus = broker.connect(Role::Gateway).await?;
-        let orchestrator = broker.connect(Role::Orchestrator).await?;
         let (sender, outcomes) = mpsc::channel(256);
         let outcomes_service = orchestrator
             .serve(Filter::outcomes(), ServeOptions::waiting(64), move |message: Incoming| {

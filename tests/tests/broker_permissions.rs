@@ -79,6 +79,8 @@ fn subjects() -> Vec<String> {
         all.push(format!("duet.v1.invite.{one}"));
         all.push(format!("duet.v1.share.{one}"));
         all.push(format!("duet.v1.audit.{one}"));
+        all.push(format!("duet.v1.head.{one}"));
+        all.push(format!("$JS.API.DIRECT.GET.DUET_HEADS.duet.v1.head.{one}"));
         all.push(format!("duet.v1.outcome.{SESSION}.{one}"));
         all.push(format!("duet.v1.event.{SESSION}.{one}"));
         for other in SPEAKERS {
@@ -132,6 +134,7 @@ fn may_publish(role: Role) -> BTreeSet<String> {
             ]);
             for party in SPEAKERS {
                 allow(&[&format!("duet.v1.invite.{party}"), &format!("duet.v1.card.orchestrator.{party}")]);
+                allow(&[&format!("$JS.API.DIRECT.GET.DUET_HEADS.duet.v1.head.{party}")]);
             }
         }
         Role::Service | Role::Partner => {
@@ -144,6 +147,8 @@ fn may_publish(role: Role) -> BTreeSet<String> {
                 &session("event", own),
                 &format!("duet.v1.card.{own}.{peer}"),
                 &format!("duet.v1.audit.{own}"),
+                &format!("duet.v1.head.{own}"),
+                &format!("$JS.API.DIRECT.GET.DUET_HEADS.duet.v1.head.{own}"),
                 "_R_.x.y",
                 &format!("_INBOX_{peer}.x"),
                 &format!("_INBOX_{peer}.sync.x"),
@@ -204,6 +209,7 @@ fn listenings() -> Vec<Listening> {
         "duet.v1.result.*",
         "duet.v1.result.>",
         "duet.v1.audit.*",
+        "duet.v1.head.*",
         "$KV.>",
         "$JS.>",
         "$SYS.>",

@@ -14,8 +14,9 @@ use std::sync::{
 
 use async_nats::{HeaderValue, StatusCode};
 use bytes::Bytes;
+use duet_protocol::{codec, ids::PartyId};
 use duet_wire::{
-    audit::{self, ChainId, Draft, Event, Position, Record, Refusals, Refused},
+    audit::{self, ChainId, Draft, Event, Position, Record, Refusals, Refused, SignedHead},
     signing::SigningKey,
 };
 use futures::StreamExt as _;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connect::Bus,
     request::{MAX_MESSAGE_SIZE_BYTES, PublishError},
-    streams::AUDIT,
+    streams::{AUDIT, HEADS},
     subjects::{Address, PREFIX, Speaker},
 };
 
@@ -67,6 +68,38 @@ pub async fn publish(
     let published = bus.publish_stored(&address, message, Some(&id), deadline).await;
     bus.counted_audit().published(published.is_ok());
     published.map(|_| count)
+}
+
+/// Publishes how far the chain of `head`'s writer goes. The stream keeps the newest head of each party.
+///
+/// # Errors
+/// See [`PublishError`].
+pub async fn publish_head(bus: &Bus, head: &SignedHead, deadline: Duration) -> Result<(), PublishError> {
+    let address = Address::Head(head.head.writer.clone());
+    let bytes = codec::encode(head)
+        .map_err(|error| PublishError::Refused { subject: address.to_string(), reason: error.to_string() })?;
+    bus.publish_stored(&address, bytes, None, deadline).await.map(drop)
+}
+
+/// Reads the head that `party` published last. Nothing in it is verified yet. The broker lets `party` alone
+/// ask for it.
+///
+/// # Errors
+/// When the broker does not answer within `deadline`, has no such stream, or answers with something else.
+pub async fn read_head(
+    bus: &Bus,
+    party: &PartyId,
+    deadline: Duration,
+) -> Result<Option<SignedHead>, ReadError> {
+    let failed = |error: &dyn core::fmt::Display| ReadError(error.to_string());
+    let subject = format!("$JS.API.DIRECT.GET.{HEADS}.{}", Address::Head(party.clone()));
+    let asking = bus.client().request(subject, Bytes::new());
+    let reply = timeout(deadline, asking).await.map_err(|late| failed(&late))?.map_err(|e| failed(&e))?;
+    match reply.status {
+        Some(StatusCode::NOT_FOUND) => Ok(None),
+        Some(status) if !status.is_success() => Err(failed(&status)),
+        _ => codec::decode(&reply.payload).map(Some).map_err(|error| failed(&error)),
+    }
 }
 
 /// Why the audit stream cannot be read.

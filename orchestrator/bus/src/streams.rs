@@ -28,6 +28,8 @@ pub const DEAD: &str = "DUET_DEAD";
 pub const RESULTS: &str = "DUET_RESULTS";
 /// Audit records; nothing in it can be deleted before its age.
 pub const AUDIT: &str = "DUET_AUDIT";
+/// How far each party's audit chain goes: one message a party, which is never too old.
+pub const HEADS: &str = "DUET_HEADS";
 
 /// The durable consumer from which all orchestrators pull jobs.
 pub const JOBS_CONSUMER: &str = "orchestrators";
@@ -134,6 +136,7 @@ impl Bus {
             dead_config(settings),
             results_config(settings),
             audit_config(settings),
+            heads_config(settings),
             deliveries_config(settings),
         ] {
             self.ensure_stream(config).await?;
@@ -297,6 +300,23 @@ fn audit_config(settings: &StorageSettings) -> Config {
         deny_purge: true,
         allow_direct: true,
         ..base(AUDIT, "Audit records, chained and signed by their writers", "audit", settings)
+    }
+}
+
+/// A head takes up to 17 KB, and each party has one.
+const HEADS_MAX_BYTES: i64 = 16 * MEBIBYTE;
+
+fn heads_config(settings: &StorageSettings) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        max_bytes: HEADS_MAX_BYTES,
+        // A party that was idle for years has to find its head.
+        max_age: Duration::ZERO,
+        max_messages_per_subject: 1,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        ..base(HEADS, "How far each party's audit chain goes", "head", settings)
     }
 }
 

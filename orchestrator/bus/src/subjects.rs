@@ -96,6 +96,8 @@ pub enum Address {
     Delivery(EndpointId),
     /// A writer's chained and signed audit records (stream).
     Audit(Speaker),
+    /// How far a party's audit chain goes (stream; the newest alone is kept).
+    Head(PartyId),
 }
 
 impl fmt::Display for Address {
@@ -114,6 +116,7 @@ impl fmt::Display for Address {
             Self::Ended(tenant) => write!(f, "{PREFIX}.ended.{tenant}"),
             Self::Delivery(endpoint) => write!(f, "{PREFIX}.delivery.{endpoint}"),
             Self::Audit(from) => write!(f, "{PREFIX}.audit.{from}"),
+            Self::Head(party) => write!(f, "{PREFIX}.head.{party}"),
         }
     }
 }
@@ -151,6 +154,7 @@ fn parse(text: &str) -> Option<Address> {
         ["ended", tenant] => Address::Ended(tenant.parse().ok()?),
         ["delivery", endpoint] => Address::Delivery(endpoint.parse().ok()?),
         ["audit", from] => Address::Audit(speaker(from)?),
+        ["head", party] => Address::Head(party.parse().ok()?),
         _ => return None,
     })
 }
@@ -279,6 +283,7 @@ mod tests {
             Address::Ended(tenant),
             Address::Delivery(EndpointId([2; 16])),
             Address::Audit(Speaker::Gateway),
+            Address::Head(party("service")),
         ] {
             assert_eq!(address.to_string().parse(), Ok(address));
         }

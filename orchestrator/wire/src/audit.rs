@@ -15,6 +15,7 @@
 //! [`verify::Verifier::remember`] takes.
 
 mod event;
+mod head;
 mod refusals;
 pub mod verify;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::{
     event::{Asked, Body, Continues, Event, Exchange, Role},
+    head::{Head, HeadReply, HeadRequest, MAX_HEADS_PER_WRITER, MAX_LOCKED_KEYS, SignedHead},
     refusals::{Refusals, Refused},
 };
 use crate::{

@@ -28,6 +28,8 @@ pub enum Purpose {
     PolicyReceipt,
     /// That a request may be signed, by who is to approve it.
     RequestApproval,
+    /// How far a party's audit chain goes, by the party.
+    AuditHead,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Policy => b"duet/v1/policy\n",
             Self::PolicyReceipt => b"duet/v1/policy-receipt\n",
             Self::RequestApproval => b"duet/v1/request-approval\n",
+            Self::AuditHead => b"duet/v1/audit-head\n",
         }
     }
 }
@@ -125,6 +128,7 @@ mod tests {
             Purpose::Policy,
             Purpose::PolicyReceipt,
             Purpose::RequestApproval,
+            Purpose::AuditHead,
         ];
         for made in purposes {
             let signature = sign(made, b"document", &key);

@@ -123,6 +123,13 @@ async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) 
             "the share store is not ready; its operator has to look",
         ));
     }
+    if context.witness.is_pending() {
+        return Err(refuse(
+            Code::StorageUnavailable,
+            "the share store was not compared yet with what the broker and other parties know of its audit log; \
+             try again",
+        ));
+    }
     let agreed = store.own_enrolment(manifest.wallet, &manifest.responder.party).await?.agreed;
     match agreed {
         None => return Err(refuse(Code::NotEnrolled, "this party is not enrolled with the responder yet")),

@@ -120,6 +120,7 @@ async fn run(
         let released = context.metrics.stored(StoreDecision::Release, releasing).await;
         if let Ok(Released::BadSignature(_)) = &released {
             context.metrics.locked();
+            context.witness.locked();
         }
         Ok(released)
     };

@@ -67,7 +67,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// Notes that a chain has been published up to `sequence`.
     async fn audit_shipped(&self, chain: ChainId, sequence: u64) -> Result<(), StoreError>;
     /// Removes records that were published and are older than `before_ms`, but never a chain's newest
-    /// one; how many.
+    /// one, nor those that name locked keys; how many.
     async fn trim_audit(&self, before_ms: u64) -> Result<u64, StoreError>;
 }
 

@@ -15,11 +15,13 @@ const SQLITE: &[Script] = &[
     (10, "audit", include_str!("../../migrations/sqlite/0010_audit.sql")),
     (11, "policy", include_str!("../../migrations/sqlite/0011_policy.sql")),
     (12, "enrolled wallets", include_str!("../../migrations/sqlite/0012_enrolled_wallets.sql")),
+    (14, "witness", include_str!("../../migrations/sqlite/0014_witness.sql")),
 ];
 
 const POSTGRES: &[Script] = &[
     (1, "share store", include_str!("../../migrations/postgres/0001_share_store.sql")),
     (2, "audit and policy", include_str!("../../migrations/postgres/0002_audit_and_policy.sql")),
+    (4, "witness", include_str!("../../migrations/postgres/0004_witness.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

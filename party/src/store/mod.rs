@@ -23,6 +23,7 @@ pub mod postgres;
 mod spending;
 pub mod sqlite;
 mod transfer;
+mod witness;
 
 /// How long a key stays after it was superseded: for sessions that were checked before and are claimed
 /// after, and for a key just made by another process that is yet to be offered. Workers' clocks may differ by less.
@@ -33,6 +34,7 @@ const SESSIONS_KEPT_FOR_MS: i64 = 3_600_000;
 pub use self::{
     audit::{AuditChain, AuditStore},
     policy::{MAX_PENDING_POLICIES, PolicyMark, PolicyRow, PolicyStore, PutPolicy, Spending},
+    witness::{HeadRow, WitnessStore},
 };
 
 /// Why a store did not do what it was asked.
@@ -386,9 +388,15 @@ pub(crate) fn rewrapped(
 /// # Cancel safety
 /// A method whose future is dropped has either done all it does or nothing; which of the two is
 /// unknown to the caller. All are safe to repeat.
-pub trait ShareStore: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore {}
+pub trait ShareStore:
+    RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore + WitnessStore
+{
+}
 
-impl<S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore> ShareStore for S {}
+impl<S> ShareStore for S where
+    S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore + WitnessStore
+{
+}
 
 /// Sealed records, plain settings, and whether the store can be relied on.
 #[async_trait]

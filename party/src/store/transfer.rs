@@ -148,6 +148,16 @@ const TABLES: &[Table] = &[
         name: "policy_approvals",
         columns: &[("wallet", Bytes), ("request", Bytes), ("approver", Bytes), ("expires_at_ms", Number)],
     },
+    Table {
+        name: "witness_heads",
+        columns: &[
+            ("writer", Text),
+            ("chain", Bytes),
+            ("sequence", Number),
+            ("head", Bytes),
+            ("added", Number),
+        ],
+    },
 ];
 
 enum Value {
@@ -184,6 +194,7 @@ impl Table {
         match self.name {
             "enrolments" | "paillier_keys" => Some("sequence"),
             "audit_chains" => Some("number"),
+            "witness_heads" => Some("added"),
             _ => None,
         }
     }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use duet_bus::Incoming;
+use duet_bus::{Address, Incoming, Speaker};
 use duet_protocol::codec::{self, Message as _};
 use duet_wire::{
     Code,
-    audit::Refused,
+    audit::{HeadReply, HeadRequest, Refused},
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
     policy::{PolicyReply, PolicyRequest},
 };
 use tracing::Instrument as _;
 
 use super::{Shared, answer, refusal};
-use crate::{enrolment::take_offer, error::PartyError, policy};
+use crate::{enrolment::take_offer, error::PartyError, policy, witness};
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!("card", subject = %message.address);
@@ -28,6 +28,15 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
                 let refusal = refusal(&error);
                 shared.journal.refused(Refused::new("policy", refusal.clone()));
                 PolicyReply::Refused(refusal)
+            });
+            answer(&message, &reply).await;
+            return;
+        }
+        if message.payload.first() == Some(&HeadRequest::KIND) {
+            let reply = shared.answer_about_heads(&message).await.unwrap_or_else(|error| {
+                let refusal = refusal(&error);
+                shared.journal.refused(Refused::new("head", refusal.clone()));
+                HeadReply::Refused(refusal)
             });
             answer(&message, &reply).await;
             return;
@@ -62,6 +71,15 @@ impl Shared {
                 Ok(PolicyReply::Approved)
             }
         }
+    }
+
+    async fn answer_about_heads(&self, message: &Incoming) -> Result<HeadReply, PartyError> {
+        let Address::Card { from: Speaker::Party(from), .. } = &message.address else {
+            return Err(PartyError::refused(Code::Unauthorized, "heads are kept for parties"));
+        };
+        let request = codec::decode(&message.payload)
+            .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;
+        witness::answer(&self.party.context, from, request).await
     }
 
     async fn answer_question(&self, request: CardRequest) -> Result<CardReply, PartyError> {

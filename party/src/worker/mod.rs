@@ -40,6 +40,7 @@ use crate::{
     party::Party,
     randomizers::{RandomizerSettings, Randomizers},
     store::{Readiness, ShareStore},
+    witness::{Comparison, Witness, repair_locks},
 };
 
 /// How often enrolments that are missing are tried again, prepared wallets that expired are
@@ -116,6 +117,7 @@ pub struct Worker {
     invitations: Service,
     housekeeping: AbortOnDropHandle<()>,
     attending: AbortOnDropHandle<()>,
+    comparing: Option<AbortOnDropHandle<()>>,
     keeper: Keeper,
     stop: CancellationToken,
     settings: WorkerSettings,
@@ -130,6 +132,9 @@ impl Worker {
         let instance = Ulid::new().to_string();
         let started =
             Draft::new(party.context.clock.now_ms(), Event::WorkerStarted { instance: instance.clone() });
+        let mut comparison = Comparison::begin(&party.context, &party.identity, &bus).await?;
+        // Before anything is recorded: an older copy of the store would begin a second history of its chain.
+        let is_compared = comparison.round().await;
         let (keeper, journal) = Keeper::start(&party.context, &party.identity, &bus, settings.audit, started);
         let enroller = Enroller::new(party.context.clone(), bus.clone(), party.settings.modulus);
         let shared = Arc::new(Shared {
@@ -164,11 +169,28 @@ impl Worker {
         let stop = CancellationToken::new();
         let housekeeping =
             AbortOnDropHandle::new(tokio::spawn(keep_house(Arc::clone(&shared), stop.clone())));
+        let comparing = (!is_compared).then(|| {
+            let (stop, waking) = (stop.clone(), Arc::clone(&shared));
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                comparison.run(stop, || waking.wake.notify_one()).await;
+            }))
+        });
         let groups = [&shares, &cards, &invitations].map(Service::attendance);
         let attending =
             AbortOnDropHandle::new(tokio::spawn(attend(Arc::clone(&shared), groups, stop.clone())));
         tracing::info!(party = %id, instance = %shared.instance, "serving");
-        Ok(Self { shared, shares, cards, invitations, housekeeping, attending, keeper, stop, settings })
+        Ok(Self {
+            shared,
+            shares,
+            cards,
+            invitations,
+            housekeeping,
+            attending,
+            comparing,
+            keeper,
+            stop,
+            settings,
+        })
     }
 
     /// This worker process, as it names itself to orchestrators.
@@ -182,8 +204,9 @@ impl Worker {
         self.shared.party.context.metrics.register(registry);
         self.shared.randomizers.register_metrics(registry);
         self.shared.bus.register_metrics(registry);
-        let store = Arc::clone(self.shared.party.context.store());
-        registry.register_collector(Box::new(Condition { store, stop: self.stop.clone() }));
+        let context = &self.shared.party.context;
+        let (store, witness) = (Arc::clone(context.store()), context.witness.clone());
+        registry.register_collector(Box::new(Condition { store, witness, stop: self.stop.clone() }));
     }
 
     /// Whether its store can be relied on.
@@ -204,8 +227,18 @@ impl Worker {
     /// fail and say so, and ends. It takes a quarter of a minute longer than the settings say at the most. Returns
     /// whether everything finished.
     pub async fn drain(self) -> bool {
-        let Self { shared, shares, cards, invitations, housekeeping, attending, keeper, stop, settings } =
-            self;
+        let Self {
+            shared,
+            shares,
+            cards,
+            invitations,
+            housekeeping,
+            attending,
+            comparing,
+            keeper,
+            stop,
+            settings,
+        } = self;
         stop.cancel();
         let cut = shared.cut.clone();
         let cutting = tokio::spawn(async move {
@@ -222,6 +255,7 @@ impl Worker {
         let reported = tokio::time::timeout(REPORT_GRACE, shared.reports.wait()).await.is_ok();
         housekeeping.abort();
         attending.abort();
+        drop(comparing);
         keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
@@ -232,6 +266,7 @@ impl Worker {
 #[derive(Debug)]
 struct Condition {
     store: Arc<dyn ShareStore>,
+    witness: Witness,
     stop: CancellationToken,
 }
 
@@ -243,6 +278,11 @@ impl Collector for Condition {
                 "duet_store_ready",
                 "Whether the share store can be written; without, the party takes no work",
                 is_ready,
+            ),
+            (
+                "duet_store_compared",
+                "Whether the share store was compared with what others know of its audit log; without, the party initiates nothing",
+                !self.witness.is_pending(),
             ),
             (
                 "duet_draining",
@@ -330,8 +370,11 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         Err(error) => tracing::warn!(%error, "expired wallets were not forgotten"),
     }
     context.clear_superseded_keys().await;
+    if let Err(error) = repair_locks(context, []).await {
+        tracing::warn!(%error, "locks were not compared with the audit log");
+    }
     // The partner is the highest index: it initiates with nobody.
-    if shared.party.index == ShareIndex::Partner {
+    if shared.party.index == ShareIndex::Partner || context.witness.is_pending() {
         return HOUSEKEEPING_EVERY;
     }
     let missing = match store.wallets_without_enrolment(shared.party.index, MAX_MISSING_ENROLMENTS).await {

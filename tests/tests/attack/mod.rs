@@ -14,6 +14,7 @@ mod lying_initiator;
 mod mask;
 mod nonce_reuse;
 mod replay;
+mod rollback;
 mod stolen_disk;
 mod throwaway_wallets;
 

@@ -102,6 +102,17 @@ pub(crate) const ROWS: &[Row] = &[
         ])],
     },
     Row {
+        name: "lost-lock",
+        attack: "a lock set back in the database, or forgotten by a store that is put back whole",
+        source: "our own review",
+        checks: &[attacks(&[
+            "rollback::a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anything_is_initiated",
+            "rollback::a_store_put_back_to_yesterday__should_initiate_nothing_until_it_is_rotated",
+            "rollback::a_lock_that_only_another_party_remembers__should_be_found_when_the_store_is_put_back",
+            "rollback::a_party_that_hears_from_no_witness__should_initiate_nothing",
+        ])],
+    },
+    Row {
         name: "outside-signing",
         attack: "crafted ciphertexts in packages and enrolments as an oracle",
         source: "our own review",

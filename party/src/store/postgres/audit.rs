@@ -225,11 +225,13 @@ impl AuditStore for PostgresStore {
             // have to write. A chain's newest one is never removed, whatever is appended meanwhile.
             let batch = within(OPERATION, async {
                 sqlx::query(
-                    "DELETE FROM audit_records WHERE at_ms < $2 AND (chain, sequence) IN (
+                    r#"DELETE FROM audit_records WHERE at_ms < $2 AND (chain, sequence) IN (
                        SELECT r.chain, r.sequence FROM audit_records AS r JOIN audit_chains AS c ON c.number = r.chain
                        WHERE r.sequence <= c.shipped AND r.sequence <
                          (SELECT MAX(sequence) FROM audit_records WHERE chain = c.number)
-                       ORDER BY r.chain, r.sequence LIMIT $1)",
+                         AND strpos(r.body, '"kind":"key_locked"') = 0
+                         AND strpos(r.body, '"kind":"keys_found_locked"') = 0
+                       ORDER BY r.chain, r.sequence LIMIT $1)"#,
                 )
                 .bind(TRIM_BATCH)
                 .bind(integer(before_ms))

@@ -43,6 +43,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 mod wallets;
+mod witness;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

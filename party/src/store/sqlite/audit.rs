@@ -176,12 +176,14 @@ impl AuditStore for SqliteStore {
             // The oldest records are the first of their chain: no index by time is needed, which every
             // append would have to write.
             let batch = sqlx::query(
-                "DELETE FROM audit_records WHERE (chain, sequence) IN (
+                r#"DELETE FROM audit_records WHERE (chain, sequence) IN (
                    SELECT r.chain, r.sequence FROM audit_records AS r JOIN audit_chains AS c ON c.number = r.chain
                    WHERE r.sequence <= c.shipped AND r.sequence <
                      (SELECT MAX(sequence) FROM audit_records WHERE chain = c.number)
+                     AND instr(r.body, '"kind":"key_locked"') = 0
+                     AND instr(r.body, '"kind":"keys_found_locked"') = 0
                    ORDER BY r.chain, r.sequence LIMIT ?1)
-                 AND at_ms < ?2",
+                 AND at_ms < ?2"#,
             )
             .bind(TRIM_BATCH)
             .bind(integer(before_ms))

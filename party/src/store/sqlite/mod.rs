@@ -10,6 +10,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 mod wallets;
+mod witness;
 
 use std::{path::PathBuf, sync::Arc};
 

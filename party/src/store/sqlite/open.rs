@@ -7,8 +7,8 @@
 //! is behind the file's, or that has no file or another store's, was put back from a copy, and may
 //! have forgotten a lock: all Paillier keys it holds are marked as needing rotation.
 //!
-//! What cannot be noticed: a copy of both files put back together (a snapshot of the whole disk or
-//! virtual machine). Who restores one says so with the restored marker (`duet party restore`).
+//! A copy of both files put back together (a snapshot of the whole disk or virtual machine) does not show
+//! here. It shows by what others know of the party's audit log (`crate::witness`).
 
 use std::{
     io::Write as _,
@@ -242,7 +242,7 @@ enum Expect {
 }
 
 /// Marks every Paillier key as needing rotation, and the store as restored.
-async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     write_setting(connection, "restored", &[1]).await?;
     // A lock that survived stays a lock: it says more.
     sqlx::query("UPDATE paillier_keys SET state = ? WHERE state = ?")

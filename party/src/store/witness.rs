@@ -1,0 +1,66 @@
+//! What shows that a store forgot a lock: the records of its own audit chains, and heads that others keep.
+
+use std::{collections::BTreeSet, fmt};
+
+use async_trait::async_trait;
+use duet_protocol::ids::{PaillierKeyId, PartyId};
+use duet_wire::audit::{Body, ChainId, Event};
+
+use super::{
+    StoreError,
+    columns::{Columns, unavailable},
+};
+
+/// A signed head of a party's audit chain, as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadRow {
+    /// The party that writes the chain.
+    pub writer: PartyId,
+    /// The chain.
+    pub chain: ChainId,
+    /// The number of the chain's newest record.
+    pub sequence: u64,
+    /// The encoded [`SignedHead`](duet_wire::audit::SignedHead).
+    pub head: Vec<u8>,
+}
+
+/// What shows that a store forgot a lock.
+#[async_trait]
+pub trait WitnessStore: fmt::Debug + Send + Sync + 'static {
+    /// Returns the Paillier keys that this store's own audit records name as locked, whatever the keys' rows say.
+    async fn locked_by_audit(&self) -> Result<BTreeSet<PaillierKeyId>, StoreError>;
+    /// Locks those of `keys` that this store has and does not show as locked, deletes their sealed records, and
+    /// returns them. One transaction; the lock has no session and no evidence.
+    async fn lock_witnessed(
+        &self,
+        keys: &BTreeSet<PaillierKeyId>,
+        now_ms: u64,
+    ) -> Result<Vec<PaillierKeyId>, StoreError>;
+    /// Marks the store as restored, as if it had been put back from a backup just now: its ready Paillier keys need
+    /// rotation, and its audit chain is closed.
+    async fn mark_restored(&self) -> Result<(), StoreError>;
+    /// Keeps a head, unless a newer one of its chain is kept. Of one writer the heads of the `max_chains` chains
+    /// that were added last are kept.
+    async fn keep_head(&self, head: &HeadRow, max_chains: u32) -> Result<(), StoreError>;
+    /// The heads that are kept of a writer, oldest chain first.
+    async fn heads(&self, writer: &PartyId) -> Result<Vec<HeadRow>, StoreError>;
+}
+
+/// The keys that the records in `rows` name as locked.
+pub(super) fn named_as_locked(rows: &[impl Columns]) -> Result<BTreeSet<PaillierKeyId>, StoreError> {
+    let mut keys = BTreeSet::new();
+    for row in rows {
+        let body = row.text_at("body").map_err(unavailable("read audit records"))?;
+        let Ok(Body { event, .. }) = serde_json::from_str(&body) else {
+            return Err(StoreError::Corrupt("an audit record of a lock that does not parse"));
+        };
+        match event {
+            Event::KeyLocked { paillier_key, .. } => {
+                keys.insert(paillier_key);
+            }
+            Event::KeysFoundLocked { paillier_keys } => keys.extend(paillier_keys),
+            _ => {}
+        }
+    }
+    Ok(keys)
+}
