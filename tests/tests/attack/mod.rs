@@ -16,6 +16,7 @@ mod nonce_reuse;
 mod replay;
 mod rollback;
 mod stolen_disk;
+mod threshold_queries;
 mod throwaway_wallets;
 
 #[path = "../../../party/protocol/tests/support/mod.rs"]

@@ -102,6 +102,15 @@ pub(crate) const ROWS: &[Row] = &[
         ])],
     },
     Row {
+        name: "threshold-queries",
+        attack: "sessions that are valid below a threshold name an interval of the share",
+        source: "our own review",
+        checks: &[attacks(&[
+            "threshold_queries::sessions_before_the_first_failure__should_name_one_of_one_more_intervals",
+            "threshold_queries::locks__should_add_up_over_rotations",
+        ])],
+    },
+    Row {
         name: "lost-lock",
         attack: "a lock set back in the database, or forgotten by a store that is put back whole",
         source: "our own review",

@@ -79,6 +79,29 @@ impl ReadyToRespond {
         let answer = disguised(key, &squared.mul(&own, &nothing), &terms.plaintext, rng)?;
         self.send(&answer)
     }
+
+    /// An answer whose signature verifies if and only if the share that `victim` encrypts is below `threshold`. To the
+    /// honest answer it adds `q·⌊N/(q·threshold)⌋·x`, which is nothing mod `q` unless it wraps mod `N`. The share may
+    /// be this wallet's or another one's under the same Paillier key. `threshold` is not zero.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] as [`Self::respond`], or when the threshold is zero.
+    pub fn respond_as_threshold(
+        mut self,
+        victim: &Ciphertext,
+        threshold: &Natural,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+        let terms = self.terms()?;
+        let enrolment = &self.setup.enrolment;
+        let key = enrolment.encryption_key();
+        let squared = key.squared_arithmetic();
+        let own = squared.pow(enrolment.ciphertext().as_natural(), &scalar_to_natural(&terms.multiplier));
+        let (times, _) = key.modulus().div_rem(&(&order() * threshold)).ok_or(INTERNAL)?;
+        let nothing = squared.pow(victim.as_natural(), &(&order() * &times));
+        let answer = disguised(key, &squared.mul(&own, &nothing), &terms.plaintext, rng)?;
+        self.send(&answer)
+    }
 }
 
 /// `ciphertext·Enc(constant + ρ·q)`: masked and randomised as an honest answer is.
