@@ -16,6 +16,7 @@
 mod document;
 mod engine;
 mod request;
+mod warnings;
 
 use std::collections::BTreeSet;
 
@@ -28,6 +29,7 @@ pub use self::{
     request::{
         HeldPolicy, PolicyReceipt, PolicyReply, PolicyRequest, ReceiptError, RequestApproval, SignedReceipt,
     },
+    warnings::{Unbounded, Warning},
 };
 use crate::{PayloadKindTag, request::Pair};
 
@@ -154,7 +156,7 @@ pub struct Rule {
     /// Whose approvals it takes.
     pub approvals: Option<Approvals>,
     /// Above which value the owner has to agree: by the device taking part, or by an approval with the
-    /// owner's key. Default never.
+    /// owner's key. Default never. Only a transaction's ether is compared: see [`Policy::warnings`].
     pub owner_above: Bound,
 }
 

@@ -589,6 +589,28 @@ async fn limits<S: ShareStore>(store: &S) {
     assert!(charge_at(store, 3, 62_100, one(1)).await.unwrap());
     // A clock that goes back frees nothing.
     assert!(charge_at(store, 4, 0, one(10)).await.is_err());
+    // A sum that does not fit into 256 bits has no room, whatever the bound.
+    let most = Bound::AtMost(duet_wire::policy::wei(0).wrapping_sub(duet_wire::policy::wei(1)));
+    let all = |value: [u8; 32]| {
+        let limit = Limit { within_s: 60, value: most, signatures: None };
+        let limits = vec![SpendLimit { scope: "rule/all".to_owned(), limit }];
+        vec![Spend { wallet, value, options: vec![SpendOption { rule: "all".to_owned(), limits }] }]
+    };
+    let wei = |value: u8| {
+        let mut bytes = [0; 32];
+        bytes[31] = value;
+        bytes
+    };
+    assert!(charge_at(store, 50, 62_100, all([0xff; 32])).await.unwrap());
+    assert!(charge_at(store, 51, 62_100, all(wei(0))).await.unwrap());
+    // In the same part of the window, and in another one.
+    for at_ms in [62_100, 64_100] {
+        let full = charge_at(store, 52, at_ms, all(wei(1))).await;
+        assert!(
+            matches!(&full, Err(StoreError::LimitExceeded(limit)) if limit.contains("rule/all")),
+            "{full:?}"
+        );
+    }
     // Other scopes and wallets have accounts of their own; signatures are counted as well.
     for number in 10..13 {
         assert!(charge_at(store, number, 62_100, vec![spend(0, &[&["wallet"]])]).await.unwrap());

@@ -79,6 +79,12 @@ pub(super) struct Account<'a> {
     pub(super) within_s: u64,
 }
 
+impl fmt::Display for Account<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} within {} s", self.scope, self.within_s)
+    }
+}
+
 impl<'a> Account<'a> {
     fn of(limit: &'a SpendLimit) -> Self {
         Self { scope: &limit.scope, within_s: limit.limit.within_s }
@@ -137,9 +143,9 @@ impl Spending {
         for Spend { value, options, .. } in &self.spends {
             let full = |option: &'a SpendOption| {
                 option.limits.iter().find(|limit| {
-                    let slices = held.get(&Account::of(limit)).into_iter().flatten();
-                    let used = slices.fold(Usage::default(), |sum, (_, usage)| sum.plus(usage));
-                    !limit.limit.admits(&used, value)
+                    let mut slices = held.get(&Account::of(limit)).into_iter().flatten();
+                    let used = slices.try_fold(Usage::default(), |sum, (_, usage)| sum.plus(usage));
+                    !used.is_some_and(|used| limit.limit.admits(&used, value))
                 })
             };
             let Some(option) = options.iter().find(|&option| full(option).is_none()) else {
@@ -155,9 +161,10 @@ impl Spending {
             let mut slices = held.get(&account).into_iter().flatten();
             let before = slices.find(|(at, _)| *at == slice).map(|(_, usage)| *usage);
             let usage = before.unwrap_or_default().plus(&Usage::of_one(value));
-            Due { account, slice, usage, is_new: before.is_none() }
+            let usage = usage.ok_or_else(|| StoreError::LimitExceeded(account.to_string()))?;
+            Ok(Due { account, slice, usage, is_new: before.is_none() })
         };
-        Ok(charged.into_iter().map(due).collect())
+        charged.into_iter().map(due).collect()
     }
 }
 

@@ -183,11 +183,13 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Both together. What overflows stays at the most there is.
+    /// The exact sum of both. `None` when it does not fit into 256 bits: no bound can be compared with
+    /// such a sum, so there is no room for it.
     #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        let sum = U256::from_be_bytes(self.value).saturating_add(U256::from_be_bytes(other.value));
-        Self { value: sum.to_be_bytes(), signatures: self.signatures.saturating_add(other.signatures) }
+    pub fn plus(&self, other: &Self) -> Option<Self> {
+        let value = U256::from_be_bytes(self.value).checked_add(U256::from_be_bytes(other.value))?;
+        let signatures = self.signatures.checked_add(other.signatures)?;
+        Some(Self { value: value.to_be_bytes(), signatures })
     }
 
     /// One signature over a transaction of `value`.
@@ -201,9 +203,10 @@ impl Limit {
     /// Whether there is room for one more signature over `value` after `used`.
     #[must_use]
     pub fn admits(&self, used: &Usage, value: &[u8; 32]) -> bool {
-        let after = used.plus(&Usage::of_one(*value));
-        self.value.allows(U256::from_be_bytes(after.value))
-            && self.signatures.is_none_or(|most| after.signatures <= most)
+        used.plus(&Usage::of_one(*value)).is_some_and(|after| {
+            self.value.allows(U256::from_be_bytes(after.value))
+                && self.signatures.is_none_or(|most| after.signatures <= most)
+        })
     }
 }
 
@@ -312,8 +315,8 @@ impl Rule {
         if !self.max_value.allows(transaction.value()) {
             return Some(Condition::Value);
         }
-        let fee =
-            U256::from(transaction.max_fee_per_gas()).saturating_mul(U256::from(transaction.gas_limit()));
+        // Exact: 128 and 64 bits make at most 192.
+        let fee = U256::from(transaction.max_fee_per_gas()) * U256::from(transaction.gas_limit());
         (!self.max_fee.allows(fee)).then_some(Condition::Fee)
     }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use duet_wire::{
     Code, Payload,
     policy::{
-        Allowed, Bound, Call, Condition, Decision, Facts, Limit, Policy, Rule, SignedPolicy, Usage, Window,
+        Allowed, Bound, Call, Condition, Decision, Facts, Limit, Policy, Rule, SignedPolicy, Unbounded,
+        Usage, Window,
     },
     request::Pair,
     signing::SigningKey,
@@ -509,4 +510,65 @@ proptest! {
     fn the_reader_takes_anything(body in prop::collection::vec(any::<u8>(), 0..300)) {
         Policy::from_json(&body).ok();
     }
+}
+
+#[test]
+fn a_sum_that_does_not_fit_has_no_room() {
+    let most = alloy_primitives::U256::MAX;
+    let limit = |value| Limit { within_s: 60, value, signatures: None };
+    let used = Usage { value: most.to_be_bytes(), signatures: 1 };
+    // A bound of all there is is a bound, and a limit without one does not count on.
+    for value in [Bound::AtMost(most), Bound::None] {
+        assert!(limit(value).admits(&Usage::default(), &most.to_be_bytes()));
+        assert!(limit(value).admits(&used, &[0; 32]));
+        assert!(!limit(value).admits(&used, &alloy(1).to_be_bytes()), "{value:?}");
+    }
+    assert_eq!(used.plus(&used), None);
+    let counted = Usage { signatures: u64::MAX, ..Usage::default() };
+    assert_eq!(counted.plus(&Usage::of_one([0; 32])), None);
+    assert!(!limit(Bound::None).admits(&counted, &[0; 32]));
+}
+
+#[test]
+fn an_owner_above_beside_what_has_no_value_is_warned_of() {
+    let rule = |changes: Value| {
+        let mut rule = json!({
+            "name": "team", "payloads": ["transaction"], "chains": [1], "to": [TO], "max_value": "any",
+            "owner_above": "0",
+        });
+        rule.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        policy(json!([rule])).warnings()
+    };
+    // Transfers of ether alone are bounded, and so is nothing where the owner is not asked.
+    assert_eq!(rule(json!({})), []);
+    assert_eq!(rule(json!({"calls": ["transfer"]})), []);
+    assert_eq!(rule(json!({"calls": "any", "owner_above": "any"})), []);
+    assert_eq!(
+        rule(json!({"payloads": ["typed_data"], "calls": "any"}))[0].unbounded,
+        [Unbounded::TypedData]
+    );
+    for (changes, unbounded) in [
+        (json!({"calls": "any"}), vec![Unbounded::Calls]),
+        (json!({"calls": ["transfer", "0xa9059cbb"]}), vec![Unbounded::Calls]),
+        (json!({"payloads": ["transaction", "personal_message"]}), vec![Unbounded::PersonalMessage]),
+        (
+            json!({"payloads": ["transaction", "personal_message", "typed_data", "digest"], "calls": "any"}),
+            vec![Unbounded::Calls, Unbounded::TypedData, Unbounded::PersonalMessage, Unbounded::Digest],
+        ),
+    ] {
+        let warnings = rule(changes.clone());
+        assert_eq!(warnings.len(), 1, "{changes}");
+        assert_eq!((warnings[0].rule.as_str(), &warnings[0].unbounded), ("team", &unbounded), "{changes}");
+        let message = &warnings[0].message;
+        assert!(message.contains("team") && message.contains("owner_above"), "{message}");
+    }
+    // What is warned of: it passes without the owner.
+    let calls = policy(json!([{
+        "name": "team", "payloads": ["transaction"], "chains": [1], "to": [TO], "calls": ["0xa9059cbb"],
+        "owner_above": "0",
+    }]));
+    let all_of_it = format!("0xa9059cbb{}{}", "00".repeat(32), "ff".repeat(32));
+    let decision = decide(&calls, &transfer(json!({"value": "0", "data": all_of_it, "gas": 100_000})));
+    assert_eq!(decision.rule(), Some("team"));
+    assert!(decision.refusal().is_none());
 }

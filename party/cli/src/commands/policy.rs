@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 use duet_bus::Role;
 use duet_wire::{
     Code, JobId, Pair, Payload,
-    policy::{Bound, Condition, Decision, Facts, MAX_POLICY_SIZE_BYTES, Policy, RequestApproval, SpendLimit},
+    policy::{
+        Bound, Condition, Decision, Facts, MAX_POLICY_SIZE_BYTES, Policy, RequestApproval, SpendLimit,
+        Warning,
+    },
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -154,6 +157,13 @@ struct Allowed {
     rule: String,
     /// The limits that would be charged.
     limits: Vec<LimitReport>,
+    /// What the policy lets pass though its author may think otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+}
+
+fn write_warnings(warnings: &[Warning], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {}", warning.message))
 }
 
 impl fmt::Display for Allowed {
@@ -162,7 +172,7 @@ impl fmt::Display for Allowed {
         for limit in &self.limits {
             write!(f, "\n  charged to a limit of {} within {} s", limit.scope, limit.within_s)?;
         }
-        Ok(())
+        write_warnings(&self.warnings, f)
     }
 }
 
@@ -209,10 +219,15 @@ async fn check(arguments: CheckArguments, output: Output) -> Result<(), CliError
                 allowed: true,
                 rule: rule.clone(),
                 limits: limits.iter().map(Into::into).collect(),
+                warnings: policy.warnings(),
             })
         }
         (Decision::Refused { rule, condition }, refusal) => {
-            let refused = Refused { allowed: false, rule: rule.clone(), condition: *condition };
+            let warnings = policy.warnings();
+            for Warning { message, .. } in &warnings {
+                tracing::warn!("{message}");
+            }
+            let refused = Refused { allowed: false, rule: rule.clone(), condition: *condition, warnings };
             let details = serde_json::to_value(&refused).unwrap_or(Value::Null);
             let error = refusal.map_or_else(|| CliError::internal("a refusal without a reason"), Into::into);
             Err(error.details(details))
@@ -257,6 +272,8 @@ struct Refused {
     allowed: bool,
     rule: Option<String>,
     condition: Option<Condition>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -271,6 +288,8 @@ struct SetReport {
     wallet: String,
     revision: u64,
     parties: Vec<HolderReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 impl fmt::Display for SetReport {
@@ -279,7 +298,7 @@ impl fmt::Display for SetReport {
         for holder in &self.parties {
             write!(f, "\n  {}, in effect from {}", holder.party, at(holder.effective_at_ms))?;
         }
-        Ok(())
+        write_warnings(&self.warnings, f)
     }
 }
 
@@ -297,6 +316,7 @@ async fn set(arguments: SetArguments, output: Output) -> Result<(), CliError> {
     output.emit(&SetReport {
         wallet: policy.wallet.to_string(),
         revision: policy.revision,
+        warnings: policy.warnings(),
         parties: receipts
             .into_iter()
             .map(|(party, receipt)| HolderReport {
