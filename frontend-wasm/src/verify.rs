@@ -26,7 +26,7 @@ pub fn verify(public_key: &[u8], digest: &[u8], signature: &[u8]) -> JsValue {
 fn verified(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), Failure> {
     let key = PublicKey::from_bytes(&array("publicKey", public_key)?)
         .map_err(|why| Failure::malformed("publicKey", why))?;
-    let signature = RecoverableSignature::from_bytes(&array("signature", signature)?)
+    let signature = RecoverableSignature::from_ethereum_bytes(&array("signature", signature)?)
         .map_err(|why| Failure::malformed("signature", why))?;
     Ok(signature::verify(&key, &array("digest", digest)?, &signature)?)
 }
@@ -81,7 +81,7 @@ pub fn signed_transaction(json: &str, signature: &[u8]) -> JsValue {
 }
 
 fn broadcast(json: &str, signature: &[u8]) -> Result<JsValue, Failure> {
-    let signature = RecoverableSignature::from_bytes(&array("signature", signature)?)
+    let signature = RecoverableSignature::from_ethereum_bytes(&array("signature", signature)?)
         .map_err(|why| Failure::malformed("signature", why))?;
     let payload = read(json)?;
     match (payload.signed_transaction(&signature), payload.transaction_hash(&signature)) {

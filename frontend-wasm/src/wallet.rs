@@ -162,7 +162,7 @@ impl DeviceWallet {
     }
 
     fn verified_at(&self, path: &str, digest: &[u8], signature: &[u8]) -> Result<(), Failure> {
-        let signature = RecoverableSignature::from_bytes(&array("signature", signature)?)
+        let signature = RecoverableSignature::from_ethereum_bytes(&array("signature", signature)?)
             .map_err(|why| Failure::malformed("signature", why))?;
         Ok(signature::verify(&self.key_at(path)?, &array("digest", digest)?, &signature)?)
     }

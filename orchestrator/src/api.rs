@@ -6,7 +6,7 @@ use duet_wire::{
     JobEnded, JobId, JobRecord, JobResult, JobState, JobStateName, PayloadKindTag, Priority, Problem,
     Refusal, SignedResult, TenantId,
     batch::BatchId,
-    encoding::{address, hex_array, prefixed_array},
+    encoding::{address, checksummed_address, hex_array, prefixed_array},
     job::Attempt,
     request::Pair,
     wallet::{RequesterInfo, WalletStatus},
@@ -19,10 +19,10 @@ use crate::feed::Cursor;
 /// What came of a job: a signature, or why there is none. Empty while the job is open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// The signature: `r`, `s` and the parity, 65 bytes.
+    /// The signature: `r`, `s` and `v` (27 or 28), 65 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
-    /// The signing key's Ethereum address.
+    /// The signing key's Ethereum address, with its EIP-55 checksum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// The bytes to broadcast, for a signed transaction.
@@ -42,8 +42,8 @@ pub struct Ending {
 impl Ending {
     fn signed(job: &JobResult, result: SignedResult) -> Self {
         Self {
-            signature: Some(format!("0x{}", hex::encode(job.signature.to_bytes()))),
-            address: Some(format!("0x{}", hex::encode(job.address))),
+            signature: Some(job.signature.to_string()),
+            address: Some(checksummed_address(&job.address)),
             signed_transaction: job.signed_transaction.as_ref().map(ToString::to_string),
             transaction_hash: job.transaction_hash.as_ref().map(ToString::to_string),
             failure: None,

@@ -15,7 +15,7 @@ use duet_protocol::{
     ids::{ShareIndex, WalletId},
 };
 use duet_wire::{
-    Code, JobEvent, JobId, JobRecord, JobState, Pair, Priority, Refusal, SignedRequest, SigningRequest,
+    Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SignedRequest, SigningRequest,
     approval::{
         ApprovalAction, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval, WaitingJob,
     },
@@ -34,7 +34,7 @@ use crate::{
     plan::{self, Decision},
     session::NotStarted,
     settle::past_attempts,
-    submit::{Rejected, Submitted},
+    submit::{Manner, Rejected, Submitted, duplicate},
 };
 
 /// How many requests are handled at once; an approval takes as long as an invitation.
@@ -228,18 +228,19 @@ impl Orchestrator {
         }
         let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
         let key = Key::from((tenant, request.job()));
-        let (entry, is_new) =
-            match self.accept(tenant, &request.idempotency_key, signed, Priority::default()).await {
-                Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
-                Ok(Submitted::Known(record)) => match record.state {
-                    JobState::AwaitingOwner | JobState::Queued => {
-                        let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
-                        (entry, false)
-                    }
-                    _ => return job_reply(&record),
-                },
-                Err(rejected) => return Err((&rejected).into()),
-            };
+        // The owner has just seen the transaction and approved it on the device.
+        let meant = Manner { repeats_digest: true, ..Manner::default() };
+        let (entry, is_new) = match self.accept(tenant, &request.idempotency_key, signed, meant).await {
+            Ok(Submitted::Accepted(snapshot)) => ((*snapshot).clone(), true),
+            Ok(Submitted::Known(record)) => match record.state {
+                JobState::AwaitingOwner | JobState::Queued => {
+                    let (_, entry, _) = self.job_of(wallet, facts, record.id).await?;
+                    (entry, false)
+                }
+                _ => return job_reply(&record),
+            },
+            Err(rejected) => return Err((&rejected).into()),
+        };
         let job = entry.value.id;
         let begun = self.begin(facts, &key, entry, &request).await;
         if is_new && begun.is_err() {
@@ -334,6 +335,7 @@ impl From<&Rejected> for Refusal {
                 Code::Conflict,
                 format!("the idempotency key stands for another request, job {job}"),
             ),
+            Rejected::Duplicate(job) => duplicate(*job),
             Rejected::Full(full) => Self::new(Code::QueueFull, full.detail.clone()),
             Rejected::Problem(problem) => {
                 let message = match &problem.path {

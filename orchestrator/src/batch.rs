@@ -33,7 +33,7 @@ use crate::{
     feed::{Cursor, InvalidCursor, Reader},
     jobs::StoreError,
     orchestrator::Orchestrator,
-    submit::{Rejected, Submitted},
+    submit::{Manner, Rejected, Submitted},
 };
 
 /// How many requests of one batch are taken in side by side. Each waits for a durable write.
@@ -121,13 +121,14 @@ impl Orchestrator {
         let jobs: Vec<JobId> = named.iter().flatten().map(SigningRequest::job).collect();
         let record = if jobs.is_empty() { None } else { Some(self.store_batch(tenant, jobs).await?) };
         let verdicts = futures::stream::iter(batch.items.into_iter().zip(named))
-            .map(|(BatchItem { request, priority }, named)| async move {
+            .map(|(BatchItem { request, priority, repeat_digest }, named)| async move {
                 let Some(named) = named else {
                     // Whatever keeps it from naming a job of this tenant is said by the usual checks.
                     let refused = self.submit_unnamed(tenant, request).await;
                     return Verdict { job: None, submitted: Err(refused) };
                 };
-                let submitted = self.submit(tenant, &named.idempotency_key, request, priority).await;
+                let manner = Manner { priority, repeats_digest: repeat_digest };
+                let submitted = self.submit(tenant, &named.idempotency_key, request, manner).await;
                 Verdict { job: Some(named.job()), submitted }
             })
             .buffered(CONCURRENCY)

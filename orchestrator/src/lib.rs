@@ -51,6 +51,7 @@ pub mod auth;
 mod batch;
 mod board;
 mod clock;
+mod digests;
 mod directory;
 mod feed;
 mod http;

@@ -63,6 +63,7 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::Quota
         | Code::AdmissionToken
         | Code::WalletExists
+        | Code::DuplicateDigest
         | Code::Unauthorized
         | Code::NotFound => true,
         // These end the job, which is not for this function to decide.

@@ -24,6 +24,7 @@ use crate::{
     batch::BatchRecord,
     board::Board,
     clock::now_ms,
+    digests::{Answer, Claim},
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
     http,
@@ -189,7 +190,7 @@ impl Server {
         config.webhooks.check()?;
         let patience = config.broker.patience;
         let bus = Bus::connect(config.broker).await?;
-        let Buckets { jobs, sessions, batches, endpoints } =
+        let Buckets { jobs, sessions, batches, endpoints, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
         let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
         let instance = ulid::Ulid::new().to_string();
@@ -207,6 +208,8 @@ impl Server {
             jobs: Jobs::new(jobs, Arc::clone(&board)),
             sessions: Sessions::new(sessions),
             batches,
+            claims,
+            answers,
             board,
             nonces: approval::Nonces::default(),
             audit,
@@ -348,6 +351,8 @@ struct Buckets {
     sessions: Bucket<SessionRecord>,
     batches: Bucket<BatchRecord>,
     endpoints: Bucket<Endpoint>,
+    claims: Bucket<Claim>,
+    answers: Bucket<Answer>,
 }
 
 /// Makes streams and buckets, or brings them up to date.
@@ -368,6 +373,8 @@ async fn prepare_storage(
                 sessions: bus.ensure_bucket(kv::SESSIONS, settings).await?,
                 batches: bus.ensure_bucket(kv::BATCHES, settings).await?,
                 endpoints: bus.ensure_bucket(kv::WEBHOOKS, settings).await?,
+                claims: bus.ensure_bucket(kv::DIGESTS, settings).await?,
+                answers: bus.ensure_bucket(kv::ANSWERS, settings).await?,
             })
         });
         match prepared.await {

@@ -168,7 +168,7 @@ impl Orchestrator {
         signature: &RecoverableSignature,
     ) -> Result<Snapshot, NotAccepted> {
         let key = Key::from((&job.value.tenant, job.value.id));
-        let result = self.result_of(session, request, facts, pair, signature)?;
+        let result = self.result_of(session, request, facts, pair, signature).await?;
         let digest = result.digest;
         let result = SignedResult::sign(&result, &self.result_key)
             .map_err(|error| NotAccepted::Impossible(Refusal::new(Code::Internal, error.to_string())))?;
@@ -190,7 +190,7 @@ impl Orchestrator {
         }
     }
 
-    fn result_of(
+    async fn result_of(
         &self,
         session: SessionId,
         request: &SigningRequest,
@@ -201,6 +201,8 @@ impl Orchestrator {
         let digest = request.payload.digest().map_err(|error| NotAccepted::Impossible(error.into()))?;
         let key = facts.verifying_key(pair, &request.path).map_err(NotAccepted::Impossible)?;
         signature::verify(&key, &digest, signed).map_err(|_| NotAccepted::Invalid)?;
+        let signed =
+            self.first_signature(request, &digest, &key, *signed).await.map_err(NotAccepted::Store)?;
         Ok(JobResult {
             job: request.job(),
             tenant: request.tenant.clone(),
@@ -208,9 +210,9 @@ impl Orchestrator {
             path: request.path.clone(),
             address: key.address(),
             digest,
-            signature: *signed,
-            signed_transaction: request.payload.signed_transaction(signed).map(Into::into),
-            transaction_hash: request.payload.transaction_hash(signed).map(Into::into),
+            signature: signed,
+            signed_transaction: request.payload.signed_transaction(&signed).map(Into::into),
+            transaction_hash: request.payload.transaction_hash(&signed).map(Into::into),
             session,
             completed_at_ms: now_ms(),
         })

@@ -3,8 +3,9 @@
 use duet_bus::{kv::Key, trace};
 use duet_wire::{
     Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
-    SigningRequest, TenantId, audit::Refused,
+    SigningRequest, TenantId, audit::Refused, request::RequestError,
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     admission::Full,
@@ -19,6 +20,15 @@ use crate::{
 /// The furthest ahead a request may expire: it takes up room until then.
 const MAX_LIFETIME_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 
+/// What a submission says beside the request, not under the requester's signature.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// How urgent the job is among its tenant's.
+    pub(crate) priority: Priority,
+    /// That a transaction may be one which another job has signed or will sign.
+    pub(crate) repeats_digest: bool,
+}
+
 /// A job that was submitted.
 pub(crate) enum Submitted {
     /// It is accepted, now.
@@ -31,6 +41,8 @@ pub(crate) enum Submitted {
 pub(crate) enum Rejected {
     /// The key stands for another request of this tenant.
     Conflict(JobId),
+    /// This job of the tenant has the same transaction.
+    Duplicate(JobId),
     /// The queue is full.
     Full(Full),
     /// Anything else.
@@ -66,9 +78,9 @@ impl Orchestrator {
         tenant: &TenantId,
         idempotency_key: &IdempotencyKey,
         signed: SignedRequest,
-        priority: Priority,
+        manner: Manner,
     ) -> Result<Submitted, Rejected> {
-        let submitted = self.accept(tenant, idempotency_key, signed, priority).await?;
+        let submitted = self.accept(tenant, idempotency_key, signed, manner).await?;
         if let Submitted::Accepted(snapshot) = &submitted {
             self.announce_first(tenant, snapshot.value.id).await;
         }
@@ -78,10 +90,10 @@ impl Orchestrator {
     /// Why a request that names no job of `tenant` is refused.
     pub(crate) async fn submit_unnamed(&self, tenant: &TenantId, signed: SignedRequest) -> Rejected {
         match signed.verify() {
-            Err(error) => self.slowed(tenant, Problem::from(error).into()),
+            Err(error) => self.slowed(tenant, refused_document(&signed, error).into()),
             Ok(request) => {
                 let key = request.idempotency_key.clone();
-                match self.accept(tenant, &key, signed, Priority::default()).await {
+                match self.accept(tenant, &key, signed, Manner::default()).await {
                     Err(rejected) => rejected,
                     Ok(_) => Problem::new(Code::Internal, "the request was not understood at first").into(),
                 }
@@ -102,9 +114,9 @@ impl Orchestrator {
         tenant: &TenantId,
         idempotency_key: &IdempotencyKey,
         signed: SignedRequest,
-        priority: Priority,
+        manner: Manner,
     ) -> Result<Submitted, Rejected> {
-        let accepted = self.take_in(tenant, idempotency_key, &signed, priority).await;
+        let accepted = self.take_in(tenant, idempotency_key, &signed, manner).await;
         if let Err(rejected) = &accepted {
             self.note_refused(Refused::request("job", &signed, rejected.into()));
         }
@@ -129,9 +141,9 @@ impl Orchestrator {
         tenant: &TenantId,
         idempotency_key: &IdempotencyKey,
         signed: &SignedRequest,
-        priority: Priority,
+        manner: Manner,
     ) -> Result<Submitted, Rejected> {
-        let request = signed.verify().map_err(Problem::from)?;
+        let request = signed.verify().map_err(|error| refused_document(signed, error))?;
         if request.tenant != *tenant {
             return Err(Problem::new(Code::WrongTenant, "the request names another tenant than the token's")
                 .at("tenant")
@@ -154,10 +166,18 @@ impl Orchestrator {
         {
             return Ok(submitted);
         }
-        if let Err(rejected) = self.check(tenant, signed, &request).await {
+        let checked = match self.check(tenant, signed, &request).await {
+            // A job that repeats another's transaction on purpose claims it as well, where nobody has.
+            Ok(digest) => match self.claim_digest(&request, &digest).await? {
+                Some(job) if !manner.repeats_digest => Err(Rejected::Duplicate(job)),
+                _ => Ok(()),
+            },
+            Err(rejected) => Err(rejected),
+        };
+        if let Err(rejected) = checked {
             return repeated().await?.ok_or(rejected);
         }
-        let mut record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(priority);
+        let mut record = JobRecord::new(signed.clone(), &request, now_ms()).with_priority(manner.priority);
         record.trace = trace::current();
         match self.jobs.create(record).await? {
             Created::Existing(entry) => known(entry.value, signed, &request),
@@ -170,12 +190,13 @@ impl Orchestrator {
     }
 
     /// Refuses what could not come to a signature, which the parties check again, and more; and what there is no room for.
+    /// Returns the request's digest.
     async fn check(
         &self,
         tenant: &TenantId,
         signed: &SignedRequest,
         request: &SigningRequest,
-    ) -> Result<(), Rejected> {
+    ) -> Result<[u8; 32], Rejected> {
         let now_ms = now_ms();
         let expires_at_ms = request.expires_at.saturating_mul(1000);
         if now_ms >= expires_at_ms {
@@ -187,14 +208,16 @@ impl Orchestrator {
             let detail = "the request expires more than a year from now";
             return Err(Problem::new(Code::InvalidPayload, detail).at("expires_at").into());
         }
-        request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
+        let digest =
+            request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
         let facts = self.directory.wallet_or_last_word(request.wallet).await;
         if self.check_wallet(signed, request, &facts).is_err() {
             // What stands in the way may have been repaired since the parties were asked.
             let facts = self.directory.wallet_anew(request.wallet).await;
             self.check_wallet(signed, request, &facts)?;
         }
-        self.admit(tenant).map_err(Rejected::Full)
+        self.admit(tenant).map_err(Rejected::Full)?;
+        Ok(digest)
     }
 
     /// The same as far as the wallet decides it, which its parties have told.
@@ -254,11 +277,26 @@ impl Orchestrator {
 }
 
 impl Orchestrator {
+    /// Claims the digest of a failed job again, which another job may have taken over since.
+    async fn claim_again(&self, key: &Key) -> Result<(), Refusal> {
+        let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
+        if !matches!(entry.value.state, JobState::Failed { .. }) {
+            return Ok(());
+        }
+        let request = self.request_of(&entry.value)?;
+        let digest = request.payload.digest().map_err(Refusal::from)?;
+        match self.claim_digest(&request, &digest).await? {
+            Some(other) => Err(duplicate(other)),
+            None => Ok(()),
+        }
+    }
+
     /// Puts a dead letter back into the queue, with all its attempts before it: whatever kept it from
     /// being signed is taken to be repaired. One that is back already stays so.
     pub(crate) async fn put_back(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
         self.admit(tenant).map_err(|full| Refusal::new(Code::QueueFull, full.detail))?;
         let key = Key::from((tenant, job));
+        self.claim_again(&key).await?;
         let refuse = |code, why: &str| Err(Err(Refusal::new(code, why)));
         let changed = self
             .jobs
@@ -306,6 +344,31 @@ impl Orchestrator {
         }
         Ok(Box::new(record.clone()))
     }
+}
+
+/// Why a request is none, for its requester. A signature that does not verify is told from all sides that
+/// the caller can see itself.
+fn refused_document(signed: &SignedRequest, error: RequestError) -> Problem {
+    if error != RequestError::BadSignature {
+        return error.into();
+    }
+    let (requester, size) = (hex::encode(signed.requester), signed.body.len());
+    let sha256 = hex::encode(Sha256::digest(&signed.body));
+    let detail = format!(
+        "the signature (header Duet-Signature, in a batch `signature`) does not verify: expected Ed25519 by the key \
+         {requester} (Duet-Requester, `requester`) over the line `duet/v1/signing-request`, a newline, and the body \
+         as it arrived: {size} bytes with SHA-256 {sha256}. docs/signing.md has examples and vectors"
+    );
+    Problem::new(Code::BadSignature, detail)
+}
+
+/// The refusal of a transaction that the job `of` has as well.
+pub(crate) fn duplicate(of: JobId) -> Refusal {
+    let message = format!(
+        "job {of} has the same transaction; follow that job, or submit with Duet-Repeat-Digest: true (in a batch \
+         repeat_digest, on the command line --repeat-digest) if this one is meant as well"
+    );
+    Refusal::new(Code::DuplicateDigest, message)
 }
 
 /// Whether the job that has the key is the one submitted now.

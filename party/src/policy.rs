@@ -316,7 +316,8 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
     if !counts {
         return Err(PartyError::refused(
             Code::Unauthorized,
-            "no rule of the wallet's policy asks this key for approvals",
+            "no rule of the wallet's policy asks this key for approvals: expected a key of `approvals` in a rule that \
+             counts, or the owner's",
         ));
     }
     let approved = Event::RequestApproved {

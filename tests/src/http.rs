@@ -46,6 +46,16 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// The demo tenant's token, from a directory that `duet init` filled.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn http_token(credentials: &Path) -> Result<String> {
+    let tokens = fs::read_to_string(credentials.join("tokens").join(TENANT))?;
+    // The first line is the one in use.
+    Ok(tokens.lines().next().context("the token's file is empty")?.trim().to_owned())
+}
+
 impl Api {
     /// A client for the demo tenant that signs with the wallet's requester key.
     ///
@@ -60,16 +70,14 @@ impl Api {
     /// # Errors
     /// When token or key cannot be read.
     pub fn at(url: &str, credentials: &Path, wallet: &Wallet) -> Result<Self> {
-        // The first line is the one in use.
-        let token = fs::read_to_string(credentials.join("tokens").join(TENANT))?;
-        let token = token.lines().next().context("the token's file is empty")?;
+        let token = http_token(credentials)?;
         let mut key = [0; 32];
         hex::decode_to_slice(fs::read_to_string(&wallet.requester_key)?.trim(), &mut key)?;
         Ok(Self {
             client: http_client()?,
             url: url.to_owned(),
             deadline: DEADLINE,
-            token: token.trim().to_owned(),
+            token,
             wallet: wallet.id.clone(),
             key: SigningKey::from_bytes(&key),
         })

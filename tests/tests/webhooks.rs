@@ -166,6 +166,11 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
     let mut key = [0; 32];
     hex::decode_to_slice(stack.orchestrator_key(), &mut key)?;
     assert_eq!(result.verify(&key)?.job.to_string(), first.id);
+    // As Ethereum's tools take them: v is 27 or 28, the address has its checksum.
+    let body: Value = serde_json::from_slice(&result.body)?;
+    let signature = body["signature"].as_str().unwrap();
+    assert!(signature.ends_with("1b") || signature.ends_with("1c"), "{signature}");
+    assert_eq!(body["address"], wallet.address.as_str());
 
     // Again after a failure and after no answer in time, under the same id.
     let (_silent, silence) = oneshot::channel();

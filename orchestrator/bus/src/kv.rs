@@ -30,6 +30,10 @@ pub const SESSIONS: &str = "duet_sessions";
 pub const BATCHES: &str = "duet_batches";
 /// The bucket of webhooks' endpoints.
 pub const WEBHOOKS: &str = "duet_webhooks";
+/// The bucket that says to which job a transaction's digest belongs; kept as long as results.
+pub const DIGESTS: &str = "duet_digests";
+/// The bucket of the signatures that messages and typed data got first; kept as long as the audit log.
+pub const ANSWERS: &str = "duet_answers";
 
 /// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept what each
 /// was before would hold a fourth of the jobs.
@@ -97,6 +101,12 @@ impl From<(&TenantId, JobId)> for Key {
 impl From<(&TenantId, WalletId)> for Key {
     fn from((tenant, wallet): (&TenantId, WalletId)) -> Self {
         Self(format!("{tenant}.{wallet}"))
+    }
+}
+
+impl From<(&TenantId, [u8; 32])> for Key {
+    fn from((tenant, hash): (&TenantId, [u8; 32])) -> Self {
+        Self(format!("{tenant}.{}", hex::encode(hash)))
     }
 }
 
@@ -251,8 +261,17 @@ impl Bus {
             bucket: name.to_owned(),
             description: "Written by orchestrators alone, by compare-and-swap".to_owned(),
             history: HISTORY,
-            max_age: if name == BATCHES { settings.results_max_age } else { Duration::ZERO },
-            max_bytes: settings.bucket_max_bytes,
+            max_age: match name {
+                BATCHES | DIGESTS => settings.results_max_age,
+                ANSWERS => settings.audit_max_age,
+                _ => Duration::ZERO,
+            },
+            // A claim has some 200 bytes and a job twenty times as many: a fourth holds more than enough.
+            max_bytes: if name == DIGESTS {
+                settings.bucket_max_bytes / 4
+            } else {
+                settings.bucket_max_bytes
+            },
             storage: StorageType::File,
             num_replicas: settings.replicas,
             ..Default::default()

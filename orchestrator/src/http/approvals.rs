@@ -60,7 +60,16 @@ pub(super) async fn approve(
     let request = jobs::record(&orchestrator, &tenant, &id).await?.request;
     let approval = RequestApproval { request, approver, signature };
     approval.verify().map_err(|error| match orchestrator.tenants.bad_signature(&tenant) {
-        Ok(()) => ApiError::new(Code::BadSignature, error.to_string()),
+        Ok(()) => ApiError::new(
+            Code::BadSignature,
+            format!(
+                "{error}: expected in `signature` Ed25519 by the key {} (`approver`) over the line \
+                 `duet/v1/request-approval`, a newline, and the 32 bytes SHA-256(requester's key, request body), here \
+                 {}. docs/signing.md has examples and vectors",
+                hex::encode(approver),
+                hex::encode(approval.request.content_hash()),
+            ),
+        ),
         Err(wait) => ApiError::new(Code::RateLimited, "too many approvals with bad signatures; slow down")
             .retry_after(wait),
     })?;

@@ -70,9 +70,9 @@ fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
             BatchItemView { state: Some(record.state.name()), ..view(ItemVerdict::Known, job) }
         }
         Err(rejected) => {
-            // The job of that name is another's content.
+            // The job of that name is another's content, or another job has its transaction.
             let job = match &rejected {
-                Rejected::Conflict(first) => Some(*first),
+                Rejected::Conflict(first) | Rejected::Duplicate(first) => Some(*first),
                 Rejected::Full(_) | Rejected::Problem(_) => None,
             };
             let (problem, retry_after) = ApiError::from(rejected).into_parts();

@@ -9,7 +9,7 @@ use axum::{
         Path, Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use duet_bus::kv::Key;
@@ -26,7 +26,7 @@ use crate::{
     api::{JobPage, JobView},
     jobs::StoreError,
     orchestrator::Orchestrator,
-    submit::{Rejected, Submitted},
+    submit::{Manner, Rejected, Submitted, duplicate},
 };
 
 /// How many jobs a page has unless it says otherwise.
@@ -94,11 +94,24 @@ pub(super) async fn submit(
         requester: hex_header(&headers, "duet-requester")?,
         signature: hex_header(&headers, "duet-signature")?,
     };
-    match orchestrator.submit(&tenant, &idempotency_key, signed, priority(&headers)?).await {
+    match orchestrator.submit(&tenant, &idempotency_key, signed, manner(&headers)?).await {
         Ok(Submitted::Accepted(snapshot)) => answer(StatusCode::ACCEPTED, &snapshot.value),
         Ok(Submitted::Known(record)) => answer(StatusCode::OK, &record),
         Err(rejected) => Err(rejected.into()),
     }
+}
+
+/// What the headers say beside the request.
+fn manner(headers: &HeaderMap) -> Result<Manner, ApiError> {
+    let repeats_digest = match headers.get("duet-repeat-digest").map(HeaderValue::as_bytes) {
+        None | Some(b"false") => false,
+        Some(b"true") => true,
+        Some(_) => {
+            let detail = "the header Duet-Repeat-Digest: expected true or false";
+            return Err(ApiError::new(Code::MalformedJson, detail));
+        }
+    };
+    Ok(Manner { priority: priority(headers)?, repeats_digest })
 }
 
 /// How urgent the headers say the job is.
@@ -117,6 +130,7 @@ impl From<Rejected> for ApiError {
                 format!("the idempotency key already stands for another request: job {job}"),
             )
             .with_job(job),
+            Rejected::Duplicate(job) => Self::from(duplicate(job)).with_job(job),
             Rejected::Full(Full { detail, retry_after }) => {
                 Self::new(Code::QueueFull, detail).retry_after(retry_after)
             }

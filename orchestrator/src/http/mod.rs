@@ -280,15 +280,17 @@ impl FromRequestParts<Arc<Orchestrator>> for Caller {
         parts: &mut Parts,
         orchestrator: &Arc<Orchestrator>,
     ) -> Result<Self, ApiError> {
-        let token = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
+        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+            return Err(no_token("there is no header Authorization"));
+        };
+        let token = value
+            .to_str()
+            .ok()
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
         let Some(token) = token else {
-            return Err(ApiError::new(Code::Unauthorized, "send Authorization: Bearer <the tenant's token>"));
+            return Err(no_token("the header Authorization has no token of the scheme Bearer"));
         };
         let Some(tenant) = orchestrator.tokens().tenant_of(token) else {
             return Err(unknown_token(orchestrator, source(parts)));
@@ -307,9 +309,19 @@ fn source(parts: &Parts) -> IpAddr {
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip())
 }
 
+/// The answer to a request without a token.
+fn no_token(what: &str) -> ApiError {
+    let expected = "send Authorization: Bearer TOKEN with one of the tenant's tokens";
+    ApiError::new(Code::Unauthorized, format!("{what}: {expected}"))
+}
+
 /// The answer to a token that is nobody's: the same for all of them, until there are too many.
 fn unknown_token(orchestrator: &Orchestrator, from: IpAddr) -> ApiError {
-    let refusal = Refusal::new(Code::Unauthorized, "the token is not known here");
+    let refusal = Refusal::new(
+        Code::Unauthorized,
+        "the token in Authorization is not known here: expected a tenant's token as its operator gave it out, all of \
+         one line and nothing else",
+    );
     orchestrator.note_refused(Refused::new("token", refusal.clone()));
     match orchestrator.tenants.wrong_token(from) {
         Ok(()) => refusal.into(),

@@ -240,6 +240,13 @@ fn job_operations() -> Vec<Operation> {
                     &of("Priority"),
                     &format!("One of {priorities}; it changes nothing for a job that is known."),
                 ),
+                in_header(
+                    "Duet-Repeat-Digest",
+                    false,
+                    &json!({ "type": "boolean", "default": false }),
+                    "`true` says that the transaction may be one that another job has signed or will sign; without it \
+                     such a request is refused with `duplicate-digest`. Other payloads are never refused for that.",
+                ),
             ])
             .taking("SigningRequest")
             .answers(202, "It is a new job.", "Job")
@@ -255,6 +262,7 @@ fn job_operations() -> Vec<Operation> {
                 C::WrongTenant,
                 C::UnknownWallet,
                 C::Conflict,
+                C::DuplicateDigest,
                 C::JobExpired,
                 C::QueueFull,
                 C::Locked,
@@ -311,7 +319,7 @@ fn job_operations() -> Vec<Operation> {
         operation("post", "/v1/dead-letters/{id}/redrive", "redriveDeadLetter", "Puts a job back into the queue")
             .with([in_path("JobId")])
             .answers(202, "The job, queued.", "Job")
-            .refuses([C::NotFound, C::Conflict, C::RejectedByOwner, C::JobExpired, C::QueueFull]),
+            .refuses([C::NotFound, C::Conflict, C::DuplicateDigest, C::RejectedByOwner, C::JobExpired, C::QueueFull]),
         operation("post", "/v1/batches", "submitBatch", "Submits many signing requests at once")
             .described(format!(
                 "Each is accepted or refused alone, as if it had been submitted alone. The body has at most {MAX_BATCH_SIZE_BYTES} bytes, \

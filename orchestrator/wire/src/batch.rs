@@ -68,10 +68,12 @@ pub struct BatchItem {
     pub request: SignedRequest,
     /// How urgent it is.
     pub priority: Priority,
+    /// That its transaction may be one which another job has signed or will sign.
+    pub repeat_digest: bool,
 }
 
 /// A batch as it is submitted: `{"requests": [{"body": "…", "requester": "…", "signature": "…",
-/// "priority": "normal"}, …]}`, where `body` is a signing request's exact text.
+/// "priority": "normal", "repeat_digest": false}, …]}`, where `body` is a signing request's exact text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchRequest {
     /// The requests, at least one and at most [`MAX_BATCH_ITEMS`].
@@ -110,15 +112,24 @@ impl BatchRequest {
             request: &'a SignedRequest,
             #[serde(skip_serializing_if = "Priority::is_normal")]
             priority: Priority,
+            #[serde(skip_serializing_if = "core::ops::Not::not")]
+            repeat_digest: bool,
         }
-        let requests: Vec<Item<'_>> =
-            self.items.iter().map(|item| Item { request: &item.request, priority: item.priority }).collect();
+        let requests: Vec<Item<'_>> = self
+            .items
+            .iter()
+            .map(|BatchItem { request, priority, repeat_digest }| Item {
+                request,
+                priority: *priority,
+                repeat_digest: *repeat_digest,
+            })
+            .collect();
         serde_json::to_vec(&serde_json::json!({ "requests": requests }))
     }
 }
 
 fn read_item(node: &Node<'_>) -> Result<BatchItem, JsonError> {
-    let fields = node.object(&["body", "requester", "signature", "priority"])?;
+    let fields = node.object(&["body", "requester", "signature", "priority", "repeat_digest"])?;
     let body = fields.required("body")?;
     let text = body.text()?;
     if text.len() > MAX_REQUEST_SIZE_BYTES {
@@ -131,6 +142,9 @@ fn read_item(node: &Node<'_>) -> Result<BatchItem, JsonError> {
             signature: bare_hex(&fields.required("signature")?)?,
         },
         priority: fields.field("priority").map_or(Ok(Priority::default()), |priority| priority.parse())?,
+        repeat_digest: fields.field("repeat_digest").map_or(Ok(false), |repeats| {
+            repeats.value.as_bool().ok_or_else(|| repeats.error("expected true or false"))
+        })?,
     })
 }
 
@@ -149,7 +163,7 @@ mod tests {
 
     fn item(body: &str) -> BatchItem {
         let request = SignedRequest::sign(body.as_bytes().to_vec(), &SigningKey::from_bytes(&[1; 32]));
-        BatchItem { request, priority: Priority::High }
+        BatchItem { request, priority: Priority::High, repeat_digest: body == "{}" }
     }
 
     #[test]
@@ -168,6 +182,11 @@ mod tests {
             "requests[0].requester"
         );
         assert_eq!(wrong(r#"{"requests": [{"body": "", "urgent": true}]}"#), "requests[0].urgent");
+        let whole = String::from_utf8(BatchRequest { items: vec![item("{}")] }.to_json().unwrap()).unwrap();
+        assert_eq!(
+            wrong(&whole.replace(r#""repeat_digest":true"#, r#""repeat_digest":1"#)),
+            "requests[0].repeat_digest"
+        );
         let batch = BatchRequest { items: vec![item(""); MAX_BATCH_ITEMS + 1] };
         assert_eq!(BatchRequest::from_json(&batch.to_json().unwrap()).unwrap_err().path, "requests");
     }

@@ -121,6 +121,8 @@ codes! {
     NotFound = "not-found", 404, NotFound, "Not found";
     /// It contradicts what is already there.
     Conflict = "conflict", 409, Refused, "Conflict";
+    /// Another job has the same transaction.
+    DuplicateDigest = "duplicate-digest", 409, Refused, "Transaction is another job's";
     /// The wallet is already stored.
     WalletExists = "wallet-exists", 409, Refused, "Wallet exists";
     /// The responder has no enrolment of the initiator.

@@ -31,7 +31,7 @@ pub struct JobResult {
     /// What was signed.
     #[serde(with = "prefixed_array")]
     pub digest: [u8; 32],
-    /// The signature.
+    /// The signature. Of a message or typed data, the first that was made of it by the same key.
     pub signature: RecoverableSignature,
     /// The bytes to broadcast, for a transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct JobResult {
     /// The hash by which that transaction will be known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction_hash: Option<alloy_primitives::B256>,
-    /// The session it was signed in.
+    /// The session in which the parties decided and signed.
     pub session: SessionId,
     /// When the result was stored, in milliseconds since 1970.
     pub completed_at_ms: u64,

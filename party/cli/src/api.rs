@@ -106,7 +106,8 @@ impl ApiClient {
         self.deadline
     }
 
-    /// Submits a request. Repeating it returns the same job.
+    /// Submits a request. Repeating it returns the same job. `repeat_digest` says that its transaction may
+    /// be one that another job has.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -115,8 +116,13 @@ impl ApiClient {
         request: &SignedRequest,
         idempotency_key: &str,
         priority: Priority,
+        repeat_digest: bool,
     ) -> Result<JobView, CliError> {
-        self.call(|| self.submission(request, idempotency_key, priority)).await
+        self.call(|| {
+            let submission = self.submission(request, idempotency_key, priority)?;
+            Ok(if repeat_digest { submission.header("Duet-Repeat-Digest", "true") } else { submission })
+        })
+        .await
     }
 
     /// The same, tried once: a refusal that may pass is an answer as well.

@@ -79,9 +79,9 @@ pub(crate) struct Receipt {
     pub(crate) gas_used: u64,
     /// What was paid for a unit of gas, in wei, in decimal digits.
     pub(crate) effective_gas_price: String,
-    /// The contract that was created.
+    /// The contract that was created: its address with the EIP-55 checksum.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) contract: Option<Address>,
+    pub(crate) contract: Option<String>,
 }
 
 impl fmt::Display for Receipt {
@@ -91,7 +91,7 @@ impl fmt::Display for Receipt {
             write!(f, " in block {number}")?;
         }
         write!(f, ", {} gas at {} wei", self.gas_used, self.effective_gas_price)?;
-        if let Some(contract) = self.contract {
+        if let Some(contract) = &self.contract {
             write!(f, ", contract {contract}")?;
         }
         Ok(())
@@ -277,7 +277,7 @@ impl From<&TransactionReceipt> for Receipt {
             status: receipt.status(),
             gas_used: receipt.gas_used,
             effective_gas_price: receipt.effective_gas_price.to_string(),
-            contract: receipt.contract_address,
+            contract: receipt.contract_address.map(|address| address.to_checksum(None)),
         }
     }
 }

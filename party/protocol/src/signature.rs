@@ -23,13 +23,16 @@ pub enum InvalidSignature {
     /// `s` is above half the order: EIP-2 takes only the lower of the two.
     #[error("s is above half the order of the curve")]
     HighS,
-    /// The last byte is neither 0 nor 1.
-    #[error("the parity is neither 0 nor 1")]
+    /// The last byte is no parity.
+    #[error("the last byte, v, is none of 27, 28, 0 and 1")]
     Parity,
     /// The text is not 130 hexadecimal digits.
     #[error("expected 130 hexadecimal digits, optionally after 0x")]
     Hex,
 }
+
+/// What Ethereum's `v` adds to the parity.
+const ETHEREUM_V: u8 = 27;
 
 /// A signature with low `s` (EIP-2) and the parity of `R`'s y coordinate, which together recover
 /// the public key. `R.x` is below the curve's order: one in 2^127 is not, and is never made.
@@ -83,7 +86,8 @@ impl RecoverableSignature {
         Self::new(r.to_repr().into(), low.to_repr().into(), y_parity ^ high).ok()
     }
 
-    /// `r`, `s` and the parity (0 or 1): 65 bytes.
+    /// `r`, `s` and the parity (0 or 1): the 65 bytes that parties send each other. What leaves for
+    /// Ethereum's tools is [`Self::to_ethereum_bytes`].
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 65] {
         let mut bytes = [0; 65];
@@ -93,6 +97,27 @@ impl RecoverableSignature {
         s.copy_from_slice(&self.s);
         parity.fill(u8::from(self.y_parity));
         bytes
+    }
+
+    /// `r`, `s` and `v` (27 or 28): the 65 bytes that `ecrecover` and Ethereum's libraries take.
+    #[must_use]
+    pub fn to_ethereum_bytes(&self) -> [u8; 65] {
+        let mut bytes = self.to_bytes();
+        let [.., v] = &mut bytes;
+        *v += ETHEREUM_V;
+        bytes
+    }
+
+    /// Parses 65 bytes whose last is `v` as Ethereum's tools write it (27, 28), or the parity (0, 1).
+    ///
+    /// # Errors
+    /// When a part is out of range, see [`InvalidSignature`].
+    pub fn from_ethereum_bytes(bytes: &[u8; 65]) -> Result<Self, InvalidSignature> {
+        let mut plain = *bytes;
+        if let [.., v @ (27 | 28)] = &mut plain {
+            *v -= ETHEREUM_V;
+        }
+        Self::from_bytes(&plain)
     }
 
     /// Parses 65 bytes as [`Self::to_bytes`] writes them.
@@ -114,9 +139,10 @@ impl RecoverableSignature {
     }
 }
 
+/// As Ethereum's tools take it: see [`RecoverableSignature::to_ethereum_bytes`].
 impl fmt::Display for RecoverableSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{}", hex::encode(self.to_bytes()))
+        write!(f, "0x{}", hex::encode(self.to_ethereum_bytes()))
     }
 }
 
@@ -132,7 +158,7 @@ impl core::str::FromStr for RecoverableSignature {
         let mut bytes = [0; 65];
         hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes)
             .map_err(|_| InvalidSignature::Hex)?;
-        Self::from_bytes(&bytes)
+        Self::from_ethereum_bytes(&bytes)
     }
 }
 
@@ -235,6 +261,32 @@ mod tests {
         let mut bytes = RecoverableSignature::new(one, one, true).unwrap().to_bytes();
         bytes[64] = 27;
         assert_eq!(RecoverableSignature::from_bytes(&bytes), Err(InvalidSignature::Parity));
+    }
+
+    #[test]
+    fn text_ends_with_v_and_is_read_with_v_or_parity() {
+        let one = word(&format!("{:064x}", 1));
+        for (odd, v, parity) in [(false, "1b", "00"), (true, "1c", "01")] {
+            let signature = RecoverableSignature::new(one, one, odd).unwrap();
+            let text = signature.to_string();
+            assert_eq!(text.get(130..), Some(v));
+            assert_eq!(serde_json::to_value(signature).unwrap(), text);
+            let plain = format!("{}{parity}", text.get(..130).unwrap());
+            for given in [&text, &plain] {
+                assert_eq!(given.parse(), Ok(signature));
+                let document = serde_json::Value::String(given.clone());
+                assert_eq!(serde_json::from_value::<RecoverableSignature>(document).unwrap(), signature);
+            }
+            assert_eq!(RecoverableSignature::from_ethereum_bytes(&signature.to_bytes()), Ok(signature));
+            assert_eq!(signature.to_ethereum_bytes()[64], 27 + u8::from(odd));
+        }
+        for v in ["02", "1a", "1d", "25"] {
+            let text = format!(
+                "{}{v}",
+                RecoverableSignature::new(one, one, false).unwrap().to_string().get(..130).unwrap()
+            );
+            assert_eq!(text.parse::<RecoverableSignature>(), Err(InvalidSignature::Parity));
+        }
     }
 
     #[test]

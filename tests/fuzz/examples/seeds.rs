@@ -134,7 +134,9 @@ fn main() {
         REQUEST.replace("PAYLOAD", PAYLOADS[2]).into_bytes(),
         &SigningKey::from_bytes(&[7; 32]),
     );
-    let batch = BatchRequest { items: vec![BatchItem { request: signed, priority: Priority::default() }] };
+    let batch = BatchRequest {
+        items: vec![BatchItem { request: signed, priority: Priority::default(), repeat_digest: false }],
+    };
     write("documents", "batch", &batch.to_json().unwrap());
     for (number, policy) in POLICIES.iter().enumerate() {
         Policy::from_json(policy.as_bytes()).unwrap();

@@ -33,7 +33,7 @@ async fn main() -> Result<()> {
         for number in part {
             let payload = json!({"kind": "personal_message", "text": format!("payout number {number}")});
             let request = api.request(&payload, &format!("memory-{number}"))?;
-            items.push(BatchItem { request, priority: Priority::Normal });
+            items.push(BatchItem { request, priority: Priority::Normal, repeat_digest: false });
         }
         let answer = api.submit_batch(&BatchRequest { items }).await?;
         ensure!(answer.status == 202, "a batch was refused: {answer:?}");

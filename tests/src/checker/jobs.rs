@@ -138,7 +138,7 @@ fn check_results(history: &History, findings: &mut Vec<Finding>) {
         match verified(history, result) {
             Err(why) => findings.push(Finding::BadResult { job, why }),
             Ok(result) => {
-                let signature = format!("0x{}", hex::encode(result.signature.to_bytes()));
+                let signature = result.signature.to_string();
                 if !is_by_the_wallet(submission, &signature) {
                     findings.push(Finding::BadSignature { job: job.clone(), seen: "its result".to_owned() });
                 }

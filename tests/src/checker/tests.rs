@@ -114,7 +114,7 @@ fn good() -> History {
         with_another_payload: vec![409],
     };
     let document = |number: u8| {
-        let signature = format!("0x{}", hex::encode(signed(&digest(&payload(number))).to_bytes()));
+        let signature = signed(&digest(&payload(number))).to_string();
         let document = json!({"id": job(number), "state": "signed", "signature": signature,
             "result": result(number, 1)});
         (job(number).to_string(), document)

@@ -20,7 +20,11 @@ impl Rig {
     async fn submit_batch(&self, url: &str, requests: &[Value]) -> Response {
         let items = requests
             .iter()
-            .map(|request| BatchItem { request: self.signed(request), priority: Priority::Normal })
+            .map(|request| BatchItem {
+                request: self.signed(request),
+                priority: Priority::Normal,
+                repeat_digest: false,
+            })
             .collect();
         self.http
             .post(format!("{url}/v1/batches"))

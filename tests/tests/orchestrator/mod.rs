@@ -12,6 +12,7 @@
 mod attempts;
 mod batches;
 mod dead_letters;
+mod digests;
 mod fairness;
 mod owner;
 mod poison;

@@ -20,7 +20,7 @@ use duet_protocol::{
     codec,
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
     public_key::PublicKey,
-    signature::RecoverableSignature,
+    signature::{self, RecoverableSignature},
 };
 use duet_tests::broker::Broker;
 use duet_wire::{
@@ -33,6 +33,8 @@ use duet_wire::{
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
 use futures::StreamExt as _;
+use k256::ecdsa::signature::hazmat::RandomizedPrehashSigner as _;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -60,6 +62,8 @@ fn ed25519(seed: u8) -> SigningKey {
 pub(crate) enum Act {
     /// Accepts, and reports a signature.
     Sign,
+    /// Accepts, and reports another signature than [`Act::Sign`] does, as valid.
+    SignAfresh,
     /// Accepts, and reports a signature over something else.
     SignAnotherDigest,
     /// Accepts, and reports a failure.
@@ -95,6 +99,18 @@ impl Wallet {
         let (signature, recovery) = self.key.sign_prehash_recoverable(digest);
         let (r, s) = signature.split_bytes();
         RecoverableSignature::new(r.into(), s.into(), recovery.is_y_odd()).unwrap()
+    }
+
+    /// A signature with another nonce than [`Self::sign`]'s.
+    fn sign_afresh(&self, digest: &[u8; 32]) -> RecoverableSignature {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).unwrap();
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let made: k256::ecdsa::Signature = self.key.sign_prehash_with_rng(&mut rng, digest).unwrap();
+        let (r, s) = made.split_bytes();
+        let key = PublicKey::from_bytes(&self.public_key()).unwrap();
+        let both = [false, true].map(|odd| RecoverableSignature::new(r.into(), s.into(), odd).unwrap());
+        both.into_iter().find(|one| signature::verify(&key, digest, one).is_ok()).unwrap()
     }
 }
 
@@ -220,6 +236,11 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
     bus.publish(&events, progress.to_json()).await.unwrap();
     let result = match act {
         Act::Sign => OutcomeResult::Signed { signature: signature_for(&world, &manifest) },
+        Act::SignAfresh => {
+            let request = manifest.request.verify().unwrap();
+            let signature = world.wallet.sign_afresh(&request.payload.digest().unwrap());
+            OutcomeResult::Signed { signature }
+        }
         Act::SignAnotherDigest => OutcomeResult::Signed { signature: world.wallet.sign(&[9; 32]) },
         Act::Fail(code) => {
             OutcomeResult::Failed { code, culprit: None, message: "as the script says".to_owned() }
@@ -423,7 +444,13 @@ impl Rig {
         self.submission(url, token, key, signed).send().await.unwrap()
     }
 
-    fn submission(&self, url: &str, token: &str, key: &str, signed: SignedRequest) -> RequestBuilder {
+    pub(crate) fn submission(
+        &self,
+        url: &str,
+        token: &str,
+        key: &str,
+        signed: SignedRequest,
+    ) -> RequestBuilder {
         self.http
             .post(format!("{url}/v1/jobs"))
             .bearer_auth(token)

@@ -40,6 +40,10 @@ fn prefixed(bytes: usize, description: &str) -> Value {
     json!({ "type": "string", "pattern": format!("^0x[0-9a-f]{{{}}}$", 2 * bytes), "description": description })
 }
 
+fn address(description: &str) -> Value {
+    json!({ "type": "string", "pattern": "^0x[0-9a-fA-F]{40}$", "description": description })
+}
+
 fn number(description: &str) -> Value {
     json!({ "type": "integer", "minimum": 0, "description": description })
 }
@@ -168,7 +172,14 @@ fn refusals() -> Vec<(&'static str, Value)> {
             false,
             text("The JSON path of what is wrong in the request's body, where that is the cause."),
         ),
-        ("job", false, as_a(of("JobId"), "The job that an idempotency key stands for already.")),
+        (
+            "job",
+            false,
+            as_a(
+                of("JobId"),
+                "The job that an idempotency key stands for already, or that has the same transaction.",
+            ),
+        ),
     ];
     vec![
         ("Refusal", object("Why something was not done.", refusal)),
@@ -183,8 +194,8 @@ fn refusals() -> Vec<(&'static str, Value)> {
 /// What came of a job, beside its other fields.
 fn ending() -> Vec<Field> {
     vec![
-        ("signature", false, prefixed(65, "The signature: r, s and the parity (27 or 28).")),
-        ("address", false, prefixed(20, "The signing key's Ethereum address.")),
+        ("signature", false, prefixed(65, "The signature: r, s and v (27 or 28).")),
+        ("address", false, address("The signing key's Ethereum address, with its EIP-55 checksum.")),
         (
             "signed_transaction",
             false,

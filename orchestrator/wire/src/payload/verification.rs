@@ -45,14 +45,8 @@ impl Payload {
 }
 
 fn recover(digest: &[u8; 32], signature: &[u8; 65]) -> Result<Address, String> {
-    let mut normal = *signature;
-    if let Some(v) = normal.last_mut() {
-        *v = match *v {
-            27 | 28 => *v - 27,
-            other => other,
-        };
-    }
-    let parsed = RecoverableSignature::from_bytes(&normal).map_err(|why| format!("No signature: {why}."))?;
+    let parsed = RecoverableSignature::from_ethereum_bytes(signature)
+        .map_err(|why| format!("No signature: {why}."))?;
     let (r, s) = (U256::from_be_bytes(*parsed.r()), U256::from_be_bytes(*parsed.s()));
     Signature::new(r, s, parsed.y_parity())
         .recover_address_from_prehash(&B256::from(*digest))

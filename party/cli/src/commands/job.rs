@@ -148,6 +148,9 @@ pub(crate) struct SubmitOptions {
     /// How urgent it is among the tenant's jobs: low, normal or high
     #[arg(long, value_name = "PRIORITY", default_value_t)]
     priority: Priority,
+    /// Sign a transaction even if another job has the same one
+    #[arg(long)]
+    repeat_digest: bool,
     /// Wait until the job is settled
     #[arg(long)]
     wait: bool,
@@ -191,16 +194,14 @@ impl fmt::Display for ResultsReport {
 }
 
 impl JobReport {
-    fn new(mut job: JobView) -> Self {
-        verify::as_ethereum_has_it(&mut job.ending);
+    fn new(job: JobView) -> Self {
         Self { job, receipt: None }
     }
 }
 
 impl JobsReport {
     fn new(page: JobPage) -> Self {
-        let JobPage { mut jobs, next } = page;
-        jobs.iter_mut().for_each(|job| verify::as_ethereum_has_it(&mut job.ending));
+        let JobPage { jobs, next } = page;
         Self { jobs, next }
     }
 }
@@ -347,7 +348,9 @@ async fn submit(payload: PayloadCommand<SubmitOptions>, output: Output) -> Resul
         options.pairs.clone(),
         &key,
     )?;
-    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str(), options.priority).await?;
+    let submitted = api
+        .submit(&made.signed, made.request.idempotency_key.as_str(), options.priority, options.repeat_digest)
+        .await?;
     let id = submitted.id;
     let broadcast = payload.broadcast();
     if !options.wait && broadcast.is_none() {

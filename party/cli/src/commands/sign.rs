@@ -166,7 +166,9 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
         options.request.timeout,
     )?;
     steps.begin("submitted", "submitting the job");
-    let submitted = api.submit(&made.signed, made.request.idempotency_key.as_str(), Priority::High).await?;
+    // The owner sits here and means it, whatever other jobs have.
+    let submitted =
+        api.submit(&made.signed, made.request.idempotency_key.as_str(), Priority::High, true).await?;
     let job = submitted.id;
     let signed = match already_signed(&submitted)? {
         Some(signature) => signature,
@@ -216,7 +218,7 @@ impl SignatureReport {
             kind: payload.kind(),
             address: account.to_checksum(None),
             digest: hexadecimal(made.digest),
-            signature: verify::ethereum_signature(signature),
+            signature: signature.to_string(),
             r: hexadecimal(signature.r()),
             s: hexadecimal(signature.s()),
             y_parity: signature.y_parity(),
@@ -324,7 +326,7 @@ async fn approve_waiting(
         kind: payload.kind(),
         address: account.to_checksum(None),
         digest: hexadecimal(digest),
-        signature: verify::ethereum_signature(&signed.signature),
+        signature: signed.signature.to_string(),
         r: hexadecimal(signed.signature.r()),
         s: hexadecimal(signed.signature.s()),
         y_parity: signed.signature.y_parity(),

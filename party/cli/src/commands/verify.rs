@@ -9,7 +9,6 @@ use alloy_consensus::{Transaction as _, TxEnvelope, transaction::SignerRecoverab
 use alloy_eips::eip2718::Decodable2718 as _;
 use alloy_primitives::{Address, B256, Signature, U256};
 use clap::{Args, Subcommand};
-use duet_orchestrator::api::Ending;
 use duet_protocol::signature::RecoverableSignature;
 use duet_wire::{Code, SignedResult, result::MAX_RESULT_SIZE_BYTES};
 use serde::Serialize;
@@ -87,7 +86,7 @@ pub(crate) struct ExpectedAddress {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SignatureOptions {
     /// The signature: 65 bytes r, s, v; v as 27 or 28, or as 0 or 1
-    #[arg(long, value_name = "HEX", value_parser = parse_signature)]
+    #[arg(long, value_name = "HEX")]
     signature: RecoverableSignature,
     #[command(flatten)]
     expected: ExpectedAddress,
@@ -265,37 +264,4 @@ fn find_result(text: &[u8]) -> Result<SignedResult, CliError> {
         .filter_map(|place| value.pointer(place))
         .find_map(|candidate| serde_json::from_value(candidate.clone()).ok())
         .ok_or_else(|| malformed(&"there is no signed result in this document: body, key and signature"))
-}
-
-/// Parses 65 bytes with `v` as Ethereum's tools write it (27, 28) or as a parity (0, 1).
-pub(crate) fn parse_signature(text: &str) -> Result<RecoverableSignature, String> {
-    let mut bytes: [u8; 65] = parse_bytes(text)
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or("a signature is 0x and 130 hexadecimal digits")?;
-    if let [.., v @ (27 | 28)] = &mut bytes {
-        *v -= 27;
-    }
-    RecoverableSignature::from_bytes(&bytes).map_err(|error| error.to_string())
-}
-
-/// A signature as Ethereum's tools take it: 65 bytes r, s, v with v 27 or 28.
-pub(crate) fn ethereum_signature(signature: &RecoverableSignature) -> String {
-    let mut bytes = signature.to_bytes();
-    let [.., v] = &mut bytes;
-    *v += 27;
-    format!("0x{}", hex::encode(bytes))
-}
-
-/// Rewrites what came of a job as Ethereum's tools have it: see [`ethereum_signature`], and the address with its
-/// checksum. What does not parse stays as it is.
-pub(crate) fn as_ethereum_has_it(ending: &mut Ending) {
-    if let Some(signature) =
-        ending.signature.as_ref().and_then(|text| text.parse::<RecoverableSignature>().ok())
-    {
-        ending.signature = Some(ethereum_signature(&signature));
-    }
-    if let Some(address) = ending.address.as_ref().and_then(|text| text.parse::<Address>().ok()) {
-        ending.address = Some(address.to_checksum(None));
-    }
 }

@@ -118,6 +118,11 @@ pub(super) fn batches() -> Vec<(&'static str, Value)> {
         ("requester", true, hexadecimal(32, "The requester's Ed25519 key.")),
         ("signature", true, hexadecimal(64, "As in the header Duet-Signature.")),
         ("priority", false, of("Priority")),
+        (
+            "repeat_digest",
+            false,
+            json!({ "type": "boolean", "default": false, "description": "As the header Duet-Repeat-Digest." }),
+        ),
     ];
     let item = [
         (
@@ -125,7 +130,7 @@ pub(super) fn batches() -> Vec<(&'static str, Value)> {
             true,
             one_of(["accepted", "known", "refused"], "Whether it is a new job, was one before, or is none."),
         ),
-        ("job", false, as_a(of("JobId"), "Its job; for a conflict, the job that its key stands for.")),
+        ("job", false, as_a(of("JobId"), "Its job; where that is refused for another job, the other one.")),
         ("state", false, of("JobState")),
         ("problem", false, as_a(of("Problem"), "Why it was refused.")),
         ("retry_after_seconds", false, number("When to submit it again, if that may help.")),

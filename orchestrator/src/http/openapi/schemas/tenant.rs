@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{as_a, closed, hexadecimal, list, moment, nullable, number, object, of, one_of, text, variants};
+use super::{
+    address, as_a, closed, hexadecimal, list, moment, nullable, number, object, of, one_of, text, variants,
+};
 
 pub(super) fn wallets() -> Vec<(&'static str, Value)> {
     let requester = [
@@ -17,11 +19,7 @@ pub(super) fn wallets() -> Vec<(&'static str, Value)> {
     let holder = nullable(&of("Party"), "Null where the share is a backup.");
     let wallet = [
         ("id", true, of("WalletId")),
-        (
-            "address",
-            true,
-            json!({ "type": "string", "pattern": "^0x[0-9a-fA-F]{40}$", "description": "The root key's Ethereum address, with its checksum." }),
-        ),
+        ("address", true, address("The root key's Ethereum address, with its EIP-55 checksum.")),
         ("public_key", true, hexadecimal(33, "The root public key, SEC1 compressed.")),
         ("chain_code", true, hexadecimal(32, "The BIP-32 chain code.")),
         ("epoch", true, number("The epoch of its shares.")),

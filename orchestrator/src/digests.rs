@@ -1,0 +1,161 @@
+//! What is remembered of digests: the job that a transaction's digest belongs to, and the signature that
+//! a message or typed data got first.
+//!
+//! # Transactions
+//!
+//! Two jobs with one transaction pay once, because the nonce is the same: a caller that meant two
+//! payments has lost one, and a caller that submits again under a new idempotency key has lost sight of
+//! its first job. So a transaction's digest belongs to the first job that has it, until that job fails,
+//! expires or is cancelled. Another job with it is refused with `duplicate-digest` unless the submission
+//! says that it is meant, or comes from the owner's device, where the owner has just approved it. This
+//! protects a caller from its own mistake. It gives nobody a right, so it
+//! stands beside the request and not under the requester's signature: the parties decide without it.
+//!
+//! # Messages and typed data
+//!
+//! Sites derive keys from signatures and expect the one of yesterday; a threshold signature is not
+//! deterministic. So the first signature of a message is kept, and is the result of every later job over
+//! the same message with the same key. **The parties run the whole session before that**: requester,
+//! policy, approvals, expiry, rotation and lock are decided afresh by both, and a job that would get no
+//! signature gets no old one either. Only which of two valid signatures is told differs.
+
+use duet_bus::kv::{Key, WriteError};
+use duet_protocol::{public_key::PublicKey, signature, transcript};
+use duet_wire::{JobId, JobState, Payload, RecoverableSignature, SigningRequest, TenantId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{now_ms, whole_millis},
+    jobs::StoreError,
+    orchestrator::Orchestrator,
+};
+
+/// How often an entry is looked at anew because another orchestrator wrote first.
+const MAX_CONFLICTS: usize = 16;
+
+/// How long a claim counts whose job is not there yet. A submission that takes longer to create its job
+/// has been answered with a failure.
+const UNBORN_MS: u64 = 60_000;
+
+/// Whose a transaction's digest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    job: JobId,
+    at_ms: u64,
+}
+
+/// The signature that a message or typed data got first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    signature: RecoverableSignature,
+    /// When it was last written, in milliseconds since 1970: it is kept some time after it was last used.
+    at_ms: u64,
+}
+
+/// The entry of `digest` under the wallet's key that the request names.
+fn entry(request: &SigningRequest, digest: &[u8; 32]) -> Key {
+    let of_key = transcript::hash("digest-of-key", &(request.wallet, &request.path, digest));
+    Key::from((&request.tenant, of_key))
+}
+
+/// Whether sites expect the same signature for the same payload.
+const fn is_answered_alike(payload: &Payload) -> bool {
+    matches!(payload, Payload::PersonalMessage(_) | Payload::TypedData(_))
+}
+
+impl Orchestrator {
+    /// Claims a transaction's digest for the request's job. Gives the job that has it already, if it is
+    /// another one; for other payloads nothing is claimed.
+    ///
+    /// # Errors
+    /// When the broker does not answer or has no room.
+    pub(crate) async fn claim_digest(
+        &self,
+        request: &SigningRequest,
+        digest: &[u8; 32],
+    ) -> Result<Option<JobId>, StoreError> {
+        if !matches!(request.payload, Payload::Transaction(_)) {
+            return Ok(None);
+        }
+        let key = entry(request, digest);
+        let claim = Claim { job: request.job(), at_ms: now_ms() };
+        for _ in 0..MAX_CONFLICTS {
+            match self.claims.create(&key, &claim).await {
+                Ok(_) => return Ok(None),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Some(held) = self.claims.get(&key).await? else { continue };
+            if held.value.job == claim.job {
+                return Ok(None);
+            }
+            if self.holds(&request.tenant, held.value).await? {
+                return Ok(Some(held.value.job));
+            }
+            match self.claims.update(&key, &claim, held.revision).await {
+                Ok(_) => return Ok(None),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Whether the claim's job is signed or may still be.
+    async fn holds(&self, tenant: &TenantId, claim: Claim) -> Result<bool, StoreError> {
+        Ok(match self.jobs.get(&Key::from((tenant, claim.job))).await? {
+            Some(job) => match job.value.state {
+                JobState::Queued
+                | JobState::AwaitingOwner
+                | JobState::Running { .. }
+                | JobState::Signed { .. } => true,
+                JobState::Failed { .. } | JobState::Expired | JobState::Cancelled => false,
+            },
+            None => now_ms().saturating_sub(claim.at_ms) < UNBORN_MS,
+        })
+    }
+
+    /// The signature that is told for `digest`: the first that was made of a message or typed data under
+    /// this key, or `made`, which then is the first.
+    ///
+    /// # Errors
+    /// When the broker does not answer. Where it has no room, `made` is told and not kept.
+    pub(crate) async fn first_signature(
+        &self,
+        request: &SigningRequest,
+        digest: &[u8; 32],
+        public_key: &PublicKey,
+        made: RecoverableSignature,
+    ) -> Result<RecoverableSignature, StoreError> {
+        if !is_answered_alike(&request.payload) {
+            return Ok(made);
+        }
+        let key = entry(request, digest);
+        for _ in 0..MAX_CONFLICTS {
+            let answer = Answer { signature: made, at_ms: now_ms() };
+            match self.answers.create(&key, &answer).await {
+                Ok(_) => return Ok(made),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(WriteError::Full { bucket }) => {
+                    tracing::error!(bucket, "full: the same message will get another signature next time");
+                    return Ok(made);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let Some(first) = self.answers.get(&key).await? else { continue };
+            if signature::verify(public_key, digest, &first.value.signature).is_err() {
+                tracing::error!(wallet = %request.wallet, "a kept signature does not verify; not told");
+                return Ok(made);
+            }
+            let age_ms = answer.at_ms.saturating_sub(first.value.at_ms);
+            if age_ms > whole_millis(self.storage.audit_max_age) / 2 {
+                let renewed = Answer { at_ms: answer.at_ms, ..first.value };
+                if let Err(error) = self.answers.update(&key, &renewed, first.revision).await {
+                    tracing::debug!(%error, "a kept signature was not renewed; the next use tries again");
+                }
+            }
+            return Ok(first.value.signature);
+        }
+        Err(StoreError::Contended)
+    }
+}
