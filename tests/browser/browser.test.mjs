@@ -4,6 +4,7 @@
 import './scenarios/search.mjs';
 import './scenarios/create.mjs';
 import './scenarios/signing.mjs';
+import './scenarios/same-signature.mjs';
 import './scenarios/unlocking.mjs';
 import './scenarios/locks.mjs';
 import './scenarios/inbox.mjs';

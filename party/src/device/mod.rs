@@ -3,6 +3,7 @@
 //! It is a party like the others, with the same store and the same driver. What it does not have is a
 //! worker: nobody invites it; its owner decides when it signs.
 
+mod answers;
 mod keygen;
 mod policy;
 mod sign;

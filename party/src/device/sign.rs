@@ -36,7 +36,7 @@ pub struct DeviceSignature {
     pub request: SigningRequest,
     /// What was signed.
     pub digest: [u8; 32],
-    /// The signature.
+    /// The signature. Of a message or typed data, the first that was made of it by the same key.
     pub signature: RecoverableSignature,
 }
 
@@ -141,10 +141,18 @@ impl Device {
         if let Some(outcome) = ended.outcome(&accepted) {
             report(bus, identity, &outcome, self.limits.outcome).await;
         }
-        result
+        let mut signed = result?;
+        let asked = (&signed.request, signed.digest);
+        match self.first_signature(bus, identity, job, asked, signed.signature).await {
+            Ok(first) => signed.signature = first,
+            Err(error) => {
+                tracing::warn!(%error, "the same message may get another signature than it had before");
+            }
+        }
+        Ok(signed)
     }
 
-    async fn approval(
+    pub(super) async fn approval(
         &self,
         bus: &Bus,
         identity: &Identity,

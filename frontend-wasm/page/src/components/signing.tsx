@@ -8,6 +8,7 @@ import { Broadcast } from "./broadcast";
 import { Button } from "./button";
 import { FieldTree, KIND_NAMES } from "./described";
 import { ErrorNotice, Notice } from "./notice";
+import { SameSignature } from "./same-signature";
 import { Summary } from "./summary";
 import { Timeline } from "./timeline";
 import { Ready } from "./unlock";
@@ -91,6 +92,7 @@ function Review({ description, wallet, summary, blocked, onSign, onBack }: Revie
       </div>
       {summary}
       <Payload description={description} testPrefix="review" />
+      {(description.kind === "personal_message" || description.kind === "typed_data") && <SameSignature testId="review-same-signature" />}
       <div class="actions">
         <Button testId="review-sign" tone="primary" icon="pen" disabled={blocked} onClick={onSign}>
           Sign

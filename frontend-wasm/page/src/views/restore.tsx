@@ -8,6 +8,7 @@ import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
 import { NewPassphrase, ProtectionChoice } from "../components/protection";
 import { Rotation } from "../components/rotation";
+import { SameSignature } from "../components/same-signature";
 import { StepHeading, View } from "../components/view";
 import { StateBadge } from "../components/wallet-parts";
 import { href } from "../router";
@@ -131,6 +132,7 @@ function Restored({ wallet }: { wallet: WalletSummary }) {
           <StateBadge state={wallet.state} />
         </div>
         {wallet.address && <AddressText address={wallet.address} large />}
+        <SameSignature testId="restore-same-signature" />
       </section>
       {rotation && <Rotation wallet={wallet} />}
       <div class="actions">

@@ -9,6 +9,7 @@ import { TextField } from "../components/field";
 import { Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
 import { Rotation } from "../components/rotation";
+import { SameSignature } from "../components/same-signature";
 import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
 import { WaysBack } from "../components/wallet-parts";
@@ -46,6 +47,7 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
       <p class="soft">
         A file that brings this wallet to another browser, sealed by a passphrase of its own. It holds one share: by itself it signs nothing.
       </p>
+      <SameSignature testId="backup-same-signature" />
       <WaysBack wallet={wallet} />
     </BackupFile>
   );

@@ -369,6 +369,8 @@ const engine: Engine = {
   openPending: (sealed, key, id) => new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),
   openWallet: (sealed, key, id) => new BoundWallet(take(wasm.DeviceWallet.open(sealed, sealKey(key), id))),
   restore,
+  sealItem: (key, wallet, item, content) => take(sealKey(key).seal(wallet, item, content)),
+  openItem: (key, wallet, item, sealed) => take(sealKey(key).open(wallet, item, sealed)),
   searchPrime,
 
   askCard: () => take(wasm.askCard()),

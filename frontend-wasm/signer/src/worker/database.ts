@@ -45,9 +45,10 @@ export interface WalletRow {
 /**
  * `pending`: a creation under way. `device`: share, Paillier key and device keys. `owner`: the key that signs
  * requests. `backup`: the sealed file of the third share, until the creation is finished. `rotation`: the device's
- * record under a new Paillier key that not every party has taken yet.
+ * record under a new Paillier key that not every party has taken yet. `answers`: the first signatures of messages,
+ * see answers.ts.
  */
-export type RecordKind = "pending" | "device" | "owner" | "backup" | "rotation";
+export type RecordKind = "pending" | "device" | "owner" | "backup" | "rotation" | "answers";
 
 export interface RecordRow {
   wallet: WalletId;

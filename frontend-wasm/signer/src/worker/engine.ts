@@ -179,6 +179,9 @@ export interface Engine {
   openPending(sealed: Uint8Array, key: SealKey, id: WalletId): Pending;
   openWallet(sealed: Uint8Array, key: SealKey, id: WalletId): DeviceWallet;
   restore(file: Uint8Array, passphrase: string): DeviceWallet;
+  /** Seals something beside a wallet, under a name; opened for the same wallet and name only. */
+  sealItem(key: SealKey, wallet: WalletId, item: string, content: Uint8Array): Uint8Array;
+  openItem(key: SealKey, wallet: WalletId, item: string, sealed: Uint8Array): Uint8Array;
   /** A prime, or `null` once `onCandidate` said `false`. */
   searchPrime(onCandidate: () => boolean): Uint8Array | null;
 

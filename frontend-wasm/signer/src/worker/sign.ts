@@ -7,6 +7,7 @@ import { duetError, fail, Failure } from "../errors.js";
 import { bytesToHex, payloadDocument } from "../payload.js";
 import type { SignOrder } from "../protocol.js";
 import type { DerivationPath, DuetError, Hex, JobId, Payload, Signed, SigningStep, WalletId } from "../types.js";
+import { firstSignature } from "./answers.js";
 import type { Context } from "./context.js";
 import { fetchCard } from "./create.js";
 import { pauseMs } from "./backoff.js";
@@ -15,7 +16,7 @@ import type { ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Ver
 import { closedError, passGate, requireReady } from "./gate.js";
 import { isTransient, unexpected } from "./line.js";
 import type { Call } from "./rpc.js";
-import { requireKeyReady } from "./wallets.js";
+import { requireKeyReady, type Unlocked } from "./wallets.js";
 
 const DEFAULT_EXPIRY_S = 600;
 const MAX_EXPIRY_S = 24 * 60 * 60;
@@ -62,7 +63,8 @@ export async function sign(
   const clock = stopwatch(call.note);
   const description = engine.describe(payload);
   const summary = await wallets.summary(id);
-  return wallets.use(id, async ({ device }) => {
+  return wallets.use(id, async (unlocked) => {
+    const { device } = unlocked;
     requireKeyReady(summary);
     const path = order.path ?? "m";
     const document = requestDocument(device, payload, path, order);
@@ -79,7 +81,7 @@ export async function sign(
       withAttempts(context, device, call.signal, async () => {
         clock.tell({ step: "requested", job });
         const reply = await context.line.approval(id, ask, call.signal);
-        return follow(context, device, wanted, reply, clock, call.signal);
+        return follow(context, unlocked, wanted, reply, clock, call.signal);
       }, () => giveUp(context, device, wanted)),
     );
   });
@@ -96,7 +98,8 @@ export async function approve(
   const { wallets } = context;
   const clock = stopwatch(call.note);
   const summary = await wallets.summary(id);
-  return wallets.use(id, async ({ device }) => {
+  return wallets.use(id, async (unlocked) => {
+    const { device } = unlocked;
     requireKeyReady(summary);
     // The job is looked at once more: what is signed must be what the owner saw, and its payload is needed.
     const listed = await context.line.approval(id, (nowMs) => device.listJobs(nowMs), call.signal);
@@ -111,7 +114,7 @@ export async function approve(
       withAttempts(context, device, call.signal, async () => {
         clock.tell({ step: "requested", job });
         const reply = await context.line.approval(id, (nowMs) => device.approveJob(job, nowMs), call.signal);
-        return follow(context, device, wanted, reply, clock, call.signal);
+        return follow(context, unlocked, wanted, reply, clock, call.signal);
       }),
     );
   });
@@ -128,14 +131,15 @@ export async function outcome(
 ): Promise<Signed> {
   const { engine, line, wallets } = context;
   const { digest } = engine.describe(payload);
-  return wallets.use(id, async ({ device }) => {
+  return wallets.use(id, async (unlocked) => {
+    const { device } = unlocked;
     const reply = await line.approval(id, (nowMs) => device.askJob(job, nowMs), call.signal);
     if (reply.kind === "job" && reply.state === "awaiting_owner") {
       await line.approval(id, (nowMs) => device.rejectJob(job, nowMs), call.signal);
       fail("rejected", "It was not signed, and is rejected so that it will not be.", { code: "rejected-by-owner" });
     }
     const wanted: Wanted = { wallet: id, job, digest, payload, path };
-    return follow(context, device, wanted, reply, stopwatch(() => undefined), call.signal);
+    return follow(context, unlocked, wanted, reply, stopwatch(() => undefined), call.signal);
   });
 }
 
@@ -245,18 +249,20 @@ async function giveUp({ line, abandoned }: Context, device: DeviceWallet, { wall
 /** From the orchestrator's answer to the signature. */
 async function follow(
   context: Context,
-  device: DeviceWallet,
+  unlocked: Unlocked,
   wanted: Wanted,
   reply: ApprovalReply,
   clock: { tell: Tell; tookMs: () => number },
   signal: AbortSignal,
 ): Promise<Signed> {
+  const { device } = unlocked;
   if (reply.kind === "job") {
     // The same request, done by an attempt that this device did not hear the end of.
     if (reply.state === "signed" && reply.signature) {
       // The orchestrator's word is not taken for it.
       if (!device.holds(wanted.path, wanted.digest, reply.signature)) unexpected("orchestrator");
-      return signedOf(context, device, wanted, reply.signature, { session: "", responder: "" }, clock.tookMs());
+      const told = await firstSignature(context, unlocked, wanted, reply.signature, () => Promise.resolve(undefined));
+      return signedOf(context, device, wanted, told, { session: "", responder: "" }, clock.tookMs());
     }
     if (reply.state === "running" || reply.state === "queued") {
       // Of an attempt that broke; the orchestrator takes a while to see that.
@@ -267,8 +273,24 @@ async function follow(
   }
   if (reply.kind !== "session") unexpected("orchestrator");
   const session = new Session(context, device, wanted, reply.manifest, clock.tell, signal);
-  const { signature, facts } = await session.run();
-  return signedOf(context, device, wanted, signature, facts, clock.tookMs());
+  const { signature, facts, reported } = await session.run();
+  const asked = (): Promise<Uint8Array | undefined> =>
+    reported ? resultOf(context, device, wanted) : Promise.resolve(undefined);
+  const told = await firstSignature(context, unlocked, wanted, signature, asked);
+  return signedOf(context, device, wanted, told, facts, clock.tookMs());
+}
+
+/** The signature in the orchestrator's result: of a message, the first that any of the wallet's pairs made. */
+async function resultOf(
+  { line }: Context,
+  device: DeviceWallet,
+  { wallet, job, path, digest }: Wanted,
+): Promise<Uint8Array | undefined> {
+  const asking = line.approval(wallet, (nowMs) => device.askJob(job, nowMs));
+  const reply = await within(asking, REPORT_WAIT_MS, cancelled).catch(() => undefined);
+  if (reply?.kind !== "job" || reply.state !== "signed" || !reply.signature) return undefined;
+  // The orchestrator's word is not taken for it.
+  return device.holds(path, digest, reply.signature) ? reply.signature : undefined;
 }
 
 function signedOf(
@@ -306,7 +328,7 @@ class Session {
     private readonly signal: AbortSignal,
   ) {}
 
-  async run(): Promise<{ signature: Uint8Array; facts: ManifestFacts }> {
+  async run(): Promise<{ signature: Uint8Array; facts: ManifestFacts; reported: boolean }> {
     let facts: ManifestFacts;
     let verdict: Verdict;
     let exchange: Promise<Verdict> | undefined;
@@ -327,8 +349,8 @@ class Session {
     const signature = await this.#released(facts, verdict);
     this.tell({ step: "verified" });
     this.context.line.progress(facts.session, { step: "signed" });
-    await this.#reported(facts, this.device.reportSigned(this.manifest, signature));
-    return { signature, facts };
+    const reported = await this.#reported(facts, this.device.reportSigned(this.manifest, signature));
+    return { signature, facts, reported };
   }
 
   #checked(): ManifestFacts {
@@ -432,14 +454,17 @@ class Session {
     throw failure;
   }
 
-  /** Waits a moment for the acknowledgement; it goes on without anybody waiting. */
-  async #reported({ session }: ManifestFacts, report: Uint8Array): Promise<void> {
+  /** Whether the report was acknowledged within a moment; after that it goes on without anybody waiting. */
+  async #reported({ session }: ManifestFacts, report: Uint8Array): Promise<boolean> {
     const acknowledged = this.context.line.outcome(session, report, REPORT_MS).then(
-      () => this.tell({ step: "reported" }),
+      () => {
+        this.tell({ step: "reported" });
+        return true;
+      },
       // The orchestrator finds out by itself that the session has ended.
-      () => undefined,
+      () => false,
     );
-    await within(acknowledged, REPORT_WAIT_MS, cancelled).catch(() => undefined);
+    return within(acknowledged, REPORT_WAIT_MS, cancelled).catch(() => false);
   }
 
   async #reportFailure(thrown: unknown): Promise<void> {
