@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one program: it is linked once, and what waits leaves the machine to what works.
 
+mod answers;
 mod at_rest;
 mod attack;
 mod audit;
@@ -17,6 +18,7 @@ mod recovery;
 mod refusals;
 mod rotation;
 mod signing;
+mod signing_docs;
 mod traces;
 mod webhooks;
 mod workers;

@@ -38,6 +38,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Wasm,
     Need::Chromium,
     Need::CargoDeny,
+    Need::Documented,
 ];
 
 /// Something that a task cannot do without.
@@ -61,6 +62,8 @@ pub(crate) enum Need {
     Chromium,
     /// cargo-deny, for licences and sources of dependencies.
     CargoDeny,
+    /// What the programs of docs/signing.md are run with: Go, Python's cryptography, and curl.
+    Documented,
 }
 
 /// One missing thing: what it is, why, and what installs it.
@@ -154,6 +157,7 @@ impl Need {
             Self::Wasm => missing_wasm(),
             Self::Chromium => missing_chromium(),
             Self::CargoDeny => missing_cargo_deny(),
+            Self::Documented => missing_documented(),
         }
     }
 }
@@ -180,6 +184,25 @@ fn missing_npm(packages: Packages) -> Vec<Missing> {
         missing.push(Missing { what, why, step: Step::Npm(packages) });
     }
     missing
+}
+
+/// What docs/signing.md is read with.
+fn missing_documented() -> Vec<Missing> {
+    let why = "the programs of docs/signing.md are run";
+    let looks = [
+        (probe("go", &["version"]).is_some(), "Go", "golang-go"),
+        (
+            probe("python3", &["-c", "import cryptography"]).is_some(),
+            "Python's cryptography",
+            "python3-cryptography",
+        ),
+        (probe("curl", &["--version"]).is_some(), "curl", "curl"),
+    ];
+    looks
+        .into_iter()
+        .filter(|(is_there, ..)| !is_there)
+        .map(|(_, what, package)| apt(what, why, vec![package]))
+        .collect()
 }
 
 fn missing_chromium() -> Vec<Missing> {

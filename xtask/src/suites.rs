@@ -85,6 +85,7 @@ impl Suite {
                 Need::NatsServer,
                 Need::Postgres,
                 Need::Faketime,
+                Need::Documented,
             ],
             Self::Browser => BROWSER,
         }

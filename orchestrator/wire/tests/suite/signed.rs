@@ -2,10 +2,11 @@
 
 use duet_protocol::ids::{SessionId, ShareIndex, WalletId};
 use duet_wire::{
-    Code, JobId, Outcome, OutcomeResult, SignedOutcome, SignedResult,
+    Code, JobId, Outcome, OutcomeResult, SignedOutcome, SignedRequest, SignedResult,
     approval::{ApprovalAction, ApprovalError, ApprovalRequest, SignedApproval},
     manifest::ManifestError,
-    signing::SigningKey,
+    policy::RequestApproval,
+    signing::{self, Purpose, SigningKey},
 };
 
 use crate::samples::{manifest, request, requester, result, signature};
@@ -119,7 +120,7 @@ fn the_result_document_is_pinned() {
         format!(
             concat!(
                 r#"{{"job":"{job}","tenant":"acme","wallet":"{wallet}","path":"m/0/5","#,
-                r#""address":"{address}","digest":"0x{digest}","signature":"0x{r}{s}01","#,
+                r#""address":"{address}","digest":"0x{digest}","signature":"0x{r}{s}1c","#,
                 r#""signed_transaction":"0x02f8","transaction_hash":"0x{hash}","session":"{session}","#,
                 r#""completed_at_ms":1900000000000}}"#
             ),
@@ -133,4 +134,59 @@ fn the_result_document_is_pinned() {
             session = "02".repeat(16),
         )
     );
+}
+
+#[test]
+fn a_result_of_the_version_before_is_still_read() {
+    // It has the parity where there is v now.
+    let mut body = SignedResult::sign(&result(), &requester()).unwrap().body;
+    let text = String::from_utf8(body).unwrap();
+    assert_eq!(text.matches("1c\",\"signed_transaction").count(), 1);
+    body = text.replace("1c\",\"signed_transaction", "01\",\"signed_transaction").into_bytes();
+    let signature = signing::sign(Purpose::Result, &body, &requester());
+    let old = SignedResult { body, key: public(&requester()), signature };
+    assert_eq!(old.verify(&public(&requester())), Ok(result()));
+}
+
+/// The vectors of docs/signing.md, which other languages' programs are compared with.
+#[test]
+fn the_documentations_vectors_are_what_this_crate_signs() {
+    const PAGE: &str = include_str!("../../../../docs/signing.md");
+    let (_, rest) = PAGE.split_once("```json\n").unwrap();
+    let vectors: serde_json::Value = serde_json::from_str(rest.split_once("\n```").unwrap().0).unwrap();
+    let text = |name: &str| vectors[name].as_str().unwrap();
+    let key = |name: &str| {
+        let mut seed = [0; 32];
+        hex::decode_to_slice(text(name), &mut seed).unwrap();
+        SigningKey::from_bytes(&seed)
+    };
+    let signed = SignedRequest::sign(text("request").as_bytes().to_vec(), &key("requester_seed"));
+    signed.verify().unwrap();
+    assert_eq!(hex::encode(signed.requester), text("requester"));
+    assert_eq!(hex::encode(signed.signature), text("signature"));
+    assert_eq!(hex::encode(signed.content_hash()), text("approved"));
+    let approval = RequestApproval::sign(signed, &key("approver_seed"));
+    approval.verify().unwrap();
+    assert_eq!(hex::encode(approval.approver), text("approver"));
+    assert_eq!(hex::encode(approval.signature), text("approval"));
+}
+
+/// Every line that something is signed under is on the page.
+#[test]
+fn the_documentation_names_every_line() {
+    const PAGE: &str = include_str!("../../../../docs/signing.md");
+    for purpose in [
+        Purpose::SigningRequest,
+        Purpose::Outcome,
+        Purpose::Approval,
+        Purpose::Result,
+        Purpose::Gateway,
+        Purpose::Audit,
+        Purpose::Policy,
+        Purpose::PolicyReceipt,
+        Purpose::RequestApproval,
+    ] {
+        let line = str::from_utf8(purpose.tag()).unwrap().strip_suffix('\n').unwrap();
+        assert!(PAGE.contains(&format!("`{line}`")), "{line}");
+    }
 }
