@@ -1,16 +1,40 @@
 //! Between JavaScript's values and ours.
 
-use core::str::FromStr;
+use core::{cell::OnceCell, str::FromStr};
 
-use getrandom::{SysRng, rand_core::UnwrapErr};
+use duet_protocol::hedge::{Environment, Surrounded};
+use getrandom::{
+    SysRng,
+    rand_core::{Rng as _, UnwrapErr},
+};
 use js_sys::{Object, Reflect, Uint8Array};
 use wasm_bindgen::JsValue;
 
 use crate::failure::Failure;
 
-/// The environment's randomness: `crypto.getRandomValues`.
-pub(crate) const fn system_rng() -> UnwrapErr<SysRng> {
-    UnwrapErr(SysRng)
+thread_local! {
+    /// A random number of this page or worker.
+    static PROCESS: OnceCell<[u8; 32]> = const { OnceCell::new() };
+}
+
+/// The browser's randomness, `crypto.getRandomValues`, with what hedges it: a random number of this page and the wall
+/// clock, to the millisecond that a browser tells. Make one for each step.
+pub(crate) fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
+    let process = PROCESS.with(|process| {
+        *process.get_or_init(|| {
+            let mut drawn = [0; 32];
+            UnwrapErr(SysRng).fill_bytes(&mut drawn);
+            drawn
+        })
+    });
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "milliseconds since 1970 fit, and a wrong clock only hedges less"
+    )]
+    let now_ms = js_sys::Date::now() as u64;
+    let environment = Environment { process, now_ns: now_ms.saturating_mul(1_000_000) };
+    Surrounded::new(UnwrapErr(SysRng), environment)
 }
 
 /// A plain object.

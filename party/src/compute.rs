@@ -1,9 +1,13 @@
 //! Where the arithmetic runs: off the async threads, and no more of it at once than there are cores.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use duet_protocol::hedge::{Environment, Surrounded};
 use getrandom::SysRng;
-use rand_core::UnwrapErr;
+use rand_core::{Rng as _, UnwrapErr};
 use tokio::sync::Semaphore;
 use tracing::Span;
 use zeroize::Zeroize as _;
@@ -59,12 +63,6 @@ impl Compute {
         .await
         .map_err(|_| Abandoned)
     }
-
-    /// Whether a turn is free right now: work that is not urgent waits for that.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.turns.available_permits() > 0
-    }
 }
 
 /// The span of a computation for `span`; what is computed ahead of any need is no step of anything.
@@ -87,11 +85,31 @@ fn wipe_stack() {
     core::hint::black_box(&below);
 }
 
-/// The operating system's generator. A failure of it ends the work in a panic, which [`Compute`]
-/// contains: there is nothing to fall back on.
+/// The random number of this process, drawn when it is first needed, and again by [`renew_process`].
+static PROCESS: Mutex<Option<[u8; 32]>> = Mutex::new(None);
+
+fn process() -> [u8; 32] {
+    let mut process = PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+    *process.get_or_insert_with(|| {
+        let mut drawn = [0; 32];
+        UnwrapErr(SysRng).fill_bytes(&mut drawn);
+        drawn
+    })
+}
+
+/// Forgets the random number of this process: its memory may have been copied.
+pub(crate) fn renew_process() {
+    *PROCESS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// The operating system's generator, with what hedges it: a random number of this process and the wall clock. Make one
+/// for each step. A failure of the generator ends the work in a panic, which [`Compute`] contains: there is nothing to
+/// fall back on.
 #[must_use]
-pub fn system_rng() -> UnwrapErr<SysRng> {
-    UnwrapErr(SysRng)
+pub fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    Surrounded::new(UnwrapErr(SysRng), Environment { process: process(), now_ns })
 }
 
 // There memory is a file.

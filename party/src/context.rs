@@ -282,6 +282,11 @@ impl Context {
         Ok(())
     }
 
+    /// Forgets the Paillier keys in memory, with what blinds their decryptions: another process may have a copy of it.
+    pub(crate) fn forget_keys(&self) {
+        self.hot(|hot| hot.keys.clear());
+    }
+
     fn hot<T>(&self, f: impl FnOnce(&mut Hot) -> T) -> T {
         f(&mut self.hot.lock().unwrap_or_else(PoisonError::into_inner))
     }

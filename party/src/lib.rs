@@ -17,6 +17,8 @@
 //! | [`device`] | the owner's device: dealing wallets, signing as initiator |
 //! | [`enrolment`] | offering and taking encrypted shares; rotation |
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
+//! | [`randomizers`] | `r̃^N` for answers, and tables of them |
+//! | [`resumption`] | noticing that a machine was resumed or copied |
 //! | [`worker`] | serving share packages, questions and invitations |
 
 pub mod audit;
@@ -31,6 +33,7 @@ mod metrics;
 pub mod party;
 pub mod policy;
 pub mod randomizers;
+pub mod resumption;
 pub mod session;
 pub mod store;
 pub mod vault;
@@ -44,5 +47,6 @@ pub use duet_at_rest as at_rest;
 pub use error::PartyError;
 pub use party::{Party, PartySettings, SetUpProgress};
 pub use randomizers::RandomizerSettings;
+pub use resumption::ResumptionSettings;
 pub use session::SessionLimits;
 pub use worker::{Worker, WorkerSettings};

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use crate::{
     error::PartyError,
     policy::Ruling,
+    resumption::Noticed,
     session::{Ended, Role},
 };
 
@@ -40,6 +41,11 @@ struct EndLabels {
 struct RefusalLabels {
     request: &'static str,
     code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoticedLabel {
+    noticed: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,6 +92,7 @@ pub(crate) struct Metrics {
     duration: Family<RoleLabel, Histogram>,
     refused: Family<RefusalLabels, Counter>,
     locks: Counter,
+    resumptions: Family<NoticedLabel, Counter>,
     decisions: Family<DecisionLabel, Counter>,
     store: Family<DecisionLabel, Histogram>,
 }
@@ -99,11 +106,15 @@ impl Default for Metrics {
             duration: Family::new_with_constructor(|| Histogram::new(SESSION_SECONDS)),
             refused: Family::default(),
             locks: Counter::default(),
+            resumptions: Family::default(),
             decisions: Family::default(),
             store: Family::new_with_constructor(|| Histogram::new(STORE_SECONDS)),
         };
         for decision in StoreDecision::ALL {
             drop(metrics.store.get_or_create(&DecisionLabel { decision: decision.as_str() }));
+        }
+        for noticed in Noticed::ALL {
+            drop(metrics.resumptions.get_or_create(&NoticedLabel { noticed }));
         }
         for role in ROLES {
             drop(metrics.active.get_or_create(&RoleLabel { role }));
@@ -143,6 +154,11 @@ impl Metrics {
             "duet_paillier_key_locks",
             "Paillier keys that this worker locked after a bad signature",
             self.locks.clone(),
+        );
+        registry.register(
+            "duet_resumptions",
+            "How often this worker noticed that its machine was resumed or copied, and ended its sessions",
+            self.resumptions.clone(),
         );
         registry.register(
             "duet_policy_decisions",
@@ -185,6 +201,11 @@ impl Metrics {
     /// A Paillier key was locked.
     pub(crate) fn locked(&self) {
         self.locks.inc();
+    }
+
+    /// The machine was resumed or copied.
+    pub(crate) fn resumed(&self, noticed: &Noticed) {
+        self.resumptions.get_or_create(&NoticedLabel { noticed: noticed.as_str() }).inc();
     }
 
     /// Policies were asked.

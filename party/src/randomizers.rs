@@ -1,11 +1,10 @@
-//! `r̃^N mod N²` computed ahead, for the Paillier keys this party answers under most.
+//! `r̃^N mod N²` for answers: computed while messages 2 and 3 travel, or chosen from a table.
 //!
-//! It is most of a responder's work, depends on nothing but the key, and is used once: what is taken
-//! is gone. Nothing of it is ever stored. For a key that was answered under often a table is built
-//! ([`RandomizerTable`]), from which each one costs a fifth.
+//! It is most of a responder's work. It belongs to one session, whose message 1 it depends on: none lies ready, because
+//! a copy of this process's memory would use it a second time. For a key that was answered under often a table is built
+//! ([`RandomizerTable`]), from which each one costs a fifth. Nothing of it is ever stored.
 
 use std::{
-    collections::VecDeque,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -15,7 +14,8 @@ use duet_protocol::{
     enrolment::VerifiedEnrolment,
     ids::PaillierKeyId,
     paillier::EncryptionKey,
-    randomizer::{OneTimeRandomizer, RandomizerTable, RandomizerTableBuilder},
+    randomizer::{OneTimeRandomizer, RandomizerTable, RandomizerTableBuilder, SessionRandomizer},
+    responder::AwaitingOpening,
 };
 use lru::LruCache;
 use prometheus_client::{
@@ -24,7 +24,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
     registry::Registry,
 };
-use rand_core::CryptoRng;
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::compute::{Abandoned, Compute, system_rng};
 
@@ -34,11 +35,9 @@ const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How long a table must have been of no use before it gives way to one for another key.
 const IDLE_TABLE: Duration = Duration::from_secs(600);
 
-/// How much is computed ahead.
+/// Which keys have tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RandomizerSettings {
-    /// Kept ready per Paillier key, half a kilobyte each. Default 4; 0 turns it off.
-    pub ready: usize,
     /// Keys that have a table at a time: 5 MB each, and once some 90 s of a core. Default 4; 0 turns tables off.
     pub tables: usize,
     /// Answers under a key, since the worker's start, after which its table is built. Default 1,000.
@@ -47,15 +46,17 @@ pub struct RandomizerSettings {
 
 impl Default for RandomizerSettings {
     fn default() -> Self {
-        Self { ready: 4, tables: 4, table_after: 1_000 }
+        Self { tables: 4, table_after: 1_000 }
     }
 }
 
-/// What is ready per Paillier key. Cheap to clone.
+/// The tables, and how many randomizers are computed before message 3. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Randomizers {
     pools: Arc<Mutex<LruCache<PaillierKeyId, Pool>>>,
     settings: RandomizerSettings,
+    /// Message 1 can be a replay, so what is computed for it alone is bounded: one for each core.
+    early: Arc<Semaphore>,
     taken: Family<SourceLabel, Counter>,
 }
 
@@ -67,7 +68,6 @@ struct SourceLabel {
 
 #[derive(Debug)]
 struct Pool {
-    ready: VecDeque<OneTimeRandomizer>,
     table: Table,
     answered: u64,
     last: Instant,
@@ -83,7 +83,7 @@ enum Table {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { ready: VecDeque::new(), table: Table::None, answered: 0, last: Instant::now() }
+        Self { table: Table::None, answered: 0, last: Instant::now() }
     }
 }
 
@@ -96,38 +96,43 @@ impl Pool {
     }
 }
 
-/// What an answer takes its randomizer from.
+/// The randomizer of a session whose message 3 is due.
 #[derive(Debug)]
-pub struct Taken(Source);
+pub(crate) struct Begun(Source);
 
 #[derive(Debug)]
 enum Source {
-    Ready(OneTimeRandomizer),
+    Early(AbortOnDropHandle<Result<SessionRandomizer, Abandoned>>),
     Table(Arc<RandomizerTable>),
+    Late,
+}
+
+/// What an answer is made with.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It was computed meanwhile.
+    Computed(SessionRandomizer),
+    /// To be chosen from this table.
+    Table(Arc<RandomizerTable>),
+    /// To be computed with the answer.
     Nothing,
 }
 
-impl Taken {
-    /// The randomizer, computed now if it comes from a table; nothing when the answer has to draw its own.
-    #[must_use]
-    pub fn make(self, rng: &mut dyn CryptoRng) -> Option<OneTimeRandomizer> {
-        match self.0 {
-            Source::Ready(randomizer) => Some(randomizer),
-            Source::Table(table) => Some(table.make_randomizer(rng)),
-            Source::Nothing => None,
-        }
-    }
-}
-
 impl Randomizers {
-    /// Nothing is computed yet.
+    /// No tables yet.
     #[must_use]
     pub fn new(settings: RandomizerSettings) -> Self {
         let taken = Family::default();
-        for source in ["ready", "table", "drawn"] {
+        for source in ["early", "table", "late"] {
             drop(taken.get_or_create(&SourceLabel { source }));
         }
-        Self { pools: Arc::new(Mutex::new(LruCache::new(MAX_KEYS))), settings, taken }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            pools: Arc::new(Mutex::new(LruCache::new(MAX_KEYS))),
+            settings,
+            early: Arc::new(Semaphore::new(cores)),
+            taken,
+        }
     }
 
     /// Has `registry` show how many tables there are, and what answers took their randomizers from.
@@ -140,45 +145,56 @@ impl Randomizers {
         registry.register_collector(Box::new(Tables(self.clone())));
     }
 
-    /// Takes one for an answer.
-    #[must_use]
-    pub fn take(&self, enrolment: &VerifiedEnrolment) -> Taken {
+    /// Begins the randomizer of a session whose message 1 is there, where its key has no table and a core's turn is
+    /// free. Dropping what this returns ends it.
+    pub(crate) fn begin(
+        &self,
+        state: &AwaitingOpening,
+        enrolment: &VerifiedEnrolment,
+        compute: &Compute,
+    ) -> Begun {
+        if let Some(table) = self.with(|pools| pools.peek(&enrolment.paillier_key()).and_then(Pool::table)) {
+            return Begun(Source::Table(table));
+        }
+        let Ok(permit) = Arc::clone(&self.early).try_acquire_owned() else { return Begun(Source::Late) };
+        let (draw, compute) = (state.draw_randomizer(&mut system_rng()), compute.clone());
+        let computing = async move {
+            compute
+                .run(move || {
+                    // Until it is done: work that has begun is not ended by dropping its future.
+                    let _permit = permit;
+                    draw.compute()
+                })
+                .await
+        };
+        Begun(Source::Early(AbortOnDropHandle::new(tokio::spawn(computing))))
+    }
+
+    /// Waits for what was begun. Only now the answer counts towards a table: message 3 shows that the initiator takes
+    /// part.
+    ///
+    /// # Errors
+    /// When the process is stopping.
+    pub(crate) async fn take(&self, begun: Begun, enrolment: &VerifiedEnrolment) -> Result<Taken, Abandoned> {
+        let (taken, source) = match begun.0 {
+            Source::Early(computing) => (Taken::Computed(computing.await.map_err(|_| Abandoned)??), "early"),
+            Source::Table(table) => (Taken::Table(table), "table"),
+            Source::Late => (Taken::Nothing, "late"),
+        };
         self.pool(enrolment.paillier_key(), |pool| {
             pool.answered += 1;
             pool.last = Instant::now();
-            let (source, label) = match (pool.ready.pop_front(), pool.table()) {
-                (Some(ready), _) => (Source::Ready(ready), "ready"),
-                (None, Some(table)) => (Source::Table(table), "table"),
-                (None, None) => (Source::Nothing, "drawn"),
-            };
-            self.taken.get_or_create(&SourceLabel { source: label }).inc();
-            Taken(source)
-        })
+        });
+        self.taken.get_or_create(&SourceLabel { source }).inc();
+        Ok(taken)
     }
 
-    /// Starts to fill up the pool of an enrolment's key, as long as a core is idle; and to build its table, if it has
-    /// earned one.
-    pub fn refill(&self, enrolment: &Arc<VerifiedEnrolment>, compute: &Compute) {
+    /// Starts to build the table of an enrolment's key, if it has earned one.
+    pub(crate) fn keep_up(&self, enrolment: &Arc<VerifiedEnrolment>, compute: &Compute) {
         if self.begins_table(enrolment.paillier_key()) {
             let (randomizers, enrolment, compute) = (self.clone(), Arc::clone(enrolment), compute.clone());
             tokio::spawn(async move { randomizers.build(enrolment, &compute).await });
         }
-        if self.settings.ready == 0 {
-            return;
-        }
-        let (randomizers, compute, enrolment) = (self.clone(), compute.clone(), Arc::clone(enrolment));
-        tokio::spawn(async move {
-            let key = enrolment.paillier_key();
-            while compute.is_idle() && randomizers.wants(key) {
-                let (table, enrolment) = (randomizers.pool(key, |pool| pool.table()), Arc::clone(&enrolment));
-                let made = compute.run(move || match table {
-                    Some(table) => table.make_randomizer(&mut system_rng()),
-                    None => draw(enrolment.encryption_key()),
-                });
-                let Ok(randomizer) = made.await else { return };
-                randomizers.put(key, randomizer);
-            }
-        });
     }
 
     /// Draws a table's numbers one at a time, each in its turn among the sessions' work, so that a busy worker gets its
@@ -232,18 +248,6 @@ impl Randomizers {
         })
     }
 
-    fn wants(&self, key: PaillierKeyId) -> bool {
-        self.pool(key, |pool| pool.ready.len() < self.settings.ready)
-    }
-
-    fn put(&self, key: PaillierKeyId, randomizer: OneTimeRandomizer) {
-        self.pool(key, |pool| {
-            if pool.ready.len() < self.settings.ready {
-                pool.ready.push_back(randomizer);
-            }
-        });
-    }
-
     /// The key's pool; that of the key that was not used for the longest time makes room for it.
     fn pool<T>(&self, key: PaillierKeyId, f: impl FnOnce(&mut Pool) -> T) -> T {
         self.with(|pools| f(pools.get_or_insert_mut(key, Pool::default)))
@@ -291,7 +295,7 @@ mod tests {
     const KEYS: [PaillierKeyId; 3] = [PaillierKeyId([1; 16]), PaillierKeyId([2; 16]), PaillierKeyId([3; 16])];
 
     fn randomizers(tables: usize) -> Randomizers {
-        Randomizers::new(RandomizerSettings { ready: 4, tables, table_after: 2 })
+        Randomizers::new(RandomizerSettings { tables, table_after: 2 })
     }
 
     fn answer(randomizers: &Randomizers, key: PaillierKeyId, times: u64) {

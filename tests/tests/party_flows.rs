@@ -286,7 +286,7 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     stage.service.party = party.with_settings(PartySettings { limits: long, ..PartySettings::default() });
     let settings = WorkerSettings { sessions: 2 * SESSIONS, ..WorkerSettings::default() };
     stage.service.worker =
-        Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings).await?);
+        Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings.clone()).await?);
     // A second worker of the service, to whom half of the sessions go, with a handle of its own on the store.
     let second = stage.service.once_more(long).await?;
     let _second = Worker::start(second, stage.broker.connect(Role::Service).await?, settings).await?;

@@ -12,6 +12,7 @@ use duet_protocol::{
     card::{Card, VerifiedCard},
     codec::{self, DecodeError, EncodeError, Message},
     enrolment::{EnrolmentOffer, OfferError, OfferSetup},
+    hedge::{self, Entropy},
     identity::{InvalidKey, PartyKeys},
     ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
     keygen::{self, InvalidDeviceRecord},
@@ -21,7 +22,6 @@ use duet_protocol::{
     share::{InvalidShareRecord, KeyShare, WalletPublic},
 };
 use ed25519_dalek::SigningKey;
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -34,10 +34,8 @@ pub struct OwnerKey(Arc<SigningKey>);
 
 impl OwnerKey {
     /// Draws a key.
-    pub fn generate(rng: &mut dyn CryptoRng) -> Self {
-        let mut seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(seed.as_mut());
-        Self::from_secret_bytes(&seed)
+    pub fn generate(entropy: &mut dyn Entropy) -> Self {
+        Self::from_secret_bytes(&hedge::new_key(entropy, "owner"))
     }
 
     /// The key with this seed.
@@ -347,7 +345,7 @@ impl StoredWallet {
         responder: &VerifiedCard,
         proofs: MadeProofs,
         generation: u64,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<EnrolmentOffer, RotationError> {
         let DeviceIdentity { share, keys, card, .. } = &self.identity;
         let paillier = self.newest_key().ok_or(RotationError::NoKey)?;
@@ -356,7 +354,7 @@ impl StoredWallet {
             return Err(RotationError::Proofs(responder.card().party().clone()));
         }
         let setup = OfferSetup { share, paillier, keys, card, responder, responder_index, generation };
-        Ok(EnrolmentOffer::make(&setup, Some(proofs.into_proofs()), rng)?)
+        Ok(EnrolmentOffer::make(&setup, Some(proofs.into_proofs()), entropy)?)
     }
 
     fn index_of(&self, responder: &VerifiedCard) -> Result<ShareIndex, RotationError> {

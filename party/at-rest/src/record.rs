@@ -7,6 +7,8 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use duet_protocol::ids::{Epoch, ShareIndex, WalletId};
+use hkdf::Hkdf;
+use sha2::Sha512;
 use zeroize::Zeroizing;
 
 use crate::{KeyEncryptionKey, KeyError, KeyId};
@@ -180,8 +182,8 @@ impl SealedRecord {
     /// # Errors
     /// When the operating system gives no randomness.
     pub fn seal(key: &KeyEncryptionKey, label: &RecordLabel, plaintext: &[u8]) -> Result<Self, KeyError> {
-        let mut data_key = Zeroizing::new([0; DATA_KEY_SIZE_BYTES]);
-        getrandom::fill(data_key.as_mut()).map_err(|_| KeyError::Randomness)?;
+        let data_key: Zeroizing<[u8; DATA_KEY_SIZE_BYTES]> =
+            hedged(&key.0, &label.associated_data(Purpose::Content), plaintext)?;
         let wrapped = encrypt(&key.0, &label.associated_data(Purpose::Wrap), data_key.as_ref())?;
         let content = encrypt(&data_key, &label.associated_data(Purpose::Content), plaintext)?;
         let bytes = [&[FORMAT_VERSION], wrapped.as_slice(), content.as_slice()].concat();
@@ -252,11 +254,36 @@ impl SealedRecord {
     }
 }
 
+/// Random bytes for a key or a nonce, hedged: on a copied machine, whose generator repeats, they repeat for the same
+/// content in the same place alone.
+fn hedged<const SIZE: usize>(
+    key: &[u8; 32],
+    associated: &[u8],
+    plaintext: &[u8],
+) -> Result<Zeroizing<[u8; SIZE]>, KeyError> {
+    let mut salt = Zeroizing::new([0; 64]);
+    getrandom::fill(salt.as_mut()).map_err(|_| KeyError::Randomness)?;
+    derived(&salt, key, associated, plaintext)
+}
+
+fn derived<const SIZE: usize>(
+    salt: &[u8; 64],
+    key: &[u8; 32],
+    associated: &[u8],
+    plaintext: &[u8],
+) -> Result<Zeroizing<[u8; SIZE]>, KeyError> {
+    let secret = Zeroizing::new([key.as_slice(), plaintext].concat());
+    let mut bytes = Zeroizing::new([0; SIZE]);
+    Hkdf::<Sha512>::new(Some(salt), &secret)
+        .expand_multi_info(&[b"duet/at-rest/v1/hedge", associated], bytes.as_mut())
+        .map_err(|_| KeyError::Randomness)?;
+    Ok(bytes)
+}
+
 fn encrypt(key: &[u8; 32], associated: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let mut nonce = [0; NONCE_SIZE_BYTES];
-    getrandom::fill(&mut nonce).map_err(|_| KeyError::Randomness)?;
+    let nonce: Zeroizing<[u8; NONCE_SIZE_BYTES]> = hedged(key, associated, plaintext)?;
     let sealed = XChaCha20Poly1305::new(key.into())
-        .encrypt(&XNonce::from(nonce), Payload { msg: plaintext, aad: associated })
+        .encrypt(&XNonce::from(*nonce), Payload { msg: plaintext, aad: associated })
         .map_err(|_| KeyError::Randomness)?;
     Ok([nonce.as_slice(), &sealed].concat())
 }
@@ -272,6 +299,18 @@ fn decrypt(key: &[u8; 32], associated: &[u8], sealed: &[u8]) -> Result<Zeroizing
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repeating_generator_repeats_no_nonce_for_another_content() {
+        let nonce = |key: u8, associated: &[u8], plaintext: &[u8]| -> [u8; NONCE_SIZE_BYTES] {
+            *derived(&[1; 64], &[key; 32], associated, plaintext).unwrap()
+        };
+        let base = nonce(1, b"a", b"one");
+        assert_eq!(base, nonce(1, b"a", b"one"), "the rest is deterministic");
+        for other in [nonce(2, b"a", b"one"), nonce(1, b"b", b"one"), nonce(1, b"a", b"two")] {
+            assert_ne!(base, other);
+        }
+    }
 
     fn key(byte: u8) -> KeyEncryptionKey {
         KeyEncryptionKey::from_bytes(Zeroizing::new([byte; 32]))

@@ -7,12 +7,12 @@
 use core::fmt;
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     arithmetic::Arithmetic,
     codec::Message,
+    hedge::Entropy,
     identity::{IdentityKey, IdentitySignature, NoiseKey, PartyKeys, Statement},
     ids::{CardFingerprint, Epoch, PartyId},
     proofs::parameters::ParametersProof,
@@ -121,10 +121,10 @@ impl Card {
         keys: &PartyKeys,
         parameters: &Parameters,
         trapdoor: &Trapdoor,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Self {
         let context = context(&party, &keys.identity(), &keys.noise_key());
-        let proof = ParametersProof::prove(parameters, trapdoor, &context, rng);
+        let proof = ParametersProof::prove(parameters, trapdoor, &context, entropy);
         let verifier = VerifierParameters { parameters: parameters.to_raw(), proof };
         Self::sign(party, keys, Some(verifier))
     }

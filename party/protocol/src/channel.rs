@@ -4,6 +4,8 @@
 //! prologue is the hash of everything both sides must agree on; a side that disagrees about any of
 //! it cannot read a single byte, and neither side has learnt or spent anything.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use snow::{
     Builder, HandshakeState, TransportState,
     params::{CipherChoice, DHChoice, HashChoice},
@@ -27,13 +29,20 @@ pub(crate) const TAG_SIZE_BYTES: usize = 16;
 #[error("the message is not authentic in this session")]
 pub(crate) struct NotAuthentic;
 
-/// Hands the handshake its one ephemeral secret, which the caller's generator drew: the protocol
-/// has no randomness of its own.
-struct Ephemeral(Option<Zeroizing<[u8; 32]>>);
+/// Hands the handshake its one ephemeral secret, which the caller drew. The responder's is drawn after message 1 was
+/// read, because it depends on it.
+#[derive(Clone, Default)]
+struct Ephemeral(Arc<Mutex<Option<Zeroizing<[u8; 32]>>>>);
+
+impl Ephemeral {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Zeroizing<[u8; 32]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Random for Ephemeral {
     fn try_fill_bytes(&mut self, destination: &mut [u8]) -> Result<(), snow::Error> {
-        match self.0.take() {
+        match self.slot().take() {
             Some(secret) if secret.len() == destination.len() => {
                 destination.copy_from_slice(secret.as_ref());
                 Ok(())
@@ -43,11 +52,11 @@ impl Random for Ephemeral {
     }
 }
 
-struct Resolver(Zeroizing<[u8; 32]>);
+struct Resolver(Ephemeral);
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Ephemeral(Some(self.0.clone()))))
+        Some(Box::new(self.0.clone()))
     }
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         DefaultResolver.resolve_dh(choice)
@@ -61,60 +70,67 @@ impl CryptoResolver for Resolver {
 }
 
 /// A handshake under way.
-pub(crate) struct Handshake(HandshakeState);
+pub(crate) struct Handshake {
+    state: HandshakeState,
+    ephemeral: Ephemeral,
+}
 
 impl Handshake {
     pub(crate) fn initiator(
         keys: &PartyKeys,
         peer: &NoiseKey,
         prologue: &[u8; 32],
-        ephemeral: Zeroizing<[u8; 32]>,
     ) -> Result<Self, NotAuthentic> {
-        Self::build(keys, peer, prologue, ephemeral, true)
+        Self::build(keys, peer, prologue, true)
     }
 
     pub(crate) fn responder(
         keys: &PartyKeys,
         peer: &NoiseKey,
         prologue: &[u8; 32],
-        ephemeral: Zeroizing<[u8; 32]>,
     ) -> Result<Self, NotAuthentic> {
-        Self::build(keys, peer, prologue, ephemeral, false)
+        Self::build(keys, peer, prologue, false)
     }
 
     fn build(
         keys: &PartyKeys,
         peer: &NoiseKey,
         prologue: &[u8; 32],
-        ephemeral: Zeroizing<[u8; 32]>,
         initiator: bool,
     ) -> Result<Self, NotAuthentic> {
+        let ephemeral = Ephemeral::default();
         let params = PATTERN.parse().map_err(|_| NotAuthentic)?;
-        let builder = Builder::with_resolver(params, Box::new(Resolver(ephemeral)))
+        let builder = Builder::with_resolver(params, Box::new(Resolver(ephemeral.clone())))
             .local_private_key(keys.noise_secret().as_bytes())
             .and_then(|builder| builder.remote_public_key(peer.as_bytes()))
             .and_then(|builder| builder.prologue(prologue))
             .map_err(|_| NotAuthentic)?;
         let state = if initiator { builder.build_initiator() } else { builder.build_responder() };
-        state.map(Self).map_err(|_| NotAuthentic)
+        state.map(|state| Self { state, ephemeral }).map_err(|_| NotAuthentic)
     }
 
-    pub(crate) fn write(&mut self, payload: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        filled(payload.len() + HANDSHAKE_OVERHEAD_BYTES, |buffer| self.0.write_message(payload, buffer))
+    /// This side's one message of the handshake, with its ephemeral key.
+    pub(crate) fn write(
+        &mut self,
+        payload: &[u8],
+        ephemeral: Zeroizing<[u8; 32]>,
+    ) -> Result<Vec<u8>, NotAuthentic> {
+        *self.ephemeral.slot() = Some(ephemeral);
+        filled(payload.len() + HANDSHAKE_OVERHEAD_BYTES, |buffer| self.state.write_message(payload, buffer))
     }
 
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        filled(message.len(), |buffer| self.0.read_message(message, buffer))
+        filled(message.len(), |buffer| self.state.read_message(message, buffer))
     }
 
     /// The hash of everything the handshake has seen so far.
     pub(crate) fn hash(&self) -> Vec<u8> {
-        self.0.get_handshake_hash().to_vec()
+        self.state.get_handshake_hash().to_vec()
     }
 
     /// The channel, once both handshake messages have passed.
     pub(crate) fn finish(self) -> Result<Channel, NotAuthentic> {
-        self.0.into_transport_mode().map(Channel).map_err(|_| NotAuthentic)
+        self.state.into_transport_mode().map(Channel).map_err(|_| NotAuthentic)
     }
 }
 
@@ -151,17 +167,18 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let (a, b) = (PartyKeys::generate(&mut rng), PartyKeys::generate(&mut rng));
         (
-            Handshake::initiator(&a, &b.noise_key(), &prologues[0], Zeroizing::new([3; 32])).unwrap(),
-            Handshake::responder(&b, &a.noise_key(), &prologues[1], Zeroizing::new([4; 32])).unwrap(),
+            Handshake::initiator(&a, &b.noise_key(), &prologues[0]).unwrap(),
+            Handshake::responder(&b, &a.noise_key(), &prologues[1]).unwrap(),
         )
     }
 
     #[test]
     fn four_messages_pass_and_both_sides_see_one_session() {
         let (mut initiator, mut responder) = pair([[1; 32]; 2]);
-        assert_eq!(responder.read(&initiator.write(b"one").unwrap()).unwrap(), b"one");
+        let [third, fourth] = [3, 4].map(|byte| Zeroizing::new([byte; 32]));
+        assert_eq!(responder.read(&initiator.write(b"one", third).unwrap()).unwrap(), b"one");
         assert_eq!(initiator.hash(), responder.hash());
-        assert_eq!(initiator.read(&responder.write(b"two").unwrap()).unwrap(), b"two");
+        assert_eq!(initiator.read(&responder.write(b"two", fourth).unwrap()).unwrap(), b"two");
         assert_eq!(initiator.hash(), responder.hash());
         let (mut initiator, mut responder) = (initiator.finish().unwrap(), responder.finish().unwrap());
         let third = initiator.write(b"three").unwrap();
@@ -173,6 +190,9 @@ mod tests {
     #[test]
     fn another_prologue_is_another_session() {
         let (mut initiator, mut responder) = pair([[1; 32], [2; 32]]);
-        assert_eq!(responder.read(&initiator.write(b"one").unwrap()), Err(NotAuthentic));
+        assert_eq!(
+            responder.read(&initiator.write(b"one", Zeroizing::new([3; 32])).unwrap()),
+            Err(NotAuthentic)
+        );
     }
 }

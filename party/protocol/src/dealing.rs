@@ -10,15 +10,17 @@
 use core::fmt;
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
+use rand_core::Rng as _;
+use udigest::Digestable;
 
 use crate::{
     arithmetic::PrimeProgress,
     card::Card,
     codec,
     enrolment::{OfferSetup, UnsignedOffer},
+    hedge::{self, Entropy, Purpose},
     identity::PartyKeys,
-    ids::{Epoch, ShareIndex, WalletId},
+    ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     keygen::{
         Backend, DealError, DealerSetup, Dealt, Delivery, DeviceWallet, KeygenStep, PendingWallet, Progress,
         ThirdHolder,
@@ -48,6 +50,26 @@ impl fmt::Debug for Drawn {
     }
 }
 
+/// What a deal is for: the statement that its random numbers are hedged with.
+#[derive(Digestable)]
+struct Dealing<'a> {
+    tenant: &'a TenantId,
+    device: &'a PartyId,
+    service: CardFingerprint,
+    generation: u64,
+}
+
+impl<'a> Dealing<'a> {
+    fn of(setup: &'a DealerSetup) -> Self {
+        Self {
+            tenant: &setup.tenant,
+            device: &setup.device,
+            service: setup.service.card.card().fingerprint(),
+            generation: setup.generation,
+        }
+    }
+}
+
 fn holder(card: &Card) -> Holder {
     Holder::Party { party: card.party().clone(), card: card.fingerprint() }
 }
@@ -69,17 +91,18 @@ impl Drawn {
         setup: &DealerSetup,
         paillier: Option<PaillierKey>,
         progress: &mut dyn Progress,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, DealError> {
         progress.step(KeygenStep::Shares);
+        let mut rng = hedge::generator(entropy, &[], Purpose::Polynomial, &Dealing::of(setup));
         // A zero among the shares has probability 2^-254; then another polynomial is drawn.
         let polynomial = loop {
-            let polynomial = Polynomial::random(rng);
+            let polynomial = Polynomial::random(&mut rng);
             if ShareIndex::ALL.iter().all(|index| polynomial.share(*index).is_some()) {
                 break polynomial;
             }
         };
-        Self::of_polynomial(setup, &polynomial, paillier, progress, rng)
+        Self::of_polynomial(setup, &polynomial, paillier, progress, entropy)
     }
 
     pub(crate) fn of_polynomial(
@@ -87,12 +110,14 @@ impl Drawn {
         polynomial: &Polynomial,
         paillier: Option<PaillierKey>,
         progress: &mut dyn Progress,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, DealError> {
-        let keys = PartyKeys::generate(rng);
+        let keys = PartyKeys::generate(entropy);
         let card = Card::new(setup.device.clone(), &keys);
         let public_key = PublicKey::from_projective(&polynomial.constant_commitment().to_projective())
             .map_err(|_| InvalidWallet::PublicShare)?;
+        let secret = polynomial.constant().to_bytes();
+        let mut rng = hedge::generator(entropy, &*secret, Purpose::Wallet, &Dealing::of(setup));
         let mut chain_code = [0; 32];
         rng.fill_bytes(&mut chain_code);
         let mut nonce = [0; 32];
@@ -128,7 +153,13 @@ impl Drawn {
         progress.step(KeygenStep::PaillierKey);
         let paillier = paillier.unwrap_or_else(|| {
             let mut candidate = |_: PrimeProgress| progress.candidate();
-            PaillierKey::generate(setup.device.clone(), setup.modulus, setup.arithmetic, rng, &mut candidate)
+            PaillierKey::generate(
+                setup.device.clone(),
+                setup.modulus,
+                setup.arithmetic,
+                entropy,
+                &mut candidate,
+            )
         });
         Ok(Self { generation: setup.generation, own, receivers, backup, keys, card, paillier })
     }
@@ -144,7 +175,7 @@ impl Drawn {
     ///
     /// # Errors
     /// When the Paillier key is another party's.
-    pub fn encrypt(self, rng: &mut dyn CryptoRng) -> Result<Encrypted, DealError> {
+    pub fn encrypt(self, entropy: &mut dyn Entropy) -> Result<Encrypted, DealError> {
         let offers = self
             .receivers
             .iter()
@@ -158,7 +189,7 @@ impl Drawn {
                     responder_index: share.index(),
                     generation: self.generation,
                 };
-                UnsignedOffer::make(&setup, rng)
+                UnsignedOffer::make(&setup, entropy)
             })
             .collect::<Result<_, _>>()?;
         Ok(Encrypted { drawn: self, offers })
@@ -168,14 +199,14 @@ impl Drawn {
     pub(crate) fn deal(
         self,
         progress: &mut dyn Progress,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Dealt, DealError> {
         let mut proofs = Vec::new();
         for (backend, share) in &self.receivers {
             progress.step(KeygenStep::Proofs(share.index()));
-            proofs.push(MadeProofs::make(&self.paillier, &self.card, &backend.card, rng)?);
+            proofs.push(MadeProofs::make(&self.paillier, &self.card, &backend.card, entropy)?);
         }
-        self.encrypt(rng)?.assemble(proofs, progress, rng)
+        self.encrypt(entropy)?.assemble(proofs, progress, entropy)
     }
 
     fn seal(
@@ -183,7 +214,7 @@ impl Drawn {
         (backend, share): &(Backend, KeyShare),
         offer: UnsignedOffer,
         proofs: MadeProofs,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Delivery, DealError> {
         let (wallet, index, receiver) = (self.own.wallet(), share.index(), backend.card.card());
         let enrolment = offer.sign(&self.keys, Some(proofs.into_proofs()));
@@ -212,7 +243,7 @@ impl Drawn {
             token: backend.token.clone(),
             enrolment,
         };
-        let envelope = Envelope::seal(&contents, index, &self.keys, &self.card, receiver, rng)?;
+        let envelope = Envelope::seal(&contents, index, &self.keys, &self.card, receiver, entropy)?;
         let envelope = codec::encode(&envelope).map_err(SealError::from)?;
         Ok(Delivery::new(index, receiver, envelope, holding))
     }
@@ -234,7 +265,7 @@ impl Encrypted {
         self,
         mut proofs: Vec<MadeProofs>,
         progress: &mut dyn Progress,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Dealt, DealError> {
         let Self { drawn, offers } = self;
         let mut deliveries = Vec::new();
@@ -246,7 +277,7 @@ impl Encrypted {
                 .map(|at| proofs.swap_remove(at))
                 .ok_or_else(|| DealError::Proofs(card.party().clone()))?;
             progress.step(KeygenStep::Sealing(receiver.1.index()));
-            deliveries.push(drawn.seal(receiver, offer, made, rng)?);
+            deliveries.push(drawn.seal(receiver, offer, made, entropy)?);
         }
         let Drawn { own, backup, keys, card, paillier, .. } = drawn;
         let device = DeviceWallet {

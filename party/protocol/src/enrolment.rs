@@ -9,7 +9,6 @@
 use core::fmt;
 use std::sync::{Arc, OnceLock};
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
     card::{Card, VerifiedCard},
     codec::{self, DecodeError, EncodeError, Message},
     curve::Scalar,
+    hedge::{self, Entropy, Purpose},
     identity::{IdentitySignature, PartyKeys, Statement},
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
     natural::Natural,
@@ -71,13 +71,13 @@ impl ModulusProofs {
         paillier: &PaillierKey,
         prover: &Card,
         verifier: &VerifiedCard,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, OfferError> {
         let context = modulus_context(prover, verifier.card(), paillier.id());
         let key = paillier.decryption();
         Ok(Self {
-            modulus: ModulusProof::prove(key, &context, rng).map_err(|_| OfferError::Modulus)?,
-            factor: FactorProof::prove(key, verifier.parameters(), &context, rng),
+            modulus: ModulusProof::prove(key, &context, entropy).map_err(|_| OfferError::Modulus)?,
+            factor: FactorProof::prove(key, verifier.parameters(), &context, entropy),
         })
     }
 }
@@ -225,7 +225,7 @@ pub(crate) struct UnsignedOffer(Offer);
 
 impl UnsignedOffer {
     /// Encrypts the share and proves that the ciphertext holds it (ePrint 2021/060, figure 25).
-    pub(crate) fn make(setup: &OfferSetup<'_>, rng: &mut dyn CryptoRng) -> Result<Self, OfferError> {
+    pub(crate) fn make(setup: &OfferSetup<'_>, entropy: &mut dyn Entropy) -> Result<Self, OfferError> {
         let OfferSetup { share, paillier, keys, card, responder, responder_index, generation } = *setup;
         let wallet = share.wallet();
         if share.index() >= responder_index {
@@ -241,8 +241,6 @@ impl UnsignedOffer {
             return Err(OfferError::PaillierKey);
         }
         let key = paillier.decryption().encryption_key();
-        let (ciphertext, nonce) =
-            key.encrypt(&share.secret().to_natural(), rng).map_err(|_| OfferError::Encryption)?;
         let binding = EnrolmentBinding {
             wallet: wallet.id(),
             epoch: wallet.epoch(),
@@ -253,6 +251,10 @@ impl UnsignedOffer {
             paillier_key: paillier.id(),
             generation,
         };
+        let secret = share.secret().to_bytes();
+        let mut generator = hedge::generator(entropy, &*secret, Purpose::EncryptedShare, &binding);
+        let (ciphertext, nonce) =
+            key.encrypt(&share.secret().to_natural(), &mut generator).map_err(|_| OfferError::Encryption)?;
         let range_proof = LogStarProof::prove(
             &log_star::Statement {
                 key,
@@ -263,7 +265,7 @@ impl UnsignedOffer {
             share.secret(),
             &nonce,
             &wallet_context(&binding, card, responder.card()),
-            rng,
+            entropy,
         )
         .map_err(|_| OfferError::Encryption)?;
         Ok(Self(Offer {
@@ -296,9 +298,9 @@ impl EnrolmentOffer {
     pub fn make(
         setup: &OfferSetup<'_>,
         modulus_proofs: Option<ModulusProofs>,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, OfferError> {
-        Ok(UnsignedOffer::make(setup, rng)?.sign(setup.keys, modulus_proofs))
+        Ok(UnsignedOffer::make(setup, entropy)?.sign(setup.keys, modulus_proofs))
     }
 
     /// Which wallet it is for.
@@ -323,6 +325,26 @@ impl EnrolmentOffer {
     #[must_use]
     pub fn modulus_fingerprint(&self) -> [u8; 32] {
         transcript::hash("paillier-modulus", &self.offer.modulus)
+    }
+
+    /// `z1` of Πlog* and the challenge that it answers, as a curious responder sees them.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub(crate) fn range_response(
+        &self,
+        verifier: &OfferVerifier<'_>,
+    ) -> Option<(crate::natural::Integer, Natural)> {
+        let own = verifier.card.own_parameters(verifier.arithmetic).ok()?;
+        let key = EncryptionKey::parse(&self.offer.modulus, verifier.arithmetic).ok()?;
+        let ciphertext = Ciphertext::parse(&self.offer.ciphertext, &key).ok()?;
+        let statement = log_star::Statement {
+            key: &key,
+            ciphertext: &ciphertext,
+            point: verifier.wallet.public_share(self.offer.initiator_index),
+            parameters: &own,
+        };
+        let paillier_key = key.id(verifier.initiator.party());
+        let context = self.offer.context(verifier.initiator, verifier.card, paillier_key);
+        Some(self.offer.range_proof.response(&statement, &context))
     }
 
     /// The hash of the whole offer, for receipts.

@@ -3,13 +3,16 @@
 use core::{fmt, str::FromStr};
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
-use rand_core::CryptoRng;
+use rand_core::Rng as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use udigest::Digestable;
 use x25519_dalek::{PublicKey as X25519PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::transcript;
+use crate::{
+    hedge::{self, Entropy, Purpose},
+    transcript,
+};
 
 /// Sets statements of this protocol apart from whatever else the same key signs.
 const STATEMENT_TAG: &[u8] = b"duet/v1/statement\n";
@@ -208,7 +211,8 @@ pub struct PartyKeys {
 
 impl PartyKeys {
     /// Draws both keys.
-    pub fn generate(rng: &mut dyn CryptoRng) -> Self {
+    pub fn generate(entropy: &mut dyn Entropy) -> Self {
+        let mut rng = hedge::generator(entropy, &[], Purpose::Keys, &"party");
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut());
         let signing = SigningKey::from_bytes(&seed);

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
+use rand_core::Rng as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     card::Card,
     channel::{Channel, Handshake},
     curve::{Scalar, reduce},
+    hedge::{Entropy, Hedge, Purpose},
     identity::PartyKeys,
     ids::{SessionId, ShareIndex},
     nonce::Nonce,
@@ -66,11 +67,9 @@ impl Initiator {
     /// [`SessionError::ApiMisuse`] when the setup contradicts itself; nothing else can go wrong yet.
     pub fn start(
         setup: InitiatorSetup,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
-        let agreement = agree(&setup)?;
-        let nonce = Nonce::derive(rng, setup.share.secret(), "initiator", &agreement.sid1());
-        start_with(setup, agreement, nonce, rng)
+        start_with(setup, None, entropy)
     }
 
     /// Starts with a nonce of the caller's choice. For reproducing published signatures only: a
@@ -82,10 +81,9 @@ impl Initiator {
     pub fn start_with_nonce(
         setup: InitiatorSetup,
         nonce: crate::curve::SecretScalar,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
-        let agreement = agree(&setup)?;
-        start_with(setup, agreement, Nonce::chosen(nonce), rng)
+        start_with(setup, Some(Nonce::chosen(nonce)), entropy)
     }
 }
 
@@ -106,27 +104,29 @@ pub(crate) fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
 
 fn start_with(
     setup: InitiatorSetup,
-    agreement: Agreement,
-    nonce: Nonce,
-    rng: &mut dyn CryptoRng,
+    chosen: Option<Nonce>,
+    entropy: &mut dyn Entropy,
 ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
+    let agreement = agree(&setup)?;
     let wallet = setup.share.wallet();
     let (child, _) =
         wallet.public_key().child(wallet.chain_code(), &setup.path).map_err(|_| ApiMisuse::Path)?;
     let sid1 = agreement.sid1();
-    let point = nonce.public();
-    let proof = SchnorrProof::prove(nonce.secret(), &agreement.initiator_context(sid1), rng);
+    // The same manifest shown to two copies has one `sid1`: what differs then is the environment.
+    let mut hedge = Hedge::new(entropy, &*setup.share.secret().to_bytes(), &sid1);
+    let nonce = chosen.unwrap_or_else(|| Nonce::draw(hedge.generator(Purpose::InitiatorNonce)));
     let mut blinding = [0; 32];
-    rng.fill_bytes(&mut blinding);
+    hedge.generator(Purpose::Commitment).fill_bytes(&mut blinding);
+    let mut ephemeral = Zeroizing::new([0; 32]);
+    hedge.generator(Purpose::Ephemeral).fill_bytes(ephemeral.as_mut());
+    let point = nonce.public();
+    let proof = SchnorrProof::prove(nonce.secret(), &agreement.initiator_context(sid1), entropy);
     let commitment = commit(&sid1, &point, &proof, &blinding);
 
-    let mut ephemeral = Zeroizing::new([0; 32]);
-    rng.fill_bytes(ephemeral.as_mut());
     let internal = |_| ApiMisuse::Internal("opening the channel");
-    let mut handshake =
-        Handshake::initiator(&setup.keys, setup.responder.noise_key(), &agreement.prologue(), ephemeral)
-            .map_err(internal)?;
-    let message = handshake.write(&encode(&NonceCommitment { commitment })?).map_err(internal)?;
+    let mut handshake = Handshake::initiator(&setup.keys, setup.responder.noise_key(), &agreement.prologue())
+        .map_err(internal)?;
+    let message = handshake.write(&encode(&NonceCommitment { commitment })?, ephemeral).map_err(internal)?;
     let opening = NonceOpening { point, proof, blinding };
     let common = Common { agreement, child, nonce, paillier: setup.paillier, responder: setup.responder };
     Ok((AwaitingResponse { common, handshake, opening }, message))
@@ -175,7 +175,7 @@ impl AwaitingResponse {
     pub fn receive(
         mut self,
         message2: &[u8],
-        _rng: &mut dyn CryptoRng,
+        _entropy: &mut dyn Entropy,
     ) -> Result<(AwaitingCipher, Vec<u8>), SessionError> {
         const ROUND: Round = Round::ResponderNonce;
         let Common { agreement, responder, .. } = &self.common;
@@ -227,7 +227,7 @@ impl AwaitingCipher {
     /// When message 4 is not authentic, not signed by the responder's card, or no ciphertext: all
     /// of that anyone can check without a secret, so it locks nothing. Whatever depends on the
     /// decryption is in the [`Verdict`].
-    pub fn receive(mut self, message4: &[u8], rng: &mut dyn CryptoRng) -> Result<Verdict, SessionError> {
+    pub fn receive(mut self, message4: &[u8], entropy: &mut dyn Entropy) -> Result<Verdict, SessionError> {
         const ROUND: Round = Round::Cipher;
         let Common { agreement, responder, paillier, .. } = &self.common;
         if message4.len() > MAX_ROUND_MESSAGE_SIZE_BYTES {
@@ -251,7 +251,7 @@ impl AwaitingCipher {
             signature: answer.signature,
         };
         let (paillier_key, session) = (agreement.paillier_key, agreement.session);
-        Ok(match self.finish(&ciphertext, rng) {
+        Ok(match self.finish(&ciphertext, entropy) {
             Some(signature) => Verdict::Good(GatedSignature { paillier_key, session, signature, evidence }),
             None => Verdict::Bad(LockDemand { paillier_key, session, evidence }),
         })
@@ -259,9 +259,9 @@ impl AwaitingCipher {
 
     /// `s = k1⁻¹·Dec(c3) mod q`, made low, and verified by the library's verifier under the child's
     /// key before it leaves this function.
-    fn finish(self, ciphertext: &Ciphertext, rng: &mut dyn CryptoRng) -> Option<RecoverableSignature> {
+    fn finish(self, ciphertext: &Ciphertext, entropy: &mut dyn Entropy) -> Option<RecoverableSignature> {
         let Common { agreement, child, nonce, paillier, .. } = &self.common;
-        let mut plaintext = reduce(&paillier.decryption().decrypt(ciphertext, rng));
+        let mut plaintext = reduce(&paillier.decryption().decrypt(ciphertext, entropy));
         let s = *nonce.inverse() * plaintext;
         plaintext.zeroize();
         let signature = RecoverableSignature::normalized(&self.r, &s, self.y_parity)?;
@@ -286,6 +286,28 @@ impl AwaitingCipher {
     #[must_use]
     pub const fn signature_r(&self) -> Scalar {
         self.r
+    }
+
+    /// The answer as a curious initiator decrypts it, the integer and not only what it is mod `q`.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn look_into(
+        mut self,
+        message4: &[u8],
+        entropy: &mut dyn Entropy,
+    ) -> Result<crate::cloned_worker::SeenAnswer, SessionError> {
+        let Common { agreement, responder, paillier, .. } = &self.common;
+        let payload = self.channel.read(message4).map_err(SessionError::not_authentic(Round::Cipher))?;
+        let answer: SignedCipher = decode(&payload, Round::Cipher, responder.party())?;
+        let ciphertext = Ciphertext::parse(&answer.ciphertext, paillier.decryption().encryption_key())
+            .map_err(|invalid| SessionError::peer(responder.party(), invalid))?;
+        Ok(crate::cloned_worker::SeenAnswer {
+            plaintext: paillier.decryption().decrypt(&ciphertext, entropy),
+            ciphertext: answer.ciphertext,
+            r: self.r,
+            digest: agreement.digest,
+        })
     }
 }
 

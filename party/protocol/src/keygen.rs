@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -19,6 +18,7 @@ use crate::{
     codec::{self, DecodeError, EncodeError, Message},
     dealing::Drawn,
     enrolment::OfferError,
+    hedge::Entropy,
     identity::{IdentityKey, InvalidKey, PartyKeys},
     ids::{PartyId, ShareIndex, TenantId, WalletId},
     package::{Envelope, SealError},
@@ -127,9 +127,9 @@ pub struct Dealt {
 pub fn deal(
     setup: &DealerSetup,
     progress: &mut dyn Progress,
-    rng: &mut dyn CryptoRng,
+    entropy: &mut dyn Entropy,
 ) -> Result<Dealt, DealError> {
-    Drawn::draw(setup, None, progress, rng)?.deal(progress, rng)
+    Drawn::draw(setup, None, progress, entropy)?.deal(progress, entropy)
 }
 
 /// Deals a wallet of a given private key, and takes a Paillier key that is there already: for
@@ -142,14 +142,14 @@ pub fn deal_chosen(
     setup: &DealerSetup,
     private_key: Option<crate::curve::SecretScalar>,
     paillier: Option<crate::paillier::DecryptionKey>,
-    rng: &mut dyn CryptoRng,
+    entropy: &mut dyn Entropy,
 ) -> Result<Dealt, DealError> {
     let polynomial = match private_key {
-        Some(private_key) => crate::share::Polynomial::through(private_key, rng),
-        None => crate::share::Polynomial::random(rng),
+        Some(private_key) => crate::share::Polynomial::through(private_key, entropy),
+        None => crate::share::Polynomial::random(entropy),
     };
     let paillier = paillier.map(|key| PaillierKey::new(setup.device.clone(), key));
-    Drawn::of_polynomial(setup, &polynomial, paillier, &mut (), rng)?.deal(&mut (), rng)
+    Drawn::of_polynomial(setup, &polynomial, paillier, &mut (), entropy)?.deal(&mut (), entropy)
 }
 
 /// One package to deliver, and what its receipt has to say.

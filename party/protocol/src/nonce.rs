@@ -1,15 +1,14 @@
-//! Signing nonces, hedged: neither a weak generator nor a cloned machine alone repeats one.
+//! Signing nonces, each drawn from a hedged generator of its own ([`crate::hedge`]).
 
 use core::fmt;
 
-use hkdf::Hkdf;
 use k256::{Scalar, WideBytes, elliptic_curve::ops::Reduce as _};
-use rand_core::CryptoRng;
-use sha2::Sha512;
+use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
 use crate::{
     curve::{Point, SecretScalar},
+    hedge::Generator,
     transcript,
 };
 
@@ -22,28 +21,11 @@ pub(crate) struct Nonce {
 }
 
 impl Nonce {
-    /// Draws a nonce from the generator, the share and the session together (HKDF-SHA-512, then a
-    /// wide reduction whose bias is below 2^-256).
-    ///
-    /// With a good generator it is uniform whatever the rest; when the generator repeats itself
-    /// (a restored snapshot), the session id still differs, and whoever guesses the generator still
-    /// lacks the share.
-    pub(crate) fn derive(
-        rng: &mut dyn CryptoRng,
-        share: &SecretScalar,
-        role: &'static str,
-        session: &[u8; 32],
-    ) -> Self {
-        let mut random = Zeroizing::new([0; 64]);
+    /// Draws a nonce: a wide reduction, whose bias is below 2^-256.
+    pub(crate) fn draw(mut generator: Generator) -> Self {
         loop {
-            rng.fill_bytes(random.as_mut());
-            let hkdf = Hkdf::<Sha512>::new(Some(random.as_ref()), share.to_bytes().as_ref());
             let mut wide = Zeroizing::new([0; 64]);
-            let info = [b"duet/v1/nonce", role.as_bytes(), session.as_slice()];
-            // 64 bytes is one block; the library refuses only above 255.
-            if hkdf.expand_multi_info(&info, wide.as_mut()).is_err() {
-                continue;
-            }
+            generator.fill_bytes(wide.as_mut());
             let scalar = Zeroizing::new(Scalar::reduce(&WideBytes::from(*wide)));
             if let Ok(secret) = SecretScalar::new(*scalar) {
                 return Self::new(secret);
@@ -91,20 +73,22 @@ impl fmt::Debug for Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hedge::{Purpose, generator};
     use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
-    fn derive(seed: u64, share: u64, role: &'static str, session: u8) -> [u8; 33] {
-        let share = SecretScalar::new(Scalar::from(share)).unwrap();
-        Nonce::derive(&mut ChaCha20Rng::seed_from_u64(seed), &share, role, &[session; 32]).public().to_bytes()
+    fn draw(seed: u64, share: u64, purpose: Purpose, session: u8) -> [u8; 33] {
+        let share = SecretScalar::new(Scalar::from(share)).unwrap().to_bytes();
+        let mut entropy = ChaCha20Rng::seed_from_u64(seed);
+        Nonce::draw(generator(&mut entropy, &*share, purpose, &[session; 32])).public().to_bytes()
     }
 
     #[test]
     fn every_input_changes_the_nonce() {
-        let base = derive(1, 1, "initiator", 1);
-        assert_eq!(base, derive(1, 1, "initiator", 1), "the rest is deterministic");
-        assert_ne!(base, derive(2, 1, "initiator", 1), "generator");
-        assert_ne!(base, derive(1, 2, "initiator", 1), "share");
-        assert_ne!(base, derive(1, 1, "responder", 1), "role");
-        assert_ne!(base, derive(1, 1, "initiator", 2), "session, with a repeating generator");
+        let base = draw(1, 1, Purpose::InitiatorNonce, 1);
+        assert_eq!(base, draw(1, 1, Purpose::InitiatorNonce, 1), "the rest is deterministic");
+        assert_ne!(base, draw(2, 1, Purpose::InitiatorNonce, 1), "generator");
+        assert_ne!(base, draw(1, 2, Purpose::InitiatorNonce, 1), "share");
+        assert_ne!(base, draw(1, 1, Purpose::ResponderNonce, 1), "role");
+        assert_ne!(base, draw(1, 1, Purpose::InitiatorNonce, 2), "session, with a repeating generator");
     }
 }

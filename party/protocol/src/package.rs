@@ -7,7 +7,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -22,6 +21,7 @@ use crate::{
         EnrolmentOffer, EnrolmentRefusal, InvalidEnrolmentRecord, ModulusVerdict, OfferVerifier,
         VerifiedEnrolment,
     },
+    hedge::Entropy,
     identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     public_key::{ChainCode, PublicKey},
@@ -83,7 +83,7 @@ impl Envelope {
         keys: &PartyKeys,
         sender: &Card,
         receiver: &Card,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, SealError> {
         let context = SealContext {
             kind: "share-package",
@@ -94,7 +94,7 @@ impl Envelope {
             receiver: receiver.fingerprint(),
         };
         let plaintext = codec::encode_secret(contents)?;
-        let sealed = seal::seal(keys, receiver.noise_key(), &context, &plaintext, rng)?;
+        let sealed = seal::seal(keys, receiver.noise_key(), &context, &plaintext, entropy)?;
         Ok(Self { wallet: contents.wallet, epoch: contents.epoch, index, sender: sender.clone(), sealed })
     }
 

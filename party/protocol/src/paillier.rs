@@ -12,12 +12,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rand_core::CryptoRng;
+use rand_core::{CryptoRng, Rng as _};
 use zeroize::Zeroizing;
 
 use crate::{
     arithmetic::{Arithmetic, FixedBase, Modulus, PaillierOperations, PrimeKind, PrimeProgress},
     curve::{self, Scalar},
+    hedge::{self, Entropy, Purpose},
     ids::{PaillierKeyId, PartyId},
     natural::Natural,
     randomizer::OneTimeRandomizer,
@@ -209,8 +210,8 @@ impl EncryptionKey {
         self.operations.encrypt(plaintext, nonce)
     }
 
-    /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of a response, which can be
-    /// done before the message is known.
+    /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of an answer. An answer's own comes from
+    /// [`crate::responder::AwaitingOpening::draw_randomizer`]; this one is for a table.
     pub fn make_randomizer(&self, rng: &mut dyn CryptoRng) -> OneTimeRandomizer {
         let nonce = self.random_unit(rng);
         OneTimeRandomizer {
@@ -444,12 +445,13 @@ impl DecryptionKey {
     pub fn generate(
         size: ModulusSize,
         arithmetic: &'static dyn Arithmetic,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
         progress: &mut dyn FnMut(PrimeProgress),
     ) -> Self {
+        let mut generator = hedge::generator(entropy, &[], Purpose::Primes, &size);
         loop {
-            let p = arithmetic.random_prime(PrimeKind::Blum, size.bits() / 2, rng, progress);
-            let q = arithmetic.random_prime(PrimeKind::Blum, size.bits() / 2, rng, progress);
+            let p = arithmetic.random_prime(PrimeKind::Blum, size.bits() / 2, &mut generator, progress);
+            let q = arithmetic.random_prime(PrimeKind::Blum, size.bits() / 2, &mut generator, progress);
             if let Ok(key) = Self::from_primes(&p, &q, arithmetic) {
                 return key;
             }
@@ -531,11 +533,13 @@ impl DecryptionKey {
     /// Only for ciphertexts of an authenticated signing session. Whoever supplies a ciphertext and
     /// learns anything about its plaintext learns about the key or about what else it encrypts.
     #[must_use]
-    pub fn decrypt(&self, ciphertext: &Ciphertext, rng: &mut dyn CryptoRng) -> Natural {
+    pub fn decrypt(&self, ciphertext: &Ciphertext, entropy: &mut dyn Entropy) -> Natural {
         if self.encryption.arithmetic.is_constant_time() {
             return self.decrypt_number(&ciphertext.0, [1, 1]);
         }
-        let (blinding_ciphertext, blinding_plaintext) = self.next_blinding(rng);
+        let primes = self.to_secret_bytes();
+        let mut rng = hedge::generator(entropy, &primes, Purpose::Decryption, ciphertext);
+        let (blinding_ciphertext, blinding_plaintext) = self.next_blinding(&mut rng);
         let blinded = self.encryption.squared.mul(&ciphertext.0, &blinding_ciphertext);
         let plaintext = self.decrypt_number(&blinded, [rng.next_u64() | 1, rng.next_u64() | 1]);
         self.encryption.modulus.sub(&plaintext, &blinding_plaintext)

@@ -6,7 +6,6 @@
 
 use core::fmt;
 
-use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -36,10 +35,10 @@ impl PaillierKey {
         owner: PartyId,
         size: ModulusSize,
         arithmetic: &'static dyn Arithmetic,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn crate::hedge::Entropy,
         progress: &mut dyn FnMut(PrimeProgress),
     ) -> Self {
-        Self::new(owner, DecryptionKey::generate(size, arithmetic, rng, progress))
+        Self::new(owner, DecryptionKey::generate(size, arithmetic, entropy, progress))
     }
 
     /// A key of two primes of `size` that were searched for elsewhere, in several threads at once.

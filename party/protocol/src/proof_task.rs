@@ -7,7 +7,6 @@
 
 use core::fmt;
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
@@ -17,6 +16,7 @@ use crate::{
     card::{Card, CardRefusal, ParametersVerdict, VerifiedCard},
     codec::{self, EncodeError, Message},
     enrolment::{EnrolmentOffer, ModulusProofs, OfferError},
+    hedge::Entropy,
     ids::{CardFingerprint, PaillierKeyId},
     paillier::InvalidDecryptionKey,
     paillier_key::PaillierKey,
@@ -89,14 +89,14 @@ impl ProofTask {
     pub fn prove(
         self,
         arithmetic: &'static dyn Arithmetic,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<MadeProofs, TaskError> {
         let paillier = PaillierKey::from_secret_bytes(self.prover.party().clone(), &self.primes, arithmetic)?;
         let fingerprint = self.verifier.fingerprint();
         let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
         let card = Arc::new(self.verifier.clone());
         let verifier = VerifiedCard::with_verdict(card, &fingerprint, &verdict, arithmetic)?;
-        Ok(MadeProofs::make(&paillier, &self.prover, &verifier, rng)?)
+        Ok(MadeProofs::make(&paillier, &self.prover, &verifier, entropy)?)
     }
 }
 
@@ -125,13 +125,13 @@ impl MadeProofs {
         paillier: &PaillierKey,
         prover: &Card,
         verifier: &VerifiedCard,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, OfferError> {
         Ok(Self {
             paillier_key: paillier.id(),
             prover: prover.fingerprint(),
             verifier: verifier.card().fingerprint(),
-            proofs: ModulusProofs::prove(paillier, prover, verifier, rng)?,
+            proofs: ModulusProofs::prove(paillier, prover, verifier, entropy)?,
         })
     }
 

@@ -1,5 +1,12 @@
 //! `r̃^N mod N²`, which hides in each answer how it was computed: drawn one at a time, or as a product over tables.
 //!
+//! # Why none is computed before its session
+//! Two answers with one `r̃^N` give an initiator whose `p − 1` is smooth the quotient of their multipliers, and with it
+//! the private key. A worker whose memory was copied would use one that lay ready twice. So each belongs to one session:
+//! its generator depends on that session's message 1, and [`crate::responder::ReadyToRespond::answer`] takes no other.
+//! Both copies of a memory that holds one answer the same session with the same nonce, which tells nothing new. A table
+//! may be copied; the choices from it may not, and are drawn in the session too.
+//!
 //! One exponentiation with a 2048-bit exponent modulo a 4096-bit number is most of a responder's work. For a key that is
 //! answered under often, [`RandomizerTable`] replaces it by 600 multiplications.
 //!
@@ -23,6 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     arithmetic::{CHOICE_BITS, Choices, GROUP_SIZE, PaillierOperations},
+    hedge::Generator,
     natural::Natural,
     paillier::{EncryptError, EncryptionKey, ModulusSize},
 };
@@ -47,6 +55,47 @@ impl OneTimeRandomizer {
     /// Any number as a randomizer, for tests.
     pub fn chosen(key: &EncryptionKey, value: Natural) -> Self {
         Self { modulus: key.modulus().clone(), value, exponent_blind: Zeroizing::new(1) }
+    }
+}
+
+/// The `r̃^N` of one session. Neither `Clone` nor `Serialize`.
+#[derive(Debug)]
+#[must_use]
+pub struct SessionRandomizer {
+    sid2: [u8; 32],
+    randomizer: OneTimeRandomizer,
+}
+
+impl SessionRandomizer {
+    pub(crate) fn of_session(self, sid2: &[u8; 32]) -> Option<OneTimeRandomizer> {
+        (self.sid2 == *sid2).then_some(self.randomizer)
+    }
+}
+
+/// The generator of one session's randomizer: its one value is drawn now or chosen from a table.
+#[derive(Debug)]
+#[must_use]
+pub struct SessionRandomizerDraw {
+    key: EncryptionKey,
+    sid2: [u8; 32],
+    generator: Generator,
+}
+
+impl SessionRandomizerDraw {
+    pub(crate) const fn new(key: EncryptionKey, sid2: [u8; 32], generator: Generator) -> Self {
+        Self { key, sid2, generator }
+    }
+
+    /// Draws `r̃` and computes `r̃^N`: most of an answer's work.
+    pub fn compute(mut self) -> SessionRandomizer {
+        let randomizer = self.key.make_randomizer(&mut self.generator);
+        SessionRandomizer { sid2: self.sid2, randomizer }
+    }
+
+    /// Chooses from `table`, which costs a fifth. A table of another key is of no use: the answer refuses it.
+    pub fn choose(mut self, table: &RandomizerTable) -> SessionRandomizer {
+        let randomizer = table.make_randomizer(&mut self.generator);
+        SessionRandomizer { sid2: self.sid2, randomizer }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
+use rand_core::Rng as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     channel::{Channel, Handshake},
     curve::Scalar,
     enrolment::VerifiedEnrolment,
+    hedge::{self, Entropy, Hedge, Purpose},
     identity::PartyKeys,
     ids::{SessionId, WalletId},
     natural::Natural,
@@ -21,7 +22,7 @@ use crate::{
     paillier::{EncryptError, masked_plaintext},
     proofs::schnorr::SchnorrProof,
     public_key::DerivationPath,
-    randomizer::OneTimeRandomizer,
+    randomizer::{SessionRandomizer, SessionRandomizerDraw},
     session::{
         Agreement, ApiMisuse, CipherEvidence, CipherStatement, MAX_ROUND_MESSAGE_SIZE_BYTES, NonceCommitment,
         NonceOpening, PeerFault, ResponderNonce, Round, SessionError, SignedCipher, Terms, ciphertext_hash,
@@ -76,16 +77,17 @@ impl Charged {
 pub struct Responder;
 
 impl Responder {
-    /// Reads message 1, draws the nonce: message 2. No Paillier work: message 1 can be a replay.
+    /// Reads message 1, draws the nonce: message 2. No Paillier work: message 1 can be a replay. The one part of it
+    /// that may begin before message 3 is [`AwaitingOpening::draw_randomizer`], and the caller bounds it.
     ///
     /// # Errors
     /// When the setup contradicts itself, or message 1 is not authentic in this session.
     pub fn accept(
         setup: ResponderSetup,
         message1: &[u8],
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
-        accept_with(setup, message1, None, rng)
+        accept_with(setup, message1, None, entropy)
     }
 
     /// Accepts with a nonce of the caller's choice. For reproducing published signatures only: a
@@ -98,9 +100,9 @@ impl Responder {
         setup: ResponderSetup,
         message1: &[u8],
         nonce: crate::curve::SecretScalar,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
-        accept_with(setup, message1, Some(Nonce::chosen(nonce)), rng)
+        accept_with(setup, message1, Some(Nonce::chosen(nonce)), entropy)
     }
 }
 
@@ -131,30 +133,30 @@ fn accept_with(
     setup: ResponderSetup,
     message1: &[u8],
     chosen: Option<Nonce>,
-    rng: &mut dyn CryptoRng,
+    entropy: &mut dyn Entropy,
 ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
     const ROUND: Round = Round::Commitment;
     let agreement = agree(&setup)?;
     if message1.len() > max_handshake_size_bytes::<NonceCommitment>() {
         return Err(SessionError::NotAuthentic(ROUND));
     }
-    let mut ephemeral = Zeroizing::new([0; 32]);
-    rng.fill_bytes(ephemeral.as_mut());
     let internal = |_| ApiMisuse::Internal("opening the channel");
-    let mut handshake =
-        Handshake::responder(&setup.keys, setup.initiator.noise_key(), &agreement.prologue(), ephemeral)
-            .map_err(internal)?;
+    let mut handshake = Handshake::responder(&setup.keys, setup.initiator.noise_key(), &agreement.prologue())
+        .map_err(internal)?;
     let payload = handshake.read(message1).map_err(SessionError::not_authentic(ROUND))?;
     let NonceCommitment { commitment } = decode(&payload, ROUND, setup.initiator.party())?;
 
     let sid2 = agreement.sid2(&handshake.hash());
-    let nonce = chosen.unwrap_or_else(|| Nonce::derive(rng, setup.share.secret(), "responder", &sid2));
+    let mut hedge = Hedge::new(entropy, &*setup.share.secret().to_bytes(), &sid2);
+    let nonce = chosen.unwrap_or_else(|| Nonce::draw(hedge.generator(Purpose::ResponderNonce)));
+    let mut ephemeral = Zeroizing::new([0; 32]);
+    hedge.generator(Purpose::Ephemeral).fill_bytes(ephemeral.as_mut());
     let point = nonce.public();
-    let proof = SchnorrProof::prove(nonce.secret(), &agreement.responder_context(sid2), rng);
-    let message = handshake.write(&encode(&ResponderNonce { point, proof })?).map_err(internal)?;
+    let proof = SchnorrProof::prove(nonce.secret(), &agreement.responder_context(sid2), entropy);
+    let message = handshake.write(&encode(&ResponderNonce { point, proof })?, ephemeral).map_err(internal)?;
     let sid = agreement.sid(&handshake.hash());
     let channel = handshake.finish().map_err(internal)?;
-    Ok((AwaitingOpening { setup, agreement, channel, sid, commitment, nonce }, message))
+    Ok((AwaitingOpening { setup, agreement, channel, sid2, sid, commitment, nonce }, message))
 }
 
 /// Message 2 is out; message 3 is due.
@@ -169,6 +171,7 @@ pub struct AwaitingOpening {
     setup: ResponderSetup,
     agreement: Agreement,
     channel: Channel,
+    sid2: [u8; 32],
     sid: [u8; 32],
     commitment: [u8; 32],
     nonce: Nonce,
@@ -180,7 +183,27 @@ impl core::fmt::Debug for AwaitingOpening {
     }
 }
 
+/// Starts the `r̃^N` of the session `sid2`.
+fn draw_randomizer(
+    setup: &ResponderSetup,
+    sid2: &[u8; 32],
+    entropy: &mut dyn Entropy,
+) -> SessionRandomizerDraw {
+    let share = setup.share.secret().to_bytes();
+    let generator = hedge::generator(entropy, &*share, Purpose::Randomizer, sid2);
+    SessionRandomizerDraw::new(setup.enrolment.encryption_key().clone(), *sid2, generator)
+}
+
 impl AwaitingOpening {
+    /// The session's `r̃^N`, to be computed while messages 2 and 3 travel. It depends on message 1, and no other
+    /// session takes it.
+    ///
+    /// # Security
+    /// Message 1 can be a replay: the caller bounds how many of these are computed at a time.
+    pub fn draw_randomizer(&self, entropy: &mut dyn Entropy) -> SessionRandomizerDraw {
+        draw_randomizer(&self.setup, &self.sid2, entropy)
+    }
+
     /// Checks the opening and the initiator's nonce proof. After this the initiator is known to take
     /// part now, and the answer may be paid for.
     ///
@@ -209,8 +232,8 @@ impl AwaitingOpening {
             .as_ref()
             .and_then(signature_r)
             .ok_or_else(|| SessionError::peer(initiator, PeerFault::JointNonce))?;
-        let Self { setup, agreement, channel, sid, nonce, .. } = self;
-        Ok(ReadyToRespond { setup, agreement, channel, sid, nonce, r })
+        let Self { setup, agreement, channel, sid2, sid, nonce, .. } = self;
+        Ok(ReadyToRespond { setup, agreement, channel, sid2, sid, nonce, r })
     }
 }
 
@@ -226,6 +249,7 @@ pub struct ReadyToRespond {
     setup: ResponderSetup,
     agreement: Agreement,
     channel: Channel,
+    sid2: [u8; 32],
     sid: [u8; 32],
     nonce: Nonce,
     r: Scalar,
@@ -291,6 +315,11 @@ struct AffineTerms {
 }
 
 impl ReadyToRespond {
+    /// The session's `r̃^N`, as [`AwaitingOpening::draw_randomizer`], where it was not started before message 3.
+    pub fn draw_randomizer(&self, entropy: &mut dyn Entropy) -> SessionRandomizerDraw {
+        draw_randomizer(&self.setup, &self.sid2, entropy)
+    }
+
     /// What has to be charged before [`Self::respond`]: session, wallet and digest.
     #[must_use]
     pub const fn charge(&self) -> (SessionId, WalletId, [u8; 32]) {
@@ -298,35 +327,39 @@ impl ReadyToRespond {
     }
 
     /// Computes and signs the answer: message 4, and the evidence of it for the audit log.
-    /// `randomizer` is `r̃^N` computed ahead; without one it is computed now.
+    /// `randomizer` is the session's `r̃^N` ([`AwaitingOpening::draw_randomizer`]); without one it is computed now.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when the charge or the randomizer is for something else.
+    /// [`SessionError::ApiMisuse`] when the charge is for something else, or the randomizer for another session.
     pub fn respond(
         self,
         charged: Charged,
-        randomizer: Option<OneTimeRandomizer>,
-        rng: &mut dyn CryptoRng,
+        randomizer: Option<SessionRandomizer>,
+        entropy: &mut dyn Entropy,
     ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
-        self.answer(randomizer, rng)?.release(charged)
+        self.answer(randomizer, entropy)?.release(charged)
     }
 
     /// Computes and signs the answer before it is charged, so that the charge can be recorded together
     /// with the answer's hash. It stays inside until then.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when the randomizer is for something else.
+    /// [`SessionError::ApiMisuse`] when the randomizer is another session's.
     pub fn answer(
         mut self,
-        randomizer: Option<OneTimeRandomizer>,
-        rng: &mut dyn CryptoRng,
+        randomizer: Option<SessionRandomizer>,
+        entropy: &mut dyn Entropy,
     ) -> Result<UnchargedAnswer, SessionError> {
         let terms = self.terms()?;
         let enrolment = &self.setup.enrolment;
-        let key = enrolment.encryption_key();
-        let randomizer = randomizer.unwrap_or_else(|| key.make_randomizer(rng));
+        let randomizer = randomizer
+            .unwrap_or_else(|| self.draw_randomizer(entropy).compute())
+            .of_session(&self.sid2)
+            .ok_or(ApiMisuse::Randomizer)?;
         // c3 = c_i^v · (1 + (u + ρ·q)·N) · r̃^N mod N².
-        let plaintext = masked_plaintext(&terms.plaintext, rng);
+        let share = self.setup.share.secret().to_bytes();
+        let mut mask = hedge::generator(entropy, &*share, Purpose::Mask, &self.sid2);
+        let plaintext = masked_plaintext(&terms.plaintext, &mut mask);
         let ciphertext =
             enrolment.affine(&terms.multiplier, &plaintext, randomizer).map_err(|error| match error {
                 EncryptError::ForeignRandomizer => ApiMisuse::Randomizer,

@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     arithmetic::{Arithmetic, Modulus, PrimeKind, PrimeProgress},
+    hedge::{self, Entropy, Purpose},
     natural::{Integer, Natural},
     paillier::ModulusSize,
     transcript,
@@ -83,13 +83,14 @@ impl Parameters {
     pub fn generate(
         size: ModulusSize,
         arithmetic: &'static dyn Arithmetic,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
         progress: &mut dyn FnMut(PrimeProgress),
     ) -> (Self, Trapdoor) {
+        let mut generator = hedge::generator(entropy, &[], Purpose::Primes, &size);
         loop {
-            let p = arithmetic.random_prime(PrimeKind::Safe, size.bits() / 2, rng, progress);
-            let q = arithmetic.random_prime(PrimeKind::Safe, size.bits() / 2, rng, progress);
-            if let Some(made) = Self::from_safe_primes(&p, &q, arithmetic, rng) {
+            let p = arithmetic.random_prime(PrimeKind::Safe, size.bits() / 2, &mut generator, progress);
+            let q = arithmetic.random_prime(PrimeKind::Safe, size.bits() / 2, &mut generator, progress);
+            if let Some(made) = Self::from_safe_primes(&p, &q, arithmetic, entropy) {
                 return made;
             }
         }
@@ -102,7 +103,7 @@ impl Parameters {
         p: &Natural,
         q: &Natural,
         arithmetic: &'static dyn Arithmetic,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Option<(Self, Trapdoor)> {
         if p == q {
             return None;
@@ -110,10 +111,11 @@ impl Parameters {
         let product = p * q;
         let modulus = arithmetic.modulus(&product)?;
         let phi = &p.minus_one() * &q.minus_one();
+        let mut rng = hedge::generator(entropy, &phi.to_be_bytes(), Purpose::Trapdoor, &product);
         loop {
-            let r = Natural::random_below(rng, &product);
+            let r = Natural::random_below(&mut rng, &product);
             let t = modulus.mul(&r, &r);
-            let lambda = Natural::random_below(rng, &phi);
+            let lambda = Natural::random_below(&mut rng, &phi);
             let s = modulus.pow(&t, &lambda);
             let raw = RawParameters { modulus: product.clone(), s, t };
             match Self::parse(&raw, arithmetic) {

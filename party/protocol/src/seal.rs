@@ -9,12 +9,12 @@ use hpke::{
     kem::{Kem, X25519HkdfSha256},
     single_shot_open, single_shot_seal_with_rng,
 };
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use udigest::Digestable;
 use zeroize::Zeroizing;
 
 use crate::{
+    hedge::{self, Entropy, Purpose},
     identity::{NoiseKey, PartyKeys},
     transcript,
 };
@@ -53,8 +53,11 @@ pub(crate) fn seal(
     receiver: &NoiseKey,
     context: &impl Digestable,
     plaintext: &[u8],
-    mut rng: &mut dyn CryptoRng,
+    entropy: &mut dyn Entropy,
 ) -> Result<Sealed, SealBroken> {
+    // One ephemeral key for two messages would be one key stream: what is sealed is hedged with as well.
+    let secret = Zeroizing::new([keys.noise_secret().as_bytes().as_slice(), plaintext].concat());
+    let mut rng = hedge::generator(entropy, &secret, Purpose::Seal, context);
     let mode = OpModeS::Auth((private_key(keys)?, public_key(&keys.noise_key())?));
     let (encapsulated, ciphertext) =
         single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(

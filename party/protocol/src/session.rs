@@ -368,8 +368,8 @@ pub enum ApiMisuse {
     /// The charge is for another session, wallet or digest.
     #[error("the charge is not for this session, wallet and digest")]
     Charge,
-    /// The precomputed randomizer is for another Paillier key.
-    #[error("the randomizer is not for this Paillier key")]
+    /// The randomizer is another session's.
+    #[error("the randomizer is not this session's")]
     Randomizer,
     /// The path has no key (probability below 2^-127 per step).
     #[error("the derivation path has no key")]

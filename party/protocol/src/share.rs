@@ -475,6 +475,11 @@ impl Polynomial {
         Self { constant, slope: SecretScalar::random(rng) }
     }
 
+    /// `x`.
+    pub(crate) const fn constant(&self) -> &SecretScalar {
+        &self.constant
+    }
+
     /// `x·G`, Feldman's first commitment.
     pub(crate) fn constant_commitment(&self) -> Point {
         self.constant.public()

@@ -3,10 +3,9 @@
 //!
 //! Drawn with this crate's own search from ChaCha20 seeded with the SHA-256 of `duet fixtures`.
 
-use rand_core::CryptoRng;
-
 use crate::{
     arithmetic::Arithmetic,
+    hedge::Entropy,
     natural::Natural,
     paillier::DecryptionKey,
     ring_pedersen::{Parameters, Trapdoor},
@@ -76,6 +75,29 @@ const BLUM_1536: [&str; 2] = [
     ),
 ];
 
+/// A Blum prime of 1024 bits that an attacker chose: `p − 1` is twice the product of [`SMOOTH_FACTORS`].
+const SMOOTH_1024: &str = concat!(
+    "ef2d003fba76ff217509b437ea8ee9d8b15992bbbd5716824990b875d2a8255bec3107009602ba5a133c800f4d743b8e",
+    "cfc2bc008191455f0265598ec7427137d30858a71cd120820224157531ca4d92e5a117ee2cf076faafe92dabe624fd00",
+    "81eac83ccd71a8c67c717aa97cb6b5d7523ba53a290e5c1f984c5a54dd151783",
+);
+
+/// The odd factors of one less than [`smooth_prime_1024`].
+pub const SMOOTH_FACTORS: [u64; 84] = [
+    2089, 2113, 2141, 2153, 2161, 2351, 2377, 2417, 2521, 2593, 2707, 2729, 2909, 2927, 2953, 3109, 3119,
+    3257, 3331, 3517, 3529, 3581, 3673, 3701, 3733, 3853, 3911, 3923, 4057, 4111, 4211, 4261, 4397, 4507,
+    4513, 4549, 4787, 4793, 4831, 4889, 4919, 4943, 4957, 5051, 5209, 5407, 5413, 5443, 5471, 5501, 5581,
+    5741, 5783, 5801, 5807, 5849, 5981, 5987, 6089, 6133, 6143, 6163, 6217, 6329, 6367, 6389, 6397, 6529,
+    6563, 6689, 6763, 6949, 6971, 7127, 7283, 7457, 7517, 7549, 7591, 7621, 7643, 7703, 7789, 7993,
+];
+
+/// A Blum prime of 1024 bits modulo which discrete logarithms are easy. Every proof about a Paillier modulus holds
+/// for a product with it.
+#[must_use]
+pub fn smooth_prime_1024() -> Natural {
+    parse(SMOOTH_1024)
+}
+
 fn parse(digits: &str) -> Natural {
     Natural::from_be_bytes(&hex::decode(digits).unwrap_or_default())
 }
@@ -119,9 +141,9 @@ pub fn decryption_key(which: usize, arithmetic: &'static dyn Arithmetic) -> Decr
 pub fn ring_pedersen(
     which: usize,
     arithmetic: &'static dyn Arithmetic,
-    rng: &mut dyn CryptoRng,
+    entropy: &mut dyn Entropy,
 ) -> (Parameters, Trapdoor) {
     let [a, b, c, d] = safe_primes_1024();
     let (p, q) = if which.is_multiple_of(2) { (a, b) } else { (c, d) };
-    Parameters::from_safe_primes(&p, &q, arithmetic, rng).unwrap_or_else(|| panic!("fixed primes"))
+    Parameters::from_safe_primes(&p, &q, arithmetic, entropy).unwrap_or_else(|| panic!("fixed primes"))
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use duet_bus::Bus;
 use duet_protocol::{
+    hedge,
     identity::{IdentityKey, PartyKeys},
     ids::{Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
     paillier::ModulusSize,
@@ -26,6 +27,7 @@ pub use self::{
 };
 use crate::{
     at_rest::{RecordKind, RecordLabel},
+    compute::system_rng,
     context::{Context, Identity},
     enrolment::Enroller,
     error::PartyError,
@@ -67,8 +69,7 @@ impl Device {
         if context.vault.read(&owner_label()).await?.is_some() {
             return Err(PartyError::refused(Code::Conflict, "the store belongs to a device already"));
         }
-        let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut()).map_err(|_| crate::at_rest::KeyError::Randomness)?;
+        let seed = context.compute.run(|| hedge::new_key(&mut system_rng(), "owner")).await?;
         context.store().put_setting(PARTY, party.as_str().as_bytes()).await?;
         context.vault.write(&owner_label(), seed.as_ref()).await?;
         let owner = Arc::new(SigningKey::from_bytes(&seed));

@@ -85,9 +85,12 @@ impl Ended {
         Self::Failed { culprit: None, refusal: Refusal::new(code, message) }
     }
 
-    /// The worker stops, and its patience is over. Others may take the job at once.
+    /// The worker stops, and its patience is over; or its machine was resumed or copied. Others may take the job at once.
     pub(crate) fn cut_off() -> Self {
-        Self::failed(Code::Overloaded, "the worker is being stopped; another one, or another time, will do")
+        Self::failed(
+            Code::Overloaded,
+            "the worker is being stopped, or its machine was resumed; another one, or another time, will do",
+        )
     }
 
     pub(crate) fn step(&self) -> Option<Step> {

@@ -15,8 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Accepted, Ended, Reporter, SessionLimits, Trace, gate};
 use crate::{
-    compute::system_rng, context::Context, error::PartyError, metrics::StoreDecision,
-    randomizers::Randomizers, store::Charge,
+    compute::system_rng,
+    context::Context,
+    error::PartyError,
+    metrics::StoreDecision,
+    randomizers::{Randomizers, Taken},
+    store::Charge,
 };
 
 /// Forged first messages that are ignored before the session is given up. The broker lets nobody
@@ -67,10 +71,11 @@ struct Driver<'a> {
 impl Driver<'_> {
     async fn run(mut self, randomizers: &Randomizers) -> Result<(), Ended> {
         let (state, message1, message2) = self.first().await?;
+        let begun = randomizers.begin(&state, &self.enrolment, &self.context.compute);
         self.reporter.step(Step::Received { message: 1 }).await;
         let opening = self.opening(&message1, &message2).await?;
         let payload = opening.payload.clone();
-        let randomizer = randomizers.take(&self.enrolment);
+        let taken = randomizers.take(begun, &self.enrolment).await.map_err(abandoned)?;
         // Computed before it is charged, so that the charge is recorded together with the answer's hash.
         // It cannot leave before.
         let answer = self
@@ -79,7 +84,12 @@ impl Driver<'_> {
             .run(move || {
                 let mut rng = system_rng();
                 let state = state.receive(&payload)?;
-                state.answer(randomizer.make(&mut rng), &mut rng)
+                let randomizer = match taken {
+                    Taken::Computed(randomizer) => Some(randomizer),
+                    Taken::Table(table) => Some(state.draw_randomizer(&mut rng).choose(&table)),
+                    Taken::Nothing => None,
+                };
+                state.answer(randomizer, &mut rng)
             })
             .await
             .map_err(abandoned)??;
@@ -102,7 +112,7 @@ impl Driver<'_> {
         self.reporter.step(Step::Received { message: 3 }).await;
         opening.respond(message4).await.map_err(unsent)?;
         self.reporter.step(Step::Sent { message: 4 }).await;
-        randomizers.refill(&self.enrolment, &self.context.compute);
+        randomizers.keep_up(&self.enrolment, &self.context.compute);
         Ok(())
     }
 

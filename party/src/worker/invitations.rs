@@ -32,6 +32,8 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     if !message.wants_reply() {
         return;
     }
+    // From before the checks: what a session was told before the machine was resumed does not open one after.
+    let session_cut = shared.session_cut();
     let (accepted, rounds) = match shared.accept(&message).await {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -54,7 +56,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     tracing::info!("accepted");
 
     let party = &shared.party;
-    let (limits, cut) = (party.settings.limits, &shared.cut);
+    let (limits, cut) = (party.settings.limits, &session_cut);
     let session = party.context.metrics.session(&accepted.role);
     let ended = match (&accepted.role, rounds) {
         (Role::Initiator { paillier }, _) => {

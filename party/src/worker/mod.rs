@@ -7,7 +7,7 @@ mod shares;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -35,10 +35,12 @@ use ulid::Ulid;
 
 use crate::{
     audit::{self, AuditSettings, Journal, Keeper},
+    compute,
     enrolment::Enroller,
     error::PartyError,
     party::Party,
     randomizers::{RandomizerSettings, Randomizers},
+    resumption::{LOOK_EVERY, Noticed, ResumptionSettings, Watch},
     store::{Readiness, ShareStore},
     witness::{Comparison, Witness, repair_locks},
 };
@@ -59,7 +61,7 @@ const CUT_GRACE: Duration = Duration::from_secs(5);
 const REPORT_GRACE: Duration = Duration::from_secs(10);
 
 /// What a worker may be configured to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct WorkerSettings {
     /// Sessions at a time; beyond that the worker leaves its queue group until one ends. Default 32:
     /// a session waits for its peer most of the time.
@@ -72,8 +74,10 @@ pub struct WorkerSettings {
     /// How long sessions may go on once the worker was told to stop; those that are not done by then fail, and say so.
     /// Default 20 s.
     pub drain: Duration,
-    /// What is computed ahead for answers.
+    /// Which keys have tables for answers.
     pub randomizers: RandomizerSettings,
+    /// How it is noticed that the machine was resumed or copied.
+    pub resumption: ResumptionSettings,
     /// How the audit log is kept.
     pub audit: AuditSettings,
 }
@@ -86,6 +90,7 @@ impl Default for WorkerSettings {
             questions: 16,
             drain: Duration::from_secs(20),
             randomizers: RandomizerSettings::default(),
+            resumption: ResumptionSettings::default(),
             audit: AuditSettings::default(),
         }
     }
@@ -104,6 +109,8 @@ struct Shared {
     wake: Notify,
     /// Tells sessions to fail now, because the worker stops.
     cut: CancellationToken,
+    /// Tells the sessions of now to fail; it is replaced whenever the machine was resumed or copied.
+    open: Mutex<CancellationToken>,
     /// Outcomes that are being reported, beyond their sessions.
     reports: TaskTracker,
 }
@@ -118,6 +125,7 @@ pub struct Worker {
     housekeeping: AbortOnDropHandle<()>,
     attending: AbortOnDropHandle<()>,
     comparing: Option<AbortOnDropHandle<()>>,
+    watching: AbortOnDropHandle<()>,
     keeper: Keeper,
     stop: CancellationToken,
     settings: WorkerSettings,
@@ -137,6 +145,7 @@ impl Worker {
         let is_compared = comparison.round().await;
         let (keeper, journal) = Keeper::start(&party.context, &party.identity, &bus, settings.audit, started);
         let enroller = Enroller::new(party.context.clone(), bus.clone(), party.settings.modulus);
+        let cut = CancellationToken::new();
         let shared = Arc::new(Shared {
             party,
             bus: bus.clone(),
@@ -145,7 +154,8 @@ impl Worker {
             randomizers: Randomizers::new(settings.randomizers),
             journal,
             wake: Notify::new(),
-            cut: CancellationToken::new(),
+            open: Mutex::new(cut.child_token()),
+            cut,
             reports: TaskTracker::new(),
         });
         let id = shared.party.id().clone();
@@ -178,6 +188,8 @@ impl Worker {
         let groups = [&shares, &cards, &invitations].map(Service::attendance);
         let attending =
             AbortOnDropHandle::new(tokio::spawn(attend(Arc::clone(&shared), groups, stop.clone())));
+        let watch = Watch::new(settings.resumption.clone());
+        let watching = AbortOnDropHandle::new(tokio::spawn(watch_over(Arc::clone(&shared), watch)));
         tracing::info!(party = %id, instance = %shared.instance, "serving");
         Ok(Self {
             shared,
@@ -187,6 +199,7 @@ impl Worker {
             housekeeping,
             attending,
             comparing,
+            watching,
             keeper,
             stop,
             settings,
@@ -235,18 +248,19 @@ impl Worker {
             housekeeping,
             attending,
             comparing,
+            watching,
             keeper,
             stop,
-            settings,
+            settings: WorkerSettings { drain, .. },
         } = self;
         stop.cancel();
         let cut = shared.cut.clone();
         let cutting = tokio::spawn(async move {
-            tokio::time::sleep(settings.drain).await;
+            tokio::time::sleep(drain).await;
             cut.cancel();
         });
         // All at once: whoever asks this worker something is answered by another one from now on.
-        let bound = settings.drain + CUT_GRACE;
+        let bound = drain + CUT_GRACE;
         let (sessions, packages, questions) =
             tokio::join!(invitations.drain(bound), shares.drain(bound), cards.drain(bound));
         cutting.abort();
@@ -256,9 +270,42 @@ impl Worker {
         housekeeping.abort();
         attending.abort();
         drop(comparing);
+        watching.abort();
         keeper.finish(Event::WorkerStopped { instance: shared.instance.clone() }).await;
         tracing::info!(party = %shared.party.id(), sessions, packages, questions, reported, "stopped");
         sessions && packages && questions && reported
+    }
+}
+
+impl Shared {
+    /// What tells a session of now to fail.
+    fn session_cut(&self) -> CancellationToken {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the sessions of now and forgets what lies ready in memory: another process may have a copy of it.
+    fn resumed(&self, noticed: &Noticed) {
+        tracing::error!(%noticed, "this machine was resumed or copied: every open session ends");
+        compute::renew_process();
+        let context = &self.party.context;
+        context.forget_keys();
+        context.metrics.resumed(noticed);
+        let next = self.cut.child_token();
+        let before = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *open, next)
+        };
+        before.cancel();
+    }
+}
+
+/// Looks every second whether the machine was resumed or copied.
+async fn watch_over(shared: Arc<Shared>, mut watch: Watch) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Some(noticed) = watch.look() {
+            shared.resumed(&noticed);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_party::compute::system_rng;
 use duet_protocol::{
     arithmetic::default_arithmetic,
     card::{Card, VerifiedCard},
@@ -33,7 +34,6 @@ use duet_wire::{
     share_request::{ShareReply, ShareRequest},
     signing::SigningKey,
 };
-use getrandom::{SysRng, rand_core::UnwrapErr};
 use serde_json::{Value, json};
 
 use tokio::time::sleep;
@@ -51,10 +51,6 @@ const FIRST_MESSAGE_ATTEMPTS: u32 = 5;
 
 /// The pause before it is sent the second time; it doubles.
 const FIRST_MESSAGE_PAUSE: Duration = Duration::from_millis(50);
-
-fn rng() -> UnwrapErr<SysRng> {
-    UnwrapErr(SysRng)
-}
 
 /// A wallet as its device has it.
 pub struct Device {
@@ -113,7 +109,7 @@ impl Device {
             generation: now_ms(),
             arithmetic: default_arithmetic(),
         };
-        let dealt = tokio::task::spawn_blocking(move || deal(&setup, &mut (), &mut rng())).await??;
+        let dealt = tokio::task::spawn_blocking(move || deal(&setup, &mut (), &mut system_rng())).await??;
         let wallet = Self::deliver(socket, dealt.pending).await?;
         let (nonces, is_locked) = (Mutex::default(), AtomicBool::new(false));
         Ok(Self { wallet, owner, cards, nonces, is_locked })
@@ -287,17 +283,17 @@ impl Device {
     ) -> Result<(RecoverableSignature, Vec<u8>)> {
         ensure!(!self.is_locked.load(Ordering::Relaxed), "the Paillier key is locked");
         let session = manifest.session;
-        let (state, message1) = Initiator::start(self.setup(manifest)?, &mut rng())?;
+        let (state, message1) = Initiator::start(self.setup(manifest)?, &mut system_rng())?;
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner).push((session, state.nonce_hash()));
         let round = Destination::Round { session, to: manifest.responder.party.clone() };
         let message2 = first(socket, &round, message1).await?;
         sleep(pause).await;
-        let (state, message3) = state.receive(&message2, &mut rng())?;
+        let (state, message3) = state.receive(&message2, &mut system_rng())?;
         let progress = Progress { session, step: Step::Received { message: 2 }, at_ms: now_ms() };
         let event = Destination::Event { session };
         socket.send(&ClientFrame::Request { id: u32::MAX, to: event, message: progress.to_json() }).await?;
         let message4 = socket.request(round, message3).await?;
-        let Verdict::Good(gated) = state.receive(&message4, &mut rng())? else {
+        let Verdict::Good(gated) = state.receive(&message4, &mut system_rng())? else {
             self.is_locked.store(true, Ordering::Relaxed);
             bail!("a bad signature")
         };

@@ -9,6 +9,7 @@
 
 mod abort_oracle;
 mod blind_signing;
+mod cloned_worker;
 mod lock_as_denial;
 mod lying_initiator;
 mod mask;

@@ -294,6 +294,39 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "cloned-worker",
+        attack: "a worker cloned or rewound, whose generator repeats and whose memory is there twice",
+        source: "our own review",
+        checks: &[
+            tests(
+                "duet-protocol",
+                Target::Test("cloned_worker"),
+                &[
+                    "two_answers_of_a_cloned_responder__should_give_the_key_without_the_hedge",
+                    "two_answers_of_a_cloned_responder__should_give_nothing",
+                    "one_randomizer_in_two_answers__should_give_the_key_of_a_smooth_modulus_without_the_hedge",
+                    "a_memory_copied_between_computing_and_using__should_serve_one_session",
+                    "two_offers_of_a_cloned_service__should_give_its_share_without_the_hedge",
+                    "two_offers_of_a_cloned_service__should_give_nothing",
+                    "one_manifest_shown_to_two_copies_of_an_initiator__should_give_the_key_without_the_hedge",
+                    "one_manifest_shown_to_two_copies_of_an_initiator__should_give_nothing",
+                ],
+            ),
+            protocol(&[
+                "hedge::tests::every_input_changes_what_is_drawn",
+                "proofs::tests::a_repeating_generator_repeats_in_no_other_statement",
+            ]),
+            store(&[
+                "resumption::tests::a_jump_either_way_is_noticed_once",
+                "resumption::tests::another_identity_is_noticed_and_a_missing_one_is_not",
+            ]),
+            attacks(&[
+                "cloned_worker::a_worker_on_a_copied_machine__should_end_its_sessions_and_go_on_with_new_ones",
+                "cloned_worker::a_worker_whose_clocks_go_apart__should_say_so",
+            ]),
+        ],
+    },
+    Row {
         name: "degenerate-values",
         attack: "small-order, identity and off-curve points, scalars ≥ q, c3 ∈ {0, N, N², kN}",
         source: "many",

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromS
 use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
 use duet_party::{
-    Party, PartySettings, RandomizerSettings, SetUpProgress, Worker, WorkerSettings,
+    Party, PartySettings, RandomizerSettings, ResumptionSettings, SetUpProgress, Worker, WorkerSettings,
     enrolment::{self, Enroller},
     store::{PaillierScope, PaillierState},
 };
@@ -115,6 +115,10 @@ pub(crate) struct RunArguments {
     /// Answers under a key after which its table is built
     #[arg(long, env = "DUET_RANDOMIZER_TABLE_AFTER", value_name = "NUMBER", default_value_t = RandomizerSettings::default().table_after)]
     randomizer_table_after: u64,
+    /// A file that says which copy of the machine this is, such as a virtual machine's generation id: when it changes,
+    /// open sessions end. The boot id of Linux is one always; can be repeated
+    #[arg(long = "generation-file", env = "DUET_GENERATION_FILE", value_name = "FILE")]
+    generation_files: Vec<PathBuf>,
     /// How long sessions may go on after the order to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
     drain: Duration,
@@ -127,6 +131,14 @@ pub(crate) struct RunArguments {
     broker: BrokerOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
+}
+
+impl RunArguments {
+    fn resumption(&self) -> ResumptionSettings {
+        let mut settings = ResumptionSettings::default();
+        settings.identities.extend(self.generation_files.iter().cloned());
+        settings
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -362,8 +374,8 @@ async fn serve(arguments: RunArguments, output: Output) -> Result<(), CliError> 
         randomizers: RandomizerSettings {
             tables: arguments.randomizer_tables,
             table_after: arguments.randomizer_table_after,
-            ..RandomizerSettings::default()
         },
+        resumption: arguments.resumption(),
         ..WorkerSettings::default()
     };
     let (id, fingerprint) = (party.id().clone(), party.card().fingerprint());

@@ -99,7 +99,11 @@ pub(crate) fn benches(criterion: &mut Criterion) {
         });
         group.bench_function("p2.precomputed", |b| {
             b.iter_batched(
-                || (wallet.run_to_answer(&mut world, PAIR, &job).1, key.make_randomizer(&mut world.rng)),
+                || {
+                    let ready = wallet.run_to_answer(&mut world, PAIR, &job).1;
+                    let randomizer = ready.draw_randomizer(&mut world.rng).compute();
+                    (ready, randomizer)
+                },
                 |(ready, randomizer)| {
                     ready.respond(job.charged(&wallet), Some(randomizer), &mut rng).unwrap()
                 },
@@ -117,18 +121,6 @@ pub(crate) fn benches(criterion: &mut Criterion) {
             );
         });
         group.bench_function("total", |b| b.iter(|| wallet.sign(&mut world, PAIR, &job)));
-        group.bench_function("total.precomputed", |b| {
-            b.iter_batched(
-                || key.make_randomizer(&mut rng),
-                |randomizer| {
-                    let (awaiting, ready, _) = wallet.run_to_answer(&mut world, PAIR, &job);
-                    let charged = job.charged(&wallet);
-                    let (message4, _) = ready.respond(charged, Some(randomizer), &mut world.rng).unwrap();
-                    good(awaiting.receive(&message4, &mut world.rng).unwrap(), &job)
-                },
-                SIZE,
-            );
-        });
         if arithmetic.name() == default_arithmetic().name() {
             group.measurement_time(MANY_ON_EACH_CORE);
             group.bench_function("total.all-cores", |b| {
@@ -158,7 +150,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
                 b.iter_batched(
                     || wallet.run_to_answer(&mut world, PAIR, &job).1,
                     |ready| {
-                        let randomizer = table.make_randomizer(&mut rng);
+                        let randomizer = ready.draw_randomizer(&mut rng).choose(table);
                         ready.respond(job.charged(&wallet), Some(randomizer), &mut rng).unwrap()
                     },
                     SIZE,
@@ -166,7 +158,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
             });
             let with_table = |table: &RandomizerTable, world: &mut World| {
                 let (awaiting, ready, _) = wallet.run_to_answer(world, PAIR, &job);
-                let randomizer = table.make_randomizer(&mut world.rng);
+                let randomizer = ready.draw_randomizer(&mut world.rng).choose(table);
                 let (message4, _) =
                     ready.respond(job.charged(&wallet), Some(randomizer), &mut world.rng).unwrap();
                 good(awaiting.receive(&message4, &mut world.rng).unwrap(), &job)

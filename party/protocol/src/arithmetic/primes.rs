@@ -14,7 +14,10 @@ use crypto_primes::{
 use rand_core::CryptoRng;
 
 use super::Arithmetic;
-use crate::natural::Natural;
+use crate::{
+    hedge::{self, Entropy, Purpose},
+    natural::Natural,
+};
 
 /// Which primes to search for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub(super) fn random_prime(
             progress(so_far);
             ControlFlow::Continue(())
         };
-        if let Some(prime) = search_prime(arithmetic, kind, bits, rng, &mut heard) {
+        if let Some(prime) = search(arithmetic, kind, bits, rng, &mut heard) {
             return prime;
         }
     }
@@ -55,6 +58,17 @@ pub(super) fn random_prime(
 /// As [`Arithmetic::random_prime`], but `progress` can end it: several searches may run at once for the
 /// same primes, and only the first results count. `None` when it was ended.
 pub fn search_prime(
+    arithmetic: &dyn Arithmetic,
+    kind: PrimeKind,
+    bits: u32,
+    entropy: &mut dyn Entropy,
+    progress: &mut dyn FnMut(PrimeProgress) -> ControlFlow<()>,
+) -> Option<Natural> {
+    let mut rng = hedge::generator(entropy, &[], Purpose::Primes, &bits);
+    search(arithmetic, kind, bits, &mut rng, progress)
+}
+
+fn search(
     arithmetic: &dyn Arithmetic,
     kind: PrimeKind,
     bits: u32,

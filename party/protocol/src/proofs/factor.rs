@@ -11,6 +11,7 @@ use udigest::Digestable;
 
 use super::is_reduced_unit;
 use crate::{
+    hedge::{self, Entropy, Purpose},
     natural::{Integer, Natural},
     paillier::{DecryptionKey, EncryptionKey},
     ring_pedersen::Parameters,
@@ -126,13 +127,15 @@ impl FactorProof {
         key: &DecryptionKey,
         parameters: &Parameters,
         context: &ProofContext,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Self {
+        let mut rng =
+            hedge::generator(entropy, &key.to_secret_bytes(), Purpose::Factor, &(context, parameters));
         let (p, q) = key.primes();
         let key = key.encryption_key();
         let ranges = Ranges::new(key, parameters);
         loop {
-            let proof = Self::attempt(key, [p.value(), q.value()], parameters, context, rng);
+            let proof = Self::attempt(key, [p.value(), q.value()], parameters, context, &mut rng);
             // Missed with probability about 2^-256.
             if proof.check_ranges(&ranges).is_ok() {
                 return proof;

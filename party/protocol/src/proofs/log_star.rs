@@ -14,6 +14,7 @@ use udigest::Digestable;
 use super::is_reduced_unit;
 use crate::{
     curve::{self, Point, SecretScalar},
+    hedge::{self, Entropy, Purpose},
     natural::{Integer, Natural},
     paillier::{Ciphertext, EncryptionKey, EncryptionNonce},
     ring_pedersen::Parameters,
@@ -146,14 +147,20 @@ impl LogStarProof {
         secret: &SecretScalar,
         nonce: &EncryptionNonce,
         context: &ProofContext,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, NotAWitness> {
         if *statement.point != secret.public() || !nonce.belongs_to(statement.ciphertext) {
             return Err(NotAWitness);
         }
+        let mut rng = hedge::generator(
+            entropy,
+            &*secret.to_bytes(),
+            Purpose::LogStar,
+            &(context, statement.ciphertext),
+        );
         let secret = Integer::from(secret.to_natural());
         loop {
-            let proof = Self::attempt(statement, &secret, nonce, context, rng);
+            let proof = Self::attempt(statement, &secret, nonce, context, &mut rng);
             // Missed with probability 2^-128.
             if proof.is_within_bound() {
                 return Ok(proof);
@@ -190,6 +197,12 @@ impl LogStarProof {
         let z2 = modulus.mul(&r, &modulus.pow(nonce.as_natural(), &e));
         let e = Integer::from(e);
         Self { z1: &alpha + &(&e * secret), z2, z3: &gamma + &(&e * &mu), commitment }
+    }
+
+    /// `z1` and the challenge that it answers, as a curious verifier sees them.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub(crate) fn response(&self, statement: &Statement<'_>, context: &ProofContext) -> (Integer, Natural) {
+        (self.z1.clone(), statement.challenge(context, &self.commitment))
     }
 
     fn is_within_bound(&self) -> bool {

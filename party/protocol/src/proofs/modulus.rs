@@ -12,6 +12,7 @@ use udigest::Digestable;
 use super::{ITERATIONS, Rounds, is_reduced};
 use crate::{
     arithmetic::{Arithmetic, Modulus, jacobi_symbol},
+    hedge::{self, Entropy, Purpose},
     natural::Natural,
     paillier::{DecryptionKey, EncryptionKey},
     transcript::{Challenge, ProofContext},
@@ -140,24 +141,25 @@ impl ModulusProof {
     pub fn prove(
         key: &DecryptionKey,
         context: &ProofContext,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Result<Self, UnprovableModulus> {
         let n = key.encryption_key().modulus();
+        let mut rng = hedge::generator(entropy, &key.to_secret_bytes(), Purpose::Modulus, &(context, n));
         let arithmetic = key.encryption_key().arithmetic();
         let (p, q) = key.primes();
         let p = PrimeRoots::new(p, n, arithmetic).ok_or(UnprovableModulus)?;
         let q = PrimeRoots::new(q, n, arithmetic).ok_or(UnprovableModulus)?;
         let w = loop {
-            let candidate = Natural::random_below(rng, n);
+            let candidate = Natural::random_below(&mut rng, n);
             if jacobi_symbol(&candidate, n) == Some(-1) {
                 break candidate;
             }
         };
-        let (w_p, w_q) = (p.roots(&w, rng), q.roots(&w, rng));
+        let (w_p, w_q) = (p.roots(&w, &mut rng), q.roots(&w, &mut rng));
         let challenge = challenge(n, context, &w);
         let rounds = Rounds::try_from_fn(|index| {
             let y = challenge.below(index, n);
-            let (mut y_p, mut y_q) = (p.roots(&y, rng), q.roots(&y, rng));
+            let (mut y_p, mut y_q) = (p.roots(&y, &mut rng), q.roots(&y, &mut rng));
             let b = y_p.is_residue != y_q.is_residue;
             if b {
                 y_p.fourth = p.modulus.mul(&y_p.fourth, &w_p.fourth);

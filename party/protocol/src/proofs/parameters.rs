@@ -6,12 +6,12 @@
 //! Verification raises `t` to 128 powers with fixed-base windows. A random linear combination would be
 //! faster and is not sound for an `Ñ` whose maker cheats: it may choose a group with small subgroups.
 
-use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use udigest::Digestable;
 
 use super::{ITERATIONS, Rounds};
 use crate::{
+    hedge::{self, Entropy, Purpose},
     natural::Natural,
     ring_pedersen::{Parameters, Trapdoor},
     transcript::{Challenge, ProofContext},
@@ -75,10 +75,17 @@ impl ParametersProof {
         parameters: &Parameters,
         trapdoor: &Trapdoor,
         context: &ProofContext,
-        rng: &mut dyn CryptoRng,
+        entropy: &mut dyn Entropy,
     ) -> Self {
+        let mut rng = hedge::generator(
+            entropy,
+            &trapdoor.lambda.to_be_bytes(),
+            Purpose::Parameters,
+            &(context, parameters),
+        );
         let modulus = parameters.modulus_arithmetic();
-        let nonces: Vec<_> = (0..ITERATIONS).map(|_| Natural::random_below(rng, &trapdoor.phi)).collect();
+        let nonces: Vec<_> =
+            (0..ITERATIONS).map(|_| Natural::random_below(&mut rng, &trapdoor.phi)).collect();
         let commitments: Vec<_> = nonces.iter().map(|nonce| modulus.pow(parameters.t(), nonce)).collect();
         let challenge = challenge(parameters, context, &commitments);
         let responses = (0..ITERATIONS).zip(&nonces).map(|(index, nonce)| {

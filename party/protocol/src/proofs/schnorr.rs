@@ -1,13 +1,15 @@
 //! Schnorr's proof of knowledge of a discrete logarithm over secp256k1.
 
-use rand_core::CryptoRng;
+use rand_core::Rng as _;
 use serde::{Deserialize, Serialize};
 use udigest::Digestable;
 use zeroize::Zeroizing;
 
 use crate::{
-    curve::{Point, Scalar, SecretScalar, wire_scalar},
-    transcript::{self, Challenge, ProofContext},
+    curve::{self, Point, Scalar, SecretScalar, wire_scalar},
+    hedge::{self, Entropy, Purpose},
+    natural::Natural,
+    transcript::{Challenge, ProofContext},
 };
 
 const NAME: &str = "schnorr";
@@ -33,27 +35,17 @@ fn scalar_bytes(scalar: &Scalar) -> [u8; 32] {
 #[error("the proof of knowledge of the discrete logarithm does not hold")]
 pub struct SchnorrProofError;
 
-#[derive(Digestable)]
-struct NonceInput<'a> {
-    context: &'a ProofContext,
-    #[udigest(as_bytes)]
-    secret: &'a [u8],
-    #[udigest(as_bytes)]
-    random: &'a [u8],
-}
-
 impl SchnorrProof {
-    /// Proves knowledge of `secret` for `secret·G`. The nonce is the hash of fresh randomness, the secret
-    /// and the context, so that a repeating random number generator gives nothing away.
+    /// Proves knowledge of `secret` for `secret·G`.
     #[must_use]
-    pub fn prove(secret: &SecretScalar, context: &ProofContext, rng: &mut dyn CryptoRng) -> Self {
+    pub fn prove(secret: &SecretScalar, context: &ProofContext, entropy: &mut dyn Entropy) -> Self {
         let public = secret.public();
+        let mut generator =
+            hedge::generator(entropy, &*secret.to_bytes(), Purpose::Schnorr, &(context, &public));
         loop {
-            let mut random = Zeroizing::new([0; 32]);
-            rng.fill_bytes(&mut *random);
-            let secret_bytes = secret.to_bytes();
-            let input = NonceInput { context, secret: &*secret_bytes, random: &*random };
-            let Ok(nonce) = SecretScalar::new(transcript::hash_to_scalar("schnorr-nonce", &input)) else {
+            let mut wide = Zeroizing::new([0; 64]);
+            generator.fill_bytes(wide.as_mut());
+            let Ok(nonce) = SecretScalar::new(curve::reduce(&Natural::from_be_bytes(wide.as_ref()))) else {
                 continue;
             };
             let commitment = nonce.public();

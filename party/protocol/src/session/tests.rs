@@ -138,9 +138,8 @@ fn a_cheating_initiator_is_named() {
     let setup = wallet.initiator(&world, pair, &job);
     let prologue = initiator::agree(&setup).unwrap().prologue();
     let ephemeral = Zeroizing::new([5; 32]);
-    let mut handshake =
-        Handshake::initiator(&setup.keys, setup.responder.noise_key(), &prologue, ephemeral).unwrap();
-    let one = handshake.write(b"garbage").unwrap();
+    let mut handshake = Handshake::initiator(&setup.keys, setup.responder.noise_key(), &prologue).unwrap();
+    let one = handshake.write(b"garbage", ephemeral).unwrap();
     let error = Responder::accept(wallet.responder(&world, pair, &job), &one, &mut world.rng).unwrap_err();
     assert!(matches!(fault(error), PeerFault::Malformed { round: Round::Commitment, .. }));
 
@@ -164,8 +163,8 @@ fn a_cheating_initiator_is_named() {
     let commitment = commit(&agreement.sid1(), &opening.point, &opening.proof, &opening.blinding);
     let ephemeral = Zeroizing::new([6; 32]);
     let to = setup.responder.noise_key();
-    let mut handshake = Handshake::initiator(&setup.keys, to, &agreement.prologue(), ephemeral).unwrap();
-    let one = handshake.write(&codec::encode(&NonceCommitment { commitment }).unwrap()).unwrap();
+    let mut handshake = Handshake::initiator(&setup.keys, to, &agreement.prologue()).unwrap();
+    let one = handshake.write(&codec::encode(&NonceCommitment { commitment }).unwrap(), ephemeral).unwrap();
     let (second, two) =
         Responder::accept(wallet.responder(&world, pair, &job), &one, &mut world.rng).unwrap();
     handshake.read(&two).unwrap();
@@ -191,7 +190,7 @@ fn a_cheating_responder_is_named_and_locks_nothing_it_can_choose() {
         let (first, one) = Initiator::start(wallet.initiator(&world, pair, &job), &mut world.rng).unwrap();
         let ephemeral = Zeroizing::new([6; 32]);
         let to = setup.initiator.noise_key();
-        let mut handshake = Handshake::responder(&setup.keys, to, &agreement.prologue(), ephemeral).unwrap();
+        let mut handshake = Handshake::responder(&setup.keys, to, &agreement.prologue()).unwrap();
         handshake.read(&one).unwrap();
         let nonce = SecretScalar::random(&mut world.rng);
         let proof = SchnorrProof::prove(&nonce, &agreement.responder_context([0; 32]), &mut world.rng);
@@ -200,7 +199,7 @@ fn a_cheating_responder_is_named_and_locks_nothing_it_can_choose() {
         } else {
             vec![1, 2, 3]
         };
-        let two = handshake.write(&payload).unwrap();
+        let two = handshake.write(&payload, ephemeral).unwrap();
         match fault(first.receive(&two, &mut world.rng).unwrap_err()) {
             PeerFault::NonceProof => assert!(parses),
             PeerFault::Malformed { round: Round::ResponderNonce, .. } => assert!(!parses),
@@ -323,7 +322,7 @@ fn a_callers_mistakes_are_the_callers() {
     setup.keys = world.partner.keys.clone();
     assert_eq!(accept(&mut world, setup), ApiMisuse::Card);
 
-    // Nothing leaves without its own charge, or with a randomizer of another key.
+    // Nothing leaves without its own charge, or with another session's randomizer.
     let id = wallet.service.wallet().id();
     for charge in [
         Charged::committed_durably(SessionId([0; 16]), id, job.digest),
@@ -334,13 +333,16 @@ fn a_callers_mistakes_are_the_callers() {
         let error = second.respond(charge, None, &mut world.rng).unwrap_err();
         assert_eq!(error, SessionError::ApiMisuse(ApiMisuse::Charge));
     }
-    let foreign = wallet.enrolment(Pair::ServicePartner).encryption_key().make_randomizer(&mut world.rng);
+    let (_, other, _) = wallet.run_to_answer(&mut world, pair, &job);
+    let foreign = other.draw_randomizer(&mut world.rng).compute();
     let (_, second, _) = wallet.run_to_answer(&mut world, pair, &job);
     let error = second.respond(job.charged(&wallet), Some(foreign), &mut world.rng).unwrap_err();
     assert_eq!(error, SessionError::ApiMisuse(ApiMisuse::Randomizer));
-    // With one of the right key the answer is as good as any.
-    let own = wallet.enrolment(pair).encryption_key().make_randomizer(&mut world.rng);
-    let (first, second, _) = wallet.run_to_answer(&mut world, pair, &job);
+    // With its own, started before message 3, the answer is as good as any.
+    let (first, second, [_, message2]) = wallet.open(&mut world, pair, &job);
+    let own = second.draw_randomizer(&mut world.rng).compute();
+    let (first, message3) = first.receive(&message2, &mut world.rng).unwrap();
+    let second = second.receive(&message3).unwrap();
     let (four, _) = second.respond(job.charged(&wallet), Some(own), &mut world.rng).unwrap();
     good(first.receive(&four, &mut world.rng).unwrap(), &job);
     // And so it is from an enrolment that was prepared, every time.
