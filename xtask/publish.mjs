@@ -1,12 +1,13 @@
 // Makes a built page ready to be served: compresses what compresses, and writes down the hash of every file.
 //
-//   node publish.mjs FOLDER
+//   node publish.mjs FOLDER [CONFIG]
 //
+// CONFIG, a deployment's configuration, takes the place of config.json before the hashes are made.
 // Compressed files lie beside their originals with .br and .gz appended. They are not in SHA256SUMS, because another
 // version of Node may compress differently: what counts is what the browser gets after it has unpacked them.
 
 import { createHash } from 'node:crypto';
-import { readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, posix, sep } from 'node:path';
 import process from 'node:process';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
@@ -16,11 +17,13 @@ const COMPRESSIBLE = /\.(html|js|mjs|css|wasm|svg|json|txt|webmanifest)$/;
 const SMALLEST_BYTES = 512;
 const HASHES = 'SHA256SUMS';
 
-const folder = process.argv[2];
+const [folder, config] = process.argv.slice(2);
 if (folder === undefined || !statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
-  console.error('usage: node publish.mjs FOLDER');
+  console.error('usage: node publish.mjs FOLDER [CONFIG]');
   process.exit(2);
 }
+
+if (config !== undefined) copyFileSync(config, join(folder, 'config.json'));
 
 const files = readdirSync(folder, { recursive: true, withFileTypes: true })
   .filter((entry) => entry.isFile())

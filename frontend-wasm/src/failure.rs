@@ -17,7 +17,7 @@ pub(crate) enum Failure {
     Card(String),
     NotAuthentic(String),
     PeerMisbehaved { message: String, culprit: String },
-    Paper(String),
+    Paper { message: String, culprit: String },
     BadSignature(String),
     WrongPassphrase(String),
     Record(String),
@@ -34,7 +34,7 @@ impl Failure {
             Self::Card(_) => "card",
             Self::NotAuthentic(_) => "not-authentic",
             Self::PeerMisbehaved { .. } => "peer-misbehaved",
-            Self::Paper(_) => "paper",
+            Self::Paper { .. } => "paper",
             Self::BadSignature(_) => "bad-signature",
             Self::WrongPassphrase(_) => "wrong-passphrase",
             Self::Record(_) => "record",
@@ -62,14 +62,13 @@ impl From<Failure> for JsValue {
             Failure::Malformed(message)
             | Failure::Card(message)
             | Failure::NotAuthentic(message)
-            | Failure::Paper(message)
             | Failure::BadSignature(message)
             | Failure::WrongPassphrase(message)
             | Failure::Record(message)
             | Failure::NeedsRotation(message)
             | Failure::Cancelled(message)
             | Failure::Misuse(message) => fields.push(("message", message.into())),
-            Failure::PeerMisbehaved { message, culprit } => {
+            Failure::PeerMisbehaved { message, culprit } | Failure::Paper { message, culprit } => {
                 fields.extend([("message", message.into()), ("culprit", culprit.into())]);
             }
             Failure::Refused { code, message, path } => {
@@ -121,7 +120,7 @@ impl From<AdmissionRefusal> for Failure {
 
 impl From<PaperRefusal> for Failure {
     fn from(refusal: PaperRefusal) -> Self {
-        Self::Paper(refusal.to_string())
+        Self::Paper { message: refusal.to_string(), culprit: refusal.party().to_string() }
     }
 }
 

@@ -89,15 +89,19 @@ pub struct Backend(keygen::Backend);
 
 #[wasm_bindgen]
 impl Backend {
-    /// Adds a party's admission token to its checked card.
+    /// Adds a party's admission token to its checked card. The token has to be the party's own, signed by
+    /// the card's key; whether it still admits a wallet is for the party to say.
     #[wasm_bindgen(unchecked_return_type = "Result<Backend>")]
     #[must_use]
     pub fn create(responder: &Responder, token: &[u8]) -> JsValue {
-        outcome(
-            codec::decode::<AdmissionToken>(token)
-                .map_err(Failure::from)
-                .map(|token| Self(keygen::Backend { card: responder.0.clone(), token })),
-        )
+        outcome(Self::admitted(responder, token))
+    }
+
+    fn admitted(responder: &Responder, token: &[u8]) -> Result<Self, Failure> {
+        let token: AdmissionToken = codec::decode(token)?;
+        let card = responder.0.card();
+        token.admit(card.party(), card.identity(), token.tenant(), 0, 0)?;
+        Ok(Self(keygen::Backend { card: responder.0.clone(), token }))
     }
 
     /// The party's name.
@@ -113,6 +117,16 @@ impl Backend {
     pub fn fingerprint(&self) -> String {
         ParametersVerdict::fingerprint(&self.0.card.verdict()).to_string()
     }
+}
+
+/// Whose admission token it is, and which tenant's wallets it admits. The signature on it counts only
+/// with the party's card, in `Backend.create`.
+#[wasm_bindgen(js_name = admissionFacts, unchecked_return_type = "Result<{ party: string; tenant: string }>")]
+#[must_use]
+pub fn admission_facts(token: &[u8]) -> JsValue {
+    outcome(codec::decode::<AdmissionToken>(token).map_err(Failure::from).map(|token| {
+        object([("party", token.party().as_str().into()), ("tenant", token.tenant().as_str().into())])
+    }))
 }
 
 /// What a wallet is dealt from. The third share goes to the owner's backup unless a partner is named.

@@ -46,6 +46,11 @@ fn misuse(error: impl core::fmt::Display) -> Failure {
     Failure::Misuse(error.to_string())
 }
 
+/// What the device sent does not hold.
+fn by_device(refusal: impl core::fmt::Display) -> Failure {
+    Failure::Paper { message: refusal.to_string(), culprit: "device".to_owned() }
+}
+
 /// A backend party in memory.
 #[wasm_bindgen]
 pub struct TestParty {
@@ -146,7 +151,7 @@ impl TestParty {
         let prepared = receiver
             .open(envelope)
             .and_then(|opened| opened.verify(&receiver, milliseconds(now).unwrap_or_default() / 1000, 0))
-            .map_err(|refusal| Failure::Paper(refusal.to_string()))?;
+            .map_err(by_device)?;
         let receipt = prepared.receipt(&self.keys, &self.card);
         self.prepared = Some(prepared);
         codec::encode(&receipt).map(|receipt| bytes(&receipt)).map_err(misuse)
@@ -162,9 +167,7 @@ impl TestParty {
         let bundle: ReceiptBundle = codec::decode(bundle)?;
         let prepared = self.prepared.take().ok_or_else(|| misuse("nothing is prepared"))?;
         let peers: Vec<&Card> = self.peers.iter().collect();
-        let order = bundle
-            .verify(&prepared, &self.card, &peers)
-            .map_err(|refusal| Failure::Paper(refusal.to_string()))?;
+        let order = bundle.verify(&prepared, &self.card, &peers).map_err(by_device)?;
         let (share, enrolment, device) = prepared.into_parts();
         self.committed = Some(Committed { share: Arc::new(share), enrolment: Arc::new(enrolment), device });
         codec::encode(&order.acknowledge(&self.keys)).map(|ack| bytes(&ack)).map_err(misuse)

@@ -10,8 +10,8 @@ export type DuetError =
   | { kind: "not-authentic"; message: string }
   /** The authenticated peer broke the protocol. */
   | { kind: "peer-misbehaved"; message: string; culprit: string }
-  /** A receipt or acknowledgement that does not count, or is missing. */
-  | { kind: "paper"; message: string }
+  /** A receipt or acknowledgement of `culprit` that does not count, or is missing. */
+  | { kind: "paper"; message: string; culprit: string }
   /** A signature that does not hold. */
   | { kind: "bad-signature"; message: string }
   /** Another passphrase or passkey than the wallet's or the file's. */

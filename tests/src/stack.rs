@@ -618,9 +618,10 @@ pub(crate) fn gateway(
     tokens: &[PathBuf; 2],
     logs: &Path,
 ) -> Server {
-    let mut arguments = ["gateway", "--listen", listen, "--origin", PAGE_ORIGIN, "--tenant", TENANT]
-        .map(str::to_owned)
-        .to_vec();
+    let mut arguments =
+        ["gateway", "--trial", "--listen", listen, "--origin", PAGE_ORIGIN, "--tenant", TENANT]
+            .map(str::to_owned)
+            .to_vec();
     for (limit, value) in [
         ("--max-connections-per-address", "256"),
         ("--connections-per-second", "200"),

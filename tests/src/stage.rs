@@ -188,7 +188,7 @@ impl Backend {
     fn choice(&self) -> BackendChoice {
         BackendChoice {
             party: self.party.id().clone(),
-            fingerprint: Some(self.party.card().fingerprint()),
+            fingerprint: self.party.card().fingerprint(),
             token: self.party.issue_token(tenant(), now_ms() / 1000 + 3600, 100),
         }
     }

@@ -190,7 +190,7 @@ async fn a_package_beyond_the_tokens_quota__should_be_refused() -> Result<()> {
     let refused = stage.device.create_wallet(&stage.device_bus, order.clone(), Arc::new(|_| {})).await;
     assert_eq!(refused.unwrap_err().code(), Code::AdmissionToken);
     // Somebody else's card in the service's place.
-    order.service.fingerprint = Some(stage.partner.party.card().fingerprint());
+    order.service.fingerprint = stage.partner.party.card().fingerprint();
     let refused = stage.device.create_wallet(&stage.device_bus, order, Arc::new(|_| {})).await;
     assert_eq!(refused.unwrap_err().code(), Code::CardMismatch);
     Ok(())

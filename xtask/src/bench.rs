@@ -91,7 +91,7 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
         figures.append(&mut flat(&output(&mut command(program))?)?);
     }
     if wanted(Part::Browser) {
-        page::build(&page::default_folder())?;
+        page::build(&page::default_folder(), None)?;
         let mut browser = node("tests/browser/bench.mjs");
         suites::browser_environment(&mut browser, Profile::Release)?;
         figures.append(&mut flat(&output(&mut browser)?)?);

@@ -22,7 +22,7 @@ pub(crate) fn demo(once: bool, no_install: bool) -> Result<()> {
     ];
     install::ensure(&needs, no_install)?;
     let page = page::default_folder();
-    page::build(&page)?;
+    page::build(&page, None)?;
     let duet = programs::duet(Profile::Debug)?;
     let mut demo = command(programs::of_tests("demo", Profile::Debug)?);
     demo.env("DUET_PROGRAM", duet).env("DUET_PAGE", page);

@@ -86,6 +86,10 @@ enum Task {
         /// Where to put it; `target/page` by default.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
+        /// The deployment's configuration, which becomes `config.json` and is hashed with the rest: the
+        /// gateway, and the parties that shares are dealt to (deploy/README.md).
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         /// Build it again from a copy of the sources in another folder, and compare the hashes.
         #[arg(long)]
         check_reproducible: bool,
@@ -129,10 +133,15 @@ fn run(task: Task) -> Result<()> {
         Task::Attack(options) => attack::attack(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
-        Task::Page { out, check_reproducible } => {
+        Task::Page { out, config, check_reproducible } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;
             let out = out.map_or_else(|| Ok(page::default_folder()), std::path::absolute)?;
-            if check_reproducible { page::check_reproducible(&out) } else { page::build(&out) }
+            let config = config.map(std::path::absolute).transpose()?;
+            if check_reproducible {
+                page::check_reproducible(&out, config.as_deref())
+            } else {
+                page::build(&out, config.as_deref())
+            }
         }
         Task::Advisories => {
             install::ensure(&[install::Need::CargoDeny], false)?;

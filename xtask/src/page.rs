@@ -22,11 +22,12 @@ pub(crate) fn default_folder() -> PathBuf {
     target_folder().join("page")
 }
 
-/// Builds the module, the signer's package and the page, and puts the page, compressed, with its hashes into `out`.
-pub(crate) fn build(out: &Path) -> Result<()> {
+/// Builds the module, the signer's package and the page, and puts the page, compressed, with its hashes into `out`; with
+/// a deployment's `config` in the place of the empty one.
+pub(crate) fn build(out: &Path, config: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     build_signer()?;
-    bundle(out)?;
+    bundle(out, config)?;
     println!("The page in {} ({})", out.display(), human(started.elapsed()));
     Ok(())
 }
@@ -48,17 +49,17 @@ pub(crate) fn check_types() -> Result<()> {
 }
 
 /// Builds the page alone, from what [`build`] made before.
-fn bundle(out: &Path) -> Result<()> {
+fn bundle(out: &Path, config: Option<&Path>) -> Result<()> {
     let mut vite = Packages::Frontend.script("build");
     vite.args(["--workspace", "page", "--", "--emptyOutDir", "--outDir"]).arg(out);
     visibly(&mut vite)?;
-    visibly(node("xtask/publish.mjs").arg(out))
+    visibly(node("xtask/publish.mjs").arg(out).args(config))
 }
 
 /// Builds the page a second time, from a copy of the sources in another folder and with nothing of the first build, and
 /// compares the hashes.
-pub(crate) fn check_reproducible(out: &Path) -> Result<()> {
-    build(out)?;
+pub(crate) fn check_reproducible(out: &Path, config: Option<&Path>) -> Result<()> {
+    build(out, config)?;
     let copy = target_folder().join("page-check/sources");
     if copy.exists() {
         fs::remove_dir_all(&copy)?;
@@ -66,7 +67,11 @@ pub(crate) fn check_reproducible(out: &Path) -> Result<()> {
     copy_sources(&copy)?;
     let again = copy.join("target/page");
     let mut build = cargo();
-    build.args(["xtask", "page"]).current_dir(&copy).env_remove("CARGO_TARGET_DIR");
+    build.args(["xtask", "page"]);
+    if let Some(config) = config {
+        build.arg("--config").arg(config);
+    }
+    build.current_dir(&copy).env_remove("CARGO_TARGET_DIR");
     visibly(&mut build)?;
     let hashes = |folder: &Path| {
         let file = folder.join(HASHES);

@@ -111,7 +111,7 @@ impl Suite {
                 programs::duet(Profile::Debug)?;
                 // For whoever builds without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
-                page::build(&page::default_folder())?;
+                page::build(&page::default_folder(), None)?;
                 page::build_examples()?;
                 page::check_types()
             }
@@ -138,7 +138,7 @@ impl Suite {
                 tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
             }
             Self::Browser => {
-                page::build(&page::default_folder())?;
+                page::build(&page::default_folder(), None)?;
                 page::build_examples()?;
                 let mut node = node_test();
                 browser_environment(&mut node, Profile::Debug)?;

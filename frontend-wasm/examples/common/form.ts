@@ -1,6 +1,13 @@
 /** A form that opens a wallet and sends from it. How it is sent is the example. */
 
-import { Duet, type Outcome, type WalletSummary } from "@duet/signer";
+import { Duet, type Outcome, type PartyPin, type WalletSummary } from "@duet/signer";
+
+/**
+ * The parties that shares are dealt to: role, name and fingerprint of each, from the organisations that
+ * run them. Fill it in for your deployment. While it is empty, wallets are made only through a gateway on
+ * this machine that says it is for trying out.
+ */
+const PARTIES: PartyPin[] = [];
 
 export interface Opened {
   duet: Duet;
@@ -25,7 +32,7 @@ function valueOf<T>(outcome: Outcome<T>): T {
 
 /** The first wallet of this browser, unlocked; made if there is none. */
 async function openWallet(gateway: string, passphrase: string, tell: (text: string) => void): Promise<Opened> {
-  const duet = await Duet.open({ gateway });
+  const duet = await Duet.open({ gateway, parties: PARTIES });
   const { rpc } = valueOf(await duet.info());
   if (!rpc) throw new Error("the gateway names no Ethereum node");
   const [known] = await duet.wallets();

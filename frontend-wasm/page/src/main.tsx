@@ -1,3 +1,6 @@
+// First: takes secrets out of the address bar.
+import "./state/admission";
+
 import { render } from "preact";
 
 import { App } from "./app";

@@ -1,5 +1,7 @@
 import { computed, signal } from "@preact/signals";
 
+import { takeLinkTokens } from "./state/admission";
+
 /** Where in the page one is. Kept in the hash, so that the page works under any path without a server's help. */
 export type Route =
   | { view: "home" }
@@ -67,6 +69,7 @@ addEventListener("beforeunload", (event) => {
 });
 
 addEventListener("hashchange", () => {
+  takeLinkTokens();
   if (reasonToStay.value !== null && location.hash !== hash.value) {
     leavingFor.value = location.hash;
     history.replaceState(null, "", hash.value === "" ? "#/" : hash.value);

@@ -1,6 +1,7 @@
 /** The library on the page's side: no secret stays here, everything is the worker's. */
 
 import { duetError, Failure, outcomeOf, toError, unwrap } from "./errors.js";
+import { isLoopback, readParties } from "./parties.js";
 import { makePasskey, passkeysAvailable, usePasskey } from "./passkey.js";
 import type { KeySource, Methods, WorkerEvent, WorkerSettings } from "./protocol.js";
 import { Remote } from "./remote.js";
@@ -237,7 +238,7 @@ function tell<T>(listeners: Set<(value: T) => void>, value: T): void {
 }
 
 function readSettings(options: OpenOptions): WorkerSettings {
-  const { gateway, build = "", idleLockMs = DEFAULT_IDLE_LOCK_MS } = options;
+  const { gateway, parties = [], build = "", idleLockMs = DEFAULT_IDLE_LOCK_MS } = options;
   const invalid = (message: string, field: string): never => {
     throw new Failure(duetError("invalid", message, { field }));
   };
@@ -247,12 +248,12 @@ function readSettings(options: OpenOptions): WorkerSettings {
   } catch (thrown) {
     return invalid(`The gateway's address does not parse: ${toError(thrown).message}`, "gateway");
   }
-  const loopback = ["localhost", "127.0.0.1", "[::1]"].includes(url.hostname);
-  if (url.protocol !== "https:" && !(url.protocol === "http:" && loopback)) {
+  if (url.protocol !== "https:" && !(url.protocol === "http:" && isLoopback(url.hostname))) {
     return invalid("The gateway's address must begin with https://; http:// only on this machine.", "gateway");
   }
   if (!Number.isFinite(idleLockMs) || idleLockMs <= 0 || idleLockMs > MAX_IDLE_LOCK_MS) {
     return invalid("The idle time is more than nothing and at most a day.", "idleLockMs");
   }
-  return { gateway: url.origin + url.pathname.replace(/\/+$/, ""), build, idleLockMs };
+  const address = url.origin + url.pathname.replace(/\/+$/, "");
+  return { gateway: address, parties: readParties(parties), build, idleLockMs };
 }

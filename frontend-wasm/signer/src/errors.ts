@@ -118,9 +118,9 @@ export function bindingError(error: BindingError, field?: string): DuetError {
     case "cancelled":
       return duetError("cancelled", message);
     case "not-authentic":
-    case "paper":
     case "bad-signature":
       return duetError("refused", message, { code: "peer-misbehaved" });
+    case "paper":
     case "peer-misbehaved":
       return duetError("refused", message, { code: "peer-misbehaved", by: error.culprit });
     default:

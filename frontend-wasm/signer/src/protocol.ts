@@ -1,8 +1,8 @@
 /** What the page and its worker say to each other. */
 
 import type {
-  BackendChoice, Connection, CreatedWallet, CreateProgress, DerivationPath, Description, DuetError, GatewayInfo, Hex,
-  InboxNotice, JobId, Outcome, Payload, RequesterChoice, Signed, SigningStep, SignOptions, ThirdShare, Verification, VerifyOptions,
+  Connection, CreatedWallet, CreateProgress, DerivationPath, Description, DuetError, GatewayInfo, Hex,
+  InboxNotice, JobId, Outcome, PartyPin, Payload, RequesterChoice, Signed, SigningStep, SignOptions, ThirdShare, Verification, VerifyOptions,
   WaitingJob, WalletId, WalletSummary,
 } from "./types.js";
 
@@ -20,6 +20,8 @@ export type KeySource =
 
 export interface WorkerSettings {
   gateway: string;
+  /** The parties that shares may be dealt to; empty when nothing pins any. */
+  parties: PartyPin[];
   build: string;
   idleLockMs: number;
 }
@@ -28,8 +30,7 @@ export interface CreateOrder {
   label: string;
   source: KeySource;
   third: ThirdShare;
-  service?: BackendChoice;
-  partner?: BackendChoice;
+  tokens?: string[];
   requesters?: RequesterChoice[];
 }
 

@@ -75,28 +75,52 @@ export type DuetError = {
 
 // ------------------------------------------------------------------------------------------ the gateway
 
-/** The gateway's public configuration. */
+/** Which share a party holds: the service share 2, the partner share 3. */
+export type BackendRole = "service" | "partner";
+
+/**
+ * A party that shares may be dealt to, as its organisation states it. The list comes from the page's
+ * own configuration, never from a gateway: a gateway that named the parties could name its own.
+ */
+export interface PartyPin {
+  role: BackendRole;
+  /** The party's name: 1 to 32 of `a-z`, `0-9` and `-`, the first a letter. */
+  name: string;
+  /** The fingerprint of its card, 64 hexadecimal digits, as `duet party card` prints it. */
+  fingerprint: string;
+  /** An admission token that every owner of this page may use, as `duet party token` prints it. */
+  token?: string;
+}
+
+/** What a gateway says of itself, and whom the shares of new wallets go to. */
 export interface GatewayInfo {
   /** The build of the page this gateway serves; empty when it serves none. */
   build: string;
   /** The version of the frames it speaks. */
   protocol: number;
-  /** The tenant that wallets made here belong to. */
+  /** The tenant it is run for. Wallets belong to the tenant that their admission tokens name. */
   tenant?: string;
-  /** The parties that can hold shares 2 and 3. */
-  backends: BackendInfo[];
+  /** Whether it is a gateway for trying out: it says so, and it is on the loopback. */
+  trial: boolean;
+  /** The parties that get the shares of new wallets. Empty: nothing can be dealt. */
+  recipients: ShareRecipient[];
   /** A node for the chain that wallets made here are for. */
   rpc?: { chainId: number; url: string };
 }
 
-export interface BackendInfo {
-  role: "service" | "partner";
+/** A party that gets a share of each new wallet. */
+export interface ShareRecipient {
+  role: BackendRole;
   /** The party's name. */
   party: string;
-  /** The fingerprint of its card, 64 hexadecimal digits. */
+  /** The fingerprint of its card, 64 hexadecimal digits. Only a gateway for trying out may leave it out. */
   fingerprint?: string;
-  /** Whether the gateway hands out an admission token for it (demonstrations on loopback only). */
+  /** Who names it: this page's configuration, or, where there is none, a gateway for trying out. */
+  source: "configuration" | "trial-gateway";
+  /** Whether an admission token for it is there already. Otherwise the owner has to bring one. */
   admits: boolean;
+  /** Whether this browser has dealt to this very card in this role before, or only to others. */
+  seen: "never" | "this" | "other";
 }
 
 /** `offline` is between two attempts; `stale-page` is final: the page must be reloaded. */
@@ -193,9 +217,11 @@ export interface CreateOptions {
   label: string;
   protection: Protection;
   third: ThirdShare;
-  /** The parties; without it those the gateway names. A pinned fingerprint goes here. */
-  service?: BackendChoice;
-  partner?: BackendChoice;
+  /**
+   * Admission tokens that the owner was given, in any order, as `duet party token` prints them. Each
+   * states which party it is for and which tenant the wallet will belong to.
+   */
+  tokens?: string[];
   /** Teams that may queue jobs for this wallet, besides its owner. Fixed for the wallet's life. */
   requesters?: RequesterChoice[];
   signal?: AbortSignal;
@@ -207,15 +233,6 @@ export interface RequesterChoice {
   /** The team's Ed25519 key, 64 hexadecimal digits. */
   key: string;
   kinds: PayloadKind[];
-}
-
-/** A party to be trusted with a share. */
-export interface BackendChoice {
-  party: string;
-  /** 64 hexadecimal digits, from the organisation that runs the party. Without it, the gateway's word. */
-  fingerprint?: string;
-  /** The admission token, as the organisation handed it out (base64). Without it, the gateway's. */
-  token?: string;
 }
 
 export interface CreatedWallet {
@@ -401,6 +418,11 @@ export type Verification =
 export interface OpenOptions {
   /** The gateway's address: `https://gateway.example` or, on loopback, `http://127.0.0.1:8080`. */
   gateway: string;
+  /**
+   * The parties that shares of new wallets may be dealt to, one a role. Without a list, wallets are made
+   * only through a gateway on the loopback that says it is for trying out.
+   */
+  parties?: PartyPin[];
   /** The build id of the page, compared with the gateway's; without it nothing is compared. */
   build?: string;
   /** Where the worker's script is, if the bundler did not find it by itself. */

@@ -41,6 +41,8 @@ struct Info<'a> {
     backends: &'a [Backend],
     #[serde(skip_serializing_if = "Option::is_none")]
     rpc: Option<&'a Rpc>,
+    /// Whether pages that pin no parties may deal to these.
+    trial: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     admission: &'a BTreeMap<PartyId, String>,
 }
@@ -116,6 +118,7 @@ async fn info(State(gateway): State<Arc<Gateway>>) -> Response {
         tenant: gateway.tenant.as_ref(),
         backends: &gateway.forwarder.backends,
         rpc: gateway.rpc.as_ref(),
+        trial: gateway.trial,
         admission: &gateway.admission,
     })
     .into_response()

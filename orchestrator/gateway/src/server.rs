@@ -99,6 +99,7 @@ pub(crate) struct Gateway {
     pub(crate) tenant: Option<TenantId>,
     pub(crate) rpc: Option<Rpc>,
     pub(crate) page: Option<PathBuf>,
+    pub(crate) trial: bool,
     pub(crate) admission: BTreeMap<PartyId, String>,
     pub(crate) is_loopback: bool,
     pub(crate) is_encrypted: bool,
@@ -186,6 +187,7 @@ impl Server {
             tenant: config.tenant,
             rpc: config.rpc,
             page: config.page,
+            trial: config.trial,
             admission: config
                 .admission
                 .into_iter()

@@ -32,7 +32,10 @@ pub struct Config {
     pub page: Option<PathBuf>,
     /// Whose pages may speak to it, beside the one it serves itself.
     pub origins: Vec<Origin>,
-    /// Admission tokens that it tells whoever asks; on the loopback only, for demonstrations.
+    /// Whether it says that it is for trying out: pages that pin no parties then deal to those it names.
+    /// On the loopback only.
+    pub trial: bool,
+    /// Admission tokens that it tells every page; only with [`Self::trial`].
     pub admission: BTreeMap<PartyId, AdmissionToken>,
     /// Proxies in front of it. Default none: an address is that of whoever connects.
     pub proxies: TrustedProxies,
@@ -63,8 +66,17 @@ impl Config {
                 "the page is served on the loopback only; elsewhere it belongs on an origin of its own",
             ));
         }
-        if !loopback && !self.admission.is_empty() {
-            return Err(InvalidSetting("admission tokens are told on the loopback only"));
+        if !loopback && self.trial {
+            return Err(InvalidSetting(
+                "a gateway for trying out (--trial) listens on the loopback only; elsewhere pages pin the \
+                 parties themselves",
+            ));
+        }
+        if !self.trial && !self.admission.is_empty() {
+            return Err(InvalidSetting(
+                "only a gateway for trying out (--trial) tells admission tokens; owners get theirs from the \
+                 parties",
+            ));
         }
         if !self.backends.iter().any(|backend| backend.role == BackendRole::Service) {
             return Err(InvalidSetting("there is no service to speak to"));
@@ -105,7 +117,7 @@ pub struct Backend {
     pub role: BackendRole,
     /// Its name.
     pub party: PartyId,
-    /// Its card's fingerprint, for pages to pin. A page that has it from elsewhere need not believe this.
+    /// Its card's fingerprint. Pages pin their own; one that differs from this refuses to deal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<CardFingerprint>,
 }

@@ -14,6 +14,7 @@ mod logging;
 mod memory;
 mod monitoring;
 mod output;
+mod parties;
 mod progress;
 mod quantity;
 mod request;

@@ -336,6 +336,19 @@ pub enum PaperRefusal {
     Missing(PartyId),
 }
 
+impl PaperRefusal {
+    /// The party whose paper is missing or does not hold.
+    #[must_use]
+    pub const fn party(&self) -> &PartyId {
+        match self {
+            Self::Stranger(party)
+            | Self::Receipt(party)
+            | Self::Acknowledgement(party)
+            | Self::Missing(party) => party,
+        }
+    }
+}
+
 impl PendingWallet {
     /// The wallet's name.
     #[must_use]

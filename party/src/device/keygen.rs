@@ -43,9 +43,9 @@ const PAUSE: Duration = Duration::from_millis(300);
 pub struct BackendChoice {
     /// Its name.
     pub party: PartyId,
-    /// Its card's fingerprint, from the organisation that runs it. `None`: whatever card is pinned, or,
-    /// at first contact, shown.
-    pub fingerprint: Option<CardFingerprint>,
+    /// Its card's fingerprint, from the organisation that runs it: never from the broker or a gateway,
+    /// which could name parties of their own and would get two shares.
+    pub fingerprint: CardFingerprint,
     /// Its admission token.
     pub token: AdmissionToken,
 }
@@ -185,7 +185,7 @@ impl Device {
         &self,
         bus: &Bus,
         party: &PartyId,
-        expected: Option<CardFingerprint>,
+        expected: CardFingerprint,
     ) -> Result<VerifiedCard, PartyError> {
         let mismatch = |found, expected| {
             PartyError::refused(
@@ -195,9 +195,7 @@ impl Device {
         };
         let card = fetch_card(bus, &self.party, party).await?;
         let found = card.fingerprint();
-        if let Some(expected) = expected
-            && expected != found
-        {
+        if expected != found {
             return Err(mismatch(found, expected));
         }
         if let Some(pinned) = self.context.store().pinned_card(party).await?

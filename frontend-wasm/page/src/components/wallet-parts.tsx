@@ -2,7 +2,7 @@ import type { WalletState, WalletSummary } from "@duet/signer";
 import { useEffect, useState } from "preact/hooks";
 
 import { node } from "../state/duet";
-import { date } from "../text/format";
+import { date, groups } from "../text/format";
 import type { IconName } from "./icon";
 import { Icon } from "./icon";
 import { IconButton } from "./button";
@@ -137,9 +137,7 @@ export function Holders({ wallet }: { wallet: WalletSummary }) {
                     : `Share ${party.share}, the ${party.role}`}
             </p>
             {"fingerprint" in party && (
-              <p class="small soft mono holder-fingerprint" title={party.fingerprint}>
-                {party.fingerprint.slice(0, 16).replace(/(.{4})(?=.)/g, "$1 ")}
-              </p>
+              <p class="small soft mono holder-fingerprint">{groups(party.fingerprint)}</p>
             )}
           </div>
         </li>

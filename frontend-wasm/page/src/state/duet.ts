@@ -1,7 +1,7 @@
 import { batch, computed, signal } from "@preact/signals";
 import type { Connection, DuetApi, DuetError, GatewayInfo, WalletId, WalletSummary } from "@duet/signer";
 
-import { BUILD, readConfig } from "../config";
+import { BUILD, ConfigProblem, readConfig } from "../config";
 import { gatewayOverride, idleMinutes, rpcOverride } from "./settings";
 
 /** The library as the page sees it: what it last said, as signals. */
@@ -56,6 +56,7 @@ export async function open(): Promise<void> {
     const address = gatewayOverride.value ?? config.gateway ?? location.origin;
     const opened = await Duet.open({
       gateway: address,
+      ...(config.parties === undefined ? {} : { parties: config.parties }),
       idleLockMs: idleMinutes.value * 60_000,
       ...(BUILD === "" ? {} : { build: BUILD }),
     });
@@ -76,6 +77,7 @@ export async function open(): Promise<void> {
 
 /** What the library said when it could not be opened; anything else is a failure inside. */
 async function reason(problem: unknown): Promise<DuetError> {
+  if (problem instanceof ConfigProblem) return { kind: "invalid", message: problem.message, field: problem.field };
   const { Failure } = await import("@duet/signer");
   if (problem instanceof Failure) return problem.error;
   return { kind: "internal", message: problem instanceof Error ? problem.message : "The library did not start." };

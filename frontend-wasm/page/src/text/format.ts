@@ -34,3 +34,8 @@ export function fileName(label: string, suffix: string): string {
   const safe = label.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "");
   return `duet-${safe || "wallet"}${suffix}`;
 }
+
+/** A fingerprint in groups that can be compared by eye. */
+export function groups(fingerprint: string): string {
+  return fingerprint.replace(/(.{8})(?=.)/g, "$1 ");
+}

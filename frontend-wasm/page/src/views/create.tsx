@@ -1,4 +1,4 @@
-import type { CreatedWallet, CreateProgress, DuetError, ProtectionKind } from "@duet/signer";
+import type { CreatedWallet, CreateProgress, DuetError, ProtectionKind, ShareRecipient } from "@duet/signer";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { AddressQr, AddressText, CopyButton } from "../components/address";
@@ -10,9 +10,11 @@ import { focusFirstProblem, Form } from "../components/form";
 import { ErrorNotice, Notice } from "../components/notice";
 import { Elapsed, ProgressList } from "../components/progress";
 import { NewPassphrase, ProtectionChoice } from "../components/protection";
+import { RecipientList, RecipientNotices } from "../components/recipients";
 import { StepHeading, View } from "../components/view";
 import { Holders, WaysBack } from "../components/wallet-parts";
 import { href, reasonToStay } from "../router";
+import { linkTokens, splitTokens } from "../state/admission";
 import { created } from "../state/created";
 import { duet, info, noteWallet, walletById } from "../state/duet";
 import { save } from "../state/save";
@@ -33,6 +35,8 @@ interface Draft {
   backupPassphraseRepeat: string;
   /** One key a line. */
   requesters: string;
+  /** Admission tokens, one a line. */
+  tokens: string;
 }
 
 const EMPTY: Draft = {
@@ -44,15 +48,23 @@ const EMPTY: Draft = {
   backupPassphrase: "",
   backupPassphraseRepeat: "",
   requesters: "",
+  tokens: "",
 };
 
 type Problems = Partial<Record<keyof Draft, string | null>>;
+
+/** The parties that get a share of this wallet. */
+function recipientsOf(third: Third): ShareRecipient[] {
+  const all = info.value?.recipients ?? [];
+  return third === "partner" ? all : all.filter(({ role }) => role === "service");
+}
 
 function check(draft: Draft): Problems {
   const label = draft.label.trim();
   const problems: Problems = {
     label: label === "" ? "Give the wallet a name." : label.length > 64 ? "At most 64 characters." : null,
     requesters: requestersProblem(draft.requesters),
+    tokens: tokensProblem(draft),
   };
   if (draft.protection === "passphrase") {
     problems.passphrase = passphraseProblem(draft.passphrase);
@@ -69,11 +81,18 @@ function check(draft: Draft): Problems {
   return problems;
 }
 
+/** What keeps the wallet from being dealt: whose token is whose is for the library to say. */
+function tokensProblem({ third, tokens }: Draft): string | null {
+  const lacking = recipientsOf(third).filter(({ admits }) => !admits);
+  if (splitTokens(tokens).length >= lacking.length) return null;
+  return `Paste the admission token of ${lacking.map(({ party }) => party).join(" and of ")}.`;
+}
+
 /** Makes a wallet: the form, the steps, and at the end its address. */
 export function CreateView() {
   const [running, setRunning] = useState<Progress<CreateStepName> | null>(null);
   const [error, setError] = useState<DuetError | null>(null);
-  const [draft, setDraft] = useState<Draft>(EMPTY);
+  const [draft, setDraft] = useState<Draft>({ ...EMPTY, tokens: linkTokens.value.join("\n") });
   const abort = useRef<AbortController | null>(null);
   // What the owner chose for the wallet seals its backup file too, until that file is made.
   const passphrase = useRef<string | undefined>(undefined);
@@ -87,6 +106,10 @@ export function CreateView() {
     },
     [],
   );
+  // A link may come while the view is open.
+  useEffect(() => {
+    if (linkTokens.value.length > 0) setDraft((before) => ({ ...before, tokens: linkTokens.value.join("\n") }));
+  }, [linkTokens.value]);
 
   const start = async () => {
     setError(null);
@@ -97,6 +120,7 @@ export function CreateView() {
       protection: draft.protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: draft.passphrase },
       third: draft.third === "partner" ? { kind: "partner" } : { kind: "backup-file", passphrase: draft.backupPassphrase },
       requesters: keysOf(draft.requesters).map((key) => ({ key, kinds: ["transaction", "personal_message", "typed_data"] })),
+      tokens: splitTokens(draft.tokens),
       signal: abort.current.signal,
       onProgress: (event: CreateProgress) => setRunning((before) => advance(CREATE_STEPS, before ?? new Map(), event)),
     });
@@ -107,6 +131,7 @@ export function CreateView() {
     }
     passphrase.current = draft.protection === "passphrase" ? draft.passphrase : undefined;
     setDraft(EMPTY);
+    linkTokens.value = [];
     noteWallet(outcome.value.wallet);
     created.value = outcome.value;
   };
@@ -155,8 +180,10 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
 
   const problems = checked ? check(draft) : {};
   const set = <Key extends keyof Draft>(key: Key) => (value: Draft[Key]) => onChange({ ...draft, [key]: value });
-  const service = info.value?.backends.find((backend) => backend.role === "service")?.party ?? "the service";
-  const partner = info.value?.backends.find((backend) => backend.role === "partner")?.party ?? null;
+  const service = info.value?.recipients.find(({ role }) => role === "service")?.party ?? "the service";
+  const partner = info.value?.recipients.find(({ role }) => role === "partner")?.party ?? null;
+  const recipients = recipientsOf(draft.third);
+  const lacking = recipients.filter(({ admits }) => !admits);
   // Without a partner only the file is left.
   useEffect(() => {
     if (info.value !== null && partner === null && draft.third === "partner") set("third")("backup-file");
@@ -228,6 +255,30 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
             repeatProblem={problems.backupPassphraseRepeat}
           />
         </div>
+      )}
+      {info.value !== null && (
+        <section class="stack" aria-labelledby="create-recipients-title">
+          <div class="stack-tight">
+            <h2 id="create-recipients-title">Who gets the other shares</h2>
+            <p class="soft">
+              Compare names and fingerprints with what the organisations publish, before you create the wallet: two of three shares are the key.
+            </p>
+          </div>
+          <RecipientList recipients={recipients} testId="create-recipients" />
+          <RecipientNotices recipients={recipients} />
+          {(lacking.length > 0 || draft.tokens !== "") && (
+            <TextArea
+              id="create-tokens"
+              label="Admission tokens"
+              mono
+              optional={lacking.length === 0}
+              hint={`One a line, from ${lacking.map(({ party }) => party).join(" and ") || "the organisations"}: each lets you store a share there.`}
+              value={draft.tokens}
+              onInput={set("tokens")}
+              error={problems.tokens}
+            />
+          )}
+        </section>
       )}
       <details class="advanced" open={draft.requesters !== "" || undefined}>
         <summary data-testid="create-advanced">Teams that may queue payments</summary>

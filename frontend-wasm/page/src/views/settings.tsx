@@ -4,6 +4,7 @@ import { Button } from "../components/button";
 import { Choices } from "../components/choice";
 import { Select, TextField } from "../components/field";
 import { Form } from "../components/form";
+import { RecipientList, RecipientNotices } from "../components/recipients";
 import { View } from "../components/view";
 import { BUILD, gatewayProblem } from "../config";
 import { chainName } from "../chain/names";
@@ -130,24 +131,16 @@ function EthereumNode() {
 }
 
 function Parties() {
-  const backends = info.value?.backends ?? [];
-  if (backends.length === 0) return null;
+  const recipients = info.value?.recipients ?? [];
+  if (recipients.length === 0) return null;
   return (
     <section class="card" aria-labelledby="settings-parties">
       <div class="stack-tight">
         <h2 id="settings-parties">Parties</h2>
-        <p class="soft">Who can hold the other shares, as this gateway says. Compare the fingerprints with what the organisations publish.</p>
+        <p class="soft">Who gets the other shares of new wallets. Compare the fingerprints with what the organisations publish.</p>
       </div>
-      <dl class="definition">
-        {backends.map((backend) => (
-          <div key={`${backend.role}/${backend.party}`}>
-            <dt>
-              {backend.party === backend.role ? backend.party : `${backend.party}, the ${backend.role}`}
-            </dt>
-            <dd class="mono small">{backend.fingerprint?.replace(/(.{8})(?=.)/g, "$1 ") ?? "no fingerprint given"}</dd>
-          </div>
-        ))}
-      </dl>
+      <RecipientList recipients={recipients} testId="settings-recipients" />
+      <RecipientNotices recipients={recipients} />
     </section>
   );
 }

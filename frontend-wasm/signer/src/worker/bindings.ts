@@ -10,10 +10,11 @@ import { bytesToHex, hexToBytes, payloadDocument } from "../payload.js";
 import type { KeySource } from "../protocol.js";
 import type { Address, Description, Hex, Payload, Verification, VerifyOptions, WalletParty } from "../types.js";
 import type {
-  ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
+  Admission, ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
   Responder, SealKey, Verdict,
 } from "./engine.js";
 import type { Destination, Frames, ServerFrame } from "./frames.js";
+import { readToken } from "./token.js";
 
 type Result<T> = { ok: true; value: T } | { ok: false; error: BindingError };
 
@@ -211,10 +212,15 @@ class BoundBackend extends Bound<wasm.Backend> implements Backend {
 function backend(card: Uint8Array, fingerprint: string, token: Uint8Array) {
   const responder = take(wasm.Responder.verifiedElsewhere(card, fingerprint));
   try {
-    return new BoundBackend(take(wasm.Backend.create(responder, token), "token"));
+    return new BoundBackend(take(wasm.Backend.create(responder, token), "tokens"));
   } finally {
     responder.free();
   }
+}
+
+function readAdmission(text: string, field: string): Admission {
+  const token = readToken(text, field);
+  return { ...take(wasm.admissionFacts(token), field), token };
 }
 
 // The states of a session and of a dealing are consumed by the step that leads out of them: nothing is left to free then.
@@ -363,7 +369,8 @@ const engine: Engine = {
   verifyCard: (card, fingerprint) => take(wasm.Responder.verify(card, fingerprint)).free(),
   responder: (card, fingerprint) => new BoundResponder(take(wasm.Responder.verifiedElsewhere(card, fingerprint))),
   backend,
-  cardFingerprint: (card) => take(wasm.cardFacts(card)).fingerprint,
+  cardFacts: (card) => take(wasm.cardFacts(card)),
+  readAdmission,
   draw,
   makeProofs: (task) => take(wasm.makeProofs(task)),
   openPending: (sealed, key, id) => new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),

@@ -11,7 +11,10 @@ import { type Database, type KeyRow, requireRecord, requireWallet, STRICT, type 
 import { checkpoint, pause } from "./deadline.js";
 import type { Backend, DeviceWallet, Handle, Pending, SealKey } from "./engine.js";
 import { Helpers } from "./helpers.js";
-import { type ChosenBackend, chooseBackend, fetchConfiguration } from "./info.js";
+import { askGateway } from "./info.js";
+import {
+  chooseRecipients, pin, readAdmissions, type Recipient, requireRecipients, requireSameRecipients, seenBefore,
+} from "./recipients.js";
 import type { Call } from "./rpc.js";
 
 /** As what the owner's device takes part. */
@@ -57,11 +60,13 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
   const label = readLabel(order.label);
   if (order.source.kind === "passphrase") checkPassphrase(order.source.passphrase, "protection.passphrase");
   if (order.third.kind === "backup-file") checkPassphrase(order.third.passphrase, "third.passphrase");
-  const configuration = await fetchConfiguration(settings.gateway, signal);
-  const { tenant } = configuration.info;
-  if (tenant === undefined) fail("invalid", "The gateway names no tenant to make wallets for.", { field: "gateway" });
-  const chosen = [chooseBackend(configuration, "service", order.service)];
-  if (order.third.kind === "partner") chosen.push(chooseBackend(configuration, "partner", order.partner));
+  const answer = await askGateway(settings.gateway, signal);
+  const named = requireRecipients(settings, answer);
+  const { tenant, recipients } = chooseRecipients(
+    named,
+    order.third.kind === "partner" ? ["service", "partner"] : ["service"],
+    readAdmissions(engine, settings, answer, order.tokens ?? []),
+  );
 
   // The helpers search, and verify the cards meanwhile; both go on beside everything else.
   const helpers = new Helpers(signal);
@@ -71,9 +76,9 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
   let dealing: Handle | undefined;
   let pending: Pending | undefined;
   try {
-    const cards = chosen.map(async ({ party, fingerprint }) => {
-      tell({ step: "card", party });
-      const fetched = await fetchCard(context, party, fingerprint, signal);
+    const cards = recipients.map(async (recipient) => {
+      tell({ step: "card", party: recipient.party });
+      const fetched = await recipientCard(context, recipient, signal);
       await helpers.verifyCard(fetched.card, fetched.fingerprint);
       return fetched;
     });
@@ -83,11 +88,11 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
     await pause(0, signal);
     const made = engine.protect(order.source);
     key = made.key;
-    for (const [at, backend] of chosen.entries()) {
+    for (const [at, { role, party, token }] of recipients.entries()) {
       const { card, fingerprint } = await (cards[at] as Promise<FetchedCard>);
-      backends.push(engine.backend(card, fingerprint, backend.token));
-      await pinCard(database, backend, card, fingerprint);
-      tell({ step: "card-verified", party: backend.party });
+      backends.push(engine.backend(card, fingerprint, token));
+      await pin(database, { role, fingerprint, party }, card);
+      tell({ step: "card-verified", party });
     }
     const found = await primes;
     checkpoint(signal);
@@ -104,7 +109,7 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
       Date.now(),
     );
     dealing = drawn;
-    const partyOf = (share: 2 | 3): string => chosen[share - 2]?.party ?? "backup-file";
+    const partyOf = (share: 2 | 3): string => recipients[share - 2]?.party ?? "backup-file";
     const proofs = drawn.tasks.map(({ share, task }) => {
       tell({ step: "proofs", share, party: partyOf(share) });
       return helpers.prove(task);
@@ -173,6 +178,15 @@ export async function resumeCreation(
     key.free();
     throw thrown;
   }
+  const { settings } = context;
+  try {
+    const answer = settings.parties.length > 0 ? null : await askGateway(settings.gateway, call.signal);
+    requireSameRecipients(pending.parties, settings, answer);
+  } catch (thrown) {
+    pending.free();
+    key.free();
+    throw thrown;
+  }
   tell({ step: "stored", wallet: id });
   return finish(context, { pending, key }, tell, call.signal);
 }
@@ -202,30 +216,40 @@ interface FetchedCard {
   fingerprint: string;
 }
 
-/** A party's card, compared with the fingerprint that is expected and with the one it showed before. */
+/** A party's card, which has to be the party's own and the one that is expected. */
 export async function fetchCard(
-  { line, engine, database }: Context,
+  { line, engine }: Context,
   party: string,
   expected: string | undefined,
   signal?: AbortSignal,
 ): Promise<FetchedCard> {
   const card = await line.card(party, signal);
-  const fingerprint = engine.cardFingerprint(card);
-  const pinned = (await database.get("pins", party))?.fingerprint;
-  const wanted = expected ?? pinned;
-  if ((wanted !== undefined && wanted !== fingerprint) || (pinned !== undefined && pinned !== fingerprint)) {
-    const known = pinned === fingerprint ? expected : (pinned ?? expected);
-    fail("refused", `${party} shows the card ${fingerprint}; expected is ${known}.`, { code: "card-mismatch", by: party });
+  const { party: named, fingerprint } = engine.cardFacts(card);
+  if (expected !== undefined && fingerprint !== expected) {
+    fail("refused", `${party} shows the card ${fingerprint}; expected is ${expected}.`, { code: "card-mismatch", by: party });
+  }
+  if (named !== party) {
+    fail("refused", `${party} shows the card of ${named}.`, { code: "card-mismatch", by: party });
   }
   return { card, fingerprint };
 }
 
-/** Keeps a verified card, which must not change from now on. */
-async function pinCard(database: Database, { party }: ChosenBackend, card: Uint8Array, fingerprint: string): Promise<void> {
-  const transaction = await database.transaction(["cards", "pins"], "readwrite", STRICT);
-  await transaction.objectStore("cards").put({ fingerprint, party, card });
-  await transaction.objectStore("pins").put({ party, fingerprint });
-  await transaction.done;
+/**
+ * The card of a party that is to get a share. Where only a gateway for trying out names it, it must not
+ * differ from the one this browser dealt to before.
+ */
+async function recipientCard(context: Context, recipient: Recipient, signal: AbortSignal): Promise<FetchedCard> {
+  const { role, party, source } = recipient;
+  const fetched = await fetchCard(context, party, recipient.fingerprint, signal);
+  if (source === "configuration") return fetched;
+  if (seenBefore(await context.database.getAll("recipients"), role, fetched.fingerprint) === "other") {
+    fail(
+      "refused",
+      `${party} shows the card ${fetched.fingerprint}, and this browser has dealt to another ${role} before. If you set up the parties anew, remove this site's data first, or list them in the page's configuration.`,
+      { code: "card-mismatch", by: party },
+    );
+  }
+  return fetched;
 }
 
 // ----------------------------------------------------------------------------------------- store and finish

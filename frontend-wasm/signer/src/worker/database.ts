@@ -4,14 +4,14 @@
  * Everything is written with strict durability: what a resolved promise says was written is on disk.
  */
 
-import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type StoreKey, type StoreValue } from "idb";
+import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type StoreKey, type StoreNames, type StoreValue } from "idb";
 
 import { duetError, fail, Failure } from "../errors.js";
 import type { PasskeyReference } from "../protocol.js";
-import type { Address, DuetError, Hex, Timestamp, WalletId, WalletParty } from "../types.js";
+import type { Address, BackendRole, DuetError, Hex, Timestamp, WalletId, WalletParty } from "../types.js";
 
 const NAME = "duet";
-const VERSION = 1;
+const VERSION = 2;
 
 /** How a wallet's records are sealed: what is needed, besides the secret, to derive their key. */
 export type StoredProtection =
@@ -73,16 +73,25 @@ export interface CardRow {
   card: Uint8Array;
 }
 
+/** A card that shares were dealt to: by role and fingerprint. The name is for people. */
+export interface PinRow {
+  /** `unknown`: pinned by version 1, which kept names only, and no wallet here says what it was. */
+  role: BackendRole | "unknown";
+  /** 64 hexadecimal digits. */
+  fingerprint: string;
+  party: string;
+}
+
 interface Schema extends DBSchema {
   wallets: { key: string; value: WalletRow };
   records: { key: [string, RecordKind]; value: RecordRow };
   keys: { key: string; value: KeyRow; indexes: { wallet: string } };
   cards: { key: string; value: CardRow };
-  /** Which card each party was seen with first: it must not change. */
-  pins: { key: string; value: { party: string; fingerprint: string } };
+  /** The cards that shares were dealt to. */
+  recipients: { key: [string, string]; value: PinRow };
 }
 
-export type StoreName = "wallets" | "records" | "keys" | "cards" | "pins";
+export type StoreName = StoreNames<Schema>;
 type Connection = IDBPDatabase<Schema>;
 type Mode = "readonly" | "readwrite";
 
@@ -107,6 +116,10 @@ export class Database {
 
   get<Name extends StoreName>(store: Name, key: StoreKey<Schema, Name>): Promise<StoreValue<Schema, Name> | undefined> {
     return this.#run((connection) => connection.get(store, key));
+  }
+
+  getAll<Name extends StoreName>(store: Name): Promise<StoreValue<Schema, Name>[]> {
+    return this.#run((connection) => connection.getAll(store));
   }
 
   async put<Name extends StoreName>(store: Name, value: StoreValue<Schema, Name>): Promise<void> {
@@ -147,13 +160,17 @@ export class Database {
   async #open(): Promise<Connection> {
     try {
       return await openDB<Schema>(NAME, VERSION, {
-        upgrade(database, oldVersion) {
-          if (oldVersion > 0) return;
-          database.createObjectStore("wallets", { keyPath: "id" });
-          database.createObjectStore("records", { keyPath: ["wallet", "kind"] });
-          database.createObjectStore("keys", { keyPath: "id" }).createIndex("wallet", "wallet");
-          database.createObjectStore("cards", { keyPath: "fingerprint" });
-          database.createObjectStore("pins", { keyPath: "party" });
+        async upgrade(database, oldVersion, _newVersion, transaction) {
+          if (oldVersion < 1) {
+            database.createObjectStore("wallets", { keyPath: "id" });
+            database.createObjectStore("records", { keyPath: ["wallet", "kind"] });
+            database.createObjectStore("keys", { keyPath: "id" }).createIndex("wallet", "wallet");
+            database.createObjectStore("cards", { keyPath: "fingerprint" });
+          }
+          if (oldVersion < 2) {
+            database.createObjectStore("recipients", { keyPath: ["role", "fingerprint"] });
+            if (oldVersion > 0) await pinByRole(database, transaction);
+          }
         },
         // A newer page wants to migrate: this one makes way, and is of no more use.
         blocking: (_current, _blocked, event) => {
@@ -187,6 +204,23 @@ function isClosed(thrown: unknown): boolean {
 
 function replaced(): Failure {
   return new Failure(duetError("stale-page", "Another tab has opened a newer version of this page; reload this one."));
+}
+
+type Upgrade = IDBPTransaction<Schema, StoreName[], "versionchange">;
+
+/** Version 1 pinned cards under the name that a gateway had for their party. What it pinned stays pinned, by role. */
+async function pinByRole(database: Connection, transaction: Upgrade): Promise<void> {
+  // The store is of no version that the schema still knows.
+  const old = (transaction as unknown as IDBPTransaction<unknown, string[], "versionchange">).objectStore("pins");
+  const pins = (await old.getAll()) as { party: string; fingerprint: string }[];
+  const wallets = await transaction.objectStore("wallets").getAll();
+  const holders = wallets.flatMap(({ parties }) => parties.filter((party) => "fingerprint" in party));
+  const recipients = transaction.objectStore("recipients");
+  for (const { party, fingerprint } of pins) {
+    const roles = new Set(holders.filter((holder) => holder.fingerprint === fingerprint).map(({ role }) => role));
+    for (const role of roles.size > 0 ? roles : ["unknown" as const]) await recipients.put({ role, fingerprint, party });
+  }
+  (database as unknown as IDBPDatabase).deleteObjectStore("pins");
 }
 
 /** The wallet's row, or a refusal. */

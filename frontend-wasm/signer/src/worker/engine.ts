@@ -29,6 +29,13 @@ export interface Backend extends Responder {
   readonly admitted: true;
 }
 
+/** An admission token, and what it says. Its party's signature is checked with the party's card. */
+export interface Admission {
+  party: string;
+  tenant: string;
+  token: Uint8Array;
+}
+
 export interface DealOrder {
   tenant: string;
   device: string;
@@ -170,9 +177,12 @@ export interface Engine {
   verifyCard(card: Uint8Array, fingerprint: string): void;
   /** A party whose card a helper has verified. */
   responder(card: Uint8Array, fingerprint: string): Responder;
-  /** The same with its admission token. */
+  /** A party that gets a share: its card, and its token, which has to be signed by the card's key. */
   backend(card: Uint8Array, fingerprint: string, token: Uint8Array): Backend;
-  cardFingerprint(card: Uint8Array): string;
+  /** What a card says, its own signature checked. */
+  cardFacts(card: Uint8Array): { party: string; fingerprint: string };
+  /** Reads an admission token as organisations hand it out: hexadecimal digits, or base64. */
+  readAdmission(text: string, field: string): Admission;
   draw(order: DealOrder, nowMs: number): Drawn;
   /** Does a proof task; takes more than a second. */
   makeProofs(task: Uint8Array): Uint8Array;

@@ -12,8 +12,8 @@ import { createWallet, discardPending, readLabel, removeWallet, resumeCreation }
 import { changeWallet, openDatabase, requireWallet } from "./database.js";
 import { help, HELPER_NAME } from "./helpers.js";
 import { inbox, reject } from "./inbox.js";
-import { fetchConfiguration } from "./info.js";
 import { Line } from "./line.js";
+import { describeGateway } from "./recipients.js";
 import { rotate } from "./rotate.js";
 import { type Handlers, sendBroken, sendEvent, serve } from "./rpc.js";
 import { approve, outcome, sign } from "./sign.js";
@@ -50,7 +50,10 @@ const handlers: Handlers = {
     opened ??= open(settings);
     await opened;
   },
-  info: async ({ signal }) => (await fetchConfiguration((await context()).settings.gateway, signal)).info,
+  async info({ signal }) {
+    const { settings, database } = await context();
+    return describeGateway(settings, database, signal);
+  },
   wallets: async () => (await context()).wallets.summaries(),
   createWallet: async (call, order) => createWallet(await context(), call, order),
   resumeCreation: async (call, id, source) => resumeCreation(await context(), call, id, source),

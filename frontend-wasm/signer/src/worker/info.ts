@@ -1,15 +1,29 @@
-/** The gateway's public configuration, and whom a new wallet's shares go to. */
+/** What a gateway says of itself. None of it is believed where it would decide who gets a share. */
 
 import { duetError, fail, Failure } from "../errors.js";
-import type { BackendChoice, BackendInfo, GatewayInfo } from "../types.js";
+import { isPartyName, isRole, readFingerprint } from "../parties.js";
+import type { BackendRole } from "../types.js";
 
 const DEADLINE_MS = 8_000;
 
-/** The configuration, with what only the worker needs of it. */
-export interface Configuration {
-  info: GatewayInfo;
-  /** Admission tokens by party, where the gateway hands them out. */
-  admission: Record<string, string>;
+/** A party as a gateway names it. */
+export interface NamedBackend {
+  role: BackendRole;
+  party: string;
+  fingerprint?: string;
+}
+
+/** A gateway's answer, its members checked for their form only. */
+export interface GatewayAnswer {
+  build: string;
+  protocol: number;
+  tenant?: string;
+  /** Whether it says that it is for trying out. Counts on the loopback only. */
+  trial: boolean;
+  backends: NamedBackend[];
+  rpc?: { chainId: number; url: string };
+  /** Admission tokens by party, which a gateway for trying out hands out. */
+  admission: ReadonlyMap<string, string>;
 }
 
 /** As `/v1/info` writes it. */
@@ -17,12 +31,13 @@ interface InfoDocument {
   build?: string;
   protocol?: number;
   tenant?: string;
+  trial?: boolean;
   backends?: { role: string; party: string; fingerprint?: string }[];
   rpc?: { chainId?: number; chain_id?: number; url: string } | null;
   admission?: Record<string, string>;
 }
 
-export async function fetchConfiguration(gateway: string, signal?: AbortSignal): Promise<Configuration> {
+export async function askGateway(gateway: string, signal?: AbortSignal): Promise<GatewayAnswer> {
   const deadline = AbortSignal.timeout(DEADLINE_MS);
   let document: InfoDocument;
   try {
@@ -38,73 +53,27 @@ export async function fetchConfiguration(gateway: string, signal?: AbortSignal):
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
     throw new Failure(duetError("gateway-unreachable", `The gateway cannot be reached: ${reason}.`, { by: "gateway" }));
   }
-  return readConfiguration(document);
+  return readAnswer(document);
 }
 
-export function readConfiguration(document: InfoDocument): Configuration {
-  const { build = "", protocol, tenant, backends, rpc, admission = {} } = document;
+export function readAnswer(document: InfoDocument): GatewayAnswer {
+  const { build = "", protocol, tenant, trial, backends, rpc, admission } = document;
   if (typeof protocol !== "number" || !Array.isArray(backends)) {
     fail("gateway-unreachable", "What answers at this address is no gateway.", { by: "gateway" });
   }
-  const known = backends
-    .filter((backend) => backend.role === "service" || backend.role === "partner")
-    .map(({ role, party, fingerprint }): BackendInfo => ({
-      role: role as BackendInfo["role"],
-      party,
-      ...(fingerprint && { fingerprint }),
-      admits: admission[party] !== undefined,
-    }));
+  const named = backends.flatMap(({ role, party, fingerprint }): NamedBackend[] => {
+    if (!isRole(role) || !isPartyName(party)) return [];
+    const read = readFingerprint(fingerprint);
+    return [{ role, party, ...(read !== undefined && { fingerprint: read }) }];
+  });
   const chainId = rpc?.chainId ?? rpc?.chain_id;
   return {
-    info: {
-      build,
-      protocol,
-      ...(tenant && { tenant }),
-      backends: known,
-      ...(rpc && chainId !== undefined && { rpc: { chainId, url: rpc.url } }),
-    },
-    admission,
+    build,
+    protocol,
+    ...(tenant && { tenant }),
+    trial: trial === true,
+    backends: named,
+    ...(rpc && chainId !== undefined && { rpc: { chainId, url: rpc.url } }),
+    admission: new Map(Object.entries(admission ?? {})),
   };
-}
-
-/** A party to be trusted with a share, with all that takes. */
-export interface ChosenBackend {
-  party: string;
-  fingerprint: string | undefined;
-  token: Uint8Array;
-}
-
-/** Whom the caller chose for a role, or else whom the gateway names. */
-export function chooseBackend(
-  configuration: Configuration,
-  role: BackendInfo["role"],
-  choice: BackendChoice | undefined,
-): ChosenBackend {
-  const offered = configuration.info.backends.filter((backend) => backend.role === role);
-  const party = choice?.party ?? offered[0]?.party;
-  if (party === undefined) {
-    fail("invalid", `The gateway names no ${role}; choose one.`, { field: role });
-  }
-  const fingerprint = choice?.fingerprint ?? offered.find((backend) => backend.party === party)?.fingerprint;
-  const token = choice?.token ?? configuration.admission[party];
-  if (token === undefined) {
-    fail("invalid", `${party} takes new wallets only with an admission token of its own; ask whoever runs it.`, {
-      field: `${role}.token`,
-    });
-  }
-  return { party, fingerprint: fingerprint?.toLowerCase(), token: readToken(token, `${role}.token`) };
-}
-
-/** A token as organisations hand it out: base64, or hexadecimal digits. */
-export function readToken(text: string, field: string): Uint8Array {
-  const trimmed = text.trim();
-  try {
-    if (/^([0-9a-fA-F]{2})+$/.test(trimmed)) {
-      return Uint8Array.from(trimmed.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
-    }
-    const plain = atob(trimmed.replaceAll("-", "+").replaceAll("_", "/"));
-    return Uint8Array.from(plain, (character) => character.charCodeAt(0));
-  } catch {
-    fail("invalid", "An admission token is base64 or hexadecimal digits.", { field });
-  }
 }

@@ -3,6 +3,7 @@
  * the old key goes on with a responder that has not taken the new one. An interrupted rotation is simply repeated.
  */
 
+import { fail } from "../errors.js";
 import type { CreateProgress, WalletId, WalletSummary } from "../types.js";
 import type { Context } from "./context.js";
 import { fetchCard, readyKey, stopwatch } from "./create.js";
@@ -73,9 +74,9 @@ async function replaceKey(
   }
 }
 
-function fingerprintOf(device: DeviceWallet, party: string): string | undefined {
+function fingerprintOf(device: DeviceWallet, party: string): string {
   const holder = device.parties.find((one) => "fingerprint" in one && one.party === party);
-  return holder && "fingerprint" in holder ? holder.fingerprint : undefined;
+  return holder && "fingerprint" in holder ? holder.fingerprint : fail("internal", `${party} holds no share of this wallet.`);
 }
 
 /** The wallet's record and its newest key, together. Rows of keys that are gone stay: a lock is never forgotten. */

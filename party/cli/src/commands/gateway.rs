@@ -61,7 +61,7 @@ pub(crate) struct GatewayCommand {
     /// The tenant that wallets made in the page belong to
     #[arg(long, env = "DUET_TENANT", value_name = "NAME", default_value = "demo")]
     tenant: TenantId,
-    /// The party that holds share 2, and its card's fingerprint for the page to pin
+    /// The party that holds share 2, and its card's fingerprint; pages refuse to deal when theirs differs
     #[arg(long, value_name = "NAME[=FINGERPRINT]", default_value = "service", help_heading = "Parties")]
     service: PartyArgument,
     /// The party that holds share 3
@@ -76,9 +76,12 @@ pub(crate) struct GatewayCommand {
     /// There is no partner: share 3 goes into backup files
     #[arg(long, help_heading = "Parties")]
     no_partner: bool,
-    /// A party and the file with an admission token that the page may use: whoever can reach the gateway
-    /// gets it. On the loopback only; can be repeated
-    #[arg(long = "admission-token", value_name = "PARTY=FILE", help_heading = "Parties")]
+    /// This gateway is for trying out: a page that pins no parties deals to those it names. On the loopback
+    /// only
+    #[arg(long, help_heading = "Parties")]
+    trial: bool,
+    /// A party and the file with an admission token that every page may use; with --trial; can be repeated
+    #[arg(long = "admission-token", value_name = "PARTY=FILE", requires = "trial", help_heading = "Parties")]
     admission_tokens: Vec<TokenArgument>,
     /// An Ethereum node for the page
     #[arg(
@@ -271,6 +274,7 @@ impl GatewayCommand {
             rpc: self.rpc.zip(self.chain_id).map(|(url, chain_id)| Rpc { chain_id, url }),
             page: self.page,
             origins: self.origins,
+            trial: self.trial,
             admission,
             proxies: TrustedProxies { networks: self.trusted_proxies, header: self.client_address_header },
             audit_key,

@@ -30,6 +30,7 @@ use crate::{
     error::CliError,
     input::parse_key,
     output::Output,
+    parties::{self, ListedParty},
     progress::{StepTiming, Steps},
     request::WalletName,
     secrets,
@@ -95,6 +96,16 @@ pub(crate) struct OnlineArguments {
 pub(crate) struct CreateArguments {
     #[command(flatten)]
     tenant: TenantOptions,
+    /// The configuration that lists the parties, as the page has it (config.json): role, name and fingerprint
+    /// of each, and maybe an admission token
+    #[arg(
+        long,
+        env = "DUET_PARTIES",
+        value_name = "FILE",
+        conflicts_with_all = ["service", "service_fingerprint", "partner", "partner_fingerprint"],
+        help_heading = "Parties"
+    )]
+    parties: Option<PathBuf>,
     /// Who gets share 2
     #[arg(long, value_name = "NAME", default_value = "service", help_heading = "Parties")]
     service: PartyId,
@@ -102,8 +113,14 @@ pub(crate) struct CreateArguments {
     #[arg(long, env = "DUET_SERVICE_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
     service_fingerprint: Option<CardFingerprint>,
     /// File with its admission token
-    #[arg(long, env = "DUET_SERVICE_TOKEN_FILE", value_name = "FILE", help_heading = "Parties")]
-    service_token_file: PathBuf,
+    #[arg(
+        long,
+        env = "DUET_SERVICE_TOKEN_FILE",
+        value_name = "FILE",
+        required_unless_present = "parties",
+        help_heading = "Parties"
+    )]
+    service_token_file: Option<PathBuf>,
     /// Who gets share 3
     #[arg(long, value_name = "NAME", default_value = "partner", help_heading = "Parties")]
     partner: PartyId,
@@ -111,8 +128,14 @@ pub(crate) struct CreateArguments {
     #[arg(long, env = "DUET_PARTNER_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
     partner_fingerprint: Option<CardFingerprint>,
     /// File with its admission token
-    #[arg(long, env = "DUET_PARTNER_TOKEN_FILE", value_name = "FILE", help_heading = "Parties")]
-    partner_token_file: PathBuf,
+    #[arg(
+        long,
+        env = "DUET_PARTNER_TOKEN_FILE",
+        value_name = "FILE",
+        required_unless_present = "parties",
+        help_heading = "Parties"
+    )]
+    partner_token_file: Option<PathBuf>,
     /// Who else may ask for signatures, and for which kinds (transaction, personal_message, typed_data,
     /// digest) [default kinds: all but digest]; can be repeated
     #[arg(long = "requester", value_name = "HEX[=KIND,…]")]
@@ -325,25 +348,20 @@ pub(crate) async fn pick(device: &Device, name: Option<&WalletName>) -> Result<W
 }
 
 async fn create(arguments: CreateArguments, output: Output) -> Result<(), CliError> {
-    let service_token = read_token(&arguments.service_token_file)?;
-    let partner_token = read_token(&arguments.partner_token_file)?;
+    let tokens = [&arguments.service_token_file, &arguments.partner_token_file];
+    let [service_token, partner_token] = tokens.map(|file| file.as_deref().map(read_token).transpose());
+    let (service_token, partner_token) = (service_token?, partner_token?);
+    let listed = arguments.parties.as_deref().map(parties::read).transpose()?;
     let device = arguments.online.device.open_or_make().await?;
-    let service = backend(
-        &device,
-        arguments.service,
-        arguments.service_fingerprint,
-        service_token,
-        "--service-fingerprint",
-    )
-    .await?;
-    let partner = backend(
-        &device,
-        arguments.partner,
-        arguments.partner_fingerprint,
-        partner_token,
-        "--partner-fingerprint",
-    )
-    .await?;
+    let [service, partner] = match listed {
+        Some(listed) => [listed.service, listed.partner],
+        None => [
+            named(&device, arguments.service, arguments.service_fingerprint, "--service-fingerprint").await?,
+            named(&device, arguments.partner, arguments.partner_fingerprint, "--partner-fingerprint").await?,
+        ],
+    };
+    let service = backend(service, service_token, "--service-token-file")?;
+    let partner = backend(partner, partner_token, "--partner-token-file")?;
     let mut requesters: Vec<Requester> = arguments.requesters.into_iter().map(|given| given.0).collect();
     if arguments.allow_digests {
         requesters.insert(0, device.owner()?.with_digest());
@@ -418,19 +436,37 @@ async fn waiting(
     output.emit(&WaitingJobs { jobs })
 }
 
-/// A backend party with its pinned card: this command's fingerprint, or an earlier one's.
-async fn backend(
+/// A party that this command names, with its card: this command's fingerprint, or an earlier one's.
+async fn named(
     device: &Device,
     party: PartyId,
     fingerprint: Option<CardFingerprint>,
-    token: AdmissionToken,
+    flag: &str,
+) -> Result<ListedParty, CliError> {
+    let pinned = match fingerprint {
+        Some(given) => Some(given),
+        None => device.context().vault.store().pinned_card(&party).await?,
+    };
+    let fingerprint = pinned.ok_or_else(|| {
+        CliError::usage(format!("nothing says which card {party} should have")).remedy(format!(
+            "Get the fingerprint from the organisation that runs it (`duet party card` shows it there), and give {flag}, \
+             or list both parties in a file and give --parties."
+        ))
+    })?;
+    Ok(ListedParty { party, fingerprint, token: None })
+}
+
+/// A party with the token of this command, or else of the configuration.
+fn backend(
+    listed: ListedParty,
+    token: Option<AdmissionToken>,
     flag: &str,
 ) -> Result<BackendChoice, CliError> {
-    if fingerprint.is_none() && device.context().vault.store().pinned_card(&party).await?.is_none() {
-        return Err(CliError::usage(format!("nothing says which card {party} should have")).remedy(format!(
-            "Get the fingerprint from the organisation that runs it (`duet party card` shows it there), and give {flag}."
-        )));
-    }
+    let ListedParty { party, fingerprint, token: configured } = listed;
+    let token = token.or(configured).ok_or_else(|| {
+        CliError::usage(format!("{party} takes new wallets only with an admission token"))
+            .remedy(format!("Its operator makes one with `duet party token`; give its file as {flag}."))
+    })?;
     Ok(BackendChoice { party, fingerprint, token })
 }
 
