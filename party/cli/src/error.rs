@@ -304,7 +304,11 @@ impl From<PartyError> for CliError {
             PartyError::RefusedBy { by, refusal } => format!("{by}: {}", refusal.message),
             other => other.to_string(),
         };
-        Self::new(error.code(), message)
+        let code = match &error {
+            PartyError::Store(StoreError::NotAStore { .. }) => ErrorCode::File,
+            other => ErrorCode::Shared(other.code()),
+        };
+        Self::new(code, message)
     }
 }
 

@@ -79,6 +79,14 @@ pub enum StoreError {
     /// The store exists already, or does not exist yet.
     #[error("{0}")]
     Exists(String),
+    /// A file holds something else than a share store.
+    #[error("{path} is not a share store: {reason}")]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
 }
 
 /// Whether a store may be relied on for locks.

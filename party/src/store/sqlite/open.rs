@@ -75,11 +75,10 @@ impl SqliteStore {
     /// tries a write. When that fails the store opens, but is not ready.
     ///
     /// # Errors
-    /// When there is no store, when a newer build made it, or when it cannot be written at all.
+    /// When there is no store, when the file is something else, when a newer build made it, or when it cannot be
+    /// written at all.
     pub async fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
-        if !options.path.exists() {
-            return Err(StoreError::Exists(format!("there is no share store at {}", options.path.display())));
-        }
+        expect_store(&options.path, "the share store").await?;
         Self::open_with(options, Expect::Existing).await
     }
 
@@ -171,13 +170,15 @@ impl SqliteStore {
     /// Puts a backup back as the store at `options.path`, which must not exist, and opens it.
     ///
     /// # Errors
-    /// When there is a store at that path, when the backup cannot be read, or when the copy cannot
-    /// be written.
+    /// When there is a store at that path, when the backup is missing, empty or cut short, or when the copy
+    /// cannot be written.
     pub async fn restore(backup: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
         if options.path.exists() {
             return Err(StoreError::Exists(format!("{} exists already", options.path.display())));
         }
+        expect_store(backup, "the backup").await?;
         let failed = |source| StoreError::File { path: backup.to_owned(), source };
+        check_whole(backup).await?;
         let partial = options.path.with_extension("restoring");
         std::fs::copy(backup, &partial).map_err(failed)?;
         #[cfg(unix)]
@@ -239,6 +240,77 @@ enum Expect {
     New,
     Existing,
     Restored,
+}
+
+/// Refuses a file that is no whole share store, and changes nothing in it: SQLite would make a new, empty database of an
+/// empty file, and tables of ours in anything else.
+async fn expect_store(path: &Path, what: &str) -> Result<(), StoreError> {
+    let refuse = |reason: String| Err(StoreError::NotAStore { path: path.to_owned(), reason });
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::Exists(format!("there is no share store at {}", path.display())));
+        }
+        Err(source) => return Err(StoreError::File { path: path.to_owned(), source }),
+    };
+    if metadata.is_dir() {
+        return refuse("it is a folder; name the file in it".to_owned());
+    }
+    if metadata.len() == 0 {
+        return refuse(format!(
+            "the file is empty; put {what} back from a copy, or remove the file if it was never more than that"
+        ));
+    }
+    // No journal mode is asked for, so that nothing is written.
+    let options =
+        SqliteConnectOptions::new().filename(path).create_if_missing(false).busy_timeout(BUSY_TIMEOUT);
+    let looked = async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let tables: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(tables)
+    };
+    match looked.await {
+        Ok(1..) => Ok(()),
+        Ok(_) => refuse("it is a database of something else".to_owned()),
+        Err(sqlx::Error::Database(error)) if is_damaged(error.as_ref()) => {
+            refuse(format!("{}; put {what} back from a copy that is whole", error.message()))
+        }
+        Err(error) => Err(unavailable("open")(error)),
+    }
+}
+
+/// Refuses a backup that is cut short or changed: every page is read and compared with what SQLite expects of it.
+async fn check_whole(backup: &Path) -> Result<(), StoreError> {
+    let refuse = |reason: &str| {
+        let reason = format!("it is not whole ({reason}); take another backup");
+        Err(StoreError::NotAStore { path: backup.to_owned(), reason })
+    };
+    let options = SqliteConnectOptions::new().filename(backup).create_if_missing(false).read_only(true);
+    let looked = async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let verdict: String =
+            sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(verdict)
+    };
+    match looked.await {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => refuse(&verdict),
+        Err(sqlx::Error::Database(error)) if is_damaged(error.as_ref()) => refuse(error.message()),
+        Err(error) => Err(unavailable("restore")(error)),
+    }
+}
+
+/// Whether SQLite says that a file is none of its own, or is not whole.
+fn is_damaged(error: &dyn sqlx::error::DatabaseError) -> bool {
+    // SQLITE_CORRUPT and SQLITE_NOTADB, in the lower byte of what may be an extended code.
+    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 /// Marks every Paillier key as needing rotation, and the store as restored.

@@ -10,6 +10,7 @@ use crate::{
 };
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 use duet_wire::audit::{Body, ChainId, Event, Record};
+use sqlx::{Connection as _, sqlite::SqliteConnectOptions};
 
 fn options(directory: &Path) -> SqliteOptions {
     SqliteOptions::at(directory.join("store.db"))
@@ -168,6 +169,59 @@ async fn a_lock_is_written_even_if_its_caller_is_cancelled() {
     // The single writer is taken by the lock before this asks for it, or the gate fails the test.
     tokio::task::yield_now().await;
     assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+}
+
+#[tokio::test]
+async fn what_is_no_store_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let reason = async || match SqliteStore::open(&options(directory.path())).await {
+        Err(StoreError::NotAStore { path: named, reason }) if named == path => reason,
+        other => panic!("{other:?}"),
+    };
+    std::fs::write(&path, b"").unwrap();
+    assert!(reason().await.contains("the file is empty"));
+    std::fs::write(&path, b"SQLite format 3").unwrap();
+    reason().await;
+    std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+    reason().await;
+    assert_eq!(std::fs::read(&path).unwrap(), vec![b'x'; 8192]);
+    std::fs::remove_file(&path).unwrap();
+    let foreign = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&foreign).await.unwrap();
+    sqlx::query("CREATE TABLE bookmarks (url TEXT)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert!(reason().await.contains("something else"));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(reason().await.contains("folder"));
+}
+
+#[tokio::test]
+async fn a_backup_that_is_not_whole_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::create(&options(directory.path())).await.unwrap();
+    put_key(&store, 1).await;
+    let backup = directory.path().join("backup.db");
+    store.back_up(&backup).await.unwrap();
+    let whole = std::fs::read(&backup).unwrap();
+    let cut = directory.path().join("cut.db");
+    let elsewhere = tempfile::tempdir().unwrap();
+    for kept in [0, 15, 100, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
+        std::fs::write(&cut, &whole[..kept]).unwrap();
+        let refused = SqliteStore::restore(&cut, &options(elsewhere.path())).await;
+        assert!(
+            matches!(&refused, Err(StoreError::NotAStore { path, .. }) if *path == cut),
+            "{kept} of {} bytes: {refused:?}",
+            whole.len()
+        );
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+    let missing = SqliteStore::restore(&directory.path().join("none"), &options(elsewhere.path())).await;
+    assert!(matches!(missing, Err(StoreError::Exists(_))), "{missing:?}");
+    SqliteStore::restore(&backup, &options(elsewhere.path())).await.unwrap();
 }
 
 #[tokio::test]
