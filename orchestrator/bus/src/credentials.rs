@@ -567,13 +567,14 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, ReadError> {
     let mut bytes = fs::read(path).map_err(io)?;
     match core::str::from_utf8(&bytes) {
         Ok(text) => {
-            let text = Zeroizing::new(text.to_owned());
+            // Some editors put a byte order mark before a text.
+            let text = Zeroizing::new(text.trim_start_matches('\u{feff}').to_owned());
             bytes.zeroize();
             Ok(text)
         }
         Err(_) => {
             bytes.zeroize();
-            Err(ReadError::Malformed { path: path.to_owned(), expected: "text" })
+            Err(ReadError::Malformed { path: path.to_owned(), expected: "UTF-8 text" })
         }
     }
 }

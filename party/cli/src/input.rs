@@ -17,6 +17,7 @@ use duet_wire::{
 use crate::{
     error::CliError,
     rpc::{Node, NodeOptions},
+    secrets,
     transaction::{Draft, DraftOptions},
 };
 
@@ -174,7 +175,7 @@ impl Unprepared {
 impl TransactionArguments {
     fn draft(&self) -> Result<Draft, CliError> {
         let draft = match &self.file {
-            Some(file) => Draft::from_json(&read_bounded(file)?)?,
+            Some(file) => Draft::from_json(&read_document(file, MAX_PAYLOAD_SIZE_BYTES)?)?,
             None if self.draft.is_empty() => {
                 return Err(CliError::usage("no transaction is given")
                     .remedy("Name a file with its JSON, `-` for standard input, or give flags such as --to and --value."));
@@ -210,8 +211,9 @@ impl DocumentArgument {
     /// # Errors
     /// When it cannot be read or is too large; when it is not typed data, with the path of what is wrong.
     pub(crate) fn read_typed_data(&self) -> Result<Payload, CliError> {
-        let mut value = strict_json::parse(&read_bounded(&self.file)?, MAX_PAYLOAD_SIZE_BYTES)
-            .map_err(|error| payload_error(error.into()))?;
+        let mut value =
+            strict_json::parse(&read_document(&self.file, MAX_PAYLOAD_SIZE_BYTES)?, MAX_PAYLOAD_SIZE_BYTES)
+                .map_err(|error| payload_error(error.into()))?;
         let Some(fields) = value.as_object_mut() else {
             return Err(CliError::new(
                 Code::MalformedJson,
@@ -261,6 +263,14 @@ pub(crate) fn read_at_most(file: &Path, limit: usize) -> Result<Vec<u8>, CliErro
         return Err(CliError::new(Code::TooLarge, format!("{name} holds more than {limit} bytes")));
     }
     Ok(bytes)
+}
+
+/// Reads a document, as [`read_at_most`] reads a file, without a byte order mark before it.
+///
+/// # Errors
+/// When it cannot be read, is larger, or is UTF-16.
+pub(crate) fn read_document(file: &Path, limit: usize) -> Result<Vec<u8>, CliError> {
+    secrets::document_bytes(&file.display().to_string(), read_at_most(file, limit)?)
 }
 
 /// Parses `0x` and an even number of hexadecimal digits.

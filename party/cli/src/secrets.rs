@@ -16,6 +16,11 @@ const KEY_SIZE_BYTES: usize = 32;
 /// More than any secret file holds; a larger one is the wrong file.
 const MAX_SECRET_FILE_SIZE_BYTES: u64 = 16 * 1024;
 
+/// What some editors and shells put before a text: the character U+FEFF.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// The same character as UTF-16 writes it, in both orders of its bytes.
+const UTF16_MARKS: [&[u8]; 2] = [&[0xff, 0xfe], &[0xfe, 0xff]];
+
 /// Whether a passphrase is being chosen or given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassphraseUse {
@@ -88,11 +93,57 @@ pub(crate) fn write_new_file(file: &Path, contents: &[u8]) -> Result<(), CliErro
     })
 }
 
-/// Reads a one-line secret: the whole file without its final line break.
+/// Reads a one-line secret: the whole file without a byte order mark before it and line breaks around it.
 ///
 /// # Errors
-/// When the file cannot be read, is too large, or is not text.
+/// When the file cannot be read, is empty or too large, or is not UTF-8 text.
 pub(crate) fn read_line_file(file: &Path) -> Result<Zeroizing<String>, CliError> {
+    let text = read_text(file)?;
+    let line = bare_line(&text);
+    if line.is_empty() {
+        return Err(CliError::input(format!("{} is empty", file.display())).remedy(
+            "Name the file that the secret was written to; an interrupted copy leaves an empty one.",
+        ));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// `text` without what editors and shells put around it.
+fn bare_line(text: &str) -> &str {
+    without_mark(text).trim_matches(['\r', '\n'])
+}
+
+/// `text` without a byte order mark before it.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// The bytes of `name`, a document in JSON or hexadecimal digits, without a byte order mark before them.
+///
+/// # Errors
+/// When they are UTF-16.
+pub(crate) fn document_bytes(name: &str, mut bytes: Vec<u8>) -> Result<Vec<u8>, CliError> {
+    refuse_utf16(name, &bytes)?;
+    let mark = BYTE_ORDER_MARK.len_utf8();
+    if str::from_utf8(&bytes).is_ok_and(|text| text.starts_with(BYTE_ORDER_MARK)) {
+        bytes.drain(..mark);
+    }
+    Ok(bytes)
+}
+
+fn refuse_utf16(name: &str, bytes: &[u8]) -> Result<(), CliError> {
+    if UTF16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+        return Err(CliError::input(format!("{name} is UTF-16, and UTF-8 is expected"))
+            .remedy("Save it as UTF-8; in PowerShell: Set-Content -Encoding utf8."));
+    }
+    Ok(())
+}
+
+/// Reads a small file of text as it is.
+///
+/// # Errors
+/// When the file cannot be read, is too large, or is not UTF-8 text.
+fn read_text(file: &Path) -> Result<Zeroizing<String>, CliError> {
     let name = || file.display().to_string();
     let mut bytes = Zeroizing::new(Vec::new());
     fs::File::open(file)
@@ -101,8 +152,9 @@ pub(crate) fn read_line_file(file: &Path) -> Result<Zeroizing<String>, CliError>
     if bytes.len() as u64 > MAX_SECRET_FILE_SIZE_BYTES {
         return Err(CliError::input(format!("{} is too large to be a secret", name())));
     }
+    refuse_utf16(&name(), &bytes)?;
     let text = str::from_utf8(&bytes).map_err(|_| CliError::input(format!("{} is not text", name())))?;
-    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// The secret in an environment variable, or in the file an option names; the option wins.
@@ -113,7 +165,8 @@ pub(crate) fn file_or_variable(
     file: Option<&PathBuf>,
     name: &str,
 ) -> Result<Option<Zeroizing<String>>, CliError> {
-    file.map_or_else(|| Ok(variable(name)), |file| read_line_file(file).map(Some))
+    let bare = |text: Zeroizing<String>| Zeroizing::new(bare_line(&text).to_owned());
+    file.map_or_else(|| Ok(variable(name).map(bare)), |file| read_line_file(file).map(Some))
 }
 
 fn variable(name: &str) -> Option<Zeroizing<String>> {
@@ -130,10 +183,35 @@ pub(crate) fn passphrase(
     variable: &str,
     usage: PassphraseUse,
 ) -> Result<Zeroizing<String>, CliError> {
-    match file_or_variable(file, variable)? {
+    if let Some(file) = file {
+        return read_passphrase_file(file, usage);
+    }
+    match self::variable(variable) {
         Some(passphrase) => non_empty(passphrase),
         None => prompt(usage),
     }
+}
+
+/// Reads a passphrase: the whole file without its final line breaks.
+///
+/// A byte order mark counts, because stores were sealed with it; a new passphrase is not taken with one.
+fn read_passphrase_file(file: &Path, usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
+    let text = read_text(file)?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let what = format!(
+            "{} begins with a byte order mark, which would be part of the passphrase",
+            file.display()
+        );
+        match usage {
+            PassphraseUse::Choose => {
+                return Err(CliError::input(what).remedy("Save the file as UTF-8 without a byte order mark."));
+            }
+            PassphraseUse::Enter => {
+                tracing::warn!("{what}: if it does not open the store, save it without one")
+            }
+        }
+    }
+    non_empty(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn non_empty(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliError> {
@@ -182,6 +260,43 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn what_editors_put_around_a_secret_is_no_part_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        for text in
+            ["secret", "secret\n", "secret\r\n", "\nsecret\n\n", "\u{feff}secret", "\u{feff}\r\nsecret\r\n"]
+        {
+            fs::write(&file, text).unwrap();
+            assert_eq!(*read_line_file(&file).unwrap(), "secret", "{text:?}");
+            assert_eq!(read_secret_file(&file).unwrap().in_use(), "secret", "{text:?}");
+        }
+        let refused = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            read_line_file(&file).unwrap_err().to_string()
+        };
+        for little_or_big in [b"\xff\xfes\0".as_slice(), b"\xfe\xff\0s"] {
+            assert!(refused(little_or_big).contains("UTF-16"));
+        }
+        for empty in [b"".as_slice(), b"\n", b"\xef\xbb\xbf\r\n"] {
+            assert!(refused(empty).ends_with("token is empty"));
+        }
+        assert!(refused(b"\x80").ends_with("is not text"));
+    }
+
+    #[test]
+    fn a_mark_before_a_passphrase_counts_and_is_not_chosen() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("passphrase");
+        fs::write(&file, "\u{feff} two words \r\n").unwrap();
+        let read = |usage| passphrase(Some(&file), "DUET_TEST_UNSET", usage);
+        // Stores that were sealed so still open.
+        assert_eq!(*read(PassphraseUse::Enter).unwrap(), "\u{feff} two words ");
+        assert!(read(PassphraseUse::Choose).unwrap_err().to_string().contains("byte order mark"));
+        fs::write(&file, " two words \n").unwrap();
+        assert_eq!(*read(PassphraseUse::Choose).unwrap(), " two words ");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `duet batch`: many signatures queued at once.
 
-use std::{fmt, io::Read as _, path::PathBuf, pin::pin, time::Duration};
+use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
 use clap::{Args, Subcommand};
 use duet_orchestrator::api::{BatchAnswer, BatchView, EndView, Ending, ItemVerdict};
@@ -23,6 +23,7 @@ use crate::{
     config::{ApiOptions, CredentialsOptions, TenantOptions},
     duration,
     error::CliError,
+    input::read_document,
     output::Output,
     request::{self, WalletName},
 };
@@ -211,15 +212,9 @@ async fn submit_until_taken(api: &ApiClient, batch: Vec<u8>) -> Result<BatchAnsw
 
 /// The file's lines that are not empty.
 fn read(file: &std::path::Path) -> Result<Vec<String>, CliError> {
-    let mut text = String::new();
-    let limit = u64::try_from(MAX_BATCH_SIZE_BYTES).unwrap_or(u64::MAX);
-    let name = file.display().to_string();
-    let read = if name == "-" {
-        std::io::stdin().lock().take(limit).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|opened| opened.take(limit).read_to_string(&mut text))
-    };
-    read.map_err(|error| CliError::io(&name, &error))?;
+    let bytes = read_document(file, MAX_BATCH_SIZE_BYTES)?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| CliError::input(format!("{} is not text", file.display())))?;
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 

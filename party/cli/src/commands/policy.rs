@@ -21,7 +21,7 @@ use crate::{
     device::DeviceOptions,
     duration,
     error::CliError,
-    input::{parse_digest, parse_key, payload_error, read_at_most, read_bounded},
+    input::{parse_digest, parse_key, payload_error, read_document},
     output::Output,
     request::WalletName,
 };
@@ -177,7 +177,7 @@ impl fmt::Display for Allowed {
 }
 
 fn read_policy(file: &std::path::Path) -> Result<(Vec<u8>, Policy), CliError> {
-    let document = read_at_most(file, MAX_POLICY_SIZE_BYTES)?;
+    let document = read_document(file, MAX_POLICY_SIZE_BYTES)?;
     let policy = Policy::from_json(&document).map_err(|error| {
         let message = error.to_string();
         match &error {
@@ -198,9 +198,11 @@ async fn check(arguments: CheckArguments, output: Output) -> Result<(), CliError
             let request = signed.verify().map_err(|error| CliError::new(error.code(), error.to_string()))?;
             (request.payload, signed.requester)
         }
-        (None, Some(file)) => {
-            (Payload::from_json(&read_bounded(file)?).map_err(payload_error)?, <[u8; 32]>::default())
-        }
+        (None, Some(file)) => (
+            Payload::from_json(&read_document(file, duet_wire::payload::MAX_PAYLOAD_SIZE_BYTES)?)
+                .map_err(payload_error)?,
+            <[u8; 32]>::default(),
+        ),
         (None, None) => return Err(CliError::usage("nothing to check: give --payload or --job")),
     };
     let facts = Facts {

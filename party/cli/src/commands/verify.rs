@@ -17,10 +17,11 @@ use crate::{
     error::CliError,
     input::{
         DigestArgument, DocumentArgument, MessageArguments, parse_bytes, parse_key, payload_error,
-        read_at_most, read_bounded,
+        read_bounded, read_document,
     },
     output::Output,
     quantity::parse_address,
+    secrets,
 };
 
 /// What is verified.
@@ -193,7 +194,7 @@ fn transaction(raw: &str, expected: &ExpectedAddress) -> Result<Verdict, CliErro
             .map_err(|_| CliError::input("standard input is not text"))?,
         given => given.to_owned(),
     };
-    decode_transaction(&parse_bytes(text.trim()).map_err(CliError::input)?, expected)
+    decode_transaction(&parse_bytes(secrets::without_mark(&text).trim()).map_err(CliError::input)?, expected)
 }
 
 fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Verdict, CliError> {
@@ -224,7 +225,7 @@ fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Ver
 /// this signature's.
 fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
     // The document is in hexadecimal digits and inside other documents.
-    let text = read_at_most(file, 4 * MAX_RESULT_SIZE_BYTES)?;
+    let text = read_document(file, 4 * MAX_RESULT_SIZE_BYTES)?;
     let signed = find_result(&text)?;
     let refused = |problem: &dyn fmt::Display| CliError::new(Code::BadSignature, problem.to_string());
     let key = keys.iter().find(|key| **key == signed.key).or(keys.first());
