@@ -121,7 +121,7 @@ impl OpenJobs {
         }
     }
 
-    const fn all(self) -> usize {
+    pub(crate) const fn all(self) -> usize {
         self.queued + self.awaiting_owner + self.running
     }
 }
@@ -350,6 +350,14 @@ impl Board {
     /// Changes when some job may be started that could not be before, counted from this call on.
     pub(crate) fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
+    }
+
+    /// Forgets every job: the bucket that held them is gone, and revisions of the one in its place begin at 1.
+    pub(crate) fn clear(&self) {
+        let keys: Vec<Key> = self.lock().all.keys().cloned().collect();
+        for key in keys {
+            self.remove(&key);
+        }
     }
 
     /// Takes in that a job's entry is gone.

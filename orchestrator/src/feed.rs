@@ -95,13 +95,20 @@ impl Feed {
 
 /// Follows the stream and tells readers, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
+    let mut lost = orchestrator.stores.changes();
     let following = async {
         loop {
+            lost.mark_unchanged();
             match orchestrator.bus.follow_ends().await {
                 Ok(mut ends) => {
                     // What was stored in between was told to nobody.
                     orchestrator.feed.tell_everybody();
-                    while let Some(end) = ends.next().await {
+                    loop {
+                        let end = tokio::select! {
+                            end = ends.next() => end,
+                            _ = lost.changed() => break,
+                        };
+                        let Some(end) = end else { break };
                         match end {
                             Ok((tenant, sequence)) => orchestrator.feed.tell(&tenant, sequence),
                             Err(error) => {

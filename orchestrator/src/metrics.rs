@@ -90,6 +90,7 @@ struct RouteLabel {
 pub(crate) struct Metrics {
     accepted: Counter,
     put_back: Counter,
+    stores_lost: Counter,
     ended: Family<EndLabels, Counter>,
     duration: Family<OutcomeLabel, Histogram>,
     queue_wait: Histogram,
@@ -111,6 +112,7 @@ impl Default for Metrics {
         let metrics = Self {
             accepted: Counter::default(),
             put_back: Counter::default(),
+            stores_lost: Counter::default(),
             ended: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(JOB_SECONDS)),
             queue_wait: Histogram::new(JOB_SECONDS),
@@ -160,6 +162,11 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         registry.register("duet_jobs_accepted", "Jobs that were accepted", self.accepted.clone());
         registry.register("duet_jobs_put_back", "Dead letters that were put back", self.put_back.clone());
+        registry.register(
+            "duet_broker_stores_lost",
+            "Streams and buckets that the broker had lost",
+            self.stores_lost.clone(),
+        );
         registry.register("duet_jobs_ended", "Jobs that have ended", self.ended.clone());
         registry.register_with_unit(
             "duet_job_duration",
@@ -227,6 +234,11 @@ impl Metrics {
     /// A dead letter was put back.
     pub(crate) fn job_put_back(&self) {
         self.put_back.inc();
+    }
+
+    /// So many streams and buckets were found lost.
+    pub(crate) fn stores_lost(&self, count: usize) {
+        self.stores_lost.inc_by(count as u64);
     }
 
     /// A job was stored as ended, without a signature for the reason `code`.

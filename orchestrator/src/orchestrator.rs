@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     room::Room,
     settings::{HttpSettings, QueueSettings},
+    stores::Stores,
     tenants::Tenants,
     webhooks::{Deliverer, Endpoints},
 };
@@ -33,6 +34,7 @@ use crate::{
 pub struct Orchestrator {
     pub(crate) bus: Bus,
     pub(crate) storage: StorageSettings,
+    pub(crate) stores: Stores,
     pub(crate) http: HttpSettings,
     pub(crate) queue: QueueSettings,
     pub(crate) tokens: Tokens,

@@ -65,7 +65,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::WalletExists
         | Code::DuplicateDigest
         | Code::Unauthorized
-        | Code::NotFound => true,
+        | Code::NotFound
+        | Code::MethodNotAllowed => true,
         // These end the job, which is not for this function to decide.
         Code::RejectedByOwner | Code::Cancelled => true,
         // A party says so by its own clock, which may be wrong. When a job expires is the orchestrators' to say.

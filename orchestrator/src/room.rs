@@ -65,20 +65,20 @@ const fn is_nearly_full(bytes: u64, max_bytes: i64) -> bool {
 }
 
 impl Orchestrator {
-    /// Looks how full the broker's streams and buckets are.
+    /// Looks how full the broker's streams and buckets are, and whether they are still there.
     pub(crate) async fn look_for_room(&self) {
-        let names = [
+        let needed = [
             streams::JOBS.to_owned(),
             streams::RESULTS.to_owned(),
             format!("KV_{}", kv::JOBS),
             format!("KV_{}", kv::SESSIONS),
         ];
-        let looks = names.map(|name| async move { self.is_nearly_full(&name).await.then_some(name) });
-        let looks =
-            futures::future::join(futures::future::join_all(looks), self.is_nearly_full(streams::AUDIT));
         // What does not answer is not full: it says so itself when it is written to.
-        if let Ok((full, audit)) = timeout(LOOK_DEADLINE, looks).await {
-            self.room.set(full.into_iter().flatten().next());
+        if let Ok(looks) = timeout(LOOK_DEADLINE, self.look_at_stores()).await {
+            let full =
+                |name: &str| looks.get(name).is_some_and(|look| is_nearly_full(look.bytes, look.max_bytes));
+            self.room.set(needed.into_iter().find(|name| full(name)));
+            let audit = full(streams::AUDIT);
             if self.room.audit.swap(audit, Ordering::Relaxed) != audit && audit {
                 tracing::error!(
                     stream = streams::AUDIT,
@@ -87,12 +87,6 @@ impl Orchestrator {
                 );
             }
         }
-    }
-
-    async fn is_nearly_full(&self, stream: &str) -> bool {
-        let Ok(stream) = self.bus.jetstream().get_stream(stream).await else { return false };
-        let info = stream.cached_info();
-        is_nearly_full(info.state.bytes, info.config.max_bytes)
     }
 }
 

@@ -34,6 +34,7 @@ use crate::{
     outcome,
     room::Room,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
+    stores::Stores,
     sweep,
     tenants::Tenants,
     webhooks::{self, Deliverer, Endpoint, Endpoints, WebhookSettings},
@@ -203,6 +204,7 @@ impl Server {
             deliverer: Deliverer::new(config.webhooks, config.result_key.clone(), config.other_result_key)
                 .map_err(OrchestratorError::Webhooks)?,
             storage: config.storage,
+            stores: Stores::default(),
             tokens: Tokens::new(&config.tenants),
             result_key: config.result_key,
             jobs: Jobs::new(jobs, Arc::clone(&board)),
@@ -221,6 +223,8 @@ impl Server {
             http: config.http,
             queue: config.queue,
         });
+        // What is there now is what is looked for from here on.
+        orchestrator.look_at_stores().await;
         let services = vec![
             serve(&orchestrator, Filter::outcomes(), outcome::CONCURRENCY, |orchestrator, incoming| {
                 Box::pin(async move { orchestrator.take_outcome(incoming).await })
@@ -415,11 +419,19 @@ async fn serve(
 /// Keeps the board up to date until `stop`.
 async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let bucket = orchestrator.jobs.bucket();
+    let mut lost = orchestrator.stores.changes();
     let watching = async {
         loop {
+            lost.mark_unchanged();
             match bucket.watch(&Pattern::everything()).await {
                 Ok(mut watcher) => {
-                    while let Some(change) = watcher.next().await {
+                    loop {
+                        let change = tokio::select! {
+                            change = watcher.next() => change,
+                            // A watch of what is gone says nothing more, of what took its place neither.
+                            _ = lost.changed() => break,
+                        };
+                        let Some(change) = change else { break };
                         match change {
                             Ok(change) => match change.value {
                                 Some(record) if Key::from((&record.tenant, record.id)) == change.key => {

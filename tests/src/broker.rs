@@ -104,6 +104,15 @@ impl Broker {
         self.server.resume().await
     }
 
+    /// Removes everything that it has stored, as a new disk does. It must not be running.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub fn empty(&self) -> Result<()> {
+        let store = Layout::new(&self.credentials).store();
+        Ok(std::fs::remove_dir_all(store)?)
+    }
+
     /// Kills it and starts it again.
     ///
     /// # Errors

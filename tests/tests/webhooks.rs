@@ -32,6 +32,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// What the receiver does with a delivery.
 enum Reply {
     Status(u16),
+    /// 503 with these values of `Date` and `Retry-After`.
+    Later(&'static str, &'static str),
     /// It keeps the connection and says nothing; the other end of the channel ends that.
     Silence(oneshot::Receiver<()>),
 }
@@ -103,6 +105,12 @@ async fn answer(mut stream: TcpStream, reply: Reply, arrived: mpsc::Sender<Arriv
     match reply {
         Reply::Status(status) => {
             let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await?;
+        }
+        Reply::Later(date, retry_after) => {
+            let answer = format!(
+                "HTTP/1.1 503 x\r\ndate: {date}\r\nretry-after: {retry_after}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
             stream.write_all(answer.as_bytes()).await?;
         }
         Reply::Silence(end) => drop(end.await),
@@ -219,6 +227,42 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
     check(&other_secret, &arrived)?;
     assert!(check(&secret, &arrived).is_err());
     assert!(receiver.arrived.try_recv().is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_a_pause__should_get_it_in_whichever_form_it_asks() -> Result<()> {
+    let stack = stack().await?;
+    let wallet = stack.create_wallet("device", "personal_message").await?;
+    let duet = stack.duet();
+    let now = "Sun, 06 Nov 1994 08:49:37 GMT";
+    // Seconds, a date half an hour on by the endpoint's own clock, and one further off than is granted.
+    let asked =
+        [("600", 600), ("Sun, 06 Nov 1994 09:19:37 GMT", 1_800), ("Mon, 07 Nov 1994 08:49:37 GMT", 3_600)];
+    for (retry_after, seconds) in asked {
+        let mut receiver = Receiver::start().await?;
+        receiver.will([Reply::Later(now, retry_after)]);
+        let (webhook, _) = add(&duet, &receiver).await?;
+        let job = wallet.queue(&["message", retry_after]).await?;
+        let arrived = receiver.next().await?;
+        assert_eq!(arrived.id, text(&job, "/job/id")?);
+        let mut look = interval(Duration::from_millis(50));
+        let logged = timeout(DEADLINE, async {
+            loop {
+                look.tick().await;
+                let log = duet.json(&["webhook", "deliveries", &webhook]).await?;
+                if let Some(first) = log["deliveries"].as_array().unwrap().first() {
+                    return Ok::<_, anyhow::Error>(first.clone());
+                }
+            }
+        });
+        let delivery = logged.await??;
+        assert_eq!(delivery["outcome"], "retrying", "{delivery}");
+        let moment = |name: &str| delivery[name].as_u64().unwrap();
+        let pause = (moment("next_attempt_at_ms") - moment("at_ms") - moment("took_ms")) / 1000;
+        assert_eq!(pause, seconds, "{retry_after}: {delivery}");
+        duet.json(&["webhook", "remove", &webhook]).await?;
+    }
     Ok(())
 }
 

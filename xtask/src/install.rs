@@ -35,6 +35,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::NatsServer,
     Need::Postgres,
     Need::Faketime,
+    Need::Nginx,
     Need::Wasm,
     Need::Chromium,
     Need::CargoDeny,
@@ -56,6 +57,8 @@ pub(crate) enum Need {
     Postgres,
     /// The library that sets single processes' clocks, for the fault suite; on Linux only.
     Faketime,
+    /// The reverse proxy that event streams are tested behind.
+    Nginx,
     /// A compiler for wasm32 and the tool that makes the JavaScript around a module.
     Wasm,
     /// The browser that the page is tested and measured in, with fonts to draw it.
@@ -152,6 +155,10 @@ impl Need {
             Self::Postgres => missing_postgres(),
             Self::Faketime => (env::consts::OS == "linux" && !has_faketime())
                 .then(|| apt("libfaketime", "the fault suite lets clocks jump", vec!["libfaketime"]))
+                .into_iter()
+                .collect(),
+            Self::Nginx => (!has("nginx") && !Path::new("/usr/sbin/nginx").is_file())
+                .then(|| apt("nginx", "event streams are tested behind it", vec!["nginx"]))
                 .into_iter()
                 .collect(),
             Self::Wasm => missing_wasm(),

@@ -86,6 +86,7 @@ impl Suite {
                 Need::Postgres,
                 Need::Faketime,
                 Need::Documented,
+                Need::Nginx,
             ],
             Self::Browser => BROWSER,
         }

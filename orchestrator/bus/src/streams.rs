@@ -124,7 +124,42 @@ pub enum StorageError {
     },
 }
 
+/// What a stream, or a bucket's stream, shows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLook {
+    /// When it was created, in nanoseconds since 1970 by the broker's clock: one that took its place under the same name
+    /// was created later.
+    pub created_ns: i128,
+    /// What it holds, in bytes.
+    pub bytes: u64,
+    /// The bound of that, in bytes; not above 0 for none.
+    pub max_bytes: i64,
+}
+
 impl Bus {
+    /// Looks at a stream; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] when that cannot be said now.
+    pub async fn look_at_stream(&self, name: &str) -> Result<Option<StreamLook>, StorageError> {
+        match self.jetstream().get_stream(name).await {
+            Ok(stream) => {
+                let info = stream.cached_info();
+                Ok(Some(StreamLook {
+                    created_ns: info.created.unix_timestamp_nanos(),
+                    bytes: info.state.bytes,
+                    max_bytes: info.config.max_bytes,
+                }))
+            }
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(None)
+                }
+                _ => Err(StorageError::Unavailable { stream: name.to_owned(), reason: error.to_string() }),
+            },
+        }
+    }
+
     /// Creates all of Duet's streams and the jobs' consumer, or brings them up to date. Safe to
     /// call from several orchestrators at once.
     ///

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension, Json, Router,
-    extract::{Request, State, WebSocketUpgrade},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    extract::{Request, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -49,9 +49,11 @@ struct Info<'a> {
 
 /// Everything a gateway answers.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    let origins: Vec<HeaderValue> =
-        gateway.origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()).collect();
-    let cors = CorsLayer::new().allow_methods([Method::GET]).allow_origin(AllowOrigin::list(origins));
+    let judge = Arc::clone(&gateway);
+    let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| {
+        origin.to_str().is_ok_and(|origin| judge.allows(origin))
+    });
+    let cors = CorsLayer::new().allow_methods([Method::GET]).allow_origin(allowed);
     let nosniff = SetResponseHeaderLayer::overriding(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -74,6 +76,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         router = router.fallback(|| async { problem(Code::NotFound, "there is nothing at this path") });
     }
     router
+        .layer(middleware::map_response(explain_method))
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), known_host))
         .layer(fresh)
         .layer(nosniff)
@@ -87,6 +90,33 @@ fn problem(code: Code, detail: &str) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     (status, [content_type], Json(problem)).into_response()
+}
+
+/// A refusal of a method, by whatever answered it, with the body that all refusals have. `Allow` stays.
+async fn explain_method(mut response: Response) -> Response {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = problem(Code::MethodNotAllowed, "this path does not answer that method; see Allow");
+        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
+    response
+}
+
+/// Why pages of `origin` are refused, if they are: by name, with what its operator can do. A caller that names none is no
+/// page of a browser's.
+fn refused_origin(gateway: &Gateway, origin: Option<&HeaderValue>) -> Option<String> {
+    let text = origin?.to_str().unwrap_or_default();
+    if gateway.allows(text) {
+        return None;
+    }
+    tracing::info!(origin = text, "a page of another origin is refused");
+    gateway.metrics.turned_away(TurnedAway::Origin);
+    Some(match text.parse::<Origin>() {
+        Ok(origin) => format!(
+            "this gateway does not allow pages of the origin {origin}; its operator can, with --origin {origin}"
+        ),
+        Err(_) => "this gateway does not allow pages whose origin is none of the web's".to_owned(),
+    })
 }
 
 /// The address that asks has as much of the gateway as one may have.
@@ -111,7 +141,13 @@ fn host(request: &Request) -> Option<&str> {
     }
 }
 
-async fn info(State(gateway): State<Arc<Gateway>>) -> Response {
+async fn info(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+    if let Some(why) = refused_origin(&gateway, headers.get(header::ORIGIN)) {
+        let mut response = problem(Code::Unauthorized, &why);
+        // The page that is refused may read why: a browser shows it nothing of a socket that was refused.
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        return response;
+    }
     Json(Info {
         build: gateway.build().await,
         protocol: GATEWAY_PROTOCOL,
@@ -140,15 +176,19 @@ async fn device(
     State(gateway): State<Arc<Gateway>>,
     Extension(connection): Extension<Arc<Connection>>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     // Browsers let any page open a socket anywhere, and say which page it is.
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    if !origin.is_some_and(|origin| gateway.origins.iter().any(|allowed| allowed.as_str() == origin)) {
-        tracing::info!(?origin, "a socket of another page is refused");
+    let Some(origin) = headers.get(header::ORIGIN) else {
         gateway.metrics.turned_away(TurnedAway::Origin);
-        return problem(Code::Unauthorized, "pages of this origin may not speak to this gateway");
+        return problem(Code::Unauthorized, "a socket is for pages, and the request names no Origin");
+    };
+    if let Some(why) = refused_origin(&gateway, Some(origin)) {
+        return problem(Code::Unauthorized, &why);
     }
+    let Ok(upgrade) = upgrade else {
+        return problem(Code::MalformedMessage, "this path is for WebSockets: ask for an upgrade to one");
+    };
     if gateway.stop.is_cancelled() {
         gateway.metrics.turned_away(TurnedAway::Stopping);
         return problem(Code::Overloaded, "the gateway stops");

@@ -96,6 +96,7 @@ pub(crate) struct Gateway {
     pub(crate) rates: Rates,
     pub(crate) proxies: TrustedProxies,
     pub(crate) origins: Vec<Origin>,
+    pub(crate) loopback_origins: bool,
     pub(crate) tenant: Option<TenantId>,
     pub(crate) rpc: Option<Rpc>,
     pub(crate) page: Option<PathBuf>,
@@ -115,6 +116,12 @@ impl Gateway {
             Some(folder) => page::build(folder).await,
             None => String::new(),
         }
+    }
+
+    /// Whether pages of `origin`, as a browser writes it, may speak to this gateway.
+    pub(crate) fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| allowed.as_str() == origin)
+            || self.loopback_origins && origin.parse().is_ok_and(|origin: Origin| origin.is_loopback())
     }
 
     /// Whether `host` is a name of this gateway on the loopback.
@@ -184,6 +191,7 @@ impl Server {
             rates: Rates::new(&config.limits),
             proxies: config.proxies,
             origins,
+            loopback_origins: config.loopback_origins,
             tenant: config.tenant,
             rpc: config.rpc,
             page: config.page,
@@ -211,11 +219,21 @@ impl Server {
         self.address
     }
 
-    /// Where a browser on this machine finds it.
+    /// Where programs find it.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.gateway.is_encrypted { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// Where a person on this machine opens it. On the loopback that is a name, because passkeys belong to one.
+    #[must_use]
+    pub fn url_for_people(&self) -> String {
+        if !self.gateway.is_loopback {
+            return self.url();
+        }
+        let scheme = if self.gateway.is_encrypted { "https" } else { "http" };
+        format!("{scheme}://localhost:{}", self.address.port())
     }
 
     /// Has `registry` show what this gateway does. `docs/metrics.md` explains the names.

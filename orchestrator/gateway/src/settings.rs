@@ -1,6 +1,12 @@
 //! What a gateway is told.
 
-use core::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr, time::Duration};
+use core::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    str::FromStr,
+    time::Duration,
+};
 use std::{collections::BTreeMap, path::PathBuf};
 
 use duet_bus::ConnectSettings;
@@ -32,6 +38,8 @@ pub struct Config {
     pub page: Option<PathBuf>,
     /// Whose pages may speak to it, beside the one it serves itself.
     pub origins: Vec<Origin>,
+    /// Whether pages of any origin on this machine's loopback may too; on the loopback only, for trying out.
+    pub loopback_origins: bool,
     /// Whether it says that it is for trying out: pages that pin no parties then deal to those it names.
     /// On the loopback only.
     pub trial: bool,
@@ -65,6 +73,9 @@ impl Config {
             return Err(InvalidSetting(
                 "the page is served on the loopback only; elsewhere it belongs on an origin of its own",
             ));
+        }
+        if !loopback && self.loopback_origins {
+            return Err(InvalidSetting("pages of the loopback are allowed on the loopback only"));
         }
         if !loopback && self.trial {
             return Err(InvalidSetting(
@@ -146,6 +157,18 @@ impl Origin {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is of this machine's loopback: `localhost` or a loopback address, at any port.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let authority = self.authority();
+        let host = match authority.split_once(']') {
+            Some((host, _)) => host.trim_start_matches('['),
+            None => authority.split_once(':').map_or(authority, |(host, _)| host),
+        };
+        host == "localhost"
+            || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
     /// Host and port, as browsers write them in `Host`.

@@ -119,8 +119,11 @@ impl Teller {
                     None => self.progress = None,
                 },
                 _ = look_again.tick() => {
-                    if let Ok(Some(entry)) = self.orchestrator.jobs.get(&self.key).await {
-                        self.tell_state(&entry).await?;
+                    match self.orchestrator.jobs.get(&self.key).await {
+                        Ok(Some(entry)) => self.tell_state(&entry).await?,
+                        // It is gone: the broker has lost it. Who asks again is told so.
+                        Ok(None) => return Err(End),
+                        Err(_) => {}
                     }
                 }
             }

@@ -4,26 +4,28 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use duet_bus::streams;
 use duet_wire::Code;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::ApiError;
-use crate::orchestrator::Orchestrator;
+use crate::{orchestrator::Orchestrator, stores};
 
 /// How long the broker may take to show that it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a healthy process says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Health {
     status: &'static str,
+    /// When this process found that the broker had lost streams or buckets, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stores_lost_at_ms: Option<u64>,
 }
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn alive() -> Json<Health> {
-    Json(Health { status: "alive" })
+    Json(Health { status: "alive", ..Health::default() })
 }
 
 /// `GET /readyz`: the broker is reachable, and its streams and buckets are there.
@@ -32,21 +34,18 @@ pub(super) async fn ready(State(orchestrator): State<Arc<Orchestrator>>) -> Resu
     if !bus.is_connected() {
         return Err(ApiError::new(Code::BrokerUnreachable, "there is no connection to the broker"));
     }
-    let jetstream = bus.jetstream();
-    let buckets = [duet_bus::kv::JOBS, duet_bus::kv::SESSIONS].map(|bucket| format!("KV_{bucket}"));
-    let needed =
-        [streams::JOBS, streams::RESULTS, streams::DEAD].map(str::to_owned).into_iter().chain(buckets);
-    let checks = futures::future::join_all(needed.map(|name| async move {
-        jetstream.get_stream(&name).await.map(drop).map_err(|error| format!("{name}: {error}"))
-    }));
-    match timeout(READY_DEADLINE, checks).await {
-        Err(_) => Err(ApiError::new(Code::StorageUnavailable, "JetStream does not answer in time")),
-        Ok(results) => match results.into_iter().find_map(Result::err) {
-            Some(error) => {
-                tracing::warn!(error, "not ready");
-                Err(ApiError::new(Code::StorageUnavailable, "a stream or bucket is missing or out of reach"))
-            }
-            None => Ok(Json(Health { status: "ready" })),
-        },
+    let looks = stores::names().map(|name| async move { (bus.look_at_stream(&name).await, name) });
+    let Ok(looks) = timeout(READY_DEADLINE, futures::future::join_all(looks)).await else {
+        return Err(ApiError::new(Code::StorageUnavailable, "JetStream does not answer in time"));
+    };
+    let missing: Vec<&str> =
+        looks.iter().filter(|(look, _)| matches!(look, Ok(None))).map(|(_, name)| name.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(stores::missing(&missing).into());
     }
+    if let Some(error) = looks.into_iter().find_map(|(look, _)| look.err()) {
+        tracing::warn!(%error, "not ready");
+        return Err(ApiError::new(Code::StorageUnavailable, "a stream or bucket is out of reach"));
+    }
+    Ok(Json(Health { status: "ready", stores_lost_at_ms: orchestrator.stores.lost_at_ms() }))
 }

@@ -177,8 +177,9 @@ pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
         .merge(versioned)
         .merge(bulky)
         .fallback(|| async { ApiError::not_found("path") })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(Code::NotFound, "this path does not answer that method")
+        // The router adds `Allow`.
+        .method_not_allowed_fallback(|method: Method| async move {
+            ApiError::new(Code::MethodNotAllowed, format!("this path does not answer {method}; see Allow"))
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&orchestrator), count))
         .layer(TraceLayer::new_for_http().make_span_with(span))

@@ -458,7 +458,8 @@ pub(super) fn document() -> Value {
     let description = format!(
         "Every orchestrator answers for every job of the tenant whose token a request bears. Refusals are problem documents (RFC 9457) with a \
          stable `code`, which {ERRORS_PAGE} explains; clients decide by it, not by the status or the text. After 429 and 503 the same \
-         request may be sent again once `Retry-After` has passed. Answers may get new fields. `X-Request-Id` names a request in logs; a \
+         request may be sent again once `Retry-After` has passed. A path answers any other method with 405, `Allow` and a problem document, \
+         and HEAD wherever it answers GET. Answers may get new fields. `X-Request-Id` names a request in logs; a \
          caller may choose it. What is sent to webhooks is described in docs/webhooks.md."
     );
     json!({

@@ -4,15 +4,18 @@
 use core::{convert::Infallible, time::Duration};
 use std::sync::Arc;
 
-use axum::response::{
-    IntoResponse as _, Response,
-    sse::{Event, KeepAlive, Sse},
+use axum::{
+    http::{HeaderName, HeaderValue, header},
+    response::{
+        IntoResponse as _, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
 use duet_bus::ends::EndsUnavailable;
 use duet_wire::{Code, TenantId};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::ApiError;
 use crate::{orchestrator::Orchestrator, tenants::StreamPermit};
@@ -22,6 +25,14 @@ pub(super) const BUFFER: usize = 16;
 
 /// How long a client should wait before it connects again.
 pub(super) const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+
+/// Has nginx, and proxies that read its header, pass each event on at once instead of collecting them.
+const UNBUFFERED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+
+/// Has caches keep nothing, and proxies leave the stream as it is: one that compresses it holds events back.
+const UNCHANGED: (HeaderName, HeaderValue) =
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
 
 /// Events on their way to one reader.
 pub(super) type Sender = mpsc::Sender<Result<Event, Infallible>>;
@@ -40,7 +51,14 @@ pub(super) fn answer(
     receiver: mpsc::Receiver<Result<Event, Infallible>>,
 ) -> Response {
     let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
-    Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response()
+    // A comment first, so that a reader, and each proxy between, has a byte before there is an event.
+    let opening = tokio_stream::once(Ok(Event::default().comment("open")));
+    let events = opening.chain(ReceiverStream::new(receiver));
+    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+    for (name, value) in [UNBUFFERED, UNCHANGED] {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 /// The stream is over: its reader has gone, or what it tells of cannot be read.

@@ -1,7 +1,7 @@
 //! One attempt at one delivery.
 
 use core::time::Duration;
-use std::{error::Error as _, io};
+use std::{error::Error as _, io, time::SystemTime};
 
 use bytes::Bytes;
 use duet_wire::{
@@ -17,7 +17,10 @@ use super::{
     endpoint::Endpoint,
     log::{Delivery, DeliveryOutcome},
 };
-use crate::clock::{now_ms, whole_millis};
+use crate::{
+    clock::{now_ms, whole_millis},
+    retry_after,
+};
 
 /// The longest error that is kept of an attempt, in bytes.
 const MAX_ERROR_SIZE_BYTES: usize = 200;
@@ -152,8 +155,7 @@ impl Attempt {
         self.error = Some(format!("the endpoint answered {status}"));
         self.is_gone = status == StatusCode::GONE;
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-            self.retry_after = seconds.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+            self.retry_after = retry_after(answer.headers(), SystemTime::now());
         }
     }
 }

@@ -119,6 +119,8 @@ codes! {
     UnknownWallet = "unknown-wallet", 404, NotFound, "Unknown wallet";
     /// No such thing.
     NotFound = "not-found", 404, NotFound, "Not found";
+    /// The path does not answer this HTTP method.
+    MethodNotAllowed = "method-not-allowed", 405, Input, "Method not allowed";
     /// It contradicts what is already there.
     Conflict = "conflict", 409, Refused, "Conflict";
     /// Another job has the same transaction.
@@ -137,8 +139,8 @@ codes! {
     Locked = "locked", 423, Locked, "Locked";
     /// The share was restored and its key not yet rotated.
     NeedsRotation = "needs-rotation", 423, Locked, "Rotation needed";
-    /// The passphrase does not open the share store.
-    WrongPassphrase = "wrong-passphrase", 401, Locked, "Wrong passphrase";
+    /// The passphrase, or the key file, does not open the share store.
+    WrongPassphrase = "wrong-passphrase", 401, Locked, "Wrong passphrase or key";
     /// The job's or request's time has passed.
     JobExpired = "job-expired", 410, Ended, "Expired";
     /// The job was cancelled.

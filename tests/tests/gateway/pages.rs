@@ -8,8 +8,9 @@ use duet_tests::{
     stack::PAGE_ORIGIN,
 };
 use duet_wire::gateway::GATEWAY_PROTOCOL;
-use reqwest::Response;
+use reqwest::{Method, Response};
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Error;
 
 use crate::gateway::bounds::Alone;
 
@@ -107,13 +108,79 @@ async fn info__should_be_for_pages_that_are_allowed() {
     assert_eq!((info["build"].as_str(), info["tenant"].as_str()), (Some(""), Some("demo")));
     assert_eq!(info["backends"][0], serde_json::json!({"role": "service", "party": "service"}));
     assert!(info.get("admission").is_none() && info.get("rpc").is_none(), "{info}");
-    let foreign = get(&url, &[("origin", "https://evil.example")]).await;
-    assert_eq!(header(&foreign, "access-control-allow-origin"), "");
+    // One that is not may read that it is not, and which it is: its browser tells it nothing of a refused socket.
+    for (foreign, named) in
+        [("https://evil.example", "--origin https://evil.example"), ("null", "none of the web's")]
+    {
+        let refused = get(&url, &[("origin", foreign)]).await;
+        assert_eq!((refused.status().as_u16(), header(&refused, "access-control-allow-origin")), (401, "*"));
+        assert_eq!(header(&refused, "content-type"), "application/problem+json");
+        let problem: Value = refused.json().await.unwrap();
+        assert_eq!(problem["code"], "unauthorized");
+        assert!(problem["detail"].as_str().unwrap().contains(named), "{problem}");
+        assert!(problem.get("backends").is_none());
+        let socket = upgrade(&alone.url, "127.0.0.1", Some(foreign)).await;
+        let Err(Error::Http(answer)) = socket else { panic!("{socket:?}") };
+        let body = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned();
+        assert!(body.contains(named), "{body}");
+    }
     // A name that was made to point here is not ours.
     let rebound = get(&url, &[("host", "evil.example")]).await;
     assert_eq!(rebound.status(), 401);
     assert_eq!(get(&format!("{}/", alone.url), &[]).await.status(), 404, "there is no page here");
     assert_eq!(get(&format!("{}/healthz", alone.url), &[]).await.status(), 200);
+}
+
+#[tokio::test]
+async fn pages_of_this_machine__should_be_allowed_when_trying_out() {
+    let alone = Alone::start(&["--loopback-origins"]).await;
+    let url = format!("{}/v1/info", alone.url);
+    for here in ["http://localhost:5173", "http://127.0.0.1:1", "https://localhost", "http://[::1]:3000"] {
+        let allowed = get(&url, &[("origin", here)]).await;
+        assert_eq!((allowed.status().as_u16(), header(&allowed, "access-control-allow-origin")), (200, here));
+        assert!(upgrade(&alone.url, "127.0.0.1", Some(here)).await.is_ok(), "{here}");
+    }
+    for elsewhere in
+        ["http://localhost.evil.example", "http://10.0.0.1:5173", "http://evil.example:5173", "null"]
+    {
+        assert_eq!(get(&url, &[("origin", elsewhere)]).await.status(), 401, "{elsewhere}");
+        assert!(upgrade(&alone.url, "127.0.0.1", Some(elsewhere)).await.is_err(), "{elsewhere}");
+    }
+    // The gateway itself is still known under its own names alone.
+    assert_eq!(get(&url, &[("host", "localhost:5173")]).await.status(), 401);
+    assert_eq!(
+        get(&url, &[("host", &alone.url.replace("http://127.0.0.1", "localhost"))]).await.status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn wrong_method__should_be_refused_with_those_that_are_right() {
+    let folder = page();
+    let with_page = Alone::start(&["--page", folder.path().to_str().unwrap()]).await;
+    let without = Alone::start(&[]).await;
+    let client = http_client().unwrap();
+    for (url, paths) in [
+        (&with_page.url, &["/v1/info", "/v1/device", "/healthz", "/readyz", "/", "/index.html"][..]),
+        (&without.url, &["/v1/info", "/v1/device", "/healthz", "/readyz"][..]),
+    ] {
+        for path in paths {
+            for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+                let refused = client.request(method.clone(), format!("{url}{path}")).send().await.unwrap();
+                assert_eq!(refused.status(), 405, "{method} {path}");
+                let allow = header(&refused, "allow").to_owned();
+                let mut allowed: Vec<&str> = allow.split(',').map(str::trim).collect();
+                allowed.sort_unstable();
+                assert_eq!(allowed, ["GET", "HEAD"], "{method} {path}");
+                assert_eq!(header(&refused, "content-type"), "application/problem+json");
+                let problem: Value = refused.json().await.unwrap();
+                assert_eq!(problem["code"], "method-not-allowed", "{method} {path}");
+            }
+            let (get, head) = (get(&format!("{url}{path}"), &[]).await, client.head(format!("{url}{path}")));
+            assert_eq!(head.send().await.unwrap().status(), get.status(), "{path}");
+        }
+    }
+    assert_eq!(client.post(format!("{}/nothing", without.url)).send().await.unwrap().status(), 404);
 }
 
 #[tokio::test]
@@ -130,6 +197,7 @@ async fn gateway_beyond_the_loopback__should_need_a_certificate_and_serve_no_pag
         [&encrypted[..], &["--page", folder.path().to_str().unwrap()]].concat(),
         vec!["gateway", "--page", "/nowhere"],
         vec!["gateway", "--origin", "*"],
+        [&encrypted[..], &["--loopback-origins"]].concat(),
         vec!["gateway", "--tls-cert", &certificate],
     ] {
         assert_eq!(duet.refused(&arguments).await.unwrap().code, "usage", "{arguments:?}");

@@ -11,9 +11,12 @@
 
 mod attempts;
 mod batches;
+mod behind_nginx;
 mod dead_letters;
 mod digests;
+mod emptied_broker;
 mod fairness;
+mod methods;
 mod owner;
 mod poison;
 mod pressure;

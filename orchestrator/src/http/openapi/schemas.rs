@@ -186,7 +186,17 @@ fn refusals() -> Vec<(&'static str, Value)> {
         ("Problem", object("A refusal over HTTP (RFC 9457).", problem)),
         (
             "Health",
-            object("A process that is well.", [("status", true, one_of(["alive", "ready"], "How it is."))]),
+            object(
+                "A process that is well.",
+                [
+                    ("status", true, one_of(["alive", "ready"], "How it is.")),
+                    (
+                        "stores_lost_at_ms",
+                        false,
+                        moment("When this process found that the broker had lost streams or buckets"),
+                    ),
+                ],
+            ),
         ),
     ]
 }

@@ -375,4 +375,11 @@ pub enum Event {
         #[serde(with = "hex_array")]
         device: [u8; 32],
     },
+    /// An orchestrator found streams or buckets of the broker gone, or others in their places.
+    StoresLost {
+        /// Which, by the broker's names.
+        stores: Vec<String>,
+        /// How many jobs were open as far as this orchestrator knew.
+        open_jobs: u64,
+    },
 }

@@ -52,6 +52,9 @@ pub(crate) struct GatewayCommand {
     /// Whose pages may connect, as browsers name them (https://wallet.example); can be repeated
     #[arg(long = "origin", env = "DUET_GATEWAY_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     origins: Vec<Origin>,
+    /// Pages of any origin on this machine's loopback may connect, for trying out; on the loopback only
+    #[arg(long, env = "DUET_GATEWAY_LOOPBACK_ORIGINS")]
+    loopback_origins: bool,
     /// File with the Ed25519 key that signs its audit log [default: DIR/gateway.key, or one of its own]
     #[arg(long, env = "DUET_GATEWAY_AUDIT_KEY", value_name = "FILE")]
     audit_key: Option<PathBuf>,
@@ -200,6 +203,8 @@ impl FromStr for TokenArgument {
 struct Ready {
     ready: bool,
     url: String,
+    #[serde(skip)]
+    url_for_people: String,
     listen: SocketAddr,
     page: bool,
     audit_key: String,
@@ -210,7 +215,7 @@ struct Ready {
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.page { "the page is at" } else { "devices connect to" };
-        write!(f, "{what} {}", self.url)
+        write!(f, "{what} {}", self.url_for_people)
     }
 }
 
@@ -233,6 +238,7 @@ pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), C
     output.emit(&Ready {
         ready: true,
         url: server.url(),
+        url_for_people: server.url_for_people(),
         listen: server.address(),
         page,
         audit_key,
@@ -275,6 +281,7 @@ impl GatewayCommand {
             page: self.page,
             origins: self.origins,
             trial: self.trial,
+            loopback_origins: self.loopback_origins,
             admission,
             proxies: TrustedProxies { networks: self.trusted_proxies, header: self.client_address_header },
             audit_key,

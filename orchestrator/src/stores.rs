@@ -1,0 +1,149 @@
+//! The broker's streams and buckets while an orchestrator runs: whether they are still those that it knows.
+//!
+//! A broker may come back without them: on an empty disk, or because an operator removed one. They are made anew at once,
+//! and the loss is told loudly: in the log, in the audit log, by a metric and by `/readyz`. Waiting for an operator's word
+//! would gain nothing, since every orchestrator that starts makes what is missing. What was queued is gone; the same
+//! requests may be submitted again. Another orchestrator may have been first, so a stream that was created at another time
+//! counts as lost as well.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use duet_bus::{
+    deliveries, kv,
+    streams::{self, StorageError, StreamLook},
+};
+use duet_wire::{Code, Refusal, audit::Event};
+use tokio::sync::watch;
+
+use crate::{clock::now_ms, orchestrator::Orchestrator};
+
+/// What an orchestrator cannot work without.
+const STREAMS: [&str; 5] =
+    [streams::JOBS, streams::RESULTS, streams::DEAD, streams::AUDIT, deliveries::DELIVERIES];
+const BUCKETS: [&str; 4] = [kv::JOBS, kv::SESSIONS, kv::BATCHES, kv::WEBHOOKS];
+
+/// All of them, by the names that the broker has for them.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    STREAMS.iter().map(|name| (*name).to_owned()).chain(BUCKETS.iter().map(|bucket| format!("KV_{bucket}")))
+}
+
+/// The refusal while `missing` are not there, with what an operator can do.
+pub(crate) fn missing(missing: &[&str]) -> Refusal {
+    Refusal::new(
+        Code::StorageUnavailable,
+        format!(
+            "the broker lacks {}: it came back without its store. Orchestrators make them anew within seconds, empty. To keep \
+             what was queued instead, stop all orchestrators and put the broker's store back from a copy",
+            missing.join(", ")
+        ),
+    )
+}
+
+/// What is known of them.
+#[derive(Debug, Default)]
+pub(crate) struct Stores {
+    /// When each was created, in nanoseconds since 1970 by the broker's clock.
+    created: Mutex<BTreeMap<String, i128>>,
+    /// Changes whenever one was lost: what follows a stream begins anew then.
+    changes: watch::Sender<()>,
+    /// When the last loss was found, in milliseconds since 1970; 0 for never.
+    lost_at_ms: AtomicU64,
+}
+
+impl Stores {
+    /// When one was found lost, in milliseconds since 1970.
+    pub(crate) fn lost_at_ms(&self) -> Option<u64> {
+        Some(self.lost_at_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+
+    /// Tells when one was lost.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn created(&self) -> MutexGuard<'_, BTreeMap<String, i128>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records what was seen of `name`. Says whether it is another one than was known.
+    fn is_another(&self, name: &str, look: &StreamLook) -> bool {
+        let before = self.created().insert(name.to_owned(), look.created_ns);
+        before.is_some_and(|before| before != look.created_ns)
+    }
+
+    /// Whether `name` was known and is not there any more.
+    fn is_known(&self, name: &str) -> bool {
+        self.created().contains_key(name)
+    }
+}
+
+impl Orchestrator {
+    /// Looks whether all are there and are the same, and makes anew what is not. Returns what each shows of itself.
+    pub(crate) async fn look_at_stores(&self) -> BTreeMap<String, StreamLook> {
+        let looks = names().map(|name| async move { (self.bus.look_at_stream(&name).await, name) });
+        let (mut seen, mut lost, mut missing) = (BTreeMap::new(), Vec::new(), false);
+        for (look, name) in futures::future::join_all(looks).await {
+            match look {
+                Ok(Some(look)) => {
+                    if self.stores.is_another(&name, &look) {
+                        lost.push(name.clone());
+                    }
+                    seen.insert(name, look);
+                }
+                Ok(None) => {
+                    missing = true;
+                    if self.stores.is_known(&name) {
+                        lost.push(name);
+                    }
+                }
+                // It is out of reach, which says nothing about what it holds.
+                Err(_) => {}
+            }
+        }
+        if missing && let Err(error) = self.make_stores().await {
+            tracing::error!(%error, "streams and buckets that the broker has lost cannot be made anew; trying again");
+            // What is missing is lost still at the next look.
+            return seen;
+        }
+        if !lost.is_empty() {
+            self.note_lost(&lost);
+        }
+        seen
+    }
+
+    /// Makes what is missing, with the settings that this orchestrator was started with.
+    async fn make_stores(&self) -> Result<(), StorageError> {
+        self.bus.ensure_streams(&self.storage).await?;
+        for bucket in BUCKETS {
+            // Its type is of no account here: nothing is read.
+            self.bus.ensure_bucket::<()>(bucket, &self.storage).await?;
+        }
+        Ok(())
+    }
+
+    fn note_lost(&self, lost: &[String]) {
+        let open = self.board.open().all();
+        for name in lost {
+            self.stores.created().remove(name);
+        }
+        if lost.iter().any(|name| name.strip_prefix("KV_") == Some(kv::JOBS)) {
+            self.board.clear();
+        }
+        self.stores.lost_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.metrics.stores_lost(lost.len());
+        self.audit.note(Event::StoresLost { stores: lost.to_vec(), open_jobs: open as u64 });
+        tracing::error!(
+            stores = lost.join(" "),
+            open_jobs = open,
+            "the broker has lost its streams and buckets; they are made anew, and what was queued in them is gone: submit it \
+             again, or stop everything and put the broker's store back from a copy"
+        );
+        self.stores.changes.send_replace(());
+    }
+}
