@@ -7,12 +7,13 @@ use std::{
     future::Future,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
 use duet_orchestrator::{
     api::{BatchAnswer, BatchView, EndPage, JobPage, JobView, WalletPage, WalletView},
+    retry_after,
     webhooks::{Delivery, DeliveryPage, ReplayAccepted, WebhookCreated, WebhookPage, WebhookView},
 };
 use duet_protocol::ids::WalletId;
@@ -31,11 +32,14 @@ use zeroize::Zeroizing;
 use crate::{
     config::{ApiOptions, CredentialsOptions},
     error::{CliError, ErrorCode},
+    outgoing::{self, Route},
     secrets,
 };
 
 /// How long one call may take; an event stream may last longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest pause before another try that an answer may ask for with `Retry-After`.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER_SIZE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -43,6 +47,7 @@ const MAX_ANSWER_SIZE_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) struct ApiClient {
     http: reqwest::Client,
     base: Url,
+    route: Route,
     token: Zeroizing<String>,
     deadline: Instant,
     said_unreachable: AtomicBool,
@@ -50,8 +55,8 @@ pub(crate) struct ApiClient {
 
 /// Why one try of a call failed.
 enum Failure {
-    /// Worth another try.
-    Passing(CliError),
+    /// Worth another try, after the pause that the answer asks for, if it asks for one.
+    Passing(CliError, Option<Duration>),
     /// Not.
     Final(CliError),
 }
@@ -59,7 +64,7 @@ enum Failure {
 impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Passing(error) | Failure::Final(error) => error,
+            Failure::Passing(error, _) | Failure::Final(error) => error,
         }
     }
 }
@@ -68,7 +73,7 @@ impl ApiClient {
     /// A client for `tenant` that gives up when `timeout` has passed.
     ///
     /// # Errors
-    /// When the address is no URL or there is no token.
+    /// When the address is no URL, when there is no token, or when the token would travel in the clear.
     pub(crate) fn new(
         options: &ApiOptions,
         credentials: &CredentialsOptions,
@@ -85,16 +90,18 @@ impl ApiClient {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
+        outgoing::may_carry("the tenant's API token", &base, "api-url")?;
+        let route = Route::to(&base, "api-url")?;
         let token = read_token(options, credentials, tenant)?;
-        let http = reqwest::Client::builder()
+        let http = route
+            .client()?
             .connect_timeout(Duration::from_secs(5))
-            // The token goes to the named host only.
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| CliError::internal(format!("no HTTP client: {error}")))?;
         Ok(Self {
             http,
             base,
+            route,
             token,
             deadline: Instant::now() + timeout,
             said_unreachable: AtomicBool::new(false),
@@ -482,11 +489,13 @@ impl ApiClient {
 
     /// Sends one request; an answer that is no success becomes its problem.
     async fn accepted(&self, request: RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let answer = request.send().await.map_err(|error| Failure::Passing(self.unreachable(&error)))?;
+        let answer =
+            request.send().await.map_err(|error| Failure::Passing(self.unreachable(&error), None))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
+        let pause = retry_after(answer.headers(), SystemTime::now()).map(|pause| pause.min(LONGEST_ASKED));
         let body = self.body(answer).await?;
         let problem = serde_json::from_slice::<Problem>(&body);
         // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass, and so do the
@@ -501,17 +510,20 @@ impl ApiClient {
             matches!(problem.code, Code::NotEnrolled | Code::StaleEpoch | Code::StalePaillierKey)
         });
         let error = problem.map_or_else(
-            |_| CliError::new(ErrorCode::ApiUnreachable, format!("{} answers {status}", self.host())),
+            |_| {
+                let what = format!("{} answers {status}{}", self.host(), self.route.described());
+                self.remedied(CliError::new(ErrorCode::ApiUnreachable, what))
+            },
             CliError::from,
         );
-        Err(if passing { Failure::Passing(error) } else { Failure::Final(error) })
+        Err(if passing { Failure::Passing(error, pause) } else { Failure::Final(error) })
     }
 
     async fn body(&self, answer: reqwest::Response) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         let mut chunks = answer.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| Failure::Passing(self.unreachable(&error)))?;
+            let chunk = chunk.map_err(|error| Failure::Passing(self.unreachable(&error), None))?;
             if body.len() + chunk.len() > MAX_ANSWER_SIZE_BYTES {
                 return Err(Failure::Final(CliError::new(
                     Code::TooLarge,
@@ -535,10 +547,18 @@ impl ApiClient {
         } else {
             "the connection broke"
         };
-        CliError::new(
+        let (base, by) = (&self.base, self.route.described());
+        self.remedied(CliError::new(
             ErrorCode::ApiUnreachable,
-            format!("the orchestrator at {} is out of reach: {how}", self.base),
-        )
+            format!("the orchestrator at {base} is out of reach{by}: {how}"),
+        ))
+    }
+
+    fn remedied(&self, error: CliError) -> CliError {
+        match self.route.remedy() {
+            Some(remedy) => error.remedy(remedy),
+            None => error,
+        }
     }
 
     /// Tries until it succeeds, fails for good, or the deadline passes; then the last failure counts.
@@ -553,16 +573,22 @@ impl ApiClient {
             .with_jitter()
             .without_max_times();
         let mut last = None;
-        let tries = attempt.retry(pauses).when(|failure| matches!(failure, Failure::Passing(_))).notify(
-            |failure, _| {
-                if let Failure::Passing(error) = failure {
+        let tries = attempt
+            .retry(pauses)
+            .when(|failure| matches!(failure, Failure::Passing(..)))
+            .adjust(|failure, pause| match failure {
+                // The end of the pauses is the command's deadline, which stands.
+                Failure::Passing(_, Some(asked)) => pause.map(|pause| pause.max(*asked)),
+                _ => pause,
+            })
+            .notify(|failure, _| {
+                if let Failure::Passing(error, _) = failure {
                     if !self.said_unreachable.swap(true, Ordering::Relaxed) {
                         warn!("{error}; trying again");
                     }
                     last = Some(error.clone());
                 }
-            },
-        );
+            });
         match tokio::time::timeout_at(self.deadline, tries).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(failure)) => Err(failure.into()),

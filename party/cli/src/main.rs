@@ -13,6 +13,7 @@ mod input;
 mod logging;
 mod memory;
 mod monitoring;
+mod outgoing;
 mod output;
 mod parties;
 mod progress;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     duration,
     error::{CliError, ErrorCode},
+    outgoing::{self, Route},
     quantity::{Amount, Count},
     transaction::{Draft, TransactionType},
 };
@@ -63,6 +64,7 @@ pub(crate) struct Node {
     provider: RootProvider<Ethereum>,
     // Only the host is ever shown: paths and queries of node providers carry keys.
     host: String,
+    route: Route,
 }
 
 /// What a block says about a transaction.
@@ -102,7 +104,7 @@ impl Node {
     /// Names a node; nothing is sent yet.
     ///
     /// # Errors
-    /// When `url` is no HTTP URL.
+    /// When `url` is no HTTP URL, or has a password in it that would travel in the clear.
     pub(crate) fn new(url: &str) -> Result<Self, CliError> {
         let url: reqwest::Url =
             url.parse().map_err(|error| CliError::usage(format!("--rpc is no URL: {error}")))?;
@@ -110,13 +112,18 @@ impl Node {
             return Err(CliError::usage("--rpc takes an http or https URL"));
         }
         let host = url.host_str().unwrap_or("node").to_owned();
-        let client = reqwest::Client::builder()
+        if !url.username().is_empty() || url.password().is_some() {
+            outgoing::may_carry("the password in it", &url, "rpc")?;
+        }
+        let route = Route::to(&url, "rpc")?;
+        let client = route
+            .client()?
             .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|error| CliError::internal(format!("no HTTP client: {error}")))?;
         let provider =
             ProviderBuilder::<Identity, Identity, Ethereum>::default().connect_reqwest(client, url);
-        Ok(Self { provider, host })
+        Ok(Self { provider, host, route })
     }
 
     fn failed(&self, error: &alloy_provider::transport::TransportError) -> CliError {
@@ -125,10 +132,14 @@ impl Node {
                 ErrorCode::NodeRefused,
                 format!("the node {} refuses: {} ({})", self.host, answer.message, answer.code),
             ),
-            None => CliError::new(
-                ErrorCode::NodeUnreachable,
-                format!("no usable answer from the node {}", self.host),
-            ),
+            None => {
+                let what = format!("no usable answer from the node {}{}", self.host, self.route.described());
+                let error = CliError::new(ErrorCode::NodeUnreachable, what);
+                match self.route.remedy() {
+                    Some(remedy) => error.remedy(remedy),
+                    None => error,
+                }
+            }
         }
     }
 

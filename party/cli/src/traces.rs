@@ -3,20 +3,29 @@
 //! docs/traces.md says what is exported. Spans wait in a queue of bounded length and leave in batches from a thread of their own, so
 //! that a collector which is slow or away costs nothing but spans.
 
-use std::time::Duration;
+use std::{env, thread, time::Duration};
 
 use opentelemetry::{KeyValue, global, trace::TracerProvider as _};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use reqwest::Url;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use crate::error::CliError;
+use crate::{
+    error::CliError,
+    outgoing::{self, Route},
+};
 
 /// How long spans that wait may take to leave when the process ends.
 const FLUSH: Duration = Duration::from_secs(3);
+
+/// How long a collector may take to answer, as the exporter itself has it unless a variable says otherwise.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The variables from which the exporter takes headers, which may be credentials.
+const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
 /// Every process looks at its jobs in this span, those it does nothing for included: it is for logs.
 const LOOK: &str = "job";
@@ -28,14 +37,19 @@ impl Exporter {
     /// Exports to the collector at `url`, which speaks OTLP over HTTP, as the service `name`.
     ///
     /// # Errors
-    /// When `url` is none for HTTP, or a variable of OpenTelemetry's says something that cannot be.
+    /// When `url` is none for HTTP, when headers from the environment would travel in the clear, or when a variable of
+    /// OpenTelemetry's says something that cannot be.
     pub(crate) fn start(url: &Url, name: &'static str) -> Result<Self, CliError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(CliError::usage("--traces takes an http or https URL"));
         }
         let endpoint = format!("{}/v1/traces", url.as_str().trim_end_matches('/'));
+        if HEADERS.iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty())) {
+            outgoing::may_carry("what OTEL_EXPORTER_OTLP_HEADERS holds", url, "traces")?;
+        }
         let exporter = SpanExporter::builder()
             .with_http()
+            .with_http_client(client(&Route::to(url, "traces")?)?)
             .with_endpoint(endpoint)
             .build()
             .map_err(|error| CliError::usage(format!("traces cannot be exported: {error}")))?;
@@ -65,6 +79,32 @@ impl Drop for Exporter {
             tracing::warn!(%error, "the last traces were not exported");
         }
     }
+}
+
+/// A client for the thread that exports. It is made on a thread of its own: it must not be made by one of the runtime's.
+fn client(route: &Route) -> Result<reqwest::blocking::Client, CliError> {
+    let proxy = route.proxy()?;
+    let made = thread::spawn(move || {
+        let client = reqwest::blocking::Client::builder()
+            .timeout(export_timeout())
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        match proxy {
+            Some(proxy) => client.proxy(proxy),
+            None => client,
+        }
+        .build()
+    });
+    let made = made.join().map_err(|_| CliError::internal("no HTTP client for traces"))?;
+    made.map_err(|error| CliError::internal(format!("no HTTP client for traces: {error}")))
+}
+
+/// What OpenTelemetry's variables say, in milliseconds.
+fn export_timeout() -> Duration {
+    ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]
+        .into_iter()
+        .find_map(|name| env::var(name).ok()?.parse().ok())
+        .map_or(EXPORT_TIMEOUT, Duration::from_millis)
 }
 
 fn is_exported(metadata: &Metadata<'_>) -> bool {

@@ -14,6 +14,7 @@ mod lock_as_denial;
 mod lying_initiator;
 mod mask;
 mod nonce_reuse;
+mod proxy;
 mod replay;
 mod rollback;
 mod stolen_disk;

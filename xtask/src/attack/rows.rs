@@ -532,6 +532,15 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "proxy",
+        attack: "a proxy in the environment is given bearer tokens, or what stays on this machine",
+        source: "field reports",
+        checks: &[attacks(&[
+            "proxy::loopback__should_never_be_reached_through_a_proxy",
+            "proxy::secret__should_leave_the_machine_by_tls_alone",
+        ])],
+    },
+    Row {
         name: "dependencies",
         attack: "a dependency with a known flaw, from elsewhere, or under a forbidden licence",
         source: "RUSTSEC",
