@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
 use crate::{
-    anvil::http_client,
+    anvil::{CHAIN_ID, http_client},
     broker::Broker,
     duet::{Duet, text},
     parties::{PartyFolder, make_private_folder},
@@ -38,6 +38,14 @@ pub const TENANT: &str = "demo";
 
 /// An origin whose pages may speak to the gateway, beside its own.
 pub const PAGE_ORIGIN: &str = "https://wallet.example";
+
+/// What the gateway of the demonstration is told beside its parties: an Ethereum node, for pages to send to, and that pages of
+/// any origin on this machine may connect.
+#[must_use]
+pub fn for_trying_out(node: &str) -> [String; 5] {
+    let chain = CHAIN_ID.to_string();
+    ["--rpc", node, "--chain-id", &chain, "--loopback-origins"].map(str::to_owned)
+}
 
 /// All kinds of payload, for a requester that may ask for any.
 pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
@@ -375,6 +383,12 @@ impl Stack {
     #[must_use]
     pub fn gateway_url(&self) -> &str {
         &self.gateway_url
+    }
+
+    /// Where a person on this machine opens the page: by name, because passkeys belong to one.
+    #[must_use]
+    pub fn page_url(&self) -> String {
+        self.gateway_url.replace("127.0.0.1", "localhost")
     }
 
     /// Starts the gateway again, where it was, with `more` arguments.

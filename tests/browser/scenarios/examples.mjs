@@ -1,4 +1,5 @@
-// The examples for developers: each sends a transaction with the library as it is published.
+// The examples for developers, from a web server of their own and against a gateway with the demonstration's settings: each
+// sends a transaction with the library as it is published.
 
 import assert from 'node:assert/strict';
 
@@ -33,3 +34,13 @@ for (const library of ['viem', 'ethers', 'eip1193']) {
     assert.equal((await scene.stack.balance(RECIPIENT)) - before, 123456789n);
   });
 }
+
+scenario('a page of an origin that is not allowed is told so by name', async (scene) => {
+  const profile = await scene.profile(scene.site);
+  const tab = await profile.tab(`viem/?gateway=${encodeURIComponent(scene.stack.facts.strictGateway)}`);
+  await tab.getByTestId('passphrase').fill(PASSPHRASE);
+  await tab.getByTestId('open').click();
+  await tab.locator('[data-testid="status"][data-state="failed"]').waitFor();
+  const said = await tab.getByTestId('status').innerText();
+  assert.ok(said.includes(`--origin ${scene.site}`) && said.includes('does not allow'), said);
+});

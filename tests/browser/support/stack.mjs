@@ -25,11 +25,11 @@ export class Stack {
   /** What the stack said when it served: URLs, chain id, the team's key. */
   facts;
 
-  /** Starts it and waits until everything serves; pages from `origins` may connect, beside the stack's own. */
-  static async start(...origins) {
+  /** Starts it, with a gateway as the demonstration has it, and waits until everything serves. */
+  static async start() {
     const stack = new Stack();
     stack.#link(setting('DUET_PAGE'));
-    const child = spawn(setting('DUET_BROWSER_STACK'), origins, {
+    const child = spawn(setting('DUET_BROWSER_STACK'), [], {
       env: { ...process.env, DUET_PAGE: join(stack.#folder, 'page') },
       stdio: ['pipe', 'pipe', 'inherit'],
     });

@@ -25,7 +25,7 @@ let browser;
 before(async () => {
   const folder = (name) => fileURLToPath(new URL(`../../../frontend-wasm/examples/${name}/dist`, import.meta.url));
   site = await serveSite(Object.fromEntries(EXAMPLES.map((name) => [name, folder(name)])));
-  [stack, browser] = await Promise.all([Stack.start(site.origin), launch()]);
+  [stack, browser] = await Promise.all([Stack.start(), launch()]);
 });
 
 after(async () => {

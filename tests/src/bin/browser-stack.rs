@@ -4,7 +4,7 @@
 //! It prints one line of facts when everything serves, then obeys `{"id", "do", …}` on standard input and answers each with
 //! `{"id", "value"}` or `{"id", "error"}`. When standard input closes, everything ends and every file is removed.
 //!
-//! `DUET_PAGE` is the folder of the built page. Arguments are origins, beside the page's own, that the gateway allows.
+//! `DUET_PAGE` is the folder of the built page. The gateway is set up as the demonstration's.
 #![expect(clippy::print_stdout, reason = "its answers are its output")]
 
 use std::{
@@ -18,7 +18,7 @@ use duet_tests::{
     anvil::{Anvil, CHAIN_ID},
     duet::{Duet, text},
     malicious, programs,
-    stack::{Server, Stack, TENANT},
+    stack::{Server, Stack, TENANT, for_trying_out},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -50,6 +50,9 @@ async fn main() -> Result<()> {
 struct Theatre {
     anvil: Anvil,
     stack: Stack,
+    /// A gateway that allows no page but its own.
+    strict: Server,
+    strict_url: String,
     /// The key of a team that may queue jobs, if a wallet is made so.
     requester_key: PathBuf,
     requester: String,
@@ -60,16 +63,16 @@ impl Theatre {
         programs::page().context("DUET_PAGE names no folder with a built page")?;
         let mut stack = Stack::start().await?;
         let anvil = Anvil::start(&stack.directory().join("logs")).await?;
-        let chain = CHAIN_ID.to_string();
-        let origins: Vec<String> = std::env::args().skip(1).collect();
-        let mut more = vec!["--rpc", anvil.url(), "--chain-id", &chain];
-        more.extend(origins.iter().flat_map(|origin| ["--origin", origin]));
-        stack.restart_gateway_with(&more).await?;
+        let mut strict = stack.another_gateway("strict", &[]);
+        let ready = strict.start().await?;
+        let strict_url = text(&ready, "/url")?.replace("127.0.0.1", "localhost");
+        let more = for_trying_out(anvil.url());
+        stack.restart_gateway_with(&more.each_ref().map(String::as_str)).await?;
         let requester_key = stack.directory().join("team.requester");
         let made =
             stack.duet().json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
         let requester = text(&made, "/public_key")?.to_owned();
-        Ok(Self { anvil, stack, requester_key, requester })
+        Ok(Self { anvil, stack, strict, strict_url, requester_key, requester })
     }
 
     /// What a test has to know.
@@ -77,6 +80,7 @@ impl Theatre {
         Ok(json!({
             "ready": true,
             "gateway": self.stack.gateway_url(),
+            "strictGateway": self.strict_url,
             "api": self.stack.api_url(),
             "rpc": self.anvil.url(),
             "chainId": CHAIN_ID,
@@ -117,6 +121,7 @@ impl Theatre {
     fn server(&mut self, order: &Value) -> Result<&mut Server> {
         Ok(match text(order, "/what")? {
             "gateway" => &mut self.stack.gateway,
+            "strict" => &mut self.strict,
             "service" => &mut self.stack.service,
             "partner" => &mut self.stack.partner,
             "orchestrator" => &mut self.stack.orchestrator,

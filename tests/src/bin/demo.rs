@@ -14,7 +14,7 @@ use duet_tests::{
     judges,
     parties::PartyFolder,
     programs,
-    stack::{ALL_KINDS, Stack, TENANT, Wallet},
+    stack::{ALL_KINDS, Stack, TENANT, Wallet, for_trying_out},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -156,14 +156,14 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
     let anvil =
         narrator.step("A local Ethereum node (anvil)", Anvil::start(&directory.path().join("logs"))).await?;
     detail("node", &format!("{}, chain {CHAIN_ID}", anvil.url()));
-    let chain = CHAIN_ID.to_string();
+    let more = for_trying_out(anvil.url());
     narrator
         .step(
-            "The gateway is told of the node, for browsers",
-            stack.restart_gateway_with(&["--rpc", anvil.url(), "--chain-id", &chain]),
+            "The gateway is told of the node, for browsers, and to allow pages of this machine",
+            stack.restart_gateway_with(&more.each_ref().map(String::as_str)),
         )
         .await?;
-    detail("gateway", stack.gateway_url());
+    detail("gateway", &stack.page_url());
 
     let wallet = narrator
         .step(
@@ -250,11 +250,16 @@ fn summary(stack: &Stack, wallet: &Wallet, node: &str) -> Result<()> {
     println!("  {duet} job list");
     println!("  curl {}/readyz", stack.api_url());
     if programs::page().is_some() {
-        println!("\nThe page, in which a browser is the device:\n\n  {}", stack.gateway_url());
+        println!("\nThe page, in which a browser is the device:\n\n  {}", stack.page_url());
+        println!(
+            "\nA page of your own on this machine may use it too. The repository's example for viem, in frontend-wasm/:\n"
+        );
+        println!("  npm run dev --workspace examples/viem");
+        println!("  http://localhost:5173/?gateway={}", stack.page_url());
     } else {
         println!(
             "\nThe page has not been built (DUET_PAGE names no folder of it); its gateway is at {}",
-            stack.gateway_url()
+            stack.page_url()
         );
     }
     Ok(())

@@ -12,6 +12,7 @@ import { createWallet, discardPending, readLabel, removeWallet, resumeCreation }
 import { changeWallet, openDatabase, requireWallet } from "./database.js";
 import { help, HELPER_NAME } from "./helpers.js";
 import { inbox, reject } from "./inbox.js";
+import { whyRefused } from "./info.js";
 import { Line } from "./line.js";
 import { describeGateway } from "./recipients.js";
 import { rotate } from "./rotate.js";
@@ -34,6 +35,7 @@ async function open(settings: WorkerSettings): Promise<Context> {
     engine.frames,
     (connection) => sendEvent({ name: "connection", connection }),
     (wallet, jobs) => sendEvent({ name: "inbox", notice: { wallet, jobs } }),
+    () => whyRefused(settings.gateway),
   );
   const wallets = new Wallets(database, engine, socket, tabs, settings.idleLockMs, (all) =>
     sendEvent({ name: "wallets", wallets: all }),

@@ -46,14 +46,34 @@ export async function askGateway(gateway: string, signal?: AbortSignal): Promise
       credentials: "omit",
       cache: "no-store",
     });
-    if (!response.ok) throw new Error(`it answered ${response.status}`);
+    if (!response.ok) throw (await refusalOf(response)) ?? new Error(`it answered ${response.status}`);
     document = (await response.json()) as InfoDocument;
   } catch (thrown) {
+    if (thrown instanceof Failure) throw thrown;
     if (signal?.aborted) throw new Failure(duetError("cancelled", "It was cancelled."));
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
     throw new Failure(duetError("gateway-unreachable", `The gateway cannot be reached: ${reason}.`, { by: "gateway" }));
   }
   return readAnswer(document);
+}
+
+/** What a gateway says when it refuses this page, for example because it does not allow the page's origin. */
+async function refusalOf(response: Response): Promise<Failure | null> {
+  if (!response.headers.get("content-type")?.startsWith("application/problem+json")) return null;
+  const { code, detail } = (await response.json()) as { code?: unknown; detail?: unknown };
+  if (typeof code !== "string" || typeof detail !== "string") return null;
+  const sentence = `${detail.charAt(0).toUpperCase()}${detail.slice(1)}.`;
+  return new Failure(duetError("refused", sentence, { code, by: "gateway" }));
+}
+
+/** Why the gateway refuses this page; nothing when it does not, or cannot be reached. */
+export async function whyRefused(gateway: string): Promise<Failure | undefined> {
+  try {
+    await askGateway(gateway);
+    return undefined;
+  } catch (thrown) {
+    return thrown instanceof Failure && thrown.error.kind === "refused" ? thrown : undefined;
+  }
 }
 
 export function readAnswer(document: InfoDocument): GatewayAnswer {

@@ -73,6 +73,8 @@ export class Socket {
     private readonly frames: Frames,
     private readonly onConnection: (connection: Connection) => void,
     private readonly onWaiting: (wallet: WalletId, jobs: number) => void,
+    /** Asks why there is no connection: a browser does not tell what a refused socket was answered. */
+    private readonly whyRefused: () => Promise<Failure | undefined>,
   ) {
     // The browser knows before a timer does that the network is back.
     self.addEventListener("online", () => this.#hasten());
@@ -145,9 +147,14 @@ export class Socket {
       waiter = { resolve, reject };
       this.#waiters.add(waiter);
     });
-    return within(online, deadlineMs, () => new Failure(unreachableError()), signal).finally(() => {
-      if (waiter) this.#waiters.delete(waiter);
-    });
+    return within(online, deadlineMs, () => new Failure(unreachableError()), signal)
+      .catch(async (thrown: unknown) => {
+        const unreachable = thrown instanceof Failure && thrown.error.kind === "gateway-unreachable";
+        throw (unreachable ? await this.whyRefused() : undefined) ?? thrown;
+      })
+      .finally(() => {
+        if (waiter) this.#waiters.delete(waiter);
+      });
   }
 
   async #joined(wallet: WalletId, signal: AbortSignal | undefined): Promise<void> {
