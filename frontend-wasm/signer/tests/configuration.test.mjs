@@ -1,10 +1,11 @@
 // Whom shares are dealt to: the page's configuration, and nobody that a gateway names.
 
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
 import { test } from 'node:test';
 
 import { isLoopback, readParties } from '../dist/parties.js';
-import { readAnswer } from '../dist/worker/info.js';
+import { askGateway, readAnswer, whyRefused } from '../dist/worker/info.js';
 import { chooseRecipients, nameRecipients, requireRecipients, requireSameRecipients, seenBefore } from '../dist/worker/recipients.js';
 import { readToken } from '../dist/worker/token.js';
 import { failure } from './failure.mjs';
@@ -159,4 +160,28 @@ test('a_configuration__should_be_refused_by_the_member_that_is_wrong', () => {
 test('tokens__should_be_read_in_either_writing', () => {
   assert.deepEqual(readToken(' -_8= ', 'token'), new Uint8Array([0xfb, 0xff]));
   assert.throws(() => readToken('%%%', 'token'), failure({ field: 'token' }));
+});
+
+test('configuration__should_say_why_a_gateway_refuses_the_page', async () => {
+  const answers = {
+    '/refused': [401, 'application/problem+json', JSON.stringify({ code: 'unauthorized', detail: 'it does not allow https://a.example' })],
+    '/broken': [502, 'text/html', '<h1>Bad gateway</h1>'],
+    '/odd': [401, 'application/problem+json', '{}'],
+    '/well': [200, 'application/json', JSON.stringify(DOCUMENT)],
+  };
+  const server = createServer((request, response) => {
+    const [status, type, body] = answers[request.url.replace('/v1/info', '')];
+    response.writeHead(status, { 'content-type': type }).end(body);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const at = (path) => `http://127.0.0.1:${server.address().port}${path}`;
+  const refused = { kind: 'refused', code: 'unauthorized', by: 'gateway', message: 'It does not allow https://a.example.' };
+  await assert.rejects(askGateway(at('/refused')), failure(refused));
+  for (const path of ['/broken', '/odd']) {
+    await assert.rejects(askGateway(at(path)), failure({ kind: 'gateway-unreachable' }));
+    assert.equal(await whyRefused(at(path)), undefined);
+  }
+  assert.deepEqual((await whyRefused(at('/refused'))).error, refused);
+  assert.equal(await whyRefused(at('/well')), undefined);
+  await new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
 });

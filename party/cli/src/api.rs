@@ -93,6 +93,10 @@ impl ApiClient {
         outgoing::may_carry("the tenant's API token", &base, "api-url")?;
         let route = Route::to(&base, "api-url")?;
         let token = read_token(options, credentials, tenant)?;
+        if token.is_empty() || !token.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(CliError::input("the API token is empty, or has characters that no token has")
+                .remedy("Give the token as `duet init` wrote it: one line of letters, digits and signs."));
+        }
         let http = route
             .client()?
             .connect_timeout(Duration::from_secs(5))

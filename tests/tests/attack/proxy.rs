@@ -10,6 +10,8 @@ use duet_tests::{
     transit::{TOKEN, TransitServer},
 };
 
+use crate::webhooks::{self, Receiver};
+
 /// A name that resolves nowhere (RFC 6761), so that only a proxy could know it.
 const ELSEWHERE: &str = "orchestrator.invalid";
 
@@ -30,6 +32,7 @@ async fn loopback__should_never_be_reached_through_a_proxy() {
     settings.extend([
         ("DUET_TRACES", "http://localhost:9"),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("DUET_WEBHOOKS_TO_PRIVATE", "1"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer for-the-collector"),
     ]);
     let mut stack = Stack::start_with(&settings).await.unwrap();
@@ -77,8 +80,11 @@ async fn loopback__should_never_be_reached_through_a_proxy() {
         assert_eq!(sealed.code, "vault-refused", "{}", sealed.message);
         commands += 2;
     }
-    // A queued job goes through every process.
+    // A queued job goes through every process, and its result to a webhook.
+    let mut receiver = Receiver::start().await.unwrap();
+    let (_, secret) = webhooks::add(&plain, &receiver).await.unwrap();
     wallet.queue(&["message", "through every process"]).await.unwrap();
+    webhooks::check(&secret, &receiver.next().await.unwrap()).unwrap();
     for server in [&mut stack.orchestrator, &mut stack.service, &mut stack.partner, &mut stack.gateway] {
         server.stop().await.unwrap();
     }
