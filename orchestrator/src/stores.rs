@@ -71,10 +71,11 @@ impl Stores {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records what was seen of `name`. Says whether it is another one than was known.
+    /// Whether what was seen of `name` is of another one than is known. What is not known yet is from here on; what is
+    /// another stays so until its loss is told.
     fn is_another(&self, name: &str, look: &StreamLook) -> bool {
-        let before = self.created().insert(name.to_owned(), look.created_ns);
-        before.is_some_and(|before| before != look.created_ns)
+        let known = *self.created().entry(name.to_owned()).or_insert(look.created_ns);
+        known != look.created_ns
     }
 
     /// Whether `name` was known and is not there any more.
