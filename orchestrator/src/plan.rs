@@ -49,6 +49,7 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::KindNotAllowed
         | Code::PolicyRefused
         | Code::LimitExceeded
+        | Code::TooManyAnswers
         // Who approves it puts it back.
         | Code::ApprovalMissing
         | Code::WrongTenant

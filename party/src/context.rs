@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use duet_protocol::{
@@ -30,7 +33,10 @@ use crate::{
     error::PartyError,
     metrics::Metrics,
     policy::VerifiedPolicies,
-    store::{EnrolmentRow, PolicyMark, ShareStore, StoreError, WalletRow, WalletState, enrolment_label},
+    store::{
+        EnrolmentRow, PaillierState, PolicyMark, ShareStore, StoreError, WalletRow, WalletState,
+        enrolment_label,
+    },
     vault::Vault,
     witness::Witness,
 };
@@ -52,7 +58,12 @@ pub struct Context {
     pub(crate) metrics: Metrics,
     /// Whether the store was compared with what others know of it.
     pub(crate) witness: Witness,
+    /// Who has it keeps verdicts that are reached from the gate: the instant at which a process may be killed.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub verdicts: Arc<tokio::sync::Mutex<()>>,
     hot: Arc<Mutex<Hot>>,
+    /// Whether the verdicts that earlier processes left behind have been judged: nothing is initiated before.
+    finished_pending: Arc<AtomicBool>,
 }
 
 /// What stays in memory because it was used lately.
@@ -111,12 +122,28 @@ impl Context {
             policies: VerifiedPolicies::default(),
             metrics: Metrics::default(),
             witness: Witness::default(),
+            #[cfg(any(test, feature = "test-hooks"))]
+            verdicts: Arc::default(),
             hot: Arc::new(Mutex::new(Hot {
                 keys: LruCache::new(MAX_HOT_KEYS),
                 enrolments: LruCache::new(MAX_HOT_ENROLMENTS),
                 cards: LruCache::new(MAX_HOT_CARDS),
             })),
+            finished_pending: Arc::default(),
         }
+    }
+
+    pub(crate) fn has_finished_pending(&self) -> bool {
+        self.finished_pending.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_finished_pending(&self) {
+        self.finished_pending.store(true, Ordering::Release);
+    }
+
+    /// Forgets a key that is locked, and gone from the store.
+    pub(crate) fn forget_key(&self, key: PaillierKeyId) {
+        self.hot(|hot| hot.keys.pop(&key));
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ShareStore> {
@@ -269,9 +296,10 @@ impl Context {
             let event = Event::KeysRemoved { paillier_keys: removed };
             self.store().append_audit(&[Draft::new(self.clock.now_ms(), event)]).await?;
         }
-        // Another process of the party may have deleted some.
+        // Another process of the party may have deleted some, or locked them, which destroys them.
+        let rows = self.store().all_paillier_keys().await?;
         let kept: HashSet<PaillierKeyId> =
-            self.store().all_paillier_keys().await?.into_iter().map(|row| row.id).collect();
+            rows.into_iter().filter(|row| row.state != PaillierState::Locked).map(|row| row.id).collect();
         self.hot(|hot| {
             let gone: Vec<PaillierKeyId> =
                 hot.keys.iter().map(|(id, _)| *id).filter(|id| !kept.contains(id)).collect();

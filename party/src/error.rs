@@ -87,6 +87,7 @@ impl PartyError {
         match self {
             Self::Store(StoreError::Exists(_) | StoreError::PolicyChanged) => Code::Conflict,
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
+            Self::Store(StoreError::TooManyAnswers) => Code::TooManyAnswers,
             Self::Store(_) => Code::StorageUnavailable,
             Self::Unlock(error) => error.code(),
             Self::Record(_) | Self::Stored { .. } => Code::StorageUnavailable,
@@ -111,9 +112,9 @@ impl PartyError {
     pub fn to_refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) | Self::RefusedByPolicy { refusal, .. } => refusal.clone(),
-            Self::Store(StoreError::LimitExceeded(_) | StoreError::PolicyChanged) => {
-                Refusal::new(self.code(), self.to_string())
-            }
+            Self::Store(
+                StoreError::LimitExceeded(_) | StoreError::PolicyChanged | StoreError::TooManyAnswers,
+            ) => Refusal::new(self.code(), self.to_string()),
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {
                 Refusal::new(
                     self.code(),

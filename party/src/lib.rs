@@ -15,6 +15,7 @@
 //! | [`party`] | keys, card, wallets, tokens |
 //! | [`policy`] | what wallets' owners allow |
 //! | [`device`] | the owner's device: dealing wallets, signing as initiator |
+//! | [`culprits`] | responders whose answers locked a key, and what that may have cost |
 //! | [`enrolment`] | offering and taking encrypted shares; rotation |
 //! | [`session`] | the checks before a session, its two drivers, the gate, the report |
 //! | [`randomizers`] | `r̃^N` for answers, and tables of them |
@@ -25,6 +26,7 @@ pub mod audit;
 pub mod clock;
 pub mod compute;
 pub mod context;
+pub mod culprits;
 pub mod device;
 pub mod enrolment;
 pub mod error;

@@ -17,7 +17,7 @@ use crate::{
     error::PartyError,
     policy::Ruling,
     resumption::Noticed,
-    session::{Ended, Role},
+    session::{Ended, Finished, Role},
 };
 
 /// Bounds of a session's duration, in seconds. One takes some 20 ms of arithmetic, four messages and three durable writes; a
@@ -53,6 +53,11 @@ struct DecisionLabel {
     decision: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabel {
+    verdict: &'static str,
+}
+
 /// The code of what went well.
 const NO_CODE: &str = "none";
 
@@ -66,17 +71,20 @@ pub(crate) enum StoreDecision {
     Claim,
     /// That an answer may leave.
     Charge,
-    /// That a verdict may be told: a read, unless the key is to be locked.
+    /// That an answer may be decrypted.
+    Pending,
+    /// That a verdict may be told.
     Release,
 }
 
 impl StoreDecision {
-    const ALL: [Self; 3] = [Self::Claim, Self::Charge, Self::Release];
+    const ALL: [Self; 4] = [Self::Claim, Self::Charge, Self::Pending, Self::Release];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "claim",
             Self::Charge => "charge",
+            Self::Pending => "pending",
             Self::Release => "release",
         }
     }
@@ -93,6 +101,7 @@ pub(crate) struct Metrics {
     refused: Family<RefusalLabels, Counter>,
     locks: Counter,
     resumptions: Family<NoticedLabel, Counter>,
+    finished: Family<VerdictLabel, Counter>,
     decisions: Family<DecisionLabel, Counter>,
     store: Family<DecisionLabel, Histogram>,
 }
@@ -107,9 +116,13 @@ impl Default for Metrics {
             refused: Family::default(),
             locks: Counter::default(),
             resumptions: Family::default(),
+            finished: Family::default(),
             decisions: Family::default(),
             store: Family::new_with_constructor(|| Histogram::new(STORE_SECONDS)),
         };
+        for verdict in ["good", "bad"] {
+            drop(metrics.finished.get_or_create(&VerdictLabel { verdict }));
+        }
         for decision in StoreDecision::ALL {
             drop(metrics.store.get_or_create(&DecisionLabel { decision: decision.as_str() }));
         }
@@ -161,6 +174,11 @@ impl Metrics {
             self.resumptions.clone(),
         );
         registry.register(
+            "duet_pending_verdicts_judged",
+            "Verdicts that a process left behind when it ended, and that this worker judged",
+            self.finished.clone(),
+        );
+        registry.register(
             "duet_policy_decisions",
             "What policies said to requests that came with an invitation",
             self.decisions.clone(),
@@ -206,6 +224,13 @@ impl Metrics {
     /// The machine was resumed or copied.
     pub(crate) fn resumed(&self, noticed: &Noticed) {
         self.resumptions.get_or_create(&NoticedLabel { noticed: noticed.as_str() }).inc();
+    }
+
+    /// Verdicts that were left behind have been judged.
+    pub(crate) fn finished(&self, Finished { good, bad }: Finished) {
+        for (verdict, count) in [("good", good), ("bad", bad)] {
+            self.finished.get_or_create(&VerdictLabel { verdict }).inc_by(count);
+        }
     }
 
     /// Policies were asked.

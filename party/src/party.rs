@@ -29,7 +29,7 @@ use crate::{
     context::{Context, Identity},
     error::PartyError,
     session::SessionLimits,
-    store::{PaillierState, PinOutcome, StoreError, WalletRow, WalletState},
+    store::{PaillierState, PinOutcome, Standing, StoreError, WalletRow, WalletState},
 };
 
 /// How long another party may take to verify an enrolment, or to list wallets.
@@ -369,17 +369,23 @@ async fn initiates(context: &Context, share: &KeyShare) -> Result<Vec<Initiates>
         let Some(responder) = share.wallet().holder(index).party() else { continue };
         let agreed = context.store().own_enrolment(share.wallet().id(), responder).await?.agreed;
         let Some(paillier_key) = agreed else { continue };
-        if let Some(known) = initiates.iter_mut().find(|known| known.paillier_key == paillier_key) {
-            known.responders.push(responder.clone());
-            continue;
-        }
         let Some(key) = context.store().paillier_key(paillier_key).await? else { continue };
+        let standing = match share.wallet().holder(index).card() {
+            Some(card) => context.store().standing(*card).await?,
+            None => Standing::default(),
+        };
         let state = match key.state {
+            // A new key does not end the quarantine of who locked the last one.
+            PaillierState::Ready if !standing.is_trusted() => InitiatorState::Locked,
             PaillierState::Ready => InitiatorState::Ready,
             PaillierState::Locked => InitiatorState::Locked,
             PaillierState::NeedsRotation => InitiatorState::NeedsRotation,
         };
-        initiates.push(Initiates { paillier_key, responders: vec![responder.clone()], state });
+        let is_known = |known: &&mut Initiates| known.paillier_key == paillier_key && known.state == state;
+        match initiates.iter_mut().find(is_known) {
+            Some(known) => known.responders.push(responder.clone()),
+            None => initiates.push(Initiates { paillier_key, responders: vec![responder.clone()], state }),
+        }
     }
     Ok(initiates)
 }

@@ -13,7 +13,8 @@ use duet_party::{
     compute::system_rng,
     key_encryption::KeyFile,
     store::{
-        RecordStore as _, ShareStore,
+        ShareStore,
+        postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::Vault,
@@ -223,19 +224,33 @@ impl MaliciousService {
     }
 }
 
-/// Makes a party, which must not run meanwhile, answer a wallet's device with authentic and wrong `c3`s: what it takes
-/// for the device's encrypted share is changed in its store. It goes on so until the device enrols anew.
+/// Makes a party, which must not run meanwhile, answer a wallet's device with authentic and wrong `c3`s.
 ///
 /// # Errors
-/// When the store does not open, or the device has not enrolled for the wallet.
+/// As [`answer_badly_to`].
 pub async fn answer_badly(party: &PartyFolder, wallet: WalletId) -> Result<()> {
-    let sqlite = SqliteStore::open(&SqliteOptions::at(party.store())).await?;
-    let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
-    let vault = Vault::open(store, &KeyFile::at(party.key_file()), &Clock::system()).await?;
+    answer_badly_to(party, wallet, ShareIndex::Device).await
+}
+
+/// Makes a party, which must not run meanwhile, answer the holder of share `initiator` with authentic and wrong `c3`s: what
+/// it takes for that holder's encrypted share is changed in its store. It goes on so until the holder enrols anew.
+///
+/// # Errors
+/// When the store does not open, or the initiator has not enrolled for the wallet.
+pub async fn answer_badly_to(party: &PartyFolder, wallet: WalletId, initiator: ShareIndex) -> Result<()> {
+    let store: Arc<dyn ShareStore> = match party.database() {
+        Some(database) => {
+            let password = database.password.clone().into();
+            let options = PostgresOptions::at(&database.url)?.with_password(&password);
+            Arc::new(PostgresStore::open(&options).await?)
+        }
+        None => Arc::new(SqliteStore::open(&SqliteOptions::at(party.store())).await?),
+    };
+    let vault = Vault::open(Arc::clone(&store), &KeyFile::at(party.key_file()), &Clock::system()).await?;
     let held = vault.store().enrolments(wallet).await?;
-    let of_device: Vec<_> = held.iter().filter(|row| row.initiator == ShareIndex::Device).collect();
-    ensure!(!of_device.is_empty(), "the device has not enrolled for {wallet}");
-    for row in of_device {
+    let of_initiator: Vec<_> = held.iter().filter(|row| row.initiator == initiator).collect();
+    ensure!(!of_initiator.is_empty(), "share {initiator} has not enrolled for {wallet}");
+    for row in of_initiator {
         let item = row.paillier_key.as_bytes().to_vec();
         let label = RecordLabel::of_wallet(RecordKind::Enrolment, wallet, row.initiator, row.epoch, &item);
         let mut record = vault.read(&label).await?.context("the enrolment has no record")?;
@@ -246,6 +261,6 @@ pub async fn answer_badly(party: &PartyFolder, wallet: WalletId) -> Result<()> {
         vault.write(&label, &record).await?;
     }
     drop(vault);
-    sqlite.close().await;
+    store.close().await;
     Ok(())
 }

@@ -13,6 +13,7 @@ use duet_bus::Role;
 use duet_party::{
     PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
+    culprits,
     device::{CreateProgress, OnProgress},
     enrolment::Enroller,
     store::{
@@ -343,10 +344,62 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     let enroller = Enroller::new(service.party.context().clone(), service.bus.clone(), ModulusSize::Bits2048);
     let rotated = enroller.rotate(service.party.identity(), None, None).await?;
     assert_eq!(rotated.first().map(|rotated| rotated.wallets), Some(2));
+    // Not the quarantine of who locked it: that takes the operator's word.
+    let refused = stage.sign_service_partner(&wallet, "m").await.unwrap_err();
+    assert!(refused.to_string().contains("quarantined"), "{refused}");
+    let culprit = stage.partner.party.card().fingerprint();
+    let accepted = culprits::accept(stage.service.party.context(), culprit).await?;
+    let failures: Vec<_> = accepted.losses.iter().map(|loss| loss.failures).collect();
+    assert_eq!(failures, [1, 1], "both wallets were enrolled under that key");
     for wallet in [&wallet, &other] {
         stage.sign_service_partner(wallet, "m").await?;
     }
     Ok(())
+}
+
+/// One signed request is worth sixteen answers: at the responder, and at an initiator whose responder does not count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    let wallet = stage.create().await?;
+    stage.enrolled(wallet.id).await?;
+    let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
+    let request = stage.request(&wallet, "m", "again and again");
+    for number in 1..=16 {
+        let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
+        let result = stage.run(&manifest).await?;
+        assert!(matches!(result, OutcomeResult::Signed { .. }), "{number}: {result:?}");
+    }
+    for backend in [&mut stage.service, &mut stage.partner] {
+        backend.crash().await?;
+        backend.start().await?;
+    }
+    let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
+    for party in [&manifest.responder.party, &manifest.initiator.party] {
+        let invited = stage.invite(party, &manifest.encode()?).await?;
+        assert!(matches!(invited, InvitationReply::Accepted { .. }), "{invited:?}");
+    }
+    match stage.outcome(&manifest, ShareIndex::Partner).await? {
+        OutcomeResult::Failed { code, culprit: None, .. } => assert_eq!(code, Code::TooManyAnswers),
+        other => panic!("{other:?}"),
+    }
+
+    // A responder that answers all the same: the initiator decrypts no more.
+    drop(stage.partner.worker.take());
+    let attacker = MaliciousPartner::of(&stage, &[&wallet], key).await?;
+    let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
+    let mut rounds = attacker.listen(&manifest).await?;
+    let invited = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
+    assert!(matches!(invited, InvitationReply::Accepted { .. }), "{invited:?}");
+    let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
+    opened.answer(|state| state.respond_with(&Natural::from(2))).await?;
+    match stage.outcome(&manifest, ShareIndex::Service).await? {
+        OutcomeResult::Failed { code, culprit: None, .. } => assert_eq!(code, Code::TooManyAnswers),
+        other => panic!("{other:?}"),
+    }
+    // It was not even looked at: a bad answer would have locked the key.
+    stage.partner.start().await?;
+    stage.sign_service_partner(&wallet, "m").await
 }
 
 /// A session that waits for a peer that will never come is failed, and told, when the worker's patience is over.

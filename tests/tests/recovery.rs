@@ -32,6 +32,34 @@ async fn parties__should_sign_again_after_kill_9() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_party_killed_under_load__should_need_no_rotation() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let api = Api::new(&stack, &wallet).unwrap();
+    let mut jobs = Vec::new();
+    for round in 0..2 {
+        // As many as a worker has seats.
+        let mut queued = Vec::new();
+        for number in 0..32 {
+            queued.push(accepted(&api, &format!("load-{round}-{number}")).await.unwrap());
+        }
+        // When one is signed the others are under way.
+        assert_eq!(api.settled(&queued[0]).await.unwrap(), "signed");
+        stack.service.kill().await.unwrap();
+        stack.service.start().await.unwrap();
+        jobs.append(&mut queued);
+    }
+    for job in &jobs {
+        assert_eq!(api.settled(job).await.unwrap(), "signed");
+    }
+    let service = stack.party("service").command(&stack.duet());
+    let status = service.json(&["party", "status"]).await.unwrap();
+    let keys = status["paillier_keys"].as_array().unwrap();
+    assert!(!keys.is_empty() && keys.iter().all(|key| key["state"] == "ready"), "{status}");
+    assert_eq!(status["culprits"], json!([]), "{status}");
+}
+
 /// The job that signs `message`, which is its idempotency key as well, once it is accepted.
 async fn accepted(api: &Api, message: &str) -> anyhow::Result<String> {
     let request = api.request(&json!({"kind": "personal_message", "text": message}), message)?;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use duet_party::store::{
-    Gate, KeyStore as _, LockOutcome, PaillierState, RecordStore as _,
+    Gate, KeyStore as _, Lock, LockOutcome, PaillierState, RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_protocol::ids::SessionId;
@@ -82,9 +82,20 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     let other = PostgresStore::open(&options).await.unwrap();
     let keys = other.all_paillier_keys().await.unwrap();
     let key = keys.iter().find(|key| key.state == PaillierState::Ready).unwrap().id;
-    let locked = other.lock_paillier_key(key, SessionId([1; 16]), b"evidence", 1).await.unwrap();
+    let lock = Lock {
+        key,
+        session: SessionId([1; 16]),
+        wallet: None,
+        card: None,
+        evidence: b"evidence".to_vec(),
+        at_ms: 1,
+    };
+    let locked = other.lock_paillier_key(&lock).await.unwrap();
     assert_eq!(locked, LockOutcome::Locked);
-    assert_eq!(other.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        other.release_verdict(key, SessionId([2; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     other.close().await;
     let key = wallet.requester_key.to_string_lossy().into_owned();
     let submit = ["job", "submit", "message", "locked", "--wallet", &wallet.id, "--requester-key", &key];

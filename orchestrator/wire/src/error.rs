@@ -103,6 +103,8 @@ codes! {
     PolicyRefused = "policy-refused", 403, Refused, "Refused by the policy";
     /// A limit of the wallet's policy has no room for it.
     LimitExceeded = "limit-exceeded", 403, Refused, "Limit exceeded";
+    /// The signed request has had as many answers as one may have.
+    TooManyAnswers = "too-many-answers", 403, Ended, "Too many answers";
     /// The wallet's policy asks for approvals that are not there.
     ApprovalMissing = "approval-missing", 403, Refused, "Approval missing";
     /// The tenant is not the wallet's.

@@ -55,10 +55,12 @@ pub enum RecordKind {
     Application = 14,
     /// Another key encryption key.
     Key = 15,
+    /// An answer that is about to be decrypted, with everything that decides whether it was right.
+    PendingVerdict = 16,
 }
 
 impl RecordKind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Check,
         Self::PartyKeys,
         Self::Share,
@@ -74,6 +76,7 @@ impl RecordKind {
         Self::PendingDevice,
         Self::Application,
         Self::Key,
+        Self::PendingVerdict,
     ];
 
     /// The kind with number `number`, if there is one.

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use alloy_primitives::Address;
 use clap::Args;
-use duet_party::device::Device;
+use duet_party::{culprits, device::Device};
 use duet_wire::{
     PayloadKindTag, WalletInfo,
     wallet::{InitiatorState, WalletStatus},
@@ -94,6 +94,21 @@ pub(crate) struct WalletReport {
     status: &'static str,
     parties: Vec<String>,
     requesters: Vec<RequesterReport>,
+    /// How many of the keys that it was ever enrolled under on this machine are locked.
+    failures: u32,
+    /// Whether its funds are to be moved to a new wallet.
+    move_funds: bool,
+}
+
+impl WalletReport {
+    /// A wallet with what locks may have cost it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn with_losses(device: &Device, wallet: &WalletInfo) -> Result<Self, CliError> {
+        let loss = culprits::loss(device.context(), wallet.id).await?;
+        Ok(Self { failures: loss.failures, move_funds: loss.should_move_funds(), ..Self::from(wallet) })
+    }
 }
 
 impl From<&WalletInfo> for WalletReport {
@@ -124,6 +139,8 @@ impl From<&WalletInfo> for WalletReport {
                     kinds: requester.kinds.clone(),
                 })
                 .collect(),
+            failures: 0,
+            move_funds: false,
         }
     }
 }
@@ -141,6 +158,15 @@ impl fmt::Display for WalletReport {
         )?;
         for requester in &self.requesters {
             write!(f, "\n  request key {}", requester.key)?;
+        }
+        if self.failures > 0 {
+            write!(f, "\n  {} of its Paillier keys were locked after bad signatures", self.failures)?;
+        }
+        if self.move_funds {
+            write!(
+                f,
+                "\n  move-funds: bits of its shares are lost; make a new wallet and send everything there"
+            )?;
         }
         Ok(())
     }

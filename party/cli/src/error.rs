@@ -123,7 +123,10 @@ impl ErrorCode {
             Code::ChainIdMismatch => "Use a node of the transaction's chain, or correct the chain id.",
             Code::Unauthorized => "Check the tenant's API token (--api-token-file, DUET_API_TOKEN).",
             Code::UnknownWallet => "`duet wallet list` names the wallets of this machine.",
-            Code::Locked => "Rotate the Paillier key (`duet party rotate`), then sign again.",
+            Code::Locked => {
+                "Rotate the Paillier key (`duet party rotate`); if a card is quarantined, `accept-culprit` is the word to go on."
+            }
+            Code::TooManyAnswers => "Sign a new request, with an idempotency key of its own.",
             Code::NeedsRotation => "Run `duet party rotate` once; until then this share only responds.",
             Code::WrongPassphrase => "Give the passphrase or key file that the store was made with.",
             Code::CardMismatch => {

@@ -1,7 +1,8 @@
 //! The initiator's side of a session (P1 of Lindell 2017): states that are consumed, so that no step
 //! can be repeated.
 //!
-//! [`Initiator::start`] → [`AwaitingResponse::receive`] → [`AwaitingCipher::receive`] → [`Verdict`].
+//! [`Initiator::start`] → [`AwaitingResponse::receive`] → [`AwaitingCipher::authenticate`] →
+//! [`AuthenticAnswer::decrypt`] → [`Verdict`].
 //! The nonce lives in these states only; a crash, a redelivery or a duplicate means a new session.
 
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::{
     card::Card,
     channel::{Channel, Handshake},
-    curve::{Scalar, reduce},
+    curve::{Point, Scalar, reduce},
     hedge::{Entropy, Hedge, Purpose},
     identity::PartyKeys,
     ids::{SessionId, ShareIndex},
     nonce::Nonce,
     paillier::Ciphertext,
     paillier_key::PaillierKey,
+    pending::{PendingVerdict, PendingWritten},
     proofs::schnorr::SchnorrProof,
     public_key::{DerivationPath, PublicKey},
     session::{
@@ -200,7 +202,8 @@ impl AwaitingResponse {
         let internal = |_| ApiMisuse::Internal("finishing the handshake");
         let mut channel = self.handshake.finish().map_err(internal)?;
         let message = channel.write(&encode(&self.opening)?).map_err(internal)?;
-        Ok((AwaitingCipher { common: self.common, channel, sid, r, y_parity }, message))
+        let responder_nonce = response.point;
+        Ok((AwaitingCipher { common: self.common, channel, sid, responder_nonce, r, y_parity }, message))
     }
 }
 
@@ -210,6 +213,7 @@ pub struct AwaitingCipher {
     common: Common,
     channel: Channel,
     sid: [u8; 32],
+    responder_nonce: Point,
     r: Scalar,
     y_parity: bool,
 }
@@ -221,13 +225,13 @@ impl core::fmt::Debug for AwaitingCipher {
 }
 
 impl AwaitingCipher {
-    /// Decrypts the answer, finishes the signature and verifies it.
+    /// Checks that the answer is the responder's and a ciphertext. Nothing is decrypted yet.
     ///
     /// # Errors
     /// When message 4 is not authentic, not signed by the responder's card, or no ciphertext: all
     /// of that anyone can check without a secret, so it locks nothing. Whatever depends on the
     /// decryption is in the [`Verdict`].
-    pub fn receive(mut self, message4: &[u8], entropy: &mut dyn Entropy) -> Result<Verdict, SessionError> {
+    pub fn authenticate(mut self, message4: &[u8]) -> Result<AuthenticAnswer, SessionError> {
         const ROUND: Round = Round::Cipher;
         let Common { agreement, responder, paillier, .. } = &self.common;
         if message4.len() > MAX_ROUND_MESSAGE_SIZE_BYTES {
@@ -250,18 +254,80 @@ impl AwaitingCipher {
             ciphertext_hash,
             signature: answer.signature,
         };
+        let Self { common, responder_nonce, r, y_parity, .. } = self;
+        Ok(AuthenticAnswer { common, responder_nonce, r, y_parity, ciphertext, evidence })
+    }
+
+    /// Authenticates and decrypts in one step, for callers that keep no pending verdicts.
+    ///
+    /// # Errors
+    /// As [`Self::authenticate`].
+    pub fn receive(self, message4: &[u8], entropy: &mut dyn Entropy) -> Result<Verdict, SessionError> {
+        Ok(self.authenticate(message4)?.finish(entropy))
+    }
+}
+
+/// The responder's answer is there and authentic; whether it is right is not known yet. It is decrypted
+/// only after [`AuthenticAnswer::pending`] was stored.
+#[must_use = "a session that is dropped has to be reported as failed"]
+pub struct AuthenticAnswer {
+    common: Common,
+    responder_nonce: Point,
+    r: Scalar,
+    y_parity: bool,
+    ciphertext: Ciphertext,
+    evidence: CipherEvidence,
+}
+
+impl core::fmt::Debug for AuthenticAnswer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AuthenticAnswer(session {}, nonce redacted)", self.evidence.session)
+    }
+}
+
+impl AuthenticAnswer {
+    /// What has to be stored before the decryption, so that a bad verdict outlives this process.
+    #[must_use]
+    pub fn pending(&self) -> PendingVerdict {
+        let agreement = &self.common.agreement;
+        PendingVerdict {
+            paillier_key: agreement.paillier_key,
+            wallet: agreement.wallet,
+            path: agreement.path.clone(),
+            digest: agreement.digest,
+            responder_nonce: self.responder_nonce,
+            r: self.r.to_bytes().into(),
+            ciphertext: self.ciphertext.as_natural().clone(),
+            evidence: self.evidence.clone(),
+        }
+    }
+
+    /// Decrypts the answer, finishes the signature and verifies it.
+    ///
+    /// # Errors
+    /// [`SessionError::ApiMisuse`] when `written` is for another session. Nothing was decrypted then.
+    pub fn decrypt(self, written: &PendingWritten, entropy: &mut dyn Entropy) -> Result<Verdict, SessionError> {
+        if !written.is_for(self.evidence.session) {
+            return Err(ApiMisuse::Pending.into());
+        }
+        Ok(self.finish(entropy))
+    }
+
+    fn finish(self, entropy: &mut dyn Entropy) -> Verdict {
+        let signature = self.signature(entropy);
+        let Self { common: Common { agreement, .. }, evidence, .. } = self;
         let (paillier_key, session) = (agreement.paillier_key, agreement.session);
-        Ok(match self.finish(&ciphertext, entropy) {
+        match signature {
             Some(signature) => Verdict::Good(GatedSignature { paillier_key, session, signature, evidence }),
             None => Verdict::Bad(LockDemand { paillier_key, session, evidence }),
-        })
+        }
     }
 
     /// `s = k1⁻¹·Dec(c3) mod q`, made low, and verified by the library's verifier under the child's
     /// key before it leaves this function.
-    fn finish(self, ciphertext: &Ciphertext, entropy: &mut dyn Entropy) -> Option<RecoverableSignature> {
+    fn signature(&self, entropy: &mut dyn Entropy) -> Option<RecoverableSignature> {
         let Common { agreement, child, nonce, paillier, .. } = &self.common;
-        let mut plaintext = reduce(&paillier.decryption().decrypt(ciphertext, entropy));
+        let mut plaintext = reduce(&paillier.decryption().decrypt(&self.ciphertext, entropy));
         let s = *nonce.inverse() * plaintext;
         plaintext.zeroize();
         let signature = RecoverableSignature::normalized(&self.r, &s, self.y_parity)?;

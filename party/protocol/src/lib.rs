@@ -39,6 +39,7 @@ mod nonce;
 pub mod package;
 pub mod paillier;
 pub mod paillier_key;
+pub mod pending;
 pub mod proof_task;
 pub mod proofs;
 pub mod public_key;

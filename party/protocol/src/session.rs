@@ -371,6 +371,9 @@ pub enum ApiMisuse {
     /// The randomizer is another session's.
     #[error("the randomizer is not this session's")]
     Randomizer,
+    /// The word that a pending verdict is stored is for another session.
+    #[error("the pending verdict that was stored is not this session's")]
+    Pending,
     /// The path has no key (probability below 2^-127 per step).
     #[error("the derivation path has no key")]
     Path,

@@ -32,7 +32,7 @@ use crate::{
     enrolment::Enroller,
     error::PartyError,
     party::wallet_info,
-    session::SessionLimits,
+    session::{SessionLimits, finish_pending},
 };
 
 /// A device with its store open. Cheap to clone.
@@ -73,6 +73,8 @@ impl Device {
         context.store().put_setting(PARTY, party.as_str().as_bytes()).await?;
         context.vault.write(&owner_label(), seed.as_ref()).await?;
         let owner = Arc::new(SigningKey::from_bytes(&seed));
+        // A store that was just made holds none.
+        context.note_finished_pending();
         Ok(Self { context, party, owner, limits: SessionLimits::default() })
     }
 
@@ -93,6 +95,9 @@ impl Device {
         let owner = Arc::new(SigningKey::from_bytes(&seed));
         // Devices run for one command at a time: what a rotation left is cleared away by a later one.
         context.clear_superseded_keys().await;
+        if let Err(error) = finish_pending(&context, &party).await {
+            tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
+        }
         Ok(Self { context, party, owner, limits: SessionLimits::default() })
     }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use duet_protocol::{card::Card, enrolment::VerifiedEnrolment, paillier_key::PaillierKey, share::KeyShare};
+use duet_protocol::{
+    card::Card, enrolment::VerifiedEnrolment, ids::CardFingerprint, paillier_key::PaillierKey,
+    share::KeyShare,
+};
 use duet_wire::{Code, Manifest, Seat, SigningRequest, seating::Seated};
 
 use crate::{
@@ -10,7 +13,7 @@ use crate::{
     error::PartyError,
     metrics::StoreDecision,
     policy::{self, Ruling},
-    store::{EnrolmentRow, PaillierState, Readiness},
+    store::{AnswerRole, AnswersOf, EnrolmentRow, PaillierState, Readiness, Standing},
 };
 
 /// A session this party takes part in: checked, and claimed so that no other worker does.
@@ -52,6 +55,18 @@ impl Accepted {
         }
     }
 
+    /// The request that this session's answer is counted for.
+    pub(crate) fn answers(&self) -> AnswersOf {
+        AnswersOf {
+            request: self.manifest.request.content_hash(),
+            role: match self.role {
+                Role::Initiator { .. } => AnswerRole::Initiator,
+                Role::Responder { .. } => AnswerRole::Responder,
+            },
+            expires_at_ms: self.request.expires_at.saturating_mul(1000),
+        }
+    }
+
     /// How long the session may still take at `now_ms`.
     pub(crate) fn remaining(&self, now_ms: u64) -> Duration {
         Duration::from_millis(self.manifest.expires_at_ms.saturating_sub(now_ms))
@@ -89,7 +104,7 @@ pub(crate) async fn check(
     })?;
 
     let role = if initiates {
-        initiator(context, &manifest, identity).await?
+        initiator(context, &manifest, identity, peer_card.fingerprint()).await?
     } else {
         responder(context, &manifest).await?
     };
@@ -113,7 +128,12 @@ pub(crate) async fn check(
     Ok(accepted)
 }
 
-async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) -> Result<Role, PartyError> {
+async fn initiator(
+    context: &Context,
+    manifest: &Manifest,
+    identity: &Identity,
+    responder: CardFingerprint,
+) -> Result<Role, PartyError> {
     let refuse = |code, message: &str| PartyError::refused(code, message);
     let store = context.store();
     if let Readiness::Unready(reason) = store.readiness() {
@@ -130,6 +150,12 @@ async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) 
              try again",
         ));
     }
+    if !context.has_finished_pending() {
+        return Err(refuse(
+            Code::StorageUnavailable,
+            "verdicts that an earlier process left behind are not judged yet; try again",
+        ));
+    }
     let agreed = store.own_enrolment(manifest.wallet, &manifest.responder.party).await?.agreed;
     match agreed {
         None => return Err(refuse(Code::NotEnrolled, "this party is not enrolled with the responder yet")),
@@ -140,8 +166,16 @@ async fn initiator(context: &Context, manifest: &Manifest, identity: &Identity) 
     }
     let state = store.paillier_key(manifest.paillier_key).await?.map(|key| key.state);
     require_unlocked(state)?;
-    let paillier = context.paillier_key(manifest.paillier_key, identity.party()).await?;
-    Ok(Role::Initiator { paillier })
+    require_trusted(responder, store.standing(responder).await?)?;
+    match context.paillier_key(manifest.paillier_key, identity.party()).await {
+        Ok(paillier) => Ok(Role::Initiator { paillier }),
+        Err(error) => {
+            // A lock destroys the key: it may have come in between.
+            let state = store.paillier_key(manifest.paillier_key).await?.map(|key| key.state);
+            require_unlocked(state)?;
+            Err(error)
+        }
+    }
 }
 
 pub(crate) fn require_unlocked(state: Option<PaillierState>) -> Result<(), PartyError> {
@@ -154,6 +188,25 @@ pub(crate) fn require_unlocked(state: Option<PaillierState>) -> Result<(), Party
         )),
         None => Err(PartyError::refused(Code::StalePaillierKey, "the Paillier key is not known here")),
     }
+}
+
+/// That this party initiates with the holder of a card.
+///
+/// # Errors
+/// [`Code::Locked`] with what the operator can do.
+pub(crate) fn require_trusted(card: CardFingerprint, standing: Standing) -> Result<(), PartyError> {
+    if standing.is_trusted() {
+        return Ok(());
+    }
+    let message = if standing.is_final() {
+        format!("the responder's card {card} locked {} keys: replace that party", standing.locks)
+    } else {
+        format!(
+            "the responder's card {card} is quarantined after a bad signature; nothing is initiated with it \
+             until this party's operator says `accept-culprit {card}`"
+        )
+    };
+    Err(PartyError::refused(Code::Locked, message))
 }
 
 pub(crate) const fn locked_message() -> &'static str {

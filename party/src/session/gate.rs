@@ -2,6 +2,7 @@
 
 use duet_protocol::{
     codec,
+    ids::{CardFingerprint, WalletId},
     responder::Charged,
     signature::RecoverableSignature,
     verdict::{BadSignatureReport, LockWritten, Unlocked, Verdict},
@@ -10,7 +11,7 @@ use duet_wire::audit::{Draft, Event};
 
 use crate::{
     clock::Clock,
-    store::{Charge, Gate, LockOutcome, PaillierState, ShareStore, Spending, StoreError},
+    store::{AnswersOf, Charge, Gate, Lock, LockOutcome, PaillierState, ShareStore, Spending, StoreError},
 };
 
 /// What may be said about a verdict.
@@ -29,8 +30,18 @@ pub(crate) enum Released {
     Closed(PaillierState),
 }
 
-/// Takes a verdict through the gate of its Paillier key. On an error nothing may be said at all. A lock is
-/// recorded as `locked`.
+/// What a bad verdict is written down with.
+#[derive(Debug, Clone)]
+pub(crate) struct Blame {
+    /// The wallet that was to sign.
+    pub(crate) wallet: WalletId,
+    /// The responder's card.
+    pub(crate) card: CardFingerprint,
+    /// What the audit log says of it.
+    pub(crate) event: Event,
+}
+
+/// Takes a verdict through the gate of its Paillier key. On an error nothing may be said at all.
 ///
 /// # Errors
 /// When the store cannot write the lock or read it.
@@ -38,11 +49,11 @@ pub(crate) async fn release(
     store: &dyn ShareStore,
     verdict: Verdict,
     clock: &Clock,
-    locked: Event,
+    blame: Blame,
 ) -> Result<Released, StoreError> {
     let key = verdict.paillier_key();
     match verdict {
-        Verdict::Good(gated) => match store.release_verdict(key).await? {
+        Verdict::Good(gated) => match store.release_verdict(key, gated.session()).await? {
             Gate::Open => {
                 let unlocked = Unlocked::found_by_linearisable_read(key, gated.session());
                 gated
@@ -60,8 +71,9 @@ pub(crate) async fn release(
             // Evidence that has no encoding is no reason not to lock.
             let evidence = codec::encode(demand.evidence()).unwrap_or_default();
             let now_ms = clock.now_ms();
-            let noting = store.noting(Draft::new(now_ms, locked));
-            match noting.lock_paillier_key(key, session, &evidence, now_ms).await? {
+            let Blame { wallet, card, event } = blame;
+            let lock = Lock { key, session, wallet: Some(wallet), card: Some(card), evidence, at_ms: now_ms };
+            match store.noting(Draft::new(now_ms, event)).lock_paillier_key(&lock).await? {
                 LockOutcome::Locked => demand
                     .settle(LockWritten::committed_durably(key, session))
                     .map(Released::BadSignature)
@@ -72,17 +84,19 @@ pub(crate) async fn release(
     }
 }
 
-/// Charges a session and `spending` durably, and records that as `charged`. `None` when it was charged before: then no answer may leave.
+/// Charges a session and `spending` durably, counts the answer, and records that as `charged`. `None` when it was charged
+/// before: then no answer may leave.
 ///
 /// # Errors
-/// When a limit has no room, or the store cannot write.
+/// When a limit has no room, the request has had too many answers, or the store cannot write.
 pub(crate) async fn charge(
     store: &dyn ShareStore,
     charge: &Charge,
     spending: Spending,
+    answers: AnswersOf,
     charged: Event,
 ) -> Result<Option<Charged>, StoreError> {
     let noting = store.noting(Draft::new(charge.charged_at_ms, charged)).spending(spending);
-    let new = noting.charge(charge).await?;
+    let new = noting.answering(answers).charge(charge).await?;
     Ok(new.then(|| Charged::committed_durably(charge.session, charge.wallet, charge.digest)))
 }

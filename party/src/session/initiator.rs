@@ -19,7 +19,8 @@ use tracing::Instrument as _;
 use super::{
     Accepted, Ended, Reporter, SessionLimits, Trace,
     checks::locked_message,
-    gate::{Released, release},
+    gate::{Blame, Released, release},
+    pending,
 };
 use crate::{
     compute::system_rng,
@@ -108,19 +109,40 @@ async fn run(
     // From the decryption to the store's answer no progress is told, good or bad. In a task of its
     // own: a session that is dropped now must not take a lock with it.
     let context = context.clone();
-    let locked = accepted.locked(accepted.manifest.paillier_key);
+    let blame = Blame {
+        wallet: accepted.manifest.wallet,
+        card: accepted.peer_card.fingerprint(),
+        event: accepted.locked(accepted.manifest.paillier_key),
+    };
+    let answers = accepted.answers();
     let gate = async move {
+        // What stops in the middle of a verdict says nothing about it.
+        let answer =
+            context.compute.run(move || state.authenticate(&message4)).await.map_err(|_| Ended::Silent)??;
+        let unfinished = answer.pending();
+        let writing = pending::write(&context, &unfinished, &blame, answers);
+        let written = context.metrics.stored(StoreDecision::Pending, writing).await;
+        let written = written.map_err(|error| match error {
+            PartyError::Store(StoreError::TooManyAnswers) => error.into(),
+            error => {
+                tracing::error!(%error, "a pending verdict cannot be written; nothing is decrypted");
+                Ended::Silent
+            }
+        })?;
         let verdict = context
             .compute
-            .run(move || state.receive(&message4, &mut system_rng()))
+            .run(move || answer.decrypt(&written, &mut system_rng()))
             .await
-            // What stopped in the middle of a verdict says nothing about it.
             .map_err(|_| Ended::Silent)??;
-        let releasing = release(&**context.store(), verdict, &context.clock, locked);
+        #[cfg(any(test, feature = "test-hooks"))]
+        drop(context.verdicts.lock().await);
+        let key = verdict.paillier_key();
+        let releasing = release(&**context.store(), verdict, &context.clock, blame);
         let released = context.metrics.stored(StoreDecision::Release, releasing).await;
         if let Ok(Released::BadSignature(_)) = &released {
             context.metrics.locked();
             context.witness.locked();
+            context.forget_key(key);
         }
         Ok(released)
     };

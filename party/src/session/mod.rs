@@ -4,6 +4,7 @@ mod checks;
 mod gate;
 mod initiator;
 mod outcome;
+mod pending;
 mod responder;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     checks::{Accepted, Role, check, require_unlocked},
     initiator::initiate,
     outcome::report,
+    pending::{Finished, finish_pending},
     responder::respond,
 };
 use crate::{clock::Clock, error::PartyError};

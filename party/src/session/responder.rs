@@ -99,7 +99,9 @@ impl Driver<'_> {
         let path = &accepted.request.path;
         let spending = accepted.ruling.spending(&accepted.manifest, path, digest, charge.charged_at_ms);
         let trace = Trace { nonce: answer.nonce_hash(), answer: answer.ciphertext_hash() };
-        let charging = gate::charge(&**self.context.store(), &charge, spending, accepted.charged(trace));
+        let answers = accepted.answers();
+        let store = &**self.context.store();
+        let charging = gate::charge(store, &charge, spending, answers, accepted.charged(trace));
         let charged = self
             .context
             .metrics

@@ -1,7 +1,7 @@
 //! What the two databases' rows and columns have in common: both keep numbers as 64-bit integers, names as text, and everything
 //! else as bytes.
 
-use duet_protocol::ids::{Epoch, PaillierKeyId, ShareIndex, WalletId};
+use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId};
 use duet_wire::{
     audit::{ChainId, Record},
     policy::{SignedPolicy, Usage},
@@ -9,8 +9,8 @@ use duet_wire::{
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
-    AuditChain, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PolicyMark, PolicyRow,
-    StoreError, WalletRow, WalletState,
+    AuditChain, Culprit, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PendingRow,
+    PolicyMark, PolicyRow, Standing, StoreError, WalletRow, WalletState,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -135,6 +135,7 @@ pub(super) fn wallet_row(row: &impl Columns) -> Result<WalletRow, StoreError> {
         package_hash: bytes(row, "package_hash")?,
         receipt: blob(row, "receipt")?,
         commit_ack,
+        failures: number(row, "failures")?,
     })
 }
 
@@ -166,6 +167,22 @@ pub(super) fn paillier_state(row: &impl Columns) -> Result<PaillierState, StoreE
         2 => Ok(PaillierState::NeedsRotation),
         _ => Err(StoreError::Corrupt("not a Paillier key's state")),
     }
+}
+
+pub(super) fn pending_row(row: &impl Columns) -> Result<PendingRow, StoreError> {
+    Ok(PendingRow {
+        session: SessionId(bytes(row, "session")?),
+        key: PaillierKeyId(bytes(row, "paillier_key")?),
+    })
+}
+
+/// A card with the number of locks it caused and of the operator's words about it.
+pub(super) fn culprit(row: &impl Columns) -> Result<Culprit, StoreError> {
+    Ok(Culprit { card: CardFingerprint(bytes(row, "card")?), standing: standing(row)? })
+}
+
+pub(super) fn standing(row: &impl Columns) -> Result<Standing, StoreError> {
+    Ok(Standing { locks: number(row, "locks")?, is_accepted: number::<u32>(row, "accepted")? > 0 })
 }
 
 pub(super) fn own_enrolment(row: &impl Columns) -> Result<OwnEnrolment, StoreError> {

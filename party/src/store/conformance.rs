@@ -3,6 +3,7 @@
 //! is checked here, their races in [`workers`].
 
 mod key_change;
+mod pending;
 mod workers;
 
 use std::{collections::BTreeSet, future::Future, sync::Arc};
@@ -51,6 +52,12 @@ fn new_wallet(id: u8, package: u8, token: Option<Admission>) -> NewWallet {
     }
 }
 
+/// A lock because of a session of the wallet that [`put_key`]'s keys are for.
+pub(super) fn lock(key: PaillierKeyId, session: SessionId, evidence: &[u8], at_ms: u64) -> Lock {
+    let (wallet, card) = (Some(WalletId([9; 32])), Some(CardFingerprint([8; 32])));
+    Lock { key, session, wallet, card, evidence: evidence.to_vec(), at_ms }
+}
+
 async fn put_key<S: ShareStore>(store: &S, id: u8) -> PaillierKeyId {
     let id = PaillierKeyId([id; 16]);
     let label = RecordLabel::of_party(RecordKind::PaillierKey, id.as_bytes());
@@ -87,6 +94,7 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     limits(&make().await).await;
     limits_at_once(Arc::new(make().await)).await;
     approvals(&make().await).await;
+    pending::all(async || make_two().await.map(Arc::new)).await;
     key_change::all(async || make_two().await.map(Arc::new)).await;
     workers::all(async || make_two().await.map(Arc::new)).await;
 }
@@ -251,19 +259,32 @@ async fn own_enrolments<S: ShareStore>(store: &S) {
 
 async fn locks<S: ShareStore>(store: &S) {
     let (first, second) = (put_key(store, 1).await, put_key(store, 2).await);
-    assert_eq!(store.release_verdict(first).await.unwrap(), Gate::Open);
+    assert_eq!(store.release_verdict(first, SessionId([0; 16])).await.unwrap(), Gate::Open);
     let session = SessionId([1; 16]);
-    assert_eq!(store.lock_paillier_key(first, session, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
     assert_eq!(
-        store.lock_paillier_key(first, session, b"evidence", 2).await.unwrap(),
+        store.lock_paillier_key(&lock(first, session, b"evidence", 1)).await.unwrap(),
+        LockOutcome::Locked
+    );
+    assert_eq!(
+        store.lock_paillier_key(&lock(first, session, b"evidence", 2)).await.unwrap(),
         LockOutcome::AlreadyLocked
     );
-    assert_eq!(store.release_verdict(first).await.unwrap(), Gate::Closed(PaillierState::Locked));
-    assert_eq!(store.release_verdict(second).await.unwrap(), Gate::Open, "a lock is one key's");
+    assert_eq!(
+        store.release_verdict(first, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
+    assert_eq!(
+        store.release_verdict(second, SessionId([0; 16])).await.unwrap(),
+        Gate::Open,
+        "a lock is one key's"
+    );
     // Storing the key again does not unlock it.
     put_key(store, 1).await;
     assert_eq!(store.paillier_key(first).await.unwrap().unwrap().state, PaillierState::Locked);
-    assert!(store.release_verdict(PaillierKeyId([9; 16])).await.is_err(), "an unknown key is no open gate");
+    assert!(
+        store.release_verdict(PaillierKeyId([9; 16]), SessionId([0; 16])).await.is_err(),
+        "an unknown key is no open gate"
+    );
     let keys = store.paillier_keys(&PaillierScope::Wallet(WalletId([9; 32]))).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [second, first], "newest first");
 }
@@ -286,7 +307,7 @@ async fn superseded_keys<S: ShareStore>(store: &S) {
     assert_eq!(removed(now_ms + 10 * MINUTE).await, [], "the partner still answers to the old key");
     now_ms += 20 * MINUTE;
     // A session with the old key runs when the partner agrees.
-    store.lock_paillier_key(old, SessionId([1; 16]), b"evidence", now_ms).await.unwrap();
+    store.lock_paillier_key(&lock(old, SessionId([1; 16]), b"evidence", now_ms)).await.unwrap();
     store.claim_session(SessionId([2; 16]), wallet, now_ms + 5 * MINUTE, now_ms).await.unwrap();
     store.agree_enrolment(wallet, &responders[1], new).await.unwrap();
     assert_eq!(removed(now_ms).await, []);
@@ -302,7 +323,10 @@ async fn superseded_keys<S: ShareStore>(store: &S) {
     // Not even a record that turns up again unlocks it or makes it a key.
     assert_eq!(put_key(store, 1).await, old);
     assert!(store.record(&label).await.unwrap().is_none());
-    assert_eq!(store.release_verdict(old).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        store.release_verdict(old, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     assert_eq!(removed(now_ms + 60 * MINUTE).await, [], "the newest stays");
 }
 
@@ -313,7 +337,7 @@ async fn parallel_bad_verdicts<S: ShareStore>(store: Arc<S>) {
             let store = Arc::clone(&store);
             tokio::spawn(async move {
                 store
-                    .lock_paillier_key(key, SessionId([session; 16]), b"evidence", session.into())
+                    .lock_paillier_key(&lock(key, SessionId([session; 16]), b"evidence", session.into()))
                     .await
                     .unwrap()
             })
@@ -324,7 +348,10 @@ async fn parallel_bad_verdicts<S: ShareStore>(store: Arc<S>) {
         verdicts += usize::from(task.await.unwrap() == LockOutcome::Locked);
     }
     assert_eq!(verdicts, 1, "64 bad signatures at once are one verdict");
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
 }
 
 async fn sessions_and_charges<S: ShareStore>(store: Arc<S>) {
@@ -470,7 +497,7 @@ async fn noted_decisions<S: ShareStore>(store: &S) {
     for repeated in [false, true] {
         noting().claim_session(session, wallet, 5_000, 1_000).await.unwrap();
         noting().charge(&Charge { session, wallet, digest: [1; 32], charged_at_ms: 1 }).await.unwrap();
-        noting().lock_paillier_key(key, session, b"evidence", 1).await.unwrap();
+        noting().lock_paillier_key(&lock(key, session, b"evidence", 1)).await.unwrap();
         assert_eq!(recorded().await, 9, "session {repeated}");
     }
     let first = PaillierKeyId([2; 16]);
@@ -769,7 +796,11 @@ async fn witnessed_locks<S: ShareStore>(store: &S) {
     assert!(store.locked_by_audit().await.unwrap().is_empty());
     let found = |paillier_keys| Draft::new(3, Event::KeysFoundLocked { paillier_keys });
     store.append_audit(&[found(vec![named])]).await.unwrap();
-    assert_eq!(store.release_verdict(named).await.unwrap(), Gate::Open, "the row says nothing of it");
+    assert_eq!(
+        store.release_verdict(named, SessionId([0; 16])).await.unwrap(),
+        Gate::Open,
+        "the row says nothing of it"
+    );
     assert_eq!(store.locked_by_audit().await.unwrap(), BTreeSet::from([named]));
 
     let forgotten = BTreeSet::from([named, repaired, PaillierKeyId([9; 16])]);
@@ -777,11 +808,14 @@ async fn witnessed_locks<S: ShareStore>(store: &S) {
     assert_eq!(noting.lock_witnessed(&forgotten, 4).await.unwrap(), [named, repaired]);
     assert_eq!(store.lock_witnessed(&forgotten, 5).await.unwrap(), []);
     for key in [named, repaired] {
-        assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+        assert_eq!(
+            store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+            Gate::Closed(PaillierState::Locked)
+        );
         let label = RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes());
         assert_eq!(store.record(&label).await.unwrap(), None, "the sealed key is gone");
     }
-    assert_eq!(store.release_verdict(ready).await.unwrap(), Gate::Open);
+    assert_eq!(store.release_verdict(ready, SessionId([0; 16])).await.unwrap(), Gate::Open);
     assert_eq!(store.locked_by_audit().await.unwrap(), BTreeSet::from([named, repaired]));
 
     // Removing old records leaves those that name locks.
@@ -793,8 +827,14 @@ async fn witnessed_locks<S: ShareStore>(store: &S) {
 
     store.mark_restored().await.unwrap();
     assert!(store.was_restored().await.unwrap());
-    assert_eq!(store.release_verdict(ready).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
-    assert_eq!(store.release_verdict(named).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        store.release_verdict(ready, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::NeedsRotation)
+    );
+    assert_eq!(
+        store.release_verdict(named, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     assert!(store.audit_chains().await.unwrap()[0].closed);
 }
 

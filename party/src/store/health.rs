@@ -3,11 +3,10 @@
 
 use std::{future::Future, sync::Arc};
 
-use duet_protocol::ids::{PaillierKeyId, SessionId};
 use duet_wire::audit::Draft;
 use tokio::sync::watch;
 
-use super::{LockOutcome, Readiness, StoreError, UnlockRefused};
+use super::{Lock, LockOutcome, Readiness, StoreError, UnlockRefused};
 
 /// Locks that could not be written are remembered up to this many; each is a bad signature under
 /// another key, and the store is unready from the first.
@@ -19,10 +18,7 @@ const MAX_UNLOCK_DELAY_MS: u64 = 5 * 60 * 1000;
 /// A lock that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnwrittenLock {
-    pub(super) key: PaillierKeyId,
-    pub(super) session: SessionId,
-    pub(super) evidence: Vec<u8>,
-    pub(super) at_ms: u64,
+    pub(super) lock: Lock,
     /// What is recorded with it.
     pub(super) entry: Option<Arc<Draft>>,
 }

@@ -15,12 +15,14 @@ const SQLITE: &[Script] = &[
     (10, "audit", include_str!("../../migrations/sqlite/0010_audit.sql")),
     (11, "policy", include_str!("../../migrations/sqlite/0011_policy.sql")),
     (12, "enrolled wallets", include_str!("../../migrations/sqlite/0012_enrolled_wallets.sql")),
+    (13, "lost locks", include_str!("../../migrations/sqlite/0013_lost_locks.sql")),
     (14, "witness", include_str!("../../migrations/sqlite/0014_witness.sql")),
 ];
 
 const POSTGRES: &[Script] = &[
     (1, "share store", include_str!("../../migrations/postgres/0001_share_store.sql")),
     (2, "audit and policy", include_str!("../../migrations/postgres/0002_audit_and_policy.sql")),
+    (3, "lost locks", include_str!("../../migrations/postgres/0003_lost_locks.sql")),
     (4, "witness", include_str!("../../migrations/postgres/0004_witness.sql")),
 ];
 
@@ -43,7 +45,115 @@ fn migrator(scripts: &[Script]) -> Migrator {
 mod tests {
     use std::{collections::BTreeMap, fs, path::Path};
 
-    use super::{POSTGRES, SQLITE, Script};
+    use duet_protocol::ids::{CardFingerprint, PaillierKeyId, WalletId};
+    use sqlx::{
+        AssertSqlSafe, Connection as _, Executor as _, SqliteConnection, sqlite::SqliteConnectOptions,
+    };
+
+    use super::{POSTGRES, SQLITE, Script, migrator};
+    use crate::{
+        at_rest::{RecordKind, RecordLabel},
+        store::{
+            PaillierState, ShareStore, Standing,
+            postgres::{PostgresOptions, PostgresStore},
+            sqlite::{SqliteOptions, SqliteStore},
+        },
+    };
+
+    /// A store of version 0.1 with two locked keys, of which one was replaced by a rotation, and a key that is not locked.
+    /// `bytes` writes a number's bytes as the database does.
+    fn old_store(bytes: impl Fn(u8, usize) -> String) -> String {
+        let scope = |card: u8| format!("responder/{}/acme", hex::encode([card; 32]));
+        let wallet = |id: u8, tenant: &str| {
+            format!(
+                "INSERT INTO wallets (id, epoch, share_index, tenant, package_hash, receipt, prepared_at_ms, expires_at_ms,
+                   commit_ack, committed_at_ms, enrolled) VALUES ({}, 0, 2, '{tenant}', {}, {}, 1, 2, {}, 10, 1);",
+                bytes(id, 32), bytes(1, 32), bytes(1, 1), bytes(1, 1)
+            )
+        };
+        let key = |id: u8, scope: &str, locked: bool| {
+            let (state, at) = if locked { (1, "20") } else { (0, "NULL") };
+            format!(
+                "INSERT INTO paillier_keys (id, scope, state, sequence, created_at_ms, locked_at_ms)
+                   VALUES ({}, '{scope}', {state}, {id}, 5, {at});
+                 INSERT INTO records (kind, wallet, share_index, epoch, item, sealed)
+                   VALUES (4, {}, 0, 0, {}, {});",
+                bytes(id, 16),
+                bytes(0, 0),
+                bytes(id, 16),
+                bytes(9, 80)
+            )
+        };
+        let enrolled = |wallet: u8, responder: &str, key: u8| {
+            format!(
+                "INSERT INTO own_enrolments (wallet, responder, agreed) VALUES ({}, '{responder}', {});",
+                bytes(wallet, 32),
+                bytes(key, 16)
+            )
+        };
+        [
+            wallet(1, "acme"),
+            wallet(2, "other"),
+            key(1, &scope(7), true),
+            key(2, &scope(8), true),
+            key(3, &scope(8), false),
+            enrolled(1, "partner", 3),
+            enrolled(2, "partner", 3),
+        ]
+        .concat()
+    }
+
+    async fn is_brought_up_to_date(store: &impl ShareStore) {
+        let key = |id: u8| PaillierKeyId([id; 16]);
+        let sealed = async |id: u8| {
+            let label = RecordLabel::of_party(RecordKind::PaillierKey, key(id).as_bytes());
+            store.record(&label).await.unwrap().is_some()
+        };
+        assert_eq!([sealed(1).await, sealed(2).await, sealed(3).await], [false, false, true]);
+        for id in [1, 2] {
+            assert_eq!(store.paillier_key(key(id)).await.unwrap().unwrap().state, PaillierState::Locked);
+        }
+        let failures = async |id: u8| store.wallet(WalletId([id; 32])).await.unwrap().unwrap().failures;
+        assert_eq!([failures(1).await, failures(2).await], [2, 0]);
+        // The lock that nobody answered to with a rotation is a quarantine; the other was accepted by it.
+        let standing = async |card: u8| store.standing(CardFingerprint([card; 32])).await.unwrap();
+        assert_eq!(standing(7).await, Standing { locks: 1, is_accepted: false });
+        assert_eq!(standing(8).await, Standing { locks: 1, is_accepted: true });
+        assert_eq!(store.losses(WalletId([1; 32])).await.unwrap(), [u64::from(u32::MAX); 2]);
+    }
+
+    #[tokio::test]
+    async fn a_sqlite_store_from_before_locks_destroyed_keys_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut old = SqliteConnection::connect_with(&options).await.unwrap();
+        migrator(&SQLITE[..5]).run(&mut old).await.unwrap();
+        let rows = old_store(|byte, length| format!("x'{}'", hex::encode(vec![byte; length])));
+        let identity = format!(
+            "INSERT INTO settings (name, value) VALUES ('store-id', x'{}'), ('generation', x'0000000000000001');",
+            hex::encode([5; 16])
+        );
+        old.execute(AssertSqlSafe(rows + &identity)).await.unwrap();
+        old.close().await.unwrap();
+        fs::write(folder.path().join("store.db.generation"), format!("{} 1\n", hex::encode([5; 16])))
+            .unwrap();
+        let store = SqliteStore::open(&SqliteOptions::at(&path)).await.unwrap();
+        is_brought_up_to_date(&store).await;
+    }
+
+    #[tokio::test]
+    async fn a_postgres_store_from_before_locks_destroyed_keys_opens() {
+        let database = duet_test_postgres::Server::shared().await.unwrap().database().await.unwrap();
+        let password = database.password.clone().into();
+        let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
+        let mut old = options.connect_for_long().await.unwrap();
+        migrator(&POSTGRES[..2]).run(&mut old).await.unwrap();
+        let rows = old_store(|byte, length| format!("'\\x{}'::bytea", hex::encode(vec![byte; length])));
+        old.execute(sqlx::raw_sql(AssertSqlSafe(rows))).await.unwrap();
+        old.close().await.unwrap();
+        is_brought_up_to_date(&PostgresStore::open(&options).await.unwrap()).await;
+    }
 
     #[test]
     fn every_file_is_a_migration() {

@@ -18,6 +18,7 @@ mod columns;
 mod conformance;
 mod health;
 mod migrations;
+mod pending;
 mod policy;
 pub mod postgres;
 mod spending;
@@ -33,6 +34,7 @@ const SESSIONS_KEPT_FOR_MS: i64 = 3_600_000;
 
 pub use self::{
     audit::{AuditChain, AuditStore},
+    pending::{AnswerRole, AnswersOf, MAX_ANSWERS_PER_REQUEST, NewPending, PendingRow, PendingStore},
     policy::{MAX_PENDING_POLICIES, PolicyMark, PolicyRow, PolicyStore, PutPolicy, Spending},
     witness::{HeadRow, WitnessStore},
 };
@@ -58,6 +60,9 @@ pub enum StoreError {
     /// A policy of the wallet was stored after the request was decided upon. Nothing was decided.
     #[error("the wallet's policy was changed meanwhile; ask again")]
     PolicyChanged,
+    /// The signed request has had as many answers as one request may have. Nothing was decided.
+    #[error("the request has had {MAX_ANSWERS_PER_REQUEST} answers; sign a new one")]
+    TooManyAnswers,
     /// The database is set up so that it may forget what it has committed.
     #[error("share store unsafe: {0}")]
     Unsafe(String),
@@ -163,6 +168,8 @@ pub struct WalletRow {
     pub receipt: Vec<u8>,
     /// This party's signed commit acknowledgement, once committed.
     pub commit_ack: Option<Vec<u8>>,
+    /// How many of the Paillier keys that it was ever enrolled under are locked, for its life.
+    pub failures: u32,
 }
 
 /// What became of an attempt to prepare a wallet.
@@ -292,6 +299,58 @@ pub enum LockOutcome {
     AlreadyLocked,
 }
 
+/// A lock that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// The key.
+    pub key: PaillierKeyId,
+    /// The session that ended in a bad signature.
+    pub session: SessionId,
+    /// The wallet that was to sign. `None`: it is not known any more.
+    pub wallet: Option<WalletId>,
+    /// The card of the responder whose answer it was. `None`: it is not known any more.
+    pub card: Option<CardFingerprint>,
+    /// The responder's signed answer.
+    pub evidence: Vec<u8>,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// Locks that a wallet may have had before its funds are to be moved to a new one.
+pub const MOVE_FUNDS_AFTER: u32 = 3;
+
+/// What this party thinks of a responder's card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// How many of this party's keys its answers locked.
+    pub locks: u32,
+    /// Whether the operator said to go on with it after the first lock.
+    pub is_accepted: bool,
+}
+
+impl Standing {
+    /// Whether this party initiates with the card's holder.
+    #[must_use]
+    pub const fn is_trusted(self) -> bool {
+        matches!((self.locks, self.is_accepted), (0, _) | (1, true))
+    }
+
+    /// Whether no word of the operator changes that: until answers can be proved, a second lock is final.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        self.locks > 1
+    }
+}
+
+/// A card whose answers locked a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Culprit {
+    /// The card.
+    pub card: CardFingerprint,
+    /// What this party thinks of it.
+    pub standing: Standing,
+}
+
 /// What the gate says of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
@@ -397,12 +456,19 @@ pub(crate) fn rewrapped(
 /// A method whose future is dropped has either done all it does or nothing; which of the two is
 /// unknown to the caller. All are safe to repeat.
 pub trait ShareStore:
-    RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore + WitnessStore
+    RecordStore + WalletStore + KeyStore + SessionStore + PendingStore + AuditStore + PolicyStore + WitnessStore
 {
 }
 
 impl<S> ShareStore for S where
-    S: RecordStore + WalletStore + KeyStore + SessionStore + AuditStore + PolicyStore + WitnessStore
+    S: RecordStore
+        + WalletStore
+        + KeyStore
+        + SessionStore
+        + PendingStore
+        + AuditStore
+        + PolicyStore
+        + WitnessStore
 {
 }
 
@@ -545,17 +611,24 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         index: ShareIndex,
         limit: u32,
     ) -> Result<Vec<WalletId>, StoreError>;
-    /// Locks a Paillier key for good, durably, before it returns, with the responder's signed answer
-    /// beside it. When it cannot, the store goes unready and the caller sends nothing.
-    async fn lock_paillier_key(
-        &self,
-        key: PaillierKeyId,
-        session: SessionId,
-        evidence: &[u8],
-        now_ms: u64,
-    ) -> Result<LockOutcome, StoreError>;
-    /// The gate: a linearisable read of the key's state, serialised with every lock.
-    async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError>;
+    /// Locks a Paillier key for good, durably, before it returns: deletes its sealed record and what is pending
+    /// under it, counts a failure for every wallet that was ever enrolled under it, and keeps the responder's signed
+    /// answer beside it, which quarantines the responder's card. When it cannot, the store goes unready and the
+    /// caller sends nothing.
+    async fn lock_paillier_key(&self, lock: &Lock) -> Result<LockOutcome, StoreError>;
+    /// The gate: counts a good verdict of `session` in the key's row, durably, if that is not locked, serialised with
+    /// every lock; and forgets what was pending of the session.
+    async fn release_verdict(&self, key: PaillierKeyId, session: SessionId) -> Result<Gate, StoreError>;
+    /// What this party thinks of a responder's card.
+    async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError>;
+    /// Every card whose answers locked a key.
+    async fn culprits(&self) -> Result<Vec<Culprit>, StoreError>;
+    /// Notes the operator's word to go on with a card after its first lock; what it thinks of the card then.
+    async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError>;
+    /// The good verdicts under each locked key that a wallet was ever enrolled under: what bounds the bits it lost.
+    async fn losses(&self, wallet: WalletId) -> Result<Vec<u64>, StoreError>;
+    /// Committed wallets with at least one failure, those with the most first, at most `limit`.
+    async fn failed_wallets(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
 }
 
 /// What happened once and must not happen again.
@@ -578,6 +651,11 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 /// The label of a dealer's record.
 pub(crate) fn deal_label(wallet: WalletId) -> RecordLabel {
     RecordLabel::of_wallet(RecordKind::Deal, wallet, ShareIndex::Device, Epoch(0), &[])
+}
+
+/// The label of a pending verdict's record.
+pub(crate) fn pending_label(session: SessionId) -> RecordLabel {
+    RecordLabel::of_party(RecordKind::PendingVerdict, session.as_bytes())
 }
 
 /// The label of an enrolment's record.

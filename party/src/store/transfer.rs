@@ -64,6 +64,7 @@ const TABLES: &[Table] = &[
             ("commit_ack", Bytes),
             ("committed_at_ms", Number),
             ("enrolled", Number),
+            ("failures", Number),
         ],
     },
     Table {
@@ -90,6 +91,8 @@ const TABLES: &[Table] = &[
             ("locked_at_ms", Number),
             ("superseded_at_ms", Number),
             ("removed_at_ms", Number),
+            ("verdicts", Number),
+            ("locked_card", Bytes),
         ],
     },
     Table {
@@ -157,6 +160,21 @@ const TABLES: &[Table] = &[
             ("head", Bytes),
             ("added", Number),
         ],
+    },
+    Table { name: "enrolled_under", columns: &[("paillier_key", Bytes), ("wallet", Bytes)] },
+    Table { name: "accepted_culprits", columns: &[("card", Bytes), ("accepted_at_ms", Number)] },
+    Table {
+        name: "pending_verdicts",
+        columns: &[
+            ("session", Bytes),
+            ("paillier_key", Bytes),
+            ("instance", Bytes),
+            ("written_at_ms", Number),
+        ],
+    },
+    Table {
+        name: "answers",
+        columns: &[("request", Bytes), ("role", Number), ("answers", Number), ("expires_at_ms", Number)],
     },
 ];
 
@@ -363,7 +381,7 @@ mod tests {
         at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
         store::{
             Charge, Gate, PaillierScope, PaillierState, PolicyRow, PutPolicy, ShareStore, Spending,
-            conformance::spending,
+            conformance::{lock, spending},
         },
     };
 
@@ -447,7 +465,7 @@ mod tests {
         for (id, item) in KEYS.into_iter().zip(1..) {
             store.put_paillier_key(id, &scope, &seal(item), PaillierState::Ready, 1).await.unwrap();
         }
-        store.lock_paillier_key(KEYS[1], SessionId([7; 16]), b"evidence", 1).await.unwrap();
+        store.lock_paillier_key(&lock(KEYS[1], SessionId([7; 16]), b"evidence", 1)).await.unwrap();
         store.spending(spending(CHARGE.wallet, 1)).charge(&CHARGE).await.unwrap();
         assert_eq!(store.put_policy(CHARGE.wallet, &policy(), 1).await.unwrap(), PutPolicy::Stored);
         store.put_approval(CHARGE.wallet, [6; 32], [7; 32], 1_000, 1).await.unwrap();
@@ -469,15 +487,21 @@ mod tests {
             let label = RecordLabel { item: number.to_be_bytes().to_vec(), ..label(0) };
             assert!(store.record(&label).await.unwrap().is_some(), "{number}");
         }
-        assert_eq!(store.release_verdict(KEYS[0]).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
-        assert_eq!(store.release_verdict(KEYS[1]).await.unwrap(), Gate::Closed(PaillierState::Locked));
+        assert_eq!(
+            store.release_verdict(KEYS[0], SessionId([0; 16])).await.unwrap(),
+            Gate::Closed(PaillierState::NeedsRotation)
+        );
+        assert_eq!(
+            store.release_verdict(KEYS[1], SessionId([0; 16])).await.unwrap(),
+            Gate::Closed(PaillierState::Locked)
+        );
         assert!(!store.charge(&CHARGE).await.unwrap());
         assert!(store.deals().await.unwrap()[0].restored);
         // What is newest after the copy is what is added after it.
         let (scope, fresh) = (PaillierScope::Wallet(WalletId([9; 32])), PaillierKeyId([5; 16]));
         store.put_paillier_key(fresh, &scope, &seal(5), PaillierState::Ready, 1).await.unwrap();
         assert_eq!(store.paillier_keys(&scope).await.unwrap()[0].id, fresh);
-        assert_eq!(store.release_verdict(fresh).await.unwrap(), Gate::Open);
+        assert_eq!(store.release_verdict(fresh, SessionId([0; 16])).await.unwrap(), Gate::Open);
 
         assert_eq!(store.policies(CHARGE.wallet).await.unwrap(), [policy()]);
         assert_eq!(store.approvals(CHARGE.wallet, [6; 32]).await.unwrap(), [[7; 32]]);

@@ -41,6 +41,7 @@ use crate::{
     party::Party,
     randomizers::{RandomizerSettings, Randomizers},
     resumption::{LOOK_EVERY, Noticed, ResumptionSettings, Watch},
+    session::finish_pending,
     store::{Readiness, ShareStore},
     witness::{Comparison, Witness, repair_locks},
 };
@@ -159,6 +160,10 @@ impl Worker {
             reports: TaskTracker::new(),
         });
         let id = shared.party.id().clone();
+        // Before any invitation: what an earlier process left behind may lock a key.
+        if let Err(error) = finish_pending(&shared.party.context, &id).await {
+            tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
+        }
         let on_share = {
             let shared = Arc::clone(&shared);
             move |message: Incoming| shares::serve(Arc::clone(&shared), message)
@@ -407,6 +412,11 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
             }
             Err(error) => tracing::error!(%error, "the share store is still not ready"),
         }
+    }
+    if let Readiness::Ready = store.readiness()
+        && let Err(error) = finish_pending(context, shared.party.id()).await
+    {
+        tracing::error!(%error, "verdicts that were left behind are not judged yet");
     }
     if let Err(error) = context.vault.keep_up(&context.clock).await {
         tracing::error!(%error, "the share store's key was not followed; start this worker again if this goes on");

@@ -11,6 +11,7 @@ mod abort_oracle;
 mod blind_signing;
 mod cloned_worker;
 mod lock_as_denial;
+mod lost_lock;
 mod lying_initiator;
 mod mask;
 mod nonce_reuse;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     compute::system_rng,
+    culprits,
     enrolment::Enroller,
 };
 use duet_protocol::{
@@ -174,6 +175,10 @@ async fn locks__should_add_up_over_rotations() -> Result<()> {
         assert!(known.open_bits() <= 257 - (round + 1) * parts.ilog2(), "{known:?}");
         sessions += thresholds.len().min(valid + 1);
         rotate(&stage).await?;
+        // The operator's word is good for one lock; a second one by the card is final.
+        let culprit = stage.partner.party.card().fingerprint();
+        let accepted = culprits::accept(stage.service.party.context(), culprit).await;
+        assert_eq!(accepted.is_ok(), round == 0, "{accepted:?}");
     }
     eprintln!(
         "evidence: locks = 2; sessions at most = {}; sessions held = {sessions}; bits of the share named over a rotation = {}",

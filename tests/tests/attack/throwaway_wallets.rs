@@ -1,7 +1,7 @@
 //! P2* asks for bits of one wallet's share through sessions of others under the same Paillier key.
 
 use anyhow::{Result, ensure};
-use duet_party::compute::system_rng;
+use duet_party::{compute::system_rng, culprits};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     ids::{PaillierKeyId, ShareIndex, TenantId},
@@ -125,5 +125,9 @@ async fn throwaway_wallets__should_give_one_failure_in_all() -> Result<()> {
     stage.enrolled(other.id).await?;
     let others_key = stage.paillier_key(other.id, Pair::ServicePartner).await?;
     assert_ne!(others_key, key, "never one key for two tenants");
+    // But the card that locked the first one is quarantined until the operator says otherwise.
+    let refusal = stage.sign_service_partner(&other, "m").await.unwrap_err();
+    ensure!(refusal.to_string().contains("quarantined"), "{refusal}");
+    culprits::accept(stage.service.party.context(), stage.partner.party.card().fingerprint()).await?;
     stage.sign_service_partner(&other, "m").await
 }

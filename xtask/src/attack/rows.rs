@@ -78,18 +78,43 @@ pub(crate) const ROWS: &[Row] = &[
             flows(&[
                 "sixty_four_bad_answers_at_once__should_yield_one_verdict",
                 "a_lock_that_cannot_be_written__should_silence_the_party_until_it_is",
+                "a_request__should_get_sixteen_answers_and_no_more",
             ]),
             store(&[
                 "store::sqlite::tests::a_lock_and_a_charge_survive_a_kill",
                 "store::sqlite::tests::a_lock_is_written_even_if_its_caller_is_cancelled",
                 "store::sqlite::tests::a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is",
                 "store::sqlite::tests::a_full_disk_is_refused_and_leaves_the_store_whole",
+                "store::sqlite::tests::conforms",
+                "store::postgres::tests::conforms",
                 "store::postgres::tests::a_lock_and_a_charge_survive_a_kill_of_the_server",
                 "store::postgres::tests::a_lock_that_cannot_be_written_closes_every_workers_gate_until_it_is",
                 "store::postgres::tests::the_gate_waits_for_a_lock_that_is_being_written",
                 "store::postgres::tests::a_lock_is_written_even_if_its_caller_is_cancelled",
             ]),
             protocol(&["session::tests::the_gate_opens_for_its_own_token_only"]),
+        ],
+    },
+    Row {
+        name: "lost-lock",
+        attack: "P2* has its bad answer decrypted by a worker that dies, or cannot write, before it locks",
+        source: "our own review",
+        checks: &[
+            attacks(&[
+                "lost_lock::a_worker_that_dies_before_the_lock__should_lock_when_it_starts_again",
+                "lost_lock::a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none",
+                "lost_lock::a_process_killed_between_decryption_and_lock__should_lock_when_it_starts_again",
+            ]),
+            tests(
+                "duet-protocol",
+                Target::Test("pending_verdicts"),
+                &[
+                    "an_honest_answer__should_be_judged_good_for_every_pair_and_child_key",
+                    "a_bad_answer__should_be_judged_bad_with_the_responder_as_the_culprit",
+                    "the_abort_oracle__should_be_judged_as_the_session_was",
+                    "a_pending_verdict__should_not_be_judged_with_another_wallet_or_key",
+                ],
+            ),
         ],
     },
     Row {

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod card;
 pub(crate) mod credentials;
+pub(crate) mod culprit;
 pub(crate) mod exit_codes;
 pub(crate) mod gateway;
 pub(crate) mod init;

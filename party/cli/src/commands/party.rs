@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use duet_bus::Role;
 use duet_party::{
     Party, PartySettings, RandomizerSettings, ResumptionSettings, SetUpProgress, Worker, WorkerSettings,
+    culprits,
     enrolment::{self, Enroller},
     store::{PaillierScope, PaillierState},
 };
@@ -19,7 +20,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::rewrap;
+use super::{culprit, rewrap};
 use crate::{
     broker,
     config::{BrokerOptions, CredentialsOptions, StoreOptions},
@@ -47,8 +48,10 @@ pub(crate) enum PartyCommand {
     Init(InitArguments),
     /// Serve: take shares, answer invitations, sign
     Run(RunArguments),
-    /// Make new Paillier keys and enrol all wallets under them; ends a lock
+    /// Make new Paillier keys and enrol all wallets under them: a lock is over then, a quarantine is not
     Rotate(RotateArguments),
+    /// Go on with a responder whose bad signature locked a key; once, its next one is final
+    AcceptCulprit(AcceptCulpritArguments),
     /// Issue an admission token, with which a tenant's devices may bring wallets
     Token(TokenArguments),
     /// Show the party's card
@@ -158,6 +161,15 @@ pub(crate) struct RotateArguments {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct AcceptCulpritArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// The fingerprint of the responder's card
+    #[arg(value_name = "CARD")]
+    card: CardFingerprint,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct TokenArguments {
     #[command(flatten)]
     store: StoreOptions,
@@ -244,6 +256,11 @@ pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), Cli
         PartyCommand::Init(arguments) => init(arguments, output).await,
         PartyCommand::Run(arguments) => serve(arguments, output).await,
         PartyCommand::Rotate(arguments) => rotate(arguments, output).await,
+        PartyCommand::AcceptCulprit(arguments) => {
+            let store = OpenStore::open(&arguments.store).await?;
+            let party = Party::open(store.context).await?;
+            culprit::accept(party.context(), arguments.card, output).await
+        }
         PartyCommand::Token(arguments) => token(arguments, output).await,
         PartyCommand::Card(arguments) => card(arguments, output).await,
         PartyCommand::Pin(arguments) => pin(arguments, output).await,
@@ -656,6 +673,13 @@ struct KeyReport {
 }
 
 #[derive(Debug, Serialize)]
+struct CulpritReport {
+    card: CardFingerprint,
+    locks: u32,
+    state: &'static str,
+}
+
+#[derive(Debug, Serialize)]
 struct Status {
     party: PartyId,
     share: u8,
@@ -664,6 +688,9 @@ struct Status {
     restored: bool,
     opened_by: &'static str,
     paillier_keys: Vec<KeyReport>,
+    culprits: Vec<CulpritReport>,
+    failed_wallets: Vec<culprit::LossReport>,
+    unclean_starts: u64,
 }
 
 impl fmt::Display for Status {
@@ -677,6 +704,15 @@ impl fmt::Display for Status {
             let tenant = key.tenant.as_deref().unwrap_or("–");
             write!(f, "\nPaillier key {} for {tenant}: {}", key.paillier_key, key.state)?;
         }
+        for culprit in &self.culprits {
+            write!(f, "\ncard {} locked {} keys: {}", culprit.card, culprit.locks, culprit.state)?;
+        }
+        for wallet in &self.failed_wallets {
+            write!(f, "\n{wallet}")?;
+        }
+        if self.unclean_starts > 0 {
+            write!(f, "\nstarts after an end with sessions under way: {}", self.unclean_starts)?;
+        }
         Ok(())
     }
 }
@@ -687,7 +723,20 @@ async fn status(arguments: StatusArguments, output: Output) -> Result<(), CliErr
     let keys = enrolment::key_status(party.context()).await?;
     let vault = &party.context().vault;
     let (restored, opened_by) = (vault.store().was_restored().await?, vault.source().await?.as_str());
+    let culprits = culprits::culprits(party.context()).await?.into_iter().map(|culprit| CulpritReport {
+        card: culprit.card,
+        locks: culprit.standing.locks,
+        state: match culprit.standing {
+            standing if standing.is_final() => "final",
+            standing if standing.is_trusted() => "accepted",
+            _ => "quarantined",
+        },
+    });
+    let losses = culprits::losses(party.context()).await?;
     output.emit(&Status {
+        culprits: culprits.collect(),
+        failed_wallets: losses.into_iter().map(culprit::LossReport::from).collect(),
+        unclean_starts: vault.store().unclean_starts().await?,
         party: party.id().clone(),
         share: party.index().into(),
         fingerprint: party.card().fingerprint(),

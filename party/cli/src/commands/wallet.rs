@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::{
     broker,
-    commands::party::COMMAND_PATIENCE,
+    commands::{culprit, party::COMMAND_PATIENCE},
     config::{BrokerOptions, CredentialsOptions, TenantOptions},
     device::{DeviceOptions, WalletReport},
     error::CliError,
@@ -55,12 +55,20 @@ pub(crate) enum WalletCommand {
         #[command(flatten)]
         device: DeviceOptions,
     },
-    /// Make a new Paillier key for a wallet; ends a lock
+    /// Make a new Paillier key for a wallet: a lock is over then, a quarantine is not
     Rotate {
         /// The wallet [default: the only one]
         wallet: Option<WalletName>,
         #[command(flatten)]
         online: OnlineArguments,
+    },
+    /// Go on with a party whose bad signature locked a key; once, its next one is final
+    AcceptCulprit {
+        /// The fingerprint of that party's card
+        #[arg(value_name = "CARD")]
+        card: CardFingerprint,
+        #[command(flatten)]
+        device: DeviceOptions,
     },
     /// List the jobs that wait for the owner
     Waiting {
@@ -312,12 +320,20 @@ pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), Cl
         WalletCommand::Create(arguments) => create(arguments, output).await,
         WalletCommand::Resume(online) => resume(online, output).await,
         WalletCommand::List { device } => {
-            let wallets = device.open().await?.wallets().await?;
-            output.emit(&Listed { wallets: wallets.iter().map(WalletReport::from).collect() })
+            let device = device.open().await?;
+            let mut wallets = Vec::new();
+            for wallet in device.wallets().await? {
+                wallets.push(WalletReport::with_losses(&device, &wallet).await?);
+            }
+            output.emit(&Listed { wallets })
         }
         WalletCommand::Show { wallet, device } => {
-            let wallet = pick(&device.open().await?, wallet.as_ref()).await?;
-            output.emit(&Shown { wallet: WalletReport::from(&wallet) })
+            let device = device.open().await?;
+            let wallet = pick(&device, wallet.as_ref()).await?;
+            output.emit(&Shown { wallet: WalletReport::with_losses(&device, &wallet).await? })
+        }
+        WalletCommand::AcceptCulprit { card, device } => {
+            culprit::accept(device.open().await?.context(), card, output).await
         }
         WalletCommand::Rotate { wallet, online } => {
             let device = online.device.open().await?;

@@ -62,12 +62,15 @@ async fn one_claim_and_one_charge<S: ShareStore>(workers: Two<S>) {
 async fn one_verdict<S: ShareStore>(workers: Two<S>) {
     let key = put_key(&*workers[0], 1).await;
     let outcomes = race(&workers, 24, move |store, number| async move {
-        store.lock_paillier_key(key, SessionId([number; 16]), b"evidence", 1).await.unwrap()
+        store.lock_paillier_key(&lock(key, SessionId([number; 16]), b"evidence", 1)).await.unwrap()
     });
     let verdicts = outcomes.await.into_iter().filter(|outcome| *outcome == LockOutcome::Locked).count();
     assert_eq!(verdicts, 1, "24 bad signatures at two workers are one verdict");
     for worker in &workers {
-        assert_eq!(worker.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+        assert_eq!(
+            worker.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+            Gate::Closed(PaillierState::Locked)
+        );
         assert_eq!(worker.paillier_key(key).await.unwrap().unwrap().state, PaillierState::Locked);
     }
 }
@@ -79,7 +82,7 @@ async fn no_verdict_after_a_lock<S: ShareStore>(workers: Two<S>) {
         let locked = Arc::new(AtomicBool::new(false));
         let (locker, flag) = (Arc::clone(&workers[0]), Arc::clone(&locked));
         let locking = tokio::spawn(async move {
-            locker.lock_paillier_key(key, SessionId([1; 16]), b"evidence", 1).await.unwrap();
+            locker.lock_paillier_key(&lock(key, SessionId([1; 16]), b"evidence", 1)).await.unwrap();
             flag.store(true, Ordering::SeqCst);
         });
         let asking = race(&workers, 4, move |store, _| {
@@ -88,7 +91,7 @@ async fn no_verdict_after_a_lock<S: ShareStore>(workers: Two<S>) {
                 let mut closed = false;
                 while !closed {
                     let after = locked.load(Ordering::SeqCst);
-                    let gate = store.release_verdict(key).await.unwrap();
+                    let gate = store.release_verdict(key, SessionId([0; 16])).await.unwrap();
                     closed = gate == Gate::Closed(PaillierState::Locked);
                     assert!(closed || !after, "a verdict left after the lock");
                 }

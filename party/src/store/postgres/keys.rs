@@ -2,29 +2,37 @@
 
 use async_trait::async_trait;
 use duet_protocol::{
-    ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
+    ids::{CardFingerprint, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId},
     transcript::sha256,
 };
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
-use super::{PostgresStore, Turn, remove_record, within, write_record};
+use super::{
+    PostgresStore, Turn,
+    pending::{remove_pending, remove_pending_of_key},
+    remove_record, within, write_record,
+};
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
-        Charge, Gate, KeyStore, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope, PaillierState,
-        SUPERSEDED_FOR_MS, SessionStore, StoreError,
-        columns::{bytes, integer, own_enrolment, paillier_row, paillier_state, state_number, unavailable},
+        Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope,
+        PaillierState, SUPERSEDED_FOR_MS, SessionStore, Standing, StoreError, WalletRow,
+        columns::{
+            bytes, culprit, integer, number, own_enrolment, paillier_row, paillier_state, standing,
+            state_number, unavailable, wallet_row,
+        },
         health::UnwrittenLock,
     },
 };
 
-/// Locks a key in the transaction it is given.
+/// Locks a key in the transaction it is given, and destroys it.
 pub(super) async fn write_lock(
     connection: &mut PgConnection,
-    lock: &UnwrittenLock,
+    lock: &Lock,
 ) -> Result<LockOutcome, sqlx::Error> {
     let changed = sqlx::query(
-        "UPDATE paillier_keys SET state = $1, locked_session = $2, locked_evidence = $3, locked_at_ms = $4
+        "UPDATE paillier_keys
+         SET state = $1, locked_session = $2, locked_evidence = $3, locked_at_ms = $4, locked_card = $6
          WHERE id = $5 AND state <> $1",
     )
     .bind(state_number(PaillierState::Locked))
@@ -32,10 +40,45 @@ pub(super) async fn write_lock(
     .bind(lock.evidence.as_slice())
     .bind(integer(lock.at_ms))
     .bind(lock.key.as_bytes().as_slice())
-    .execute(connection)
+    .bind(lock.card.as_ref().map(|card| card.as_bytes().as_slice()))
+    .execute(&mut *connection)
     .await?
     .rows_affected();
-    Ok(if changed == 0 { LockOutcome::AlreadyLocked } else { LockOutcome::Locked })
+    remove_pending_of_key(connection, lock.key).await?;
+    if changed == 0 {
+        return Ok(LockOutcome::AlreadyLocked);
+    }
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, lock.key.as_bytes());
+    remove_record(connection, &label).await?;
+    // In the order of their ids, so that two locks at once do not wait for each other.
+    sqlx::query(
+        "UPDATE wallets SET failures = failures + 1 WHERE id IN (
+           SELECT id FROM wallets
+           WHERE id = $1 OR id IN (SELECT wallet FROM enrolled_under WHERE paillier_key = $2)
+           ORDER BY id FOR UPDATE)",
+    )
+    .bind(lock.wallet.as_ref().map(|wallet| wallet.as_bytes().as_slice()))
+    .bind(lock.key.as_bytes().as_slice())
+    .execute(&mut *connection)
+    .await?;
+    if let Some(wallet) = lock.wallet {
+        note_enrolled_under(connection, wallet, lock.key).await?;
+    }
+    Ok(LockOutcome::Locked)
+}
+
+/// That a responder may have a wallet's share encrypted under a key, for good.
+async fn note_enrolled_under(
+    connection: &mut PgConnection,
+    wallet: WalletId,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO enrolled_under (paillier_key, wallet) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(key.as_bytes().as_slice())
+        .bind(wallet.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Stores a key unless it is known; whether it was not.
@@ -93,7 +136,9 @@ async fn remove_superseded(
     sqlx::query(sqlx::AssertSqlSafe(used_again)).execute(&mut *connection).await.map_err(&failed)?;
     let removable = sqlx::query(
         "SELECT id FROM paillier_keys
-         WHERE removed_at_ms IS NULL AND superseded_at_ms <= $2 - $1 AND NOT EXISTS (
+         WHERE removed_at_ms IS NULL AND superseded_at_ms <= $2 - $1
+         AND NOT EXISTS (SELECT 1 FROM pending_verdicts WHERE paillier_key = paillier_keys.id)
+         AND NOT EXISTS (
            SELECT 1 FROM sessions
            WHERE claimed_at_ms <= paillier_keys.superseded_at_ms + $1 AND expires_at_ms > $2)",
     )
@@ -170,6 +215,7 @@ async fn write_agreement(
     .bind(key.as_bytes().as_slice())
     .execute(&mut *connection)
     .await?;
+    note_enrolled_under(connection, wallet, key).await?;
     mark_enrolled(connection, wallet).await
 }
 
@@ -298,7 +344,9 @@ impl KeyStore for PostgresStore {
         key: PaillierKeyId,
     ) -> Result<(), StoreError> {
         const OPERATION: &str = "note an offer";
+        let failed = unavailable(OPERATION);
         within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
             sqlx::query(
                 "INSERT INTO own_enrolments (wallet, responder, offered) VALUES ($1, $2, $3)
                  ON CONFLICT (wallet, responder) DO UPDATE SET offered = excluded.offered",
@@ -306,10 +354,11 @@ impl KeyStore for PostgresStore {
             .bind(wallet.as_bytes().as_slice())
             .bind(responder.as_str())
             .bind(key.as_bytes().as_slice())
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await
-            .map(drop)
-            .map_err(unavailable(OPERATION))
+            .map_err(&failed)?;
+            note_enrolled_under(&mut transaction, wallet, key).await.map_err(&failed)?;
+            transaction.commit().await.map_err(&failed)
         })
         .await
     }
@@ -370,33 +419,30 @@ impl KeyStore for PostgresStore {
         .collect()
     }
 
-    async fn lock_paillier_key(
-        &self,
-        key: PaillierKeyId,
-        session: SessionId,
-        evidence: &[u8],
-        now_ms: u64,
-    ) -> Result<LockOutcome, StoreError> {
-        let entry = self.noted.clone();
-        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
+    async fn lock_paillier_key(&self, lock: &Lock) -> Result<LockOutcome, StoreError> {
+        let lock = UnwrittenLock { lock: lock.clone(), entry: self.noted.clone() };
         let store = self.clone();
         self.health.lock(lock, |lock| async move { store.try_lock(&lock).await }).await
     }
 
-    async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError> {
-        const OPERATION: &str = "read a Paillier key's lock";
+    async fn release_verdict(&self, key: PaillierKeyId, session: SessionId) -> Result<Gate, StoreError> {
+        const OPERATION: &str = "release a verdict";
         self.health.require_ready()?;
+        let failed = unavailable(OPERATION);
         let row = within(OPERATION, async {
-            // The row lock is all this writes, and it ends here: nothing that would have to reach the disk. The setting is
-            // this transaction's own.
-            sqlx::query(
-                "SELECT state, set_config('synchronous_commit', 'off', true) FROM paillier_keys WHERE id = $1
-                 FOR SHARE",
+            let mut transaction = self.begin(OPERATION).await?;
+            let row = sqlx::query(
+                "UPDATE paillier_keys SET verdicts = verdicts + CASE WHEN state = $1 THEN 1 ELSE 0 END
+                 WHERE id = $2 RETURNING state",
             )
+            .bind(state_number(PaillierState::Ready))
             .bind(key.as_bytes().as_slice())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *transaction)
             .await
-            .map_err(unavailable(OPERATION))
+            .map_err(&failed)?;
+            remove_pending(&mut transaction, session).await.map_err(&failed)?;
+            transaction.commit().await.map_err(&failed)?;
+            Ok(row)
         })
         .await;
         let row = self.health.judge(row)?;
@@ -407,6 +453,85 @@ impl KeyStore for PostgresStore {
             Some(state) => Ok(Gate::Closed(state)),
             None => Err(StoreError::Corrupt("a Paillier key vanished")),
         }
+    }
+
+    async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError> {
+        const OPERATION: &str = "look for a card's locks";
+        within(OPERATION, async {
+            let row = sqlx::query(
+                "SELECT (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = $1) AS locks,
+                        (SELECT COUNT(*) FROM accepted_culprits WHERE card = $1) AS accepted",
+            )
+            .bind(card.as_bytes().as_slice())
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unavailable(OPERATION))?;
+            standing(&row)
+        })
+        .await
+    }
+
+    async fn culprits(&self) -> Result<Vec<Culprit>, StoreError> {
+        sqlx::query(
+            "SELECT locked_card AS card, COUNT(*) AS locks,
+                    (SELECT COUNT(*) FROM accepted_culprits WHERE card = locked_card) AS accepted
+             FROM paillier_keys WHERE locked_card IS NOT NULL GROUP BY locked_card ORDER BY locked_card",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable("list culprits"))?
+        .iter()
+        .map(culprit)
+        .collect()
+    }
+
+    async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError> {
+        const OPERATION: &str = "accept a culprit";
+        within(OPERATION, async {
+            // Never ahead of the first lock, and never after the second.
+            sqlx::query(
+                "INSERT INTO accepted_culprits (card, accepted_at_ms)
+                 SELECT $1, $2 WHERE (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = $1) = 1
+                 ON CONFLICT (card) DO NOTHING",
+            )
+            .bind(card.as_bytes().as_slice())
+            .bind(integer(now_ms))
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(unavailable(OPERATION))
+        })
+        .await?;
+        self.standing(card).await
+    }
+
+    async fn losses(&self, wallet: WalletId) -> Result<Vec<u64>, StoreError> {
+        sqlx::query(
+            "SELECT verdicts FROM paillier_keys JOIN enrolled_under ON paillier_key = id
+             WHERE wallet = $1 AND state = $2 ORDER BY sequence",
+        )
+        .bind(wallet.as_bytes().as_slice())
+        .bind(state_number(PaillierState::Locked))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable("list a wallet's locks"))?
+        .iter()
+        .map(|row| number(row, "verdicts"))
+        .collect()
+    }
+
+    async fn failed_wallets(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM wallets WHERE commit_ack IS NOT NULL AND failures > 0
+             ORDER BY failures DESC, id LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable("list wallets with failures"))?
+        .iter()
+        .map(wallet_row)
+        .collect()
     }
 }
 

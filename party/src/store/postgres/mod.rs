@@ -24,11 +24,11 @@
 //! transactions without regard to real time, which is just what the gate must not do.
 //!
 //! # The gate
-//! [`release_verdict`](crate::store::KeyStore::release_verdict) reads the key's row `FOR SHARE`. A lock (an `UPDATE` of that row)
-//! that was committed before is seen, because the statement's snapshot is taken after; one that is being written is waited for,
-//! because the two row locks exclude each other, and then seen; so no verdict leaves after a lock. A row lock is a write, so the
-//! gate is closed where locks could not be written either: on a standby, and on a server without room. Otherwise a
-//! bad verdict, which has to stay silent there, could be told from a good one.
+//! [`release_verdict`](crate::store::KeyStore::release_verdict) counts the verdict in the key's row and reads its state by
+//! the same `UPDATE`. A lock (an `UPDATE` of that row too) that was committed before is seen; one that is being written is
+//! waited for, because the two exclude each other, and then seen; so no verdict leaves after a lock. Both commit alike, with
+//! a flush: on a standby, on a server without room, on a disk that fails, neither a good verdict nor a bad one leaves.
+//! Otherwise a bad verdict, which has to stay silent there, could be told from a good one.
 //!
 //! # Deadlines
 //! The server ends a statement, a wait for a lock and an abandoned transaction by itself; [`within`] bounds what a server or network
@@ -39,6 +39,7 @@ mod home;
 mod key_change;
 mod keys;
 mod open;
+mod pending;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -53,9 +54,9 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlSt
 
 pub(super) use self::home::mark_restored;
 pub use self::open::{AddressError, PostgresOptions};
-use self::{home::Home, keys::write_lock};
+use self::{home::Home, keys::write_lock, pending::Presence};
 use super::{
-    KEY_ID, KeyChange, LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
+    AnswersOf, KEY_ID, KeyChange, LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
     columns::{index_column, other_key, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
 };
@@ -70,11 +71,14 @@ pub struct PostgresStore {
     pool: PgPool,
     options: PostgresOptions,
     home: Home,
+    presence: Presence,
     health: Health,
     /// What is appended to the audit log with the next decision.
     noted: Option<Arc<Draft>>,
     /// What is charged to limits with the next decision.
     spending: Option<Arc<Spending>>,
+    /// Which request the next decision's answer is counted for.
+    answering: Option<Arc<AnswersOf>>,
 }
 
 /// Decisions that take turns beyond single rows; numbers of advisory locks.
@@ -88,6 +92,8 @@ enum Turn {
     Scope = 6,
     Policy = 7,
     Chain = 8,
+    /// That an opening of the store lives; the only one that a session holds, not a transaction.
+    Presence = 9,
 }
 
 impl Turn {
@@ -216,7 +222,7 @@ impl PostgresStore {
         within(OPERATION, async {
             let failed = unavailable(OPERATION);
             let mut transaction = self.begin(OPERATION).await?;
-            let outcome = write_lock(&mut transaction, lock).await.map_err(&failed)?;
+            let outcome = write_lock(&mut transaction, &lock.lock).await.map_err(&failed)?;
             if let (LockOutcome::Locked, Some(entry)) = (outcome, &lock.entry) {
                 audit::append(&mut transaction, [Draft::clone(entry)]).await?;
             }
@@ -230,6 +236,7 @@ impl PostgresStore {
         const OPERATION: &str = "write a canary";
         // The server may have been replaced by another one meanwhile.
         self.enter().await?;
+        self.presence.show(&self.options).await?;
         for lock in self.health.unwritten_locks() {
             self.try_lock(&lock).await?;
             self.health.written(&lock);
@@ -349,6 +356,7 @@ impl RecordStore for PostgresStore {
     }
 
     async fn close(&self) {
+        self.presence.close().await;
         self.pool.close().await;
     }
 }

@@ -8,7 +8,7 @@ use sqlx::{
 };
 use zeroize::Zeroizing;
 
-use super::{PostgresStore, home::Home, home::make_durable, within};
+use super::{PostgresStore, home::Home, home::make_durable, pending::Presence, within};
 use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health, migrations};
 
 /// Connections of one worker: more than that many of its sessions talking to the store at the same moment wait for each
@@ -220,7 +220,16 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options.connect.clone());
-        let store = Self { pool, options: options.clone(), home, health, noted: None, spending: None };
+        let store = Self {
+            pool,
+            options: options.clone(),
+            home,
+            presence: Presence::new()?,
+            health,
+            noted: None,
+            spending: None,
+            answering: None,
+        };
         store.enter_as(restored).await?;
         if let Err(error) = store.recover().await {
             tracing::error!(%error, "the share store's test write failed; nothing is initiated");

@@ -134,6 +134,7 @@ impl PostgresStore {
             new = done.rows_affected() == 1;
         }
         if new {
+            self.count_answer(&mut transaction).await?;
             self.append_noted(&mut transaction).await?;
         }
         transaction.commit().await.map_err(failed)?;

@@ -9,7 +9,8 @@ use crate::{
     at_rest::{KeyEncryptionKey, RecordKind},
     store::{
         AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, PolicyStore as _,
-        Readiness, SessionStore as _, conformance,
+        Readiness, SessionStore as _,
+        conformance::{self, lock},
     },
 };
 
@@ -101,14 +102,20 @@ async fn a_lock_and_a_charge_survive_a_kill_of_the_server() {
     store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
     assert!(store.noting(entry("charged")).charge(&charge).await.unwrap());
     let noting = store.noting(entry("locked"));
-    assert_eq!(noting.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
+    assert_eq!(
+        noting.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.unwrap(),
+        LockOutcome::Locked
+    );
     server.kill().unwrap();
-    assert!(store.release_verdict(key).await.is_err(), "no server, no verdict");
+    assert!(store.release_verdict(key, SessionId([0; 16])).await.is_err(), "no server, no verdict");
     server.resume().unwrap();
     server.ready().await.unwrap();
     // The same worker goes on; it is still the same store.
     store.recover().await.unwrap();
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     assert!(!store.charge(&charge).await.unwrap());
     let store = open(&database).await;
     assert!(!store.was_restored().await.unwrap());
@@ -139,11 +146,14 @@ async fn a_lock_that_cannot_be_written_closes_every_workers_gate_until_it_is() {
     database.refuse_writes(true).await.unwrap();
 
     let noting = workers[0].noting(entry("locked"));
-    assert!(noting.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
+    assert!(noting.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.is_err());
     assert!(matches!(workers[0].readiness(), Readiness::Unready(_)));
-    assert!(matches!(workers[0].release_verdict(other).await, Err(StoreError::NotReady(_))));
+    assert!(matches!(
+        workers[0].release_verdict(other, SessionId([0; 16])).await,
+        Err(StoreError::NotReady(_))
+    ));
     // The other worker has had no bad signature, and must not be told apart from the one that had.
-    let gate = workers[1].release_verdict(key).await;
+    let gate = workers[1].release_verdict(key, SessionId([0; 16])).await;
     assert!(matches!(gate, Err(StoreError::Unavailable { .. })), "{gate:?}");
     assert!(workers[0].recover().await.is_err());
     let late = PostgresStore::open(&options(&database)).await;
@@ -157,8 +167,11 @@ async fn a_lock_that_cannot_be_written_closes_every_workers_gate_until_it_is() {
     for worker in &workers {
         worker.recover().await.unwrap();
         worker.until_ready(true).await;
-        assert_eq!(worker.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
-        assert_eq!(worker.release_verdict(other).await.unwrap(), Gate::Open);
+        assert_eq!(
+            worker.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+            Gate::Closed(PaillierState::Locked)
+        );
+        assert_eq!(worker.release_verdict(other, SessionId([0; 16])).await.unwrap(), Gate::Open);
     }
     assert_eq!(recorded(&workers[1]).await, 2, "a lock that is written late is recorded with it");
 }
@@ -171,7 +184,7 @@ async fn the_gate_waits_for_a_lock_that_is_being_written() {
     let mut locking = database.administer().await.unwrap();
     let mut transaction = locking.begin().await.unwrap();
     transaction.execute("UPDATE paillier_keys SET state = 1").await.unwrap();
-    let gate = tokio::spawn(async move { store.release_verdict(key).await });
+    let gate = tokio::spawn(async move { store.release_verdict(key, SessionId([0; 16])).await });
     let mut looking = database.administer().await.unwrap();
     loop {
         let waiting: i64 = sqlx::query_scalar(
@@ -196,11 +209,12 @@ async fn a_lock_is_written_even_if_its_caller_is_cancelled() {
     let store = create(&database).await;
     let key = put_key(&store, 1).await;
     {
-        let lock = store.lock_paillier_key(key, SESSION, b"evidence", 1);
+        let wanted = lock(key, SESSION, b"evidence", 1);
+        let lock = store.lock_paillier_key(&wanted);
         // Polled once, so that it has started, then dropped.
         assert!(futures::FutureExt::now_or_never(lock).is_none());
     }
-    while store.release_verdict(key).await.unwrap() == Gate::Open {
+    while store.release_verdict(key, SessionId([0; 16])).await.unwrap() == Gate::Open {
         tokio::task::yield_now().await;
     }
 }
@@ -219,7 +233,7 @@ async fn a_server_that_may_forget_is_refused() {
     let store = create(&database).await;
     let key = put_key(&store, 1).await;
     // The gate's own setting ends with it.
-    store.release_verdict(key).await.unwrap();
+    store.release_verdict(key, SessionId([0; 16])).await.unwrap();
     for _ in 0..2 {
         let value: String =
             sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&store.pool).await.unwrap();
@@ -234,7 +248,8 @@ async fn a_server_that_may_forget_is_refused() {
 /// Whether the key needs rotation after the store was opened as `options` say.
 async fn needs_rotation(options: &PostgresOptions, key: PaillierKeyId) -> bool {
     let store = PostgresStore::open(options).await.unwrap();
-    let needs = store.release_verdict(key).await.unwrap() == Gate::Closed(PaillierState::NeedsRotation);
+    let needs = store.release_verdict(key, SessionId([0; 16])).await.unwrap()
+        == Gate::Closed(PaillierState::NeedsRotation);
     assert_eq!(store.was_restored().await.unwrap(), needs);
     store.close().await;
     needs
@@ -245,7 +260,7 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     let database = new_database().await;
     let store = create(&database).await;
     let (key, locked) = (put_key(&store, 1).await, put_key(&store, 2).await);
-    store.lock_paillier_key(locked, SESSION, b"evidence", 1).await.unwrap();
+    store.lock_paillier_key(&lock(locked, SESSION, b"evidence", 1)).await.unwrap();
     store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
     store.close().await;
     assert!(!needs_rotation(&options(&database), key).await);
@@ -260,7 +275,10 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     elsewhere.url = database.url.replace(name, &copy);
     assert!(needs_rotation(&options(&elsewhere), key).await);
     let store = open(&elsewhere).await;
-    assert_eq!(store.release_verdict(locked).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        store.release_verdict(locked, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     let early = store.append_audit(&[entry("too early")]).await;
     assert!(matches!(early, Err(StoreError::NotReady(_))), "{early:?}");
     assert_eq!(recorded(&store).await, 1);
@@ -272,8 +290,11 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     let fresh = put_key(&store, 3).await;
     store.close().await;
     let store = open(&elsewhere).await;
-    assert_eq!(store.release_verdict(fresh).await.unwrap(), Gate::Open);
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
+    assert_eq!(store.release_verdict(fresh, SessionId([0; 16])).await.unwrap(), Gate::Open);
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::NeedsRotation)
+    );
 
     // As from a dump that is loaded over the tables that were there.
     database
@@ -313,10 +334,13 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     database.run("SELECT pg_reload_conf()").await.unwrap();
 
     // A worker that runs notices when it connects again, and is ready again as the restored store it is.
-    assert_eq!(running.release_verdict(key).await.unwrap(), Gate::Open);
+    assert_eq!(running.release_verdict(key, SessionId([0; 16])).await.unwrap(), Gate::Open);
     assert!(needs_rotation(&options(&database), key).await);
     running.recover().await.unwrap();
-    assert_eq!(running.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
+    assert_eq!(
+        running.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::NeedsRotation)
+    );
 }
 
 #[tokio::test]
@@ -326,7 +350,7 @@ async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
     let (key, next) = (put_key(&store, 1).await, ChainId([2; 16]));
     store.begin_audit(CHAIN, &entry("genesis"), None).await.unwrap();
     database.run("UPDATE audit_chains SET closed = 1").await.unwrap();
-    store.noting(entry("locked")).lock_paillier_key(key, SESSION, b"", 1).await.unwrap();
+    store.noting(entry("locked")).lock_paillier_key(&lock(key, SESSION, b"", 1)).await.unwrap();
     assert_eq!(recorded(&store).await, 1);
     store.begin_audit(next, &entry("genesis"), Some(CHAIN)).await.unwrap();
     let second = store.audit_records(next, 1, 10).await.unwrap();

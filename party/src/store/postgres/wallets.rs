@@ -14,6 +14,7 @@ use crate::{
         StoreError, WalletRow, WalletStore,
         columns::{bytes, deal_row, enrolment_row, integer, unavailable, wallet_row},
         deal_label, enrolment_label,
+        pending::ANSWERS_KEPT_FOR_MS,
     },
 };
 
@@ -172,6 +173,12 @@ async fn expire(connection: &mut PgConnection, now_ms: u64) -> Result<u64, Store
     // Expired manifests are refused before their session id is looked at.
     sqlx::query("DELETE FROM sessions WHERE expires_at_ms <= $1")
         .bind(integer(now_ms).saturating_sub(SESSIONS_KEPT_FOR_MS))
+        .execute(&mut *connection)
+        .await
+        .map_err(&failed)?;
+    // Expired requests are refused before their answers are counted.
+    sqlx::query("DELETE FROM answers WHERE expires_at_ms <= $1")
+        .bind(integer(now_ms).saturating_sub(ANSWERS_KEPT_FOR_MS))
         .execute(connection)
         .await
         .map_err(&failed)?;

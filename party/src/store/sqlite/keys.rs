@@ -1,43 +1,81 @@
 //! Paillier keys, whom they are agreed with, their locks; sessions and charges.
 
 use async_trait::async_trait;
-use duet_protocol::ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
+use duet_protocol::ids::{CardFingerprint, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
-use super::{SqliteStore, open::raise_generation, remove_record, write_record};
+use super::{
+    SqliteStore,
+    open::raise_generation,
+    pending::{remove_pending, remove_pending_of_key},
+    remove_record, write_record,
+};
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
-        Charge, Gate, KeyStore, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope, PaillierState,
-        SUPERSEDED_FOR_MS, SessionStore, StoreError,
-        columns::{bytes, integer, own_enrolment, paillier_row, state_number, unavailable},
+        Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope,
+        PaillierState, SUPERSEDED_FOR_MS, SessionStore, Standing, StoreError, WalletRow,
+        columns::{
+            bytes, culprit, integer, number, own_enrolment, paillier_row, standing, state_number,
+            unavailable, wallet_row,
+        },
         health::UnwrittenLock,
     },
 };
 
-/// Locks a key in the transaction it is given.
+/// Locks a key in the transaction it is given, and destroys it.
 pub(super) async fn write_lock(
     connection: &mut SqliteConnection,
-    lock: &UnwrittenLock,
+    lock: &Lock,
 ) -> Result<LockOutcome, sqlx::Error> {
     let changed = sqlx::query(
-        "UPDATE paillier_keys SET state = ?, locked_session = ?, locked_evidence = ?, locked_at_ms = ?
+        "UPDATE paillier_keys
+         SET state = ?, locked_session = ?, locked_evidence = ?, locked_at_ms = ?, locked_card = ?
          WHERE id = ? AND state <> ?",
     )
     .bind(state_number(PaillierState::Locked))
     .bind(lock.session.as_bytes().as_slice())
     .bind(lock.evidence.as_slice())
     .bind(integer(lock.at_ms))
+    .bind(lock.card.as_ref().map(|card| card.as_bytes().as_slice()))
     .bind(lock.key.as_bytes().as_slice())
     .bind(state_number(PaillierState::Locked))
     .execute(&mut *connection)
     .await?
     .rows_affected();
+    remove_pending_of_key(connection, lock.key).await?;
     if changed == 0 {
         return Ok(LockOutcome::AlreadyLocked);
     }
+    let label = RecordLabel::of_party(RecordKind::PaillierKey, lock.key.as_bytes());
+    remove_record(connection, &label).await?;
+    sqlx::query(
+        "UPDATE wallets SET failures = failures + 1
+         WHERE id = ?1 OR id IN (SELECT wallet FROM enrolled_under WHERE paillier_key = ?2)",
+    )
+    .bind(lock.wallet.as_ref().map(|wallet| wallet.as_bytes().as_slice()))
+    .bind(lock.key.as_bytes().as_slice())
+    .execute(&mut *connection)
+    .await?;
+    if let Some(wallet) = lock.wallet {
+        note_enrolled_under(connection, wallet, lock.key).await?;
+    }
     raise_generation(connection, 0).await?;
     Ok(LockOutcome::Locked)
+}
+
+/// That a responder may have a wallet's share encrypted under a key, for good.
+async fn note_enrolled_under(
+    connection: &mut SqliteConnection,
+    wallet: WalletId,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT OR IGNORE INTO enrolled_under (paillier_key, wallet) VALUES (?, ?)")
+        .bind(key.as_bytes().as_slice())
+        .bind(wallet.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Stores a key unless it is known; whether it was not.
@@ -189,7 +227,9 @@ impl KeyStore for SqliteStore {
         }
         let removable = sqlx::query(
             "SELECT id FROM paillier_keys
-             WHERE removed_at_ms IS NULL AND superseded_at_ms + ?1 <= ?2 AND NOT EXISTS (
+             WHERE removed_at_ms IS NULL AND superseded_at_ms + ?1 <= ?2
+             AND NOT EXISTS (SELECT 1 FROM pending_verdicts WHERE paillier_key = paillier_keys.id)
+             AND NOT EXISTS (
                SELECT 1 FROM sessions
                WHERE claimed_at_ms <= paillier_keys.superseded_at_ms + ?1 AND expires_at_ms > ?2)",
         )
@@ -222,6 +262,8 @@ impl KeyStore for SqliteStore {
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError> {
+        let failed = unavailable("note an offer");
+        let mut transaction = self.write("note an offer").await?;
         sqlx::query(
             "INSERT INTO own_enrolments (wallet, responder, offered) VALUES (?, ?, ?)
              ON CONFLICT (wallet, responder) DO UPDATE SET offered = excluded.offered",
@@ -229,10 +271,11 @@ impl KeyStore for SqliteStore {
         .bind(wallet.as_bytes().as_slice())
         .bind(responder.as_str())
         .bind(key.as_bytes().as_slice())
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map(drop)
-        .map_err(unavailable("note an offer"))
+        .map_err(&failed)?;
+        note_enrolled_under(&mut transaction, wallet, key).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
     }
 
     async fn agree_enrolment(
@@ -258,6 +301,7 @@ impl KeyStore for SqliteStore {
         .execute(&mut *transaction)
         .await
         .map_err(&failed)?;
+        note_enrolled_under(&mut transaction, wallet, key).await.map_err(&failed)?;
         mark_enrolled(&mut transaction, wallet).await.map_err(&failed)?;
         self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)
@@ -298,30 +342,28 @@ impl KeyStore for SqliteStore {
         .collect()
     }
 
-    async fn lock_paillier_key(
-        &self,
-        key: PaillierKeyId,
-        session: SessionId,
-        evidence: &[u8],
-        now_ms: u64,
-    ) -> Result<LockOutcome, StoreError> {
-        let entry = self.noted.clone();
-        let lock = UnwrittenLock { key, session, evidence: evidence.to_vec(), at_ms: now_ms, entry };
+    async fn lock_paillier_key(&self, lock: &Lock) -> Result<LockOutcome, StoreError> {
+        let lock = UnwrittenLock { lock: lock.clone(), entry: self.noted.clone() };
         let store = self.clone();
         self.health.lock(lock, |lock| async move { store.try_lock(&lock).await }).await
     }
 
-    async fn release_verdict(&self, key: PaillierKeyId) -> Result<Gate, StoreError> {
+    async fn release_verdict(&self, key: PaillierKeyId, session: SessionId) -> Result<Gate, StoreError> {
         self.health.require_ready()?;
-        let failed = unavailable("read a Paillier key's lock");
+        let failed = unavailable("release a verdict");
         let row = async {
-            // Takes the write lock: whatever lock is being written is written before or after this.
-            let mut transaction = self.write("read a Paillier key's lock").await?;
-            let row = sqlx::query("SELECT * FROM paillier_keys WHERE id = ?")
-                .bind(key.as_bytes().as_slice())
-                .fetch_optional(&mut *transaction)
-                .await
-                .map_err(&failed)?;
+            // Takes the write lock: whatever lock is being written is written before or after this. The flush that ends
+            // it is the one that a lock waits for as well: where a bad verdict cannot be written, no good one leaves.
+            let mut transaction = self.write("release a verdict").await?;
+            let row = sqlx::query(
+                "UPDATE paillier_keys SET verdicts = verdicts + (state = ?1) WHERE id = ?2 RETURNING *",
+            )
+            .bind(state_number(PaillierState::Ready))
+            .bind(key.as_bytes().as_slice())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+            remove_pending(&mut transaction, session).await.map_err(&failed)?;
             transaction.commit().await.map_err(&failed)?;
             Ok(row)
         };
@@ -333,6 +375,78 @@ impl KeyStore for SqliteStore {
             Some(state) => Ok(Gate::Closed(state)),
             None => Err(StoreError::Corrupt("a Paillier key vanished")),
         }
+    }
+
+    async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError> {
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = ?1) AS locks,
+                    (SELECT COUNT(*) FROM accepted_culprits WHERE card = ?1) AS accepted",
+        )
+        .bind(card.as_bytes().as_slice())
+        .fetch_one(&self.reader)
+        .await
+        .map_err(unavailable("look for a card's locks"))?;
+        standing(&row)
+    }
+
+    async fn culprits(&self) -> Result<Vec<Culprit>, StoreError> {
+        sqlx::query(
+            "SELECT locked_card AS card, COUNT(*) AS locks,
+                    (SELECT COUNT(*) FROM accepted_culprits WHERE card = locked_card) AS accepted
+             FROM paillier_keys WHERE locked_card IS NOT NULL GROUP BY locked_card ORDER BY locked_card",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(unavailable("list culprits"))?
+        .iter()
+        .map(culprit)
+        .collect()
+    }
+
+    async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError> {
+        let failed = unavailable("accept a culprit");
+        let mut transaction = self.write("accept a culprit").await?;
+        // Never ahead of the first lock, and never after the second.
+        sqlx::query(
+            "INSERT OR IGNORE INTO accepted_culprits (card, accepted_at_ms)
+             SELECT ?1, ?2 WHERE (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = ?1) = 1",
+        )
+        .bind(card.as_bytes().as_slice())
+        .bind(integer(now_ms))
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        self.standing(card).await
+    }
+
+    async fn losses(&self, wallet: WalletId) -> Result<Vec<u64>, StoreError> {
+        sqlx::query(
+            "SELECT verdicts FROM paillier_keys JOIN enrolled_under ON paillier_key = id
+             WHERE wallet = ? AND state = ? ORDER BY sequence",
+        )
+        .bind(wallet.as_bytes().as_slice())
+        .bind(state_number(PaillierState::Locked))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(unavailable("list a wallet's locks"))?
+        .iter()
+        .map(|row| number(row, "verdicts"))
+        .collect()
+    }
+
+    async fn failed_wallets(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM wallets WHERE commit_ack IS NOT NULL AND failures > 0
+             ORDER BY failures DESC, id LIMIT ?",
+        )
+        .bind(limit)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(unavailable("list wallets with failures"))?
+        .iter()
+        .map(wallet_row)
+        .collect()
     }
 }
 
@@ -346,6 +460,7 @@ impl SqliteStore {
     ) -> Result<bool, StoreError> {
         if new {
             self.charge_limits(&mut transaction).await?;
+            self.count_answer(&mut transaction).await?;
             self.append_noted(&mut transaction).await?;
         }
         transaction.commit().await.map_err(failed)?;

@@ -1,11 +1,12 @@
 //! The share store in a SQLite file: write-ahead log, `synchronous = FULL`, one writer.
 //!
 //! Each method is one transaction. [`wallets`] and [`keys`] hold those on wallets and on this party's
-//! own Paillier keys, [`audit`] the audit chains; here are records, settings and the store's health.
+//! own Paillier keys, [`pending`] verdicts that are about to be reached, [`audit`] the audit chains; here are records, settings and the store's health.
 
 mod audit;
 mod keys;
 mod open;
+mod pending;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -22,10 +23,11 @@ pub use self::open::SqliteOptions;
 use self::{
     keys::write_lock,
     open::{read_setting, write_setting},
+    pending::Presence,
 };
 use super::{
-    KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, LockOutcome, NewKey, Readiness, RecordStore, Spending,
-    StoreError, UnlockRefused,
+    AnswersOf, KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, LockOutcome, NewKey, Readiness,
+    RecordStore, Spending, StoreError, UnlockRefused,
     columns::{index_column, other_key, record_label, unavailable, wallet_column},
     health::{Health, UnlockAttempts, UnwrittenLock},
     rewrapped,
@@ -40,12 +42,17 @@ const RECORDS_AT_A_TIME: u32 = 500;
 pub struct SqliteStore {
     path: PathBuf,
     writer: SqlitePool,
+    /// Writes what need not be flushed by itself (see [`pending`]); only in the writer's turn.
+    unflushed: SqlitePool,
     reader: SqlitePool,
+    presence: Presence,
     health: Health,
     /// What is appended to the audit log with the next decision.
     noted: Option<Arc<Draft>>,
     /// What is charged to limits with the next decision.
     spending: Option<Arc<Spending>>,
+    /// Which request the next decision's answer is counted for.
+    answering: Option<Arc<AnswersOf>>,
 }
 
 /// Stores a record, unless it is sealed under another key than the store's.
@@ -153,7 +160,7 @@ impl SqliteStore {
     async fn try_lock(&self, lock: &UnwrittenLock) -> Result<LockOutcome, StoreError> {
         let failed = unavailable("lock a Paillier key");
         let mut transaction = self.write("lock a Paillier key").await?;
-        let outcome = write_lock(&mut transaction, lock).await.map_err(&failed)?;
+        let outcome = write_lock(&mut transaction, &lock.lock).await.map_err(&failed)?;
         if let (LockOutcome::Locked, Some(entry)) = (outcome, &lock.entry) {
             audit::append(&mut transaction, [Draft::clone(entry)]).await?;
         }
@@ -165,6 +172,7 @@ impl SqliteStore {
     }
 
     async fn try_recover(&self) -> Result<(), StoreError> {
+        self.presence.show(&self.path)?;
         let failed = unavailable("write a canary");
         for lock in self.health.unwritten_locks() {
             self.try_lock(&lock).await?;
@@ -285,6 +293,8 @@ impl RecordStore for SqliteStore {
 
     async fn close(&self) {
         self.reader.close().await;
+        self.presence.hide();
+        self.unflushed.close().await;
         self.writer.close().await;
     }
 }

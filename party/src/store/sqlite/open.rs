@@ -17,11 +17,11 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Row as _, SqliteConnection, SqlitePool,
+    Connection as _, Row as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::SqliteStore;
+use super::{SqliteStore, pending::Presence};
 use crate::store::{
     PaillierState, RecordStore as _, StoreError,
     columns::{state_number, unavailable},
@@ -116,6 +116,19 @@ impl SqliteStore {
         Box::pin(migrations::of_sqlite().run(&writer))
             .await
             .map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
+        // In the write-ahead log a commit of this one is in the system's hands when it returns, and on the disk with the
+        // writer's next: a process that is killed takes nothing with it, and no disk is waited for.
+        let unflushed = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
+            .connect_with(connect.clone().synchronous(SqliteSynchronous::Normal))
+            .await
+            .map_err(&failed)?;
         let reader = SqlitePoolOptions::new()
             .max_connections(MAX_READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -123,7 +136,18 @@ impl SqliteStore {
             .connect_with(connect.pragma("query_only", "ON"))
             .await
             .map_err(&failed)?;
-        let store = Self::from_pools(options.path.clone(), writer, reader);
+        let store = Self {
+            path: options.path.clone(),
+            writer,
+            unflushed,
+            reader,
+            presence: Presence::new()?,
+            health: Health::untried(),
+            noted: None,
+            spending: None,
+            answering: None,
+        };
+        Presence::tidy(&store.path);
         store.enter_generation(expect).await?;
         if let Err(error) = store.recover().await {
             tracing::error!(%error, "the share store's test write failed; nothing is initiated");
@@ -138,7 +162,10 @@ impl SqliteStore {
     #[cfg(any(test, feature = "test-hooks"))]
     pub async fn refuse_writes(&self, refuse: bool) -> Result<(), StoreError> {
         let statement = if refuse { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
-        sqlx::query(statement).execute(&self.writer).await.map(drop).map_err(unavailable("change its mode"))
+        for pool in [&self.writer, &self.unflushed] {
+            sqlx::query(statement).execute(pool).await.map_err(unavailable("change its mode"))?;
+        }
+        Ok(())
     }
 
     /// Writes a copy of the whole store to `path`, which must not exist, while the store is used.
@@ -414,11 +441,5 @@ impl GenerationFile {
             }
         };
         write().map_err(|source| self.failed(source))
-    }
-}
-
-impl SqliteStore {
-    fn from_pools(path: PathBuf, writer: SqlitePool, reader: SqlitePool) -> Self {
-        Self { path, writer, reader, health: Health::untried(), noted: None, spending: None }
     }
 }

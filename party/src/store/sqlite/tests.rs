@@ -5,7 +5,7 @@ use crate::{
     at_rest::{KeyEncryptionKey, RecordKind},
     store::{
         AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, SessionStore as _,
-        conformance,
+        conformance::{self, lock},
     },
 };
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
@@ -82,9 +82,15 @@ async fn a_lock_and_a_charge_survive_a_kill() {
     let key = put_key(&store, 1).await;
     let charge = Charge { session: SESSION, wallet: WalletId([1; 32]), digest: [1; 32], charged_at_ms: 1 };
     assert!(store.charge(&charge).await.unwrap());
-    assert_eq!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap(), LockOutcome::Locked);
+    assert_eq!(
+        store.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.unwrap(),
+        LockOutcome::Locked
+    );
     let (_copy, after) = killed_copy(&store).await;
-    assert_eq!(after.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        after.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     assert!(!after.charge(&charge).await.unwrap());
     assert!(!after.was_restored().await.unwrap());
 }
@@ -118,17 +124,20 @@ async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     let (key, other) = (put_key(&store, 1).await, put_key(&store, 2).await);
     store.refuse_writes(true).await.unwrap();
 
-    assert!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
+    assert!(store.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.is_err());
     assert!(matches!(store.readiness(), Readiness::Unready(_)));
     // Nothing is released, under whichever key.
-    assert!(matches!(store.release_verdict(key).await, Err(StoreError::NotReady(_))));
-    assert!(matches!(store.release_verdict(other).await, Err(StoreError::NotReady(_))));
+    assert!(matches!(store.release_verdict(key, SessionId([0; 16])).await, Err(StoreError::NotReady(_))));
+    assert!(matches!(store.release_verdict(other, SessionId([0; 16])).await, Err(StoreError::NotReady(_))));
     assert!(store.recover().await.is_err());
 
     store.refuse_writes(false).await.unwrap();
     store.recover().await.unwrap();
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
-    assert_eq!(store.release_verdict(other).await.unwrap(), Gate::Open);
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
+    assert_eq!(store.release_verdict(other, SessionId([0; 16])).await.unwrap(), Gate::Open);
 }
 
 #[tokio::test]
@@ -152,8 +161,8 @@ async fn a_closed_store_releases_nothing() {
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let key = put_key(&store, 1).await;
     store.close().await;
-    assert!(store.lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
-    assert!(store.release_verdict(key).await.is_err());
+    assert!(store.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.is_err());
+    assert!(store.release_verdict(key, SessionId([0; 16])).await.is_err());
 }
 
 #[tokio::test]
@@ -162,13 +171,17 @@ async fn a_lock_is_written_even_if_its_caller_is_cancelled() {
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let key = put_key(&store, 1).await;
     {
-        let lock = store.lock_paillier_key(key, SESSION, b"evidence", 1);
+        let wanted = lock(key, SESSION, b"evidence", 1);
+        let lock = store.lock_paillier_key(&wanted);
         // Polled once, so that it has started, then dropped.
         assert!(futures::FutureExt::now_or_never(lock).is_none());
     }
     // The single writer is taken by the lock before this asks for it, or the gate fails the test.
     tokio::task::yield_now().await;
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
 }
 
 #[tokio::test]
@@ -229,26 +242,39 @@ async fn a_backup_restores_everything_and_initiates_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let (key, locked) = (put_key(&store, 1).await, put_key(&store, 2).await);
-    store.lock_paillier_key(locked, SESSION, b"evidence", 1).await.unwrap();
+    store.lock_paillier_key(&lock(locked, SESSION, b"evidence", 1)).await.unwrap();
     store.put_setting("a", b"b").await.unwrap();
     let backup = directory.path().join("backup.db");
     store.back_up(&backup).await.unwrap();
     assert!(matches!(store.back_up(&backup).await, Err(StoreError::Exists(_))));
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Open, "the store itself goes on");
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Open,
+        "the store itself goes on"
+    );
 
     let elsewhere = tempfile::tempdir().unwrap();
     let restored = SqliteStore::restore(&backup, &options(elsewhere.path())).await.unwrap();
     assert!(restored.was_restored().await.unwrap());
     assert_eq!(restored.setting("a").await.unwrap(), Some(b"b".to_vec()));
-    assert_eq!(restored.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
-    assert_eq!(restored.release_verdict(locked).await.unwrap(), Gate::Closed(PaillierState::Locked));
+    assert_eq!(
+        restored.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::NeedsRotation)
+    );
+    assert_eq!(
+        restored.release_verdict(locked, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::Locked)
+    );
     // A key made after the restore is a rotation, and works.
     let fresh = put_key(&restored, 3).await;
-    assert_eq!(restored.release_verdict(fresh).await.unwrap(), Gate::Open);
+    assert_eq!(restored.release_verdict(fresh, SessionId([0; 16])).await.unwrap(), Gate::Open);
     restored.close().await;
     let again = SqliteStore::open(&options(elsewhere.path())).await.unwrap();
-    assert_eq!(again.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
-    assert_eq!(again.release_verdict(fresh).await.unwrap(), Gate::Open);
+    assert_eq!(
+        again.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::NeedsRotation)
+    );
+    assert_eq!(again.release_verdict(fresh, SessionId([0; 16])).await.unwrap(), Gate::Open);
     assert!(matches!(
         SqliteStore::restore(&backup, &options(elsewhere.path())).await,
         Err(StoreError::Exists(_))
@@ -266,14 +292,17 @@ async fn a_database_file_put_back_from_before_a_lock_is_noticed() {
     std::fs::copy(&path, &copy).unwrap();
 
     let store = SqliteStore::open(&options(directory.path())).await.unwrap();
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Open);
-    store.lock_paillier_key(key, SESSION, b"evidence", 1).await.unwrap();
+    assert_eq!(store.release_verdict(key, SessionId([0; 16])).await.unwrap(), Gate::Open);
+    store.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.unwrap();
     store.close().await;
     std::fs::copy(&copy, &path).unwrap();
 
     let store = SqliteStore::open(&options(directory.path())).await.unwrap();
     assert!(store.was_restored().await.unwrap());
-    assert_eq!(store.release_verdict(key).await.unwrap(), Gate::Closed(PaillierState::NeedsRotation));
+    assert_eq!(
+        store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
+        Gate::Closed(PaillierState::NeedsRotation)
+    );
 }
 
 #[tokio::test]
@@ -290,7 +319,7 @@ async fn a_database_file_without_its_generation_or_with_anothers_counts_as_resto
         }
         let store = SqliteStore::open(&options(directory.path())).await.unwrap();
         assert_eq!(
-            store.release_verdict(key).await.unwrap(),
+            store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
             Gate::Closed(PaillierState::NeedsRotation),
             "{other:?}"
         );
@@ -325,7 +354,9 @@ async fn a_lock_that_is_written_late_is_recorded_with_it() {
     store.begin_audit(ChainId([1; 16]), &entry("genesis"), None).await.unwrap();
     let key = put_key(&store, 1).await;
     store.refuse_writes(true).await.unwrap();
-    assert!(store.noting(entry("locked")).lock_paillier_key(key, SESSION, b"evidence", 1).await.is_err());
+    assert!(
+        store.noting(entry("locked")).lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.is_err()
+    );
     store.refuse_writes(false).await.unwrap();
     store.recover().await.unwrap();
     assert_eq!(store.audit_chains().await.unwrap()[0].head.sequence, 2);
@@ -356,7 +387,7 @@ async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
     let chains = restored.audit_chains().await.unwrap();
     assert_eq!((chains.len(), chains[0].closed, chains[0].head.sequence), (1, true, 1));
     // A lock waits for no record; the next chain begins with it.
-    restored.noting(entry("locked")).lock_paillier_key(key, SESSION, b"", 1).await.unwrap();
+    restored.noting(entry("locked")).lock_paillier_key(&lock(key, SESSION, b"", 1)).await.unwrap();
     restored.begin_audit(new, &entry("genesis"), Some(old)).await.unwrap();
     let second = restored.audit_records(new, 1, 10).await.unwrap();
     let found = Event::KeysFoundLocked { paillier_keys: vec![key] };

@@ -14,6 +14,7 @@ use crate::{
         StoreError, WalletRow, WalletStore,
         columns::{bytes, deal_row, enrolment_row, integer, unavailable, wallet_row},
         deal_label, enrolment_label,
+        pending::ANSWERS_KEPT_FOR_MS,
     },
 };
 
@@ -253,6 +254,12 @@ impl WalletStore for SqliteStore {
         // Expired manifests are refused before their session id is looked at.
         sqlx::query("DELETE FROM sessions WHERE expires_at_ms <= ?")
             .bind(integer(now_ms).saturating_sub(SESSIONS_KEPT_FOR_MS))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        // Expired requests are refused before their answers are counted.
+        sqlx::query("DELETE FROM answers WHERE expires_at_ms <= ?")
+            .bind(integer(now_ms).saturating_sub(ANSWERS_KEPT_FOR_MS))
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
