@@ -199,6 +199,8 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
         assert!(stage.outcomes.try_recv().is_err(), "{answer:?}: something was said");
         silent += 1;
         assert!(stage.service.crash().await.is_err(), "a store that cannot write at all does not open");
+        // As when the process ends. Not before: the write-ahead log that goes with it would make room.
+        stage.service.sqlite.close().await;
         disk.empty()?;
         stage.service.crash().await?;
         stage.service.start().await?;

@@ -129,8 +129,12 @@ impl Presence {
     }
 
     pub(super) async fn close(&self) {
-        if let Some(connection) = self.connection.lock().await.take() {
-            sqlx::Connection::close(connection).await.ok();
+        if let Some(mut connection) = self.connection.lock().await.take() {
+            // By its own word: the server notices the end of a connection a little later.
+            let ended = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
+            if ended.is_ok() {
+                sqlx::Connection::close(connection).await.ok();
+            }
         }
     }
 }
