@@ -1,9 +1,12 @@
 //! One signature under way, on the device's side. Each state is consumed by the step that leads out of
 //! it; a message that comes twice finds no state.
 
+use duet_at_rest::{RecordKind, RecordLabel, SealedRecord, device::SealError};
 use duet_protocol::{
     codec,
-    initiator::{AwaitingCipher, AwaitingResponse, Initiator, InitiatorSetup},
+    ids::{Epoch, SessionId, ShareIndex, WalletId},
+    initiator::{AuthenticAnswer, AwaitingCipher, AwaitingResponse, Initiator, InitiatorSetup},
+    pending::PendingWritten,
     session::CipherEvidence,
     verdict::{GatedSignature, LockDemand, LockWritten, Unlocked, Verdict as Ended},
 };
@@ -12,6 +15,7 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use crate::{
     convert::{bytes, object, system_rng},
     failure::{Failure, outcome},
+    keys::KeyEncryptionKey,
 };
 
 /// Message 1 is out; message 2 is due.
@@ -43,15 +47,52 @@ pub struct OpenedSession(AwaitingCipher);
 
 #[wasm_bindgen]
 impl OpenedSession {
-    /// Takes message 4: the verdict, which nobody may hear of before the store has spoken.
-    #[wasm_bindgen(unchecked_return_type = "Result<Verdict>")]
+    /// Takes message 4 and checks that the responder sent it. Nothing is decrypted yet.
+    #[wasm_bindgen(unchecked_return_type = "Result<AnsweredSession>")]
     #[must_use]
     pub fn receive(self, message: &[u8]) -> JsValue {
-        outcome(self.0.receive(message, &mut system_rng()).map_err(Failure::from).map(|ended| match ended {
+        outcome(self.0.authenticate(message).map_err(Failure::from).map(AnsweredSession))
+    }
+}
+
+/// The answer is there, and not decrypted. What a verdict depends on is stored first, so that a tab that
+/// ends between the decryption and the lock does not take a bad verdict with it.
+#[wasm_bindgen]
+pub struct AnsweredSession(AuthenticAnswer);
+
+#[wasm_bindgen]
+impl AnsweredSession {
+    /// The pending verdict, sealed, to be stored before `decryptAfterPendingWritten`.
+    #[wasm_bindgen(js_name = pendingVerdict, unchecked_return_type = "Result<Uint8Array>")]
+    #[must_use]
+    pub fn pending_verdict(&self, key: &KeyEncryptionKey) -> JsValue {
+        outcome(self.sealed(key))
+    }
+
+    fn sealed(&self, key: &KeyEncryptionKey) -> Result<JsValue, Failure> {
+        let pending = self.0.pending();
+        let plaintext = codec::encode(&pending).map_err(|error| Failure::Misuse(error.to_string()))?;
+        let label = pending_label(pending.wallet(), pending.session());
+        let sealed = SealedRecord::seal(&key.0, &label, &plaintext).map_err(SealError::from)?;
+        Ok(bytes(sealed.as_bytes()))
+    }
+
+    /// Decrypts. To be called after a transaction that stored the pending verdict has completed.
+    #[wasm_bindgen(js_name = decryptAfterPendingWritten, unchecked_return_type = "Result<Verdict>")]
+    #[must_use]
+    pub fn decrypt_after_pending_written(self) -> JsValue {
+        let written = PendingWritten::survives_the_process(self.0.pending().session());
+        outcome(self.0.decrypt(&written, &mut system_rng()).map_err(Failure::from).map(|ended| match ended {
             Ended::Good(signature) => Verdict { good: Some(signature), bad: None },
             Ended::Bad(demand) => Verdict { good: None, bad: Some(demand) },
         }))
     }
+}
+
+/// Where a pending verdict of a device's wallet is sealed for.
+pub(crate) fn pending_label(wallet: WalletId, session: SessionId) -> RecordLabel {
+    let (kind, index) = (RecordKind::PendingVerdict, ShareIndex::Device);
+    RecordLabel::of_wallet(kind, wallet, index, Epoch(0), session.as_bytes())
 }
 
 /// How a session ended, behind the gate of its Paillier key. Until the store has answered, both kinds

@@ -12,6 +12,7 @@ use duet_protocol::{
     ids::{PartyId, ShareIndex},
     initiator::InitiatorSetup,
     paillier::ModulusSize,
+    pending::{Judged, PendingVerdict, Unjudgeable},
     proof_task::MadeProofs,
     public_key::{DerivationPath, PublicKey},
     share::WalletPublic,
@@ -36,7 +37,7 @@ use crate::{
     keygen::Responder,
     keys::KeyEncryptionKey,
     primes::paillier_key,
-    session::InitiatorSession,
+    session::{InitiatorSession, pending_label},
 };
 
 /// A wallet as its device has it: its share, its keys, the owner's request key and its Paillier keys.
@@ -439,6 +440,43 @@ impl DeviceWallet {
             milliseconds(now)
                 .and_then(|now_ms| backup::of_device(self.0.identity(), passphrase, now_ms, work_factor)),
         )
+    }
+
+    /// Judges what a session that did not end left behind, as `pendingVerdict` sealed it: the responder's
+    /// signed bad answer, if the Paillier key has to be locked; nothing if the answer was honest. What does
+    /// not open, or whose key is gone, demands the lock as well, and has no evidence.
+    #[wasm_bindgen(js_name = judgePending, unchecked_return_type = "Uint8Array | undefined")]
+    #[must_use]
+    pub fn judge_pending(&self, record: Vec<u8>, session: &str, key: &KeyEncryptionKey) -> JsValue {
+        let Some(pending) = self.opened_pending(record, session, key) else { return bytes(&[]) };
+        let paillier = self.0.keys().iter().find(|one| one.id() == pending.paillier_key());
+        let judged = paillier.map(|paillier| pending.judge(self.0.wallet(), paillier, &mut system_rng()));
+        match judged {
+            Some(Ok(Judged::Good)) => JsValue::UNDEFINED,
+            // Evidence that has no encoding is no reason not to lock.
+            Some(Ok(Judged::Bad(demand))) => bytes(&codec::encode(demand.evidence()).unwrap_or_default()),
+            Some(Err(Unjudgeable)) | None => bytes(&[]),
+        }
+    }
+
+    fn opened_pending(
+        &self,
+        record: Vec<u8>,
+        session: &str,
+        key: &KeyEncryptionKey,
+    ) -> Option<PendingVerdict> {
+        let label = pending_label(self.0.wallet().id(), session.parse().ok()?);
+        let plaintext = SealedRecord::from_bytes(record).open(&key.0, &label).ok()?;
+        codec::decode(&plaintext).ok()
+    }
+
+    /// Forgets a Paillier key that is locked. Store the sealed wallet in the transaction of the lock.
+    #[wasm_bindgen(js_name = forgetKey, unchecked_return_type = "Result<undefined>")]
+    pub fn forget_key(&mut self, paillier_key: &str) -> JsValue {
+        outcome(parse("paillierKey", paillier_key).map(|id| {
+            self.0.forget_key(id);
+            JsValue::UNDEFINED
+        }))
     }
 
     /// The record, sealed.

@@ -110,7 +110,7 @@ export function sign(wallet, party, manifest, time = { p1: (step) => step(), p2:
   const opened = time.p1(() => unwrap(started.state.receive(answered.message)));
   const cipher = time.p2(() => unwrap(answered.state.receive(opened.message)));
   return time.p1(() => {
-    const verdict = unwrap(opened.state.receive(cipher));
+    const verdict = unwrap(unwrap(opened.state.receive(cipher)).decryptAfterPendingWritten());
     if (verdict.demandsLock) throw new Error('the session ended in a bad signature');
     return unwrap(verdict.releaseAfterUnlockedRead(wallet.newestKey)).signature;
   });

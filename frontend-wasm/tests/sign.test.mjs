@@ -198,7 +198,7 @@ describe('a wallet dealt in WebAssembly', () => {
     const started = unwrap(wallet.start(manifest, card, Date.now()));
     const answered = unwrap(backends.service.respond(manifest, started.message, Date.now()));
     const opened = unwrap(started.state.receive(answered.message));
-    const verdict = unwrap(opened.state.receive(unwrap(answered.state.receive(opened.message))));
+    const verdict = unwrap(unwrap(opened.state.receive(unwrap(answered.state.receive(opened.message)))).decryptAfterPendingWritten());
     assert.equal(verdict.demandsLock, false);
     assert.equal(verdict.releaseAfterUnlockedRead('33'.repeat(16)).error.kind, 'misuse');
     assert.throws(() => verdict.releaseAfterUnlockedRead(wallet.newestKey), 'the signature is gone');
@@ -210,7 +210,7 @@ describe('a wallet dealt in WebAssembly', () => {
     const started = unwrap(wallet.start(manifest, card, Date.now()));
     const answered = unwrap(backends.service.respond(manifest, started.message, Date.now()));
     const opened = unwrap(started.state.receive(answered.message));
-    const verdict = unwrap(opened.state.receive(unwrap(answered.state.receiveAndCheat(opened.message))));
+    const verdict = unwrap(unwrap(opened.state.receive(unwrap(answered.state.receiveAndCheat(opened.message)))).decryptAfterPendingWritten());
     assert.equal(verdict.demandsLock, true);
     assert.ok(verdict.lockEvidence.length > 64);
     const { culprit, evidence } = unwrap(verdict.settleAfterLockWritten(wallet.newestKey));
@@ -224,8 +224,43 @@ describe('a wallet dealt in WebAssembly', () => {
     const started = unwrap(wallet.start(manifest, unwrap(backends.service.card()), Date.now()));
     const answered = unwrap(backends.service.respond(manifest, started.message, Date.now()));
     const opened = unwrap(started.state.receive(answered.message));
-    const verdict = unwrap(opened.state.receive(unwrap(answered.state.receiveAndCheat(opened.message))));
+    const verdict = unwrap(unwrap(opened.state.receive(unwrap(answered.state.receiveAndCheat(opened.message)))).decryptAfterPendingWritten());
     assert.equal(verdict.releaseAfterUnlockedRead(wallet.newestKey).error.kind, 'misuse');
+  });
+
+  test('a_verdict_that_a_tab_left_behind__should_be_judged_without_its_nonce', () => {
+    const { key } = unwrap(duet.KeyEncryptionKey.newPassphrase('correct horse', QUICK));
+    const leave = (answer) => {
+      const manifest = manifestFor(wallet, 'service', TRANSFER);
+      const { session } = unwrap(wallet.readManifest(manifest, Date.now()));
+      const started = unwrap(wallet.start(manifest, unwrap(backends.service.card()), Date.now()));
+      const answered = unwrap(backends.service.respond(manifest, started.message, Date.now()));
+      const opened = unwrap(started.state.receive(answered.message));
+      const arrived = unwrap(opened.state.receive(unwrap(answered.state[answer](opened.message))));
+      const sealed = unwrap(arrived.pendingVerdict(key));
+      arrived.free();
+      return { session, sealed };
+    };
+    const good = leave('receive');
+    const bad = leave('receiveAndCheat');
+    assert.equal(wallet.judgePending(good.sealed, good.session, key), undefined);
+    assert.ok(wallet.judgePending(bad.sealed, bad.session, key).length > 64, 'the signed bad answer');
+    // What does not open demands the lock, and so does what is sealed for another session or under another key.
+    for (const [sealed, session] of [[good.sealed, bad.session], [good.sealed.slice(1), good.session]]) {
+      assert.equal(wallet.judgePending(sealed, session, key).length, 0);
+    }
+    const other = unwrap(duet.KeyEncryptionKey.newPassphrase('correct house', QUICK)).key;
+    assert.equal(wallet.judgePending(good.sealed, good.session, other).length, 0);
+
+    // A copy that forgot the key cannot judge, and cannot start.
+    const copy = unwrap(duet.DeviceWallet.open(unwrap(wallet.seal(key)), key, wallet.id));
+    unwrap(copy.forgetKey(wallet.newestKey));
+    assert.deepEqual(copy.paillierKeys, []);
+    assert.equal(copy.newestKey, undefined);
+    assert.equal(copy.judgePending(good.sealed, good.session, key).length, 0);
+    const manifest = manifestFor(wallet, 'service', TRANSFER);
+    const refused = copy.start(manifest, unwrap(backends.service.card()), Date.now());
+    assert.equal(refused.error.kind, 'needs-rotation');
   });
 
   test('the_owners_word__should_be_signed_and_typed', () => {

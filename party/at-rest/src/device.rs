@@ -383,6 +383,13 @@ impl StoredWallet {
         Ok(())
     }
 
+    /// Forgets a Paillier key that is locked: no responder is enrolled under it any more. To be stored in the
+    /// transaction that writes the lock.
+    pub fn forget_key(&mut self, id: PaillierKeyId) {
+        self.paillier.retain(|key| key.id() != id);
+        self.agreed.retain(|(_, agreed)| *agreed != id);
+    }
+
     /// Forgets keys that are neither the newest nor agreed with anybody.
     fn prune(&mut self) {
         let newest = self.newest_key().map(|key| key.id());

@@ -40,23 +40,34 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   assert.ok(!next.said.includes('sent'), `nothing is sent: ${next.said.join(', ')}`);
   await worker.allowWrites();
 
-  // The service turns. A bad verdict that cannot be written looks like a good one.
+  // The service turns. A bad verdict that cannot be written looks like a good one. What the good one left behind is judged
+  // first, and then the storage is tried: two writes.
   await scene.stack.spoil(id);
-  await worker.refuseWrites('keys', 1);
+  await worker.refuseWrites('keys', 2);
   const unsaid = await fails(page, worker, id, 'Poisoned in the dark');
   assert.equal(unsaid.kind, 'storage');
   assert.deepEqual(afterVerdict(unsaid.said), afterVerdict(good.said));
   await worker.allowWrites();
 
-  // With the storage back, the lock is on the disk before the page or anybody else hears.
-  const bad = await fails(page, worker, id, 'Poisoned');
-  assert.equal(bad.kind, 'paillier-locked');
-  const after = afterVerdict(bad.said);
-  assert.equal(after[0], 'stored locked', after.join(', '));
-  assert.equal(after.at(-1), 'answer paillier-locked');
+  // The tab ends, and the storage is back: what the bad answer left behind is judged before anything is initiated.
+  const left = (await page.stored('pending')).filter((row) => row.wallet === id);
+  assert.equal(left.length, 1, 'one verdict is pending');
+  await page.reload();
+  await page.online();
+  await page.openWallet(id);
+  await page.unlock();
+  const again = await workerOf(page);
+  await again.record();
+  const judged = await fails(page, again, id, 'Not even asked');
+  assert.equal(judged.kind, 'paillier-locked');
+  assert.ok(!judged.said.includes('sent'), `nothing is sent: ${judged.said.join(', ')}`);
   const [key] = (await page.stored('keys')).filter((row) => row.wallet === id);
   assert.equal(key.state, 'locked');
+  assert.equal(key.lock.culprit, 'service');
   assert.ok(key.lock.evidence, 'the responder\'s signed answer is kept');
+  assert.deepEqual(await page.stored('pending'), []);
+  const [wallet] = (await page.stored('wallets')).filter((row) => row.id === id);
+  assert.equal(wallet.failures, 1);
 
   // It outlives the tab, and nothing but a new key ends it.
   await page.reload();
@@ -73,4 +84,50 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   await scene.learnKeys(page, id);
   const signature = await page.signMessage(id, 'Under a new key');
   judge({ kind: 'personal_message', address, signature, text: 'Under a new key' });
+
+  // A bad verdict that can be written: the lock is on the disk before the page or anybody else hears.
+  await scene.stack.spoil(id);
+  await again.said();
+  const bad = await fails(page, again, id, 'Poisoned');
+  assert.equal(bad.kind, 'paillier-locked');
+  const after = afterVerdict(bad.said);
+  assert.equal(after[0], 'stored locked', after.join(', '));
+  assert.equal(after.at(-1), 'answer paillier-locked');
+});
+
+scenario('a store of the version before pending verdicts opens, and its wallet signs', async (scene) => {
+  const { page, id, address } = await scene.wallet({ third: 'backup-file' });
+  const { origin } = new URL(page.tab.url());
+  // No page of ours holds the store while it is put back to what version 1 kept.
+  await page.tab.goto(`${origin}/config.json`);
+  await page.tab.evaluate(async () => {
+    const done = (request) =>
+      new Promise((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error);
+      });
+    const stores = { wallets: 'id', records: ['wallet', 'kind'], keys: 'id', cards: 'fingerprint', pins: 'party' };
+    const now = await done(indexedDB.open('duet'));
+    const rows = {};
+    for (const name of Object.keys(stores)) rows[name] = await done(now.transaction(name).objectStore(name).getAll());
+    now.close();
+    await done(indexedDB.deleteDatabase('duet'));
+    const opening = indexedDB.open('duet', 1);
+    opening.onupgradeneeded = () => {
+      for (const [name, keyPath] of Object.entries(stores)) opening.result.createObjectStore(name, { keyPath });
+      opening.transaction.objectStore('keys').createIndex('wallet', 'wallet');
+    };
+    const old = await done(opening);
+    for (const [name, kept] of Object.entries(rows)) {
+      for (const row of kept) await done(old.transaction(name, 'readwrite').objectStore(name).put(row));
+    }
+    old.close();
+  });
+  await page.tab.goto(`${origin}/`);
+  await page.ready();
+  await page.online();
+  await page.openWallet(id);
+  await page.unlock();
+  judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'From before'), text: 'From before' });
+  assert.deepEqual(await page.stored('pending'), []);
 });

@@ -14,7 +14,7 @@ const WHY = {
   },
   "paillier-locked": {
     title: "This wallet protected itself",
-    text: "An answer from the other party did not verify, so this device stopped using its Paillier key before anything could be learnt from it. Replace the key to sign again. The address stays the same.",
+    text: "An answer from the other party did not verify, so this device stopped using its Paillier key at once. What such an answer told about this device's share stays told: with each further lock it is more. Replace the key to sign again, with the other holder first where the wallet has one. The address stays the same.",
   },
   unlocked: {
     title: "Replace the Paillier key",

@@ -10,7 +10,7 @@ import { bytesToHex, hexToBytes, payloadDocument } from "../payload.js";
 import type { KeySource } from "../protocol.js";
 import type { Address, Description, Hex, Payload, Verification, VerifyOptions, WalletParty } from "../types.js";
 import type {
-  Admission, ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
+  Admission, Answered, ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
   Responder, SealKey, Verdict,
 } from "./engine.js";
 import type { Destination, Frames, ServerFrame } from "./frames.js";
@@ -182,6 +182,15 @@ class BoundWallet implements DeviceWallet {
   agree(party: string) {
     take(this.wallet.agree(party));
   }
+  get paillierKeys() {
+    return this.wallet.paillierKeys;
+  }
+  judgePending(sealed: Uint8Array, session: string, key: SealKey) {
+    return this.wallet.judgePending(sealed, session, sealKey(key)) ?? null;
+  }
+  forgetKey(paillierKey: string) {
+    take(this.wallet.forgetKey(paillierKey));
+  }
   backup(passphrase: string, nowMs: number) {
     return take(this.wallet.backup(passphrase, nowMs));
   }
@@ -254,7 +263,16 @@ class BoundInitiator extends Once<wasm.InitiatorSession> implements Initiator {
 
 class BoundOpened extends Once<wasm.OpenedSession> implements Opened {
   receive(message: Uint8Array) {
-    return new BoundVerdict(take(this.taken().receive(message)));
+    return new BoundAnswered(take(this.taken().receive(message)));
+  }
+}
+
+class BoundAnswered extends Once<wasm.AnsweredSession> implements Answered {
+  pendingVerdict(key: SealKey) {
+    return take(this.state.pendingVerdict(sealKey(key)));
+  }
+  decrypt() {
+    return new BoundVerdict(take(this.taken().decryptAfterPendingWritten()));
   }
 }
 

@@ -200,10 +200,12 @@ export async function discardPending(context: Context, id: WalletId): Promise<un
 }
 
 export async function removeWallet(database: Database, id: WalletId): Promise<void> {
-  const transaction = await database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
+  const transaction = await database.transaction(["wallets", "records", "keys", "pending"], "readwrite", STRICT);
   const keys = await transaction.objectStore("keys").index("wallet").getAllKeys(id);
+  const pending = await transaction.objectStore("pending").index("wallet").getAllKeys(id);
   const records = await transaction.objectStore("records").getAllKeys(IDBKeyRange.bound([id], [id, []]));
   for (const key of keys) await transaction.objectStore("keys").delete(key);
+  for (const session of pending) await transaction.objectStore("pending").delete(session);
   for (const record of records) await transaction.objectStore("records").delete(record);
   await transaction.objectStore("wallets").delete(id);
   await transaction.done;

@@ -1,7 +1,8 @@
 /**
  * The browser's store. What it keeps in the clear is public; every secret is a sealed record.
  *
- * Everything is written with strict durability: what a resolved promise says was written is on disk.
+ * Everything is written with strict durability: what a resolved promise says was written is on disk. Pending verdicts alone
+ * are written with relaxed durability: they outlive the tab and the browser, and need not outlive a power cut.
  */
 
 import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type StoreKey, type StoreNames, type StoreValue } from "idb";
@@ -11,7 +12,7 @@ import type { PasskeyReference } from "../protocol.js";
 import type { Address, BackendRole, DuetError, Hex, Timestamp, WalletId, WalletParty } from "../types.js";
 
 const NAME = "duet";
-const VERSION = 2;
+const VERSION = 3;
 
 /** How a wallet's records are sealed: what is needed, besides the secret, to derive their key. */
 export type StoredProtection =
@@ -40,6 +41,8 @@ export interface WalletRow {
   /** Whether the owner still has to save a backup, or to do without. Rows of earlier versions lack it: nothing is due. */
   backupDue?: boolean;
   attempts: { failed: number; nextAt: Timestamp };
+  /** Paillier keys of this wallet that bad answers locked here, for its life. Missing in rows of before it was counted. */
+  failures?: number;
 }
 
 /**
@@ -56,6 +59,18 @@ export interface RecordRow {
   sealed: Uint8Array;
 }
 
+/**
+ * An answer that is about to be decrypted. It is written before the decryption and removed with the verdict, so one that is
+ * there while nobody uses the wallet belongs to a session that ended in between.
+ */
+export interface PendingRow {
+  session: string;
+  wallet: WalletId;
+  paillierKey: string;
+  responder: string;
+  sealed: Uint8Array;
+}
+
 /** Whether a Paillier key may initiate. The word that counts: see gate.ts. */
 export interface KeyRow {
   id: string;
@@ -63,7 +78,7 @@ export interface KeyRow {
   state: "ready" | "needs-rotation" | "locked";
   /** Verdicts released or refused under it: written with each, so that each proves that the store can write. */
   verdicts: number;
-  lock: { session: string; at: Timestamp; evidence: Uint8Array } | null;
+  lock: { session: string; at: Timestamp; evidence: Uint8Array; culprit?: string } | null;
 }
 
 export interface CardRow {
@@ -89,6 +104,7 @@ interface Schema extends DBSchema {
   cards: { key: string; value: CardRow };
   /** The cards that shares were dealt to. */
   recipients: { key: [string, string]; value: PinRow };
+  pending: { key: string; value: PendingRow; indexes: { wallet: string } };
 }
 
 export type StoreName = StoreNames<Schema>;
@@ -124,6 +140,16 @@ export class Database {
 
   async put<Name extends StoreName>(store: Name, value: StoreValue<Schema, Name>): Promise<void> {
     await this.#run((connection) => connection.put(store, value));
+  }
+
+  /** The Paillier keys of a wallet. */
+  keysOf(wallet: WalletId): Promise<KeyRow[]> {
+    return this.#run((connection) => connection.getAllFromIndex("keys", "wallet", wallet));
+  }
+
+  /** The verdicts of a wallet that are pending. */
+  pendingOf(wallet: WalletId): Promise<PendingRow[]> {
+    return this.#run((connection) => connection.getAllFromIndex("pending", "wallet", wallet));
   }
 
   /** Begins a transaction. The caller must make its first request before it waits for anything else. */
@@ -170,6 +196,9 @@ export class Database {
           if (oldVersion < 2) {
             database.createObjectStore("recipients", { keyPath: ["role", "fingerprint"] });
             if (oldVersion > 0) await pinByRole(database, transaction);
+          }
+          if (oldVersion < 3) {
+            database.createObjectStore("pending", { keyPath: "session" }).createIndex("wallet", "wallet");
           }
         },
         // A newer page wants to migrate: this one makes way, and is of no more use.

@@ -118,6 +118,12 @@ export interface DeviceWallet extends Handle {
   /** The newest key, offered to a responder. */
   offer(responder: Responder, proofs: Uint8Array, nowMs: number): Uint8Array;
   agree(party: string): void;
+  /** All Paillier keys, the oldest first. */
+  readonly paillierKeys: string[];
+  /** The evidence of a lock that a pending verdict demands, empty when there is none; `null` when the answer was honest. */
+  judgePending(sealed: Uint8Array, session: string, key: SealKey): Uint8Array | null;
+  /** Forgets a key that is locked. */
+  forgetKey(paillierKey: string): void;
   backup(passphrase: string, nowMs: number): Uint8Array;
 }
 
@@ -144,7 +150,15 @@ export interface Initiator extends Handle {
 
 /** Message 3 is out. */
 export interface Opened extends Handle {
-  receive(message: Uint8Array): Verdict;
+  receive(message: Uint8Array): Answered;
+}
+
+/** Message 4 is there, and not decrypted. */
+export interface Answered extends Handle {
+  /** What is to be stored before {@link Answered.decrypt}, sealed. */
+  pendingVerdict(key: SealKey): Uint8Array;
+  /** To be called once the pending verdict is stored. */
+  decrypt(): Verdict;
 }
 
 export interface Verdict extends Handle {

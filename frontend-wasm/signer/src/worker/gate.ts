@@ -5,7 +5,9 @@
  */
 
 import { duetError, fail, Failure } from "../errors.js";
-import { type Database, type KeyRow, STRICT } from "./database.js";
+import type { WalletId } from "../types.js";
+import { type Database, type KeyRow, type PendingRow, STRICT } from "./database.js";
+import type { DeviceWallet, SealKey } from "./engine.js";
 
 export type GateVerdict = "open" | "locked-now" | Exclude<KeyRow["state"], "ready">;
 
@@ -30,18 +32,69 @@ async function testWrite(database: Database, key: string): Promise<KeyRow | unde
 }
 
 /**
- * Takes a verdict through the gate: writes the lock if it is `bad`, else that it was released, then reads back what is
- * stored. Called with the wallet's lock held, so that no other tab comes in between.
+ * Writes what a verdict will depend on, before the answer is decrypted. It outlives the tab.
+ *
+ * @throws {Failure} `storage`, when the store does not write. Then nothing may be decrypted.
+ */
+export async function writePending(database: Database, pending: PendingRow): Promise<void> {
+  try {
+    await database.put("pending", pending);
+  } catch (thrown) {
+    throw unwritable(thrown);
+  }
+}
+
+/**
+ * Judges what sessions of this wallet left behind that ended between the decryption and the gate, and locks what has to be
+ * locked. Called with the wallet's lock held, before anything is initiated: then no pending verdict belongs to a session
+ * that still runs.
+ *
+ * @returns whether a key was locked.
+ */
+export async function finishPending(
+  database: Database,
+  wallet: WalletId,
+  device: DeviceWallet,
+  sealKey: SealKey,
+): Promise<boolean> {
+  let locked = false;
+  for (const { sealed, ...pending } of await database.pendingOf(wallet)) {
+    const evidence = device.judgePending(sealed, pending.session, sealKey);
+    const bad = evidence === null ? null : { evidence, record: withoutKey(device, pending.paillierKey, sealKey) };
+    if ((await passGate(database, pending, bad)) === "locked-now") locked = true;
+  }
+  return locked;
+}
+
+/** The device's record without a key that is being locked. */
+export function withoutKey(device: DeviceWallet, paillierKey: string, key: SealKey): Uint8Array {
+  device.forgetKey(paillierKey);
+  return device.seal(key);
+}
+
+function unwritable(thrown: unknown): Failure {
+  writable = false;
+  return new Failure(
+    duetError("storage", "The browser's storage does not work; nothing is signed until it does.", {
+      code: "storage-unavailable",
+    }),
+    { cause: thrown },
+  );
+}
+
+/**
+ * Takes a verdict through the gate: writes the lock if it is `bad`, else that it was released, and removes the pending
+ * verdict; then reads back what is stored. Called with the wallet's lock held, so that no other tab comes in between.
  *
  * @throws {Failure} `storage`, when the store does not write. Then nothing may be said about the verdict.
  */
 export async function passGate(
   database: Database,
-  key: string,
-  bad: { session: string; evidence: Uint8Array } | null,
+  { session, wallet, paillierKey: key, responder }: Omit<PendingRow, "sealed">,
+  bad: { evidence: Uint8Array; record: Uint8Array } | null,
 ): Promise<GateVerdict> {
   try {
-    const transaction = await database.transaction(["keys"], "readwrite", STRICT);
+    const transaction = await database.transaction(["keys", "pending", "records", "wallets"], "readwrite", STRICT);
     const keys = transaction.objectStore("keys");
     const row = await keys.get(key);
     if (row === undefined) fail("storage", "The record of this wallet's Paillier key is missing.");
@@ -50,9 +103,17 @@ export async function passGate(
     const next: KeyRow = {
       ...row,
       verdicts: row.verdicts + 1,
-      ...(locks ? { state: "locked", lock: { ...bad, at: Date.now() } } : {}),
+      ...(locks ? { state: "locked", lock: { session, evidence: bad.evidence, culprit: responder, at: Date.now() } } : {}),
     };
     await keys.put(next);
+    await transaction.objectStore("pending").delete(session);
+    if (locks) {
+      // The lock destroys the key: the record is sealed without it.
+      await transaction.objectStore("records").put({ wallet, kind: "device", sealed: bad.record });
+      const wallets = transaction.objectStore("wallets");
+      const counted = await wallets.get(wallet);
+      if (counted) await wallets.put({ ...counted, failures: (counted.failures ?? 0) + 1 });
+    }
     await transaction.done;
     const stored = await database.get("keys", key);
     if (stored === undefined || stored.state !== next.state || stored.verdicts !== next.verdicts) {
@@ -61,13 +122,7 @@ export async function passGate(
     if (locks) return "locked-now";
     return row.state === "ready" ? "open" : row.state;
   } catch (thrown) {
-    writable = false;
-    throw new Failure(
-      duetError("storage", "The browser's storage does not work; nothing is signed until it does.", {
-        code: "storage-unavailable",
-      }),
-      { cause: thrown },
-    );
+    throw unwritable(thrown);
   }
 }
 

@@ -10,6 +10,7 @@ import { fetchCard, readyKey, stopwatch } from "./create.js";
 import { STRICT } from "./database.js";
 import { checkpoint } from "./deadline.js";
 import type { DeviceWallet, SealKey } from "./engine.js";
+import { finishPending } from "./gate.js";
 import { Helpers } from "./helpers.js";
 import type { Call } from "./rpc.js";
 
@@ -38,6 +39,11 @@ async function replaceKey(
   tell: ReturnType<typeof stopwatch>,
   signal: AbortSignal,
 ): Promise<void> {
+  await finishPending(context.database, device.id, device, key);
+  for (const id of device.paillierKeys) {
+    // Another tab locked it while this one had it in memory.
+    if ((await context.database.get("keys", id))?.state === "locked") device.forgetKey(id);
+  }
   const interrupted = device.newestKey !== null && device.unenrolled.length > 0;
   const newest = interrupted && device.newestKey ? await context.database.get("keys", device.newestKey) : undefined;
   // One that was begun is brought to its end, unless its own key was locked meanwhile.

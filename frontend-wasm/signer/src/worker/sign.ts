@@ -12,8 +12,8 @@ import type { Context } from "./context.js";
 import { fetchCard } from "./create.js";
 import { pauseMs } from "./backoff.js";
 import { cancelled, checkpoint, pause, within } from "./deadline.js";
-import type { ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Verdict } from "./engine.js";
-import { closedError, passGate, requireReady } from "./gate.js";
+import type { Answered, ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Verdict } from "./engine.js";
+import { closedError, finishPending, passGate, requireReady, withoutKey, writePending } from "./gate.js";
 import { isTransient, unexpected } from "./line.js";
 import type { Call } from "./rpc.js";
 import { requireKeyReady, type Unlocked } from "./wallets.js";
@@ -67,7 +67,8 @@ export async function sign(
     const { device } = unlocked;
     requireKeyReady(summary);
     const path = order.path ?? "m";
-    const document = requestDocument(device, payload, path, order);
+    const pairs = order.pairs ?? (await trusted(context, device));
+    const document = requestDocument(device, payload, path, { ...order, pairs });
     let job = "";
     const ask = (nowMs: number): Uint8Array => {
       const request = device.requestSignature(document, nowMs);
@@ -78,7 +79,7 @@ export async function sign(
     ask(Date.now());
     const wanted: Wanted = { wallet: id, job, digest: description.digest, payload, path };
     return context.tabs.exclusively(id, () =>
-      withAttempts(context, device, call.signal, async () => {
+      withAttempts(context, unlocked, call.signal, async () => {
         clock.tell({ step: "requested", job });
         const reply = await context.line.approval(id, ask, call.signal);
         return follow(context, unlocked, wanted, reply, clock, call.signal);
@@ -111,7 +112,7 @@ export async function approve(
     const { description, path } = found;
     const wanted: Wanted = { wallet: id, job, digest, payload: description.payload, path };
     return context.tabs.exclusively(id, () =>
-      withAttempts(context, device, call.signal, async () => {
+      withAttempts(context, unlocked, call.signal, async () => {
         clock.tell({ step: "requested", job });
         const reply = await context.line.approval(id, (nowMs) => device.approveJob(job, nowMs), call.signal);
         return follow(context, unlocked, wanted, reply, clock, call.signal);
@@ -174,12 +175,27 @@ function endedError(reply: Extract<ApprovalReply, { kind: "job" }>): DuetError {
   }
 }
 
-function requestDocument(device: DeviceWallet, payload: Payload, path: DerivationPath, order: SignOrder): string {
+/** The pairs of this device, without those whose responder's bad answer locked a key, as long as another one is left. */
+async function trusted({ database }: Context, device: DeviceWallet): Promise<NonNullable<SignOrder["pairs"]>> {
+  const keys = await database.keysOf(device.id);
+  const culprits = new Set(keys.map(({ lock }) => lock?.culprit));
+  const responders = device.parties.flatMap((holder) =>
+    holder.role === "service" || holder.role === "partner" ? [{ role: holder.role, name: holder.party }] : [],
+  );
+  const kept = responders.filter(({ name }) => !culprits.has(name));
+  return (kept.length > 0 ? kept : responders).map(({ role }) => `device+${role}` as const);
+}
+
+function requestDocument(
+  device: DeviceWallet,
+  payload: Payload,
+  path: DerivationPath,
+  order: SignOrder & Required<Pick<SignOrder, "pairs">>,
+): string {
   const { expiresInS = DEFAULT_EXPIRY_S, pairs } = order;
   if (!Number.isInteger(expiresInS) || expiresInS < 1 || expiresInS > MAX_EXPIRY_S) {
     fail("invalid", `A request may be signed for 1 to ${MAX_EXPIRY_S} seconds.`, { field: "expiresInS" });
   }
-  const partner = device.parties.some(({ role }) => role === "partner");
   const head = {
     version: 1,
     tenant: device.tenant,
@@ -187,7 +203,7 @@ function requestDocument(device: DeviceWallet, payload: Payload, path: Derivatio
     path,
     idempotency_key: `owner-${crypto.randomUUID()}`,
     expires_at: Math.floor(Date.now() / 1000) + expiresInS,
-    pairs: pairs ?? (partner ? ["device+service", "device+partner"] : ["device+service"]),
+    pairs,
   };
   // The payload's own rules of writing numbers apply to it alone.
   return `${JSON.stringify(head).slice(0, -1)},"payload":${payloadDocument(payload)}}`;
@@ -198,8 +214,8 @@ function requestDocument(device: DeviceWallet, payload: Payload, path: Derivatio
  * something had been asked.
  */
 async function withAttempts(
-  { database }: Context,
-  device: DeviceWallet,
+  { database, wallets }: Context,
+  { device, key }: Unlocked,
   signal: AbortSignal,
   attempt: () => Promise<Signed>,
   abandon: () => Promise<void> = () => Promise.resolve(),
@@ -209,7 +225,8 @@ async function withAttempts(
   for (let count = 1; ; count += 1) {
     try {
       checkpoint(signal);
-      if (device.newestKey === null) throw new Failure(closedError("needs-rotation"));
+      if (await finishPending(database, device.id, device, key)) await wallets.changed();
+      if (device.newestKey === null) throw new Failure(closedError((await wallets.summary(device.id)).key === "locked" ? "locked" : "needs-rotation"));
       await requireReady(database, device.newestKey);
       asked = true;
       return await attempt();
@@ -272,7 +289,7 @@ async function follow(
     throw new Failure(endedError(reply));
   }
   if (reply.kind !== "session") unexpected("orchestrator");
-  const session = new Session(context, device, wanted, reply.manifest, clock.tell, signal);
+  const session = new Session(context, unlocked, wanted, reply.manifest, clock.tell, signal);
   const { signature, facts, reported } = await session.run();
   const asked = (): Promise<Uint8Array | undefined> =>
     reported ? resultOf(context, device, wanted) : Promise.resolve(undefined);
@@ -319,9 +336,13 @@ class Session {
   /** Set once the manifest is known to be one. */
   #facts: ManifestFacts | undefined;
 
+  private get device(): DeviceWallet {
+    return this.unlocked.device;
+  }
+
   constructor(
     private readonly context: Context,
-    private readonly device: DeviceWallet,
+    private readonly unlocked: Unlocked,
     private readonly wanted: Wanted,
     private readonly manifest: Uint8Array,
     private readonly tell: Tell,
@@ -386,7 +407,7 @@ class Session {
     await requireReady(context.database, paillierKey);
     const card = await this.#responderCard(facts);
     checkpoint(signal);
-    let state: Initiator | Opened | undefined;
+    let state: Initiator | Opened | Answered | undefined;
     try {
       let startedAt = performance.now();
       const first = device.start(this.manifest, card, Date.now());
@@ -406,7 +427,13 @@ class Session {
       const message4 = await context.line.third(session, responder, second.message);
       startedAt = performance.now();
       state = undefined;
-      const verdict = second.state.receive(message4);
+      const answered = second.state.receive(message4);
+      state = answered;
+      // Without this on its way to the disk nothing is decrypted: a tab that ends now must not take a bad verdict with it.
+      const sealed = answered.pendingVerdict(this.unlocked.key);
+      await writePending(context.database, { session, wallet: device.id, paillierKey, responder, sealed });
+      state = undefined;
+      const verdict = answered.decrypt();
       this.tell({ step: "received", message: 4, from: responder, tookMs: elapsed(startedAt) });
       return verdict;
     } finally {
@@ -426,10 +453,12 @@ class Session {
 
   async #released({ session, responder, paillierKey }: ManifestFacts, verdict: Verdict): Promise<Uint8Array> {
     const evidence = verdict.lockEvidence;
-    const bad = evidence === null ? null : { session, evidence };
+    const { device, key } = this.unlocked;
+    const bad = evidence === null ? null : { evidence, record: withoutKey(device, paillierKey, key) };
+    const pending = { session, wallet: device.id, paillierKey, responder };
     let gate: Awaited<ReturnType<typeof passGate>>;
     try {
-      gate = await passGate(this.context.database, paillierKey, bad);
+      gate = await passGate(this.context.database, pending, bad);
     } catch (thrown) {
       // Nothing may be said, not even that it failed.
       verdict.free();
