@@ -30,7 +30,8 @@ pub trait WitnessStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the Paillier keys that this store's own audit records name as locked, whatever the keys' rows say.
     async fn locked_by_audit(&self) -> Result<BTreeSet<PaillierKeyId>, StoreError>;
     /// Locks those of `keys` that this store has and does not show as locked, deletes their sealed records, and
-    /// returns them. One transaction; the lock has no session and no evidence.
+    /// returns them. One transaction; the lock has no session and no evidence. The card of the responder that the key
+    /// is for is quarantined as by any lock.
     async fn lock_witnessed(
         &self,
         keys: &BTreeSet<PaillierKeyId>,

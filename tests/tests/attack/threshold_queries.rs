@@ -9,6 +9,7 @@ use duet_party::{
     compute::system_rng,
     culprits,
     enrolment::Enroller,
+    store::KeyStore as _,
 };
 use duet_protocol::{
     arithmetic::default_arithmetic,
@@ -18,7 +19,10 @@ use duet_protocol::{
     paillier::ModulusSize,
     verdict::Verdict,
 };
-use duet_tests::{malicious::MaliciousPartner, stage::Stage};
+use duet_tests::{
+    malicious::MaliciousPartner,
+    stage::{Stage, now_ms},
+};
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
 
 use crate::attack::{
@@ -152,8 +156,19 @@ async fn rotate(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// The code with which the service refuses to initiate with the partner.
+async fn refusal(stage: &Stage, wallet: &WalletInfo) -> Result<Code> {
+    let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
+    let request = stage.request(wallet, "m", "afterwards");
+    let manifest = stage.manifest(wallet, Pair::ServicePartner, key, &request);
+    match stage.invite(&manifest.initiator.party, &manifest.encode()?).await? {
+        InvitationReply::Refused(refusal) => Ok(refusal.code),
+        InvitationReply::Accepted { .. } => bail!("the service initiates"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn locks__should_add_up_over_rotations() -> Result<()> {
+async fn locks__should_add_up_over_rotations_only_by_the_operators_word_and_once() -> Result<()> {
     let parts = tries(4, 16);
     let mut stage = Stage::set().await?;
     let (victim, throwaway) = (stage.create().await?, stage.create().await?);
@@ -161,28 +176,36 @@ async fn locks__should_add_up_over_rotations() -> Result<()> {
         stage.enrolled(wallet.id).await?;
     }
     let share = share_of_service(&stage, &victim).await?;
+    let culprit = stage.partner.party.card().fingerprint();
     let mut known = Interval::of_all_shares();
     let mut sessions = 0;
-    for round in 0..2 {
+    // One wallet's own sessions, then another one's, under the same key.
+    for (round, through) in [(1, &victim), (2, &throwaway)] {
         let key = stage.paillier_key(victim.id, Pair::ServicePartner).await?;
         let thresholds = known.thresholds(parts);
-        // One wallet's own sessions, then another one's, under the same key.
-        let through = if round == 0 { &victim } else { &throwaway };
-        let valid = ask(&mut stage, key, (&victim, &[through]), &thresholds).await?;
+        // No share is below the last one: there is a lock.
+        let asked = [&thresholds[..], &[Natural::one()]].concat();
+        let valid = ask(&mut stage, key, (&victim, &[through]), &asked).await?;
         assert_eq!(valid, expected(&thresholds, &share), "sessions before the failure");
         known = known.named(&thresholds, valid);
         assert!(known.holds(&share), "{known:?}");
-        assert!(known.open_bits() <= 257 - (round + 1) * parts.ilog2(), "{known:?}");
-        sessions += thresholds.len().min(valid + 1);
+        assert!(known.open_bits() <= 257 - round * parts.ilog2(), "{known:?}");
+        sessions += valid + 1;
+
+        // Without the operator's word a new key changes nothing, for no wallet.
         rotate(&stage).await?;
-        // The operator's word is good for one lock; a second one by the card is final.
-        let culprit = stage.partner.party.card().fingerprint();
-        let accepted = culprits::accept(stage.service.party.context(), culprit).await;
-        assert_eq!(accepted.is_ok(), round == 0, "{accepted:?}");
+        for wallet in [&victim, &throwaway] {
+            assert_eq!(refusal(&stage, wallet).await?, Code::Locked);
+        }
+        let standing = stage.service.sqlite.accept_culprit(culprit, now_ms()).await?;
+        assert_eq!(standing.is_trusted(), round == 1, "a second lock is final");
+    }
+    for wallet in [&victim, &throwaway] {
+        assert_eq!(refusal(&stage, wallet).await?, Code::Locked);
     }
     eprintln!(
-        "evidence: locks = 2; sessions at most = {}; sessions held = {sessions}; bits of the share named over a rotation = {}",
-        2 * (parts - 1),
+        "evidence: bits of the share named without the operator's word = {}; with it = {}; sessions held = {sessions}; locks = 2",
+        parts.ilog2(),
         2 * parts.ilog2()
     );
     Ok(())

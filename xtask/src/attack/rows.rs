@@ -132,7 +132,7 @@ pub(crate) const ROWS: &[Row] = &[
         source: "our own review",
         checks: &[attacks(&[
             "threshold_queries::sessions_before_the_first_failure__should_name_one_of_one_more_intervals",
-            "threshold_queries::locks__should_add_up_over_rotations",
+            "threshold_queries::locks__should_add_up_over_rotations_only_by_the_operators_word_and_once",
         ])],
     },
     Row {

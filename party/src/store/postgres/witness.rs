@@ -47,7 +47,10 @@ impl WitnessStore for PostgresStore {
             let mut repaired = Vec::new();
             for key in keys {
                 let changed = sqlx::query(
-                    "UPDATE paillier_keys SET state = $1, locked_at_ms = COALESCE(locked_at_ms, $2)
+                    "UPDATE paillier_keys SET state = $1, locked_at_ms = COALESCE(locked_at_ms, $2),
+                       locked_card = CASE WHEN scope LIKE 'responder/%'
+                                          THEN COALESCE(locked_card, decode(substr(scope, 11, 64), 'hex'))
+                                          ELSE locked_card END
                      WHERE id = $3 AND state <> $1",
                 )
                 .bind(state_number(PaillierState::Locked))
