@@ -197,6 +197,10 @@ fn job(record: &JobRecord) -> Result<JsValue, Failure> {
         ("job", record.id.to_string().into()),
         ("state", record.state.name().as_str().into()),
     ];
+    // By this hash the owner revokes it: of a request that makes this very job, or of none.
+    if record.request.verify().is_ok_and(|request| request.job() == record.id) {
+        fields.push(("requestHash", bytes(&record.request.content_hash())));
+    }
     let mut refused = |code: Code, message: &str| {
         fields.extend([("code", code.as_str().into()), ("message", message.into())]);
     };

@@ -123,6 +123,8 @@ export type JobReport = {
   kind: "job";
   job: string;
   state: "queued" | "awaiting_owner" | "running" | "signed" | "failed" | "expired" | "cancelled";
+  /** By this hash the owner revokes the request; absent when the request is not that of the job. */
+  requestHash?: Uint8Array;
   code?: string;
   message?: string;
   signature?: Uint8Array;

@@ -22,6 +22,7 @@ use duet_wire::{
     Code, JobId, Outcome, OutcomeResult, RecoverableSignature, Refusal, SignedOutcome, SignedRequest,
     approval::{ApprovalAction, ApprovalRequest, SignedApproval},
     gateway::Authentication,
+    revocation::RevocationProof,
     seating::Seated,
 };
 use getrandom::rand_core::Rng as _;
@@ -322,11 +323,23 @@ impl DeviceWallet {
         )
     }
 
-    /// The owner's signed no to a job (32 hexadecimal digits), made at `now`.
+    /// The owner's signed no to a job (32 hexadecimal digits), made at `now`: a revocation of the request
+    /// with this content hash (32 bytes), which the parties keep.
     #[wasm_bindgen(js_name = rejectJob, unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
-    pub fn reject_job(&self, job: &str, now: f64) -> JsValue {
-        outcome(parse::<JobId>("job", job).and_then(|job| self.approval(ApprovalAction::Reject { job }, now)))
+    pub fn reject_job(&self, job: &str, request_hash: &[u8], now: f64) -> JsValue {
+        outcome(self.rejected(job, request_hash, now))
+    }
+
+    fn rejected(&self, job: &str, request_hash: &[u8], now: f64) -> Result<JsValue, Failure> {
+        let job: JobId = parse("job", job)?;
+        let identity = self.0.identity();
+        let proof = RevocationProof::sign(
+            self.0.wallet().id(),
+            array("requestHash", request_hash)?,
+            identity.owner().signing_key(),
+        );
+        self.approval(ApprovalAction::Revoke { job, proof }, now)
     }
 
     /// A signed question for what became of a job, made at `now`.

@@ -80,12 +80,13 @@ let requests = 0;
 export function requestDocument(wallet, payload, path = 'm') {
   requests += 1;
   return new TextEncoder().encode(JSON.stringify({
-    version: 1,
+    version: 2,
     tenant: TENANT,
     wallet,
     path,
     payload,
     idempotency_key: `request-${requests}`,
+    issued_at: Math.floor(Date.now() / 1000),
     expires_at: Math.floor((Date.now() + HOUR_MS) / 1000),
     pairs: ['device+service', 'device+partner'],
   }));

@@ -265,7 +265,7 @@ describe('a wallet dealt in WebAssembly', () => {
 
   test('the_owners_word__should_be_signed_and_typed', () => {
     const job = '44'.repeat(16);
-    for (const said of [wallet.listJobs(Date.now()), wallet.approveJob(job, Date.now()), wallet.rejectJob(job, Date.now())]) {
+    for (const said of [wallet.listJobs(Date.now()), wallet.approveJob(job, Date.now()), wallet.rejectJob(job, new Uint8Array(32), Date.now())]) {
       assert.ok(unwrap(said).length > 64);
     }
     assert.equal(wallet.approveJob('44', Date.now()).error.kind, 'malformed');
@@ -278,6 +278,7 @@ describe('a wallet dealt in WebAssembly', () => {
     assert.equal(facts.digest, unwrap(duet.describe(JSON.stringify(TRANSFER))).digest);
     assert.equal(facts.paillierKey, wallet.newestKey);
     assert.equal(wallet.readManifest(manifest, Date.now() + 2 * HOUR_MS).error.code, 'job-expired');
+    assert.equal(wallet.rejectJob(job, new Uint8Array(31), Date.now()).error.kind, 'malformed');
   });
 });
 

@@ -7,7 +7,7 @@ use duet_wire::{
     Refusal, SignedResult, TenantId,
     batch::BatchId,
     encoding::{address, checksummed_address, hex_array, prefixed_array},
-    job::Attempt,
+    job::{Attempt, JobRevocation},
     request::Pair,
     wallet::{RequesterInfo, WalletStatus},
 };
@@ -94,6 +94,9 @@ pub struct JobView {
     /// When it came to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at_ms: Option<u64>,
+    /// That its request was revoked, and which parties know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<JobRevocation>,
     /// The 32 bytes that are signed.
     #[serde(with = "prefixed_array")]
     pub digest: [u8; 32],
@@ -141,6 +144,7 @@ impl JobView {
             expires_at_ms: record.expires_at_ms,
             put_back_at_ms: record.put_back.map(|put_back| put_back.at_ms),
             settled_at_ms: record.state.is_final().then_some(record.updated_at_ms),
+            revocation: record.revocation.clone(),
             digest,
             ending: Ending::default(),
             history: record.attempts.clone(),

@@ -17,7 +17,8 @@ use duet_protocol::{
 use duet_wire::{
     Code, JobEvent, JobId, JobRecord, JobState, Pair, Refusal, SignedRequest, SigningRequest,
     approval::{
-        ApprovalAction, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval, WaitingJob,
+        ApprovalAction, ApprovalError, ApprovalReply, ApprovalRequest, MAX_APPROVAL_AGE_MS, SignedApproval,
+        WaitingJob,
     },
     audit::Refused,
     gateway::{WaitingAnswer, WaitingQuestion},
@@ -127,6 +128,11 @@ impl Orchestrator {
             ApprovalAction::List => self.waiting_jobs(wallet).await,
             ApprovalAction::Approve { job } => self.approve(wallet, &facts, job).await,
             ApprovalAction::Reject { job } => self.reject(wallet, &facts, job).await,
+            ApprovalAction::Revoke { job, proof } => {
+                let (key, entry, _) = self.job_of(wallet, &facts, job).await?;
+                self.revoke(&key, entry, proof).await?;
+                Ok(ApprovalReply::Done)
+            }
             ApprovalAction::Sign { request } => self.sign(wallet, &facts, request).await,
             ApprovalAction::Job { job } => {
                 let (_, entry, _) = self.job_of(wallet, &facts, job).await?;
@@ -359,11 +365,9 @@ fn authenticate(signed: &SignedApproval, facts: &WalletFacts) -> Result<Approval
     for key in keys {
         match signed.verify(&key, now_ms()) {
             Ok(request) => return Ok(request),
-            Err(duet_wire::approval::ApprovalError::NotFresh) => {
-                reason = Some(Refusal::new(
-                    Code::BadSignature,
-                    duet_wire::approval::ApprovalError::NotFresh.to_string(),
-                ));
+            Err(error @ ApprovalError::NotFresh { issued_at_ms, now_ms }) => {
+                tracing::warn!(device_ms = issued_at_ms, orchestrator_ms = now_ms, "clocks differ");
+                reason = Some(Refusal::new(Code::ClockDiffers, error.to_string()));
             }
             Err(error) => {
                 reason.get_or_insert_with(|| Refusal::new(Code::BadSignature, error.to_string()));

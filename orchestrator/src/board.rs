@@ -46,6 +46,8 @@ pub(crate) struct Summary {
     pub(crate) next_attempt_at_ms: u64,
     pub(crate) expires_at_ms: u64,
     pub(crate) end_published: bool,
+    /// Whether parties are yet to be told that the request was revoked.
+    pub(crate) revocation_waits: bool,
     /// Whose owner is waited for; known only in that state.
     pub(crate) waits_for: Option<WalletId>,
     /// Whether it waits for its owner only until a pair that it prefers can sign; known as above.
@@ -68,6 +70,7 @@ impl Summary {
             next_attempt_at_ms: record.next_attempt_at_ms,
             expires_at_ms: record.expires_at_ms,
             end_published: record.end_published_at_ms.is_some(),
+            revocation_waits: record.revocation.as_ref().is_some_and(|known| !known.waits_for.is_empty()),
             waits_for: waiting.map(|request| request.wallet),
             prefers_backends,
             revision,
@@ -466,6 +469,7 @@ mod tests {
             expires_at_ms: u64::MAX,
             put_back: None,
             end_published_at_ms: None,
+            revocation: None,
             trace: None,
         }
     }

@@ -63,6 +63,7 @@ mod orchestrator;
 mod outcome;
 mod plan;
 mod retry_after;
+mod revocation;
 mod room;
 mod server;
 mod session;

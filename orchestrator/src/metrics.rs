@@ -6,9 +6,10 @@
 //! Several orchestrators share the jobs. Each counts what it did itself, so that sums over them are right; how many jobs are
 //! open each of them shows for all.
 
-use core::time::Duration;
+use core::{sync::atomic::AtomicU64, time::Duration};
 use std::sync::Arc;
 
+use duet_protocol::ids::ShareIndex;
 use duet_wire::{Code, JobRecord, JobStateName, Pair};
 use prometheus_client::{
     collector::Collector,
@@ -57,6 +58,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgainstLabel {
+    against: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PairLabel {
     pair: &'static str,
 }
@@ -97,6 +103,7 @@ pub(crate) struct Metrics {
     attempts_started: Family<PairLabel, Counter>,
     attempts_ended: Family<EndLabels, Counter>,
     ends_published: Family<OutcomeLabel, Counter>,
+    clock_skew: Family<AgainstLabel, Gauge<f64, AtomicU64>>,
     refused: Family<RefusalLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     request_duration: Family<RouteLabel, Histogram>,
@@ -119,6 +126,7 @@ impl Default for Metrics {
             attempts_started: Family::default(),
             attempts_ended: Family::default(),
             ends_published: Family::default(),
+            clock_skew: Family::default(),
             refused: Family::default(),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS)),
@@ -194,6 +202,12 @@ impl Metrics {
             "duet_job_ends_published",
             "Tries to make a job's end known in the stream of results",
             self.ends_published.clone(),
+        );
+        registry.register_with_unit(
+            "duet_clock_skew",
+            "How far another clock was ahead when it was last the reason of a refusal",
+            Unit::Seconds,
+            self.clock_skew.clone(),
         );
         registry.register("duet_refusals", "Requests that were refused", self.refused.clone());
         registry.register("duet_http_requests", "Requests that were answered", self.requests.clone());
@@ -271,6 +285,26 @@ impl Metrics {
     pub(crate) fn end_published(&self, succeeded: bool) {
         let outcome = if succeeded { "published" } else { "failed" };
         self.ends_published.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// The clock of the holder of share `index` was found to be so far ahead of this one, in milliseconds.
+    pub(crate) fn clock_skew(&self, index: ShareIndex, ahead_ms: i64) {
+        let against = match index {
+            ShareIndex::Device => "device",
+            ShareIndex::Service => "service",
+            ShareIndex::Partner => "partner",
+        };
+        self.set_clock_skew(against, ahead_ms);
+    }
+
+    /// The clock of a requester was found to be so far ahead of this one, in milliseconds.
+    pub(crate) fn requester_skew(&self, ahead_ms: u64) {
+        self.set_clock_skew("requester", i64::try_from(ahead_ms).unwrap_or(i64::MAX));
+    }
+
+    fn set_clock_skew(&self, against: &'static str, ahead_ms: i64) {
+        let seconds = ahead_ms as f64 / 1000.0;
+        self.clock_skew.get_or_create(&AgainstLabel { against }).set(seconds);
     }
 
     /// A request of the kind `request`, by whichever way it came, was refused.

@@ -46,6 +46,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::UnknownWallet
         | Code::CardMismatch
         | Code::RequesterNotAllowed
+        | Code::ValidTooLong
+        | Code::IssuedBeforeRestore
         | Code::KindNotAllowed
         | Code::PolicyRefused
         | Code::LimitExceeded
@@ -72,6 +74,7 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         Code::RejectedByOwner | Code::Cancelled => true,
         // A party says so by its own clock, which may be wrong. When a job expires is the orchestrators' to say.
         Code::JobExpired
+        | Code::ClockDiffers
         | Code::StaleEpoch
         | Code::StalePaillierKey
         | Code::SessionReplayed
@@ -120,10 +123,11 @@ pub(crate) fn decide(
     usable: impl Fn(Pair) -> Result<(), Refusal>,
     settings: &QueueSettings,
 ) -> Decision {
+    let made = counted(past);
     if let Some(last) = past.last()
-        && counted(past) >= usize::try_from(settings.max_attempts).unwrap_or(usize::MAX)
+        && made >= usize::try_from(settings.max_attempts).unwrap_or(usize::MAX)
     {
-        let message = format!("gave up after {} attempts; the last one ended with {}", past.len(), last.code);
+        let message = format!("gave up after {made} attempts; the last one ended with {}", last.code);
         return Decision::Fail(Refusal::new(last.code, message));
     }
     let mut reasons = Vec::new();
@@ -154,7 +158,8 @@ pub(crate) fn decide(
 }
 
 /// The attempts that count towards [`QueueSettings::max_attempts`]. A refusal that repetition does not cure, and a
-/// pair's first accusation, do not: each pair has one of either kind at most, and another pair goes on at once.
+/// pair's first accusation, do not: each pair has one of either kind at most, and another pair goes on at once. Nor does
+/// one that failed because two clocks differ: the job waits until the clock is set, or it expires.
 fn counted(past: &[PastAttempt]) -> usize {
     let is_first_accusation = |at: usize, attempt: &PastAttempt| {
         let earlier = past.iter().take(at);
@@ -162,7 +167,9 @@ fn counted(past: &[PastAttempt]) -> usize {
             && !earlier.into_iter().any(|one| one.pair == attempt.pair && is_accusation(one))
     };
     let counts = |&(at, attempt): &(usize, &PastAttempt)| {
-        !rules_out_pair(attempt.code) && !is_first_accusation(at, attempt)
+        !rules_out_pair(attempt.code)
+            && attempt.code != Code::ClockDiffers
+            && !is_first_accusation(at, attempt)
     };
     past.iter().enumerate().filter(counts).count()
 }
@@ -224,7 +231,8 @@ fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &Qu
 #[must_use]
 pub(crate) fn pause(past: &[PastAttempt], jitter: f64, settings: &QueueSettings) -> Duration {
     let Some((last, before)) = past.split_last() else { return Duration::ZERO };
-    if rules_out_pair(last.code) || counted(past) == counted(before) {
+    let is_first_accusation = last.code != Code::ClockDiffers && counted(past) == counted(before);
+    if rules_out_pair(last.code) || is_first_accusation {
         return Duration::ZERO;
     }
     let tried = past.iter().filter(|p| !rules_out_pair(p.code)).count();
@@ -289,6 +297,20 @@ mod tests {
         let attempts = [(Pair::ServicePartner, Code::JobExpired)];
         assert_eq!(decide_with(&[Pair::ServicePartner], &attempts), Decision::Try(Pair::ServicePartner));
         assert!(pause(&past(&attempts), 0.0, &QueueSettings::default()) > Duration::ZERO);
+    }
+
+    #[test]
+    fn clocks_that_differ_use_up_no_attempt() {
+        let differs = [(Pair::ServicePartner, Code::ClockDiffers); 20];
+        assert_eq!(decide_with(&[Pair::ServicePartner], &differs), Decision::Try(Pair::ServicePartner));
+        assert!(pause(&past(&differs), 0.0, &QueueSettings::default()) > Duration::ZERO);
+        // Another pair has its turn meanwhile.
+        assert_eq!(decide_with(&ALL, &differs[..2]), Decision::AwaitOwner(Pair::DeviceService));
+        let failed = [(Pair::ServicePartner, Code::Deadline); 6];
+        let Decision::Fail(_) = decide_with(&[Pair::ServicePartner], &[&differs[..], &failed].concat())
+        else {
+            panic!("the others count as before")
+        };
     }
 
     #[test]
@@ -368,7 +390,8 @@ mod tests {
                 }
             }
             // Six that count, and of each pair one refusal and one accusation.
-            prop_assert!(history.len() <= 6 + 2 * count);
+            let said = history.iter().filter(|attempt| attempt.code != Code::ClockDiffers).count();
+            prop_assert!(said <= 6 + 2 * count);
         }
 
         #[test]

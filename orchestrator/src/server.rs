@@ -31,7 +31,7 @@ use crate::{
     jobs::{Jobs, Sessions},
     metrics::Metrics,
     orchestrator::{Orchestrator, jitter},
-    outcome,
+    outcome, revocation,
     room::Room,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
     stores::Stores,
@@ -282,6 +282,7 @@ impl Server {
         let drain = orchestrator.queue.drain;
         let worker = work::run(Arc::clone(&orchestrator), stop.clone(), drain);
         let sweeper = sweep::run(Arc::clone(&orchestrator), stop.clone());
+        let revocations = revocation::run(Arc::clone(&orchestrator), stop.clone());
         let watcher = follow(Arc::clone(&orchestrator), stop.clone());
         let feeder = feed::run(Arc::clone(&orchestrator), stop.clone());
         let deliveries = webhooks::run(Arc::clone(&orchestrator), stop.clone());
@@ -318,11 +319,12 @@ impl Server {
             Ok(services)
         };
         let all = async {
-            let (services, served, (), (), (), (), ()) = tokio::try_join!(
+            let (services, served, (), (), (), (), (), ()) = tokio::try_join!(
                 listening,
                 api,
                 infallible(worker),
                 infallible(sweeper),
+                infallible(revocations),
                 infallible(watcher),
                 infallible(feeder),
                 infallible(deliveries)

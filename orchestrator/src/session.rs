@@ -6,12 +6,16 @@ use duet_bus::{
     Address, RequestError,
     kv::{Entry, Key},
 };
-use duet_protocol::{codec, ids::SessionId};
+use duet_protocol::{
+    codec,
+    ids::{PartyId, SessionId},
+};
 use duet_wire::{
     Code, Invitation, InvitationReply, JobEvent, JobRecord, Manifest, Pair, Refusal, Seat, SigningRequest,
     job::Evidence,
     progress::Step,
     session_state::{SessionEvent, SessionRecord, SessionState},
+    validity,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -134,6 +138,7 @@ impl Orchestrator {
     /// if no answer comes, the session is over, or two workers could sit in it.
     pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<(), Failure> {
         let party = &seat.party;
+        let asked_at_ms = now_ms();
         let invitation = codec::encode(&Invitation { manifest: started.manifest.clone() })
             .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         let reply = self
@@ -150,12 +155,22 @@ impl Orchestrator {
                 culprit: None,
                 evidence: Some(Evidence::Silence { of: party.clone() }),
             })?;
-        match codec::decode(&reply) {
-            Ok(InvitationReply::Accepted { instance }) => {
+        match InvitationReply::read(&reply) {
+            Ok((InvitationReply::Accepted { instance }, _)) => {
+                self.metrics.clock_skew(seat.index, 0);
                 tracing::debug!(session = %started.session, %party, ?instance, "invitation accepted");
                 Ok(())
             }
-            Ok(InvitationReply::Refused(refusal)) => {
+            Ok((InvitationReply::Refused(refusal), time)) => {
+                let refusal = match time {
+                    Some(theirs_ms) => {
+                        // Halfway between the question and the answer.
+                        let ours_ms = asked_at_ms.midpoint(now_ms());
+                        self.metrics.clock_skew(seat.index, difference_ms(theirs_ms, ours_ms));
+                        name_the_clock(party, refusal, theirs_ms, ours_ms)
+                    }
+                    None => refusal,
+                };
                 tracing::info!(session = %started.session, %party, code = %refusal.code, "invitation refused");
                 Err(Failure {
                     refusal: said_by(seat.index, refusal),
@@ -175,5 +190,48 @@ impl Orchestrator {
                 }),
             }),
         }
+    }
+}
+
+/// From this difference on, in milliseconds, a party's refusal for time is laid to its clock.
+const NOTEWORTHY_SKEW_MS: u64 = 2_000;
+
+/// How far `theirs_ms` is ahead of `ours_ms`.
+fn difference_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
+    let distance = i64::try_from(theirs_ms.abs_diff(ours_ms)).unwrap_or(i64::MAX);
+    if theirs_ms >= ours_ms { distance } else { -distance }
+}
+
+/// What a party's refusal for time comes to. Where its clock differs from this orchestrator's, that is the
+/// reason, with the difference, whatever the party made of it.
+fn name_the_clock(party: &PartyId, refusal: Refusal, theirs_ms: u64, ours_ms: u64) -> Refusal {
+    if theirs_ms.abs_diff(ours_ms) < NOTEWORTHY_SKEW_MS {
+        return refusal;
+    }
+    let relation = validity::relation(theirs_ms, ours_ms);
+    tracing::warn!(%party, theirs_ms, ours_ms, "the clock of {party} is {relation} this orchestrator's");
+    Refusal::new(
+        Code::ClockDiffers,
+        format!("the clock of {party} is {relation} the orchestrator's; it says: {}", refusal.message),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_time_names_the_clock_and_the_difference() {
+        let party: PartyId = "partner".parse().unwrap();
+        let expired = Refusal::new(Code::JobExpired, "the request expired 4 s ago");
+        let named = name_the_clock(&party, expired.clone(), 1_040_000, 1_000_000);
+        assert_eq!(named.code, Code::ClockDiffers);
+        assert!(
+            named.message.starts_with("the clock of partner is 40 s ahead of the orchestrator's"),
+            "{named}"
+        );
+        // Clocks that agree are not blamed.
+        assert_eq!(name_the_clock(&party, expired.clone(), 1_001_000, 1_000_000), expired);
+        assert_eq!([difference_ms(5, 2), difference_ms(2, 5)], [3, -3]);
     }
 }

@@ -94,6 +94,9 @@ pub(crate) fn event_after(
     if now_ms >= record.expires_at_ms {
         return JobEvent::Expire;
     }
+    if record.revocation.is_some() {
+        return JobEvent::CancelRevoked { code, culprit, evidence, message };
+    }
     if code == Code::RejectedByOwner {
         return JobEvent::Fail { code, culprit, evidence, message };
     }

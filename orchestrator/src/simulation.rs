@@ -158,6 +158,7 @@ impl World {
             expires_at_ms: self.now + if job == 0 { 3_000 } else { 1_000_000_000 },
             put_back: None,
             end_published_at_ms: None,
+            revocation: None,
             trace: None,
         };
         self.store.push(vec![record]);

@@ -3,7 +3,7 @@
 use duet_bus::{kv::Key, trace};
 use duet_wire::{
     Code, IdempotencyKey, JobEvent, JobId, JobRecord, JobState, Priority, Problem, Refusal, SignedRequest,
-    SigningRequest, TenantId, audit::Refused, request::RequestError,
+    SigningRequest, TenantId, audit::Refused, request::RequestError, validity::TimeError,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -17,8 +17,9 @@ use crate::{
     plan::{self, Decision},
 };
 
-/// The furthest ahead a request may expire: it takes up room until then.
-const MAX_LIFETIME_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+/// The furthest ahead of this orchestrator's clock that a request may be issued, in milliseconds: a day.
+/// One that is issued between half a minute and that ahead waits until the parties take it.
+const MAX_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What a submission says beside the request, not under the requester's signature.
 #[derive(Debug, Clone, Copy, Default)]
@@ -198,16 +199,22 @@ impl Orchestrator {
         request: &SigningRequest,
     ) -> Result<[u8; 32], Rejected> {
         let now_ms = now_ms();
-        let expires_at_ms = request.expires_at.saturating_mul(1000);
-        if now_ms >= expires_at_ms {
-            return Err(Problem::new(Code::JobExpired, "the request has expired already")
-                .at("expires_at")
-                .into());
+        match request.require_current(now_ms) {
+            Err(error @ TimeError::Ahead { by_ms }) => {
+                tracing::warn!(ahead_ms = by_ms, "clocks differ: {error}");
+                self.metrics.requester_skew(by_ms);
+                if by_ms > MAX_AHEAD_MS {
+                    return Err(Problem::from(Refusal::from(error)).at("issued_at").into());
+                }
+            }
+            judged => {
+                judged.map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
+            }
         }
-        if expires_at_ms - now_ms > MAX_LIFETIME_MS {
-            let detail = "the request expires more than a year from now";
-            return Err(Problem::new(Code::InvalidPayload, detail).at("expires_at").into());
-        }
+        // Whether it may be valid for so long depends on the pair and the policy, which the parties decide.
+        request
+            .require_lifetime(now_ms, true)
+            .map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
         let digest =
             request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
         let facts = self.directory.wallet_or_last_word(request.wallet).await;
@@ -307,6 +314,9 @@ impl Orchestrator {
                         Code::RejectedByOwner,
                         "the owner rejected the job; submit a new one to ask again",
                     ),
+                    JobState::Failed { .. } if record.revocation.is_some() => {
+                        refuse(Code::Cancelled, "the job's request was revoked; submit a new one")
+                    }
                     JobState::Failed { .. } if now_ms >= record.expires_at_ms => {
                         refuse(Code::JobExpired, "the job's request has expired; submit a new one")
                     }
@@ -381,12 +391,14 @@ fn known(record: JobRecord, signed: &SignedRequest, request: &SigningRequest) ->
 }
 
 /// The same content is the same document by the same requester, or one that differs in nothing but
-/// when it expires: who submits again after an unclear answer may well draw up the request anew.
+/// when it was issued and expires: who submits again after an unclear answer may well draw up the request anew.
 fn same_content(record: &JobRecord, signed: &SignedRequest, request: &SigningRequest) -> bool {
     if record.request.content_hash() == signed.content_hash() {
         return true;
     }
     record.request.requester == signed.requester
-        && SigningRequest::from_json(&record.request.body)
-            .is_ok_and(|first| SigningRequest { expires_at: request.expires_at, ..first } == *request)
+        && SigningRequest::from_json(&record.request.body).is_ok_and(|first| {
+            let SigningRequest { version, issued_at, expires_at, .. } = *request;
+            SigningRequest { version, issued_at, expires_at, ..first } == *request
+        })
 }

@@ -96,6 +96,8 @@ pub(crate) fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<
             resting(job.updated_at_ms.saturating_add(session)).then_some(Need::EndSession)
         }
         _ if job.is_settled() && !job.end_published => resting(job.updated_at_ms).then_some(Need::Publish),
+        // Until then parties are told that it was revoked.
+        _ if job.is_settled() && job.revocation_waits && now_ms < job.expires_at_ms => None,
         JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
             let kept = whole_millis(queue.keep_settled);
             (now_ms >= job.updated_at_ms.saturating_add(kept)).then_some(Need::Remove)

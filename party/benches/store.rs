@@ -72,6 +72,7 @@ async fn charge(store: &Arc<dyn ShareStore>, next: &mut u128, count: u64, with: 
                 let spends = vec![spend.clone()];
                 store.spending(Spending {
                     wallet: WALLET,
+                    request: digest,
                     spent: digest,
                     decided_by: Some(*newest),
                     at_ms: 1,
@@ -133,6 +134,7 @@ fn wallet() -> NewWallet {
         epoch: Epoch(0),
         index: ShareIndex::Service,
         tenant: "demo".to_owned(),
+        public_key: [2; 33],
         package_hash: [6; 32],
         receipt: vec![6; 300],
         admission: None,

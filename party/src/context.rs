@@ -174,6 +174,22 @@ impl Context {
         }
     }
 
+    /// Notes the public keys of wallets that the version before stored without, so that no second wallet
+    /// gets one of them.
+    pub(crate) async fn note_public_keys(&self) -> Result<(), PartyError> {
+        const AT_ONCE: u32 = 256;
+        loop {
+            let rows = self.store().wallets_without_public_key(AT_ONCE).await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            for row in rows {
+                let public_key = self.share(&row).await?.wallet().public_key().to_bytes();
+                self.store().note_public_key(row.id, public_key).await?;
+            }
+        }
+    }
+
     pub(crate) async fn share(&self, row: &WalletRow) -> Result<Arc<KeyShare>, PartyError> {
         let bytes = self.vault.require(&share_label(row), "share").await?;
         KeyShare::from_secret_bytes(&bytes).map(Arc::new).map_err(stored("share"))

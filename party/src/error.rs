@@ -88,6 +88,7 @@ impl PartyError {
             Self::Store(StoreError::Exists(_) | StoreError::PolicyChanged) => Code::Conflict,
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
             Self::Store(StoreError::TooManyAnswers) => Code::TooManyAnswers,
+            Self::Store(StoreError::Revoked) => Code::Cancelled,
             Self::Store(_) => Code::StorageUnavailable,
             Self::Unlock(error) => error.code(),
             Self::Record(_) | Self::Stored { .. } => Code::StorageUnavailable,
@@ -113,7 +114,10 @@ impl PartyError {
         match self {
             Self::Refused(refusal) | Self::RefusedByPolicy { refusal, .. } => refusal.clone(),
             Self::Store(
-                StoreError::LimitExceeded(_) | StoreError::PolicyChanged | StoreError::TooManyAnswers,
+                StoreError::LimitExceeded(_)
+                | StoreError::PolicyChanged
+                | StoreError::Revoked
+                | StoreError::TooManyAnswers,
             ) => Refusal::new(self.code(), self.to_string()),
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {
                 Refusal::new(

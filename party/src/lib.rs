@@ -36,6 +36,7 @@ pub mod party;
 pub mod policy;
 pub mod randomizers;
 pub mod resumption;
+mod revocation;
 pub mod session;
 pub mod store;
 pub mod vault;

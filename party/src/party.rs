@@ -16,7 +16,7 @@ use duet_protocol::{
 };
 use duet_wire::{
     Code, WalletInfo,
-    audit::Event,
+    audit::{Draft, Event},
     card_request::{CardReply, CardRequest},
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
@@ -29,7 +29,9 @@ use crate::{
     context::{Context, Identity},
     error::PartyError,
     session::SessionLimits,
-    store::{PaillierState, PinOutcome, Standing, StoreError, WalletRow, WalletState},
+    store::{
+        LIMITS_USED_UP_SINCE, PaillierState, PinOutcome, Standing, StoreError, WalletRow, WalletState, moment,
+    },
 };
 
 /// How long another party may take to verify an enrolment, or to list wallets.
@@ -278,6 +280,31 @@ impl Party {
             wallets.push(wallet_info(&self.context, row).await?);
         }
         Ok((wallets, more))
+    }
+
+    /// Since when the limits of its wallets count as used up, in Unix milliseconds: since the store was
+    /// restored, unless an operator has reset them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn limits_used_up_since(&self) -> Result<Option<u64>, PartyError> {
+        let setting = self.context.store().setting(LIMITS_USED_UP_SINCE).await?;
+        Ok(setting.as_deref().map(moment).transpose()?)
+    }
+
+    /// Has the limits count again as the store knows them, and records that. What was signed between the backup
+    /// and the restore is not in there. Returns since when they had counted as used up.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn reset_limits(&self) -> Result<Option<u64>, PartyError> {
+        let store = self.context.store();
+        let Some(setting) = store.setting(LIMITS_USED_UP_SINCE).await? else { return Ok(None) };
+        let used_up_since_ms = moment(&setting)?;
+        store.remove_setting(LIMITS_USED_UP_SINCE, &setting).await?;
+        let reset = Draft::new(self.context.clock.now_ms(), Event::LimitsReset { used_up_since_ms });
+        store.append_audit(&[reset]).await?;
+        Ok(Some(used_up_since_ms))
     }
 
     /// How many committed wallets it has.

@@ -16,13 +16,15 @@ use duet_protocol::{
     transcript::{self, sha256},
 };
 use duet_wire::{
-    Code, Manifest, Refusal, SigningRequest,
-    audit::Event,
+    Code, Manifest, Refusal, SignedRequest, SigningRequest,
+    audit::{Asked, Event},
     policy::{
-        Decision, Facts, HeldPolicy, Policy, PolicyError, PolicyReceipt, PolicyReply, PolicyRequest,
-        RequestApproval, SignedPolicy, SignedReceipt, Spend,
+        DatedApproval, Decision, Facts, HeldPolicy, Policy, PolicyError, PolicyReceipt, PolicyReply,
+        PolicyRequest, RequestApproval, SignedPolicy, SignedReceipt, Spend,
     },
     request::Pair,
+    signing::BadSignature,
+    validity::{self, APPROVAL_VALID_S, CLOCK_GRACE_MS, span},
 };
 use lru::LruCache;
 
@@ -37,6 +39,9 @@ use crate::{
 pub(crate) struct Ruling {
     /// The rule that allows it; `None` when the wallet has no policy.
     pub(crate) rule: Option<String>,
+    /// Whether a rule lets it pass only because somebody approved it. Approvals are dated, so the request
+    /// itself may be older.
+    pub(crate) is_approved: bool,
     /// What is charged to the limits.
     spends: Vec<Spend>,
     /// The newest policy that was asked.
@@ -56,6 +61,7 @@ impl Ruling {
     ) -> Spending {
         Spending {
             wallet: manifest.wallet,
+            request: manifest.request.content_hash(),
             spent: transcript::hash("spent", &(path, digest)),
             decided_by: self.decided_by,
             at_ms: now_ms,
@@ -189,7 +195,7 @@ pub(crate) async fn decide(
     let mut approved_by = BTreeSet::new();
     if policies.iter().any(|held| held.policy.asks_for_approvals()) {
         let hash = manifest.request.content_hash();
-        approved_by.extend(context.store().approvals(manifest.wallet, hash).await?);
+        approved_by.extend(context.store().approvals(manifest.wallet, hash, now_ms).await?);
     }
     let facts = Facts {
         requester: &manifest.request.requester,
@@ -206,6 +212,7 @@ pub(crate) async fn decide(
             return Err(PartyError::RefusedByPolicy { rule: decision.rule().map(str::to_owned), refusal });
         }
         if let Decision::Allowed { rule, spend } = decision {
+            ruling.is_approved |= policy.needs_approval(&rule, &request.payload);
             // The newest is named: what it allows the ones before allow as well.
             ruling.rule = Some(rule);
             ruling.spends.push(spend);
@@ -286,32 +293,79 @@ pub(crate) async fn show(context: &Context, wallet: WalletId) -> Result<Vec<Held
         .collect())
 }
 
-/// Notes an approval, if the policies that count ask this approver.
+/// Notes an approval without a date. It counts for a day from its arrival, which the orchestrator can put
+/// off; so it does not lengthen the day for which the request may be valid.
 ///
 /// # Errors
-/// When they do not, the approval or its request does not hold, or it cannot be stored.
+/// As [`take_dated_approval`], and when the request is valid for longer.
 pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval) -> Result<(), PartyError> {
-    let malformed = |error: duet_wire::request::RequestError| PartyError::Refused(Refusal::from(error));
-    let request = approval.request.verify().map_err(malformed)?;
-    approval
-        .verify()
-        .map_err(|error| PartyError::refused(Code::BadSignature, format!("the approval: {error}")))?;
+    approval.verify().map_err(not_by_approver)?;
+    let request = verified(&approval.request)?;
+    let now_ms = context.clock.now_ms();
+    request.require_lifetime(now_ms, false).map_err(|error| {
+        PartyError::refused(
+            error.code(),
+            format!("{error}; or have it approved with a date, by a newer `duet policy approve`"),
+        )
+    })?;
+    note_approval(context, &approval.request, &request, approval.approver, now_ms, now_ms).await
+}
+
+/// Notes an approval, if the policies that count ask this approver. It counts for a day from its date.
+///
+/// # Errors
+/// When they do not, the approval or its request does not hold, the clocks differ, or it cannot be stored.
+pub(crate) async fn take_dated_approval(
+    context: &Context,
+    approval: &DatedApproval,
+) -> Result<(), PartyError> {
+    approval.verify().map_err(not_by_approver)?;
+    let request = verified(&approval.request)?;
+    let (now_ms, issued_at_ms) = (context.clock.now_ms(), approval.issued_at.saturating_mul(1000));
+    if issued_at_ms.saturating_sub(now_ms) > CLOCK_GRACE_MS {
+        let relation = validity::relation(issued_at_ms, now_ms);
+        let message =
+            format!("the approver's clock is {relation} this party's; set it right and approve again");
+        return Err(PartyError::refused(Code::ClockDiffers, message));
+    }
+    if now_ms >= issued_at_ms.saturating_add(APPROVAL_VALID_S * 1000) {
+        let message = format!("the approval is older than {}; approve again", span(APPROVAL_VALID_S * 1000));
+        return Err(PartyError::refused(Code::ApprovalMissing, message));
+    }
+    note_approval(context, &approval.request, &request, approval.approver, issued_at_ms, now_ms).await
+}
+
+fn verified(signed: &SignedRequest) -> Result<SigningRequest, PartyError> {
+    signed.verify().map_err(|error| PartyError::Refused(Refusal::from(error)))
+}
+
+fn not_by_approver(error: BadSignature) -> PartyError {
+    PartyError::refused(Code::BadSignature, format!("the approval: {error}"))
+}
+
+async fn note_approval(
+    context: &Context,
+    signed: &SignedRequest,
+    request: &SigningRequest,
+    approver: [u8; 32],
+    issued_at_ms: u64,
+    now_ms: u64,
+) -> Result<(), PartyError> {
     let (row, newest) = context.committed_with_policy(request.wallet).await?;
     let share = context.share(&row).await?;
     let owner = owner(&share)?;
-    let now_ms = context.clock.now_ms();
-    let expires_at_ms = request.expires_at.saturating_mul(1000);
-    if now_ms >= expires_at_ms {
+    let request_ends_at_ms = request.expires_at.saturating_mul(1000);
+    if now_ms >= request_ends_at_ms {
         return Err(PartyError::refused(Code::JobExpired, "the request has expired"));
     }
     let held = context.policies.of(&**context.store(), request.wallet, newest.as_ref(), &owner).await?;
-    let mut counts = approval.approver == owner;
+    let mut counts = approver == owner;
     for VerifiedPolicy { policy, .. } in held.counting(now_ms) {
         counts |= policy
             .rules
             .iter()
             .filter_map(|rule| rule.approvals.as_ref())
-            .any(|approvals| approvals.keys.contains(&approval.approver));
+            .any(|approvals| approvals.keys.contains(&approver));
     }
     if !counts {
         return Err(PartyError::refused(
@@ -320,14 +374,11 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
              counts, or the owner's",
         ));
     }
-    let approved = Event::RequestApproved {
-        asked: duet_wire::audit::Asked::by(&approval.request, &request),
-        approver: approval.approver,
-    };
-    let hash = approval.request.content_hash();
+    let approved = Event::RequestApproved { asked: Asked::by(signed, request), approver };
+    let expires_at_ms = request_ends_at_ms.min(issued_at_ms.saturating_add(APPROVAL_VALID_S * 1000));
     context
         .noting(approved)
-        .put_approval(request.wallet, hash, approval.approver, expires_at_ms, now_ms)
+        .put_approval(request.wallet, signed.content_hash(), approver, expires_at_ms, now_ms)
         .await?;
     Ok(())
 }

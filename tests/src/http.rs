@@ -97,8 +97,9 @@ impl Api {
     pub fn request(&self, payload: &Value, idempotency_key: &str) -> Result<SignedRequest> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         let request = json!({
-            "version": 1, "tenant": TENANT, "wallet": self.wallet, "path": "m", "payload": payload,
-            "idempotency_key": idempotency_key, "expires_at": now + 600, "pairs": ["service+partner"],
+            "version": 2, "tenant": TENANT, "wallet": self.wallet, "path": "m", "payload": payload,
+            "idempotency_key": idempotency_key, "issued_at": now, "expires_at": now + 600,
+            "pairs": ["service+partner"],
         });
         let request = SigningRequest::from_json(request.to_string().as_bytes())?;
         Ok(SignedRequest::sign(request.to_json()?, &self.key))

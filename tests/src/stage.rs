@@ -307,12 +307,13 @@ impl Stage {
         payload: &serde_json::Value,
     ) -> SigningRequest {
         let body = serde_json::json!({
-            "version": 1,
+            "version": 2,
             "tenant": wallet.tenant,
             "wallet": wallet.id,
             "path": path,
             "payload": payload,
             "idempotency_key": hex::encode(random::<16>()),
+            "issued_at": now_ms() / 1000,
             "expires_at": now_ms() / 1000 + 600,
             "pairs": ["device+service", "device+partner", "service+partner"],
         });
@@ -369,7 +370,7 @@ impl Stage {
     pub async fn invite(&self, party: &PartyId, manifest: &[u8]) -> Result<InvitationReply> {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let reply = self.orchestrator.request(&Address::Invite(party.clone()), invitation, PATIENCE).await?;
-        Ok(codec::decode(&reply)?)
+        Ok(InvitationReply::read(&reply)?.0)
     }
 
     /// The same once a worker of the party is in its queue group.
@@ -380,7 +381,7 @@ impl Stage {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let address = Address::Invite(party.clone());
         let reply = self.orchestrator.request_resending(&address, invitation, PATIENCE).await?;
-        Ok(codec::decode(&reply)?)
+        Ok(InvitationReply::read(&reply)?.0)
     }
 
     /// Invites a party whose store fails until none of its workers is in its queue group any more.
@@ -395,7 +396,7 @@ impl Stage {
             match self.orchestrator.request(&address, invitation.clone(), Duration::from_secs(2)).await {
                 Err(RequestError::NoResponders { .. }) => return Ok(()),
                 Err(RequestError::TimedOut { .. }) => {}
-                reply => match codec::decode(&reply?)? {
+                reply => match InvitationReply::read(&reply?)?.0 {
                     InvitationReply::Refused(refusal) if refusal.code == Code::StorageUnavailable => {}
                     reply => bail!("{party} answered {reply:?}"),
                 },

@@ -32,7 +32,7 @@ use duet_tests::{
 };
 use duet_wire::{
     Code, InvitationReply, Manifest, OutcomeResult, Pair, Seat, SignedRequest, SigningRequest,
-    signing::SigningKey,
+    request::UNDATED_REQUEST_VERSION, signing::SigningKey,
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
@@ -92,7 +92,28 @@ async fn a_manifest_with_one_wrong_thing__should_be_refused_by_the_party_itself(
         ("kind", with(&|request| request.payload = digest.clone()), Code::KindNotAllowed),
         ("tenant", with(&|request| request.tenant = "other".parse().unwrap()), Code::WrongTenant),
         ("request expiry", with(&|request| request.expires_at = now_ms() / 1000), Code::JobExpired),
-        ("session expiry", Manifest { expires_at_ms: now_ms(), ..good.clone() }, Code::JobExpired),
+        ("session expiry", Manifest { expires_at_ms: now_ms(), ..good.clone() }, Code::ClockDiffers),
+        (
+            "issue",
+            with(&|request| {
+                request.issued_at = Some(now_ms() / 1000 + 60);
+                request.expires_at = now_ms() / 1000 + 600;
+            }),
+            Code::ClockDiffers,
+        ),
+        (
+            "lifetime",
+            with(&|request| request.expires_at = request.issued_at.unwrap() + 86_401),
+            Code::ValidTooLong,
+        ),
+        (
+            "lifetime of version 1",
+            with(&|request| {
+                (request.version, request.issued_at) = (UNDATED_REQUEST_VERSION, None);
+                request.expires_at = now_ms() / 1000 + 86_460;
+            }),
+            Code::ValidTooLong,
+        ),
         ("pair", with(&|request| request.pairs = vec![Pair::DeviceService]), Code::PeerMisbehaved),
         ("job", Manifest { job: duet_wire::JobId([0; 16]), ..good.clone() }, Code::PeerMisbehaved),
         ("epoch", Manifest { epoch: Epoch(1), ..good.clone() }, Code::StaleEpoch),

@@ -77,14 +77,19 @@ impl Forwarder {
             let refusal = match answer {
                 Ok(key) => match proof.verify(signature, &key, now_ms()) {
                     Ok(()) => return Ok(key),
-                    Err(error @ (AuthenticationError::BadSignature | AuthenticationError::NotFresh)) => {
+                    Err(error @ AuthenticationError::BadSignature) => {
                         Refusal::new(Code::BadSignature, error.to_string())
+                    }
+                    Err(error @ AuthenticationError::NotFresh { issued_at_ms, now_ms }) => {
+                        tracing::warn!(device_ms = issued_at_ms, gateway_ms = now_ms, "clocks differ");
+                        Refusal::new(Code::ClockDiffers, error.to_string())
                     }
                 },
                 Err(refusal) => refusal,
             };
             // A bad proof says more than a wallet that one party does not know, and silence says least.
             let weight = |refusal: &Refusal| match refusal.code {
+                Code::ClockDiffers => 3,
                 Code::BadSignature => 2,
                 Code::UnknownWallet => 1,
                 _ => 0,

@@ -13,7 +13,7 @@ use duet_protocol::codec;
 use duet_wire::{
     Code, JobState, Refusal, SignedRequest,
     encoding::hex_array,
-    policy::{PolicyReply, PolicyRequest, RequestApproval},
+    policy::{DatedApproval, PolicyReply, PolicyRequest, RequestApproval},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Approval {
     #[serde(with = "hex_array")]
     approver: [u8; 32],
+    /// When the approver signed, in seconds since 1970. Absent in an approval without a date.
+    issued_at: Option<u64>,
     #[serde(with = "hex_array")]
     signature: [u8; 64],
 }
@@ -55,26 +57,35 @@ pub(super) async fn approve(
     Path(id): Path<String>,
     approval: Result<Json<Approval>, JsonRejection>,
 ) -> Result<Json<Noted>, ApiError> {
-    let Json(Approval { approver, signature }) =
+    let Json(Approval { approver, issued_at, signature }) =
         approval.map_err(|rejection| ApiError::new(Code::MalformedJson, rejection.body_text()))?;
     let request = jobs::record(&orchestrator, &tenant, &id).await?.request;
-    let approval = RequestApproval { request, approver, signature };
-    approval.verify().map_err(|error| match orchestrator.tenants.bad_signature(&tenant) {
+    let content_hash = hex::encode(request.content_hash());
+    let (tag, dated, verified, asked) = match issued_at {
+        Some(issued_at) => {
+            let approval = DatedApproval { request, approver, issued_at, signature };
+            let dated = ", and `issued_at` (8 bytes, little endian)";
+            ("duet/v1/dated-approval", dated, approval.verify(), PolicyRequest::ApproveDated { approval })
+        }
+        None => {
+            let approval = RequestApproval { request, approver, signature };
+            ("duet/v1/request-approval", "", approval.verify(), PolicyRequest::Approve { approval })
+        }
+    };
+    verified.map_err(|error| match orchestrator.tenants.bad_signature(&tenant) {
         Ok(()) => ApiError::new(
             Code::BadSignature,
             format!(
-                "{error}: expected in `signature` Ed25519 by the key {} (`approver`) over the line \
-                 `duet/v1/request-approval`, a newline, and the 32 bytes SHA-256(requester's key, request body), here \
-                 {}. docs/signing.md has examples and vectors",
+                "{error}: expected in `signature` Ed25519 by the key {} (`approver`) over the line `{tag}`, a \
+                 newline, the 32 bytes SHA-256(requester's key, request body), here {content_hash}{dated}. \
+                 docs/signing.md has examples and vectors",
                 hex::encode(approver),
-                hex::encode(approval.request.content_hash()),
             ),
         ),
         Err(wait) => ApiError::new(Code::RateLimited, "too many approvals with bad signatures; slow down")
             .retry_after(wait),
     })?;
-    let message = codec::encode(&PolicyRequest::Approve { approval })
-        .map_err(|error| ApiError::new(Code::TooLarge, error.to_string()))?;
+    let message = codec::encode(&asked).map_err(|error| ApiError::new(Code::TooLarge, error.to_string()))?;
     let mut parties = Vec::new();
     for party in orchestrator.directory.parties() {
         let address = Address::Card { from: Speaker::Orchestrator, to: party.clone() };

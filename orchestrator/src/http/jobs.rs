@@ -15,7 +15,7 @@ use axum::{
 use duet_bus::kv::Key;
 use duet_wire::{
     Code, IdempotencyKey, JobId, JobRecord, JobStateName, Priority, Refusal, SignedRequest, TenantId,
-    priority::UnknownPriority,
+    priority::UnknownPriority, revocation::RevocationProof,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
@@ -225,12 +225,33 @@ pub(super) async fn page(
     Ok(Json(JobPage { jobs: jobs.into_iter().flatten().collect(), next }))
 }
 
-/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`
+/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`: with a revocation in the body, at the parties too.
 pub(super) async fn cancel(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,
     Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<JobView>, ApiError> {
-    let record = orchestrator.withdraw(&tenant, job_id(&id)?).await?;
+    let body = body.map_err(|_| ApiError::new(Code::MalformedJson, "the body could not be read"))?;
+    let job = job_id(&id)?;
+    let record = if body.is_empty() {
+        orchestrator.withdraw(&tenant, job).await?
+    } else {
+        let proof: RevocationProof = serde_json::from_slice(&body).map_err(|error| {
+            ApiError::new(Code::MalformedJson, format!("expected by and signature, or no body: {error}"))
+        })?;
+        orchestrator.revoke_job(&tenant, job, proof).await.map_err(|refusal| {
+            if refusal.code != Code::BadSignature {
+                return ApiError::from(refusal);
+            }
+            match orchestrator.tenants.bad_signature(&tenant) {
+                Ok(()) => refusal.into(),
+                Err(wait) => {
+                    let detail = "too many revocations with bad signatures; slow down";
+                    ApiError::new(Code::RateLimited, detail).retry_after(wait)
+                }
+            }
+        })?
+    };
     Ok(Json(view(&record)?))
 }

@@ -5,7 +5,7 @@
 //! | `POST /v1/jobs` | submits a signing request: 202 created, 200 known, 409 the key stands for something else |
 //! | `GET /v1/jobs?state=&after=&limit=` | the tenant's jobs, newest first |
 //! | `GET /v1/jobs/{id}` | one job |
-//! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled |
+//! | `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}` | cancels it, unless it is running or settled; with a signed revocation, at the parties as well |
 //! | `GET /v1/jobs/{id}/events?progress=` | server-sent events until it is settled |
 //! | `GET /v1/jobs/{id}/request`, `POST /v1/jobs/{id}/approvals` | the request as it was signed; an approval of it, for the parties |
 //! | `GET /v1/dead-letters?after=&limit=`, `GET /v1/dead-letters/{id}` | the tenant's jobs that were given up, newest first |

@@ -79,6 +79,12 @@ impl Operation {
         self
     }
 
+    fn may_take(mut self, schema: &str) -> Self {
+        let content = json!({ "application/json": { "schema": of(schema) } });
+        self.body = Some(json!({ "required": false, "content": content }));
+        self
+    }
+
     fn answers(mut self, status: u16, description: &'static str, schema: &str) -> Self {
         self.answers.push((status, description, json!({ "application/json": { "schema": of(schema) } })));
         self
@@ -223,7 +229,7 @@ fn job_operations() -> Vec<Operation> {
             .described(format!(
                 "The body is a signing request, byte for byte as its requester signed it, at most {MAX_REQUEST_SIZE_BYTES} bytes. \
                  It may be sent again: the same request under the same idempotency key is the same job for as long as it is kept, and \
-                 another one under that key is refused. Two requests are the same that differ in nothing but `expires_at`."
+                 another one under that key is refused. Two requests are the same that differ in nothing but `version`, `issued_at` and `expires_at`."
             ))
             .with([
                 in_header("Idempotency-Key", true, &of("IdempotencyKey"), "As in the request."),
@@ -264,6 +270,8 @@ fn job_operations() -> Vec<Operation> {
                 C::Conflict,
                 C::DuplicateDigest,
                 C::JobExpired,
+                C::ValidTooLong,
+                C::ClockDiffers,
                 C::QueueFull,
                 C::Locked,
                 C::NeedsRotation,
@@ -280,13 +288,21 @@ fn job_operations() -> Vec<Operation> {
             .refuses([C::NotFound]),
         operation("delete", "/v1/jobs/{id}", "deleteJob", "Cancels a job, like `cancelJob`")
             .with([in_path("JobId")])
-            .answers(200, "The job, cancelled.", "Job")
-            .refuses([C::NotFound, C::Conflict]),
-        operation("post", "/v1/jobs/{id}/cancel", "cancelJob", "Cancels a job that waits")
-            .described("One that runs, or is settled, is not: its signature may exist already. Cancelling again changes nothing.")
+            .may_take("Revocation")
+            .answers(200, "The job; see `cancelJob`.", "Job")
+            .refuses([C::MalformedJson, C::BadSignature, C::RequesterNotAllowed, C::NotFound, C::Conflict]),
+        operation("post", "/v1/jobs/{id}/cancel", "cancelJob", "Cancels a job")
+            .described(
+                "Without a body, a job that waits is cancelled at the orchestrator alone; one that runs, or is settled, is not, because \
+                 its signature may exist already. With a revocation as the body, the wallet's parties are told as well, and told again \
+                 until they keep it or the request has expired: they refuse the request from then on, whoever brings it. Then a job \
+                 that runs may be revoked too: it ends with its session, and is either signed or cancelled; so may one that failed or \
+                 was cancelled before. The job says which parties keep the revocation. Cancelling again changes nothing.",
+            )
             .with([in_path("JobId")])
-            .answers(200, "The job, cancelled.", "Job")
-            .refuses([C::NotFound, C::Conflict]),
+            .may_take("Revocation")
+            .answers(200, "The job.", "Job")
+            .refuses([C::MalformedJson, C::BadSignature, C::RequesterNotAllowed, C::NotFound, C::Conflict]),
         operation("get", "/v1/jobs/{id}/events", "followJob", "A job's events until it is settled")
             .described(
                 "An event `state` has the job (schema Job) as data, at once and after each change, the last one settled; an event \

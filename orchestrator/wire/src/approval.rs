@@ -13,7 +13,9 @@ use crate::{
     error::Refusal,
     manifest::Manifest,
     request::{MAX_REQUEST_SIZE_BYTES, SignedRequest},
+    revocation::RevocationProof,
     signing::{self, Identity, Purpose},
+    validity,
 };
 
 /// How old an approval may be when it arrives, in milliseconds.
@@ -44,6 +46,14 @@ pub enum ApprovalAction {
     Job {
         /// Which.
         job: JobId,
+    },
+    /// Not to sign one, ever, under the owner's signature: the parties refuse its request from now on,
+    /// whoever brings it.
+    Revoke {
+        /// Which.
+        job: JobId,
+        /// By the owner's request key.
+        proof: RevocationProof,
     },
 }
 
@@ -93,8 +103,18 @@ pub enum ApprovalError {
     #[error("the approval does not parse: {0}")]
     Malformed(#[from] DecodeError),
     /// It was made too long ago, or will be made only later.
-    #[error("the approval was not made within the last minute; check the device's clock")]
-    NotFresh,
+    #[error(
+        "by the device's clock its word was made at a time that is {} the orchestrator's clock: the two \
+         clocks differ, or the word was held back; at most {} are allowed",
+        validity::relation(*.issued_at_ms, *.now_ms),
+        validity::span(MAX_APPROVAL_AGE_MS)
+    )]
+    NotFresh {
+        /// When it was made by the device's clock, in milliseconds since 1970.
+        issued_at_ms: u64,
+        /// The orchestrator's time.
+        now_ms: u64,
+    },
 }
 
 impl SignedApproval {
@@ -125,7 +145,7 @@ impl SignedApproval {
         signing::verify(Purpose::Approval, &self.request, device_key, &self.signature)?;
         let request: ApprovalRequest = codec::decode(&self.request)?;
         if now_ms.abs_diff(request.issued_at_ms) > MAX_APPROVAL_AGE_MS {
-            return Err(ApprovalError::NotFresh);
+            return Err(ApprovalError::NotFresh { issued_at_ms: request.issued_at_ms, now_ms });
         }
         Ok(request)
     }
@@ -163,7 +183,7 @@ pub enum ApprovalReply {
         /// A [`JobRecord`].
         record: Vec<u8>,
     },
-    /// To `Reject`: done.
+    /// To `Reject` and `Revoke`: done.
     Done,
     /// No.
     Refused(Refusal),

@@ -147,6 +147,12 @@ codes! {
     JobExpired = "job-expired", 410, Ended, "Expired";
     /// The job was cancelled.
     Cancelled = "cancelled", 410, Ended, "Cancelled";
+    /// The requester gave the request more time than parties allow.
+    ValidTooLong = "valid-too-long", 403, Refused, "Valid for too long";
+    /// The request was issued before the party's store was restored.
+    IssuedBeforeRestore = "issued-before-restore", 403, Refused, "Issued before a restore";
+    /// Two machines' clocks differ by more than is allowed.
+    ClockDiffers = "clock-differs", 503, Unavailable, "Clocks differ";
     /// The queue is full.
     QueueFull = "queue-full", 429, Unavailable, "Queue full";
     /// More requests than the tenant may make.

@@ -18,6 +18,7 @@ use crate::{
     encoding::hex_array,
     error::Refusal,
     signing::{self, Identity, Purpose},
+    validity,
 };
 
 /// The version of these frames. A gateway and a page of different ones do not talk.
@@ -220,8 +221,18 @@ pub enum AuthenticationError {
     #[error("the proof is not by the key of the wallet's device over this connection's challenge")]
     BadSignature,
     /// It was made too long ago, or will be made only later.
-    #[error("the proof was not made within the last minute; check the device's clock")]
-    NotFresh,
+    #[error(
+        "by the device's clock the proof was made at a time that is {} the gateway's clock: the two clocks \
+         differ, or the proof was held back; at most {} are allowed",
+        validity::relation(*.issued_at_ms, *.now_ms),
+        validity::span(MAX_AUTHENTICATION_AGE_MS)
+    )]
+    NotFresh {
+        /// When it was made by the device's clock, in milliseconds since 1970.
+        issued_at_ms: u64,
+        /// The gateway's time.
+        now_ms: u64,
+    },
 }
 
 impl Authentication {
@@ -267,7 +278,7 @@ impl Authentication {
         signing::verify(Purpose::Gateway, &self.document(), device_key, signature)
             .map_err(|_| AuthenticationError::BadSignature)?;
         if now_ms.abs_diff(self.issued_at_ms) > MAX_AUTHENTICATION_AGE_MS {
-            return Err(AuthenticationError::NotFresh);
+            return Err(AuthenticationError::NotFresh { issued_at_ms: self.issued_at_ms, now_ms });
         }
         Ok(())
     }
@@ -348,7 +359,8 @@ mod tests {
         let other_key = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
         assert_eq!(made.verify(&signature, &other_key, now_ms), bad);
         for now_ms in [now_ms - MAX_AUTHENTICATION_AGE_MS - 1, now_ms + MAX_AUTHENTICATION_AGE_MS + 1] {
-            assert_eq!(made.verify(&signature, &public, now_ms), Err(AuthenticationError::NotFresh));
+            let refused = made.verify(&signature, &public, now_ms);
+            assert!(matches!(refused, Err(AuthenticationError::NotFresh { .. })), "{refused:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Invitations: `duet.v1.invite.<party>`. A request; the answer comes only after the worker's
 //! subscription to the session's rounds is registered at the broker.
 
-use duet_protocol::codec::Message;
+use duet_protocol::codec::{self, DecodeError, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Refusal, manifest::Manifest};
@@ -34,6 +34,36 @@ pub enum InvitationReply {
 
 impl Message for InvitationReply {
     const KIND: u8 = 0x42;
+    const VERSION: u8 = 1;
+    const MAX_SIZE_BYTES: usize = 1024;
+}
+
+impl InvitationReply {
+    /// Reads a party's answer: a reply, or a [`TimeRefusal`], of which the party's time is told as well.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn read(bytes: &[u8]) -> Result<(Self, Option<u64>), DecodeError> {
+        if bytes.first() == Some(&TimeRefusal::KIND) {
+            let TimeRefusal { refusal, now_ms } = codec::decode(bytes)?;
+            return Ok((Self::Refused(refusal), Some(now_ms)));
+        }
+        Ok((codec::decode(bytes)?, None))
+    }
+}
+
+/// The answer of a party that does not take part because of a time: its own goes with the refusal, so that
+/// the orchestrator can say whose clock is off, and by how much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeRefusal {
+    /// Why.
+    pub refusal: Refusal,
+    /// The party's time, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+impl Message for TimeRefusal {
+    const KIND: u8 = 0x72;
     const VERSION: u8 = 1;
     const MAX_SIZE_BYTES: usize = 1024;
 }

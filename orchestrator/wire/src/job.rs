@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     JobId, Priority, TenantId,
     encoding::hex_array,
-    error::{Code, bounded},
+    error::{Code, Refusal, bounded},
     request::{Pair, SignedRequest, SigningRequest},
     result::SignedResult,
+    revocation::RevocationProof,
 };
 
 /// How many attempts a record remembers; the oldest are forgotten beyond that.
@@ -194,6 +195,17 @@ pub enum JobEvent {
     Expire,
     /// The requester withdraws it.
     Cancel,
+    /// The session of a job that was revoked ended without a signature: no other follows.
+    CancelRevoked {
+        /// Why the session failed.
+        code: Code,
+        /// Whose fault it demonstrably was.
+        culprit: Option<PartyId>,
+        /// What that is known by.
+        evidence: Option<Evidence>,
+        /// The same for a person.
+        message: String,
+    },
     /// An operator puts a failed job back.
     Requeue,
 }
@@ -212,6 +224,7 @@ impl JobEvent {
             Self::Reject => "reject",
             Self::Expire => "expire",
             Self::Cancel => "cancel",
+            Self::CancelRevoked { .. } => "cancel-revoked",
             Self::Requeue => "requeue",
         }
     }
@@ -219,7 +232,10 @@ impl JobEvent {
     /// Whether only the worker that runs the current attempt may report it.
     #[must_use]
     pub const fn ends_attempt(&self) -> bool {
-        matches!(self, Self::Retry { .. } | Self::ReturnToOwner { .. } | Self::Sign { .. })
+        matches!(
+            self,
+            Self::Retry { .. } | Self::ReturnToOwner { .. } | Self::Sign { .. } | Self::CancelRevoked { .. }
+        )
     }
 }
 
@@ -234,6 +250,9 @@ pub enum TransitionError {
         /// What was tried.
         event: &'static str,
     },
+    /// Its request was revoked.
+    #[error("the job's request was revoked; submit a new one")]
+    Revoked,
     /// A newer attempt has begun since.
     #[error("attempt {held} is over; the job is at attempt {current}")]
     StaleFence {
@@ -269,7 +288,9 @@ pub fn next(state: &JobState, event: &JobEvent, attempts: u32) -> Result<JobStat
         }),
         (S::Queued | S::AwaitingOwner | S::Running { .. }, E::Expire) => Ok(S::Expired),
         // A running attempt may already have made the signature: it cannot be called back.
-        (S::Queued | S::AwaitingOwner, E::Cancel) => Ok(S::Cancelled),
+        (S::Queued | S::AwaitingOwner, E::Cancel) | (S::Running { .. }, E::CancelRevoked { .. }) => {
+            Ok(S::Cancelled)
+        }
         _ => Err(TransitionError::Illegal { state: state.name(), event: event.name() }),
     }
 }
@@ -364,6 +385,31 @@ pub struct PutBack {
     pub attempts: u32,
 }
 
+/// A party that does not keep a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationRefused {
+    /// Which.
+    pub party: PartyId,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// That a job's request was revoked, and which parties know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRevocation {
+    /// By whom, and the signature.
+    pub proof: RevocationProof,
+    /// When the orchestrator took it, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The parties that keep it and sign the request no more.
+    pub kept_by: Vec<PartyId>,
+    /// The parties that are yet to acknowledge it. They are told until they do, or the request has expired.
+    pub waits_for: Vec<PartyId>,
+    /// The parties that do not keep it, for a reason that repetition does not cure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused_by: Vec<RevocationRefused>,
+}
+
 /// A job as it is stored: JSON in the key-value bucket, changed by compare-and-swap only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -401,6 +447,9 @@ pub struct JobRecord {
     /// letters as well. A settled job without it is published (again) by whoever finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_published_at_ms: Option<u64>,
+    /// That its request was revoked, and which parties know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<JobRevocation>,
     /// The trace that it was accepted in, as a `traceparent` of W3C Trace Context, if traces are exported. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
@@ -425,6 +474,7 @@ impl JobRecord {
             expires_at_ms: request.expires_at.saturating_mul(1000),
             put_back: None,
             end_published_at_ms: None,
+            revocation: None,
             trace: None,
         }
     }
@@ -453,6 +503,9 @@ impl JobRecord {
             return Err(TransitionError::StaleFence { held: fence, current: self.fence });
         }
         let state = next(&self.state, event, self.attempts_started)?;
+        if self.revocation.is_some() && matches!(event, JobEvent::Start { .. } | JobEvent::Requeue) {
+            return Err(TransitionError::Revoked);
+        }
         let was_running = matches!(self.state, JobState::Running { .. });
         match event {
             JobEvent::Start { session, pair } => {
@@ -484,6 +537,7 @@ impl JobRecord {
                 JobEvent::Sign { .. } => Some(AttemptOutcome::Signed),
                 JobEvent::Retry { code, culprit, evidence, message, .. }
                 | JobEvent::ReturnToOwner { code, culprit, evidence, message }
+                | JobEvent::CancelRevoked { code, culprit, evidence, message }
                 | JobEvent::Fail { code, culprit, evidence, message } => Some(AttemptOutcome::Failed {
                     code: *code,
                     culprit: culprit.clone(),

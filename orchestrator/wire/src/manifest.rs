@@ -11,6 +11,7 @@ use crate::{
     JobId,
     error::{Code, Refusal},
     request::{MAX_REQUEST_SIZE_BYTES, Pair, RequestError, SignedRequest, SigningRequest},
+    validity::{self, TimeError},
 };
 
 /// A party's place in a session.
@@ -65,9 +66,19 @@ pub enum ManifestError {
     /// The manifest says something else than the request.
     #[error("the manifest contradicts the request: {0}")]
     Contradiction(&'static str),
-    /// Its time has passed.
-    #[error("the session or its request has expired")]
-    Expired,
+    /// The request's own times do not allow it.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    /// The session is over by the clock of the party that was asked, its request is not.
+    #[error(
+        "by this party's clock the session ended {} ago: its clock is ahead of the orchestrator's, or the \
+         invitation is an old one",
+        validity::span(*.by_ms)
+    )]
+    SessionOver {
+        /// By how much, in milliseconds.
+        by_ms: u64,
+    },
 }
 
 impl ManifestError {
@@ -80,7 +91,8 @@ impl ManifestError {
             Self::Malformed(_) => Code::MalformedMessage,
             Self::Request(e) => e.code(),
             Self::Contradiction(_) => Code::PeerMisbehaved,
-            Self::Expired => Code::JobExpired,
+            Self::Time(e) => e.code(),
+            Self::SessionOver { .. } => Code::ClockDiffers,
         }
     }
 }
@@ -117,12 +129,12 @@ impl Manifest {
     }
 
     /// Checks everything that can be checked without a share: the requester's signature, that the
-    /// manifest says what the request says, that two parties sit where a pair allows it, and that
-    /// neither has expired at `now_ms` (milliseconds since 1970).
+    /// manifest says what the request says, that two parties sit where a pair allows it, and that both
+    /// count at `now_ms` (milliseconds since 1970 by the caller's clock).
     ///
     /// Left to the party: that the requester may ask this of the wallet, the wallet's tenant, the
-    /// epoch, the Paillier key and its lock, that it is itself in the seat, and that the session is
-    /// new.
+    /// epoch, the Paillier key and its lock, that it is itself in the seat, that the session is new,
+    /// and how long the request may be valid ([`SigningRequest::require_lifetime`]).
     ///
     /// # Errors
     /// See [`ManifestError`].
@@ -148,8 +160,9 @@ impl Manifest {
             }
             Some(_) => {}
         }
-        if now_ms >= self.expires_at_ms || now_ms >= request.expires_at.saturating_mul(1000) {
-            return Err(ManifestError::Expired);
+        request.require_current(now_ms)?;
+        if now_ms >= self.expires_at_ms {
+            return Err(ManifestError::SessionOver { by_ms: now_ms - self.expires_at_ms });
         }
         Ok(request)
     }

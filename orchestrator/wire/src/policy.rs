@@ -27,7 +27,8 @@ pub use self::{
     document::{PolicyError, SignedPolicy},
     engine::{Condition, Decision, Facts, Spend, SpendLimit, SpendOption, Usage},
     request::{
-        HeldPolicy, PolicyReceipt, PolicyReply, PolicyRequest, ReceiptError, RequestApproval, SignedReceipt,
+        DatedApproval, HeldPolicy, PolicyReceipt, PolicyReply, PolicyRequest, ReceiptError, RequestApproval,
+        SignedReceipt,
     },
     warnings::{Unbounded, Warning},
 };

@@ -19,8 +19,12 @@ use crate::{
 /// The largest request document in bytes.
 pub const MAX_REQUEST_SIZE_BYTES: usize = 128 * 1024;
 
-/// The version of the request document this build speaks.
-pub const REQUEST_VERSION: u8 = 1;
+/// The version of the request document that this build writes. It reads [`UNDATED_REQUEST_VERSION`] too.
+pub const REQUEST_VERSION: u8 = 2;
+
+/// The version of the request document that states no `issued_at`. Parties take it while it ends within
+/// a day, see [`crate::validity`].
+pub const UNDATED_REQUEST_VERSION: u8 = 1;
 
 /// Two parties that sign together; the first, of the lower index, initiates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,10 +103,10 @@ impl<'de> Deserialize<'de> for Pair {
 /// What a requester wants signed.
 ///
 /// In JSON every field is required except `path` (`m`) and `pairs` (`device+service`, then
-/// `service+partner`), and no other is allowed.
+/// `service+partner`), and no other is allowed. `issued_at` belongs to version 2 alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SigningRequest {
-    /// The document's version: [`REQUEST_VERSION`].
+    /// The document's version: [`REQUEST_VERSION`] or [`UNDATED_REQUEST_VERSION`].
     pub version: u8,
     /// Whose wallet it is.
     pub tenant: TenantId,
@@ -114,6 +118,9 @@ pub struct SigningRequest {
     pub payload: Payload,
     /// The requester's name for the job.
     pub idempotency_key: IdempotencyKey,
+    /// When the requester signed it, in seconds since 1970; `None` in version 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<u64>,
     /// When it ends, in seconds since 1970. No party signs at or after it.
     pub expires_at: u64,
     /// Which pairs may sign, in order of preference.
@@ -133,7 +140,9 @@ pub enum RequestError {
     #[error("the signature is not by the requester's key over exactly this document")]
     BadSignature,
     /// Another version.
-    #[error("version: this build speaks version {REQUEST_VERSION} of the signing request")]
+    #[error(
+        "version: this build reads versions {UNDATED_REQUEST_VERSION} and {REQUEST_VERSION} of the signing request"
+    )]
     UnsupportedVersion,
     /// The document is not what it should be.
     #[error(transparent)]
@@ -217,24 +226,31 @@ impl SigningRequest {
             "path",
             "payload",
             "idempotency_key",
+            "issued_at",
             "expires_at",
             "pairs",
         ])?;
-        if fields.required("version")?.value.as_u64() != Some(REQUEST_VERSION.into()) {
-            return Err(RequestError::UnsupportedVersion);
-        }
-        let expires_at = fields.required("expires_at")?;
+        let version = fields.required("version")?.value.as_u64();
+        let version = [UNDATED_REQUEST_VERSION, REQUEST_VERSION]
+            .into_iter()
+            .find(|known| version == Some(u64::from(*known)))
+            .ok_or(RequestError::UnsupportedVersion)?;
+        let issued_at = match (version, fields.field("issued_at")) {
+            (UNDATED_REQUEST_VERSION, None) => None,
+            (UNDATED_REQUEST_VERSION, Some(issued_at)) => {
+                return Err(issued_at.error("version 1 states no time of issue; write version 2").into());
+            }
+            _ => Some(seconds(&fields.required("issued_at")?)?),
+        };
         Ok(Self {
-            version: REQUEST_VERSION,
+            version,
             tenant: fields.required("tenant")?.parse()?,
             wallet: fields.required("wallet")?.parse()?,
             path: fields.field("path").map_or(Ok(DerivationPath::default()), |path| path.parse())?,
             payload: Payload::read(&fields.required("payload")?)?,
             idempotency_key: fields.required("idempotency_key")?.parse()?,
-            expires_at: expires_at
-                .value
-                .as_u64()
-                .ok_or_else(|| expires_at.error("expected a number of seconds since 1970"))?,
+            issued_at,
+            expires_at: seconds(&fields.required("expires_at")?)?,
             pairs: fields.field("pairs").map_or_else(
                 || Ok(vec![Pair::DeviceService, Pair::ServicePartner]),
                 |pairs| read_pairs(&pairs),
@@ -247,6 +263,10 @@ impl SigningRequest {
     pub fn job(&self) -> JobId {
         JobId::derive(&self.tenant, &self.idempotency_key)
     }
+}
+
+fn seconds(node: &Node<'_>) -> Result<u64, JsonError> {
+    node.value.as_u64().ok_or_else(|| node.error("expected a number of seconds since 1970"))
 }
 
 fn read_pairs(node: &Node<'_>) -> Result<Vec<Pair>, JsonError> {

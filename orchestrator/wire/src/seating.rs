@@ -87,6 +87,8 @@ impl Seated {
                 "the requester may not have this kind of payload signed with this wallet",
             ));
         }
+        // What a party's policy says may be less.
+        request.require_lifetime(now_ms, true)?;
         let digest = request.payload.digest()?;
         Ok(Self { manifest, request, digest })
     }

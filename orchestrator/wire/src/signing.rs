@@ -30,6 +30,10 @@ pub enum Purpose {
     RequestApproval,
     /// How far a party's audit chain goes, by the party.
     AuditHead,
+    /// That a request may be signed, with the date of the approval.
+    DatedApproval,
+    /// That a request is not to be signed any more, by its requester or the wallet's owner.
+    Revocation,
 }
 
 impl Purpose {
@@ -47,6 +51,8 @@ impl Purpose {
             Self::PolicyReceipt => b"duet/v1/policy-receipt\n",
             Self::RequestApproval => b"duet/v1/request-approval\n",
             Self::AuditHead => b"duet/v1/audit-head\n",
+            Self::DatedApproval => b"duet/v1/dated-approval\n",
+            Self::Revocation => b"duet/v1/revocation\n",
         }
     }
 }
@@ -129,6 +135,8 @@ mod tests {
             Purpose::PolicyReceipt,
             Purpose::RequestApproval,
             Purpose::AuditHead,
+            Purpose::DatedApproval,
+            Purpose::Revocation,
         ];
         for made in purposes {
             let signature = sign(made, b"document", &key);

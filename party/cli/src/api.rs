@@ -19,7 +19,7 @@ use duet_orchestrator::{
 use duet_protocol::ids::WalletId;
 use duet_wire::{
     Code, JobId, JobStateName, Priority, Problem, SignedRequest, TenantId, batch::BatchId,
-    policy::RequestApproval, webhook::EndpointId,
+    policy::DatedApproval, revocation::RevocationProof, webhook::EndpointId,
 };
 use eventsource_stream::Eventsource as _;
 use futures::{Stream, StreamExt as _};
@@ -186,17 +186,14 @@ impl ApiClient {
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
-    pub(crate) async fn approve(
-        &self,
-        id: JobId,
-        approval: &RequestApproval,
-    ) -> Result<Vec<String>, CliError> {
+    pub(crate) async fn approve(&self, id: JobId, approval: &DatedApproval) -> Result<Vec<String>, CliError> {
         #[derive(serde::Deserialize)]
         struct Noted {
             parties: Vec<String>,
         }
         let body = serde_json::json!({
             "approver": hex::encode(approval.approver),
+            "issued_at": approval.issued_at,
             "signature": hex::encode(approval.signature),
         });
         let noted: Noted = self
@@ -228,8 +225,23 @@ impl ApiClient {
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
-    pub(crate) async fn cancel(&self, id: JobId) -> Result<JobView, CliError> {
-        self.call(|| self.request(Method::POST, &format!("v1/jobs/{id}/cancel"), &[])).await
+    pub(crate) async fn cancel(
+        &self,
+        id: JobId,
+        revocation: Option<&RevocationProof>,
+    ) -> Result<JobView, CliError> {
+        let body = revocation
+            .map(serde_json::to_string)
+            .transpose()
+            .map_err(|error| CliError::internal(format!("a revocation does not serialise: {error}")))?;
+        self.call(|| {
+            let request = self.request(Method::POST, &format!("v1/jobs/{id}/cancel"), &[])?;
+            Ok(match &body {
+                Some(body) => request.header("content-type", "application/json").body(body.clone()),
+                None => request,
+            })
+        })
+        .await
     }
 
     /// A page of dead letters.

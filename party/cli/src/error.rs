@@ -134,6 +134,11 @@ impl ErrorCode {
             }
             Code::AdmissionToken => "Ask the party's operator for a new token (`duet party token`).",
             Code::JobExpired => "Submit it again, with a new idempotency key and a longer --expires-in.",
+            Code::ValidTooLong => "Submit it with a shorter --expires-in; up to 24h are taken from any pair.",
+            Code::IssuedBeforeRestore => {
+                "Find out whether it was signed before the party was restored; if not, submit it again."
+            }
+            Code::ClockDiffers => "Set the clock that is wrong; the message says which, and by how much.",
             Code::QueueFull | Code::Overloaded | Code::NoPairAvailable => "Try again in a moment.",
             Code::Deadline => {
                 "Try again; `duet job get` tells what became of a job. A longer --timeout may help."

@@ -25,12 +25,17 @@ pub(crate) struct RequestOptions {
     /// Your name for the job; the same key is the same job [default: a random one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<IdempotencyKey>,
-    /// How long the request is valid from now
+    /// How long the request is valid from now: up to 24h, or 30d where the owner's device signs or the
+    /// policy asks for an approval
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
     expires_in: Duration,
-    /// Until when it is valid, in unix seconds; with it, a repeated command says exactly the same
+    /// Until when it is valid, in unix seconds; with this and --issued-at, a repeated command says exactly
+    /// the same
     #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
     expires_at: Option<u64>,
+    /// When it was issued, in unix seconds [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    issued_at: Option<u64>,
     /// How long to wait for everything this command waits for
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
@@ -63,9 +68,11 @@ impl RequestOptions {
             Some(key) => key.clone(),
             None => random_key()?,
         };
+        let now = duration::since_1970();
+        let issued_at = self.issued_at.unwrap_or_else(|| now.as_secs());
         let expires_at = match self.expires_at {
             Some(seconds) => seconds,
-            None => duration::since_1970().saturating_add(self.expires_in).as_secs(),
+            None => now.saturating_add(self.expires_in).as_secs(),
         };
         let digest = payload.digest().map_err(crate::input::payload_error)?;
         let request = SigningRequest {
@@ -75,6 +82,7 @@ impl RequestOptions {
             path: self.path.clone(),
             payload,
             idempotency_key,
+            issued_at: Some(issued_at),
             expires_at,
             pairs,
         };

@@ -107,6 +107,10 @@ impl Holder {
 /// Why a wallet's public record contradicts itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWallet {
+    /// A later epoch than the first, which only the chain of epoch records could vouch for. This build reads
+    /// none.
+    #[error("a wallet's record of epoch {0} comes without the history that vouches for it")]
+    History(Epoch),
     /// The id is not the hash of what it names.
     #[error("the wallet id is not the hash of its public key, commitment, cards and nonce")]
     Id,
@@ -173,8 +177,12 @@ impl TryFrom<WalletRecord> for WalletPublic {
     type Error = InvalidWallet;
 
     fn try_from(record: WalletRecord) -> Result<Self, InvalidWallet> {
-        // A refresh (epoch 1 and up) changes the commitment and keeps the id.
-        if record.epoch == Epoch(0) && record.computed_id() != record.id {
+        // A refresh (epoch 1 and up) changes the commitment and keeps the id: without the records of all
+        // epochs before, any commitment could be passed off as the wallet's.
+        if record.epoch != Epoch(0) {
+            return Err(InvalidWallet::History(record.epoch));
+        }
+        if record.computed_id() != record.id {
             return Err(InvalidWallet::Id);
         }
         check_holders(&record.holders)?;
@@ -576,6 +584,10 @@ pub(crate) mod tests {
         let (mut other, _) = record(1);
         other.nonce = [3; 32];
         assert_eq!(WalletPublic::try_from(other).unwrap_err(), InvalidWallet::Id);
+        // A later epoch may have any commitment, so it counts only with the history that leads to it.
+        let (mut later, _) = record(1);
+        (later.epoch, later.commitment) = (Epoch(1), record(2).0.commitment);
+        assert_eq!(WalletPublic::try_from(later).unwrap_err(), InvalidWallet::History(Epoch(1)));
         // Q = -A1 makes X_1 the identity.
         assert_eq!(
             refused(|r| {

@@ -336,6 +336,7 @@ impl Device {
             epoch: wallet.epoch(),
             index: ShareIndex::Device,
             tenant: wallet.tenant().to_string(),
+            public_key: wallet.public_key().to_bytes(),
             // The device gets no package; it made the wallet.
             package_hash: [0; 32],
             receipt: Vec::new(),
@@ -347,7 +348,7 @@ impl Device {
         };
         match store.prepare_wallet(&row).await? {
             PrepareOutcome::Prepared | PrepareOutcome::Already(_) => {}
-            PrepareOutcome::Conflict | PrepareOutcome::QuotaExceeded => {
+            PrepareOutcome::Conflict | PrepareOutcome::SameKey | PrepareOutcome::QuotaExceeded => {
                 return Err(PartyError::refused(
                     Code::WalletExists,
                     "the wallet is stored already, differently",

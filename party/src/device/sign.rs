@@ -9,8 +9,9 @@ use duet_protocol::{
     ids::{SessionId, WalletId},
 };
 use duet_wire::{
-    Code, JobId, Manifest, Outcome, RecoverableSignature, SigningRequest,
+    Code, JobId, JobRecord, Manifest, Outcome, RecoverableSignature, SigningRequest,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval, WaitingJob},
+    revocation::RevocationProof,
     signing::Purpose,
 };
 use rand_core::Rng as _;
@@ -53,13 +54,23 @@ impl Device {
         }
     }
 
-    /// Refuses a job for good.
+    /// Refuses a job for good: revokes its request under the owner's key, so that the parties refuse it from
+    /// then on, whoever brings it.
     ///
     /// # Errors
     /// When no orchestrator answers, or refuses.
     pub async fn reject(&self, bus: &Bus, wallet: WalletId, job: JobId) -> Result<(), PartyError> {
         let identity = self.identity(wallet).await?;
-        match self.approval(bus, &identity, wallet, ApprovalAction::Reject { job }).await? {
+        let asked = self.approval(bus, &identity, wallet, ApprovalAction::Job { job }).await?;
+        let ApprovalReply::Job { record } = asked else { return Err(unexpected()) };
+        let record: JobRecord = serde_json::from_slice(&record).map_err(|_| unexpected())?;
+        let request =
+            record.request.verify().map_err(|error| PartyError::Refused(duet_wire::Refusal::from(error)))?;
+        if request.job() != job {
+            return Err(unexpected());
+        }
+        let proof = RevocationProof::sign(wallet, record.request.content_hash(), self.owner_key());
+        match self.approval(bus, &identity, wallet, ApprovalAction::Revoke { job, proof }).await? {
             ApprovalReply::Done => Ok(()),
             _ => Err(unexpected()),
         }

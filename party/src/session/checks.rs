@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use duet_protocol::{
-    card::Card, enrolment::VerifiedEnrolment, ids::CardFingerprint, paillier_key::PaillierKey,
+    card::Card,
+    enrolment::VerifiedEnrolment,
+    ids::{CardFingerprint, ShareIndex},
+    paillier_key::PaillierKey,
     share::KeyShare,
 };
 use duet_wire::{Code, Manifest, Seat, SigningRequest, seating::Seated};
@@ -13,7 +16,7 @@ use crate::{
     error::PartyError,
     metrics::StoreDecision,
     policy::{self, Ruling},
-    store::{AnswerRole, AnswersOf, EnrolmentRow, PaillierState, Readiness, Standing},
+    store::{AnswerRole, AnswersOf, EnrolmentRow, PaillierState, Readiness, Standing, StoreError},
 };
 
 /// A session this party takes part in: checked, and claimed so that no other worker does.
@@ -75,8 +78,8 @@ impl Accepted {
 
 /// Checks a manifest's bytes as `identity`: the requester's signature, that the requester may ask
 /// this of this wallet, tenant, kind of payload, the wallet's policy, epoch, seats against the wallet's own record,
-/// Paillier key and its lock, expiry; derives the digest; and claims the session id last, so that a
-/// session that was refused can be asked for again.
+/// Paillier key and its lock, times, that the request was not revoked; derives the digest; and claims the
+/// session id last, so that a session that was refused can be asked for again.
 ///
 /// # Errors
 /// [`PartyError::Refused`] with the code of the first check that fails.
@@ -86,10 +89,14 @@ pub(crate) async fn check(
     bytes: Vec<u8>,
 ) -> Result<Accepted, PartyError> {
     let refuse = |code, message: &str| PartyError::refused(code, message);
-    let wallet = Manifest::decode(&bytes)
-        .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?
-        .wallet;
-    let (row, newest_policy) = context.committed_with_policy(wallet).await?;
+    let claimed = Manifest::decode(&bytes)
+        .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?;
+    let wallet = claimed.wallet;
+    let (committed, standing) = tokio::join!(
+        context.committed_with_policy(wallet),
+        context.store().standing(wallet, claimed.request.content_hash())
+    );
+    let ((row, newest_policy), standing) = (committed?, standing?);
     let share = context.share(&row).await?;
     let now_ms = context.clock.now_ms();
     let Seated { manifest, request, digest } =
@@ -97,6 +104,7 @@ pub(crate) async fn check(
     if share.wallet().holder(share.index()).card() != Some(&identity.card.fingerprint()) {
         return Err(refuse(Code::CardMismatch, "the wallet is bound to another card of this party"));
     }
+    require_standing(standing, &request)?;
     let initiates = manifest.initiator.index == share.index();
     let peer = if initiates { &manifest.responder } else { &manifest.initiator };
     let peer_card = context.holder_card(&share, peer.index).await?.ok_or_else(|| {
@@ -112,6 +120,8 @@ pub(crate) async fn check(
     let decided = policy::decide(context, &share, newest_policy.as_ref(), &manifest, &request, now_ms).await;
     context.metrics.decided(&decided);
     let ruling = decided?;
+    let is_approved = ruling.is_approved || manifest.initiator.index == ShareIndex::Device;
+    request.require_lifetime(now_ms, is_approved).map_err(|error| PartyError::Refused(error.into()))?;
     let accepted = Accepted { bytes, manifest, request, digest, identity, share, peer_card, role, ruling };
     let Manifest { session, wallet, expires_at_ms, .. } = accepted.manifest;
     let mut noting = context.noting(accepted.taken());
@@ -126,6 +136,27 @@ pub(crate) async fn check(
         return Err(refuse(Code::SessionReplayed, "the session was taken before"));
     }
     Ok(accepted)
+}
+
+/// That the request was not revoked, nor issued before the store was restored: what happened to it
+/// in the meantime is not known here.
+fn require_standing(standing: Standing, request: &SigningRequest) -> Result<(), PartyError> {
+    if standing.is_revoked {
+        return Err(StoreError::Revoked.into());
+    }
+    let Some(restored_at_ms) = standing.restored_at_ms else { return Ok(()) };
+    // The issue is told in seconds. In the restore's own second the party did nothing before it.
+    match request.issued_at {
+        Some(issued_at) if issued_at >= restored_at_ms / 1000 => Ok(()),
+        Some(_) => Err(PartyError::refused(
+            Code::IssuedBeforeRestore,
+            "the request was issued before this party's store was restored; submit a new one",
+        )),
+        None => Err(PartyError::refused(
+            Code::IssuedBeforeRestore,
+            "this party's store was restored: it takes requests that state issued_at (version 2)",
+        )),
+    }
 }
 
 async fn initiator(

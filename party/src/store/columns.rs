@@ -10,7 +10,7 @@ use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
     AuditChain, Culprit, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PendingRow,
-    PolicyMark, PolicyRow, Standing, StoreError, WalletRow, WalletState,
+    PolicyMark, PolicyRow, Standing, StoreError, WalletRow, WalletState, moment,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -239,4 +239,12 @@ pub(super) fn policy_mark(row: &impl Columns) -> Result<Option<PolicyMark>, Stor
 pub(super) fn usage_row(row: &impl Columns) -> Result<(u64, Usage), StoreError> {
     let usage = Usage { value: bytes(row, "value")?, signatures: number(row, "signatures")? };
     Ok((number(row, "slice")?, usage))
+}
+
+pub(super) fn standing(row: &impl Columns) -> Result<Standing, StoreError> {
+    let restored_at = row.bytes_at("restored_at").map_err(unavailable("read a row"))?;
+    Ok(Standing {
+        is_revoked: number::<i64>(row, "is_revoked")? > 0,
+        restored_at_ms: restored_at.as_deref().map(moment).transpose()?,
+    })
 }

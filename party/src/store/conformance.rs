@@ -37,6 +37,7 @@ fn new_wallet(id: u8, package: u8, token: Option<Admission>) -> NewWallet {
         epoch: Epoch(0),
         index: ShareIndex::Service,
         tenant: "acme".to_owned(),
+        public_key: [id; 33],
         package_hash: [package; 32],
         receipt: vec![package],
         admission: token,
@@ -95,6 +96,8 @@ pub(super) async fn all<S: ShareStore, F: Future<Output = [S; 2]>>(make_two: imp
     limits_at_once(Arc::new(make().await)).await;
     approvals(&make().await).await;
     pending::all(async || make_two().await.map(Arc::new)).await;
+    revocations(&make().await).await;
+    limits_after_a_restore(&make().await).await;
     key_change::all(async || make_two().await.map(Arc::new)).await;
     workers::all(async || make_two().await.map(Arc::new)).await;
 }
@@ -146,6 +149,10 @@ async fn preparing_and_committing<S: ShareStore>(store: &S) {
     };
     assert_eq!((row.state, row.receipt.as_slice()), (WalletState::Prepared, [1].as_slice()));
     assert_eq!(store.prepare_wallet(&new_wallet(1, 2, None)).await.unwrap(), PrepareOutcome::Conflict);
+    let of_the_same_key = NewWallet { public_key: wallet.public_key, ..new_wallet(9, 9, None) };
+    assert_eq!(store.prepare_wallet(&of_the_same_key).await.unwrap(), PrepareOutcome::SameKey);
+    assert_eq!(store.wallet(of_the_same_key.id).await.unwrap(), None);
+    assert!(store.wallets_without_public_key(10).await.unwrap().is_empty());
     assert!(store.wallets(None, 10).await.unwrap().is_empty(), "prepared wallets are not listed");
     assert!(store.record(&wallet.records[0].0).await.unwrap().is_some());
 
@@ -574,6 +581,7 @@ fn spend(value: u8, options: &[&[&str]]) -> Spend {
 pub(super) fn spending(wallet: WalletId, digest: u8) -> Spending {
     Spending {
         wallet,
+        request: [digest; 32],
         spent: [digest; 32],
         decided_by: None,
         at_ms: 1,
@@ -589,7 +597,10 @@ async fn charge_at<S: ShareStore>(
 ) -> Result<bool, StoreError> {
     let (wallet, digest) = (WalletId([1; 32]), [number; 32]);
     let charge = Charge { session: SessionId([number; 16]), wallet, digest, charged_at_ms: at_ms };
-    store.spending(Spending { wallet, spent: digest, decided_by: None, at_ms, spends }).charge(&charge).await
+    store
+        .spending(Spending { wallet, request: [0; 32], spent: digest, decided_by: None, at_ms, spends })
+        .charge(&charge)
+        .await
 }
 
 async fn limits<S: ShareStore>(store: &S) {
@@ -599,7 +610,14 @@ async fn limits<S: ShareStore>(store: &S) {
     // A session is charged once, and spends once, whatever it would be charged for.
     for digest in [[1; 32], [99; 32]] {
         let again = Charge { session: SessionId([1; 16]), wallet, digest, charged_at_ms: 1_500 };
-        let spending = Spending { wallet, spent: digest, decided_by: None, at_ms: 1_500, spends: one(1) };
+        let spending = Spending {
+            wallet,
+            request: [0; 32],
+            spent: digest,
+            decided_by: None,
+            at_ms: 1_500,
+            spends: one(1),
+        };
         assert!(!store.spending(spending).charge(&again).await.unwrap());
     }
     let full = charge_at(store, 2, 2_000, one(5)).await;
@@ -609,7 +627,8 @@ async fn limits<S: ShareStore>(store: &S) {
     assert!(charge_at(store, 2, 3_000, one(4)).await.unwrap());
     // The same digest in another session is no further spending.
     let again = Charge { session: SessionId([9; 16]), wallet, digest: [2; 32], charged_at_ms: 3_500 };
-    let spending = Spending { wallet, spent: [2; 32], decided_by: None, at_ms: 3_500, spends: one(4) };
+    let spending =
+        Spending { wallet, request: [0; 32], spent: [2; 32], decided_by: None, at_ms: 3_500, spends: one(4) };
     assert!(store.spending(spending).charge(&again).await.unwrap());
     // The window moves on; the slice in which it begins counts whole.
     assert!(charge_at(store, 3, 61_900, one(1)).await.is_err());
@@ -679,7 +698,8 @@ async fn limits<S: ShareStore>(store: &S) {
     let claim = async |number: u8, value| {
         let digest = [number; 32];
         let spends = vec![spend(value, &[&["rule/e"]])];
-        let spending = Spending { wallet, spent: digest, decided_by: None, at_ms: 62_100, spends };
+        let spending =
+            Spending { wallet, request: [0; 32], spent: digest, decided_by: None, at_ms: 62_100, spends };
         store.spending(spending).claim_session(SessionId([number; 16]), wallet, 70_000, 62_100).await
     };
     assert!(claim(30, 10).await.unwrap());
@@ -696,7 +716,10 @@ async fn policies_change<S: ShareStore>(store: &S) {
     let charge = async |number: u8, decided_by, spends: Vec<Spend>| {
         let spent = [number; 32];
         let charge = Charge { session: SessionId([number; 16]), wallet, digest: spent, charged_at_ms: 1_000 };
-        store.spending(Spending { wallet, spent, decided_by, at_ms: 1_000, spends }).charge(&charge).await
+        store
+            .spending(Spending { wallet, request: [0; 32], spent, decided_by, at_ms: 1_000, spends })
+            .charge(&charge)
+            .await
     };
     let one = || vec![spend(1, &[&["rule/a"]])];
     assert!(charge(1, None, one()).await.unwrap());
@@ -722,12 +745,25 @@ async fn policies_change<S: ShareStore>(store: &S) {
             digest: [number; 32],
             charged_at_ms: 1_000,
         };
-        let spending =
-            Spending { wallet, spent: [number; 32], decided_by: by(4), at_ms: 1_000, spends: one() };
+        let spending = Spending {
+            wallet,
+            request: [0; 32],
+            spent: [number; 32],
+            decided_by: by(4),
+            at_ms: 1_000,
+            spends: one(),
+        };
         let late = store.spending(spending).charge(&charge).await;
         assert!(matches!(late, Err(StoreError::PolicyChanged)), "{late:?}");
     }
-    let spending = Spending { wallet, spent: [7; 32], decided_by: by(4), at_ms: 1_000, spends: Vec::new() };
+    let spending = Spending {
+        wallet,
+        request: [0; 32],
+        spent: [7; 32],
+        decided_by: by(4),
+        at_ms: 1_000,
+        spends: Vec::new(),
+    };
     let claimed = store.spending(spending).claim_session(SessionId([7; 16]), wallet, 9_000, 1_000).await;
     assert!(matches!(claimed, Err(StoreError::PolicyChanged)), "{claimed:?}");
     assert!(charge(6, by(7), one()).await.unwrap());
@@ -777,13 +813,78 @@ async fn approvals<S: ShareStore>(store: &S) {
     store.put_approval(wallet, [1; 32], [7; 32], 1_000, 0).await.unwrap();
     store.put_approval(wallet, [1; 32], [7; 32], 1_000, 0).await.unwrap();
     store.put_approval(wallet, [1; 32], [8; 32], 2_000, 0).await.unwrap();
-    let mut approvers = store.approvals(wallet, [1; 32]).await.unwrap();
+    let mut approvers = store.approvals(wallet, [1; 32], 0).await.unwrap();
     approvers.sort_unstable();
     assert_eq!(approvers, [[7; 32], [8; 32]]);
-    assert!(store.approvals(wallet, [2; 32]).await.unwrap().is_empty());
-    assert!(store.approvals(WalletId([2; 32]), [1; 32]).await.unwrap().is_empty());
+    assert!(store.approvals(wallet, [2; 32], 0).await.unwrap().is_empty());
+    assert!(store.approvals(WalletId([2; 32]), [1; 32], 0).await.unwrap().is_empty());
     store.put_approval(wallet, [2; 32], [7; 32], 2_000, 1_000).await.unwrap();
-    assert_eq!(store.approvals(wallet, [1; 32]).await.unwrap(), [[8; 32]], "expired");
+    assert_eq!(store.approvals(wallet, [1; 32], 0).await.unwrap(), [[8; 32]], "expired");
+    // One that was made later counts longer; one that is over counts no more, though it is still there.
+    store.put_approval(wallet, [1; 32], [8; 32], 3_000, 1_000).await.unwrap();
+    store.put_approval(wallet, [1; 32], [8; 32], 2_500, 1_000).await.unwrap();
+    assert_eq!(store.approvals(wallet, [1; 32], 2_999).await.unwrap(), [[8; 32]]);
+    assert!(store.approvals(wallet, [1; 32], 3_000).await.unwrap().is_empty());
+}
+
+/// A revocation stops claims that charge, and charges, until its request has expired.
+async fn revocations<S: ShareStore>(store: &S) {
+    let wallet = WalletId([1; 32]);
+    let revoked = |request: u8, expires_at_ms| RevokedRequest {
+        wallet,
+        request: [request; 32],
+        by: [7; 32],
+        expires_at_ms,
+    };
+    let is_revoked = async |request: u8| store.standing(wallet, [request; 32]).await.unwrap().is_revoked;
+    let charge = async |number: u8, request: u8| {
+        let charge =
+            Charge { session: SessionId([number; 16]), wallet, digest: [number; 32], charged_at_ms: 1 };
+        let spending = Spending { request: [request; 32], spends: Vec::new(), ..spending(wallet, number) };
+        store.spending(spending).charge(&charge).await
+    };
+    assert!(charge(1, 1).await.unwrap());
+    assert!(!is_revoked(1).await);
+    assert_eq!(store.revoke_request(&revoked(1, 2_000), 0).await.unwrap(), Revoked::Now);
+    assert_eq!(store.revoke_request(&revoked(1, 2_000), 0).await.unwrap(), Revoked::Before);
+    assert!(is_revoked(1).await && !is_revoked(2).await);
+    assert!(!store.standing(WalletId([2; 32]), [1; 32]).await.unwrap().is_revoked, "of one wallet");
+    assert!(matches!(charge(2, 1).await, Err(StoreError::Revoked)));
+    assert_eq!(store.charges(wallet, [2; 32]).await.unwrap(), 0, "nothing was charged");
+    assert!(charge(2, 2).await.unwrap(), "another request");
+    let spending = Spending { request: [1; 32], spends: Vec::new(), ..spending(wallet, 3) };
+    let claimed = store.spending(spending).claim_session(SessionId([9; 16]), wallet, 70_000, 1).await;
+    assert!(matches!(claimed, Err(StoreError::Revoked)), "{claimed:?}");
+
+    // It is forgotten when its request has expired, which nothing signs then.
+    assert_eq!(store.revoke_request(&revoked(2, 9_000), 1_999).await.unwrap(), Revoked::Now);
+    assert!(is_revoked(1).await);
+    assert_eq!(store.revoke_request(&revoked(3, 9_000), 2_000).await.unwrap(), Revoked::Now);
+    assert!(!is_revoked(1).await && is_revoked(2).await);
+    assert_eq!(store.readiness(), Readiness::Ready, "a refusal is no failure of the store");
+}
+
+/// Limits count as used up for their time after a restore.
+async fn limits_after_a_restore<S: ShareStore>(store: &S) {
+    let one = || vec![spend(1, &[&["rule/a"]])];
+    let restored_at = 100_000_u64.to_be_bytes();
+    store.put_setting(LIMITS_USED_UP_SINCE, &restored_at).await.unwrap();
+    store.put_setting(RESTORED_AT, &restored_at).await.unwrap();
+    assert_eq!(store.standing(WalletId([1; 32]), [1; 32]).await.unwrap().restored_at_ms, Some(100_000),);
+    for at_ms in [99_000, 100_000, 159_999] {
+        let full = charge_at(store, 1, at_ms, one()).await;
+        assert!(
+            matches!(&full, Err(StoreError::LimitExceeded(limit)) if limit.contains("restored")),
+            "{at_ms}: {full:?}"
+        );
+    }
+    // Where no limit is charged there is none to be used up.
+    assert!(charge_at(store, 2, 100_000, Vec::new()).await.unwrap());
+    // The limit's minute has passed: what was spent in it is known again.
+    assert!(charge_at(store, 3, 160_000, one()).await.unwrap());
+    // The operator says otherwise.
+    store.remove_setting(LIMITS_USED_UP_SINCE, &restored_at).await.unwrap();
+    assert!(charge_at(store, 4, 100_000, one()).await.unwrap());
 }
 
 /// What is named as locked by the store's own records is found whatever the keys' rows say, and stays found.

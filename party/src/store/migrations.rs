@@ -17,6 +17,7 @@ const SQLITE: &[Script] = &[
     (12, "enrolled wallets", include_str!("../../migrations/sqlite/0012_enrolled_wallets.sql")),
     (13, "lost locks", include_str!("../../migrations/sqlite/0013_lost_locks.sql")),
     (14, "witness", include_str!("../../migrations/sqlite/0014_witness.sql")),
+    (15, "time", include_str!("../../migrations/sqlite/0015_time.sql")),
 ];
 
 const POSTGRES: &[Script] = &[
@@ -24,6 +25,7 @@ const POSTGRES: &[Script] = &[
     (2, "audit and policy", include_str!("../../migrations/postgres/0002_audit_and_policy.sql")),
     (3, "lost locks", include_str!("../../migrations/postgres/0003_lost_locks.sql")),
     (4, "witness", include_str!("../../migrations/postgres/0004_witness.sql")),
+    (5, "time", include_str!("../../migrations/postgres/0005_time.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {

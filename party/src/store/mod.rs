@@ -57,6 +57,9 @@ pub enum StoreError {
     /// A limit of a wallet's policy has no room: which one. Nothing was decided.
     #[error("a limit of the wallet's policy has no room: {0}")]
     LimitExceeded(String),
+    /// The request was revoked. Nothing was decided.
+    #[error("the request was revoked")]
+    Revoked,
     /// A policy of the wallet was stored after the request was decided upon. Nothing was decided.
     #[error("the wallet's policy was changed meanwhile; ask again")]
     PolicyChanged,
@@ -123,6 +126,8 @@ pub struct NewWallet {
     pub index: ShareIndex,
     /// The tenant it belongs to.
     pub tenant: String,
+    /// Its root public key, SEC1 compressed; no other wallet of this party may have it.
+    pub public_key: [u8; 33],
     /// The hash of the package it came in: the same package again is the same wallet, another
     /// package for a known wallet is refused.
     pub package_hash: [u8; 32],
@@ -181,6 +186,8 @@ pub enum PrepareOutcome {
     Already(WalletRow),
     /// Another package was stored for this wallet.
     Conflict,
+    /// Another wallet of this party has the public key.
+    SameKey,
     /// The admission token's quota is used up.
     QuotaExceeded,
 }
@@ -384,6 +391,42 @@ pub struct Charge {
     pub charged_at_ms: u64,
 }
 
+/// A request that is not to be signed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevokedRequest {
+    /// The wallet it was for.
+    pub wallet: WalletId,
+    /// Its content hash.
+    pub request: [u8; 32],
+    /// Who revoked it: its requester's key, or the owner's.
+    pub by: [u8; 32],
+    /// When the request expires, in Unix milliseconds: the revocation is kept until then.
+    pub expires_at_ms: u64,
+}
+
+/// The most revocations that are kept of a wallet: some 200 bytes each.
+pub(crate) const MAX_REVOCATIONS: i64 = 100_000;
+
+/// Whether a revocation is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// It is, from now on.
+    Now,
+    /// The request was revoked before.
+    Before,
+    /// So many are kept of the wallet that no further one is.
+    Full,
+}
+
+/// What a store remembers that bears on a request, apart from policies and limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Whether the request was revoked.
+    pub is_revoked: bool,
+    /// When the store was restored last, in Unix milliseconds; `None` if it never was.
+    pub restored_at_ms: Option<u64>,
+}
+
 /// Why the key of a store may not be tried now.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockRefused {
@@ -407,6 +450,18 @@ pub(crate) const KEY_DESCRIPTOR: &str = "key-descriptor";
 pub(crate) const KEY_ID: &str = "key-id";
 /// The setting in which a process that has the key before finds the one after it.
 pub(crate) const KEY_SUCCESSION: &str = "key-succession";
+
+/// The setting that says when the store was restored last: Unix milliseconds, 8 bytes, big endian.
+pub(crate) const RESTORED_AT: &str = "restored-at";
+/// The setting that says since when the limits count as used up, because the store was restored and does not
+/// know what was spent: as [`RESTORED_AT`], until an operator removes it.
+pub(crate) const LIMITS_USED_UP_SINCE: &str = "limits-used-up-since";
+
+/// Reads what [`RESTORED_AT`] and [`LIMITS_USED_UP_SINCE`] hold.
+pub(crate) fn moment(setting: &[u8]) -> Result<u64, StoreError> {
+    let bytes = setting.try_into().map_err(|_| StoreError::Corrupt("a moment of another length"))?;
+    Ok(u64::from_be_bytes(bytes))
+}
 
 /// A change of what opens a store.
 #[derive(Debug)]
@@ -515,6 +570,11 @@ pub trait WalletStore: fmt::Debug + Send + Sync + 'static {
     async fn pinned_card(&self, party: &PartyId) -> Result<Option<CardFingerprint>, StoreError>;
     /// Every pin.
     async fn pins(&self) -> Result<BTreeMap<PartyId, CardFingerprint>, StoreError>;
+    /// Wallets, prepared or committed, whose public key is not noted, at most `limit`: they were stored by
+    /// the version before that.
+    async fn wallets_without_public_key(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
+    /// Notes the public key of a wallet that lacks it.
+    async fn note_public_key(&self, id: WalletId, public_key: [u8; 33]) -> Result<(), StoreError>;
     /// Stores a verified wallet as prepared.
     async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError>;
     /// Commits a prepared wallet, and forgets the record of its preparation
@@ -644,6 +704,11 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
     /// Writes a charge durably; `false` if the session was charged before.
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError>;
+    /// Keeps a revocation until its request has expired, durably, and forgets those whose requests have
+    /// expired at `now_ms`. A charge that comes later finds it: the two never pass each other.
+    async fn revoke_request(&self, revoked: &RevokedRequest, now_ms: u64) -> Result<Revoked, StoreError>;
+    /// What bears on a request of `wallet` with this content hash.
+    async fn standing(&self, wallet: WalletId, request: [u8; 32]) -> Result<Standing, StoreError>;
     /// How often signatures over `digest` were charged to `wallet`.
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError>;
 }

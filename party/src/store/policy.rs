@@ -56,6 +56,8 @@ pub const MAX_PENDING_POLICIES: usize = 4;
 pub struct Spending {
     /// The wallet.
     pub wallet: WalletId,
+    /// The content hash of the request: nothing is charged for one that was revoked.
+    pub request: [u8; 32],
     /// What is signed and by which of the wallet's keys: the same is spent once.
     pub spent: [u8; 32],
     /// The newest policy that was looked at; `None` when the wallet has none.
@@ -133,11 +135,19 @@ impl Spending {
         accounts.into_iter().collect()
     }
 
-    /// What is charged to accounts that hold what `held` says.
+    /// What is charged to accounts that hold what `held` says. A limit whose time reaches back to before
+    /// `used_up_since` (Unix milliseconds) counts as used up.
     ///
     /// # Errors
     /// [`StoreError::LimitExceeded`] when one of the policies has no room.
-    pub(super) fn due<'a>(&'a self, held: &Held<'a>) -> Result<Vec<Due<'a>>, StoreError> {
+    pub(super) fn due<'a>(
+        &'a self,
+        held: &Held<'a>,
+        used_up_since: Option<u64>,
+    ) -> Result<Vec<Due<'a>>, StoreError> {
+        let is_unknown = |limit: &SpendLimit| {
+            used_up_since.is_some_and(|since| self.at_ms < since.saturating_add(Account::of(limit).time_ms()))
+        };
         // First looked at, then charged: two policies may know the same limit, which is charged once.
         let mut charged = BTreeMap::new();
         for Spend { value, options, .. } in &self.spends {
@@ -145,12 +155,19 @@ impl Spending {
                 option.limits.iter().find(|limit| {
                     let mut slices = held.get(&Account::of(limit)).into_iter().flatten();
                     let used = slices.try_fold(Usage::default(), |sum, (_, usage)| sum.plus(usage));
-                    !used.is_some_and(|used| limit.limit.admits(&used, value))
+                    is_unknown(limit) || !used.is_some_and(|used| limit.limit.admits(&used, value))
                 })
             };
             let Some(option) = options.iter().find(|&option| full(option).is_none()) else {
-                let limit = options.first().and_then(full).map(ToString::to_string);
-                return Err(StoreError::LimitExceeded(limit.unwrap_or_default()));
+                let limit = options.first().and_then(full);
+                let mut said = limit.map(ToString::to_string).unwrap_or_default();
+                if limit.is_some_and(is_unknown) {
+                    said.push_str(
+                        "; it counts as used up since this party's store was restored, until its time has \
+                         passed or the operator runs `duet party limits --reset`",
+                    );
+                }
+                return Err(StoreError::LimitExceeded(said));
             };
             for limit in &option.limits {
                 charged.entry(Account::of(limit)).or_insert(*value);
@@ -224,8 +241,8 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Option<(WalletRow, Option<PolicyMark>)>, StoreError>;
     /// A wallet's policies, oldest first.
     async fn policies(&self, wallet: WalletId) -> Result<Vec<PolicyRow>, StoreError>;
-    /// Notes that `approver` approves the request with this hash, until it expires; forgets what has expired
-    /// at `now_ms`.
+    /// Notes that `approver` approves the request with this hash, until the approval or the request expires;
+    /// a later approval by the same approver counts longer. Forgets what has expired at `now_ms`.
     async fn put_approval(
         &self,
         wallet: WalletId,
@@ -234,6 +251,11 @@ pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
         expires_at_ms: u64,
         now_ms: u64,
     ) -> Result<(), StoreError>;
-    /// Who approved the request.
-    async fn approvals(&self, wallet: WalletId, request: [u8; 32]) -> Result<Vec<[u8; 32]>, StoreError>;
+    /// Who approved the request, by approvals that count at `now_ms`.
+    async fn approvals(
+        &self,
+        wallet: WalletId,
+        request: [u8; 32],
+        now_ms: u64,
+    ) -> Result<Vec<[u8; 32]>, StoreError>;
 }

@@ -5,16 +5,19 @@
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::{
-    StoreError,
-    columns::{Columns, bytes, integer, number, usage_row},
+    LIMITS_USED_UP_SINCE, StoreError,
+    columns::{Columns, blob, bytes, integer, number, usage_row},
+    moment,
     policy::{Account, Due, Held, PolicyMark, Spending},
 };
 
-/// What a row of the first statement is about: the newest policy, that the same was charged before, or one of the accounts,
-/// which are numbered from zero. Before them, where the statement makes the decision as well, that it is new.
+/// What a row of the first statement is about: the newest policy, that the same was charged before, that the request was
+/// revoked, that limits count as used up, or one of the accounts, which are numbered from zero. Before them, where the statement makes the decision as well, that it is new.
 pub(super) const DECIDED: i64 = -3;
 const NEWEST_POLICY: i64 = -2;
 const SPENT_BEFORE: i64 = -1;
+const REVOKED: i64 = -4;
+const USED_UP_SINCE: i64 = -5;
 
 /// Accounts that one statement looks at: SQLite takes five hundred parts, and an owner may write policies with more limits.
 const MAX_ACCOUNTS_AT_ONCE: usize = 64;
@@ -62,6 +65,15 @@ where
            FROM policy_digests WHERE wallet = "
     ));
     query.push_bind(wallet).push(" AND digest = ").push_bind(spending.spent.as_slice());
+    query.push(format!(
+        " UNION ALL SELECT CAST({REVOKED} AS BIGINT), expires_at_ms, request, CAST(0 AS BIGINT)
+           FROM revocations WHERE wallet = "
+    ));
+    query.push_bind(wallet).push(" AND request = ").push_bind(spending.request.as_slice());
+    query.push(format!(
+        " UNION ALL SELECT CAST({USED_UP_SINCE} AS BIGINT), CAST(0 AS BIGINT), value, CAST(0 AS BIGINT)
+           FROM settings WHERE name = '{LIMITS_USED_UP_SINCE}'"
+    ));
     for (number, account) in accounts {
         query.push(format!(
             " UNION ALL SELECT CAST({number} AS BIGINT), slice, value, signatures FROM policy_usage WHERE wallet = "
@@ -78,13 +90,13 @@ where
 /// charges anything.
 ///
 /// # Errors
-/// [`StoreError::PolicyChanged`] and [`StoreError::LimitExceeded`].
+/// [`StoreError::Revoked`], [`StoreError::PolicyChanged`] and [`StoreError::LimitExceeded`].
 pub(super) fn due<'a>(
     spending: &'a Spending,
     accounts: &[Account<'a>],
     rows: &[impl Columns],
 ) -> Result<Option<Vec<Due<'a>>>, StoreError> {
-    let (mut newest, mut is_spent, mut held) = (None, false, Held::new());
+    let (mut newest, mut is_spent, mut used_up_since, mut held) = (None, false, None, Held::new());
     for row in rows {
         match number(row, "part")? {
             NEWEST_POLICY => {
@@ -95,6 +107,8 @@ pub(super) fn due<'a>(
                 });
             }
             SPENT_BEFORE => is_spent = true,
+            REVOKED => return Err(StoreError::Revoked),
+            USED_UP_SINCE => used_up_since = Some(moment(&blob(row, "value")?)?),
             part => {
                 let account = usize::try_from(part).ok().and_then(|part| accounts.get(part));
                 let account = account.ok_or(StoreError::Corrupt("a part that was not asked for"))?;
@@ -106,7 +120,7 @@ pub(super) fn due<'a>(
     if spending.spends.is_empty() || is_spent {
         return Ok(None);
     }
-    spending.due(&held).map(Some)
+    spending.due(&held, used_up_since).map(Some)
 }
 
 /// The statement that writes what is due, and that this was charged. `around` is what the database wants around the first of

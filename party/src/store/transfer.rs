@@ -65,6 +65,7 @@ const TABLES: &[Table] = &[
             ("committed_at_ms", Number),
             ("enrolled", Number),
             ("failures", Number),
+            ("public_key", Bytes),
         ],
     },
     Table {
@@ -175,6 +176,10 @@ const TABLES: &[Table] = &[
     Table {
         name: "answers",
         columns: &[("request", Bytes), ("role", Number), ("answers", Number), ("expires_at_ms", Number)],
+    },
+    Table {
+        name: "revocations",
+        columns: &[("wallet", Bytes), ("request", Bytes), ("revoked_by", Bytes), ("expires_at_ms", Number)],
     },
 ];
 
@@ -380,7 +385,8 @@ mod tests {
     use crate::{
         at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
         store::{
-            Charge, Gate, PaillierScope, PaillierState, PolicyRow, PutPolicy, ShareStore, Spending,
+            Charge, Gate, LIMITS_USED_UP_SINCE, PaillierScope, PaillierState, PolicyRow, PutPolicy,
+            RevokedRequest, ShareStore, Spending,
             conformance::{lock, spending},
         },
     };
@@ -469,6 +475,9 @@ mod tests {
         store.spending(spending(CHARGE.wallet, 1)).charge(&CHARGE).await.unwrap();
         assert_eq!(store.put_policy(CHARGE.wallet, &policy(), 1).await.unwrap(), PutPolicy::Stored);
         store.put_approval(CHARGE.wallet, [6; 32], [7; 32], 1_000, 1).await.unwrap();
+        let revoked =
+            RevokedRequest { wallet: CHARGE.wallet, request: [8; 32], by: [7; 32], expires_at_ms: 9_000 };
+        store.revoke_request(&revoked, 1).await.unwrap();
         store.begin_audit(CHAIN, &entry(), None).await.unwrap();
         store.append_audit(&[entry()]).await.unwrap();
         // More rows than are copied at a time.
@@ -504,13 +513,23 @@ mod tests {
         assert_eq!(store.release_verdict(fresh, SessionId([0; 16])).await.unwrap(), Gate::Open);
 
         assert_eq!(store.policies(CHARGE.wallet).await.unwrap(), [policy()]);
-        assert_eq!(store.approvals(CHARGE.wallet, [6; 32]).await.unwrap(), [[7; 32]]);
+        assert_eq!(store.approvals(CHARGE.wallet, [6; 32], 1).await.unwrap(), [[7; 32]]);
+        let standing = store.standing(CHARGE.wallet, [8; 32]).await.unwrap();
+        assert!(standing.is_revoked && standing.restored_at_ms.is_some());
         // Three signatures are allowed, and one was made before.
         let sign = async |number: u8| {
             let charge = Charge { session: SessionId([number; 16]), digest: [number; 32], ..CHARGE };
             let spending = Spending { decided_by: Some(policy().mark()), ..spending(CHARGE.wallet, number) };
             store.spending(spending).charge(&charge).await
         };
+        // What was spent since the backup is not known: the limits are used up until the operator says otherwise.
+        let used_up = sign(2).await;
+        assert!(
+            matches!(&used_up, Err(StoreError::LimitExceeded(limit)) if limit.contains("restored")),
+            "{used_up:?}"
+        );
+        let since = store.setting(LIMITS_USED_UP_SINCE).await.unwrap().unwrap();
+        store.remove_setting(LIMITS_USED_UP_SINCE, &since).await.unwrap();
         assert!(sign(2).await.unwrap() && sign(3).await.unwrap());
         assert!(matches!(sign(4).await, Err(StoreError::LimitExceeded(_))));
 

@@ -1,4 +1,5 @@
-//! `duet.v1.card.<from>.<party>`: this party's card, its wallets, offers of enrolments, and policies.
+//! `duet.v1.card.<from>.<party>`: this party's card, its wallets, offers of enrolments, policies, and
+//! revocations.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use duet_wire::{
     audit::{HeadReply, HeadRequest, Refused},
     card_request::{CardReply, CardRequest, MAX_WALLETS_PER_PAGE},
     policy::{PolicyReply, PolicyRequest},
+    revocation::{RevocationReply, SignedRevocation},
 };
 use tracing::Instrument as _;
 
 use super::{Shared, answer, refusal};
-use crate::{enrolment::take_offer, error::PartyError, policy, witness};
+use crate::{enrolment::take_offer, error::PartyError, policy, revocation, witness};
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
     let span = tracing::info_span!("card", subject = %message.address);
@@ -28,6 +30,19 @@ pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {
                 let refusal = refusal(&error);
                 shared.journal.refused(Refused::new("policy", refusal.clone()));
                 PolicyReply::Refused(refusal)
+            });
+            answer(&message, &reply).await;
+            return;
+        }
+        if message.payload.first() == Some(&SignedRevocation::KIND) {
+            let kept = match codec::decode::<SignedRevocation>(&message.payload) {
+                Ok(signed) => revocation::take(&shared.party.context, &signed).await,
+                Err(error) => Err(PartyError::refused(Code::MalformedMessage, error.to_string())),
+            };
+            let reply = kept.map(|()| RevocationReply::Kept).unwrap_or_else(|error| {
+                let refusal = refusal(&error);
+                shared.journal.refused(Refused::new("revocation", refusal.clone()));
+                RevocationReply::Refused(refusal)
             });
             answer(&message, &reply).await;
             return;
@@ -68,6 +83,10 @@ impl Shared {
             }
             PolicyRequest::Approve { approval } => {
                 policy::take_approval(context, &approval).await?;
+                Ok(PolicyReply::Approved)
+            }
+            PolicyRequest::ApproveDated { approval } => {
+                policy::take_dated_approval(context, &approval).await?;
                 Ok(PolicyReply::Approved)
             }
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use duet_bus::{Filter, Incoming, Subscription};
 use duet_protocol::codec;
-use duet_wire::{Code, Invitation, InvitationReply, audit::Refused};
+use duet_wire::{Code, Invitation, InvitationReply, Refusal, audit::Refused, invite::TimeRefusal};
 use tracing::Instrument as _;
 
 use super::{Shared, answer, refusal};
@@ -42,7 +42,7 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
                 PartyError::RefusedByPolicy { rule, .. } => rule,
                 _ => None,
             };
-            answer(&message, &InvitationReply::Refused(refusal.clone())).await;
+            shared.refuse(&message, refusal.clone()).await;
             let refused = match codec::decode::<Invitation>(&message.payload) {
                 Ok(Invitation { manifest }) => Refused::invitation(&manifest, refusal),
                 Err(_) => Refused::new("invitation", refusal),
@@ -104,6 +104,18 @@ fn log(ended: &Ended) {
 }
 
 impl Shared {
+    /// Refuses. Where a time is the reason, the party's own goes with the answer.
+    async fn refuse(&self, message: &Incoming, refusal: Refusal) {
+        if !matches!(refusal.code, Code::ClockDiffers | Code::JobExpired) {
+            return answer(message, &InvitationReply::Refused(refusal)).await;
+        }
+        let now_ms = self.party.context.clock.now_ms();
+        if refusal.code == Code::ClockDiffers {
+            tracing::warn!(now_ms, reason = refusal.message, "clocks differ");
+        }
+        answer(message, &TimeRefusal { refusal, now_ms }).await;
+    }
+
     /// Checks the invitation; for a responder, listens to the session's rounds before it says yes.
     async fn accept(&self, message: &Incoming) -> Result<(Accepted, Option<Subscription>), PartyError> {
         let Invitation { manifest } = codec::decode(&message.payload)

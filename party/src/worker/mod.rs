@@ -421,6 +421,9 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
     if let Err(error) = context.vault.keep_up(&context.clock).await {
         tracing::error!(%error, "the share store's key was not followed; start this worker again if this goes on");
     }
+    if let Err(error) = context.note_public_keys().await {
+        tracing::warn!(%error, "the public keys of older wallets were not noted; no wallet is prepared before");
+    }
     match store.expire_prepared(context.clock.now_ms()).await {
         Ok(0) => {}
         Ok(expired) => tracing::info!(expired, "forgot wallets whose preparation expired"),

@@ -197,6 +197,7 @@ impl Shared {
             epoch,
             index,
             tenant: tenant.to_string(),
+            public_key: prepared.share().wallet().public_key().to_bytes(),
             package_hash,
             receipt: receipt.clone(),
             admission: Some(admission),
@@ -206,6 +207,8 @@ impl Shared {
             enrolments: vec![enrolment],
         };
         let prepared = Event::WalletPrepared { wallet: id, tenant, package: package_hash };
+        // Wallets of the version before have to be compared as well.
+        context.note_public_keys().await?;
         match context.noting(prepared).prepare_wallet(&stored).await? {
             PrepareOutcome::Prepared => {
                 tracing::info!(wallet = %id, "prepared");
@@ -213,6 +216,10 @@ impl Shared {
             }
             PrepareOutcome::Already(row) => repeated(&row, package_hash),
             PrepareOutcome::Conflict => Err(exists(id)),
+            PrepareOutcome::SameKey => Err(PartyError::refused(
+                Code::WalletExists,
+                "another wallet with this public key is stored already; a key belongs to one wallet",
+            )),
             PrepareOutcome::QuotaExceeded => Err(PartyError::refused(
                 Code::Quota,
                 format!("the admission token's {} wallets are used up", admission.max_wallets),

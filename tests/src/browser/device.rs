@@ -174,11 +174,12 @@ impl Device {
     #[must_use]
     pub fn request_under(&self, key: &str, text: &str, pairs: &[&str]) -> SignedRequest {
         let document = json!({
-            "version": 1,
+            "version": 2,
             "tenant": TENANT,
             "wallet": self.id().to_string(),
             "payload": {"kind": "personal_message", "text": text},
             "idempotency_key": key,
+            "issued_at": now_ms() / 1000,
             "expires_at": now_ms() / 1000 + 3600,
             "pairs": pairs,
         });

@@ -297,9 +297,9 @@ async fn the_command__should_submit_a_batch_and_tell_how_it_ends() {
         .with("DUET_REQUESTER_KEY", key_file.to_str().unwrap());
     let lines = lines.to_str().unwrap();
     let submitted = duet.json(&["batch", "submit", lines, "--expires-at", "4000000000"]).await;
-    // Further ahead than a year: each request is refused by name.
+    // Further ahead than thirty days: each request is refused by name.
     let refused = submitted.unwrap();
-    assert_eq!(refused["batch"]["items"][0]["problem"]["code"], "invalid-payload");
+    assert_eq!(refused["batch"]["items"][0]["problem"]["code"], "valid-too-long");
 
     let submitted = duet.json(&["batch", "submit", lines]).await.unwrap();
     let verdicts: Vec<_> =

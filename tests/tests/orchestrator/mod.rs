@@ -12,6 +12,7 @@
 mod attempts;
 mod batches;
 mod behind_nginx;
+mod clocks;
 mod dead_letters;
 mod digests;
 mod emptied_broker;
@@ -20,6 +21,7 @@ mod methods;
 mod owner;
 mod poison;
 mod pressure;
+mod revocations;
 mod rig;
 mod several;
 mod submission;

@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +20,7 @@ use duet_orchestrator::{
     api::{EndPage, EndView, JobView},
 };
 use duet_protocol::{
-    codec,
+    codec::{self, Message as _},
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
     public_key::PublicKey,
     signature::{self, RecoverableSignature},
@@ -28,7 +31,9 @@ use duet_wire::{
     OutcomeResult, PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
     approval::{ApprovalAction, ApprovalReply, ApprovalRequest, SignedApproval},
     card_request::{CardReply, CardRequest},
+    invite::TimeRefusal,
     progress::{Progress, Step},
+    revocation::{RevocationProof, RevocationReply, SignedRevocation},
     signing::SigningKey,
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
@@ -72,6 +77,9 @@ pub(crate) enum Act {
     Hold,
     /// Refuses the invitation.
     Refuse(Code),
+    /// Refuses the invitation because the session is over by its own clock, which is so many milliseconds
+    /// ahead.
+    Ahead(u64),
 }
 
 /// A wallet whose whole key the test holds.
@@ -125,6 +133,10 @@ pub(crate) struct World {
     pub(crate) initiator_state: Mutex<InitiatorState>,
     pub(crate) held: mpsc::UnboundedSender<Manifest>,
     pub(crate) invited: mpsc::UnboundedSender<PartyId>,
+    /// The revocations that the parties keep: whose, and the hash of which request.
+    pub(crate) revoked: Mutex<Vec<(ShareIndex, [u8; 32])>>,
+    /// How many revocations they refuse before, because their stores do not work.
+    pub(crate) busy: AtomicU32,
 }
 
 impl World {
@@ -223,6 +235,11 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
     assert!(initiates || manifest.responder.party == me, "invited to a session of others");
     let act =
         if initiates { world.script.lock().unwrap().pop_front().unwrap_or(Act::Sign) } else { Act::Hold };
+    if let Act::Ahead(ahead_ms) = act {
+        let refusal = Refusal::new(Code::JobExpired, "the session is over here");
+        let reply = TimeRefusal { refusal, now_ms: now_ms() + ahead_ms };
+        return incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
+    }
     let reply = match act {
         Act::Refuse(code) => InvitationReply::Refused(Refusal::new(code, "as the script says")),
         _ => InvitationReply::Accepted { instance: "scripted".to_owned() },
@@ -245,7 +262,7 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
         Act::Fail(code) => {
             OutcomeResult::Failed { code, culprit: None, message: "as the script says".to_owned() }
         }
-        Act::Hold | Act::Refuse(_) => {
+        Act::Hold | Act::Refuse(_) | Act::Ahead(_) => {
             world.held.send(manifest).ok();
             return;
         }
@@ -255,6 +272,18 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
 }
 
 async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incoming) {
+    if incoming.payload.first() == Some(&SignedRevocation::KIND) {
+        let SignedRevocation { request, proof } = codec::decode(&incoming.payload).unwrap();
+        proof.verify(request.verify().unwrap().wallet, request.content_hash()).unwrap();
+        let is_busy = world.busy.fetch_update(SeqCst, SeqCst, |busy| busy.checked_sub(1)).is_ok();
+        let reply = if is_busy {
+            RevocationReply::Refused(Refusal::new(Code::StorageUnavailable, "as the test says"))
+        } else {
+            world.revoked.lock().unwrap().push((index, request.content_hash()));
+            RevocationReply::Kept
+        };
+        return incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
+    }
     let reply = match codec::decode::<CardRequest>(&incoming.payload).unwrap() {
         CardRequest::Wallet { id } if id == world.wallet.id || id == world.other_wallet.id => {
             CardReply::Wallet { wallet: Box::new(world.info(index, world.wallet_of(id))) }
@@ -349,6 +378,8 @@ impl Rig {
             initiator_state: Mutex::new(InitiatorState::Ready),
             held: held_sender,
             invited: invited_sender,
+            revoked: Mutex::default(),
+            busy: AtomicU32::default(),
         });
         let access = |tenant: &str, token: &str| TenantAccess {
             tenant: tenant.parse().unwrap(),
@@ -396,11 +427,12 @@ impl Rig {
     /// A request that lasts an hour and is allowed.
     pub(crate) fn request(&self, key: &str, pairs: &[&str]) -> Value {
         json!({
-            "version": 1,
+            "version": 2,
             "tenant": "demo",
             "wallet": self.world.wallet.id.to_string(),
             "payload": {"kind": "personal_message", "text": format!("pay for {key}")},
             "idempotency_key": key,
+            "issued_at": now_ms() / 1000,
             "expires_at": now_ms() / 1000 + 3600,
             "pairs": pairs,
         })
@@ -482,6 +514,19 @@ impl Rig {
     pub(crate) async fn cancel(&self, url: &str, job: &JobView) -> Response {
         let path = format!("{url}/v1/jobs/{}/cancel", job.id);
         self.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap()
+    }
+
+    /// The revocation of a job's request by `key`.
+    pub(crate) async fn revocation(&self, url: &str, job: &JobView, key: &SigningKey) -> RevocationProof {
+        let answer = self.get(url, &format!("/v1/jobs/{}/request", job.id)).await;
+        let request: SignedRequest = answer.json().await.unwrap();
+        RevocationProof::sign(job.wallet, request.content_hash(), key)
+    }
+
+    /// Cancels with a revocation.
+    pub(crate) async fn revoke(&self, url: &str, job: &JobView, proof: &RevocationProof) -> Response {
+        let path = format!("{url}/v1/jobs/{}/cancel", job.id);
+        self.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).json(proof).send().await.unwrap()
     }
 
     /// Opens a job's event stream.

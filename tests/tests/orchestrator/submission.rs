@@ -117,7 +117,9 @@ async fn a_submission_that_cannot_be_signed__should_be_refused_by_name() {
             Code::KindNotAllowed,
         ),
         (with("/payload", json!({"kind": "poem"})), 400, Code::MalformedJson),
-        (with("/version", json!(2)), 400, Code::UnsupportedVersion),
+        (with("/version", json!(3)), 400, Code::UnsupportedVersion),
+        (with("/issued_at", json!(now_ms() / 1000 + 2 * 86_400)), 503, Code::ClockDiffers),
+        (with("/expires_at", json!(now_ms() / 1000 + 31 * 86_400)), 403, Code::ValidTooLong),
     ] {
         let refused = rig.submit(url, &request).await;
         problem(refused, StatusCode::from_u16(status).unwrap(), code).await;

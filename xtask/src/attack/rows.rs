@@ -421,6 +421,30 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "cancelled-in-name-only",
+        attack: "a lying orchestrator has a request signed that was cancelled, or that is old",
+        source: "our own review",
+        checks: &[
+            attacks(&[
+                "cancelled_in_name_only::a_revoked_request__should_be_signed_by_nobody_whoever_brings_it",
+                "cancelled_in_name_only::a_request_that_was_kept_back__should_be_signed_no_more",
+                "cancelled_in_name_only::a_restored_party__should_sign_nothing_from_before",
+            ]),
+            tests(
+                "duet-tests",
+                Target::Test("orchestrator"),
+                &[
+                    "revocations::a_job_that_waits__should_be_cancelled_at_the_parties_as_well",
+                    "revocations::a_job_that_was_cancelled_in_name_only__should_be_revoked_afterwards",
+                    "revocations::parties_that_do_not_answer__should_be_told_until_they_do",
+                    "revocations::a_job_that_runs__should_end_with_its_session",
+                    "revocations::the_owners_no__should_count_at_the_parties",
+                ],
+            ),
+            flows(&["a_manifest_with_one_wrong_thing__should_be_refused_by_the_party_itself"]),
+        ],
+    },
+    Row {
         name: "blind-signing",
         attack: "a digest that is not the payload's",
         source: "blind signing",

@@ -144,8 +144,8 @@ class BoundWallet implements DeviceWallet {
   approveJob(job: string, nowMs: number) {
     return take(this.wallet.approveJob(job, nowMs), "job");
   }
-  rejectJob(job: string, nowMs: number) {
-    return take(this.wallet.rejectJob(job, nowMs), "job");
+  rejectJob(job: string, requestHash: Uint8Array, nowMs: number) {
+    return take(this.wallet.rejectJob(job, requestHash, nowMs), "job");
   }
   askJob(job: string, nowMs: number) {
     return take(this.wallet.askJob(job, nowMs), "job");

@@ -105,7 +105,8 @@ export interface DeviceWallet extends Handle {
   requestSignature(document: string, nowMs: number): { message: Uint8Array; job: string };
   listJobs(nowMs: number): Uint8Array;
   approveJob(job: string, nowMs: number): Uint8Array;
-  rejectJob(job: string, nowMs: number): Uint8Array;
+  /** The owner's revocation of a job's request, by the hash that the answer to {@link askJob} has. */
+  rejectJob(job: string, requestHash: Uint8Array, nowMs: number): Uint8Array;
   askJob(job: string, nowMs: number): Uint8Array;
   /** Checks a manifest against the wallet, and that it is about this job and digest. */
   readManifest(manifest: Uint8Array, nowMs: number): ManifestFacts;
@@ -173,7 +174,11 @@ export interface Verdict extends Handle {
 export type ApprovalReply =
   | { kind: "jobs"; jobs: WaitingJob[]; more: boolean }
   | { kind: "session"; manifest: Uint8Array }
-  | { kind: "job"; state: string; signature?: Uint8Array; code?: string; message?: string }
+  | {
+      kind: "job"; job: string; state: string; signature?: Uint8Array; code?: string; message?: string;
+      /** Of the request that makes this job: by it the owner revokes the request. */
+      requestHash?: Uint8Array;
+    }
   | { kind: "done" };
 
 /** What this device did in a session. */

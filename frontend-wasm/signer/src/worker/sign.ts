@@ -14,6 +14,7 @@ import { pauseMs } from "./backoff.js";
 import { cancelled, checkpoint, pause, within } from "./deadline.js";
 import type { Answered, ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Verdict } from "./engine.js";
 import { closedError, finishPending, passGate, requireReady, withoutKey, writePending } from "./gate.js";
+import { revoke } from "./inbox.js";
 import { isTransient, unexpected } from "./line.js";
 import type { Call } from "./rpc.js";
 import { requireKeyReady, type Unlocked } from "./wallets.js";
@@ -136,7 +137,7 @@ export async function outcome(
     const { device } = unlocked;
     const reply = await line.approval(id, (nowMs) => device.askJob(job, nowMs), call.signal);
     if (reply.kind === "job" && reply.state === "awaiting_owner") {
-      await line.approval(id, (nowMs) => device.rejectJob(job, nowMs), call.signal);
+      await revoke(line, device, id, job, call.signal);
       fail("rejected", "It was not signed, and is rejected so that it will not be.", { code: "rejected-by-owner" });
     }
     const wanted: Wanted = { wallet: id, job, digest, payload, path };
@@ -196,13 +197,15 @@ function requestDocument(
   if (!Number.isInteger(expiresInS) || expiresInS < 1 || expiresInS > MAX_EXPIRY_S) {
     fail("invalid", `A request may be signed for 1 to ${MAX_EXPIRY_S} seconds.`, { field: "expiresInS" });
   }
+  const nowS = Math.floor(Date.now() / 1000);
   const head = {
-    version: 1,
+    version: 2,
     tenant: device.tenant,
     wallet: device.id,
     path,
     idempotency_key: `owner-${crypto.randomUUID()}`,
-    expires_at: Math.floor(Date.now() / 1000) + expiresInS,
+    issued_at: nowS,
+    expires_at: nowS + expiresInS,
     pairs,
   };
   // The payload's own rules of writing numbers apply to it alone.
@@ -256,7 +259,7 @@ function isStale(thrown: unknown): boolean {
 async function giveUp({ line, abandoned }: Context, device: DeviceWallet, { wallet, job }: Wanted): Promise<void> {
   abandoned.add(job);
   try {
-    await line.approval(wallet, (nowMs) => device.rejectJob(job, nowMs));
+    await revoke(line, device, wallet, job);
     abandoned.delete(job);
   } catch {
     // It was never taken, or not yet returned.

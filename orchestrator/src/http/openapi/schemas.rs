@@ -234,6 +234,7 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("expires_at_ms", true, moment("When it ends whatever happens")),
         ("put_back_at_ms", false, moment("When it was last put back from the dead letters")),
         ("settled_at_ms", false, moment("When it came to its end")),
+        ("revocation", false, as_a(of("JobRevocation"), "That its request was revoked.")),
         ("digest", true, prefixed(32, "The 32 bytes that are signed.")),
         ("history", true, list(&of("Attempt"), "The attempts, oldest first.")),
     ]
@@ -307,8 +308,21 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("from", true, text("Who said it.")),
         ("event", true, json!({ "description": "What, as it was said." })),
     ];
+    let refused_by = [("party", true, of("Party")), ("refusal", true, of("Refusal"))];
+    let revocation = [
+        ("proof", true, of("Revocation")),
+        ("at_ms", true, moment("When the orchestrator took it")),
+        ("kept_by", true, list(&of("Party"), "The parties that keep it: they sign the request no more.")),
+        ("waits_for", true, list(&of("Party"), "The parties that are yet to acknowledge it.")),
+        (
+            "refused_by",
+            false,
+            list(&object("A party and its reason.", refused_by), "The parties that do not keep it."),
+        ),
+    ];
     vec![
         ("Job", object("A job.", job)),
+        ("JobRevocation", object("A revocation, and which parties know of it.", revocation)),
         ("Attempt", object("An attempt at a job.", attempt)),
         ("AttemptOutcome", variants("How an attempt ended.", outcomes)),
         (

@@ -308,6 +308,20 @@ pub enum Event {
         approver: [u8; 32],
     },
 
+    /// A party keeps a revocation: it signs the request no more.
+    RequestRevoked {
+        /// Who had asked.
+        asked: Asked,
+        /// Who revoked it: the requester's key, or the owner's.
+        #[serde(with = "hex_array")]
+        by: [u8; 32],
+    },
+    /// An operator said that the limits count again as the restored store knows them.
+    LimitsReset {
+        /// Since when they had counted as used up, in milliseconds since 1970.
+        used_up_since_ms: u64,
+    },
+
     /// An orchestrator accepted a job.
     JobAccepted {
         /// Who asked.

@@ -241,6 +241,14 @@ impl Policy {
         Decision::Refused { rule: rule.map(|rule| rule.name.clone()), condition }
     }
 
+    /// Whether the rule of this name lets the request pass only because somebody approved it.
+    #[must_use]
+    pub fn needs_approval(&self, rule: &str, payload: &Payload) -> bool {
+        self.rules.iter().any(|known| {
+            known.name == rule && (known.approvals.is_some() || !known.owner_above.allows(value_of(payload)))
+        })
+    }
+
     fn option(&self, rule: &Rule) -> SpendOption {
         let of_rule = rule.limits.iter().map(|limit| (format!("rule/{}", rule.name), limit));
         let of_wallet = self.limits.iter().map(|limit| ("wallet".to_owned(), limit));

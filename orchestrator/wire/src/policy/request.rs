@@ -33,10 +33,15 @@ pub enum PolicyRequest {
         /// Of this wallet.
         wallet: WalletId,
     },
-    /// To note that somebody approves a signing request.
+    /// To note that an approver approves a signing request, without a date.
     Approve {
         /// The approval.
         approval: RequestApproval,
+    },
+    /// To note that an approver approves a signing request.
+    ApproveDated {
+        /// The approval.
+        approval: DatedApproval,
     },
 }
 
@@ -54,8 +59,9 @@ impl PolicyRequest {
     pub fn wallet(&self) -> Result<WalletId, crate::request::RequestError> {
         match self {
             Self::Set { wallet, .. } | Self::Show { wallet } => Ok(*wallet),
-            Self::Approve { approval } => {
-                Ok(crate::SigningRequest::from_json(&approval.request.body)?.wallet)
+            Self::Approve { approval: RequestApproval { request, .. } }
+            | Self::ApproveDated { approval: DatedApproval { request, .. } } => {
+                Ok(crate::SigningRequest::from_json(&request.body)?.wallet)
             }
         }
     }
@@ -157,8 +163,9 @@ impl SignedReceipt {
     }
 }
 
-/// Somebody's word that a signing request may be signed. It is for that very document by that very
-/// requester, and holds until the request expires.
+/// An approver's word, without a date, that a signing request may be signed. It is for that very document
+/// by that very requester. It does not lengthen the day for which a request may be valid: use
+/// [`DatedApproval`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestApproval {
     /// The request as its requester signed it.
@@ -191,5 +198,50 @@ impl RequestApproval {
             &self.approver,
             &self.signature,
         )
+    }
+}
+
+/// An approver's word that a signing request may be signed. It is for that very document by that very
+/// requester, and counts for [`crate::validity::APPROVAL_VALID_S`] from its date.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatedApproval {
+    /// The request as its requester signed it.
+    pub request: SignedRequest,
+    /// Who approves: an Ed25519 key that the policy names, or the owner's.
+    #[serde(with = "hex_array")]
+    pub approver: [u8; 32],
+    /// When the approver signed, in seconds since 1970.
+    pub issued_at: u64,
+    /// Ed25519 over the tag `duet/v1/dated-approval`, the request's content hash (32 bytes), and
+    /// `issued_at` (8 bytes, little endian).
+    #[serde(with = "hex_array")]
+    pub signature: [u8; 64],
+}
+
+impl DatedApproval {
+    fn document(content_hash: [u8; 32], issued_at: u64) -> [u8; 40] {
+        let mut document = [0; 40];
+        let (head, tail) = document.split_at_mut(32);
+        head.copy_from_slice(&content_hash);
+        tail.copy_from_slice(&issued_at.to_le_bytes());
+        document
+    }
+
+    /// Approves `request` at `issued_at`, in seconds since 1970.
+    #[must_use]
+    pub fn sign(request: SignedRequest, issued_at: u64, approver: &impl Identity) -> Self {
+        let document = Self::document(request.content_hash(), issued_at);
+        let signature = signing::sign(Purpose::DatedApproval, &document, approver);
+        Self { request, approver: approver.verification_key(), issued_at, signature }
+    }
+
+    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor whether
+    /// the request holds.
+    ///
+    /// # Errors
+    /// When the signature does not verify.
+    pub fn verify(&self) -> Result<(), BadSignature> {
+        let document = Self::document(self.request.content_hash(), self.issued_at);
+        signing::verify(Purpose::DatedApproval, &document, &self.approver, &self.signature)
     }
 }

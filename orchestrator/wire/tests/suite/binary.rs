@@ -14,6 +14,8 @@ use duet_wire::{
     gateway::{
         Authentication, ClientFrame, Destination, Limits, ServerFrame, WaitingAnswer, WaitingQuestion,
     },
+    invite::TimeRefusal,
+    revocation::{RevocationProof, RevocationReply, SignedRevocation},
     share_request::{ShareReply, ShareRequest},
     wallet::{Initiates, InitiatorState, RequesterInfo, RespondsTo, WalletParty, WalletStatus},
 };
@@ -80,6 +82,16 @@ fn every_message_round_trips_and_nothing_else_decodes() {
     check(&Invitation { manifest: vec![1, 2, 3] });
     check(&InvitationReply::Accepted { instance: "worker-1".to_owned() });
     check(&InvitationReply::Refused(refusal()));
+    let late = TimeRefusal { refusal: refusal(), now_ms: 1_800_000_000_000 };
+    check(&late);
+    let read = InvitationReply::read(&encode(&late).unwrap());
+    assert_eq!(read, Ok((InvitationReply::Refused(refusal()), Some(late.now_ms))));
+    let read = InvitationReply::read(&encode(&InvitationReply::Refused(refusal())).unwrap());
+    assert_eq!(read, Ok((InvitationReply::Refused(refusal()), None)));
+    let proof = RevocationProof::sign(WalletId([0x11; 32]), signed_request().content_hash(), &requester());
+    check(&SignedRevocation { request: signed_request(), proof });
+    check(&RevocationReply::Kept);
+    check(&RevocationReply::Refused(refusal()));
     check(&outcome(OutcomeResult::Signed { signature: signature() }));
     check(&outcome(OutcomeResult::Answered));
     check(&outcome(OutcomeResult::Failed {

@@ -3,7 +3,8 @@
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     Code, JobEvent, JobRecord, JobState, JobStateName, Pair, SignedResult,
-    job::{AttemptOutcome, Evidence, MAX_REMEMBERED_ATTEMPTS, TransitionError, next},
+    job::{AttemptOutcome, Evidence, JobRevocation, MAX_REMEMBERED_ATTEMPTS, TransitionError, next},
+    revocation::RevocationProof,
 };
 use proptest::prelude::*;
 
@@ -39,10 +40,11 @@ fn every_event() -> Vec<JobEvent> {
         retry(),
         JobEvent::ReturnToOwner { code, culprit: culprit.clone(), evidence: None, message: message.clone() },
         sign(),
-        JobEvent::Fail { code, culprit, evidence: None, message },
+        JobEvent::Fail { code, culprit: culprit.clone(), evidence: None, message: message.clone() },
         JobEvent::Reject,
         JobEvent::Expire,
         JobEvent::Cancel,
+        JobEvent::CancelRevoked { code, culprit, evidence: None, message },
         JobEvent::Requeue,
     ]
 }
@@ -61,6 +63,23 @@ fn state_named(name: JobStateName) -> JobState {
         JobStateName::Expired => JobState::Expired,
         JobStateName::Cancelled => JobState::Cancelled,
     }
+}
+
+#[test]
+fn a_revoked_job_begins_no_session_and_does_not_come_back() {
+    let mut job = record();
+    job.apply(&start(1), 0, 2_000).unwrap();
+    let proof = RevocationProof::sign(request().wallet, signed_request().content_hash(), &requester());
+    let service = vec!["service".parse().unwrap()];
+    job.revocation =
+        Some(JobRevocation { proof, at_ms: 2_500, kept_by: vec![], waits_for: service, refused_by: vec![] });
+    let stored: JobRecord = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+    assert_eq!(stored, job);
+    job.apply(&retry(), 1, 3_000).unwrap();
+    assert_eq!(job.apply(&start(2), 1, 4_000), Err(TransitionError::Revoked));
+    let fail = JobEvent::Fail { code: Code::Internal, culprit: None, evidence: None, message: String::new() };
+    job.apply(&fail, 1, 5_000).unwrap();
+    assert_eq!(job.apply(&JobEvent::Requeue, 1, 6_000), Err(TransitionError::Revoked));
 }
 
 #[test]
@@ -101,7 +120,8 @@ fn exactly_these_changes_are_legal() {
                     ("return-to-owner", "awaiting_owner"),
                     ("sign", "signed"),
                     ("fail", "failed"),
-                    ("expire", "expired")
+                    ("expire", "expired"),
+                    ("cancel-revoked", "cancelled")
                 ]
             ),
             ("signed", vec![]),

@@ -3,7 +3,7 @@
 use duet_wire::{Code, Pair, Problem, SignedRequest, SigningRequest, request::MAX_REQUEST_SIZE_BYTES};
 use serde_json::{Value, json};
 
-use crate::samples::{request, request_document, requester, signed_request};
+use crate::samples::{dated_document, request, request_document, requester, signed_request};
 
 fn refusal(document: &Value) -> Problem {
     SigningRequest::from_json(document.to_string().as_bytes()).unwrap_err().into()
@@ -34,8 +34,8 @@ fn only_the_path_and_the_pairs_have_defaults() {
     let request = SigningRequest::from_json(document.to_string().as_bytes()).unwrap();
     assert!(request.path.is_root());
     assert_eq!(request.pairs, [Pair::DeviceService, Pair::ServicePartner]);
-    for name in ["version", "tenant", "wallet", "payload", "idempotency_key", "expires_at"] {
-        let mut document = request_document();
+    for name in ["version", "tenant", "wallet", "payload", "idempotency_key", "issued_at", "expires_at"] {
+        let mut document = dated_document();
         document.as_object_mut().unwrap().remove(name);
         let problem = refusal(&document);
         assert_eq!((problem.code, problem.path.as_deref()), (Code::MalformedJson, Some(name)));
@@ -53,6 +53,7 @@ fn each_wrong_field_is_refused_with_its_path() {
         ("payload", json!({ "kind": "personal_message" }), "payload"),
         ("idempotency_key", json!("a b"), "idempotency_key"),
         ("expires_at", json!("soon"), "expires_at"),
+        ("issued_at", json!(1_799_999_999), "issued_at"),
         ("pairs", json!([]), "pairs"),
         ("pairs", json!(["service+device"]), "pairs[0]"),
         ("pairs", json!(["device+service", "device+service"]), "pairs[1]"),
@@ -68,7 +69,25 @@ fn each_wrong_field_is_refused_with_its_path() {
     let mut transaction = request_document();
     transaction["payload"]["to"] = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD".into();
     assert_eq!(refusal(&transaction).path.as_deref(), Some("payload.to"));
-    assert_eq!(refusal(&with("version", 2)).code, Code::UnsupportedVersion);
+    assert_eq!(refusal(&with("version", 3)).code, Code::UnsupportedVersion);
+}
+
+#[test]
+fn version_1_is_read_as_it_was_and_version_2_states_its_issue() {
+    let document = dated_document();
+    let request = SigningRequest::from_json(document.to_string().as_bytes()).unwrap();
+    assert_eq!((request.version, request.issued_at), (2, Some(1_799_999_999)));
+    assert_eq!(SigningRequest::from_json(&request.to_json().unwrap()), Ok(request));
+    let mut wrong = document;
+    wrong["issued_at"] = json!(1.5);
+    assert_eq!(refusal(&wrong).path.as_deref(), Some("issued_at"));
+
+    let document = request_document();
+    let request = SigningRequest::from_json(document.to_string().as_bytes()).unwrap();
+    assert_eq!((request.version, request.issued_at), (1, None));
+    let written = String::from_utf8(request.to_json().unwrap()).unwrap();
+    assert!(written.starts_with(r#"{"version":1,"#) && !written.contains("issued_at"), "{written}");
+    assert_eq!(SigningRequest::from_json(written.as_bytes()), Ok(request));
 }
 
 #[test]

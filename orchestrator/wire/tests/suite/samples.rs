@@ -54,6 +54,15 @@ pub(crate) fn request_document() -> Value {
     })
 }
 
+/// A complete request document of version 2: issued a second before 1,800,000,000, for ten minutes.
+pub(crate) fn dated_document() -> Value {
+    let mut document = request_document();
+    document["version"] = 2.into();
+    document["issued_at"] = 1_799_999_999.into();
+    document["expires_at"] = 1_800_000_599.into();
+    document
+}
+
 pub(crate) fn requester() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }

@@ -17,7 +17,7 @@ use duet_wire::{Code, Manifest, SignedRequest, seating::Seated, signing::Signing
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::samples::{manifest, request_document, requester};
+use crate::samples::{dated_document, manifest, requester};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -56,7 +56,7 @@ fn wallet() -> &'static WalletPublic {
 
 /// A session of the device and the service for a request document, which is first made to fit.
 fn session(change: impl FnOnce(&mut Value), key: &SigningKey) -> Manifest {
-    let mut document = request_document();
+    let mut document = dated_document();
     document["wallet"] = wallet().id().to_string().into();
     document["pairs"] = json!(["device+service"]);
     change(&mut document);
@@ -99,11 +99,14 @@ fn each_thing_wrong_is_refused_by_its_own_code() {
     assert_eq!(with(|m| m.responder.party = "partner".parse().unwrap()), Code::CardMismatch);
     assert_eq!(with(|m| m.epoch = Epoch(1)), Code::StaleEpoch);
     assert_eq!(with(|m| m.wallet = WalletId([9; 32])), Code::PeerMisbehaved);
-    assert_eq!(with(|m| m.expires_at_ms = NOW_MS), Code::JobExpired);
+    assert_eq!(with(|m| m.expires_at_ms = NOW_MS), Code::ClockDiffers);
     assert_eq!(with(|m| m.request.signature[0] ^= 1), Code::BadSignature);
 
     let asked = |change: fn(&mut Value)| refused(&session(change, &requester()), ShareIndex::Service);
     assert_eq!(asked(|d| d["tenant"] = "other".into()), Code::WrongTenant);
+    assert_eq!(asked(|d| d["expires_at"] = 1_800_000_000.into()), Code::JobExpired);
+    assert_eq!(asked(|d| d["issued_at"] = 1_800_000_031.into()), Code::ClockDiffers);
+    assert_eq!(asked(|d| d["expires_at"] = (1_799_999_999 + 30 * 86_400 + 1).into()), Code::ValidTooLong);
     assert_eq!(
         asked(|d| d["payload"] = json!({ "kind": "personal_message", "text": "x" })),
         Code::KindNotAllowed

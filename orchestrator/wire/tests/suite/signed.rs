@@ -56,7 +56,9 @@ fn a_manifest_must_say_what_the_request_says() {
         ManifestError::Contradiction("a pair that the requester did not allow")
     );
     assert_eq!(refused(|m| m.request.body[0] = b' ').code(), Code::BadSignature);
-    assert_eq!(refused(|m| m.expires_at_ms = NOW_MS), ManifestError::Expired);
+    let over = refused(|m| m.expires_at_ms = NOW_MS - 5_000);
+    assert_eq!((over.code(), &over), (Code::ClockDiffers, &ManifestError::SessionOver { by_ms: 5_000 }));
+    assert!(over.to_string().contains("ended 5 s ago"), "{over}");
 }
 
 #[test]
@@ -64,7 +66,7 @@ fn a_manifest_cannot_outlive_its_request() {
     let mut late = manifest();
     late.expires_at_ms = u64::MAX;
     assert!(late.verify(1_999_999_999_999).is_ok());
-    assert_eq!(late.verify(2_000_000_000_000), Err(ManifestError::Expired));
+    assert_eq!(late.verify(2_000_000_000_000).unwrap_err().code(), Code::JobExpired);
 }
 
 #[test]
@@ -87,7 +89,8 @@ fn an_approval_is_by_the_device_and_fresh() {
     assert_eq!(signed.verify(&public(&key), NOW_MS + 59_000), Ok(approval()));
     assert_eq!(signed.unverified(), Ok(approval()));
     for now in [NOW_MS + 61_000, NOW_MS - 61_000] {
-        assert_eq!(signed.verify(&public(&key), now), Err(ApprovalError::NotFresh));
+        let refused = signed.verify(&public(&key), now);
+        assert!(matches!(refused, Err(ApprovalError::NotFresh { .. })), "{refused:?}");
     }
     for at in 0..signed.request.len() {
         let mut changed = signed.clone();

@@ -71,9 +71,13 @@ pub(crate) struct SubmitOptions {
     /// How long the requests are valid from now
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
     expires_in: Duration,
-    /// Until when they are valid, in unix seconds; with it, a repeated command says exactly the same
+    /// Until when they are valid, in unix seconds; with this and --issued-at, a repeated command says
+    /// exactly the same
     #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
     expires_at: Option<u64>,
+    /// When they were issued, in unix seconds [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    issued_at: Option<u64>,
     /// Tell how the jobs end, as they do, until all have
     #[arg(long)]
     wait: bool,
@@ -170,13 +174,13 @@ async fn submit(options: SubmitOptions, output: Output) -> Result<(), CliError> 
     let key = requester::read_key(&options.requester_key)?;
     let api = ApiClient::new(&options.api, &options.credentials, &options.tenant.tenant, options.timeout)?;
     let wallet = request::find_wallet(&api, options.wallet.as_ref()).await?;
-    let expires_at = options
-        .expires_at
-        .unwrap_or_else(|| duration::since_1970().saturating_add(options.expires_in).as_secs());
+    let now = duration::since_1970();
+    let issued_at = options.issued_at.unwrap_or_else(|| now.as_secs());
+    let expires_at = options.expires_at.unwrap_or_else(|| now.saturating_add(options.expires_in).as_secs());
     let items = (1..)
         .zip(&lines)
         .map(|(number, line)| {
-            item(&options, wallet.id, expires_at, line, &key)
+            item(&options, wallet.id, (issued_at, expires_at), line, &key)
                 .map_err(|wrong| CliError::new(Code::MalformedJson, format!("request {number}: {wrong}")))
         })
         .collect::<Result<_, _>>()?;
@@ -222,7 +226,7 @@ fn read(file: &std::path::Path) -> Result<Vec<String>, CliError> {
 fn item(
     options: &SubmitOptions,
     wallet: WalletId,
-    expires_at: u64,
+    (issued_at, expires_at): (u64, u64),
     line: &str,
     key: &SigningKey,
 ) -> Result<BatchItem, String> {
@@ -253,6 +257,9 @@ fn item(
     .collect();
     for (name, value) in common {
         fields.entry(name).or_insert(value);
+    }
+    if fields.get("version") == Some(&Value::from(REQUEST_VERSION)) {
+        fields.entry("issued_at".to_owned()).or_insert(Value::from(issued_at));
     }
     let body = Value::Object(fields).to_string().into_bytes();
     // What every party will read is read here first.

@@ -5,9 +5,12 @@ use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 use alloy_primitives::Address;
 use clap::{Args, Subcommand};
 use duet_orchestrator::api::{EndPage, JobPage, JobView};
+use duet_protocol::ids::PartyId;
 use duet_wire::{
     Code, JobId, JobStateName, Pair, PayloadKindTag, Priority, RecoverableSignature, SignedRequest,
-    job::{AttemptOutcome, Evidence},
+    job::{AttemptOutcome, Evidence, JobRevocation},
+    revocation::RevocationProof,
+    signing::SigningKey,
 };
 use futures::StreamExt as _;
 use serde::Serialize;
@@ -57,10 +60,14 @@ pub(crate) enum JobCommand {
         #[command(flatten)]
         access: Access,
     },
-    /// Withdraw a job that is not being signed yet
+    /// Withdraw a job; with the request key, both parties refuse its request from then on
     Cancel {
         /// The job
         job: JobId,
+        /// File with the key that signed the request, or the owner's: signs a revocation that the parties
+        /// keep. Without it the orchestrator alone is told, and only of a job that is not being signed yet
+        #[arg(long, env = "DUET_REQUESTER_KEY", value_name = "FILE")]
+        requester_key: Option<PathBuf>,
         #[command(flatten)]
         access: Access,
     },
@@ -233,6 +240,15 @@ impl fmt::Display for JobReport {
         if let Some(pair) = job.pair {
             write!(f, ", attempt {} by {pair}", job.attempts)?;
         }
+        if let Some(revocation) = &job.revocation {
+            write_revocation(f, revocation)?;
+        }
+        if job.state == JobStateName::Queued
+            && let Some(AttemptOutcome::Failed { code, message, .. }) =
+                job.history.last().and_then(|attempt| attempt.outcome.as_ref())
+        {
+            write!(f, "\nwaits: {code}: {message}")?;
+        }
         if let Some(failure) = &job.ending.failure {
             write!(f, "\nfailed: {failure}")?;
             for attempt in &job.history {
@@ -264,6 +280,21 @@ impl fmt::Display for JobReport {
         }
         Ok(())
     }
+}
+
+fn write_revocation(f: &mut fmt::Formatter<'_>, revocation: &JobRevocation) -> fmt::Result {
+    let names =
+        |parties: &[PartyId]| parties.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    if !revocation.kept_by.is_empty() {
+        write!(f, "\nrevoked: {} will not sign it", names(&revocation.kept_by))?;
+    }
+    if !revocation.waits_for.is_empty() {
+        write!(f, "\nrevoked: {} will be told", names(&revocation.waits_for))?;
+    }
+    for refused in &revocation.refused_by {
+        write!(f, "\nrevoked: {} does not keep it: {}", refused.party, refused.refusal)?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for JobsReport {
@@ -307,8 +338,13 @@ pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliEr
         JobCommand::Get { job, access } => {
             output.emit(&JobReport::new(access.client(BRIEF)?.job(job).await?))
         }
-        JobCommand::Cancel { job, access } => {
-            output.emit(&JobReport::new(access.client(BRIEF)?.cancel(job).await?))
+        JobCommand::Cancel { job, requester_key, access } => {
+            let api = access.client(BRIEF)?;
+            let revocation = match requester_key {
+                Some(file) => Some(revocation(&api, job, &requester::read_key(&file)?).await?),
+                None => None,
+            };
+            output.emit(&JobReport::new(api.cancel(job, revocation.as_ref()).await?))
         }
         JobCommand::List { state, page, access } => {
             output.emit(&JobsReport::new(access.client(BRIEF)?.jobs(state, page.after, page.limit).await?))
@@ -330,6 +366,16 @@ pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliEr
             follow(&api, job, |view| output.emit(&JobReport::new(view.clone()))).await.map(drop)
         }
     }
+}
+
+/// Signs that the request of `job` is revoked.
+async fn revocation(api: &ApiClient, job: JobId, key: &SigningKey) -> Result<RevocationProof, CliError> {
+    let signed = api.job_request(job).await?;
+    let request = signed.verify().map_err(|error| CliError::new(error.code(), error.to_string()))?;
+    if request.job() != job {
+        return Err(CliError::new(Code::Conflict, "the orchestrator answered with another job's request"));
+    }
+    Ok(RevocationProof::sign(request.wallet, signed.content_hash(), key))
 }
 
 async fn submit(payload: PayloadCommand<SubmitOptions>, output: Output) -> Result<(), CliError> {

@@ -62,6 +62,8 @@ pub(crate) enum PartyCommand {
     Backup(BackupArguments),
     /// Put a backup back as the share store; it initiates nothing until `rotate` ran
     Restore(RestoreArguments),
+    /// Show whether the limits count as used up because the store was restored; have them count again
+    Limits(LimitsArguments),
     /// Change what opens the share store, while workers go on
     Rewrap(rewrap::RewrapArguments),
     /// Show what the share store holds
@@ -224,6 +226,15 @@ pub(crate) struct RestoreArguments {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct LimitsArguments {
+    #[command(flatten)]
+    store: StoreOptions,
+    /// Have the limits count again as the store knows them: you know what was signed since the backup
+    #[arg(long)]
+    reset: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
     store: StoreOptions,
@@ -266,6 +277,7 @@ pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), Cli
         PartyCommand::Pin(arguments) => pin(arguments, output).await,
         PartyCommand::Backup(arguments) => backup(arguments, output).await,
         PartyCommand::Restore(arguments) => restore(arguments, output).await,
+        PartyCommand::Limits(arguments) => limits(arguments, output).await,
         PartyCommand::Rewrap(arguments) => rewrap::run(arguments, output).await,
         PartyCommand::Status(arguments) => status(arguments, output).await,
     }
@@ -715,6 +727,41 @@ impl fmt::Display for Status {
         }
         Ok(())
     }
+}
+
+/// Whether the limits count as used up.
+#[derive(Debug, Serialize)]
+struct Limits {
+    party: PartyId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_up_since_ms: Option<u64>,
+    reset: bool,
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.used_up_since_ms, self.reset) {
+            (None, _) => write!(f, "the limits of {} count as its store knows them", self.party),
+            (Some(_), true) => {
+                write!(f, "the limits of {} count again as its restored store knows them", self.party)
+            }
+            (Some(since), false) => write!(
+                f,
+                "the limits of {} count as used up since its store was restored at {since} ms after 1970, \
+                 each until its time has passed; with --reset they count again",
+                self.party
+            ),
+        }
+    }
+}
+
+async fn limits(arguments: LimitsArguments, output: Output) -> Result<(), CliError> {
+    let store = OpenStore::open(&arguments.store).await?;
+    let party = Party::open(store.context).await?;
+    let used_up_since_ms =
+        if arguments.reset { party.reset_limits().await? } else { party.limits_used_up_since().await? };
+    let reset = arguments.reset && used_up_since_ms.is_some();
+    output.emit(&Limits { party: party.id().clone(), used_up_since_ms, reset })
 }
 
 async fn status(arguments: StatusArguments, output: Output) -> Result<(), CliError> {

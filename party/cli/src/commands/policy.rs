@@ -7,8 +7,7 @@ use duet_bus::Role;
 use duet_wire::{
     Code, JobId, Pair, Payload,
     policy::{
-        Bound, Condition, Decision, Facts, MAX_POLICY_SIZE_BYTES, Policy, RequestApproval, SpendLimit,
-        Warning,
+        Bound, Condition, DatedApproval, Decision, Facts, MAX_POLICY_SIZE_BYTES, Policy, SpendLimit, Warning,
     },
 };
 use serde::Serialize;
@@ -260,7 +259,7 @@ async fn approve(arguments: ApproveArguments, output: Output) -> Result<(), CliE
         return Err(CliError::new(Code::Conflict, "the job signs another digest than the one given")
             .remedy("Look at what it signs again before you approve it."));
     }
-    let approval = RequestApproval::sign(signed, &key);
+    let approval = DatedApproval::sign(signed, duration::since_1970().as_secs(), &key);
     let parties = api.approve(arguments.job, &approval).await?;
     output.emit(&Approved {
         job: arguments.job.to_string(),

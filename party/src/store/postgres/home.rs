@@ -14,9 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{PgConnection, Row as _};
 
 use super::{PostgresStore, Turn, read_setting, within, write_setting};
-use crate::store::{
-    PaillierState, StoreError,
-    columns::{state_number, unavailable},
+use crate::{
+    clock::Clock,
+    store::{
+        LIMITS_USED_UP_SINCE, PaillierState, RESTORED_AT, StoreError,
+        columns::{state_number, unavailable},
+    },
 };
 
 /// The setting that holds the store's place.
@@ -200,6 +203,10 @@ pub(super) async fn require_synchronous_standby(connection: &mut PgConnection) -
 /// Marks every Paillier key as needing rotation, and the store as restored.
 pub(in crate::store) async fn mark_restored(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     write_setting(connection, "restored", &[1]).await?;
+    // Revocations and charges of the time before are not known here.
+    let now = Clock::system().now_ms().to_be_bytes();
+    write_setting(connection, RESTORED_AT, &now).await?;
+    write_setting(connection, LIMITS_USED_UP_SINCE, &now).await?;
     // A lock that survived stays a lock: it says more.
     sqlx::query("UPDATE paillier_keys SET state = $1 WHERE state = $2")
         .bind(state_number(PaillierState::NeedsRotation))

@@ -15,8 +15,9 @@ use super::{
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
-        Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope,
-        PaillierState, SUPERSEDED_FOR_MS, SessionStore, Standing, StoreError, WalletRow,
+        Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, MAX_REVOCATIONS, OwnEnrolment, PaillierKeyRow,
+        PaillierScope, PaillierState, RESTORED_AT, Revoked, RevokedRequest, SUPERSEDED_FOR_MS, SessionStore,
+        Standing, StoreError, WalletRow,
         columns::{
             bytes, culprit, integer, number, own_enrolment, paillier_row, paillier_state, standing,
             state_number, unavailable, wallet_row,
@@ -553,6 +554,67 @@ impl SessionStore for PostgresStore {
         const OPERATION: &str = "charge a signature";
         let charge = |query: &mut QueryBuilder<Postgres>| charge(query, charged);
         self.health.judge(within(OPERATION, self.decide(OPERATION, charge)).await)
+    }
+
+    async fn revoke_request(&self, revoked: &RevokedRequest, now_ms: u64) -> Result<Revoked, StoreError> {
+        const OPERATION: &str = "keep a revocation";
+        let failed = unavailable(OPERATION);
+        within(OPERATION, async {
+            let mut transaction = self.begin(OPERATION).await?;
+            // A charge of the wallet comes before this or finds it.
+            Turn::Policy.take(&mut transaction, revoked.wallet.as_bytes()).await.map_err(&failed)?;
+            sqlx::query("DELETE FROM revocations WHERE wallet = $1 AND expires_at_ms <= $2")
+                .bind(revoked.wallet.as_bytes().as_slice())
+                .bind(integer(now_ms))
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM revocations WHERE wallet = $1")
+                .bind(revoked.wallet.as_bytes().as_slice())
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            if kept >= MAX_REVOCATIONS {
+                return Ok(Revoked::Full);
+            }
+            let is_new = sqlx::query(
+                "INSERT INTO revocations (wallet, request, revoked_by, expires_at_ms) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (wallet, request) DO NOTHING",
+            )
+            .bind(revoked.wallet.as_bytes().as_slice())
+            .bind(revoked.request.as_slice())
+            .bind(revoked.by.as_slice())
+            .bind(integer(revoked.expires_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .rows_affected()
+                == 1;
+            if is_new {
+                self.append_noted(&mut transaction).await?;
+            }
+            transaction.commit().await.map_err(&failed)?;
+            Ok(if is_new { Revoked::Now } else { Revoked::Before })
+        })
+        .await
+    }
+
+    async fn standing(&self, wallet: WalletId, request: [u8; 32]) -> Result<Standing, StoreError> {
+        const OPERATION: &str = "read what bears on a request";
+        within(OPERATION, async {
+            let row = sqlx::query(
+                "SELECT CAST((SELECT COUNT(*) FROM revocations WHERE wallet = $1 AND request = $2) AS BIGINT)
+                   AS is_revoked, (SELECT value FROM settings WHERE name = $3) AS restored_at",
+            )
+            .bind(wallet.as_bytes().as_slice())
+            .bind(request.as_slice())
+            .bind(RESTORED_AT)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unavailable(OPERATION))?;
+            standing(&row)
+        })
+        .await
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

@@ -94,6 +94,7 @@ enum Turn {
     Chain = 8,
     /// That an opening of the store lives; the only one that a session holds, not a transaction.
     Presence = 9,
+    PublicKey = 10,
 }
 
 impl Turn {

@@ -219,7 +219,8 @@ impl PolicyStore for PostgresStore {
                 .map_err(&failed)?;
             let is_new = sqlx::query(
                 "INSERT INTO policy_approvals (wallet, request, approver, expires_at_ms) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (wallet, request, approver) DO NOTHING",
+                 ON CONFLICT (wallet, request, approver) DO UPDATE SET expires_at_ms = excluded.expires_at_ms
+                 WHERE excluded.expires_at_ms > policy_approvals.expires_at_ms",
             )
             .bind(wallet.as_bytes().as_slice())
             .bind(request.as_slice())
@@ -238,18 +239,27 @@ impl PolicyStore for PostgresStore {
         .await
     }
 
-    async fn approvals(&self, wallet: WalletId, request: [u8; 32]) -> Result<Vec<[u8; 32]>, StoreError> {
+    async fn approvals(
+        &self,
+        wallet: WalletId,
+        request: [u8; 32],
+        now_ms: u64,
+    ) -> Result<Vec<[u8; 32]>, StoreError> {
         const OPERATION: &str = "read approvals";
         within(OPERATION, async {
-            sqlx::query("SELECT approver FROM policy_approvals WHERE wallet = $1 AND request = $2")
-                .bind(wallet.as_bytes().as_slice())
-                .bind(request.as_slice())
-                .fetch_all(&self.pool)
-                .await
-                .map_err(unavailable(OPERATION))?
-                .iter()
-                .map(|row| bytes(row, "approver"))
-                .collect()
+            sqlx::query(
+                "SELECT approver FROM policy_approvals
+                 WHERE wallet = $1 AND request = $2 AND expires_at_ms > $3",
+            )
+            .bind(wallet.as_bytes().as_slice())
+            .bind(request.as_slice())
+            .bind(integer(now_ms))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable(OPERATION))?
+            .iter()
+            .map(|row| bytes(row, "approver"))
+            .collect()
         })
         .await
     }

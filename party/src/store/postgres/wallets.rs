@@ -53,13 +53,14 @@ async fn read_wallet(connection: &mut PgConnection, id: WalletId) -> Result<Opti
 /// Stores a wallet that is not there, with its records and enrolments.
 async fn insert_wallet(connection: &mut PgConnection, wallet: &NewWallet) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO wallets (id, epoch, share_index, tenant, package_hash, receipt, token, prepared_at_ms, expires_at_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO wallets (id, epoch, share_index, tenant, public_key, package_hash, receipt, token, prepared_at_ms, expires_at_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(wallet.id.as_bytes().as_slice())
     .bind(i64::from(wallet.epoch.0))
     .bind(i64::from(u8::from(wallet.index)))
     .bind(wallet.tenant.as_str())
+    .bind(wallet.public_key.as_slice())
     .bind(wallet.package_hash.as_slice())
     .bind(wallet.receipt.as_slice())
     .bind(wallet.admission.map(|admission| admission.token.to_vec()))
@@ -79,7 +80,7 @@ async fn insert_wallet(connection: &mut PgConnection, wallet: &NewWallet) -> Res
 /// Prepares a wallet in the transaction it is given.
 async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
     let failed = unavailable("prepare a wallet");
-    // Always the wallet's turn before the token's, so that nobody waits in a circle.
+    // Always the wallet's turn before the key's, and that before the token's, so that nobody waits in a circle.
     Turn::Wallet.take(connection, wallet.id.as_bytes()).await.map_err(&failed)?;
     if let Some(row) = read_wallet(connection, wallet.id).await? {
         return Ok(if row.package_hash == wallet.package_hash {
@@ -87,6 +88,15 @@ async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<Pr
         } else {
             PrepareOutcome::Conflict
         });
+    }
+    Turn::PublicKey.take(connection, &wallet.public_key).await.map_err(&failed)?;
+    let is_taken: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM wallets WHERE public_key = $1)")
+        .bind(wallet.public_key.as_slice())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(&failed)?;
+    if is_taken {
+        return Ok(PrepareOutcome::SameKey);
     }
     if let Some(admission) = wallet.admission {
         Turn::Token.take(connection, &admission.token).await.map_err(&failed)?;
@@ -273,6 +283,35 @@ impl WalletStore for PostgresStore {
                 Ok((party, CardFingerprint(bytes(row, "card")?)))
             })
             .collect()
+    }
+
+    async fn wallets_without_public_key(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError> {
+        const OPERATION: &str = "list wallets";
+        within(OPERATION, async {
+            sqlx::query("SELECT * FROM wallets WHERE public_key IS NULL ORDER BY id LIMIT $1")
+                .bind(i64::from(limit))
+                .fetch_all(&self.pool)
+                .await
+                .map_err(unavailable(OPERATION))?
+                .iter()
+                .map(wallet_row)
+                .collect()
+        })
+        .await
+    }
+
+    async fn note_public_key(&self, id: WalletId, public_key: [u8; 33]) -> Result<(), StoreError> {
+        const OPERATION: &str = "note a public key";
+        within(OPERATION, async {
+            sqlx::query("UPDATE wallets SET public_key = $1 WHERE id = $2 AND public_key IS NULL")
+                .bind(public_key.as_slice())
+                .bind(id.as_bytes().as_slice())
+                .execute(&self.pool)
+                .await
+                .map(drop)
+                .map_err(unavailable(OPERATION))
+        })
+        .await
     }
 
     async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {

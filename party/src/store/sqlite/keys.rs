@@ -13,8 +13,9 @@ use super::{
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
-        Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, OwnEnrolment, PaillierKeyRow, PaillierScope,
-        PaillierState, SUPERSEDED_FOR_MS, SessionStore, Standing, StoreError, WalletRow,
+        Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, MAX_REVOCATIONS, OwnEnrolment, PaillierKeyRow,
+        PaillierScope, PaillierState, RESTORED_AT, Revoked, RevokedRequest, SUPERSEDED_FOR_MS, SessionStore,
+        Standing, StoreError, WalletRow,
         columns::{
             bytes, culprit, integer, number, own_enrolment, paillier_row, standing, state_number,
             unavailable, wallet_row,
@@ -516,6 +517,56 @@ impl SessionStore for SqliteStore {
             self.commit_decision(transaction, new, failed).await
         };
         self.health.judge(decided.await)
+    }
+
+    async fn revoke_request(&self, revoked: &RevokedRequest, now_ms: u64) -> Result<Revoked, StoreError> {
+        let failed = unavailable("keep a revocation");
+        let mut transaction = self.write("keep a revocation").await?;
+        sqlx::query("DELETE FROM revocations WHERE wallet = ? AND expires_at_ms <= ?")
+            .bind(revoked.wallet.as_bytes().as_slice())
+            .bind(integer(now_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM revocations WHERE wallet = ?")
+            .bind(revoked.wallet.as_bytes().as_slice())
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        if kept >= MAX_REVOCATIONS {
+            return Ok(Revoked::Full);
+        }
+        let is_new = sqlx::query(
+            "INSERT OR IGNORE INTO revocations (wallet, request, revoked_by, expires_at_ms) VALUES (?, ?, ?, ?)",
+        )
+        .bind(revoked.wallet.as_bytes().as_slice())
+        .bind(revoked.request.as_slice())
+        .bind(revoked.by.as_slice())
+        .bind(integer(revoked.expires_at_ms))
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?
+        .rows_affected()
+            == 1;
+        if is_new {
+            self.append_noted(&mut transaction).await?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        Ok(if is_new { Revoked::Now } else { Revoked::Before })
+    }
+
+    async fn standing(&self, wallet: WalletId, request: [u8; 32]) -> Result<Standing, StoreError> {
+        let row = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM revocations WHERE wallet = ? AND request = ?) AS is_revoked,
+               (SELECT value FROM settings WHERE name = ?) AS restored_at",
+        )
+        .bind(wallet.as_bytes().as_slice())
+        .bind(request.as_slice())
+        .bind(RESTORED_AT)
+        .fetch_one(&self.reader)
+        .await
+        .map_err(unavailable("read what bears on a request"))?;
+        standing(&row)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {

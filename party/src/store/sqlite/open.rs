@@ -22,11 +22,14 @@ use sqlx::{
 };
 
 use super::{SqliteStore, pending::Presence};
-use crate::store::{
-    PaillierState, RecordStore as _, StoreError,
-    columns::{state_number, unavailable},
-    health::Health,
-    migrations,
+use crate::{
+    clock::Clock,
+    store::{
+        LIMITS_USED_UP_SINCE, PaillierState, RESTORED_AT, RecordStore as _, StoreError,
+        columns::{state_number, unavailable},
+        health::Health,
+        migrations,
+    },
 };
 
 /// Readers at once; writes are serialised by SQLite, so one connection writes.
@@ -343,6 +346,10 @@ fn is_damaged(error: &dyn sqlx::error::DatabaseError) -> bool {
 /// Marks every Paillier key as needing rotation, and the store as restored.
 pub(super) async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     write_setting(connection, "restored", &[1]).await?;
+    // Revocations and charges of the time before are not known here.
+    let now = Clock::system().now_ms().to_be_bytes();
+    write_setting(connection, RESTORED_AT, &now).await?;
+    write_setting(connection, LIMITS_USED_UP_SINCE, &now).await?;
     // A lock that survived stays a lock: it says more.
     sqlx::query("UPDATE paillier_keys SET state = ? WHERE state = ?")
         .bind(state_number(PaillierState::NeedsRotation))

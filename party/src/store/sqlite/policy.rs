@@ -146,7 +146,9 @@ impl PolicyStore for SqliteStore {
             .await
             .map_err(&failed)?;
         let is_new = sqlx::query(
-            "INSERT OR IGNORE INTO policy_approvals (wallet, request, approver, expires_at_ms) VALUES (?, ?, ?, ?)",
+            "INSERT INTO policy_approvals (wallet, request, approver, expires_at_ms) VALUES (?, ?, ?, ?)
+             ON CONFLICT (wallet, request, approver) DO UPDATE SET expires_at_ms = excluded.expires_at_ms
+             WHERE excluded.expires_at_ms > policy_approvals.expires_at_ms",
         )
         .bind(wallet.as_bytes().as_slice())
         .bind(request.as_slice())
@@ -163,15 +165,23 @@ impl PolicyStore for SqliteStore {
         transaction.commit().await.map_err(&failed)
     }
 
-    async fn approvals(&self, wallet: WalletId, request: [u8; 32]) -> Result<Vec<[u8; 32]>, StoreError> {
-        sqlx::query("SELECT approver FROM policy_approvals WHERE wallet = ? AND request = ?")
-            .bind(wallet.as_bytes().as_slice())
-            .bind(request.as_slice())
-            .fetch_all(&self.reader)
-            .await
-            .map_err(unavailable("read approvals"))?
-            .iter()
-            .map(|row| bytes(row, "approver"))
-            .collect()
+    async fn approvals(
+        &self,
+        wallet: WalletId,
+        request: [u8; 32],
+        now_ms: u64,
+    ) -> Result<Vec<[u8; 32]>, StoreError> {
+        sqlx::query(
+            "SELECT approver FROM policy_approvals WHERE wallet = ? AND request = ? AND expires_at_ms > ?",
+        )
+        .bind(wallet.as_bytes().as_slice())
+        .bind(request.as_slice())
+        .bind(integer(now_ms))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(unavailable("read approvals"))?
+        .iter()
+        .map(|row| bytes(row, "approver"))
+        .collect()
     }
 }

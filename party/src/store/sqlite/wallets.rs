@@ -56,13 +56,14 @@ async fn read_wallet(
 /// Stores a wallet that is not there, with its records and enrolments.
 async fn insert_wallet(connection: &mut SqliteConnection, wallet: &NewWallet) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO wallets (id, epoch, share_index, tenant, package_hash, receipt, token, prepared_at_ms, expires_at_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO wallets (id, epoch, share_index, tenant, public_key, package_hash, receipt, token, prepared_at_ms, expires_at_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(wallet.id.as_bytes().as_slice())
     .bind(wallet.epoch.0)
     .bind(u8::from(wallet.index))
     .bind(wallet.tenant.as_str())
+    .bind(wallet.public_key.as_slice())
     .bind(wallet.package_hash.as_slice())
     .bind(wallet.receipt.as_slice())
     .bind(wallet.admission.map(|admission| admission.token.to_vec()))
@@ -153,6 +154,29 @@ impl WalletStore for SqliteStore {
             .collect()
     }
 
+    async fn wallets_without_public_key(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError> {
+        sqlx::query("SELECT * FROM wallets WHERE public_key IS NULL ORDER BY id LIMIT ?")
+            .bind(limit)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(unavailable("list wallets"))?
+            .iter()
+            .map(wallet_row)
+            .collect()
+    }
+
+    async fn note_public_key(&self, id: WalletId, public_key: [u8; 33]) -> Result<(), StoreError> {
+        let failed = unavailable("note a public key");
+        let mut transaction = self.write("note a public key").await?;
+        sqlx::query("UPDATE wallets SET public_key = ? WHERE id = ? AND public_key IS NULL")
+            .bind(public_key.as_slice())
+            .bind(id.as_bytes().as_slice())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
+    }
+
     async fn prepare_wallet(&self, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
         let failed = unavailable("prepare a wallet");
         let mut transaction = self.write("prepare a wallet").await?;
@@ -162,6 +186,14 @@ impl WalletStore for SqliteStore {
             } else {
                 PrepareOutcome::Conflict
             });
+        }
+        let is_taken: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM wallets WHERE public_key = ?)")
+            .bind(wallet.public_key.as_slice())
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        if is_taken {
+            return Ok(PrepareOutcome::SameKey);
         }
         if let Some(admission) = wallet.admission {
             let used: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM wallets WHERE token = ?")

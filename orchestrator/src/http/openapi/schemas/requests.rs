@@ -3,7 +3,7 @@
 use duet_wire::{
     batch::MAX_BATCH_ITEMS,
     payload::MAX_PAYLOAD_SIZE_BYTES,
-    request::{MAX_REQUEST_SIZE_BYTES, REQUEST_VERSION},
+    request::{MAX_REQUEST_SIZE_BYTES, REQUEST_VERSION, UNDATED_REQUEST_VERSION},
 };
 use serde_json::{Value, json};
 
@@ -65,7 +65,12 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         closed(object("A bare digest.", digest)),
     ];
     let request = [
-        ("version", true, json!({ "const": REQUEST_VERSION })),
+        (
+            "version",
+            true,
+            json!({ "enum": [UNDATED_REQUEST_VERSION, REQUEST_VERSION],
+                "description": "2; 1 states no `issued_at` and has to end within 24 hours." }),
+        ),
         ("tenant", true, of("Tenant")),
         ("wallet", true, of("WalletId")),
         (
@@ -75,7 +80,15 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         ),
         ("payload", true, of("Payload")),
         ("idempotency_key", true, of("IdempotencyKey")),
-        ("expires_at", true, number("When it ends, in seconds since 1970: at most a year ahead.")),
+        ("issued_at", false, number("When it was signed, in seconds since 1970; required in version 2.")),
+        (
+            "expires_at",
+            true,
+            number(
+                "When it ends, in seconds since 1970: at most 24 hours after `issued_at`, or 30 days where the owner's device \
+                 initiates or the policy asks for an approval.",
+            ),
+        ),
         (
             "pairs",
             false,
@@ -90,7 +103,38 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
     ];
     let approval = [
         ("approver", true, hexadecimal(32, "The approver's Ed25519 key.")),
-        ("signature", true, hexadecimal(64, "The approver's signature over the job's request.")),
+        (
+            "issued_at",
+            false,
+            number(
+                "When the approver signed, in seconds since 1970: the approval counts for 24 hours from then.",
+            ),
+        ),
+        (
+            "signature",
+            true,
+            hexadecimal(
+                64,
+                "With `issued_at`: Ed25519 over the tag `duet/v1/dated-approval`, the request's content hash (32 bytes) and \
+                 `issued_at` (8 bytes, little endian). Without: over the tag `duet/v1/request-approval` and the content hash.",
+            ),
+        ),
+    ];
+    let revocation = [
+        (
+            "by",
+            true,
+            hexadecimal(32, "The Ed25519 key of the request's requester, or of the wallet's owner."),
+        ),
+        (
+            "signature",
+            true,
+            hexadecimal(
+                64,
+                "Ed25519 over the tag `duet/v1/revocation`, the wallet's id (32 bytes) and the request's content hash: SHA-256 of \
+                 the requester's key and the body.",
+            ),
+        ),
     ];
     vec![
         (
@@ -104,6 +148,7 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         ),
         ("Payload", variants(&format!("What is signed, at most {MAX_PAYLOAD_SIZE_BYTES} bytes."), payload)),
         ("SignedRequest", object("A request as its requester signed it.", signed_request)),
+        ("Revocation", closed(object("That a job's request is not to be signed any more.", revocation))),
         ("Approval", closed(object("An approver's word on a job's request.", approval))),
         (
             "Approved",

@@ -211,6 +211,7 @@ impl Target {
             path: self.path.clone(),
             payload,
             idempotency_key: idempotency_key.clone(),
+            issued_at: Some(duration::since_1970().as_secs()),
             expires_at: (duration::since_1970() + patience + VALID_BEYOND).as_secs(),
             pairs: self.pairs.clone(),
         };

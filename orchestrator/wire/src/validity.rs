@@ -1,0 +1,205 @@
+//! For how long a request and an approval count, judged by the clock of the machine that asks.
+//!
+//! Parties judge by their own clocks, so that an orchestrator that keeps a request back cannot have it
+//! signed later than its requester meant. All limits start at the time of issue, which is signed.
+
+use crate::{
+    error::{Code, Refusal},
+    request::SigningRequest,
+};
+
+/// How far ahead of a machine's clock another one's may be, in milliseconds.
+pub const CLOCK_GRACE_MS: u64 = 30_000;
+
+/// How long a request may be valid, in seconds: a day. Version 2 counts from its issue, version 1,
+/// which is not dated, from now.
+pub const MAX_VALID_S: u64 = 24 * 60 * 60;
+
+/// How long a request may be valid, in seconds, where the owner's device initiates or a rule of the
+/// policy asked for an approval: thirty days.
+pub const MAX_VALID_WITH_APPROVAL_S: u64 = 30 * 24 * 60 * 60;
+
+/// How long an approval counts from its issue, in seconds: a day.
+pub const APPROVAL_VALID_S: u64 = 24 * 60 * 60;
+
+/// Why a request's times do not allow a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// Its end has passed.
+    #[error("the request expired {} ago", span(*.by_ms))]
+    Expired {
+        /// By how much, in milliseconds.
+        by_ms: u64,
+    },
+    /// It was issued in the future: the requester's clock or this one is wrong.
+    #[error(
+        "the request was issued {} ahead of this clock: the requester's clock and this one differ; at \
+         most {} are allowed",
+        span(*.by_ms),
+        span(CLOCK_GRACE_MS)
+    )]
+    Ahead {
+        /// By how much, in milliseconds.
+        by_ms: u64,
+    },
+    /// The requester gave it too much time.
+    #[error(
+        "the request is valid for {} from its issue; at most {} are allowed here; submit one that ends earlier",
+        span(.valid_s.saturating_mul(1000)),
+        span(.max_s.saturating_mul(1000))
+    )]
+    ValidTooLong {
+        /// How long it is valid, in seconds.
+        valid_s: u64,
+        /// How long it may be, in seconds.
+        max_s: u64,
+    },
+    /// It is of version 1 and ends too late.
+    #[error(
+        "a request of version 1 has to end within {}; write version 2, which states issued_at",
+        span(MAX_VALID_S * 1000)
+    )]
+    UndatedTooLong,
+}
+
+impl TimeError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Expired { .. } => Code::JobExpired,
+            Self::Ahead { .. } => Code::ClockDiffers,
+            Self::ValidTooLong { .. } | Self::UndatedTooLong => Code::ValidTooLong,
+        }
+    }
+}
+
+impl From<TimeError> for Refusal {
+    fn from(error: TimeError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl SigningRequest {
+    /// That the request is neither over nor issued in the future at `now_ms` (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// [`TimeError::Expired`] and [`TimeError::Ahead`].
+    pub fn require_current(&self, now_ms: u64) -> Result<(), TimeError> {
+        let expires_at_ms = self.expires_at.saturating_mul(1000);
+        if now_ms >= expires_at_ms {
+            return Err(TimeError::Expired { by_ms: now_ms - expires_at_ms });
+        }
+        let ahead_ms = self.issued_at.map_or(0, |at| at.saturating_mul(1000).saturating_sub(now_ms));
+        if ahead_ms > CLOCK_GRACE_MS {
+            return Err(TimeError::Ahead { by_ms: ahead_ms });
+        }
+        Ok(())
+    }
+
+    /// That the request is not valid for too long. `is_approved`: the owner's device initiates, or a
+    /// dated approval is there that the deciding rule asked for.
+    ///
+    /// # Errors
+    /// [`TimeError::ValidTooLong`] and [`TimeError::UndatedTooLong`].
+    pub fn require_lifetime(&self, now_ms: u64, is_approved: bool) -> Result<(), TimeError> {
+        let Some(issued_at) = self.issued_at else {
+            let latest_ms = now_ms.saturating_add(MAX_VALID_S * 1000);
+            return if self.expires_at.saturating_mul(1000) <= latest_ms {
+                Ok(())
+            } else {
+                Err(TimeError::UndatedTooLong)
+            };
+        };
+        let max_s = if is_approved { MAX_VALID_WITH_APPROVAL_S } else { MAX_VALID_S };
+        let valid_s = self.expires_at.saturating_sub(issued_at);
+        if valid_s > max_s { Err(TimeError::ValidTooLong { valid_s, max_s }) } else { Ok(()) }
+    }
+}
+
+/// A span of milliseconds for people, for example `40 s`, `12 min`, `30 h`.
+#[must_use]
+pub fn span(milliseconds: u64) -> String {
+    let seconds = milliseconds.div_ceil(1000);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..259_200 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// How one clock's time `theirs_ms` stands to another's `ours_ms`, for example `40 s ahead of`.
+#[must_use]
+pub fn relation(theirs_ms: u64, ours_ms: u64) -> String {
+    let side = if theirs_ms >= ours_ms { "ahead of" } else { "behind" };
+    format!("{} {side}", span(theirs_ms.abs_diff(ours_ms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{REQUEST_VERSION, UNDATED_REQUEST_VERSION};
+
+    const NOW_S: u64 = 1_800_000_000;
+    const DAY_S: u64 = 86_400;
+
+    fn request(issued_at: Option<u64>, expires_at: u64) -> SigningRequest {
+        let version = if issued_at.is_some() { REQUEST_VERSION } else { UNDATED_REQUEST_VERSION };
+        let issued = issued_at.map_or_else(String::new, |at| format!(r#""issued_at":{at},"#));
+        let document = format!(
+            r#"{{"version":{version},"tenant":"acme","wallet":"{}","payload":{{"kind":"personal_message","text":"hi"}},"idempotency_key":"k",{issued}"expires_at":{expires_at}}}"#,
+            "11".repeat(32)
+        );
+        SigningRequest::from_json(document.as_bytes()).unwrap()
+    }
+
+    fn judged(request: &SigningRequest, now_s: u64, is_approved: bool) -> Option<Code> {
+        let judged = request.require_current(now_s * 1000);
+        judged.and_then(|()| request.require_lifetime(now_s * 1000, is_approved)).err().map(TimeError::code)
+    }
+
+    #[test]
+    fn a_dated_request_counts_from_its_issue() {
+        let day = request(Some(NOW_S), NOW_S + DAY_S);
+        assert_eq!(judged(&day, NOW_S, false), None);
+        assert_eq!(judged(&day, NOW_S + DAY_S - 1, false), None);
+        assert_eq!(judged(&day, NOW_S + DAY_S, false), Some(Code::JobExpired));
+        let longer = request(Some(NOW_S), NOW_S + DAY_S + 1);
+        assert_eq!(judged(&longer, NOW_S, false), Some(Code::ValidTooLong));
+        assert_eq!(judged(&longer, NOW_S + DAY_S, false), Some(Code::ValidTooLong), "waiting does not help");
+        assert_eq!(judged(&longer, NOW_S, true), None);
+        assert_eq!(judged(&request(Some(NOW_S), NOW_S + 30 * DAY_S), NOW_S, true), None);
+        assert_eq!(
+            judged(&request(Some(NOW_S), NOW_S + 30 * DAY_S + 1), NOW_S, true),
+            Some(Code::ValidTooLong)
+        );
+    }
+
+    #[test]
+    fn an_undated_request_has_to_end_within_a_day_whoever_approves_it() {
+        let request = request(None, NOW_S + 2 * DAY_S);
+        assert_eq!(judged(&request, NOW_S, false), Some(Code::ValidTooLong));
+        assert_eq!(judged(&request, NOW_S, true), Some(Code::ValidTooLong));
+        assert_eq!(judged(&request, NOW_S + DAY_S, false), None);
+    }
+
+    #[test]
+    fn half_a_minute_between_clocks_is_allowed() {
+        let ahead = request(Some(NOW_S + 30), NOW_S + 60);
+        assert_eq!(judged(&ahead, NOW_S, false), None);
+        let further = request(Some(NOW_S + 31), NOW_S + 60);
+        assert_eq!(judged(&further, NOW_S, false), Some(Code::ClockDiffers));
+        let error = further.require_current(NOW_S * 1000).unwrap_err();
+        assert!(error.to_string().contains("31 s ahead of this clock"), "{error}");
+        assert_eq!(relation(40_000, 0), "40 s ahead of");
+        assert_eq!(relation(0, 600_000), "10 min behind");
+    }
+
+    #[test]
+    fn spans_are_said_in_the_largest_unit_that_fits() {
+        assert_eq!([0, 1, 30_000, 119_000].map(span), ["0 s", "1 s", "30 s", "119 s"]);
+        assert_eq!([120_000, 7_199_000].map(span), ["2 min", "119 min"]);
+        assert_eq!([86_400_000, 2_592_000_000].map(span), ["24 h", "30 days"]);
+    }
+}
