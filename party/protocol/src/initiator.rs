@@ -306,7 +306,11 @@ impl AuthenticAnswer {
     ///
     /// # Errors
     /// [`SessionError::ApiMisuse`] when `written` is for another session. Nothing was decrypted then.
-    pub fn decrypt(self, written: &PendingWritten, entropy: &mut dyn Entropy) -> Result<Verdict, SessionError> {
+    pub fn decrypt(
+        self,
+        written: &PendingWritten,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Verdict, SessionError> {
         if !written.is_for(self.evidence.session) {
             return Err(ApiMisuse::Pending.into());
         }

@@ -16,7 +16,9 @@ use crate::{
     error::PartyError,
     metrics::StoreDecision,
     policy::{self, Ruling},
-    store::{AnswerRole, AnswersOf, EnrolmentRow, PaillierState, Readiness, Standing, StoreError},
+    store::{
+        AnswerRole, AnswersOf, EnrolmentRow, PaillierState, Readiness, RequestFacts, Standing, StoreError,
+    },
 };
 
 /// A session this party takes part in: checked, and claimed so that no other worker does.
@@ -92,11 +94,11 @@ pub(crate) async fn check(
     let claimed = Manifest::decode(&bytes)
         .map_err(|e| PartyError::Refused(duet_wire::manifest::ManifestError::from(e).into()))?;
     let wallet = claimed.wallet;
-    let (committed, standing) = tokio::join!(
+    let (committed, facts) = tokio::join!(
         context.committed_with_policy(wallet),
-        context.store().standing(wallet, claimed.request.content_hash())
+        context.store().request_facts(wallet, claimed.request.content_hash())
     );
-    let ((row, newest_policy), standing) = (committed?, standing?);
+    let ((row, newest_policy), facts) = (committed?, facts?);
     let share = context.share(&row).await?;
     let now_ms = context.clock.now_ms();
     let Seated { manifest, request, digest } =
@@ -104,7 +106,7 @@ pub(crate) async fn check(
     if share.wallet().holder(share.index()).card() != Some(&identity.card.fingerprint()) {
         return Err(refuse(Code::CardMismatch, "the wallet is bound to another card of this party"));
     }
-    require_standing(standing, &request)?;
+    require_current(facts, &request)?;
     let initiates = manifest.initiator.index == share.index();
     let peer = if initiates { &manifest.responder } else { &manifest.initiator };
     let peer_card = context.holder_card(&share, peer.index).await?.ok_or_else(|| {
@@ -140,11 +142,11 @@ pub(crate) async fn check(
 
 /// That the request was not revoked, nor issued before the store was restored: what happened to it
 /// in the meantime is not known here.
-fn require_standing(standing: Standing, request: &SigningRequest) -> Result<(), PartyError> {
-    if standing.is_revoked {
+fn require_current(facts: RequestFacts, request: &SigningRequest) -> Result<(), PartyError> {
+    if facts.is_revoked {
         return Err(StoreError::Revoked.into());
     }
-    let Some(restored_at_ms) = standing.restored_at_ms else { return Ok(()) };
+    let Some(restored_at_ms) = facts.restored_at_ms else { return Ok(()) };
     // The issue is told in seconds. In the restore's own second the party did nothing before it.
     match request.issued_at {
         Some(issued_at) if issued_at >= restored_at_ms / 1000 => Ok(()),

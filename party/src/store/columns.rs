@@ -10,7 +10,7 @@ use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
     AuditChain, Culprit, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PendingRow,
-    PolicyMark, PolicyRow, Standing, StoreError, WalletRow, WalletState, moment,
+    PolicyMark, PolicyRow, RequestFacts, Standing, StoreError, WalletRow, WalletState, moment,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -241,9 +241,9 @@ pub(super) fn usage_row(row: &impl Columns) -> Result<(u64, Usage), StoreError> 
     Ok((number(row, "slice")?, usage))
 }
 
-pub(super) fn standing(row: &impl Columns) -> Result<Standing, StoreError> {
+pub(super) fn request_facts(row: &impl Columns) -> Result<RequestFacts, StoreError> {
     let restored_at = row.bytes_at("restored_at").map_err(unavailable("read a row"))?;
-    Ok(Standing {
+    Ok(RequestFacts {
         is_revoked: number::<i64>(row, "is_revoked")? > 0,
         restored_at_ms: restored_at.as_deref().map(moment).transpose()?,
     })

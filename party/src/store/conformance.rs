@@ -836,7 +836,7 @@ async fn revocations<S: ShareStore>(store: &S) {
         by: [7; 32],
         expires_at_ms,
     };
-    let is_revoked = async |request: u8| store.standing(wallet, [request; 32]).await.unwrap().is_revoked;
+    let is_revoked = async |request: u8| store.request_facts(wallet, [request; 32]).await.unwrap().is_revoked;
     let charge = async |number: u8, request: u8| {
         let charge =
             Charge { session: SessionId([number; 16]), wallet, digest: [number; 32], charged_at_ms: 1 };
@@ -848,7 +848,7 @@ async fn revocations<S: ShareStore>(store: &S) {
     assert_eq!(store.revoke_request(&revoked(1, 2_000), 0).await.unwrap(), Revoked::Now);
     assert_eq!(store.revoke_request(&revoked(1, 2_000), 0).await.unwrap(), Revoked::Before);
     assert!(is_revoked(1).await && !is_revoked(2).await);
-    assert!(!store.standing(WalletId([2; 32]), [1; 32]).await.unwrap().is_revoked, "of one wallet");
+    assert!(!store.request_facts(WalletId([2; 32]), [1; 32]).await.unwrap().is_revoked, "of one wallet");
     assert!(matches!(charge(2, 1).await, Err(StoreError::Revoked)));
     assert_eq!(store.charges(wallet, [2; 32]).await.unwrap(), 0, "nothing was charged");
     assert!(charge(2, 2).await.unwrap(), "another request");
@@ -870,7 +870,7 @@ async fn limits_after_a_restore<S: ShareStore>(store: &S) {
     let restored_at = 100_000_u64.to_be_bytes();
     store.put_setting(LIMITS_USED_UP_SINCE, &restored_at).await.unwrap();
     store.put_setting(RESTORED_AT, &restored_at).await.unwrap();
-    assert_eq!(store.standing(WalletId([1; 32]), [1; 32]).await.unwrap().restored_at_ms, Some(100_000),);
+    assert_eq!(store.request_facts(WalletId([1; 32]), [1; 32]).await.unwrap().restored_at_ms, Some(100_000),);
     for at_ms in [99_000, 100_000, 159_999] {
         let full = charge_at(store, 1, at_ms, one()).await;
         assert!(

@@ -420,7 +420,7 @@ pub enum Revoked {
 
 /// What a store remembers that bears on a request, apart from policies and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct RequestFacts {
     /// Whether the request was revoked.
     pub is_revoked: bool,
     /// When the store was restored last, in Unix milliseconds; `None` if it never was.
@@ -708,7 +708,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// expired at `now_ms`. A charge that comes later finds it: the two never pass each other.
     async fn revoke_request(&self, revoked: &RevokedRequest, now_ms: u64) -> Result<Revoked, StoreError>;
     /// What bears on a request of `wallet` with this content hash.
-    async fn standing(&self, wallet: WalletId, request: [u8; 32]) -> Result<Standing, StoreError>;
+    async fn request_facts(&self, wallet: WalletId, request: [u8; 32]) -> Result<RequestFacts, StoreError>;
     /// How often signatures over `digest` were charged to `wallet`.
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError>;
 }

@@ -514,7 +514,7 @@ mod tests {
 
         assert_eq!(store.policies(CHARGE.wallet).await.unwrap(), [policy()]);
         assert_eq!(store.approvals(CHARGE.wallet, [6; 32], 1).await.unwrap(), [[7; 32]]);
-        let standing = store.standing(CHARGE.wallet, [8; 32]).await.unwrap();
+        let standing = store.request_facts(CHARGE.wallet, [8; 32]).await.unwrap();
         assert!(standing.is_revoked && standing.restored_at_ms.is_some());
         // Three signatures are allowed, and one was made before.
         let sign = async |number: u8| {

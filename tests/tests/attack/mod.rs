@@ -9,8 +9,8 @@
 
 mod abort_oracle;
 mod blind_signing;
-mod cloned_worker;
 mod cancelled_in_name_only;
+mod cloned_worker;
 mod lock_as_denial;
 mod lost_lock;
 mod lying_initiator;

@@ -16,11 +16,11 @@ use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
         Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, MAX_REVOCATIONS, OwnEnrolment, PaillierKeyRow,
-        PaillierScope, PaillierState, RESTORED_AT, Revoked, RevokedRequest, SUPERSEDED_FOR_MS, SessionStore,
-        Standing, StoreError, WalletRow,
+        PaillierScope, PaillierState, RESTORED_AT, RequestFacts, Revoked, RevokedRequest, SUPERSEDED_FOR_MS,
+        SessionStore, Standing, StoreError, WalletRow,
         columns::{
-            bytes, culprit, integer, number, own_enrolment, paillier_row, paillier_state, standing,
-            state_number, unavailable, wallet_row,
+            bytes, culprit, integer, number, own_enrolment, paillier_row, paillier_state, request_facts,
+            standing, state_number, unavailable, wallet_row,
         },
         health::UnwrittenLock,
     },
@@ -599,7 +599,7 @@ impl SessionStore for PostgresStore {
         .await
     }
 
-    async fn standing(&self, wallet: WalletId, request: [u8; 32]) -> Result<Standing, StoreError> {
+    async fn request_facts(&self, wallet: WalletId, request: [u8; 32]) -> Result<RequestFacts, StoreError> {
         const OPERATION: &str = "read what bears on a request";
         within(OPERATION, async {
             let row = sqlx::query(
@@ -612,7 +612,7 @@ impl SessionStore for PostgresStore {
             .fetch_one(&self.pool)
             .await
             .map_err(unavailable(OPERATION))?;
-            standing(&row)
+            request_facts(&row)
         })
         .await
     }

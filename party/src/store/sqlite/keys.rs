@@ -14,11 +14,11 @@ use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{
         Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, MAX_REVOCATIONS, OwnEnrolment, PaillierKeyRow,
-        PaillierScope, PaillierState, RESTORED_AT, Revoked, RevokedRequest, SUPERSEDED_FOR_MS, SessionStore,
-        Standing, StoreError, WalletRow,
+        PaillierScope, PaillierState, RESTORED_AT, RequestFacts, Revoked, RevokedRequest, SUPERSEDED_FOR_MS,
+        SessionStore, Standing, StoreError, WalletRow,
         columns::{
-            bytes, culprit, integer, number, own_enrolment, paillier_row, standing, state_number,
-            unavailable, wallet_row,
+            bytes, culprit, integer, number, own_enrolment, paillier_row, request_facts, standing,
+            state_number, unavailable, wallet_row,
         },
         health::UnwrittenLock,
     },
@@ -555,7 +555,7 @@ impl SessionStore for SqliteStore {
         Ok(if is_new { Revoked::Now } else { Revoked::Before })
     }
 
-    async fn standing(&self, wallet: WalletId, request: [u8; 32]) -> Result<Standing, StoreError> {
+    async fn request_facts(&self, wallet: WalletId, request: [u8; 32]) -> Result<RequestFacts, StoreError> {
         let row = sqlx::query(
             "SELECT EXISTS (SELECT 1 FROM revocations WHERE wallet = ? AND request = ?) AS is_revoked,
                (SELECT value FROM settings WHERE name = ?) AS restored_at",
@@ -566,7 +566,7 @@ impl SessionStore for SqliteStore {
         .fetch_one(&self.reader)
         .await
         .map_err(unavailable("read what bears on a request"))?;
-        standing(&row)
+        request_facts(&row)
     }
 
     async fn charges(&self, wallet: WalletId, digest: [u8; 32]) -> Result<u64, StoreError> {
