@@ -10,10 +10,12 @@ use alloy_primitives::keccak256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use serde_json::{Map, Value};
 
-pub use description::{DescribedField, Description};
+pub use description::{DescribedField, Description, NotSigned, NotSignedReason};
 pub use message::PersonalMessage;
-pub use transaction::TransactionRequest;
-pub use typed_data::{MAX_TYPE_EXPANSION, TypedDataRequest};
+pub use transaction::{
+    Chain, IGNORED_HINTS, TransactionCall, TransactionDraft, TransactionRequest, TransactionType,
+};
+pub use typed_data::TypedDataRequest;
 pub use verification::Verification;
 
 use crate::{
@@ -32,9 +34,9 @@ pub enum PayloadError {
     /// The document is not what it should be.
     #[error(transparent)]
     Json(#[from] JsonError),
-    /// The typed data contradicts its own types, or is too large once its types are spelt out.
-    #[error("payload: {0}")]
-    TypedData(String),
+    /// A value of typed data does not fit its type, or libraries hash such types in different ways.
+    #[error(transparent)]
+    TypedData(JsonError),
 }
 
 impl PayloadError {
@@ -78,6 +80,35 @@ impl Payload {
     pub fn from_json(bytes: &[u8]) -> Result<Self, PayloadError> {
         let value = strict_json::parse(bytes, MAX_PAYLOAD_SIZE_BYTES)?;
         Self::read(&Node::root(&value))
+    }
+
+    /// Reads typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it. Integers
+    /// of any size keep their digits. `drop_undeclared` has members that the types do not declare dropped
+    /// instead of refused.
+    ///
+    /// # Errors
+    /// With the path of what is wrong.
+    pub fn typed_data_from_json(bytes: &[u8], drop_undeclared: bool) -> Result<Self, PayloadError> {
+        let read = |bytes: &[u8]| {
+            let mut document = strict_json::parse(bytes, MAX_PAYLOAD_SIZE_BYTES)?;
+            let Some(members) = document.as_object_mut() else {
+                let problem = "expected an object: types, primaryType, domain, message";
+                return Err(JsonError::new("$", problem).into());
+            };
+            if drop_undeclared {
+                members.insert("undeclared".to_owned(), "drop".into());
+            }
+            Ok(Self::TypedData(Box::new(TypedDataRequest::read(&Node::root(&document))?)))
+        };
+        let text = core::str::from_utf8(bytes).unwrap_or_default();
+        let quoted = strict_json::replace_large_integers(text, |digits| format!("\"{digits}\""));
+        let Some(quoted) = quoted else { return read(bytes) };
+        // A number that 64 bits do not hold means the same as a string of its digits, where a number may
+        // stand at all: that is where a smaller one may.
+        if let Some(smaller) = strict_json::replace_large_integers(text, |_| "0".to_owned()) {
+            read(smaller.as_bytes())?;
+        }
+        read(quoted.as_bytes())
     }
 
     pub(crate) fn read(node: &Node<'_>) -> Result<Self, PayloadError> {

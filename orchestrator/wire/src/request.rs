@@ -148,15 +148,15 @@ pub enum RequestError {
     #[error(transparent)]
     Json(#[from] JsonError),
     /// The payload has no digest.
-    #[error("{0}")]
-    Payload(String),
+    #[error(transparent)]
+    Payload(JsonError),
 }
 
 impl From<PayloadError> for RequestError {
     fn from(error: PayloadError) -> Self {
         match error {
             PayloadError::Json(e) => Self::Json(e),
-            PayloadError::TypedData(e) => Self::Payload(format!("payload: {e}")),
+            PayloadError::TypedData(e) => Self::Payload(e),
         }
     }
 }
@@ -185,9 +185,8 @@ impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         let problem = Self::new(error.code(), error.to_string());
         match error {
-            RequestError::Json(e) => problem.at(e.path),
+            RequestError::Json(e) | RequestError::Payload(e) => problem.at(e.path),
             RequestError::UnsupportedVersion => problem.at("version"),
-            RequestError::Payload(_) => problem.at("payload"),
             RequestError::TooLarge { .. } | RequestError::BadSignature => problem,
         }
     }

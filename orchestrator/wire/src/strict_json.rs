@@ -48,6 +48,53 @@ pub fn parse(bytes: &[u8], max_size_bytes: usize) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// The text with every integer that 64 bits do not hold replaced by what `write` makes of its digits, or
+/// `None` if there is none. Text that is no JSON stays none.
+pub(crate) fn replace_large_integers(text: &str, write: impl Fn(&str) -> String) -> Option<String> {
+    let mut written = String::with_capacity(text.len());
+    let mut found = false;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '"' => end_of_string(rest),
+            '-' | '0'..='9' => {
+                let is_number = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+                rest.find(|c| !is_number(c)).unwrap_or(rest.len())
+            }
+            _ => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(end);
+        let digits = token.strip_prefix('-').unwrap_or(token);
+        let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if is_integer && !digits.starts_with('0') && token.parse::<i128>().map_or(true, is_large) {
+            written.push_str(&write(token));
+            found = true;
+        } else {
+            written.push_str(token);
+        }
+        rest = after;
+    }
+    found.then_some(written)
+}
+
+fn is_large(number: i128) -> bool {
+    i64::try_from(number).is_err() && u64::try_from(number).is_err()
+}
+
+/// How long the string is with which `text` begins.
+fn end_of_string(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
 fn root(path: &str) -> &str {
     if matches!(path, "" | "." | "?") { "$" } else { path }
 }
@@ -173,18 +220,30 @@ impl<'a> Node<'a> {
 
     /// The value as an object with no other fields than `allowed`.
     pub(crate) fn object(&self, allowed: &[&str]) -> Result<Object<'a>, JsonError> {
-        let map = self
-            .value
-            .as_object()
-            .ok_or_else(|| self.error(format_args!("expected an object, found {}", kind(self.value))))?;
-        let object = Object { map, path: self.path.clone() };
-        match map.keys().find(|key| !allowed.contains(&key.as_str())) {
+        let object = self.any_object()?;
+        match object.map.keys().find(|key| !allowed.contains(&key.as_str())) {
             Some(unknown) => Err(JsonError::new(
                 object.path_of(unknown),
                 format_args!("unknown field; the fields here are {}", allowed.join(", ")),
             )),
             None => Ok(object),
         }
+    }
+
+    /// The value as an object whose fields its reader looks at by itself.
+    pub(crate) fn any_object(&self) -> Result<Object<'a>, JsonError> {
+        let map = self
+            .value
+            .as_object()
+            .ok_or_else(|| self.error(format_args!("expected an object, found {}", kind(self.value))))?;
+        Ok(Object { map, path: self.path.clone() })
+    }
+
+    /// `true` or `false`, and nothing that other languages take for them.
+    pub(crate) fn boolean(&self) -> Result<bool, JsonError> {
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.error(format_args!("expected true or false, found {}", kind(self.value))))
     }
 
     /// The value parsed from a string.
@@ -220,6 +279,33 @@ impl<'a> Node<'a> {
             return Err(self.error(format_args!("expected at most {bits} bits")));
         }
         Ok(number)
+    }
+
+    /// An integer of at most `bits` in two's complement, as its sign (whether it is negative) and its
+    /// size: a quantity, or a negative number, or a minus sign and decimal digits.
+    pub(crate) fn signed_quantity(&self, bits: usize) -> Result<(bool, alloy_primitives::U256), JsonError> {
+        use alloy_primitives::U256;
+        let digits = match self.value {
+            Value::Number(number) => {
+                number.as_i64().filter(|number| *number < 0).map(|number| number.unsigned_abs().to_string())
+            }
+            Value::String(text) => text.strip_prefix('-').map(str::to_owned),
+            _ => None,
+        };
+        let too_large =
+            || self.error(format_args!("expected an integer of at most {bits} bits with its sign"));
+        let Some(digits) = digits else {
+            let number = self.quantity(256)?;
+            return if number.bit_len() < bits { Ok((false, number)) } else { Err(too_large()) };
+        };
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(
+                self.error("expected an integer: a number, decimal digits, or 0x and hexadecimal digits")
+            );
+        }
+        let size = U256::from_str_radix(&digits, 10).map_err(|_| too_large())?;
+        let least = U256::from(1) << bits.saturating_sub(1);
+        if size <= least { Ok((!size.is_zero(), size)) } else { Err(too_large()) }
     }
 
     /// A quantity that fits `u64`.
@@ -259,6 +345,11 @@ impl<'a> Object<'a> {
         if self.path == "$" { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
+    /// The names of the fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// The field, if it is there; `null` counts as being there.
     pub(crate) fn field(&self, name: &str) -> Option<Node<'a>> {
         self.map.get(name).map(|value| Node { value, path: self.path_of(name) })
@@ -267,17 +358,6 @@ impl<'a> Object<'a> {
     /// The field.
     pub(crate) fn required(&self, name: &str) -> Result<Node<'a>, JsonError> {
         self.field(name).ok_or_else(|| JsonError::new(self.path_of(name), "missing"))
-    }
-
-    /// A field that has two names; both may be there if they say the same.
-    pub(crate) fn either(&self, name: &str, other: &str) -> Result<Option<Node<'a>>, JsonError> {
-        match (self.field(name), self.field(other)) {
-            (Some(one), Some(two)) if one.value != two.value => {
-                Err(two.error(format_args!("contradicts `{name}`, which means the same")))
-            }
-            (Some(one), _) => Ok(Some(one)),
-            (None, two) => Ok(two),
-        }
     }
 }
 

@@ -1,13 +1,12 @@
 //! What a payload says, spelled out for the person who is to sign it: made from the same parsed values
 //! as the digest, so that what is shown is what is signed.
 
-use alloy_dyn_abi::DynSolValue;
 use alloy_primitives::Address;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Payload, PayloadError, TransactionRequest, TypedDataRequest};
-use crate::PayloadKindTag;
+use super::{Payload, PayloadError, TransactionRequest};
+use crate::{PayloadKindTag, strict_json::JsonError};
 
 /// Integers up to here are exact in a JavaScript number.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
@@ -22,6 +21,28 @@ pub struct DescribedField {
     pub kind: String,
     /// Quantities in decimal digits, bytes as `0x…`, addresses with their EIP-55 checksum.
     pub value: String,
+}
+
+/// A member that is in the document and is not signed: whoever verifies the signature may put anything in
+/// its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotSigned {
+    /// Where it is: `domain.chainId`, `message.__typename`.
+    pub path: String,
+    /// The value as JSON.
+    pub value: String,
+    /// Why it is not signed.
+    pub reason: NotSignedReason,
+}
+
+/// Why a member is not signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotSignedReason {
+    /// A member of the domain that the declared `EIP712Domain` does not cover.
+    NotCovered,
+    /// A member that `types` does not declare, dropped because the document says `undeclared: drop`.
+    Undeclared,
 }
 
 /// A payload spelled out.
@@ -39,6 +60,9 @@ pub struct Description {
     pub payload: Value,
     /// Every field that goes into the digest, in order.
     pub fields: Vec<DescribedField>,
+    /// Members of typed data that do not go into the digest.
+    #[serde(rename = "notSigned", skip_serializing_if = "Vec::is_empty")]
+    pub not_signed: Vec<NotSigned>,
 }
 
 impl Payload {
@@ -57,22 +81,26 @@ impl Payload {
                     Err(_) => fields.add("hex", "bytes", hexadecimal(message.as_bytes())),
                 }
             }
-            Self::TypedData(typed_data) => fields.typed_data(typed_data)?,
+            Self::TypedData(typed_data) => fields.0.extend_from_slice(typed_data.fields()),
             Self::Digest { digest } => fields.add("digest", "bytes32", hexadecimal(digest)),
         }
         let payload =
-            self.to_value().map_err(|error| PayloadError::TypedData(format!("no JSON: {error}")))?;
+            self.to_value().map_err(|error| JsonError::new("$", format_args!("no JSON: {error}")))?;
         Ok(Description {
             kind: self.kind(),
             digest: hexadecimal(&self.digest()?),
             chain_id: self.chain_id().filter(|id| *id <= MAX_SAFE_INTEGER),
             payload: exact(payload),
             fields: fields.0,
+            not_signed: match self {
+                Self::TypedData(typed_data) => typed_data.not_signed().to_vec(),
+                _ => Vec::new(),
+            },
         })
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     format!("0x{}", hex::encode(bytes))
 }
 
@@ -135,63 +163,6 @@ impl Fields {
             for (key_at, key) in item.storage_keys.iter().enumerate() {
                 let path = format!("accessList[{at}].storageKeys[{key_at}]");
                 self.add(path, "bytes32", hexadecimal(key.as_slice()));
-            }
-        }
-    }
-
-    fn typed_data(&mut self, typed_data: &TypedDataRequest) -> Result<(), PayloadError> {
-        let parsed = typed_data.parsed();
-        let domain = &parsed.domain;
-        if let Some(name) = &domain.name {
-            self.add("domain.name", "string", name);
-        }
-        if let Some(version) = &domain.version {
-            self.add("domain.version", "string", version);
-        }
-        if let Some(id) = domain.chain_id {
-            self.add("domain.chainId", "uint256", id);
-        }
-        if let Some(contract) = domain.verifying_contract {
-            self.add("domain.verifyingContract", "address", contract.to_checksum(None));
-        }
-        if let Some(salt) = domain.salt {
-            self.add("domain.salt", "bytes32", hexadecimal(salt.as_slice()));
-        }
-        self.add("primaryType", "string", &parsed.primary_type);
-        let message = parsed.coerce().map_err(|error| PayloadError::TypedData(error.to_string()))?;
-        self.value("message", &message);
-        Ok(())
-    }
-
-    fn value(&mut self, path: &str, value: &DynSolValue) {
-        match value {
-            DynSolValue::Bool(bit) => self.add(path, "bool", bit),
-            DynSolValue::Int(number, bits) => self.add(path, format!("int{bits}"), number),
-            DynSolValue::Uint(number, bits) => self.add(path, format!("uint{bits}"), number),
-            DynSolValue::FixedBytes(word, size) => {
-                let bytes = word.as_slice().get(..*size).unwrap_or_default();
-                self.add(path, format!("bytes{size}"), hexadecimal(bytes));
-            }
-            DynSolValue::Address(address) => self.add(path, "address", address.to_checksum(None)),
-            DynSolValue::Function(function) => self.add(path, "function", hexadecimal(function.as_slice())),
-            DynSolValue::Bytes(bytes) => self.add(path, "bytes", hexadecimal(bytes)),
-            DynSolValue::String(text) => self.add(path, "string", text),
-            // An array without elements is signed, too, and has to show.
-            DynSolValue::Array(items) | DynSolValue::FixedArray(items) | DynSolValue::Tuple(items) => {
-                if items.is_empty() {
-                    self.add(path, "array", "empty");
-                }
-                for (at, item) in items.iter().enumerate() {
-                    self.value(&format!("{path}[{at}]"), item);
-                }
-            }
-            DynSolValue::CustomStruct { name, prop_names, tuple } => {
-                if tuple.is_empty() {
-                    self.add(path, name, "empty");
-                }
-                for (property, value) in prop_names.iter().zip(tuple) {
-                    self.value(&format!("{path}.{property}"), value);
-                }
             }
         }
     }

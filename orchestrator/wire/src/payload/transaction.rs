@@ -1,18 +1,20 @@
 //! Ethereum transactions, in the JSON people and libraries write.
 
+mod draft;
+
 use alloy_consensus::{
     SignableTransaction, TxEip1559, TxEip2930, TxLegacy, transaction::RlpEcdsaEncodableTx as _,
 };
-use alloy_eips::eip2930::{AccessList, AccessListItem};
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use alloy_eips::eip2930::AccessList;
+use alloy_primitives::{Address, Signature, U256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value};
 
+pub use self::draft::{Chain, IGNORED_HINTS, TransactionCall, TransactionDraft, TransactionType};
 use super::{MAX_PAYLOAD_SIZE_BYTES, PayloadError};
 use crate::{
     RecoverableSignature,
-    encoding::parse_address,
-    strict_json::{self, JsonError, Node, Object, StrictValue},
+    strict_json::{self, JsonError, Node, StrictValue},
 };
 
 /// A transaction to sign.
@@ -22,7 +24,8 @@ use crate::{
 /// creates a contract), `value`, `gas` or `gasLimit`, `gasPrice` or `maxFeePerGas` and
 /// `maxPriorityFeePerGas`, `accessList`, `data` or `input`. Quantities are numbers, decimal strings
 /// or `0x` and hexadecimal digits. Of these only `value` (0), `accessList` (empty) and `data`
-/// (empty) may be missing.
+/// (empty) may be missing. A member that is `null` is missing, `to` and `chainId` excepted, and any other
+/// member is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransactionRequest {
     /// Type 0, with a chain id under EIP-155, or without one if `chainId` is `null`.
@@ -31,63 +34,6 @@ pub enum TransactionRequest {
     Eip2930(TxEip2930),
     /// Type 2, EIP-1559.
     Eip1559(TxEip1559),
-}
-
-/// One transaction type, as `type` names it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Type {
-    Legacy,
-    Eip2930,
-    Eip1559,
-}
-
-const COMMON_FIELDS: [&str; 9] =
-    ["type", "chainId", "nonce", "to", "value", "gas", "gasLimit", "data", "input"];
-const FEE_FIELDS: [&str; 4] = ["gasPrice", "maxFeePerGas", "maxPriorityFeePerGas", "accessList"];
-
-impl Type {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Legacy => "legacy",
-            Self::Eip2930 => "EIP-2930",
-            Self::Eip1559 => "EIP-1559",
-        }
-    }
-
-    fn allows(self, field: &str) -> bool {
-        match field {
-            "gasPrice" => self != Self::Eip1559,
-            "accessList" => self != Self::Legacy,
-            "maxFeePerGas" | "maxPriorityFeePerGas" => self == Self::Eip1559,
-            _ => true,
-        }
-    }
-
-    fn read(fields: &Object<'_>) -> Result<Self, JsonError> {
-        let Some(node) = fields.field("type") else {
-            let has = |name: &str| fields.field(name).is_some();
-            return Ok(match (has("gasPrice"), has("accessList")) {
-                (true, false) => Self::Legacy,
-                (true, true) => Self::Eip2930,
-                (false, _) => Self::Eip1559,
-            });
-        };
-        match node.value.as_str() {
-            Some("legacy") => return Ok(Self::Legacy),
-            Some("eip2930") => return Ok(Self::Eip2930),
-            Some("eip1559") => return Ok(Self::Eip1559),
-            _ => {}
-        }
-        match node.quantity_u64() {
-            Ok(0) => Ok(Self::Legacy),
-            Ok(1) => Ok(Self::Eip2930),
-            Ok(2) => Ok(Self::Eip1559),
-            _ => {
-                Err(node
-                    .error("expected 0x0, 0x1 or 0x2 (legacy, eip2930, eip1559); no other type is signed"))
-            }
-        }
-    }
 }
 
 impl TransactionRequest {
@@ -101,71 +47,9 @@ impl TransactionRequest {
     }
 
     pub(super) fn read(node: &Node<'_>) -> Result<Self, PayloadError> {
-        let fields = node.object(&[&COMMON_FIELDS[..], &FEE_FIELDS[..]].concat())?;
-        let kind = Type::read(&fields)?;
-        for name in FEE_FIELDS {
-            if let Some(field) = fields.field(name)
-                && !kind.allows(name)
-            {
-                return Err(field.error(format_args!("not a field of {} transactions", kind.name())).into());
-            }
-        }
-        let chain_id = fields.required("chainId")?;
-        let nonce = fields.required("nonce")?.quantity_u64()?;
-        let to = read_to(&fields.required("to")?)?;
-        let value = fields.field("value").map_or(Ok(U256::ZERO), |value| value.quantity(256))?;
-        let gas_limit = fields
-            .either("gas", "gasLimit")?
-            .ok_or_else(|| JsonError::new(fields.path_of("gas"), "missing"))?
-            .quantity_u64()?;
-        let input: Bytes =
-            fields.either("data", "input")?.map_or(Ok(Vec::new()), |data| data.bytes())?.into();
-        let fee = |name: &str| fields.required(name)?.quantity_u128();
-        let access_list =
-            || fields.field("accessList").map_or(Ok(AccessList::default()), |list| read_access_list(&list));
-        Ok(match kind {
-            Type::Legacy => Self::Legacy(TxLegacy {
-                chain_id: if chain_id.value.is_null() { None } else { Some(read_chain_id(&chain_id)?) },
-                nonce,
-                gas_price: fee("gasPrice")?,
-                gas_limit,
-                to,
-                value,
-                input,
-            }),
-            Type::Eip2930 => Self::Eip2930(TxEip2930 {
-                chain_id: read_chain_id(&chain_id)?,
-                nonce,
-                gas_price: fee("gasPrice")?,
-                gas_limit,
-                to,
-                value,
-                access_list: access_list()?,
-                input,
-            }),
-            Type::Eip1559 => {
-                let max_fee_per_gas = fee("maxFeePerGas")?;
-                let max_priority_fee_per_gas = fee("maxPriorityFeePerGas")?;
-                if max_priority_fee_per_gas > max_fee_per_gas {
-                    return Err(JsonError::new(
-                        fields.path_of("maxPriorityFeePerGas"),
-                        "more than maxFeePerGas; no node would take it",
-                    )
-                    .into());
-                }
-                Self::Eip1559(TxEip1559 {
-                    chain_id: read_chain_id(&chain_id)?,
-                    nonce,
-                    gas_limit,
-                    max_fee_per_gas,
-                    max_priority_fee_per_gas,
-                    to,
-                    value,
-                    access_list: access_list()?,
-                    input,
-                })
-            }
-        })
+        let fields = node.any_object()?;
+        let at_node = |error: JsonError| JsonError::new(fields.path_of(&error.path), error.problem);
+        Ok(TransactionDraft::read(node)?.complete().map_err(at_node)?)
     }
 
     pub(super) fn to_value(&self) -> Value {
@@ -298,39 +182,6 @@ impl<'de> Deserialize<'de> for TransactionRequest {
         let StrictValue(value) = StrictValue::deserialize(deserializer)?;
         Self::read(&Node::root(&value)).map_err(D::Error::custom)
     }
-}
-
-fn read_chain_id(node: &Node<'_>) -> Result<u64, JsonError> {
-    // EIP-2294: above this, `v = 2·chainId + 36` would leave 64 bits.
-    const MAX_CHAIN_ID: u64 = u64::MAX / 2 - 36;
-    match node.quantity_u64()? {
-        id @ 1..=MAX_CHAIN_ID => Ok(id),
-        _ => Err(node.error(format_args!("a chain id is from 1 to {MAX_CHAIN_ID}"))),
-    }
-}
-
-fn read_to(node: &Node<'_>) -> Result<TxKind, JsonError> {
-    if node.value.is_null() {
-        return Ok(TxKind::Create);
-    }
-    let address = parse_address(node.text()?).map_err(|e| node.error(e))?;
-    Ok(TxKind::Call(address.into()))
-}
-
-fn read_access_list(node: &Node<'_>) -> Result<AccessList, JsonError> {
-    let items = node.array()?.map(|item| {
-        let fields = item.object(&["address", "storageKeys"])?;
-        let address = fields.required("address")?;
-        Ok(AccessListItem {
-            address: parse_address(address.text()?).map_err(|e| address.error(e))?.into(),
-            storage_keys: fields
-                .required("storageKeys")?
-                .array()?
-                .map(|key| key.array_of_bytes::<32>().map(B256::from))
-                .collect::<Result<_, _>>()?,
-        })
-    });
-    items.collect::<Result<Vec<_>, JsonError>>().map(AccessList)
 }
 
 fn access_list_to_value(list: &AccessList) -> Value {

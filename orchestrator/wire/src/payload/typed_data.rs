@@ -1,69 +1,134 @@
 //! Typed data under [EIP-712](https://eips.ethereum.org/EIPS/eip-712).
 //!
-//! Stricter than most implementations, so that what people are shown is what is signed: a field that
-//! the types don't name is refused, and `EIP712Domain`, if it is declared, must be what the domain's
-//! own fields say.
+//! What MetaMask signs and ethers or viem confirm is signed here, with the same digest; anything else is
+//! refused. Values are read as strictly as those of transactions, and a member that the types do not
+//! declare is refused unless the document says that it is to be dropped. `docs/adapters.md` lists what is
+//! refused although libraries would sign it, and why.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod types;
+mod walk;
 
-use alloy_dyn_abi::{DynSolType, TypedData};
+use alloy_primitives::keccak256;
 use serde_json::Value;
 
-use super::PayloadError;
-use crate::strict_json::{JsonError, Node};
+use self::{
+    types::{DOMAIN_MEMBERS, DOMAIN_TYPE, Member, Structs},
+    walk::Walk,
+};
+use super::{
+    PayloadError,
+    description::{DescribedField, NotSigned},
+};
+use crate::{
+    encoding::parse_address,
+    strict_json::{JsonError, Node, Object},
+};
 
-/// How many values the primary type may consist of once structs are spelt out. Types that refer to
-/// each other can otherwise grow exponentially: 60 structs of two fields would make 2⁶⁰.
-pub const MAX_TYPE_EXPANSION: usize = 4096;
-/// How many characters the name of a type or a field may have.
-const MAX_NAME_LENGTH: usize = 128;
-/// How many dimensions an array may have.
-const MAX_ARRAY_DIMENSIONS: usize = 8;
-/// The name of the domain's own type.
-const DOMAIN_TYPE: &str = "EIP712Domain";
+/// What happens to a member that the types do not declare: the document's own member `undeclared`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undeclared {
+    /// `refuse`, the default.
+    Refuse,
+    /// `drop`: it is not signed, and the description says so.
+    Drop,
+}
 
 /// A typed document, checked against its own types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypedDataRequest {
     /// As it was given.
     document: Value,
-    parsed: TypedData,
+    primary_type: String,
+    chain_id: Option<u64>,
+    verifying_contract: Option<[u8; 20]>,
     digest: [u8; 32],
+    fields: Vec<DescribedField>,
+    not_signed: Vec<NotSigned>,
 }
-
-/// The declared structs: for each its fields as (name, type).
-type Structs<'a> = BTreeMap<&'a str, Vec<(&'a str, &'a str)>>;
 
 impl TypedDataRequest {
     pub(super) fn read(node: &Node<'_>) -> Result<Self, PayloadError> {
-        let fields = node.object(&["types", "primaryType", "domain", "message"])?;
-        let types = fields.required("types")?;
-        let primary_type = fields.required("primaryType")?;
-        let domain = fields.required("domain")?;
-        let message = fields.required("message")?;
-        let structs = read_structs(&types)?;
-        check_domain(&domain, structs.get(DOMAIN_TYPE))?;
+        let members = node.object(&["types", "primaryType", "domain", "message", "undeclared"])?;
+        let types = members.required("types")?;
+        let primary_type = members.required("primaryType")?;
+        let domain = members.required("domain")?;
+        let message = members.required("message")?;
+        let undeclared = match members.field("undeclared") {
+            None => Undeclared::Refuse,
+            Some(node) => match node.text()? {
+                "refuse" => Undeclared::Refuse,
+                "drop" => Undeclared::Drop,
+                _ => return Err(node.error("expected `refuse` or `drop`").into()),
+            },
+        };
+        let structs = Structs::read(&types)?;
         let primary = primary_type.text()?;
-        if primary == DOMAIN_TYPE || !structs.contains_key(primary) {
-            return Err(primary_type.error("expected one of the structs of `types`").into());
+        if primary == DOMAIN_TYPE || structs.get(primary).is_none() {
+            return Err(primary_type
+                .error("expected one of the structs of `types`, not the domain's")
+                .into());
         }
-        expansion(&structs, primary, &mut BTreeMap::new(), &mut Vec::new())
-            .map_err(|problem| types.error(problem))?;
-        check_message(&structs, primary, &message)?;
-        let parsed: TypedData = serde_json::from_value(node.value.clone())
-            .map_err(|e| PayloadError::TypedData(format!("not EIP-712 typed data: {e}")))?;
-        let digest = parsed
-            .eip712_signing_hash()
-            .map_err(|e| PayloadError::TypedData(format!("the message does not fit its types: {e}")))?
-            .0;
-        Ok(Self { document: node.value.clone(), parsed, digest })
+        let implied = implied_domain(&domain)?;
+        let implied = Structs::read(&Node { value: &implied, path: types.path.clone() })?;
+        let domain_members =
+            structs.get(DOMAIN_TYPE).or_else(|| implied.get(DOMAIN_TYPE)).unwrap_or_default();
+        let domain_object = domain.any_object()?;
+        let is_covered = DOMAIN_MEMBERS.iter().all(|(name, _)| {
+            !is_there(&domain_object, name) || domain_members.iter().any(|member| member.name == *name)
+        });
+        if domain_members.iter().any(|member| member.kind.is_struct()) {
+            return Err(types.error("the members of EIP712Domain are no structs").into());
+        }
+
+        let mut walk = Walk::new(&structs, undeclared);
+        let separator = walk.hash_domain(domain_members, &domain)?;
+        walk.note("primaryType", "string", primary);
+        let hash = walk.hash_struct(primary, &message)?;
+        let Walk { fields, not_signed, capitals, .. } = walk;
+        let of_ethers = || structs.are_of_ethers(primary, is_covered);
+        if let Some(name) = structs.not_of_viem()
+            && let Err(problem) = of_ethers()
+        {
+            return Err(types
+                .error(format_args!("with the struct `{name}` only one library signs this: {problem}"))
+                .into());
+        }
+        if let Some(path) = capitals
+            && let Err(problem) = of_ethers()
+        {
+            return Err(JsonError::new(
+                path,
+                format_args!(
+                    "an address in capital letters, with which only one library signs this: {problem}; write it \
+                     in small letters or with its EIP-55 checksum"
+                ),
+            )
+            .into());
+        }
+
+        let covered = Covered { domain: domain_object, members: domain_members };
+        let chain_id = covered.get("chainId").map(|id| id.quantity(256)).transpose()?;
+        let verifying_contract = covered
+            .get("verifyingContract")
+            .map(|contract| parse_address(contract.text()?).map_err(|problem| contract.error(problem)))
+            .transpose()?;
+        Ok(Self {
+            primary_type: primary.to_owned(),
+            chain_id: chain_id.and_then(|id| u64::try_from(id).ok()),
+            verifying_contract,
+            digest: keccak256([&[0x19, 0x01], separator.as_slice(), hash.as_slice()].concat()).0,
+            fields,
+            not_signed,
+            document: node.value.clone(),
+        })
     }
 
     pub(super) const fn to_value(&self) -> &Value {
         &self.document
     }
 
-    /// The document as it was given: `types`, `primaryType`, `domain`, `message`.
+    /// The document as it was given: `types`, `primaryType`, `domain`, `message`, and `undeclared` if it
+    /// says what happens to members that the types do not declare.
     #[must_use]
     pub const fn document(&self) -> &Value {
         &self.document
@@ -77,165 +142,62 @@ impl TypedDataRequest {
         Ok(self.digest)
     }
 
-    /// The contract that the domain says will verify the signature.
+    /// The contract that is to verify the signature. `None` where the domain's type does not cover it, so
+    /// that the signature would hold for any contract.
     #[must_use]
-    pub fn verifying_contract(&self) -> Option<[u8; 20]> {
-        self.parsed.domain.verifying_contract.map(|contract| contract.into_array())
+    pub const fn verifying_contract(&self) -> Option<[u8; 20]> {
+        self.verifying_contract
     }
 
     /// The struct that is signed.
     #[must_use]
     pub fn primary_type(&self) -> &str {
-        &self.parsed.primary_type
+        &self.primary_type
     }
 
-    pub(super) const fn parsed(&self) -> &TypedData {
-        &self.parsed
-    }
-
-    /// The domain's chain.
+    /// The domain's chain. `None` where the domain's type does not cover it, so that the signature would
+    /// hold on any chain.
     #[must_use]
-    pub fn chain_id(&self) -> Option<u64> {
-        self.parsed.domain.chain_id.and_then(|id| u64::try_from(id).ok())
+    pub const fn chain_id(&self) -> Option<u64> {
+        self.chain_id
+    }
+
+    /// Every value that goes into the digest, in order.
+    pub(super) fn fields(&self) -> &[DescribedField] {
+        &self.fields
+    }
+
+    /// Every member that is in the document and does not go into the digest.
+    pub(super) fn not_signed(&self) -> &[NotSigned] {
+        &self.not_signed
     }
 }
 
-fn read_structs<'a>(types: &Node<'a>) -> Result<Structs<'a>, PayloadError> {
-    let map = types.value.as_object().ok_or_else(|| types.error("expected an object"))?;
-    let mut structs = Structs::new();
-    for (name, fields) in map {
-        let node = Node { value: fields, path: format!("{}.{name}", types.path) };
-        if !is_identifier(name) || is_elementary(name) {
-            return Err(node
-                .error("the name of a struct is an identifier, and not that of a Solidity type")
-                .into());
-        }
-        let mut names = BTreeSet::new();
-        let fields = node
-            .array()?
-            .map(|field| {
-                let property = field.object(&["name", "type"])?;
-                let (name, kind) = (property.required("name")?, property.required("type")?);
-                if !is_identifier(name.text()?) {
-                    return Err(name.error("the name of a field is an identifier"));
-                }
-                if !names.insert(name.text()?) {
-                    return Err(name.error("the struct has this field twice"));
-                }
-                check_type(kind.text()?).map_err(|problem| kind.error(problem))?;
-                if !is_elementary(stem(kind.text()?)) && map.get(stem(kind.text()?)).is_none() {
-                    return Err(kind.error("neither a Solidity type nor one of the structs of `types`"));
-                }
-                Ok((name.text()?, kind.text()?))
-            })
-            .collect::<Result<Vec<_>, JsonError>>()?;
-        structs.insert(name, fields);
-    }
-    Ok(structs)
+/// The type of a domain that the document does not declare: the standard's members that are there, in
+/// the standard's order. `null` counts as absent.
+fn implied_domain(domain: &Node<'_>) -> Result<Value, JsonError> {
+    let object = domain.any_object()?;
+    let present = DOMAIN_MEMBERS.iter().filter(|(name, _)| is_there(&object, name));
+    let members: Vec<_> =
+        present.map(|(name, kind)| serde_json::json!({ "name": name, "type": kind })).collect();
+    Ok(serde_json::json!({ DOMAIN_TYPE: members }))
 }
 
-fn is_identifier(name: &str) -> bool {
-    name.len() <= MAX_NAME_LENGTH
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '$')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$')
+fn is_there(object: &Object<'_>, name: &str) -> bool {
+    object.field(name).is_some_and(|node| !node.value.is_null())
 }
 
-/// Whether `name` is a type of Solidity's own that EIP-712 can encode: `uint8`, `bytes32`, `string`.
-fn is_elementary(name: &str) -> bool {
-    // Tuples and functions have no encoding under EIP-712; the library would not survive a tuple.
-    is_identifier(name) && name != "function" && DynSolType::parse(name).is_ok()
+/// The members of a domain that its type covers as the standard has them. Nothing is decided by others.
+struct Covered<'a> {
+    domain: Object<'a>,
+    members: &'a [Member<'a>],
 }
 
-/// A type without its array brackets.
-fn stem(kind: &str) -> &str {
-    kind.split('[').next().unwrap_or(kind)
-}
-
-/// Checks the spelling of a field's type: a name, then brackets with or without a length.
-fn check_type(kind: &str) -> Result<(), String> {
-    if kind.len() > MAX_NAME_LENGTH || kind.matches('[').count() > MAX_ARRAY_DIMENSIONS {
-        return Err(format!(
-            "a type has at most {MAX_NAME_LENGTH} characters and {MAX_ARRAY_DIMENSIONS} array dimensions"
-        ));
+impl<'a> Covered<'a> {
+    fn get(&self, name: &str) -> Option<Node<'a>> {
+        let covered = |member: &Member<'_>| {
+            member.name == name && DOMAIN_MEMBERS.contains(&(member.name, member.spelling))
+        };
+        self.members.iter().any(covered).then(|| self.domain.field(name))?
     }
-    let mut rest = kind;
-    while let Some((element, length)) = rest.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
-        if !length.bytes().all(|digit| digit.is_ascii_digit()) || length.starts_with('0') {
-            return Err("the length of an array is a decimal number".to_owned());
-        }
-        rest = element;
-    }
-    if is_identifier(rest) { Ok(()) } else { Err("a type is a name, with [] or [n] for arrays".to_owned()) }
-}
-
-/// The element type of an array type.
-fn element(kind: &str) -> Option<&str> {
-    kind.strip_suffix(']')?.rsplit_once('[').map(|(element, _)| element)
-}
-
-/// The domain's fields in the order of the standard, with their types.
-const DOMAIN_FIELDS: [(&str, &str); 5] = [
-    ("name", "string"),
-    ("version", "string"),
-    ("chainId", "uint256"),
-    ("verifyingContract", "address"),
-    ("salt", "bytes32"),
-];
-
-fn check_domain(domain: &Node<'_>, declared: Option<&Vec<(&str, &str)>>) -> Result<(), PayloadError> {
-    let fields = domain.object(&DOMAIN_FIELDS.map(|(name, _)| name))?;
-    let present: Vec<_> =
-        DOMAIN_FIELDS.into_iter().filter(|(name, _)| fields.field(name).is_some()).collect();
-    match declared {
-        Some(declared) if *declared != present => Err(domain
-            .error("its fields are not those that `types.EIP712Domain` declares, in the order of EIP-712")
-            .into()),
-        _ => Ok(()),
-    }
-}
-
-/// How many values `name` consists of; checks on the way that no struct contains itself.
-fn expansion<'a>(
-    structs: &Structs<'a>,
-    name: &'a str,
-    known: &mut BTreeMap<&'a str, usize>,
-    inside: &mut Vec<&'a str>,
-) -> Result<usize, String> {
-    if let Some(size) = known.get(name) {
-        return Ok(*size);
-    }
-    let Some(fields) = structs.get(name) else {
-        return Ok(1);
-    };
-    if inside.contains(&name) {
-        return Err(format!("the struct `{name}` contains itself"));
-    }
-    if inside.len() >= crate::strict_json::MAX_DEPTH {
-        return Err(format!("structs inside each other more than {} deep", crate::strict_json::MAX_DEPTH));
-    }
-    inside.push(name);
-    let mut total = 1_usize;
-    for (_, kind) in fields {
-        total = total.saturating_add(expansion(structs, stem(kind), known, inside)?);
-    }
-    inside.pop();
-    if total > MAX_TYPE_EXPANSION {
-        return Err(format!("`{name}` spelt out has more than {MAX_TYPE_EXPANSION} values"));
-    }
-    known.insert(name, total);
-    Ok(total)
-}
-
-/// Refuses what the message says beyond its types, and names what is missing. That the values fit is
-/// checked where they are encoded.
-fn check_message(structs: &Structs<'_>, kind: &str, node: &Node<'_>) -> Result<(), JsonError> {
-    if let Some(element) = element(kind) {
-        return node.array()?.try_for_each(|item| check_message(structs, element, &item));
-    }
-    let Some(fields) = structs.get(kind) else {
-        return Ok(());
-    };
-    let names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
-    let object = node.object(&names)?;
-    fields.iter().try_for_each(|(name, kind)| check_message(structs, kind, &object.required(name)?))
 }

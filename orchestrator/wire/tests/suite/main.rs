@@ -6,6 +6,8 @@ mod audit;
 #[cfg(test)]
 mod binary;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod descriptions;
 #[cfg(test)]
 mod jobs;

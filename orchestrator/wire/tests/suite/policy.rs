@@ -159,6 +159,12 @@ fn typed_data_is_known_by_chain_contract_and_primary_type() {
         "domain": {"chainId": 1, "verifyingContract": TO},
         "message": {"spender": TO},
     });
+    let narrow = {
+        let mut narrow = typed.clone();
+        narrow["types"]["EIP712Domain"] = json!([{"name": "name", "type": "string"}]);
+        narrow["domain"]["name"] = "x".into();
+        Payload::from_json(narrow.to_string().as_bytes()).unwrap()
+    };
     let typed = Payload::from_json(typed.to_string().as_bytes()).unwrap();
     let rule = |chains: Value, to: Value, primary: Value| {
         policy(json!([{"name": "permits", "payloads": ["typed_data"], "chains": chains, "to": to,
@@ -169,6 +175,11 @@ fn typed_data_is_known_by_chain_contract_and_primary_type() {
     assert_eq!(lack(rule(json!([5]), json!([TO]), json!(["Permit"]))), Some(Condition::Chain));
     assert_eq!(lack(rule(json!([1]), json!([]), json!(["Permit"]))), Some(Condition::Destination));
     assert_eq!(lack(rule(json!([1]), json!([TO]), json!(["Order"]))), Some(Condition::PrimaryType));
+    // Members that the domain's type does not cover count as absent: the signature holds anywhere.
+    let lack = |policy: Policy| lacks(&decide(&policy, &narrow));
+    assert_eq!(lack(rule(json!([1]), json!([TO]), json!(["Permit"]))), Some(Condition::Chain));
+    assert_eq!(lack(rule(json!("any"), json!([TO]), json!(["Permit"]))), Some(Condition::Destination));
+    assert_eq!(lack(rule(json!("any"), json!("any"), json!(["Permit"]))), None);
 }
 
 #[test]
@@ -469,6 +480,8 @@ proptest! {
         data in prop::sample::select(vec!["0x", "0x01020304", "0x05060708", "0x01"]),
         value in 0_u64..14, hour in 0_u64..24, spent in (0_u64..14, 0_u64..14),
     ) {
+        // Creating a contract takes its code.
+        let data = if to.is_none() && data == "0x" { "0x60" } else { data };
         let to = to.map(|byte| format!("0x{}", hex::encode([byte; 20])));
         let payload = transfer(json!({"chainId": chain, "to": to, "data": data, "value": value.to_string()}));
         let nobody = BTreeSet::new();

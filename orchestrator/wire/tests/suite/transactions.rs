@@ -30,7 +30,33 @@ fn missing_fields_are_named_with_their_path() {
 fn unknown_fields_are_refused() {
     assert!(problem(with("from", "0x00")).starts_with("from: unknown field"));
     assert!(problem(with("maxFeePerBlobGas", 1)).starts_with("maxFeePerBlobGas: unknown field"));
-    assert!(problem(with("gasPrice", 1)).starts_with("gasPrice: not a field of EIP-1559"));
+    assert!(problem(with("authorizationList", json!([]))).contains("EIP-7702"));
+    assert!(problem(with("gasPrice", 1)).starts_with("gasPrice: does not go with `maxFeePerGas`"));
+    let mut legacy = with("type", "legacy");
+    assert!(problem(legacy.clone()).starts_with("maxFeePerGas: not a field of legacy"));
+    legacy.as_object_mut().unwrap().retain(|name, _| !name.starts_with("max"));
+    legacy["gasPrice"] = 1.into();
+    assert_eq!(hash(legacy.clone()).len(), 64);
+    legacy["type"] = "0x2".into();
+    assert!(problem(legacy.clone()).starts_with("gasPrice: not a field of EIP-1559"));
+    legacy["type"] = "0x0".into();
+    legacy["accessList"] = json!([]);
+    assert!(problem(legacy).starts_with("accessList: not a field of legacy"));
+}
+
+#[test]
+fn null_says_that_a_member_is_absent() {
+    for name in
+        ["type", "value", "data", "input", "gasLimit", "accessList", "gasPrice", "authorizationList", "memo"]
+    {
+        let mut document = transfer();
+        document["value"] = "0x0".into();
+        document[name] = Value::Null;
+        let mut without = document.clone();
+        without.as_object_mut().unwrap().remove(name);
+        assert_eq!(hash(document), hash(without), "{name}");
+    }
+    assert_eq!(problem(with("nonce", Value::Null)), "nonce: missing");
 }
 
 #[test]
@@ -66,6 +92,7 @@ fn only_a_legacy_transaction_may_be_for_any_chain() {
 #[test]
 fn both_names_of_a_field_may_be_there_if_they_agree() {
     assert_eq!(hash(with("gasLimit", 21000)), hash(transfer()));
+    assert_eq!(hash(with("gasLimit", "0x5208")), hash(transfer()), "by value, not by spelling");
     assert!(problem(with("gasLimit", 21001)).starts_with("gasLimit: contradicts `gas`"));
     let mut both = with("data", "0x01");
     both["input"] = "0x02".into();
@@ -74,7 +101,10 @@ fn both_names_of_a_field_may_be_there_if_they_agree() {
 
 #[test]
 fn null_creates_a_contract_and_a_missing_recipient_does_not() {
-    let Payload::Transaction(creation) = payload(with("to", Value::Null)) else { panic!() };
+    let mut document = with("to", Value::Null);
+    assert!(problem(document.clone()).starts_with("to: there is no recipient"));
+    document["data"] = "0x60".into();
+    let Payload::Transaction(creation) = payload(document) else { panic!() };
     assert_eq!(creation.to(), None);
     assert_eq!(problem(without("to")), "to: missing");
 }
@@ -87,7 +117,8 @@ fn the_type_follows_from_the_fees_if_it_is_missing() {
         (json!({ "gasPrice": 1, "accessList": [] }), "0x1"),
         (json!({ "maxFeePerGas": 1, "maxPriorityFeePerGas": 1 }), "0x2"),
     ] {
-        let mut document = json!({ "kind": "transaction", "chainId": 1, "nonce": 0, "to": null, "gas": 1 });
+        let mut document =
+            json!({ "kind": "transaction", "chainId": 1, "nonce": 0, "to": null, "gas": 1, "data": "0x60" });
         document.as_object_mut().unwrap().extend(fees.as_object().unwrap().clone());
         let said = serde_json::to_value(payload(document.clone())).unwrap();
         assert_eq!(said["type"], kind, "{document}");
@@ -119,7 +150,7 @@ proptest! {
     fn what_is_written_back_has_the_same_digest(
         (chain, nonce, value, gas) in (1..u64::MAX / 4, quantity(64), quantity(128), quantity(64)),
         (kind, fee, to) in (0..3_u8, quantity(128), prop::option::of(any::<[u8; 20]>())),
-        data in prop::collection::vec(any::<u8>(), 0..80),
+        data in prop::collection::vec(any::<u8>(), 1..80),
         keys in prop::collection::vec(any::<[u8; 32]>(), 0..3),
     ) {
         let list = json!([{
