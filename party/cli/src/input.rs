@@ -11,7 +11,6 @@ use clap::{Args, Subcommand};
 use duet_wire::{
     Code, Payload,
     payload::{MAX_PAYLOAD_SIZE_BYTES, PayloadError, PersonalMessage},
-    strict_json,
 };
 
 use crate::{
@@ -88,6 +87,9 @@ pub(crate) struct DocumentArgument {
     /// File with the document; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
+    /// Sign without members that the document's types do not declare, instead of refusing them
+    #[arg(long)]
+    pub(crate) drop_undeclared: bool,
 }
 
 /// A digest.
@@ -134,7 +136,6 @@ impl<Common: Args> PayloadCommand<Common> {
         match self {
             Self::Tx { transaction, .. } => {
                 let draft = transaction.draft()?;
-                draft.transaction_type()?;
                 Ok(Unprepared::Transaction(Box::new(draft), transaction.node.node()?))
             }
             Self::Message { message, .. } => Ok(Unprepared::Ready(Payload::PersonalMessage(message.read()?))),
@@ -182,7 +183,7 @@ impl TransactionArguments {
             }
             None => Draft::default(),
         };
-        Ok(draft.overridden_by(&self.draft))
+        draft.overridden_by(&self.draft)
     }
 }
 
@@ -211,20 +212,8 @@ impl DocumentArgument {
     /// # Errors
     /// When it cannot be read or is too large; when it is not typed data, with the path of what is wrong.
     pub(crate) fn read_typed_data(&self) -> Result<Payload, CliError> {
-        let mut value =
-            strict_json::parse(&read_document(&self.file, MAX_PAYLOAD_SIZE_BYTES)?, MAX_PAYLOAD_SIZE_BYTES)
-                .map_err(|error| payload_error(error.into()))?;
-        let Some(fields) = value.as_object_mut() else {
-            return Err(CliError::new(
-                Code::MalformedJson,
-                "typed data is an object: types, primaryType, domain, message",
-            )
-            .at("$"));
-        };
-        if fields.insert("kind".to_owned(), "typed_data".into()).is_some() {
-            return Err(CliError::new(Code::MalformedJson, "kind: typed data has no such field").at("kind"));
-        }
-        Payload::from_json(value.to_string().as_bytes()).map_err(payload_error)
+        let document = read_document(&self.file, MAX_PAYLOAD_SIZE_BYTES)?;
+        Payload::typed_data_from_json(&document, self.drop_undeclared).map_err(payload_error)
     }
 }
 
@@ -232,8 +221,7 @@ impl DocumentArgument {
 pub(crate) fn payload_error(error: PayloadError) -> CliError {
     let cli_error = CliError::new(error.code(), error.to_string());
     match error {
-        PayloadError::Json(json) => cli_error.at(json.path),
-        PayloadError::TypedData(_) => cli_error,
+        PayloadError::Json(error) | PayloadError::TypedData(error) => cli_error.at(error.path),
     }
 }
 

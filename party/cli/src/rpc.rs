@@ -2,26 +2,32 @@
 
 use std::{fmt, time::Duration};
 
-use alloy_eips::BlockId;
+use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_network::Ethereum;
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256};
 use alloy_provider::{Identity, Provider as _, ProviderBuilder, RootProvider};
 use alloy_rpc_types_eth::{TransactionInput, TransactionReceipt, TransactionRequest as NodeRequest};
 use backon::{ExponentialBuilder, Retryable as _};
 use clap::Args;
-use duet_wire::Code;
+use duet_wire::{
+    Code,
+    payload::{Chain, TransactionDraft, TransactionType},
+};
 use serde::Serialize;
 
 use crate::{
     duration,
     error::{CliError, ErrorCode},
+    input::payload_error,
     outgoing::{self, Route},
-    quantity::{Amount, Count},
-    transaction::{Draft, TransactionType},
+    transaction::Draft,
 };
 
 /// How long one call to the node may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How many blocks are looked at for what producers are paid.
+const FEE_HISTORY_BLOCKS: u64 = 10;
 
 /// A node, and whether to broadcast through it.
 #[derive(Debug, Clone, Args)]
@@ -175,57 +181,121 @@ impl Node {
     /// # Errors
     /// `chain-id-mismatch`; when the node does not answer; when it cannot run the transaction.
     pub(crate) async fn fill(&self, mut draft: Draft, from: Address) -> Result<Draft, CliError> {
-        let kind = draft.transaction_type()?;
-        let chain_id = self.check_chain_id(draft.chain_id.map(|count| count.0)).await?;
-        draft.chain_id = Some(Count(chain_id));
-        if draft.nonce.is_none() {
+        let members = &mut draft.members;
+        let wanted = match members.chain {
+            Some(Chain::Id(id)) => Some(id),
+            Some(Chain::Any) | None => None,
+        };
+        members.chain = Some(Chain::Id(self.check_chain_id(wanted).await?));
+        if members.nonce.is_none() {
             let next = self.provider.get_transaction_count(from).block_id(BlockId::pending()).await;
-            draft.nonce = Some(Count(next.map_err(|error| self.failed(&error))?));
+            members.nonce = Some(next.map_err(|error| self.failed(&error))?);
         }
-        match kind {
-            TransactionType::DynamicFee => self.fill_dynamic_fees(&mut draft).await?,
-            TransactionType::Legacy | TransactionType::AccessList if draft.gas_price.is_none() => {
-                let price = self.provider.get_gas_price().await.map_err(|error| self.failed(&error))?;
-                draft.gas_price = Some(Amount(U256::from(price)));
-            }
-            TransactionType::Legacy | TransactionType::AccessList => {}
-        }
-        if draft.gas.is_none()
-            && let Some(to) = draft.to
+        self.fill_fees(members).await?;
+        if members.gas.is_none()
+            && let Some(to) = members.to
         {
             let call = NodeRequest {
                 from: Some(from),
                 to: Some(to),
-                value: draft.value.map(|amount| amount.0),
-                input: TransactionInput::new(draft.input()),
-                access_list: draft.access_list.clone(),
+                value: members.value,
+                input: TransactionInput::new(members.input.clone().unwrap_or_default()),
+                access_list: members.access_list.clone(),
                 ..NodeRequest::default()
             };
             let gas = self.provider.estimate_gas(call).await.map_err(|error| self.failed(&error))?;
-            draft.gas = Some(Count(gas));
+            members.gas = Some(gas);
         }
         Ok(draft)
     }
 
-    async fn fill_dynamic_fees(&self, draft: &mut Draft) -> Result<(), CliError> {
-        if draft.max_fee_per_gas.is_some() && draft.max_priority_fee_per_gas.is_some() {
-            return Ok(());
+    /// Fees as the chain has them: of EIP-1559 where blocks have a base fee, else one price for gas.
+    async fn fill_fees(&self, members: &mut TransactionDraft) -> Result<(), CliError> {
+        match members.known_type() {
+            Some(TransactionType::Legacy | TransactionType::AccessList) => self.fill_price(members).await,
+            Some(TransactionType::DynamicFee)
+                if members.max_fee_per_gas.is_some() && members.max_priority_fee_per_gas.is_some() =>
+            {
+                Ok(())
+            }
+            kind => match (self.base_fee().await?, kind) {
+                (Some(base_fee), _) => self.fill_dynamic_fees(members, base_fee).await,
+                (None, None) => {
+                    let has_list = members.access_list.is_some();
+                    let kind = if has_list { TransactionType::AccessList } else { TransactionType::Legacy };
+                    members.transaction_type = Some(kind);
+                    self.fill_price(members).await
+                }
+                (None, Some(_)) => Err(CliError::new(
+                    Code::InvalidPayload,
+                    "type: the chain's blocks have no base fee, so that it takes no transaction of EIP-1559",
+                )
+                .at("type")
+                .remedy("Leave out the type and the fees of EIP-1559, or give a gas price.")),
+            },
         }
-        let estimate = self.provider.estimate_eip1559_fees().await.map_err(|error| self.failed(&error))?;
-        let estimated_tip = U256::from(estimate.max_priority_fee_per_gas);
-        let tip = match (draft.max_priority_fee_per_gas, draft.max_fee_per_gas) {
-            (Some(tip), _) => tip.0,
-            // An author's ceiling also bounds the tip.
-            (None, Some(ceiling)) => estimated_tip.min(ceiling.0),
-            (None, None) => estimated_tip,
-        };
-        let ceiling = draft.max_fee_per_gas.map_or_else(
-            || U256::from(estimate.max_fee_per_gas).saturating_sub(estimated_tip).saturating_add(tip),
-            |amount| amount.0,
-        );
-        draft.max_priority_fee_per_gas = Some(Amount(tip));
-        draft.max_fee_per_gas = Some(Amount(ceiling));
+    }
+
+    async fn fill_price(&self, members: &mut TransactionDraft) -> Result<(), CliError> {
+        if members.gas_price.is_none() {
+            members.gas_price =
+                Some(self.provider.get_gas_price().await.map_err(|error| self.failed(&error))?);
+        }
         Ok(())
+    }
+
+    /// The base fee of the latest block, in wei; `None` on a chain that has none.
+    async fn base_fee(&self) -> Result<Option<u128>, CliError> {
+        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
+        let latest = latest.map_err(|error| self.failed(&error))?;
+        Ok(latest.and_then(|block| block.header.base_fee_per_gas).map(u128::from))
+    }
+
+    async fn fill_dynamic_fees(
+        &self,
+        members: &mut TransactionDraft,
+        base_fee: u128,
+    ) -> Result<(), CliError> {
+        let tip = match members.max_priority_fee_per_gas {
+            Some(tip) => tip,
+            None => self.priority_fee(base_fee).await?,
+        };
+        // Room for the base fee to double, which takes six full blocks.
+        let most = members.max_fee_per_gas.unwrap_or_else(|| base_fee.saturating_mul(2).saturating_add(tip));
+        // An author's ceiling also bounds a tip that the author did not give.
+        members.max_priority_fee_per_gas.get_or_insert(tip.min(most));
+        members.max_fee_per_gas = Some(most);
+        members.check().map_err(|error| payload_error(error.into()))
+    }
+
+    /// What block producers are paid for a unit of gas, in wei: as the node says, or else from the last
+    /// blocks, or else what the gas price leaves above the base fee. Not every node has every method.
+    async fn priority_fee(&self, base_fee: u128) -> Result<u128, CliError> {
+        match self.provider.get_max_priority_fee_per_gas().await {
+            Ok(tip) => return Ok(tip),
+            Err(error) if error.as_error_resp().is_none() => return Err(self.failed(&error)),
+            Err(_) => {}
+        }
+        let history =
+            self.provider.get_fee_history(FEE_HISTORY_BLOCKS, BlockNumberOrTag::Latest, &[50.0]).await;
+        match history {
+            Ok(history) => {
+                let mut paid: Vec<u128> = history
+                    .reward
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|block| block.first().copied())
+                    .collect();
+                paid.sort_unstable();
+                if let Some(median) = paid.get(paid.len() / 2) {
+                    return Ok(*median);
+                }
+            }
+            Err(error) if error.as_error_resp().is_none() => return Err(self.failed(&error)),
+            Err(_) => {}
+        }
+        let price = self.provider.get_gas_price().await.map_err(|error| self.failed(&error))?;
+        Ok(price.saturating_sub(base_fee))
     }
 
     /// Broadcasts a signed transaction and waits for its receipt. One that the node knows already

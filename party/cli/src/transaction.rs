@@ -3,52 +3,33 @@
 //! A draft becomes a typed transaction in two steps: a node, or the author, fills in what is
 //! missing, then [`Draft::complete`] decides the type and refuses what does not fit it.
 
-use alloy_consensus::{TxEip1559, TxEip2930, TxLegacy};
-use alloy_eips::eip2930::AccessList;
-use alloy_primitives::{Address, Bytes, TxKind, U256};
+use alloy_primitives::{Address, Bytes, TxKind};
 use clap::Args;
-use duet_wire::{Code, payload::TransactionRequest};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use duet_wire::{
+    Code,
+    payload::{
+        Chain, MAX_PAYLOAD_SIZE_BYTES, PayloadError, TransactionCall, TransactionDraft, TransactionRequest,
+    },
+    strict_json::{self, JsonError},
+};
+use serde_json::Value;
 
 use crate::{
-    error::{CliError, ErrorCode},
+    error::CliError,
+    input::payload_error,
     quantity::{Amount, Count, parse_address},
 };
 
+/// The members that may be written with a unit: `0.5ether`.
+const AMOUNTS: [&str; 4] = ["value", "gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"];
+
 /// A transaction some of whose members may be missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Draft {
-    /// EIP-2718 type: 0, 1 or 2. Decided by the fee members when absent.
-    #[serde(rename = "type")]
-    pub(crate) transaction_type: Option<Count>,
-    pub(crate) chain_id: Option<Count>,
     /// The account it is meant to be sent from; checked against the wallet's.
-    #[serde(deserialize_with = "address")]
-    #[serde(default)]
     pub(crate) from: Option<Address>,
-    pub(crate) nonce: Option<Count>,
-    #[serde(default, deserialize_with = "destination")]
-    pub(crate) to: Option<TxKind>,
-    pub(crate) value: Option<Amount>,
-    input: Option<Bytes>,
-    data: Option<Bytes>,
-    #[serde(alias = "gasLimit")]
-    pub(crate) gas: Option<Count>,
-    pub(crate) gas_price: Option<Amount>,
-    pub(crate) max_fee_per_gas: Option<Amount>,
-    pub(crate) max_priority_fee_per_gas: Option<Amount>,
-    pub(crate) access_list: Option<AccessList>,
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| parse_address(&text).map_err(D::Error::custom)).transpose()
-}
-
-/// `null` is a statement here: it means that a contract is to be created.
-fn destination<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TxKind>, D::Error> {
-    Ok(Some(address(deserializer)?.map_or(TxKind::Create, TxKind::Call)))
+    /// Everything else.
+    pub(crate) members: TransactionDraft,
 }
 
 /// The members of a transaction as flags; each overrides the JSON's.
@@ -104,114 +85,56 @@ impl DraftOptions {
     }
 }
 
-/// The three transaction types that Duet signs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TransactionType {
-    /// Before EIP-2718, always with the chain id of EIP-155.
-    Legacy,
-    /// EIP-2930.
-    AccessList,
-    /// EIP-1559.
-    DynamicFee,
-}
-
 impl Draft {
-    /// Parses the JSON of one transaction.
+    /// Parses the JSON of one transaction, as `eth_sendTransaction` takes it; amounts may have a unit.
     ///
     /// # Errors
     /// `malformed-json` with the path of what is wrong.
     pub(crate) fn from_json(text: &[u8]) -> Result<Self, CliError> {
-        let mut json = serde_json::Deserializer::from_slice(text);
-        let draft: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let path = error.path().to_string();
-            let path = if matches!(path.as_str(), "" | "." | "?") { "$".to_owned() } else { path };
-            let inner = error.into_inner();
-            CliError::new(
-                Code::MalformedJson,
-                format!("the transaction's JSON is malformed at {path}: {inner}"),
-            )
-            .at(path)
-        })?;
-        json.end().map_err(|error| {
-            CliError::new(Code::MalformedJson, format!("the transaction's JSON is malformed: {error}"))
-                .at("$")
-        })?;
-        if let (Some(input), Some(data)) = (&draft.input, &draft.data)
-            && input != data
-        {
-            return Err(invalid("input", "`input` and `data` mean the same and differ"));
-        }
-        Ok(draft)
+        let read = || -> Result<TransactionCall, PayloadError> {
+            let mut document = strict_json::parse(text, MAX_PAYLOAD_SIZE_BYTES)?;
+            for name in AMOUNTS {
+                if let Some(value) = document.get_mut(name) {
+                    write_out(name, value)?;
+                }
+            }
+            TransactionCall::from_value(&document)
+        };
+        let TransactionCall { from, draft } = read().map_err(payload_error)?;
+        Ok(Self { from: from.map(Into::into), members: draft })
     }
 
     /// Lets flags override members.
-    #[must_use]
-    pub(crate) fn overridden_by(mut self, options: &DraftOptions) -> Self {
-        let to = options.to.map(TxKind::Call).or_else(|| options.create.then_some(TxKind::Create));
-        self.to = to.or(self.to);
-        if let Some(data) = &options.data {
-            self.input = Some(data.clone());
-            self.data = None;
-        }
-        // Fee flags choose the type: those of the other kind in the JSON give way.
-        if options.gas_price.is_some() {
-            (self.max_fee_per_gas, self.max_priority_fee_per_gas) = (None, None);
-        } else if options.max_fee.is_some() || options.max_priority_fee.is_some() {
-            self.gas_price = None;
-        }
-        self.value = options.value.or(self.value);
-        self.nonce = options.nonce.or(self.nonce);
-        self.gas = options.gas.or(self.gas);
-        self.max_fee_per_gas = options.max_fee.or(self.max_fee_per_gas);
-        self.max_priority_fee_per_gas = options.max_priority_fee.or(self.max_priority_fee_per_gas);
-        self.gas_price = options.gas_price.or(self.gas_price);
-        self.chain_id = options.chain_id.or(self.chain_id);
-        self
-    }
-
-    /// Call data, or the code of a contract to create.
-    pub(crate) fn input(&self) -> Bytes {
-        self.input.as_ref().or(self.data.as_ref()).cloned().unwrap_or_default()
-    }
-
-    /// The type the transaction will have.
     ///
     /// # Errors
-    /// When the type is none of the three, or a fee member belongs to another one.
-    pub(crate) fn transaction_type(&self) -> Result<TransactionType, CliError> {
-        let dynamic = self.max_fee_per_gas.is_some() || self.max_priority_fee_per_gas.is_some();
-        if dynamic && self.gas_price.is_some() {
-            return Err(invalid(
-                "gasPrice",
-                "`gasPrice` does not go with the fees of EIP-1559; leave one of them out",
-            ));
-        }
-        let decided = match self.transaction_type.map(|number| number.0) {
-            Some(0) => TransactionType::Legacy,
-            Some(1) => TransactionType::AccessList,
-            Some(2) => TransactionType::DynamicFee,
-            Some(other) => {
-                return Err(invalid(
-                    "type",
-                    format!("transactions of type {other} are not signed here; 0, 1 and 2 are"),
-                ));
-            }
-            None if self.gas_price.is_none() => TransactionType::DynamicFee,
-            None if self.access_list.is_some() => TransactionType::AccessList,
-            None => TransactionType::Legacy,
+    /// When a fee of the flags has more than 128 bits.
+    pub(crate) fn overridden_by(mut self, options: &DraftOptions) -> Result<Self, CliError> {
+        let fee = |name: &str, amount: Option<Amount>| {
+            let fits = amount.map(|amount| u128::try_from(amount.0)).transpose();
+            fits.map_err(|_| contradiction(JsonError::new(name, "more than 128 bits")))
         };
-        match decided {
-            TransactionType::DynamicFee if self.gas_price.is_some() => {
-                Err(invalid("gasPrice", "a transaction of type 2 has `maxFeePerGas` instead"))
-            }
-            TransactionType::Legacy | TransactionType::AccessList if dynamic => {
-                Err(invalid("maxFeePerGas", "only transactions of type 2 have it"))
-            }
-            TransactionType::Legacy if self.access_list.is_some() => {
-                Err(invalid("accessList", "a legacy transaction has none; use type 1 or 2"))
-            }
-            decided => Ok(decided),
+        let gas_price = fee("gasPrice", options.gas_price)?;
+        let max_fee = fee("maxFeePerGas", options.max_fee)?;
+        let max_priority_fee = fee("maxPriorityFeePerGas", options.max_priority_fee)?;
+        let members = &mut self.members;
+        let to = options.to.map(TxKind::Call).or_else(|| options.create.then_some(TxKind::Create));
+        members.to = to.or(members.to);
+        members.input = options.data.clone().or(members.input.take());
+        // Fee flags choose the type: those of the other kind in the JSON give way.
+        if gas_price.is_some() {
+            (members.max_fee_per_gas, members.max_priority_fee_per_gas) = (None, None);
+        } else if max_fee.is_some() || max_priority_fee.is_some() {
+            members.gas_price = None;
         }
+        members.value = options.value.map(|amount| amount.0).or(members.value);
+        members.nonce = options.nonce.map(|count| count.0).or(members.nonce);
+        members.gas = options.gas.map(|count| count.0).or(members.gas);
+        members.max_fee_per_gas = max_fee.or(members.max_fee_per_gas);
+        members.max_priority_fee_per_gas = max_priority_fee.or(members.max_priority_fee_per_gas);
+        members.gas_price = gas_price.or(members.gas_price);
+        members.chain = options.chain_id.map(|count| Chain::Id(count.0)).or(members.chain);
+        members.check().and_then(|()| members.check_creation()).map_err(contradiction)?;
+        Ok(self)
     }
 
     /// Checks who it is sent from, if it says so.
@@ -220,10 +143,10 @@ impl Draft {
     /// When it names another account.
     pub(crate) fn check_sender(&self, account: Address) -> Result<(), CliError> {
         match self.from {
-            Some(from) if from != account => Err(invalid(
+            Some(from) if from != account => Err(contradiction(JsonError::new(
                 "from",
                 format!("it is to be sent from {from}, but this wallet's account is {account}"),
-            )),
+            ))),
             _ => Ok(()),
         }
     }
@@ -233,23 +156,8 @@ impl Draft {
     /// # Errors
     /// When members are missing (all of them are named) or contradict each other.
     pub(crate) fn complete(self) -> Result<TransactionRequest, CliError> {
-        let kind = self.transaction_type()?;
-        let priced = kind != TransactionType::DynamicFee;
-        let missing: Vec<&str> = [
-            ("chainId", self.chain_id.is_none()),
-            ("nonce", self.nonce.is_none()),
-            ("to", self.to.is_none()),
-            ("gas", self.gas.is_none()),
-            ("gasPrice", priced && self.gas_price.is_none()),
-            ("maxFeePerGas", !priced && self.max_fee_per_gas.is_none()),
-            ("maxPriorityFeePerGas", !priced && self.max_priority_fee_per_gas.is_none()),
-        ]
-        .into_iter()
-        .filter_map(|(name, absent)| absent.then_some(name))
-        .collect();
-        let (Some(chain_id), Some(nonce), Some(to), Some(gas), []) =
-            (self.chain_id, self.nonce, self.to, self.gas, missing.as_slice())
-        else {
+        let missing = self.members.missing();
+        if !missing.is_empty() {
             return Err(CliError::new(
                 Code::InvalidPayload,
                 format!("the transaction lacks {}", missing.join(", ")),
@@ -259,65 +167,22 @@ impl Draft {
             } else {
                 "Give them, or name a node with --rpc that fills in all but the recipient."
             }));
-        };
-        let (chain_id, nonce, gas_limit) = (chain_id.0, nonce.0, gas.0);
-        if chain_id == 0 {
-            return Err(invalid("chainId", "0 is no chain"));
         }
-        let value = self.value.map_or(U256::ZERO, |amount| amount.0);
-        let input = self.input();
-        if to == TxKind::Create && input.is_empty() {
-            return Err(invalid("to", "creating a contract takes its code as `input`"));
-        }
-        let access_list = self.access_list.unwrap_or_default();
-        let fee = |name: &str, amount: Option<Amount>| -> Result<u128, CliError> {
-            amount.unwrap_or_default().0.try_into().map_err(|_| invalid(name, "more than 128 bits"))
-        };
-        let gas_price = fee("gasPrice", self.gas_price)?;
-        Ok(match kind {
-            TransactionType::Legacy => TransactionRequest::Legacy(TxLegacy {
-                chain_id: Some(chain_id),
-                nonce,
-                gas_price,
-                gas_limit,
-                to,
-                value,
-                input,
-            }),
-            TransactionType::AccessList => TransactionRequest::Eip2930(TxEip2930 {
-                chain_id,
-                nonce,
-                gas_price,
-                gas_limit,
-                to,
-                value,
-                access_list,
-                input,
-            }),
-            TransactionType::DynamicFee => {
-                let max_fee_per_gas = fee("maxFeePerGas", self.max_fee_per_gas)?;
-                let max_priority_fee_per_gas = fee("maxPriorityFeePerGas", self.max_priority_fee_per_gas)?;
-                if max_priority_fee_per_gas > max_fee_per_gas {
-                    return Err(invalid("maxPriorityFeePerGas", "it is above maxFeePerGas"));
-                }
-                TransactionRequest::Eip1559(TxEip1559 {
-                    chain_id,
-                    nonce,
-                    gas_limit,
-                    max_fee_per_gas,
-                    max_priority_fee_per_gas,
-                    to,
-                    value,
-                    access_list,
-                    input,
-                })
-            }
-        })
+        self.members.complete().map_err(contradiction)
     }
 }
 
-fn invalid(path: &str, problem: impl std::fmt::Display) -> CliError {
-    CliError::new(ErrorCode::Shared(Code::InvalidPayload), format!("{path}: {problem}")).at(path)
+/// Writes an amount with a unit out in wei.
+fn write_out(name: &str, value: &mut Value) -> Result<(), JsonError> {
+    let Some(text) = value.as_str() else { return Ok(()) };
+    let amount: Amount = text.parse().map_err(|problem| JsonError::new(name, format_args!("{problem}")))?;
+    *value = amount.0.to_string().into();
+    Ok(())
+}
+
+/// Members that do not go together.
+fn contradiction(error: JsonError) -> CliError {
+    CliError::new(Code::InvalidPayload, error.to_string()).at(error.path)
 }
 
 #[cfg(test)]
@@ -336,10 +201,12 @@ mod tests {
     }
 
     fn transfer() -> Draft {
-        Draft::default().overridden_by(&flags(
-            "--to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --value 0.5ether --nonce 3 --gas 21000 \
+        Draft::default()
+            .overridden_by(&flags(
+                "--to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --value 0.5ether --nonce 3 --gas 21000 \
              --max-fee 30gwei --max-priority-fee 1gwei --chain-id 31337",
-        ))
+            ))
+            .unwrap()
     }
 
     fn problem(json: &str) -> (String, String) {
@@ -351,7 +218,7 @@ mod tests {
 
     #[test]
     fn flags_and_json_say_the_same() {
-        let json = r#"{"to":"0x70997970c51812dc3a010c7d01b50e0d17dc79c8","value":"500000000000000000","nonce":"0x3",
+        let json = r#"{"to":"0x70997970c51812dc3a010c7d01b50e0d17dc79c8","value":"0.5 ether","nonce":"0x3",
             "gas":21000,"maxFeePerGas":"30 gwei","maxPriorityFeePerGas":"0x3b9aca00","chainId":31337}"#;
         let from_json = Draft::from_json(json.as_bytes()).unwrap().complete().unwrap();
         assert_eq!(from_json, transfer().complete().unwrap());
@@ -390,19 +257,16 @@ mod tests {
                 r#"{"accessList":[{"address":"0x70997970c51812dc3a010c7d01b50e0d17dc79c8","storageKeys":["0x1"]}]}"#,
                 "accessList[0].storageKeys[0]",
             ),
-            // One digit of a checksummed address changed its case.
-            (r#"{"to":"0x70997970C51812dc3A010C7d01b50e0d17dc79c8"}"#, "to"),
-        ] {
-            assert_eq!(problem(json), ("malformed-json".to_owned(), path.to_owned()), "{json}");
-        }
-        assert_eq!(problem(r#"{"nonsense":1}"#).0, "malformed-json");
-        for (json, path) in [
+            (r#"{"nonsense":1}"#, "nonsense"),
+            (r#"{"authorizationList":[]}"#, "authorizationList"),
             (r#"{"input":"0x00","data":"0x01"}"#, "input"),
             (r#"{"type":3}"#, "type"),
             (r#"{"gasPrice":1,"maxFeePerGas":1}"#, "gasPrice"),
             (r#"{"type":0,"maxFeePerGas":1}"#, "maxFeePerGas"),
+            // One digit of a checksummed address changed its case.
+            (r#"{"to":"0x70997970C51812dc3A010C7d01b50e0d17dc79c8"}"#, "to"),
         ] {
-            assert_eq!(problem(json), ("invalid-payload".to_owned(), path.to_owned()), "{json}");
+            assert_eq!(problem(json), ("malformed-json".to_owned(), path.to_owned()), "{json}");
         }
     }
 
@@ -416,10 +280,14 @@ mod tests {
 
     #[test]
     fn a_forgotten_recipient_creates_no_contract() {
-        let draft = Draft { to: None, ..transfer() }.overridden_by(&flags("--data 0x6000"));
+        let mut draft = transfer();
+        draft.members.to = None;
+        let draft = draft.overridden_by(&flags("--data 0x6000")).unwrap();
         assert!(draft.clone().complete().unwrap_err().to_string().contains("lacks to"));
-        assert!(draft.overridden_by(&flags("--create")).complete().is_ok());
-        assert!(Draft { to: Some(TxKind::Create), ..transfer() }.complete().is_err(), "no code");
+        assert!(draft.overridden_by(&flags("--create")).unwrap().complete().is_ok());
+        let mut without_code = transfer();
+        without_code.members.to = Some(TxKind::Create);
+        assert!(without_code.complete().unwrap_err().to_string().contains("takes its code"));
     }
 
     #[test]
@@ -427,5 +295,37 @@ mod tests {
         let draft = Draft::from_json(br#"{"from":"0x70997970c51812dc3a010c7d01b50e0d17dc79c8"}"#).unwrap();
         assert!(draft.check_sender(Address::ZERO).is_err());
         assert!(draft.check_sender("0x70997970C51812dc3A010C7d01b50e0d17dc79C8".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn transactions_of_the_field_have_their_wanted_outcome() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/cases/transactions.json");
+        let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        for case in
+            cases.iter().filter(|case| case["via"].as_array().unwrap().contains(&"command line".into()))
+        {
+            let name = &case["name"];
+            let priced = case["request"].get("gasPrice").is_some();
+            let fees = if priced { "" } else { "--max-fee 2gwei --max-priority-fee 1gwei" };
+            let filled_in = flags(&format!("--chain-id 1 --nonce 0 --gas 100000 {fees}"));
+            let outcome = Draft::from_json(case["request"].to_string().as_bytes())
+                .and_then(|draft| draft.overridden_by(&filled_in))
+                .and_then(Draft::complete);
+            match (outcome, case["refused"].as_array()) {
+                (Ok(transaction), None) => {
+                    let written = serde_json::to_value(&transaction).unwrap();
+                    for (member, value) in case["signed"].as_object().unwrap() {
+                        assert_eq!(written[member], *value, "{name}: {member}");
+                    }
+                }
+                (Err(error), Some(members)) => {
+                    let problem = error.to_string();
+                    for member in members {
+                        assert!(problem.contains(member.as_str().unwrap()), "{name}: {problem}");
+                    }
+                }
+                (outcome, _) => panic!("{name}: {outcome:?}"),
+            }
+        }
     }
 }

@@ -8,7 +8,8 @@ use duet_bus::Bus;
 use duet_orchestrator::api::JobView;
 use duet_party::device::Device;
 use duet_wire::{
-    Code, JobId, JobStateName, Pair, PayloadKindTag, Priority, RecoverableSignature, SignedResult,
+    Code, JobId, JobStateName, Pair, Payload, PayloadKindTag, Priority, RecoverableSignature, SignedResult,
+    payload::NotSigned,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -105,6 +106,9 @@ struct SignatureReport {
     signed_transaction: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_hash: Option<String>,
+    /// Members of typed data that the signature says nothing about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_signed: Vec<NotSigned>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,11 +125,18 @@ impl fmt::Display for SignatureReport {
         if let Some(hash) = &self.transaction_hash {
             write!(f, "\ntransaction {hash}")?;
         }
+        for member in &self.not_signed {
+            write!(f, "\nnot signed: {}, which is {}", member.path, member.value)?;
+        }
         if let Some(receipt) = &self.receipt {
             write!(f, "\n{receipt}")?;
         }
         Ok(())
     }
+}
+
+fn not_signed(payload: &Payload) -> Vec<NotSigned> {
+    payload.describe().map(|description| description.not_signed).unwrap_or_default()
 }
 
 fn hexadecimal(bytes: impl AsRef<[u8]>) -> String {
@@ -224,6 +235,7 @@ impl SignatureReport {
             y_parity: signature.y_parity(),
             signed_transaction: payload.signed_transaction(signature).map(hexadecimal),
             transaction_hash: payload.transaction_hash(signature).map(hexadecimal),
+            not_signed: not_signed(payload),
             receipt: None,
             result: None,
             steps: Vec::new(),
@@ -332,6 +344,7 @@ async fn approve_waiting(
         y_parity: signed.signature.y_parity(),
         signed_transaction: payload.signed_transaction(&signed.signature).map(hexadecimal),
         transaction_hash: payload.transaction_hash(&signed.signature).map(hexadecimal),
+        not_signed: not_signed(payload),
         receipt: None,
         result: None,
         steps: steps.finish(),
