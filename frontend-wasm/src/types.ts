@@ -75,6 +75,19 @@ export type Description = {
   payload: Record<string, unknown>;
   /** Every field that goes into the digest, in order. */
   fields: DescribedField[];
+  /** Members of typed data that do not go into the digest. */
+  notSigned?: NotSigned[];
+};
+
+/** `value` is JSON. */
+export type NotSigned = { path: string; value: string; reason: "not-covered" | "undeclared" };
+
+/** A transaction as far as it is known; `type` where it is said or follows from the fees. */
+export type ReadTransaction = {
+  members: Record<string, unknown>;
+  missing: string[];
+  from?: string;
+  type?: "0x0" | "0x1" | "0x2";
 };
 
 /** `value`: quantities in decimal digits, bytes as `0x…`, addresses with their checksum. */

@@ -4,10 +4,11 @@ use duet_protocol::{public_key::PublicKey, signature};
 use duet_wire::{
     Payload, RecoverableSignature, SignedRequest,
     encoding::{checksummed_address, parse_address},
-    payload::PayloadError,
+    payload::{PayloadError, TransactionCall},
     request::RequestError,
     signing::SigningKey,
 };
+use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
@@ -41,6 +42,38 @@ pub fn describe(json: &str) -> JsValue {
 
 fn read(json: &str) -> Result<Payload, Failure> {
     Payload::from_json(json.as_bytes()).map_err(refused)
+}
+
+/// A transaction as JSON-RPC's `eth_sendTransaction` has it, read as strictly as one that is signed,
+/// with the names of what is still missing. Without a recipient it creates a contract.
+#[wasm_bindgen(js_name = readTransaction, unchecked_return_type = "Result<ReadTransaction>")]
+#[must_use]
+pub fn read_transaction(json: &str) -> JsValue {
+    outcome(transaction(json))
+}
+
+fn transaction(json: &str) -> Result<JsValue, Failure> {
+    let TransactionCall { from, draft } = TransactionCall::from_json(json.as_bytes()).map_err(refused)?;
+    let draft = draft.or_creation();
+    draft.check_creation().map_err(|error| refused(error.into()))?;
+    let missing: Array = draft.missing().into_iter().map(JsValue::from).collect();
+    let mut fields = vec![("members", from_json(&draft.to_value())?), ("missing", missing.into())];
+    fields.extend(from.map(|from| ("from", checksummed_address(&from).into())));
+    fields.extend(draft.known_type().map(|kind| ("type", kind.as_str().into())));
+    Ok(object(fields))
+}
+
+/// Typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it: as a payload whose
+/// numbers JavaScript does not round.
+#[wasm_bindgen(js_name = readTypedData, unchecked_return_type = "Result<Record<string, unknown>>")]
+#[must_use]
+pub fn read_typed_data(json: &str, drop_undeclared: bool) -> JsValue {
+    outcome(typed_data(json, drop_undeclared))
+}
+
+fn typed_data(json: &str, drop_undeclared: bool) -> Result<JsValue, Failure> {
+    let payload = Payload::typed_data_from_json(json.as_bytes(), drop_undeclared).map_err(refused)?;
+    from_json(&payload.describe().map_err(refused)?.payload)
 }
 
 /// Whether a signature (65 bytes: r, s, and v as 0, 1, 27 or 28) over a payload is by an address, and

@@ -124,7 +124,13 @@ impl Suite {
                 node.env("DUET_WASM_PACKAGE", &folder);
                 tests(node.args(test_files("frontend-wasm/tests")?), counts)?;
                 page::build_signer()?;
-                tests(node_test().args(test_files("frontend-wasm/signer/tests")?), counts)
+                // The package's tests read payloads with the module, and so does what compares it with other libraries.
+                for tested in ["frontend-wasm/signer/tests", "tests/js/differential"] {
+                    let mut node = node_test();
+                    node.env("DUET_WASM_PACKAGE", &folder);
+                    tests(node.args(test_files(tested)?), counts)?;
+                }
+                Ok(())
             }
             Self::E2e => {
                 tests(node_test().args(test_files("tests/js")?), counts)?;

@@ -7,7 +7,8 @@ import type { KeySource, Methods, WorkerEvent, WorkerSettings } from "./protocol
 import { Remote } from "./remote.js";
 import type {
   ApproveOptions, Connection, CreatedWallet, CreateOptions, DerivationPath, Description, DuetApi, GatewayInfo, Hex, InboxNotice, JobId,
-  OpenOptions, Outcome, Payload, ProgressOptions, Protection, Signed, SignOptions, Unlock, Unsubscribe, Verification,
+  OpenOptions, Outcome, Payload, ProgressOptions, Protection, ReadTransaction, Signed, SignOptions, TypedDataPayload, Undeclared,
+  Unlock, Unsubscribe, Verification,
   VerifyOptions, WaitingJob, WalletId, WalletSummary,
 } from "./types.js";
 
@@ -122,6 +123,17 @@ export class Duet implements DuetApi {
 
   describe(payload: Payload): Promise<Outcome<Description>> {
     return this.#remote.call("describe", [payload]);
+  }
+
+  readTransaction(request: Record<string, unknown>): Promise<Outcome<ReadTransaction>> {
+    return this.#remote.call("readTransaction", [request]);
+  }
+
+  readTypedData(
+    document: string | Record<string, unknown>,
+    undeclared: Undeclared = "refuse",
+  ): Promise<Outcome<TypedDataPayload>> {
+    return this.#remote.call("readTypedData", [document, undeclared]);
   }
 
   sign(id: WalletId, payload: Payload, options: SignOptions = {}): Promise<Outcome<Signed>> {

@@ -12,10 +12,10 @@
 
 import { Failure, unwrap } from "./errors.js";
 import { ProviderError, providerError, rpcCodes } from "./eip1193-errors.js";
-import { hexToBytes, quantityHex } from "./payload.js";
+import { quantityHex } from "./payload.js";
 import type {
-  Address, Connection, Description, DuetApi, Hex, Payload, Quantity, Signed, TransactionPayload, TypedDataPayload, WalletId,
-  WalletSummary,
+  Address, Connection, Description, DuetApi, Hex, Payload, Quantity, ReadTransaction, Signed, TransactionPayload, Undeclared,
+  WalletId, WalletSummary,
 } from "./types.js";
 
 export { ProviderError, rpcCodes } from "./eip1193-errors.js";
@@ -32,7 +32,10 @@ export interface ProviderRequest {
 }
 
 export interface ProviderOptions {
-  duet: Pick<DuetApi, "wallets" | "sign" | "describe" | "onWallets" | "onConnection" | "connection">;
+  duet: Pick<
+    DuetApi,
+    "wallets" | "sign" | "describe" | "readTransaction" | "readTypedData" | "onWallets" | "onConnection" | "connection"
+  >;
   /** The first is chosen at the beginning. */
   chains: readonly [ProviderChain, ...ProviderChain[]];
   /**
@@ -45,6 +48,19 @@ export interface ProviderOptions {
    * right only where the page is the wallet's own.
    */
   confirm?: (question: { wallet: WalletSummary; description: Description }) => Promise<boolean> | boolean;
+  /**
+   * What happens to members of typed data that its types do not declare. They are refused by default; `drop` signs without
+   * them, and the description lists them.
+   */
+  undeclared?: Undeclared;
+}
+
+/** A permission under [EIP-2255](https://eips.ethereum.org/EIPS/eip-2255). */
+export interface Permission {
+  parentCapability: "eth_accounts";
+  /** The page it is given to. */
+  invoker?: string;
+  caveats: [{ type: "restrictReturnedAccounts"; value: Address[] }];
 }
 
 interface Events {
@@ -140,9 +156,12 @@ export class DuetProvider {
       case "wallet_addEthereumChain":
         return this.#switchChain(list);
       case "wallet_getPermissions":
+        return this.#permissions();
       case "wallet_requestPermissions":
-        if (method === "wallet_requestPermissions") await this.#connect();
-        return this.#wallets.length === 0 ? [] : [{ parentCapability: "eth_accounts" }];
+        requireAccountsAlone(list);
+        // The owner is asked even if accounts were given before: this is how a page lets another be chosen.
+        await this.#choose();
+        return this.#permissions();
       case "wallet_revokePermissions":
         this.#show([]);
         return null;
@@ -155,7 +174,11 @@ export class DuetProvider {
   // ---------------------------------------------------------------------------------- accounts and chains
 
   async #connect(): Promise<Address[]> {
-    if (this.#wallets.length > 0) return this.#addresses();
+    if (this.#wallets.length === 0) await this.#choose();
+    return this.#addresses();
+  }
+
+  async #choose(): Promise<void> {
     const { duet, chooseWallets } = this.#options;
     const all = (await duet.wallets()).filter(({ address }) => address !== null);
     const unlocked = (): WalletId[] => all.filter(({ state }) => state === "unlocked").map(({ id }) => id);
@@ -167,7 +190,16 @@ export class DuetProvider {
     }
     // In the order of the choice: the first is the page's default.
     this.#show(chosen.flatMap((id) => all.find((wallet) => wallet.id === id) ?? []));
-    return this.#addresses();
+  }
+
+  #permissions(): Permission[] {
+    if (this.#wallets.length === 0) return [];
+    const invoker = globalThis.location?.origin;
+    return [{
+      parentCapability: "eth_accounts",
+      ...(invoker !== undefined && { invoker }),
+      caveats: [{ type: "restrictReturnedAccounts", value: this.#addresses() }],
+    }];
   }
 
   #addresses(): Address[] {
@@ -213,8 +245,13 @@ export class DuetProvider {
 
   // --------------------------------------------------------------------------------------------- signing
 
-  async #personalSign([data, from]: readonly unknown[]): Promise<Hex> {
-    if (typeof data !== "string") throw new ProviderError(rpcCodes.invalidParams, "Expected data and an address.");
+  async #personalSign([first, second]: readonly unknown[]): Promise<Hex> {
+    // The address before the message is a common mistake, which MetaMask turns round, too.
+    const turned = looksLikeAddress(first) && !looksLikeAddress(second);
+    const [data, from] = turned ? [second, first] : [first, second];
+    if (typeof data !== "string") {
+      throw new ProviderError(rpcCodes.invalidParams, "Expected a message, as text or `0x` and hexadecimal digits, and an address.");
+    }
     const payload: Payload = /^0x([0-9a-fA-F]{2})*$/.test(data)
       ? { kind: "personal_message", hex: data }
       : { kind: "personal_message", text: data };
@@ -222,24 +259,26 @@ export class DuetProvider {
   }
 
   async #signTypedData([from, document]: readonly unknown[]): Promise<Hex> {
-    const typedData: unknown = typeof document === "string" ? parseJson(document) : document;
-    if (typeof typedData !== "object" || typedData === null) {
+    if (typeof document !== "string" && (typeof document !== "object" || document === null)) {
       throw new ProviderError(rpcCodes.invalidParams, "Expected an address and typed data.");
     }
-    const { types, primaryType, domain, message } = typedData as TypedDataPayload;
-    const chainId = (domain as { chainId?: Quantity } | undefined)?.chainId;
-    if (chainId !== undefined) this.#requireChain(chainId);
-    return (await this.#sign(from, { kind: "typed_data", types, primaryType, domain, message })).signature;
+    this.#wallet(from);
+    const { duet, undeclared } = this.#options;
+    const payload = unwrap(await duet.readTypedData(document as string | Record<string, unknown>, undeclared));
+    const chainId = payload.domain["chainId"] as Quantity | null | undefined;
+    if (chainId != null) this.#requireChain(chainId);
+    return (await this.#sign(from, payload)).signature;
   }
 
   async #signTransaction([request]: readonly unknown[]): Promise<{ raw: Hex; hash: Hex }> {
     if (typeof request !== "object" || request === null) {
       throw new ProviderError(rpcCodes.invalidParams, "Expected a transaction.");
     }
-    const fields = request as Record<string, unknown>;
-    this.#wallet(fields["from"]);
-    const payload = await this.#filledIn(fields);
-    const { transaction } = await this.#sign(fields["from"], payload);
+    const reading = unwrap(await this.#options.duet.readTransaction(request as Record<string, unknown>));
+    const { from } = reading;
+    this.#wallet(from);
+    const payload = await this.#filledIn(reading);
+    const { transaction } = await this.#sign(from, payload);
     if (!transaction) throw new ProviderError(rpcCodes.internal, "The signature came without its transaction.");
     return transaction;
   }
@@ -273,56 +312,74 @@ export class DuetProvider {
     }
   }
 
-  /** The transaction with what was left out: nonce, gas and fees as the node has them. */
-  async #filledIn(fields: Record<string, unknown>): Promise<TransactionPayload> {
-    const given = (name: string): Quantity | undefined => fields[name] as Quantity | undefined;
-    const { from, to = null, type } = fields;
-    const data = (fields["data"] ?? fields["input"] ?? "0x") as string;
-    const accessList = fields["accessList"] as TransactionPayload["accessList"];
-    const chainId = given("chainId");
-    if (chainId !== undefined) this.#requireChain(chainId);
-    if (type !== undefined && !["0x0", "0x1", "0x2"].includes(String(type))) {
-      throw new ProviderError(rpcCodes.invalidParams, "Transactions of types 0x0, 0x1 and 0x2 are signed.");
-    }
-    const value = quantityHex(given("value") ?? 0, "value");
-    hexToBytes(data, "data");
-    const draft = { from, value, data, ...(to !== null && { to }), ...(accessList && { accessList }) };
+  /** The transaction with what was left out: nonce, gas and fees as the node has them. What is there is kept. */
+  async #filledIn(reading: ReadTransaction): Promise<TransactionPayload> {
+    const { members, from } = reading;
+    if (members.chainId !== undefined) this.#requireChain(members.chainId);
+    const { to, value, data, accessList } = members;
+    const call = { from, value, data, accessList, ...(to !== null && { to }) };
     const [nonce, gas, fees] = await Promise.all([
-      given("nonce") ?? this.#quantity("eth_getTransactionCount", [from, "pending"]),
-      given("gas") ?? given("gasLimit") ?? this.#quantity("eth_estimateGas", [draft]),
-      this.#fees(fields),
+      members.nonce ?? this.#quantity("eth_getTransactionCount", [from, "pending"]),
+      members.gas ?? this.#quantity("eth_estimateGas", [call]),
+      this.#fees(reading),
     ]);
-    return {
-      kind: "transaction",
-      chainId: this.#chain.chainId,
-      nonce,
-      to: to as string | null,
-      value,
-      gas,
-      data,
-      ...(type !== undefined && { type: type as "0x0" | "0x1" | "0x2" }),
-      ...(accessList && { accessList }),
-      ...fees,
-    };
+    return { kind: "transaction", to: null, ...members, chainId: this.#chainId(), nonce, gas, ...fees };
   }
 
-  async #fees(fields: Record<string, unknown>): Promise<Partial<TransactionPayload>> {
-    const { gasPrice, maxFeePerGas, maxPriorityFeePerGas, type } = fields as Record<string, Quantity | undefined>;
-    if (gasPrice !== undefined) return { gasPrice };
-    const block = (await this.#rpc("eth_getBlockByNumber", ["latest", false])) as { baseFeePerGas?: string } | null;
-    if (block?.baseFeePerGas === undefined || type === "0x0" || type === "0x1") {
-      return { gasPrice: await this.#quantity("eth_gasPrice", []) };
+  /** The fees that are missing: of EIP-1559 where blocks have a base fee, else one price for gas. */
+  async #fees({ members, missing, type }: ReadTransaction): Promise<Partial<TransactionPayload>> {
+    if (!missing.some((name) => name === "gasPrice" || name.startsWith("max"))) return {};
+    const price = async () => ({ gasPrice: await this.#quantity("eth_gasPrice", []) });
+    if (type === "0x0" || type === "0x1") return price();
+    const block = (await this.#rpc("eth_getBlockByNumber", ["latest", false])) as { baseFeePerGas?: string | null } | null;
+    if (block?.baseFeePerGas == null) {
+      if (type === undefined) return { type: members.accessList === undefined ? "0x0" : "0x1", ...(await price()) };
+      throw new ProviderError(
+        rpcCodes.invalidParams,
+        `Chain ${this.#chain.chainId} has no base fee and takes no transaction of EIP-1559; leave out its fees and the type.`,
+      );
     }
-    const tip = BigInt(maxPriorityFeePerGas ?? (await this.#quantity("eth_maxPriorityFeePerGas", [])));
+    const baseFee = BigInt(block.baseFeePerGas);
+    const { maxFeePerGas, maxPriorityFeePerGas } = members;
+    const tip = maxPriorityFeePerGas == null ? await this.#priorityFee(baseFee) : BigInt(maxPriorityFeePerGas);
     // Room for the base fee to double, which takes six full blocks.
-    const most = maxFeePerGas === undefined ? 2n * BigInt(block.baseFeePerGas) + tip : BigInt(maxFeePerGas);
-    return { maxFeePerGas: most, maxPriorityFeePerGas: tip < most ? tip : most };
+    const most = maxFeePerGas == null ? 2n * baseFee + tip : BigInt(maxFeePerGas);
+    // A ceiling that the page gave also bounds a tip that it did not give.
+    return { maxFeePerGas: most, maxPriorityFeePerGas: maxPriorityFeePerGas == null && tip > most ? most : tip };
+  }
+
+  /**
+   * What block producers are paid for a unit of gas: as the node says, or else from the last blocks, or else what the gas
+   * price leaves above the base fee. Not every node has every method.
+   */
+  async #priorityFee(baseFee: bigint): Promise<bigint> {
+    const said = await this.#ifAnswered("eth_maxPriorityFeePerGas", []);
+    if (said !== undefined) return BigInt(quantityHex(said as Quantity, "eth_maxPriorityFeePerGas"));
+    const history = (await this.#ifAnswered("eth_feeHistory", ["0xa", "latest", [50]])) as
+      | { reward?: string[][] | null }
+      | undefined;
+    const paid = (history?.reward ?? []).flatMap(([median]) => (median === undefined ? [] : [BigInt(median)]));
+    paid.sort((one, other) => (one < other ? -1 : Number(one > other)));
+    const median = paid[Math.floor(paid.length / 2)];
+    if (median !== undefined) return median;
+    const price = BigInt(await this.#quantity("eth_gasPrice", []));
+    return price > baseFee ? price - baseFee : 0n;
   }
 
   // ------------------------------------------------------------------------------------------------ node
 
   async #quantity(method: string, params: readonly unknown[]): Promise<Hex> {
     return quantityHex((await this.#rpc(method, params)) as Quantity, method);
+  }
+
+  /** The node's answer, or `undefined` where it refuses. That it does not answer at all is an error. */
+  async #ifAnswered(method: string, params: readonly unknown[]): Promise<unknown> {
+    try {
+      return await this.#rpc(method, params);
+    } catch (thrown) {
+      if (thrown instanceof ProviderError && thrown.code !== rpcCodes.chainDisconnected) return undefined;
+      throw thrown;
+    }
   }
 
   async #rpc(method: string, params: readonly unknown[]): Promise<unknown> {
@@ -359,12 +416,13 @@ export class DuetProvider {
   }
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (thrown) {
-    const reason = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new ProviderError(rpcCodes.invalidParams, `The typed data is no JSON: ${reason}`);
+const looksLikeAddress = (value: unknown): boolean => typeof value === "string" && /^0x[0-9a-fA-F]{40}$/.test(value);
+
+/** Refuses to be asked for another permission than the one there is. */
+function requireAccountsAlone([wanted]: readonly unknown[]): void {
+  const names = typeof wanted === "object" && wanted !== null ? Object.keys(wanted) : [];
+  if (names.length !== 1 || names[0] !== "eth_accounts") {
+    throw new ProviderError(rpcCodes.invalidParams, "Expected an object with `eth_accounts`; no other permission is given.");
   }
 }
 

@@ -10,15 +10,28 @@
  */
 
 import {
-  AbstractSigner, copyRequest, getAddress, type Provider, resolveAddress, Transaction, type TransactionRequest,
-  TypedDataEncoder, type TypedDataDomain, type TypedDataField,
+  AbstractSigner, accessListify, getAddress, type Provider, resolveAddress, Transaction, type TransactionRequest,
+  type TransactionResponse, TypedDataEncoder, type TypedDataDomain, type TypedDataField,
 } from "ethers";
 
 import { fail, unwrap } from "./errors.js";
 import { bytesToHex } from "./payload.js";
-import type { Address, DuetApi, Payload, SignOptions, TransactionPayload, TypedDataPayload, WalletSummary } from "./types.js";
+import type {
+  Address, DuetApi, Payload, SignOptions, TransactionPayload, TypedDataPayload, Undeclared, WalletSummary,
+} from "./types.js";
 
-export type DuetSignerOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs" | "onStep">;
+export type DuetSignerOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs" | "onStep"> & {
+  /** What happens to members of typed data that its types do not declare: refused by default. */
+  undeclared?: Undeclared;
+};
+
+/** What ethers takes in a request for calls that are not sent. It changes nothing about a transaction. */
+const OF_CALLS = ["blockTag", "enableCcipRead"];
+/** What ethers passes on to the transaction that is signed. It forgets other members, so these are looked for before. */
+const OF_ETHERS = [
+  ...OF_CALLS, "accessList", "authorizationList", "blobVersionedHashes", "blobWrapperVersion", "blobs", "chainId", "data", "from",
+  "gasLimit", "gasPrice", "kzg", "maxFeePerBlobGas", "maxFeePerGas", "maxPriorityFeePerGas", "nonce", "to", "type", "value",
+];
 
 /**
  * Signs with a wallet, connected to `provider` for what needs a node. Each signature is made by this browser and
@@ -47,8 +60,17 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
     return new DuetSigner(this.duet, this.wallet, provider, this.options);
   }
 
-  override async signTransaction(request: TransactionRequest): Promise<string> {
-    const { from, to, ...rest } = copyRequest(request);
+  override async sendTransaction(request: TransactionRequest): Promise<TransactionResponse> {
+    const unknown = Object.entries(request).find(([name, value]) => value != null && !OF_ETHERS.includes(name));
+    if (unknown) {
+      const message = `${unknown[0]}: unknown field; the fields here are ${OF_ETHERS.join(", ")}.`;
+      fail("invalid", message, { field: `payload.${unknown[0]}` });
+    }
+    return super.sendTransaction(request);
+  }
+
+  override async signTransaction(request: TransactionRequest | Transaction): Promise<string> {
+    const { from, to, ...rest }: TransactionRequest = request instanceof Transaction ? plain(request) : request;
     const [sender, receiver] = await Promise.all([
       from ? resolveAddress(from, this) : this.address,
       to ? resolveAddress(to, this) : null,
@@ -56,8 +78,7 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
     if (getAddress(sender) !== this.address) {
       fail("invalid", "The transaction is from another account than this signer's.", { field: "payload.from" });
     }
-    const transaction = Transaction.from({ ...rest, to: receiver });
-    const { transaction: made } = await this.#signed(transactionPayload(transaction));
+    const { transaction: made } = await this.#signed(transactionPayload({ ...rest, to: receiver }));
     return made?.raw ?? fail("internal", "The signature came without its transaction.");
   }
 
@@ -70,12 +91,16 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
     types: Record<string, TypedDataField[]>,
     value: Record<string, unknown>,
   ): Promise<string> {
-    const populated = await TypedDataEncoder.resolveNames(domain, types, value, async (name) => resolveAddress(name, this));
-    return (await this.#signed(typedDataPayload(populated.domain, types, populated.value))).signature;
+    const named = await TypedDataEncoder.resolveNames(domain, types, value, async (name) => resolveAddress(name, this));
+    // What resolves names also forgets members that the types do not declare.
+    const whole = withForgotten(value, named.value) as Record<string, unknown>;
+    const { undeclared } = this.options;
+    return (await this.#signed({ ...typedDataPayload(named.domain, types, whole), ...(undeclared && { undeclared }) })).signature;
   }
 
   async #signed(payload: Payload) {
-    return unwrap(await this.duet.sign(this.wallet.id, payload, this.options));
+    const { undeclared: _, ...options } = this.options;
+    return unwrap(await this.duet.sign(this.wallet.id, payload, options));
   }
 }
 
@@ -86,46 +111,49 @@ export function messagePayload(message: string | Uint8Array): Payload {
     : { kind: "personal_message", hex: bytesToHex(message) };
 }
 
-/** A transaction of ethers as a payload. */
-export function transactionPayload(transaction: Transaction): TransactionPayload {
-  const { type, accessList } = transaction;
-  const names = ["legacy", "eip2930", "eip1559"] as const;
-  const name = type === null ? undefined : names[type];
-  if (name === undefined) {
-    fail("invalid", `Transactions of type ${type} are not signed; legacy, EIP-2930 and EIP-1559 are.`, {
-      field: "payload.type",
-    });
-  }
-  const need = <T>(value: T | null, field: string): T =>
-    value ?? fail("invalid", "This field of the transaction is missing.", { field: `payload.${field}` });
+/** The members of a transaction that ethers has made already. Those of other types are kept, so that they are refused. */
+function plain(transaction: Transaction): TransactionRequest {
+  const { sig, ...members } = transaction.toJSON() as TransactionRequest & { sig: unknown };
+  if (sig) fail("invalid", "The transaction is signed already.", { field: "payload.sig" });
+  const { authorizationList, blobVersionedHashes } = transaction;
+  return { ...members, authorizationList, blobVersionedHashes };
+}
+
+/**
+ * A request of ethers as a payload. Members are passed on: what is not understood, is of another type or contradicts
+ * another member is refused where the digest is made.
+ */
+export function transactionPayload(request: TransactionRequest & { to?: string | null }): TransactionPayload {
+  const members = Object.fromEntries(Object.entries(request).filter(([name]) => !OF_CALLS.includes(name)));
+  const { accessList, gasPrice, maxFeePerGas, maxPriorityFeePerGas, to = null, type } = request;
+  // Without a type ethers takes a gas price for one of EIP-2930; others take it for a legacy transaction.
+  const isPriced = gasPrice != null && maxFeePerGas == null && maxPriorityFeePerGas == null;
   return {
+    ...(members as unknown as Omit<TransactionPayload, "kind" | "to">),
     kind: "transaction",
-    type: name,
-    chainId: transaction.chainId,
-    nonce: transaction.nonce,
-    to: transaction.to,
-    value: transaction.value,
-    gas: transaction.gasLimit,
-    data: transaction.data,
-    ...(name === "eip1559"
-      ? {
-          maxFeePerGas: need(transaction.maxFeePerGas, "maxFeePerGas"),
-          maxPriorityFeePerGas: need(transaction.maxPriorityFeePerGas, "maxPriorityFeePerGas"),
-        }
-      : { gasPrice: need(transaction.gasPrice, "gasPrice") }),
-    ...(name !== "legacy" && {
-      accessList: (accessList ?? []).map(({ address, storageKeys }) => ({ address, storageKeys: [...storageKeys] })),
-    }),
+    to,
+    ...(type == null && isPriced && { type: 1 }),
+    ...(accessList != null && { accessList: accessListify(accessList) }),
   };
 }
 
-/** Typed data of ethers as a payload. */
+/** `given` with what `resolved` has in the place of its members. */
+function withForgotten(given: unknown, resolved: unknown): unknown {
+  if (Array.isArray(given) && Array.isArray(resolved)) return resolved.map((item, at) => withForgotten(given[at], item));
+  if (!isPlain(given) || !isPlain(resolved)) return resolved;
+  const members = Object.entries(resolved).map(([name, value]) => [name, withForgotten(given[name], value)]);
+  return { ...given, ...Object.fromEntries(members) };
+}
+
+const isPlain = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
+
+/** Typed data of ethers as a payload. The domain's type follows from the members that are there, as it does for ethers. */
 export function typedDataPayload(
   domain: TypedDataDomain,
   types: Record<string, TypedDataField[]>,
   value: Record<string, unknown>,
 ): TypedDataPayload {
-  const { types: all, primaryType, domain: plain, message } = TypedDataEncoder.getPayload(domain, types, value) as
-    Omit<TypedDataPayload, "kind">;
-  return { kind: "typed_data", types: all, primaryType, domain: plain, message };
+  const { primaryType } = TypedDataEncoder.from(types);
+  return { kind: "typed_data", types, primaryType, domain: domain as Record<string, unknown>, message: value };
 }

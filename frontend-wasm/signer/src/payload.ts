@@ -9,11 +9,22 @@ const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 /**
  * The payload's document. Integers that JSON cannot carry become text, bytes become `0x…`, and what is `undefined` is
  * left out. Nothing else is changed: what is wrong with it, the code that makes the digest says.
+ *
+ * @throws {Failure} `invalid`, for a number that JavaScript may have rounded already.
  */
 export function payloadDocument(payload: Payload): string {
-  return JSON.stringify(payload, (_key, value: unknown) => {
+  return plainDocument(payload as unknown as Record<string, unknown>);
+}
+
+/** The document of any object, by the rules of {@link payloadDocument}. */
+export function plainDocument(object: Record<string, unknown>): string {
+  return JSON.stringify(object, (key, value: unknown) => {
     if (typeof value === "bigint") return plainInteger(value);
     if (value instanceof Uint8Array) return bytesToHex(value);
+    if (typeof value === "number" && !Number.isSafeInteger(value)) {
+      const message = `The number ${value} may have lost digits, or is no integer; give a bigint or a string of its digits.`;
+      throw new Failure(duetError("invalid", message, { field: key }));
+    }
     return value;
   });
 }

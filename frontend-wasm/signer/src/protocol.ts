@@ -2,7 +2,8 @@
 
 import type {
   Connection, CreatedWallet, CreateProgress, DerivationPath, Description, DuetError, GatewayInfo, Hex,
-  InboxNotice, JobId, Outcome, PartyPin, Payload, RequesterChoice, Signed, SigningStep, SignOptions, ThirdShare, Verification, VerifyOptions,
+  InboxNotice, JobId, Outcome, PartyPin, Payload, ReadTransaction, RequesterChoice, Signed, SigningStep, SignOptions, ThirdShare,
+  TypedDataPayload, Undeclared, Verification, VerifyOptions,
   WaitingJob, WalletId, WalletSummary,
 } from "./types.js";
 
@@ -61,6 +62,8 @@ export interface Methods {
   rename: Method<[WalletId, string], WalletSummary>;
   forget: Method<[WalletId], undefined>;
   describe: Method<[Payload], Description>;
+  readTransaction: Method<[Record<string, unknown>], ReadTransaction>;
+  readTypedData: Method<[string | Record<string, unknown>, Undeclared], TypedDataPayload>;
   sign: Method<[WalletId, Payload, SignOrder], Signed, SigningStep>;
   outcome: Method<[WalletId, JobId, Payload, DerivationPath], Signed>;
   inbox: Method<[WalletId], WaitingJob[]>;

@@ -259,10 +259,10 @@ export interface AccessListItem {
 /** The fields of the JSON-RPC interface. Which fee fields there are says which type it is, unless `type` does. */
 export interface TransactionPayload {
   kind: "transaction";
-  type?: "legacy" | "eip2930" | "eip1559" | "0x0" | "0x1" | "0x2";
+  type?: "legacy" | "eip2930" | "eip1559" | Quantity | null;
   chainId: Quantity;
   nonce: Quantity;
-  /** `null` creates a contract. */
+  /** `null` creates a contract, which takes its code as `data`. */
   to: string | null;
   value?: Quantity;
   gas: Quantity;
@@ -285,7 +285,12 @@ export interface TypedDataPayload {
   primaryType: string;
   domain: Record<string, unknown>;
   message: Record<string, unknown>;
+  /** What happens to members that `types` does not declare. They are refused unless it says that they are dropped. */
+  undeclared?: Undeclared;
 }
+
+/** Refuse members that the types do not declare, or sign without them; the description lists those. */
+export type Undeclared = "refuse" | "drop";
 
 /** 32 bytes of unknown meaning. Refused unless the wallet was made to allow it. */
 export interface DigestPayload {
@@ -307,6 +312,30 @@ export interface Description {
   payload: Payload;
   /** Every field that goes into the digest, in order, spelled out. */
   fields: DescribedField[];
+  /** Members of typed data that do not go into the digest: the signature says nothing about them. */
+  notSigned?: NotSigned[];
+}
+
+/** A member that is not signed. */
+export interface NotSigned {
+  /** Where it is: `domain.chainId`, `message.__typename`. */
+  path: string;
+  /** Its value as JSON. */
+  value: string;
+  /** The declared domain does not cover it, or the types do not declare it and it was dropped by choice. */
+  reason: "not-covered" | "undeclared";
+}
+
+/** A transaction as far as its author has said it. */
+export interface ReadTransaction {
+  /** What is there, in one normal form. */
+  members: Partial<Omit<TransactionPayload, "kind">>;
+  /** The members that are missing before it can be signed. Where no fee says the type, those of EIP-1559. */
+  missing: string[];
+  /** The account that it is sent from. */
+  from?: Address;
+  /** Where it is said or follows from the fees. */
+  type?: "0x0" | "0x1" | "0x2";
 }
 
 export interface DescribedField {
@@ -454,6 +483,16 @@ export interface DuetApi {
   forget(id: WalletId): Promise<Outcome<void>>;
 
   describe(payload: Payload): Promise<Outcome<Description>>;
+  /**
+   * Reads a transaction as `eth_sendTransaction` takes it, by the rules by which it would be signed. A member that is not
+   * understood is refused; docs/adapters.md lists the hints that are ignored.
+   */
+  readTransaction(request: Record<string, unknown>): Promise<Outcome<ReadTransaction>>;
+  /**
+   * Reads typed data as `eth_signTypedData_v4` takes it, by the rules by which it would be signed. From text, numbers keep
+   * all their digits; in an object, a number beyond 2^53 is refused.
+   */
+  readTypedData(document: string | Record<string, unknown>, undeclared?: Undeclared): Promise<Outcome<TypedDataPayload>>;
   sign(id: WalletId, payload: Payload, options?: SignOptions): Promise<Outcome<Signed>>;
   /**
    * What became of a signature whose end nobody here saw, such as one that was running when the page was reloaded: the

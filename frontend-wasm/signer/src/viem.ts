@@ -10,14 +10,17 @@
  * @packageDocumentation
  */
 
-import type { Hex as ViemHex, LocalAccount, SignableMessage, TransactionSerializable } from "viem";
+import type { LocalAccount, SignableMessage, TransactionSerializable } from "viem";
 import { toAccount } from "viem/accounts";
 
-import { duetError, fail, Failure, unwrap } from "./errors.js";
+import { fail, unwrap } from "./errors.js";
 import { bytesToHex } from "./payload.js";
-import type { DuetApi, Payload, SignOptions, TransactionPayload, TypedDataPayload, WalletSummary } from "./types.js";
+import type { DuetApi, Payload, SignOptions, TransactionPayload, TypedDataPayload, Undeclared, WalletSummary } from "./types.js";
 
-export type DuetAccountOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs" | "onStep">;
+export type DuetAccountOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs" | "onStep"> & {
+  /** What happens to members of typed data that its types do not declare: refused by default. */
+  undeclared?: Undeclared;
+};
 export type DuetAccount = LocalAccount;
 
 /**
@@ -35,8 +38,9 @@ export function toDuetAccount(
   options: DuetAccountOptions = {},
 ): DuetAccount {
   const { address } = wallet;
+  const { undeclared, ...signOptions } = options;
   if (address === null) fail("invalid", "The wallet has no address before its creation is finished.", { field: "wallet" });
-  const signed = async (payload: Payload) => unwrap(await duet.sign(wallet.id, payload, options));
+  const signed = async (payload: Payload) => unwrap(await duet.sign(wallet.id, payload, signOptions));
   return toAccount({
     address,
     async sign({ hash }) {
@@ -46,11 +50,16 @@ export function toDuetAccount(
       return (await signed(messagePayload(message))).signature;
     },
     async signTransaction(transaction) {
+      const { from } = transaction as { from?: unknown };
+      if (from != null && String(from).toLowerCase() !== address.toLowerCase()) {
+        fail("invalid", "The transaction is from another account than this one.", { field: "payload.from" });
+      }
       const { transaction: made } = await signed(transactionPayload(transaction as TransactionSerializable));
       return made?.raw ?? fail("internal", "The signature came without its transaction.");
     },
     async signTypedData(parameters) {
-      return (await signed(typedDataPayload(parameters as unknown as Omit<TypedDataPayload, "kind">))).signature;
+      const payload = typedDataPayload(parameters as unknown as Omit<TypedDataPayload, "kind">);
+      return (await signed({ ...payload, ...(undeclared && { undeclared }) })).signature;
     },
   });
 }
@@ -62,49 +71,24 @@ export function messagePayload(message: SignableMessage): Payload {
   return { kind: "personal_message", hex };
 }
 
-/** viem's transaction as a payload. Fields that viem fills in by itself must be there. */
+/** What viem's actions put beside a transaction's members for themselves. */
+const OF_VIEM = ["account", "chain", "from", "nonceManager", "parameters"];
+
+/**
+ * viem's transaction as a payload. Every other member is passed on: what is not understood, is of another type or
+ * contradicts another member is refused where the digest is made.
+ */
 export function transactionPayload(transaction: TransactionSerializable): TransactionPayload {
-  const type = transaction.type ?? guessedType(transaction);
-  if (type !== "legacy" && type !== "eip2930" && type !== "eip1559") {
-    throw new Failure(
-      duetError("invalid", `Transactions of type ${type} are not signed; legacy, EIP-2930 and EIP-1559 are.`, {
-        field: "payload.type",
-      }),
-    );
-  }
-  const need = <T>(value: T | undefined | null, field: string): T =>
-    value ?? fail("invalid", "This field of the transaction is missing.", { field: `payload.${field}` });
+  const members = Object.fromEntries(Object.entries(transaction).filter(([name]) => !OF_VIEM.includes(name)));
+  const { maxFeePerGas, maxPriorityFeePerGas } = transaction as { maxFeePerGas?: bigint; maxPriorityFeePerGas?: bigint };
   return {
     kind: "transaction",
-    type,
-    chainId: need(transaction.chainId, "chainId"),
-    // viem leaves out a nonce of 0 and a value of 0, where it serialises.
+    ...(members as Omit<TransactionPayload, "kind" | "nonce" | "to">),
+    // viem leaves out a nonce of 0 and a tip of 0, and means creation where it leaves out the recipient.
     nonce: transaction.nonce ?? 0,
     to: transaction.to ?? null,
-    value: transaction.value ?? 0n,
-    gas: need(transaction.gas, "gas"),
-    data: (transaction.data as ViemHex | undefined) ?? "0x",
-    ...(type === "eip1559"
-      ? {
-          maxFeePerGas: need(transaction.maxFeePerGas, "maxFeePerGas"),
-          maxPriorityFeePerGas: transaction.maxPriorityFeePerGas ?? 0n,
-        }
-      : { gasPrice: need(transaction.gasPrice, "gasPrice") }),
-    ...(type !== "legacy" && {
-      accessList: (transaction.accessList ?? []).map(({ address, storageKeys }) => ({
-        address,
-        storageKeys: [...storageKeys],
-      })),
-    }),
+    ...(maxFeePerGas != null && { maxPriorityFeePerGas: maxPriorityFeePerGas ?? 0n }),
   };
-}
-
-/** As viem itself tells them apart where no type is given. */
-function guessedType(transaction: TransactionSerializable): string {
-  if ("authorizationList" in transaction && transaction.authorizationList !== undefined) return "eip7702";
-  if ("blobs" in transaction && transaction.blobs !== undefined) return "eip4844";
-  if (transaction.maxFeePerGas !== undefined || transaction.maxPriorityFeePerGas !== undefined) return "eip1559";
-  return transaction.accessList === undefined ? "legacy" : "eip2930";
 }
 
 /** viem's typed data as a payload. */

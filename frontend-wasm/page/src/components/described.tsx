@@ -1,6 +1,7 @@
 import type { DescribedField, Description } from "@duet/signer";
 
 import { AddressText } from "./address";
+import { Notice } from "./notice";
 
 /** A level of a document: its own fields, and what lies below them. */
 interface Branch {
@@ -84,6 +85,25 @@ export function FieldTree({ fields, testPrefix, testId, annotate = nothing }: Fi
     <div data-testid={testId}>
       <Level branch={grow(fields)} testPrefix={testPrefix} annotate={annotate} />
     </div>
+  );
+}
+
+/** Members of typed data that the signature says nothing about. */
+export function NotSignedMembers({ description, testId }: { description: Description; testId: string }) {
+  const members = description.notSigned ?? [];
+  if (members.length === 0) return null;
+  return (
+    <Notice tone="warn" title="Not signed" testId={testId}>
+      <p>The signature says nothing about these members. It holds with any other value in their place.</p>
+      <ul>
+        {members.map(({ path, value, reason }) => (
+          <li key={path}>
+            <code>{path}</code>: <span class="mono">{value}</span>{" "}
+            {reason === "not-covered" ? "(the domain’s declared type does not cover it)" : "(the types do not declare it)"}
+          </li>
+        ))}
+      </ul>
+    </Notice>
   );
 }
 

@@ -6,7 +6,7 @@ import { duration } from "../text/format";
 import { CopyButton } from "./address";
 import { Broadcast } from "./broadcast";
 import { Button } from "./button";
-import { FieldTree, KIND_NAMES } from "./described";
+import { FieldTree, KIND_NAMES, NotSignedMembers } from "./described";
 import { ErrorNotice, Notice } from "./notice";
 import { SameSignature } from "./same-signature";
 import { Summary } from "./summary";
@@ -115,6 +115,7 @@ export function Payload({ description, testPrefix }: { description: Description;
         testId={`${testPrefix}-fields`}
         annotate={description.kind === "transaction" ? annotateTransaction : undefined}
       />
+      <NotSignedMembers description={description} testId={`${testPrefix}-not-signed`} />
       <div class="payload-digest">
         <span class="tree-name">Digest</span>
         <code class="tree-value">{description.digest}</code>

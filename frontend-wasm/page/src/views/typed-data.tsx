@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { readTypedData } from "../chain/typed-data";
 import { Button } from "../components/button";
 import { ChainWarning, isForeign } from "../components/chain-warning";
-import { FieldTree } from "../components/described";
+import { FieldTree, NotSignedMembers } from "../components/described";
 import { TextArea } from "../components/field";
 import { Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
@@ -32,7 +32,7 @@ function useTypedData(text: string): Read {
     let current = true;
     const timer = setTimeout(() => {
       void (async () => {
-        const reading = readTypedData(text);
+        const reading = await readTypedData(text);
         if (!reading.ok) {
           if (current) setRead({ state: "wrong", problem: reading.problem });
           return;
@@ -62,7 +62,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
 
   const submit = async () => {
     setError(null);
-    const reading = readTypedData(text);
+    const reading = await readTypedData(text);
     if (!reading.ok) {
       setSubmitted(reading.problem);
       document.getElementById("typed-data-json")?.focus();
@@ -113,6 +113,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
             <div class="payload">
               <p class="payload-kind">What it says</p>
               <FieldTree fields={read.description.fields} testPrefix="typed-data" testId="typed-data-tree" />
+              <NotSignedMembers description={read.description} testId="typed-data-not-signed" />
               <ChainWarning description={read.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />
             </div>
           )}

@@ -30,7 +30,7 @@ const LABELS: Record<PayloadKind, { label: string; hint: string }> = {
 
 type Reading = { ok: true; payload: Payload } | { ok: false; problem: string };
 
-function readPayload(kind: PayloadKind, text: string, format: MessageFormat): Reading {
+function readPayload(kind: PayloadKind, text: string, format: MessageFormat): Reading | Promise<Reading> {
   switch (kind) {
     case "personal_message":
       return readMessage(text, format);
@@ -85,7 +85,7 @@ export function VerifyView() {
   const submit = async () => {
     clear();
     const found: Problems = {};
-    const payload = readPayload(kind, text, format);
+    const payload = await readPayload(kind, text, format);
     if (!payload.ok) found.payload = payload.problem;
     const bytes = readBytes(signature);
     if (signature.trim() === "") found.signature = "Paste the signature.";

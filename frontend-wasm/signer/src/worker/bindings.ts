@@ -6,9 +6,11 @@
 import init, * as wasm from "../../wasm/duet_frontend_wasm.js";
 
 import { type BindingError, bindingError, duetError, fail, Failure, refusalError } from "../errors.js";
-import { bytesToHex, hexToBytes, payloadDocument } from "../payload.js";
+import { bytesToHex, hexToBytes, payloadDocument, plainDocument } from "../payload.js";
 import type { KeySource } from "../protocol.js";
-import type { Address, Description, Hex, Payload, Verification, VerifyOptions, WalletParty } from "../types.js";
+import type {
+  Address, Description, Hex, Payload, ReadTransaction, TypedDataPayload, Verification, VerifyOptions, WalletParty,
+} from "../types.js";
 import type {
   Admission, Answered, ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
   Responder, SealKey, Verdict,
@@ -415,6 +417,11 @@ const engine: Engine = {
   progressNote: (session, step, nowMs) => take(wasm.progressNote(session, step, nowMs)),
 
   describe: (payload: Payload) => take(wasm.describe(payloadDocument(payload)), "payload") as unknown as Description,
+  readTransaction: (request) => take(wasm.readTransaction(plainDocument(request)), "transaction") as ReadTransaction,
+  readTypedData(document, undeclared) {
+    const text = typeof document === "string" ? document : plainDocument(document);
+    return take(wasm.readTypedData(text, undeclared === "drop"), "document") as unknown as TypedDataPayload;
+  },
   signedTransaction: (payload, signature) =>
     take(wasm.signedTransaction(payloadDocument(payload), signature)) as { raw: Hex; hash: Hex },
   verify: ({ payload, signature, address }: VerifyOptions) =>

@@ -5,8 +5,8 @@
 
 import type { KeySource } from "../protocol.js";
 import type {
-  Address, DerivationPath, Description, Hex, Payload, RequesterChoice, Timestamp, Verification, VerifyOptions, WaitingJob,
-  WalletId, WalletParty,
+  Address, DerivationPath, Description, Hex, Payload, ReadTransaction, RequesterChoice, Timestamp, TypedDataPayload, Undeclared,
+  Verification, VerifyOptions, WaitingJob, WalletId, WalletParty,
 } from "../types.js";
 import type { Frames } from "./frames.js";
 
@@ -230,6 +230,8 @@ export interface Engine {
   progressNote(session: string, step: ProgressStep, nowMs: number): Uint8Array;
 
   describe(payload: Payload): Description;
+  readTransaction(request: Record<string, unknown>): ReadTransaction;
+  readTypedData(document: string | Record<string, unknown>, undeclared: Undeclared): TypedDataPayload;
   signedTransaction(payload: Payload, signature: Uint8Array): { raw: Hex; hash: Hex };
   verify(options: VerifyOptions): Verification;
 }

@@ -85,6 +85,8 @@ const handlers: Handlers = {
     await wallets.changed();
   },
   describe: async (_call, payload) => (await context()).engine.describe(payload),
+  readTransaction: async (_call, request) => (await context()).engine.readTransaction(request),
+  readTypedData: async (_call, document, undeclared) => (await context()).engine.readTypedData(document, undeclared),
   sign: async (call, id, payload, order) => sign(await context(), call, id, payload, order),
   outcome: async (call, id, job, payload, path) => outcome(await context(), call, id, job, payload, path),
   inbox: async (call, id) => inbox(await context(), call, id),
