@@ -84,12 +84,18 @@ fn check_lock(lock: &Value) -> Result<usize> {
         // Without it npm asks the registry that it is configured for.
         ensure!(text("resolved").is_none_or(|from| from.starts_with(REGISTRY)), "{name}: from elsewhere");
         let licence = text("license").with_context(|| format!("{name}: no licence"))?;
-        if !licence.split(" OR ").any(|licence| LICENCES.contains(&licence)) {
+        if !is_listed(licence) {
             bail!("{name}: {licence} is not listed");
         }
         count += 1;
     }
     Ok(count)
+}
+
+/// Whether one of the alternatives of a licence expression consists of listed licences.
+fn is_listed(licence: &str) -> bool {
+    let plain = licence.trim_matches(['(', ')']);
+    plain.split(" OR ").any(|all| all.split(" AND ").all(|licence| LICENCES.contains(&licence)))
 }
 
 /// The packages for which `npm audit --json` found something, and how bad it is; an error when it could not look.
@@ -121,6 +127,9 @@ mod tests {
     fn each_thing_wrong_with_a_package_is_refused() {
         let good = json!({"integrity": "sha512-x", "resolved": "https://registry.npmjs.org/a", "license": "MIT OR GPL-3.0"});
         assert_eq!(check_lock(&lock(good.clone())).unwrap(), 1);
+        let mut both = good.clone();
+        both["license"] = json!("(Apache-2.0 AND MIT)");
+        assert_eq!(check_lock(&lock(both)).unwrap(), 1);
         for (member, value, reason) in [
             ("integrity", Value::Null, "no SHA-512"),
             ("integrity", json!("sha1-x"), "no SHA-512"),
@@ -128,6 +137,7 @@ mod tests {
             ("resolved", json!("git+ssh://git@host/a.git"), "from elsewhere"),
             ("license", Value::Null, "no licence"),
             ("license", json!("GPL-3.0"), "not listed"),
+            ("license", json!("MIT AND GPL-3.0"), "not listed"),
         ] {
             let mut bad = good.clone();
             bad[member] = value;

@@ -16,7 +16,7 @@ const STAMP: &str = "node_modules/.duet-lock";
 /// A folder with a `package.json`, a lock file, and its packages in `node_modules`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Packages {
-    /// ethers and viem, which judge signatures, and anvil.
+    /// ethers, viem and MetaMask's eth-sig-util, which judge signatures, and anvil.
     Judges,
     /// What drives the browser and checks accessibility.
     Browser,
@@ -40,7 +40,9 @@ impl Packages {
     /// What is in it, for whoever is told that it is missing.
     pub(crate) const fn what(self) -> &'static str {
         match self {
-            Self::Judges => "npm packages of tests/js: ethers, viem, @foundry-rs/anvil (about 160 MB)",
+            Self::Judges => {
+                "npm packages of tests/js: ethers, viem, eth-sig-util, @foundry-rs/anvil (about 160 MB)"
+            }
             Self::Browser => "npm packages of tests/browser: playwright-core, axe-core (about 20 MB)",
             Self::Frontend => "npm packages of frontend-wasm: Vite, TypeScript, what the page is made with",
         }

@@ -1,0 +1,59 @@
+// The hashes that ethers and viem sign for a transaction, each as its users call it.
+
+import { Transaction } from 'ethers';
+import { keccak256, serializeTransaction } from 'viem';
+
+const TYPES = ['legacy', 'eip2930', 'eip1559'];
+
+function attempt(work) {
+  try {
+    return work();
+  } catch {
+    return null;
+  }
+}
+
+/** JSON-RPC's names as ethers has them. */
+export function forEthers({ gas, input, type, ...members }) {
+  return {
+    ...members,
+    ...(gas !== undefined && { gasLimit: gas }),
+    ...(input !== undefined && members.data === undefined && { data: input }),
+    ...(type !== undefined && { type: TYPES.includes(type) ? TYPES.indexOf(type) : type == null ? null : Number(type) }),
+  };
+}
+
+/** JSON-RPC's names and values as viem has them. */
+export function forViem({ gas, gasLimit, input, type, ...members }) {
+  const number = (name, read) => (members[name] == null ? {} : { [name]: read(members[name]) });
+  const limit = gas ?? gasLimit;
+  return {
+    ...members,
+    ...number('chainId', Number),
+    ...number('nonce', Number),
+    ...number('value', BigInt),
+    ...number('gasPrice', BigInt),
+    ...number('maxFeePerGas', BigInt),
+    ...number('maxPriorityFeePerGas', BigInt),
+    ...(limit != null && { gas: BigInt(limit) }),
+    ...(input !== undefined && members.data === undefined && { data: input }),
+    ...(type != null && { type: TYPES.includes(type) ? type : TYPES[Number(type)] }),
+  };
+}
+
+/** Without a type, ethers takes a gas price for one of EIP-2930; nodes and viem take it for a legacy transaction. */
+function impliedType({ type, gasPrice, maxFeePerGas, maxPriorityFeePerGas, accessList }) {
+  const isPriced = gasPrice != null && maxFeePerGas == null && maxPriorityFeePerGas == null;
+  return type == null && isPriced ? { type: accessList == null ? 0 : 1 } : {};
+}
+
+/** The hash that ethers signs for its own form, with the type that it infers. */
+export const ethersHash = (document) => attempt(() => Transaction.from(forEthers(document)).unsignedHash);
+
+/** The hash that each library signs, `null` where it refuses. */
+export function judge(document) {
+  return {
+    ethers: attempt(() => Transaction.from({ ...forEthers(document), ...impliedType(document) }).unsignedHash),
+    viem: attempt(() => keccak256(serializeTransaction(forViem(document)))),
+  };
+}
