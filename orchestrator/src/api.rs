@@ -4,7 +4,7 @@ use duet_bus::{Address, ends::StoredEnd};
 use duet_protocol::ids::{Epoch, PartyId, SessionId, WalletId};
 use duet_wire::{
     JobEnded, JobId, JobRecord, JobResult, JobState, JobStateName, PayloadKindTag, Priority, Problem,
-    Refusal, SignedResult, TenantId,
+    Refusal, SignedResult, SigningRequest, TenantId,
     batch::BatchId,
     encoding::{address, checksummed_address, hex_array, prefixed_array},
     job::{Attempt, JobRevocation},
@@ -125,15 +125,13 @@ impl JobView {
     /// version then.
     pub fn new(record: &JobRecord) -> Result<Self, Unshowable> {
         let unshowable = |reason: String| Unshowable { job: record.id, reason };
-        let request = duet_wire::SigningRequest::from_json(&record.request.body)
-            .map_err(|error| unshowable(error.to_string()))?;
-        let digest = request.payload.digest().map_err(|error| unshowable(error.to_string()))?;
+        let asked = Asked::of(record).map_err(unshowable)?;
         let mut view = Self {
             id: record.id,
             tenant: record.tenant.clone(),
-            wallet: request.wallet,
-            kind: request.payload.kind(),
-            idempotency_key: request.idempotency_key.to_string(),
+            wallet: asked.wallet,
+            kind: asked.kind,
+            idempotency_key: asked.idempotency_key,
             priority: record.priority,
             state: record.state.name(),
             attempts: record.attempts_started,
@@ -145,7 +143,7 @@ impl JobView {
             put_back_at_ms: record.put_back.map(|put_back| put_back.at_ms),
             settled_at_ms: record.state.is_final().then_some(record.updated_at_ms),
             revocation: record.revocation.clone(),
-            digest,
+            digest: asked.digest,
             ending: Ending::default(),
             history: record.attempts.clone(),
         };
@@ -161,6 +159,46 @@ impl JobView {
             JobState::Queued | JobState::AwaitingOwner | JobState::Expired | JobState::Cancelled => {}
         }
         Ok(view)
+    }
+}
+
+/// What a view shows of a request.
+struct Asked {
+    wallet: WalletId,
+    kind: PayloadKindTag,
+    idempotency_key: String,
+    digest: [u8; 32],
+}
+
+impl Asked {
+    fn of(record: &JobRecord) -> Result<Self, String> {
+        let problem = match SigningRequest::from_json(&record.request.body) {
+            Ok(request) => {
+                return Ok(Self {
+                    wallet: request.wallet,
+                    kind: request.payload.kind(),
+                    idempotency_key: request.idempotency_key.to_string(),
+                    digest: request.payload.digest().map_err(|error| error.to_string())?,
+                });
+            }
+            Err(problem) => problem.to_string(),
+        };
+        // What an earlier version signed stays readable, even if its payload would be refused today.
+        let JobState::Signed { result } = &record.state else { return Err(problem) };
+        let result = result.parse_unverified().map_err(|error| error.to_string())?;
+        let body: serde_json::Value =
+            serde_json::from_slice(&record.request.body).map_err(|_| problem.clone())?;
+        let text = |pointer: &str| body.pointer(pointer).and_then(serde_json::Value::as_str);
+        let kind = body.pointer("/payload/kind").cloned().map(serde_json::from_value);
+        match (text("/idempotency_key"), kind) {
+            (Some(key), Some(Ok(kind))) => Ok(Self {
+                wallet: result.wallet,
+                kind,
+                idempotency_key: key.to_owned(),
+                digest: result.digest,
+            }),
+            _ => Err(problem),
+        }
     }
 }
 
@@ -385,4 +423,49 @@ pub struct Progress {
     pub from: String,
     /// What, as it was said: JSON.
     pub event: Box<RawValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use duet_wire::{SignedRequest, signing::SigningKey};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_version_signed_stays_readable() {
+        // Creating a contract without code was signed once.
+        let mut body = json!({
+            "version": 1, "tenant": "acme", "wallet": "11".repeat(32), "idempotency_key": "old",
+            "expires_at": 2_000_000_000,
+            "payload": {"kind": "transaction", "chainId": 1, "nonce": 0, "to": null, "gas": 21000, "gasPrice": 1, "data": "0x60"},
+        });
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let signed = |body: &serde_json::Value| SignedRequest::sign(body.to_string().into_bytes(), &key);
+        let request = signed(&body).verify().unwrap();
+        let mut record = JobRecord::new(signed(&body), &request, 1);
+        body["payload"]["data"] = "0x".into();
+        record.request = signed(&body);
+        assert!(JobView::new(&record).is_err());
+        let result = JobResult {
+            job: record.id,
+            tenant: record.tenant.clone(),
+            wallet: request.wallet,
+            path: request.path.clone(),
+            address: [1; 20],
+            digest: [4; 32],
+            signature: duet_wire::RecoverableSignature::new([1; 32], [2; 32], true).unwrap(),
+            signed_transaction: None,
+            transaction_hash: None,
+            session: SessionId([2; 16]),
+            completed_at_ms: 2,
+        };
+        record.state = JobState::Signed { result: SignedResult::sign(&result, &key).unwrap() };
+        let view = JobView::new(&record).unwrap();
+        assert_eq!(
+            (view.wallet, view.digest, view.idempotency_key.as_str()),
+            (request.wallet, [4; 32], "old")
+        );
+        assert_eq!(view.kind, PayloadKindTag::Transaction);
+    }
 }

@@ -13,10 +13,21 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
     let quantity = |what: &str| json!({ "type": ["integer", "string"], "description": format!("{what}: a number, decimal digits, or 0x and hexadecimal digits.") });
     let bytes =
         |what: &str| json!({ "type": "string", "pattern": "^0x([0-9a-fA-F]{2})*$", "description": what });
+    // A member that may be missing may be null, too, which says the same.
+    let or_null = |mut schema: Value, kinds: Value| {
+        schema["type"] = kinds;
+        schema
+    };
+    let optional = |what: &str| or_null(quantity(what), json!(["integer", "string", "null"]));
+    let optional_bytes = |what: &str| or_null(bytes(what), json!(["string", "null"]));
     let kind = |name: &'static str| ("kind", true, json!({ "const": name }));
     let transaction = [
         kind("transaction"),
-        ("type", false, text("0x0, 0x1 or 0x2 (legacy, eip2930, eip1559); by its fee fields when absent.")),
+        (
+            "type",
+            false,
+            json!({ "type": ["integer", "string", "null"], "description": "0x0, 0x1 or 0x2 (legacy, eip2930, eip1559); by its fee fields when absent." }),
+        ),
         (
             "chainId",
             true,
@@ -26,21 +37,21 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         (
             "to",
             true,
-            json!({ "type": ["string", "null"], "description": "The recipient; null to create a contract." }),
+            json!({ "type": ["string", "null"], "description": "The recipient; null to create a contract, which takes its code as `data`." }),
         ),
-        ("value", false, quantity("Wei that are sent")),
-        ("gas", false, quantity("The most gas it may use; also called gasLimit")),
-        ("gasLimit", false, quantity("The same as gas")),
-        ("data", false, bytes("What is called; also called input.")),
-        ("input", false, bytes("The same as data.")),
-        ("gasPrice", false, quantity("Of types 0 and 1")),
+        ("value", false, optional("Wei that are sent")),
+        ("gas", false, optional("The most gas it may use; also called gasLimit")),
+        ("gasLimit", false, optional("The same as gas")),
+        ("data", false, optional_bytes("What is called; also called input.")),
+        ("input", false, optional_bytes("The same as data.")),
+        ("gasPrice", false, optional("Of types 0 and 1")),
         (
             "accessList",
             false,
-            json!({ "type": "array", "description": "Of types 1 and 2 (EIP-2930).", "items": { "type": "object" } }),
+            json!({ "type": ["array", "null"], "description": "Of types 1 and 2 (EIP-2930).", "items": { "type": "object" } }),
         ),
-        ("maxFeePerGas", false, quantity("Of type 2")),
-        ("maxPriorityFeePerGas", false, quantity("Of type 2")),
+        ("maxFeePerGas", false, optional("Of type 2")),
+        ("maxPriorityFeePerGas", false, optional("Of type 2")),
     ];
     let message = [
         kind("personal_message"),
@@ -51,8 +62,17 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         kind("typed_data"),
         ("types", true, json!({ "type": "object" })),
         ("primaryType", true, json!({ "type": "string" })),
-        ("domain", true, json!({ "type": "object" })),
+        (
+            "domain",
+            true,
+            json!({ "type": "object", "description": "Hashed by the declared `EIP712Domain`, or else by the members that are there in the order of the standard." }),
+        ),
         ("message", true, json!({ "type": "object" })),
+        (
+            "undeclared",
+            false,
+            json!({ "enum": ["refuse", "drop"], "description": "What happens to members that `types` does not declare; `refuse` when absent. `drop` signs without them." }),
+        ),
     ];
     let digest = [
         kind("digest"),
