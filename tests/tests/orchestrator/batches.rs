@@ -17,7 +17,7 @@ const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];
 
 impl Rig {
-    async fn submit_batch(&self, url: &str, requests: &[Value]) -> Response {
+    pub(super) async fn submit_batch(&self, url: &str, requests: &[Value]) -> Response {
         let items = requests
             .iter()
             .map(|request| BatchItem {

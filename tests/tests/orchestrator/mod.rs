@@ -13,6 +13,7 @@ mod attempts;
 mod batches;
 mod behind_nginx;
 mod clocks;
+mod cases;
 mod dead_letters;
 mod digests;
 mod emptied_broker;

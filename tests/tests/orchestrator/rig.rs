@@ -188,7 +188,11 @@ impl World {
             ],
             requesters: vec![RequesterInfo {
                 key: self.requester.verifying_key().to_bytes(),
-                kinds: vec![PayloadKindTag::Transaction, PayloadKindTag::PersonalMessage],
+                kinds: vec![
+                    PayloadKindTag::Transaction,
+                    PayloadKindTag::PersonalMessage,
+                    PayloadKindTag::TypedData,
+                ],
             }],
             index: speaker,
             status: WalletStatus::Committed,
