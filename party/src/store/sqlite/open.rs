@@ -325,12 +325,23 @@ async fn check_whole(backup: &Path) -> Result<(), StoreError> {
         let mut connection = SqliteConnection::connect_with(&options).await?;
         let verdict: String =
             sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
+        // SQLite reads zeros where a file ends too early.
+        let size: i64 =
+            sqlx::query_scalar("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+                .fetch_one(&mut connection)
+                .await?;
         connection.close().await?;
-        Ok::<_, sqlx::Error>(verdict)
+        Ok::<_, sqlx::Error>((verdict, size))
     };
+    let length = std::fs::metadata(backup)
+        .map_err(|source| StoreError::File { path: backup.to_owned(), source })?
+        .len();
     match looked.await {
-        Ok(verdict) if verdict == "ok" => Ok(()),
-        Ok(verdict) => refuse(&verdict),
+        Ok((_, size)) if i64::try_from(length).is_ok_and(|length| length < size) => {
+            refuse(&format!("{length} of {size} bytes"))
+        }
+        Ok((verdict, _)) if verdict == "ok" => Ok(()),
+        Ok((verdict, _)) => refuse(&verdict),
         Err(sqlx::Error::Database(error)) if is_damaged(error.as_ref()) => refuse(error.message()),
         Err(error) => Err(unavailable("restore")(error)),
     }
