@@ -8,8 +8,8 @@
 //! its first job. So a transaction's digest belongs to the first job that has it, until that job fails,
 //! expires or is cancelled. Another job with it is refused with `duplicate-digest` unless the submission
 //! says that it is meant, or comes from the owner's device, where the owner has just approved it. This
-//! protects a caller from its own mistake. It gives nobody a right, so it
-//! stands beside the request and not under the requester's signature: the parties decide without it.
+//! protects a caller from its own mistake. It grants no right, so it stands beside the request and not
+//! under the requester's signature: the parties decide without it.
 //!
 //! # Messages and typed data
 //!

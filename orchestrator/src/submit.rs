@@ -168,7 +168,7 @@ impl Orchestrator {
             return Ok(submitted);
         }
         let checked = match self.check(tenant, signed, &request).await {
-            // A job that repeats another's transaction on purpose claims it as well, where nobody has.
+            // A job that repeats another's transaction on purpose claims it where no other job has.
             Ok(digest) => match self.claim_digest(&request, &digest).await? {
                 Some(job) if !manner.repeats_digest => Err(Rejected::Duplicate(job)),
                 _ => Ok(()),

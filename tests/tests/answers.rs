@@ -1,10 +1,5 @@
 //! What leaves has one form, and the same message gets the same signature.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a helper that fails is a test that fails"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::fs;

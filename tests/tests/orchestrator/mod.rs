@@ -12,8 +12,8 @@
 mod attempts;
 mod batches;
 mod behind_nginx;
-mod clocks;
 mod cases;
+mod clocks;
 mod dead_letters;
 mod digests;
 mod emptied_broker;

@@ -2,7 +2,10 @@
 
 use duet_bus::{Filter, Role};
 use duet_wire::{
-    Code, JobStateName, SignedRequest, SignedResult, signing::SigningKey, wallet::InitiatorState,
+    Code, JobStateName, Priority, SignedRequest, SignedResult,
+    batch::{BatchItem, BatchRequest},
+    signing::{Identity as _, SigningKey},
+    wallet::InitiatorState,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -303,4 +306,72 @@ async fn readiness__should_follow_the_broker() {
         }
     };
     tokio::time::timeout(DEADLINE, back).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_way_to_be_unauthorised__should_say_what_is_expected() {
+    let rig = Rig::new().await;
+    let orchestrator = rig.start().await;
+    let url = &orchestrator.url;
+    let detail = |body: &Value, parts: &[&str]| {
+        let detail = body["detail"].as_str().unwrap().to_owned();
+        for part in parts {
+            assert!(detail.contains(part), "{part}: {detail}");
+        }
+        detail
+    };
+
+    // The token: none, under another scheme, and nobody's, which is not shown again.
+    let jobs = || rig.http.get(format!("{url}/v1/jobs")).timeout(DEADLINE);
+    let unauthorized = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        problem(answer, StatusCode::UNAUTHORIZED, Code::Unauthorized).await
+    };
+    detail(&unauthorized(jobs()).await, &["no header Authorization", "Authorization: Bearer TOKEN"]);
+    detail(&unauthorized(jobs().basic_auth("demo", Some(TOKEN))).await, &["scheme Bearer", "Bearer TOKEN"]);
+    let unknown = unauthorized(jobs().bearer_auth("not-a-token")).await;
+    assert!(!detail(&unknown, &["Authorization", "not known here"]).contains("not-a-token"));
+
+    // The signature, without the line that says what is signed: alone and in a batch.
+    let request = rig.request("unsigned", BACKEND);
+    let body = serde_json::to_vec(&request).unwrap();
+    let mut signed = rig.signed(&request);
+    signed.signature = rig.world.requester.sign_bytes(&body);
+    let requester = hex::encode(signed.requester);
+    let size = format!("{} bytes", body.len());
+    let hash = duet_protocol::transcript::sha256(&body);
+    let hash = hex::encode(hash);
+    let expected = [
+        "Duet-Signature",
+        "Duet-Requester",
+        &requester,
+        "`duet/v1/signing-request`, a newline",
+        &size,
+        &hash,
+    ];
+    let answer = rig.submit_as(url, TOKEN, "unsigned", signed.clone()).await;
+    detail(&problem(answer, StatusCode::UNAUTHORIZED, Code::BadSignature).await, &expected);
+    let item = BatchItem { request: signed, priority: Priority::Normal, repeat_digest: false };
+    let batch = BatchRequest { items: vec![item] }.to_json().unwrap();
+    let answer = rig.http.post(format!("{url}/v1/batches")).bearer_auth(TOKEN).body(batch);
+    let answer: Value = answer.timeout(DEADLINE).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["items"][0]["problem"]["code"], "bad-signature", "{answer}");
+    detail(&answer["items"][0]["problem"], &expected);
+
+    // An approval that is signed as a request is.
+    rig.script(&[Act::Hold]);
+    let job = rig.accepted(url, &rig.request("approved", BACKEND)).await;
+    let approver = SigningKey::from_bytes(&[70; 32]);
+    let content = rig.signed(&rig.request("approved", BACKEND));
+    let wrong = SignedRequest::sign(content.body, &approver);
+    let approval =
+        json!({"approver": hex::encode(wrong.requester), "signature": hex::encode(wrong.signature)});
+    let post =
+        rig.http.post(format!("{url}/v1/jobs/{}/approvals", job.id)).bearer_auth(TOKEN).json(&approval);
+    let answer = post.timeout(DEADLINE).send().await.unwrap();
+    let refused = problem(answer, StatusCode::UNAUTHORIZED, Code::BadSignature).await;
+    let approver = hex::encode(approver.verifying_key().as_bytes());
+    detail(&refused, &["`signature`", &approver, "`duet/v1/request-approval`, a newline", "SHA-256"]);
+    orchestrator.stop().await;
 }
