@@ -220,9 +220,8 @@ impl DocumentArgument {
 /// A payload's error with the path of what is wrong.
 pub(crate) fn payload_error(error: PayloadError) -> CliError {
     let cli_error = CliError::new(error.code(), error.to_string());
-    match error {
-        PayloadError::Json(error) | PayloadError::TypedData(error) => cli_error.at(error.path),
-    }
+    let (PayloadError::Json(error) | PayloadError::TypedData(error)) = error;
+    cli_error.at(error.path)
 }
 
 /// Reads a file, or standard input for `-`, of at most the size of a payload.

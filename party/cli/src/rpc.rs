@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_network::Ethereum;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U128};
 use alloy_provider::{Identity, Provider as _, ProviderBuilder, RootProvider};
 use alloy_rpc_types_eth::{TransactionInput, TransactionReceipt, TransactionRequest as NodeRequest};
 use backon::{ExponentialBuilder, Retryable as _};
@@ -13,7 +13,7 @@ use duet_wire::{
     Code,
     payload::{Chain, TransactionDraft, TransactionType},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     duration,
@@ -246,9 +246,18 @@ impl Node {
 
     /// The base fee of the latest block, in wei; `None` on a chain that has none.
     async fn base_fee(&self) -> Result<Option<u128>, CliError> {
-        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
-        let latest = latest.map_err(|error| self.failed(&error))?;
-        Ok(latest.and_then(|block| block.header.base_fee_per_gas).map(u128::from))
+        // Of a block no more is read than this: chains differ in what else theirs have.
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Block {
+            base_fee_per_gas: Option<U128>,
+        }
+        let latest: Option<Block> = self
+            .provider
+            .raw_request("eth_getBlockByNumber".into(), ("latest", false))
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(latest.and_then(|block| block.base_fee_per_gas).map(|fee| fee.to()))
     }
 
     async fn fill_dynamic_fees(
@@ -360,5 +369,108 @@ impl From<&TransactionReceipt> for Receipt {
             effective_gas_price: receipt.effective_gas_price.to_string(),
             contract: receipt.contract_address.map(|address| address.to_checksum(None)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const TO: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+
+    /// The body of one HTTP request.
+    async fn read_request(stream: &mut TcpStream) -> Option<Value> {
+        let mut bytes = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length =
+                    head.to_lowercase().split("content-length: ").nth(1)?.lines().next()?.parse().ok()?;
+                if body.len() >= length {
+                    return serde_json::from_str(body).ok();
+                }
+            }
+            let mut part = [0; 4096];
+            let read = stream.read(&mut part).await.ok().filter(|read| *read > 0)?;
+            bytes.extend(part.get(..read)?);
+        }
+    }
+
+    /// A node that has no other methods than those of `answers`.
+    async fn node(answers: Value) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answers = answers.clone();
+                tokio::spawn(async move {
+                    let Some(call) = read_request(&mut stream).await else { return };
+                    let mut answer = json!({"jsonrpc": "2.0", "id": call["id"]});
+                    match call["method"].as_str().and_then(|method| answers.get(method)) {
+                        Some(result) => answer["result"] = result.clone(),
+                        None => answer["error"] = json!({"code": -32601, "message": "no such method"}),
+                    }
+                    let body = answer.to_string();
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                         content-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    let _ = stream.write_all((head + &body).as_bytes()).await;
+                });
+            }
+        });
+        // As the program does when it starts; another test may have done it.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        Node::new(&url).unwrap()
+    }
+
+    /// What a node with `changes` fills in for a transfer with `members`, as JSON.
+    async fn filled(changes: Value, members: Value) -> Result<Value, CliError> {
+        let mut answers = json!({
+            "eth_chainId": "0x7a69", "eth_getTransactionCount": "0x5", "eth_estimateGas": "0x5208",
+            "eth_gasPrice": "0x7", "eth_getBlockByNumber": {"baseFeePerGas": "0x64"},
+        });
+        answers.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let mut draft = json!({"to": TO, "value": "1"});
+        draft.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let draft = Draft::from_json(draft.to_string().as_bytes()).unwrap();
+        let complete = node(answers).await.fill(draft, Address::ZERO).await?.complete()?;
+        Ok(serde_json::to_value(&complete).unwrap())
+    }
+
+    #[tokio::test]
+    async fn fees_are_found_without_methods_that_a_node_lacks() {
+        let dynamic = |filled: &Value| {
+            assert_eq!(filled["type"], "0x2");
+            (filled["maxFeePerGas"].clone(), filled["maxPriorityFeePerGas"].clone())
+        };
+        let said = filled(json!({"eth_maxPriorityFeePerGas": "0x3"}), json!({})).await.unwrap();
+        assert_eq!(dynamic(&said), ("0xcb".into(), "0x3".into()));
+        let history = json!({"eth_feeHistory": {
+            "oldestBlock": "0x1", "baseFeePerGas": ["0x64", "0x64"], "gasUsedRatio": [0.5],
+            "reward": [["0x3"], ["0x9"], ["0x5"]],
+        }});
+        let paid = filled(history.clone(), json!({})).await.unwrap();
+        assert_eq!(dynamic(&paid), ("0xcd".into(), "0x5".into()));
+        let price = filled(json!({"eth_gasPrice": "0x70"}), json!({})).await.unwrap();
+        assert_eq!(dynamic(&price), ("0xd4".into(), "0xc".into()));
+        // A chain without base fee.
+        let old = json!({"eth_getBlockByNumber": {}});
+        let legacy = filled(old.clone(), json!({})).await.unwrap();
+        assert_eq!((&legacy["type"], &legacy["gasPrice"]), (&json!("0x0"), &json!("0x7")));
+        let listed = filled(old.clone(), json!({"accessList": []})).await.unwrap();
+        assert_eq!((&listed["type"], &listed["gasPrice"]), (&json!("0x1"), &json!("0x7")));
+        let refused = filled(old, json!({"type": "0x2"})).await.unwrap_err().to_string();
+        assert!(refused.contains("no base fee"), "{refused}");
+        // What the author gave is kept, and bounds what the author did not give.
+        let bounded = filled(history, json!({"maxFeePerGas": "0x2"})).await.unwrap();
+        assert_eq!(dynamic(&bounded), ("0x2".into(), "0x2".into()));
     }
 }

@@ -51,13 +51,18 @@ export const TYPED_DATA = [
   },
   {
     name: 'structs that have the name of a type of Solidity',
-    refusal: /a struct cannot have the name of a type of Solidity/,
+    refusal: /a struct cannot have the name of a type of Solidity|libraries hash `int` and `uint`/,
     reason: 'Libraries do not agree on whether `uint7` is the struct or the type.',
   },
   {
     name: 'members that are declared twice',
     refusal: /the struct has this member twice/,
     reason: 'One value would be shown, and two be signed.',
+  },
+  {
+    name: 'values in the place of a struct without members',
+    refusal: /: expected an object, found/,
+    reason: 'The libraries do not look at it.',
   },
   {
     name: 'text that is not Unicode',
@@ -105,9 +110,14 @@ export const TRANSACTIONS = [
     reason: 'Half a byte is guessed at.',
   },
   {
-    name: '`input` beside `data` in a form that is no data',
-    refusal: /^input: (expected a string|a number must be an integer)/,
+    name: '`input` or `gasLimit` beside the other name, in a form that it cannot have',
+    refusal: /^(input|gasLimit): (expected a string|a number must be an integer)/,
     reason: 'The libraries do not look at it.',
+  },
+  {
+    name: 'access lists that are no list',
+    refusal: /^accessList: expected an array/,
+    reason: 'JSON-RPC knows lists only; the account for ethers turns its maps into one.',
   },
   {
     name: 'types by other names',

@@ -18,7 +18,7 @@ export function forEthers({ gas, input, type, ...members }) {
   return {
     ...members,
     ...(gas !== undefined && { gasLimit: gas }),
-    ...(input !== undefined && members.data === undefined && { data: input }),
+    ...(members.data == null && { data: input ?? undefined }),
     ...(type !== undefined && { type: TYPES.includes(type) ? TYPES.indexOf(type) : type == null ? null : Number(type) }),
   };
 }
@@ -36,7 +36,7 @@ export function forViem({ gas, gasLimit, input, type, ...members }) {
     ...number('maxFeePerGas', BigInt),
     ...number('maxPriorityFeePerGas', BigInt),
     ...(limit != null && { gas: BigInt(limit) }),
-    ...(input !== undefined && members.data === undefined && { data: input }),
+    ...(members.data == null && { data: input ?? undefined }),
     ...(type != null && { type: TYPES.includes(type) ? type : TYPES[Number(type)] }),
   };
 }

@@ -70,9 +70,13 @@ fn documents() -> impl Iterator<Item = Case> {
 }
 
 impl Case {
-    fn request(&self, rig: &Rig, key: &str) -> Value {
-        let mut request = rig.request(key, DEVICE);
+    /// A request of its own, so that no two cases are the same transaction.
+    fn request(&self, rig: &Rig, number: usize) -> Value {
+        let mut request = rig.request(&format!("case-{number}"), DEVICE);
         request["payload"] = self.payload.clone();
+        if request["payload"]["kind"] == "transaction" {
+            request["payload"]["nonce"] = number.into();
+        }
         request
     }
 
@@ -99,7 +103,7 @@ async fn inputs_of_the_field__should_have_their_wanted_outcome_over_http() {
     let rig = Rig::new().await;
     let orchestrator = rig.start().await;
     for (number, case) in transactions("http").chain(documents()).enumerate() {
-        let response = rig.submit(&orchestrator.url, &case.request(&rig, &format!("case-{number}"))).await;
+        let response = rig.submit(&orchestrator.url, &case.request(&rig, number)).await;
         let status = response.status();
         let body = response.text().await.unwrap();
         case.check(if status.is_client_error() {
@@ -117,11 +121,8 @@ async fn inputs_of_the_field__should_have_their_wanted_outcome_in_a_batch() {
     let rig = Rig::new().await;
     let orchestrator = rig.start().await;
     let cases: Vec<Case> = transactions("batch").chain(documents()).collect();
-    let requests: Vec<Value> = cases
-        .iter()
-        .enumerate()
-        .map(|(number, case)| case.request(&rig, &format!("case-{number}")))
-        .collect();
+    let requests: Vec<Value> =
+        cases.iter().enumerate().map(|(number, case)| case.request(&rig, number)).collect();
     let response = rig.submit_batch(&orchestrator.url, &requests).await;
     let answer: BatchAnswer = serde_json::from_str(&response.text().await.unwrap()).unwrap();
     assert_eq!(answer.items.len(), cases.len());

@@ -76,6 +76,14 @@ impl TypedDataRequest {
         let is_covered = DOMAIN_MEMBERS.iter().all(|(name, _)| {
             !is_there(&domain_object, name) || domain_members.iter().any(|member| member.name == *name)
         });
+        let of_ethers = || structs.are_of_ethers(primary, is_covered);
+        if let Some(name) = structs.not_of_viem()
+            && let Err(problem) = of_ethers()
+        {
+            return Err(types
+                .error(format_args!("with the struct `{name}` only one library signs this: {problem}"))
+                .into());
+        }
         if domain_members.iter().any(|member| member.kind.is_struct()) {
             return Err(types.error("the members of EIP712Domain are no structs").into());
         }
@@ -85,14 +93,6 @@ impl TypedDataRequest {
         walk.note("primaryType", "string", primary);
         let hash = walk.hash_struct(primary, &message)?;
         let Walk { fields, not_signed, capitals, .. } = walk;
-        let of_ethers = || structs.are_of_ethers(primary, is_covered);
-        if let Some(name) = structs.not_of_viem()
-            && let Err(problem) = of_ethers()
-        {
-            return Err(types
-                .error(format_args!("with the struct `{name}` only one library signs this: {problem}"))
-                .into());
-        }
         if let Some(path) = capitals
             && let Err(problem) = of_ethers()
         {

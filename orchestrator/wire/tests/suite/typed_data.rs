@@ -166,6 +166,24 @@ fn names_that_only_one_library_signs_are_refused() {
 }
 
 #[test]
+fn an_address_in_capital_letters_needs_ethers_as_the_second_library() {
+    let capitals = "0x70997970C51812DC3A010C7D01B50E0D17DC79C8";
+    let address = json!([{ "name": "a", "type": "address" }]);
+    let mut whole = document(json!({ "T0": address }), json!({ "a": capitals }));
+    assert_eq!(hash(whole.clone()).len(), 64);
+    // ethers signs every member of a domain that is there, and knows no type of the domain's.
+    whole["types"]["EIP712Domain"] = json!([]);
+    assert!(problem(whole).starts_with("message.a: an address in capital letters"));
+    let types = json!({
+        "EIP712Domain": [{ "name": "name", "type": "string" }],
+        "T0": [{ "name": "a", "type": "address" }, { "name": "b", "type": "EIP712Domain" }],
+    });
+    let inside = |a: &str| document(types.clone(), json!({ "a": a, "b": { "name": "y" } }));
+    assert!(problem(inside(capitals)).contains("the domain's type"));
+    assert_eq!(hash(inside(&capitals.to_lowercase())).len(), 64);
+}
+
+#[test]
 fn values_are_read_as_strictly_as_those_of_transactions() {
     let problem_of = |kind: &str, value: Value| {
         problem(document(json!({ "T0": [{ "name": "a", "type": kind }] }), json!({ "a": value })))

@@ -232,6 +232,9 @@ impl<'a> Structs<'a> {
                     _ => None,
                 })
                 .collect();
+            if parts.contains(DOMAIN_TYPE) {
+                return Err("a struct has a member of the domain's type");
+            }
             let roots: Vec<_> = others.difference(&parts).copied().collect();
             if first && roots != [primary] {
                 return Err("a struct is not used, or contains itself");
