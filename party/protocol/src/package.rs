@@ -278,6 +278,7 @@ impl PackageRefusal {
             Self::Wallet(InvalidWallet::Holders) => "holders",
             Self::Wallet(InvalidWallet::Requesters) => "requesters",
             Self::Wallet(InvalidWallet::PublicShare) => "public-share",
+            Self::Wallet(InvalidWallet::History(_)) => "history",
             Self::ShareMismatch => "feldman",
             Self::Admission(AdmissionRefusal::Signature) => "token-signature",
             Self::Admission(AdmissionRefusal::Party) => "token-party",
