@@ -20,14 +20,19 @@ use duet_wire::{
     signing::SigningKey,
 };
 
-/// What both parties of a session say to it.
+/// What both parties of a session say to it, once they have compared their stores with their witnesses.
 async fn invited(stage: &Stage, manifest: &Manifest) -> Result<[Option<Code>; 2]> {
     let mut said = [None; 2];
     for (said, party) in said.iter_mut().zip([&manifest.responder.party, &manifest.initiator.party]) {
-        *said = match stage.invite_when_present(party, &manifest.encode()?).await? {
-            InvitationReply::Accepted { .. } => None,
-            InvitationReply::Refused(refusal) => Some(refusal.code),
-        };
+        loop {
+            *said = match stage.invite_when_present(party, &manifest.encode()?).await? {
+                InvitationReply::Accepted { .. } => None,
+                InvitationReply::Refused(refusal) => Some(refusal.code),
+            };
+            if *said != Some(Code::StorageUnavailable) {
+                break;
+            }
+        }
     }
     Ok(said)
 }
