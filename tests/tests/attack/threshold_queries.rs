@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     compute::system_rng,
-    culprits,
     enrolment::Enroller,
     store::KeyStore as _,
 };

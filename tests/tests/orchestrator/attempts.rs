@@ -109,6 +109,18 @@ async fn a_locked_initiator__should_give_way_to_the_next_pair() {
 }
 
 #[tokio::test]
+async fn a_pair_that_a_bad_answer_locked__should_give_way_to_the_next_pair_at_once() {
+    let rig = Rig::new().await;
+    rig.script(&[Act::Fail(Code::PeerMisbehaved)]);
+    let orchestrator = rig.start().await;
+    let pairs = &["service+partner", "device+partner"];
+    let job = rig.accepted(&orchestrator.url, &rig.request("just-locked", pairs)).await;
+    let waiting = rig.reaches(&orchestrator.url, &job, JobStateName::AwaitingOwner).await;
+    assert_eq!(waiting.history.len(), 1, "{:?}", waiting.history);
+    assert_eq!(waiting.history[0].pair, Pair::ServicePartner);
+}
+
+#[tokio::test]
 async fn an_invalid_signature__should_be_refused_and_blamed() {
     let rig = Rig::new().await;
     rig.script(&[Act::SignAnotherDigest, Act::Sign]);
