@@ -87,8 +87,9 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
 
   // A bad verdict that can be written: the lock is on the disk before the page or anybody else hears.
   await scene.stack.spoil(id);
-  await again.said();
-  const bad = await fails(page, again, id, 'Poisoned');
+  const last = await workerOf(page);
+  await last.record();
+  const bad = await fails(page, last, id, 'Poisoned');
   assert.equal(bad.kind, 'paillier-locked');
   const after = afterVerdict(bad.said);
   assert.equal(after[0], 'stored locked', after.join(', '));
