@@ -99,7 +99,7 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
 scenario('a store of the version before pending verdicts opens, and its wallet signs', async (scene) => {
   const { page, id, address } = await scene.wallet({ third: 'backup-file' });
   const { origin } = new URL(page.tab.url());
-  // No page of ours holds the store while it is put back to what version 1 kept.
+  // No page of ours holds the store while it is put back to what version 2 kept.
   await page.tab.goto(`${origin}/config.json`);
   await page.tab.evaluate(async () => {
     const done = (request) =>
@@ -107,13 +107,13 @@ scenario('a store of the version before pending verdicts opens, and its wallet s
         request.onsuccess = () => resolve(request.result);
         request.onerror = () => reject(request.error);
       });
-    const stores = { wallets: 'id', records: ['wallet', 'kind'], keys: 'id', cards: 'fingerprint', pins: 'party' };
+    const stores = { wallets: 'id', records: ['wallet', 'kind'], keys: 'id', cards: 'fingerprint', recipients: ['role', 'fingerprint'] };
     const now = await done(indexedDB.open('duet'));
     const rows = {};
     for (const name of Object.keys(stores)) rows[name] = await done(now.transaction(name).objectStore(name).getAll());
     now.close();
     await done(indexedDB.deleteDatabase('duet'));
-    const opening = indexedDB.open('duet', 1);
+    const opening = indexedDB.open('duet', 2);
     opening.onupgradeneeded = () => {
       for (const [name, keyPath] of Object.entries(stores)) opening.result.createObjectStore(name, { keyPath });
       opening.transaction.objectStore('keys').createIndex('wallet', 'wallet');
