@@ -1,9 +1,11 @@
-//! The broker's streams and buckets while an orchestrator runs: whether they are still those that it knows.
+//! The broker's streams and buckets while an orchestrator runs: whether they are still those that
+//! it knows.
 //!
-//! A broker may come back without them: on an empty disk, or because an operator removed one. They are made anew at once,
-//! and the loss is told loudly: in the log, in the audit log, by a metric and by `/readyz`. Waiting for an operator's word
-//! would gain nothing, since every orchestrator that starts makes what is missing. What was queued is gone; the same
-//! requests may be submitted again. Another orchestrator may have been first, so a stream that was created at another time
+//! A broker may come back without them: on an empty disk, or because an operator removed one. They
+//! are made anew at once, and the loss is told loudly: in the log, in the audit log, by a metric
+//! and by `/readyz`. Waiting for an operator's word would gain nothing, since every orchestrator
+//! that starts makes what is missing. What was queued is gone; the same requests may be submitted
+//! again. Another orchestrator may have been first, so a stream that was created at another time
 //! counts as lost as well.
 
 use std::{
@@ -71,8 +73,8 @@ impl Stores {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what was seen of `name` is of another one than is known. What is not known yet is from here on; what is
-    /// another stays so until its loss is told.
+    /// Whether what was seen of `name` is of another one than is known. What is not known yet is
+    /// from here on; what is another stays so until its loss is told.
     fn is_another(&self, name: &str, look: &StreamLook) -> bool {
         let known = *self.created().entry(name.to_owned()).or_insert(look.created_ns);
         known != look.created_ns
@@ -85,7 +87,8 @@ impl Stores {
 }
 
 impl Orchestrator {
-    /// Looks whether all are there and are the same, and makes anew what is not. Returns what each shows of itself.
+    /// Looks whether all are there and are the same, and makes anew what is not. Returns what each
+    /// shows of itself.
     pub(crate) async fn look_at_stores(&self) -> BTreeMap<String, StreamLook> {
         let looks = names().map(|name| async move { (self.bus.look_at_stream(&name).await, name) });
         let (mut seen, mut lost, mut missing) = (BTreeMap::new(), Vec::new(), false);

@@ -22,7 +22,8 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How often it is looked whether it listens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A running nginx in front of one server. It listens on a socket file, so that no port has to be guessed.
+/// A running nginx in front of one server. It listens on a socket file, so that no port has to be
+/// guessed.
 #[derive(Debug)]
 pub struct Nginx {
     _process: Process,
@@ -70,8 +71,8 @@ fn program() -> PathBuf {
     if packaged.is_file() { packaged.to_path_buf() } else { PathBuf::from("nginx") }
 }
 
-/// The `http` section of Debian's `/etc/nginx/nginx.conf`, with one server of the kind that its documentation shows for a
-/// reverse proxy. Buffering and compression are as they come.
+/// The `http` section of Debian's `/etc/nginx/nginx.conf`, with one server of the kind that its
+/// documentation shows for a reverse proxy. Buffering and compression are as they come.
 fn settings(directory: &Path, upstream: &str) -> String {
     let directory = directory.display();
     format!(

@@ -1,5 +1,5 @@
-//! Server-sent events that are told by a task of their own: bounded, counted per tenant, and ended with
-//! the process.
+//! Server-sent events that are told by a task of their own: bounded, counted per tenant, and ended
+//! with the process.
 
 use core::{convert::Infallible, time::Duration};
 use std::sync::Arc;
@@ -26,11 +26,13 @@ pub(super) const BUFFER: usize = 16;
 /// How long a client should wait before it connects again.
 pub(super) const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 
-/// Has nginx, and proxies that read its header, pass each event on at once instead of collecting them.
+/// Has nginx, and proxies that read its header, pass each event on at once instead of collecting
+/// them.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Has caches keep nothing, and proxies leave the stream as it is: one that compresses it holds events back.
+/// Has caches keep nothing, and proxies leave the stream as it is: one that compresses it holds
+/// events back.
 const UNCHANGED: (HeaderName, HeaderValue) =
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
 
@@ -51,7 +53,8 @@ pub(super) fn answer(
     receiver: mpsc::Receiver<Result<Event, Infallible>>,
 ) -> Response {
     let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
-    // A comment first, so that a reader, and each proxy between, has a byte before there is an event.
+    // A comment first, so that a reader, and each proxy between, has a byte before there is an
+    // event.
     let opening = tokio_stream::once(Ok(Event::default().comment("open")));
     let events = opening.chain(ReceiverStream::new(receiver));
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();

@@ -1,7 +1,9 @@
-//! HTTP clients of the command: which proxy an address is reached through, and where secrets may go.
+//! HTTP clients of the command: which proxy an address is reached through, and where secrets may
+//! go.
 //!
-//! The environment names proxies as for curl (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, upper or lower
-//! case). What runs on this machine is never reached through one, whatever the environment says.
+//! The environment names proxies as for curl (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`,
+//! upper or lower case). What runs on this machine is never reached through one, whatever the
+//! environment says.
 
 use std::net::IpAddr;
 
@@ -57,7 +59,8 @@ impl Route {
         }))
     }
 
-    /// A client for this address alone: it follows no redirect, so that what a request carries goes to no other host.
+    /// A client for this address alone: it follows no redirect, so that what a request carries goes
+    /// to no other host.
     ///
     /// # Errors
     /// As [`Self::proxy`].
@@ -99,7 +102,8 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Refuses to send `secret` to `url` where others could read it on the way: beyond this machine it takes TLS.
+/// Refuses to send `secret` to `url` where others could read it on the way: beyond this machine it
+/// takes TLS.
 ///
 /// # Errors
 /// `usage`, when `url` is plain HTTP to another machine. `option` is the option that names it.

@@ -27,7 +27,8 @@ fn behind(proxy: &RecordingProxy, duet: &Duet, variable: &str) -> Duet {
 async fn loopback__should_never_be_reached_through_a_proxy() {
     let proxy = RecordingProxy::start().await.unwrap();
     let url = proxy.url();
-    // Each process has every variable, and each exports traces to a collector that is not there: that costs nothing.
+    // Each process has every variable, and each exports traces to a collector that is not there:
+    // that costs nothing.
     let mut settings: Vec<(&str, &str)> = VARIABLES.iter().map(|name| (*name, url.as_str())).collect();
     settings.extend([
         ("DUET_TRACES", "http://localhost:9"),

@@ -49,7 +49,8 @@ async fn events__should_come_through_nginx_as_they_happen() {
     let mut events = open(&format!("/v1/jobs/{}/events", job.id)).await.bytes_stream();
     let first = until(&mut events, "awaiting_owner").await;
     assert!(first.starts_with(": open\n\n"), "{first}");
-    // Nothing has ended: there is no event, and a reader still sees at once that the stream is open.
+    // Nothing has ended: there is no event, and a reader still sees at once that the stream is
+    // open.
     let mut ends = open("/v1/results/events").await.bytes_stream();
     assert_eq!(until(&mut ends, "\n\n").await, ": open\n\n");
 

@@ -12,7 +12,8 @@ use crate::orchestrator::rig::{DEADLINE, Rig};
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];
 
-/// Asks an orchestrator for its readiness until it is ready and says that something was lost; returns all other answers.
+/// Asks an orchestrator for its readiness until it is ready and says that something was lost;
+/// returns all other answers.
 async fn ready_after_a_loss(rig: &Rig, url: &str) -> Vec<Value> {
     let (mut look, mut refusals) = (interval(Duration::from_millis(50)), Vec::new());
     let ready = timeout(DEADLINE, async {
@@ -37,7 +38,8 @@ async fn ready_after_a_loss(rig: &Rig, url: &str) -> Vec<Value> {
 async fn orchestrators__should_make_everything_anew_and_say_so() {
     let mut rig = Rig::new().await;
     let (first, second) = (rig.start().await, rig.start().await);
-    // A job waits for its owner, one is signed: so there are revisions and results that will be gone.
+    // A job waits for its owner, one is signed: so there are revisions and results that will be
+    // gone.
     let waiting = rig.accepted(&first.url, &rig.request("waiting", DEVICE)).await;
     rig.reaches(&second.url, &waiting, JobStateName::AwaitingOwner).await;
     let signed = rig.accepted(&first.url, &rig.request("signed", BACKEND)).await;
@@ -65,7 +67,8 @@ async fn orchestrators__should_make_everything_anew_and_say_so() {
         StatusCode::NOT_FOUND
     );
     while events.next().await.is_some() {}
-    // The same request is taken again, by either, and signed; lists and events show what there is now.
+    // The same request is taken again, by either, and signed; lists and events show what there is
+    // now.
     let again = rig.accepted(&second.url, &rig.request("signed", BACKEND)).await;
     assert_eq!(rig.settled(&first.url, &again).await.state, JobStateName::Signed);
     let again = rig.accepted(&first.url, &rig.request("waiting", DEVICE)).await;
