@@ -123,6 +123,7 @@ async fn one_package_of_a_wallet<S: ShareStore>(workers: Two<S>) {
             }
             PrepareOutcome::Conflict => assert_ne!(*package, prepared[0]),
             PrepareOutcome::QuotaExceeded => panic!("there is no quota"),
+            PrepareOutcome::SameKey => panic!("both packages are one wallet"),
         }
     }
 }
