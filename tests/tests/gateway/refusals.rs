@@ -83,8 +83,10 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
     let replayed = proof(theirs.challenge, device.id(), now_ms());
     let foreign = proof(ours.challenge, other.id(), now_ms());
     let stale = proof(ours.challenge, device.id(), now_ms() - 2 * MAX_AUTHENTICATION_AGE_MS);
-    for bad in [&replayed, &foreign, &stale] {
-        assert_eq!(code_of(&ours.prove(bad).await.unwrap_err()), Code::BadSignature);
+    for (bad, code) in
+        [(&replayed, Code::BadSignature), (&foreign, Code::BadSignature), (&stale, Code::ClockDiffers)]
+    {
+        assert_eq!(code_of(&ours.prove(bad).await.unwrap_err()), code);
     }
     let list = device.approval(ApprovalAction::List).unwrap();
     assert_eq!(ours.refused(Destination::Approval(device.id()), list).await.unwrap(), Code::Unauthorized);
