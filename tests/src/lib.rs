@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod history;
 pub mod http;
 pub mod judges;
+pub mod lying_gateway;
 pub mod malicious;
 pub mod metrics;
 pub mod nats_server;

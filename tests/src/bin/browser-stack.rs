@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "its answers are its output")]
 
 use std::{
+    fs,
     io::{BufRead as _, stdin},
     path::PathBuf,
     thread,
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use duet_tests::{
     anvil::{Anvil, CHAIN_ID},
     duet::{Duet, text},
+    lying_gateway::{Lie, LyingGateway},
     malicious, programs,
     stack::{Server, Stack, TENANT, for_trying_out},
 };
@@ -56,6 +58,10 @@ struct Theatre {
     /// The key of a team that may queue jobs, if a wallet is made so.
     requester_key: PathBuf,
     requester: String,
+    /// A relay in front of the gateway, once it was asked to lie.
+    liar: Option<LyingGateway>,
+    /// A gateway as in production, once it was asked for.
+    production: Option<Server>,
 }
 
 impl Theatre {
@@ -72,12 +78,28 @@ impl Theatre {
         let made =
             stack.duet().json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
         let requester = text(&made, "/public_key")?.to_owned();
-        Ok(Self { anvil, stack, strict, strict_url, requester_key, requester })
+        Ok(Self { anvil, stack, strict, strict_url, requester_key, requester, liar: None, production: None })
     }
 
     /// What a test has to know.
     fn facts(&self) -> Result<Value> {
+        let arguments = self.stack.wallet_arguments();
+        let option = |name: &str| {
+            let at = arguments.iter().position(|argument| argument == name);
+            at.and_then(|at| arguments.get(at + 1)).with_context(|| format!("no {name}"))
+        };
+        let mut parties = Vec::new();
+        let mut tokens = Vec::new();
+        for role in ["service", "partner"] {
+            let fingerprint = option(&format!("--{role}-fingerprint"))?;
+            parties.push(json!({"role": role, "name": role, "fingerprint": fingerprint}));
+            tokens.push(fs::read_to_string(option(&format!("--{role}-token-file"))?)?.trim().to_owned());
+        }
         Ok(json!({
+            "parties": parties,
+            "tokens": tokens,
+            "certificate": self.tls_file("server.pem"),
+            "key": self.tls_file("server.key"),
             "ready": true,
             "gateway": self.stack.gateway_url(),
             "strictGateway": self.strict_url,
@@ -107,6 +129,12 @@ impl Theatre {
             "balance" => return Ok(json!(self.anvil.balance(text(order, "/address")?).await?.to_string())),
             "receipt" => return self.anvil.receipt(&json!(text(order, "/hash")?)).await,
             "spoil" => return self.spoil(order).await,
+            "lie" => return self.lie(text(order, "/lie")?.parse()?).await,
+            "taken" => {
+                let liar = self.liar.as_ref().context("nobody lies")?;
+                return Ok(json!({"packages": liar.packages(), "key": liar.stolen_key()?.is_some()}));
+            }
+            "production" => return self.production(text(order, "/origin")?).await,
             "pairs-ready" => self.stack.all_pairs_ready(text(order, "/wallet")?).await?,
             "submit" => return self.submit(order).await,
             "job" => return self.team().json(&["job", "get", text(order, "/job")?]).await,
@@ -135,6 +163,35 @@ impl Theatre {
         self.stack.service.stop().await?;
         malicious::answer_badly(&self.stack.party("service"), wallet).await?;
         self.stack.service.start().await
+    }
+
+    /// Puts a relay that lies in front of the gateway, or has it lie about something else.
+    async fn lie(&mut self, lie: Lie) -> Result<Value> {
+        match &self.liar {
+            Some(liar) => liar.lie(lie)?,
+            None => self.liar = Some(LyingGateway::start(self.stack.gateway_url(), lie).await?),
+        }
+        Ok(json!(self.liar.as_ref().map(LyingGateway::url)))
+    }
+
+    /// Starts a gateway as in production: reachable by others, with TLS, without tokens, for the pages of one origin.
+    async fn production(&mut self, origin: &str) -> Result<Value> {
+        let (certificate, key) = (self.tls_file("server.pem"), self.tls_file("server.key"));
+        let (rpc, chain) = (self.anvil.url(), CHAIN_ID.to_string());
+        let arguments = [
+            &["gateway", "--listen", "0.0.0.0:0", "--tls-cert", &certificate, "--tls-key", &key][..],
+            &["--origin", origin, "--tenant", TENANT, "--rpc", rpc, "--chain-id", &chain],
+        ]
+        .concat();
+        let logs = self.stack.directory().join("logs");
+        let gateway = Server::new("production", self.stack.duet(), &arguments, &logs);
+        let ready = self.production.insert(gateway).start().await?;
+        Ok(json!(text(&ready, "/url")?))
+    }
+
+    /// A certificate of this machine, or its key.
+    fn tls_file(&self, name: &str) -> String {
+        self.stack.broker.credentials().join("tls").join(name).to_string_lossy().into_owned()
     }
 
     /// The command as the team uses it.

@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use duet_party::compute::system_rng;
 use duet_protocol::{
+    admission::AdmissionToken,
     arithmetic::default_arithmetic,
     card::{Card, VerifiedCard},
     codec,
     identity::IdentityKey,
-    ids::{PaillierKeyId, SessionId, WalletId},
+    ids::{CardFingerprint, PaillierKeyId, PartyId, SessionId, WalletId},
     initiator::{Initiator, InitiatorSetup},
     keygen::{Backend, DealerSetup, DeviceWallet, PendingWallet, ThirdHolder, deal},
     paillier::ModulusSize,
@@ -75,26 +76,60 @@ async fn share(socket: &mut Socket, name: &str, request: &ShareRequest) -> Resul
     Ok(codec::decode(&reply)?)
 }
 
+/// A party that a device deals to.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    /// Its name.
+    pub party: PartyId,
+    /// What its card's fingerprint has to be.
+    pub fingerprint: CardFingerprint,
+    /// Its admission token.
+    pub token: AdmissionToken,
+}
+
+impl Recipient {
+    /// Service and partner, as the gateway at `url` names them: for trying out alone.
+    ///
+    /// # Errors
+    /// When it does not say who they are, or tells no tokens.
+    pub async fn named_by(url: &str) -> Result<[Self; 2]> {
+        let info: Value =
+            http_client()?.get(format!("{url}/v1/info")).send().await?.error_for_status()?.json().await?;
+        let mut named = Vec::new();
+        for backend in info.get("backends").and_then(Value::as_array).context("no backends")? {
+            let name = text(backend, "/party")?;
+            named.push(Self {
+                party: party(name),
+                fingerprint: text(backend, "/fingerprint")?.parse()?,
+                token: text(&info, &format!("/admission/{name}"))?.parse()?,
+            });
+        }
+        named.try_into().map_err(|_| anyhow!("there are not a service and a partner in {info}"))
+    }
+}
+
 impl Device {
     /// Makes a wallet through the gateway at `url`, with what its `/v1/info` says.
     ///
     /// # Errors
     /// When a party does not do its part.
     pub async fn create(url: &str, socket: &mut Socket) -> Result<Self> {
-        let info: Value =
-            http_client()?.get(format!("{url}/v1/info")).send().await?.error_for_status()?.json().await?;
+        Self::deal(Recipient::named_by(url).await?, socket).await
+    }
+
+    /// Makes a wallet whose shares go to these parties, whatever the gateway behind `socket` says.
+    ///
+    /// # Errors
+    /// When a card is not the pinned one, or a party does not do its part.
+    pub async fn deal(recipients: [Recipient; 2], socket: &mut Socket) -> Result<Self> {
         let (mut backends, mut cards) = (Vec::new(), Vec::new());
-        for backend in info.get("backends").and_then(Value::as_array).context("no backends")? {
-            let name = text(backend, "/party")?;
-            let pinned = text(backend, "/fingerprint")?.parse()?;
-            let token = text(&info, &format!("/admission/{name}"))?.parse()?;
-            let reply =
-                socket.request(Destination::Card(party(name)), codec::encode(&CardRequest::Card)?).await?;
+        for Recipient { party, fingerprint, token } in recipients {
+            let reply = socket.request(Destination::Card(party), codec::encode(&CardRequest::Card)?).await?;
             let CardReply::Card { card } = codec::decode(&reply)? else { bail!("no card") };
             let card: Arc<Card> = Arc::new(codec::decode(&card)?);
             cards.push(Arc::clone(&card));
-            backends
-                .push(Backend { card: VerifiedCard::verify(card, &pinned, default_arithmetic())?, token });
+            let card = VerifiedCard::verify(card, &fingerprint, default_arithmetic())?;
+            backends.push(Backend { card, token });
         }
         let [service, partner]: [Backend; 2] =
             backends.try_into().ok().context("there is a service and a partner")?;

@@ -13,6 +13,7 @@ mod cancelled_in_name_only;
 mod cloned_worker;
 mod lock_as_denial;
 mod lost_lock;
+mod lying_gateway;
 mod lying_initiator;
 mod mask;
 mod nonce_reuse;

@@ -184,6 +184,28 @@ async fn wrong_method__should_be_refused_with_those_that_are_right() {
 }
 
 #[tokio::test]
+async fn a_gateway_for_others__should_tell_no_tokens_and_not_be_for_trying_out() {
+    let alone = Alone::start(&[]).await;
+    let info: Value = get(&format!("{}/v1/info", alone.url), &[]).await.json().await.unwrap();
+    assert_eq!(info["trial"], false, "{info}");
+    let credentials = alone.broker.credentials();
+    let tls = |name: &str| credentials.join("tls").join(name).to_string_lossy().into_owned();
+    let (certificate, key) = (tls("server.pem"), tls("server.key"));
+    let duet = duet_tests::duet::Duet::new(credentials).with("DUET_NATS_URL", &alone.broker.url());
+    let elsewhere = ["gateway", "--listen", "0.0.0.0:0", "--tls-cert", &certificate, "--tls-key", &key];
+    for arguments in [
+        [&elsewhere[..], &["--trial"]].concat(),
+        [&elsewhere[..], &["--admission-token", "service=token"]].concat(),
+        vec!["gateway", "--listen", "127.0.0.1:0", "--admission-token", "service=token"],
+    ] {
+        assert_eq!(duet.refused(&arguments).await.unwrap().code, "usage", "{arguments:?}");
+    }
+    let trial = Alone::start(&["--trial"]).await;
+    let info: Value = get(&format!("{}/v1/info", trial.url), &[]).await.json().await.unwrap();
+    assert_eq!(info["trial"], true, "{info}");
+}
+
+#[tokio::test]
 async fn gateway_beyond_the_loopback__should_need_a_certificate_and_serve_no_page() {
     let alone = Alone::start(&[]).await;
     let credentials = alone.broker.credentials();

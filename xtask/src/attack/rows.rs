@@ -201,6 +201,19 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "lying-gateway",
+        attack: "N* names its own parties, shows its own cards, changes receipts while a wallet is made",
+        source: "our own review (shares 2 and 3, so the whole key)",
+        checks: &[
+            attacks(&[
+                "lying_gateway::a_device_that_believes_a_gateway__should_give_its_whole_key_away",
+                "lying_gateway::a_device_with_pinned_parties__should_deal_to_no_others",
+                "lying_gateway::the_command__should_deal_to_the_configured_parties_alone",
+            ]),
+            gateway(&["pages::a_gateway_for_others__should_tell_no_tokens_and_not_be_for_trying_out"]),
+        ],
+    },
+    Row {
         name: "range",
         attack: "Enc(x1 + q·2^1200) instead of Enc(x1)",
         source: "KZen multi-party-ecdsa; threshold-lib",
