@@ -3,6 +3,7 @@
 
 import './scenarios/search.mjs';
 import './scenarios/create.mjs';
+import './scenarios/lying-gateway.mjs';
 import './scenarios/signing.mjs';
 import './scenarios/same-signature.mjs';
 import './scenarios/unlocking.mjs';

@@ -23,12 +23,12 @@ export const PATIENCE_MS = 120_000;
 /** Where screenshots and traces go. */
 export const RESULTS = process.env.DUET_BROWSER_RESULTS ?? 'target/browser';
 
-/** Starts the browser; `DUET_BROWSER_HEADED=1` shows it. */
-export function launch() {
+/** Starts the browser, maybe with more switches; `DUET_BROWSER_HEADED=1` shows it. */
+export function launch(more = []) {
   return chromium.launch({
     executablePath: setting('CHROMIUM'),
     headless: process.env.DUET_BROWSER_HEADED !== '1',
-    args: SWITCHES,
+    args: [...SWITCHES, ...more],
   });
 }
 

@@ -1,7 +1,8 @@
-// A developer's web server: folders under one origin of its own, which the gateway is told to allow.
+// A developer's or an operator's web server: folders under one origin of its own, which the gateway is told to allow.
 
-import { createReadStream, statSync } from 'node:fs';
+import { createReadStream, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { extname, join, normalize } from 'node:path';
 
 const TYPES = {
@@ -13,9 +14,12 @@ const TYPES = {
   '.wasm': 'application/wasm',
 };
 
-/** Serves `folders`, an object from a name to a folder, as `/<name>/…` on a free port. */
-export async function serveSite(folders) {
-  const server = createServer((request, response) => {
+/**
+ * Serves `folders`, an object from a name to a folder, as `/<name>/…` on a free port. More may be added while it
+ * serves. With `tls`, files of a certificate and its key, under https; `host` is the name that the browser is told.
+ */
+export async function serveSite(folders, { host = 'localhost', tls, headers = {} } = {}) {
+  const answer = (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost');
     const [, name, ...rest] = normalize(decodeURIComponent(pathname)).split('/');
     const folder = Object.hasOwn(folders, name) ? folders[name] : undefined;
@@ -25,12 +29,18 @@ export async function serveSite(folders) {
       response.writeHead(404).end();
       return;
     }
-    response.writeHead(200, { 'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream', 'Cache-Control': 'no-store' });
+    const type = TYPES[extname(file)] ?? 'application/octet-stream';
+    response.writeHead(200, { 'Content-Type': type, 'Cache-Control': 'no-store', ...headers });
     createReadStream(file).pipe(response);
-  });
+  };
+  const server = tls === undefined
+    ? createServer(answer)
+    : createTlsServer({ cert: readFileSync(tls.certificate), key: readFileSync(tls.key) }, answer);
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
-    origin: `http://localhost:${server.address().port}`,
+    origin: `${tls === undefined ? 'http' : 'https'}://${host}:${server.address().port}`,
+    folders,
+    headers,
     close: () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); }),
   };
 }

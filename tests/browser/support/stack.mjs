@@ -109,6 +109,16 @@ export class Stack {
     return this.order('spoil', { wallet });
   }
 
+  /** Puts a relay in front of the gateway that lies about something; its address. */
+  lie(lie) {
+    return this.order('lie', { lie });
+  }
+
+  /** What the relay's own parties were given: how many packages, and whether a whole key. */
+  taken() {
+    return this.order('taken');
+  }
+
   fund(address, ether = 10) {
     return this.order('fund', { address, wei: String(BigInt(ether) * 10n ** 18n) });
   }

@@ -40,12 +40,16 @@ class Scene {
   browser = browser;
   /** Where the examples are: `<site>/viem/`. */
   site = site.origin;
+  /** The folders that it serves, by name; a scenario may add some. */
+  folders = site.folders;
   secrets = new Secrets();
   profiles = [];
+  /** What ends after the profiles were searched and closed, the last first. */
+  endings = [];
 
   /** A fresh profile. */
-  async profile(origin = stack.url) {
-    const profile = await Profile.open(browser, origin);
+  async profile(origin = stack.url, of = browser) {
+    const profile = await Profile.open(of, origin);
     this.profiles.push(profile);
     return profile;
   }
@@ -97,6 +101,7 @@ export function scenario(name, play) {
       throw error;
     } finally {
       await Promise.all(scene.profiles.map((profile) => profile.close()));
+      for (const end of scene.endings.reverse()) await end();
     }
   });
 }
