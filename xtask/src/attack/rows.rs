@@ -136,7 +136,7 @@ pub(crate) const ROWS: &[Row] = &[
         ])],
     },
     Row {
-        name: "lost-lock",
+        name: "rolled-back-store",
         attack: "a lock set back in the database, or forgotten by a store that is put back whole",
         source: "our own review",
         checks: &[attacks(&[

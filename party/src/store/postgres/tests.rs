@@ -189,7 +189,7 @@ async fn the_gate_waits_for_a_lock_that_is_being_written() {
     loop {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FOR SHARE%'",
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%SET verdicts%'",
         )
         .fetch_one(&mut looking)
         .await
