@@ -26,13 +26,12 @@ use tokio::sync::watch;
 use crate::{clock::now_ms, orchestrator::Orchestrator};
 
 /// What an orchestrator cannot work without.
-const STREAMS: [&str; 5] =
-    [streams::JOBS, streams::RESULTS, streams::DEAD, streams::AUDIT, deliveries::DELIVERIES];
-const BUCKETS: [&str; 4] = [kv::JOBS, kv::SESSIONS, kv::BATCHES, kv::WEBHOOKS];
+const STREAMS: [&str; 6] =
+    [streams::JOBS, streams::RESULTS, streams::DEAD, streams::AUDIT, streams::HEADS, deliveries::DELIVERIES];
 
 /// All of them, by the names that the broker has for them.
 pub(crate) fn names() -> impl Iterator<Item = String> {
-    STREAMS.iter().map(|name| (*name).to_owned()).chain(BUCKETS.iter().map(|bucket| format!("KV_{bucket}")))
+    STREAMS.iter().map(|name| (*name).to_owned()).chain(kv::ALL.iter().map(|bucket| format!("KV_{bucket}")))
 }
 
 /// The refusal while `missing` are not there, with what an operator can do.
@@ -124,7 +123,7 @@ impl Orchestrator {
     /// Makes what is missing, with the settings that this orchestrator was started with.
     async fn make_stores(&self) -> Result<(), StorageError> {
         self.bus.ensure_streams(&self.storage).await?;
-        for bucket in BUCKETS {
+        for bucket in kv::ALL {
             // Its type is of no account here: nothing is read.
             self.bus.ensure_bucket::<()>(bucket, &self.storage).await?;
         }

@@ -124,6 +124,7 @@ async fn metrics__should_count_what_became_of_jobs() {
         ("duet_session_duration_seconds_count{role=initiator}", 1.0),
         ("duet_policy_decisions_total{decision=allowed}", 1.0),
         ("duet_store_decision_duration_seconds_count{decision=claim}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=pending}", 1.0),
         ("duet_store_decision_duration_seconds_count{decision=release}", 1.0),
     ];
     grows(&stack.service, &service, &SESSIONS, &signed).await;
@@ -321,6 +322,7 @@ async fn lock__should_be_counted() {
         ("duet_policy_decisions_total{decision=no_policy}", 1.0),
         ("duet_session_duration_seconds_count{role=initiator}", 1.0),
         ("duet_store_decision_duration_seconds_count{decision=claim}", 1.0),
+        ("duet_store_decision_duration_seconds_count{decision=pending}", 1.0),
         ("duet_store_decision_duration_seconds_count{decision=release}", 1.0),
         ("duet_sessions_ended_total{code=peer-misbehaved,outcome=failed,role=initiator}", 1.0),
     ]

@@ -464,8 +464,8 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
 
-    // The disk fails just before the bad answer arrives.
-    stage.service.sqlite.refuse_writes(true).await?;
+    // The disk takes the pending verdict and fails before the lock.
+    stage.service.sqlite.refuse_decisions(true).await?;
     together.wait().await;
     attack.await??;
     let becomes = |ready: bool| {
@@ -483,7 +483,7 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     stage.invite_until_absent(&next.initiator.party, &next_manifest).await?;
 
     // The disk works again: the lock is written before anything else happens.
-    stage.service.sqlite.refuse_writes(false).await?;
+    stage.service.sqlite.refuse_decisions(false).await?;
     becomes(true).await?;
     match stage.invite_when_present(&next.initiator.party, &next_manifest).await? {
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::Locked),

@@ -69,7 +69,7 @@ impl RequestOptions {
             None => random_key()?,
         };
         let now = duration::since_1970();
-        let issued_at = self.issued_at.unwrap_or_else(|| now.as_secs());
+        let issued_at = self.issued_at.unwrap_or(now.as_secs());
         let expires_at = match self.expires_at {
             Some(seconds) => seconds,
             None => now.saturating_add(self.expires_in).as_secs(),

@@ -88,7 +88,6 @@ impl PendingVerdict {
     }
 
     /// The demand to lock the key without a judgement, for a record whose key cannot be used any more.
-    #[must_use]
     pub fn into_lock(self) -> LockDemand {
         let session = self.session();
         LockDemand { paillier_key: self.paillier_key, session, evidence: self.evidence }

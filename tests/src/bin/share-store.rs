@@ -103,7 +103,9 @@ fn wallet(vault: &Vault, number: u32) -> Result<(NewWallet, Vec<u8>)> {
         index: ShareIndex::Partner,
         tenant: "demo".to_owned(),
         // Like a compressed point: a byte, and 32 that no other wallet has.
-        public_key: std::array::from_fn(|at| at.checked_sub(1).map_or(2, |at| id.0[at])),
+        public_key: std::array::from_fn(|at| {
+            at.checked_sub(1).map_or(2, |at| id.0.get(at).copied().unwrap_or_default())
+        }),
         package_hash: id.0,
         receipt: vec![1; 200],
         admission: None,

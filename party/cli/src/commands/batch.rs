@@ -175,7 +175,7 @@ async fn submit(options: SubmitOptions, output: Output) -> Result<(), CliError> 
     let api = ApiClient::new(&options.api, &options.credentials, &options.tenant.tenant, options.timeout)?;
     let wallet = request::find_wallet(&api, options.wallet.as_ref()).await?;
     let now = duration::since_1970();
-    let issued_at = options.issued_at.unwrap_or_else(|| now.as_secs());
+    let issued_at = options.issued_at.unwrap_or(now.as_secs());
     let expires_at = options.expires_at.unwrap_or_else(|| now.saturating_add(options.expires_in).as_secs());
     let items = (1..)
         .zip(&lines)

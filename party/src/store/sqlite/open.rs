@@ -164,11 +164,23 @@ impl SqliteStore {
     /// When the connection is gone.
     #[cfg(any(test, feature = "test-hooks"))]
     pub async fn refuse_writes(&self, refuse: bool) -> Result<(), StoreError> {
+        self.refuse_decisions(refuse).await?;
+        self.refuse_on(&self.unflushed, refuse).await
+    }
+
+    /// Makes the writes fail that decide, locks among them, and not those of pending verdicts.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub async fn refuse_decisions(&self, refuse: bool) -> Result<(), StoreError> {
+        self.refuse_on(&self.writer, refuse).await
+    }
+
+    #[cfg(any(test, feature = "test-hooks"))]
+    async fn refuse_on(&self, pool: &sqlx::SqlitePool, refuse: bool) -> Result<(), StoreError> {
         let statement = if refuse { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
-        for pool in [&self.writer, &self.unflushed] {
-            sqlx::query(statement).execute(pool).await.map_err(unavailable("change its mode"))?;
-        }
-        Ok(())
+        sqlx::query(statement).execute(pool).await.map(drop).map_err(unavailable("change its mode"))
     }
 
     /// Writes a copy of the whole store to `path`, which must not exist, while the store is used.

@@ -15,7 +15,9 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         |what: &str| json!({ "type": "string", "pattern": "^0x([0-9a-fA-F]{2})*$", "description": what });
     // A member that may be missing may be null, too, which says the same.
     let or_null = |mut schema: Value, kinds: Value| {
-        schema["type"] = kinds;
+        if let Some(members) = schema.as_object_mut() {
+            members.insert("type".to_owned(), kinds);
+        }
         schema
     };
     let optional = |what: &str| or_null(quantity(what), json!(["integer", "string", "null"]));

@@ -311,9 +311,7 @@ impl TransactionDraft {
             Chain::Id(id) => Some(id),
             Chain::Any if kind == TransactionType::Legacy => None,
             Chain::Any => {
-                return Err(
-                    JsonError::new("chainId", "only a legacy transaction may be for any chain").into()
-                );
+                return Err(JsonError::new("chainId", "only a legacy transaction may be for any chain"));
             }
         };
         // Only a legacy transaction has none here.

@@ -50,7 +50,7 @@ impl<'a> Stem<'a> {
             [("uint", 8), ("int", 8), ("bytes", 1)].into_iter().find_map(|(stem, unit)| {
                 let digits = name.strip_prefix(stem)?;
                 let width: usize = digits.parse().ok().filter(|_| !digits.starts_with('0'))?;
-                (width % unit == 0 && (1..=32).contains(&(width / unit))).then_some((stem, width))
+                (width.is_multiple_of(unit) && (1..=32).contains(&(width / unit))).then_some((stem, width))
             })
         };
         Ok(Self::Leaf(match name {
