@@ -106,7 +106,7 @@ async fn a_responder_that_dies_around_every_message__should_use_no_nonce_twice()
         refused_again += 1;
     }
     eprintln!("evidence: crashes = {refused_again}; nonces seen = {}; nonces seen twice = 0", seen.len());
-    attack.next_session_signs().await
+    Box::pin(attack.next_session_signs()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,5 +125,5 @@ async fn one_invitation_to_two_workers__should_be_taken_once() -> Result<()> {
     attack.service.send(&manifest, third).await?;
     drop(second_worker);
     eprintln!("evidence: deliveries of one invitation to two workers = {DELIVERIES}; accepted = {accepted}");
-    attack.next_session_signs().await
+    Box::pin(attack.next_session_signs()).await
 }
