@@ -588,7 +588,7 @@ pub(crate) const ROWS: &[Row] = &[
             tests("duet-fuzz-harness", Target::Test("corpora"), &["every_corpus_is_replayed"]),
             wire(&[
                 "binary::a_mebibyte_of_lies_is_refused_before_it_is_read",
-                "typed_data::types_that_double_with_every_step_are_refused_at_once",
+                "typed_data::types_that_double_with_every_step_cost_nothing",
                 "requests::a_request_over_its_size_is_refused_unread",
             ]),
         ],
