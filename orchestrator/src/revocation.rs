@@ -1,7 +1,7 @@
 //! Revocations on their way to the parties: a job's requester, or the wallet's owner, takes its request back by
 //! a signature, and each party that holds a share is told until it keeps that.
 //!
-//! The orchestrator only carries it. That it says "cancelled" of a job binds nobody; that a party keeps a
+//! The orchestrator only carries it. That it says "cancelled" of a job binds no party; that a party keeps a
 //! revocation does.
 
 use core::time::Duration;

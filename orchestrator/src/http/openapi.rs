@@ -295,7 +295,7 @@ fn job_operations() -> Vec<Operation> {
             .described(
                 "Without a body, a job that waits is cancelled at the orchestrator alone; one that runs, or is settled, is not, because \
                  its signature may exist already. With a revocation as the body, the wallet's parties are told as well, and told again \
-                 until they keep it or the request has expired: they refuse the request from then on, whoever brings it. Then a job \
+                 until they keep it or the request has expired: they refuse the request from then on from every sender. Then a job \
                  that runs may be revoked too: it ends with its session, and is either signed or cancelled; so may one that failed or \
                  was cancelled before. The job says which parties keep the revocation. Cancelling again changes nothing.",
             )

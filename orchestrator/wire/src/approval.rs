@@ -48,7 +48,7 @@ pub enum ApprovalAction {
         job: JobId,
     },
     /// Not to sign one, ever, under the owner's signature: the parties refuse its request from now on,
-    /// whoever brings it.
+    /// from every sender.
     Revoke {
         /// Which.
         job: JobId,

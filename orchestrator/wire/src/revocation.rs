@@ -1,5 +1,5 @@
 //! Taking a signing request back: a word that its requester, or the wallet's owner, signs. Parties keep it
-//! until the request has expired and refuse the request as `cancelled` from then on, whoever brings it.
+//! until the request has expired and refuse the request as `cancelled` from then on, from every sender.
 
 use duet_protocol::{codec::Message, ids::WalletId};
 use serde::{Deserialize, Serialize};

@@ -55,7 +55,7 @@ impl Device {
     }
 
     /// Refuses a job for good: revokes its request under the owner's key, so that the parties refuse it from
-    /// then on, whoever brings it.
+    /// then on, from every sender.
     ///
     /// # Errors
     /// When no orchestrator answers, or refuses.

@@ -31,7 +31,7 @@ export function RecipientNotices({ recipients }: { recipients: readonly ShareRec
     <>
       {recipients.some(({ source }) => source === "trial-gateway") && (
         <Notice tone="warn" title="For trying out" testId="recipients-trial">
-          <p>The gateway on this machine names these parties itself. Whoever runs it decides who gets the shares: keep no money in such a wallet.</p>
+          <p>The gateway on this machine names these parties itself. Its operator decides who gets the shares: keep no money in such a wallet.</p>
         </Notice>
       )}
       {changed.length > 0 && (
@@ -43,7 +43,7 @@ export function RecipientNotices({ recipients }: { recipients: readonly ShareRec
         </Notice>
       )}
       {info.value !== null && recipients.length === 0 && (
-        <Notice tone="bad" title="Nobody to deal to" testId="recipients-none">
+        <Notice tone="bad" title="No party to deal to" testId="recipients-none">
           <p>
             This page&apos;s configuration names no parties, and a gateway&apos;s word does not decide who gets a share. The page&apos;s operator
             has to list them in <code>config.json</code>.

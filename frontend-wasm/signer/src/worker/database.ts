@@ -61,7 +61,7 @@ export interface RecordRow {
 
 /**
  * An answer that is about to be decrypted. It is written before the decryption and removed with the verdict, so one that is
- * there while nobody uses the wallet belongs to a session that ended in between.
+ * there while no tab uses the wallet belongs to a session that ended in between.
  */
 export interface PendingRow {
   session: string;

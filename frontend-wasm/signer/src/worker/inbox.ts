@@ -27,7 +27,7 @@ export async function reject(context: Context, call: Call<"reject">, id: WalletI
   await context.wallets.use(id, ({ device }) => revoke(context.line, device, id, job, call.signal));
 }
 
-/** Revokes a job's request under the owner's key: service and partner refuse it from then on, whoever brings it. */
+/** Revokes a job's request under the owner's key: service and partner refuse it from then on, from every sender. */
 export async function revoke(line: Line, device: DeviceWallet, id: WalletId, job: JobId, signal?: AbortSignal): Promise<void> {
   const asked = await line.approval(id, (nowMs) => device.askJob(job, nowMs), signal);
   if (asked.kind !== "job" || asked.job !== job || asked.requestHash === undefined) unexpected("orchestrator");
