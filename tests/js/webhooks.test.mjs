@@ -6,7 +6,7 @@ import { mock, test } from 'node:test';
 
 import { Webhook } from 'standardwebhooks';
 
-const vectors = JSON.parse(await readFile(new URL('../../orchestrator/wire/tests/webhooks.json', import.meta.url)));
+const vectors = JSON.parse(await readFile(new URL('../../crates/wire/tests/webhooks.json', import.meta.url)));
 
 function verifies({ secret, id, timestamp, signature, body, now }) {
   mock.timers.enable({ apis: ['Date'], now: now * 1000 });

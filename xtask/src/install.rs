@@ -299,7 +299,7 @@ fn missing_wasm() -> Vec<Missing> {
     }
     if !wasm::has_bindgen() {
         missing.push(Missing {
-            what: "xtask/bindgen, compiled from source into target/".to_owned(),
+            what: "crates/bindgen, compiled from source into target/".to_owned(),
             why: "it makes the JavaScript around the module",
             step: Step::Bindgen,
         });

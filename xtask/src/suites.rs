@@ -96,7 +96,7 @@ impl Suite {
         match self {
             Self::Fmt => {
                 visibly(cargo().args(["fmt", "--all", "--check"]))?;
-                visibly(cargo().args(["fmt", "--check", "--manifest-path", "xtask/bindgen/Cargo.toml"]))
+                visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))
             }
             Self::Lint => {
                 // The end-to-end tests are no part of all targets: they are run when they are named.

@@ -1,4 +1,4 @@
-//! The WebAssembly module: built by whichever toolchain this machine has, JavaScript made by `xtask/bindgen`.
+//! The WebAssembly module: built by whichever toolchain this machine has, JavaScript made by `crates/bindgen`.
 
 use std::{
     collections::BTreeSet,
@@ -138,22 +138,22 @@ pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A command that runs `xtask/bindgen`, compiling it first where needed.
+/// A command that runs `crates/bindgen`, compiling it first where needed.
 fn bindgen() -> Command {
     let mut cargo = cargo();
-    cargo.args(["run", "--quiet", "--locked", "--manifest-path", "xtask/bindgen/Cargo.toml"]);
+    cargo.args(["run", "--quiet", "--locked", "--manifest-path", "crates/bindgen/Cargo.toml"]);
     cargo.arg("--target-dir").arg(run::target_folder().join("bindgen"));
     cargo
 }
 
-/// Compiles `xtask/bindgen`.
+/// Compiles `crates/bindgen`.
 pub(crate) fn install_bindgen() -> Result<()> {
     let mut cargo = cargo();
-    cargo.args(["build", "--locked", "--manifest-path", "xtask/bindgen/Cargo.toml"]);
+    cargo.args(["build", "--locked", "--manifest-path", "crates/bindgen/Cargo.toml"]);
     visibly(cargo.arg("--target-dir").arg(run::target_folder().join("bindgen")))
 }
 
-/// Whether `xtask/bindgen` has been compiled.
+/// Whether `crates/bindgen` has been compiled.
 pub(crate) fn has_bindgen() -> bool {
     run::target_folder().join("bindgen/debug/duet-bindgen").exists()
 }
@@ -163,13 +163,13 @@ fn require_matching_bindgen() -> Result<()> {
     let root = run::root();
     let ours = locked_version(&fs::read_to_string(root.join("Cargo.lock"))?, "wasm-bindgen");
     let tool = locked_version(
-        &fs::read_to_string(root.join("xtask/bindgen/Cargo.lock"))?,
+        &fs::read_to_string(root.join("crates/bindgen/Cargo.lock"))?,
         "wasm-bindgen-cli-support",
     );
     match (ours, tool) {
         (Some(ours), Some(tool)) if ours == tool => Ok(()),
         (ours, tool) => bail!(
-            "Cargo.lock has wasm-bindgen {ours:?}, xtask/bindgen has {tool:?}: set the version in xtask/bindgen/Cargo.toml to match"
+            "Cargo.lock has wasm-bindgen {ours:?}, crates/bindgen has {tool:?}: set the version in crates/bindgen/Cargo.toml to match"
         ),
     }
 }

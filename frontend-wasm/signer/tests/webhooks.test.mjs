@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import { verifyWebhook } from '../dist/webhooks.js';
 
-const file = new URL('../../../orchestrator/wire/tests/webhooks.json', import.meta.url);
+const file = new URL('../../../crates/wire/tests/webhooks.json', import.meta.url);
 const vectors = JSON.parse(await readFile(file, 'utf8'));
 
 function headersOf({ id, timestamp, signature }) {

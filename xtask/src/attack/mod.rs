@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn every_named_test_is_there_and_every_row_has_some() {
         let mut text = String::new();
-        for folder in ["party", "orchestrator", "tests"] {
+        for folder in ["cli", "crates", "gateway", "orchestrator", "party", "tests"] {
             sources(&root().join(folder), &mut text);
         }
         let mut names = BTreeSet::new();

@@ -10,7 +10,7 @@ use duet_protocol::{
     verdict::Verdict,
 };
 
-#[path = "../../../party/protocol/tests/support/mod.rs"]
+#[path = "../../protocol/tests/support/mod.rs"]
 mod support;
 
 use self::support::{Job, Pair, Wallet, World};

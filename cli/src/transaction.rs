@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn transactions_of_the_field_have_their_wanted_outcome() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/cases/transactions.json");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cases/transactions.json");
         let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         for case in
             cases.iter().filter(|case| case["via"].as_array().unwrap().contains(&"command line".into()))
