@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use duet_bus::{
-    Bus, ConnectError, ConnectSettings, Role,
-    credentials::{Layout, NkeySeed},
-};
+use duet_bus::{Bus, ConnectError, ConnectSettings, NkeySeed, Role};
+use duet_credentials::Layout;
 use duet_wire::Code;
 
 use crate::{

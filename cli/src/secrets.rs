@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use duet_bus::secret_file::SecretFile;
+use duet_credentials::secret_file::SecretFile;
 use zeroize::Zeroizing;
 
 use crate::error::CliError;

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use duet_bus::failures::AddressKey;
+use duet_failures::AddressKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What one address has.

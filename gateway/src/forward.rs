@@ -4,7 +4,8 @@ use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use duet_bus::{Address, Bus, RequestError, Speaker, failures::AddressKey};
+use duet_bus::{Address, Bus, RequestError, Speaker};
+use duet_failures::AddressKey;
 use duet_protocol::{
     codec::{self, Message as _},
     enrolment::EnrolmentOffer,

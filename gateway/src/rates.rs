@@ -2,7 +2,7 @@
 
 use core::{num::NonZeroU32, time::Duration};
 
-use duet_bus::failures::{AddressKey, Failures};
+use duet_failures::{AddressKey, Failures};
 use duet_protocol::ids::WalletId;
 use governor::{DefaultKeyedRateLimiter, Jitter, Quota, RateLimiter};
 

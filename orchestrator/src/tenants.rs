@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use duet_bus::failures::{AddressKey, Failures};
+use duet_failures::{AddressKey, Failures};
 use duet_wire::TenantId;
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,

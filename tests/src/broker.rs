@@ -4,10 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use duet_bus::{
-    Bus, ConnectSettings, Role,
-    credentials::{InitSettings, Layout, initialise},
-};
+use duet_bus::{Bus, ConnectSettings, Role};
+use duet_credentials::{InitSettings, Layout, initialise};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -77,7 +75,7 @@ impl Broker {
     /// # Errors
     /// When its seed cannot be read.
     pub fn settings(&self, role: Role) -> Result<ConnectSettings> {
-        Ok(ConnectSettings::from_directory(self.credentials(), role, &self.url())?)
+        Ok(Layout::new(self.credentials()).connect_settings(role, &self.url())?)
     }
 
     /// Connects as `role`.

@@ -9,10 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use duet_bus::{
-    Bus, ConnectSettings, Role,
-    credentials::{InitSettings, Layout, initialise},
-    streams::StorageSettings,
+    Bus, ConnectSettings, Role, streams::StorageSettings,
 };
+use duet_credentials::{InitSettings, Layout, initialise};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -218,7 +217,7 @@ impl Cluster {
     /// # Errors
     /// When its seed cannot be read.
     pub fn settings(&self, role: Role) -> Result<ConnectSettings> {
-        let mut settings = ConnectSettings::from_directory(self.credentials(), role, "tls://127.0.0.1:1")?;
+        let mut settings = Layout::new(self.credentials()).connect_settings(role, "tls://127.0.0.1:1")?;
         settings.urls = self.nodes.iter().map(NatsServer::url).collect();
         Ok(settings)
     }

@@ -6,7 +6,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use duet_bus::credentials::{InitSettings, Layout, initialise};
+use duet_credentials::{InitSettings, Layout, initialise};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     clock::Clock,

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use async_nats::ConnectErrorKind;
 use duet_bus::{
     Address, Bus, BusEvent, ConnectError, ConnectSettings, Filter, Role, ServeOptions, connect::Denied,
-    credentials::NkeySeed, kv, streams::StorageSettings,
+    NkeySeed, kv, streams::StorageSettings,
 };
 use duet_protocol::ids::{SessionId, WalletId};
 use duet_tests::{broker::Broker, cluster::Cluster};

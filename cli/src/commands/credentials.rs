@@ -3,8 +3,8 @@
 use std::{fmt, path::PathBuf};
 
 use clap::{Args, Subcommand};
-use duet_bus::{
-    credentials::Layout,
+use duet_credentials::{
+    Layout,
     rotation::{Credential, RotationError, Standing, Step},
 };
 use duet_wire::Code;
@@ -54,7 +54,7 @@ fn parse_what(text: &str) -> Result<What, String> {
     if text == "all" {
         return Ok(What::All);
     }
-    text.parse().map(What::One).map_err(|error: duet_bus::rotation::UnknownCredential| error.to_string())
+    text.parse().map(What::One).map_err(|error: duet_credentials::rotation::UnknownCredential| error.to_string())
 }
 
 #[derive(Debug, Serialize)]

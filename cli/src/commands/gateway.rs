@@ -11,7 +11,8 @@ use std::{
 };
 
 use clap::Args;
-use duet_bus::{Role, credentials::Layout};
+use duet_bus::Role;
+use duet_credentials::Layout;
 use duet_gateway::{
     Backend, BackendRole, ClientHeader, Config, GatewayError, InvalidSetting, IpNet, Limits, Origin, Rpc,
     Server, TlsFiles, TrustedProxies,

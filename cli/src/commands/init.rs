@@ -7,11 +7,8 @@ use std::{
 };
 
 use clap::Args;
-use duet_bus::{
-    Role,
-    credentials::{self, InitError, InitSettings, Layout, ReadError},
-    nodes::Node,
-};
+use duet_bus::Role;
+use duet_credentials::{self as credentials, InitError, InitSettings, Layout, ReadError, nodes::Node};
 use duet_wire::TenantId;
 use serde::Serialize;
 

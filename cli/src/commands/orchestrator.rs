@@ -8,7 +8,8 @@ use clap::{
     Args,
     builder::{FalseyValueParser, RangedI64ValueParser},
 };
-use duet_bus::{Role, credentials::Layout};
+use duet_bus::Role;
+use duet_credentials::Layout;
 use duet_orchestrator::{Config, OrchestratorError, PartyEntry, Server, TenantAccess, TokenHash};
 use duet_protocol::ids::ShareIndex;
 use duet_wire::{Code, TenantId, signing::SigningKey};

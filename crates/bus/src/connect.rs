@@ -18,8 +18,8 @@ use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::broadcast;
 
 use crate::{
-    credentials::{Layout, NkeySeed, ReadError},
     metrics::{Audit, Events},
+    nkey::NkeySeed,
     role::Role,
 };
 
@@ -69,21 +69,17 @@ pub struct ConnectSettings {
 }
 
 impl ConnectSettings {
-    /// The settings for `role` with the credentials that `duet init` left in `directory`.
-    ///
-    /// # Errors
-    /// When the role's seed cannot be read or is none.
-    pub fn from_directory(directory: &Path, role: Role, url: &str) -> Result<Self, ReadError> {
-        let layout = Layout::new(directory);
-        let ca_file = layout.ca_certificate();
-        Ok(Self {
+    /// The settings for `role` at one address, with the system's authorities and the default patience.
+    #[must_use]
+    pub fn new(role: Role, seed: NkeySeed, url: &str) -> Self {
+        Self {
             urls: vec![url.to_owned()],
             role,
-            seed: layout.read_seed(role)?,
-            ca_file: ca_file.exists().then_some(ca_file),
+            seed,
+            ca_file: None,
             name: None,
             patience: Duration::from_secs(10),
-        })
+        }
     }
 
     /// Whether the connection has to be encrypted.

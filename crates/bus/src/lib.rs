@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`subjects`] | [`Address`] (one subject) and [`Filter`] (what is listened to), the only places where subjects are put together |
 //! | [`role`] | the broker's users, their inbox prefixes and credential names |
+//! | [`nkey`] | the seed with which a role proves who it is |
 //! | [`connect`] | TLS, nkey, private inboxes, reconnection with back-off and jitter |
 //! | [`request`] | request and reply with deadlines; publishing into streams |
 //! | [`subscription`] | bounded subscriptions, and the round trip after which they exist at the server |
@@ -17,10 +18,6 @@
 //! | [`kv`] | typed buckets in which only compare-and-swap writes |
 //! | [`deliveries`] | what webhooks need: cursors into the results, a log |
 //! | [`trace`] | which trace a message belongs to, in its headers |
-//! | [`failures`] | who has failed how often, to slow it down |
-//! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
-//! | [`nodes`] | what it writes for each node of a cluster |
-//! | [`rotation`] | exchanging any of it while everything runs; [`secret_file`] is what a file holds meanwhile |
 //!
 //! # What the broker is trusted with
 //!
@@ -28,20 +25,14 @@
 //! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
 
 pub mod audit;
-mod broker_keys;
-mod certificates;
 pub mod connect;
-pub mod credentials;
 pub mod deliveries;
 pub mod ends;
-pub mod failures;
 pub mod kv;
 mod metrics;
-pub mod nodes;
+pub mod nkey;
 pub mod request;
 pub mod role;
-pub mod rotation;
-pub mod secret_file;
 pub mod service;
 pub mod streams;
 pub mod subjects;
@@ -49,6 +40,7 @@ pub mod subscription;
 pub mod trace;
 
 pub use connect::{Bus, BusEvent, ConnectError, ConnectSettings};
+pub use nkey::NkeySeed;
 pub use request::{PublishError, RequestError};
 pub use role::Role;
 pub use service::{Attendance, Incoming, ServeOptions, Service, WhenFull};

@@ -143,7 +143,7 @@ impl Collector<'_> {
             Some(Growth { process, before, after })
         });
         let orchestrator = self.fleet.cluster().credentials().to_owned();
-        let key = duet_bus::credentials::Layout::new(&orchestrator).read_orchestrator_key()?;
+        let key = duet_credentials::Layout::new(&orchestrator).read_orchestrator_key()?;
         Ok(History {
             orchestrator_key: hex::encode(key.verifying_key().as_bytes()),
             submissions,

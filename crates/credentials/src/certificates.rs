@@ -16,7 +16,8 @@ use rcgen::{
 use zeroize::Zeroizing;
 
 use crate::{
-    credentials::{InitError, InitSettings, Layout, Made, read_secret, write_secret},
+    initialise::{InitError, InitSettings, Made, write_secret},
+    layout::{Layout, read_secret},
     nodes::{self, Node},
     secret_file::Stage,
 };

@@ -12,8 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::credentials::{
-    InitError, InitSettings, Layout, Made, ReadError, make_secret, public_nkeys, quoted, read_environment,
+use crate::{
+    initialise::{InitError, InitSettings, Made, make_secret, public_nkeys, quoted},
+    layout::{Layout, ReadError, read_environment},
 };
 
 /// A node of a cluster: its name, and the host on which it listens and the others find it.
@@ -215,7 +216,7 @@ fn environment(layout: &Layout, settings: &InitSettings, node: &Node) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::initialise;
+    use crate::initialise;
 
     #[test]
     fn each_node_gets_its_own_folder_and_all_know_all() {

@@ -4,10 +4,12 @@
 
 use std::path::PathBuf;
 
+use duet_bus::{NkeySeed, Role};
+
 use crate::{
-    credentials::{InitError, Layout, Made, NkeySeed, ReadError, read_secret, write_secret},
+    initialise::{InitError, Made, write_secret},
+    layout::{Layout, ReadError, read_secret},
     nodes,
-    role::Role,
     secret_file::SecretFile,
 };
 

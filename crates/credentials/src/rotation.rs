@@ -13,14 +13,13 @@ use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
+use duet_bus::{NkeySeed, Role};
+
 use crate::{
     broker_keys,
     certificates::Family,
-    credentials::{
-        InitError, Layout, Made, NkeySeed, ReadError, random_hex, random_token, read_secret_file,
-        write_secret,
-    },
-    role::Role,
+    initialise::{InitError, Made, random_hex, random_token, write_secret},
+    layout::{Layout, ReadError, read_secret_file},
     secret_file::{SecretFile, Stage},
 };
 
@@ -335,7 +334,7 @@ mod tests {
     use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
     use super::*;
-    use crate::credentials::{InitSettings, initialise};
+    use crate::{InitSettings, initialise};
 
     fn directory() -> (tempfile::TempDir, Layout) {
         let directory = tempfile::tempdir().unwrap();

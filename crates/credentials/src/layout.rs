@@ -1,0 +1,318 @@
+//! Where each credential lies below the directory, and reading it.
+
+use core::fmt;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use duet_bus::{ConnectSettings, NkeySeed, Role};
+
+use duet_protocol::ids::TenantId;
+use ed25519_dalek::SigningKey;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::{nodes::NodeLayout, secret_file::SecretFile};
+
+/// How every bearer token starts, so that a leaked one can be searched for.
+pub(crate) const TOKEN_MARK: &str = "duet_";
+
+/// A tenant's bearer token. Wiped on drop and never printed.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// The token, to be sent or hashed; not to be logged.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// The paths below a credentials directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    directory: PathBuf,
+}
+
+impl Layout {
+    /// The layout of `directory`, which need not exist.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A role's nkey seed.
+    #[must_use]
+    pub fn nkey(&self, role: Role) -> PathBuf {
+        self.directory.join("nkeys").join(format!("{role}.nk"))
+    }
+
+    /// The certificate authority.
+    #[must_use]
+    pub fn ca_certificate(&self) -> PathBuf {
+        self.directory.join("tls").join("ca.pem")
+    }
+
+    /// The broker's certificate.
+    #[must_use]
+    pub fn server_certificate(&self) -> PathBuf {
+        self.directory.join("tls").join("server.pem")
+    }
+
+    /// The names and addresses that the broker's certificate has, one a line.
+    #[must_use]
+    pub fn server_names(&self) -> PathBuf {
+        self.directory.join("tls").join("names")
+    }
+
+    /// The broker's private key.
+    #[must_use]
+    pub fn server_key(&self) -> PathBuf {
+        self.directory.join("tls").join("server.key")
+    }
+
+    /// The broker's environment, one `NAME=value` a line.
+    #[must_use]
+    pub fn broker_environment(&self) -> PathBuf {
+        self.directory.join("broker.env")
+    }
+
+    /// The broker's store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.directory.join("jetstream")
+    }
+
+    /// The orchestrator's signing key.
+    #[must_use]
+    pub fn orchestrator_key(&self) -> PathBuf {
+        self.directory.join("orchestrator.key")
+    }
+
+    /// The key that signs the gateways' audit log.
+    #[must_use]
+    pub fn gateway_key(&self) -> PathBuf {
+        self.directory.join("gateway.key")
+    }
+
+    /// The directory of tokens, one file per tenant.
+    #[must_use]
+    pub fn tokens(&self) -> PathBuf {
+        self.directory.join("tokens")
+    }
+
+    /// A tenant's token.
+    #[must_use]
+    pub fn token(&self, tenant: &TenantId) -> PathBuf {
+        self.tokens().join(tenant.as_str())
+    }
+
+    /// Reads a role's seed.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_seed(&self, role: Role) -> Result<NkeySeed, ReadError> {
+        let file = self.read_nkey_file(role)?;
+        file.in_use()
+            .parse()
+            .map_err(|_| ReadError::Malformed { path: self.nkey(role), expected: "an nkey seed" })
+    }
+
+    /// What a connection to the broker at `url` as `role` takes, with the credentials of this directory.
+    ///
+    /// # Errors
+    /// When the role's seed cannot be read or is none.
+    pub fn connect_settings(&self, role: Role, url: &str) -> Result<ConnectSettings, ReadError> {
+        let ca_file = self.ca_certificate();
+        Ok(ConnectSettings {
+            ca_file: ca_file.exists().then_some(ca_file),
+            ..ConnectSettings::new(role, self.read_seed(role)?, url)
+        })
+    }
+
+    pub(crate) fn read_nkey_file(&self, role: Role) -> Result<SecretFile, ReadError> {
+        read_secret_file(self.nkey(role), "an nkey seed")
+    }
+
+    /// Reads the key that signs results.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_orchestrator_key(&self) -> Result<SigningKey, ReadError> {
+        signing_key(self.orchestrator_key(), self.read_orchestrator_key_file()?.in_use())
+    }
+
+    /// Reads the other key that signs results, while the key is exchanged.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_other_orchestrator_key(&self) -> Result<Option<SigningKey>, ReadError> {
+        let file = self.read_orchestrator_key_file()?;
+        file.other().map(|digits| signing_key(self.orchestrator_key(), digits)).transpose()
+    }
+
+    fn read_orchestrator_key_file(&self) -> Result<SecretFile, ReadError> {
+        read_secret_file(self.orchestrator_key(), DIGITS)
+    }
+
+    /// Reads the key that signs the gateways' audit log.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_gateway_key(&self) -> Result<SigningKey, ReadError> {
+        let path = self.gateway_key();
+        let file = read_secret_file(path.clone(), DIGITS)?;
+        signing_key(path, file.in_use())
+    }
+
+    /// Reads all tenants' tokens: all that are accepted of each.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_tokens(&self) -> Result<BTreeMap<TenantId, Vec<Token>>, ReadError> {
+        let path = self.tokens();
+        let io = |source| ReadError::Io { path: path.clone(), source };
+        let mut tokens = BTreeMap::new();
+        for entry in fs::read_dir(&path).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            // Anything else there, an editor's backup for example, is no tenant.
+            let Some(tenant) = name.to_str().and_then(|name| name.parse::<TenantId>().ok()) else { continue };
+            let file = read_secret_file(self.token(&tenant), A_TOKEN)?;
+            let accepted = file.accepted().map(|text| token(self.token(&tenant), text));
+            let accepted = accepted.collect::<Result<_, _>>()?;
+            tokens.insert(tenant, accepted);
+        }
+        Ok(tokens)
+    }
+
+    /// Reads the broker's environment as pairs, with values as `nats-server` wants them.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_broker_environment(&self) -> Result<Vec<(String, String)>, ReadError> {
+        read_environment(self.broker_environment())
+    }
+
+    /// The folders of a cluster's nodes.
+    pub(crate) fn nodes(&self) -> PathBuf {
+        self.directory.join("nodes")
+    }
+
+    /// Where everything of one node of a cluster lies.
+    #[must_use]
+    pub fn node(&self, name: &str) -> NodeLayout {
+        NodeLayout::new(&self.nodes().join(name))
+    }
+
+    /// The authority of the certificates that nodes show each other.
+    #[must_use]
+    pub fn route_ca_certificate(&self) -> PathBuf {
+        self.directory.join("tls").join("route-ca.pem")
+    }
+}
+
+/// Reads an environment as pairs, with values as `nats-server` wants them.
+pub(crate) fn read_environment(path: PathBuf) -> Result<Vec<(String, String)>, ReadError> {
+    let text = read_secret(&path)?;
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let (name, value) = line.split_once('=').ok_or_else(|| ReadError::Malformed {
+                path: path.clone(),
+                expected: "lines of NAME=value",
+            })?;
+            // The outer quotes are the shell's, the inner ones the broker's.
+            let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+/// Why a credential was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("{} cannot be read: {source}; `duet init` makes it", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{} does not hold {expected}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// Others than the owner may read the file.
+    #[error("{} can be read by others; run `chmod 600` on it, and replace what it holds if they did", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What a file of a key holds.
+const DIGITS: &str = "64 hexadecimal digits";
+/// What a file of a token holds.
+const A_TOKEN: &str = "a token of this program's making";
+
+fn signing_key(path: PathBuf, digits: &str) -> Result<SigningKey, ReadError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(digits, bytes.as_mut())
+        .map_err(|_| ReadError::Malformed { path, expected: DIGITS })?;
+    Ok(SigningKey::from_bytes(&bytes))
+}
+
+fn token(path: PathBuf, text: &str) -> Result<Token, ReadError> {
+    if text.strip_prefix(TOKEN_MARK).is_none_or(|rest| rest.len() < 32) {
+        return Err(ReadError::Malformed { path, expected: A_TOKEN });
+    }
+    Ok(Token(text.to_owned().into()))
+}
+
+/// Reads a file of one secret, or of two while it is exchanged.
+pub(crate) fn read_secret_file(path: PathBuf, expected: &'static str) -> Result<SecretFile, ReadError> {
+    SecretFile::parse(&read_secret(&path)?).map_err(|_| ReadError::Malformed { path, expected })
+}
+
+/// Reads a small text file that only its owner may read.
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, ReadError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let io = |source| ReadError::Io { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(io)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(ReadError::Exposed { path: path.to_owned() });
+    }
+    let mut bytes = fs::read(path).map_err(io)?;
+    match core::str::from_utf8(&bytes) {
+        Ok(text) => {
+            // Some editors put a byte order mark before a text.
+            let text = Zeroizing::new(text.trim_start_matches('\u{feff}').to_owned());
+            bytes.zeroize();
+            Ok(text)
+        }
+        Err(_) => {
+            bytes.zeroize();
+            Err(ReadError::Malformed { path: path.to_owned(), expected: "UTF-8 text" })
+        }
+    }
+}
