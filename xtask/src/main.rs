@@ -9,6 +9,7 @@
 mod attack;
 mod bench;
 mod chaos;
+mod compare;
 mod demo;
 mod dependencies;
 mod fuzz;
@@ -16,6 +17,7 @@ mod install;
 mod npm;
 mod page;
 mod programs;
+mod prose;
 mod run;
 mod sbom;
 mod suites;
@@ -81,6 +83,8 @@ enum Task {
         #[arg(long, value_enum)]
         only: Vec<bench::Part>,
     },
+    /// Measure throughput and latency of another commit and of this tree, in turn in one run; on an idle machine.
+    Compare(compare::Options),
     /// Build the page: a static folder with compressed files and the hashes of all of them.
     Page {
         /// Where to put it; `target/page` by default.
@@ -133,6 +137,7 @@ fn run(task: Task) -> Result<()> {
         Task::Attack(options) => attack::attack(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Bench { json, only } => bench::bench(json.as_deref(), &only),
+        Task::Compare(options) => compare::compare(&options),
         Task::Page { out, config, check_reproducible } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Frontend), install::Need::Wasm], false)?;
             let out = out.map_or_else(|| Ok(page::default_folder()), std::path::absolute)?;

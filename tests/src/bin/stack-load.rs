@@ -58,8 +58,14 @@ struct Work {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [saturated, reports] = arguments.as_slice()
+        && saturated == "--saturated"
+    {
+        println!("{}", saturated_without_tables(PathBuf::from(reports)).await?);
+        return Ok(());
+    }
     let [reports, plots, any, table] = arguments.as_slice() else {
-        bail!("usage: stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS");
+        bail!("usage: stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS, or stack-load --saturated REPORTS");
     };
     let (reports, plots) = (PathBuf::from(reports), PathBuf::from(plots));
     let milliseconds = |text: &str| text.parse::<f64>().with_context(|| format!("{text} is no number"));
@@ -78,6 +84,28 @@ async fn main() -> Result<()> {
     }
     println!("{figures}");
     Ok(())
+}
+
+/// The throughput and the latency of two workers per party that always have work, without tables of randomizers.
+///
+/// The shortest run that shows what a change costs a signature: two builds are compared with it.
+async fn saturated_without_tables(reports: PathBuf) -> Result<Value> {
+    fs::create_dir_all(&reports)?;
+    let mut rig = Rig::start(reports, ("DUET_RANDOMIZER_TABLES", "0")).await?;
+    rig.start_second().await?;
+    let report = rig.saturate("saturated-without-tables", 2).await?;
+    let step = steps(&report)?.first().context("a run has a step")?;
+    let timed = |name: &str| -> Result<Value> {
+        let quantile = number(step, &format!("/latency_ms/{name}"))?;
+        Ok(json!({"median_ms": quantile, "min_ms": number(step, "/latency_ms/min")?, "n": number(step, "/outcomes/signed")?}))
+    };
+    let cpu = processor_time(&report)?;
+    Ok(json!({
+        "load.saturated.without-tables": {"per_s": most(&report)?},
+        "load.saturated.without-tables.p50": timed("p50")?,
+        "load.saturated.without-tables.p99": timed("p99")?,
+        "load.saturated.without-tables.processor": {"median_ms": cpu, "min_ms": cpu, "n": number(step, "/outcomes/signed")?},
+    }))
 }
 
 /// How long the disk takes, with nothing else to do, to keep 4 KiB where the stack keeps what it may not forget: each time, in

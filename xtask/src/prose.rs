@@ -1,0 +1,238 @@
+//! What `cargo xtask test fmt` checks beside the formatters: the width of prose, words that hide the actor, links
+//! between documents, the project's own commands in them, and the subjects of commits.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::CommandFactory as _;
+
+use crate::{
+    Arguments,
+    run::{command, output, probe, root},
+};
+
+/// The widest line of prose: Markdown outside tables, code and links, and comments.
+const COLUMNS: usize = 100;
+
+/// The longest subject of a commit, in characters.
+const SUBJECT: usize = 72;
+
+/// The last commit before subjects were checked.
+const FIRST_CHECKED: &str = "aa93363";
+
+/// Findings that are printed; the rest is counted.
+const SHOWN: usize = 40;
+
+/// Words that leave open who acts, and openings that make a comment depend on its neighbour.
+const UNCLEAR: [&str; 7] =
+    ["whoever", "whomever", "somebody", "nobody", "what came of", "what became of", "/// The same,"];
+
+/// Documents that record the past; they are not rewritten.
+const RECORDS: [&str; 2] = ["CHANGELOG.md", "docs/measurements/"];
+
+/// Checks every file that git knows.
+pub(crate) fn check() -> Result<()> {
+    let mut findings = Vec::new();
+    let files = output(command("git").args(["ls-files", "-z"]))?;
+    let files: BTreeSet<&str> = files.split('\0').filter(|file| !file.is_empty()).collect();
+    for file in &files {
+        let path = root().join(file);
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let is_markdown = extension == "md";
+        if !is_markdown && !["rs", "ts", "tsx", "mjs"].contains(&extension) {
+            continue;
+        }
+        // A file may be removed and not yet committed.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let found = if is_markdown { markdown(&text) } else { comments(&text) };
+        if !RECORDS.iter().any(|record| file.starts_with(record)) {
+            findings.extend(found.into_iter().map(|(line, what)| format!("{file}:{line}: {what}")));
+        }
+        if is_markdown {
+            findings.extend(links(&path, &text)?.into_iter().map(|what| format!("{file}: {what}")));
+            findings.extend(tasks(&text).into_iter().map(|what| format!("{file}: {what}")));
+        }
+    }
+    findings.extend(subjects()?);
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let mut report = String::new();
+    for finding in findings.iter().take(SHOWN) {
+        let _ = write!(report, "\n  {finding}");
+    }
+    bail!("{} findings in prose and commits; the first are:{report}", findings.len())
+}
+
+/// A line's number, from one, and what is wrong with it.
+type Finding = (usize, String);
+
+/// What is wrong with the prose of a Markdown document.
+fn markdown(text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut in_code = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code {
+            let may_be_wide = line.trim_start().starts_with('|') || line.contains("](") || line.contains("://");
+            prose(number, line, may_be_wide, &mut findings);
+        }
+    }
+    findings
+}
+
+/// What is wrong with the comments of a source file.
+fn comments(text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let start = line.trim_start();
+        if start.starts_with("//") || start.starts_with("* ") || start.starts_with("/* ") {
+            let may_be_wide = start.contains("//! |") || start.contains("/// |") || start.contains("://");
+            prose(number, line, may_be_wide, &mut findings);
+        }
+    }
+    findings
+}
+
+fn prose(number: usize, line: &str, may_be_wide: bool, findings: &mut Vec<Finding>) {
+    let width = line.chars().count();
+    if width > COLUMNS && !may_be_wide {
+        findings.push((number, format!("{width} columns, {COLUMNS} at most")));
+    }
+    let lower = line.to_lowercase();
+    for words in UNCLEAR {
+        let unclear = words.to_lowercase();
+        let is_there = lower.match_indices(&unclear).any(|(at, _)| {
+            let letter = |text: Option<char>| text.is_some_and(char::is_alphanumeric);
+            let (before, after) = (lower.get(..at).unwrap_or_default(), lower.get(at + unclear.len()..));
+            !letter(before.chars().next_back()) && !letter(after.unwrap_or_default().chars().next())
+        });
+        if is_there {
+            findings.push((number, format!("\"{words}\": name the actor")));
+        }
+    }
+}
+
+/// Links of a document to files that are not there.
+fn links(document: &Path, text: &str) -> Result<Vec<String>> {
+    let folder = document.parent().context("a document lies in a folder")?;
+    let mut findings = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        for rest in line.split("](").skip(1) {
+            let Some((target, _)) = rest.split_once(')') else { continue };
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path: PathBuf = if file.is_empty() { document.to_owned() } else { folder.join(file) };
+            if !path.exists() {
+                findings.push(format!("the link to {target} leads nowhere"));
+            } else if !anchor.is_empty() && path.extension().is_some_and(|extension| extension == "md") {
+                let there = fs::read_to_string(&path)?;
+                if !anchors(&there).contains(anchor) {
+                    findings.push(format!("the link to {target} names no heading"));
+                }
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let mut anchors = BTreeSet::new();
+    for heading in headings.map(|line| line.trim_start_matches('#').trim().to_lowercase()) {
+        let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+        let anchor: String = kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect();
+        let repeated = (1..).map(|number| format!("{anchor}-{number}"));
+        let free = std::iter::once(anchor.clone()).chain(repeated).find(|name| !anchors.contains(name));
+        anchors.extend(free);
+    }
+    anchors
+}
+
+/// Tasks of this program that a document names and that do not exist.
+fn tasks(text: &str) -> Vec<String> {
+    let program = Arguments::command();
+    let mut findings = Vec::new();
+    for rest in text.split("cargo xtask ").skip(1) {
+        let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
+        if !name.is_empty() && !name.starts_with('-') && program.find_subcommand(&name).is_none() {
+            findings.push(format!("there is no `cargo xtask {name}`"));
+        }
+    }
+    findings
+}
+
+/// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. A copy without that commit,
+/// or without git, has nothing to check.
+fn subjects() -> Result<Vec<String>> {
+    if probe("git", &["cat-file", "-e", FIRST_CHECKED]).is_none() {
+        println!("no commit {FIRST_CHECKED} here: subjects of commits are not checked");
+        return Ok(Vec::new());
+    }
+    let range = format!("{FIRST_CHECKED}..HEAD");
+    let log = output(command("git").args(["log", "--no-merges", "--format=%h %s", &range]))?;
+    Ok(log.lines().filter_map(|line| line.split_once(' ')).filter_map(subject).collect())
+}
+
+fn subject((commit, subject): (&str, &str)) -> Option<String> {
+    let length = subject.chars().count();
+    if length > SUBJECT {
+        return Some(format!("commit {commit}: the subject has {length} characters, {SUBJECT} at most"));
+    }
+    subject.ends_with('.').then(|| format!("commit {commit}: the subject ends in a full stop"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_lines_and_unclear_words_are_found_outside_code_and_tables() {
+        let wide = "wide ".repeat(21);
+        let text = format!("fine\n{wide}\n| {wide}|\n```\n{wide}\n```\nNobody knows.\nsomebodys\n");
+        let lines: Vec<usize> = markdown(&text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(lines, [2, 7]);
+        let code = format!("let x = \"{wide}\";\n// {wide}\n    /// The same, but for whoever asks.\n");
+        let lines: Vec<usize> = comments(&code).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(lines, [2, 3, 3]);
+    }
+
+    #[test]
+    fn links_lead_to_files_and_headings() {
+        let folder = tempfile::tempdir().unwrap();
+        let document = folder.path().join("a.md");
+        fs::write(folder.path().join("b.md"), "# One `two`: three\n\n## Again\n## Again\n").unwrap();
+        let text = "# Here\n[1](b.md) [2](b.md#one-two-three) [3](#here) [4](b.md#again-1) [5](https://x.example/y)\n\
+                    [6](c.md) [7](b.md#four) [8](#there)\n```\n[9](none.md)\n```\n";
+        fs::write(&document, text).unwrap();
+        assert_eq!(links(&document, text).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn only_tasks_that_exist_are_named() {
+        assert_eq!(tasks("`cargo xtask test`, `cargo xtask tset`, `cargo xtask --help`").len(), 1);
+    }
+
+    #[test]
+    fn subjects_are_short_and_have_no_full_stop() {
+        assert_eq!(subject(("1", "Add a check")), None);
+        assert!(subject(("1", "Add a check.")).is_some());
+        assert!(subject(("1", &"a".repeat(73))).is_some());
+    }
+}
