@@ -1,5 +1,5 @@
-// Benchmarks of the WebAssembly module under Node, one thread. Prints one flat JSON object from a name to
-// { median_ms, min_ms, n }.
+// Benchmarks of the WebAssembly module under Node, one thread. Prints one flat JSON object from a
+// name to { median_ms, min_ms, n }.
 
 import { performance } from 'node:perf_hooks';
 
@@ -22,9 +22,10 @@ function timed(action) {
 
 const backends = makeBackends();
 
-// Keygen, the device's part: verify two cards (once per party, kept by fingerprint); deal, which is shares, primes,
-// all proofs for both receivers and sealing; check the receipts and acknowledgements. Beside it, what one receiver
-// does with its package; here it computes with the same arithmetic, natively with GMP.
+// Keygen, the device's part: verify two cards (once per party, kept by fingerprint); deal, which is
+// shares, primes, all proofs for both receivers and sealing; check the receipts and
+// acknowledgements. Beside it, what one receiver does with its package; here it computes with the
+// same arithmetic, natively with GMP.
 const spans = { 'verify-card': [], deal: [], 'verify-package': [], total: [] };
 let wallet;
 for (let run = 0; run < 5; run += 1) {
@@ -48,7 +49,8 @@ for (let run = 0; run < 5; run += 1) {
 }
 for (const [name, samples] of Object.entries(spans)) record(`keygen.${name}`, samples);
 
-// The same as a browser does it: primes and proofs made by two helpers at once, of which one is measured each time.
+// The same as a browser does it: primes and proofs made by two helpers at once, of which one is
+// measured each time.
 const helped = { prime: [], draw: [], encrypt: [], 'make-proofs': [], assemble: [] };
 for (let run = 0; run < 5; run += 1) {
   const primes = [0, 1].map(() => {
@@ -73,7 +75,8 @@ for (let run = 0; run < 5; run += 1) {
 }
 for (const [name, samples] of Object.entries(helped)) record(`keygen.${name}`, samples);
 
-// Unlocking: argon2id at its recommended cost, and the record; a backup file: scrypt at its recommended cost.
+// Unlocking: argon2id at its recommended cost, and the record; a backup file: scrypt at its
+// recommended cost.
 const rest = { 'unlock-passphrase': [], 'open-wallet': [], 'open-backup': [] };
 const { key, descriptor } = unwrap(duet.KeyEncryptionKey.newPassphrase('correct horse', undefined));
 const sealed = unwrap(wallet.seal(key));

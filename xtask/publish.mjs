@@ -1,10 +1,12 @@
-// Makes a built page ready to be served: compresses what compresses, and writes down the hash of every file.
+// Makes a built page ready to be served: compresses what compresses, and writes down the hash of
+// every file.
 //
 //   node publish.mjs FOLDER [CONFIG]
 //
 // CONFIG, a deployment's configuration, takes the place of config.json before the hashes are made.
-// Compressed files lie beside their originals with .br and .gz appended. They are not in SHA256SUMS, because another
-// version of Node may compress differently: what counts is what the browser gets after it has unpacked them.
+// Compressed files lie beside their originals with .br and .gz appended. They are not in
+// SHA256SUMS, because another version of Node may compress differently: what counts is what the
+// browser gets after it has unpacked them.
 
 import { createHash } from 'node:crypto';
 import { copyFileSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';

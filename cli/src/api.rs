@@ -73,7 +73,8 @@ impl ApiClient {
     /// A client for `tenant` that gives up when `timeout` has passed.
     ///
     /// # Errors
-    /// When the address is no URL, when there is no token, or when the token would travel in the clear.
+    /// When the address is no URL, when there is no token, or when the token would travel in the
+    /// clear.
     pub(crate) fn new(
         options: &ApiOptions,
         credentials: &CredentialsOptions,
@@ -117,8 +118,8 @@ impl ApiClient {
         self.deadline
     }
 
-    /// Submits a request. Repeating it returns the same job. `repeat_digest` says that its transaction may
-    /// be one that another job has.
+    /// Submits a request. Repeating it returns the same job. `repeat_digest` says that its
+    /// transaction may be one that another job has.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -448,7 +449,8 @@ impl ApiClient {
         Ok(events.filter_map(|(_, data)| futures::future::ready(serde_json::from_str(&data).ok())))
     }
 
-    /// The names and data of server-sent events, until the connection breaks; the caller connects again.
+    /// The names and data of server-sent events, until the connection breaks; the caller connects
+    /// again.
     async fn event_stream(
         &self,
         path: &str,
@@ -514,8 +516,8 @@ impl ApiClient {
         let pause = retry_after(answer.headers(), SystemTime::now()).map(|pause| pause.min(LONGEST_ASKED));
         let body = self.body(answer).await?;
         let problem = serde_json::from_slice::<Problem>(&body);
-        // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass, and so do the
-        // conflicts of a new or rotated wallet whose parties are not done with each other.
+        // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass, and so do
+        // the conflicts of a new or rotated wallet whose parties are not done with each other.
         let passing = matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS
@@ -577,7 +579,8 @@ impl ApiClient {
         }
     }
 
-    /// Tries until it succeeds, fails for good, or the deadline passes; then the last failure counts.
+    /// Tries until it succeeds, fails for good, or the deadline passes; then the last failure
+    /// counts.
     async fn repeat<T, Try>(&self, attempt: impl FnMut() -> Try) -> Result<T, CliError>
     where
         Try: Future<Output = Result<T, Failure>>,

@@ -159,8 +159,8 @@ fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), C
     run_on(tokio::runtime::Builder::new_current_thread(), command)
 }
 
-/// Runs a command that serves or computes. Half of the cores are enough for waiting on others: arithmetic runs on threads
-/// of its own, and every further thread costs wake-ups.
+/// Runs a command that serves or computes. Half of the cores are enough for waiting on others:
+/// arithmetic runs on threads of its own, and every further thread costs wake-ups.
 fn block_on_threads(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -203,7 +203,8 @@ fn wants_json(arguments: &[OsString]) -> bool {
 }
 
 fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
-    // Help and version are no failures; clap prints them where they belong, as it does errors for people.
+    // Help and version are no failures; clap prints them where they belong, as it does errors for
+    // people.
     if error.exit_code() == 0 || !json {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));

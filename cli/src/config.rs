@@ -112,7 +112,8 @@ pub(crate) struct SealOptions {
         help_heading = "Share store"
     )]
     pub(crate) key_file: Option<PathBuf>,
-    /// The same 32 bytes as a credential that systemd hands to the service (LoadCredentialEncrypted=)
+    /// The same 32 bytes as a credential that systemd hands to the service
+    /// (LoadCredentialEncrypted=)
     #[arg(
         long,
         env = "DUET_KEY_CREDENTIAL",
@@ -202,7 +203,8 @@ pub(crate) struct VaultOptions {
 /// The share store of a party.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StoreOptions {
-    /// The party's share store: a file, or a PostgreSQL database as postgresql://USER@HOST:PORT/DATABASE
+    /// The party's share store: a file, or a PostgreSQL database as
+    /// postgresql://USER@HOST:PORT/DATABASE
     #[arg(
         long,
         env = "DUET_STORE",
@@ -224,8 +226,8 @@ pub(crate) struct DatabaseOptions {
     /// DUET_STORE_PASSWORD)
     #[arg(long, env = "DUET_STORE_PASSWORD_FILE", value_name = "FILE", help_heading = "Share store")]
     pub(crate) store_password_file: Option<PathBuf>,
-    /// The database's failovers lose nothing, because commits wait for a standby: one does not count as a
-    /// restore then
+    /// The database's failovers lose nothing, because commits wait for a standby: one does not
+    /// count as a restore then
     #[arg(
         long,
         env = "DUET_STORE_LOSSLESS_FAILOVER",

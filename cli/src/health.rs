@@ -1,5 +1,5 @@
-//! Whether a party's worker lives and can take work, for whoever supervises it. Orchestrators and gateways say the same in
-//! their own interfaces.
+//! Whether a party's worker lives and can take work, for whoever supervises it. Orchestrators and
+//! gateways say the same in their own interfaces.
 
 use std::sync::Arc;
 

@@ -210,7 +210,8 @@ impl DocumentArgument {
     /// The document as EIP-712 typed data.
     ///
     /// # Errors
-    /// When it cannot be read or is too large; when it is not typed data, with the path of what is wrong.
+    /// When it cannot be read or is too large; when it is not typed data, with the path of what is
+    /// wrong.
     pub(crate) fn read_typed_data(&self) -> Result<Payload, CliError> {
         let document = read_document(&self.file, MAX_PAYLOAD_SIZE_BYTES)?;
         Payload::typed_data_from_json(&document, self.drop_undeclared).map_err(payload_error)

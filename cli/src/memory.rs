@@ -1,4 +1,5 @@
-//! Keeping what the process has in memory out of core dumps, of other processes' sight, and of swap space.
+//! Keeping what the process has in memory out of core dumps, of other processes' sight, and of swap
+//! space.
 
 use rustix::{
     mm::{MlockAllFlags, mlockall},
@@ -9,8 +10,8 @@ use tracing::{info, warn};
 
 use crate::error::CliError;
 
-/// Leaves no core dump behind, whatever the shell or the service manager allows, and lets no other process of the same user
-/// read this one's memory: every role holds keys.
+/// Leaves no core dump behind, whatever the shell or the service manager allows, and lets no other
+/// process of the same user read this one's memory: every role holds keys.
 ///
 /// # Errors
 /// When the operating system refuses, which it does to nobody who gives up a right.
@@ -21,9 +22,11 @@ pub(crate) fn keep_private() -> Result<(), CliError> {
         .map_err(|error| CliError::internal(format!("core dumps cannot be turned off: {error}")))
 }
 
-/// Keeps everything that this process has in memory, and will have, out of swap space: shares, keys, and whatever libraries
-/// copy of them, wherever it is. Only where memory may be locked without a limit, because there is none or because the process
-/// has the capability `CAP_IPC_LOCK`: below one, the first allocation beyond it would end the process. Says in the log what came of it.
+/// Keeps everything that this process has in memory, and will have, out of swap space: shares,
+/// keys, and whatever libraries copy of them, wherever it is. Only where memory may be locked
+/// without a limit, because there is none or because the process has the capability `CAP_IPC_LOCK`:
+/// below one, the first allocation beyond it would end the process. Says in the log what came of
+/// it.
 pub(crate) fn lock() {
     if getrlimit(Resource::Memlock).current.is_some() && !may_pass_the_limit() {
         info!(

@@ -1,8 +1,9 @@
-//! What a long-running command shows of itself to whoever watches it: its metrics, for a collector that speaks Prometheus' text
-//! format, its traces, and that it lives.
+//! What a long-running command shows of itself to whoever watches it: its metrics, for a collector
+//! that speaks Prometheus' text format, its traces, and that it lives.
 //!
-//! It has a listener of its own, because it is for others than the command's interface: the interface is for tenants and
-//! browsers, this for the operator's own network. What is shown is not secret, but tells how much is signed.
+//! It has a listener of its own, because it is for others than the command's interface: the
+//! interface is for tenants and browsers, this for the operator's own network. What is shown is not
+//! secret, but tells how much is signed.
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -32,10 +33,12 @@ use crate::{
 /// Where metrics are shown.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MonitoringOptions {
-    /// Where to answer GET /metrics and /healthz over plain HTTP; port 0 picks a free one [default: nowhere]
+    /// Where to answer GET /metrics and /healthz over plain HTTP; port 0 picks a free one [default:
+    /// nowhere]
     #[arg(long, env = "DUET_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Monitoring")]
     metrics: Option<SocketAddr>,
-    /// Where a collector takes traces, as OTLP over HTTP; the path /v1/traces is added [default: nowhere]
+    /// Where a collector takes traces, as OTLP over HTTP; the path /v1/traces is added [default:
+    /// nowhere]
     #[arg(long, env = "DUET_TRACES", value_name = "URL", help_heading = "Monitoring")]
     traces: Option<Url>,
 }
@@ -142,7 +145,8 @@ impl Collector for Process {
         let name = "process_start_time";
         let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         ConstGauge::new(started.as_secs_f64()).encode(metric)?;
-        // Where there is no /proc, or it does not tell, these are missing and the rest is shown all the same.
+        // Where there is no /proc, or it does not tell, these are missing and the rest is shown all
+        // the same.
         let Ok(Usage { processor_seconds, resident_bytes, open_files }) = Usage::now() else {
             return Ok(());
         };

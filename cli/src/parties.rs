@@ -1,5 +1,5 @@
-//! The parties that a new wallet's shares go to, as the owner's configuration lists them: the file that a
-//! page of this deployment is configured with (`config.json`), or one like it.
+//! The parties that a new wallet's shares go to, as the owner's configuration lists them: the file
+//! that a page of this deployment is configured with (`config.json`), or one like it.
 
 use std::{fs, path::Path};
 
@@ -60,7 +60,8 @@ enum Role {
 /// Reads the parties from `file`.
 ///
 /// # Errors
-/// When the file cannot be read, names no party or two for a role, or a member of it does not parse.
+/// When the file cannot be read, names no party or two for a role, or a member of it does not
+/// parse.
 pub(crate) fn read(file: &Path) -> Result<Parties, CliError> {
     let text = fs::read(file).map_err(|error| CliError::input(format!("{}: {error}", file.display())))?;
     parse(&text).map_err(|problem| {

@@ -34,7 +34,8 @@ impl FromStr for Amount {
         if whole.is_empty() || decimals.is_empty() || decimals.contains('.') {
             return Err(format!("`{text}` is no amount; write for example 0.5ether, 30gwei or 1000"));
         }
-        // The parser underneath drops surplus decimals; an amount that is not what was written is refused.
+        // The parser underneath drops surplus decimals; an amount that is not what was written is
+        // refused.
         if number.contains('.') && decimals.len() > usize::from(unit.get()) {
             return Err(format!("`{text}` has a fraction of a wei"));
         }

@@ -25,12 +25,12 @@ pub(crate) struct RequestOptions {
     /// Your name for the job; the same key is the same job [default: a random one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<IdempotencyKey>,
-    /// How long the request is valid from now: up to 24h, or 30d where the owner's device signs or the
-    /// policy asks for an approval
+    /// How long the request is valid from now: up to 24h, or 30d where the owner's device signs or
+    /// the policy asks for an approval
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
     expires_in: Duration,
-    /// Until when it is valid, in unix seconds; with this and --issued-at, a repeated command says exactly
-    /// the same
+    /// Until when it is valid, in unix seconds; with this and --issued-at, a repeated command says
+    /// exactly the same
     #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
     expires_at: Option<u64>,
     /// When it was issued, in unix seconds [default: now]

@@ -209,7 +209,8 @@ impl Node {
         Ok(draft)
     }
 
-    /// Fees as the chain has them: of EIP-1559 where blocks have a base fee, else one price for gas.
+    /// Fees as the chain has them: of EIP-1559 where blocks have a base fee, else one price for
+    /// gas.
     async fn fill_fees(&self, members: &mut TransactionDraft) -> Result<(), CliError> {
         match members.known_type() {
             Some(TransactionType::Legacy | TransactionType::AccessList) => self.fill_price(members).await,
@@ -277,8 +278,9 @@ impl Node {
         members.check().map_err(|error| payload_error(error.into()))
     }
 
-    /// What block producers are paid for a unit of gas, in wei: as the node says, or else from the last
-    /// blocks, or else what the gas price leaves above the base fee. Not every node has every method.
+    /// What block producers are paid for a unit of gas, in wei: as the node says, or else from the
+    /// last blocks, or else what the gas price leaves above the base fee. Not every node has every
+    /// method.
     async fn priority_fee(&self, base_fee: u128) -> Result<u128, CliError> {
         match self.provider.get_max_priority_fee_per_gas().await {
             Ok(tip) => return Ok(tip),
@@ -319,7 +321,8 @@ impl Node {
         timeout: Duration,
     ) -> Result<Receipt, CliError> {
         if let Err(error) = self.provider.send_raw_transaction(raw).await {
-            // Nodes word it differently when they know it already; whether they do is asked instead.
+            // Nodes word it differently when they know it already; whether they do is asked
+            // instead.
             let known = self.provider.get_transaction_by_hash(hash).await.is_ok_and(|found| found.is_some());
             if !known {
                 return Err(self.failed(&error));

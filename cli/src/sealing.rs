@@ -39,14 +39,15 @@ pub(crate) struct NewSealOptions {
     /// A passphrase is to open the store: the one in DUET_NEW_PASSPHRASE, or a prompt asks for it
     #[arg(long, help_heading = "What is to open the store")]
     new_passphrase: bool,
-    /// Key of HashiCorp Vault's transit engine that is to open the store; Vault is the one of --vault-url
+    /// Key of HashiCorp Vault's transit engine that is to open the store; Vault is the one of
+    /// --vault-url
     #[arg(long, value_name = "NAME", help_heading = "What is to open the store")]
     new_vault_key: Option<String>,
 }
 
 impl SealOptions {
-    /// What opens the share store: what the options name, else `DUET_PASSPHRASE`, else a passphrase asked for on the
-    /// terminal.
+    /// What opens the share store: what the options name, else `DUET_PASSPHRASE`, else a passphrase
+    /// asked for on the terminal.
     ///
     /// # Errors
     /// When something that is named cannot be read, or there is neither a secret nor a terminal.

@@ -73,7 +73,8 @@ pub(crate) fn create_key_file(file: &Path) -> Result<(), CliError> {
     write_new_file(file, digits.as_bytes())
 }
 
-/// Writes `contents` to a file that must not exist yet, readable by its owner only, and makes it durable.
+/// Writes `contents` to a file that must not exist yet, readable by its owner only, and makes it
+/// durable.
 ///
 /// # Errors
 /// When the file exists or cannot be written.
@@ -93,7 +94,8 @@ pub(crate) fn write_new_file(file: &Path, contents: &[u8]) -> Result<(), CliErro
     })
 }
 
-/// Reads a one-line secret: the whole file without a byte order mark before it and line breaks around it.
+/// Reads a one-line secret: the whole file without a byte order mark before it and line breaks
+/// around it.
 ///
 /// # Errors
 /// When the file cannot be read, is empty or too large, or is not UTF-8 text.
@@ -118,7 +120,8 @@ pub(crate) fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// The bytes of `name`, a document in JSON or hexadecimal digits, without a byte order mark before them.
+/// The bytes of `name`, a document in JSON or hexadecimal digits, without a byte order mark before
+/// them.
 ///
 /// # Errors
 /// When they are UTF-16.
@@ -173,8 +176,8 @@ fn variable(name: &str) -> Option<Zeroizing<String>> {
     std::env::var(name).ok().map(Zeroizing::new)
 }
 
-/// The passphrase of a share store: from the file that an option names, else from an environment variable, else asked
-/// for on the terminal.
+/// The passphrase of a share store: from the file that an option names, else from an environment
+/// variable, else asked for on the terminal.
 ///
 /// # Errors
 /// When the file cannot be read, or there is neither a passphrase nor a terminal.
@@ -194,7 +197,8 @@ pub(crate) fn passphrase(
 
 /// Reads a passphrase: the whole file without its final line breaks.
 ///
-/// A byte order mark counts, because stores were sealed with it; a new passphrase is not taken with one.
+/// A byte order mark counts, because stores were sealed with it; a new passphrase is not taken with
+/// one.
 fn read_passphrase_file(file: &Path, usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
     let text = read_text(file)?;
     if text.starts_with(BYTE_ORDER_MARK) {

@@ -37,8 +37,8 @@ pub(crate) enum StoreLocation {
 }
 
 impl FromStr for StoreLocation {
-    // What is wrong with an address is said when it is used: the command line's own complaint would repeat it,
-    // with a password that should not be in it.
+    // What is wrong with an address is said when it is used: the command line's own complaint would
+    // repeat it, with a password that should not be in it.
     type Err = Infallible;
     fn from_str(text: &str) -> Result<Self, Infallible> {
         let is_address = text.starts_with("postgres://") || text.starts_with("postgresql://");
@@ -161,7 +161,8 @@ impl OpenStore {
         Self::open(&StoreOptions { store, database, seal: seal.clone() }).await
     }
 
-    /// Puts a backup back as a store that does not exist yet; without a backup, marks a database that was put back by other means.
+    /// Puts a backup back as a store that does not exist yet; without a backup, marks a database
+    /// that was put back by other means.
     ///
     /// # Errors
     /// When there is a store already, or the key is another one.
@@ -191,8 +192,8 @@ impl OpenStore {
         Ok(Self { context: Context::new(vault), database })
     }
 
-    /// Creates a store with its key, or opens one that was created and never set up: a creation that
-    /// was interrupted can be repeated.
+    /// Creates a store with its key, or opens one that was created and never set up: a creation
+    /// that was interrupted can be repeated.
     ///
     /// # Errors
     /// When it cannot be written, or exists under another key.

@@ -51,8 +51,8 @@ impl Shutdown {
         }
     }
 
-    /// What `serving` comes to. The first signal cancels `stop`, so that it drains; nothing comes of it
-    /// when a second one says not to wait for that.
+    /// What `serving` comes to. The first signal cancels `stop`, so that it drains; nothing comes
+    /// of it when a second one says not to wait for that.
     pub(crate) async fn drain<T>(
         &mut self,
         stop: &CancellationToken,

@@ -1,7 +1,8 @@
 //! Exporting traces to a collector: which spans there are, and how they leave the process.
 //!
-//! docs/traces.md says what is exported. Spans wait in a queue of bounded length and leave in batches from a thread of their own, so
-//! that a collector which is slow or away costs nothing but spans.
+//! docs/traces.md says what is exported. Spans wait in a queue of bounded length and leave in
+//! batches from a thread of their own, so that a collector which is slow or away costs nothing but
+//! spans.
 
 use std::{env, thread, time::Duration};
 
@@ -21,13 +22,15 @@ use crate::{
 /// How long spans that wait may take to leave when the process ends.
 const FLUSH: Duration = Duration::from_secs(3);
 
-/// How long a collector may take to answer, as the exporter itself has it unless a variable says otherwise.
+/// How long a collector may take to answer, as the exporter itself has it unless a variable says
+/// otherwise.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The variables from which the exporter takes headers, which may be credentials.
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
-/// Every process looks at its jobs in this span, those it does nothing for included: it is for logs.
+/// Every process looks at its jobs in this span, those it does nothing for included: it is for
+/// logs.
 const LOOK: &str = "job";
 
 /// What exports spans. Dropping it exports those that wait.
@@ -37,8 +40,8 @@ impl Exporter {
     /// Exports to the collector at `url`, which speaks OTLP over HTTP, as the service `name`.
     ///
     /// # Errors
-    /// When `url` is none for HTTP, when headers from the environment would travel in the clear, or when a variable of
-    /// OpenTelemetry's says something that cannot be.
+    /// When `url` is none for HTTP, when headers from the environment would travel in the clear, or
+    /// when a variable of OpenTelemetry's says something that cannot be.
     pub(crate) fn start(url: &Url, name: &'static str) -> Result<Self, CliError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(CliError::usage("--traces takes an http or https URL"));
@@ -81,7 +84,8 @@ impl Drop for Exporter {
     }
 }
 
-/// A client for the thread that exports. It is made on a thread of its own: it must not be made by one of the runtime's.
+/// A client for the thread that exports. It is made on a thread of its own: it must not be made by
+/// one of the runtime's.
 fn client(route: &Route) -> Result<reqwest::blocking::Client, CliError> {
     let proxy = route.proxy()?;
     let made = thread::spawn(move || {

@@ -86,7 +86,8 @@ impl DraftOptions {
 }
 
 impl Draft {
-    /// Parses the JSON of one transaction, as `eth_sendTransaction` takes it; amounts may have a unit.
+    /// Parses the JSON of one transaction, as `eth_sendTransaction` takes it; amounts may have a
+    /// unit.
     ///
     /// # Errors
     /// `malformed-json` with the path of what is wrong.

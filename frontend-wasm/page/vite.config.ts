@@ -16,8 +16,9 @@ function files(directory: string): string[] {
 }
 
 /**
- * Gives the build its id: a hash over every file of it. Page and gateway compare it, so that a page left open
- * over an update says so. Written into `index.html` and `build.json`, which are therefore not part of it.
+ * Gives the build its id: a hash over every file of it. Page and gateway compare it, so that a page
+ * left open over an update says so. Written into `index.html` and `build.json`, which are therefore
+ * not part of it.
  */
 function buildId(): Plugin {
   let directory = "";

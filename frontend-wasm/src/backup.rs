@@ -55,8 +55,8 @@ pub struct OpenedBackup(Backup);
 
 #[wasm_bindgen]
 impl OpenedBackup {
-    /// Opens a backup file. Takes seconds, and 128 MiB of memory. The kind `wrong-passphrase` tells a
-    /// wrong passphrase apart.
+    /// Opens a backup file. Takes seconds, and 128 MiB of memory. The kind `wrong-passphrase` tells
+    /// a wrong passphrase apart.
     #[wasm_bindgen(unchecked_return_type = "Result<OpenedBackup>")]
     #[must_use]
     pub fn open(file: &[u8], passphrase: String) -> JsValue {
@@ -96,8 +96,8 @@ impl OpenedBackup {
         time(self.0.made_at_ms())
     }
 
-    /// The device's wallet. It has no Paillier key and starts no session before `beginRotation` and an
-    /// enrolment gave it one.
+    /// The device's wallet. It has no Paillier key and starts no session before `beginRotation` and
+    /// an enrolment gave it one.
     #[wasm_bindgen(js_name = restore, unchecked_return_type = "Result<DeviceWallet>")]
     #[must_use]
     pub fn restore(self) -> JsValue {

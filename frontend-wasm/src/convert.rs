@@ -17,8 +17,8 @@ thread_local! {
     static PROCESS: OnceCell<[u8; 32]> = const { OnceCell::new() };
 }
 
-/// The browser's randomness, `crypto.getRandomValues`, with what hedges it: a random number of this page and the wall
-/// clock, to the millisecond that a browser tells. Make one for each step.
+/// The browser's randomness, `crypto.getRandomValues`, with what hedges it: a random number of this
+/// page and the wall clock, to the millisecond that a browser tells. Make one for each step.
 pub(crate) fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
     let process = PROCESS.with(|process| {
         *process.get_or_init(|| {

@@ -18,8 +18,9 @@ use crate::{
     keygen::{DealtWallet, Listener, decode_all},
 };
 
-/// Does the proof task of a [`DrawnWallet`] or a rotation, which comes from this page's own code only. Takes more than
-/// a second. The task is **secret**: wipe it afterwards. What comes back is not.
+/// Does the proof task of a [`DrawnWallet`] or a rotation, which comes from this page's own code
+/// only. Takes more than a second. The task is **secret**: wipe it afterwards. What comes back is
+/// not.
 #[wasm_bindgen(js_name = makeProofs, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn make_proofs(task: Vec<u8>) -> JsValue {
@@ -62,8 +63,8 @@ fn share_number(index: ShareIndex) -> JsValue {
 
 #[wasm_bindgen]
 impl DrawnWallet {
-    /// The proofs to make, one task for each receiver, each for `makeProofs` in a helper. They are **secret**:
-    /// hand them to helpers of this page and wipe them.
+    /// The proofs to make, one task for each receiver, each for `makeProofs` in a helper. They are
+    /// **secret**: hand them to helpers of this page and wipe them.
     #[wasm_bindgen(unchecked_return_type = "Result<{ share: 2 | 3; task: Uint8Array }[]>")]
     #[must_use]
     pub fn tasks(&self) -> JsValue {
@@ -89,8 +90,8 @@ pub struct EncryptedWallet {
 
 #[wasm_bindgen]
 impl EncryptedWallet {
-    /// Seals the packages, with what `makeProofs` made of every task. Store what comes back before the first
-    /// package is sent.
+    /// Seals the packages, with what `makeProofs` made of every task. Store what comes back before
+    /// the first package is sent.
     #[wasm_bindgen(unchecked_return_type = "Result<DealtWallet>")]
     #[must_use]
     pub fn assemble(

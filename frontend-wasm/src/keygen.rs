@@ -39,16 +39,16 @@ pub struct Responder(pub(crate) VerifiedCard);
 
 #[wasm_bindgen]
 impl Responder {
-    /// Checks a card against its pinned fingerprint (64 hexadecimal digits) and verifies the proof of
-    /// its parameters, which takes more than half a second.
+    /// Checks a card against its pinned fingerprint (64 hexadecimal digits) and verifies the proof
+    /// of its parameters, which takes more than half a second.
     #[wasm_bindgen(unchecked_return_type = "Result<Responder>")]
     #[must_use]
     pub fn verify(card: &[u8], fingerprint: &str) -> JsValue {
         outcome(verified_card(card, fingerprint).map(Self))
     }
 
-    /// The same when this very card was verified before, by this page's own code: in a helper worker
-    /// beside the one that asks, whose `Responder.verify` gave this fingerprint.
+    /// The same when this very card was verified before, by this page's own code: in a helper
+    /// worker beside the one that asks, whose `Responder.verify` gave this fingerprint.
     #[wasm_bindgen(js_name = verifiedElsewhere, unchecked_return_type = "Result<Responder>")]
     #[must_use]
     pub fn verified_elsewhere(card: &[u8], fingerprint: &str) -> JsValue {
@@ -89,8 +89,8 @@ pub struct Backend(keygen::Backend);
 
 #[wasm_bindgen]
 impl Backend {
-    /// Adds a party's admission token to its checked card. The token has to be the party's own, signed by
-    /// the card's key; whether it still admits a wallet is for the party to say.
+    /// Adds a party's admission token to its checked card. The token has to be the party's own,
+    /// signed by the card's key; whether it still admits a wallet is for the party to say.
     #[wasm_bindgen(unchecked_return_type = "Result<Backend>")]
     #[must_use]
     pub fn create(responder: &Responder, token: &[u8]) -> JsValue {
@@ -119,8 +119,8 @@ impl Backend {
     }
 }
 
-/// Whose admission token it is, and which tenant's wallets it admits. The signature on it counts only
-/// with the party's card, in `Backend.create`.
+/// Whose admission token it is, and which tenant's wallets it admits. The signature on it counts
+/// only with the party's card, in `Backend.create`.
 #[wasm_bindgen(js_name = admissionFacts, unchecked_return_type = "Result<{ party: string; tenant: string }>")]
 #[must_use]
 pub fn admission_facts(token: &[u8]) -> JsValue {
@@ -129,7 +129,8 @@ pub fn admission_facts(token: &[u8]) -> JsValue {
     }))
 }
 
-/// What a wallet is dealt from. The third share goes to the owner's backup unless a partner is named.
+/// What a wallet is dealt from. The third share goes to the owner's backup unless a partner is
+/// named.
 #[wasm_bindgen]
 pub struct WalletSetup {
     tenant: TenantId,
@@ -143,8 +144,8 @@ pub struct WalletSetup {
 
 #[wasm_bindgen]
 impl WalletSetup {
-    /// A wallet of `tenant`, held by the party `device` and a service. The key that signs its owner's
-    /// requests is drawn here and stays with the wallet.
+    /// A wallet of `tenant`, held by the party `device` and a service. The key that signs its
+    /// owner's requests is drawn here and stays with the wallet.
     #[wasm_bindgen(unchecked_return_type = "Result<WalletSetup>")]
     #[must_use]
     pub fn create(tenant: &str, device: &str, service: &Backend) -> JsValue {
@@ -220,8 +221,9 @@ impl WalletSetup {
         outcome(self.dealt(now, on_progress))
     }
 
-    /// The first of the steps of dealing with helpers: takes the two primes of the Paillier key, which helpers
-    /// searched with `findPrime`, and draws everything else. Wipe the primes afterwards.
+    /// The first of the steps of dealing with helpers: takes the two primes of the Paillier key,
+    /// which helpers searched with `findPrime`, and draws everything else. Wipe the primes
+    /// afterwards.
     #[wasm_bindgen(unchecked_return_type = "Result<DrawnWallet>")]
     #[must_use]
     pub fn draw(
@@ -348,8 +350,9 @@ impl DealtWallet {
         self.third.is_some()
     }
 
-    /// The backup file of the third share, sealed by `passphrase`, made at `now`. It was read back: that
-    /// is the share's receipt. `free` this wallet afterwards, which wipes the share. Takes seconds.
+    /// The backup file of the third share, sealed by `passphrase`, made at `now`. It was read back:
+    /// that is the share's receipt. `free` this wallet afterwards, which wipes the share. Takes
+    /// seconds.
     #[wasm_bindgen(js_name = backupFile, unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn backup_file(&self, passphrase: String, now: f64, work_factor: Option<u8>) -> JsValue {
@@ -417,8 +420,8 @@ impl PendingWallet {
         encoded(&self.0.pending().bundle(&receipts)?)
     }
 
-    /// The wallet, once every party has acknowledged the commit. On a refusal this pending wallet can
-    /// be used further.
+    /// The wallet, once every party has acknowledged the commit. On a refusal this pending wallet
+    /// can be used further.
     #[wasm_bindgen(unchecked_return_type = "Result<DeviceWallet>")]
     #[must_use]
     pub fn finish(&self, bundle: &[u8], acknowledgements: Vec<Uint8Array>) -> JsValue {

@@ -20,8 +20,9 @@ pub struct KeyEncryptionKey(pub(crate) Key);
 
 #[wasm_bindgen]
 impl KeyEncryptionKey {
-    /// Makes a new key from a passphrase under a fresh salt: the key, and the descriptor to store in the
-    /// clear. Takes about a second. Without a cost, argon2id as RFC 9106 recommends it (64 MiB).
+    /// Makes a new key from a passphrase under a fresh salt: the key, and the descriptor to store
+    /// in the clear. Takes about a second. Without a cost, argon2id as RFC 9106 recommends it (64
+    /// MiB).
     #[wasm_bindgen(js_name = newPassphrase, unchecked_return_type = "Result<NewKey>")]
     #[must_use]
     pub fn new_passphrase(
@@ -32,8 +33,8 @@ impl KeyEncryptionKey {
         outcome(argon2_cost(cost).and_then(|cost| created(&secret, cost)))
     }
 
-    /// Finds the key of a descriptor again; takes as long. The kind `wrong-passphrase` tells a wrong
-    /// passphrase apart.
+    /// Finds the key of a descriptor again; takes as long. The kind `wrong-passphrase` tells a
+    /// wrong passphrase apart.
     #[wasm_bindgen(js_name = fromPassphrase, unchecked_return_type = "Result<KeyEncryptionKey>")]
     #[must_use]
     pub fn from_passphrase(passphrase: String, descriptor: &str) -> JsValue {
@@ -47,16 +48,16 @@ impl KeyEncryptionKey {
         outcome(key_material(output).and_then(|secret| created(&secret, Argon2Cost::RECOMMENDED)))
     }
 
-    /// Finds the key of a descriptor again from a passkey's PRF output. Another passkey's gives the kind
-    /// `wrong-passphrase`.
+    /// Finds the key of a descriptor again from a passkey's PRF output. Another passkey's gives the
+    /// kind `wrong-passphrase`.
     #[wasm_bindgen(js_name = fromPrf, unchecked_return_type = "Result<KeyEncryptionKey>")]
     #[must_use]
     pub fn from_prf(output: &[u8], descriptor: &str) -> JsValue {
         outcome(key_material(output).and_then(|secret| unlocked(&secret, descriptor)))
     }
 
-    /// Seals something of the application's own beside a wallet, such as its label. What is secret of the
-    /// wallet seals itself (`DeviceWallet.seal`) and never becomes JavaScript's.
+    /// Seals something of the application's own beside a wallet, such as its label. What is secret
+    /// of the wallet seals itself (`DeviceWallet.seal`) and never becomes JavaScript's.
     #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn seal(&self, wallet: &str, item: &str, plaintext: &[u8]) -> JsValue {

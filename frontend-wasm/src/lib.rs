@@ -6,12 +6,12 @@
 //! `kind`. States that may be used once are consumed by their methods, as in Rust: a second call on
 //! the same object throws.
 //!
-//! Secrets stay in the module's memory, which JavaScript cannot wipe copies of: wallets go in and out
-//! sealed, and `free` wipes what an object holds. The exceptions are the primes that helpers search
-//! and the tasks of proving with them: the helpers share no memory with the one that deals.
+//! Secrets stay in the module's memory, which JavaScript cannot wipe copies of: wallets go in and
+//! out sealed, and `free` wipes what an object holds. The exceptions are the primes that helpers
+//! search and the tasks of proving with them: the helpers share no memory with the one that deals.
 //!
-//! Everything here computes on the thread it is called on. Dealing a wallet takes seconds: call it in
-//! a worker.
+//! Everything here computes on the thread it is called on. Dealing a wallet takes seconds: call it
+//! in a worker.
 
 pub mod backup;
 mod convert;

@@ -143,8 +143,8 @@ fn noted(session: &str, step: &JsValue, now: f64) -> Result<JsValue, Failure> {
     Ok(bytes(&Progress { session, step: to_value("step", step)?, at_ms: milliseconds(now)? }.to_json()))
 }
 
-/// The orchestrator's answer about a wallet's jobs. Jobs whose request is not signed by whom it names
-/// are left out.
+/// The orchestrator's answer about a wallet's jobs. Jobs whose request is not signed by whom it
+/// names are left out.
 #[wasm_bindgen(js_name = readApproval, unchecked_return_type = "Result<ApprovalReply>")]
 #[must_use]
 pub fn read_approval(reply: &[u8]) -> JsValue {

@@ -17,9 +17,9 @@ use crate::{
     failure::{Failure, outcome},
 };
 
-/// Searches a random prime for a Paillier key, of exactly `bits` (1024, or 1536 for a long modulus): big-endian
-/// bytes, **secret**. `onCandidate` hears how many candidates were tried, some 60 in all for 1024 bits;
-/// when it returns `false` the search ends with the kind `cancelled`.
+/// Searches a random prime for a Paillier key, of exactly `bits` (1024, or 1536 for a long
+/// modulus): big-endian bytes, **secret**. `onCandidate` hears how many candidates were tried, some
+/// 60 in all for 1024 bits; when it returns `false` the search ends with the kind `cancelled`.
 #[wasm_bindgen(js_name = findPrime, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn find_prime(

@@ -1,5 +1,5 @@
-//! One signature under way, on the device's side. Each state is consumed by the step that leads out of
-//! it; a message that comes twice finds no state.
+//! One signature under way, on the device's side. Each state is consumed by the step that leads out
+//! of it; a message that comes twice finds no state.
 
 use duet_at_rest::{RecordKind, RecordLabel, SealedRecord, device::SealError};
 use duet_protocol::{
@@ -55,8 +55,8 @@ impl OpenedSession {
     }
 }
 
-/// The answer is there, and not decrypted. What a verdict depends on is stored first, so that a tab that
-/// ends between the decryption and the lock does not take a bad verdict with it.
+/// The answer is there, and not decrypted. What a verdict depends on is stored first, so that a tab
+/// that ends between the decryption and the lock does not take a bad verdict with it.
 #[wasm_bindgen]
 pub struct AnsweredSession(AuthenticAnswer);
 
@@ -95,8 +95,8 @@ pub(crate) fn pending_label(wallet: WalletId, session: SessionId) -> RecordLabel
     RecordLabel::of_wallet(kind, wallet, index, Epoch(0), session.as_bytes())
 }
 
-/// How a session ended, behind the gate of its Paillier key. Until the store has answered, both kinds
-/// are to be handled alike: the same messages, none before it.
+/// How a session ended, behind the gate of its Paillier key. Until the store has answered, both
+/// kinds are to be handled alike: the same messages, none before it.
 #[wasm_bindgen]
 pub struct Verdict {
     good: Option<GatedSignature>,

@@ -1,6 +1,6 @@
 //! The other side, for tests and benchmarks under Node: a backend party that keeps everything in
-//! memory and whose parameters are published primes, and single operations to measure. **Never in what
-//! is shipped.**
+//! memory and whose parameters are published primes, and single operations to measure. **Never in
+//! what is shipped.**
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -173,8 +173,8 @@ impl TestParty {
         codec::encode(&order.acknowledge(&self.keys)).map(|ack| bytes(&ack)).map_err(misuse)
     }
 
-    /// Verifies an enrolment offer and answers the device under its new Paillier key from now on: the
-    /// message that says so.
+    /// Verifies an enrolment offer and answers the device under its new Paillier key from now on:
+    /// the message that says so.
     #[wasm_bindgen(js_name = takeOffer, unchecked_return_type = "Result<Uint8Array>")]
     pub fn take_offer(&mut self, request: &[u8]) -> JsValue {
         outcome(self.enrolled(request))

@@ -1,5 +1,5 @@
-//! What is secret in a backup file or a wallet, for the test that searches a browser for it. **Never in
-//! what is shipped.**
+//! What is secret in a backup file or a wallet, for the test that searches a browser for it.
+//! **Never in what is shipped.**
 
 use duet_at_rest::backup::{Backup, Contents};
 use duet_protocol::share::KeyShare;

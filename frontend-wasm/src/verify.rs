@@ -16,8 +16,8 @@ use crate::{
     failure::{Failure, outcome},
 };
 
-/// Whether a signature (65 bytes: r, s, parity) holds for a digest (32 bytes) under a public key (33
-/// bytes), and its parity recovers exactly that key.
+/// Whether a signature (65 bytes: r, s, parity) holds for a digest (32 bytes) under a public key
+/// (33 bytes), and its parity recovers exactly that key.
 #[wasm_bindgen(unchecked_return_type = "Result<undefined>")]
 #[must_use]
 pub fn verify(public_key: &[u8], digest: &[u8], signature: &[u8]) -> JsValue {
@@ -32,8 +32,8 @@ fn verified(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), Fa
     Ok(signature::verify(&key, &array("digest", digest)?, &signature)?)
 }
 
-/// A payload, given as a JSON document, with its digest and every field that goes into it. What is wrong
-/// comes with its path.
+/// A payload, given as a JSON document, with its digest and every field that goes into it. What is
+/// wrong comes with its path.
 #[wasm_bindgen(unchecked_return_type = "Result<Description>")]
 #[must_use]
 pub fn describe(json: &str) -> JsValue {
@@ -44,8 +44,8 @@ fn read(json: &str) -> Result<Payload, Failure> {
     Payload::from_json(json.as_bytes()).map_err(refused)
 }
 
-/// A transaction as JSON-RPC's `eth_sendTransaction` has it, read as strictly as one that is signed,
-/// with the names of what is still missing. Without a recipient it creates a contract.
+/// A transaction as JSON-RPC's `eth_sendTransaction` has it, read as strictly as one that is
+/// signed, with the names of what is still missing. Without a recipient it creates a contract.
 #[wasm_bindgen(js_name = readTransaction, unchecked_return_type = "Result<ReadTransaction>")]
 #[must_use]
 pub fn read_transaction(json: &str) -> JsValue {
@@ -63,8 +63,8 @@ fn transaction(json: &str) -> Result<JsValue, Failure> {
     Ok(object(fields))
 }
 
-/// Typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it: as a payload whose
-/// numbers JavaScript does not round.
+/// Typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it: as a
+/// payload whose numbers JavaScript does not round.
 #[wasm_bindgen(js_name = readTypedData, unchecked_return_type = "Result<Record<string, unknown>>")]
 #[must_use]
 pub fn read_typed_data(json: &str, drop_undeclared: bool) -> JsValue {
@@ -76,8 +76,8 @@ fn typed_data(json: &str, drop_undeclared: bool) -> Result<JsValue, Failure> {
     from_json(&payload.describe().map_err(refused)?.payload)
 }
 
-/// Whether a signature (65 bytes: r, s, and v as 0, 1, 27 or 28) over a payload is by an address, and
-/// otherwise by whom.
+/// Whether a signature (65 bytes: r, s, and v as 0, 1, 27 or 28) over a payload is by an address,
+/// and otherwise by whom.
 #[wasm_bindgen(js_name = verifyPayload, unchecked_return_type = "Result<Verification>")]
 #[must_use]
 pub fn verify_payload(json: &str, signature: &[u8], address: &str) -> JsValue {
@@ -105,8 +105,8 @@ fn refused(error: PayloadError) -> Failure {
     duet_wire::Problem::from(RequestError::from(error)).into()
 }
 
-/// What to broadcast of a transaction payload and its signature (65 bytes), and the hash it will be known
-/// by.
+/// What to broadcast of a transaction payload and its signature (65 bytes), and the hash it will be
+/// known by.
 #[wasm_bindgen(js_name = signedTransaction, unchecked_return_type = "Result<{ raw: string; hash: string }>")]
 #[must_use]
 pub fn signed_transaction(json: &str, signature: &[u8]) -> JsValue {

@@ -41,7 +41,8 @@ use crate::{
     session::{InitiatorSession, pending_label},
 };
 
-/// A wallet as its device has it: its share, its keys, the owner's request key and its Paillier keys.
+/// A wallet as its device has it: its share, its keys, the owner's request key and its Paillier
+/// keys.
 #[wasm_bindgen]
 pub struct DeviceWallet(StoredWallet);
 
@@ -129,8 +130,8 @@ impl DeviceWallet {
         self.0.keys().iter().map(|key| key.id().to_string()).collect()
     }
 
-    /// The responders that have not agreed on the newest Paillier key: an enrolment is due with each. All
-    /// after a restore.
+    /// The responders that have not agreed on the newest Paillier key: an enrolment is due with
+    /// each. All after a restore.
     #[wasm_bindgen(getter, unchecked_return_type = "{ share: 2 | 3; party: string }[]")]
     #[must_use]
     pub fn unenrolled(&self) -> Array {
@@ -176,8 +177,8 @@ impl DeviceWallet {
         outcome(encoded(&**self.0.identity().card()))
     }
 
-    /// Checks a session's manifest at `now` (milliseconds since 1970) against the wallet, as `start` does,
-    /// and says what it is about.
+    /// Checks a session's manifest at `now` (milliseconds since 1970) against the wallet, as
+    /// `start` does, and says what it is about.
     #[wasm_bindgen(js_name = readManifest, unchecked_return_type = "Result<ManifestFacts>")]
     #[must_use]
     pub fn read_manifest(&self, manifest: &[u8], now: f64) -> JsValue {
@@ -208,9 +209,9 @@ impl DeviceWallet {
         Ok(seated)
     }
 
-    /// Checks an approved session's manifest at `now` (milliseconds since 1970) against the wallet and
-    /// the responder's card against the pinned one, and starts: the state and message 1. That the
-    /// Paillier key is not locked is for the store to say, before and after. The kind
+    /// Checks an approved session's manifest at `now` (milliseconds since 1970) against the wallet
+    /// and the responder's card against the pinned one, and starts: the state and message 1. That
+    /// the Paillier key is not locked is for the store to say, before and after. The kind
     /// `needs-rotation` says that the wallet came from a backup and has no Paillier key yet.
     #[wasm_bindgen(unchecked_return_type = "Result<Step<InitiatorSession>>")]
     #[must_use]
@@ -268,9 +269,9 @@ impl DeviceWallet {
         encoded(&proof.frame(&**self.0.identity().keys()))
     }
 
-    /// Signs a request document with the owner's key and asks the orchestrator, at `now`, to begin it at
-    /// once: the message, the job it makes and the digest. A document that parties would refuse is
-    /// refused here, with the path of what is wrong.
+    /// Signs a request document with the owner's key and asks the orchestrator, at `now`, to begin
+    /// it at once: the message, the job it makes and the digest. A document that parties would
+    /// refuse is refused here, with the path of what is wrong.
     #[wasm_bindgen(
         js_name = requestSignature,
         unchecked_return_type = "Result<{ message: Uint8Array; job: string; digest: string }>"
@@ -296,8 +297,8 @@ impl DeviceWallet {
         ]))
     }
 
-    /// Signs a request document with the owner's key, to be submitted elsewhere: the requester's public key
-    /// and the signature.
+    /// Signs a request document with the owner's key, to be submitted elsewhere: the requester's
+    /// public key and the signature.
     #[wasm_bindgen(
         js_name = signRequest,
         unchecked_return_type = "Result<{ requester: Uint8Array; signature: Uint8Array }>"
@@ -323,8 +324,8 @@ impl DeviceWallet {
         )
     }
 
-    /// The owner's signed no to a job (32 hexadecimal digits), made at `now`: a revocation of the request
-    /// with this content hash (32 bytes), which the parties keep.
+    /// The owner's signed no to a job (32 hexadecimal digits), made at `now`: a revocation of the
+    /// request with this content hash (32 bytes), which the parties keep.
     #[wasm_bindgen(js_name = rejectJob, unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn reject_job(&self, job: &str, request_hash: &[u8], now: f64) -> JsValue {
@@ -369,8 +370,8 @@ impl DeviceWallet {
         }))
     }
 
-    /// The device's signed report that the session of `manifest` failed: a code of docs/errors.md, a
-    /// sentence, and whose fault it demonstrably was.
+    /// The device's signed report that the session of `manifest` failed: a code of docs/errors.md,
+    /// a sentence, and whose fault it demonstrably was.
     #[wasm_bindgen(js_name = reportFailed, unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn report_failed(
@@ -396,9 +397,9 @@ impl DeviceWallet {
         encoded(&SignedOutcome::sign(&outcome, &**identity.keys()).map_err(Failure::misuse)?)
     }
 
-    /// Takes a new Paillier key of two primes that helpers searched with `findPrime`. Store the sealed
-    /// wallet before the first offer. With a responder that has not agreed on it, the old key goes
-    /// on.
+    /// Takes a new Paillier key of two primes that helpers searched with `findPrime`. Store the
+    /// sealed wallet before the first offer. With a responder that has not agreed on it, the old
+    /// key goes on.
     #[wasm_bindgen(js_name = beginRotation, unchecked_return_type = "Result<undefined>")]
     pub fn begin_rotation(&mut self, p: Vec<u8>, q: Vec<u8>) -> JsValue {
         let (p, q) = (Zeroizing::new(p), Zeroizing::new(q));
@@ -411,8 +412,8 @@ impl DeviceWallet {
         }))
     }
 
-    /// The task of proving the newest Paillier key to a responder, for `makeProofs` in a helper. It is
-    /// **secret**: wipe it.
+    /// The task of proving the newest Paillier key to a responder, for `makeProofs` in a helper. It
+    /// is **secret**: wipe it.
     #[wasm_bindgen(js_name = proofTask, unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn proof_task(&self, responder: &Responder) -> JsValue {
@@ -444,8 +445,8 @@ impl DeviceWallet {
         }))
     }
 
-    /// A backup file of the device's part, made at `now` and opened by `passphrase`; it was read back. The
-    /// Paillier keys are not in it. Takes seconds.
+    /// A backup file of the device's part, made at `now` and opened by `passphrase`; it was read
+    /// back. The Paillier keys are not in it. Takes seconds.
     #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn backup(&self, passphrase: String, now: f64, work_factor: Option<u8>) -> JsValue {
@@ -455,9 +456,10 @@ impl DeviceWallet {
         )
     }
 
-    /// Judges what a session that did not end left behind, as `pendingVerdict` sealed it: the responder's
-    /// signed bad answer, if the Paillier key has to be locked; nothing if the answer was honest. What does
-    /// not open, or whose key is gone, demands the lock as well, and has no evidence.
+    /// Judges what a session that did not end left behind, as `pendingVerdict` sealed it: the
+    /// responder's signed bad answer, if the Paillier key has to be locked; nothing if the answer
+    /// was honest. What does not open, or whose key is gone, demands the lock as well, and has no
+    /// evidence.
     #[wasm_bindgen(js_name = judgePending, unchecked_return_type = "Uint8Array | undefined")]
     #[must_use]
     pub fn judge_pending(&self, record: Vec<u8>, session: &str, key: &KeyEncryptionKey) -> JsValue {
@@ -483,7 +485,8 @@ impl DeviceWallet {
         codec::decode(&plaintext).ok()
     }
 
-    /// Forgets a Paillier key that is locked. Store the sealed wallet in the transaction of the lock.
+    /// Forgets a Paillier key that is locked. Store the sealed wallet in the transaction of the
+    /// lock.
     #[wasm_bindgen(js_name = forgetKey, unchecked_return_type = "Result<undefined>")]
     pub fn forget_key(&mut self, paillier_key: &str) -> JsValue {
         outcome(parse("paillierKey", paillier_key).map(|id| {
@@ -499,8 +502,8 @@ impl DeviceWallet {
         outcome(self.0.seal(&key.0).map(|record| bytes(record.as_bytes())).map_err(Failure::from))
     }
 
-    /// Opens what `seal` sealed for this wallet id. The kind `record` says that it was changed, moved, or
-    /// sealed under another key.
+    /// Opens what `seal` sealed for this wallet id. The kind `record` says that it was changed,
+    /// moved, or sealed under another key.
     #[wasm_bindgen(unchecked_return_type = "Result<DeviceWallet>")]
     #[must_use]
     pub fn open(record: Vec<u8>, key: &KeyEncryptionKey, wallet: &str) -> JsValue {

@@ -245,7 +245,8 @@ describe('a wallet dealt in WebAssembly', () => {
     const bad = leave('receiveAndCheat');
     assert.equal(wallet.judgePending(good.sealed, good.session, key), undefined);
     assert.ok(wallet.judgePending(bad.sealed, bad.session, key).length > 64, 'the signed bad answer');
-    // What does not open demands the lock, and so does what is sealed for another session or under another key.
+    // What does not open demands the lock, and so does what is sealed for another session or under
+    // another key.
     for (const [sealed, session] of [[good.sealed, bad.session], [good.sealed.slice(1), good.session]]) {
       assert.equal(wallet.judgePending(sealed, session, key).length, 0);
     }

@@ -1,4 +1,5 @@
-// What a browser does around a signature: primes from helpers, backups, rotation, the gateway's frames.
+// What a browser does around a signature: primes from helpers, backups, rotation, the gateway's
+// frames.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';

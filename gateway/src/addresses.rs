@@ -112,7 +112,8 @@ impl Connection {
         self.key
     }
 
-    /// Room for one request; `None` when its address, or everybody together, has too many under way.
+    /// Room for one request; `None` when its address, or everybody together, has too many under
+    /// way.
     pub(crate) fn request(&self) -> Option<RequestRoom> {
         let own = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         let all = Arc::clone(&self.addresses.requests).try_acquire_owned().ok()?;

@@ -1,5 +1,5 @@
-//! What one socket may do: the wallets whose device key it has proven to hold, and the sessions that it
-//! takes part in.
+//! What one socket may do: the wallets whose device key it has proven to hold, and the sessions
+//! that it takes part in.
 
 use std::{
     collections::BTreeMap,
@@ -9,8 +9,8 @@ use std::{
 use duet_protocol::ids::{PartyId, SessionId, WalletId};
 use duet_wire::{Manifest, gateway::MAX_WALLETS_PER_SOCKET};
 
-/// Sessions of one socket that have not expired. A device has one at a time and wallet; a session lasts
-/// half a minute.
+/// Sessions of one socket that have not expired. A device has one at a time and wallet; a session
+/// lasts half a minute.
 const MAX_SESSIONS: usize = 128;
 
 struct Authenticated {
@@ -110,7 +110,8 @@ impl Device {
         after.or_else(|| state.wallets.keys().next()).copied()
     }
 
-    /// Whether the device has to be told that `jobs` wait for `wallet`'s owner; it counts as told then.
+    /// Whether the device has to be told that `jobs` wait for `wallet`'s owner; it counts as told
+    /// then.
     pub(crate) fn is_news(&self, wallet: WalletId, jobs: u32) -> bool {
         match self.lock().wallets.get_mut(&wallet) {
             Some(known) if known.told != Some(jobs) => {

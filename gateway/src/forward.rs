@@ -34,7 +34,8 @@ const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 const OUTCOME_DEADLINE: Duration = Duration::from_secs(5);
 /// What a party knows about a wallet.
 const FACTS_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a message that may arrive twice is sent again while nobody listens: a worker that starts.
+/// How long a message that may arrive twice is sent again while nobody listens: a worker that
+/// starts.
 const RESEND_FOR: Duration = Duration::from_secs(1);
 
 /// Milliseconds since 1970; 0 on a clock set before that.
@@ -60,9 +61,10 @@ fn malformed(error: &dyn core::fmt::Display) -> Refusal {
 }
 
 impl Forwarder {
-    /// Whether the proof holds: the parties are asked for the wallet's device key, and the first that names
-    /// the key which made the proof decides. A party that names another one gains nothing by it: approvals
-    /// and outcomes are checked again, and a session needs the device's share.
+    /// Whether the proof holds: the parties are asked for the wallet's device key, and the first
+    /// that names the key which made the proof decides. A party that names another one gains
+    /// nothing by it: approvals and outcomes are checked again, and a session needs the device's
+    /// share.
     ///
     /// # Errors
     /// When no party knows the wallet, or none names the key, or none answers.
@@ -88,7 +90,8 @@ impl Forwarder {
                 },
                 Err(refusal) => refusal,
             };
-            // A bad proof says more than a wallet that one party does not know, and silence says least.
+            // A bad proof says more than a wallet that one party does not know, and silence says
+            // least.
             let weight = |refusal: &Refusal| match refusal.code {
                 Code::ClockDiffers => 3,
                 Code::BadSignature => 2,
@@ -278,8 +281,8 @@ fn within_rate(rates: &Rates, wallet: WalletId) -> Result<(), Refusal> {
     }
 }
 
-/// The wallet whose device has signed this outcome of `session`. It need not be the connection on which the
-/// session began: a device that lost that one still has to say how the session ended.
+/// The wallet whose device has signed this outcome of `session`. It need not be the connection on
+/// which the session began: a device that lost that one still has to say how the session ended.
 fn check_outcome(
     device: &Device,
     from: &PartyId,

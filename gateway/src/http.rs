@@ -60,7 +60,8 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     );
     let fresh =
         SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // A page that embeds what a gateway tells has to be allowed by CORS, not only by not being stopped.
+    // A page that embeds what a gateway tells has to be allowed by CORS, not only by not being
+    // stopped.
     let own = SetResponseHeaderLayer::if_not_present(
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("same-origin"),
@@ -92,7 +93,8 @@ fn problem(code: Code, detail: &str) -> Response {
     (status, [content_type], Json(problem)).into_response()
 }
 
-/// A refusal of a method, by whatever answered it, with the body that all refusals have. `Allow` stays.
+/// A refusal of a method, by whatever answered it, with the body that all refusals have. `Allow`
+/// stays.
 async fn explain_method(mut response: Response) -> Response {
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = response.headers_mut().remove(header::ALLOW);
@@ -102,8 +104,8 @@ async fn explain_method(mut response: Response) -> Response {
     response
 }
 
-/// Why pages of `origin` are refused, if they are: by name, with what its operator can do. A caller that names none is no
-/// page of a browser's.
+/// Why pages of `origin` are refused, if they are: by name, with what its operator can do. A caller
+/// that names none is no page of a browser's.
 fn refused_origin(gateway: &Gateway, origin: Option<&HeaderValue>) -> Option<String> {
     let text = origin?.to_str().unwrap_or_default();
     if gateway.allows(text) {
@@ -124,8 +126,8 @@ pub(crate) fn no_room() -> Response {
     problem(Code::Overloaded, "this address has too many connections, or opens them too often")
 }
 
-/// On the loopback, refuses what is asked under a foreign name: a page of that name would be same-origin with
-/// this gateway if its owner had the name point here (DNS rebinding).
+/// On the loopback, refuses what is asked under a foreign name: a page of that name would be
+/// same-origin with this gateway if its owner had the name point here (DNS rebinding).
 async fn known_host(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     if !gateway.is_loopback || host(&request).is_some_and(|host| gateway.answers_to(host)) {
         return next.run(request).await;
@@ -144,7 +146,8 @@ fn host(request: &Request) -> Option<&str> {
 async fn info(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     if let Some(why) = refused_origin(&gateway, headers.get(header::ORIGIN)) {
         let mut response = problem(Code::Unauthorized, &why);
-        // The page that is refused may read why: a browser shows it nothing of a socket that was refused.
+        // The page that is refused may read why: a browser shows it nothing of a socket that was
+        // refused.
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         return response;
     }

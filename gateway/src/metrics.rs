@@ -1,7 +1,8 @@
 //! What a gateway counts, for whoever watches it.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this program: none is made of what
-//! strangers send, so that nobody can make a series of his own, and no wallet, session or address can be told by one.
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this
+//! program: none is made of what strangers send, so that nobody can make a series of his own, and
+//! no wallet, session or address can be told by one.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::{addresses::Addresses, server::Gateway};
 
-/// Bounds of a request's duration, in seconds. A round of a session is a few milliseconds of a party's arithmetic, a package some
-/// hundred; the longest is given up after 30 s (`forward`).
+/// Bounds of a request's duration, in seconds. A round of a session is a few milliseconds of a
+/// party's arithmetic, a package some hundred; the longest is given up after 30 s (`forward`).
 const REQUEST_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 30.0];
 
 /// The code of what went well.
@@ -92,7 +93,8 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
-    /// What an alarm may look for is there from the beginning, so that the first of it is seen as an increase.
+    /// What an alarm may look for is there from the beginning, so that the first of it is seen as
+    /// an increase.
     fn default() -> Self {
         let metrics = Self {
             turned_away: Family::default(),

@@ -1,4 +1,5 @@
-//! The built page: a folder of files, served on the loopback with headers that let it load nothing else.
+//! The built page: a folder of files, served on the loopback with headers that let it load nothing
+//! else.
 
 use std::path::{Path, PathBuf};
 
@@ -103,8 +104,8 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(
         ))
 }
 
-/// Files named by their content for ever; the page itself never, so that a reload is a new page; the rest
-/// is asked for again each time.
+/// Files named by their content for ever; the page itself never, so that a reload is a new page;
+/// the rest is asked for again each time.
 async fn cache(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let value = if path.starts_with(HASHED_FILES) {

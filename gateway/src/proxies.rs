@@ -1,8 +1,9 @@
 //! Who a client behind a proxy is.
 //!
-//! A proxy appends the address it was reached from to a header; what stands left of that came with the request and is the
-//! client's own word. So the list is read from the right, and only as long as those who wrote are trusted: the first
-//! address that is no trusted proxy's is the client's, and nothing left of it is looked at (RFC 7239, section 8.1).
+//! A proxy appends the address it was reached from to a header; what stands left of that came with
+//! the request and is the client's own word. So the list is read from the right, and only as long
+//! as those who wrote are trusted: the first address that is no trusted proxy's is the client's,
+//! and nothing left of it is looked at (RFC 7239, section 8.1).
 
 use core::{net::IpAddr, net::SocketAddr, str::FromStr};
 
@@ -11,8 +12,8 @@ use ipnet::IpNet;
 
 use crate::InvalidSetting;
 
-/// The header in which proxies say whom they speak for. Which one is a setting and never a guess: one that the proxies do
-/// not write is passed on as the client made it up.
+/// The header in which proxies say whom they speak for. Which one is a setting and never a guess:
+/// one that the proxies do not write is passed on as the client made it up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ClientHeader {
     /// `X-Forwarded-For`, addresses with commas between them.

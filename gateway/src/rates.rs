@@ -1,4 +1,5 @@
-//! How often: token buckets by address and by wallet (the generic cell rate algorithm, from `governor`).
+//! How often: token buckets by address and by wallet (the generic cell rate algorithm, from
+//! `governor`).
 
 use core::{num::NonZeroU32, time::Duration};
 

@@ -226,7 +226,8 @@ impl Server {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Where a person on this machine opens it. On the loopback that is a name, because passkeys belong to one.
+    /// Where a person on this machine opens it. On the loopback that is a name, because passkeys
+    /// belong to one.
     #[must_use]
     pub fn url_for_people(&self) -> String {
         if !self.gateway.is_loopback {
@@ -319,8 +320,8 @@ struct Visitor {
 }
 
 impl Visitor {
-    /// The place that a request counts for: the connection's, unless a trusted proxy asks for somebody else, who
-    /// may have too many or open sockets too often.
+    /// The place that a request counts for: the connection's, unless a trusted proxy asks for
+    /// somebody else, who may have too many or open sockets too often.
     fn place(
         &self,
         gateway: &Gateway,

@@ -38,10 +38,11 @@ pub struct Config {
     pub page: Option<PathBuf>,
     /// Whose pages may speak to it, beside the one it serves itself.
     pub origins: Vec<Origin>,
-    /// Whether pages of any origin on this machine's loopback may too; on the loopback only, for trying out.
+    /// Whether pages of any origin on this machine's loopback may too; on the loopback only, for
+    /// trying out.
     pub loopback_origins: bool,
-    /// Whether it says that it is for trying out: pages that pin no parties then deal to those it names.
-    /// On the loopback only.
+    /// Whether it says that it is for trying out: pages that pin no parties then deal to those it
+    /// names. On the loopback only.
     pub trial: bool,
     /// Admission tokens that it tells every page; only with [`Self::trial`].
     pub admission: BTreeMap<PartyId, AdmissionToken>,
@@ -203,39 +204,44 @@ impl FromStr for Origin {
 /// Bounds on what strangers can make a gateway do.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections in all, sockets and page visits. Default 1024, some 2 MiB each at the very worst.
+    /// Connections in all, sockets and page visits. Default 1024, some 2 MiB each at the very
+    /// worst.
     pub max_connections: usize,
     /// Connections of one address. Default 64: a household or an office behind one address.
     pub max_connections_per_address: usize,
     /// Connections and sockets that one address may open per second, five times as many at once.
     /// Default 20.
     pub connections_per_second: NonZeroU32,
-    /// Frames that are read from one address per second, four times as many at once; what comes faster
-    /// waits. Default 100.
+    /// Frames that are read from one address per second, four times as many at once; what comes
+    /// faster waits. Default 100.
     pub frames_per_second: NonZeroU32,
-    /// Messages about wallets being made that one address may send per minute, half of it at once. Making
-    /// one takes four. Default 60.
+    /// Messages about wallets being made that one address may send per minute, half of it at once.
+    /// Making one takes four. Default 60.
     pub shares_per_minute: NonZeroU32,
-    /// Proofs of a device's key from one address that may fail per minute, and as many at once. What fails beyond
-    /// that is answered later, and its socket closed when that takes longer than [`Self::handshake`]; proofs that
-    /// hold are never held up. Default 30.
+    /// Proofs of a device's key from one address that may fail per minute, and as many at once.
+    /// What fails beyond that is answered later, and its socket closed when that takes longer than
+    /// [`Self::handshake`]; proofs that hold are never held up. Default 30.
     pub refused_proofs_per_minute: NonZeroU32,
-    /// Requests about one wallet per second, over all its sockets, four times as many at once. A signature
-    /// takes some ten with its progress. Default 100.
+    /// Requests about one wallet per second, over all its sockets, four times as many at once. A
+    /// signature takes some ten with its progress. Default 100.
     pub requests_per_second_per_device: NonZeroU32,
     /// Requests under way in all. Default 512.
     pub max_requests: usize,
     /// Requests under way of one address. Default 64.
     pub max_requests_per_address: usize,
-    /// How long a socket may be silent before it is closed; it is pinged after half of that. Default 60 s.
+    /// How long a socket may be silent before it is closed; it is pinged after half of that.
+    /// Default 60 s.
     pub idle: Duration,
-    /// How long a socket on which no wallet is authenticated may go without a request. Default 10 min.
+    /// How long a socket on which no wallet is authenticated may go without a request. Default 10
+    /// min.
     pub unauthenticated: Duration,
-    /// How long a TLS handshake, a request's header, and a device's first frame may take, each. Default 10 s.
+    /// How long a TLS handshake, a request's header, and a device's first frame may take, each.
+    /// Default 10 s.
     pub handshake: Duration,
     /// How long one frame may take to be written. Default 10 s.
     pub write: Duration,
-    /// How often a socket asks how many jobs wait, for one of its wallets after the other. Default 1.5 s.
+    /// How often a socket asks how many jobs wait, for one of its wallets after the other. Default
+    /// 1.5 s.
     pub waiting_interval: Duration,
     /// How long requests under way may go on after the gateway was told to stop. Default 10 s.
     pub drain: Duration,

@@ -29,19 +29,19 @@ use tracing::Instrument as _;
 
 use crate::{addresses::Connection, device::Device, metrics, server::Gateway, waiting};
 
-/// Frames that wait to be written to one socket. When it is full, requests wait to hand in their replies, and
-/// no further ones are read.
+/// Frames that wait to be written to one socket. When it is full, requests wait to hand in their
+/// replies, and no further ones are read.
 const OUTBOX_FRAMES: usize = 32;
 
-/// Requests of one socket under way at once. A device needs two or three; when so many are under way, no
-/// further frame is read.
+/// Requests of one socket under way at once. A device needs two or three; when so many are under
+/// way, no further frame is read.
 const MAX_REQUESTS: usize = 16;
 
 /// How long a peer may take to answer a close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The largest WebSocket message that is taken from the network. It is above what a frame may have, so that
-/// one somewhat too large is read, and its sender told so.
+/// The largest WebSocket message that is taken from the network. It is above what a frame may have,
+/// so that one somewhat too large is read, and its sender told so.
 pub(crate) const MAX_MESSAGE_SIZE_BYTES: usize = 1024 * 1024;
 
 /// Where frames for the device go.
@@ -140,7 +140,8 @@ pub(crate) async fn run(gateway: Arc<Gateway>, socket: WebSocket, connection: Ar
             outbox.0.send(Message::Close(Some(frame))).await.ok();
             // The writer ends when it has written that.
             outbox.0.closed().await;
-            // A connection that is dropped with something unread in it is reset, and the close may be lost.
+            // A connection that is dropped with something unread in it is reset, and the close may
+            // be lost.
             while let Some(Ok(_)) = stream.next().await {}
         };
         timeout(CLOSE_DEADLINE, closing).await.ok();

@@ -1,6 +1,6 @@
-//! How many jobs wait for the owners on one socket. The orchestrators are asked, for one wallet after the
-//! other, so that a socket costs the same however many wallets are on it; a lost or late answer is made up
-//! for by the next round.
+//! How many jobs wait for the owners on one socket. The orchestrators are asked, for one wallet
+//! after the other, so that a socket costs the same however many wallets are on it; a lost or late
+//! answer is made up for by the next round.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::{device::Device, server::Gateway, socket::Outbox};
 /// How long an answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How many wallets may wait to be asked about at once, out of their turn. When there are more, those have
-/// their turn.
+/// How many wallets may wait to be asked about at once, out of their turn. When there are more,
+/// those have their turn.
 pub(crate) const NUDGES: usize = 64;
 
-/// Tells the device how many jobs wait, until its socket is gone. A wallet that comes through `nudges` is
-/// asked about at once.
+/// Tells the device how many jobs wait, until its socket is gone. A wallet that comes through
+/// `nudges` is asked about at once.
 pub(crate) async fn run(
     gateway: Arc<Gateway>,
     device: Arc<Device>,

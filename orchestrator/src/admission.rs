@@ -11,7 +11,8 @@ use crate::{board::Load, clock::now_ms, orchestrator::Orchestrator};
 pub(crate) struct Full {
     /// What is full, for whoever submits.
     pub(crate) detail: String,
-    /// When to try again: by then the jobs too many are settled if it goes on as in the last half minute.
+    /// When to try again: by then the jobs too many are settled if it goes on as in the last half
+    /// minute.
     pub(crate) retry_after: Duration,
 }
 

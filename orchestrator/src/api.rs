@@ -183,7 +183,8 @@ impl Asked {
             }
             Err(problem) => problem.to_string(),
         };
-        // What an earlier version signed stays readable, even if its payload would be refused today.
+        // What an earlier version signed stays readable, even if its payload would be refused
+        // today.
         let JobState::Signed { result } = &record.state else { return Err(problem) };
         let result = result.parse_unverified().map_err(|error| error.to_string())?;
         let body: serde_json::Value =

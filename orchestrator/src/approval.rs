@@ -1,4 +1,5 @@
-//! The owner's word on waiting jobs: `duet.v1.approval.<wallet>`, signed with the device's card key.
+//! The owner's word on waiting jobs: `duet.v1.approval.<wallet>`, signed with the device's card
+//! key.
 
 use std::{
     collections::HashMap,
@@ -212,9 +213,9 @@ impl Orchestrator {
         self.begin(facts, &key, entry, &request).await
     }
 
-    /// Takes the owner's own job in, just as if it had been submitted, and starts the session in which
-    /// the device signs it. The job is not announced to the queue unless that fails: nobody else is to
-    /// work on it.
+    /// Takes the owner's own job in, just as if it had been submitted, and starts the session in
+    /// which the device signs it. The job is not announced to the queue unless that fails: nobody
+    /// else is to work on it.
     ///
     /// A device that does not know what became of its request sends it again: while the job waits
     /// it gets a session, and otherwise the record.

@@ -1,5 +1,5 @@
-//! What an orchestrator records and counts: jobs taken in and refused, attempts, and how both end. All of it is
-//! noted after the job store has it, off the path of the job.
+//! What an orchestrator records and counts: jobs taken in and refused, attempts, and how both end.
+//! All of it is noted after the job store has it, off the path of the job.
 
 use duet_protocol::ids::SessionId;
 use duet_wire::{

@@ -1,16 +1,16 @@
 //! Batches: many requests submitted at once, and how their jobs end, told as it happens.
 //!
-//! Each request of a batch is accepted or refused alone, exactly as if it had been submitted alone. What
-//! is stored of a batch is which jobs it is about, and from which place on the stream of ends tells of
-//! them. Its id is made of its jobs, and so of its requests' idempotency keys: the same batch again is the
-//! same one, told from the same place.
+//! Each request of a batch is accepted or refused alone, exactly as if it had been submitted alone.
+//! What is stored of a batch is which jobs it is about, and from which place on the stream of ends
+//! tells of them. Its id is made of its jobs, and so of its requests' idempotency keys: the same
+//! batch again is the same one, told from the same place.
 //!
 //! # Nothing missed, nothing doubled
 //!
-//! The place is noted before any job of the batch is looked at. So the end of a job that was found open is
-//! published behind that place; jobs found settled are noted with the batch, told first, from their own
-//! records, and passed over in the stream. The cursor says how many of those were told, or the place in
-//! the stream, and means the same to every orchestrator.
+//! The place is noted before any job of the batch is looked at. So the end of a job that was found
+//! open is published behind that place; jobs found settled are noted with the batch, told first,
+//! from their own records, and passed over in the stream. The cursor says how many of those were
+//! told, or the place in the stream, and means the same to every orchestrator.
 
 use core::{fmt, str::FromStr};
 use std::{collections::HashSet, sync::Arc};
@@ -39,8 +39,8 @@ use crate::{
 /// How many requests of one batch are taken in side by side. Each waits for a durable write.
 const CONCURRENCY: usize = 16;
 
-/// How often it is looked whether a batch is over when its last ends have been told, and the board has
-/// not heard of it yet.
+/// How often it is looked whether a batch is over when its last ends have been told, and the board
+/// has not heard of it yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A batch as it is stored.
@@ -63,8 +63,8 @@ pub(crate) struct EndedBefore {
     ended_at_ms: u64,
 }
 
-/// A place among the ends that a batch tells: how many of those before it were told, or a place in the
-/// stream.
+/// A place among the ends that a batch tells: how many of those before it were told, or a place in
+/// the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchCursor {
     at: Cursor,
@@ -123,7 +123,8 @@ impl Orchestrator {
         let verdicts = futures::stream::iter(batch.items.into_iter().zip(named))
             .map(|(BatchItem { request, priority, repeat_digest }, named)| async move {
                 let Some(named) = named else {
-                    // Whatever keeps it from naming a job of this tenant is said by the usual checks.
+                    // Whatever keeps it from naming a job of this tenant is said by the usual
+                    // checks.
                     let refused = self.submit_unnamed(tenant, request).await;
                     return Verdict { job: None, submitted: Err(refused) };
                 };
@@ -191,8 +192,8 @@ impl Orchestrator {
         BatchView { id: record.id, created_at_ms: record.created_at_ms, jobs }
     }
 
-    /// Whether the job's end was made known, or it never was accepted, or is not kept any more. `told` is
-    /// whether its end was told just now.
+    /// Whether the job's end was made known, or it never was accepted, or is not kept any more.
+    /// `told` is whether its end was told just now.
     fn is_over(&self, tenant: &TenantId, job: JobId, told: bool) -> bool {
         match self.board.state(&Key::from((tenant, job))) {
             None => true,
@@ -243,7 +244,8 @@ impl BatchReader {
         }
     }
 
-    /// Waits for the next end; `None` when every job of the batch has come to its end, and that was told.
+    /// Waits for the next end; `None` when every job of the batch has come to its end, and that was
+    /// told.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -252,7 +254,8 @@ impl BatchReader {
             return Ok(Some(view));
         }
         loop {
-            // Asked before the stream is read: what is over by now has its end in the stream by now.
+            // Asked before the stream is read: what is over by now has its end in the stream by
+            // now.
             let (over, settled) = self.is_over();
             while let Some(view) = self.reader.next_now().await? {
                 let seen = EndedBefore { job: view.job, ended_at_ms: view.ended_at_ms };

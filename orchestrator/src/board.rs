@@ -1,6 +1,6 @@
 //! An orchestrator's own picture of the job bucket, kept up to date by watching it: for lists, for
-//! counting open jobs, for whose turn it is, for the sweeper, and to wake whoever waits for one job to
-//! change.
+//! counting open jobs, for whose turn it is, for the sweeper, and to wake whoever waits for one job
+//! to change.
 //!
 //! It may lag behind the bucket, so nothing is decided by it; every decision is a compare-and-swap.
 
@@ -24,12 +24,12 @@ use crate::{
     plan,
 };
 
-/// Open jobs whose whole records are kept, those that changed last. More than are worked on at once, so that what was accepted or
-/// begun here just now is not asked of the broker again.
+/// Open jobs whose whole records are kept, those that changed last. More than are worked on at
+/// once, so that what was accepted or begun here just now is not asked of the broker again.
 const MAX_RECENT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// The largest request, in bytes, of a record that is kept: as a rule one has less than one kilobyte, and all kept ones together stay
-/// below ten megabytes.
+/// The largest request, in bytes, of a record that is kept: as a rule one has less than one
+/// kilobyte, and all kept ones together stay below ten megabytes.
 const MAX_RECENT_REQUEST: usize = 4096;
 
 /// A job's record as of some revision.
@@ -246,8 +246,8 @@ impl Observer {
         self.changes.borrow_and_update().clone()
     }
 
-    /// Whether the job was settled when it changed last, as far as is known here. It is never unsettled again but by an operator who
-    /// puts it back.
+    /// Whether the job was settled when it changed last, as far as is known here. It is never
+    /// unsettled again but by an operator who puts it back.
     pub(crate) fn sees_it_settled(&self) -> bool {
         self.changes.borrow().as_ref().is_some_and(|snapshot| snapshot.value.state.is_final())
     }
@@ -317,8 +317,8 @@ impl Board {
         snapshot
     }
 
-    /// The job whose turn it is, to be started by this process. `named` is the job of the announcement
-    /// that gives leave to start one.
+    /// The job whose turn it is, to be started by this process. `named` is the job of the
+    /// announcement that gives leave to start one.
     pub(crate) fn next(self: &Arc<Self>, now_ms: u64, named: (&TenantId, JobId)) -> Turn {
         match self.lock().line.next(now_ms, Some(named)) {
             Next::Job(tenant, job) => Turn::Job(self.held(tenant, job)),
@@ -355,7 +355,8 @@ impl Board {
         self.freed.subscribe()
     }
 
-    /// Forgets every job: the bucket that held them is gone, and revisions of the one in its place begin at 1.
+    /// Forgets every job: the bucket that held them is gone, and revisions of the one in its place
+    /// begin at 1.
     pub(crate) fn clear(&self) {
         let keys: Vec<Key> = self.lock().all.keys().cloned().collect();
         for key in keys {

@@ -1,23 +1,25 @@
-//! What is remembered of digests: the job that a transaction's digest belongs to, and the signature that
-//! a message or typed data got first.
+//! What is remembered of digests: the job that a transaction's digest belongs to, and the signature
+//! that a message or typed data got first.
 //!
 //! # Transactions
 //!
 //! Two jobs with one transaction pay once, because the nonce is the same: a caller that meant two
-//! payments has lost one, and a caller that submits again under a new idempotency key has lost sight of
-//! its first job. So a transaction's digest belongs to the first job that has it, until that job fails,
-//! expires or is cancelled. Another job with it is refused with `duplicate-digest` unless the submission
-//! says that it is meant, or comes from the owner's device, where the owner has just approved it. This
-//! protects a caller from its own mistake. It grants no right, so it stands beside the request and not
-//! under the requester's signature: the parties decide without it.
+//! payments has lost one, and a caller that submits again under a new idempotency key has lost
+//! sight of its first job. So a transaction's digest belongs to the first job that has it, until
+//! that job fails, expires or is cancelled. Another job with it is refused with `duplicate-digest`
+//! unless the submission says that it is meant, or comes from the owner's device, where the owner
+//! has just approved it. This protects a caller from its own mistake. It grants no right, so it
+//! stands beside the request and not under the requester's signature: the parties decide without
+//! it.
 //!
 //! # Messages and typed data
 //!
 //! Sites derive keys from signatures and expect the one of yesterday; a threshold signature is not
-//! deterministic. So the first signature of a message is kept, and is the result of every later job over
-//! the same message with the same key. **The parties run the whole session before that**: requester,
-//! policy, approvals, expiry, rotation and lock are decided afresh by both, and a job that would get no
-//! signature gets no old one either. Only which of two valid signatures is told differs.
+//! deterministic. So the first signature of a message is kept, and is the result of every later job
+//! over the same message with the same key. **The parties run the whole session before that**:
+//! requester, policy, approvals, expiry, rotation and lock are decided afresh by both, and a job
+//! that would get no signature gets no old one either. Only which of two valid signatures is told
+//! differs.
 
 use duet_bus::kv::{Key, WriteError};
 use duet_protocol::{public_key::PublicKey, signature, transcript};
@@ -33,8 +35,8 @@ use crate::{
 /// How often an entry is looked at anew because another orchestrator wrote first.
 const MAX_CONFLICTS: usize = 16;
 
-/// How long a claim counts whose job is not there yet. A submission that takes longer to create its job
-/// has been answered with a failure.
+/// How long a claim counts whose job is not there yet. A submission that takes longer to create its
+/// job has been answered with a failure.
 const UNBORN_MS: u64 = 60_000;
 
 /// Whose a transaction's digest is.
@@ -48,7 +50,8 @@ pub(crate) struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     signature: RecoverableSignature,
-    /// When it was last written, in milliseconds since 1970: it is kept some time after it was last used.
+    /// When it was last written, in milliseconds since 1970: it is kept some time after it was last
+    /// used.
     at_ms: u64,
 }
 
@@ -64,8 +67,8 @@ const fn is_answered_alike(payload: &Payload) -> bool {
 }
 
 impl Orchestrator {
-    /// Claims a transaction's digest for the request's job. Gives the job that has it already, if it is
-    /// another one; for other payloads nothing is claimed.
+    /// Claims a transaction's digest for the request's job. Gives the job that has it already, if
+    /// it is another one; for other payloads nothing is claimed.
     ///
     /// # Errors
     /// When the broker does not answer or has no room.
@@ -115,8 +118,8 @@ impl Orchestrator {
         })
     }
 
-    /// The signature that is told for `digest`: the first that was made of a message or typed data under
-    /// this key, or `made`, which then is the first.
+    /// The signature that is told for `digest`: the first that was made of a message or typed data
+    /// under this key, or `made`, which then is the first.
     ///
     /// # Errors
     /// When the broker does not answer. Where it has no room, `made` is told and not kept.

@@ -29,12 +29,12 @@ use crate::api::{PairView, WalletView};
 /// How long a party may take to answer a question about its wallets.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How old what a party said may be when something is refused because of it. Keeps refusals from being
-/// as many questions.
+/// How old what a party said may be when something is refused because of it. Keeps refusals from
+/// being as many questions.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// How long parties of which none answered are taken to be away by those who can do with what they said last. Keeps jobs that come in
-/// meanwhile from waiting for answers one after the other.
+/// How long parties of which none answered are taken to be away by those who can do with what they
+/// said last. Keeps jobs that come in meanwhile from waiting for answers one after the other.
 const AWAY: Duration = Duration::from_secs(5);
 
 /// How many wallets are remembered; the one asked for longest ago makes room. Some 2 KiB each.
@@ -75,8 +75,9 @@ impl WalletFacts {
         })
     }
 
-    /// Whether all who know the wallet say the same of its key and of its device's card. When they do not, one of them
-    /// lies, and a signature that does not verify by the word of one is nobody's fault for certain.
+    /// Whether all who know the wallet say the same of its key and of its device's card. When they
+    /// do not, one of them lies, and a signature that does not verify by the word of one is
+    /// nobody's fault for certain.
     pub(crate) fn is_undisputed(&self) -> bool {
         let said = |view: &WalletInfo| {
             let device = view.party(ShareIndex::Device).map(|device| device.signing_key);
@@ -208,8 +209,8 @@ impl WalletFacts {
         Ok(Terms { epoch: responder.epoch, paillier_key, initiator, responder: responder_seat })
     }
 
-    /// The key that a signature made by `pair` verifies under, and its address: the wallet's child at
-    /// `path`, as the pair's responder describes the wallet.
+    /// The key that a signature made by `pair` verifies under, and its address: the wallet's child
+    /// at `path`, as the pair's responder describes the wallet.
     pub(crate) fn verifying_key(&self, pair: Pair, path: &DerivationPath) -> Result<PublicKey, Refusal> {
         let view = self.view_of(pair.responder())?;
         child(view, path)
@@ -333,7 +334,8 @@ impl Directory {
         self.refresh(wallet).await
     }
 
-    /// The same for taking in a job, which can wait for the parties: while none of them answers, what they said last.
+    /// The same for taking in a job, which can wait for the parties: while none of them answers,
+    /// what they said last.
     pub(crate) async fn wallet_or_last_word(&self, wallet: WalletId) -> WalletFacts {
         let away = |entry: &Remembered| entry.silent_at.is_some_and(|moment| moment.elapsed() < AWAY);
         if let Some(facts) = self.last_word(wallet, away) {
@@ -351,8 +353,8 @@ impl Directory {
         remembered.get(&wallet).filter(|entry| counts(entry)).map(|entry| entry.facts.clone())
     }
 
-    /// What is known about `wallet`, asked for unless it was within the last moment: before something is
-    /// refused because of what the parties said some time ago.
+    /// What is known about `wallet`, asked for unless it was within the last moment: before
+    /// something is refused because of what the parties said some time ago.
     pub(crate) async fn wallet_anew(&self, wallet: WalletId) -> WalletFacts {
         if let Some(facts) = self.remembered(wallet)
             && self.asked_within(wallet, MOMENT)

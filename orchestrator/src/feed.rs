@@ -1,10 +1,10 @@
-//! How a tenant's jobs ended, in the order in which it was made known: for `GET /v1/results`, for batches,
-//! and for whoever else tells tenants about results.
+//! How a tenant's jobs ended, in the order in which it was made known: for `GET /v1/results`, for
+//! batches, and for whoever else tells tenants about results.
 //!
-//! Ends lie in one stream of the broker, and a cursor is a place in it. So it means the same to every
-//! orchestrator and after any restart; what follows it is told once, whoever tells it. Reading takes no
-//! consumer at the broker: each reader asks for the next end of its tenant, and one follower per process
-//! tells readers that there is one.
+//! Ends lie in one stream of the broker, and a cursor is a place in it. So it means the same to
+//! every orchestrator and after any restart; what follows it is told once, whoever tells it.
+//! Reading takes no consumer at the broker: each reader asks for the next end of its tenant, and
+//! one follower per process tells readers that there is one.
 
 use core::{fmt, str::FromStr};
 use std::{

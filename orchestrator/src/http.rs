@@ -23,8 +23,8 @@
 //! | `GET /v1/openapi.json` | all of this as an OpenAPI 3.1 document |
 //! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it can take jobs |
 //!
-//! Everything under `/v1` but its description needs `Authorization: Bearer <token>`. Refusals are problem+json with a
-//! stable `code`. Each answer carries an `x-request-id`.
+//! Everything under `/v1` but its description needs `Authorization: Bearer <token>`. Refusals are
+//! problem+json with a stable `code`. Each answer carries an `x-request-id`.
 
 mod approvals;
 mod batches;
@@ -77,8 +77,8 @@ const UNMATCHED: &str = "unmatched";
 /// The longest request id taken over from a caller.
 const MAX_REQUEST_ID_SIZE_BYTES: usize = 64;
 
-/// How many batches are taken in at once; one more is refused. Each may hold a few times its size in
-/// memory, and has its own requests taken in side by side.
+/// How many batches are taken in at once; one more is refused. Each may hold a few times its size
+/// in memory, and has its own requests taken in side by side.
 const MAX_CONCURRENT_BATCHES: usize = 8;
 
 /// What answers one method of one path.

@@ -177,13 +177,15 @@ impl Jobs {
     }
 }
 
-/// How many sessions are remembered that this process began: more than it works on at once, some 500 bytes each.
+/// How many sessions are remembered that this process began: more than it works on at once, some
+/// 500 bytes each.
 const MAX_REMEMBERED_SESSIONS: usize = 4096;
 
 /// The session records.
 ///
-/// Those that this process began are remembered until they end. All that is read of a record but its state never changes,
-/// and its state is written by compare-and-swap, so that a memory which is behind does no harm.
+/// Those that this process began are remembered until they end. All that is read of a record but
+/// its state never changes, and its state is written by compare-and-swap, so that a memory which is
+/// behind does no harm.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     bucket: Bucket<SessionRecord>,
@@ -218,8 +220,8 @@ impl Sessions {
         Ok(self.bucket.get(&Key::from(session)).await?.map(|entry| entry.value))
     }
 
-    /// Records how a session ended. What the job's record says counts; this is for looking into what
-    /// happened, so a failure is logged and passed over.
+    /// Records how a session ended. What the job's record says counts; this is for looking into
+    /// what happened, so a failure is logged and passed over.
     pub(crate) async fn end(&self, session: SessionId, event: SessionEvent) {
         match self.try_end(session, event).await {
             Ok(()) => {}

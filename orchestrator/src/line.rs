@@ -1,21 +1,24 @@
 //! Whose job is next: a fair order over tenants, and within each over priorities.
 //!
-//! A pure data structure, without a clock and without I/O. An orchestrator keeps one of the jobs that
-//! its board says are queued, and asks it whenever an announcement gives it leave to work on one.
-//! Announcements are counted, not followed: there are as many as there are jobs that wait, each goes to
-//! one orchestrator, and which job it is used for is decided here. So the stream of announcements
-//! needs no subject and no consumer per tenant or priority, however many tenants there are, and a
-//! million announcements of one tenant are as good as any for the one job of another.
+//! A pure data structure, without a clock and without I/O. An orchestrator keeps one of the jobs
+//! that its board says are queued, and asks it whenever an announcement gives it leave to work on
+//! one. Announcements are counted, not followed: there are as many as there are jobs that wait,
+//! each goes to one orchestrator, and which job it is used for is decided here. So the stream of
+//! announcements needs no subject and no consumer per tenant or priority, however many tenants
+//! there are, and a million announcements of one tenant are as good as any for the one job of
+//! another.
 //!
-//! - **Tenants** take turns: of those that have a job to be started and room for it, the one whose last
-//!   start is longest ago. With `n` of them, no one waits for more than `n - 1` starts of others.
-//! - **One tenant** holds at most a stated number of places at once, so that sessions that hang leave
-//!   places for the others.
-//! - **Priorities** share a tenant's starts by their weights ([`Priority::weight`]), the more urgent
-//!   first. While a job waits at its head, a priority gets one of any 21 consecutive starts at least.
-//! - **One priority's** jobs start in the order in which they were accepted, but that an announcement is
-//!   used for the job it names where any job of the same priority would do: two orchestrators with
-//!   an announcement each do not reach for the same job then.
+//! - **Tenants** take turns: of those that have a job to be started and room for it, the one whose
+//!   last start is longest ago. With `n` of them, no one waits for more than `n - 1` starts of
+//!   others.
+//! - **One tenant** holds at most a stated number of places at once, so that sessions that hang
+//!   leave places for the others.
+//! - **Priorities** share a tenant's starts by their weights ([`Priority::weight`]), the more
+//!   urgent first. While a job waits at its head, a priority gets one of any 21 consecutive starts
+//!   at least.
+//! - **One priority's** jobs start in the order in which they were accepted, but that an
+//!   announcement is used for the job it names where any job of the same priority would do: two
+//!   orchestrators with an announcement each do not reach for the same job then.
 //!
 //! A start costs the logarithm of the jobs that wait, and a step for each tenant at its limit.
 
@@ -147,8 +150,8 @@ impl Line {
         self.ticket(tenant, job).map(|ticket| ticket.due_ms)
     }
 
-    /// The next job to start at `now_ms`, which is in hand then. `named` is the job of the announcement
-    /// that this is asked for.
+    /// The next job to start at `now_ms`, which is in hand then. `named` is the job of the
+    /// announcement that this is asked for.
     pub(crate) fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {
         self.wake(now_ms);
         let limit = self.max_in_hand_per_tenant;
@@ -179,8 +182,8 @@ impl Line {
         Next::Job(tenant, job)
     }
 
-    /// Takes a job in hand that is known by name alone, whether or not it is queued here, and whatever
-    /// its tenant holds. Whether it was not in hand before.
+    /// Takes a job in hand that is known by name alone, whether or not it is queued here, and
+    /// whatever its tenant holds. Whether it was not in hand before.
     pub(crate) fn hold(&mut self, tenant: &TenantId, job: JobId) -> bool {
         self.unfile(tenant, job);
         let entry = self.tenants.entry(tenant.clone()).or_default();
@@ -193,8 +196,8 @@ impl Line {
         true
     }
 
-    /// Lets go of a job that was in hand. If it is still queued it may be started again, at `rest_until_ms`
-    /// at the earliest.
+    /// Lets go of a job that was in hand. If it is still queued it may be started again, at
+    /// `rest_until_ms` at the earliest.
     pub(crate) fn let_go(&mut self, tenant: &TenantId, job: JobId, rest_until_ms: u64) {
         let Some(entry) = self.tenants.get_mut(tenant) else { return };
         let Some(known) = entry.jobs.get_mut(&job).filter(|known| known.in_hand) else { return };

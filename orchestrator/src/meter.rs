@@ -11,8 +11,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// The wait that is named when nothing has happened lately to tell by.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// Counts events of the last half minute, in two numbers: those of the present window and of the one
-/// before, of which the part counts that is not too long ago.
+/// Counts events of the last half minute, in two numbers: those of the present window and of the
+/// one before, of which the part counts that is not too long ago.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Meter {
     window: u64,
@@ -45,8 +45,8 @@ impl Meter {
         f64::from(meter.present) + f64::from(meter.before) * (1.0 - gone)
     }
 
-    /// How long it takes until `count` more have happened, if it goes on as it did: whole seconds, from
-    /// 1 to 60.
+    /// How long it takes until `count` more have happened, if it goes on as it did: whole seconds,
+    /// from 1 to 60.
     pub(crate) fn time_for(self, count: usize, now_ms: u64) -> Duration {
         let lately = self.lately(now_ms);
         if lately < 1.0 {

@@ -1,10 +1,11 @@
 //! What an orchestrator counts, for whoever watches it.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this program: none is made of what others
-//! send, so that nobody can make a series of his own, and no tenant, wallet or job can be told by one.
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this
+//! program: none is made of what others send, so that nobody can make a series of his own, and no
+//! tenant, wallet or job can be told by one.
 //!
-//! Several orchestrators share the jobs. Each counts what it did itself, so that sums over them are right; how many jobs are
-//! open each of them shows for all.
+//! Several orchestrators share the jobs. Each counts what it did itself, so that sums over them are
+//! right; how many jobs are open each of them shows for all.
 
 use core::{sync::atomic::AtomicU64, time::Duration};
 use std::sync::Arc;
@@ -30,17 +31,19 @@ use crate::{
     webhooks::{Delivery, DeliveryOutcome},
 };
 
-/// Bounds of what a job waits and lasts, in seconds. A signature by two parties that run takes 50 ms; one that an owner is asked
-/// for takes as long as people do, and a request may be open for days. So each bound is several times the one before.
+/// Bounds of what a job waits and lasts, in seconds. A signature by two parties that run takes 50
+/// ms; one that an owner is asked for takes as long as people do, and a request may be open for
+/// days. So each bound is several times the one before.
 const JOB_SECONDS: [f64; 13] =
     [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0];
 
-/// Bounds of a request's time until its answer begins, in seconds. Accepting a job is one durable write; a request is given up
-/// after 10 s, a batch after three times that ([`HttpSettings`](crate::HttpSettings)).
+/// Bounds of a request's time until its answer begins, in seconds. Accepting a job is one durable
+/// write; a request is given up after 10 s, a batch after three times that
+/// ([`HttpSettings`](crate::HttpSettings)).
 const REQUEST_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 30.0];
 
-/// Bounds of what lies between a result and its delivery, in seconds. The first attempt is at once; further ones come after
-/// pauses of up to hours ([`webhooks`](crate::webhooks)).
+/// Bounds of what lies between a result and its delivery, in seconds. The first attempt is at once;
+/// further ones come after pauses of up to hours ([`webhooks`](crate::webhooks)).
 const LAG_SECONDS: [f64; 9] = [0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0];
 
 /// The code of what went well.
@@ -78,7 +81,8 @@ struct CodeLabel {
     code: &'static str,
 }
 
-/// `route` is the pattern that the request's path matched, of which there are as many as the interface has.
+/// `route` is the pattern that the request's path matched, of which there are as many as the
+/// interface has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
@@ -114,7 +118,8 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
-    /// What an alarm may look for is there from the beginning, so that the first of it is seen as an increase.
+    /// What an alarm may look for is there from the beginning, so that the first of it is seen as
+    /// an increase.
     fn default() -> Self {
         let metrics = Self {
             accepted: Counter::default(),
@@ -287,7 +292,8 @@ impl Metrics {
         self.ends_published.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// The clock of the holder of share `index` was found to be so far ahead of this one, in milliseconds.
+    /// The clock of the holder of share `index` was found to be so far ahead of this one, in
+    /// milliseconds.
     pub(crate) fn clock_skew(&self, index: ShareIndex, ahead_ms: i64) {
         let against = match index {
             ShareIndex::Device => "device",
@@ -342,7 +348,8 @@ impl Metrics {
         Waiting { all: self.deliveries_waiting.clone(), here: 0 }
     }
 
-    /// A result was sent to an endpoint. `published_at_ms` is when it was published, unless it is sent once more.
+    /// A result was sent to an endpoint. `published_at_ms` is when it was published, unless it is
+    /// sent once more.
     pub(crate) fn delivery(&self, delivery: &Delivery, published_at_ms: Option<u64>) {
         let outcome = match delivery.outcome {
             DeliveryOutcome::Delivered => "delivered",

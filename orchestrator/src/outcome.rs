@@ -128,8 +128,8 @@ impl Orchestrator {
             return Err(refused(Code::Conflict, "the report is about another session, job or attempt"));
         }
         let key = Key::from((&record.tenant, record.job));
-        // Of a job that this process works on it has the record. If that is behind, the compare-and-swap tells; but that a
-        // session is over it cannot tell.
+        // Of a job that this process works on it has the record. If that is behind, the
+        // compare-and-swap tells; but that a session is over it cannot tell.
         let known = self.board.recent(&key).filter(|job| running_pair(&job.value, session).is_some());
         let job = match known {
             Some(snapshot) => Some(Entry::clone(&snapshot)),
@@ -192,8 +192,8 @@ impl Orchestrator {
     }
 }
 
-/// What the holder of share `index` gives as a reason. Only the device speaks for the owner, whose word ends a job:
-/// from anybody else a rejection in the owner's name ends a session.
+/// What the holder of share `index` gives as a reason. Only the device speaks for the owner, whose
+/// word ends a job: from anybody else a rejection in the owner's name ends a session.
 pub(crate) fn said_by(index: ShareIndex, refusal: Refusal) -> Refusal {
     if refusal.code == Code::RejectedByOwner && index != ShareIndex::Device {
         let message = format!("the holder of share {index} rejects in the owner's name");

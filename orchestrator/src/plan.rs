@@ -72,7 +72,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::MethodNotAllowed => true,
         // These end the job, which is not for this function to decide.
         Code::RejectedByOwner | Code::Cancelled => true,
-        // A party says so by its own clock, which may be wrong. When a job expires is the orchestrators' to say.
+        // A party says so by its own clock, which may be wrong. When a job expires is the
+        // orchestrators' to say.
         Code::JobExpired
         | Code::ClockDiffers
         | Code::StaleEpoch
@@ -105,7 +106,8 @@ pub(crate) const fn facts_are_stale(code: Code) -> bool {
             | Code::NeedsRotation
             // A bad answer has locked the initiator's key.
             | Code::PeerMisbehaved
-            // There may be none of its workers at all, as while its only one is started again. Then the job waits for one.
+            // There may be none of its workers at all, as while its only one is started again. Then
+            // the job waits for one.
             | Code::Overloaded
     )
 }
@@ -157,9 +159,10 @@ pub(crate) fn decide(
     }
 }
 
-/// The attempts that count towards [`QueueSettings::max_attempts`]. A refusal that repetition does not cure, and a
-/// pair's first accusation, do not: each pair has one of either kind at most, and another pair goes on at once. Nor does
-/// one that failed because two clocks differ: the job waits until the clock is set, or it expires.
+/// The attempts that count towards [`QueueSettings::max_attempts`]. A refusal that repetition does
+/// not cure, and a pair's first accusation, do not: each pair has one of either kind at most, and
+/// another pair goes on at once. Nor does one that failed because two clocks differ: the job waits
+/// until the clock is set, or it expires.
 fn counted(past: &[PastAttempt]) -> usize {
     let is_first_accusation = |at: usize, attempt: &PastAttempt| {
         let earlier = past.iter().take(at);
@@ -225,9 +228,10 @@ fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &Qu
     pairs.iter().cycle().skip(position).take(pairs.len()).find(|pair| candidates.contains(pair)).copied()
 }
 
-/// How long to wait before the next attempt: nothing after a pair was ruled out, or one of it accused
-/// the other for the first time (the next pair is not to blame), otherwise doubling from [`QueueSettings::retry_pause`] to
-/// [`QueueSettings::max_retry_pause`], of which `jitter`, from 0 to 1, takes off up to half.
+/// How long to wait before the next attempt: nothing after a pair was ruled out, or one of it
+/// accused the other for the first time (the next pair is not to blame), otherwise doubling from
+/// [`QueueSettings::retry_pause`] to [`QueueSettings::max_retry_pause`], of which `jitter`, from 0
+/// to 1, takes off up to half.
 #[must_use]
 pub(crate) fn pause(past: &[PastAttempt], jitter: f64, settings: &QueueSettings) -> Duration {
     let Some((last, before)) = past.split_last() else { return Duration::ZERO };

@@ -1,8 +1,8 @@
-//! Revocations on their way to the parties: a job's requester, or the wallet's owner, takes its request back by
-//! a signature, and each party that holds a share is told until it keeps that.
+//! Revocations on their way to the parties: a job's requester, or the wallet's owner, takes its
+//! request back by a signature, and each party that holds a share is told until it keeps that.
 //!
-//! The orchestrator only carries it. That it says "cancelled" of a job binds no party; that a party keeps a
-//! revocation does.
+//! The orchestrator only carries it. That it says "cancelled" of a job binds no party; that a party
+//! keeps a revocation does.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -37,7 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often parties that have not acknowledged are told again.
 const AGAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// How many jobs' revocations are told at a time, and in one round. The others have their turn in the next.
+/// How many jobs' revocations are told at a time, and in one round. The others have their turn in
+/// the next.
 const CONCURRENCY: usize = 8;
 const MAX_PER_ROUND: usize = 256;
 
@@ -82,8 +83,8 @@ impl Orchestrator {
         self.revoke(&key, entry, proof).await
     }
 
-    /// Notes that the request of the job under `key` is revoked, cancels the job unless it runs or is
-    /// settled, and tells the parties once. Those that do not answer are told again later.
+    /// Notes that the request of the job under `key` is revoked, cancels the job unless it runs or
+    /// is settled, and tells the parties once. Those that do not answer are told again later.
     ///
     /// # Errors
     /// When the job is signed, or the revocation does not hold.
@@ -186,8 +187,8 @@ impl Orchestrator {
             .await;
     }
 
-    /// Tells the parties that have not acknowledged the revocation of the job under `key`, and notes what they
-    /// say.
+    /// Tells the parties that have not acknowledged the revocation of the job under `key`, and
+    /// notes what they say.
     async fn tell_parties(&self, key: &Key) -> Result<(), StoreError> {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         let record = &entry.value;

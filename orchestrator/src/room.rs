@@ -28,7 +28,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     full: Mutex<Option<String>>,
-    /// Whether the audit log's stream is. Jobs are taken all the same: the parties keep their records.
+    /// Whether the audit log's stream is. Jobs are taken all the same: the parties keep their
+    /// records.
     audit: AtomicBool,
 }
 

@@ -70,8 +70,8 @@ pub struct Config {
     pub parties: Vec<PartyEntry>,
     /// The Ed25519 key that results are signed with. It signs for no wallet.
     pub result_key: SigningKey,
-    /// The key before or after it, while it is exchanged: deliveries to webhooks are signed with the secrets of both. It
-    /// signs no result. Default none.
+    /// The key before or after it, while it is exchanged: deliveries to webhooks are signed with
+    /// the secrets of both. It signs no result. Default none.
     pub other_result_key: Option<SigningKey>,
     /// Limits of the HTTP interface.
     pub http: HttpSettings,
@@ -271,8 +271,8 @@ impl Server {
     /// When the HTTP interface fails or the connection is closed for good.
     ///
     /// # Cancel safety
-    /// Dropping it is a crash: nothing is lost, but jobs at hand rest until the broker delivers them
-    /// to somebody else.
+    /// Dropping it is a crash: nothing is lost, but jobs at hand rest until the broker delivers
+    /// them to somebody else.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), OrchestratorError> {
         let Self { orchestrator, listener, services, recording, .. } = self;
         // Everything below ends with this scope, however it is left.
@@ -343,8 +343,8 @@ impl Server {
     }
 }
 
-/// An event is a small write of its own: it is not to wait until its reader has acknowledged the one before, which readers put off for
-/// 40 ms.
+/// An event is a small write of its own: it is not to wait until its reader has acknowledged the
+/// one before, which readers put off for 40 ms.
 fn send_at_once(stream: &mut TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
@@ -363,8 +363,8 @@ struct Buckets {
 
 /// Makes streams and buckets, or brings them up to date.
 ///
-/// While JetStream does not answer this is tried again for `patience`: nodes that have just been started, or have just
-/// lost one of them, take some seconds to agree who leads.
+/// While JetStream does not answer this is tried again for `patience`: nodes that have just been
+/// started, or have just lost one of them, take some seconds to agree who leads.
 async fn prepare_storage(
     bus: &Bus,
     settings: &StorageSettings,
@@ -430,7 +430,8 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
                     loop {
                         let change = tokio::select! {
                             change = watcher.next() => change,
-                            // A watch of what is gone says nothing more, of what took its place neither.
+                            // A watch of what is gone says nothing more, of what took its place
+                            // neither.
                             _ = lost.changed() => break,
                         };
                         let Some(change) = change else { break };

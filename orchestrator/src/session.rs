@@ -134,8 +134,8 @@ impl Orchestrator {
         })
     }
 
-    /// Invites `seat`. The answer comes once the party's worker listens. An invitation is sent once:
-    /// if no answer comes, the session is over, or two workers could sit in it.
+    /// Invites `seat`. The answer comes once the party's worker listens. An invitation is sent
+    /// once: if no answer comes, the session is over, or two workers could sit in it.
     pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<(), Failure> {
         let party = &seat.party;
         let asked_at_ms = now_ms();
@@ -202,8 +202,8 @@ fn difference_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
     if theirs_ms >= ours_ms { distance } else { -distance }
 }
 
-/// What a party's refusal for time comes to. Where its clock differs from this orchestrator's, that is the
-/// reason, with the difference, whatever the party made of it.
+/// What a party's refusal for time comes to. Where its clock differs from this orchestrator's, that
+/// is the reason, with the difference, whatever the party made of it.
 fn name_the_clock(party: &PartyId, refusal: Refusal, theirs_ms: u64, ours_ms: u64) -> Refusal {
     if theirs_ms.abs_diff(ours_ms) < NOTEWORTHY_SKEW_MS {
         return refusal;

@@ -17,9 +17,9 @@ pub struct InvalidSetting {
 /// Limits of the HTTP interface.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// The largest request body, in bytes. Default and upper bound 128 KiB, what a signing request may
-    /// have; at least 1 KiB. Less refuses large typed data earlier; each open request may hold this
-    /// much.
+    /// The largest request body, in bytes. Default and upper bound 128 KiB, what a signing request
+    /// may have; at least 1 KiB. Less refuses large typed data earlier; each open request may hold
+    /// this much.
     pub max_body_bytes: usize,
     /// How long a request may take until its answer begins. Default 10 s; 100 ms to 5 min. Less
     /// frees slots earlier when the broker stalls; too little fails submissions that a slow disk
@@ -33,10 +33,10 @@ pub struct HttpSettings {
     pub max_event_streams: usize,
     /// How many of them one tenant may have. Default 256; 1 to 65 536.
     pub max_event_streams_per_tenant: usize,
-    /// How many requests a second one tenant may make, and twice as many at once; one more is refused
-    /// with 429. Default 1000; 1 to 1 000 000. What a tenant's programs need to poll and to submit one
-    /// by one; batches and event streams need far fewer. More lets one tenant take more of the
-    /// process's time from the others.
+    /// How many requests a second one tenant may make, and twice as many at once; one more is
+    /// refused with 429. Default 1000; 1 to 1 000 000. What a tenant's programs need to poll and to
+    /// submit one by one; batches and event streams need far fewer. More lets one tenant take more
+    /// of the process's time from the others.
     pub requests_per_second_per_tenant: NonZeroU32,
     /// How often a silent event stream sends a comment. Default 15 s; 1 s to 5 min. Must be shorter
     /// than what proxies on the way allow for silence.
@@ -67,8 +67,8 @@ impl Default for HttpSettings {
 pub struct QueueSettings {
     /// How many jobs may be open (not settled) at once, over all tenants; one more is refused with
     /// 429. Default 20 000; 1 to 1 000 000. Counted per orchestrator from what the broker has told
-    /// it, so several of them can overshoot by what they accept at the same moment. The bucket's own
-    /// size is the hard bound.
+    ///      it, so several of them can overshoot by what they accept at the same moment. The
+    ///      bucket's own size is the hard bound.
     pub max_open_jobs: usize,
     /// How many of them may be one tenant's. Default 10 000; 1 to 1 000 000. Less than
     /// `max_open_jobs`, so that no tenant alone can have the others refused.
@@ -108,15 +108,16 @@ pub struct QueueSettings {
     /// 10 min. Announcements that repeat within the broker's dedupe window cost nothing.
     pub announce_after: Duration,
     /// How long facts about a wallet or a party's card are used before they are asked for again.
-    /// Default 5 min; 1 s to 1 day. A party that finds them stale says so, and they are asked for at
-    /// once.
+    /// Default 5 min; 1 s to 1 day. A party that finds them stale says so, and they are asked for
+    /// at once.
     pub directory_age: Duration,
-    /// How long a settled job is kept. Default 30 days; 1 min to 10 years. As long as it is kept, its
-    /// idempotency key stands for it and the same result is returned; after that the key is free. The
-    /// bucket's size has to hold as many jobs as are settled in this time, some 4 KiB each.
+    /// How long a settled job is kept. Default 30 days; 1 min to 10 years. As long as it is kept,
+    /// its idempotency key stands for it and the same result is returned; after that the key is
+    /// free. The bucket's size has to hold as many jobs as are settled in this time, some 4 KiB
+    /// each.
     pub keep_settled: Duration,
-    /// How long the jobs at hand may take to finish when the process is told to stop. Default 10 s; 0
-    /// to 10 min. What is not finished is taken over by another orchestrator, or after a restart.
+    /// How long the jobs at hand may take to finish when the process is told to stop. Default 10 s;
+    /// 0 to 10 min. What is not finished is taken over by another orchestrator, or after a restart.
     pub drain: Duration,
 }
 

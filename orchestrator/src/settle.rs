@@ -121,8 +121,8 @@ pub(crate) fn event_after(
 
 impl Orchestrator {
     /// Ends the session `session` of the job under `key` without a signature, and decides what
-    /// follows: another attempt later, the owner's turn, or the end. Does nothing when the job is not
-    /// in that session.
+    /// follows: another attempt later, the owner's turn, or the end. Does nothing when the job is
+    /// not in that session.
     pub(crate) async fn end_attempt(
         &self,
         key: &Key,
@@ -159,8 +159,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores the
-    /// job's result. `job` is its entry as it was just read. Returns the stored job.
+    /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores
+    /// the job's result. `job` is its entry as it was just read. Returns the stored job.
     pub(crate) async fn accept_signature(
         &self,
         job: Entry<JobRecord>,
@@ -221,9 +221,9 @@ impl Orchestrator {
         })
     }
 
-    /// Records a job's end, now that the store has it, and makes it known: to those who follow the tenant's
-    /// results, and a failure to the dead letters as well. Does nothing for other jobs. If making it known
-    /// fails, or the process dies before that is noted, the sweeper does it again
+    /// Records a job's end, now that the store has it, and makes it known: to those who follow the
+    /// tenant's results, and a failure to the dead letters as well. Does nothing for other jobs. If
+    /// making it known fails, or the process dies before that is noted, the sweeper does it again
     /// ([`Self::publish_end_again`]).
     pub(crate) async fn conclude(&self, snapshot: &Snapshot) {
         self.note_end(&snapshot.value);
@@ -244,8 +244,8 @@ impl Orchestrator {
         self.note_published(snapshot).await;
     }
 
-    /// Makes known the end of a job that may have been made known already. Within the stream's window a
-    /// repeated one is dropped there; after it, the stream is searched first.
+    /// Makes known the end of a job that may have been made known already. Within the stream's
+    /// window a repeated one is dropped there; after it, the stream is searched first.
     pub(crate) async fn publish_end_again(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;
         let age = Duration::from_millis(now_ms().saturating_sub(record.updated_at_ms));

@@ -1,10 +1,11 @@
-//! Several orchestrators without a network: a store with compare-and-swap, a stream that delivers late, out
-//! of order and more than once, parties that report when they like, processes that die between any two steps.
+//! Several orchestrators without a network: a store with compare-and-swap, a stream that delivers
+//! late, out of order and more than once, parties that report when they like, processes that die
+//! between any two steps.
 //!
 //! What is decided is decided by the code that runs in production: the record's transitions
 //! ([`JobRecord::apply`]), what follows a failure ([`event_after`]), which pair is tried
-//! ([`plan::decide`]), whose turn it is ([`Line`]), and what the sweeper finds ([`need`]). Only what carries
-//! their words is simulated.
+//! ([`plan::decide`]), whose turn it is ([`Line`]), and what the sweeper finds ([`need`]). Only
+//! what carries their words is simulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -339,7 +340,8 @@ impl World {
         }
     }
 
-    /// A process dies: what it had in hand is delivered again, and its successor hears of everything.
+    /// A process dies: what it had in hand is delivered again, and its successor hears of
+    /// everything.
     fn crash(&mut self, process: usize) {
         let dead = core::mem::replace(&mut self.processes[process], Process::new());
         self.stream.extend(dead.tasks.iter().map(|(announcement, _)| *announcement));

@@ -17,8 +17,8 @@ use crate::{
     plan::{self, Decision},
 };
 
-/// The furthest ahead of this orchestrator's clock that a request may be issued, in milliseconds: a day.
-/// One that is issued between half a minute and that ahead waits until the parties take it.
+/// The furthest ahead of this orchestrator's clock that a request may be issued, in milliseconds: a
+/// day. One that is issued between half a minute and that ahead waits until the parties take it.
 const MAX_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What a submission says beside the request, not under the requester's signature.
@@ -155,8 +155,8 @@ impl Orchestrator {
             return Err(Problem::new(Code::MalformedJson, detail).at("idempotency_key").into());
         }
         // A repeated submission is answered from the record, even when it would be refused today:
-        // when the request has expired since, or its requester is no longer allowed. The record is asked
-        // for where there may be one; that there is none, its creation finds out.
+        // when the request has expired since, or its requester is no longer allowed. The record is
+        // asked for where there may be one; that there is none, its creation finds out.
         let key = Key::from((tenant, request.job()));
         let repeated = async || -> Result<Option<Submitted>, Rejected> {
             let entry = self.jobs.get(&key).await?;
@@ -190,8 +190,8 @@ impl Orchestrator {
         }
     }
 
-    /// Refuses what could not come to a signature, which the parties check again, and more; and what there is no room for.
-    /// Returns the request's digest.
+    /// Refuses what could not come to a signature, which the parties check again, and more; and
+    /// what there is no room for. Returns the request's digest.
     async fn check(
         &self,
         tenant: &TenantId,
@@ -211,7 +211,8 @@ impl Orchestrator {
                 judged.map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
             }
         }
-        // Whether it may be valid for so long depends on the pair and the policy, which the parties decide.
+        // Whether it may be valid for so long depends on the pair and the policy, which the parties
+        // decide.
         request
             .require_lifetime(now_ms, true)
             .map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
@@ -298,8 +299,8 @@ impl Orchestrator {
         }
     }
 
-    /// Puts a dead letter back into the queue, with all its attempts before it: whatever kept it from
-    /// being signed is taken to be repaired. One that is back already stays so.
+    /// Puts a dead letter back into the queue, with all its attempts before it: whatever kept it
+    /// from being signed is taken to be repaired. One that is back already stays so.
     pub(crate) async fn put_back(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
         self.admit(tenant).map_err(|full| Refusal::new(Code::QueueFull, full.detail))?;
         let key = Key::from((tenant, job));
@@ -356,8 +357,8 @@ impl Orchestrator {
     }
 }
 
-/// Why a request is none, for its requester. A signature that does not verify is told from all sides that
-/// the caller can see itself.
+/// Why a request is none, for its requester. A signature that does not verify is told from all
+/// sides that the caller can see itself.
 fn refused_document(signed: &SignedRequest, error: RequestError) -> Problem {
     if error != RequestError::BadSignature {
         return error.into();
@@ -391,7 +392,8 @@ fn known(record: JobRecord, signed: &SignedRequest, request: &SigningRequest) ->
 }
 
 /// The same content is the same document by the same requester, or one that differs in nothing but
-/// when it was issued and expires: who submits again after an unclear answer may well draw up the request anew.
+/// when it was issued and expires: who submits again after an unclear answer may well draw up the
+/// request anew.
 fn same_content(record: &JobRecord, signed: &SignedRequest, request: &SigningRequest) -> bool {
     if record.request.content_hash() == signed.content_hash() {
         return true;

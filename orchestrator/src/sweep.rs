@@ -1,6 +1,6 @@
 //! The sweeper: finds jobs that nobody works on and that should be, from this orchestrator's own
-//! picture of the bucket. Several orchestrators sweep side by side; compare-and-swap and message ids
-//! see to it that only one's finding counts.
+//! picture of the bucket. Several orchestrators sweep side by side; compare-and-swap and message
+//! ids see to it that only one's finding counts.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -24,8 +24,8 @@ const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many jobs of one kind one sweep deals with; the others have their turn in the next.
 const MAX_PER_SWEEP: usize = 256;
 
-/// How often it is looked whether the broker has room. In between no more comes in than the tenth that
-/// is kept free.
+/// How often it is looked whether the broker has room. In between no more comes in than the tenth
+/// that is kept free.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(2);
 
 /// Sweeps until `stop`.

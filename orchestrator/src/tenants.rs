@@ -1,5 +1,5 @@
-//! What each tenant may ask of the HTTP interface: so many requests a second, so many event streams; and what becomes of those
-//! that go on failing.
+//! What each tenant may ask of the HTTP interface: so many requests a second, so many event
+//! streams; and what becomes of those that go on failing.
 
 use core::{net::IpAddr, num::NonZeroU32, time::Duration};
 use std::{
@@ -16,10 +16,12 @@ use governor::{
 
 use crate::settings::HttpSettings;
 
-/// Wrong tokens that one address may send a minute, and as many at once, before it is told to slow down.
+/// Wrong tokens that one address may send a minute, and as many at once, before it is told to slow
+/// down.
 const WRONG_TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
 
-/// Requests with bad signatures that one tenant may submit a minute, and as many at once, before it is told to slow down.
+/// Requests with bad signatures that one tenant may submit a minute, and as many at once, before it
+/// is told to slow down.
 const BAD_SIGNATURES_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 
 /// The tenants' shares of the HTTP interface. Only tenants with a token are ever counted, so their
@@ -84,7 +86,8 @@ impl Tenants {
         self.requests.check_key(tenant).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Counts a wrong token. A right one is served whatever else comes from its address, which may be a proxy's.
+    /// Counts a wrong token. A right one is served whatever else comes from its address, which may
+    /// be a proxy's.
     ///
     /// # Errors
     /// When to try again, if the address has sent too many.

@@ -1,10 +1,10 @@
-//! Working on jobs: pulling announcements, and for each carrying the job whose turn it is ([`crate::line`])
-//! as far as it goes now.
+//! Working on jobs: pulling announcements, and for each carrying the job whose turn it is
+//! ([`crate::line`]) as far as it goes now.
 //!
-//! An announcement is leave to work on one job, not on the one it names: there are as many in the stream
-//! as there are jobs that wait. One is used up by a job that is settled or parked, comes again when a job
-//! is to be tried again, and is dropped when no job waits. Should there be too few all the same, the
-//! sweeper adds to them; too many are dropped.
+//! An announcement is leave to work on one job, not on the one it names: there are as many in the
+//! stream as there are jobs that wait. One is used up by a job that is settled or parked, comes
+//! again when a job is to be tried again, and is dropped when no job waits. Should there be too few
+//! all the same, the sweeper adds to them; too many are dropped.
 
 use core::{panic::AssertUnwindSafe, time::Duration};
 use std::sync::Arc;
@@ -184,8 +184,8 @@ fn announced(message: &Message) -> Option<Named> {
 }
 
 impl Orchestrator {
-    /// Uses one announcement, telling the broker meanwhile that it is in use, and acknowledges it in
-    /// the end.
+    /// Uses one announcement, telling the broker meanwhile that it is in use, and acknowledges it
+    /// in the end.
     async fn handle(&self, message: Message, stop: &CancellationToken) {
         let Some(named) = announced(&message) else {
             tracing::warn!(subject = %message.subject, "an announcement names no job");
@@ -243,8 +243,8 @@ impl Orchestrator {
                         () = sleep(CROWDED_PAUSE) => {}
                     }
                 }
-                // What is not known here to be queued may be all the same, when the board lags; or it runs
-                // in a session of somebody who died.
+                // What is not known here to be queued may be all the same, when the board lags; or
+                // it runs in a session of somebody who died.
                 Turn::Nobody if named_is_untried => {
                     named_is_untried = false;
                     if let Some(progress) = self.look_at_named(named, deliveries).await {
@@ -265,8 +265,8 @@ impl Orchestrator {
         self.look(held, deliveries).await
     }
 
-    /// Works on a job in hand; `deliveries` is how often it was announced, if it was. `None` means that
-    /// nothing was to be done.
+    /// Works on a job in hand; `deliveries` is how often it was announced, if it was. `None` means
+    /// that nothing was to be done.
     async fn look(&self, mut held: Held, deliveries: i64) -> Option<Progress> {
         let span = tracing::info_span!("job", key = %held.key);
         async {
@@ -310,8 +310,8 @@ impl Orchestrator {
         // Before the first read, so that no change is missed.
         let mut observer = self.board.observe(key);
         let mut worked = false;
-        // What was accepted just now need not be read. Should somebody else have been quicker, the compare-and-swap tells, and
-        // the next look is at the entry itself.
+        // What was accepted just now need not be read. Should somebody else have been quicker, the
+        // compare-and-swap tells, and the next look is at the entry itself.
         let mut may_be_behind = deliveries <= 1;
         let done = |worked| if worked { Looked::Worked } else { Looked::Nothing };
         loop {
@@ -405,7 +405,8 @@ impl Orchestrator {
         };
         let mut decision = decide(&facts);
         if matches!(decision, Decision::Fail(_)) {
-            // What stands in the way may have been repaired since, and another orchestrator been told.
+            // What stands in the way may have been repaired since, and another orchestrator been
+            // told.
             facts = self.directory.wallet_anew(request.wallet).await;
             decision = decide(&facts);
         }
@@ -454,8 +455,8 @@ impl Orchestrator {
         self.attempt(key, entry, request, pair, terms, observer).await
     }
 
-    /// One attempt of `pair`, from its start to its end. Returns whether it was started: somebody else
-    /// may have been quicker.
+    /// One attempt of `pair`, from its start to its end. Returns whether it was started: somebody
+    /// else may have been quicker.
     async fn attempt(
         &self,
         key: &Key,

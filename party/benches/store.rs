@@ -1,6 +1,7 @@
-//! What a party's decisions cost it beside the cryptography of the signature: checking the request, deciding by the wallet's
-//! policy, and a charge in a store – a file, a PostgreSQL server beside it – without anything, with a limit, with an audit record. The differences between
-//! the charges are the costs; the rest is the disk's and the server's.
+//! What a party's decisions cost it beside the cryptography of the signature: checking the request,
+//! deciding by the wallet's policy, and a charge in a store – a file, a PostgreSQL server beside it
+//! – without anything, with a limit, with an audit record. The differences between the charges are
+//! the costs; the rest is the disk's and the server's.
 
 #![expect(
     clippy::unwrap_used,

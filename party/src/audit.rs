@@ -1,11 +1,11 @@
 //! The party's audit log: what is written off the path of a signature, and how it is published.
 //!
 //! What a store decides is recorded by the store, in the transaction of the decision
-//! ([`AuditStore::noting`](crate::store::AuditStore::noting)). What it does not decide – a refusal, how a
-//! session ended – is handed in here, to a queue of bounded length, and appended many at a time. The
-//! same task signs checkpoints, publishes what the store holds, in order and from where the last worker
-//! left off, and removes what was published long ago. Any worker of the party may do so; what two of them
-//! publish the stream keeps once, or the reader passes over.
+//! ([`AuditStore::noting`](crate::store::AuditStore::noting)). What it does not decide – a refusal,
+//! how a session ended – is handed in here, to a queue of bounded length, and appended many at a
+//! time. The same task signs checkpoints, publishes what the store holds, in order and from where
+//! the last worker left off, and removes what was published long ago. Any worker of the party may
+//! do so; what two of them publish the stream keeps once, or the reader passes over.
 
 use std::{
     collections::BTreeMap,
@@ -41,13 +41,13 @@ use crate::{
     witness::Telling,
 };
 
-/// Entries that wait to be appended. They come from sessions, which are bounded and wait for a place
-/// here, and from refusals, which are counted instead when there is none.
+/// Entries that wait to be appended. They come from sessions, which are bounded and wait for a
+/// place here, and from refusals, which are counted instead when there is none.
 const QUEUE: usize = 1024;
 /// Appended in one transaction at most: while it runs no other write does.
 const BATCH: usize = 256;
-/// How long an entry may wait before it is appended. Each time costs the disk one flush, whatever the
-/// number of entries.
+/// How long an entry may wait before it is appended. Each time costs the disk one flush, whatever
+/// the number of entries.
 const APPEND_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is something to publish or to sign.
 const SHIP_EVERY: Duration = Duration::from_secs(1);
@@ -215,8 +215,8 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts them. `started` is appended first, and as soon as the store takes it: a worker whose store cannot be
-    /// written starts all the same, and says what is wrong to whoever asks it.
+    /// Starts them. `started` is appended first, and as soon as the store takes it: a worker whose
+    /// store cannot be written starts all the same, and says what is wrong to whoever asks it.
     pub(crate) fn start(
         context: &Context,
         identity: &Identity,
@@ -256,7 +256,8 @@ impl Keeper {
         (keeper, journal)
     }
 
-    /// Appends what was handed in, then `last` and a checkpoint, and publishes what the broker takes now.
+    /// Appends what was handed in, then `last` and a checkpoint, and publishes what the broker
+    /// takes now.
     pub(crate) async fn finish(mut self, last: Event) {
         let finishing = async {
             self.stop_appending.cancel();
@@ -406,7 +407,8 @@ impl Shipper {
         }
     }
 
-    /// Begins a chain if the newest one was closed, signs a checkpoint if one is due, and publishes.
+    /// Begins a chain if the newest one was closed, signs a checkpoint if one is due, and
+    /// publishes.
     async fn round(&mut self) -> Result<(), String> {
         // A database may be found to be a restored one while this runs, which closes the chain.
         open(&self.context, &self.identity).await.map_err(|error| error.to_string())?;
@@ -416,8 +418,8 @@ impl Shipper {
         self.publish().await
     }
 
-    /// Publishes what is new, and tells how far that goes. Not before the store was compared with what others know:
-    /// an older copy of it must not overwrite that, nor publish a second history.
+    /// Publishes what is new, and tells how far that goes. Not before the store was compared with
+    /// what others know: an older copy of it must not overwrite that, nor publish a second history.
     async fn publish(&mut self) -> Result<(), String> {
         if self.context.witness.is_pending() {
             return Ok(());

@@ -1,4 +1,5 @@
-//! Where the arithmetic runs: off the async threads, and no more of it at once than there are cores.
+//! Where the arithmetic runs: off the async threads, and no more of it at once than there are
+//! cores.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +13,8 @@ use tokio::sync::Semaphore;
 use tracing::Span;
 use zeroize::Zeroize as _;
 
-/// How far below its own frame a computation may have left something, in bytes: GMP takes at most 64 KiB of a stack for what is temporary.
+/// How far below its own frame a computation may have left something, in bytes: GMP takes at most
+/// 64 KiB of a stack for what is temporary.
 const WIPED_STACK: usize = 128 << 10;
 
 /// The work was not done: the runtime is stopping, or the work itself panicked.
@@ -46,8 +48,8 @@ impl Compute {
     /// When the runtime stops before it is done, or `work` panics.
     ///
     /// # Cancel safety
-    /// Before its turn, dropping the future drops the work. Once it runs, it runs to its end, and its
-    /// result is dropped.
+    /// Before its turn, dropping the future drops the work. Once it runs, it runs to its end, and
+    /// its result is dropped.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -76,8 +78,8 @@ fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Overwrites the stack below its caller's frame: there lie the frames of functions that have returned, with what the compiler kept
-/// in them of the numbers they computed with.
+/// Overwrites the stack below its caller's frame: there lie the frames of functions that have
+/// returned, with what the compiler kept in them of the numbers they computed with.
 #[inline(never)]
 fn wipe_stack() {
     let mut below = [0_u64; WIPED_STACK / size_of::<u64>()];
@@ -85,7 +87,8 @@ fn wipe_stack() {
     core::hint::black_box(&below);
 }
 
-/// The random number of this process, drawn when it is first needed, and again by [`renew_process`].
+/// The random number of this process, drawn when it is first needed, and again by
+/// [`renew_process`].
 static PROCESS: Mutex<Option<[u8; 32]>> = Mutex::new(None);
 
 fn process() -> [u8; 32] {
@@ -102,9 +105,9 @@ pub(crate) fn renew_process() {
     *PROCESS.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// The operating system's generator, with what hedges it: a random number of this process and the wall clock. Make one
-/// for each step. A failure of the generator ends the work in a panic, which [`Compute`] contains: there is nothing to
-/// fall back on.
+/// The operating system's generator, with what hedges it: a random number of this process and the
+/// wall clock. Make one for each step. A failure of the generator ends the work in a panic, which
+/// [`Compute`] contains: there is nothing to fall back on.
 #[must_use]
 pub fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

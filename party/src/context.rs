@@ -58,11 +58,13 @@ pub struct Context {
     pub(crate) metrics: Metrics,
     /// Whether the store was compared with what others know of it.
     pub(crate) witness: Witness,
-    /// Who has it keeps verdicts that are reached from the gate: the instant at which a process may be killed.
+    /// Who has it keeps verdicts that are reached from the gate: the instant at which a process may
+    /// be killed.
     #[cfg(any(test, feature = "test-hooks"))]
     pub verdicts: Arc<tokio::sync::Mutex<()>>,
     hot: Arc<Mutex<Hot>>,
-    /// Whether the verdicts that earlier processes left behind have been judged: nothing is initiated before.
+    /// Whether the verdicts that earlier processes left behind have been judged: nothing is
+    /// initiated before.
     finished_pending: Arc<AtomicBool>,
 }
 
@@ -78,8 +80,9 @@ struct Hot {
 /// more the longer it lives. A service has one per tenant and responder.
 const MAX_HOT_KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// Enrolments that stay in memory, prepared from their second answer on: 16 MB of 2048 bits. An enrolment that was stored
-/// anew meanwhile, under the same key for the same epoch, encrypts the same share and was verified as well.
+/// Enrolments that stay in memory, prepared from their second answer on: 16 MB of 2048 bits. An
+/// enrolment that was stored anew meanwhile, under the same key for the same epoch, encrypts the
+/// same share and was verified as well.
 const MAX_HOT_ENROLMENTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// Cards that stay in memory, some kilobytes each.
@@ -174,8 +177,8 @@ impl Context {
         }
     }
 
-    /// Notes the public keys of wallets that the version before stored without, so that no second wallet
-    /// gets one of them.
+    /// Notes the public keys of wallets that the version before stored without, so that no second
+    /// wallet gets one of them.
     pub(crate) async fn note_public_keys(&self) -> Result<(), PartyError> {
         const AT_ONCE: u32 = 256;
         loop {
@@ -295,8 +298,8 @@ impl Context {
         Ok(key)
     }
 
-    /// Deletes the Paillier keys that a rotation has replaced and no session can use any more, from the
-    /// store and from memory. What cannot be deleted now is deleted another time.
+    /// Deletes the Paillier keys that a rotation has replaced and no session can use any more, from
+    /// the store and from memory. What cannot be deleted now is deleted another time.
     pub(crate) async fn clear_superseded_keys(&self) {
         if let Err(error) = self.remove_superseded_keys().await {
             tracing::warn!(%error, "superseded Paillier keys were not deleted");
@@ -326,7 +329,8 @@ impl Context {
         Ok(())
     }
 
-    /// Forgets the Paillier keys in memory, with what blinds their decryptions: another process may have a copy of it.
+    /// Forgets the Paillier keys in memory, with what blinds their decryptions: another process may
+    /// have a copy of it.
     pub(crate) fn forget_keys(&self) {
         self.hot(|hot| hot.keys.clear());
     }

@@ -1,8 +1,10 @@
-//! Responders whose answers locked a key, what that may have cost, and the operator's word to go on all the same.
+//! Responders whose answers locked a key, what that may have cost, and the operator's word to go on
+//! all the same.
 //!
-//! A lock is worth log2(T + 1) bits of a share when T answers were judged under the key, and no rotation takes them
-//! back: locks add up over keys. So failures are counted for each wallet for life, and the card of the responder is
-//! quarantined until the operator of this party says otherwise, once.
+//! A lock is worth log2(T + 1) bits of a share when T answers were judged under the key, and no
+//! rotation takes them back: locks add up over keys. So failures are counted for each wallet for
+//! life, and the card of the responder is quarantined until the operator of this party says
+//! otherwise, once.
 
 use duet_protocol::ids::{CardFingerprint, WalletId};
 use duet_wire::Code;
@@ -44,8 +46,8 @@ pub struct Accepted {
     pub losses: Vec<Loss>,
 }
 
-/// The bits that a lock tells at most after `verdicts` good answers: the bad one counts as well, and so many answers
-/// name one of as many intervals and one.
+/// The bits that a lock tells at most after `verdicts` good answers: the bad one counts as well,
+/// and so many answers name one of as many intervals and one.
 const fn bits_of_a_lock(verdicts: u64) -> u32 {
     u64::BITS - verdicts.saturating_add(1).leading_zeros()
 }
@@ -83,7 +85,8 @@ pub async fn culprits(context: &Context) -> Result<Vec<Culprit>, PartyError> {
 /// Notes the operator's word to go on with the holder of `card` after its first lock.
 ///
 /// # Errors
-/// When the card locked nothing, when it locked more than one key, or when the store cannot be written.
+/// When the card locked nothing, when it locked more than one key, or when the store cannot be
+/// written.
 pub async fn accept(context: &Context, card: CardFingerprint) -> Result<Accepted, PartyError> {
     let standing = context.store().accept_culprit(card, context.clock.now_ms()).await?;
     if standing.locks == 0 {

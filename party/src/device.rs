@@ -1,7 +1,7 @@
 //! The owner's device: deals wallets, holds share 1 of each, and signs as the initiator.
 //!
-//! It is a party like the others, with the same store and the same driver. What it does not have is a
-//! worker: nobody invites it; its owner decides when it signs.
+//! It is a party like the others, with the same store and the same driver. What it does not have is
+//! a worker: nobody invites it; its owner decides when it signs.
 
 mod answers;
 mod keygen;
@@ -93,7 +93,8 @@ impl Device {
             .and_then(|party| party.parse().ok())
             .ok_or_else(|| stored("its name is none"))?;
         let owner = Arc::new(SigningKey::from_bytes(&seed));
-        // Devices run for one command at a time: what a rotation left is cleared away by a later one.
+        // Devices run for one command at a time: what a rotation left is cleared away by a later
+        // one.
         context.clear_superseded_keys().await;
         if let Err(error) = finish_pending(&context, &party).await {
             tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
@@ -162,9 +163,9 @@ impl Device {
         wallet_info(&self.context, &row).await
     }
 
-    /// Makes a new Paillier key for a wallet and enrols with both responders: ends a lock, and is due
-    /// after a restore. The old key serves until a responder has taken the new one; an interrupted
-    /// rotation is simply repeated.
+    /// Makes a new Paillier key for a wallet and enrols with both responders: ends a lock, and is
+    /// due after a restore. The old key serves until a responder has taken the new one; an
+    /// interrupted rotation is simply repeated.
     ///
     /// # Errors
     /// When a responder cannot be reached or refuses.

@@ -92,8 +92,8 @@ impl Enroller {
 
     /// Makes a new Paillier key for each responder and tenant this party initiates with, optionally
     /// only for some, and enrols every wallet concerned under it. A wallet goes on with its old key
-    /// until its responder has acknowledged the new one; a rotation that was interrupted can simply be
-    /// repeated.
+    /// until its responder has acknowledged the new one; a rotation that was interrupted can simply
+    /// be repeated.
     ///
     /// # Errors
     /// When a responder cannot be reached or refuses.
@@ -204,8 +204,8 @@ impl Enroller {
         Ok(())
     }
 
-    /// Asks whether the responder has committed the wallet: an offer before that is in vain, and the
-    /// proofs in it are not cheap.
+    /// Asks whether the responder has committed the wallet: an offer before that is in vain, and
+    /// the proofs in it are not cheap.
     async fn require_committed(
         &self,
         own: &PartyId,
@@ -259,8 +259,8 @@ impl Enroller {
         ask(&self.bus, identity.party(), responder.card().party(), &request).await
     }
 
-    /// The responder's card, its parameters verified: from the store, or asked for and compared with
-    /// the wallet's own record.
+    /// The responder's card, its parameters verified: from the store, or asked for and compared
+    /// with the wallet's own record.
     async fn responder_card(
         &self,
         identity: &Identity,

@@ -1,9 +1,10 @@
 //! What encrypts a store's key: a file, a passphrase, or a key service.
 //!
-//! A store's records are sealed under the store's own key, which is random and never changes hands. What rests beside them
-//! is that key, encrypted by a [`KeyEncryption`]: a [`WrappedKey`]. A process asks for it to be decrypted once,
-//! when it opens the store, and never while it signs; so signing neither waits for a key service nor stops with it. The
-//! price is that a key service which is told to refuse keeps a party from starting, not from going on.
+//! A store's records are sealed under the store's own key, which is random and never changes hands.
+//! What rests beside them is that key, encrypted by a [`KeyEncryption`]: a [`WrappedKey`]. A
+//! process asks for it to be decrypted once, when it opens the store, and never while it signs; so
+//! signing neither waits for a key service nor stops with it. The price is that a key service which
+//! is told to refuse keeps a party from starting, not from going on.
 
 mod local;
 pub mod transit;
@@ -62,7 +63,8 @@ impl fmt::Display for Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "kebab-case")]
 pub enum WrappedKey {
-    /// Of a store that was made when keys were not encrypted yet, and not changed since: its key is the key file's content.
+    /// Of a store that was made when keys were not encrypted yet, and not changed since: its key is
+    /// the key file's content.
     File,
     /// Of such a store: the store's key is argon2id (version 0x13) of a passphrase.
     Argon2id {
@@ -111,8 +113,8 @@ impl WrappedKey {
         }
     }
 
-    /// Whether the store's key is that of its source, rather than encrypted under it: then another source
-    /// means another key for the store.
+    /// Whether the store's key is that of its source, rather than encrypted under it: then another
+    /// source means another key for the store.
     #[must_use]
     pub const fn is_the_source(&self) -> bool {
         matches!(self, Self::File | Self::Argon2id { .. })
@@ -152,7 +154,8 @@ pub enum KeyEncryptionError {
     Abandoned(#[from] Abandoned),
 }
 
-/// Something that can encrypt a store's key and decrypt it again: a key encryption key, or a service that has one.
+/// Something that can encrypt a store's key and decrypt it again: a key encryption key, or a
+/// service that has one.
 #[async_trait]
 pub trait KeyEncryption: fmt::Debug + Send + Sync + 'static {
     /// What kind it is.
@@ -170,7 +173,8 @@ pub trait KeyEncryption: fmt::Debug + Send + Sync + 'static {
     /// When it cannot be had, or is not the one that encrypted it.
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<KeyEncryptionKey, KeyEncryptionError>;
 
-    /// Encrypts a store's key anew: under the newest version of a service's key, or with a new salt.
+    /// Encrypts a store's key anew: under the newest version of a service's key, or with a new
+    /// salt.
     ///
     /// # Errors
     /// As [`Self::wrap`] and [`Self::unwrap`].

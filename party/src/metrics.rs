@@ -1,7 +1,8 @@
 //! What a party counts, for whoever watches its worker.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Every label is one of a few texts of this program: none
-//! is made of what others send, so that nobody can make a series of his own, and no wallet or session can be told by one.
+//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Every label is one of a few
+//! texts of this program: none is made of what others send, so that nobody can make a series of his
+//! own, and no wallet or session can be told by one.
 
 use std::time::Instant;
 
@@ -20,9 +21,10 @@ use crate::{
     session::{Ended, Finished, Role},
 };
 
-/// Bounds of a session's duration, in seconds. One takes some 20 ms of arithmetic, four messages and three durable writes; a
-/// round is given up after 10 s and a session after 30 ([`SessionLimits`](crate::SessionLimits)). Each bound is two to two and a
-/// half times the one before, which is enough to see where a busy machine stands between them.
+/// Bounds of a session's duration, in seconds. One takes some 20 ms of arithmetic, four messages
+/// and three durable writes; a round is given up after 10 s and a session after 30
+/// ([`SessionLimits`](crate::SessionLimits)). Each bound is two to two and a half times the one
+/// before, which is enough to see where a busy machine stands between them.
 const SESSION_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,7 +63,8 @@ struct VerdictLabel {
 /// The code of what went well.
 const NO_CODE: &str = "none";
 
-/// Bounds of what the share store takes for a decision, in seconds: a transaction and one flush to the disk, or a read.
+/// Bounds of what the share store takes for a decision, in seconds: a transaction and one flush to
+/// the disk, or a read.
 const STORE_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 /// What the share store decides in every signature.
@@ -107,7 +110,8 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
-    /// What an alarm may look for is there from the beginning, so that the first of it is seen as an increase.
+    /// What an alarm may look for is there from the beginning, so that the first of it is seen as
+    /// an increase.
     fn default() -> Self {
         let metrics = Self {
             active: Family::default(),

@@ -45,8 +45,8 @@ const INDEX: &str = "share-index";
 /// How far a party's set-up is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetUpProgress {
-    /// Looking for the two safe primes of `Ñ`; so many candidates of the current one were tried. Some
-    /// 1,700 are to be expected for 1024 bits.
+    /// Looking for the two safe primes of `Ñ`; so many candidates of the current one were tried.
+    /// Some 1,700 are to be expected for 1024 bits.
     Primes {
         /// Candidates so far.
         candidates: u32,
@@ -97,9 +97,9 @@ fn own_card_label() -> RecordLabel {
 }
 
 impl Party {
-    /// Makes a party that holds share `index` of every wallet: its keys, ring-Pedersen parameters of
-    /// `size` with their proof, its card. Takes some seconds of one core; `progress` is called from
-    /// there.
+    /// Makes a party that holds share `index` of every wallet: its keys, ring-Pedersen parameters
+    /// of `size` with their proof, its card. Takes some seconds of one core; `progress` is called
+    /// from there.
     ///
     /// # Errors
     /// When there is a party in the store already, or it cannot be written.
@@ -132,7 +132,8 @@ impl Party {
         Self::store(context, keys, card, index).await
     }
 
-    /// Takes keys and a card that were made elsewhere, for a party that is set up on another machine.
+    /// Takes keys and a card that were made elsewhere, for a party that is set up on another
+    /// machine.
     ///
     /// # Errors
     /// When there is a party in the store already, the card is not that of the keys, or the store
@@ -230,8 +231,8 @@ impl Party {
         &self.context
     }
 
-    /// Issues a token that admits up to `max_wallets` wallets of `tenant` until `expires_at` (seconds
-    /// since 1970).
+    /// Issues a token that admits up to `max_wallets` wallets of `tenant` until `expires_at`
+    /// (seconds since 1970).
     #[must_use]
     pub fn issue_token(&self, tenant: TenantId, expires_at: u64, max_wallets: u32) -> AdmissionToken {
         let mut token = [0; 16];
@@ -240,8 +241,8 @@ impl Party {
         AdmissionToken::issue(keys, self.id().clone(), tenant, token, expires_at, max_wallets)
     }
 
-    /// Pins another party's card by its fingerprint; a wallet that names another card for that party
-    /// is refused.
+    /// Pins another party's card by its fingerprint; a wallet that names another card for that
+    /// party is refused.
     ///
     /// # Errors
     /// When another card is pinned.
@@ -282,8 +283,8 @@ impl Party {
         Ok((wallets, more))
     }
 
-    /// Since when the limits of its wallets count as used up, in Unix milliseconds: since the store was
-    /// restored, unless an operator has reset them.
+    /// Since when the limits of its wallets count as used up, in Unix milliseconds: since the store
+    /// was restored, unless an operator has reset them.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -292,8 +293,9 @@ impl Party {
         Ok(setting.as_deref().map(moment).transpose()?)
     }
 
-    /// Has the limits count again as the store knows them, and records that. What was signed between the backup
-    /// and the restore is not in there. Returns since when they had counted as used up.
+    /// Has the limits count again as the store knows them, and records that. What was signed
+    /// between the backup and the restore is not in there. Returns since when they had counted as
+    /// used up.
     ///
     /// # Errors
     /// When the store cannot be written.

@@ -39,8 +39,8 @@ use crate::{
 pub(crate) struct Ruling {
     /// The rule that allows it; `None` when the wallet has no policy.
     pub(crate) rule: Option<String>,
-    /// Whether a rule lets it pass only because somebody approved it. Approvals are dated, so the request
-    /// itself may be older.
+    /// Whether a rule lets it pass only because somebody approved it. Approvals are dated, so the
+    /// request itself may be older.
     pub(crate) is_approved: bool,
     /// What is charged to the limits.
     spends: Vec<Spend>,
@@ -51,7 +51,8 @@ pub(crate) struct Ruling {
 impl Ruling {
     /// What is charged at `now_ms` for a signature over `digest` by the wallet's child at `path`.
     ///
-    /// A transaction's digest does not say who sends it: by the keys of two paths it moves money twice.
+    /// A transaction's digest does not say who sends it: by the keys of two paths it moves money
+    /// twice.
     pub(crate) fn spending(
         &self,
         manifest: &Manifest,
@@ -111,8 +112,8 @@ impl WalletPolicies {
     }
 }
 
-/// The policies of wallets that lately signed, verified. They are read and verified again when the store has another newest
-/// one, whichever worker took it. Cheap to clone.
+/// The policies of wallets that lately signed, verified. They are read and verified again when the
+/// store has another newest one, whichever worker took it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct VerifiedPolicies(Arc<Mutex<LruCache<WalletId, Verified>>>);
 
@@ -123,7 +124,8 @@ struct Verified {
     policies: WalletPolicies,
 }
 
-/// Wallets whose policies stay in memory: as a rule one of a few kilobytes, at most five of some hundred.
+/// Wallets whose policies stay in memory: as a rule one of a few kilobytes, at most five of some
+/// hundred.
 const MAX_WALLETS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 impl Default for VerifiedPolicies {
@@ -139,8 +141,9 @@ impl VerifiedPolicies {
     /// When they cannot be read, or one is not its owner's.
     ///
     /// # Security
-    /// What comes back may be older than the store is by now. So whoever decides by it has the store find the mark of its newest
-    /// unchanged in the transaction that acts upon the decision ([`Spending::decided_by`]).
+    /// What comes back may be older than the store is by now. So whoever decides by it has the
+    /// store find the mark of its newest unchanged in the transaction that acts upon the decision
+    /// ([`Spending::decided_by`]).
     pub async fn of(
         &self,
         store: &(impl PolicyStore + ?Sized),
@@ -171,7 +174,8 @@ fn counting<T>(all: &[T], effective_at_ms: impl Fn(&T) -> u64, now_ms: u64) -> &
     all.get(first..).unwrap_or_default()
 }
 
-/// Decides upon a request, by the policies of which the store said just now that `newest` is the newest.
+/// Decides upon a request, by the policies of which the store said just now that `newest` is the
+/// newest.
 ///
 /// # Errors
 /// [`PartyError::RefusedByPolicy`] with the rule that came nearest.
@@ -240,8 +244,8 @@ pub(crate) async fn take(
     }
     let now_ms = context.clock.now_ms();
     let known = context.policies.of(&**context.store(), wallet, newest.as_ref(), &owner).await?;
-    // The first policy only narrows what the wallet's record allows; a later one waits as long as the
-    // longest of those that count asks for.
+    // The first policy only narrows what the wallet's record allows; a later one waits as long as
+    // the longest of those that count asks for.
     let mut delay_s = 0;
     for held in known.counting(now_ms) {
         delay_s = delay_s.max(held.policy.delay_s);
@@ -293,8 +297,8 @@ pub(crate) async fn show(context: &Context, wallet: WalletId) -> Result<Vec<Held
         .collect())
 }
 
-/// Notes an approval without a date. It counts for a day from its arrival, which the orchestrator can put
-/// off; so it does not lengthen the day for which the request may be valid.
+/// Notes an approval without a date. It counts for a day from its arrival, which the orchestrator
+/// can put off; so it does not lengthen the day for which the request may be valid.
 ///
 /// # Errors
 /// As [`take_dated_approval`], and when the request is valid for longer.
@@ -311,10 +315,12 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
     note_approval(context, &approval.request, &request, approval.approver, now_ms, now_ms).await
 }
 
-/// Notes an approval, if the policies that count ask this approver. It counts for a day from its date.
+/// Notes an approval, if the policies that count ask this approver. It counts for a day from its
+/// date.
 ///
 /// # Errors
-/// When they do not, the approval or its request does not hold, the clocks differ, or it cannot be stored.
+/// When they do not, the approval or its request does not hold, the clocks differ, or it cannot be
+/// stored.
 pub(crate) async fn take_dated_approval(
     context: &Context,
     approval: &DatedApproval,
@@ -447,7 +453,8 @@ mod tests {
         let other_owner = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
         assert!(of(&first, &other_owner).await.is_err(), "verified for one owner alone");
 
-        // Another worker took one: what is held serves those alone who heard of the store before that.
+        // Another worker took one: what is held serves those alone who heard of the store before
+        // that.
         store.put_policy(WALLET, &second, 0).await.unwrap();
         assert_eq!(revisions(&of(&first, &key).await.unwrap()), [1]);
         let held = of(&second, &key).await.unwrap();

@@ -1,8 +1,9 @@
 //! `r̃^N mod N²` for answers: computed while messages 2 and 3 travel, or chosen from a table.
 //!
-//! It is most of a responder's work. It belongs to one session, whose message 1 it depends on: none lies ready, because
-//! a copy of this process's memory would use it a second time. For a key that was answered under often a table is built
-//! ([`RandomizerTable`]), from which each one costs a fifth. Nothing of it is ever stored.
+//! It is most of a responder's work. It belongs to one session, whose message 1 it depends on: none
+//! lies ready, because a copy of this process's memory would use it a second time. For a key that
+//! was answered under often a table is built ([`RandomizerTable`]), from which each one costs a
+//! fifth. Nothing of it is ever stored.
 
 use std::{
     num::NonZeroUsize,
@@ -38,9 +39,11 @@ const IDLE_TABLE: Duration = Duration::from_secs(600);
 /// Which keys have tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RandomizerSettings {
-    /// Keys that have a table at a time: 5 MB each, and once some 90 s of a core. Default 4; 0 turns tables off.
+    /// Keys that have a table at a time: 5 MB each, and once some 90 s of a core. Default 4; 0
+    /// turns tables off.
     pub tables: usize,
-    /// Answers under a key, since the worker's start, after which its table is built. Default 1,000.
+    /// Answers under a key, since the worker's start, after which its table is built. Default
+    /// 1,000.
     pub table_after: u64,
 }
 
@@ -145,8 +148,8 @@ impl Randomizers {
         registry.register_collector(Box::new(Tables(self.clone())));
     }
 
-    /// Begins the randomizer of a session whose message 1 is there, where its key has no table and a core's turn is
-    /// free. Dropping what this returns ends it.
+    /// Begins the randomizer of a session whose message 1 is there, where its key has no table and
+    /// a core's turn is free. Dropping what this returns ends it.
     pub(crate) fn begin(
         &self,
         state: &AwaitingOpening,
@@ -170,8 +173,8 @@ impl Randomizers {
         Begun(Source::Early(AbortOnDropHandle::new(tokio::spawn(computing))))
     }
 
-    /// Waits for what was begun. Only now the answer counts towards a table: message 3 shows that the initiator takes
-    /// part.
+    /// Waits for what was begun. Only now the answer counts towards a table: message 3 shows that
+    /// the initiator takes part.
     ///
     /// # Errors
     /// When the process is stopping.
@@ -197,8 +200,8 @@ impl Randomizers {
         }
     }
 
-    /// Draws a table's numbers one at a time, each in its turn among the sessions' work, so that a busy worker gets its
-    /// table as well.
+    /// Draws a table's numbers one at a time, each in its turn among the sessions' work, so that a
+    /// busy worker gets its table as well.
     async fn build(&self, enrolment: Arc<VerifiedEnrolment>, compute: &Compute) {
         let key = enrolment.paillier_key();
         tracing::info!(paillier_key = %key, "building a table of randomizers");

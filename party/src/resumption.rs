@@ -1,13 +1,16 @@
-//! Notices that this process goes on from a snapshot: on a copied machine, after a pause, in a restored container.
+//! Notices that this process goes on from a snapshot: on a copied machine, after a pause, in a
+//! restored container.
 //!
-//! Everything random is hedged ([`duet_protocol::hedge`]), so that a copy of this process repeats nothing in another
-//! session. What a copy shares are the sessions that were open. They end here, before either copy can go on with
-//! them, as far as the machine lets a process notice:
+//! Everything random is hedged ([`duet_protocol::hedge`]), so that a copy of this process repeats
+//! nothing in another session. What a copy shares are the sessions that were open. They end here,
+//! before either copy can go on with them, as far as the machine lets a process notice:
 //!
 //! - `/proc/sys/kernel/random/boot_id` differs: the process was restored under another kernel.
-//! - A file with the machine's generation differs. Linux takes the generation id of a virtual machine (ACPI `VMGENID`) for
-//!   its own generator and shows it to no process; a platform that writes it to a file can name that file.
-//! - The wall clock and the monotonic clock went apart. The monotonic clock stands still while a machine is stopped.
+//! - A file with the machine's generation differs. Linux takes the generation id of a virtual
+//!   machine (ACPI `VMGENID`) for its own generator and shows it to no process; a platform that
+//!   writes it to a file can name that file.
+//! - The wall clock and the monotonic clock went apart. The monotonic clock stands still while a
+//!   machine is stopped.
 //!
 //! A live copy whose clock is wrong by the length of the pause shows none of the three.
 
@@ -28,8 +31,9 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct ResumptionSettings {
     /// Files whose content says which copy of a machine this is. Default: the boot id of Linux.
     pub identities: Vec<PathBuf>,
-    /// How far the wall clock may move against the monotonic clock between two looks. Default 2 s: a slewed clock
-    /// moves by half a millisecond, a stepped one is worth a session that is tried again.
+    /// How far the wall clock may move against the monotonic clock between two looks. Default 2 s:
+    /// a slewed clock moves by half a millisecond, a stepped one is worth a session that is tried
+    /// again.
     pub clocks_apart: Duration,
 }
 

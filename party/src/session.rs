@@ -49,8 +49,8 @@ impl Default for SessionLimits {
     }
 }
 
-/// What the audit log keeps of a session's one-time values: hashes, by which it can be seen that none was
-/// used twice.
+/// What the audit log keeps of a session's one-time values: hashes, by which it can be seen that
+/// none was used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trace {
     /// Of this party's public nonce.
@@ -87,7 +87,8 @@ impl Ended {
         Self::Failed { culprit: None, refusal: Refusal::new(code, message) }
     }
 
-    /// The worker stops, and its patience is over; or its machine was resumed or copied. Others may take the job at once.
+    /// The worker stops, and its patience is over; or its machine was resumed or copied. Others may
+    /// take the job at once.
     pub(crate) fn cut_off() -> Self {
         Self::failed(
             Code::Overloaded,

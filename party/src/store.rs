@@ -1,9 +1,10 @@
 //! The share store: what a party must not forget.
 //!
-//! [`ShareStore`] is what the rest of the crate knows of it; [`sqlite::SqliteStore`] serves the workers of one
-//! machine, [`postgres::PostgresStore`] those of several. A store keeps sealed records (see [`crate::at_rest`]) and, in plain columns, what
-//! it must decide upon in a transaction: states, counts, locks. All workers of a party share one
-//! store, so every decision below is a transaction, never a read followed by a write.
+//! [`ShareStore`] is what the rest of the crate knows of it; [`sqlite::SqliteStore`] serves the
+//! workers of one machine, [`postgres::PostgresStore`] those of several. A store keeps sealed
+//! records (see [`crate::at_rest`]) and, in plain columns, what it must decide upon in a
+//! transaction: states, counts, locks. All workers of a party share one store, so every decision
+//! below is a transaction, never a read followed by a write.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -26,8 +27,9 @@ pub mod sqlite;
 mod transfer;
 mod witness;
 
-/// How long a key stays after it was superseded: for sessions that were checked before and are claimed
-/// after, and for a key just made by another process that is yet to be offered. Workers' clocks may differ by less.
+/// How long a key stays after it was superseded: for sessions that were checked before and are
+/// claimed after, and for a key just made by another process that is yet to be offered. Workers'
+/// clocks may differ by less.
 const SUPERSEDED_FOR_MS: u64 = 60_000;
 /// How long a session is remembered after its manifest expired: workers' clocks may differ by less.
 const SESSIONS_KEPT_FOR_MS: i64 = 3_600_000;
@@ -72,8 +74,8 @@ pub enum StoreError {
     /// A row that this build cannot have written.
     #[error("share store corrupt: {0}")]
     Corrupt(&'static str),
-    /// What was to be written is sealed under a key that the store does not have any more, or the key was to be
-    /// changed and somebody else did. Nothing was written.
+    /// What was to be written is sealed under a key that the store does not have any more, or the
+    /// key was to be changed and somebody else did. Nothing was written.
     #[error("the share store's key has been changed")]
     KeyChanged,
     /// A file beside the store.
@@ -342,7 +344,8 @@ impl Standing {
         matches!((self.locks, self.is_accepted), (0, _) | (1, true))
     }
 
-    /// Whether no word of the operator changes that: until answers can be proved, a second lock is final.
+    /// Whether no word of the operator changes that: until answers can be proved, a second lock is
+    /// final.
     #[must_use]
     pub const fn is_final(self) -> bool {
         self.locks > 1
@@ -445,16 +448,17 @@ pub enum UnlockRefused {
 
 /// The setting that says how the store's key is had.
 pub(crate) const KEY_DESCRIPTOR: &str = "key-descriptor";
-/// The setting that says which key the records are sealed under: its [`KeyId`]. Whoever stores a record reads it in
-/// the same transaction. A store from before there were changes has none until its first record.
+/// The setting that says which key the records are sealed under: its [`KeyId`]. Whoever stores a
+/// record reads it in the same transaction. A store from before there were changes has none until
+/// its first record.
 pub(crate) const KEY_ID: &str = "key-id";
 /// The setting in which a process that has the key before finds the one after it.
 pub(crate) const KEY_SUCCESSION: &str = "key-succession";
 
 /// The setting that says when the store was restored last: Unix milliseconds, 8 bytes, big endian.
 pub(crate) const RESTORED_AT: &str = "restored-at";
-/// The setting that says since when the limits count as used up, because the store was restored and does not
-/// know what was spent: as [`RESTORED_AT`], until an operator removes it.
+/// The setting that says since when the limits count as used up, because the store was restored and
+/// does not know what was spent: as [`RESTORED_AT`], until an operator removes it.
 pub(crate) const LIMITS_USED_UP_SINCE: &str = "limits-used-up-since";
 
 /// Reads what [`RESTORED_AT`] and [`LIMITS_USED_UP_SINCE`] hold.
@@ -466,7 +470,8 @@ pub(crate) fn moment(setting: &[u8]) -> Result<u64, StoreError> {
 /// A change of what opens a store.
 #[derive(Debug)]
 pub struct KeyChange {
-    /// What the store must say now of how its key is had, or [`StoreError::KeyChanged`]; `None`: nothing yet.
+    /// What the store must say now of how its key is had, or [`StoreError::KeyChanged`]; `None`:
+    /// nothing yet.
     pub replaces: Option<Vec<u8>>,
     /// What it says from now on.
     pub descriptor: Vec<u8>,
@@ -546,8 +551,8 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     async fn clear_unlock_attempts(&self) -> Result<(), StoreError>;
     /// A sealed record.
     async fn record(&self, label: &RecordLabel) -> Result<Option<SealedRecord>, StoreError>;
-    /// Stores sealed records, all or none, replacing those of the same labels. As wherever a record is stored,
-    /// [`StoreError::KeyChanged`] if it was sealed under another key than the store's.
+    /// Stores sealed records, all or none, replacing those of the same labels. As wherever a record
+    /// is stored, [`StoreError::KeyChanged`] if it was sealed under another key than the store's.
     async fn put_records(&self, records: &[(RecordLabel, SealedRecord)]) -> Result<(), StoreError>;
     /// Changes what opens the store, in one transaction; how many records it has wrapped anew.
     async fn change_key(&self, change: &KeyChange) -> Result<u64, StoreError>;
@@ -570,8 +575,8 @@ pub trait WalletStore: fmt::Debug + Send + Sync + 'static {
     async fn pinned_card(&self, party: &PartyId) -> Result<Option<CardFingerprint>, StoreError>;
     /// Every pin.
     async fn pins(&self) -> Result<BTreeMap<PartyId, CardFingerprint>, StoreError>;
-    /// Wallets, prepared or committed, whose public key is not noted, at most `limit`: they were stored by
-    /// the version before that.
+    /// Wallets, prepared or committed, whose public key is not noted, at most `limit`: they were
+    /// stored by the version before that.
     async fn wallets_without_public_key(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
     /// Notes the public key of a wallet that lacks it.
     async fn note_public_key(&self, id: WalletId, public_key: [u8; 33]) -> Result<(), StoreError>;
@@ -614,8 +619,8 @@ pub trait WalletStore: fmt::Debug + Send + Sync + 'static {
 /// This party's Paillier keys: whom each is agreed with, and whether it is locked.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores a Paillier key of this party: ready if it is new, needing rotation if it came out of a
-    /// record that was restored. A key that is there already keeps its state.
+    /// Stores a Paillier key of this party: ready if it is new, needing rotation if it came out of
+    /// a record that was restored. A key that is there already keeps its state.
     async fn put_paillier_key(
         &self,
         id: PaillierKeyId,
@@ -624,8 +629,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         state: PaillierState,
         now_ms: u64,
     ) -> Result<(), StoreError>;
-    /// Stores a new Paillier key unless its scope has one: two workers at once make one key, not two. Returns the
-    /// scope's newest key.
+    /// Stores a new Paillier key unless its scope has one: two workers at once make one key, not
+    /// two. Returns the scope's newest key.
     async fn put_first_paillier_key(
         &self,
         id: PaillierKeyId,
@@ -639,9 +644,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     async fn paillier_keys(&self, scope: &PaillierScope) -> Result<Vec<PaillierKeyRow>, StoreError>;
     /// Every Paillier key of this party, newest first.
     async fn all_paillier_keys(&self) -> Result<Vec<PaillierKeyRow>, StoreError>;
-    /// Deletes this party's Paillier keys that nothing uses any more, and says which: a newer one of
-    /// the same scope has taken its place, no responder has agreed to the old one only, and every session
-    /// that may have begun with it has expired; not before a minute has passed. That they existed, and were locked, is remembered.
+    /// Deletes this party's Paillier keys that nothing uses any more, and says which: a newer one
+    /// of the same scope has taken its place, no responder has agreed to the old one only, and
+    /// every session that may have begun with it has expired; not before a minute has passed. That
+    /// they existed, and were locked, is remembered.
     async fn remove_superseded_keys(&self, now_ms: u64) -> Result<Vec<PaillierKeyId>, StoreError>;
 
     /// Notes that `key` is being offered to `responder` for `wallet`.
@@ -651,16 +657,16 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError>;
-    /// Notes that the responder acknowledged `key`: it is the one to initiate with from now on, unless a newer one
-    /// was acknowledged already.
+    /// Notes that the responder acknowledged `key`: it is the one to initiate with from now on,
+    /// unless a newer one was acknowledged already.
     async fn agree_enrolment(
         &self,
         wallet: WalletId,
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError>;
-    /// Notes that this party has nobody to initiate with in `wallet`, so that it need not be looked at
-    /// again.
+    /// Notes that this party has nobody to initiate with in `wallet`, so that it need not be looked
+    /// at again.
     async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError>;
     /// How far the enrolment with `responder` is.
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError>;
@@ -671,21 +677,23 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         index: ShareIndex,
         limit: u32,
     ) -> Result<Vec<WalletId>, StoreError>;
-    /// Locks a Paillier key for good, durably, before it returns: deletes its sealed record and what is pending
-    /// under it, counts a failure for every wallet that was ever enrolled under it, and keeps the responder's signed
-    /// answer beside it, which quarantines the responder's card. When it cannot, the store goes unready and the
-    /// caller sends nothing.
+    /// Locks a Paillier key for good, durably, before it returns: deletes its sealed record and
+    /// what is pending under it, counts a failure for every wallet that was ever enrolled under it,
+    /// and keeps the responder's signed answer beside it, which quarantines the responder's card.
+    /// When it cannot, the store goes unready and the caller sends nothing.
     async fn lock_paillier_key(&self, lock: &Lock) -> Result<LockOutcome, StoreError>;
-    /// The gate: counts a good verdict of `session` in the key's row, durably, if that is not locked, serialised with
-    /// every lock; and forgets what was pending of the session.
+    /// The gate: counts a good verdict of `session` in the key's row, durably, if that is not
+    /// locked, serialised with every lock; and forgets what was pending of the session.
     async fn release_verdict(&self, key: PaillierKeyId, session: SessionId) -> Result<Gate, StoreError>;
     /// What this party thinks of a responder's card.
     async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError>;
     /// Every card whose answers locked a key.
     async fn culprits(&self) -> Result<Vec<Culprit>, StoreError>;
-    /// Notes the operator's word to go on with a card after its first lock; what it thinks of the card then.
+    /// Notes the operator's word to go on with a card after its first lock; what it thinks of the
+    /// card then.
     async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError>;
-    /// The good verdicts under each locked key that a wallet was ever enrolled under: what bounds the bits it lost.
+    /// The good verdicts under each locked key that a wallet was ever enrolled under: what bounds
+    /// the bits it lost.
     async fn losses(&self, wallet: WalletId) -> Result<Vec<u64>, StoreError>;
     /// Committed wallets with at least one failure, those with the most first, at most `limit`.
     async fn failed_wallets(&self, limit: u32) -> Result<Vec<WalletRow>, StoreError>;
@@ -704,8 +712,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
     /// Writes a charge durably; `false` if the session was charged before.
     async fn charge(&self, charge: &Charge) -> Result<bool, StoreError>;
-    /// Keeps a revocation until its request has expired, durably, and forgets those whose requests have
-    /// expired at `now_ms`. A charge that comes later finds it: the two never pass each other.
+    /// Keeps a revocation until its request has expired, durably, and forgets those whose requests
+    /// have expired at `now_ms`. A charge that comes later finds it: the two never pass each other.
     async fn revoke_request(&self, revoked: &RevokedRequest, now_ms: u64) -> Result<Revoked, StoreError>;
     /// What bears on a request of `wallet` with this content hash.
     async fn request_facts(&self, wallet: WalletId, request: [u8; 32]) -> Result<RequestFacts, StoreError>;

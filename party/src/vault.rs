@@ -1,10 +1,11 @@
 //! A share store that is unlocked: records go in and out in the clear, and rest sealed.
 //!
 //! # How the key is changed while workers run
-//! What decrypts the store's key can change without anybody noticing who has the key already: one setting is replaced.
-//! When the key itself changes, every record is wrapped anew in one transaction, and the new key is left in the store,
-//! encrypted under the old one, for a while. A process that has the store open finds it there: when a record does not
-//! open, before it seals one, and whenever it looks ([`Vault::keep_up`]). The store refuses records that were sealed
+//! What decrypts the store's key can change without anybody noticing who has the key already: one
+//! setting is replaced. When the key itself changes, every record is wrapped anew in one
+//! transaction, and the new key is left in the store, encrypted under the old one, for a while. A
+//! process that has the store open finds it there: when a record does not open, before it seals
+//! one, and whenever it looks ([`Vault::keep_up`]). The store refuses records that were sealed
 //! under another key than its own, so nothing can be added that nobody could read.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -30,8 +31,8 @@ use crate::{
 const CHECK: &[u8] = b"duet/v1/key-check";
 /// What a key is bound to that is encrypted under the one before it.
 const SUCCESSOR: &[u8] = b"successor";
-/// How long a new key lies in the store for those who have the old one: longer than workers' clocks differ and
-/// than a worker goes without looking.
+/// How long a new key lies in the store for those who have the old one: longer than workers' clocks
+/// differ and than a worker goes without looking.
 const SUCCESSION_MS: u64 = 120_000;
 
 /// Why a share store does not open.
@@ -137,7 +138,8 @@ fn to_setting(value: &impl Serialize) -> Result<Vec<u8>, UnlockError> {
     serde_json::to_vec(value).map_err(|_| UnlockError::Descriptor)
 }
 
-/// The encrypted key, after `source` has decrypted it: what it may not do is noticed before anything depends on it.
+/// The encrypted key, after `source` has decrypted it: what it may not do is noticed before
+/// anything depends on it.
 async fn tried(
     source: &dyn KeyEncryption,
     key: &KeyEncryptionKey,
@@ -240,20 +242,22 @@ impl Vault {
         Ok((descriptor, wrapped))
     }
 
-    /// Has the store's key encrypted by `source` from now on, or, if that is what does it already, anew: under the
-    /// newest version of a service's key. What decrypted it before does not open the store any more; it
-    /// still opens copies from before. Whoever has the store open keeps it open.
+    /// Has the store's key encrypted by `source` from now on, or, if that is what does it already,
+    /// anew: under the newest version of a service's key. What decrypted it before does not open
+    /// the store any more; it still opens copies from before. Whoever has the store open keeps it
+    /// open.
     ///
     /// # Errors
-    /// When `source` does not do its part, or the store's key is changed by somebody else meanwhile; nothing has
-    /// changed then.
+    /// When `source` does not do its part, or the store's key is changed by somebody else
+    /// meanwhile; nothing has changed then.
     pub async fn rewrap(&self, source: &dyn KeyEncryption, clock: &Clock) -> Result<(), UnlockError> {
         let (replaces, wrapped) = self.descriptor().await?;
         if wrapped.is_the_source() {
             return Err(UnlockError::Descriptor);
         }
         let key = self.key();
-        // The newest version of the same key: Vault does that without handing out what is encrypted.
+        // The newest version of the same key: Vault does that without handing out what is
+        // encrypted.
         let anew = match (source.source(), wrapped.source()) {
             (Source::Transit, Source::Transit) => match source.rewrap(&wrapped).await {
                 Err(KeyEncryptionError::Transit(TransitError::OtherKey { .. })) => source.wrap(&key).await?,
@@ -273,13 +277,14 @@ impl Vault {
         self.store.noting(Draft::new(clock.now_ms(), Event::StoreKeyChanged { opened_by, new_key }))
     }
 
-    /// Gives the store another key, encrypted by `source`, and wraps every record's data key under it, in one
-    /// transaction. A copy of the store from before still opens with what opened it then, and gives nobody the
-    /// new key, unless it was made while the new key lay there for others to take: two minutes. How many records it were.
+    /// Gives the store another key, encrypted by `source`, and wraps every record's data key under
+    /// it, in one transaction. A copy of the store from before still opens with what opened it
+    /// then, and gives nobody the new key, unless it was made while the new key lay there for
+    /// others to take: two minutes. How many records it were.
     ///
     /// # Errors
-    /// When `source` does not do its part, a record does not open, or the store cannot be written; nothing has
-    /// changed then.
+    /// When `source` does not do its part, a record does not open, or the store cannot be written;
+    /// nothing has changed then.
     pub async fn change_key(&self, source: &dyn KeyEncryption, clock: &Clock) -> Result<u64, UnlockError> {
         self.keep_up(clock).await?;
         if let Some(current) = self.store.setting(KEY_SUCCESSION).await? {
@@ -309,8 +314,8 @@ impl Vault {
         Ok(records)
     }
 
-    /// Whether the store's key is what its source holds, as it was before keys were encrypted: then another source
-    /// takes another key ([`Self::change_key`]).
+    /// Whether the store's key is what its source holds, as it was before keys were encrypted: then
+    /// another source takes another key ([`Self::change_key`]).
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -318,11 +323,12 @@ impl Vault {
         Ok(self.descriptor().await?.1.is_the_source())
     }
 
-    /// Takes the store's new key if there is one, and removes what it was taken from when its time is over.
+    /// Takes the store's new key if there is one, and removes what it was taken from when its time
+    /// is over.
     ///
     /// # Errors
-    /// When the store cannot be read, or its key was changed and the time to take the new one is over: this process
-    /// has to open the store again.
+    /// When the store cannot be read, or its key was changed and the time to take the new one is
+    /// over: this process has to open the store again.
     pub async fn keep_up(&self, clock: &Clock) -> Result<(), UnlockError> {
         self.follow().await?;
         let Some(setting) = self.store.setting(KEY_SUCCESSION).await? else { return Ok(()) };
@@ -333,7 +339,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Has the key that the store's records are sealed under; whether that is another one than before.
+    /// Has the key that the store's records are sealed under; whether that is another one than
+    /// before.
     async fn follow(&self) -> Result<bool, UnlockError> {
         let key = self.key();
         match self.store.setting(KEY_ID).await? {
@@ -364,8 +371,8 @@ impl Vault {
         &self.store
     }
 
-    /// Seals a record for its label, under the store's key as it is now. If that changes before the record is stored, the
-    /// store refuses it, and all is to be done again.
+    /// Seals a record for its label, under the store's key as it is now. If that changes before the
+    /// record is stored, the store refuses it, and all is to be done again.
     ///
     /// # Errors
     /// When the store cannot be read, or the operating system gives no randomness.
@@ -374,7 +381,8 @@ impl Vault {
         Ok(self.seal_now(label, plaintext)?)
     }
 
-    /// The same under the key that this process has, without looking whether it is still the store's.
+    /// The same under the key that this process has, without looking whether it is still the
+    /// store's.
     ///
     /// # Errors
     /// When the operating system gives no randomness.

@@ -1,21 +1,25 @@
 //! What others know of this party's store, and this store of others: heads of audit chains.
 //!
-//! Everything a store says of itself is gone with the store: a lock with the row that held it, and every trace of it
-//! when the whole machine is put back to yesterday. So a party signs how far its audit chain goes and which of its
-//! keys are locked ([`Head`]), and leaves that with the broker's stream and with the parties whose cards it has
-//! pinned. When a worker starts, it asks all of them, and compares:
+//! Everything a store says of itself is gone with the store: a lock with the row that held it, and
+//! every trace of it when the whole machine is put back to yesterday. So a party signs how far its
+//! audit chain goes and which of its keys are locked ([`Head`]), and leaves that with the broker's
+//! stream and with the parties whose cards it has pinned. When a worker starts, it asks all of
+//! them, and compares:
 //!
-//! - A key that a head, or a record of the store's own chains, names as locked is locked; a row that says otherwise
-//!   is repaired.
-//! - A head that is ahead of the store, or of a chain that the store does not know, shows an older copy of the store.
-//!   The store is then marked as restored: it initiates nothing before its Paillier keys are rotated.
+//! - A key that a head, or a record of the store's own chains, names as locked is locked; a row
+//!   that says otherwise is repaired.
+//! - A head that is ahead of the store, or of a chain that the store does not know, shows an older
+//!   copy of the store. The store is then marked as restored: it initiates nothing before its
+//!   Paillier keys are rotated.
 //!
-//! Nothing is initiated, published or enrolled until the stream, or at least one peer, has answered. Those that did
-//! not answer are asked again, less and less often, until they do. A party that is asked by nobody and hears from
-//! nobody waits: without the broker it could not sign either.
+//! Nothing is initiated, published or enrolled until the stream, or at least one peer, has
+//! answered. Those that did not answer are asked again, less and less often, until they do. A party
+//! that is asked by nobody and hears from nobody waits: without the broker it could not sign
+//! either.
 //!
-//! A head that is not signed by the party itself counts for nothing, so neither the broker nor a peer can lock a key
-//! or mark a store. Both can withhold what they keep; then the other one is the witness.
+//! A head that is not signed by the party itself counts for nothing, so neither the broker nor a
+//! peer can lock a key or mark a store. Both can withhold what they keep; then the other one is the
+//! witness.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +60,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Pauses before those that did not answer are asked again: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often a peer is told at most, unless a key was locked: each time costs it one flush of its disk.
+/// How often a peer is told at most, unless a key was locked: each time costs it one flush of its
+/// disk.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Whether this process may initiate yet. Cheap to clone.
@@ -90,7 +95,8 @@ impl Witness {
     }
 }
 
-/// Locks the keys that `named` or this store's own audit records name as locked, where their rows say otherwise.
+/// Locks the keys that `named` or this store's own audit records name as locked, where their rows
+/// say otherwise.
 pub(crate) async fn repair_locks(
     context: &Context,
     named: impl IntoIterator<Item = PaillierKeyId>,
@@ -383,7 +389,8 @@ impl Telling {
     /// Tells whoever does not know it yet how far the chain goes.
     ///
     /// # Errors
-    /// When the store cannot be read, or the stream does not take the head. Peers are told another time.
+    /// When the store cannot be read, or the stream does not take the head. Peers are told another
+    /// time.
     pub(crate) async fn tell(
         &mut self,
         context: &Context,
@@ -431,7 +438,8 @@ impl Telling {
 /// How far the newest chain goes, and which keys are locked; nothing if no chain is open.
 async fn newest(context: &Context, identity: &Identity) -> Result<Option<Head>, PartyError> {
     let store = context.store();
-    // The place first: a lock that is written meanwhile is named a moment too early, and not too late.
+    // The place first: a lock that is written meanwhile is named a moment too early, and not too
+    // late.
     let Some(AuditChain { head, closed: false, .. }) = store.audit_chains().await?.pop() else {
         return Ok(None);
     };

@@ -56,7 +56,8 @@ const MAX_MISSING_ENROLMENTS: u32 = 1024;
 const FIRST_ENROLMENT_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_ENROLMENT_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a session that was told to fail may take to say so: its verdict may be on its way through the store.
+/// How long a session that was told to fail may take to say so: its verdict may be on its way
+/// through the store.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 /// How long outcomes may take to be acknowledged once all sessions have ended.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
@@ -64,16 +65,16 @@ const REPORT_GRACE: Duration = Duration::from_secs(10);
 /// What a worker may be configured to.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Sessions at a time; beyond that the worker leaves its queue group until one ends. Default 32:
-    /// a session waits for its peer most of the time.
+    /// Sessions at a time; beyond that the worker leaves its queue group until one ends. Default
+    /// 32: a session waits for its peer most of the time.
     pub sessions: usize,
     /// Share packages at a time; each is some hundred milliseconds of a core. Further ones wait.
     /// Default 4.
     pub packages: usize,
     /// Questions about cards, wallets, enrolments at a time. Default 16.
     pub questions: usize,
-    /// How long sessions may go on once the worker was told to stop; those that are not done by then fail, and say so.
-    /// Default 20 s.
+    /// How long sessions may go on once the worker was told to stop; those that are not done by
+    /// then fail, and say so. Default 20 s.
     pub drain: Duration,
     /// Which keys have tables for answers.
     pub randomizers: RandomizerSettings,
@@ -110,7 +111,8 @@ struct Shared {
     wake: Notify,
     /// Tells sessions to fail now, because the worker stops.
     cut: CancellationToken,
-    /// Tells the sessions of now to fail; it is replaced whenever the machine was resumed or copied.
+    /// Tells the sessions of now to fail; it is replaced whenever the machine was resumed or
+    /// copied.
     open: Mutex<CancellationToken>,
     /// Outcomes that are being reported, beyond their sessions.
     reports: TaskTracker,
@@ -142,7 +144,8 @@ impl Worker {
         let started =
             Draft::new(party.context.clock.now_ms(), Event::WorkerStarted { instance: instance.clone() });
         let mut comparison = Comparison::begin(&party.context, &party.identity, &bus).await?;
-        // Before anything is recorded: an older copy of the store would begin a second history of its chain.
+        // Before anything is recorded: an older copy of the store would begin a second history of
+        // its chain.
         let is_compared = comparison.round().await;
         let (keeper, journal) = Keeper::start(&party.context, &party.identity, &bus, settings.audit, started);
         let enroller = Enroller::new(party.context.clone(), bus.clone(), party.settings.modulus);
@@ -217,7 +220,8 @@ impl Worker {
         &self.shared.instance
     }
 
-    /// Has `registry` show what this worker does and how it is. `docs/metrics.md` explains the names.
+    /// Has `registry` show what this worker does and how it is. `docs/metrics.md` explains the
+    /// names.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.shared.party.context.metrics.register(registry);
         self.shared.randomizers.register_metrics(registry);
@@ -241,9 +245,9 @@ impl Worker {
         self.invitations.ended().await;
     }
 
-    /// Leaves every queue group at once, lets what runs finish for as long as the settings allow, has the sessions that remain
-    /// fail and say so, and ends. It takes a quarter of a minute longer than the settings say at the most. Returns
-    /// whether everything finished.
+    /// Leaves every queue group at once, lets what runs finish for as long as the settings allow,
+    /// has the sessions that remain fail and say so, and ends. It takes a quarter of a minute
+    /// longer than the settings say at the most. Returns whether everything finished.
     pub async fn drain(self) -> bool {
         let Self {
             shared,
@@ -288,7 +292,8 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends the sessions of now and forgets what lies ready in memory: another process may have a copy of it.
+    /// Ends the sessions of now and forgets what lies ready in memory: another process may have a
+    /// copy of it.
     fn resumed(&self, noticed: &Noticed) {
         tracing::error!(%noticed, "this machine was resumed or copied: every open session ends");
         compute::renew_process();
@@ -349,8 +354,8 @@ impl Collector for Condition {
     }
 }
 
-/// Leaves the queue groups while the store cannot be relied on: whoever asks this party something is answered by
-/// another worker, or learns at once that there is none.
+/// Leaves the queue groups while the store cannot be relied on: whoever asks this party something
+/// is answered by another worker, or learns at once that there is none.
 async fn attend(shared: Arc<Shared>, groups: [Attendance; 3], stop: CancellationToken) {
     let store = shared.party.context.store();
     let mut present = true;
@@ -404,8 +409,8 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         match store.recover().await {
             Ok(()) => {
                 tracing::info!("the share store is ready again");
-                // It may have been found to be a restored one, which closes the audit log: nothing is decided before
-                // that has begun again.
+                // It may have been found to be a restored one, which closes the audit log: nothing
+                // is decided before that has begun again.
                 if let Err(error) = audit::open(context, &shared.party.identity).await {
                     tracing::warn!(%error, "the audit log has not begun again");
                 }

@@ -1,7 +1,8 @@
 // The page's speed in Chromium, with the whole stack on this machine: `cargo xtask bench browser`.
 //
-// Prints one flat JSON object. Every time is taken by the page's own clock, from the click to the change of the document
-// that the click was for; what it takes to tell the browser to click is not in it.
+// Prints one flat JSON object. Every time is taken by the page's own clock, from the click to the
+// change of the document that the click was for; what it takes to tell the browser to click is not
+// in it.
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';

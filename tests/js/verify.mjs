@@ -4,16 +4,17 @@
 //
 // CHECKS is an array (or { "checks": [...] }) of objects with a `kind` and what goes with it:
 //
-//   { "kind": "transaction",      "address", "signed_transaction", "expect"?: { "chainId", "to", "value", "nonce", … } }
-//   { "kind": "personal_message", "address", "signature", "text" | "hex" }
-//   { "kind": "typed_data",       "address", "signature", "typed_data": { types, domain, primaryType, message } }
-//   { "kind": "digest",           "address", "signature", "digest" }
+//   { "kind": "transaction",      "address", "signed_transaction", "expect"?: { "chainId", "to",
+//   "value", "nonce", … } } { "kind": "personal_message", "address", "signature", "text" | "hex" }
+//   { "kind": "typed_data",       "address", "signature", "typed_data": { types, domain,
+//   primaryType, message } } { "kind": "digest",           "address", "signature", "digest" }
 //
-// An optional `name` is repeated in the verdict, and an optional `digest` is compared with the one that each
-// library computes from the payload by itself. Signatures are 65 bytes, r ‖ s ‖ v, with v in 0, 1, 27, 28.
+// An optional `name` is repeated in the verdict, and an optional `digest` is compared with the one
+// that each library computes from the payload by itself. Signatures are 65 bytes, r ‖ s ‖ v, with v
+// in 0, 1, 27, 28.
 //
-// Prints { "ok", "checks": [{ "name", "kind", "ok", "ethers": {…}, "viem": {…}, "problems": [] }] }.
-// Exits 0 when every check holds, 1 when one does not, 2 when the input makes no sense.
+// Prints { "ok", "checks": [{ "name", "kind", "ok", "ethers": {…}, "viem": {…}, "problems": [] }]
+// }. Exits 0 when every check holds, 1 when one does not, 2 when the input makes no sense.
 
 import { readFileSync } from 'node:fs';
 import process from 'node:process';

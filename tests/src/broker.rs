@@ -135,7 +135,8 @@ impl Broker {
         self.resume().await
     }
 
-    /// Asks it to end, as an operator does, and starts it again with what its credentials directory says by now.
+    /// Asks it to end, as an operator does, and starts it again with what its credentials directory
+    /// says by now.
     ///
     /// # Errors
     /// When it does not end, and as [`Self::start`].

@@ -1,6 +1,7 @@
-//! The fault suite: thousands of jobs through several of everything on the three-node broker, while processes are killed,
-//! stopped and slowed down, links are cut and held up, a disk fills and clocks jump; all drawn from one seed, which is
-//! printed. What became of it is collected into a [`History`] and judged by [`crate::checker`].
+//! The fault suite: thousands of jobs through several of everything on the three-node broker, while
+//! processes are killed, stopped and slowed down, links are cut and held up, a disk fills and
+//! clocks jump; all drawn from one seed, which is printed. What became of it is collected into a
+//! [`History`] and judged by [`crate::checker`].
 
 mod audit;
 mod collect;
@@ -55,8 +56,9 @@ const WARM_UP_JOBS: (usize, usize) = (12, 240);
 /// How often a run says what each process has in memory.
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
-/// What is done before the first fault: everybody meets everybody, caches and pools fill, and what each process takes is
-/// measured then. The tenth part of the jobs, as many of them at a time as later.
+/// What is done before the first fault: everybody meets everybody, caches and pools fill, and what
+/// each process takes is measured then. The tenth part of the jobs, as many of them at a time as
+/// later.
 fn warm_up(load: Load) -> Load {
     let (least, most) = WARM_UP_JOBS;
     Load { jobs: (load.jobs / 10).clamp(least, most), at_a_time: load.at_a_time, ends_in_time: false }
@@ -88,8 +90,8 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// How many jobs there were, and how many of them were signed.
     pub jobs: [usize; 2],
-    /// How many of the jobs were for the device, how many of its attempts at them failed, and how many of those in the
-    /// middle of a session.
+    /// How many of the jobs were for the device, how many of its attempts at them failed, and how
+    /// many of those in the middle of a session.
     pub by_device: [usize; 3],
     /// How many of the others ended as what.
     pub unsigned: BTreeMap<String, usize>,
@@ -100,7 +102,8 @@ pub struct Report {
 /// Runs everything and judges it.
 ///
 /// # Errors
-/// When the run itself does not come to its end: something does not start, a job does not end in time. The seed is named.
+/// When the run itself does not come to its end: something does not start, a job does not end in
+/// time. The seed is named.
 pub async fn run(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
     Box::pin(run_seeded(settings, say)).await.with_context(|| format!("chaos with seed {}", settings.seed))
 }
@@ -201,7 +204,8 @@ fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
     Ok(Arc::new(apis.collect::<Result<_>>()?))
 }
 
-/// What everything that runs has in memory, for a reader: whether it goes on growing shows before the end.
+/// What everything that runs has in memory, for a reader: whether it goes on growing shows before
+/// the end.
 fn memory(fleet: &mut Fleet) -> String {
     let said = processes(fleet).into_iter().filter_map(|(name, id)| {
         let bytes = resident_bytes(id?).ok()?;
@@ -277,7 +281,8 @@ impl<'a> Turmoil<'a> {
         }
     }
 
-    /// Lets things go wrong until `load` is done, until `end` at most, and has it done in peace from then on.
+    /// Lets things go wrong until `load` is done, until `end` at most, and has it done in peace
+    /// from then on.
     async fn during(
         &mut self,
         mut load: AbortOnDropHandle<Result<Vec<Submission>>>,
@@ -366,7 +371,8 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Starts what is not running, as systemd would, and notes what ended without having been killed.
+    /// Starts what is not running, as systemd would, and notes what ended without having been
+    /// killed.
     fn supervise(&mut self, fleet: &mut Fleet) -> Result<()> {
         for (number, member) in fleet.members_mut().iter_mut().enumerate() {
             if member.is_running()? {
@@ -377,7 +383,8 @@ impl<'a> Turmoil<'a> {
             if self.going.iter().any(held) {
                 continue;
             }
-            // One that cannot begin gives up and is started again until it can; one that serves goes on serving.
+            // One that cannot begin gives up and is started again until it can; one that serves
+            // goes on serving.
             if !self.killed.contains(&number) && member.has_served() {
                 let log = member.log_tail(10);
                 self.unrecovered.push(format!("{} ended by itself:\n{log}", member.name()));
@@ -396,7 +403,8 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Ends all faults and waits until everything is as it was, with nobody's help but that processes are started.
+    /// Ends all faults and waits until everything is as it was, with nobody's help but that
+    /// processes are started.
     async fn recovered(&mut self, fleet: &mut Fleet) {
         let recovery = async {
             self.repair(fleet).await?;

@@ -1,5 +1,5 @@
-//! Judges a run from its evidence alone. It shares no code with what it judges but the decoding of documents: digests are
-//! computed and signers recovered by libraries that have no part in Duet.
+//! Judges a run from its evidence alone. It shares no code with what it judges but the decoding of
+//! documents: digests are computed and signers recovered by libraries that have no part in Duet.
 
 mod growth;
 mod jobs;
@@ -54,7 +54,8 @@ pub enum Finding {
         /// How it ended, and why.
         end: String,
     },
-    /// A job is signed and its result was never published, or it was given up and is no dead letter.
+    /// A job is signed and its result was never published, or it was given up and is no dead
+    /// letter.
     Unpublished {
         /// The job.
         job: String,
@@ -120,7 +121,8 @@ pub enum Finding {
         /// How many different messages.
         messages: usize,
     },
-    /// A signature came of a session whose messages were not all overheard, so that nothing can be said of them.
+    /// A signature came of a session whose messages were not all overheard, so that nothing can be
+    /// said of them.
     Unheard {
         /// The session.
         session: String,

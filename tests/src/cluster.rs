@@ -1,5 +1,5 @@
-//! A three-node broker: three `nats-server` processes with `deploy/nats/node.conf`, which talk to each other over links
-//! that a test can cut and slow down.
+//! A three-node broker: three `nats-server` processes with `deploy/nats/node.conf`, which talk to
+//! each other over links that a test can cut and slow down.
 
 use std::{
     path::Path,
@@ -27,8 +27,9 @@ use crate::{
 /// How many nodes there are.
 pub const NODES: usize = 3;
 
-/// What a node tries to get by with, which is more than a test's streams need. Without it Go's collector lets garbage lie, up to
-/// 130 MB after two thousand jobs, and what a node takes does not tell whether anything is kept.
+/// What a node tries to get by with, which is more than a test's streams need. Without it Go's
+/// collector lets garbage lie, up to 130 MB after two thousand jobs, and what a node takes does not
+/// tell whether anything is kept.
 const NODE_MEMORY: &str = "64MiB";
 
 /// How long the nodes may take to find each other and agree, on a busy machine.
@@ -118,7 +119,8 @@ impl Cluster {
         let store = layout.store().join(name);
         environment.extend([
             ("DUET_CLUSTER_ROUTES".to_owned(), format!("[{}]", routes.join(", "))),
-            // Nobody listens there: nodes must not find ways around the links through what they tell each other.
+            // Nobody listens there: nodes must not find ways around the links through what they
+            // tell each other.
             ("DUET_CLUSTER_ADVERTISE".to_owned(), "\"127.0.0.1:1\"".to_owned()),
             ("DUET_STORE_DIR".to_owned(), format!("\"{}\"", store.display())),
             ("GOMEMLIMIT".to_owned(), NODE_MEMORY.to_owned()),
@@ -126,7 +128,8 @@ impl Cluster {
         Ok(environment)
     }
 
-    /// Waits until every node is connected to the others, and the streams' leaders are known and followed.
+    /// Waits until every node is connected to the others, and the streams' leaders are known and
+    /// followed.
     ///
     /// # Errors
     /// When they do not agree in time; with what each says of itself.
@@ -182,8 +185,8 @@ impl Cluster {
         self.node(number)?.signal(signal)
     }
 
-    /// Asks a node to end, as an operator does, starts it again with what its folder says by now, and waits until the
-    /// nodes agree.
+    /// Asks a node to end, as an operator does, starts it again with what its folder says by now,
+    /// and waits until the nodes agree.
     ///
     /// # Errors
     /// When it does not end, does not start, or the nodes do not agree.
@@ -236,7 +239,8 @@ impl Cluster {
         StorageSettings { replicas: NODES, ..StorageSettings::default() }
     }
 
-    /// Links from a process, whose current run `run` counts, to each of the nodes, which are looked into.
+    /// Links from a process, whose current run `run` counts, to each of the nodes, which are looked
+    /// into.
     ///
     /// # Errors
     /// When no port is free or a certificate cannot be read.
@@ -261,7 +265,8 @@ impl Cluster {
     }
 }
 
-/// Whether a node says that it is ready: connected to all others, and with everything that JetStream keeps in order.
+/// Whether a node says that it is ready: connected to all others, and with everything that
+/// JetStream keeps in order.
 async fn health(client: &reqwest::Client, node: &NatsServer) -> Result<()> {
     let url = node.monitoring_url();
     let health: Value = client.get(format!("{url}/healthz")).send().await?.json().await?;

@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use crate::{process, programs};
 
-/// The longest that a command which ends by itself may take: key generation on a busy machine. Making a party's safe
-/// primes has a deadline of its own.
+/// The longest that a command which ends by itself may take: key generation on a busy machine.
+/// Making a party's safe primes has a deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The command with settings in its environment.

@@ -1,5 +1,5 @@
-//! Many of everything: several orchestrators, several workers of each party on one share store, several gateways, on the
-//! three-node broker, each process with links of its own to the nodes.
+//! Many of everything: several orchestrators, several workers of each party on one share store,
+//! several gateways, on the three-node broker, each process with links of its own to the nodes.
 
 use std::{
     fs,
@@ -27,7 +27,8 @@ use crate::{
     wire::Capture,
 };
 
-/// How long every pair of a new wallet may take to be usable, and a process to be ready once nothing disturbs it any more.
+/// How long every pair of a new wallet may take to be usable, and a process to be ready once
+/// nothing disturbs it any more.
 pub const READY_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often that is looked at.
@@ -36,7 +37,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Sessions end sooner than by default, so that what a fault interrupts is tried again while the suite still runs.
+/// Sessions end sooner than by default, so that what a fault interrupts is tried again while the
+/// suite still runs.
 const SESSION_TIMEOUT: &str = "8s";
 
 /// What a member of a fleet does.
@@ -386,8 +388,8 @@ impl Fleet {
         self.members.iter().filter(|member| member.kind == kind).filter_map(Member::url).collect()
     }
 
-    /// The command as a device uses it whose wallets are in a folder called `name`: straight to the nodes, and to the first
-    /// orchestrator.
+    /// The command as a device uses it whose wallets are in a folder called `name`: straight to the
+    /// nodes, and to the first orchestrator.
     ///
     /// # Errors
     /// When the folder cannot be made.
@@ -408,7 +410,8 @@ impl Fleet {
             .with("DUET_KEY_FILE", &key_file.to_string_lossy()))
     }
 
-    /// Makes a wallet on a device called `name`, with a requester that may ask for any kind of payload.
+    /// Makes a wallet on a device called `name`, with a requester that may ask for any kind of
+    /// payload.
     ///
     /// # Errors
     /// When a command fails, or not every pair comes to be usable.
@@ -486,14 +489,15 @@ impl Fleet {
     }
 }
 
-/// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one for processes with
-/// several threads.
+/// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one
+/// for processes with several threads.
 fn faketime() -> Option<PathBuf> {
     let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
     Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
 }
 
-/// A command whose processes take their time of day from the file `clock`. What measures durations stays as it is.
+/// A command whose processes take their time of day from the file `clock`. What measures durations
+/// stays as it is.
 fn with_clock(duet: Duet, library: &Path, clock: &Path) -> Duet {
     duet.with("LD_PRELOAD", &library.to_string_lossy())
         .with("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())

@@ -1,5 +1,5 @@
-//! What is known of a run once it is over: what was asked for, what came of it, what was overheard, and what the parties
-//! wrote down. [`crate::checker`] judges it; nothing here does.
+//! What is known of a run once it is over: what was asked for, what came of it, what was overheard,
+//! and what the parties wrote down. [`crate::checker`] judges it; nothing here does.
 
 use std::collections::BTreeMap;
 
@@ -129,6 +129,7 @@ pub struct History {
     pub growth: Vec<Growth>,
     /// Streams and their consumers: before, and after.
     pub streams: [Streams; 2],
-    /// What did not come back to work by itself, and processes that ended when nobody had killed them.
+    /// What did not come back to work by itself, and processes that ended when nobody had killed
+    /// them.
     pub unrecovered: Vec<String>,
 }

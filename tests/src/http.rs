@@ -65,7 +65,8 @@ impl Api {
         Self::at(stack.api_url(), stack.broker.credentials(), wallet)
     }
 
-    /// The same for the orchestrator at `url`, with the tenant's token from a directory that `duet init` filled.
+    /// The same for the orchestrator at `url`, with the tenant's token from a directory that `duet
+    /// init` filled.
     ///
     /// # Errors
     /// When token or key cannot be read.

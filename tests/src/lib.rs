@@ -1,10 +1,9 @@
-//! A whole Duet on this machine: broker, orchestrator, parties and an Ethereum node as real processes, driven through
-//! the `duet` command as its users drive it, and killed when dropped.
+//! A whole Duet on this machine: broker, orchestrator, parties and an Ethereum node as real
+//! processes, driven through the `duet` command as its users drive it, and killed when dropped.
 //!
-//! [`stage::Stage`] is parties in the test's own process instead, and [`malicious`] what sits in their places; [`browser`]
-//! is a browser's party in it.
-//! [`stack::Stack`] is all of it together, [`duet::Duet`] the command, [`judges`] the libraries that had no part in making
-//! the signatures.
+//! [`stage::Stage`] is parties in the test's own process instead, and [`malicious`] what sits in
+//! their places; [`browser`] is a browser's party in it. [`stack::Stack`] is all of it together,
+//! [`duet::Duet`] the command, [`judges`] the libraries that had no part in making the signatures.
 
 pub mod anvil;
 pub mod broker;

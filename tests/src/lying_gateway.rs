@@ -1,6 +1,6 @@
-//! A gateway that was broken into: a relay in front of the real one. What it does not lie about it passes on, so that a
-//! device notices nothing else. Where it names parties of its own, it plays them with the real cryptography: it gives
-//! receipts and acknowledgements, and keeps the shares.
+//! A gateway that was broken into: a relay in front of the real one. What it does not lie about it
+//! passes on, so that a device notices nothing else. Where it names parties of its own, it plays
+//! them with the real cryptography: it gives receipts and acknowledgements, and keeps the shares.
 
 use std::{
     collections::BTreeMap,
@@ -59,8 +59,8 @@ const TOKEN_LIFE_S: u64 = 3600;
 pub enum Lie {
     /// Nothing.
     Nothing,
-    /// `/v1/info` has the parties' names with the attacker's fingerprints and tokens, and says that it is for trying
-    /// out; their cards are the attacker's.
+    /// `/v1/info` has the parties' names with the attacker's fingerprints and tokens, and says that
+    /// it is for trying out; their cards are the attacker's.
     Fingerprints,
     /// The same with names of the attacker's own.
     Names,

@@ -1,5 +1,6 @@
-//! Parties that do as they like with what they hold: a responder and an initiator played by hand, message by message,
-//! with the real cryptography and the real broker; and a real party whose store was made to cheat.
+//! Parties that do as they like with what they hold: a responder and an initiator played by hand,
+//! message by message, with the real cryptography and the real broker; and a real party whose store
+//! was made to cheat.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -224,7 +225,8 @@ impl MaliciousService {
     }
 }
 
-/// Makes a party, which must not run meanwhile, answer a wallet's device with authentic and wrong `c3`s.
+/// Makes a party, which must not run meanwhile, answer a wallet's device with authentic and wrong
+/// `c3`s.
 ///
 /// # Errors
 /// As [`answer_badly_to`].
@@ -232,8 +234,9 @@ pub async fn answer_badly(party: &PartyFolder, wallet: WalletId) -> Result<()> {
     answer_badly_to(party, wallet, ShareIndex::Device).await
 }
 
-/// Makes a party, which must not run meanwhile, answer the holder of share `initiator` with authentic and wrong `c3`s: what
-/// it takes for that holder's encrypted share is changed in its store. It goes on so until the holder enrols anew.
+/// Makes a party, which must not run meanwhile, answer the holder of share `initiator` with
+/// authentic and wrong `c3`s: what it takes for that holder's encrypted share is changed in its
+/// store. It goes on so until the holder enrols anew.
 ///
 /// # Errors
 /// When the store does not open, or the initiator has not enrolled for the wallet.

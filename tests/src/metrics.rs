@@ -1,4 +1,5 @@
-//! Reading what processes show at `/metrics`, more strictly than a collector would, and comparing it with `docs/metrics.md`.
+//! Reading what processes show at `/metrics`, more strictly than a collector would, and comparing
+//! it with `docs/metrics.md`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +32,9 @@ impl Exposition {
     /// Reads Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
-    /// When a line is none of it, a series has no help or type before it or comes twice, a name or label is not as Prometheus
-    /// wants it, or a histogram's buckets fall or do not end with its count.
+    /// When a line is none of it, a series has no help or type before it or comes twice, a name or
+    /// label is not as Prometheus wants it, or a histogram's buckets fall or do not end with its
+    /// count.
     pub fn parse(text: &str) -> Result<Self> {
         let mut shown = Self::default();
         let mut helped = BTreeSet::new();
@@ -204,7 +206,8 @@ mod tests {
         }
     }
 
-    /// Names of metrics in a rule or a dashboard: everything that looks like one of ours or of the process's.
+    /// Names of metrics in a rule or a dashboard: everything that looks like one of ours or of the
+    /// process's.
     fn named(text: &str) -> BTreeSet<&str> {
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .filter(|word| word.starts_with("duet_") || word.starts_with("process_"))

@@ -1,5 +1,5 @@
-//! One `nats-server` process with a configuration of the repository's: on free ports, which it keeps when it is started
-//! again, with its log at hand, killed on drop.
+//! One `nats-server` process with a configuration of the repository's: on free ports, which it
+//! keeps when it is started again, with its log at hand, killed on drop.
 
 use std::{
     collections::VecDeque,
@@ -63,7 +63,8 @@ struct Running {
 }
 
 impl Drop for Running {
-    /// Kills the server and waits until it is gone, so that it writes nothing while its store is removed.
+    /// Kills the server and waits until it is gone, so that it writes nothing while its store is
+    /// removed.
     fn drop(&mut self) {
         // Ended already, or an error that nobody is left to be told of.
         let _ = self.child.start_kill();
@@ -75,8 +76,9 @@ impl Drop for Running {
 }
 
 impl NatsServer {
-    /// A server that [`Self::resume`] starts with the configuration at `configuration`, a path below the repository's top
-    /// folder, and with this environment; `is_node` says that it listens for other nodes as well.
+    /// A server that [`Self::resume`] starts with the configuration at `configuration`, a path
+    /// below the repository's top folder, and with this environment; `is_node` says that it listens
+    /// for other nodes as well.
     ///
     /// # Errors
     /// When there is no usable `nats-server`.
@@ -145,7 +147,8 @@ impl NatsServer {
         Ok(kill_process(id.context("the broker is not running")?, signal)?)
     }
 
-    /// Starts it, or starts it again on the same ports and store; returns when it accepts connections.
+    /// Starts it, or starts it again on the same ports and store; returns when it accepts
+    /// connections.
     ///
     /// # Errors
     /// When it is running, or refuses the configuration; its log is part of the error.
@@ -162,7 +165,8 @@ impl NatsServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // A Ctrl-C in the terminal reaches the server's owner alone, who ends it when its clients have ended.
+            // A Ctrl-C in the terminal reaches the server's owner alone, who ends it when its
+            // clients have ended.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()

@@ -1,9 +1,10 @@
-//! The network between processes on this machine: TCP relays that cut, stall and slow down what passes, at the test's
-//! word, and that can look into the clients' connections to the broker.
+//! The network between processes on this machine: TCP relays that cut, stall and slow down what
+//! passes, at the test's word, and that can look into the clients' connections to the broker.
 //!
-//! TCP hides loss and reordering from whoever uses it: a lost packet is a pause, and messages overtake each other only on
-//! different connections. So loss is [`Passage::Stalled`] for a moment, a link that is half open is the same for longer,
-//! and reordering comes of links with different delays.
+//! TCP hides loss and reordering from whoever uses it: a lost packet is a pause, and messages
+//! overtake each other only on different connections. So loss is [`Passage::Stalled`] for a moment,
+//! a link that is half open is the same for longer, and reordering comes of links with different
+//! delays.
 
 use std::{
     net::SocketAddr,
@@ -22,10 +23,12 @@ use tokio::{
 
 use crate::wire::{Spoken, Tap};
 
-/// Bytes that are moved at once. More than one message of the protocol, less than would hide a stall.
+/// Bytes that are moved at once. More than one message of the protocol, less than would hide a
+/// stall.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Chunks on their way, per direction: one mebibyte, as a network's buffers would hold; then the sender waits.
+/// Chunks on their way, per direction: one mebibyte, as a network's buffers would hold; then the
+/// sender waits.
 const CHUNKS_UNDER_WAY: usize = 64;
 
 /// How long a connection's beginning may take, when nothing holds it up.
@@ -92,7 +95,8 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// A link called `name`, which goes nowhere yet. With a `tap` it carries clients of the broker and is looked into.
+    /// A link called `name`, which goes nowhere yet. With a `tap` it carries clients of the broker
+    /// and is looked into.
     ///
     /// # Errors
     /// When no port is free.

@@ -1,5 +1,5 @@
-//! Parties that have been set up once and are copied for every test: making the safe primes of a party's card takes most
-//! of a minute, and nothing is learnt from doing it again.
+//! Parties that have been set up once and are copied for every test: making the safe primes of a
+//! party's card takes most of a minute, and nothing is learnt from doing it again.
 
 use std::{
     fs::{self, File},
@@ -124,8 +124,8 @@ impl PartyFolder {
         Ok(file)
     }
 
-    /// Copies a party that has been set up before, with this folder's name, or sets one up and keeps it for next time.
-    /// Returns the card's fingerprint.
+    /// Copies a party that has been set up before, with this folder's name, or sets one up and
+    /// keeps it for next time. Returns the card's fingerprint.
     ///
     /// # Errors
     /// When it can be neither copied nor made.

@@ -17,8 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Lines of stdout that may wait for a reader; a process that says more than this before anybody listens has its later
-/// lines in the log only.
+/// Lines of stdout that may wait for a reader; a process that says more than this before anybody
+/// listens has its later lines in the log only.
 const STDOUT_LINES: usize = 1024;
 
 /// How long a killed process may take to be gone: the kernel's work alone.
@@ -43,10 +43,11 @@ pub fn memory(pid: u32, field: &str) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-/// A running program. What it prints goes to a log file; its standard output can be waited for line by line.
+/// A running program. What it prints goes to a log file; its standard output can be waited for line
+/// by line.
 ///
-/// It runs in a process group of its own, so that a Ctrl-C in the terminal reaches its owner alone, who then ends it.
-/// Dropping it kills it and waits until it is gone.
+/// It runs in a process group of its own, so that a Ctrl-C in the terminal reaches its owner alone,
+/// who then ends it. Dropping it kills it and waits until it is gone.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -56,7 +57,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, logging to `<logs>/<name>.log` (appending, so that a restart keeps what was said before).
+    /// Starts `command`, logging to `<logs>/<name>.log` (appending, so that a restart keeps what
+    /// was said before).
     ///
     /// # Errors
     /// When the program cannot be started or the log not be written.
@@ -231,7 +233,8 @@ async fn copy_lines(pipe: impl AsyncRead + Unpin, mut log: File, lines: mpsc::Se
     }
 }
 
-/// The same command, started by `launcher` with `before` ahead of the command's program and arguments.
+/// The same command, started by `launcher` with `before` ahead of the command's program and
+/// arguments.
 #[must_use]
 pub fn through(launcher: &str, before: &[String], command: &Command) -> Command {
     let command = command.as_std();

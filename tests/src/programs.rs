@@ -4,8 +4,9 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's top folder: the one cargo runs this in, which need not be the one it was compiled in, because a
-/// build folder may have been copied along with it. Every package that cargo runs this from lies in the top folder.
+/// The repository's top folder: the one cargo runs this in, which need not be the one it was
+/// compiled in, because a build folder may have been copied along with it. Every package that cargo
+/// runs this from lies in the top folder.
 #[must_use]
 pub fn repository() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
@@ -13,7 +14,8 @@ pub fn repository() -> PathBuf {
     manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
-/// The `duet` program: `DUET_PROGRAM`, or what was built into the folder this program was built into.
+/// The `duet` program: `DUET_PROGRAM`, or what was built into the folder this program was built
+/// into.
 ///
 /// # Errors
 /// When it has not been built.

@@ -1,4 +1,5 @@
-//! Signers recovered with alloy, from what a wallet's signature is checked against everywhere else in Ethereum.
+//! Signers recovered with alloy, from what a wallet's signature is checked against everywhere else
+//! in Ethereum.
 
 use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable as _};
 use alloy_eips::eip2718::Decodable2718 as _;

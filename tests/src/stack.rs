@@ -39,8 +39,8 @@ pub const TENANT: &str = "demo";
 /// An origin whose pages may speak to the gateway, beside its own.
 pub const PAGE_ORIGIN: &str = "https://wallet.example";
 
-/// What the gateway of the demonstration is told beside its parties: an Ethereum node, for pages to send to, and that pages of
-/// any origin on this machine may connect.
+/// What the gateway of the demonstration is told beside its parties: an Ethereum node, for pages to
+/// send to, and that pages of any origin on this machine may connect.
 #[must_use]
 pub fn for_trying_out(node: &str) -> [String; 5] {
     let chain = CHAIN_ID.to_string();
@@ -50,9 +50,11 @@ pub fn for_trying_out(node: &str) -> [String; 5] {
 /// All kinds of payload, for a requester that may ask for any.
 pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
 
-/// Broker, orchestrator, two parties and a gateway as separate processes, each with files of its own.
+/// Broker, orchestrator, two parties and a gateway as separate processes, each with files of its
+/// own.
 ///
-/// Dropping it kills them all and removes what they wrote. Fields are dropped in the order they stand here.
+/// Dropping it kills them all and removes what they wrote. Fields are dropped in the order they
+/// stand here.
 #[derive(Debug)]
 pub struct Stack {
     /// The service's worker.
@@ -89,7 +91,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that [`Self::start`] starts with these settings and arguments, and that logs into `logs`.
+    /// A server that [`Self::start`] starts with these settings and arguments, and that logs into
+    /// `logs`.
     #[must_use]
     pub fn new(name: &str, duet: Duet, arguments: &[&str], logs: &Path) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
@@ -111,7 +114,8 @@ impl Server {
         self
     }
 
-    /// Has `launcher`, a program with its arguments, start it from now on; it must become the server's process by `exec`.
+    /// Has `launcher`, a program with its arguments, start it from now on; it must become the
+    /// server's process by `exec`.
     pub fn start_through(&mut self, launcher: &[&str]) {
         self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
     }
@@ -316,8 +320,8 @@ impl Stack {
         Self::run(directory, broker, &duet, &folders, fingerprints, tokens).await
     }
 
-    /// Starts the orchestrator and the parties that have been set up in `folders`. Who keeps a share of `directory` keeps
-    /// its files, logs among them, from being removed with the stack.
+    /// Starts the orchestrator and the parties that have been set up in `folders`. Who keeps a
+    /// share of `directory` keeps its files, logs among them, from being removed with the stack.
     ///
     /// # Errors
     /// When something does not start.
@@ -379,7 +383,8 @@ impl Stack {
         &self.api_url
     }
 
-    /// Where browsers find the gateway: its own page may connect there, and any other page from this address.
+    /// Where browsers find the gateway: its own page may connect there, and any other page from
+    /// this address.
     #[must_use]
     pub fn gateway_url(&self) -> &str {
         &self.gateway_url
@@ -401,7 +406,8 @@ impl Stack {
         self.gateway.start().await.map(drop)
     }
 
-    /// Another gateway on a free port, with the same settings and `more` arguments, not started yet.
+    /// Another gateway on a free port, with the same settings and `more` arguments, not started
+    /// yet.
     #[must_use]
     pub fn another_gateway(&self, name: &str, more: &[&str]) -> Server {
         let mut arguments = self.gateway.arguments.clone();
@@ -439,7 +445,8 @@ impl Stack {
         known.cloned().unwrap_or_else(|| PartyFolder::new(self.directory.path(), name))
     }
 
-    /// Another worker of the party that `worker` is one of, on the same share store, with `more` arguments, not started yet.
+    /// Another worker of the party that `worker` is one of, on the same share store, with `more`
+    /// arguments, not started yet.
     #[must_use]
     pub fn another_worker(&self, worker: &Server, name: &str, more: &[&str]) -> Server {
         let mut another = Server { name: name.to_owned(), ..worker.clone_settings() };
@@ -487,8 +494,9 @@ impl Stack {
             .with("DUET_KEY_FILE", &key_file.to_string_lossy()))
     }
 
-    /// Makes a wallet on a device called `name`, with a requester that may ask for the kinds of payload in `kinds`.
-    /// The owner may ask for all kinds, for bare digests only if the requester may.
+    /// Makes a wallet on a device called `name`, with a requester that may ask for the kinds of
+    /// payload in `kinds`. The owner may ask for all kinds, for bare digests only if the requester
+    /// may.
     ///
     /// # Errors
     /// When a command fails.
@@ -507,7 +515,8 @@ impl Stack {
         })
     }
 
-    /// The arguments that make such a wallet, and the file of its requester's key, which is made here.
+    /// The arguments that make such a wallet, and the file of its requester's key, which is made
+    /// here.
     ///
     /// # Errors
     /// When a command fails.
@@ -523,7 +532,8 @@ impl Stack {
         Ok((arguments, requester_key))
     }
 
-    /// Waits until every pair of a wallet can sign: after the commit the service still has to enrol with the partner.
+    /// Waits until every pair of a wallet can sign: after the commit the service still has to enrol
+    /// with the partner.
     ///
     /// # Errors
     /// When a minute passes before that.
@@ -580,7 +590,8 @@ pub(crate) fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 
 }
 
 impl Wallet {
-    /// Signs as the device, together with `other` (`service` or `partner`): `duet sign <payload> --with <other>`.
+    /// Signs as the device, together with `other` (`service` or `partner`): `duet sign <payload>
+    /// --with <other>`.
     ///
     /// # Errors
     /// When the command fails.
@@ -589,8 +600,8 @@ impl Wallet {
         self.duet.json(&arguments).await
     }
 
-    /// Signs with a pair, and returns the document with `signature`, `digest` and, for transactions,
-    /// `signed_transaction`.
+    /// Signs with a pair, and returns the document with `signature`, `digest` and, for
+    /// transactions, `signed_transaction`.
     ///
     /// # Errors
     /// When a command fails, or the job was not signed by this pair.
@@ -610,7 +621,8 @@ impl Wallet {
         }
     }
 
-    /// Queues a signature by service and partner and waits for it: `duet job submit <payload> --wait`.
+    /// Queues a signature by service and partner and waits for it: `duet job submit <payload>
+    /// --wait`.
     ///
     /// # Errors
     /// When the command fails.
@@ -622,8 +634,8 @@ impl Wallet {
     }
 }
 
-/// A gateway for the parties in `folders`. Everything here comes from one address, so that only the limits that a test is
-/// about are those of a deployment.
+/// A gateway for the parties in `folders`. Everything here comes from one address, so that only the
+/// limits that a test is about are those of a deployment.
 pub(crate) fn gateway(
     duet: &Duet,
     listen: &str,

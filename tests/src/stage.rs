@@ -1,5 +1,5 @@
-//! Parties in this process over a real broker, with the test as the orchestrator: for tests that need to reach into a
-//! party, take a worker away, or sit in a party's place.
+//! Parties in this process over a real broker, with the test as the orchestrator: for tests that
+//! need to reach into a party, take a worker away, or sit in a party's place.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -167,7 +167,8 @@ impl Backend {
         Ok(())
     }
 
-    /// Another worker of the same party, with its own connections to the share store, as another process would have them.
+    /// Another worker of the same party, with its own connections to the share store, as another
+    /// process would have them.
     ///
     /// # Errors
     /// When the store does not open or the worker cannot serve.
@@ -449,7 +450,8 @@ impl Stage {
         }
     }
 
-    /// The device signs with the backend of `pair`; the test answers its approval as an orchestrator.
+    /// The device signs with the backend of `pair`; the test answers its approval as an
+    /// orchestrator.
     ///
     /// # Errors
     /// When the pair does not sign.

@@ -1,5 +1,5 @@
-//! What the broker has seen of one connection, by its own count: so that a test can act when a message has passed, without
-//! being a part of the conversation.
+//! What the broker has seen of one connection, by its own count: so that a test can act when a
+//! message has passed, without being a part of the conversation.
 
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ impl Connections {
     /// What has passed on connection `number` by now, also after it was closed.
     ///
     /// # Errors
-    /// When the broker does not know it for a minute: it takes one that closes from its list of open ones some time before
-    /// it writes it down among the closed.
+    /// When the broker does not know it for a minute: it takes one that closes from its list of
+    /// open ones some time before it writes it down among the closed.
     pub async fn traffic(&self, connection: u64) -> Result<Traffic> {
         let mut look_again = interval(LOOK_INTERVAL);
         let listed = async {
@@ -99,7 +99,8 @@ impl Connections {
         let passing = async {
             loop {
                 look_again.tick().await;
-                // What passed is read after it: a connection may close with the very message that is waited for.
+                // What passed is read after it: a connection may close with the very message that
+                // is waited for.
                 let is_closed = self.is_closed(connection).await?;
                 last = self.traffic(connection).await?;
                 if reached(last) {

@@ -1,5 +1,6 @@
-//! What stands in for HashiCorp Vault, which cannot be had here: the part of its transit engine's HTTP interface that is
-//! used, as it is documented, with real encryption, and the ways in which a Vault says no.
+//! What stands in for HashiCorp Vault, which cannot be had here: the part of its transit engine's
+//! HTTP interface that is used, as it is documented, with real encryption, and the ways in which a
+//! Vault says no.
 
 use std::{
     collections::HashMap,

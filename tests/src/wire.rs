@@ -1,8 +1,9 @@
 //! What processes say to the broker, overheard on the way: for a witness that takes no part.
 //!
-//! A subscriber would take part: while it listens, the broker never says that nobody does, and exactly that is what the
-//! first message of a session is sent again upon. So a [`Tap`] sits on a link. It holds the broker's own certificate, takes
-//! the client's encryption off and puts it on again, and notes each message with the process that sent it.
+//! A subscriber would take part: while it listens, the broker never says that nobody does, and
+//! exactly that is what the first message of a session is sent again upon. So a [`Tap`] sits on a
+//! link. It holds the broker's own certificate, takes the client's encryption off and puts it on
+//! again, and notes each message with the process that sent it.
 
 use std::{
     path::Path,
@@ -99,8 +100,8 @@ pub struct Ends {
 }
 
 impl Tap {
-    /// A tap for `process`, whose current run `run` counts, with the certificate, key and authority of the broker that the
-    /// link leads to.
+    /// A tap for `process`, whose current run `run` counts, with the certificate, key and authority
+    /// of the broker that the link leads to.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -128,8 +129,8 @@ impl Tap {
         })
     }
 
-    /// Begins a connection between a client and the broker: passes the greeting on, which comes in the clear, and
-    /// encrypts both sides.
+    /// Begins a connection between a client and the broker: passes the greeting on, which comes in
+    /// the clear, and encrypts both sides.
     ///
     /// # Errors
     /// When one of them does not do its part.

@@ -93,7 +93,8 @@ async fn signatures_and_addresses__should_leave_in_one_form() {
         assert!(signed.get("y_parity").is_none_or(Value::is_boolean), "{signed}");
     }
 
-    // The very string, taken apart as a contract does, is the wallet's for the chain's own ecrecover.
+    // The very string, taken apart as a contract does, is the wallet's for the chain's own
+    // ecrecover.
     let shown = api.get(&format!("/v1/jobs/{job}")).await.unwrap().body;
     let (digest, signature) = (text(&shown, "/digest").unwrap(), text(&shown, "/signature").unwrap());
     let (r, rest) = signature.split_at(2).1.split_at(64);

@@ -348,8 +348,9 @@ fn label(number: u32) -> RecordLabel {
     RecordLabel::of_party(RecordKind::Application, &number.to_be_bytes())
 }
 
-/// Changes a store's key by a process that is killed, later each time, until one has done it; after each the store
-/// opens with one of the two key files, and so does every record. How often it was killed.
+/// Changes a store's key by a process that is killed, later each time, until one has done it; after
+/// each the store opens with one of the two key files, and so does every record. How often it was
+/// killed.
 async fn change_and_kill(duet: &Duet, folder: &Path, open: impl AsyncFn() -> Arc<dyn ShareStore>) -> u32 {
     const RECORDS: u32 = 10_000;
     let (old, new) = (folder.join("seal.key"), folder.join("new.key"));

@@ -1,9 +1,11 @@
-//! Published attacks, played by malicious initiators (P1*), responders (P2*) and networks (N*) on the real thing, in one
-//! module per row of `xtask/src/attack/rows.rs`. What only attacks is here; attacks that a crate's own tests play are named in
-//! that table as well, which `cargo xtask attack` runs and prints.
+//! Published attacks, played by malicious initiators (P1*), responders (P2*) and networks (N*) on
+//! the real thing, in one module per row of `xtask/src/attack/rows.rs`. What only attacks is here;
+//! attacks that a crate's own tests play are named in that table as well, which `cargo xtask
+//! attack` runs and prints.
 //!
-//! Each attack says what it counted in a line `evidence: what = number; …`, which that command collects. Where more tries
-//! say more, a few are made here and many under `cargo xtask attack --long`.
+//! Each attack says what it counted in a line `evidence: what = number; …`, which that command
+//! collects. Where more tries say more, a few are made here and many under `cargo xtask attack
+//! --long`.
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 

@@ -1,4 +1,5 @@
-//! The audit log of a real run: everything that was decided is in it, and whoever tampers with it is found out.
+//! The audit log of a real run: everything that was decided is in it, and whoever tampers with it
+//! is found out.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -452,7 +452,8 @@ async fn a_subscription_that_falls_behind__should_be_reported() {
     let (address, filter) = round(4);
     let _unread = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
     let mut events = service.events();
-    // A few more than a subscription holds, and fewer events than who listens to them late may miss.
+    // A few more than a subscription holds, and fewer events than who listens to them late may
+    // miss.
     for _ in 0..1024 + 30 {
         gateway.publish(&address, "x").await.unwrap();
     }

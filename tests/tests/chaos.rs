@@ -1,5 +1,5 @@
-//! The fault suite's short form: everything goes wrong at random for a minute, and nothing is lost, doubled or reused.
-//! `cargo xtask chaos` is the long form.
+//! The fault suite's short form: everything goes wrong at random for a minute, and nothing is lost,
+//! doubled or reused. `cargo xtask chaos` is the long form.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::time::Duration;
@@ -15,8 +15,8 @@ const LOAD: Load = Load { jobs: 120, at_a_time: 8, ends_in_time: false };
 /// How long they do at most.
 const LONGEST: Duration = Duration::from_secs(45);
 
-/// The faults that are drawn: the same in every run, so that a run that fails is news of a change. `cargo xtask chaos`
-/// draws others each time.
+/// The faults that are drawn: the same in every run, so that a run that fails is news of a change.
+/// `cargo xtask chaos` draws others each time.
 const SEED: u64 = 1;
 
 #[tokio::test(flavor = "multi_thread")]

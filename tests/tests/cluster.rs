@@ -40,7 +40,8 @@ async fn what_was_acknowledged__should_outlive_any_one_node() {
         let address = Address::Result("demo".parse().unwrap());
         bus.publish_stored(&address, format!("before {node}"), None, DEADLINE).await.unwrap();
         cluster.node_mut(node).unwrap().kill().await.unwrap();
-        // Two are a majority: they go on, once the client has found one of them and the stream a leader.
+        // Two are a majority: they go on, once the client has found one of them and the stream a
+        // leader.
         let number = u32::try_from(node).unwrap() + 1;
         let written = async {
             loop {

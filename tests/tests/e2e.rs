@@ -1,4 +1,5 @@
-//! The end-to-end tests, in one program: it is linked once, and what waits leaves the machine to what works.
+//! The end-to-end tests, in one program: it is linked once, and what waits leaves the machine to
+//! what works.
 
 mod answers;
 mod at_rest;

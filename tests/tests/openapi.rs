@@ -16,7 +16,8 @@ use duet_wire::{
 };
 use serde_json::{Value, json};
 
-/// The description, made stricter than it is for clients: an answer with a field that it does not name fails.
+/// The description, made stricter than it is for clients: an answer with a field that it does not
+/// name fails.
 struct Described(Value);
 
 impl Described {

@@ -1,5 +1,5 @@
-//! Parties over a real broker: key generation, sessions in every pair, refusals, locks and rotation.
-//! The test itself plays the orchestrator.
+//! Parties over a real broker: key generation, sessions in every pair, refusals, locks and
+//! rotation. The test itself plays the orchestrator.
 
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
@@ -309,7 +309,8 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     let settings = WorkerSettings { sessions: 2 * SESSIONS, ..WorkerSettings::default() };
     stage.service.worker =
         Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings.clone()).await?);
-    // A second worker of the service, to whom half of the sessions go, with a handle of its own on the store.
+    // A second worker of the service, to whom half of the sessions go, with a handle of its own on
+    // the store.
     let second = stage.service.once_more(long).await?;
     let _second = Worker::start(second, stage.broker.connect(Role::Service).await?, settings).await?;
 
@@ -378,7 +379,8 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     Ok(())
 }
 
-/// One signed request is worth sixteen answers: at the responder, and at an initiator whose responder does not count.
+/// One signed request is worth sixteen answers: at the responder, and at an initiator whose
+/// responder does not count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
     let mut stage = Stage::set().await?;
@@ -423,7 +425,8 @@ async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
     stage.sign_service_partner(&wallet, "m").await
 }
 
-/// A session that waits for a peer that will never come is failed, and told, when the worker's patience is over.
+/// A session that waits for a peer that will never come is failed, and told, when the worker's
+/// patience is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_cannot_end__should_fail_and_say_so_when_its_worker_stops() -> Result<()> {
     let mut stage = Stage::set().await?;

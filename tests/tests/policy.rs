@@ -139,7 +139,8 @@ async fn limit__should_hold_across_workers_and_restarts() {
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 3).await, "limit-exceeded");
     assert_eq!(pay(&stack, &wallet, PAYEE, 5, 4).await, "signed", "there is room for this");
     assert_eq!(pay(&stack, &wallet, PAYEE, 1, 5).await, "limit-exceeded");
-    // What is signed names no sender: by another key of the wallet's, the very transaction pays a second time.
+    // What is signed names no sender: by another key of the wallet's, the very transaction pays a
+    // second time.
     assert_eq!(pay_from("m/7", &stack, &wallet, PAYEE, 5, 4).await, "limit-exceeded");
 }
 

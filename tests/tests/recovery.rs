@@ -172,7 +172,8 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
     let device = stack.device("device").unwrap();
     let arguments = stack.wallet_arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // Cards are asked for first, so the partner has to be there and then die: it is killed while the device deals.
+    // Cards are asked for first, so the partner has to be there and then die: it is killed while
+    // the device deals.
     let creation = tokio::spawn({
         let (device, arguments) =
             (device.clone(), arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
@@ -183,7 +184,8 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
     });
     stack.partner.kill().await.unwrap();
     stack.partner.start().await.unwrap();
-    // Either it never came to a wallet, or there is one that all pairs can sign with, at the latest after resuming.
+    // Either it never came to a wallet, or there is one that all pairs can sign with, at the latest
+    // after resuming.
     if creation.await.unwrap().is_err() {
         let listed = device.json(&["wallet", "list"]).await.unwrap();
         let unfinished = listed["wallets"].as_array().is_some_and(|wallets| !wallets.is_empty());
@@ -209,11 +211,12 @@ enum Victim {
     Partner,
 }
 
-/// What the device sends and gets while it makes a wallet: a request and its answer for each party's card, package
-/// and commit, one after the other.
+/// What the device sends and gets while it makes a wallet: a request and its answer for each
+/// party's card, package and commit, one after the other.
 const MESSAGES: u64 = 12;
 
-/// Up to the answer with the second card nothing is dealt, so nothing is left of a device that dies.
+/// Up to the answer with the second card nothing is dealt, so nothing is left of a device that
+/// dies.
 const LAST_MESSAGE_BEFORE_THE_DEAL: u64 = 4;
 
 /// How long a creation may take that has to notice a party's death.
@@ -234,8 +237,9 @@ async fn wallet_creation__should_survive_kill_9_of_the_partner_at_every_message(
     survives_kill_9_at_every_message(Victim::Partner).await.unwrap();
 }
 
-/// `victim` is killed when message `k` of a creation has reached the broker and nobody has acted upon it yet, for every
-/// `k`. After whatever was interrupted has been resumed there is one wallet that every pair signs with, or none.
+/// `victim` is killed when message `k` of a creation has reached the broker and nobody has acted
+/// upon it yet, for every `k`. After whatever was interrupted has been resumed there is one wallet
+/// that every pair signs with, or none.
 async fn survives_kill_9_at_every_message(victim: Victim) -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
     // The parties meet now: later they ask each other nothing while a wallet is made.
@@ -261,7 +265,8 @@ async fn survives_kill_9_at_every_message(victim: Victim) -> anyhow::Result<()> 
     stack.create_wallet("last", ALL_KINDS).await.map(drop)
 }
 
-/// Begins a creation, kills `victim` at `message`, starts it again and resumes what was interrupted.
+/// Begins a creation, kills `victim` at `message`, starts it again and resumes what was
+/// interrupted.
 async fn creation_with_a_death(
     stack: &mut Stack,
     name: &str,

@@ -138,7 +138,8 @@ impl Lane {
         Ok(Api::at(&self.url, &self.credentials, &self.wallet)?.within(Duration::from_secs(5)))
     }
 
-    /// Queues a message, again while nobody answers or the answer is that it is not possible right now.
+    /// Queues a message, again while nobody answers or the answer is that it is not possible right
+    /// now.
     async fn accepted(&self, key: &str) -> Result<String> {
         let payload = json!({"kind": "personal_message", "text": key});
         let request = self.api()?.request(&payload, key)?;
@@ -207,7 +208,8 @@ impl Before {
 async fn step(stack: &mut Stack, more: &mut [Server; 2], step: &str) -> Result<Value> {
     let taken = stack.duet().json(&["credentials", step, "all"]).await?;
     stack.broker.restart_anew().await?;
-    // Of each party one worker is there at any time: a job is given up after some seconds without any.
+    // Of each party one worker is there at any time: a job is given up after some seconds without
+    // any.
     let [service, partner] = more;
     for server in [&mut stack.service, &mut stack.partner, service, partner, &mut stack.orchestrator] {
         again(server).await?;
@@ -422,7 +424,8 @@ async fn results_are_by(stack: &Stack, results: &[(&Value, &String)]) -> Result<
     Ok(())
 }
 
-/// Checks that the audit log has chains by the keys of before and after, and that who pins the new ones alone hears of it.
+/// Checks that the audit log has chains by the keys of before and after, and that who pins the new
+/// ones alone hears of it.
 async fn records_are_by(duet: &Duet, old: &[String; 2], new: &[String; 2]) -> Result<()> {
     let pins = |keys: &[String; 2]| -> Vec<String> {
         let names = ["orchestrator", "gateway"].into_iter().zip(keys);
@@ -497,7 +500,8 @@ async fn a_clusters_certificates__should_be_exchanged_node_by_node_while_message
     is_over.store(true, Ordering::Relaxed);
     publisher.await??;
 
-    // All that was acknowledged is there, and the nodes take no certificate of the old authority for a node's.
+    // All that was acknowledged is there, and the nodes take no certificate of the old authority
+    // for a node's.
     let mut stream = bus.jetstream().get_stream(duet_bus::streams::RESULTS).await?;
     let there = stream.info().await?.state.messages;
     ensure!(there >= stored.load(Ordering::Relaxed), "{there} of {stored:?} are there");

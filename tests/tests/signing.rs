@@ -1,4 +1,5 @@
-//! Wallets sign: every pair, every kind of payload, judged by alloy, ethers, viem and an Ethereum node.
+//! Wallets sign: every pair, every kind of payload, judged by alloy, ethers, viem and an Ethereum
+//! node.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::fs;

@@ -155,7 +155,8 @@ async fn a_queued_job__should_be_one_trace_through_all_processes() {
         .await;
     let counts = count(&spans);
     assert_eq!(counts[&("duet-orchestrator", "http")], 1, "{counts:?}");
-    // A claim each, the charge, the pending verdict, the release; both opening messages, the answer, and the verdict.
+    // A claim each, the charge, the pending verdict, the release; both opening messages, the
+    // answer, and the verdict.
     assert_eq!(counts[&("duet-party", "store")], 5, "{counts:?}");
     assert!(counts[&("duet-party", "compute")] >= 4, "{counts:?}");
     assert_eq!(counts.get(&("duet-orchestrator", "job")), None);

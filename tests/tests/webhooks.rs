@@ -1,5 +1,5 @@
-//! Webhooks, against a real receiver on the loopback: what arrives and how it is signed, what is tried again, what is
-//! delivered once more, and that it goes on when an orchestrator dies.
+//! Webhooks, against a real receiver on the loopback: what arrives and how it is signed, what is
+//! tried again, what is delivered once more, and that it goes on when an orchestrator dies.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -26,7 +26,8 @@ use tokio::{
     time::{interval, timeout},
 };
 
-/// How long a delivery may take to come on a busy machine, its retries and a dead orchestrator's rest included.
+/// How long a delivery may take to come on a busy machine, its retries and a dead orchestrator's
+/// rest included.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the receiver does with a delivery.
@@ -191,8 +192,8 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
         check(&secret, &arrived)?;
     }
 
-    // A test, and both results once more: one by its job, and by time. What is logged tells that the three attempts
-    // above are over.
+    // A test, and both results once more: one by its job, and by time. What is logged tells that
+    // the three attempts above are over.
     let tested = duet.json(&["webhook", "test", &webhook]).await?;
     assert_eq!(tested["delivery"]["outcome"], "delivered");
     let arrived = receiver.next().await?;
@@ -236,7 +237,8 @@ async fn an_endpoint_that_asks_for_a_pause__should_get_it_in_whichever_form_it_a
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let duet = stack.duet();
     let now = "Sun, 06 Nov 1994 08:49:37 GMT";
-    // Seconds, a date half an hour on by the endpoint's own clock, and one further off than is granted.
+    // Seconds, a date half an hour on by the endpoint's own clock, and one further off than is
+    // granted.
     let asked =
         [("600", 600), ("Sun, 06 Nov 1994 09:19:37 GMT", 1_800), ("Mon, 07 Nov 1994 08:49:37 GMT", 3_600)];
     for (retry_after, seconds) in asked {
@@ -300,7 +302,8 @@ async fn deliveries__should_go_on_when_an_orchestrator_dies_or_an_endpoint_is_go
     let shown = duet.json(&["webhook", "show", &webhook]).await?;
     assert_eq!(shown["webhook"].get("disabled"), None, "{shown}");
 
-    // One that says that it is gone is asked no more, until it is enabled; then what came meanwhile is delivered.
+    // One that says that it is gone is asked no more, until it is enabled; then what came meanwhile
+    // is delivered.
     wallet.duet = duet.clone();
     let (first, second) = (["message", "before"], ["message", "meanwhile"]);
     receiver.will([Reply::Status(410)]);

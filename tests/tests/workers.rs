@@ -1,5 +1,5 @@
-//! Several workers of each party on one share store, as real processes: they share the work, see each other's locks and
-//! rotations at once, and come and go without anybody losing a job.
+//! Several workers of each party on one share store, as real processes: they share the work, see
+//! each other's locks and rotations at once, and come and go without anybody losing a job.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -105,7 +105,8 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     let refused = wallet.duet.refused(&only).await.unwrap();
     assert_eq!(refused.code, "locked", "{}", refused.message);
 
-    // A rotation by yet another process is everybody's at once: no worker goes on with what it had in memory.
+    // A rotation by yet another process is everybody's at once: no worker goes on with what it had
+    // in memory.
     let rotated = service.json(&["party", "rotate"]).await.unwrap();
     assert!(!rotated["rotated"].as_array().unwrap().is_empty(), "{rotated}");
     crew.stack.all_pairs_ready(&wallet.id).await.unwrap();

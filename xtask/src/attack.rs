@@ -1,8 +1,9 @@
 //! `cargo xtask attack`: plays every published attack and prints what came of it.
 //!
-//! [`rows`] says which tests play which attack; here they are run, and what they print as evidence is collected: a
-//! passing test may print lines of the form `evidence: bits recovered = 24; sessions = 24`. An attack has failed –
-//! and its row is held – when each of its tests ran and passed; one that did not run counts as a success of the attacker.
+//! [`rows`] says which tests play which attack; here they are run, and what they print as evidence
+//! is collected: a passing test may print lines of the form `evidence: bits recovered = 24;
+//! sessions = 24`. An attack has failed – and its row is held – when each of its tests ran and
+//! passed; one that did not run counts as a success of the attacker.
 
 mod rows;
 
@@ -31,7 +32,8 @@ pub(crate) struct Options {
     /// Play the statistical attacks and the floods at full length.
     #[arg(long)]
     long: bool,
-    /// Measure instead whether secrets can be told from the time that operations take (minutes, on a quiet machine).
+    /// Measure instead whether secrets can be told from the time that operations take (minutes, on
+    /// a quiet machine).
     #[arg(long, conflicts_with_all = ["rows", "long", "json", "markdown"])]
     timing: bool,
     /// Also write the table as JSON.
@@ -181,7 +183,8 @@ impl Wanted {
             return Ok(report);
         }
         let mut test = cargo();
-        // Of the whole workspace, as `cargo xtask test` builds them: tests of the same name run as well.
+        // Of the whole workspace, as `cargo xtask test` builds them: tests of the same name run as
+        // well.
         test.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
         for target in &self.targets {
             match target {

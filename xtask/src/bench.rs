@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: every measurement of the repository as one flat object, from a dotted name to
-//! `{"median_ms", "min_ms", "n"}`, or to `{"bytes"}`, `{"per_s"}` or `{"per_cent"}` for what is weighed or counted instead.
+//! `cargo xtask bench`: every measurement of the repository as one flat object, from a dotted name
+//! to `{"median_ms", "min_ms", "n"}`, or to `{"bytes"}`, `{"per_s"}` or `{"per_cent"}` for what is
+//! weighed or counted instead.
 //!
-//! Criterion's benchmarks are named `<group>/<function>` in the code and `<group>.<function>` here, for example
-//! `native.gmp.sign.total`. The module under Node and the stack print objects of the same form themselves.
+//! Criterion's benchmarks are named `<group>/<function>` in the code and `<group>.<function>` here,
+//! for example `native.gmp.sign.total`. The module under Node and the stack print objects of the
+//! same form themselves.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +31,8 @@ use crate::{
 pub(crate) enum Part {
     /// Key generation, proofs and signing, both Paillier implementations.
     Native,
-    /// What a party's own decisions cost: authorisation, policy, the store's charge with limit and audit record.
+    /// What a party's own decisions cost: authorisation, policy, the store's charge with limit and
+    /// audit record.
     Party,
     /// The browser's module under Node.
     Wasm,
@@ -37,8 +40,8 @@ pub(crate) enum Part {
     Stack,
     /// The page in Chromium, from a click to what the click was for.
     Browser,
-    /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when named, for loading them
-    /// takes a quarter of an hour and 6 GB.
+    /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when
+    /// named, for loading them takes a quarter of an hour and 6 GB.
     Store,
     /// Signatures per second, and latency under load, with both curves in `docs`.
     Load,
@@ -120,12 +123,13 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     Ok(())
 }
 
-/// The benchmarks of all the cryptography of one signature, both parties' work added up, while each core makes signatures: of
-/// any wallet, and with the responder's randomizer table.
+/// The benchmarks of all the cryptography of one signature, both parties' work added up, while each
+/// core makes signatures: of any wallet, and with the responder's randomizer table.
 const SIGNATURE_WORK: [&str; 2] =
     ["native.gmp.sign.total.all-cores", "native.gmp.sign.total.table.all-cores"];
 
-/// Loads a whole stack, beside what the cores' cryptography alone would allow: as measured just now, or now.
+/// Loads a whole stack, beside what the cores' cryptography alone would allow: as measured just
+/// now, or now.
 fn load(measured: &Figures) -> Result<Figures> {
     let mut works: Figures = measured
         .iter()
@@ -176,7 +180,8 @@ fn flat(text: &str) -> Result<Figures> {
     Ok(figures)
 }
 
-/// What criterion wrote since `started`: nothing of an earlier run, whose benchmarks may no longer exist.
+/// What criterion wrote since `started`: nothing of an earlier run, whose benchmarks may no longer
+/// exist.
 fn criterion(folder: &Path, started: SystemTime) -> Result<Figures> {
     let mut figures = Figures::new();
     let mut folders: Vec<PathBuf> = vec![folder.to_path_buf()];

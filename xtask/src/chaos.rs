@@ -1,4 +1,5 @@
-//! `cargo xtask chaos`: builds what the fault suite needs and hands over to `tests/src/bin/chaos.rs`.
+//! `cargo xtask chaos`: builds what the fault suite needs and hands over to
+//! `tests/src/bin/chaos.rs`.
 
 use anyhow::Result;
 

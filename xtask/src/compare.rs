@@ -1,7 +1,9 @@
-//! `cargo xtask compare COMMIT`: throughput and latency of another commit's build and of this one, in turn in one run.
+//! `cargo xtask compare COMMIT`: throughput and latency of another commit's build and of this one,
+//! in turn in one run.
 //!
-//! Both builds are whole: each commit's own harness starts its own programs. The rounds alternate, and every second
-//! round begins with the other build, so that a machine that changes its pace changes it for both.
+//! Both builds are whole: each commit's own harness starts its own programs. The rounds alternate,
+//! and every second round begins with the other build, so that a machine that changes its pace
+//! changes it for both.
 
 use std::{
     collections::BTreeMap,

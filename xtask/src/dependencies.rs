@@ -1,5 +1,5 @@
-//! What the dependencies are, come from and are known for: cargo's by `cargo deny`, npm's by their lock files, and both by the
-//! databases of advisories.
+//! What the dependencies are, come from and are known for: cargo's by `cargo deny`, npm's by their
+//! lock files, and both by the databases of advisories.
 
 use std::{fs, path::PathBuf, process::Stdio};
 
@@ -45,7 +45,8 @@ pub(crate) fn check() -> Result<()> {
 /// Compares what is locked with the advisories of RustSec and npm, all of it, whatever is found.
 ///
 /// # Errors
-/// When an advisory is known that `deny.toml` does not argue away, or a database could not be asked.
+/// When an advisory is known that `deny.toml` does not argue away, or a database could not be
+/// asked.
 pub(crate) fn advisories() -> Result<()> {
     let mut wrong = Vec::new();
     if let Err(error) = visibly(command(deny()?).args(["check", "advisories"]).envs(PATIENCE)) {
@@ -98,7 +99,8 @@ fn is_listed(licence: &str) -> bool {
     plain.split(" OR ").any(|all| all.split(" AND ").all(|licence| LICENCES.contains(&licence)))
 }
 
-/// The packages for which `npm audit --json` found something, and how bad it is; an error when it could not look.
+/// The packages for which `npm audit --json` found something, and how bad it is; an error when it
+/// could not look.
 fn vulnerable(report: &Value) -> Result<Vec<String>> {
     let Some(found) = report.get("vulnerabilities").and_then(Value::as_object) else {
         let message =

@@ -1,7 +1,8 @@
 //! `cargo xtask fuzz`: the fuzzers of `fuzz/` with libFuzzer, on the stable compiler.
 //!
-//! The instrumentation is the one that cargo-fuzz asks for, without a sanitizer: there is no unsafe code of ours that one
-//! could watch, and those that exist need a nightly compiler. Overflow checks and assertions are on.
+//! The instrumentation is the one that cargo-fuzz asks for, without a sanitizer: there is no unsafe
+//! code of ours that one could watch, and those that exist need a nightly compiler. Overflow checks
+//! and assertions are on.
 
 use std::{
     fs,
@@ -34,7 +35,8 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// Runs each target for a while and prints what came of it; fails when an input broke what a target holds.
+/// Runs each target for a while and prints what came of it; fails when an input broke what a target
+/// holds.
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     install::ensure(&[Need::Compiler], false)?;
     let known = targets()?;

@@ -1,8 +1,8 @@
 //! What a machine needs beyond Rust, Python 3, Node and git, and how it gets there.
 //!
-//! Everything is looked for first and only what is missing is installed. Programs that the distribution does not have in
-//! a usable version go into `.tools/` in the repository, pinned by hash; nothing outside the repository changes but
-//! apt's packages and rustup's components.
+//! Everything is looked for first and only what is missing is installed. Programs that the
+//! distribution does not have in a usable version go into `.tools/` in the repository, pinned by
+//! hash; nothing outside the repository changes but apt's packages and rustup's components.
 
 use std::{
     env, fs,
@@ -90,7 +90,8 @@ enum Step {
     ByHand(&'static str),
 }
 
-/// Installs what is missing of `needs` and says so; with `no_install`, lists it and fails if there is anything.
+/// Installs what is missing of `needs` and says so; with `no_install`, lists it and fails if there
+/// is anything.
 pub(crate) fn ensure(needs: &[Need], no_install: bool) -> Result<()> {
     let missing: Vec<Missing> = needs.iter().flat_map(|need| need.missing()).collect();
     if missing.is_empty() {
@@ -245,7 +246,8 @@ fn missing_nats_server() -> Vec<Missing> {
     pip().into_iter().chain([Missing { what, why: "the broker", step }]).collect()
 }
 
-/// On the path, or where Debian's packages put it beside the path. No server is started: tests make their own.
+/// On the path, or where Debian's packages put it beside the path. No server is started: tests make
+/// their own.
 fn missing_postgres() -> Vec<Missing> {
     let path = env::var_os("PATH").unwrap_or_default();
     let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -417,7 +419,8 @@ fn apt_install(packages: &[&str]) -> Result<()> {
         ];
         visibly(as_root()?.args(arguments).args(packages))
     };
-    // Package lists may be missing (a container) or too old for what the mirror has: then fetch them.
+    // Package lists may be missing (a container) or too old for what the mirror has: then fetch
+    // them.
     let known = packages.iter().all(|package| {
         probe("apt-cache", &["policy", package])
             .is_some_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))

@@ -1,8 +1,9 @@
 //! Project tasks: `cargo xtask install | demo | test | chaos | attack | fuzz | bench | page | wasm | sbom`.
 //!
-//! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that continuous integration
-//! runs too, [`attack`] plays the published attacks, [`fuzz`] runs the fuzzers, [`wasm`] builds the browser's module and
-//! [`page`] the page around it, [`bench`] collects the measurements, and [`demo`] hands over to the demonstration in
+//! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that
+//! continuous integration runs too, [`attack`] plays the published attacks, [`fuzz`] runs the
+//! fuzzers, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`]
+//! collects the measurements, and [`demo`] hands over to the demonstration in
 //! `tests/src/bin/demo.rs`.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
@@ -43,7 +44,8 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Show Duet at work: broker, orchestrator, two parties, a device and an Ethereum node on this machine.
+    /// Show Duet at work: broker, orchestrator, two parties, a device and an Ethereum node on this
+    /// machine.
     Demo {
         /// Stop after the last step instead of keeping everything running.
         #[arg(long)]
@@ -61,9 +63,11 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Run many jobs while processes die, links break, disks fill and clocks jump, and judge what became of them.
+    /// Run many jobs while processes die, links break, disks fill and clocks jump, and judge what
+    /// became of them.
     Chaos {
-        /// What the suite itself takes: `--seed N`, `--jobs N`, `--minutes N`; `--help` has the others.
+        /// What the suite itself takes: `--seed N`, `--jobs N`, `--minutes N`; `--help` has the
+        /// others.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
         /// Only list what is missing instead of installing it; stands before the others.
@@ -83,22 +87,24 @@ enum Task {
         #[arg(long, value_enum)]
         only: Vec<bench::Part>,
     },
-    /// Measure throughput and latency of another commit and of this tree, in turn in one run; on an idle machine.
+    /// Measure throughput and latency of another commit and of this tree, in turn in one run; on an
+    /// idle machine.
     Compare(compare::Options),
     /// Build the page: a static folder with compressed files and the hashes of all of them.
     Page {
         /// Where to put it; `target/page` by default.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
-        /// The deployment's configuration, which becomes `config.json` and is hashed with the rest: the
-        /// gateway, and the parties that shares are dealt to (deploy/README.md).
+        /// The deployment's configuration, which becomes `config.json` and is hashed with the rest:
+        /// the gateway, and the parties that shares are dealt to (deploy/README.md).
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Build it again from a copy of the sources in another folder, and compare the hashes.
         #[arg(long)]
         check_reproducible: bool,
     },
-    /// Compare the locked dependencies with the advisories of RustSec and npm; needs both over the network.
+    /// Compare the locked dependencies with the advisories of RustSec and npm; needs both over the
+    /// network.
     Advisories,
     /// Write bills of materials: what the programs and the page are made of.
     Sbom {

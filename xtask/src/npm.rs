@@ -1,4 +1,5 @@
-//! npm packages: which folders have some, whether they are installed, and how their programs are run.
+//! npm packages: which folders have some, whether they are installed, and how their programs are
+//! run.
 
 use std::{
     fs,
@@ -70,7 +71,8 @@ impl Packages {
 
     /// Installs what the lock file asks for, and nothing else.
     pub(crate) fn install(self) -> Result<()> {
-        // No package's script needs to run: those there are only check what npm has already unpacked.
+        // No package's script needs to run: those there are only check what npm has already
+        // unpacked.
         let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         visibly(command("npm").args(arguments).current_dir(self.path()))?;
         fs::copy(self.path().join("package-lock.json"), self.path().join(STAMP))?;

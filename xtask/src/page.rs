@@ -22,8 +22,8 @@ pub(crate) fn default_folder() -> PathBuf {
     target_folder().join("page")
 }
 
-/// Builds the module, the signer's package and the page, and puts the page, compressed, with its hashes into `out`; with
-/// a deployment's `config` in the place of the empty one.
+/// Builds the module, the signer's package and the page, and puts the page, compressed, with its
+/// hashes into `out`; with a deployment's `config` in the place of the empty one.
 pub(crate) fn build(out: &Path, config: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     build_signer()?;
@@ -56,8 +56,8 @@ fn bundle(out: &Path, config: Option<&Path>) -> Result<()> {
     visibly(node("xtask/publish.mjs").arg(out).args(config))
 }
 
-/// Builds the page a second time, from a copy of the sources in another folder and with nothing of the first build, and
-/// compares the hashes.
+/// Builds the page a second time, from a copy of the sources in another folder and with nothing of
+/// the first build, and compares the hashes.
 pub(crate) fn check_reproducible(out: &Path, config: Option<&Path>) -> Result<()> {
     build(out, config)?;
     let copy = target_folder().join("page-check/sources");

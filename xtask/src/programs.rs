@@ -29,8 +29,8 @@ pub(crate) fn duet(profile: Profile) -> Result<PathBuf> {
     build(profile, &["--package", "duet"], "duet")
 }
 
-/// Builds one of the programs in `tests/src/bin`, and returns where it is. The whole workspace is named, so that features are
-/// those of its tests, and nothing is built twice.
+/// Builds one of the programs in `tests/src/bin`, and returns where it is. The whole workspace is
+/// named, so that features are those of its tests, and nothing is built twice.
 pub(crate) fn of_tests(name: &str, profile: Profile) -> Result<PathBuf> {
     build(profile, &["--workspace", "--bin", name], name)
 }

@@ -1,5 +1,6 @@
-//! What `cargo xtask test fmt` checks beside the formatters: the width of prose, words that hide the actor, links
-//! between documents, the project's own commands in them, and the subjects of commits.
+//! What `cargo xtask test fmt` checks beside the formatters: the width of prose, words that hide
+//! the actor, links between documents, the project's own commands in them, and the subjects of
+//! commits.
 
 use std::{
     collections::BTreeSet,
@@ -178,8 +179,8 @@ fn tasks(text: &str) -> Vec<String> {
     findings
 }
 
-/// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. A copy without that commit,
-/// or without git, has nothing to check.
+/// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. A copy without
+/// that commit, or without git, has nothing to check.
 fn subjects() -> Result<Vec<String>> {
     if probe("git", &["cat-file", "-e", FIRST_CHECKED]).is_none() {
         println!("no commit {FIRST_CHECKED} here: subjects of commits are not checked");

@@ -10,16 +10,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's top folder: the one this task is run in, which need not be the one it was compiled in, because a
-/// build folder may have been copied along with it.
+/// The repository's top folder: the one this task is run in, which need not be the one it was
+/// compiled in, because a build folder may have been copied along with it.
 pub(crate) fn root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
-/// The `cargo` that runs this task, without what it told this task about itself: build scripts that look at those variables
-/// (ring's does) would be run again, and half of the dependencies built again, whenever it was typed by hand in between.
+/// The `cargo` that runs this task, without what it told this task about itself: build scripts that
+/// look at those variables (ring's does) would be run again, and half of the dependencies built
+/// again, whenever it was typed by hand in between.
 pub(crate) fn cargo() -> Command {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -75,7 +76,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{line}: output is not text"))
 }
 
-/// What the command prints on stdout when it can be run at all and succeeds; what it says on stderr is not shown.
+/// What the command prints on stdout when it can be run at all and succeeds; what it says on stderr
+/// is not shown.
 pub(crate) fn probe(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = command(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -113,7 +115,8 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Counts {
-    /// What one line of a test runner's output adds: cargo test's `test result:` or node's `# pass 5`.
+    /// What one line of a test runner's output adds: cargo test's `test result:` or node's `# pass
+    /// 5`.
     fn of_line(line: &str) -> Self {
         let mut counts = Self::default();
         if let Some(result) = line.strip_prefix("test result: ") {
@@ -148,7 +151,8 @@ impl Counts {
     }
 }
 
-/// Runs a test runner visibly and adds up what its closing lines say. The result tells whether it succeeded.
+/// Runs a test runner visibly and adds up what its closing lines say. The result tells whether it
+/// succeeded.
 pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let line = line(command);
     let status = lines(command, &mut |text| *counts += Counts::of_line(text))?;

@@ -1,7 +1,9 @@
-//! `cargo xtask sbom`: what Duet consists of, as CycloneDX 1.5 documents: one for the programs and the browser's module, from
-//! cargo's own resolution of its lockfile; one for the page and the signer's package, from npm's lockfile.
+//! `cargo xtask sbom`: what Duet consists of, as CycloneDX 1.5 documents: one for the programs and
+//! the browser's module, from cargo's own resolution of its lockfile; one for the page and the
+//! signer's package, from npm's lockfile.
 //!
-//! `npm sbom` refuses a workspace whose top package has no version, as ours has none: it is never published.
+//! `npm sbom` refuses a workspace whose top package has no version, as ours has none: it is never
+//! published.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,7 +71,8 @@ fn checksums(lockfile: &str) -> BTreeMap<(String, String), String> {
     found
 }
 
-/// The document for everything that the delivered crates are built from; what only tests use is left out.
+/// The document for everything that the delivered crates are built from; what only tests use is
+/// left out.
 fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Result<Value> {
     let list =
         |pointer: &str| metadata.pointer(pointer).and_then(Value::as_array).context("cargo's metadata");
@@ -130,7 +133,8 @@ fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Res
     Ok(document("duet", components, Some(dependencies)))
 }
 
-/// The document for what npm's lockfile installs and the bundles contain; what only builds and tests use is left out.
+/// The document for what npm's lockfile installs and the bundles contain; what only builds and
+/// tests use is left out.
 fn npm_bill(lockfile: &Value) -> Result<Value> {
     let packages = lockfile.get("packages").and_then(Value::as_object).context("npm's lockfile")?;
     let mut components = Vec::new();

@@ -99,7 +99,8 @@ impl Suite {
                 visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))
             }
             Self::Lint => {
-                // The end-to-end tests are no part of all targets: they are run when they are named.
+                // The end-to-end tests are no part of all targets: they are run when they are
+                // named.
                 for targets in [&["--all-targets"][..], &["--test", "e2e"]] {
                     let mut clippy = cargo();
                     clippy.args(["clippy", "--locked", "--workspace"]).args(targets);
@@ -124,7 +125,8 @@ impl Suite {
                 node.env("DUET_WASM_PACKAGE", &folder);
                 tests(node.args(test_files("frontend-wasm/tests")?), counts)?;
                 page::build_signer()?;
-                // The package's tests read payloads with the module, and so does what compares it with other libraries.
+                // The package's tests read payloads with the module, and so does what compares it
+                // with other libraries.
                 for tested in ["frontend-wasm/signer/tests", "tests/js/differential"] {
                     let mut node = node_test();
                     node.env("DUET_WASM_PACKAGE", &folder);
@@ -141,7 +143,8 @@ impl Suite {
                 if env::var_os("RUST_TEST_THREADS").is_none() {
                     cargo.env("RUST_TEST_THREADS", (cores + cores / 2).to_string());
                 }
-                // Of the whole workspace, as the unit tests are: its features are theirs, and nothing is built again.
+                // Of the whole workspace, as the unit tests are: its features are theirs, and
+                // nothing is built again.
                 tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
             }
             Self::Browser => {
@@ -166,8 +169,8 @@ pub(crate) const BROWSER: &[Need] = &[
     Need::Chromium,
 ];
 
-/// Builds the program of `profile` and what starts the stack for the browser, and tells a command where they are. The page
-/// has to be built before.
+/// Builds the program of `profile` and what starts the stack for the browser, and tells a command
+/// where they are. The page has to be built before.
 pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Result<()> {
     let duet = programs::duet(profile)?;
     let stack = programs::of_tests("browser-stack", Profile::Debug)?;

@@ -1,4 +1,5 @@
-//! The WebAssembly module: built by whichever toolchain this machine has, JavaScript made by `crates/bindgen`.
+//! The WebAssembly module: built by whichever toolchain this machine has, JavaScript made by
+//! `crates/bindgen`.
 
 use std::{
     collections::BTreeSet,
@@ -85,8 +86,8 @@ fn cargo_for_wasm(subcommand: &str) -> Result<(Command, PathBuf)> {
         Toolchain::Debian => {
             let folder = folder.join("debian");
             let mut cargo = command(DEBIAN_CARGO);
-            // The standard library is compiled from source, which needs the compiler's unstable flags. Debian ships no
-            // linker for wasm beside it, rustup's toolchain does.
+            // The standard library is compiled from source, which needs the compiler's unstable
+            // flags. Debian ships no linker for wasm beside it, rustup's toolchain does.
             cargo.args([subcommand, "--locked", "--target", TRIPLE, "-Zbuild-std=std,panic_abort"]);
             cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", &folder);
             cargo.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
@@ -105,11 +106,12 @@ fn rust_lld() -> Option<PathBuf> {
     linker.exists().then_some(linker)
 }
 
-/// Where modules were put since this task began: its sources do not change meanwhile, and cargo would link one again
-/// whenever another with other features had taken the place of its file.
+/// Where modules were put since this task began: its sources do not change meanwhile, and cargo
+/// would link one again whenever another with other features had taken the place of its file.
 static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Builds `frontend-wasm` with its cryptography optimised and puts the module and its JavaScript into `out`, once.
+/// Builds `frontend-wasm` with its cryptography optimised and puts the module and its JavaScript
+/// into `out`, once.
 pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if built.contains(out) {
@@ -119,7 +121,8 @@ pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     require_matching_bindgen()?;
     let (mut cargo, folder) = cargo_for_wasm("build")?;
     cargo.args(["--package", "duet-frontend-wasm", "--lib", "--profile", "wasm"]);
-    // What runs under Node is the tests and the benchmarks, which need the other side of a session, too.
+    // What runs under Node is the tests and the benchmarks, which need the other side of a session,
+    // too.
     if target == Target::Nodejs {
         cargo.args(["--features", "test-exports"]);
     }
@@ -158,7 +161,8 @@ pub(crate) fn has_bindgen() -> bool {
     run::target_folder().join("bindgen/debug/duet-bindgen").exists()
 }
 
-/// The module and the program that reads it speak a format that changes with every version of wasm-bindgen.
+/// The module and the program that reads it speak a format that changes with every version of
+/// wasm-bindgen.
 fn require_matching_bindgen() -> Result<()> {
     let root = run::root();
     let ours = locked_version(&fs::read_to_string(root.join("Cargo.lock"))?, "wasm-bindgen");

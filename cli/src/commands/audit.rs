@@ -27,7 +27,8 @@ const STORE_PAGE: u32 = 1024;
 /// What is done with the audit log.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Check that nothing was removed, moved, altered or brought in, and that no nonce was used twice
+    /// Check that nothing was removed, moved, altered or brought in, and that no nonce was used
+    /// twice
     Verify(VerifyArguments),
     /// Write the log to a file, one record a line
     Export(ExportArguments),
@@ -35,7 +36,8 @@ pub(crate) enum AuditCommand {
     Show(ShowArguments),
 }
 
-/// Where the log is read from: the stream, as the broker's `auditor`, unless something else is named.
+/// Where the log is read from: the stream, as the broker's `auditor`, unless something else is
+/// named.
 #[derive(Debug, Clone, Args)]
 struct Source {
     /// Read an exported file instead of the stream; - is standard input
@@ -56,14 +58,15 @@ struct Source {
 pub(crate) struct VerifyArguments {
     #[command(flatten)]
     source: Source,
-    /// Whose chains must be signed by which Ed25519 key: a party's as `duet party card` shows it, the
-    /// orchestrator's and the gateway's as they say when they start; can be repeated
+    /// Whose chains must be signed by which Ed25519 key: a party's as `duet party card` shows it,
+    /// the orchestrator's and the gateway's as they say when they start; can be repeated
     #[arg(long = "key", value_name = "NAME=HEX")]
     keys: Vec<KeyArgument>,
     /// The report of an earlier verification (--json): what was there then must still be there
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
-    /// Do not mind that chains lack their beginning: old records are removed when their time is over
+    /// Do not mind that chains lack their beginning: old records are removed when their time is
+    /// over
     #[arg(long)]
     allow_missing_beginnings: bool,
 }

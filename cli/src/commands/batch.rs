@@ -56,7 +56,8 @@ pub(crate) enum BatchCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitOptions {
     /// File with one JSON object a line, each a signing request without what the options say:
-    /// `idempotency_key` and `payload`, if need be `path`, `pairs`, `priority` and `repeat_digest`; `-` is standard input
+    /// `idempotency_key` and `payload`, if need be `path`, `pairs`, `priority` and `repeat_digest`;
+    /// `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The wallet: its id, an unambiguous head of it, or its address [default: the only one]
@@ -71,8 +72,8 @@ pub(crate) struct SubmitOptions {
     /// How long the requests are valid from now
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
     expires_in: Duration,
-    /// Until when they are valid, in unix seconds; with this and --issued-at, a repeated command says
-    /// exactly the same
+    /// Until when they are valid, in unix seconds; with this and --issued-at, a repeated command
+    /// says exactly the same
     #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
     expires_at: Option<u64>,
     /// When they were issued, in unix seconds [default: now]

@@ -89,7 +89,8 @@ impl fmt::Display for Report {
 /// Runs the command.
 ///
 /// # Errors
-/// When a step is out of turn, or files cannot be read or written. Steps taken before that are taken.
+/// When a step is out of turn, or files cannot be read or written. Steps taken before that are
+/// taken.
 pub(crate) fn run(command: CredentialsCommand, output: Output) -> Result<(), CliError> {
     let (step, exchanged) = match command {
         CredentialsCommand::Status(directory) => {

@@ -1,4 +1,5 @@
-//! `duet party accept-culprit` and `duet wallet accept-culprit`: the word to go on after a bad signature.
+//! `duet party accept-culprit` and `duet wallet accept-culprit`: the word to go on after a bad
+//! signature.
 
 use std::fmt;
 

@@ -53,10 +53,12 @@ pub(crate) struct GatewayCommand {
     /// Whose pages may connect, as browsers name them (https://wallet.example); can be repeated
     #[arg(long = "origin", env = "DUET_GATEWAY_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     origins: Vec<Origin>,
-    /// Pages of any origin on this machine's loopback may connect, for trying out; on the loopback only
+    /// Pages of any origin on this machine's loopback may connect, for trying out; on the loopback
+    /// only
     #[arg(long, env = "DUET_GATEWAY_LOOPBACK_ORIGINS")]
     loopback_origins: bool,
-    /// File with the Ed25519 key that signs its audit log [default: DIR/gateway.key, or one of its own]
+    /// File with the Ed25519 key that signs its audit log [default: DIR/gateway.key, or one of its
+    /// own]
     #[arg(long, env = "DUET_GATEWAY_AUDIT_KEY", value_name = "FILE")]
     audit_key: Option<PathBuf>,
     /// Folder of the built page, served on the loopback only
@@ -65,7 +67,8 @@ pub(crate) struct GatewayCommand {
     /// The tenant that wallets made in the page belong to
     #[arg(long, env = "DUET_TENANT", value_name = "NAME", default_value = "demo")]
     tenant: TenantId,
-    /// The party that holds share 2, and its card's fingerprint; pages refuse to deal when theirs differs
+    /// The party that holds share 2, and its card's fingerprint; pages refuse to deal when theirs
+    /// differs
     #[arg(long, value_name = "NAME[=FINGERPRINT]", default_value = "service", help_heading = "Parties")]
     service: PartyArgument,
     /// The party that holds share 3
@@ -80,11 +83,12 @@ pub(crate) struct GatewayCommand {
     /// There is no partner: share 3 goes into backup files
     #[arg(long, help_heading = "Parties")]
     no_partner: bool,
-    /// This gateway is for trying out: a page that pins no parties deals to those it names. On the loopback
-    /// only
+    /// This gateway is for trying out: a page that pins no parties deals to those it names. On the
+    /// loopback only
     #[arg(long, help_heading = "Parties")]
     trial: bool,
-    /// A party and the file with an admission token that every page may use; with --trial; can be repeated
+    /// A party and the file with an admission token that every page may use; with --trial; can be
+    /// repeated
     #[arg(long = "admission-token", value_name = "PARTY=FILE", requires = "trial", help_heading = "Parties")]
     admission_tokens: Vec<TokenArgument>,
     /// An Ethereum node for the page
@@ -99,8 +103,8 @@ pub(crate) struct GatewayCommand {
     /// The chain it is on
     #[arg(long, env = "DUET_GATEWAY_CHAIN_ID", value_name = "NUMBER", help_heading = "Ethereum")]
     chain_id: Option<u64>,
-    /// A network of proxies in front, whose word about their clients' addresses is taken for the limits per
-    /// address (10.1.0.0/16); can be repeated
+    /// A network of proxies in front, whose word about their clients' addresses is taken for the
+    /// limits per address (10.1.0.0/16); can be repeated
     #[arg(
         long = "trusted-proxy",
         env = "DUET_GATEWAY_TRUSTED_PROXIES",
@@ -109,8 +113,8 @@ pub(crate) struct GatewayCommand {
         help_heading = "Proxies"
     )]
     trusted_proxies: Vec<IpNet>,
-    /// The header in which those proxies write it, and which they let nobody else write: x-forwarded-for or
-    /// forwarded
+    /// The header in which those proxies write it, and which they let nobody else write:
+    /// x-forwarded-for or forwarded
     #[arg(
         long,
         env = "DUET_GATEWAY_CLIENT_ADDRESS_HEADER",
@@ -145,10 +149,12 @@ struct LimitOptions {
     /// Frames that are read from one address a second; what comes faster waits [default: 100]
     #[arg(long, value_name = "NUMBER")]
     frames_per_second: Option<NonZeroU32>,
-    /// Messages about wallets being made from one address a minute; a wallet takes four [default: 60]
+    /// Messages about wallets being made from one address a minute; a wallet takes four [default:
+    /// 60]
     #[arg(long, value_name = "NUMBER")]
     shares_per_minute: Option<NonZeroU32>,
-    /// Proofs of a device's key from one address that may fail a minute; more are answered later [default: 30]
+    /// Proofs of a device's key from one address that may fail a minute; more are answered later
+    /// [default: 30]
     #[arg(long, value_name = "NUMBER")]
     refused_proofs_per_minute: Option<NonZeroU32>,
     /// Requests about one wallet a second [default: 100]
@@ -291,7 +297,8 @@ impl GatewayCommand {
     }
 }
 
-/// The key that signs the audit log. Without one that can be pinned the gateway makes one for this run.
+/// The key that signs the audit log. Without one that can be pinned the gateway makes one for this
+/// run.
 fn audit_key(file: Option<&Path>, credentials: &CredentialsOptions) -> Result<SigningKey, CliError> {
     if let Some(file) = file {
         let held = secrets::read_secret_file(file)?;

@@ -35,7 +35,8 @@ pub(crate) struct InitCommand {
     /// Further names and addresses in the broker's certificate; can be repeated
     #[arg(long = "server-name", value_name = "NAME")]
     server_names: Vec<String>,
-    /// A node of a cluster and its host, which gets a folder of its own below DIR/nodes; can be repeated
+    /// A node of a cluster and its host, which gets a folder of its own below DIR/nodes; can be
+    /// repeated
     #[arg(long = "node", value_name = "NAME=HOST")]
     nodes: Vec<Node>,
     /// On which port the nodes listen for each other

@@ -64,8 +64,9 @@ pub(crate) enum JobCommand {
     Cancel {
         /// The job
         job: JobId,
-        /// File with the key that signed the request, or the owner's: signs a revocation that the parties
-        /// keep. Without it the orchestrator alone is told, and only of a job that is not being signed yet
+        /// File with the key that signed the request, or the owner's: signs a revocation that the
+        /// parties keep. Without it the orchestrator alone is told, and only of a job that is not
+        /// being signed yet
         #[arg(long, env = "DUET_REQUESTER_KEY", value_name = "FILE")]
         requester_key: Option<PathBuf>,
         #[command(flatten)]
@@ -329,7 +330,8 @@ impl Access {
 /// Runs the command.
 ///
 /// # Errors
-/// The orchestrator's problem, or that it is out of reach; with `--wait`, why there is no signature.
+/// The orchestrator's problem, or that it is out of reach; with `--wait`, why there is no
+/// signature.
 pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliError> {
     const BRIEF: Duration = Duration::from_secs(30);
     const LONG: Duration = Duration::from_secs(600);

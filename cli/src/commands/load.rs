@@ -1,7 +1,8 @@
 //! `duet load`: how many signatures a deployment makes, and how long each takes.
 //!
-//! [`drive`] submits jobs through the HTTP interface as a team's program would and waits for each on its event
-//! stream, [`measure`] counts, [`report`] is the document that is kept, and [`plot`] draws from such documents.
+//! [`drive`] submits jobs through the HTTP interface as a team's program would and waits for each
+//! on its event stream, [`measure`] counts, [`report`] is the document that is kept, and [`plot`]
+//! draws from such documents.
 
 mod drive;
 mod measure;
@@ -35,7 +36,8 @@ use crate::{
     request::{self, WalletName},
 };
 
-/// The most jobs that one run keeps open at a time: each is followed by an event stream, of which an orchestrator gives a tenant
+/// The most jobs that one run keeps open at a time: each is followed by an event stream, of which
+/// an orchestrator gives a tenant
 /// 256. Of a job that has none the end is heard late, and the deployment seems slower than it is.
 const MAX_OPEN_JOBS: usize = 250;
 
@@ -51,13 +53,15 @@ pub(crate) enum LoadCommand {
 /// One run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
-    /// The wallets, each by its id, an unambiguous head of it, or its address; they take turns [default: the only one]
+    /// The wallets, each by its id, an unambiguous head of it, or its address; they take turns
+    /// [default: the only one]
     #[arg(long = "wallet", value_name = "WALLET")]
     wallets: Vec<WalletName>,
     /// Files with request keys: one for all wallets, or one for each in their order
     #[arg(long = "requester-key", env = "DUET_REQUESTER_KEY", value_name = "FILE", required = true)]
     requester_keys: Vec<PathBuf>,
-    /// Open loop: how many jobs arrive per second, whatever becomes of them; several rates are run one after the other
+    /// Open loop: how many jobs arrive per second, whatever becomes of them; several rates are run
+    /// one after the other
     #[arg(
         long,
         value_name = "PER_SECOND",
@@ -67,7 +71,8 @@ pub(crate) struct RunOptions {
         conflicts_with = "in_flight"
     )]
     rate: Vec<f64>,
-    /// Closed loop: how many jobs are open at a time, each followed by the next; several are run one after the other
+    /// Closed loop: how many jobs are open at a time, each followed by the next; several are run
+    /// one after the other
     #[arg(long, value_name = "JOBS", value_delimiter = ',', value_parser = open_jobs)]
     in_flight: Vec<usize>,
     /// How long each rate is measured
@@ -79,7 +84,8 @@ pub(crate) struct RunOptions {
     /// How long a job may take from when it was due; one that takes longer counts as failed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = step_duration)]
     job_timeout: Duration,
-    /// The most jobs that are open at once in an open loop; further ones wait, and their time counts
+    /// The most jobs that are open at once in an open loop; further ones wait, and their time
+    /// counts
     #[arg(long, value_name = "JOBS", default_value_t = MAX_OPEN_JOBS, value_parser = open_jobs)]
     max_open: usize,
     /// The pairs that may sign, in order of preference
@@ -151,7 +157,8 @@ fn step_duration(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// When the wallets are not found, no job is signed, a signature does not verify, or a file cannot be written.
+/// When the wallets are not found, no job is signed, a signature does not verify, or a file cannot
+/// be written.
 pub(crate) async fn run(command: LoadCommand, output: Output) -> Result<(), CliError> {
     match command {
         LoadCommand::Run(options) => measure(*options, output).await,

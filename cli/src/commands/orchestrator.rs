@@ -34,12 +34,12 @@ pub(crate) struct OrchestratorCommand {
     /// Where the HTTP interface listens; port 0 picks a free one
     #[arg(long, env = "DUET_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
     listen: SocketAddr,
-    /// File with the Ed25519 key that signs results (64 hexadecimal digits), and with another one while the key is exchanged
-    /// [default: DIR/orchestrator.key]
+    /// File with the Ed25519 key that signs results (64 hexadecimal digits), and with another one
+    /// while the key is exchanged [default: DIR/orchestrator.key]
     #[arg(long, env = "DUET_ORCHESTRATOR_KEY", value_name = "FILE")]
     orchestrator_key: Option<PathBuf>,
-    /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal digits, and with another one
-    /// while it is exchanged; can be repeated [default: DIR/tokens/*]
+    /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal
+    /// digits, and with another one while it is exchanged; can be repeated [default: DIR/tokens/*]
     #[arg(
         long = "tenant-token",
         env = "DUET_TENANT_TOKENS",
@@ -94,7 +94,8 @@ struct StorageOptions {
     /// How long a settled job, and its idempotency key, is kept [default: 30 days]
     #[arg(long, env = "DUET_KEEP_SETTLED", value_name = "DURATION", value_parser = duration::parse)]
     keep_settled: Option<Duration>,
-    /// Bound of each bucket; that of the jobs takes some 4 KiB for every job that is kept [default: 512]
+    /// Bound of each bucket; that of the jobs takes some 4 KiB for every job that is kept [default:
+    /// 512]
     #[arg(long, env = "DUET_BUCKET_MIB", value_name = "MIB", value_parser = mebibytes())]
     bucket_mib: Option<i64>,
     /// Bound of the stream of results [default: 512]
@@ -103,7 +104,8 @@ struct StorageOptions {
     /// How long the stream of results keeps [default: 30 days]
     #[arg(long, env = "DUET_RESULTS_AGE", value_name = "DURATION", value_parser = duration::parse)]
     results_age: Option<Duration>,
-    /// Bound of the audit log's stream, which takes some 3.5 KiB for every signature [default: 2048]
+    /// Bound of the audit log's stream, which takes some 3.5 KiB for every signature [default:
+    /// 2048]
     #[arg(long, env = "DUET_AUDIT_MIB", value_name = "MIB", value_parser = mebibytes())]
     audit_mib: Option<i64>,
     /// How long the audit log's stream keeps [default: 400 days]

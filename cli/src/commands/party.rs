@@ -48,7 +48,8 @@ pub(crate) enum PartyCommand {
     Init(InitArguments),
     /// Serve: take shares, answer invitations, sign
     Run(RunArguments),
-    /// Make new Paillier keys and enrol all wallets under them: a lock is over then, a quarantine is not
+    /// Make new Paillier keys and enrol all wallets under them: a lock is over then, a quarantine
+    /// is not
     Rotate(RotateArguments),
     /// Go on with a responder whose bad signature locked a key; once, its next one is final
     AcceptCulprit(AcceptCulpritArguments),
@@ -62,7 +63,8 @@ pub(crate) enum PartyCommand {
     Backup(BackupArguments),
     /// Put a backup back as the share store; it initiates nothing until `rotate` ran
     Restore(RestoreArguments),
-    /// Show whether the limits count as used up because the store was restored; have them count again
+    /// Show whether the limits count as used up because the store was restored; have them count
+    /// again
     Limits(LimitsArguments),
     /// Change what opens the share store, while workers go on
     Rewrap(rewrap::RewrapArguments),
@@ -113,21 +115,22 @@ pub(crate) struct RunArguments {
     /// Sessions at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     sessions: u16,
-    /// Initiators' Paillier keys to build tables for, which make answers under them cheaper: 5 MB and a minute and a half of
-    /// a core each; 0 for none
+    /// Initiators' Paillier keys to build tables for, which make answers under them cheaper: 5 MB
+    /// and a minute and a half of a core each; 0 for none
     #[arg(long, env = "DUET_RANDOMIZER_TABLES", value_name = "NUMBER", default_value_t = RandomizerSettings::default().tables)]
     randomizer_tables: usize,
     /// Answers under a key after which its table is built
     #[arg(long, env = "DUET_RANDOMIZER_TABLE_AFTER", value_name = "NUMBER", default_value_t = RandomizerSettings::default().table_after)]
     randomizer_table_after: u64,
-    /// A file that says which copy of the machine this is, such as a virtual machine's generation id: when it changes,
-    /// open sessions end. The boot id of Linux is one always; can be repeated
+    /// A file that says which copy of the machine this is, such as a virtual machine's generation
+    /// id: when it changes, open sessions end. The boot id of Linux is one always; can be repeated
     #[arg(long = "generation-file", env = "DUET_GENERATION_FILE", value_name = "FILE")]
     generation_files: Vec<PathBuf>,
     /// How long sessions may go on after the order to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
     drain: Duration,
-    /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one [default: nowhere]
+    /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one [default:
+    /// nowhere]
     #[arg(long, env = "DUET_HEALTH_LISTEN", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
     #[command(flatten)]
@@ -220,7 +223,8 @@ pub(crate) struct BackupArguments {
 pub(crate) struct RestoreArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// The backup [default, for a database that PostgreSQL's own tools have put back: only mark it as restored]
+    /// The backup [default, for a database that PostgreSQL's own tools have put back: only mark it
+    /// as restored]
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
@@ -229,7 +233,8 @@ pub(crate) struct RestoreArguments {
 pub(crate) struct LimitsArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// Have the limits count again as the store knows them: you know what was signed since the backup
+    /// Have the limits count again as the store knows them: you know what was signed since the
+    /// backup
     #[arg(long)]
     reset: bool,
 }

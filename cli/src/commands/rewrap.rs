@@ -21,8 +21,8 @@ pub(crate) struct RewrapArguments {
     store: StoreOptions,
     #[command(flatten)]
     new: NewSealOptions,
-    /// Give the store another key as well, and wrap every record anew: whoever had the old key has nothing of
-    /// today's store
+    /// Give the store another key as well, and wrap every record anew: whoever had the old key has
+    /// nothing of today's store
     #[arg(long)]
     new_store_key: bool,
 }

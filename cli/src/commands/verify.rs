@@ -58,11 +58,12 @@ pub(crate) enum VerifyCommand {
     },
     /// A job's result: the orchestrator's signature, and the wallet's inside it
     Result {
-        /// File with the signed result, or any of this program's JSON documents that holds one; `-` is
-        /// standard input
+        /// File with the signed result, or any of this program's JSON documents that holds one; `-`
+        /// is standard input
         #[arg(value_name = "FILE", default_value = "-")]
         file: PathBuf,
-        /// The orchestrator's public key (64 hexadecimal digits); several, separated by commas, while it is exchanged
+        /// The orchestrator's public key (64 hexadecimal digits); several, separated by commas,
+        /// while it is exchanged
         #[arg(
             long,
             env = "DUET_ORCHESTRATOR_PUBLIC_KEY",
@@ -221,8 +222,8 @@ fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Ver
     })
 }
 
-/// Checks the orchestrator's signature by one of `keys`, then the wallet's inside, then that the signed transaction is
-/// this signature's.
+/// Checks the orchestrator's signature by one of `keys`, then the wallet's inside, then that the
+/// signed transaction is this signature's.
 fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
     // The document is in hexadecimal digits and inside other documents.
     let text = read_document(file, 4 * MAX_RESULT_SIZE_BYTES)?;
@@ -255,7 +256,8 @@ fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
     })
 }
 
-/// The signed result in `text`: the whole of it, or its member `result`, or that of its member `job`.
+/// The signed result in `text`: the whole of it, or its member `result`, or that of its member
+/// `job`.
 fn find_result(text: &[u8]) -> Result<SignedResult, CliError> {
     let malformed =
         |problem: &dyn fmt::Display| CliError::new(Code::MalformedJson, problem.to_string()).at("$");

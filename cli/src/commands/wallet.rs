@@ -104,8 +104,8 @@ pub(crate) struct OnlineArguments {
 pub(crate) struct CreateArguments {
     #[command(flatten)]
     tenant: TenantOptions,
-    /// The configuration that lists the parties, as the page has it (config.json): role, name and fingerprint
-    /// of each, and maybe an admission token
+    /// The configuration that lists the parties, as the page has it (config.json): role, name and
+    /// fingerprint of each, and maybe an admission token
     #[arg(
         long,
         env = "DUET_PARTIES",
@@ -117,7 +117,8 @@ pub(crate) struct CreateArguments {
     /// Who gets share 2
     #[arg(long, value_name = "NAME", default_value = "service", help_heading = "Parties")]
     service: PartyId,
-    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned before]
+    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned
+    /// before]
     #[arg(long, env = "DUET_SERVICE_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
     service_fingerprint: Option<CardFingerprint>,
     /// File with its admission token
@@ -132,7 +133,8 @@ pub(crate) struct CreateArguments {
     /// Who gets share 3
     #[arg(long, value_name = "NAME", default_value = "partner", help_heading = "Parties")]
     partner: PartyId,
-    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned before]
+    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned
+    /// before]
     #[arg(long, env = "DUET_PARTNER_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
     partner_fingerprint: Option<CardFingerprint>,
     /// File with its admission token
@@ -144,8 +146,8 @@ pub(crate) struct CreateArguments {
         help_heading = "Parties"
     )]
     partner_token_file: Option<PathBuf>,
-    /// Who else may ask for signatures, and for which kinds (transaction, personal_message, typed_data,
-    /// digest) [default kinds: all but digest]; can be repeated
+    /// Who else may ask for signatures, and for which kinds (transaction, personal_message,
+    /// typed_data, digest) [default kinds: all but digest]; can be repeated
     #[arg(long = "requester", value_name = "HEX[=KIND,…]")]
     requesters: Vec<RequesterArgument>,
     /// Let the owner have bare digests signed as well

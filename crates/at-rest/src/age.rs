@@ -1,9 +1,9 @@
-//! The [age format](https://c2sp.org/age), version 1, for one small plaintext under one passphrase, so
-//! that the files open with any implementation of it (`age -d`, `rage -d`).
+//! The [age format](https://c2sp.org/age), version 1, for one small plaintext under one passphrase,
+//! so that the files open with any implementation of it (`age -d`, `rage -d`).
 //!
-//! Only what a backup needs: a single scrypt stanza and a payload of one chunk. The `age` crate does
-//! all of the format, at 200 KiB of compressed WebAssembly and with second copies of the ciphers; the
-//! tests open its files, and it opens ours.
+//! Only what a backup needs: a single scrypt stanza and a payload of one chunk. The `age` crate
+//! does all of the format, at 200 KiB of compressed WebAssembly and with second copies of the
+//! ciphers; the tests open its files, and it opens ours.
 
 use base64ct::{Base64Unpadded, Encoding as _};
 use chacha20poly1305::{
@@ -241,7 +241,8 @@ mod tests {
 
     const QUICK: WorkFactor = WorkFactor(4);
 
-    /// Written by the `age` crate 0.12.1: "a share of a key", passphrase "correct horse", work factor 10.
+    /// Written by the `age` crate 0.12.1: "a share of a key", passphrase "correct horse", work
+    /// factor 10.
     const FROM_THE_AGE_CRATE: &[u8] = include_bytes!("../tests/age-0.12.1.age");
 
     #[test]

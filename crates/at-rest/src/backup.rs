@@ -1,9 +1,9 @@
 //! Backup files: one share of one wallet, in the age format, opened by a passphrase.
 //!
 //! The plaintext is one codec message (kind 0x82, version 1): when it was made, and either what a
-//! device is in a wallet – share 1, its keys and card, the owner's request key – or share 3 of a wallet
-//! without a partner. A Paillier key is never in it: a restored device makes a new one before it
-//! initiates.
+//! device is in a wallet – share 1, its keys and card, the owner's request key – or share 3 of a
+//! wallet without a partner. A Paillier key is never in it: a restored device makes a new one
+//! before it initiates.
 
 use core::fmt;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What an owner's device keeps of a wallet when it has no database: one record with its share, its
 //! keys, the owner's request key, its Paillier keys and which responder has agreed on which.
 //!
-//! A wallet that comes from a backup has no Paillier key at all, so that it cannot initiate before it
-//! made a new one: somebody may hold half a lock on the old one.
+//! A wallet that comes from a backup has no Paillier key at all, so that it cannot initiate before
+//! it made a new one: somebody may hold half a lock on the old one.
 
 use core::fmt;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{KeyEncryptionKey, KeyError, OpenError, RecordKind, RecordLabel, SealedRecord};
 
-/// The key with which a wallet's owner signs requests (Ed25519). Wiped on drop, never printed; a clone is
-/// the same one.
+/// The key with which a wallet's owner signs requests (Ed25519). Wiped on drop, never printed; a
+/// clone is the same one.
 #[derive(Clone)]
 pub struct OwnerKey(Arc<SigningKey>);
 
@@ -114,8 +114,8 @@ pub enum SealError {
     Key(#[from] KeyError),
 }
 
-/// Who a device is in one wallet: its share, its keys and card of that wallet, and the owner's request
-/// key. What a backup has to hold.
+/// Who a device is in one wallet: its share, its keys and card of that wallet, and the owner's
+/// request key. What a backup has to hold.
 #[derive(Debug, Clone)]
 pub struct DeviceIdentity {
     share: Arc<KeyShare>,
@@ -300,8 +300,8 @@ impl StoredWallet {
         if is_agreed || is_newest { self.paillier.iter().find(|key| key.id() == id) } else { None }
     }
 
-    /// The responders that have not agreed on the newest Paillier key: with each of them an enrolment is
-    /// due. All of them after a restore.
+    /// The responders that have not agreed on the newest Paillier key: with each of them an
+    /// enrolment is due. All of them after a restore.
     pub fn unenrolled(&self) -> impl Iterator<Item = (ShareIndex, PartyId)> + '_ {
         let newest = self.newest_key().map(|key| key.id());
         responders(self.wallet()).filter(move |(_, responder)| {
@@ -324,8 +324,8 @@ impl StoredWallet {
         Ok(())
     }
 
-    /// The proofs that an offer of the newest Paillier key to the holder of `responder`'s card takes; they take seconds
-    /// in a browser, and may be made in another thread.
+    /// The proofs that an offer of the newest Paillier key to the holder of `responder`'s card
+    /// takes; they take seconds in a browser, and may be made in another thread.
     ///
     /// # Errors
     /// When there is no key, or the card's owner does not answer this device.
@@ -335,11 +335,13 @@ impl StoredWallet {
         Ok(ProofTask::new(paillier, &self.identity.card, responder))
     }
 
-    /// The offer of the newest Paillier key to the holder of `responder`'s card, with the `proofs` that were made for it
-    /// ([`Self::proof_task`]). `generation` has to grow (milliseconds since 1970 will do).
+    /// The offer of the newest Paillier key to the holder of `responder`'s card, with the `proofs`
+    /// that were made for it ([`Self::proof_task`]). `generation` has to grow (milliseconds since
+    /// 1970 will do).
     ///
     /// # Errors
-    /// When there is no key, the card's owner does not answer this device, or the proofs are others.
+    /// When there is no key, the card's owner does not answer this device, or the proofs are
+    /// others.
     pub fn offer(
         &self,
         responder: &VerifiedCard,
@@ -383,8 +385,8 @@ impl StoredWallet {
         Ok(())
     }
 
-    /// Forgets a Paillier key that is locked: no responder is enrolled under it any more. To be stored in the
-    /// transaction that writes the lock.
+    /// Forgets a Paillier key that is locked: no responder is enrolled under it any more. To be
+    /// stored in the transaction that writes the lock.
     pub fn forget_key(&mut self, id: PaillierKeyId) {
         self.paillier.retain(|key| key.id() != id);
         self.agreed.retain(|(_, agreed)| *agreed != id);

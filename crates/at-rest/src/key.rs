@@ -136,9 +136,9 @@ impl KeyEncryptionKey {
         Ok(Self(key))
     }
 
-    /// Derives a key from 32 secret bytes that something else keeps, such as the output of a passkey's
-    /// PRF extension: HKDF-SHA256 (RFC 5869) with a salt and a tag of its own, so that the same output
-    /// serves nothing else.
+    /// Derives a key from 32 secret bytes that something else keeps, such as the output of a
+    /// passkey's PRF extension: HKDF-SHA256 (RFC 5869) with a salt and a tag of its own, so that
+    /// the same output serves nothing else.
     ///
     /// # Errors
     /// Never for this length; the library's limit.
@@ -153,8 +153,9 @@ impl KeyEncryptionKey {
         Ok(Self(key))
     }
 
-    /// Says which key this is and nothing else about it: the first 16 bytes of SHA-256 over a tag and the
-    /// key. For keys that are random; of a passphrase's it would confirm a guess, as any record does.
+    /// Says which key this is and nothing else about it: the first 16 bytes of SHA-256 over a tag
+    /// and the key. For keys that are random; of a passphrase's it would confirm a guess, as any
+    /// record does.
     #[must_use]
     pub fn id(&self) -> KeyId {
         let digest = Sha256::new().chain_update(KEY_ID_TAG).chain_update(self.0.as_slice()).finalize();

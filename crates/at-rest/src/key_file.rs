@@ -15,8 +15,8 @@ use crate::{KeyEncryptionKey, KeyError, key::KEY_SIZE_BYTES};
 pub enum Origin {
     /// Its owner: mode 0600, or less.
     Owner,
-    /// systemd, as a credential. It gives the service's user access by an access-control list, whose mask is
-    /// what the group's bits show: 0440 does not mean that a group can read it.
+    /// systemd, as a credential. It gives the service's user access by an access-control list,
+    /// whose mask is what the group's bits show: 0440 does not mean that a group can read it.
     Systemd,
 }
 
@@ -46,7 +46,8 @@ pub fn create(path: &Path) -> Result<KeyEncryptionKey, KeyError> {
         .and_then(|mut file| {
             file.write_all(key.expose())?;
             file.sync_all()?;
-            // What is sealed under the key is lost with it: its name has to survive a power cut as well.
+            // What is sealed under the key is lost with it: its name has to survive a power cut as
+            // well.
             match path.parent() {
                 Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
                 _ => Ok(()),

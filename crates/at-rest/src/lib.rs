@@ -1,10 +1,10 @@
 //! How shares rest: sealed, each record under a data key of its own, and in backup files.
 //!
 //! A record's plaintext is encrypted with XChaCha20-Poly1305 under a fresh 32-byte data key; the
-//! data key is encrypted, with the same construction, under the store's
-//! [`KeyEncryptionKey`]. A party's store has a random one, itself encrypted under a key from elsewhere – a file, a
-//! passphrase through argon2id (RFC 9106), a key service –; in a browser it comes from a passphrase or from the secret
-//! output of a passkey. Both encryptions have the record's [`RecordLabel`] as
+//! data key is encrypted, with the same construction, under the store's [`KeyEncryptionKey`]. A
+//! party's store has a random one, itself encrypted under a key from elsewhere – a file, a
+//! passphrase through argon2id (RFC 9106), a key service –; in a browser it comes from a passphrase
+//! or from the secret output of a passkey. Both encryptions have the record's [`RecordLabel`] as
 //! associated data, so that a record which was moved to another wallet, index, epoch, kind or item
 //! does not open.
 //!

@@ -225,8 +225,8 @@ impl SealedRecord {
         &self.bytes
     }
 
-    /// Under which key it was sealed, if that was done in this process: it is not in the bytes. A store asks, so
-    /// that nothing is written under a key that it does not have any more.
+    /// Under which key it was sealed, if that was done in this process: it is not in the bytes. A
+    /// store asks, so that nothing is written under a key that it does not have any more.
     #[must_use]
     pub fn sealed_with(&self) -> Option<KeyId> {
         self.sealed_with
@@ -257,8 +257,8 @@ impl SealedRecord {
     }
 }
 
-/// Random bytes for a key or a nonce, hedged: on a copied machine, whose generator repeats, they repeat for the same
-/// content in the same place alone.
+/// Random bytes for a key or a nonce, hedged: on a copied machine, whose generator repeats, they
+/// repeat for the same content in the same place alone.
 fn hedged<const SIZE: usize>(
     key: &[u8; 32],
     associated: &[u8],

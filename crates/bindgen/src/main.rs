@@ -1,7 +1,7 @@
 //! Makes the JavaScript glue for a wasm module: `duet-bindgen MODULE TARGET FOLDER`.
 //!
-//! `TARGET` is `nodejs`, `web` or `bundler`. It is the library behind `wasm-bindgen`'s own command line,
-//! which cannot be installed as quickly and brings an HTTP client and a server along.
+//! `TARGET` is `nodejs`, `web` or `bundler`. It is the library behind `wasm-bindgen`'s own command
+//! line, which cannot be installed as quickly and brings an HTTP client and a server along.
 #![forbid(unsafe_code)]
 
 use std::{env, process::ExitCode};
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     };
     let mut bindgen = Bindgen::new();
     bindgen.input_path(module).typescript(true);
-    // Names of functions are a fifth of the module and serve nobody who downloads it; under Node they make traces
-    // readable.
+    // Names of functions are a fifth of the module and serve nobody who downloads it; under Node
+    // they make traces readable.
     if target != "nodejs" {
         bindgen.remove_name_section(true).remove_producers_section(true);
     }

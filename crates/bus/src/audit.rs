@@ -1,10 +1,10 @@
 //! Publishing audit records, and the chain of a process that has no store to keep one in.
 //!
-//! An orchestrator or a gateway decides without a database of its own. Each of its processes writes a
-//! chain from its start to its end: what it notes goes through a queue of bounded length to a task that
-//! gives it its place in the chain and publishes it, off the path of what is decided. While the broker
-//! is away records wait, up to a bound; what finds no place is counted, and the chain says how many
-//! entries it lacks.
+//! An orchestrator or a gateway decides without a database of its own. Each of its processes writes
+//! a chain from its start to its end: what it notes goes through a queue of bounded length to a
+//! task that gives it its place in the chain and publishes it, off the path of what is decided.
+//! While the broker is away records wait, up to a bound; what finds no place is counted, and the
+//! chain says how many entries it lacks.
 
 use core::time::Duration;
 use std::sync::{
@@ -51,11 +51,12 @@ pub const CHECKPOINT_AFTER_RECORDS: u64 = 256;
 /// … or when a record has been waiting for one for so long, in milliseconds.
 pub const CHECKPOINT_AFTER_MS: u64 = 10_000;
 
-/// Publishes the first of these records, which follow each other in one chain of `speaker`'s, as one
-/// message: as many as fit, and says how many.
+/// Publishes the first of these records, which follow each other in one chain of `speaker`'s, as
+/// one message: as many as fit, and says how many.
 ///
 /// # Errors
-/// See [`PublishError`]. They may have been stored all the same; publishing them again does no harm.
+/// See [`PublishError`]. They may have been stored all the same; publishing them again does no
+/// harm.
 pub async fn publish(
     bus: &Bus,
     speaker: &Speaker,
@@ -70,7 +71,8 @@ pub async fn publish(
     published.map(|_| count)
 }
 
-/// Publishes how far the chain of `head`'s writer goes. The stream keeps the newest head of each party.
+/// Publishes how far the chain of `head`'s writer goes. The stream keeps the newest head of each
+/// party.
 ///
 /// # Errors
 /// See [`PublishError`].
@@ -81,11 +83,12 @@ pub async fn publish_head(bus: &Bus, head: &SignedHead, deadline: Duration) -> R
     bus.publish_stored(&address, bytes, None, deadline).await.map(drop)
 }
 
-/// Reads the head that `party` published last. Nothing in it is verified yet. The broker lets `party` alone
-/// ask for it.
+/// Reads the head that `party` published last. Nothing in it is verified yet. The broker lets
+/// `party` alone ask for it.
 ///
 /// # Errors
-/// When the broker does not answer within `deadline`, has no such stream, or answers with something else.
+/// When the broker does not answer within `deadline`, has no such stream, or answers with something
+/// else.
 pub async fn read_head(
     bus: &Bus,
     party: &PartyId,
@@ -116,8 +119,8 @@ pub struct Message {
     pub records: Bytes,
 }
 
-/// Reads the audit stream from its oldest message to its newest, in order, and hands each to `take`. For
-/// the role `auditor`, which may get messages one by one and do nothing else.
+/// Reads the audit stream from its oldest message to its newest, in order, and hands each to
+/// `take`. For the role `auditor`, which may get messages one by one and do nothing else.
 ///
 /// # Errors
 /// When the broker does not answer.
@@ -201,8 +204,8 @@ impl Recorder {
     }
 }
 
-/// The task that writes and publishes a process's chain. Dropping it aborts it; [`Recording::finish`]
-/// closes the chain in order.
+/// The task that writes and publishes a process's chain. Dropping it aborts it;
+/// [`Recording::finish`] closes the chain in order.
 #[derive(Debug)]
 pub struct Recording {
     task: JoinHandle<()>,
@@ -210,8 +213,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Begins the chain of a process called `instance`, which speaks as `speaker` and signs with `key`.
-    /// `now_ms` tells the time in milliseconds since 1970.
+    /// Begins the chain of a process called `instance`, which speaks as `speaker` and signs with
+    /// `key`. `now_ms` tells the time in milliseconds since 1970.
     #[must_use]
     pub fn start(
         bus: &Bus,
@@ -237,8 +240,8 @@ impl Recording {
         (Self { task, stop }, recorder)
     }
 
-    /// Closes the chain with what was noted so far, and publishes it unless the broker takes longer than
-    /// `patience`.
+    /// Closes the chain with what was noted so far, and publishes it unless the broker takes longer
+    /// than `patience`.
     pub async fn finish(mut self, patience: Duration) {
         self.stop.cancel();
         if timeout(patience, &mut self.task).await.is_err() {

@@ -23,9 +23,10 @@ use crate::{
     role::Role,
 };
 
-/// Messages a subscription holds before the broker's further ones are dropped, as [`BusEvent::SlowConsumer`]
-/// says. A session, which has a subscription of its own, is four messages; this is room for bursts of
-/// invitations, at most 64 MiB in all of the smallest useful size.
+/// Messages a subscription holds before the broker's further ones are dropped, as
+/// [`BusEvent::SlowConsumer`] says. A session, which has a subscription of its own, is four
+/// messages; this is room for bursts of invitations, at most 64 MiB in all of the smallest useful
+/// size.
 const SUBSCRIPTION_CAPACITY: usize = 1024;
 
 /// Commands waiting for the connection's writer, which then makes publishers wait.
@@ -69,7 +70,8 @@ pub struct ConnectSettings {
 }
 
 impl ConnectSettings {
-    /// The settings for `role` at one address, with the system's authorities and the default patience.
+    /// The settings for `role` at one address, with the system's authorities and the default
+    /// patience.
     #[must_use]
     pub fn new(role: Role, seed: NkeySeed, url: &str) -> Self {
         Self {
@@ -140,8 +142,8 @@ pub enum BusEvent {
     Connected,
     /// The connection is lost; it is being tried again.
     Disconnected,
-    /// A subscription fell behind and lost messages. Which one the client does not tell: it names it by a number that
-    /// whoever holds the subscription cannot see.
+    /// A subscription fell behind and lost messages. Which one the client does not tell: it names
+    /// it by a number that whoever holds the subscription cannot see.
     SlowConsumer,
     /// The broker refused what this role may not do.
     PermissionDenied(Denied),

@@ -1,7 +1,9 @@
-//! What webhooks need of the broker: a cursor into the results for each endpoint, and a log of deliveries.
+//! What webhooks need of the broker: a cursor into the results for each endpoint, and a log of
+//! deliveries.
 //!
-//! The cursor is a durable consumer, so that any orchestrator carries on where another stopped; the log keeps the latest
-//! entries of each endpoint and drops the oldest, which no other stream here does.
+//! The cursor is a durable consumer, so that any orchestrator carries on where another stopped; the
+//! log keeps the latest entries of each endpoint and drops the oldest, which no other stream here
+//! does.
 
 use core::time::Duration;
 
@@ -25,7 +27,8 @@ use crate::{
 /// The latest deliveries of every endpoint.
 pub const DELIVERIES: &str = "DUET_DELIVERIES";
 
-/// How many log entries are kept for each endpoint: a day of one every five minutes, at some 300 bytes each.
+/// How many log entries are kept for each endpoint: a day of one every five minutes, at some 300
+/// bytes each.
 pub const MAX_LOGGED_DELIVERIES: i64 = 512;
 
 /// How long the broker may take to store a log entry.
@@ -54,7 +57,8 @@ pub struct Cursor {
     pub start: CursorStart,
     /// After which a result that nobody acknowledged is given to another orchestrator.
     pub ack_wait: Duration,
-    /// Results that may be under way at once, over all orchestrators; those that rest between attempts count.
+    /// Results that may be under way at once, over all orchestrators; those that rest between
+    /// attempts count.
     pub max_under_way: i64,
 }
 

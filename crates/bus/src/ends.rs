@@ -1,5 +1,5 @@
-//! Reading how jobs ended from the stream [`RESULTS`]: signed results and ends without a signature lie
-//! in one sequence, and a place in it means the same to whoever asks.
+//! Reading how jobs ended from the stream [`RESULTS`]: signed results and ends without a signature
+//! lie in one sequence, and a place in it means the same to whoever asks.
 
 use core::time::Duration;
 
@@ -174,7 +174,8 @@ impl core::fmt::Debug for EndFollower {
 }
 
 impl EndFollower {
-    /// Whose job ended next, and the end's place in the stream; `None` when it is to be followed anew.
+    /// Whose job ended next, and the end's place in the stream; `None` when it is to be followed
+    /// anew.
     ///
     /// # Errors
     /// When the broker cannot be followed any further.

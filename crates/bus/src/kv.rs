@@ -32,13 +32,14 @@ pub const BATCHES: &str = "duet_batches";
 pub const WEBHOOKS: &str = "duet_webhooks";
 /// The bucket that says to which job a transaction's digest belongs; kept as long as results.
 pub const DIGESTS: &str = "duet_digests";
-/// The bucket of the signatures that messages and typed data got first; kept as long as the audit log.
+/// The bucket of the signatures that messages and typed data got first; kept as long as the audit
+/// log.
 pub const ANSWERS: &str = "duet_answers";
 /// All buckets that an orchestrator makes, and cannot work without.
 pub const ALL: [&str; 6] = [JOBS, SESSIONS, BATCHES, WEBHOOKS, DIGESTS, ANSWERS];
 
-/// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept what each
-/// was before would hold a fourth of the jobs.
+/// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept
+/// what each was before would hold a fourth of the jobs.
 const HISTORY: i64 = 1;
 
 /// How long the next entry of a listing may take to arrive.
@@ -268,7 +269,8 @@ impl Bus {
                 ANSWERS => settings.audit_max_age,
                 _ => Duration::ZERO,
             },
-            // A claim has some 200 bytes and a job twenty times as many: a fourth holds more than enough.
+            // A claim has some 200 bytes and a job twenty times as many: a fourth holds more than
+            // enough.
             max_bytes: if name == DIGESTS {
                 settings.bucket_max_bytes / 4
             } else {
@@ -354,8 +356,8 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
         })
     }
 
-    /// Deletes the value whose revision is `revision` together with its history, so that its room is
-    /// free again.
+    /// Deletes the value whose revision is `revision` together with its history, so that its room
+    /// is free again.
     ///
     /// # Errors
     /// As [`Self::update`].

@@ -101,8 +101,8 @@ impl Audit {
 }
 
 impl Bus {
-    /// Has `registry` show whether this connection stands, what has happened to it, and what became of the audit entries that were to
-    /// go over it.
+    /// Has `registry` show whether this connection stands, what has happened to it, and what became
+    /// of the audit entries that were to go over it.
     pub fn register_metrics(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Connected(self.client().clone())));
         registry.register(

@@ -200,8 +200,9 @@ impl Bus {
         self.request_resending_for(deadline, address, payload, deadline).await
     }
 
-    /// As [`Self::request_resending`], but the bytes are sent again for `patience` only, for callers
-    /// that let an answer take long, and want to hear soon that nobody is there to give one.
+    /// As [`Self::request_resending`], but the bytes are sent again for `patience` only, for
+    /// callers that let an answer take long, and want to hear soon that nobody is there to give
+    /// one.
     ///
     /// # Errors
     /// As [`Self::request_resending`]; [`RequestError::NoResponders`] once the patience is over.
@@ -375,7 +376,8 @@ pub(crate) fn is_full(error: &jetstream::Error) -> bool {
     }
 }
 
-/// Whether the same may succeed a little later: in a cluster nobody leads at the moment, or not enough nodes are there.
+/// Whether the same may succeed a little later: in a cluster nobody leads at the moment, or not
+/// enough nodes are there.
 pub(crate) fn is_passing(error: &jetstream::Error) -> bool {
     error.code() == 503
         || matches!(error.error_code(), ErrorCode::CLUSTER_NO_PEERS | ErrorCode::CLUSTER_NOT_LEADER)

@@ -62,7 +62,8 @@ impl Role {
         format!("DUET_NKEY_{}", self.as_str().to_uppercase())
     }
 
-    /// The environment variable from which `nats.conf` takes another public nkey that the role may use as well.
+    /// The environment variable from which `nats.conf` takes another public nkey that the role may
+    /// use as well.
     #[must_use]
     pub fn other_nkey_variable(self) -> String {
         format!("{}_OTHER", self.nkey_variable())

@@ -139,8 +139,8 @@ enum Presence {
 pub struct Attendance(watch::Sender<Presence>);
 
 impl Attendance {
-    /// Whether the service takes messages from now on. What had arrived is still handled. Without effect on one that was
-    /// told to stop.
+    /// Whether the service takes messages from now on. What had arrived is still handled. Without
+    /// effect on one that was told to stop.
     pub fn set(&self, present: bool) {
         let presence = if present { Presence::Present } else { Presence::Away };
         self.0.send_if_modified(|current| {
@@ -271,7 +271,8 @@ impl Seat {
         while handlers.join_next().await.is_some() {}
     }
 
-    /// Serves until the subscription has ended, because the service left or the connection was closed.
+    /// Serves until the subscription has ended, because the service left or the connection was
+    /// closed.
     async fn serve_stay<H, F>(
         &mut self,
         subscription: &mut Subscription,

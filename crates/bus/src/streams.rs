@@ -23,8 +23,8 @@ use crate::{
 pub const JOBS: &str = "DUET_JOBS";
 /// Jobs that will not be tried again, until an operator acts.
 pub const DEAD: &str = "DUET_DEAD";
-/// How jobs ended: signed results, for subscribers and webhooks, and beside them the ends without one, so
-/// that both have their place in one sequence.
+/// How jobs ended: signed results, for subscribers and webhooks, and beside them the ends without
+/// one, so that both have their place in one sequence.
 pub const RESULTS: &str = "DUET_RESULTS";
 /// Audit records; nothing in it can be deleted before its age.
 pub const AUDIT: &str = "DUET_AUDIT";
@@ -46,8 +46,8 @@ pub struct StorageSettings {
     pub jobs_max_bytes: i64,
     /// Bound of [`RESULTS`]. Default 512 MiB.
     pub history_max_bytes: i64,
-    /// Bound of [`AUDIT`]. Default 2 GiB: the records of some 600,000 signatures. When it is full, parties
-    /// keep their records until there is room.
+    /// Bound of [`AUDIT`]. Default 2 GiB: the records of some 600,000 signatures. When it is full,
+    /// parties keep their records until there is room.
     pub audit_max_bytes: i64,
     /// Bound of each bucket. Default 512 MiB.
     pub bucket_max_bytes: i64,
@@ -63,9 +63,10 @@ pub struct StorageSettings {
     /// After which an unacknowledged job is given to another orchestrator. Default 30 s; an
     /// orchestrator at work extends it.
     pub job_ack_wait: Duration,
-    /// Announcements that are delivered and not acknowledged at once, over all orchestrators. Default
-    /// 100 000. It has to exceed the jobs that may be open: those of jobs that rest between attempts count
-    /// as well, and at the bound nobody is given any. What is in work is bounded by each orchestrator.
+    /// Announcements that are delivered and not acknowledged at once, over all orchestrators.
+    /// Default 100 000. It has to exceed the jobs that may be open: those of jobs that rest between
+    /// attempts count as well, and at the bound nobody is given any. What is in work is bounded by
+    /// each orchestrator.
     pub jobs_in_flight: i64,
 }
 
@@ -127,8 +128,8 @@ pub enum StorageError {
 /// What a stream, or a bucket's stream, shows of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLook {
-    /// When it was created, in nanoseconds since 1970 by the broker's clock: one that took its place under the same name
-    /// was created later.
+    /// When it was created, in nanoseconds since 1970 by the broker's clock: one that took its
+    /// place under the same name was created later.
     pub created_ns: i128,
     /// What it holds, in bytes.
     pub bytes: u64,

@@ -28,7 +28,8 @@ pub enum SubscribeError {
 
 /// Messages that match a [`Filter`]. Dropping it unsubscribes.
 ///
-/// It holds a bounded number of messages; further ones are lost ([`BusEvent::SlowConsumer`](crate::BusEvent)).
+/// It holds a bounded number of messages; further ones are lost
+/// ([`BusEvent::SlowConsumer`](crate::BusEvent)).
 #[derive(Debug)]
 pub struct Subscription {
     subscriber: async_nats::Subscriber,

@@ -1,8 +1,8 @@
-//! Which trace something belongs to, as W3C Trace Context has it (`traceparent`): in a message's headers and in a job's record, so
-//! that an operator can follow a job through all processes.
+//! Which trace something belongs to, as W3C Trace Context has it (`traceparent`): in a message's
+//! headers and in a job's record, so that an operator can follow a job through all processes.
 //!
-//! Nothing is decided by it. It comes from whoever sent the message, who may claim any trace. `tracestate` and baggage are
-//! neither sent nor read: what others put there is of no use here.
+//! Nothing is decided by it. It comes from whoever sent the message, who may claim any trace.
+//! `tracestate` and baggage are neither sent nor read: what others put there is of no use here.
 
 use async_nats::HeaderMap;
 use opentelemetry::{
@@ -50,8 +50,8 @@ pub fn current() -> Option<String> {
     carrier.0
 }
 
-/// Makes `span`, which nobody has entered yet, a part of what `traceparent` names. Without effect if that is malformed, or traces
-/// are not exported.
+/// Makes `span`, which nobody has entered yet, a part of what `traceparent` names. Without effect
+/// if that is malformed, or traces are not exported.
 pub fn follow(span: &Span, traceparent: Option<&str>) {
     let Some(traceparent) = traceparent.filter(|text| text.len() == LENGTH) else { return };
     let carrier = Carrier(Some(traceparent.to_owned()));

@@ -1,6 +1,7 @@
-//! The public nkeys that the broker knows of each role, as its environment names them: that of the seed in use, and another
-//! one, which is the next or the old seed's while the role's nkey is exchanged, and otherwise one whose seed nobody has. The
-//! configuration always needs two, since an unset variable is an error there.
+//! The public nkeys that the broker knows of each role, as its environment names them: that of the
+//! seed in use, and another one, which is the next or the old seed's while the role's nkey is
+//! exchanged, and otherwise one whose seed nobody has. The configuration always needs two, since an
+//! unset variable is an error there.
 
 use std::path::PathBuf;
 
@@ -28,7 +29,8 @@ pub(crate) fn all(layout: &Layout) -> Result<Vec<(String, String)>, InitError> {
     Ok(pairs)
 }
 
-/// Has every environment name what the role's file holds. Outside an exchange the other key is a new one.
+/// Has every environment name what the role's file holds. Outside an exchange the other key is a
+/// new one.
 pub(crate) fn update(
     layout: &Layout,
     role: Role,
@@ -38,7 +40,8 @@ pub(crate) fn update(
     write(layout, &of(layout, role, file, None)?, made)
 }
 
-/// Has every environment name both keys of every role: those that an earlier version made named one.
+/// Has every environment name both keys of every role: those that an earlier version made named
+/// one.
 pub(crate) fn complete(layout: &Layout, made: &mut Made) -> Result<(), InitError> {
     write(layout, &all(layout)?, made)
 }

@@ -1,8 +1,9 @@
 //! Development certificates: an authority for what clients connect to, and one for the nodes of a
 //! cluster among themselves. Their private keys are not kept.
 //!
-//! While a family of certificates is exchanged, the next ones lie beside those in use with `.next` at the end of their
-//! names, the next authority's too, and the authority's file holds both authorities.
+//! While a family of certificates is exchanged, the next ones lie beside those in use with `.next`
+//! at the end of their names, the next authority's too, and the authority's file holds both
+//! authorities.
 
 use std::{
     fs,
@@ -139,7 +140,8 @@ impl Family {
         self.authorities.first().cloned().unwrap_or_default()
     }
 
-    /// How far the exchange of this family is. A preparation that was interrupted has changed nothing yet.
+    /// How far the exchange of this family is. A preparation that was interrupted has changed
+    /// nothing yet.
     pub(crate) fn stage(&self) -> Result<Stage, InitError> {
         let authority = self.authority();
         if !next(&authority).exists() {
@@ -191,7 +193,8 @@ impl Family {
         Ok(())
     }
 
-    /// Issues all under a new authority into the files that `place` makes of theirs, the authority's last.
+    /// Issues all under a new authority into the files that `place` makes of theirs, the
+    /// authority's last.
     fn issue(&self, place: impl Fn(&Path) -> PathBuf, made: &mut Made) -> Result<(), InitError> {
         let not_before = time::OffsetDateTime::now_utc() - time::Duration::DAY;
         let not_after = not_before + time::Duration::days(VALIDITY_DAYS);

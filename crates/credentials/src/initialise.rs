@@ -30,7 +30,8 @@ pub struct InitSettings {
     pub port: u16,
     /// On which port of the loopback its monitoring listens. Default 8222.
     pub monitor_port: u16,
-    /// The nodes of a cluster; none by default. They listen on the ports above, each on its own host.
+    /// The nodes of a cluster; none by default. They listen on the ports above, each on its own
+    /// host.
     pub nodes: Vec<Node>,
     /// On which port the nodes listen for each other. Default 6222.
     pub cluster_port: u16,

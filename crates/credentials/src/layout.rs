@@ -132,7 +132,8 @@ impl Layout {
             .map_err(|_| ReadError::Malformed { path: self.nkey(role), expected: "an nkey seed" })
     }
 
-    /// What a connection to the broker at `url` as `role` takes, with the credentials of this directory.
+    /// What a connection to the broker at `url` as `role` takes, with the credentials of this
+    /// directory.
     ///
     /// # Errors
     /// When the role's seed cannot be read or is none.

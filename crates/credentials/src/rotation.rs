@@ -1,8 +1,9 @@
 //! Exchanging a credential of a directory that `duet init` filled, while everything runs.
 //!
-//! Three steps, and between each two of them everybody who has to know is started again: the next one is made and
-//! accepted ([`Step::Prepare`]), it is used ([`Step::Switch`]), the old one is accepted no more ([`Step::Retire`]). At no
-//! moment does anybody present what somebody else does not accept, in whichever order processes are started again.
+//! Three steps, and between each two of them everybody who has to know is started again: the next
+//! one is made and accepted ([`Step::Prepare`]), it is used ([`Step::Switch`]), the old one is
+//! accepted no more ([`Step::Retire`]). At no moment does anybody present what somebody else does
+//! not accept, in whichever order processes are started again.
 //!
 //! A step that was interrupted is completed by taking it again.
 
@@ -63,14 +64,15 @@ pub struct Standing {
     pub credential: Credential,
     /// How far its exchange is.
     pub stage: Stage,
-    /// The public half of the one in use, of those that have one: an nkey, or an Ed25519 key in hexadecimal.
+    /// The public half of the one in use, of those that have one: an nkey, or an Ed25519 key in
+    /// hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_use: Option<String>,
     /// That of the other one that is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
-    /// Whose processes have to be given the files as they are now, and be started again, before the next step; empty when
-    /// no exchange is under way, and where nobody has to.
+    /// Whose processes have to be given the files as they are now, and be started again, before the
+    /// next step; empty when no exchange is under way, and where nobody has to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
     /// The files that were written.
@@ -172,8 +174,8 @@ impl Credential {
             Self::Nkey(role) => broker_keys::update(layout, *role, file, made),
             _ => Ok(()),
         };
-        // The broker's environment forgets the old key before the file does: an interruption leaves a step to take again,
-        // and nothing that is accepted though the file says that it is not.
+        // The broker's environment forgets the old key before the file does: an interruption leaves
+        // a step to take again, and nothing that is accepted though the file says that it is not.
         if step == Step::Retire {
             names(&file, made)?;
         }

@@ -1,8 +1,9 @@
 //! A file with one secret, and with a second one while the secret is exchanged.
 //!
-//! The first line is the secret in use. While both are accepted a second line names the other one: `next …` before the
-//! change, `old …` after it. So one file says everything, changes whole, and can be copied to wherever it is read: who
-//! presents a secret takes the first line, who checks it takes both.
+//! The first line is the secret in use. While both are accepted a second line names the other one:
+//! `next …` before the change, `old …` after it. So one file says everything, changes whole, and
+//! can be copied to wherever it is read: who presents a secret takes the first line, who checks it
+//! takes both.
 
 use core::fmt;
 

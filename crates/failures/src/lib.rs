@@ -1,7 +1,8 @@
-//! Failures by who caused them – wrong tokens, bad signatures, proofs that do not hold –, so that whoever goes on failing is
-//! counted and slowed down.
+//! Failures by who caused them – wrong tokens, bad signatures, proofs that do not hold –, so that
+//! whoever goes on failing is counted and slowed down.
 //!
-//! Only failures are slowed down: what is right is served, whoever else fails from the same address.
+//! Only failures are slowed down: what is right is served, whoever else fails from the same
+//! address.
 
 use core::{
     fmt::Debug,
@@ -37,8 +38,8 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-/// Sources that are counted one by one, a hundred bytes or so each. When there are more within a minute, the ones that
-/// came too late wait as if they had failed too often.
+/// Sources that are counted one by one, a hundred bytes or so each. When there are more within a
+/// minute, the ones that came too late wait as if they had failed too often.
 const MAX_SOURCES: usize = 16_384;
 
 /// After so long without a failure a source has its whole allowance again, and can be forgotten.
@@ -67,7 +68,8 @@ pub struct Failures<K: Clone + Eq + Hash> {
 }
 
 impl<K: Clone + Debug + Eq + Hash> Failures<K> {
-    /// Each source may fail `per_minute` times a minute, and as often at once. `what` is counted: `wrong token`, say.
+    /// Each source may fail `per_minute` times a minute, and as often at once. `what` is counted:
+    /// `wrong token`, say.
     #[must_use]
     pub fn new(what: &'static str, per_minute: NonZeroU32) -> Self {
         Self {
@@ -89,7 +91,8 @@ impl<K: Clone + Debug + Eq + Hash> Failures<K> {
         self.allowance.check_key(source).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Waits until `source`, which has failed too often, may fail once more; that counts as used then.
+    /// Waits until `source`, which has failed too often, may fail once more; that counts as used
+    /// then.
     ///
     /// # Cancel safety
     /// Cancel safe.

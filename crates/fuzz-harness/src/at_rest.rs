@@ -1,4 +1,5 @@
-//! What rests on disks and comes back from them: sealed records, and what a key is found again with.
+//! What rests on disks and comes back from them: sealed records, and what a key is found again
+//! with.
 
 use std::sync::OnceLock;
 
@@ -9,7 +10,8 @@ fn key() -> &'static KeyEncryptionKey {
     KEY.get_or_init(|| KeyEncryptionKey::from_bytes([7; 32].into()))
 }
 
-/// Any bytes as a record: it does not open, because nobody but this key seals. And as the document with which a key is found again.
+/// Any bytes as a record: it does not open, because nobody but this key seals. And as the document
+/// with which a key is found again.
 pub fn run(bytes: &[u8]) {
     let label = RecordLabel::of_party(RecordKind::Check, b"fuzz");
     let opened = SealedRecord::from_bytes(bytes.to_vec()).open(key(), &label);

@@ -1,4 +1,5 @@
-//! The bodies of requests to the HTTP interface and the documents inside: JSON that means one thing.
+//! The bodies of requests to the HTTP interface and the documents inside: JSON that means one
+//! thing.
 
 use duet_wire::{Payload, SigningRequest, batch::BatchRequest, progress::Progress, strict_json};
 

@@ -1,4 +1,5 @@
-//! Jobs and sessions as sequences of events: whatever happens, and in whatever order, what is over stays over.
+//! Jobs and sessions as sequences of events: whatever happens, and in whatever order, what is over
+//! stays over.
 
 use std::sync::OnceLock;
 
@@ -34,7 +35,8 @@ fn event(byte: u8) -> JobEvent {
     }
 }
 
-/// Each pair of bytes is an event and the fence it is reported with; each byte is also an event of a session.
+/// Each pair of bytes is an event and the fence it is reported with; each byte is also an event of
+/// a session.
 pub fn run(bytes: &[u8]) {
     let Some(mut job) = record().cloned() else { return };
     for pair in bytes.chunks_exact(2).take(64) {

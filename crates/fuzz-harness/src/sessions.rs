@@ -1,5 +1,6 @@
-//! A signing session as a sequence of deliveries: each message to either side, in any order, as it was or changed, repeated, or of
-//! another session. Only the right message at the right time moves a side, and no such sequence ever ends in a bad signature.
+//! A signing session as a sequence of deliveries: each message to either side, in any order, as it
+//! was or changed, repeated, or of another session. Only the right message at the right time moves
+//! a side, and no such sequence ever ends in a bad signature.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -115,7 +116,8 @@ impl Session {
                         self.due = [self.send(next), None];
                         true
                     }
-                    // As the driver does: a forgery does not end the session of those who were invited.
+                    // As the driver does: a forgery does not end the session of those who were
+                    // invited.
                     Err(_) => {
                         self.second = Second::AwaitsCommitment;
                         false

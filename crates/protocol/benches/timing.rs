@@ -1,9 +1,11 @@
-//! Whether the time of secret operations depends on the secret: Welch's t-test over two classes of inputs, one fixed and one
-//! random, measured in random order (dudect, Reparaz, Balasch and Verbauwhede 2017, <https://eprint.iacr.org/2016/1123>).
+//! Whether the time of secret operations depends on the secret: Welch's t-test over two classes of
+//! inputs, one fixed and one random, measured in random order (dudect, Reparaz, Balasch and
+//! Verbauwhede 2017, <https://eprint.iacr.org/2016/1123>).
 //!
-//! `|t|` below 4.5 is no evidence that the classes differ; above 10 they do. It is a measurement of one machine at one
-//! time, no proof: run it with `cargo xtask attack --timing`, on a quiet machine, for what counts. The last rows are controls: code
-//! that is known to depend on its input, so that the test is known to see such a thing.
+//! `|t|` below 4.5 is no evidence that the classes differ; above 10 they do. It is a measurement of
+//! one machine at one time, no proof: run it with `cargo xtask attack --timing`, on a quiet
+//! machine, for what counts. The last rows are controls: code that is known to depend on its input,
+//! so that the test is known to see such a thing.
 #![allow(
     clippy::allow_attributes,
     clippy::unwrap_used,
@@ -27,8 +29,8 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
-/// Samples beyond which the scheduler and not the code is measured: the slowest are left out at several thresholds, and
-/// the largest `|t|` counts.
+/// Samples beyond which the scheduler and not the code is measured: the slowest are left out at
+/// several thresholds, and the largest `|t|` counts.
 const KEPT: [f64; 4] = [1.0, 0.95, 0.8, 0.5];
 
 /// Mean, variance and number.
@@ -44,7 +46,8 @@ fn welch(a: &[f64], b: &[f64]) -> f64 {
     (mean_a - mean_b) / (variance_a / n_a + variance_b / n_b).sqrt()
 }
 
-/// Measures an operation on inputs of the fixed (`false`) and the random class, which are all made beforehand.
+/// Measures an operation on inputs of the fixed (`false`) and the random class, which are all made
+/// beforehand.
 fn measure<T>(
     name: &str,
     samples: usize,
@@ -88,7 +91,8 @@ fn measure<T>(
     println!("{name:<55} {samples:>7} {:>11.1} µs {t:>8.2}  {verdict}", all[all.len() / 2] / 1000.0);
 }
 
-/// A ciphertext that an attacker chose because powers of small numbers are fast, against encryptions of random plaintexts.
+/// A ciphertext that an attacker chose because powers of small numbers are fast, against
+/// encryptions of random plaintexts.
 fn chosen(key: &DecryptionKey) -> impl FnMut(bool, &mut ChaCha20Rng) -> Ciphertext {
     let public = key.encryption_key();
     let small = Ciphertext::parse(&Natural::from(2), public).unwrap();

@@ -1,8 +1,8 @@
 //! Cards: what a party shows of itself, signed by itself and pinned by others by its fingerprint.
 //!
 //! A backend party makes its card once, at set-up; a device has one per wallet. Whoever verifies
-//! proofs (service, partner) has ring-Pedersen parameters on its card, with the proof Πprm that they
-//! are well-formed, and nobody proves anything against them before that has been verified.
+//! proofs (service, partner) has ring-Pedersen parameters on its card, with the proof Πprm that
+//! they are well-formed, and nobody proves anything against them before that has been verified.
 
 use core::fmt;
 use std::sync::Arc;
@@ -153,8 +153,8 @@ impl Card {
         &self.signed.body.noise_key
     }
 
-    /// The card's ring-Pedersen parameters for the party that made them, who need not verify its own
-    /// proof. Anybody else gets them from a [`VerifiedCard`].
+    /// The card's ring-Pedersen parameters for the party that made them, who need not verify its
+    /// own proof. Anybody else gets them from a [`VerifiedCard`].
     ///
     /// # Errors
     /// When there are none, as on a device's card, or they are out of range.
@@ -218,8 +218,8 @@ pub enum CardRefusal {
 pub struct ParametersVerdict(CardFingerprint);
 
 impl ParametersVerdict {
-    /// The verdict about the card with this fingerprint, as another thread or process of the caller's own
-    /// reached it. Whoever says so without a verification gives away the Paillier key.
+    /// The verdict about the card with this fingerprint, as another thread or process of the
+    /// caller's own reached it. Whoever says so without a verification gives away the Paillier key.
     #[must_use]
     pub const fn of_trusted_verification(fingerprint: CardFingerprint) -> Self {
         Self(fingerprint)

@@ -1,9 +1,9 @@
 //! Replacing a device's card: the owner's word that a wallet has another device now.
 //!
-//! A backend's card is pinned by its operator's peers. A device's card came with the share packages,
-//! and only the wallet's owner, whose request key they hold as well, can replace it: after a
-//! restore, or for a new browser. The new card signs no enrolment by itself: the new device enrols
-//! its own Paillier key before it initiates anything.
+//! A backend's card is pinned by its operator's peers. A device's card came with the share
+//! packages, and only the wallet's owner, whose request key they hold as well, can replace it:
+//! after a restore, or for a new browser. The new card signs no enrolment by itself: the new device
+//! enrols its own Paillier key before it initiates anything.
 
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +79,8 @@ impl DeviceCardUpdate {
         self.generation
     }
 
-    /// The card, if the owner of `wallet` signed it and it is newer than `newest_generation`, that of
-    /// the last update, if there was one.
+    /// The card, if the owner of `wallet` signed it and it is newer than `newest_generation`, that
+    /// of the last update, if there was one.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -29,8 +29,8 @@ pub(crate) const TAG_SIZE_BYTES: usize = 16;
 #[error("the message is not authentic in this session")]
 pub(crate) struct NotAuthentic;
 
-/// Hands the handshake its one ephemeral secret, which the caller drew. The responder's is drawn after message 1 was
-/// read, because it depends on it.
+/// Hands the handshake its one ephemeral secret, which the caller drew. The responder's is drawn
+/// after message 1 was read, because it depends on it.
 #[derive(Clone, Default)]
 struct Ephemeral(Arc<Mutex<Option<Zeroizing<[u8; 32]>>>>);
 

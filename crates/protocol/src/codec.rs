@@ -126,8 +126,9 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     if *version != M::VERSION {
         return Err(DecodeError::Version { found: *version, supported: M::VERSION });
     }
-    // A length prefix inside the body cannot make us allocate much: the configuration limits strings
-    // and bytes, and for sequences serde caps what it reserves ahead (`size_hint::cautious`).
+    // A length prefix inside the body cannot make us allocate much: the configuration limits
+    // strings and bytes, and for sequences serde caps what it reserves ahead
+    // (`size_hint::cautious`).
     let (message, read) = bincode::serde::decode_from_slice(body, config())
         .map_err(|e| DecodeError::Malformed(e.to_string()))?;
     match body.len() - read {

@@ -144,8 +144,8 @@ impl<'de> Deserialize<'de> for Point {
 
 /// A scalar that is secret and not zero: a share, a nonce. Wiped when dropped.
 ///
-/// It stays where it is in memory while what it belongs to moves from task to task: a value that moves leaves a copy
-/// behind that nobody wipes.
+/// It stays where it is in memory while what it belongs to moves from task to task: a value that
+/// moves leaves a copy behind that nobody wipes.
 #[derive(Clone)]
 pub struct SecretScalar(Box<Scalar>);
 
@@ -242,7 +242,8 @@ pub fn reduce(number: &Natural) -> Scalar {
     })
 }
 
-/// A scalar on the wire: 32 big-endian bytes below the order. For `#[serde(with = "curve::wire_scalar")]`.
+/// A scalar on the wire: 32 big-endian bytes below the order. For `#[serde(with =
+/// "curve::wire_scalar")]`.
 pub mod wire_scalar {
     use super::{Scalar, deserialize_array, scalar_from_bytes, serialize_array};
     use serde::{Deserializer, Serializer, de::Error as _};

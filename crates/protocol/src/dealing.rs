@@ -1,11 +1,12 @@
-//! The dealing of a wallet, step by step, for callers with several threads. [`crate::keygen::deal`] does all of it in
-//! one.
+//! The dealing of a wallet, step by step, for callers with several threads. [`crate::keygen::deal`]
+//! does all of it in one.
 //!
 //! 1. [`Drawn::draw`] draws shares, keys and card.
-//! 2. [`Drawn::proof_tasks`] gives one [`ProofTask`] for each receiver. Each is done wherever there is a thread for it;
-//!    the dealer goes on without waiting.
+//! 2. [`Drawn::proof_tasks`] gives one [`ProofTask`] for each receiver. Each is done wherever there
+//!    is a thread for it; the dealer goes on without waiting.
 //! 3. [`Drawn::encrypt`] encrypts the device's share for each receiver and proves what is in it.
-//! 4. [`Encrypted::assemble`] takes the proofs that were made meanwhile, signs the offers and seals the packages.
+//! 4. [`Encrypted::assemble`] takes the proofs that were made meanwhile, signs the offers and seals
+//!    the packages.
 
 use core::fmt;
 use std::sync::Arc;
@@ -82,8 +83,8 @@ fn share(wallet: &WalletPublic, polynomial: &Polynomial, index: ShareIndex) -> R
 }
 
 impl Drawn {
-    /// Draws a wallet. A Paillier key that is there already has to be new: a key serves one wallet. The
-    /// polynomial is wiped before this returns.
+    /// Draws a wallet. A Paillier key that is there already has to be new: a key serves one wallet.
+    /// The polynomial is wiped before this returns.
     ///
     /// # Errors
     /// When the setup contradicts itself.
@@ -249,7 +250,8 @@ impl Drawn {
     }
 }
 
-/// A drawn wallet whose device share is encrypted for every receiver: all but the proofs about the modulus.
+/// A drawn wallet whose device share is encrypted for every receiver: all but the proofs about the
+/// modulus.
 #[derive(Debug)]
 pub struct Encrypted {
     drawn: Drawn,

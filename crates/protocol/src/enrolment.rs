@@ -3,8 +3,8 @@
 //! An offer has the initiator's Paillier modulus `N`, the initiator's share encrypted under it, and
 //! the proofs, made against the responder's own ring-Pedersen parameters. One mechanism serves key
 //! generation, the first contact of two parties, rotation, unlocking and restoring. What concerns
-//! `N` alone (Πmod, Πfac) is verified once per verifier and cached as a [`ModulusVerdict`]; Πlog* is
-//! verified for every wallet.
+//! `N` alone (Πmod, Πfac) is verified once per verifier and cached as a [`ModulusVerdict`]; Πlog*
+//! is verified for every wallet.
 
 use core::fmt;
 use std::sync::{Arc, OnceLock};
@@ -218,8 +218,8 @@ pub enum OfferError {
     Encryption,
 }
 
-/// An offer that lacks the proofs about the modulus and the signature over everything: what can be made while others
-/// make those proofs.
+/// An offer that lacks the proofs about the modulus and the signature over everything: what can be
+/// made while others make those proofs.
 #[derive(Debug)]
 pub(crate) struct UnsignedOffer(Offer);
 
@@ -290,8 +290,8 @@ impl UnsignedOffer {
 }
 
 impl EnrolmentOffer {
-    /// Encrypts the share, proves that the ciphertext holds it, and signs. `modulus_proofs` may be left out when
-    /// the responder has verified them before.
+    /// Encrypts the share, proves that the ciphertext holds it, and signs. `modulus_proofs` may be
+    /// left out when the responder has verified them before.
     ///
     /// # Errors
     /// When the setup contradicts itself.
@@ -609,8 +609,8 @@ impl VerifiedEnrolment {
         &self.ciphertext
     }
 
-    /// Makes further answers cheaper, for an enrolment that is answered from often: half a megabyte for 2048 bits, and
-    /// the work of three answers.
+    /// Makes further answers cheaper, for an enrolment that is answered from often: half a megabyte
+    /// for 2048 bits, and the work of three answers.
     pub fn prepare(&self) {
         self.prepared.get_or_init(|| self.key.prepare(&self.ciphertext));
     }

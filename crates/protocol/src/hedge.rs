@@ -1,16 +1,21 @@
-//! Random numbers that meet a secret, hedged: neither a generator that repeats nor a cloned machine alone repeats one.
+//! Random numbers that meet a secret, hedged: neither a generator that repeats nor a cloned machine
+//! alone repeats one.
 //!
-//! Each answer, proof, nonce and mask has a generator of its own: ChaCha20, seeded by HKDF-SHA-512 from
+//! Each answer, proof, nonce and mask has a generator of its own: ChaCha20, seeded by HKDF-SHA-512
+//! from
 //!
 //! - 64 bytes of the caller's generator (the salt),
 //! - the secret that the numbers protect, a share for instance (the input key material),
-//! - the purpose, the whole statement, the item's number, a random number of the process, and the wall clock (the info).
+//! - the purpose, the whole statement, the item's number, a random number of the process, and the
+//!   wall clock (the info).
 //!
-//! With a good generator the result is uniform whatever the rest is. When the generator repeats, as after a snapshot
-//! of a machine was started twice, the statement or the clock still differs, and an attacker who knows the generator
-//! still lacks the secret. HKDF alone ends at 16,320 bytes, which is less than a batch of choices from tables needs.
+//! With a good generator the result is uniform whatever the rest is. When the generator repeats, as
+//! after a snapshot of a machine was started twice, the statement or the clock still differs, and
+//! an attacker who knows the generator still lacks the secret. HKDF alone ends at 16,320 bytes,
+//! which is less than a batch of choices from tables needs.
 //!
-//! This crate knows no clock. The caller's generator brings the process's number and the time: [`Entropy`].
+//! This crate knows no clock. The caller's generator brings the process's number and the time:
+//! [`Entropy`].
 
 use core::{convert::Infallible, fmt};
 
@@ -23,7 +28,8 @@ use zeroize::Zeroizing;
 
 use crate::transcript;
 
-/// Where and when random numbers are drawn: what differs between two runs of a program whose generators repeat.
+/// Where and when random numbers are drawn: what differs between two runs of a program whose
+/// generators repeat.
 #[derive(Clone, Copy, PartialEq, Eq, Digestable)]
 pub struct Environment {
     /// 32 bytes that the process drew when it started. Not a secret, but told to no peer.
@@ -44,7 +50,8 @@ pub trait Entropy: CryptoRng {
     /// Where and when.
     fn environment(&self) -> Environment;
 
-    /// Whether the hedge is on. A test that plays a cloned worker turns it off to show that its attack works.
+    /// Whether the hedge is on. A test that plays a cloned worker turns it off to show that its
+    /// attack works.
     #[cfg(any(test, feature = "test-hooks"))]
     fn is_hedged(&self) -> bool {
         true
@@ -203,7 +210,8 @@ pub(crate) struct Hedge<'a> {
 }
 
 impl<'a> Hedge<'a> {
-    /// `secret` is what the numbers protect. It is empty where they become a secret themselves and there is none yet.
+    /// `secret` is what the numbers protect. It is empty where they become a secret themselves and
+    /// there is none yet.
     pub(crate) fn new(entropy: &'a mut dyn Entropy, secret: &[u8], statement: &'a dyn Digestable) -> Self {
         Self { entropy, secret: Zeroizing::new(secret.to_vec()), statement }
     }

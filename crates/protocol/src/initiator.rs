@@ -1,5 +1,5 @@
-//! The initiator's side of a session (P1 of Lindell 2017): states that are consumed, so that no step
-//! can be repeated.
+//! The initiator's side of a session (P1 of Lindell 2017): states that are consumed, so that no
+//! step can be repeated.
 //!
 //! [`Initiator::start`] → [`AwaitingResponse::receive`] → [`AwaitingCipher::authenticate`] →
 //! [`AuthenticAnswer::decrypt`] → [`Verdict`].
@@ -34,7 +34,8 @@ use crate::{
 };
 
 /// What the initiator brings to a session. It has already checked the requester's signature, its
-/// policy and that its Paillier key is not locked, and has derived `digest` from the payload itself.
+/// policy and that its Paillier key is not locked, and has derived `digest` from the payload
+/// itself.
 pub struct InitiatorSetup {
     /// The session's manifest, exactly as received.
     pub manifest: Vec<u8>,
@@ -66,7 +67,8 @@ impl Initiator {
     /// Draws the nonce and commits to it: message 1.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when the setup contradicts itself; nothing else can go wrong yet.
+    /// [`SessionError::ApiMisuse`] when the setup contradicts itself; nothing else can go wrong
+    /// yet.
     pub fn start(
         setup: InitiatorSetup,
         entropy: &mut dyn Entropy,
@@ -267,8 +269,8 @@ impl AwaitingCipher {
     }
 }
 
-/// The responder's answer is there and authentic; whether it is right is not known yet. It is decrypted
-/// only after [`AuthenticAnswer::pending`] was stored.
+/// The responder's answer is there and authentic; whether it is right is not known yet. It is
+/// decrypted only after [`AuthenticAnswer::pending`] was stored.
 #[must_use = "a session that is dropped has to be reported as failed"]
 pub struct AuthenticAnswer {
     common: Common,
@@ -305,7 +307,8 @@ impl AuthenticAnswer {
     /// Decrypts the answer, finishes the signature and verifies it.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when `written` is for another session. Nothing was decrypted then.
+    /// [`SessionError::ApiMisuse`] when `written` is for another session. Nothing was decrypted
+    /// then.
     pub fn decrypt(
         self,
         written: &PendingWritten,
@@ -352,7 +355,8 @@ impl AwaitingResponse {
 
 #[cfg(any(test, feature = "test-hooks"))]
 impl AwaitingCipher {
-    /// `r` of the joint nonce `k1·k2·G`: an initiator that repeats `k1` sees by it whether `k2` repeats.
+    /// `r` of the joint nonce `k1·k2·G`: an initiator that repeats `k1` sees by it whether `k2`
+    /// repeats.
     #[must_use]
     pub const fn signature_r(&self) -> Scalar {
         self.r

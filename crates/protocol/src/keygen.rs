@@ -1,10 +1,11 @@
 //! Key generation by a dealer: the owner's device. The backend takes no part beyond verifying,
 //! storing and signing for what it stored.
 //!
-//! [`deal`] draws everything and seals it ([`crate::dealing`] does the same in steps, for callers with several threads); the result, a [`PendingWallet`], has the device's own
-//! share and the others' as sealed packages only. Store it durably **before** the first package is
-//! sent: whatever dies after that, the same pending wallet is sent again, to the same end. Only when
-//! all parties have acknowledged the commit does [`PendingWallet::finish`] show the address.
+//! [`deal`] draws everything and seals it ([`crate::dealing`] does the same in steps, for callers
+//! with several threads); the result, a [`PendingWallet`], has the device's own share and the
+//! others' as sealed packages only. Store it durably **before** the first package is sent: whatever
+//! dies after that, the same pending wallet is sent again, to the same end. Only when all parties
+//! have acknowledged the commit does [`PendingWallet::finish`] show the address.
 
 use std::sync::Arc;
 

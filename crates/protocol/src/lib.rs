@@ -14,8 +14,8 @@
 //! 5. [`enrolment`]s made later serve the first contact of two parties, a rotated Paillier key, the
 //!    end of a lock, and the restoring of a backup.
 //!
-//! Randomness and time are handed in ([`hedge::Entropy`]); there is no clock, no network and no global state, so that
-//! the same code runs in a browser.
+//! Randomness and time are handed in ([`hedge::Entropy`]); there is no clock, no network and no
+//! global state, so that the same code runs in a browser.
 
 pub mod admission;
 pub mod arithmetic;

@@ -1,5 +1,5 @@
-//! Share packages: what a dealer seals to each holder, and everything the holder checks in it before
-//! it keeps any of it.
+//! Share packages: what a dealer seals to each holder, and everything the holder checks in it
+//! before it keeps any of it.
 //!
 //! The checks know nothing from the package that they could know themselves: the receiver has its
 //! own index, card, pinned peers, clock and quota. Each failed check has a variant of its own in
@@ -144,7 +144,8 @@ impl<'de> Deserialize<'de> for RawPoint {
     }
 }
 
-/// The inside of a package. Numbers are raw here, so that each refusal can name the one it is about.
+/// The inside of a package. Numbers are raw here, so that each refusal can name the one it is
+/// about.
 #[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 pub(crate) struct PackageContents {
     #[zeroize(skip)]
@@ -340,8 +341,8 @@ impl core::fmt::Debug for OpenedPackage {
 }
 
 impl OpenedPackage {
-    /// The wallet. When it is stored already, answer with the stored receipt if the device's card is
-    /// the same, and refuse otherwise.
+    /// The wallet. When it is stored already, answer with the stored receipt if the device's card
+    /// is the same, and refuse otherwise.
     #[must_use]
     pub fn wallet(&self) -> WalletId {
         self.contents.wallet

@@ -15,8 +15,9 @@ use crate::{
     paillier::{DecryptionKey, InvalidDecryptionKey, ModulusSize},
 };
 
-/// A decryption key, its id, and the party whose it is. The primes are wiped on drop; the constants that the
-/// arithmetic prepared from them (Montgomery forms, GMP limbs) are not, see [`crate::natural`].
+/// A decryption key, its id, and the party whose it is. The primes are wiped on drop; the constants
+/// that the arithmetic prepared from them (Montgomery forms, GMP limbs) are not, see
+/// [`crate::natural`].
 pub struct PaillierKey {
     id: PaillierKeyId,
     owner: PartyId,

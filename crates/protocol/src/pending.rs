@@ -1,10 +1,11 @@
 //! A verdict that is not reached yet, as the initiator stores it before it decrypts.
 //!
-//! A process that dies between the decryption and the lock must not take a bad verdict with it. So the
-//! initiator writes a [`PendingVerdict`] to its share store first, and the transaction that releases the
-//! verdict or locks the key removes it. What a dead process left behind is judged later by
-//! [`PendingVerdict::judge`], which needs no nonce: with `d = Dec(c3)` and `R = k1·R2`, a signature
-//! `s = k1⁻¹·d` verifies exactly when `s·R = ±(m·G + r·Q)`, that is when `d·R2 = ±(m·G + r·Q)`.
+//! A process that dies between the decryption and the lock must not take a bad verdict with it. So
+//! the initiator writes a [`PendingVerdict`] to its share store first, and the transaction that
+//! releases the verdict or locks the key removes it. What a dead process left behind is judged
+//! later by [`PendingVerdict::judge`], which needs no nonce: with `d = Dec(c3)` and `R = k1·R2`, a
+//! signature `s = k1⁻¹·d` verifies exactly when `s·R = ±(m·G + r·Q)`, that is when `d·R2 = ±(m·G +
+//! r·Q)`.
 
 use k256::ProjectivePoint;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,9 @@ use crate::{
     verdict::LockDemand,
 };
 
-/// Everything that decides whether an authentic answer leads to a signature that verifies. Nothing in it
-/// is secret; but whoever could write one could have the initiator decrypt, so it rests sealed.
+/// Everything that decides whether an authentic answer leads to a signature that verifies. Nothing
+/// in it is secret; but whoever could write one could have the initiator decrypt, so it rests
+/// sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingVerdict {
     pub(crate) paillier_key: PaillierKeyId,
@@ -87,7 +89,8 @@ impl PendingVerdict {
         &self.evidence.responder
     }
 
-    /// The demand to lock the key without a judgement, for a record whose key cannot be used any more.
+    /// The demand to lock the key without a judgement, for a record whose key cannot be used any
+    /// more.
     pub fn into_lock(self) -> LockDemand {
         let session = self.session();
         LockDemand { paillier_key: self.paillier_key, session, evidence: self.evidence }
@@ -96,8 +99,8 @@ impl PendingVerdict {
     /// Decrypts and decides. Randomness blinds the decryption.
     ///
     /// # Errors
-    /// When `wallet` or `paillier` is another one, or the record contradicts itself. A caller that has
-    /// the right ones locks the key then.
+    /// When `wallet` or `paillier` is another one, or the record contradicts itself. A caller that
+    /// has the right ones locks the key then.
     ///
     /// # Security
     /// Only for records that this party sealed itself: each judgement is a decryption.
@@ -136,8 +139,9 @@ pub struct PendingWritten {
 }
 
 impl PendingWritten {
-    /// For implementations of a share store only: call it after the write, which the operating system or
-    /// the database server has and the process no longer needs to hold. It need not be flushed.
+    /// For implementations of a share store only: call it after the write, which the operating
+    /// system or the database server has and the process no longer needs to hold. It need not be
+    /// flushed.
     #[must_use]
     pub const fn survives_the_process(session: SessionId) -> Self {
         Self { session }

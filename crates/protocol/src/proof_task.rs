@@ -1,9 +1,10 @@
-//! The proofs about a modulus as a task for another thread of the same owner: by far the longest part of a key
-//! generation, and one for each receiver.
+//! The proofs about a modulus as a task for another thread of the same owner: by far the longest
+//! part of a key generation, and one for each receiver.
 //!
-//! A [`ProofTask`] is bytes on the way to a thread that shares no memory with the one that deals, such as a
-//! Web Worker; what comes back is [`MadeProofs`], which are no secret. The task holds the primes of the Paillier key
-//! and nothing of a share: who makes the proofs learns what somebody who searched the primes knows already.
+//! A [`ProofTask`] is bytes on the way to a thread that shares no memory with the one that deals,
+//! such as a Web Worker; what comes back is [`MadeProofs`], which are no secret. The task holds the
+//! primes of the Paillier key and nothing of a share: who makes the proofs learns what somebody who
+//! searched the primes knows already.
 
 use core::fmt;
 
@@ -25,9 +26,9 @@ use crate::{
 /// What it takes to prove to one verifier that a Paillier key's modulus is sound. Wiped on drop.
 ///
 /// # Security
-/// Whoever has its bytes has the Paillier key: they go to the owner's own threads only, and are wiped there
-/// ([`codec::encode_secret`] makes bytes that wipe themselves). Take one from nobody else either: it says that the
-/// verifier's parameters have been verified.
+/// Whoever has its bytes has the Paillier key: they go to the owner's own threads only, and are
+/// wiped there ([`codec::encode_secret`] makes bytes that wipe themselves). Take one from nobody
+/// else either: it says that the verifier's parameters have been verified.
 #[derive(Serialize, Deserialize, ZeroizeOnDrop)]
 pub struct ProofTask {
     primes: Vec<u8>,
@@ -100,8 +101,8 @@ impl ProofTask {
     }
 }
 
-/// Proofs about one modulus for one verifier, with the names of both: an offer takes those that were made for it, and
-/// no others.
+/// Proofs about one modulus for one verifier, with the names of both: an offer takes those that
+/// were made for it, and no others.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MadeProofs {
     paillier_key: PaillierKeyId,

@@ -1,9 +1,9 @@
 //! The papers of a key generation: receipts, the dealer's bundle of them, and the commit-acks.
 //!
-//! Prepare, then commit (against partial delivery, ePrint 2020/1052): a holder stores its package and
-//! signs a [`Receipt`]; the dealer sends everybody the [`ReceiptBundle`]; a holder that finds its own
-//! receipt and all others in it commits, durably, and signs a [`CommitAck`]. Every step can be
-//! repeated and gives the same paper.
+//! Prepare, then commit (against partial delivery, ePrint 2020/1052): a holder stores its package
+//! and signs a [`Receipt`]; the dealer sends everybody the [`ReceiptBundle`]; a holder that finds
+//! its own receipt and all others in it commits, durably, and signs a [`CommitAck`]. Every step can
+//! be repeated and gives the same paper.
 
 use serde::{Deserialize, Serialize};
 
@@ -158,7 +158,8 @@ pub enum BundleRefusal {
     /// The receiver's own receipt is not in it.
     #[error("the bundle does not hold this party's own receipt")]
     OwnReceipt,
-    /// The other party's card is not at hand, so its receipt cannot be checked. Fetch it and repeat.
+    /// The other party's card is not at hand, so its receipt cannot be checked. Fetch it and
+    /// repeat.
     #[error("the card of {0} is needed to check its receipt")]
     UnknownCard(PartyId),
     /// The other party's receipt does not hold, or is for another record of the wallet.
@@ -184,8 +185,8 @@ impl ReceiptBundle {
         transcript::hash("bundle", self)
     }
 
-    /// Checks that everybody has prepared the same wallet. `card` is the receiver's own, `peers` the
-    /// pinned cards of the other backend parties.
+    /// Checks that everybody has prepared the same wallet. `card` is the receiver's own, `peers`
+    /// the pinned cards of the other backend parties.
     ///
     /// # Errors
     /// What is missing or wrong.

@@ -65,7 +65,8 @@ pub struct Charged {
 
 impl Charged {
     /// For implementations of a share store only: call it after the row of `session`, unique for
-    /// ever, is durable. A row that was there already is no charge, and the session must not answer.
+    /// ever, is durable. A row that was there already is no charge, and the session must not
+    /// answer.
     #[must_use]
     pub const fn committed_durably(session: SessionId, wallet: WalletId, digest: [u8; 32]) -> Self {
         Self { session, wallet, digest }
@@ -77,8 +78,9 @@ impl Charged {
 pub struct Responder;
 
 impl Responder {
-    /// Reads message 1, draws the nonce: message 2. No Paillier work: message 1 can be a replay. The one part of it
-    /// that may begin before message 3 is [`AwaitingOpening::draw_randomizer`], and the caller bounds it.
+    /// Reads message 1, draws the nonce: message 2. No Paillier work: message 1 can be a replay.
+    /// The one part of it that may begin before message 3 is [`AwaitingOpening::draw_randomizer`],
+    /// and the caller bounds it.
     ///
     /// # Errors
     /// When the setup contradicts itself, or message 1 is not authentic in this session.
@@ -195,8 +197,8 @@ fn draw_randomizer(
 }
 
 impl AwaitingOpening {
-    /// The session's `r̃^N`, to be computed while messages 2 and 3 travel. It depends on message 1, and no other
-    /// session takes it.
+    /// The session's `r̃^N`, to be computed while messages 2 and 3 travel. It depends on message 1,
+    /// and no other session takes it.
     ///
     /// # Security
     /// Message 1 can be a replay: the caller bounds how many of these are computed at a time.
@@ -204,8 +206,8 @@ impl AwaitingOpening {
         draw_randomizer(&self.setup, &self.sid2, entropy)
     }
 
-    /// Checks the opening and the initiator's nonce proof. After this the initiator is known to take
-    /// part now, and the answer may be paid for.
+    /// Checks the opening and the initiator's nonce proof. After this the initiator is known to
+    /// take part now, and the answer may be paid for.
     ///
     /// # Errors
     /// When message 3 is not authentic, or the initiator opened something else or proved nothing.
@@ -315,7 +317,8 @@ struct AffineTerms {
 }
 
 impl ReadyToRespond {
-    /// The session's `r̃^N`, as [`AwaitingOpening::draw_randomizer`], where it was not started before message 3.
+    /// The session's `r̃^N`, as [`AwaitingOpening::draw_randomizer`], where it was not started
+    /// before message 3.
     pub fn draw_randomizer(&self, entropy: &mut dyn Entropy) -> SessionRandomizerDraw {
         draw_randomizer(&self.setup, &self.sid2, entropy)
     }
@@ -327,10 +330,12 @@ impl ReadyToRespond {
     }
 
     /// Computes and signs the answer: message 4, and the evidence of it for the audit log.
-    /// `randomizer` is the session's `r̃^N` ([`AwaitingOpening::draw_randomizer`]); without one it is computed now.
+    /// `randomizer` is the session's `r̃^N` ([`AwaitingOpening::draw_randomizer`]); without one it
+    /// is computed now.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when the charge is for something else, or the randomizer for another session.
+    /// [`SessionError::ApiMisuse`] when the charge is for something else, or the randomizer for
+    /// another session.
     pub fn respond(
         self,
         charged: Charged,
@@ -340,8 +345,8 @@ impl ReadyToRespond {
         self.answer(randomizer, entropy)?.release(charged)
     }
 
-    /// Computes and signs the answer before it is charged, so that the charge can be recorded together
-    /// with the answer's hash. It stays inside until then.
+    /// Computes and signs the answer before it is charged, so that the charge can be recorded
+    /// together with the answer's hash. It stays inside until then.
     ///
     /// # Errors
     /// [`SessionError::ApiMisuse`] when the randomizer is another session's.

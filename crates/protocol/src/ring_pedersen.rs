@@ -96,8 +96,8 @@ impl Parameters {
         }
     }
 
-    /// Makes parameters from two safe primes: `t = r²` for a uniform unit `r`, `s = t^λ` for a uniform
-    /// `λ < φ(Ñ)`. `None` when the primes are equal or their product has no allowed length.
+    /// Makes parameters from two safe primes: `t = r²` for a uniform unit `r`, `s = t^λ` for a
+    /// uniform `λ < φ(Ñ)`. `None` when the primes are equal or their product has no allowed length.
     #[must_use]
     pub fn from_safe_primes(
         p: &Natural,
@@ -189,8 +189,8 @@ impl udigest::Digestable for Parameters {
     }
 }
 
-/// What proves that `s ∈ ⟨t⟩`, and would also open every commitment differently: `λ` and `φ(Ñ)`. Needed
-/// once, for the proof, then dropped and thereby wiped.
+/// What proves that `s ∈ ⟨t⟩`, and would also open every commitment differently: `λ` and `φ(Ñ)`.
+/// Needed once, for the proof, then dropped and thereby wiped.
 pub struct Trapdoor {
     pub(crate) lambda: Natural,
     pub(crate) phi: Natural,

@@ -55,7 +55,8 @@ pub(crate) fn seal(
     plaintext: &[u8],
     entropy: &mut dyn Entropy,
 ) -> Result<Sealed, SealBroken> {
-    // One ephemeral key for two messages would be one key stream: what is sealed is hedged with as well.
+    // One ephemeral key for two messages would be one key stream: what is sealed is hedged with as
+    // well.
     let secret = Zeroizing::new([keys.noise_secret().as_bytes().as_slice(), plaintext].concat());
     let mut rng = hedge::generator(entropy, &secret, Purpose::Seal, context);
     let mode = OpModeS::Auth((private_key(keys)?, public_key(&keys.noise_key())?));

@@ -8,8 +8,8 @@
 //! | 3 | initiator | [`NonceOpening`]: `R1`, `π1` over `sid1`, `blinding` |
 //! | 4 | responder | [`SignedCipher`]: `c3`, the responder's Ed25519 signature over `(sid, H(c3))` |
 //!
-//! (Lindell 2017, protocol 3.3, with the zero-knowledge proofs bound to the session.) The bytes that
-//! travel are Noise messages with these inside.
+//! (Lindell 2017, protocol 3.3, with the zero-knowledge proofs bound to the session.) The bytes
+//! that travel are Noise messages with these inside.
 
 use serde::{Deserialize, Serialize};
 
@@ -149,8 +149,8 @@ pub(crate) struct Terms<'a> {
 }
 
 impl Agreement {
-    /// What both sides agree on, once roles, cards and Paillier key fit the wallet's record and `own`,
-    /// one of the two cards, is that of `keys`.
+    /// What both sides agree on, once roles, cards and Paillier key fit the wallet's record and
+    /// `own`, one of the two cards, is that of `keys`.
     pub(crate) fn new(terms: &Terms<'_>, own: &Card, keys: &PartyKeys) -> Result<Self, ApiMisuse> {
         let (initiator_index, initiator) = terms.initiator;
         let (responder_index, responder) = terms.responder;
@@ -356,7 +356,8 @@ pub enum ApiMisuse {
     /// The initiator is the pair's lower index; only it may start.
     #[error("the initiator is the lower share index of the pair")]
     Roles,
-    /// The peer's card is not that of the holder of the peer's share, or the own card not of the own.
+    /// The peer's card is not that of the holder of the peer's share, or the own card not of the
+    /// own.
     #[error("the card is not that of the holder of this share")]
     Card,
     /// The enrolment is for another wallet, epoch or share.

@@ -107,8 +107,8 @@ impl Holder {
 /// Why a wallet's public record contradicts itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWallet {
-    /// A later epoch than the first, which only the chain of epoch records could vouch for. This build reads
-    /// none.
+    /// A later epoch than the first, which only the chain of epoch records could vouch for. This
+    /// build reads none.
     #[error("a wallet's record of epoch {0} comes without the history that vouches for it")]
     History(Epoch),
     /// The id is not the hash of what it names.
@@ -177,8 +177,8 @@ impl TryFrom<WalletRecord> for WalletPublic {
     type Error = InvalidWallet;
 
     fn try_from(record: WalletRecord) -> Result<Self, InvalidWallet> {
-        // A refresh (epoch 1 and up) changes the commitment and keeps the id: without the records of all
-        // epochs before, any commitment could be passed off as the wallet's.
+        // A refresh (epoch 1 and up) changes the commitment and keeps the id: without the records
+        // of all epochs before, any commitment could be passed off as the wallet's.
         if record.epoch != Epoch(0) {
             return Err(InvalidWallet::History(record.epoch));
         }
@@ -584,7 +584,8 @@ pub(crate) mod tests {
         let (mut other, _) = record(1);
         other.nonce = [3; 32];
         assert_eq!(WalletPublic::try_from(other).unwrap_err(), InvalidWallet::Id);
-        // A later epoch may have any commitment, so it counts only with the history that leads to it.
+        // A later epoch may have any commitment, so it counts only with the history that leads to
+        // it.
         let (mut later, _) = record(1);
         (later.epoch, later.commitment) = (Epoch(1), record(2).0.commitment);
         assert_eq!(WalletPublic::try_from(later).unwrap_err(), InvalidWallet::History(Epoch(1)));

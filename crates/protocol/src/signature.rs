@@ -108,7 +108,8 @@ impl RecoverableSignature {
         bytes
     }
 
-    /// Parses 65 bytes whose last is `v` as Ethereum's tools write it (27, 28), or the parity (0, 1).
+    /// Parses 65 bytes whose last is `v` as Ethereum's tools write it (27, 28), or the parity (0,
+    /// 1).
     ///
     /// # Errors
     /// When a part is out of range, see [`InvalidSignature`].

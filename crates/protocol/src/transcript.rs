@@ -2,7 +2,8 @@
 //!
 //! Values are encoded by [`udigest`], which writes field names, lengths and list sizes, so that two
 //! different values never hash the same input (the α-shuffle of TSSHOCK joined numbers with a
-//! separator that could occur in them). Every hash carries the protocol's name and version and a tag.
+//! separator that could occur in them). Every hash carries the protocol's name and version and a
+//! tag.
 
 use sha2::{Digest as _, Sha256, Sha512};
 use udigest::Digestable;
@@ -65,7 +66,8 @@ pub fn hash_to_scalar(tag: &str, value: &dyn Digestable) -> Scalar {
     curve::reduce(&Natural::from_be_bytes(&wide))
 }
 
-/// Who proves what to whom, and where: part of every challenge, so that a proof holds in one place only.
+/// Who proves what to whom, and where: part of every challenge, so that a proof holds in one place
+/// only.
 ///
 /// The verifier makes it from what it knows; nothing of it travels with the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Digestable)]
@@ -196,7 +198,8 @@ mod tests {
         assert_ne!(hash("t", &vec!["ab", "c"]), hash("t", &vec!["a", "bc"]));
         assert_ne!(hash("t", &vec![vec!["a"], vec!["b"]]), hash("t", &vec![vec!["a", "b"], vec![]]));
         assert_ne!(hash("tu", &"v"), hash("t", &"uv"));
-        // Moving a value from the statement to the commitment, or from one party's name to another's.
+        // Moving a value from the statement to the commitment, or from one party's name to
+        // another's.
         assert_ne!(seed(&context(), &"ab", &"c"), seed(&context(), &"a", &"bc"));
         let shifted = ProofContext { prover: "ab".parse().unwrap(), ..context() };
         let other = ProofContext { verifier: Some("bb".parse().unwrap()), ..context() };

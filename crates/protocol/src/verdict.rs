@@ -2,11 +2,11 @@
 //! out before the store of locks has spoken.
 //!
 //! A responder that answers with a crafted ciphertext learns from whether the signature verifies
-//! (CVE-2023-33242, ePrint 2023/1234). So the first bad signature locks the initiator's Paillier key,
-//! durably, before anything is said; and every verdict under a key, in every session and process, waits
-//! for the store to find the key unlocked. Then there is one failure under a key. It can be made to
-//! depend on any threshold, so with the `T` sessions before it, it names one of `T + 1` intervals: a lock
-//! is worth `log2(T + 1)` bits of one share, for good.
+//! (CVE-2023-33242, ePrint 2023/1234). So the first bad signature locks the initiator's Paillier
+//! key, durably, before anything is said; and every verdict under a key, in every session and
+//! process, waits for the store to find the key unlocked. Then there is one failure under a key. It
+//! can be made to depend on any threshold, so with the `T` sessions before it, it names one of `T +
+//! 1` intervals: a lock is worth `log2(T + 1)` bits of one share, for good.
 //!
 //! The types enforce the order. A [`GatedSignature`] shows its signature only to an [`Unlocked`], a
 //! [`LockDemand`] its reason only to a [`LockWritten`], and only the store has cause to make those.

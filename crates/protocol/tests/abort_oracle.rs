@@ -1,5 +1,5 @@
-//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234), played for real: a responder that learns one
-//! bit of the initiator's share from whether the signature verifies. It gets one verdict, ever.
+//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234), played for real: a responder that learns
+//! one bit of the initiator's share from whether the signature verifies. It gets one verdict, ever.
 #![cfg(feature = "gmp")]
 #![allow(
     clippy::allow_attributes,

@@ -1,4 +1,5 @@
-//! Cards: signed, pinned, with parameters that are proved; and a device's card replaced by its owner.
+//! Cards: signed, pinned, with parameters that are proved; and a device's card replaced by its
+//! owner.
 
 #![allow(
     clippy::allow_attributes,

@@ -1,8 +1,9 @@
-//! A worker that was cloned or rewound: its generator repeats, and its memory is there twice. A merely curious peer
-//! computes the key from what the copies send, unless everything random that meets a secret is hedged.
+//! A worker that was cloned or rewound: its generator repeats, and its memory is there twice. A
+//! merely curious peer computes the key from what the copies send, unless everything random that
+//! meets a secret is hedged.
 //!
-//! Each attack is played twice: against a worker whose hedge is off, where it has to succeed, and against one whose
-//! generator, process number and clock repeat as well, where it has to fail.
+//! Each attack is played twice: against a worker whose hedge is off, where it has to succeed, and
+//! against one whose generator, process number and clock repeat as well, where it has to fail.
 #![cfg(feature = "gmp")]
 #![allow(
     clippy::allow_attributes,
@@ -52,7 +53,8 @@ enum Modulus {
     Smooth,
 }
 
-/// A copy of a machine at `now_ns`: its generator and its process's number are those of every other copy.
+/// A copy of a machine at `now_ns`: its generator and its process's number are those of every other
+/// copy.
 fn copy(hedge: Hedge, now_ns: u64) -> Surrounded<ChaCha20Rng> {
     let environment = Environment { process: [1; 32], now_ns };
     match hedge {
@@ -159,7 +161,8 @@ fn one_randomizer_in_two_answers__should_give_the_key_of_a_smooth_modulus_withou
 fn a_memory_copied_between_computing_and_using__should_serve_one_session() {
     for modulus in [Modulus::Ordinary, Modulus::Smooth] {
         let (mut world, wallet) = case(modulus);
-        // Copied before message 1: each session's randomizer is its own, though the generator repeats.
+        // Copied before message 1: each session's randomizer is its own, though the generator
+        // repeats.
         let answers = with_copied_randomizers(&mut world, &wallet, Hedge::On);
         assert!(keys_of(&wallet, &answers).iter().all(Option::is_none), "{modulus:?}");
 
@@ -221,7 +224,8 @@ fn two_offers_of_a_cloned_service__should_give_nothing() {
     assert!(share_of(&world, &wallet, &offers).is_none());
 }
 
-/// Two copies of an initiator are shown one manifest, a nanosecond apart, by a responder that takes down what it sees.
+/// Two copies of an initiator are shown one manifest, a nanosecond apart, by a responder that takes
+/// down what it sees.
 fn one_manifest_twice(world: &mut World, wallet: &Wallet, hedge: Hedge) -> [SeenSignature; 2] {
     let job = Job::random(&mut world.rng, "m");
     [1, 2].map(|now_ns| {

@@ -1,5 +1,5 @@
-//! Every decoder on random bytes and on valid messages with a few bytes changed: an error or another
-//! valid message, never a panic.
+//! Every decoder on random bytes and on valid messages with a few bytes changed: an error or
+//! another valid message, never a panic.
 
 #![allow(
     clippy::allow_attributes,

@@ -1,4 +1,5 @@
-//! Key generation interrupted anywhere, repeated, tampered with, and with a backup instead of a partner.
+//! Key generation interrupted anywhere, repeated, tampered with, and with a backup instead of a
+//! partner.
 
 #![allow(
     clippy::allow_attributes,

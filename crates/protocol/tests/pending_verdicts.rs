@@ -1,5 +1,5 @@
-//! Pending verdicts: what an initiator stores before it decrypts is judged, without the nonce, exactly as
-//! the session itself would have been.
+//! Pending verdicts: what an initiator stores before it decrypts is judged, without the nonce,
+//! exactly as the session itself would have been.
 #![cfg(feature = "gmp")]
 #![allow(
     clippy::allow_attributes,

@@ -1,4 +1,5 @@
-//! Every pair, role and path signs, before and after a rotation; every signature is what Ethereum takes.
+//! Every pair, role and path signs, before and after a rotation; every signature is what Ethereum
+//! takes.
 
 #![cfg(feature = "gmp")]
 #![allow(

@@ -1,9 +1,11 @@
-//! A real PostgreSQL server for tests and measurements: a cluster of its own in a temporary folder, on a Unix socket and, if
-//! asked for, on the loopback, with the settings that make commits durable.
+//! A real PostgreSQL server for tests and measurements: a cluster of its own in a temporary folder,
+//! on a Unix socket and, if asked for, on the loopback, with the settings that make commits
+//! durable.
 //!
-//! [`Server::shared`] is one per process, so that a test binary pays for one; [`Server::database`] gives each test a database of
-//! its own. A server ends with the process that started it, however that ends: a shell beside it waits for the
-//! other end of a pipe to close, stops the server and removes its folder. No process of ours need be told to do so.
+//! [`Server::shared`] is one per process, so that a test binary pays for one; [`Server::database`]
+//! gives each test a database of its own. A server ends with the process that started it, however
+//! that ends: a shell beside it waits for the other end of a pipe to close, stops the server and
+//! removes its folder. No process of ours need be told to do so.
 
 mod programs;
 
@@ -36,8 +38,9 @@ const ROLE: &str = "duet";
 /// The port that names the socket in a folder of the server's own, where nothing else listens.
 const SOCKET_PORT: u16 = 5432;
 
-/// Waits until the test process closes its end of the pipe, then ends the server at once and removes its folder. A shell's
-/// background processes ignore the signal until they ask for it, so a server that has just begun is told again.
+/// Waits until the test process closes its end of the pipe, then ends the server at once and
+/// removes its folder. A shell's background processes ignore the signal until they ask for it, so a
+/// server that has just begun is told again.
 const WATCH: &str = r#"
 "$@" >>"$DUET_FOLDER/log" 2>&1 </dev/null &
 server=$!
@@ -177,8 +180,8 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the server at once: nothing is flushed that was not, no session is told. [`Self::resume`] starts it again, and it
-    /// recovers from its log as after a crash.
+    /// Ends the server at once: nothing is flushed that was not, no session is told.
+    /// [`Self::resume`] starts it again, and it recovers from its log as after a crash.
     ///
     /// # Errors
     /// When it is not running, or does not end within a minute.
@@ -234,7 +237,8 @@ impl Server {
         Ok(self.superuser("postgres").connect().await?)
     }
 
-    /// Gives the role that owns the databases another password. Connections that are open stay open.
+    /// Gives the role that owns the databases another password. Connections that are open stay
+    /// open.
     ///
     /// # Errors
     /// When the server is not there, or no database was made yet.
@@ -300,7 +304,8 @@ impl Database {
         Ok(connection.close().await?)
     }
 
-    /// Makes every write to it fail, as on a server without room, or lets them succeed again. Ends the sessions that are open.
+    /// Makes every write to it fail, as on a server without room, or lets them succeed again. Ends
+    /// the sessions that are open.
     ///
     /// # Errors
     /// When the server is not there.
@@ -310,7 +315,8 @@ impl Database {
         self.disconnect_everybody().await
     }
 
-    /// Ends every session but the one that does this, and returns when they are gone: one that is about to end still answers.
+    /// Ends every session but the one that does this, and returns when they are gone: one that is
+    /// about to end still answers.
     ///
     /// # Errors
     /// When the server is not there, or a session stays.

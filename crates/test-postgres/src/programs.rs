@@ -18,7 +18,8 @@ pub(crate) struct Account {
     pub(crate) group: u32,
 }
 
-/// The folder with `postgres` and `initdb`: what is on the path, else the newest that Debian's packages have put beside it.
+/// The folder with `postgres` and `initdb`: what is on the path, else the newest that Debian's
+/// packages have put beside it.
 pub(crate) fn server_programs() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -37,7 +38,8 @@ fn version(folder: &Path) -> Option<u32> {
     text.split_whitespace().nth(2)?.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// As whom the server runs when this is root: the packages' own user, else nobody. `None` when this is not root.
+/// As whom the server runs when this is root: the packages' own user, else nobody. `None` when this
+/// is not root.
 pub(crate) fn server_account() -> Result<Option<Account>> {
     use std::os::unix::fs::MetadataExt as _;
     if fs::metadata("/proc/self").context("who am I?")?.uid() != 0 {

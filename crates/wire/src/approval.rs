@@ -47,8 +47,8 @@ pub enum ApprovalAction {
         /// Which.
         job: JobId,
     },
-    /// Not to sign one, ever, under the owner's signature: the parties refuse its request from now on,
-    /// from every sender.
+    /// Not to sign one, ever, under the owner's signature: the parties refuse its request from now
+    /// on, from every sender.
     Revoke {
         /// Which.
         job: JobId,
@@ -136,8 +136,9 @@ impl SignedApproval {
         codec::decode(&self.request)
     }
 
-    /// Checks the signature against the Ed25519 key of the wallet's device card and that it was made
-    /// within [`MAX_APPROVAL_AGE_MS`] of `now_ms`. The caller sees to it that a nonce counts once.
+    /// Checks the signature against the Ed25519 key of the wallet's device card and that it was
+    /// made within [`MAX_APPROVAL_AGE_MS`] of `now_ms`. The caller sees to it that a nonce counts
+    /// once.
     ///
     /// # Errors
     /// See [`ApprovalError`].
@@ -172,13 +173,14 @@ pub enum ApprovalReply {
         /// Whether there are more.
         more: bool,
     },
-    /// To `Approve` and `Sign`: the manifest's bytes. The responder has accepted; the device initiates.
+    /// To `Approve` and `Sign`: the manifest's bytes. The responder has accepted; the device
+    /// initiates.
     Session {
         /// The manifest.
         manifest: Vec<u8>,
     },
-    /// To `Job`, and to `Sign` of a job that is over already: its record, in JSON, with the signature
-    /// if there is one. See [`ApprovalReply::job`].
+    /// To `Job`, and to `Sign` of a job that is over already: its record, in JSON, with the
+    /// signature if there is one. See [`ApprovalReply::job`].
     Job {
         /// A [`JobRecord`].
         record: Vec<u8>,

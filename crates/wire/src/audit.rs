@@ -1,18 +1,18 @@
 //! The audit log: what was decided and who asked, in chains that show when something is missing.
 //!
-//! Whoever decides something – a party, an orchestrator, a gateway – writes [`Record`]s of a chain of
-//! its own: each names the hash of the one before it, so that none can be removed, altered or moved
-//! without its successor showing it. From time to time a [`Event::Checkpoint`] carries a signature by
-//! the writer's key over all that came before. Whoever holds that key pinned believes everything up to
-//! the last checkpoint, whatever hands the records passed through.
+//! Whoever decides something – a party, an orchestrator, a gateway – writes [`Record`]s of a chain
+//! of its own: each names the hash of the one before it, so that none can be removed, altered or
+//! moved without its successor showing it. From time to time a [`Event::Checkpoint`] carries a
+//! signature by the writer's key over all that came before. Whoever holds that key pinned believes
+//! everything up to the last checkpoint, whatever hands the records passed through.
 //!
-//! A record travels and rests as one line of JSON; its body is kept byte for byte, because that is what
-//! is hashed. Nothing secret is ever in it: of nonces and answers only hashes, which show that none was
-//! used twice.
+//! A record travels and rests as one line of JSON; its body is kept byte for byte, because that is
+//! what is hashed. Nothing secret is ever in it: of nonces and answers only hashes, which show that
+//! none was used twice.
 //!
-//! What the chain alone cannot show is that its end is missing: what follows the last checkpoint, or
-//! everything after an earlier one. For that somebody has to remember how far it went before, which
-//! [`verify::Verifier::remember`] takes.
+//! What the chain alone cannot show is that its end is missing: what follows the last checkpoint,
+//! or everything after an earlier one. For that somebody has to remember how far it went before,
+//! which [`verify::Verifier::remember`] takes.
 
 mod event;
 mod head;
@@ -34,8 +34,8 @@ use crate::{
     signing::{self, BadSignature, Identity, Purpose},
 };
 
-/// The largest record as a line of JSON, in bytes. A refusal's explanation is bounded to 512 bytes, and
-/// nothing else in a body comes from strangers at any length.
+/// The largest record as a line of JSON, in bytes. A refusal's explanation is bounded to 512 bytes,
+/// and nothing else in a body comes from strangers at any length.
 pub const MAX_RECORD_SIZE_BYTES: usize = 16 * 1024;
 
 /// What the first record of a chain names as the hash of the one before it.
@@ -112,8 +112,8 @@ impl Position {
         }
     }
 
-    /// A checkpoint: `key`'s signature over everything up to here. It may be written anywhere later in
-    /// the chain.
+    /// A checkpoint: `key`'s signature over everything up to here. It may be written anywhere later
+    /// in the chain.
     #[must_use]
     pub fn sign(&self, key: &impl Identity) -> Event {
         let signature = signing::sign(Purpose::Audit, &self.statement(), key);
@@ -227,8 +227,8 @@ pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
 }
 
-/// The first of these records as one message of the audit stream: as many as `max_size_bytes` hold, at
-/// least one; and how many that are. They follow each other in one chain.
+/// The first of these records as one message of the audit stream: as many as `max_size_bytes` hold,
+/// at least one; and how many that are. They follow each other in one chain.
 #[must_use]
 pub fn message(records: &[Record], max_size_bytes: usize) -> (usize, Vec<u8>) {
     let (mut count, mut bytes) = (0, Vec::new());

@@ -1,5 +1,5 @@
-//! Several signing requests in one document. The document itself is signed by nobody: each request in it
-//! is, and stands or falls alone.
+//! Several signing requests in one document. The document itself is signed by nobody: each request
+//! in it is, and stands or falls alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,8 @@ use crate::{
     strict_json::{self, JsonError, Node},
 };
 
-/// How many requests a batch has at most: each is a durable write, and the batch is answered at once.
+/// How many requests a batch has at most: each is a durable write, and the batch is answered at
+/// once.
 pub const MAX_BATCH_ITEMS: usize = 500;
 
 /// The largest batch in bytes. Larger requests fit in fewer per batch.
@@ -73,7 +74,8 @@ pub struct BatchItem {
 }
 
 /// A batch as it is submitted: `{"requests": [{"body": "…", "requester": "…", "signature": "…",
-/// "priority": "normal", "repeat_digest": false}, …]}`, where `body` is a signing request's exact text.
+/// "priority": "normal", "repeat_digest": false}, …]}`, where `body` is a signing request's exact
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchRequest {
     /// The requests, at least one and at most [`MAX_BATCH_ITEMS`].

@@ -210,8 +210,8 @@ impl<'de> Deserialize<'de> for Code {
 /// The longest explanation that travels, in bytes.
 pub const MAX_EXPLANATION_SIZE_BYTES: usize = 512;
 
-/// Text for people, at most [`MAX_EXPLANATION_SIZE_BYTES`] long: what is longer is cut, whoever sent
-/// it.
+/// Text for people, at most [`MAX_EXPLANATION_SIZE_BYTES`] long: what is longer is cut, whoever
+/// sent it.
 pub(crate) fn bounded(mut text: String) -> String {
     if text.len() > MAX_EXPLANATION_SIZE_BYTES {
         let end = (0..=MAX_EXPLANATION_SIZE_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);

@@ -46,8 +46,8 @@ const SLACK_BYTES: usize = 2 * 1024;
 /// Who is to get a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Destination {
-    /// A party, asked for its card, which anybody may, or about a wallet that is authenticated here:
-    /// a [`crate::card_request::CardRequest`].
+    /// A party, asked for its card, which anybody may, or about a wallet that is authenticated
+    /// here: a [`crate::card_request::CardRequest`].
     Card(PartyId),
     /// A party, for a wallet that is being made: a [`crate::share_request::ShareRequest`]. The
     /// admission token inside is what the party judges it by.
@@ -55,8 +55,8 @@ pub enum Destination {
     /// The orchestrator, about the jobs of a wallet that is authenticated here: a
     /// [`crate::approval::SignedApproval`].
     Approval(WalletId),
-    /// The responder of a session whose manifest came to this socket. Answered by the responder's next
-    /// message. Message 1 may be sent again when nobody listened; message 3 is sent once.
+    /// The responder of a session whose manifest came to this socket. Answered by the responder's
+    /// next message. Message 1 may be sent again when nobody listened; message 3 is sent once.
     Round {
         /// The session.
         session: SessionId,
@@ -68,8 +68,8 @@ pub enum Destination {
         /// The session.
         session: SessionId,
     },
-    /// Whoever watches such a session: a [`crate::progress::Progress`]. Nothing answers it, and it may be
-    /// lost.
+    /// Whoever watches such a session: a [`crate::progress::Progress`]. Nothing answers it, and it
+    /// may be lost.
     Event {
         /// The session.
         session: SessionId,
@@ -99,7 +99,8 @@ pub enum ClientFrame {
     },
     /// Something to forward.
     Request {
-        /// The device's number for it, which the reply carries. Numbers of requests under way differ.
+        /// The device's number for it, which the reply carries. Numbers of requests under way
+        /// differ.
         id: u32,
         /// Who is to get it.
         to: Destination,
@@ -149,8 +150,8 @@ pub enum ServerFrame {
         nonce: [u8; 32],
         /// [`GATEWAY_PROTOCOL`] as the gateway speaks it.
         protocol: u16,
-        /// The build of the page that this gateway serves; empty when it serves none. A page of another
-        /// build offers to reload.
+        /// The build of the page that this gateway serves; empty when it serves none. A page of
+        /// another build offers to reload.
         build: String,
         /// What it allows.
         limits: Limits,
@@ -264,8 +265,8 @@ impl Authentication {
         }
     }
 
-    /// Checks a proof against the Ed25519 key of the wallet's device card, and that it was made within
-    /// [`MAX_AUTHENTICATION_AGE_MS`] of `now_ms`.
+    /// Checks a proof against the Ed25519 key of the wallet's device card, and that it was made
+    /// within [`MAX_AUTHENTICATION_AGE_MS`] of `now_ms`.
     ///
     /// # Errors
     /// See [`AuthenticationError`].
@@ -284,8 +285,8 @@ impl Authentication {
     }
 }
 
-/// The gateway's own question to the orchestrator on `duet.v1.approval.<wallet>`: how many jobs wait
-/// for the wallet's owner. It is no device's, so it is not signed, and learns a number only.
+/// The gateway's own question to the orchestrator on `duet.v1.approval.<wallet>`: how many jobs
+/// wait for the wallet's owner. It is no device's, so it is not signed, and learns a number only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingQuestion {
     /// The wallet.

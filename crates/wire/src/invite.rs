@@ -39,7 +39,8 @@ impl Message for InvitationReply {
 }
 
 impl InvitationReply {
-    /// Reads a party's answer: a reply, or a [`TimeRefusal`], of which the party's time is told as well.
+    /// Reads a party's answer: a reply, or a [`TimeRefusal`], of which the party's time is told as
+    /// well.
     ///
     /// # Errors
     /// When it is neither.
@@ -52,8 +53,8 @@ impl InvitationReply {
     }
 }
 
-/// The answer of a party that does not take part because of a time: its own goes with the refusal, so that
-/// the orchestrator can say whose clock is off, and by how much.
+/// The answer of a party that does not take part because of a time: its own goes with the refusal,
+/// so that the orchestrator can say whose clock is off, and by how much.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeRefusal {
     /// Why.

@@ -263,8 +263,8 @@ pub enum TransitionError {
     },
 }
 
-/// The state after `event`; `attempts` is how many were started before. All changes of a job's state
-/// go through here.
+/// The state after `event`; `attempts` is how many were started before. All changes of a job's
+/// state go through here.
 ///
 /// # Errors
 /// When the state does not allow the event.
@@ -329,8 +329,8 @@ pub enum Evidence {
         #[serde(with = "hex_array")]
         sha256: [u8; 32],
     },
-    /// That a party from which a word was due said none in time. It may have died, or been cut off, or
-    /// somebody between may have kept its word: nobody is blamed for it.
+    /// That a party from which a word was due said none in time. It may have died, or been cut off,
+    /// or somebody between may have kept its word: nobody is blamed for it.
     Silence {
         /// Whose.
         of: PartyId,
@@ -403,7 +403,8 @@ pub struct JobRevocation {
     pub at_ms: u64,
     /// The parties that keep it and sign the request no more.
     pub kept_by: Vec<PartyId>,
-    /// The parties that are yet to acknowledge it. They are told until they do, or the request has expired.
+    /// The parties that are yet to acknowledge it. They are told until they do, or the request has
+    /// expired.
     pub waits_for: Vec<PartyId>,
     /// The parties that do not keep it, for a reason that repetition does not cure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -429,8 +430,8 @@ pub struct JobRecord {
     pub attempts_started: u32,
     /// The latest attempts, oldest first, at most [`MAX_REMEMBERED_ATTEMPTS`].
     pub attempts: Vec<Attempt>,
-    /// Grows with each attempt; whoever runs an attempt holds its value, and only the current one may
-    /// end it.
+    /// Grows with each attempt; whoever runs an attempt holds its value, and only the current one
+    /// may end it.
     pub fence: u64,
     /// When the next attempt may begin, in milliseconds since 1970.
     pub next_attempt_at_ms: u64,
@@ -443,14 +444,15 @@ pub struct JobRecord {
     /// That an operator put it back from the dead letters, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back: Option<PutBack>,
-    /// When its end was published: to those who follow the tenant's results, and a failure to the dead
-    /// letters as well. A settled job without it is published (again) by whoever finds it.
+    /// When its end was published: to those who follow the tenant's results, and a failure to the
+    /// dead letters as well. A settled job without it is published (again) by whoever finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_published_at_ms: Option<u64>,
     /// That its request was revoked, and which parties know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<JobRevocation>,
-    /// The trace that it was accepted in, as a `traceparent` of W3C Trace Context, if traces are exported. Nothing is decided by it.
+    /// The trace that it was accepted in, as a `traceparent` of W3C Trace Context, if traces are
+    /// exported. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
 }
@@ -492,8 +494,8 @@ impl JobRecord {
         self.attempts.iter().filter(move |attempt| attempt.attempt > before)
     }
 
-    /// Applies `event` at `now_ms`. `fence` is the token the caller holds: the one the record had when
-    /// its attempt began. It counts for events that end an attempt.
+    /// Applies `event` at `now_ms`. `fence` is the token the caller holds: the one the record had
+    /// when its attempt began. It counts for events that end an attempt.
     ///
     /// # Errors
     /// When the state does not allow the event, or a newer attempt has begun; the record is then

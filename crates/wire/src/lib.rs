@@ -1,9 +1,9 @@
 //! What Duet's processes say to each other.
 //!
 //! The two central types are [`SigningRequest`], what somebody wants signed and from which every
-//! party derives the digest itself, and [`Manifest`], the terms of one session, whose received bytes
-//! the whole session is bound to. Everything else carries these about: invitations, outcomes, jobs,
-//! results, and the [`Code`]s by which all of it is refused.
+//! party derives the digest itself, and [`Manifest`], the terms of one session, whose received
+//! bytes the whole session is bound to. Everything else carries these about: invitations, outcomes,
+//! jobs, results, and the [`Code`]s by which all of it is refused.
 //!
 //! Documents that people write or read are JSON, and where they are signed, their exact bytes are
 //! kept. Messages between processes are binary ([`duet_protocol::codec`]), kinds 0x40 to 0x7f.

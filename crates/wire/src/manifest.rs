@@ -129,12 +129,12 @@ impl Manifest {
     }
 
     /// Checks everything that can be checked without a share: the requester's signature, that the
-    /// manifest says what the request says, that two parties sit where a pair allows it, and that both
-    /// count at `now_ms` (milliseconds since 1970 by the caller's clock).
+    /// manifest says what the request says, that two parties sit where a pair allows it, and that
+    /// both count at `now_ms` (milliseconds since 1970 by the caller's clock).
     ///
     /// Left to the party: that the requester may ask this of the wallet, the wallet's tenant, the
-    /// epoch, the Paillier key and its lock, that it is itself in the seat, that the session is new,
-    /// and how long the request may be valid ([`SigningRequest::require_lifetime`]).
+    /// epoch, the Paillier key and its lock, that it is itself in the seat, that the session is
+    /// new, and how long the request may be valid ([`SigningRequest::require_lifetime`]).
     ///
     /// # Errors
     /// See [`ManifestError`].

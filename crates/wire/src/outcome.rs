@@ -17,7 +17,8 @@ use crate::{
 /// How a session ended for one party.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutcomeResult {
-    /// With a signature that verifies. Only the initiator has it; the orchestrator verifies it again.
+    /// With a signature that verifies. Only the initiator has it; the orchestrator verifies it
+    /// again.
     Signed {
         /// The signature.
         signature: RecoverableSignature,
@@ -110,8 +111,8 @@ impl SignedOutcome {
         Ok(Self { outcome, signature })
     }
 
-    /// Checks the signature against the Ed25519 key of the card of the party that must have made it,
-    /// then parses. The caller compares session, job, attempt and reporter with its own record.
+    /// Checks the signature against the Ed25519 key of the card of the party that must have made
+    /// it, then parses. The caller compares session, job, attempt and reporter with its own record.
     ///
     /// # Errors
     /// See [`OutcomeError`].

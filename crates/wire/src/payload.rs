@@ -56,7 +56,8 @@ impl From<PayloadError> for Refusal {
     }
 }
 
-/// What is to be signed. In JSON an object whose field `kind` says which, its other fields beside it.
+/// What is to be signed. In JSON an object whose field `kind` says which, its other fields beside
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// `transaction`: an Ethereum transaction (legacy, EIP-2930 or EIP-1559).
@@ -82,9 +83,9 @@ impl Payload {
         Self::read(&Node::root(&value))
     }
 
-    /// Reads typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it. Integers
-    /// of any size keep their digits. `drop_undeclared` has members that the types do not declare dropped
-    /// instead of refused.
+    /// Reads typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it.
+    /// Integers of any size keep their digits. `drop_undeclared` has members that the types do not
+    /// declare dropped instead of refused.
     ///
     /// # Errors
     /// With the path of what is wrong.
@@ -103,8 +104,8 @@ impl Payload {
         let text = core::str::from_utf8(bytes).unwrap_or_default();
         let quoted = strict_json::replace_large_integers(text, |digits| format!("\"{digits}\""));
         let Some(quoted) = quoted else { return read(bytes) };
-        // A number that 64 bits do not hold means the same as a string of its digits, where a number may
-        // stand at all: that is where a smaller one may.
+        // A number that 64 bits do not hold means the same as a string of its digits, where a
+        // number may stand at all: that is where a smaller one may.
         if let Some(smaller) = strict_json::replace_large_integers(text, |_| "0".to_owned()) {
             read(smaller.as_bytes())?;
         }

@@ -1,17 +1,18 @@
 //! Policies: what the parties of a wallet sign, and what they do not, whoever asks them.
 //!
-//! The wallet's owner writes a [`Policy`] as a JSON document, signs its exact bytes, and gives it to the
-//! parties. Each holds it and decides by it alone: [`Policy::decide`] is a pure function of the policy
-//! and of what is known of a request ([`Facts`]); the time is passed in, and so is what was spent before
-//! ([`Limit::admits`]).
+//! The wallet's owner writes a [`Policy`] as a JSON document, signs its exact bytes, and gives it
+//! to the parties. Each holds it and decides by it alone: [`Policy::decide`] is a pure function of
+//! the policy and of what is known of a request ([`Facts`]); the time is passed in, and so is what
+//! was spent before ([`Limit::admits`]).
 //!
-//! A request passes if **some rule allows it and has room for it**; the first that does is the one that
-//! decided, and its limits are charged together with those of the whole wallet. Rules only allow, so that taking one away,
-//! or narrowing it, never lets anything more pass. What a rule does not mention it does not allow: no
-//! chain, no destination, no value, no call. A policy without rules allows nothing.
+//! A request passes if **some rule allows it and has room for it**; the first that does is the one
+//! that decided, and its limits are charged together with those of the whole wallet. Rules only
+//! allow, so that taking one away, or narrowing it, never lets anything more pass. What a rule does
+//! not mention it does not allow: no chain, no destination, no value, no call. A policy without
+//! rules allows nothing.
 //!
-//! A policy that replaces another narrows at once and widens after the other's delay: until then a request
-//! has to pass both.
+//! A policy that replaces another narrows at once and widens after the other's delay: until then a
+//! request has to pass both.
 
 mod document;
 mod engine;
@@ -138,7 +139,8 @@ pub struct Rule {
     pub pairs: Allowed<Pair>,
     /// On which chains: a transaction's, or that of typed data's domain. Default none.
     pub chains: Allowed<u64>,
-    /// To which addresses: a transaction's destination, or typed data's verifying contract. Default none.
+    /// To which addresses: a transaction's destination, or typed data's verifying contract. Default
+    /// none.
     pub to: Allowed<[u8; 20]>,
     /// Whether contracts may be created. Default no.
     pub create_contracts: bool,
@@ -146,7 +148,8 @@ pub struct Rule {
     pub calls: Allowed<Call>,
     /// The most one transaction transfers. Default 0.
     pub max_value: Bound,
-    /// The most one transaction's fee may come to, gas limit times the highest price. Default 0.01 ether.
+    /// The most one transaction's fee may come to, gas limit times the highest price. Default 0.01
+    /// ether.
     pub max_fee: Bound,
     /// Which primary types of typed data. Default none.
     pub primary_types: Allowed<String>,
@@ -156,8 +159,9 @@ pub struct Rule {
     pub limits: Vec<Limit>,
     /// Whose approvals it takes.
     pub approvals: Option<Approvals>,
-    /// Above which value the owner has to agree: by the device taking part, or by an approval with the
-    /// owner's key. Default never. Only a transaction's ether is compared: see [`Policy::warnings`].
+    /// Above which value the owner has to agree: by the device taking part, or by an approval with
+    /// the owner's key. Default never. Only a transaction's ether is compared: see
+    /// [`Policy::warnings`].
     pub owner_above: Bound,
 }
 

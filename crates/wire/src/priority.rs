@@ -1,9 +1,10 @@
 //! How urgent a job is among its tenant's own.
 //!
-//! It stands beside the signed request, not in it. The signature is about what a wallet may sign, and
-//! parties neither need nor heed an order among jobs; the order matters to the queue alone, where a
-//! tenant competes with itself only, and the tenant's token is authority enough for that. So a request
-//! keeps its version, and submitting it again with another priority is still the same job.
+//! It stands beside the signed request, not in it. The signature is about what a wallet may sign,
+//! and parties neither need nor heed an order among jobs; the order matters to the queue alone,
+//! where a tenant competes with itself only, and the tenant's token is authority enough for that.
+//! So a request keeps its version, and submitting it again with another priority is still the same
+//! job.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +40,8 @@ impl Priority {
         }
     }
 
-    /// How many of a tenant's starts it gets out of 21, the sum of all three, while all of them have
-    /// jobs that wait. Above zero, so that none starves.
+    /// How many of a tenant's starts it gets out of 21, the sum of all three, while all of them
+    /// have jobs that wait. Above zero, so that none starves.
     #[must_use]
     pub const fn weight(self) -> u32 {
         match self {

@@ -19,11 +19,12 @@ use crate::{
 /// The largest request document in bytes.
 pub const MAX_REQUEST_SIZE_BYTES: usize = 128 * 1024;
 
-/// The version of the request document that this build writes. It reads [`UNDATED_REQUEST_VERSION`] too.
+/// The version of the request document that this build writes. It reads [`UNDATED_REQUEST_VERSION`]
+/// too.
 pub const REQUEST_VERSION: u8 = 2;
 
-/// The version of the request document that states no `issued_at`. Parties take it while it ends within
-/// a day, see [`crate::validity`].
+/// The version of the request document that states no `issued_at`. Parties take it while it ends
+/// within a day, see [`crate::validity`].
 pub const UNDATED_REQUEST_VERSION: u8 = 1;
 
 /// Two parties that sign together; the first, of the lower index, initiates.
@@ -312,8 +313,8 @@ impl SignedRequest {
         Self { body, requester: key.verification_key(), signature }
     }
 
-    /// Checks the size, the signature, and then the document. Whether the requester may ask for this
-    /// is not said by that.
+    /// Checks the size, the signature, and then the document. Whether the requester may ask for
+    /// this is not said by that.
     ///
     /// # Errors
     /// See [`RequestError`].

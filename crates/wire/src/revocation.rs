@@ -1,5 +1,6 @@
-//! Taking a signing request back: a word that its requester, or the wallet's owner, signs. Parties keep it
-//! until the request has expired and refuse the request as `cancelled` from then on, from every sender.
+//! Taking a signing request back: a word that its requester, or the wallet's owner, signs. Parties
+//! keep it until the request has expired and refuse the request as `cancelled` from then on, from
+//! every sender.
 
 use duet_protocol::{codec::Message, ids::WalletId};
 use serde::{Deserialize, Serialize};
@@ -11,16 +12,16 @@ use crate::{
     signing::{self, BadSignature, Identity, Purpose},
 };
 
-/// A revocation's signature with its signer, apart from the request. It is what tenants and devices send;
-/// the orchestrator has the request.
+/// A revocation's signature with its signer, apart from the request. It is what tenants and devices
+/// send; the orchestrator has the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationProof {
     /// Who revokes: the Ed25519 key of the request's requester, or of the wallet's owner.
     #[serde(with = "hex_array")]
     pub by: [u8; 32],
-    /// Ed25519 over the tag `duet/v1/revocation`, the wallet's id (32 bytes), and the request's content
-    /// hash (32 bytes): SHA-256 of the requester's key and the document's exact bytes.
+    /// Ed25519 over the tag `duet/v1/revocation`, the wallet's id (32 bytes), and the request's
+    /// content hash (32 bytes): SHA-256 of the requester's key and the document's exact bytes.
     #[serde(with = "hex_array")]
     pub signature: [u8; 64],
 }
@@ -50,8 +51,8 @@ impl RevocationProof {
     }
 }
 
-/// A revocation as it travels to the parties: with the request itself, from which a party learns wallet,
-/// requester and expiry. The orchestrator that carries it can neither make nor change one.
+/// A revocation as it travels to the parties: with the request itself, from which a party learns
+/// wallet, requester and expiry. The orchestrator that carries it can neither make nor change one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedRevocation {
     /// The request as its requester signed it.

@@ -14,8 +14,8 @@ use crate::{
 
 /// A manifest that holds for a wallet and the holder of one of its shares.
 ///
-/// Left to the caller is what only its store knows: that the session is new, that the Paillier key is
-/// the enrolled one and not locked, and whose card the other seat has.
+/// Left to the caller is what only its store knows: that the session is new, that the Paillier key
+/// is the enrolled one and not locked, and whose card the other seat has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seated {
     /// The manifest.

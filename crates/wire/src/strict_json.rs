@@ -1,5 +1,5 @@
-//! JSON that means one thing: no field twice, no unknown field, no number that loses digits, bounded
-//! in size and depth, and every complaint with the path of what it is about.
+//! JSON that means one thing: no field twice, no unknown field, no number that loses digits,
+//! bounded in size and depth, and every complaint with the path of what it is about.
 
 use core::fmt;
 
@@ -48,8 +48,8 @@ pub fn parse(bytes: &[u8], max_size_bytes: usize) -> Result<Value, JsonError> {
     Ok(value)
 }
 
-/// The text with every integer that 64 bits do not hold replaced by what `write` makes of its digits, or
-/// `None` if there is none. Text that is no JSON stays none.
+/// The text with every integer that 64 bits do not hold replaced by what `write` makes of its
+/// digits, or `None` if there is none. Text that is no JSON stays none.
 pub(crate) fn replace_large_integers(text: &str, write: impl Fn(&str) -> String) -> Option<String> {
     let mut written = String::with_capacity(text.len());
     let mut found = false;
@@ -254,7 +254,8 @@ impl<'a> Node<'a> {
         self.text()?.parse().map_err(|e| self.error(e))
     }
 
-    /// A number, or a string of `0x` and hexadecimal digits or of decimal digits, of at most `bits`.
+    /// A number, or a string of `0x` and hexadecimal digits or of decimal digits, of at most
+    /// `bits`.
     pub(crate) fn quantity(&self, bits: usize) -> Result<alloy_primitives::U256, JsonError> {
         use alloy_primitives::U256;
         let refused = || {
@@ -281,8 +282,8 @@ impl<'a> Node<'a> {
         Ok(number)
     }
 
-    /// An integer of at most `bits` in two's complement, as its sign (whether it is negative) and its
-    /// size: a quantity, or a negative number, or a minus sign and decimal digits.
+    /// An integer of at most `bits` in two's complement, as its sign (whether it is negative) and
+    /// its size: a quantity, or a negative number, or a minus sign and decimal digits.
     pub(crate) fn signed_quantity(&self, bits: usize) -> Result<(bool, alloy_primitives::U256), JsonError> {
         use alloy_primitives::U256;
         let digits = match self.value {

@@ -1,7 +1,8 @@
 //! For how long a request and an approval count, judged by the clock of the machine that asks.
 //!
-//! Parties judge by their own clocks, so that an orchestrator that keeps a request back cannot have it
-//! signed later than its requester meant. All limits start at the time of issue, which is signed.
+//! Parties judge by their own clocks, so that an orchestrator that keeps a request back cannot have
+//! it signed later than its requester meant. All limits start at the time of issue, which is
+//! signed.
 
 use crate::{
     error::{Code, Refusal},
@@ -81,7 +82,8 @@ impl From<TimeError> for Refusal {
 }
 
 impl SigningRequest {
-    /// That the request is neither over nor issued in the future at `now_ms` (milliseconds since 1970).
+    /// That the request is neither over nor issued in the future at `now_ms` (milliseconds since
+    /// 1970).
     ///
     /// # Errors
     /// [`TimeError::Expired`] and [`TimeError::Ahead`].
@@ -97,8 +99,8 @@ impl SigningRequest {
         Ok(())
     }
 
-    /// That the request is not valid for too long. `is_approved`: the owner's device initiates, or a
-    /// dated approval is there that the deciding rule asked for.
+    /// That the request is not valid for too long. `is_approved`: the owner's device initiates, or
+    /// a dated approval is there that the deciding rule asked for.
     ///
     /// # Errors
     /// [`TimeError::ValidTooLong`] and [`TimeError::UndatedTooLong`].

@@ -1,8 +1,8 @@
-//! Webhooks under the [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks) specification: how what
-//! is delivered is signed, and how its receiver checks it.
+//! Webhooks under the [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks)
+//! specification: how what is delivered is signed, and how its receiver checks it.
 //!
-//! A receiver takes the headers and the body exactly as they came, and calls [`verify`]. The same message may come more than
-//! once and in any order; [`Delivered::id`] tells.
+//! A receiver takes the headers and the body exactly as they came, and calls [`verify`]. The same
+//! message may come more than once and in any order; [`Delivered::id`] tells.
 
 use core::{fmt, str::FromStr};
 
@@ -20,8 +20,8 @@ pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 /// The header with the signatures, separated by blanks.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// How old a delivery, or how far in the future, a receiver accepts unless it says otherwise, in seconds: the
-/// specification's advice against replays.
+/// How old a delivery, or how far in the future, a receiver accepts unless it says otherwise, in
+/// seconds: the specification's advice against replays.
 pub const TOLERANCE_SECONDS: u64 = 300;
 
 /// How the text of a secret begins.
@@ -161,8 +161,8 @@ pub enum WebhookError {
     BadSignature,
 }
 
-/// Checks a delivery whose body is `body`, byte for byte, at the time `now`. What it says is believed after that, and
-/// before it nothing is.
+/// Checks a delivery whose body is `body`, byte for byte, at the time `now`. What it says is
+/// believed after that, and before it nothing is.
 ///
 /// `tolerance` is in seconds, usually [`TOLERANCE_SECONDS`].
 ///

@@ -3,9 +3,9 @@
 import { Duet, type Outcome, type PartyPin, type WalletSummary } from "@duet/signer";
 
 /**
- * The parties that shares are dealt to: role, name and fingerprint of each, from the organisations that
- * run them. Fill it in for your deployment. While it is empty, wallets are made only through a gateway on
- * this machine that says it is for trying out.
+ * The parties that shares are dealt to: role, name and fingerprint of each, from the organisations
+ * that run them. Fill it in for your deployment. While it is empty, wallets are made only through a
+ * gateway on this machine that says it is for trying out.
  */
 const PARTIES: PartyPin[] = [];
 

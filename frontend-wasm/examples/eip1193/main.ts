@@ -1,4 +1,5 @@
-// A Duet wallet as an Ethereum provider: the part of the page that is the dApp knows nothing of Duet.
+// A Duet wallet as an Ethereum provider: the part of the page that is the dApp knows nothing of
+// Duet.
 
 import { run } from "@duet/example-common";
 import { announce, DuetProvider } from "@duet/signer/eip1193";

@@ -16,8 +16,8 @@ const DEFAULT_IDLE_LOCK_MS = 5 * 60_000;
 const MAX_IDLE_LOCK_MS = 24 * 60 * 60_000;
 
 /**
- * A browser's wallets, and its line to a gateway. Keys, shares and passphrases live in a worker that nothing else
- * runs in; what comes out of it is public.
+ * A browser's wallets, and its line to a gateway. Keys, shares and passphrases live in a worker
+ * that nothing else runs in; what comes out of it is public.
  */
 export class Duet implements DuetApi {
   readonly #remote: Remote;
@@ -33,11 +33,11 @@ export class Duet implements DuetApi {
   }
 
   /**
-   * Starts the worker, which opens the browser's store and connects. Resolves before it is connected: see
-   * `connection`.
+   * Starts the worker, which opens the browser's store and connects. Resolves before it is
+   * connected: see `connection`.
    *
-   * @throws {Failure} with a `DuetError` as `error`, when the options make no sense, the worker does not start or the
-   * store does not open.
+   * @throws {Failure} with a `DuetError` as `error`, when the options make no sense, the worker
+   * does not start or the store does not open.
    */
   static async open(options: OpenOptions): Promise<Duet> {
     const settings = readSettings(options);

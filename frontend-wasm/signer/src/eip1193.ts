@@ -1,6 +1,7 @@
 /**
- * A Duet wallet as an Ethereum provider ([EIP-1193](https://eips.ethereum.org/EIPS/eip-1193)), announced to the page
- * as one of its wallets ([EIP-6963](https://eips.ethereum.org/EIPS/eip-6963)).
+ * A Duet wallet as an Ethereum provider ([EIP-1193](https://eips.ethereum.org/EIPS/eip-1193)),
+ * announced to the page as one of its wallets
+ * ([EIP-6963](https://eips.ethereum.org/EIPS/eip-6963)).
  *
  * ```ts
  * const provider = new DuetProvider({ duet, chains: [{ chainId: 1, rpcUrl }] });
@@ -39,18 +40,18 @@ export interface ProviderOptions {
   /** The first is chosen at the beginning. */
   chains: readonly [ProviderChain, ...ProviderChain[]];
   /**
-   * Which wallets a page gets to see when it asks for accounts: an empty list is a no. Without it, all that are
-   * unlocked.
+   * Which wallets a page gets to see when it asks for accounts: an empty list is a no. Without it,
+   * all that are unlocked.
    */
   chooseWallets?: (wallets: WalletSummary[]) => Promise<WalletId[]> | WalletId[];
   /**
-   * Shows what would be signed, and says whether it is. Without it everything is signed that is asked for, which is
-   * right only where the page is the wallet's own.
+   * Shows what would be signed, and says whether it is. Without it everything is signed that is
+   * asked for, which is right only where the page is the wallet's own.
    */
   confirm?: (question: { wallet: WalletSummary; description: Description }) => Promise<boolean> | boolean;
   /**
-   * What happens to members of typed data that its types do not declare. They are refused by default; `drop` signs without
-   * them, and the description lists them.
+   * What happens to members of typed data that its types do not declare. They are refused by
+   * default; `drop` signs without them, and the description lists them.
    */
   undeclared?: Undeclared;
 }
@@ -159,7 +160,8 @@ export class DuetProvider {
         return this.#permissions();
       case "wallet_requestPermissions":
         requireAccountsAlone(list);
-        // The owner is asked even if accounts were given before: this is how a page lets another be chosen.
+        // The owner is asked even if accounts were given before: this is how a page lets another be
+        // chosen.
         await this.#choose();
         return this.#permissions();
       case "wallet_revokePermissions":
@@ -171,7 +173,8 @@ export class DuetProvider {
     }
   }
 
-  // ---------------------------------------------------------------------------------- accounts and chains
+  // ---------------------------------------------------------------------------------- accounts and
+  // chains
 
   async #connect(): Promise<Address[]> {
     if (this.#wallets.length === 0) await this.#choose();
@@ -243,7 +246,8 @@ export class DuetProvider {
     return null;
   }
 
-  // --------------------------------------------------------------------------------------------- signing
+  // ---------------------------------------------------------------------------------------------
+  // signing
 
   async #personalSign([first, second]: readonly unknown[]): Promise<Hex> {
     // The address before the message is a common mistake, which MetaMask turns round, too.
@@ -349,8 +353,8 @@ export class DuetProvider {
   }
 
   /**
-   * What block producers are paid for a unit of gas: as the node says, or else from the last blocks, or else what the gas
-   * price leaves above the base fee. Not every node has every method.
+   * What block producers are paid for a unit of gas: as the node says, or else from the last
+   * blocks, or else what the gas price leaves above the base fee. Not every node has every method.
    */
   async #priorityFee(baseFee: bigint): Promise<bigint> {
     const said = await this.#ifAnswered("eth_maxPriorityFeePerGas", []);
@@ -366,7 +370,8 @@ export class DuetProvider {
     return price > baseFee ? price - baseFee : 0n;
   }
 
-  // ------------------------------------------------------------------------------------------------ node
+  // ------------------------------------------------------------------------------------------------
+  // node
 
   async #quantity(method: string, params: readonly unknown[]): Promise<Hex> {
     return quantityHex((await this.#rpc(method, params)) as Quantity, method);

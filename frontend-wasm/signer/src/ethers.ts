@@ -34,8 +34,9 @@ const OF_ETHERS = [
 ];
 
 /**
- * Signs with a wallet, connected to `provider` for what needs a node. Each signature is made by this browser and
- * another party together; where that fails, methods throw a `Failure` whose `error` says why.
+ * Signs with a wallet, connected to `provider` for what needs a node. Each signature is made by
+ * this browser and another party together; where that fails, methods throw a `Failure` whose
+ * `error` says why.
  */
 export class DuetSigner extends AbstractSigner<Provider | null> {
   readonly address: Address;
@@ -120,13 +121,14 @@ function plain(transaction: Transaction): TransactionRequest {
 }
 
 /**
- * A request of ethers as a payload. Members are passed on: what is not understood, is of another type or contradicts
- * another member is refused where the digest is made.
+ * A request of ethers as a payload. Members are passed on: what is not understood, is of another
+ * type or contradicts another member is refused where the digest is made.
  */
 export function transactionPayload(request: TransactionRequest & { to?: string | null }): TransactionPayload {
   const members = Object.fromEntries(Object.entries(request).filter(([name]) => !OF_CALLS.includes(name)));
   const { accessList, gasPrice, maxFeePerGas, maxPriorityFeePerGas, to = null, type } = request;
-  // Without a type ethers takes a gas price for one of EIP-2930; others take it for a legacy transaction.
+  // Without a type ethers takes a gas price for one of EIP-2930; others take it for a legacy
+  // transaction.
   const isPriced = gasPrice != null && maxFeePerGas == null && maxPriorityFeePerGas == null;
   return {
     ...(members as unknown as Omit<TransactionPayload, "kind" | "to">),

@@ -32,9 +32,9 @@ async function clientCapabilities(): Promise<Record<string, boolean> | undefined
 }
 
 /**
- * Makes a passkey for a new wallet and asks it for its secret twice. An authenticator that gives two different secrets could
- * never open the wallet again: its passkey is refused, and removed where the browser can. The person is asked two or three
- * times.
+ * Makes a passkey for a new wallet and asks it for its secret twice. An authenticator that gives
+ * two different secrets could never open the wallet again: its passkey is refused, and removed
+ * where the browser can. The person is asked two or three times.
  */
 export async function makePasskey(label: string): Promise<PasskeySource> {
   if (!(await passkeysAvailable())) fail("passkey-unavailable", UNAVAILABLE);

@@ -7,8 +7,9 @@ import type { Payload, Quantity } from "./types.js";
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 /**
- * The payload's document. Integers that JSON cannot carry become text, bytes become `0x…`, and what is `undefined` is
- * left out. Nothing else is changed: what is wrong with it, the code that makes the digest says.
+ * The payload's document. Integers that JSON cannot carry become text, bytes become `0x…`, and what
+ * is `undefined` is left out. Nothing else is changed: what is wrong with it, the code that makes
+ * the digest says.
  *
  * @throws {Failure} `invalid`, for a number that JavaScript may have rounded already.
  */

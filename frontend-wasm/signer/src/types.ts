@@ -1,6 +1,6 @@
 /**
- * What the library takes and gives. Everything here crosses between the page and the worker by structured
- * clone, so it is plain data; functions and `AbortSignal`s appear only in options.
+ * What the library takes and gives. Everything here crosses between the page and the worker by
+ * structured clone, so it is plain data; functions and `AbortSignal`s appear only in options.
  */
 
 /** `0x` and an even number of hexadecimal digits, lower case unless said otherwise. */
@@ -16,7 +16,8 @@ export type Timestamp = number;
 /** `m`, or a BIP-32 path without hardened steps: `m/0/7`. */
 export type DerivationPath = string;
 
-// ---------------------------------------------------------------------------------------------- errors
+// ----------------------------------------------------------------------------------------------
+// errors
 
 /** What came of something that can fail. Nothing of this library rejects for a foreseeable reason. */
 export type Outcome<T> = { ok: true; value: T } | { ok: false; error: DuetError };
@@ -73,14 +74,16 @@ export type DuetError = {
   };
 }[DuetErrorKind];
 
-// ------------------------------------------------------------------------------------------ the gateway
+// ------------------------------------------------------------------------------------------ the
+// gateway
 
 /** Which share a party holds: the service share 2, the partner share 3. */
 export type BackendRole = "service" | "partner";
 
 /**
- * A party that shares may be dealt to, as its organisation states it. The list comes from the page's
- * own configuration, never from a gateway: a gateway that named the parties could name its own.
+ * A party that shares may be dealt to, as its organisation states it. The list comes from the
+ * page's own configuration, never from a gateway: a gateway that named the parties could name its
+ * own.
  */
 export interface PartyPin {
   role: BackendRole;
@@ -126,7 +129,8 @@ export interface ShareRecipient {
 /** `offline` is between two attempts; `stale-page` is final: the page must be reloaded. */
 export type Connection = "connecting" | "online" | "offline" | "stale-page";
 
-// ------------------------------------------------------------------------------------------- wallets
+// -------------------------------------------------------------------------------------------
+// wallets
 
 /** How a wallet's records are to be sealed in this browser. */
 export type Protection = { kind: "passphrase"; passphrase: string } | { kind: "passkey" };
@@ -138,8 +142,9 @@ export type ProtectionKind = Protection["kind"];
 export type ThirdShare = { kind: "partner" } | { kind: "backup-file"; passphrase: string };
 
 /**
- * `pending`: its creation was interrupted; `resumeCreation` or `discardPending`. `locked`: unlock it. The
- * other three are unlocked: `unlocked` signs, `needs-rotation` and `paillier-locked` sign after `rotate`.
+ * `pending`: its creation was interrupted; `resumeCreation` or `discardPending`. `locked`: unlock
+ * it. The other three are unlocked: `unlocked` signs, `needs-rotation` and `paillier-locked` sign
+ * after `rotate`.
  */
 export type WalletState = "pending" | "locked" | "unlocked" | "needs-rotation" | "paillier-locked";
 
@@ -160,9 +165,10 @@ export interface WalletSummary {
   /** Who holds which share; this device has share 1. */
   parties: WalletParty[];
   /**
-   * The backup file of this device's share. `exportedAt`: when one was last made here. `checkedAt`: when one was last opened
-   * again here; only then is it known to work. `due`: the wallet is new, and its owner has neither opened a backup file again
-   * nor waived it. A page shows no address while a backup is due: money sent there is lost with this browser.
+   * The backup file of this device's share. `exportedAt`: when one was last made here. `checkedAt`:
+   * when one was last opened again here; only then is it known to work. `due`: the wallet is new,
+   * and its owner has neither opened a backup file again nor waived it. A page shows no address
+   * while a backup is due: money sent there is lost with this browser.
    */
   backup: { exportedAt: Timestamp | null; checkedAt: Timestamp | null; due: boolean };
   /** Whether the browser promised not to delete this page's storage by itself (`navigator.storage.persisted`). */
@@ -218,8 +224,8 @@ export interface CreateOptions {
   protection: Protection;
   third: ThirdShare;
   /**
-   * Admission tokens that the owner was given, in any order, as `duet party token` prints them. Each
-   * states which party it is for and which tenant the wallet will belong to.
+   * Admission tokens that the owner was given, in any order, as `duet party token` prints them.
+   * Each states which party it is for and which tenant the wallet will belong to.
    */
   tokens?: string[];
   /** Teams that may queue jobs for this wallet, besides its owner. Fixed for the wallet's life. */
@@ -246,7 +252,8 @@ export interface ProgressOptions {
   onProgress?: (progress: CreateProgress) => void;
 }
 
-// ------------------------------------------------------------------------------------------- payloads
+// -------------------------------------------------------------------------------------------
+// payloads
 
 /** A number, as number, decimal string, `0x` and hexadecimal digits, or bigint. */
 export type Quantity = number | bigint | string;
@@ -347,7 +354,8 @@ export interface DescribedField {
   value: string;
 }
 
-// -------------------------------------------------------------------------------------------- signing
+// --------------------------------------------------------------------------------------------
+// signing
 
 export interface SignOptions {
   /** The root key unless given. */
@@ -402,7 +410,8 @@ export interface Signed {
   tookMs: number;
 }
 
-// ---------------------------------------------------------------------------------------------- inbox
+// ----------------------------------------------------------------------------------------------
+// inbox
 
 /** A job that waits for the owner. Its request's signature was verified. */
 export interface WaitingJob {
@@ -427,7 +436,8 @@ export interface InboxNotice {
   jobs: number;
 }
 
-// --------------------------------------------------------------------------------------- verification
+// ---------------------------------------------------------------------------------------
+// verification
 
 export interface VerifyOptions {
   payload: Payload;
@@ -442,14 +452,15 @@ export type Verification =
   /** `signer`: by whom it is instead, if it is anybody's. */
   | { valid: false; digest: Hex; signer?: Address; reason: string };
 
-// ------------------------------------------------------------------------------------------ the library
+// ------------------------------------------------------------------------------------------ the
+// library
 
 export interface OpenOptions {
   /** The gateway's address: `https://gateway.example` or, on loopback, `http://127.0.0.1:8080`. */
   gateway: string;
   /**
-   * The parties that shares of new wallets may be dealt to, one a role. Without a list, wallets are made
-   * only through a gateway on the loopback that says it is for trying out.
+   * The parties that shares of new wallets may be dealt to, one a role. Without a list, wallets are
+   * made only through a gateway on the loopback that says it is for trying out.
    */
   parties?: PartyPin[];
   /** The build id of the page, compared with the gateway's; without it nothing is compared. */
@@ -484,20 +495,22 @@ export interface DuetApi {
 
   describe(payload: Payload): Promise<Outcome<Description>>;
   /**
-   * Reads a transaction as `eth_sendTransaction` takes it, by the rules by which it would be signed. A member that is not
-   * understood is refused; docs/adapters.md lists the hints that are ignored.
+   * Reads a transaction as `eth_sendTransaction` takes it, by the rules by which it would be
+   * signed. A member that is not understood is refused; docs/adapters.md lists the hints that are
+   * ignored.
    */
   readTransaction(request: Record<string, unknown>): Promise<Outcome<ReadTransaction>>;
   /**
-   * Reads typed data as `eth_signTypedData_v4` takes it, by the rules by which it would be signed. From text, numbers keep
-   * all their digits; in an object, a number beyond 2^53 is refused.
+   * Reads typed data as `eth_signTypedData_v4` takes it, by the rules by which it would be signed.
+   * From text, numbers keep all their digits; in an object, a number beyond 2^53 is refused.
    */
   readTypedData(document: string | Record<string, unknown>, undeclared?: Undeclared): Promise<Outcome<TypedDataPayload>>;
   sign(id: WalletId, payload: Payload, options?: SignOptions): Promise<Outcome<Signed>>;
   /**
-   * What became of a signature whose end nobody here saw, such as one that was running when the page was reloaded: the
-   * signature, verified, or why there is none. `job` is that of its step `requested`. A job that still waits for its owner
-   * is rejected, so that it is not signed later by accident. The kind `party-unreachable` says that it has not ended yet.
+   * What became of a signature whose end nobody here saw, such as one that was running when the
+   * page was reloaded: the signature, verified, or why there is none. `job` is that of its step
+   * `requested`. A job that still waits for its owner is rejected, so that it is not signed later
+   * by accident. The kind `party-unreachable` says that it has not ended yet.
    */
   outcome(id: WalletId, job: JobId, payload: Payload, path?: DerivationPath): Promise<Outcome<Signed>>;
 
@@ -508,8 +521,9 @@ export interface DuetApi {
 
   exportBackup(id: WalletId, passphrase: string): Promise<Outcome<Uint8Array>>;
   /**
-   * Opens a backup file of the device's share again, without restoring it. Fails with `wrong-passphrase`, or `invalid` when the
-   * file is no backup of this wallet. Afterwards no backup is `due`.
+   * Opens a backup file of the device's share again, without restoring it. Fails with
+   * `wrong-passphrase`, or `invalid` when the file is no backup of this wallet. Afterwards no
+   * backup is `due`.
    */
   checkBackup(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>>;
   /** Notes that the owner does without a backup of a new wallet. */

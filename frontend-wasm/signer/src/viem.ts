@@ -24,11 +24,13 @@ export type DuetAccountOptions = Pick<SignOptions, "path" | "expiresInS" | "pair
 export type DuetAccount = LocalAccount;
 
 /**
- * The account of a wallet. Each signature is made by this browser and another party together, so every method reaches
- * for the gateway, and throws a {@link Failure} whose `error` says what went wrong.
+ * The account of a wallet. Each signature is made by this browser and another party together, so
+ * every method reaches for the gateway, and throws a {@link Failure} whose `error` says what went
+ * wrong.
  *
- * `sign` takes bare hashes: the parties refuse them unless the wallet was made to allow it. Transactions are signed in
- * Ethereum's own types (legacy, EIP-2930, EIP-1559); a chain's own serializer is not used.
+ * `sign` takes bare hashes: the parties refuse them unless the wallet was made to allow it.
+ * Transactions are signed in Ethereum's own types (legacy, EIP-2930, EIP-1559); a chain's own
+ * serializer is not used.
  *
  * @throws {Failure} `invalid`, for a wallet without an address.
  */
@@ -75,8 +77,8 @@ export function messagePayload(message: SignableMessage): Payload {
 const OF_VIEM = ["account", "chain", "from", "nonceManager", "parameters"];
 
 /**
- * viem's transaction as a payload. Every other member is passed on: what is not understood, is of another type or
- * contradicts another member is refused where the digest is made.
+ * viem's transaction as a payload. Every other member is passed on: what is not understood, is of
+ * another type or contradicts another member is refused where the digest is made.
  */
 export function transactionPayload(transaction: TransactionSerializable): TransactionPayload {
   const members = Object.fromEntries(Object.entries(transaction).filter(([name]) => !OF_VIEM.includes(name)));
@@ -84,7 +86,8 @@ export function transactionPayload(transaction: TransactionSerializable): Transa
   return {
     kind: "transaction",
     ...(members as Omit<TransactionPayload, "kind" | "nonce" | "to">),
-    // viem leaves out a nonce of 0 and a tip of 0, and means creation where it leaves out the recipient.
+    // viem leaves out a nonce of 0 and a tip of 0, and means creation where it leaves out the
+    // recipient.
     nonce: transaction.nonce ?? 0,
     to: transaction.to ?? null,
     ...(maxFeePerGas != null && { maxPriorityFeePerGas: maxPriorityFeePerGas ?? 0n }),

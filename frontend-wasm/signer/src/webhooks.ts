@@ -1,9 +1,10 @@
 /**
  * Checking webhooks, under the Standard Webhooks specification
- * (https://github.com/standard-webhooks/standard-webhooks), with WebCrypto alone: for a server in Node, Deno, Bun or a worker.
+ * (https://github.com/standard-webhooks/standard-webhooks), with WebCrypto alone: for a server in
+ * Node, Deno, Bun or a worker.
  *
- * Take the headers and the body exactly as they came. The same message may come more than once and in any order:
- * {@link Delivered.id} tells.
+ * Take the headers and the body exactly as they came. The same message may come more than once and
+ * in any order: {@link Delivered.id} tells.
  */
 
 /** How old a delivery, or how far in the future, is accepted unless told otherwise, in seconds. */

@@ -1,5 +1,6 @@
-// The inputs of tests/cases through the ways in that this package has: the EIP-1193 provider, and the accounts for viem
-// and ethers. What the parties would be asked to sign is read by the module that reads it everywhere.
+// The inputs of tests/cases through the ways in that this package has: the EIP-1193 provider, and
+// the accounts for viem and ethers. What the parties would be asked to sign is read by the module
+// that reads it everywhere.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';

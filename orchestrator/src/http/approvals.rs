@@ -1,5 +1,5 @@
-//! Approvals of jobs that a wallet's policy asks for: shown what is to be approved, and passed on to the
-//! parties, who alone count them.
+//! Approvals of jobs that a wallet's policy asks for: shown what is to be approved, and passed on
+//! to the parties, who alone count them.
 
 use core::time::Duration;
 use std::sync::Arc;

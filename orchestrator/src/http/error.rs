@@ -51,7 +51,8 @@ impl ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        // What is out of reach is worth another try soon; what is out of room takes a little longer.
+        // What is out of reach is worth another try soon; what is out of room takes a little
+        // longer.
         let retry_after = match problem.status {
             429 => Some(Duration::from_secs(5)),
             503 => Some(Duration::from_secs(1)),

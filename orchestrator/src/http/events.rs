@@ -39,7 +39,8 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamQuery {
-    /// Whether progress is told as well: it costs a subscription at the broker and some ten messages a session.
+    /// Whether progress is told as well: it costs a subscription at the broker and some ten
+    /// messages a session.
     #[serde(default = "told")]
     progress: bool,
 }

@@ -225,7 +225,8 @@ pub(super) async fn page(
     Ok(Json(JobPage { jobs: jobs.into_iter().flatten().collect(), next }))
 }
 
-/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`: with a revocation in the body, at the parties too.
+/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`: with a revocation in the body, at the
+/// parties too.
 pub(super) async fn cancel(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,

@@ -1,8 +1,10 @@
-//! The interface described as an OpenAPI 3.1 document: `GET /v1/openapi.json`, kept in `docs/openapi.json`.
+//! The interface described as an OpenAPI 3.1 document: `GET /v1/openapi.json`, kept in
+//! `docs/openapi.json`.
 //!
-//! It is put together here, by hand, rather than derived from the types: those are mostly of the wire crate, which browsers
-//! build as well, and most of their fields are texts with a form of their own. That it names just the routes there are a test
-//! below finds out, and the end-to-end tests that answers are as it says.
+//! It is put together here, by hand, rather than derived from the types: those are mostly of the
+//! wire crate, which browsers build as well, and most of their fields are texts with a form of
+//! their own. That it names just the routes there are a test below finds out, and the end-to-end
+//! tests that answers are as it says.
 
 mod schemas;
 

@@ -1,8 +1,10 @@
-//! Where deliveries may go. Whoever may add an endpoint must not make the orchestrator speak to what only the orchestrator
-//! can reach: its own machine, its network, a cloud's metadata service (server-side request forgery).
+//! Where deliveries may go. Whoever may add an endpoint must not make the orchestrator speak to
+//! what only the orchestrator can reach: its own machine, its network, a cloud's metadata service
+//! (server-side request forgery).
 //!
-//! Names are resolved here and connections go to the addresses that were looked at, so that a name which resolves
-//! differently a moment later gains nothing. Redirects are not followed and proxies not used.
+//! Names are resolved here and connections go to the addresses that were looked at, so that a name
+//! which resolves differently a moment later gains nothing. Redirects are not followed and proxies
+//! not used.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{io, sync::Arc};
@@ -79,7 +81,8 @@ impl Resolve for Guard {
 /// # Errors
 /// When TLS cannot be set up.
 pub(super) fn client(settings: &super::WebhookSettings) -> io::Result<reqwest::Client> {
-    // TLS takes the process's provider; without one it would panic. Another one that is there already will do.
+    // TLS takes the process's provider; without one it would panic. Another one that is there
+    // already will do.
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder()
         .dns_resolver(Arc::new(Guard { allow_private: settings.allow_private }))
@@ -123,7 +126,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
-    // Only 2000::/3 is given out, and of it 2001::/23 to protocols, 2001:db8::/32 and 3fff::/20 to documentation.
+    // Only 2000::/3 is given out, and of it 2001::/23 to protocols, 2001:db8::/32 and 3fff::/20 to
+    // documentation.
     (0x2000..0x4000).contains(&first)
         && !(first == 0x2001 && second < 0x200)
         && !(first == 0x2001 && second == 0xdb8)

@@ -88,8 +88,8 @@ impl Deliverer {
         &self.key
     }
 
-    /// What stands in the delivery's header: a signature for each secret that the endpoint may have been told, as Standard
-    /// Webhooks has it for the time of a rotation.
+    /// What stands in the delivery's header: a signature for each secret that the endpoint may have
+    /// been told, as Standard Webhooks has it for the time of a rotation.
     fn signatures(
         &self,
         endpoint: &Endpoint,

@@ -25,7 +25,8 @@ const MAX_REPLAYS: usize = 4;
 /// How often a change is decided anew because somebody else wrote first.
 const MAX_CONFLICTS: usize = 16;
 
-/// How long a result rests that an orchestrator took and did not acknowledge, beyond the time that a delivery may take.
+/// How long a result rests that an orchestrator took and did not acknowledge, beyond the time that
+/// a delivery may take.
 const ACK_GRACE: core::time::Duration = core::time::Duration::from_secs(5);
 
 /// Where a tenant's results are delivered, as it is stored.
@@ -117,8 +118,9 @@ impl Endpoint {
         }
     }
 
-    /// What it verifies deliveries with. It is derived from the key that results are signed with, which every orchestrator
-    /// has, and stored nowhere: HKDF (RFC 5869) under a name that nothing else has.
+    /// What it verifies deliveries with. It is derived from the key that results are signed with,
+    /// which every orchestrator has, and stored nowhere: HKDF (RFC 5869) under a name that nothing
+    /// else has.
     pub(crate) fn secret(&self, result_key: &SigningKey) -> Result<Secret, Refusal> {
         let seed = Zeroizing::new(result_key.to_bytes());
         let mut bytes = Zeroizing::new([0; SECRET_SIZE_BYTES]);

@@ -40,7 +40,8 @@ pub struct Delivery {
     pub next_attempt_at_ms: Option<u64>,
 }
 
-/// Logs a delivery. It is for looking into what happened: a failure is told to the operator and passed over.
+/// Logs a delivery. It is for looking into what happened: a failure is told to the operator and
+/// passed over.
 pub(super) async fn write(bus: &Bus, endpoint: EndpointId, delivery: &Delivery) {
     let written = match serde_json::to_vec(delivery) {
         Ok(entry) => bus.log_delivery(endpoint, entry).await.map_err(|error| error.to_string()),

@@ -13,8 +13,8 @@ const GROWTH: u32 = 4;
 /// The longest pause that an endpoint may ask for with `Retry-After`.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// The pause after `attempt`, from 1, failed; `None` when it was the last. `chance` is from 0 to 1, and takes up to half of
-/// the pause off; `asked` is what the endpoint asked for.
+/// The pause after `attempt`, from 1, failed; `None` when it was the last. `chance` is from 0 to 1,
+/// and takes up to half of the pause off; `asked` is what the endpoint asked for.
 pub(super) fn pause_after(
     attempt: u32,
     settings: &WebhookSettings,

@@ -1,4 +1,5 @@
-//! Taking results from the broker and delivering them: one line per endpoint and source, in every orchestrator.
+//! Taking results from the broker and delivering them: one line per endpoint and source, in every
+//! orchestrator.
 
 use core::time::Duration;
 use std::{
@@ -354,7 +355,8 @@ impl Worker {
         }
     }
 
-    /// Notes in the endpoint's entry when it begins to fail, when it no longer does, and when that has lasted too long.
+    /// Notes in the endpoint's entry when it begins to fail, when it no longer does, and when that
+    /// has lasted too long.
     async fn note(&self, endpoint: &Endpoint, attempt: &Attempt) {
         let now = now_ms();
         let patience = whole_millis(self.orchestrator.deliverer.settings().disable_after);

@@ -1,9 +1,10 @@
 //! The first signatures of messages and typed data, sealed in the device's store.
 //!
-//! Sites derive keys from signatures and expect the one of yesterday; a signature that two parties make is
-//! another one each time. A kept signature is told only after a session has made a new one: the other
-//! party has then decided about this very request, by today's policy, and the owner has approved it. What
-//! is refused, rejected or expired gets no old signature either. Transactions are never answered from here.
+//! Sites derive keys from signatures and expect the one of yesterday; a signature that two parties
+//! make is another one each time. A kept signature is told only after a session has made a new one:
+//! the other party has then decided about this very request, by today's policy, and the owner has
+//! approved it. What is refused, rejected or expired gets no old signature either. Transactions are
+//! never answered from here.
 
 use std::{future::Future, time::Duration};
 
@@ -72,9 +73,9 @@ fn label(wallet: WalletId) -> RecordLabel {
 }
 
 impl Device {
-    /// The signature that is told of `request`: the first that was made of the same message by the same key.
-    /// `made` is the session's, and the first unless there is another here or at the orchestrator, which keeps
-    /// what others have signed.
+    /// The signature that is told of `request`: the first that was made of the same message by the
+    /// same key. `made` is the session's, and the first unless there is another here or at the
+    /// orchestrator, which keeps what others have signed.
     ///
     /// # Errors
     /// When the store cannot be read or written, or its record is none.

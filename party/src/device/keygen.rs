@@ -1,5 +1,6 @@
-//! Dealing a wallet, over the broker, so that it can be interrupted anywhere: what was dealt is stored,
-//! sealed, before anything is sent; every message can be sent again; the address is shown last.
+//! Dealing a wallet, over the broker, so that it can be interrupted anywhere: what was dealt is
+//! stored, sealed, before anything is sent; every message can be sent again; the address is shown
+//! last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,8 +33,8 @@ use crate::{
 };
 
 /// How long each attempt at a message waits, before the wallet is left for
-/// [`Device::resume_pending`]. A party that died with the message never answers it: the first waits are
-/// short. One that is only slow takes the same message again without harm.
+/// [`Device::resume_pending`]. A party that died with the message never answers it: the first waits
+/// are short. One that is only slow takes the same message again without harm.
 const ATTEMPT_DEADLINES: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(30)];
 const PAUSE: Duration = Duration::from_millis(300);
@@ -43,8 +44,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 pub struct BackendChoice {
     /// Its name.
     pub party: PartyId,
-    /// Its card's fingerprint, from the organisation that runs it: never from the broker or a gateway,
-    /// which could name parties of their own and would get two shares.
+    /// Its card's fingerprint, from the organisation that runs it: never from the broker or a
+    /// gateway, which could name parties of their own and would get two shares.
     pub fingerprint: CardFingerprint,
     /// Its admission token.
     pub token: AdmissionToken,
@@ -176,8 +177,8 @@ impl Device {
         Ok(Backend { card, token: choice.token })
     }
 
-    /// A backend party's card: asked for, compared with the expected and the pinned fingerprint, its
-    /// parameters' proof verified, pinned.
+    /// A backend party's card: asked for, compared with the expected and the pinned fingerprint,
+    /// its parameters' proof verified, pinned.
     ///
     /// # Errors
     /// When the party does not answer, or the card is not the one that is expected.
@@ -298,8 +299,8 @@ impl Device {
         }
     }
 
-    /// Stores the finished wallet, then forgets what was pending. Each step can be repeated, and none
-    /// of them unlocks a key that is locked.
+    /// Stores the finished wallet, then forgets what was pending. Each step can be repeated, and
+    /// none of them unlocks a key that is locked.
     async fn store_finished(&self, finished: &DeviceWallet, restored: bool) -> Result<(), PartyError> {
         let context = &self.context;
         let store = context.store();

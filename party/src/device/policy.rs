@@ -11,8 +11,9 @@ use super::Device;
 use crate::{error::PartyError, policy::ask};
 
 impl Device {
-    /// Signs a policy as the wallet's owner and gives it to every backend party of the wallet. Returns their
-    /// signed words on it, checked. A party that refuses or does not answer ends it; it can be repeated.
+    /// Signs a policy as the wallet's owner and gives it to every backend party of the wallet.
+    /// Returns their signed words on it, checked. A party that refuses or does not answer ends it;
+    /// it can be repeated.
     ///
     /// # Errors
     /// When the document is no policy, or a party does not take it.

@@ -54,8 +54,8 @@ impl Device {
         }
     }
 
-    /// Refuses a job for good: revokes its request under the owner's key, so that the parties refuse it from
-    /// then on, from every sender.
+    /// Refuses a job for good: revokes its request under the owner's key, so that the parties
+    /// refuse it from then on, from every sender.
     ///
     /// # Errors
     /// When no orchestrator answers, or refuses.
@@ -76,8 +76,8 @@ impl Device {
         }
     }
 
-    /// Approves a job and signs it now. `digest` is what the owner saw; a session about anything else
-    /// is refused. The outcome is reported before this returns.
+    /// Approves a job and signs it now. `digest` is what the owner saw; a session about anything
+    /// else is refused. The outcome is reported before this returns.
     ///
     /// # Errors
     /// When no orchestrator answers, the manifest does not hold, or the session fails.
@@ -109,8 +109,8 @@ impl Device {
         let accepted = match check(&self.context, identity, manifest.clone()).await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Told at once, the orchestrator asks again for what it believed of the wallet, and the
-                // owner need not wait until the session expires.
+                // Told at once, the orchestrator asks again for what it believed of the wallet, and
+                // the owner need not wait until the session expires.
                 if let Ok(Manifest { session, job, attempt, .. }) = Manifest::decode(&manifest) {
                     let from = identity.party().clone();
                     let outcome = Outcome::failed(session, job, attempt, from, None, error.to_refusal());

@@ -20,8 +20,8 @@ use crate::{
 /// Where systemd says that a service's credentials are.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
-/// A key of 32 random bytes in a file. Where it lies does not matter to the store: a file of one machine may
-/// be a credential on another.
+/// A key of 32 random bytes in a file. Where it lies does not matter to the store: a file of one
+/// machine may be a credential on another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,
@@ -35,7 +35,8 @@ impl KeyFile {
         Self { path: path.into(), origin: Origin::Owner }
     }
 
-    /// The credential of this name that systemd hands to the service (`LoadCredential=`, `LoadCredentialEncrypted=`).
+    /// The credential of this name that systemd hands to the service (`LoadCredential=`,
+    /// `LoadCredentialEncrypted=`).
     ///
     /// # Errors
     /// When there is none, or the name is none.
@@ -110,7 +111,8 @@ impl fmt::Debug for Passphrase {
 }
 
 impl Passphrase {
-    /// A passphrase, and where it is stretched. `cost` is for what is wrapped by it; what it unwraps has its own.
+    /// A passphrase, and where it is stretched. `cost` is for what is wrapped by it; what it
+    /// unwraps has its own.
     #[must_use]
     pub fn new(passphrase: Zeroizing<String>, cost: Argon2Cost, compute: Compute) -> Self {
         Self { passphrase, cost, compute }

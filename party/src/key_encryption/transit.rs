@@ -1,12 +1,14 @@
 //! HashiCorp Vault's transit engine, which encrypts and decrypts under keys that never leave it.
 //!
-//! Three calls of its [HTTP interface](https://developer.hashicorp.com/vault/api-docs/secret/transit), one each time
-//! that a store is opened or its key is wrapped:
-//! `POST /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY`, `…/rewrap/KEY`. The token needs the capability `update` on those, and no other.
+//! Three calls of its [HTTP
+//! interface](https://developer.hashicorp.com/vault/api-docs/secret/transit), one each time that a
+//! store is opened or its key is wrapped: `POST /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY`,
+//! `…/rewrap/KEY`. The token needs the capability `update` on those, and no other.
 //!
 //! # Security
-//! Vault sees the store's key, so TLS is required beyond this machine, no redirect is followed, and no proxy is used. Our
-//! copies of what is sent and received are wiped; buffers of the HTTP and TLS libraries are not.
+//! Vault sees the store's key, so TLS is required beyond this machine, no redirect is followed, and
+//! no proxy is used. Our copies of what is sent and received are wiped; buffers of the HTTP and TLS
+//! libraries are not.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -129,8 +131,8 @@ pub struct TransitOptions {
     pub token: Zeroizing<String>,
     /// The authorities that Vault's certificate is checked against (PEM), instead of the system's.
     pub authorities: Option<Vec<u8>>,
-    /// How long is tried again while Vault is out of reach, sealed or busy. A call that was begun may take
-    /// [`CALL_TIMEOUT`] longer.
+    /// How long is tried again while Vault is out of reach, sealed or busy. A call that was begun
+    /// may take [`CALL_TIMEOUT`] longer.
     pub patience: Duration,
 }
 

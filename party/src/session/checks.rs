@@ -79,9 +79,10 @@ impl Accepted {
 }
 
 /// Checks a manifest's bytes as `identity`: the requester's signature, that the requester may ask
-/// this of this wallet, tenant, kind of payload, the wallet's policy, epoch, seats against the wallet's own record,
-/// Paillier key and its lock, times, that the request was not revoked; derives the digest; and claims the
-/// session id last, so that a session that was refused can be asked for again.
+/// this of this wallet, tenant, kind of payload, the wallet's policy, epoch, seats against the
+/// wallet's own record, Paillier key and its lock, times, that the request was not revoked; derives
+/// the digest; and claims the session id last, so that a session that was refused can be asked for
+/// again.
 ///
 /// # Errors
 /// [`PartyError::Refused`] with the code of the first check that fails.
@@ -128,8 +129,8 @@ pub(crate) async fn check(
     let Manifest { session, wallet, expires_at_ms, .. } = accepted.manifest;
     let mut noting = context.noting(accepted.taken());
     if initiates {
-        // A responder that lies about its own charge learns no signature before this party has released it;
-        // so this party's limits are charged before it begins.
+        // A responder that lies about its own charge learns no signature before this party has
+        // released it; so this party's limits are charged before it begins.
         let path = &accepted.request.path;
         noting = noting.spending(accepted.ruling.spending(&accepted.manifest, path, digest, now_ms));
     }

@@ -84,8 +84,8 @@ pub(crate) async fn release(
     }
 }
 
-/// Charges a session and `spending` durably, counts the answer, and records that as `charged`. `None` when it was charged
-/// before: then no answer may leave.
+/// Charges a session and `spending` durably, counts the answer, and records that as `charged`.
+/// `None` when it was charged before: then no answer may leave.
 ///
 /// # Errors
 /// When a limit has no room, the request has had too many answers, or the store cannot write.

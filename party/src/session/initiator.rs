@@ -30,7 +30,8 @@ use crate::{
     store::{PaillierState, StoreError},
 };
 
-/// Runs a session to its end, or until `cut` is cancelled. Whatever happens, the nonce is gone afterwards.
+/// Runs a session to its end, or until `cut` is cancelled. Whatever happens, the nonce is gone
+/// afterwards.
 ///
 /// # Cancel safety
 /// Dropping the future ends the session; a lock that has to be written is written nevertheless.
@@ -56,8 +57,8 @@ pub(crate) async fn initiate(
         Ok(Err(ended)) => return ended,
         Err(_) => return Ended::failed(Code::Deadline, "the session took too long"),
     };
-    // No deadline from here on, and no cut: a report that the session took too long, while a lock is being
-    // written, would tell that there is one. The store's own deadlines end in silence.
+    // No deadline from here on, and no cut: a report that the session took too long, while a lock
+    // is being written, would tell that there is one. The store's own deadlines end in silence.
     match gate.await {
         Ok(Ok(released)) => settle(released, nonce),
         Ok(Err(ended)) => ended,

@@ -1,5 +1,5 @@
-//! Verdicts that a process did not live to reach: what is written before a decryption, and how what was left behind is
-//! judged before anything else is initiated.
+//! Verdicts that a process did not live to reach: what is written before a decryption, and how what
+//! was left behind is judged before anything else is initiated.
 
 use duet_protocol::{
     codec,
@@ -34,7 +34,8 @@ struct Stored {
 /// Writes what is about to be decrypted.
 ///
 /// # Errors
-/// When it cannot be written, or the request has had too many answers. Then nothing may be decrypted.
+/// When it cannot be written, or the request has had too many answers. Then nothing may be
+/// decrypted.
 pub(super) async fn write(
     context: &Context,
     verdict: &PendingVerdict,
@@ -71,8 +72,8 @@ pub(crate) struct Finished {
     pub(crate) bad: u64,
 }
 
-/// Judges every verdict that processes which are gone left behind, as `owner`, whose Paillier keys they are under. From
-/// the first time that it succeeds this process may initiate.
+/// Judges every verdict that processes which are gone left behind, as `owner`, whose Paillier keys
+/// they are under. From the first time that it succeeds this process may initiate.
 ///
 /// # Errors
 /// When the store cannot be read, or a lock not be written. Repeat it.

@@ -27,8 +27,8 @@ use crate::{
 /// but the initiator's role publish there, so one is rare already.
 const MAX_FORGED_MESSAGES: u32 = 8;
 
-/// Runs a session to its end, or until `cut` is cancelled. `rounds` was registered at the broker before the invitation was
-/// accepted. Whatever happens, the nonce is gone afterwards.
+/// Runs a session to its end, or until `cut` is cancelled. `rounds` was registered at the broker
+/// before the invitation was accepted. Whatever happens, the nonce is gone afterwards.
 ///
 /// # Cancel safety
 /// Dropping the future ends the session.
@@ -76,8 +76,8 @@ impl Driver<'_> {
         let opening = self.opening(&message1, &message2).await?;
         let payload = opening.payload.clone();
         let taken = randomizers.take(begun, &self.enrolment).await.map_err(abandoned)?;
-        // Computed before it is charged, so that the charge is recorded together with the answer's hash.
-        // It cannot leave before.
+        // Computed before it is charged, so that the charge is recorded together with the answer's
+        // hash. It cannot leave before.
         let answer = self
             .context
             .compute

@@ -1,5 +1,5 @@
-//! What the two databases' rows and columns have in common: both keep numbers as 64-bit integers, names as text, and everything
-//! else as bytes.
+//! What the two databases' rows and columns have in common: both keep numbers as 64-bit integers,
+//! names as text, and everything else as bytes.
 
 use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId};
 use duet_wire::{
@@ -49,8 +49,8 @@ pub(super) fn unavailable(operation: &'static str) -> impl Fn(sqlx::Error) -> St
     }
 }
 
-/// A record was to be written that is sealed under another key than the store's; on its way out through functions that
-/// otherwise fail as the database does.
+/// A record was to be written that is sealed under another key than the store's; on its way out
+/// through functions that otherwise fail as the database does.
 #[derive(Debug, thiserror::Error)]
 #[error("the record is sealed under another key than the store's")]
 struct OtherKey;

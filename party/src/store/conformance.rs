@@ -1,6 +1,6 @@
 //! What every share store must do, written over the trait: another back end passes the same tests.
-//! `make` gives a new, empty, ready store each time, opened twice: as two workers of a party have it open. What only one does
-//! is checked here, their races in [`workers`].
+//! `make` gives a new, empty, ready store each time, opened twice: as two workers of a party have
+//! it open. What only one does is checked here, their races in [`workers`].
 
 mod key_change;
 mod pending;
@@ -706,7 +706,8 @@ async fn limits<S: ShareStore>(store: &S) {
     assert!(claim(31, 0).await.unwrap(), "the session was not claimed");
 }
 
-/// A policy that is stored after the decision makes the claim or the charge fail, whatever it spends.
+/// A policy that is stored after the decision makes the claim or the charge fail, whatever it
+/// spends.
 async fn policies_change<S: ShareStore>(store: &S) {
     let wallet = WalletId([1; 32]);
     let signed = SignedPolicy { body: b"policy".to_vec(), signature: [1; 64] };
@@ -730,7 +731,8 @@ async fn policies_change<S: ShareStore>(store: &S) {
     }
     assert!(charge(4, by(4), one()).await.unwrap());
     assert!(charge(5, by(4), Vec::new()).await.unwrap());
-    // The same revision is not yet the same policy: in a store that was put back another one may have it.
+    // The same revision is not yet the same policy: in a store that was put back another one may
+    // have it.
     let mark = policy(4).mark();
     for other in [PolicyMark { effective_at_ms: 2, ..mark }, PolicyMark { signature: [2; 64], ..mark }] {
         assert!(matches!(charge(6, Some(other), one()).await, Err(StoreError::PolicyChanged)), "{other:?}");
@@ -819,7 +821,8 @@ async fn approvals<S: ShareStore>(store: &S) {
     assert!(store.approvals(WalletId([2; 32]), [1; 32], 0).await.unwrap().is_empty());
     store.put_approval(wallet, [2; 32], [7; 32], 2_000, 1_000).await.unwrap();
     assert_eq!(store.approvals(wallet, [1; 32], 0).await.unwrap(), [[8; 32]], "expired");
-    // One that was made later counts longer; one that is over counts no more, though it is still there.
+    // One that was made later counts longer; one that is over counts no more, though it is still
+    // there.
     store.put_approval(wallet, [1; 32], [8; 32], 3_000, 1_000).await.unwrap();
     store.put_approval(wallet, [1; 32], [8; 32], 2_500, 1_000).await.unwrap();
     assert_eq!(store.approvals(wallet, [1; 32], 2_999).await.unwrap(), [[8; 32]]);
@@ -886,7 +889,8 @@ async fn limits_after_a_restore<S: ShareStore>(store: &S) {
     assert!(charge_at(store, 4, 100_000, one()).await.unwrap());
 }
 
-/// What is named as locked by the store's own records is found whatever the keys' rows say, and stays found.
+/// What is named as locked by the store's own records is found whatever the keys' rows say, and
+/// stays found.
 async fn witnessed_locks<S: ShareStore>(store: &S) {
     let chain = ChainId([1; 16]);
     store.begin_audit(chain, &draft(1, "genesis"), None).await.unwrap();

@@ -1,5 +1,5 @@
-//! Whether a store may be relied on for locks, and the locks it still owes. In the memory of one process: every worker
-//! answers for the locks that it could not write itself.
+//! Whether a store may be relied on for locks, and the locks it still owes. In the memory of one
+//! process: every worker answers for the locks that it could not write itself.
 
 use std::{future::Future, sync::Arc};
 
@@ -71,8 +71,8 @@ impl Health {
         });
     }
 
-    /// Notes when a session's decision could not be written: a good verdict that has no way out leaves the same
-    /// traces as a lock that could not be written.
+    /// Notes when a session's decision could not be written: a good verdict that has no way out
+    /// leaves the same traces as a lock that could not be written.
     pub(super) fn judge<T>(&self, decided: Result<T, StoreError>) -> Result<T, StoreError> {
         decided.inspect_err(|error| {
             if let StoreError::Unavailable { .. } = error {
@@ -100,7 +100,8 @@ impl Health {
         self.require_ready()
     }
 
-    /// Has `write` write a lock, in a task of its own: a caller that is cancelled must not take the lock with it.
+    /// Has `write` write a lock, in a task of its own: a caller that is cancelled must not take the
+    /// lock with it.
     pub(super) async fn lock<F>(
         &self,
         lock: UnwrittenLock,
@@ -121,7 +122,8 @@ impl Health {
     }
 }
 
-/// How often a store was tried to be opened with a passphrase, and when it may be next, as a setting holds it.
+/// How often a store was tried to be opened with a passphrase, and when it may be next, as a
+/// setting holds it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct UnlockAttempts {
     pub(super) failures: u32,

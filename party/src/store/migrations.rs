@@ -1,5 +1,6 @@
-//! The schemas' migrations, which are part of the program. They are listed by hand: sqlx's `migrate!` would do it, but makes
-//! everybody compile sqlx and both databases a second time, for the macro.
+//! The schemas' migrations, which are part of the program. They are listed by hand: sqlx's
+//! `migrate!` would do it, but makes everybody compile sqlx and both databases a second time, for
+//! the macro.
 
 use sqlx::{
     SqlSafeStr as _,
@@ -62,8 +63,8 @@ mod tests {
         },
     };
 
-    /// A store of version 0.1 with two locked keys, of which one was replaced by a rotation, and a key that is not locked.
-    /// `bytes` writes a number's bytes as the database does.
+    /// A store of version 0.1 with two locked keys, of which one was replaced by a rotation, and a
+    /// key that is not locked. `bytes` writes a number's bytes as the database does.
     fn old_store(bytes: impl Fn(u8, usize) -> String) -> String {
         let scope = |card: u8| format!("responder/{}/acme", hex::encode([card; 32]));
         let wallet = |id: u8, tenant: &str| {
@@ -117,7 +118,8 @@ mod tests {
         }
         let failures = async |id: u8| store.wallet(WalletId([id; 32])).await.unwrap().unwrap().failures;
         assert_eq!([failures(1).await, failures(2).await], [2, 0]);
-        // The lock that nobody answered to with a rotation is a quarantine; the other was accepted by it.
+        // The lock that nobody answered to with a rotation is a quarantine; the other was accepted
+        // by it.
         let standing = async |card: u8| store.standing(CardFingerprint([card; 32])).await.unwrap();
         assert_eq!(standing(7).await, Standing { locks: 1, is_accepted: false });
         assert_eq!(standing(8).await, Standing { locks: 1, is_accepted: true });

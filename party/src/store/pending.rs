@@ -8,15 +8,16 @@ use duet_protocol::ids::{PaillierKeyId, SessionId};
 use super::{ShareStore, StoreError};
 use crate::at_rest::SealedRecord;
 
-/// How many answers an initiator decrypts, and a responder gives, for one signed request. A retry takes one; an
-/// attacker learns the more about a share the more sessions one request is worth.
+/// How many answers an initiator decrypts, and a responder gives, for one signed request. A retry
+/// takes one; an attacker learns the more about a share the more sessions one request is worth.
 pub const MAX_ANSWERS_PER_REQUEST: u32 = 16;
 
-/// How long the count of a request's answers stays after the request expired: workers' clocks may differ by less.
+/// How long the count of a request's answers stays after the request expired: workers' clocks may
+/// differ by less.
 pub(super) const ANSWERS_KEPT_FOR_MS: i64 = 3_600_000;
 
-/// How long what this process itself has pending may take before it counts as left behind: far longer than all
-/// deadlines of a store together.
+/// How long what this process itself has pending may take before it counts as left behind: far
+/// longer than all deadlines of a store together.
 pub(super) const OWN_PENDING_FOR_MS: i64 = 120_000;
 
 /// The setting that counts starts which found verdicts left behind.
@@ -69,15 +70,18 @@ pub struct PendingRow {
     pub key: PaillierKeyId,
 }
 
-/// Pending verdicts: a process that dies between a decryption and the lock must not take the lock with it.
+/// Pending verdicts: a process that dies between a decryption and the lock must not take the lock
+/// with it.
 #[async_trait]
 pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
-    /// The same store, which counts an answer for a request in the very transaction of the charge or the pending
-    /// verdict that is asked of it, or does neither and fails with [`StoreError::TooManyAnswers`]. For one call.
+    /// The same store, which counts an answer for a request in the very transaction of the charge
+    /// or the pending verdict that is asked of it, or does neither and fails with
+    /// [`StoreError::TooManyAnswers`]. For one call.
     fn answering(&self, of: AnswersOf) -> Arc<dyn ShareStore>;
-    /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by itself: what
-    /// releases the verdict or locks the key is, and whatever was written before goes to the disk with it. A power
-    /// cut before that takes the verdict with the worker's memory, and nobody heard of either.
+    /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by
+    /// itself: what releases the verdict or locks the key is, and whatever was written before goes
+    /// to the disk with it. A power cut before that takes the verdict with the worker's memory, and
+    /// nobody heard of either.
     async fn put_pending(&self, pending: &NewPending) -> Result<(), StoreError>;
     /// What processes that are gone left behind, oldest first: at most `limit`.
     async fn abandoned(&self, now_ms: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;

@@ -17,8 +17,8 @@ use super::{ShareStore, StoreError, WalletRow};
 pub struct PolicyRow {
     /// Its revision.
     pub revision: u64,
-    /// From when it counts, in Unix milliseconds. A later one counts from the beginning where it refuses,
-    /// and from then on where it allows more.
+    /// From when it counts, in Unix milliseconds. A later one counts from the beginning where it
+    /// refuses, and from then on where it allows more.
     pub effective_at_ms: u64,
     /// As its owner signed it.
     pub signed: SignedPolicy,
@@ -68,8 +68,8 @@ pub struct Spending {
     pub spends: Vec<Spend>,
 }
 
-/// How many parts a limit's time has, so that a decision looks at no more than sixty-one rows of it however
-/// much was signed.
+/// How many parts a limit's time has, so that a decision looks at no more than sixty-one rows of it
+/// however much was signed.
 const SLICES: u64 = 60;
 
 /// What a limit is charged to. Limits of the same scope and time share an account.
@@ -100,7 +100,8 @@ impl<'a> Account<'a> {
         (self.time_ms() / SLICES).max(1)
     }
 
-    /// The oldest slice that still counts at `at_ms`: the one in which the limit's time begins counts whole.
+    /// The oldest slice that still counts at `at_ms`: the one in which the limit's time begins
+    /// counts whole.
     pub(super) fn oldest_slice(self, at_ms: u64) -> u64 {
         at_ms.saturating_sub(self.time_ms()) / self.slice_ms()
     }
@@ -135,8 +136,8 @@ impl Spending {
         accounts.into_iter().collect()
     }
 
-    /// What is charged to accounts that hold what `held` says. A limit whose time reaches back to before
-    /// `used_up_since` (Unix milliseconds) counts as used up.
+    /// What is charged to accounts that hold what `held` says. A limit whose time reaches back to
+    /// before `used_up_since` (Unix milliseconds) counts as used up.
     ///
     /// # Errors
     /// [`StoreError::LimitExceeded`] when one of the policies has no room.
@@ -148,7 +149,8 @@ impl Spending {
         let is_unknown = |limit: &SpendLimit| {
             used_up_since.is_some_and(|since| self.at_ms < since.saturating_add(Account::of(limit).time_ms()))
         };
-        // First looked at, then charged: two policies may know the same limit, which is charged once.
+        // First looked at, then charged: two policies may know the same limit, which is charged
+        // once.
         let mut charged = BTreeMap::new();
         for Spend { value, options, .. } in &self.spends {
             let full = |option: &'a SpendOption| {
@@ -198,8 +200,8 @@ impl PolicyRow {
         str::from_utf8(&self.signed.body).map_err(|_| StoreError::Corrupt("a policy that is no text"))
     }
 
-    /// Whether it may be stored beside those that are `known`, oldest first: from which revision on they are
-    /// kept then, or what is answered instead.
+    /// Whether it may be stored beside those that are `known`, oldest first: from which revision on
+    /// they are kept then, or what is answered instead.
     pub(super) fn admit(&self, known: &[Self], now_ms: u64) -> Result<u64, PutPolicy> {
         if let Some(newest) = known.last()
             && newest.revision >= self.revision
@@ -221,28 +223,30 @@ impl PolicyRow {
 /// Policies, what was spent of their limits, and who approved what.
 #[async_trait]
 pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
-    /// The same store, which charges `spending` in the very transaction of the claim or charge that is asked
-    /// of it, or does neither and fails: with [`StoreError::LimitExceeded`], or with
-    /// [`StoreError::PolicyChanged`] when a policy was stored after those that it was decided by. For one call.
+    /// The same store, which charges `spending` in the very transaction of the claim or charge that
+    /// is asked of it, or does neither and fails: with [`StoreError::LimitExceeded`], or with
+    /// [`StoreError::PolicyChanged`] when a policy was stored after those that it was decided by.
+    /// For one call.
     fn spending(&self, spending: Spending) -> Arc<dyn ShareStore>;
-    /// Stores a policy that is newer than all others of its wallet. Those that stop counting at `now_ms`,
-    /// because a newer one is in effect, are removed.
+    /// Stores a policy that is newer than all others of its wallet. Those that stop counting at
+    /// `now_ms`, because a newer one is in effect, are removed.
     async fn put_policy(
         &self,
         wallet: WalletId,
         policy: &PolicyRow,
         now_ms: u64,
     ) -> Result<PutPolicy, StoreError>;
-    /// A wallet and the mark of its newest policy, in effect or not, in one read: what was verified earlier can be decided by
-    /// without reading the policies again.
+    /// A wallet and the mark of its newest policy, in effect or not, in one read: what was verified
+    /// earlier can be decided by without reading the policies again.
     async fn wallet_with_policy(
         &self,
         wallet: WalletId,
     ) -> Result<Option<(WalletRow, Option<PolicyMark>)>, StoreError>;
     /// A wallet's policies, oldest first.
     async fn policies(&self, wallet: WalletId) -> Result<Vec<PolicyRow>, StoreError>;
-    /// Notes that `approver` approves the request with this hash, until the approval or the request expires;
-    /// a later approval by the same approver counts longer. Forgets what has expired at `now_ms`.
+    /// Notes that `approver` approves the request with this hash, until the approval or the request
+    /// expires; a later approval by the same approver counts longer. Forgets what has expired at
+    /// `now_ms`.
     async fn put_approval(
         &self,
         wallet: WalletId,

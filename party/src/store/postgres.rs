@@ -1,38 +1,42 @@
 //! The share store in a PostgreSQL database, shared by the workers of a party wherever they run.
 //!
-//! Each method is one transaction, and each decision one function over a connection ([`wallets`], [`keys`], [`policy`]), so
-//! that whatever has to be written together with a decision is written there: what is spent by it, and what is recorded of
-//! it ([`audit`]).
+//! Each method is one transaction, and each decision one function over a connection ([`wallets`],
+//! [`keys`], [`policy`]), so that whatever has to be written together with a decision is written
+//! there: what is spent by it, and what is recorded of it ([`audit`]).
 //!
 //! # How decisions are serialised
-//! SQLite has one writer, so a transaction there sees nothing move. Here transactions run side by side at `READ COMMITTED`,
-//! and each decision names what it depends on:
+//! SQLite has one writer, so a transaction there sees nothing move. Here transactions run side by
+//! side at `READ COMMITTED`, and each decision names what it depends on:
 //!
-//! - *Once, ever* (a session, a charge, a pin, a key): `INSERT … ON CONFLICT DO NOTHING`. The second of two at once waits for the
-//!   first at the unique index and then inserts nothing.
-//! - *A row's state* (the lock, a commit): the row is locked, `FOR UPDATE` or by the `UPDATE` itself. At `READ COMMITTED` whoever
-//!   waited for it goes on with the version that was committed meanwhile.
-//! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a scope, what was spent of a
-//!   wallet's limits): a turn, which is an advisory lock that ends with the transaction ([`Turn`]). Turns that share a number
-//!   by accident merely wait for each other.
-//! - *Which key records are sealed under*: whoever writes one reads the key's id `FOR SHARE`; a change of the key updates it
-//!   first ([`key_change`]).
-//! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction ends. So transactions that
-//!   are recorded are committed one after the other, as on SQLite.
+//! - *Once, ever* (a session, a charge, a pin, a key): `INSERT … ON CONFLICT DO NOTHING`. The
+//!   second of two at once waits for the first at the unique index and then inserts nothing.
+//! - *A row's state* (the lock, a commit): the row is locked, `FOR UPDATE` or by the `UPDATE`
+//!   itself. At `READ COMMITTED` whoever waited for it goes on with the version that was committed
+//!   meanwhile.
+//! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a
+//!   scope, what was spent of a wallet's limits): a turn, which is an advisory lock that ends with
+//!   the transaction ([`Turn`]). Turns that share a number by accident merely wait for each other.
+//! - *Which key records are sealed under*: whoever writes one reads the key's id `FOR SHARE`; a
+//!   change of the key updates it first ([`key_change`]).
+//! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction
+//!   ends. So transactions that are recorded are committed one after the other, as on SQLite.
 //!
-//! `SERIALIZABLE` would decide the same things, at the price of transactions that fail and have to be repeated, and it orders
-//! transactions without regard to real time, which is just what the gate must not do.
+//! `SERIALIZABLE` would decide the same things, at the price of transactions that fail and have to
+//! be repeated, and it orders transactions without regard to real time, which is just what the gate
+//! must not do.
 //!
 //! # The gate
-//! [`release_verdict`](crate::store::KeyStore::release_verdict) counts the verdict in the key's row and reads its state by
-//! the same `UPDATE`. A lock (an `UPDATE` of that row too) that was committed before is seen; one that is being written is
-//! waited for, because the two exclude each other, and then seen; so no verdict leaves after a lock. Both commit alike, with
-//! a flush: on a standby, on a server without room, on a disk that fails, neither a good verdict nor a bad one leaves.
-//! Otherwise a bad verdict, which has to stay silent there, could be told from a good one.
+//! [`release_verdict`](crate::store::KeyStore::release_verdict) counts the verdict in the key's row
+//! and reads its state by the same `UPDATE`. A lock (an `UPDATE` of that row too) that was
+//! committed before is seen; one that is being written is waited for, because the two exclude each
+//! other, and then seen; so no verdict leaves after a lock. Both commit alike, with a flush: on a
+//! standby, on a server without room, on a disk that fails, neither a good verdict nor a bad one
+//! leaves. Otherwise a bad verdict, which has to stay silent there, could be told from a good one.
 //!
 //! # Deadlines
-//! The server ends a statement, a wait for a lock and an abandoned transaction by itself; [`within`] bounds what a server or network
-//! that says nothing at all can take. Nobody knows then whether a commit took place, which every method allows for.
+//! The server ends a statement, a wait for a lock and an abandoned transaction by itself;
+//! [`within`] bounds what a server or network that says nothing at all can take. Nobody knows then
+//! whether a commit took place, which every method allows for.
 
 mod audit;
 mod home;
@@ -62,7 +66,8 @@ use super::{
 };
 use crate::at_rest::{RecordLabel, SealedRecord};
 
-/// Everything the store does ends by then, one way or the other: longer than the server's own deadlines together.
+/// Everything the store does ends by then, one way or the other: longer than the server's own
+/// deadlines together.
 const DEADLINE: Duration = Duration::from_secs(25);
 
 /// A share store in a PostgreSQL database. Cheap to clone.
@@ -108,7 +113,8 @@ impl Turn {
             .map(drop)
     }
 
-    /// What begins a transaction that has the turn of `name`, for itself or with others that share it, in one trip to the server.
+    /// What begins a transaction that has the turn of `name`, for itself or with others that share
+    /// it, in one trip to the server.
     fn beginning(self, name: &[u8], is_shared: bool) -> SqlStr {
         let (number, name, shared) = (self as i32, number_of(name), if is_shared { "_shared" } else { "" });
         AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock{shared}({number}, {name})")).into_sql_str()
@@ -138,8 +144,8 @@ async fn within<T>(
     tokio::time::timeout(DEADLINE, work).await.map_err(silent)?
 }
 
-/// Stores a record, unless it is sealed under another key than the store's. Which one that is stays so until the
-/// transaction ends.
+/// Stores a record, unless it is sealed under another key than the store's. Which one that is stays
+/// so until the transaction ends.
 async fn write_record(
     connection: &mut PgConnection,
     label: &RecordLabel,

@@ -1,6 +1,7 @@
-//! How a decision is charged to limits: two statements in the transaction of the decision, which are the same in both
-//! databases. The first looks at everything that it depends on, the second writes. Nobody else charges the wallet or stores
-//! a policy of it between them: whoever calls has the writer's lock, or the wallet's turn.
+//! How a decision is charged to limits: two statements in the transaction of the decision, which
+//! are the same in both databases. The first looks at everything that it depends on, the second
+//! writes. Nobody else charges the wallet or stores a policy of it between them: whoever calls has
+//! the writer's lock, or the wallet's turn.
 
 use sqlx::{Database, Encode, QueryBuilder, Type};
 
@@ -11,15 +12,17 @@ use super::{
     policy::{Account, Due, Held, PolicyMark, Spending},
 };
 
-/// What a row of the first statement is about: the newest policy, that the same was charged before, that the request was
-/// revoked, that limits count as used up, or one of the accounts, which are numbered from zero. Before them, where the statement makes the decision as well, that it is new.
+/// What a row of the first statement is about: the newest policy, that the same was charged before,
+/// that the request was revoked, that limits count as used up, or one of the accounts, which are
+/// numbered from zero. Before them, where the statement makes the decision as well, that it is new.
 pub(super) const DECIDED: i64 = -3;
 const NEWEST_POLICY: i64 = -2;
 const SPENT_BEFORE: i64 = -1;
 const REVOKED: i64 = -4;
 const USED_UP_SINCE: i64 = -5;
 
-/// Accounts that one statement looks at: SQLite takes five hundred parts, and an owner may write policies with more limits.
+/// Accounts that one statement looks at: SQLite takes five hundred parts, and an owner may write
+/// policies with more limits.
 const MAX_ACCOUNTS_AT_ONCE: usize = 64;
 
 /// The statements that look, as a rule one; the first goes on where `first` ends.
@@ -86,8 +89,8 @@ where
     query
 }
 
-/// What is due after a look at the rows of [`looks`]; `None` when nothing is, as the same was charged before or no policy
-/// charges anything.
+/// What is due after a look at the rows of [`looks`]; `None` when nothing is, as the same was
+/// charged before or no policy charges anything.
 ///
 /// # Errors
 /// [`StoreError::Revoked`], [`StoreError::PolicyChanged`] and [`StoreError::LimitExceeded`].
@@ -123,8 +126,8 @@ pub(super) fn due<'a>(
     spending.due(&held, used_up_since).map(Some)
 }
 
-/// The statement that writes what is due, and that this was charged. `around` is what the database wants around the first of
-/// two tables' insertions to take both at once: a semicolon, or a `WITH`.
+/// The statement that writes what is due, and that this was charged. `around` is what the database
+/// wants around the first of two tables' insertions to take both at once: a semicolon, or a `WITH`.
 pub(super) fn write<DB>(spending: &Spending, due: &[Due<'_>], around: [&str; 2]) -> QueryBuilder<DB>
 where
     DB: Database,

@@ -1,7 +1,8 @@
 //! The share store in a SQLite file: write-ahead log, `synchronous = FULL`, one writer.
 //!
-//! Each method is one transaction. [`wallets`] and [`keys`] hold those on wallets and on this party's
-//! own Paillier keys, [`pending`] verdicts that are about to be reached, [`audit`] the audit chains; here are records, settings and the store's health.
+//! Each method is one transaction. [`wallets`] and [`keys`] hold those on wallets and on this
+//! party's own Paillier keys, [`pending`] verdicts that are about to be reached, [`audit`] the
+//! audit chains; here are records, settings and the store's health.
 
 mod audit;
 mod keys;
@@ -183,7 +184,8 @@ impl SqliteStore {
         getrandom::fill(&mut canary).map_err(|_| StoreError::Corrupt("no randomness"))?;
         write_setting(&mut transaction, "canary", &canary).await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        // A lock that was written when the file beside the store could not be is known to the store alone.
+        // A lock that was written when the file beside the store could not be is known to the store
+        // alone.
         self.record_generation().await
     }
 }

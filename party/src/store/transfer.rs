@@ -1,5 +1,5 @@
-//! From one kind of database to the other. A backup is always a SQLite file, whatever the store is: so a store can be moved, and
-//! what is put back is restored by the same rules.
+//! From one kind of database to the other. A backup is always a SQLite file, whatever the store is:
+//! so a store can be moved, and what is put back is restored by the same rules.
 
 use std::path::Path;
 
@@ -309,8 +309,9 @@ fn folder() -> Result<tempfile::TempDir, StoreError> {
 }
 
 impl PostgresStore {
-    /// Writes a copy of the whole store, as it is at one moment, to a file at `path`, which must not exist, while the store is
-    /// used. It carries the restored marker, and is sealed like the store.
+    /// Writes a copy of the whole store, as it is at one moment, to a file at `path`, which must
+    /// not exist, while the store is used. It carries the restored marker, and is sealed like the
+    /// store.
     ///
     /// # Errors
     /// When the database cannot be read or the file not be written.
@@ -339,7 +340,8 @@ impl PostgresStore {
     /// Puts a backup, of whichever kind of store, into an empty database, and opens it.
     ///
     /// # Errors
-    /// When there is a party in the database, when the backup cannot be read, or the database not be written.
+    /// When there is a party in the database, when the backup cannot be read, or the database not
+    /// be written.
     pub async fn restore(backup: &Path, options: &PostgresOptions) -> Result<Self, StoreError> {
         let failed = unavailable("restore");
         let folder = folder()?;
@@ -522,7 +524,8 @@ mod tests {
             let spending = Spending { decided_by: Some(policy().mark()), ..spending(CHARGE.wallet, number) };
             store.spending(spending).charge(&charge).await
         };
-        // What was spent since the backup is not known: the limits are used up until the operator says otherwise.
+        // What was spent since the backup is not known: the limits are used up until the operator
+        // says otherwise.
         let used_up = sign(2).await;
         assert!(
             matches!(&used_up, Err(StoreError::LimitExceeded(limit)) if limit.contains("restored")),

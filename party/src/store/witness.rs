@@ -1,4 +1,5 @@
-//! What shows that a store forgot a lock: the records of its own audit chains, and heads that others keep.
+//! What shows that a store forgot a lock: the records of its own audit chains, and heads that
+//! others keep.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -27,21 +28,22 @@ pub struct HeadRow {
 /// What shows that a store forgot a lock.
 #[async_trait]
 pub trait WitnessStore: fmt::Debug + Send + Sync + 'static {
-    /// Returns the Paillier keys that this store's own audit records name as locked, whatever the keys' rows say.
+    /// Returns the Paillier keys that this store's own audit records name as locked, whatever the
+    /// keys' rows say.
     async fn locked_by_audit(&self) -> Result<BTreeSet<PaillierKeyId>, StoreError>;
-    /// Locks those of `keys` that this store has and does not show as locked, deletes their sealed records, and
-    /// returns them. One transaction; the lock has no session and no evidence. The card of the responder that the key
-    /// is for is quarantined as by any lock.
+    /// Locks those of `keys` that this store has and does not show as locked, deletes their sealed
+    /// records, and returns them. One transaction; the lock has no session and no evidence. The
+    /// card of the responder that the key is for is quarantined as by any lock.
     async fn lock_witnessed(
         &self,
         keys: &BTreeSet<PaillierKeyId>,
         now_ms: u64,
     ) -> Result<Vec<PaillierKeyId>, StoreError>;
-    /// Marks the store as restored, as if it had been put back from a backup just now: its ready Paillier keys need
-    /// rotation, and its audit chain is closed.
+    /// Marks the store as restored, as if it had been put back from a backup just now: its ready
+    /// Paillier keys need rotation, and its audit chain is closed.
     async fn mark_restored(&self) -> Result<(), StoreError>;
-    /// Keeps a head, unless a newer one of its chain is kept. Of one writer the heads of the `max_chains` chains
-    /// that were added last are kept.
+    /// Keeps a head, unless a newer one of its chain is kept. Of one writer the heads of the
+    /// `max_chains` chains that were added last are kept.
     async fn keep_head(&self, head: &HeadRow, max_chains: u32) -> Result<(), StoreError>;
     /// The heads that are kept of a writer, oldest chain first.
     async fn heads(&self, writer: &PartyId) -> Result<Vec<HeadRow>, StoreError>;

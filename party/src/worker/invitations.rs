@@ -1,5 +1,5 @@
-//! `duet.v1.invite.<party>`: the barrier, then the session itself. One handler is one session, so that
-//! the service's limit of handlers is the limit of sessions.
+//! `duet.v1.invite.<party>`: the barrier, then the session itself. One handler is one session, so
+//! that the service's limit of handlers is the limit of sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,8 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     if !message.wants_reply() {
         return;
     }
-    // From before the checks: what a session was told before the machine was resumed does not open one after.
+    // From before the checks: what a session was told before the machine was resumed does not open
+    // one after.
     let session_cut = shared.session_cut();
     let (accepted, rounds) = match shared.accept(&message).await {
         Ok(accepted) => accepted,

@@ -1,5 +1,5 @@
-//! `duet.v1.share.<party>`: prepare and commit. Both can be repeated, by a dealer that crashed or to a
-//! worker that did.
+//! `duet.v1.share.<party>`: prepare and commit. Both can be repeated, by a dealer that crashed or
+//! to a worker that did.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -133,9 +133,10 @@ impl Shared {
             .await?)
     }
 
-    /// First contact with another backend party: its card is pinned as it shows it itself. A package
-    /// that names another one is refused afterwards, so that neither a dealer alone nor a broker alone
-    /// can bring in a false card. An operator who pins beforehand is asked for nothing.
+    /// First contact with another backend party: its card is pinned as it shows it itself. A
+    /// package that names another one is refused afterwards, so that neither a dealer alone nor a
+    /// broker alone can bring in a false card. An operator who pins beforehand is asked for
+    /// nothing.
     async fn meet(&self, peer: &PartyId) -> Result<(), PartyError> {
         let context = &self.party.context;
         if let Some(pinned) = context.store().pinned_card(peer).await? {

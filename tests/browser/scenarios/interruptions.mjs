@@ -1,5 +1,5 @@
-// What happens in the middle: the tab is reloaded, the gateway dies. A paused service is the middle: whatever waits for
-// it has begun and is not done.
+// What happens in the middle: the tab is reloaded, the gateway dies. A paused service is the
+// middle: whatever waits for it has begun and is not done.
 
 import assert from 'node:assert/strict';
 
@@ -116,7 +116,8 @@ scenario('a signature whose end the page did not see is shown after a reload', a
   const { page, id, address } = await scene.wallet({ third: 'backup-file' });
   // From the second signature on, the store is written to at the end only.
   await page.signMessage(id, 'Seen');
-  // The device reports it and waits a moment for the acknowledgement: the reload has to come within that.
+  // The device reports it and waits a moment for the acknowledgement: the reload has to come within
+  // that.
   for (let attempt = 1; ; attempt += 1) {
     await page.reviewMessage(id, 'Unseen');
     const release = await holdStore(page);

@@ -1,4 +1,5 @@
-// The lock on a Paillier key, and a storage that does not write: what the page may say then, and when.
+// The lock on a Paillier key, and a storage that does not write: what the page may say then, and
+// when.
 
 import assert from 'node:assert/strict';
 
@@ -40,8 +41,8 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   assert.ok(!next.said.includes('sent'), `nothing is sent: ${next.said.join(', ')}`);
   await worker.allowWrites();
 
-  // The service turns. A bad verdict that cannot be written looks like a good one. What the good one left behind is judged
-  // first, and then the storage is tried: two writes.
+  // The service turns. A bad verdict that cannot be written looks like a good one. What the good
+  // one left behind is judged first, and then the storage is tried: two writes.
   await scene.stack.spoil(id);
   await worker.refuseWrites('keys', 2);
   const unsaid = await fails(page, worker, id, 'Poisoned in the dark');
@@ -49,7 +50,8 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   assert.deepEqual(afterVerdict(unsaid.said), afterVerdict(good.said));
   await worker.allowWrites();
 
-  // The tab ends, and the storage is back: what the bad answer left behind is judged before anything is initiated.
+  // The tab ends, and the storage is back: what the bad answer left behind is judged before
+  // anything is initiated.
   const left = (await page.stored('pending')).filter((row) => row.wallet === id);
   assert.equal(left.length, 1, 'one verdict is pending');
   await page.reload();
@@ -85,7 +87,8 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   const signature = await page.signMessage(id, 'Under a new key');
   judge({ kind: 'personal_message', address, signature, text: 'Under a new key' });
 
-  // A bad verdict that can be written: the lock is on the disk before the page or anybody else hears.
+  // A bad verdict that can be written: the lock is on the disk before the page or anybody else
+  // hears.
   await scene.stack.spoil(id);
   const last = await workerOf(page);
   await last.record();

@@ -1,5 +1,5 @@
-// A gateway that was broken into names its own parties, shows its own cards, changes receipts: nothing is sealed to others
-// than those that the page's configuration pins.
+// A gateway that was broken into names its own parties, shows its own cards, changes receipts:
+// nothing is sealed to others than those that the page's configuration pins.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

@@ -1,4 +1,5 @@
-// Sites make keys from signatures: the same message gets the same one, but never without a new decision.
+// Sites make keys from signatures: the same message gets the same one, but never without a new
+// decision.
 
 import assert from 'node:assert/strict';
 

@@ -1,4 +1,5 @@
-// The search for secrets finds them wherever they are: without this, that it finds none would mean nothing.
+// The search for secrets finds them wherever they are: without this, that it finds none would mean
+// nothing.
 
 import assert from 'node:assert/strict';
 

@@ -1,4 +1,5 @@
-// Messages and typed data, judged by ethers and viem; what is wrong is said before anything is sent.
+// Messages and typed data, judged by ethers and viem; what is wrong is said before anything is
+// sent.
 
 import assert from 'node:assert/strict';
 

@@ -10,8 +10,8 @@ const SIZES = { desktop: { width: 1280, height: 900 }, phone: { width: 360, heig
 const FIXED = ['.signing-head', '[data-testid="timeline"]', '[data-testid^="timeline-"]', '.signing-result', '.footer'];
 
 /**
- * Notes where the parts of a running signature are, in every frame from the first in which it shows until it
- * is over. Gives those that moved, or changed their width.
+ * Notes where the parts of a running signature are, in every frame from the first in which it shows
+ * until it is over. Gives those that moved, or changed their width.
  */
 function watch(tab) {
   return tab.evaluate(

@@ -1,4 +1,5 @@
-// Every view, in both themes, on a desktop and a phone: no serious finding by axe, and a picture for people to look at.
+// Every view, in both themes, on a desktop and a phone: no serious finding by axe, and a picture
+// for people to look at.
 
 import { PASSPHRASE } from '../support/page.mjs';
 import { inspect } from '../support/accessibility.mjs';

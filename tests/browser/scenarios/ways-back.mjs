@@ -1,4 +1,5 @@
-// What an owner loses with a browser: the backup before the address, and what the wallet says afterwards.
+// What an owner loses with a browser: the backup before the address, and what the wallet says
+// afterwards.
 
 import assert from 'node:assert/strict';
 

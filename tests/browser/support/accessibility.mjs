@@ -27,8 +27,8 @@ export async function findings(page) {
 }
 
 /**
- * Looks at a view as it stands: a picture in both themes on a desktop and a phone, axe on each, and nothing
- * that has to be scrolled for sideways.
+ * Looks at a view as it stands: a picture in both themes on a desktop and a phone, axe on each, and
+ * nothing that has to be scrolled for sideways.
  */
 export async function inspect(page, name) {
   const folder = join(RESULTS, 'screenshots');

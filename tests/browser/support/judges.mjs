@@ -1,4 +1,5 @@
-// ethers and viem, which had no part in making the signatures: `tests/js/verify.mjs` in a process of its own.
+// ethers and viem, which had no part in making the signatures: `tests/js/verify.mjs` in a process
+// of its own.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

@@ -1,4 +1,5 @@
-// The page as a person uses it. Everything is found by the ids of frontend-wasm/page/TESTIDS.md; every wait is for a state.
+// The page as a person uses it. Everything is found by the ids of frontend-wasm/page/TESTIDS.md;
+// every wait is for a state.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

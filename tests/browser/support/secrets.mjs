@@ -1,4 +1,5 @@
-// Looks for secret bytes in the clear: in everything a profile keeps, and in everything that left it or was said in it.
+// Looks for secret bytes in the clear: in everything a profile keeps, and in everything that left
+// it or was said in it.
 
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -64,7 +65,8 @@ function windows(bytes) {
 /** The ways in which programs write bytes. */
 function forms(bytes) {
   const base64 = [0, 1, 2].map((shift) => {
-    // What stands before decides how the same bytes look; what is at the edges depends on the neighbours.
+    // What stands before decides how the same bytes look; what is at the edges depends on the
+    // neighbours.
     const text = Buffer.concat([Buffer.alloc(shift), bytes]).toString('base64');
     return text.slice(Math.ceil((shift * 4) / 3), Math.floor(((shift + bytes.length) * 8) / 6));
   });

@@ -1,4 +1,5 @@
-// The worker in which the page's secrets are, as a test reaches into it: what it stores, says and waits for.
+// The worker in which the page's secrets are, as a test reaches into it: what it stores, says and
+// waits for.
 
 /** The tab's worker; its helpers come and go. */
 export async function workerOf({ tab }) {

@@ -1,5 +1,5 @@
-// What all scenarios share: one stack, one browser. Each has profiles of its own, and what they kept and sent is
-// searched for secrets when it is over.
+// What all scenarios share: one stack, one browser. Each has profiles of its own, and what they
+// kept and sent is searched for secrets when it is over.
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';

@@ -1,7 +1,8 @@
-// Duet signs what the libraries that people use sign, or refuses. Documents at random, from fixed seeds; longer by hand:
+// Duet signs what the libraries that people use sign, or refuses. Documents at random, from fixed
+// seeds; longer by hand:
 //
-//   cargo xtask wasm && cargo xtask page
-//   DUET_WASM_PACKAGE=target/wasm/nodejs DUET_DIFFERENTIAL_ROUNDS=100 node --test tests/js/differential/*.test.mjs
+//   cargo xtask wasm && cargo xtask page DUET_WASM_PACKAGE=target/wasm/nodejs
+//   DUET_DIFFERENTIAL_ROUNDS=100 node --test tests/js/differential/*.test.mjs
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';

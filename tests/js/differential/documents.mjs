@@ -1,4 +1,5 @@
-// Typed data at random: mostly as applications send it, some of it odd in the ways in which it is odd in the field.
+// Typed data at random: mostly as applications send it, some of it odd in the ways in which it is
+// odd in the field.
 
 const ELEMENTARY = [
   'address', 'bool', 'string', 'bytes', 'bytes1', 'bytes4', 'bytes20', 'bytes32', 'uint8', 'uint64', 'uint128', 'uint256', 'int8', 'int64',

@@ -1,7 +1,8 @@
-// The kinds of differences that are meant, each with its reason. `docs/adapters.md` has the same list for people.
+// The kinds of differences that are meant, each with its reason. `docs/adapters.md` has the same
+// list for people.
 //
-// Of typed data: what MetaMask and another library sign and Duet refuses, by what Duet says. It never signs what they do
-// not sign with the same digest: that has no kinds.
+// Of typed data: what MetaMask and another library sign and Duet refuses, by what Duet says. It
+// never signs what they do not sign with the same digest: that has no kinds.
 
 export const TYPED_DATA = [
   {

@@ -1,8 +1,9 @@
-//! The real stack for tests in a browser: broker, orchestrator, parties, a gateway that serves the page, and an Ethereum
-//! node. Whoever starts it talks to it in JSON, one document a line.
+//! The real stack for tests in a browser: broker, orchestrator, parties, a gateway that serves the
+//! page, and an Ethereum node. Whoever starts it talks to it in JSON, one document a line.
 //!
-//! It prints one line of facts when everything serves, then obeys `{"id", "do", …}` on standard input and answers each with
-//! `{"id", "value"}` or `{"id", "error"}`. When standard input closes, everything ends and every file is removed.
+//! It prints one line of facts when everything serves, then obeys `{"id", "do", …}` on standard
+//! input and answers each with `{"id", "value"}` or `{"id", "error"}`. When standard input closes,
+//! everything ends and every file is removed.
 //!
 //! `DUET_PAGE` is the folder of the built page. The gateway is set up as the demonstration's.
 #![expect(clippy::print_stdout, reason = "its answers are its output")]
@@ -174,7 +175,8 @@ impl Theatre {
         Ok(json!(self.liar.as_ref().map(LyingGateway::url)))
     }
 
-    /// Starts a gateway as in production: reachable by others, with TLS, without tokens, for the pages of one origin.
+    /// Starts a gateway as in production: reachable by others, with TLS, without tokens, for the
+    /// pages of one origin.
     async fn production(&mut self, origin: &str) -> Result<Value> {
         let (certificate, key) = (self.tls_file("server.pem"), self.tls_file("server.key"));
         let (rpc, chain) = (self.anvil.url(), CHAIN_ID.to_string());

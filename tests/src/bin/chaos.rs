@@ -1,4 +1,5 @@
-//! The fault suite as a program: `cargo xtask chaos` builds and runs it. What it does is in [`duet_tests::chaos`].
+//! The fault suite as a program: `cargo xtask chaos` builds and runs it. What it does is in
+//! [`duet_tests::chaos`].
 #![expect(clippy::print_stdout, reason = "what goes wrong and what came of it is its output")]
 
 use std::{

@@ -1,7 +1,8 @@
 //! The demonstration: a wallet that nobody holds alone signs two real transactions.
 //!
-//! `cargo xtask demo` installs and builds what this needs and starts it. With `--once` it ends after the last step;
-//! otherwise everything keeps running until Ctrl-C. Either way nothing is left running or behind.
+//! `cargo xtask demo` installs and builds what this needs and starts it. With `--once` it ends
+//! after the last step; otherwise everything keeps running until Ctrl-C. Either way nothing is left
+//! running or behind.
 #![expect(clippy::print_stdout, reason = "it narrates on stdout")]
 
 use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};

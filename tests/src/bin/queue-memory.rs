@@ -1,7 +1,7 @@
 //! What ten thousand queued jobs cost the orchestrator in resident memory, on the real broker.
 //!
-//! Prints one flat JSON object, as `cargo xtask bench` wants it. Both parties are stopped first, so that the
-//! jobs stay queued; they are submitted in batches through the HTTP interface.
+//! Prints one flat JSON object, as `cargo xtask bench` wants it. Both parties are stopped first, so
+//! that the jobs stay queued; they are submitted in batches through the HTTP interface.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use anyhow::{Context as _, Result, ensure};

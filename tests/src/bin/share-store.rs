@@ -1,9 +1,10 @@
-//! How long it takes to find one wallet and its share in a full store, in SQLite and in PostgreSQL, and what the process that
-//! looks takes of memory.
+//! How long it takes to find one wallet and its share in a full store, in SQLite and in PostgreSQL,
+//! and what the process that looks takes of memory.
 //!
-//! Prints one flat JSON object, as `cargo xtask bench` wants it. The wallets are written by the statements that a worker writes
-//! them with, many in a transaction, and every record is sealed; looking one up is what a worker does before a session: the
-//! wallet's row, its share's record, opened. `DUET_BENCH_WALLETS` changes their number, a million.
+//! Prints one flat JSON object, as `cargo xtask bench` wants it. The wallets are written by the
+//! statements that a worker writes them with, many in a transaction, and every record is sealed;
+//! looking one up is what a worker does before a session: the wallet's row, its share's record,
+//! opened. `DUET_BENCH_WALLETS` changes their number, a million.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use std::{
@@ -41,7 +42,8 @@ const BATCH: u32 = 1000;
 const WARM_UP: u32 = 2_000;
 const COUNTED: u32 = 20_000;
 const PASSWORD: &str = "DUET_STORE_PASSWORD";
-/// What a partner keeps of a wallet: its share, and the enrolment of an initiator with a 2048-bit modulus.
+/// What a partner keeps of a wallet: its share, and the enrolment of an initiator with a 2048-bit
+/// modulus.
 const SHARE_SIZE_BYTES: usize = 700;
 const ENROLMENT_SIZE_BYTES: usize = 900;
 
@@ -156,7 +158,8 @@ async fn look_up(vault: &Vault, wallets: u32) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// What one process that does nothing but look up wallets finds: `{"p50_ms", "p99_ms", "min_ms", "bytes"}`.
+/// What one process that does nothing but look up wallets finds: `{"p50_ms", "p99_ms", "min_ms",
+/// "bytes"}`.
 async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
     let store = Store::open(place).await?;
     let source = KeyFile::at(key);

@@ -1,7 +1,8 @@
-//! How long one queued signature takes through the whole idle stack, from submit to result, on this machine.
+//! How long one queued signature takes through the whole idle stack, from submit to result, on this
+//! machine.
 //!
-//! Prints one flat JSON object, as `cargo xtask bench` wants it. The time is what the HTTP client sees: from sending the
-//! request until the event stream says that the job is signed.
+//! Prints one flat JSON object, as `cargo xtask bench` wants it. The time is what the HTTP client
+//! sees: from sending the request until the event stream says that the job is signed.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use std::time::Duration;
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use duet_tests::{http::Api, stack::Stack};
 use serde_json::{Map, Value, json};
 
-/// Signatures before the first that counts: connections are made, the partner learns the service's Paillier key.
+/// Signatures before the first that counts: connections are made, the partner learns the service's
+/// Paillier key.
 const WARM_UP: usize = 5;
 
 /// Signatures that count.

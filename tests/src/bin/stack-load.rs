@@ -1,11 +1,13 @@
-//! How much a whole stack signs on this machine, and how long each signature takes: `duet load` against a broker that
-//! writes everything through to the disk, an orchestrator, and two workers of each party.
+//! How much a whole stack signs on this machine, and how long each signature takes: `duet load`
+//! against a broker that writes everything through to the disk, an orchestrator, and two workers of
+//! each party.
 //!
-//! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` leaves the reports in one folder and both curves in another; the last
-//! arguments are the cryptography of one signature on one of the cores while all make signatures, all parties' work added up: of
-//! any wallet, and with the randomizer table that each responding worker builds after its first thousand answers. What the stack
-//! makes without tables is measured first; for all that follows they are built. It prints one flat JSON object, as
-//! `cargo xtask bench` wants it, and rows for `docs/performance.md` on stderr.
+//! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` leaves the reports in one folder and both
+//! curves in another; the last arguments are the cryptography of one signature on one of the cores
+//! while all make signatures, all parties' work added up: of any wallet, and with the randomizer
+//! table that each responding worker builds after its first thousand answers. What the stack makes
+//! without tables is measured first; for all that follows they are built. It prints one flat JSON
+//! object, as `cargo xtask bench` wants it, and rows for `docs/performance.md` on stderr.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
 
 use std::{
@@ -26,7 +28,8 @@ use serde_json::{Value, json};
 /// Wallets that take turns.
 const WALLETS: usize = 4;
 
-/// Open jobs: more than an orchestrator works on at a time (32), so that the cores have work while the disk makes some wait.
+/// Open jobs: more than an orchestrator works on at a time (32), so that the cores have work while
+/// the disk makes some wait.
 const SATURATING: &str = "64";
 
 /// Shares of the saturated throughput at which latency is measured, in per cent.
@@ -86,7 +89,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The throughput and the latency of two workers per party that always have work, without tables of randomizers.
+/// The throughput and the latency of two workers per party that always have work, without tables of
+/// randomizers.
 ///
 /// The shortest run that shows what a change costs a signature: two builds are compared with it.
 async fn saturated_without_tables(reports: PathBuf) -> Result<Value> {
@@ -108,8 +112,9 @@ async fn saturated_without_tables(reports: PathBuf) -> Result<Value> {
     }))
 }
 
-/// How long the disk takes, with nothing else to do, to keep 4 KiB where the stack keeps what it may not forget: each time, in
-/// milliseconds, in order of size. A signature waits for that several times, so that the disk's slowest are part of its p99.
+/// How long the disk takes, with nothing else to do, to keep 4 KiB where the stack keeps what it
+/// may not forget: each time, in milliseconds, in order of size. A signature waits for that several
+/// times, so that the disk's slowest are part of its p99.
 fn flushes() -> Result<Vec<f64>> {
     let file = tempfile::tempfile()?;
     let mut took = Vec::with_capacity(FLUSHES);
@@ -299,8 +304,9 @@ fn most(report: &Value) -> Result<f64> {
         .try_fold(0.0, |most, rate| Ok(rate?.max(most)))
 }
 
-/// What all processes together use per signature in a report's only step, in milliseconds. How it changes with the workers
-/// says how well they scale where there are cores for them: here one pair of workers can keep all cores busy.
+/// What all processes together use per signature in a report's only step, in milliseconds. How it
+/// changes with the workers says how well they scale where there are cores for them: here one pair
+/// of workers can keep all cores busy.
 fn processor_time(report: &Value) -> Result<f64> {
     let step = steps(report)?.first().context("a run has a step")?;
     let processes = step.get("processes").and_then(Value::as_array).context("a step has processes")?;

@@ -47,7 +47,8 @@ use crate::{
     stage::{name as party, now_ms, random},
 };
 
-/// How often message 1 is sent while nobody listens: in a cluster, a subscription takes a moment to be known.
+/// How often message 1 is sent while nobody listens: in a cluster, a subscription takes a moment to
+/// be known.
 const FIRST_MESSAGE_ATTEMPTS: u32 = 5;
 
 /// The pause before it is sent the second time; it doubles.

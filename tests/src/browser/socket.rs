@@ -24,7 +24,8 @@ use crate::{stack::PAGE_ORIGIN, stage::now_ms};
 /// The longest that anything is waited for when nothing else is said.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Frames that came unasked and are kept until somebody looks: more than any test waits for. The oldest make room.
+/// Frames that came unasked and are kept until somebody looks: more than any test waits for. The
+/// oldest make room.
 const MAX_PUSHED: usize = 64;
 
 /// A socket whose challenge has been read.
@@ -137,7 +138,8 @@ impl Socket {
         self
     }
 
-    /// Whether everything that was asked has been answered. A socket on which something was not is of no more use.
+    /// Whether everything that was asked has been answered. A socket on which something was not is
+    /// of no more use.
     #[must_use]
     pub const fn is_at_rest(&self) -> bool {
         self.is_at_rest
@@ -201,7 +203,8 @@ impl Socket {
         }
     }
 
-    /// Sends a frame and waits for what `read` takes for its answer; what else comes meanwhile is kept.
+    /// Sends a frame and waits for what `read` takes for its answer; what else comes meanwhile is
+    /// kept.
     async fn answer<T>(
         &mut self,
         frame: &ClientFrame,
@@ -231,7 +234,8 @@ impl Socket {
     /// Sends a request and waits for its reply.
     ///
     /// # Errors
-    /// A [`Refusal`] when it is refused; anything else when the connection is gone or nothing comes in time.
+    /// A [`Refusal`] when it is refused; anything else when the connection is gone or nothing comes
+    /// in time.
     pub async fn request(&mut self, to: Destination, message: Vec<u8>) -> Result<Vec<u8>> {
         let id = self.next_id;
         self.next_id += 1;

@@ -1,14 +1,15 @@
-//! What the parties noted of one-time values in the audit trail: hashes of their nonce points and of the one answer.
+//! What the parties noted of one-time values in the audit trail: hashes of their nonce points and
+//! of the one answer.
 //!
-//! Read as plain JSON, without the code that writes it. Where no party writes a trail there is nothing, and the checker
-//! judges the rest.
+//! Read as plain JSON, without the code that writes it. Where no party writes a trail there is
+//! nothing, and the checker judges the rest.
 
 use serde_json::Value;
 
 use crate::history::{OneTime, Used};
 
-/// What the records of one message say; `subject` is `duet.v1.audit.<party>`, a record a line of JSON whose `body` is a
-/// document of its own.
+/// What the records of one message say; `subject` is `duet.v1.audit.<party>`, a record a line of
+/// JSON whose `body` is a document of its own.
 pub(super) fn used(subject: &str, message: &[u8]) -> Vec<Used> {
     let Some(party) = subject.strip_prefix("duet.v1.audit.") else { return Vec::new() };
     let text = String::from_utf8_lossy(message);

@@ -1,4 +1,5 @@
-//! The evidence of a run: asked from the orchestrators and the broker, read from the parties' stores.
+//! The evidence of a run: asked from the orchestrators and the broker, read from the parties'
+//! stores.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -18,7 +19,8 @@ use crate::{
     process::resident_bytes,
 };
 
-/// How long the evidence may take to be complete: a result that a crash left unpublished is published by a sweeper.
+/// How long the evidence may take to be complete: a result that a crash left unpublished is
+/// published by a sweeper.
 const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The pause between two looks.

@@ -1,6 +1,6 @@
-//! The owner's device in the load: a browser's party with a wallet of its own, which signs through the gateways while they
-//! die. It goes on through whichever gateway lets it; a session that was interrupted is reported and never resumed, and
-//! the job is tried again in a new one.
+//! The owner's device in the load: a browser's party with a wallet of its own, which signs through
+//! the gateways while they die. It goes on through whichever gateway lets it; a session that was
+//! interrupted is reported and never resumed, and the job is tried again in a new one.
 
 use std::{
     sync::{
@@ -37,7 +37,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(16);
 /// How long the report of a session is sent again until it is acknowledged.
 const REPORT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How slow it is in the middle of a session, in milliseconds: most sessions would be over too soon for a fault to hit one.
+/// How slow it is in the middle of a session, in milliseconds: most sessions would be over too soon
+/// for a fault to hit one.
 const SLOWNESS_MS: (u64, u64) = (100, 3000);
 
 /// The party as which it notes what it used.
@@ -156,8 +157,8 @@ impl Devices {
         self.device.request_under(key, text, &[first, second])
     }
 
-    /// Signs what `request` asks for, in as many sessions as it takes: as a job of its own, or one that waits for it.
-    /// Returns the job's id as each answer named it.
+    /// Signs what `request` asks for, in as many sessions as it takes: as a job of its own, or one
+    /// that waits for it. Returns the job's id as each answer named it.
     ///
     /// # Errors
     /// When the job has not ended at `end`.
@@ -265,7 +266,8 @@ impl Devices {
         }
     }
 
-    /// Reports how a session ended, until the orchestrator has judged that, through whichever gateway lets the device in.
+    /// Reports how a session ended, until the orchestrator has judged that, through whichever
+    /// gateway lets the device in.
     async fn report(&self, session: SessionId, report: &[u8], seed: &mut Seed) -> Result<()> {
         let end = Instant::now() + REPORT_DEADLINE;
         loop {
@@ -288,7 +290,8 @@ impl Devices {
         told
     }
 
-    /// A connection on which the device is known: one that is idle, or a new one through any of the gateways.
+    /// A connection on which the device is known: one that is idle, or a new one through any of the
+    /// gateways.
     async fn connection(&self, seed: &mut Seed) -> Result<Socket> {
         if let Some(socket) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(socket);

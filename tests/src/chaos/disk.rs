@@ -1,4 +1,5 @@
-//! A small disk that can be filled: a file system of its own in memory, where the machine lets this process mount one.
+//! A small disk that can be filled: a file system of its own in memory, where the machine lets this
+//! process mount one.
 
 use std::{
     fs::{self, File},
@@ -84,7 +85,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open there is about to be killed. Nobody is left to be told of an error.
+        // Lazily: whoever still has a file open there is about to be killed. Nobody is left to be
+        // told of an error.
         let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
     }
 }

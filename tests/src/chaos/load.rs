@@ -1,6 +1,6 @@
-//! Teams that ask for signatures while everything breaks: they ask again until they are heard, at whichever orchestrator
-//! answers, and now and then ask twice at once, or for something else under a key that is taken. Some of the jobs are for
-//! the owner's device.
+//! Teams that ask for signatures while everything breaks: they ask again until they are heard, at
+//! whichever orchestrator answers, and now and then ask twice at once, or for something else under
+//! a key that is taken. Some of the jobs are for the owner's device.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,8 @@ use crate::{
 /// The pause before an orchestrator is asked again, or another one.
 pub(super) const PAUSE: Duration = Duration::from_millis(300);
 
-/// The longest pause between two looks at a job: a hundred that wait shall not keep the orchestrators busy with that.
+/// The longest pause between two looks at a job: a hundred that wait shall not keep the
+/// orchestrators busy with that.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a job may take from the first attempt to submit it to its end, with faults all the way.
@@ -62,7 +63,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Submits all jobs, named after `name`, and returns once all have ended. `end` is when things no longer go wrong.
+    /// Submits all jobs, named after `name`, and returns once all have ended. `end` is when things
+    /// no longer go wrong.
     ///
     /// # Errors
     /// When a job is refused that should not be, or has not ended in time.

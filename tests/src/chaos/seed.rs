@@ -1,6 +1,7 @@
 //! The random numbers that a run is made of, all from one seed.
 
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): small, and the same everywhere.
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): small,
+/// and the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Seed(u64);
 

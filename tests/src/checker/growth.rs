@@ -3,7 +3,8 @@
 use super::Finding;
 use crate::history::{Footprint, History};
 
-/// Memory that a process may have taken more than at first: caches that are bounded, and what the allocator keeps.
+/// Memory that a process may have taken more than at first: caches that are bounded, and what the
+/// allocator keeps.
 const MEMORY_SLACK_KIB: u64 = 48 * 1024;
 
 /// Threads: the blocking pool's come and go.
@@ -12,7 +13,8 @@ const THREAD_SLACK: u64 = 16;
 /// Files and sockets: connections that are being closed, a pool's readers.
 const FILE_SLACK: u64 = 16;
 
-/// Subscriptions: a session that is being wound up, an event stream that its reader has not closed yet.
+/// Subscriptions: a session that is being wound up, an event stream that its reader has not closed
+/// yet.
 const SUBSCRIPTION_SLACK: u64 = 8;
 
 /// What one kind of thing may have grown to.

@@ -125,7 +125,8 @@ fn check_results(history: &History, findings: &mut Vec<Finding>) {
                 .push(Finding::BadResult { job: "unknown".to_owned(), why: "it names no job".to_owned() });
             continue;
         };
-        // The same result may be published again after a crash: the broker repeats, too. Another one never.
+        // The same result may be published again after a crash: the broker repeats, too. Another
+        // one never.
         match first.get(&job) {
             Some(earlier) if *earlier != result => findings.push(Finding::TwoResults { job: job.clone() }),
             Some(_) => continue,

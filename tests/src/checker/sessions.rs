@@ -1,5 +1,5 @@
-//! No session was resumed, no one-time value used twice, nothing charged or signed but a job's own digest, no key locked;
-//! and no signature came of a session that was not overheard.
+//! No session was resumed, no one-time value used twice, nothing charged or signed but a job's own
+//! digest, no key locked; and no signature came of a session that was not overheard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,8 @@ use crate::{
     wire::{Run, Sighting},
 };
 
-/// Different messages that a seat has in a session: the initiator the first and the third, the responder the others.
+/// Different messages that a seat has in a session: the initiator the first and the third, the
+/// responder the others.
 const MESSAGES_OF_A_SEAT: usize = 2;
 
 pub(super) fn check(history: &History) -> Vec<Finding> {
@@ -161,8 +162,8 @@ fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What is judged of a session's messages says something only if they were overheard: all of every session that a
-/// published signature came of, whoever was to report it.
+/// What is judged of a session's messages says something only if they were overheard: all of every
+/// session that a published signature came of, whoever was to report it.
 fn check_overheard(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
     let asked = jobs::asked(history);
     let results = history.results.iter().filter_map(|result| jobs::verified(history, result).ok());

@@ -340,7 +340,8 @@ fn a_seat_that_said_too_much_is_named() {
 fn a_signature_of_a_session_that_was_not_overheard_is_named() {
     let session = session(1).to_string();
     let unheard = |seat, messages| Finding::Unheard { session: session.clone(), seat, messages };
-    // As if the initiator's link were not looked into: its messages are missing, and what answers there were answers nothing.
+    // As if the initiator's link were not looked into: its messages are missing, and what answers
+    // there were answers nothing.
     let deaf = found(|history| {
         let rounds = format!("duet.v1.round.{session}.");
         history.wire.retain(|sighting| !sighting.subject.starts_with(&rounds));

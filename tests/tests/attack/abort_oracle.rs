@@ -1,5 +1,5 @@
-//! P2* inverts `2^e` mod N, so that whether a signature verifies tells a bit of the initiator's share (CVE-2023-33242, ePrint
-//! 2023/1234).
+//! P2* inverts `2^e` mod N, so that whether a signature verifies tells a bit of the initiator's
+//! share (CVE-2023-33242, ePrint 2023/1234).
 
 use anyhow::Result;
 use duet_party::{

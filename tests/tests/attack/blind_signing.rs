@@ -1,5 +1,5 @@
-//! A lying orchestrator shows the two parties different payloads under one session, so that one signs what the other has not
-//! seen – or so that the mismatch makes a bad signature and a lock.
+//! A lying orchestrator shows the two parties different payloads under one session, so that one
+//! signs what the other has not seen – or so that the mismatch makes a bad signature and a lock.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! A lying orchestrator keeps what a requester signed. It brings it to the parties after the requester, or the owner,
-//! took it back; or long after it was meant; or after a party was put back to before it knew.
+//! A lying orchestrator keeps what a requester signed. It brings it to the parties after the
+//! requester, or the owner, took it back; or long after it was meant; or after a party was put back
+//! to before it knew.
 
 use anyhow::{Context as _, Result, bail};
 use duet_bus::{Address, Speaker};
@@ -20,7 +21,8 @@ use duet_wire::{
     signing::SigningKey,
 };
 
-/// What both parties of a session say to it, once they have compared their stores with their witnesses.
+/// What both parties of a session say to it, once they have compared their stores with their
+/// witnesses.
 async fn invited(stage: &Stage, manifest: &Manifest) -> Result<[Option<Code>; 2]> {
     let mut said = [None; 2];
     for (said, party) in said.iter_mut().zip([&manifest.responder.party, &manifest.initiator.party]) {
@@ -120,7 +122,8 @@ async fn a_request_that_was_kept_back__should_be_signed_no_more() -> Result<()> 
     let wallet = stage.create().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
-    // Valid for a day, it is brought a day later; valid for a month, it is brought at once, or on its last day.
+    // Valid for a day, it is brought a day later; valid for a month, it is brought at once, or on
+    // its last day.
     let day_ms = 24 * 60 * 60 * 1000;
     let mut old = stage.request(&wallet, "m", "old");
     old.expires_at = old.issued_at.context("dated")? + 86_400;

@@ -1,4 +1,5 @@
-//! N* forges, changes, truncates and replays the answer, to make the initiator lock its key. Only an authentic answer can.
+//! N* forges, changes, truncates and replays the answer, to make the initiator lock its key. Only
+//! an authentic answer can.
 
 use anyhow::Result;
 use duet_party::store::PaillierState;

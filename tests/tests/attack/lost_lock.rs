@@ -1,5 +1,5 @@
-//! P2* has its bad answer decrypted, and the verdict is lost before the lock is written: the worker dies, or its disk is
-//! full. Were the lock forgotten with it, the attacker would go on asking.
+//! P2* has its bad answer decrypted, and the verdict is lost before the lock is written: the worker
+//! dies, or its disk is full. Were the lock forgotten with it, the attacker would go on asking.
 
 use std::{fs, path::Path};
 
@@ -31,7 +31,8 @@ enum Answer {
     Bad,
 }
 
-/// Has the partner answer a session of the service, whose `disk` is full by the time the answer comes.
+/// Has the partner answer a session of the service, whose `disk` is full by the time the answer
+/// comes.
 async fn answered(
     stage: &Stage,
     attacker: &MaliciousPartner,
@@ -61,8 +62,8 @@ async fn answered(
         .await
 }
 
-/// The same, up to where the verdict is about to pass the gate: it is written as pending, and kept from the gate as long
-/// as what this returns lives.
+/// The same, up to where the verdict is about to pass the gate: it is written as pending, and kept
+/// from the gate as long as what this returns lives.
 async fn decrypted(
     stage: &Stage,
     attacker: &MaliciousPartner,
@@ -142,7 +143,8 @@ async fn a_worker_that_dies_before_the_lock__should_lock_when_it_starts_again() 
     let refused = stage.sign_service_partner(&wallet, "m").await.unwrap_err();
     assert!(refused.to_string().contains("[locked]"), "{refused}");
 
-    // Its evidence names the culprit, whom a rotation does not clear; the operator's word does, once.
+    // Its evidence names the culprit, whom a rotation does not clear; the operator's word does,
+    // once.
     let service = &stage.service;
     let enroller = Enroller::new(service.party.context().clone(), service.bus.clone(), ModulusSize::Bits2048);
     enroller.rotate(service.party.identity(), None, None).await?;
@@ -183,7 +185,8 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
     stage.service.start().await?;
     while stage.outcomes.try_recv().is_ok() {}
 
-    // Full before the answer comes: nothing is decrypted. Full between decryption and gate: nothing leaves, good or bad.
+    // Full before the answer comes: nothing is decrypted. Full between decryption and gate: nothing
+    // leaves, good or bad.
     let mut silent = 0;
     for (answer, is_full_before) in
         [(Answer::Good, true), (Answer::Bad, true), (Answer::Good, false), (Answer::Bad, false)]
@@ -199,7 +202,8 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
         assert!(stage.outcomes.try_recv().is_err(), "{answer:?}: something was said");
         silent += 1;
         assert!(stage.service.crash().await.is_err(), "a store that cannot write at all does not open");
-        // As when the process ends. Not before: the write-ahead log that goes with it would make room.
+        // As when the process ends. Not before: the write-ahead log that goes with it would make
+        // room.
         stage.service.sqlite.close().await;
         disk.empty()?;
         stage.service.crash().await?;

@@ -1,6 +1,6 @@
-//! N* broke into the gateway and names its own parties, shows its own cards, changes receipts. The one who deals decides whom
-//! it deals to: with pinned parties nothing is sealed to others. What a page does is played in Chromium
-//! (`tests/browser/scenarios/lying-gateway.mjs`).
+//! N* broke into the gateway and names its own parties, shows its own cards, changes receipts. The
+//! one who deals decides whom it deals to: with pinned parties nothing is sealed to others. What a
+//! page does is played in Chromium (`tests/browser/scenarios/lying-gateway.mjs`).
 
 use std::fs;
 

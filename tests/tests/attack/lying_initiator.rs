@@ -1,6 +1,6 @@
-//! P1* takes the signature and reports failure, to have more signatures than its limits allow: the responder charged
-//! the session before its answer left, and refunds nothing. Or it shows the responder a payment that the wallet's policy allows,
-//! and plays the session for another one.
+//! P1* takes the signature and reports failure, to have more signatures than its limits allow: the
+//! responder charged the session before its answer left, and refunds nothing. Or it shows the
+//! responder a payment that the wallet's policy allows, and plays the session for another one.
 
 use anyhow::{Result, ensure};
 use duet_bus::Address;
@@ -132,8 +132,9 @@ async fn an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_a
     let InvitationReply::Refused(refusal) = shown else { panic!("{shown:?}") };
     assert_eq!(refusal.code, Code::PolicyRefused, "{refusal}");
 
-    // Shown smaller than it is, twice as much as may go at once in all. What the responder was shown is what it
-    // signs: its side of the session is bound to the digest that it derived itself.
+    // Shown smaller than it is, twice as much as may go at once in all. What the responder was
+    // shown is what it signs: its side of the session is bound to the digest that it derived
+    // itself.
     let mut signed = 0;
     for nonce in 0..2 {
         let small = payment(&stage, &wallet, PAYEE, 10, nonce);
@@ -152,7 +153,8 @@ async fn an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_a
         signed += 10;
     }
 
-    // 20 of 25 are gone, whatever the initiator says became of them. A third payment gets no ciphertext.
+    // 20 of 25 are gone, whatever the initiator says became of them. A third payment gets no
+    // ciphertext.
     let third = payment(&stage, &wallet, PAYEE, 10, 2);
     let session = manifest(&stage, &third);
     seated(&stage, &session).await?;

@@ -1,5 +1,5 @@
-//! P1* looks at the plaintexts of many answers for traces of the responder's share: a mask that is too narrow, a multiplier
-//! that is not reduced, a plaintext that wraps.
+//! P1* looks at the plaintexts of many answers for traces of the responder's share: a mask that is
+//! too narrow, a multiplier that is not reduced, a plaintext that wraps.
 
 use duet_protocol::{
     arithmetic::default_arithmetic,

@@ -1,5 +1,6 @@
-//! A crash, a redelivery or a second worker on one invitation, so that a nonce serves twice and the share follows from two
-//! equations. P1* uses one nonce of its own in every session, so that equal nonces of the responder would show as equal `r`.
+//! A crash, a redelivery or a second worker on one invitation, so that a nonce serves twice and the
+//! share follows from two equations. P1* uses one nonce of its own in every session, so that equal
+//! nonces of the responder would show as equal `r`.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! N* and P1* replay everything that an honest session sent: its invitation, its rounds, its report; into the same session, into
-//! another, before and after a restart.
+//! N* and P1* replay everything that an honest session sent: its invitation, its rounds, its
+//! report; into the same session, into another, before and after a restart.
 
 use anyhow::Result;
 use duet_bus::{Address, RequestError};

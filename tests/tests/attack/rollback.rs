@@ -1,5 +1,5 @@
-//! A lock is undone behind a party's back: its row is set back by hand, or the whole store is put back to yesterday while the
-//! broker's stream, or another party, knows better.
+//! A lock is undone behind a party's back: its row is set back by hand, or the whole store is put
+//! back to yesterday while the broker's stream, or another party, knows better.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -26,7 +26,8 @@ use tokio::time::{sleep, timeout};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A wallet whose service has just been given a bad answer by the partner, and so has locked its key.
+/// A wallet whose service has just been given a bad answer by the partner, and so has locked its
+/// key.
 async fn lock(stage: &mut Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Result<()> {
     let attacker = MaliciousPartner::of(stage, &[wallet], key).await?;
     drop(stage.partner.worker.take());
@@ -139,7 +140,8 @@ async fn a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anyt
     lock(&mut stage, &wallet, key).await?;
     witnessed(&stage, key).await?;
 
-    // The column; the old row and the sealed key with it; and then the records of the lock are removed as well.
+    // The column; the old row and the sealed key with it; and then the records of the lock are
+    // removed as well.
     let old = before.path().join("store.db");
     let attach = format!("ATTACH '{}' AS old", old.display());
     let row = [

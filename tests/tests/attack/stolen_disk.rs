@@ -1,4 +1,5 @@
-//! A stolen disk, its logs, a core dump, the memory of a process that has signed: nowhere are the bytes of a share.
+//! A stolen disk, its logs, a core dump, the memory of a process that has signed: nowhere are the
+//! bytes of a share.
 
 use std::{
     fs,
@@ -181,7 +182,8 @@ fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<Memory>> {
     Ok(Some(found))
 }
 
-/// Whether this system writes a core for a process that aborts in `folder`; tried with one that does not object.
+/// Whether this system writes a core for a process that aborts in `folder`; tried with one that
+/// does not object.
 async fn writes_cores(folder: &Path) -> Result<bool> {
     let mut command = Command::new("sleep");
     command.arg("60").current_dir(folder);
@@ -242,8 +244,9 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
         let found = |secret: &Secret| allocated.iter().any(|hit| hit.starts_with(secret.whose));
         assert!(secrets.iter().all(found), "the search is blind");
     }
-    // The workers have signed and wait for more. What a session allocated is wiped when it ends. Copies that the compiler
-    // made on a thread's stack while values moved last until something overwrites them: they are counted, no more.
+    // The workers have signed and wait for more. What a session allocated is wiped when it ends.
+    // Copies that the compiler made on a thread's stack while values moved last until something
+    // overwrites them: they are counted, no more.
     let (mut memory_read, mut on_stacks) = (0, 0);
     for server in [&mut stack.service, &mut stack.partner] {
         let pid = server.process()?.id().context("it runs")?;
@@ -305,8 +308,8 @@ async fn a_worker__should_lock_its_memory_where_there_is_no_limit_to_that() -> R
     let mut stack = Stack::start().await?;
     let wallet = stack.create_wallet("device", ALL_KINDS).await?;
 
-    // One worker for which there is a limit, and one for which, if this user has the right, there is none: by the capability or
-    // by the limit.
+    // One worker for which there is a limit, and one for which, if this user has the right, there
+    // is none: by the capability or by the limit.
     let capable = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
     let limited = if capable { [WITHOUT_CAPABILITY, LIMITED].concat() } else { LIMITED.to_vec() };
     let by_limit = runs(UNLIMITED).await?;

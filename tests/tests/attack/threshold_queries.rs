@@ -1,5 +1,6 @@
-//! P2* adds a multiple of `q·x` to its answers so that a session is valid exactly when a share `x` is below a threshold of its
-//! choice. So `T` sessions before the first failure name one of `T + 1` intervals: a lock is worth `log2(T + 1)` bits.
+//! P2* adds a multiple of `q·x` to its answers so that a session is valid exactly when a share `x`
+//! is below a threshold of its choice. So `T` sessions before the first failure name one of `T + 1`
+//! intervals: a lock is worth `log2(T + 1)` bits.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -38,7 +39,8 @@ impl Interval {
         Self(Natural::zero(), curve::order())
     }
 
-    /// The bounds of `parts` intervals of equal width, from the highest down, without the outermost two.
+    /// The bounds of `parts` intervals of equal width, from the highest down, without the outermost
+    /// two.
     fn thresholds(&self, parts: u32) -> Vec<Natural> {
         let width = self.1.checked_sub(&self.0).unwrap();
         let parts = u64::from(parts);
@@ -49,7 +51,8 @@ impl Interval {
         (1..parts).rev().map(at).collect()
     }
 
-    /// What the answers to [`Self::thresholds`] say: how many sessions were valid before the first that was not.
+    /// What the answers to [`Self::thresholds`] say: how many sessions were valid before the first
+    /// that was not.
     fn named(&self, thresholds: &[Natural], valid: usize) -> Self {
         let low = thresholds.get(valid).unwrap_or(&self.0);
         let high = valid.checked_sub(1).and_then(|last| thresholds.get(last)).unwrap_or(&self.1);
@@ -107,7 +110,8 @@ fn sessions_before_the_first_failure__should_name_one_of_one_more_intervals() {
     );
 }
 
-/// Asks for the interval of `victim`'s share through sessions of `through`, until one fails; how many were valid.
+/// Asks for the interval of `victim`'s share through sessions of `through`, until one fails; how
+/// many were valid.
 async fn ask(
     stage: &mut Stage,
     key: PaillierKeyId,

@@ -99,7 +99,8 @@ async fn frames_that_are_none__should_close_the_socket_with_a_reason() {
     socket.stream.send(Message::text("hello")).await.unwrap();
     assert_eq!(socket.closed().await.unwrap().0, 1003);
 
-    // Far too much is not even read to its end; whether the reason gets through is up to the network.
+    // Far too much is not even read to its end; whether the reason gets through is up to the
+    // network.
     let mut socket = Socket::open(&alone.url).await.unwrap();
     let sent = socket.stream.send(Message::Binary(vec![0x60; 8 << 20].into())).await;
     if sent.is_ok() {
@@ -145,7 +146,8 @@ async fn one_address__should_have_so_many_connections_and_no_more() {
     let _second = Socket::open_from(&alone.url, "127.0.0.2").await.unwrap();
     assert!(upgrade(&alone.url, "127.0.0.2", Some(PAGE_ORIGIN)).await.is_err());
     is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
-    // A place that is given back can be taken again; when that is noticed is the gateway's business.
+    // A place that is given back can be taken again; when that is noticed is the gateway's
+    // business.
     drop(first);
     timeout(DEADLINE, async {
         while upgrade(&alone.url, "127.0.0.2", Some(PAGE_ORIGIN)).await.is_err() {

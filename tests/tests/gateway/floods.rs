@@ -1,4 +1,5 @@
-//! Floods: many slow strangers and very many tiny frames. Memory stays bounded, and whoever behaves is served.
+//! Floods: many slow strangers and very many tiny frames. Memory stays bounded, and whoever behaves
+//! is served.
 
 use duet_protocol::{
     codec::{self, Message as _},
@@ -25,7 +26,8 @@ impl Alone {
     }
 }
 
-/// More than a flood may cost in memory: a hundredth of what it sends, and some slack for the allocator.
+/// More than a flood may cost in memory: a hundredth of what it sends, and some slack for the
+/// allocator.
 const MAX_GROWTH_KIB: u64 = 64 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +36,8 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
     let mut alone = Alone::start(&["--handshake", "2s"]).await;
     is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
     let before = alone.resident_kib();
-    // Headers that never end, one byte at a time, from some addresses; and sockets that never greet.
+    // Headers that never end, one byte at a time, from some addresses; and sockets that never
+    // greet.
     let mut slow = Vec::new();
     for address in ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"] {
         for _ in 0..EACH / 4 {

@@ -108,7 +108,8 @@ async fn info__should_be_for_pages_that_are_allowed() {
     assert_eq!((info["build"].as_str(), info["tenant"].as_str()), (Some(""), Some("demo")));
     assert_eq!(info["backends"][0], serde_json::json!({"role": "service", "party": "service"}));
     assert!(info.get("admission").is_none() && info.get("rpc").is_none(), "{info}");
-    // One that is not may read that it is not, and which it is: its browser tells it nothing of a refused socket.
+    // One that is not may read that it is not, and which it is: its browser tells it nothing of a
+    // refused socket.
     for (foreign, named) in
         [("https://evil.example", "--origin https://evil.example"), ("null", "none of the web's")]
     {

@@ -136,7 +136,8 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
     // None of that has hurt the session.
     device.run(&mut ours, &manifest).await.unwrap();
 
-    // Whoever goes on with proofs that do not hold is answered ever later; from the same address, one that holds is not.
+    // Whoever goes on with proofs that do not hold is answered ever later; from the same address,
+    // one that holds is not.
     let mut guesser = Socket::open(url).await.unwrap();
     let guess = proof(guesser.challenge, other.id(), now_ms());
     let guesses = tokio::spawn(async move {
@@ -147,7 +148,8 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
             }
         }
     });
-    // More proofs than are guessed, one after the other as well: without the wait the guesses would be through first.
+    // More proofs than are guessed, one after the other as well: without the wait the guesses would
+    // be through first.
     for _ in 0..150 {
         device.authenticate(&mut ours).await.unwrap();
     }

@@ -86,7 +86,8 @@ async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     stack.all_pairs_ready(&device.id().to_string()).await.unwrap();
     device.authenticate(&mut socket).await.unwrap();
 
-    // Killed after the signature, before its report: the report still gets through, by another socket.
+    // Killed after the signature, before its report: the report still gets through, by another
+    // socket.
     let manifest = device.begin(&mut socket, "before the report", "device+service").await.unwrap();
     let (signed, report) = device.compute(&mut socket, &manifest).await.unwrap();
     stack.gateway.kill().await.unwrap();

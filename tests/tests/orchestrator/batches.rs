@@ -264,7 +264,8 @@ async fn an_end_that_was_published_and_not_noted__should_not_be_told_twice() {
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("noted", BACKEND)).await;
     rig.settled(&orchestrator.url, &job).await;
-    // As if the process had died between publishing and noting it, longer ago than the stream remembers.
+    // As if the process had died between publishing and noting it, longer ago than the stream
+    // remembers.
     let mut entry = rig.told([&job]).await.remove(0);
     entry.value.end_published_at_ms = None;
     let key = Key::from((&job.tenant, job.id));

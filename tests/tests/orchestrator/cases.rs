@@ -14,7 +14,8 @@ fn cases(name: &str) -> Vec<Value> {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
-/// A payload, and what is to become of it: the digest that is signed where it is known, or what a refusal names.
+/// A payload, and what is to become of it: the digest that is signed where it is known, or what a
+/// refusal names.
 struct Case {
     name: String,
     payload: Value,

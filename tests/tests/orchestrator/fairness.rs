@@ -11,7 +11,8 @@ use crate::orchestrator::rig::{Act, OTHER_TOKEN, Rig, Running, TOKEN, now_ms};
 
 const BACKEND: &[&str] = &["service+partner"];
 
-/// A rig with one orchestrator that works on one job at a time, and a session that holds that place.
+/// A rig with one orchestrator that works on one job at a time, and a session that holds that
+/// place.
 async fn held() -> (Rig, Running, Manifest) {
     let mut rig = Rig::with(|config| config.queue.max_in_flight = 1).await;
     rig.script(&[Act::Hold]);
@@ -70,8 +71,8 @@ async fn an_urgent_job__should_overtake_and_a_patient_one_not_starve() {
     }
     rig.told(urgent.iter().chain(&normal).chain([&patient])).await;
     let places = places(&rig, url).await;
-    // Sixteen urgent ones come first (but for one start that the announcement in hand had begun), and
-    // the patient one within the first round of 21.
+    // Sixteen urgent ones come first (but for one start that the announcement in hand had begun),
+    // and the patient one within the first round of 21.
     let ahead = normal.iter().filter(|job| places[&job.id] < 14).count();
     assert!(ahead <= 1, "{ahead} of the others came before the urgent ones");
     assert!(places[&patient.id] <= 23, "the patient one ended as number {}", places[&patient.id]);
@@ -125,7 +126,8 @@ async fn sessions_that_hang__should_leave_places_to_other_tenants() {
         rig.accepted(url, &rig.request(&format!("hangs-{number}"), BACKEND)).await;
         manifests.push(rig.held.recv().await.unwrap());
     }
-    // Three quarters of the places are taken: the fourth job of this tenant waits, another's does not.
+    // Three quarters of the places are taken: the fourth job of this tenant waits, another's does
+    // not.
     let waits = rig.accepted(url, &rig.request("waits", BACKEND)).await;
     let single = rig.accepted(url, &rig.other_request("single", BACKEND)).await;
     assert_eq!(rig.settled(url, &single).await.state, JobStateName::Signed);

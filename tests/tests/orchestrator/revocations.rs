@@ -52,7 +52,8 @@ async fn a_job_that_waits__should_be_cancelled_at_the_parties_as_well() {
     assert!(rig.world.revoked.lock().unwrap().is_empty(), "no party was told");
 
     assert_eq!(rig.revoke(url, &job, &proof).await.status(), StatusCode::OK);
-    // The requester is the wallet's owner here: a job that has come to its owner meanwhile is rejected, not cancelled.
+    // The requester is the wallet's owner here: a job that has come to its owner meanwhile is
+    // rejected, not cancelled.
     let ended = kept(&rig, url, &job).await;
     let rejected = ended.ending.failure.is_some_and(|failure| failure.code == Code::RejectedByOwner);
     assert!(ended.state == JobStateName::Cancelled || rejected, "{:?}", ended.state);

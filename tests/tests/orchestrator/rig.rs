@@ -77,8 +77,8 @@ pub(crate) enum Act {
     Hold,
     /// Refuses the invitation.
     Refuse(Code),
-    /// Refuses the invitation because the session is over by its own clock, which is so many milliseconds
-    /// ahead.
+    /// Refuses the invitation because the session is over by its own clock, which is so many
+    /// milliseconds ahead.
     Ahead(u64),
 }
 
@@ -557,8 +557,9 @@ impl Rig {
         bus.ensure_bucket(kv::JOBS, &StorageSettings::default()).await.unwrap()
     }
 
-    /// Waits until the ends of jobs are published and it is noted that they are: only until then may an orchestrator send one
-    /// again, which the stream drops and who listens to the subject itself hears twice. Returns the jobs' entries.
+    /// Waits until the ends of jobs are published and it is noted that they are: only until then
+    /// may an orchestrator send one again, which the stream drops and who listens to the subject
+    /// itself hears twice. Returns the jobs' entries.
     pub(crate) async fn told(&self, jobs: impl IntoIterator<Item = &JobView>) -> Vec<Entry<JobRecord>> {
         let bucket = self.bucket().await;
         let mut entries = Vec::new();

@@ -1,7 +1,8 @@
 //! The published attacks, one row each, and the tests that play them.
 //!
-//! A test is named where it lives, by its package, its target and its path as `cargo test` prints it. One that only
-//! attacks lies in `tests/tests/attack`, in a module per row; the others stand with what they also test.
+//! A test is named where it lives, by its package, its target and its path as `cargo test` prints
+//! it. One that only attacks lies in `tests/tests/attack`, in a module per row; the others stand
+//! with what they also test.
 
 /// One attack and everything that plays it.
 #[derive(Debug)]

@@ -98,8 +98,8 @@ pub(super) async fn step(
     Ok(Step { busy_cores: used.busy_cores, processes: used.processes, ..recorder.step(offered, timing) })
 }
 
-/// Jobs are due at `start`, and every `1 / per_second` from then on. What cannot be sent when it is due is sent later, and
-/// its time runs all the same.
+/// Jobs are due at `start`, and every `1 / per_second` from then on. What cannot be sent when it is
+/// due is sent later, and its time runs all the same.
 async fn open_loop(
     target: &Arc<Target>,
     recorder: &Arc<Recorder>,

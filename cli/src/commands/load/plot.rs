@@ -18,7 +18,8 @@ use crate::error::CliError;
 /// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (900, 520);
 
-/// One colour for each line, told apart by most people who do not see all colours (Okabe and Ito, 2008).
+/// One colour for each line, told apart by most people who do not see all colours (Okabe and Ito,
+/// 2008).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -61,8 +62,8 @@ fn failed(error: impl fmt::Display) -> CliError {
 /// Reads a quantile of a step's latencies, in milliseconds.
 type Quantile = fn(&Step) -> f64;
 
-/// Latency against the rate at which jobs arrive, from the open loops of `reports`: on a logarithmic scale, three
-/// quantiles of each report.
+/// Latency against the rate at which jobs arrive, from the open loops of `reports`: on a
+/// logarithmic scale, three quantiles of each report.
 ///
 /// # Errors
 /// When there is no open loop in any of them.
@@ -100,8 +101,8 @@ pub(super) fn latency(reports: &[LoadReport]) -> Result<String, CliError> {
     draw(&frame, &lines, 0.0..rate * 1.05, (1.0..slowest * 1.5).log_scale())
 }
 
-/// The most signatures per second of each report against the workers that its deployment had, beside what as many times
-/// the fewest workers would have made.
+/// The most signatures per second of each report against the workers that its deployment had,
+/// beside what as many times the fewest workers would have made.
 ///
 /// # Errors
 /// When no report says how many workers there were.

@@ -49,7 +49,8 @@ pub(crate) fn machine_cpu_ms() -> Option<f64> {
     Some(machine_ticks(&stat)? * 1000.0 / TICKS_PER_SECOND)
 }
 
-/// `utime` and `stime`, fields 14 and 15. The name, field 2, may hold anything but ends with the last parenthesis.
+/// `utime` and `stime`, fields 14 and 15. The name, field 2, may hold anything but ends with the
+/// last parenthesis.
 fn process_ticks(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);

@@ -13,8 +13,8 @@ const VERSION: u8 = 1;
 /// The outcome that counts as a success, beside error codes.
 pub(super) const SIGNED: &str = "signed";
 
-/// How much of what arrives has to be signed meanwhile for a rate to count as sustained: all, but for what is under way
-/// when counting ends.
+/// How much of what arrives has to be signed meanwhile for a rate to count as sustained: all, but
+/// for what is under way when counting ends.
 const SUSTAINED_SHARE: f64 = 0.98;
 
 /// A whole run.
@@ -142,10 +142,12 @@ pub(crate) struct Step {
     pub(crate) verified: u64,
     /// Signatures per second that were finished while it counted.
     pub(crate) signed_per_s: f64,
-    /// Of an open loop, whether the deployment kept up with it: nothing failed, and as much was signed as arrived.
+    /// Of an open loop, whether the deployment kept up with it: nothing failed, and as much was
+    /// signed as arrived.
     pub(crate) sustained: bool,
-    /// From when a job was due until its signature was there: what is missed while others wait counts. In a closed loop
-    /// a job is due when the one before it is done, so nothing can be missed and this says less.
+    /// From when a job was due until its signature was there: what is missed while others wait
+    /// counts. In a closed loop a job is due when the one before it is done, so nothing can be
+    /// missed and this says less.
     pub(crate) latency_ms: Quantiles,
     /// From when its submission was sent.
     pub(crate) service_ms: Quantiles,

@@ -1,5 +1,5 @@
-//! Key generation: the device's part, each receiver's part, and all of it together, prime search and
-//! every proof included. Both receivers are verified one after the other, on one thread.
+//! Key generation: the device's part, each receiver's part, and all of it together, prime search
+//! and every proof included. Both receivers are verified one after the other, on one thread.
 
 use criterion::Criterion;
 use duet_protocol::keygen;

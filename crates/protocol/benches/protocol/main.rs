@@ -1,7 +1,8 @@
 //! Benchmarks of the protocol: `cargo bench --package duet-protocol --bench protocol [FILTER]`.
 //!
-//! Names are `native.<arithmetic>.<subject>/<operation>` with `gmp` or `ct` for the arithmetic. One thread
-//! unless it says `all-cores`, 2048-bit moduli, all checks on; 50 samples each, but for safe primes.
+//! Names are `native.<arithmetic>.<subject>/<operation>` with `gmp` or `ct` for the arithmetic. One
+//! thread unless it says `all-cores`, 2048-bit moduli, all checks on; 50 samples each, but for safe
+//! primes.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up stops")]
 

@@ -37,7 +37,8 @@ pub(crate) fn benches(criterion: &mut Criterion) {
         group.bench_function("blum-prime", |b| {
             b.iter(|| -> Natural { arithmetic.random_prime(PrimeKind::Blum, 1024, &mut rng, &mut |_| {}) });
         });
-        // Once in a party's life, seconds each, and how many depends on luck: a few show what to expect.
+        // Once in a party's life, seconds each, and how many depends on luck: a few show what to
+        // expect.
         group.sample_size(10);
         group.bench_function("safe-prime", |b| {
             b.iter(|| -> Natural { arithmetic.random_prime(PrimeKind::Safe, 1024, &mut rng, &mut |_| {}) });

@@ -20,11 +20,12 @@ use crate::{
     support::{Job, Pair, World, good},
 };
 
-/// How long the samples of what all cores do take together: many signatures on each core for one sample, which ends with the last.
+/// How long the samples of what all cores do take together: many signatures on each core for one
+/// sample, which ends with the last.
 const MANY_ON_EACH_CORE: Duration = Duration::from_secs(15);
 
-/// How long it takes all cores together, each of which runs `sign` `count` times: what a core does when the others have as much
-/// to do, beside it in the caches and in the processor's heat.
+/// How long it takes all cores together, each of which runs `sign` `count` times: what a core does
+/// when the others have as much to do, beside it in the caches and in the processor's heat.
 fn on_all_cores(
     arithmetic: &'static dyn Arithmetic,
     count: u64,

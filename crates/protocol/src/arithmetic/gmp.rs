@@ -1,9 +1,9 @@
 //! kzen-paillier on curv-kzen and GMP.
 //!
-//! GMP's exponentiation (`mpz_powm`) is not constant-time, and neither GMP nor curv-kzen wipes freed
-//! limbs (`BigInt::zeroize` replaces the number without clearing what it pointed to), so secrets that
-//! pass through here may stay in freed memory. Callers blind secret exponents and bases; whoever needs
-//! more builds without this implementation.
+//! GMP's exponentiation (`mpz_powm`) is not constant-time, and neither GMP nor curv-kzen wipes
+//! freed limbs (`BigInt::zeroize` replaces the number without clearing what it pointed to), so
+//! secrets that pass through here may stay in freed memory. Callers blind secret exponents and
+//! bases; whoever needs more builds without this implementation.
 
 use std::sync::Arc;
 
@@ -133,13 +133,14 @@ impl Modulus for GmpModulus {
     }
 }
 
-/// Groups of numbers modulo `N²`. A unit `y = a + b·N` with `a, b < N` is `a·(1 + β·N)` where `β = b·a⁻¹ mod N`, and of a product
-/// of such numbers the second factors only add: `∏ yᵢ = (∏ aᵢ)·(1 + N·∑ βᵢ)`. So a product costs as many multiplications by
-/// numbers that are half as long, each followed by a division with half as long a quotient.
+/// Groups of numbers modulo `N²`. A unit `y = a + b·N` with `a, b < N` is `a·(1 + β·N)` where `β =
+/// b·a⁻¹ mod N`, and of a product of such numbers the second factors only add: `∏ yᵢ = (∏ aᵢ)·(1 +
+/// N·∑ βᵢ)`. So a product costs as many multiplications by numbers that are half as long, each
+/// followed by a division with half as long a quotient.
 ///
-/// That takes two thirds of the time of GMP's multiplications and divisions of whole numbers modulo `N²`, which take two thirds of that of
-/// crypto-bigint's Montgomery multiplications (`docs/performance.md`). GMP's time may depend on the numbers; but every choice is made
-/// once.
+/// That takes two thirds of the time of GMP's multiplications and divisions of whole numbers modulo
+/// `N²`, which take two thirds of that of crypto-bigint's Montgomery multiplications
+/// (`docs/performance.md`). GMP's time may depend on the numbers; but every choice is made once.
 struct Tables {
     n: BigInt,
     nn: BigInt,
@@ -165,7 +166,8 @@ impl Tables {
     /// The rows of a group.
     fn rows(&self, group: &[Natural; GROUP_SIZE]) -> Option<Box<[u8]>> {
         let split: Vec<_> = group.iter().map(|number| (to_big(number) % &self.nn).div_rem(&self.n)).collect();
-        // One inversion for all of them: of the product, from which each one's is what the others are multiplied off.
+        // One inversion for all of them: of the product, from which each one's is what the others
+        // are multiplied off.
         let mut before = Vec::with_capacity(group.len());
         let mut product = BigInt::one();
         for (_, a) in &split {

@@ -24,7 +24,8 @@ use crate::{
 pub enum PrimeKind {
     /// `p ≡ 3 (mod 4)`, as the modulus proof needs.
     Blum,
-    /// `p = 2p′ + 1` with `p′` prime, as ring-Pedersen parameters need. Safe primes are Blum primes.
+    /// `p = 2p′ + 1` with `p′` prime, as ring-Pedersen parameters need. Safe primes are Blum
+    /// primes.
     Safe,
 }
 
@@ -55,8 +56,8 @@ pub(super) fn random_prime(
     }
 }
 
-/// As [`Arithmetic::random_prime`], but `progress` can end it: several searches may run at once for the
-/// same primes, and only the first results count. `None` when it was ended.
+/// As [`Arithmetic::random_prime`], but `progress` can end it: several searches may run at once for
+/// the same primes, and only the first results count. `None` when it was ended.
 pub fn search_prime(
     arithmetic: &dyn Arithmetic,
     kind: PrimeKind,

@@ -34,7 +34,8 @@ impl Case {
         self.wallet.partner_verifier(&self.world).verify(offer)
     }
 
-    /// The name of the check that refuses the changed offer, signed again by the cheating initiator.
+    /// The name of the check that refuses the changed offer, signed again by the cheating
+    /// initiator.
     fn refusal(&self, change: impl FnOnce(&mut Offer)) -> &'static str {
         let mut offer = self.honest.offer.clone();
         change(&mut offer);
@@ -78,8 +79,9 @@ fn modulus_and_ciphertext_are_checked() {
     assert_eq!(case.refusal(|o| o.ciphertext = Natural::one()), "encrypted-share-proof");
 }
 
-/// The oracle that signing would be without its lock, played on whoever takes enrolments: ciphertexts that are right for
-/// one bit of a share and wrong for the other. Nobody decrypts them, so right and wrong are refused in the same words.
+/// The oracle that signing would be without its lock, played on whoever takes enrolments:
+/// ciphertexts that are right for one bit of a share and wrong for the other. Nobody decrypts them,
+/// so right and wrong are refused in the same words.
 #[test]
 fn crafted_ciphertexts_are_refused_alike_whatever_is_in_them() {
     let case = &*SHARED;

@@ -1,11 +1,11 @@
 //! Πlog*: a Paillier ciphertext encrypts the discrete logarithm of a point of secp256k1, and that
-//! number is small (ePrint 2021/060, figure 25), with `ℓ = 256`, `ε = 256`, a 128-bit challenge and the
-//! verifier's `Ñ`.
+//! number is small (ePrint 2021/060, figure 25), with `ℓ = 256`, `ε = 256`, a 128-bit challenge and
+//! the verifier's `Ñ`.
 //!
-//! What the accepted range means: two accepting answers to different challenges give the plaintext `x̂`
-//! as a quotient of differences of `z1`s, so `|x̂| ≤ 2·2⁵¹² = 2⁵¹³`, which the mask of a signature hides
-//! ([`crate::paillier::MASK_BITS`]). An honest `z1 = α + e·x` exceeds `2⁵¹²` with probability 2⁻¹²⁸; then
-//! the prover starts over.
+//! What the accepted range means: two accepting answers to different challenges give the plaintext
+//! `x̂` as a quotient of differences of `z1`s, so `|x̂| ≤ 2·2⁵¹² = 2⁵¹³`, which the mask of a
+//! signature hides ([`crate::paillier::MASK_BITS`]). An honest `z1 = α + e·x` exceeds `2⁵¹²` with
+//! probability 2⁻¹²⁸; then the prover starts over.
 
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,8 @@ pub const PLAINTEXT_BOUND_BITS: u32 = L_BITS + EPSILON_BITS + 1;
 /// The largest encoding of a proof, for 3072-bit `N` and `Ñ`, in bytes.
 pub const MAX_SIZE_BYTES: usize = 2 * 387 + 771 + 33 + 69 + 387 + 453;
 
-/// What is proved: `ciphertext` under `key` encrypts the discrete logarithm of `point`; to the owner of
-/// `parameters`.
+/// What is proved: `ciphertext` under `key` encrypts the discrete logarithm of `point`; to the
+/// owner of `parameters`.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement<'a> {
     /// The prover's public key.
@@ -136,8 +136,8 @@ fn generator_times(integer: &Integer) -> Option<Point> {
 }
 
 impl LogStarProof {
-    /// Proves that `statement.ciphertext = Enc(secret; nonce)` and `statement.point = secret·G`. Verify
-    /// the parameters' own proof first: they could be made to reveal the secret.
+    /// Proves that `statement.ciphertext = Enc(secret; nonce)` and `statement.point = secret·G`.
+    /// Verify the parameters' own proof first: they could be made to reveal the secret.
     ///
     /// # Errors
     /// When the point is not the secret's or the nonce is not the ciphertext's. That the ciphertext

@@ -1,5 +1,5 @@
-//! Πmod: `N` is a product of two primes and `gcd(N, φ(N)) = 1` (ePrint 2021/060, figure 16), for primes
-//! that are 3 modulo 4, in 128 iterations.
+//! Πmod: `N` is a product of two primes and `gcd(N, φ(N)) = 1` (ePrint 2021/060, figure 16), for
+//! primes that are 3 modulo 4, in 128 iterations.
 //!
 //! Not enough on its own or replaceable: it says nothing about the size of the primes (that is
 //! [`super::factor`]), and a proof of `N`-th roots alone would accept a smooth `N`.
@@ -113,7 +113,8 @@ impl<'a> PrimeRoots<'a> {
         })
     }
 
-    /// `exponent`, plus a 64-bit multiple of the group's order where exponentiation is not constant-time.
+    /// `exponent`, plus a 64-bit multiple of the group's order where exponentiation is not
+    /// constant-time.
     fn blind(&self, exponent: &Natural, rng: &mut dyn CryptoRng) -> Natural {
         if !self.is_blinded {
             return exponent.clone();
@@ -121,8 +122,8 @@ impl<'a> PrimeRoots<'a> {
         exponent + &(&Natural::from(rng.next_u64()) * &self.modulus.value().minus_one())
     }
 
-    /// With `e = ((p+1)/4)²`, `y^(4e) = (y^((p+1)/2))^((p+1)/2) = (χ(y)·y)^((p+1)/2) = χ(y)·y`, because
-    /// `(p+1)/2` is even: one exponentiation tells both the root and the symbol.
+    /// With `e = ((p+1)/4)²`, `y^(4e) = (y^((p+1)/2))^((p+1)/2) = (χ(y)·y)^((p+1)/2) = χ(y)·y`,
+    /// because `(p+1)/2` is even: one exponentiation tells both the root and the symbol.
     fn roots(&self, y: &Natural, rng: &mut dyn CryptoRng) -> Roots {
         let y = self.modulus.reduce(y);
         let (fourth, nth) =

@@ -83,8 +83,9 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Continues {
-    /// Where the earlier chain was left, as far as this writer knows: the store came out of a backup, or
-    /// is an older copy of itself, and what was recorded after that copy was made is not in it.
+    /// Where the earlier chain was left, as far as this writer knows: the store came out of a
+    /// backup, or is an older copy of itself, and what was recorded after that copy was made is not
+    /// in it.
     pub after: Position,
 }
 
@@ -99,7 +100,8 @@ pub enum Event {
         /// Which of the writer's processes, when the chain is one process's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
-        /// The Ed25519 key that signs its checkpoints: a party's card key, an orchestrator's result key.
+        /// The Ed25519 key that signs its checkpoints: a party's card key, an orchestrator's result
+        /// key.
         #[serde(with = "hex_array")]
         key: [u8; 32],
         /// The party's card.
@@ -122,8 +124,8 @@ pub enum Event {
     },
     /// Nothing follows: the process that wrote the chain ends.
     Closed,
-    /// So many entries were lost before they got a place in the chain, because more was decided than
-    /// could be written.
+    /// So many entries were lost before they got a place in the chain, because more was decided
+    /// than could be written.
     Lost {
         /// How many.
         entries: u64,
@@ -160,8 +162,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
     },
-    /// A responder charged a session to the wallet's limits, and then sent its one answer. Written in the
-    /// transaction of the charge, before the answer leaves.
+    /// A responder charged a session to the wallet's limits, and then sent its one answer. Written
+    /// in the transaction of the charge, before the answer leaves.
     SessionCharged(Exchange),
     /// An initiator has a signature that verifies, and released it.
     SessionSigned(Exchange),
@@ -217,8 +219,8 @@ pub enum Event {
         refusals: BTreeMap<Code, u64>,
     },
 
-    /// A party verified and stored a new wallet. Written in that transaction, as the following are in
-    /// theirs.
+    /// A party verified and stored a new wallet. Written in that transaction, as the following are
+    /// in theirs.
     WalletPrepared {
         /// The wallet.
         wallet: WalletId,
@@ -263,8 +265,8 @@ pub enum Event {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
-    /// A party's store was restored, and these keys were locked in it when its next chain began: of a key that was locked after the chain
-    /// before had been closed there is no other record.
+    /// A party's store was restored, and these keys were locked in it when its next chain began: of
+    /// a key that was locked after the chain before had been closed there is no other record.
     KeysFoundLocked {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
@@ -295,8 +297,8 @@ pub enum Event {
         /// The SHA-256 of its document.
         #[serde(with = "hex_array")]
         policy: [u8; 32],
-        /// From when it alone counts, in milliseconds since 1970; until then a request has to pass the ones
-        /// before as well.
+        /// From when it alone counts, in milliseconds since 1970; until then a request has to pass
+        /// the ones before as well.
         effective_at_ms: u64,
     },
     /// A party noted that somebody approves a request.

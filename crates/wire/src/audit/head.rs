@@ -1,5 +1,5 @@
-//! How far a party's audit chain goes, signed by the party: what others keep for it, so that an older copy of
-//! its store can be told from its store.
+//! How far a party's audit chain goes, signed by the party: what others keep for it, so that an
+//! older copy of its store can be told from its store.
 
 use duet_protocol::{
     codec::Message,
@@ -17,7 +17,8 @@ use crate::{
 
 /// The locked keys that a head names at most. A party that has more names the newest.
 pub const MAX_LOCKED_KEYS: usize = 1024;
-/// The heads that a party keeps of one writer: one of each of its chains. A chain ends when a store is restored.
+/// The heads that a party keeps of one writer: one of each of its chains. A chain ends when a store
+/// is restored.
 pub const MAX_HEADS_PER_WRITER: usize = 32;
 
 /// How far a party's chain goes, and which of its Paillier keys are locked.

@@ -1,5 +1,5 @@
-//! Which refusals are recorded one by one. The rest is counted: whoever floods a process with what it
-//! refuses must not fill the log.
+//! Which refusals are recorded one by one. The rest is counted: whoever floods a process with what
+//! it refuses must not fill the log.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,8 +10,8 @@ use crate::{Code, Manifest, Refusal, SignedRequest, SigningRequest};
 
 /// Refusals of one source recorded one by one within [`WINDOW_MS`]; further ones are counted.
 const PER_SOURCE: u32 = 8;
-/// Refusals of all sources recorded one by one within [`WINDOW_MS`]. At some 500 bytes each a flood of
-/// them fills 30 MB in a day.
+/// Refusals of all sources recorded one by one within [`WINDOW_MS`]. At some 500 bytes each a flood
+/// of them fills 30 MB in a day.
 const IN_ALL: u32 = 40;
 /// How long refusals are counted together, in milliseconds.
 const WINDOW_MS: u64 = 60_000;
@@ -19,7 +19,8 @@ const WINDOW_MS: u64 = 60_000;
 /// Something that was refused, and who asked for it as far as the request said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report`, `device` or `token`.
+    /// What kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report`, `device`
+    /// or `token`.
     pub what: &'static str,
     /// Who asked.
     pub asked: Option<Asked>,

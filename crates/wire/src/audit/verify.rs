@@ -1,8 +1,8 @@
-//! Checking audit records: nothing removed, moved, altered or brought in from elsewhere, signed by whom
-//! it should be, and no nonce used twice.
+//! Checking audit records: nothing removed, moved, altered or brought in from elsewhere, signed by
+//! whom it should be, and no nonce used twice.
 //!
-//! Records are taken in the order in which they lie in the stream or in a file. The same record a second
-//! time is no fault: whoever ships records may do so again.
+//! Records are taken in the order in which they lie in the stream or in a file. The same record a
+//! second time is no fault: whoever ships records may do so again.
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,10 +30,11 @@ pub enum Fault {
     Reordered,
     /// Two different records claim one place.
     Forked,
-    /// A checkpoint is not what the chain was at that place, or its signature is not by the chain's key.
+    /// A checkpoint is not what the chain was at that place, or its signature is not by the chain's
+    /// key.
     FalseCheckpoint,
-    /// The chain is not by the key that is pinned for its writer, or by a writer that may not speak where
-    /// it was found.
+    /// The chain is not by the key that is pinned for its writer, or by a writer that may not speak
+    /// where it was found.
     ForeignWriter,
     /// What was there at an earlier verification is not there any more, or is something else.
     Rewritten,
@@ -89,7 +90,8 @@ impl fmt::Display for Finding {
 /// What was found of one chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainReport {
-    /// Who writes it; `None` when its beginning is gone and no pinned key signed a checkpoint of it.
+    /// Who writes it; `None` when its beginning is gone and no pinned key signed a checkpoint of
+    /// it.
     pub writer: Option<String>,
     /// Which of the writer's processes, when it is one process's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,8 +108,8 @@ pub struct ChainReport {
     pub signed_through: u64,
     /// The latest time a record states, in milliseconds since 1970.
     pub newest_at_ms: u64,
-    /// Whether its writer closed it in order. A chain that is neither closed nor still written lost its
-    /// writer, or its end.
+    /// Whether its writer closed it in order. A chain that is neither closed nor still written lost
+    /// its writer, or its end.
     pub closed: bool,
     /// Records of kinds that this version does not know.
     pub unknown: u64,
@@ -186,13 +188,13 @@ pub struct Verifier {
     more_findings: u64,
 }
 
-/// The gap that one record may open. A larger one is no gap but nonsense: nobody removes a billion records,
-/// and nobody shall make a verifier keep account of them.
+/// The gap that one record may open. A larger one is no gap but nonsense: nobody removes a billion
+/// records, and nobody shall make a verifier keep account of them.
 const MAX_GAP: u64 = 1 << 20;
 
 impl Verifier {
-    /// A verifier that believes these keys. A chain of a writer with a pinned key must be by one of its
-    /// keys; other chains are believed to be by the key they name themselves.
+    /// A verifier that believes these keys. A chain of a writer with a pinned key must be by one of
+    /// its keys; other chains are believed to be by the key they name themselves.
     #[must_use]
     pub fn new(pins: Vec<PinnedKey>) -> Self {
         Self { pins, ..Self::default() }
@@ -203,8 +205,8 @@ impl Verifier {
         self.remembered.push(head);
     }
 
-    /// Lets chains begin anywhere: old records are removed when their time is over. Without this a chain
-    /// that does not begin with its first record lacks something.
+    /// Lets chains begin anywhere: old records are removed when their time is over. Without this a
+    /// chain that does not begin with its first record lacks something.
     pub fn allow_missing_beginnings(&mut self) {
         self.beginnings_may_be_gone = true;
     }

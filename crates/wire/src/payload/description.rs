@@ -1,5 +1,5 @@
-//! What a payload says, spelled out for the person who is to sign it: made from the same parsed values
-//! as the digest, so that what is shown is what is signed.
+//! What a payload says, spelled out for the person who is to sign it: made from the same parsed
+//! values as the digest, so that what is shown is what is signed.
 
 use alloy_primitives::Address;
 use serde::Serialize;
@@ -23,8 +23,8 @@ pub struct DescribedField {
     pub value: String,
 }
 
-/// A member that is in the document and is not signed: whoever verifies the signature may put anything in
-/// its place.
+/// A member that is in the document and is not signed: whoever verifies the signature may put
+/// anything in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotSigned {
     /// Where it is: `domain.chainId`, `message.__typename`.
@@ -41,7 +41,8 @@ pub struct NotSigned {
 pub enum NotSignedReason {
     /// A member of the domain that the declared `EIP712Domain` does not cover.
     NotCovered,
-    /// A member that `types` does not declare, dropped because the document says `undeclared: drop`.
+    /// A member that `types` does not declare, dropped because the document says `undeclared:
+    /// drop`.
     Undeclared,
 }
 
@@ -53,10 +54,12 @@ pub struct Description {
     pub kind: PayloadKindTag,
     /// The 32 bytes that ECDSA signs, as `0x…`.
     pub digest: String,
-    /// Of a transaction, or of the domain of typed data; left out where JavaScript could not hold it.
+    /// Of a transaction, or of the domain of typed data; left out where JavaScript could not hold
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain_id: Option<u64>,
-    /// The payload read and written again: quantities of a transaction as `0x…`, addresses checksummed.
+    /// The payload read and written again: quantities of a transaction as `0x…`, addresses
+    /// checksummed.
     pub payload: Value,
     /// Every field that goes into the digest, in order.
     pub fields: Vec<DescribedField>,
@@ -104,8 +107,8 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     format!("0x{}", hex::encode(bytes))
 }
 
-/// The same document with the numbers that JavaScript would round as decimal strings, which mean the
-/// same.
+/// The same document with the numbers that JavaScript would round as decimal strings, which mean
+/// the same.
 fn exact(value: Value) -> Value {
     match value {
         Value::Number(number) => {

@@ -1,4 +1,5 @@
-//! Messages under [EIP-191](https://eips.ethereum.org/EIPS/eip-191), version 0x45 (`personal_sign`).
+//! Messages under [EIP-191](https://eips.ethereum.org/EIPS/eip-191), version 0x45
+//! (`personal_sign`).
 
 use alloy_primitives::eip191_hash_message;
 use serde_json::Value;

@@ -19,13 +19,13 @@ use crate::{
 
 /// A transaction to sign.
 ///
-/// In JSON with the field names of the JSON-RPC interface: `type` (`0x0`, `0x1`, `0x2`, or `legacy`,
-/// `eip2930`, `eip1559`; if missing, it follows from the fee fields), `chainId`, `nonce`, `to` (`null`
-/// creates a contract), `value`, `gas` or `gasLimit`, `gasPrice` or `maxFeePerGas` and
+/// In JSON with the field names of the JSON-RPC interface: `type` (`0x0`, `0x1`, `0x2`, or
+/// `legacy`, `eip2930`, `eip1559`; if missing, it follows from the fee fields), `chainId`, `nonce`,
+/// `to` (`null` creates a contract), `value`, `gas` or `gasLimit`, `gasPrice` or `maxFeePerGas` and
 /// `maxPriorityFeePerGas`, `accessList`, `data` or `input`. Quantities are numbers, decimal strings
 /// or `0x` and hexadecimal digits. Of these only `value` (0), `accessList` (empty) and `data`
-/// (empty) may be missing. A member that is `null` is missing, `to` and `chainId` excepted, and any other
-/// member is refused.
+/// (empty) may be missing. A member that is `null` is missing, `to` and `chainId` excepted, and any
+/// other member is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransactionRequest {
     /// Type 0, with a chain id under EIP-155, or without one if `chainId` is `null`.
@@ -141,8 +141,8 @@ impl TransactionRequest {
         self.as_transaction().input()
     }
 
-    /// The hash that is signed: of the RLP list (EIP-155 for legacy with a chain id), or of the type
-    /// byte and the list.
+    /// The hash that is signed: of the RLP list (EIP-155 for legacy with a chain id), or of the
+    /// type byte and the list.
     #[must_use]
     pub fn signature_hash(&self) -> [u8; 32] {
         match self {

@@ -1,9 +1,9 @@
 //! Typed data under [EIP-712](https://eips.ethereum.org/EIPS/eip-712).
 //!
-//! What MetaMask signs and ethers or viem confirm is signed here, with the same digest; anything else is
-//! refused. Values are read as strictly as those of transactions, and a member that the types do not
-//! declare is refused unless the document says that it is to be dropped. `docs/adapters.md` lists what is
-//! refused although libraries would sign it, and why.
+//! What MetaMask signs and ethers or viem confirm is signed here, with the same digest; anything
+//! else is refused. Values are read as strictly as those of transactions, and a member that the
+//! types do not declare is refused unless the document says that it is to be dropped.
+//! `docs/adapters.md` lists what is refused although libraries would sign it, and why.
 
 mod types;
 mod walk;
@@ -127,8 +127,8 @@ impl TypedDataRequest {
         &self.document
     }
 
-    /// The document as it was given: `types`, `primaryType`, `domain`, `message`, and `undeclared` if it
-    /// says what happens to members that the types do not declare.
+    /// The document as it was given: `types`, `primaryType`, `domain`, `message`, and `undeclared`
+    /// if it says what happens to members that the types do not declare.
     #[must_use]
     pub const fn document(&self) -> &Value {
         &self.document
@@ -142,8 +142,8 @@ impl TypedDataRequest {
         Ok(self.digest)
     }
 
-    /// The contract that is to verify the signature. `None` where the domain's type does not cover it, so
-    /// that the signature would hold for any contract.
+    /// The contract that is to verify the signature. `None` where the domain's type does not cover
+    /// it, so that the signature would hold for any contract.
     #[must_use]
     pub const fn verifying_contract(&self) -> Option<[u8; 20]> {
         self.verifying_contract
@@ -155,8 +155,8 @@ impl TypedDataRequest {
         &self.primary_type
     }
 
-    /// The domain's chain. `None` where the domain's type does not cover it, so that the signature would
-    /// hold on any chain.
+    /// The domain's chain. `None` where the domain's type does not cover it, so that the signature
+    /// would hold on any chain.
     #[must_use]
     pub const fn chain_id(&self) -> Option<u64> {
         self.chain_id
@@ -173,8 +173,8 @@ impl TypedDataRequest {
     }
 }
 
-/// The type of a domain that the document does not declare: the standard's members that are there, in
-/// the standard's order. `null` counts as absent.
+/// The type of a domain that the document does not declare: the standard's members that are there,
+/// in the standard's order. `null` counts as absent.
 fn implied_domain(domain: &Node<'_>) -> Result<Value, JsonError> {
     let object = domain.any_object()?;
     let present = DOMAIN_MEMBERS.iter().filter(|(name, _)| is_there(&object, name));
@@ -187,7 +187,8 @@ fn is_there(object: &Object<'_>, name: &str) -> bool {
     object.field(name).is_some_and(|node| !node.value.is_null())
 }
 
-/// The members of a domain that its type covers as the standard has them. Nothing is decided by others.
+/// The members of a domain that its type covers as the standard has them. Nothing is decided by
+/// others.
 struct Covered<'a> {
     domain: Object<'a>,
     members: &'a [Member<'a>],

@@ -22,8 +22,8 @@ pub struct Verification {
 }
 
 impl Payload {
-    /// Checks 65 bytes – r, s, and v as 0, 1, 27 or 28 – as a signature of this payload by `expected`. The
-    /// library recovers the key; a high s is refused, as Ethereum does.
+    /// Checks 65 bytes – r, s, and v as 0, 1, 27 or 28 – as a signature of this payload by
+    /// `expected`. The library recovers the key; a high s is refused, as Ethereum does.
     ///
     /// # Errors
     /// None for a payload that was parsed.

@@ -143,9 +143,9 @@ pub struct Spend {
     pub wallet: WalletId,
     /// The value of the transaction in wei, big endian; zeros for anything else.
     pub value: [u8; 32],
-    /// The rules that allow it, in order, with the limits that must have room: the first whose limits all
-    /// have is charged. That the others are tried keeps a rule from standing in another's way, so that
-    /// taking one away never lets more pass.
+    /// The rules that allow it, in order, with the limits that must have room: the first whose
+    /// limits all have is charged. That the others are tried keeps a rule from standing in
+    /// another's way, so that taking one away never lets more pass.
     pub options: Vec<SpendOption>,
 }
 
@@ -183,8 +183,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The exact sum of both. `None` when it does not fit into 256 bits: no bound can be compared with
-    /// such a sum, so there is no room for it.
+    /// The exact sum of both. `None` when it does not fit into 256 bits: no bound can be compared
+    /// with such a sum, so there is no room for it.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Option<Self> {
         let value = U256::from_be_bytes(self.value).checked_add(U256::from_be_bytes(other.value))?;
@@ -217,8 +217,8 @@ impl Policy {
         self.rules.iter().any(|rule| rule.approvals.is_some() || rule.owner_above != Bound::None)
     }
 
-    /// Decides upon a request. What was spent before is not looked at: the limits to be charged are in
-    /// the answer.
+    /// Decides upon a request. What was spent before is not looked at: the limits to be charged are
+    /// in the answer.
     #[must_use]
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
         let mut nearest: Option<(Condition, &Rule)> = None;

@@ -1,5 +1,5 @@
-//! Giving policies and approvals to a party, over `duet.v1.card.<from>.<party>` beside the questions of
-//! [`crate::card_request`]. Whoever carries them gains nothing: they are signed.
+//! Giving policies and approvals to a party, over `duet.v1.card.<from>.<party>` beside the
+//! questions of [`crate::card_request`]. Whoever carries them gains nothing: they are signed.
 
 use duet_protocol::{
     codec::{self, DecodeError, EncodeError, Message},
@@ -95,8 +95,8 @@ impl Message for PolicyReply {
 /// A policy that a party holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldPolicy {
-    /// From when it alone counts, in milliseconds since 1970. Until then a request has to pass it and the
-    /// ones before.
+    /// From when it alone counts, in milliseconds since 1970. Until then a request has to pass it
+    /// and the ones before.
     pub effective_at_ms: u64,
     /// It.
     pub policy: SignedPolicy,
@@ -163,9 +163,9 @@ impl SignedReceipt {
     }
 }
 
-/// An approver's word, without a date, that a signing request may be signed. It is for that very document
-/// by that very requester. It does not lengthen the day for which a request may be valid: use
-/// [`DatedApproval`].
+/// An approver's word, without a date, that a signing request may be signed. It is for that very
+/// document by that very requester. It does not lengthen the day for which a request may be valid:
+/// use [`DatedApproval`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestApproval {
     /// The request as its requester signed it.
@@ -186,8 +186,8 @@ impl RequestApproval {
         Self { request, approver: approver.verification_key(), signature }
     }
 
-    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor whether
-    /// the request holds.
+    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor
+    /// whether the request holds.
     ///
     /// # Errors
     /// When the signature does not verify.
@@ -201,8 +201,8 @@ impl RequestApproval {
     }
 }
 
-/// An approver's word that a signing request may be signed. It is for that very document by that very
-/// requester, and counts for [`crate::validity::APPROVAL_VALID_S`] from its date.
+/// An approver's word that a signing request may be signed. It is for that very document by that
+/// very requester, and counts for [`crate::validity::APPROVAL_VALID_S`] from its date.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatedApproval {
     /// The request as its requester signed it.
@@ -235,8 +235,8 @@ impl DatedApproval {
         Self { request, approver: approver.verification_key(), issued_at, signature }
     }
 
-    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor whether
-    /// the request holds.
+    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor
+    /// whether the request holds.
     ///
     /// # Errors
     /// When the signature does not verify.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{Allowed, Bound, Call, Policy, Rule};
 use crate::PayloadKindTag;
 
-/// What `owner_above` does not bound in a rule that allows it: its amount is not in the transaction's value.
+/// What `owner_above` does not bound in a rule that allows it: its amount is not in the
+/// transaction's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unbounded {

@@ -138,8 +138,8 @@ fn a_record_that_was_removed_is_missed() {
     // After the checkpoint, as long as something follows.
     assert_eq!(without(9), [(Fault::Missing, Some(10))]);
     assert_eq!(without(1), [(Fault::Missing, Some(2))]);
-    // Unless old records are removed for their age: then the writer is known by its pinned key, and by
-    // nothing else.
+    // Unless old records are removed for their age: then the writer is known by its pinned key, and
+    // by nothing else.
     let begin_anywhere = |pins| {
         let mut verifier = Verifier::new(pins);
         verifier.allow_missing_beginnings();

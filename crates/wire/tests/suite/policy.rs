@@ -1,5 +1,5 @@
-//! Policies: what they allow by example, that documents are read strictly, and that tightening one never
-//! lets anything more pass.
+//! Policies: what they allow by example, that documents are read strictly, and that tightening one
+//! never lets anything more pass.
 
 use std::collections::BTreeSet;
 
@@ -503,8 +503,8 @@ proptest! {
         }
     }
 
-    /// Whatever is refused is refused with a condition of a rule that is there, and by no rule when there is
-    /// none.
+    /// Whatever is refused is refused with a condition of a rule that is there, and by no rule when
+    /// there is none.
     #[test]
     fn a_refusal_names_a_rule(policy in any_policy(), value in 0_u64..14) {
         let decision = decide(&policy, &transfer(json!({"value": value.to_string()})));

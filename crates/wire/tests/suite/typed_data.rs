@@ -65,7 +65,8 @@ fn a_member_of_the_domain_that_is_not_covered_decides_nothing() {
     assert_eq!(not_signed, ["domain.chainId", "domain.verifyingContract"]);
     let Payload::TypedData(narrow) = narrow else { panic!() };
     assert_eq!((narrow.chain_id(), narrow.verifying_contract()), (None, None));
-    // A member of another type than the standard's is hashed as declared, and decides nothing either.
+    // A member of another type than the standard's is hashed as declared, and decides nothing
+    // either.
     document["types"]["EIP712Domain"] =
         json!([{ "name": "chainId", "type": "string" }, { "name": "verifyingContract", "type": "address" }]);
     document["domain"]["chainId"] = "1".into();

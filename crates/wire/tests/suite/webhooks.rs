@@ -1,5 +1,5 @@
-//! Webhook signatures against vectors that were made with Python's `hmac`, the first of them with the specification's own
-//! libraries. `@duet/signer` is tested with the same file.
+//! Webhook signatures against vectors that were made with Python's `hmac`, the first of them with
+//! the specification's own libraries. `@duet/signer` is tested with the same file.
 
 use duet_wire::webhook::{Delivered, Headers, Secret, TOLERANCE_SECONDS, WebhookError, verify};
 use serde_json::Value;

@@ -3,8 +3,8 @@ import { getAddress, isAddress, type Address } from "viem";
 export type AddressReading = { ok: true; address: Address; checked: boolean } | { ok: false; problem: string };
 
 /**
- * Reads an address as a person pastes it. One of mixed case must have the checksum of EIP-55; one of a single
- * case has none, and `checked` says so.
+ * Reads an address as a person pastes it. One of mixed case must have the checksum of EIP-55; one
+ * of a single case has none, and `checked` says so.
  */
 export function readAddress(text: string): AddressReading {
   const trimmed = text.trim();

@@ -5,8 +5,8 @@ import { duet } from "../state/duet";
 export type TypedDataReading = { ok: true; payload: TypedDataPayload } | { ok: false; problem: string };
 
 /**
- * Parses JSON without losing digits: a whole number that JavaScript cannot hold becomes text, which the signing
- * code reads as the same number.
+ * Parses JSON without losing digits: a whole number that JavaScript cannot hold becomes text, which
+ * the signing code reads as the same number.
  */
 export function parseExactly(text: string): unknown {
   const revive = (_key: string, value: unknown, context?: { source?: string }): unknown => {

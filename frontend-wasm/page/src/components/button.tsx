@@ -30,7 +30,8 @@ export function Button({ testId, children, tone = "secondary", small, icon, type
       type={type}
       class={classes(tone, small)}
       data-testid={testId}
-      // A working button keeps the focus, so that keyboard users are not thrown to the top of the page.
+      // A working button keeps the focus, so that keyboard users are not thrown to the top of the
+      // page.
       aria-busy={busy === true}
       aria-disabled={busy === true}
       disabled={disabled === true}

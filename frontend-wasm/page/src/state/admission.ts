@@ -1,9 +1,9 @@
 import { signal } from "@preact/signals";
 
 /**
- * Admission tokens that came in a link: `#token=…`, one or several, separated by commas. They are kept in
- * memory only. They are taken out of the address bar and of the tab's history before anything else runs,
- * and the page goes on to the creation of a wallet.
+ * Admission tokens that came in a link: `#token=…`, one or several, separated by commas. They are
+ * kept in memory only. They are taken out of the address bar and of the tab's history before
+ * anything else runs, and the page goes on to the creation of a wallet.
  */
 
 export const linkTokens = signal<readonly string[]>([]);

@@ -1,10 +1,11 @@
 /**
- * The first signatures of messages and typed data. Sites derive keys from signatures and expect the one of yesterday;
- * a signature that two parties make is another one each time.
+ * The first signatures of messages and typed data. Sites derive keys from signatures and expect the
+ * one of yesterday; a signature that two parties make is another one each time.
  *
- * A kept signature is told only after a session has made a new one: the other party has then decided about this very
- * request, by today's policy, and the owner has approved it. What is refused, rejected or expired gets no old signature
- * either. Transactions are never answered from here.
+ * A kept signature is told only after a session has made a new one: the other party has then
+ * decided about this very request, by today's policy, and the owner has approved it. What is
+ * refused, rejected or expired gets no old signature either. Transactions are never answered from
+ * here.
  */
 
 import { bytesToHex, hexToBytes } from "../payload.js";
@@ -41,8 +42,9 @@ export interface Signable {
 }
 
 /**
- * The signature that is told: the first that was made of the same message by the same key. `made` is the session's, and
- * the first unless there is another here, or `asked`, which the orchestrator keeps for what others have signed.
+ * The signature that is told: the first that was made of the same message by the same key. `made`
+ * is the session's, and the first unless there is another here, or `asked`, which the orchestrator
+ * keeps for what others have signed.
  */
 export async function firstSignature(
   { database, engine }: Context,
@@ -79,7 +81,8 @@ export async function firstSignature(
     await transaction.done;
     return hexToBytes(kept.signature, "signature");
   } catch {
-    // The store is full, or its record was changed: there is a signature, and nothing to compare it with.
+    // The store is full, or its record was changed: there is a signature, and nothing to compare it
+    // with.
     return made;
   }
 }

@@ -8,8 +8,9 @@ export interface Backoff {
 }
 
 /**
- * A pause before attempt `attempt` (from 1, the first repetition), in milliseconds: uniform between nothing and a bound
- * that doubles each time, so that many pages that lost one gateway do not come back all at once.
+ * A pause before attempt `attempt` (from 1, the first repetition), in milliseconds: uniform between
+ * nothing and a bound that doubles each time, so that many pages that lost one gateway do not come
+ * back all at once.
  */
 export function pauseMs({ firstMs, maxMs }: Backoff, attempt: number, random: () => number = Math.random): number {
   const bound = Math.min(maxMs, firstMs * 2 ** Math.min(attempt - 1, 30));

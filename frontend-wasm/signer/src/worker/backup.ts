@@ -19,9 +19,11 @@ export async function exportBackup(context: Context, id: WalletId, passphrase: s
 }
 
 /**
- * Opens a backup file again and compares it with the wallet: afterwards the owner is known to have a file that works.
+ * Opens a backup file again and compares it with the wallet: afterwards the owner is known to have
+ * a file that works.
  *
- * @throws {Failure} `wrong-passphrase`; `invalid` when the file is no backup of this wallet's device share.
+ * @throws {Failure} `wrong-passphrase`; `invalid` when the file is no backup of this wallet's
+ * device share.
  */
 export async function checkBackup(context: Context, id: WalletId, file: Uint8Array, passphrase: string): Promise<WalletSummary> {
   const { engine, database, wallets } = context;

@@ -1,6 +1,6 @@
 /**
- * The engine, on the bindings that `cargo xtask wasm --target web` puts into `wasm/`, beside this package's sources and
- * beside what is made of them.
+ * The engine, on the bindings that `cargo xtask wasm --target web` puts into `wasm/`, beside this
+ * package's sources and beside what is made of them.
  */
 
 import init, * as wasm from "../../wasm/duet_frontend_wasm.js";
@@ -234,7 +234,8 @@ function readAdmission(text: string, field: string): Admission {
   return { ...take(wasm.admissionFacts(token), field), token };
 }
 
-// The states of a session and of a dealing are consumed by the step that leads out of them: nothing is left to free then.
+// The states of a session and of a dealing are consumed by the step that leads out of them: nothing
+// is left to free then.
 
 /** A state that is gone once it was taken. */
 class Once<State extends Handle> implements Handle {
@@ -294,7 +295,8 @@ class BoundVerdict implements Verdict {
   }
 }
 
-// ------------------------------------------------------------------------------------------------ dealing
+// ------------------------------------------------------------------------------------------------
+// dealing
 
 function draw(order: DealOrder, nowMs: number) {
   const { tenant, device, service, partner, requesters, primes: [p, q] } = order;

@@ -1,6 +1,6 @@
 /**
- * Making a wallet, so that it can be interrupted anywhere: what was dealt is stored, sealed, before anything is sent;
- * every message can be sent again; the address is shown last.
+ * Making a wallet, so that it can be interrupted anywhere: what was dealt is stored, sealed, before
+ * anything is sent; every message can be sent again; the address is shown last.
  */
 
 import { fail } from "../errors.js";
@@ -211,7 +211,8 @@ export async function removeWallet(database: Database, id: WalletId): Promise<vo
   await transaction.done;
 }
 
-// --------------------------------------------------------------------------------------------------- cards
+// ---------------------------------------------------------------------------------------------------
+// cards
 
 interface FetchedCard {
   card: Uint8Array;
@@ -237,8 +238,8 @@ export async function fetchCard(
 }
 
 /**
- * The card of a party that is to get a share. Where only a gateway for trying out names it, it must not
- * differ from the one this browser dealt to before.
+ * The card of a party that is to get a share. Where only a gateway for trying out names it, it must
+ * not differ from the one this browser dealt to before.
  */
 async function recipientCard(context: Context, recipient: Recipient, signal: AbortSignal): Promise<FetchedCard> {
   const { role, party, source } = recipient;
@@ -254,7 +255,8 @@ async function recipientCard(context: Context, recipient: Recipient, signal: Abo
   return fetched;
 }
 
-// ----------------------------------------------------------------------------------------- store and finish
+// ----------------------------------------------------------------------------------------- store
+// and finish
 
 async function storePending(database: Database, row: WalletRow, sealed: Uint8Array, backup: Uint8Array | null): Promise<void> {
   const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);

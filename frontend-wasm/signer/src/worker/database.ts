@@ -1,8 +1,9 @@
 /**
  * The browser's store. What it keeps in the clear is public; every secret is a sealed record.
  *
- * Everything is written with strict durability: what a resolved promise says was written is on disk. Pending verdicts alone
- * are written with relaxed durability: they outlive the tab and the browser, and need not outlive a power cut.
+ * Everything is written with strict durability: what a resolved promise says was written is on
+ * disk. Pending verdicts alone are written with relaxed durability: they outlive the tab and the
+ * browser, and need not outlive a power cut.
  */
 
 import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type StoreKey, type StoreNames, type StoreValue } from "idb";
@@ -46,10 +47,10 @@ export interface WalletRow {
 }
 
 /**
- * `pending`: a creation under way. `device`: share, Paillier key and device keys. `owner`: the key that signs
- * requests. `backup`: the sealed file of the third share, until the creation is finished. `rotation`: the device's
- * record under a new Paillier key that not every party has taken yet. `answers`: the first signatures of messages,
- * see answers.ts.
+ * `pending`: a creation under way. `device`: share, Paillier key and device keys. `owner`: the key
+ * that signs requests. `backup`: the sealed file of the third share, until the creation is
+ * finished. `rotation`: the device's record under a new Paillier key that not every party has taken
+ * yet. `answers`: the first signatures of messages, see answers.ts.
  */
 export type RecordKind = "pending" | "device" | "owner" | "backup" | "rotation" | "answers";
 
@@ -60,8 +61,9 @@ export interface RecordRow {
 }
 
 /**
- * An answer that is about to be decrypted. It is written before the decryption and removed with the verdict, so one that is
- * there while no tab uses the wallet belongs to a session that ended in between.
+ * An answer that is about to be decrypted. It is written before the decryption and removed with the
+ * verdict, so one that is there while no tab uses the wallet belongs to a session that ended in
+ * between.
  */
 export interface PendingRow {
   session: string;
@@ -121,8 +123,8 @@ export async function openDatabase(onReplaced: (error: DuetError) => void): Prom
 }
 
 /**
- * The open store. A browser may close the connection at any time, for example to free memory or after its storage process
- * died. The next call then opens it again.
+ * The open store. A browser may close the connection at any time, for example to free memory or
+ * after its storage process died. The next call then opens it again.
  */
 export class Database {
   #connection: Promise<Connection> | undefined;

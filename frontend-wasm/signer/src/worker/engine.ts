@@ -1,6 +1,6 @@
 /**
- * What the worker needs of WebAssembly, in its own words. All methods throw {@link Failure}; handles hold secrets in
- * WebAssembly's memory until `free` wipes them.
+ * What the worker needs of WebAssembly, in its own words. All methods throw {@link Failure};
+ * handles hold secrets in WebAssembly's memory until `free` wipes them.
  */
 
 import type { KeySource } from "../protocol.js";

@@ -1,7 +1,8 @@
 /**
- * The gate of a verdict. A bad signature locks the Paillier key, durably, before anything is said; a good one leaves
- * only after a transaction that found the key unlocked. Both write, so that neither can be told from the other by a
- * store that fails, and a verdict that cannot be written is not spoken.
+ * The gate of a verdict. A bad signature locks the Paillier key, durably, before anything is said;
+ * a good one leaves only after a transaction that found the key unlocked. Both write, so that
+ * neither can be told from the other by a store that fails, and a verdict that cannot be written is
+ * not spoken.
  */
 
 import { duetError, fail, Failure } from "../errors.js";
@@ -45,9 +46,9 @@ export async function writePending(database: Database, pending: PendingRow): Pro
 }
 
 /**
- * Judges what sessions of this wallet left behind that ended between the decryption and the gate, and locks what has to be
- * locked. Called with the wallet's lock held, before anything is initiated: then no pending verdict belongs to a session
- * that still runs.
+ * Judges what sessions of this wallet left behind that ended between the decryption and the gate,
+ * and locks what has to be locked. Called with the wallet's lock held, before anything is
+ * initiated: then no pending verdict belongs to a session that still runs.
  *
  * @returns whether a key was locked.
  */
@@ -83,10 +84,12 @@ function unwritable(thrown: unknown): Failure {
 }
 
 /**
- * Takes a verdict through the gate: writes the lock if it is `bad`, else that it was released, and removes the pending
- * verdict; then reads back what is stored. Called with the wallet's lock held, so that no other tab comes in between.
+ * Takes a verdict through the gate: writes the lock if it is `bad`, else that it was released, and
+ * removes the pending verdict; then reads back what is stored. Called with the wallet's lock held,
+ * so that no other tab comes in between.
  *
- * @throws {Failure} `storage`, when the store does not write. Then nothing may be said about the verdict.
+ * @throws {Failure} `storage`, when the store does not write. Then nothing may be said about the
+ * verdict.
  */
 export async function passGate(
   database: Database,

@@ -1,7 +1,8 @@
 /**
- * Two helpers beside the worker, for what takes longest and what two cores share well: the search for the two primes of a
- * Paillier key, the proofs on the parties' cards, and the proofs for the parties. They live as long as one creation
- * or rotation, share no memory with the worker, and learn the Paillier key and nothing of a share.
+ * Two helpers beside the worker, for what takes longest and what two cores share well: the search
+ * for the two primes of a Paillier key, the proofs on the parties' cards, and the proofs for the
+ * parties. They live as long as one creation or rotation, share no memory with the worker, and
+ * learn the Paillier key and nothing of a share.
  */
 
 import { duetError, Failure, outcomeOf, unwrap } from "../errors.js";

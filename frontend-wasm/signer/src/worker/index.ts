@@ -1,6 +1,6 @@
 /**
- * The worker: everything secret lives here, and nothing else runs here. The same script, under another name, is its
- * helper.
+ * The worker: everything secret lives here, and nothing else runs here. The same script, under
+ * another name, is its helper.
  */
 
 import { fail } from "../errors.js";

@@ -1,8 +1,8 @@
 /**
  * Whom a new wallet's shares go to. The page's configuration decides, by role and fingerprint. A
- * gateway's word counts only where there is no configuration, the gateway is on this machine, and it
- * says that it is for trying out. Otherwise a gateway that is broken into could name its own parties,
- * and would hold two shares of every wallet.
+ * gateway's word counts only where there is no configuration, the gateway is on this machine, and
+ * it says that it is for trying out. Otherwise a gateway that is broken into could name its own
+ * parties, and would hold two shares of every wallet.
  */
 
 import { fail } from "../errors.js";
@@ -122,8 +122,8 @@ export function readAdmissions(engine: Engine, settings: Deciding, answer: Gatew
 }
 
 /**
- * Refuses to go on with a creation that was begun for other parties than count now: it may have been
- * dealt to whom a gateway named.
+ * Refuses to go on with a creation that was begun for other parties than count now: it may have
+ * been dealt to whom a gateway named.
  */
 export function requireSameRecipients(parties: WalletParty[], settings: Deciding, answer: GatewayAnswer | null): void {
   for (const party of parties) {
@@ -141,7 +141,8 @@ export function requireSameRecipients(parties: WalletParty[], settings: Deciding
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- pins
+// ----------------------------------------------------------------------------------------------------
+// pins
 
 /** Whether a card of this role was dealt to before: by its fingerprint, never by a name. */
 export function seenBefore(pins: PinRow[], role: BackendRole, fingerprint: string | undefined): ShareRecipient["seen"] {

@@ -1,6 +1,7 @@
 /**
- * A new Paillier key for a wallet: ends a lock, and is due after a restore. It is stored before it is first offered, and
- * the old key goes on with a responder that has not taken the new one. An interrupted rotation is simply repeated.
+ * A new Paillier key for a wallet: ends a lock, and is due after a restore. It is stored before it
+ * is first offered, and the old key goes on with a responder that has not taken the new one. An
+ * interrupted rotation is simply repeated.
  */
 
 import { fail } from "../errors.js";

@@ -1,6 +1,6 @@
 /**
- * Signing: the orchestrator answers the owner's word with a session's manifest, which is checked like by any party;
- * then two trips to the responder, the gate, and the report.
+ * Signing: the orchestrator answers the owner's word with a session's manifest, which is checked
+ * like by any party; then two trips to the responder, the gate, and the report.
  */
 
 import { duetError, fail, Failure } from "../errors.js";
@@ -103,7 +103,8 @@ export async function approve(
   return wallets.use(id, async (unlocked) => {
     const { device } = unlocked;
     requireKeyReady(summary);
-    // The job is looked at once more: what is signed must be what the owner saw, and its payload is needed.
+    // The job is looked at once more: what is signed must be what the owner saw, and its payload is
+    // needed.
     const listed = await context.line.approval(id, (nowMs) => device.listJobs(nowMs), call.signal);
     const found = listed.kind === "jobs" ? listed.jobs.find((waiting) => waiting.job === job) : undefined;
     if (found && found.description.digest !== digest) {
@@ -213,8 +214,8 @@ function requestDocument(
 }
 
 /**
- * Begins again where a session failed for want of an answer. `abandon` runs when the call ends without a signature and
- * something had been asked.
+ * Begins again where a session failed for want of an answer. `abandon` runs when the call ends
+ * without a signature and something had been asked.
  */
 async function withAttempts(
   { database, wallets }: Context,
@@ -253,8 +254,9 @@ function isStale(thrown: unknown): boolean {
 }
 
 /**
- * The caller is told that nothing was signed; then nobody should sign it later by accident. While a session of it has not
- * ended for the orchestrator, it cannot be rejected yet: the inbox sees to it when it comes back.
+ * The caller is told that nothing was signed; then nobody should sign it later by accident. While a
+ * session of it has not ended for the orchestrator, it cannot be rejected yet: the inbox sees to it
+ * when it comes back.
  */
 async function giveUp({ line, abandoned }: Context, device: DeviceWallet, { wallet, job }: Wanted): Promise<void> {
   abandoned.add(job);
@@ -432,7 +434,8 @@ class Session {
       state = undefined;
       const answered = second.state.receive(message4);
       state = answered;
-      // Without this on its way to the disk nothing is decrypted: a tab that ends now must not take a bad verdict with it.
+      // Without this on its way to the disk nothing is decrypted: a tab that ends now must not take
+      // a bad verdict with it.
       const sealed = answered.pendingVerdict(this.unlocked.key);
       await writePending(context.database, { session, wallet: device.id, paillierKey, responder, sealed });
       state = undefined;
@@ -511,7 +514,8 @@ class Session {
       const acknowledged = this.context.line.outcome(session, report, REPORT_MS).catch(() => undefined);
       await within(acknowledged, REPORT_WAIT_MS, cancelled);
     } catch {
-      // Not acknowledged yet, or a code that is none of the parties': the session expires by itself.
+      // Not acknowledged yet, or a code that is none of the parties': the session expires by
+      // itself.
     }
   }
 }

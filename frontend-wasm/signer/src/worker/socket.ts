@@ -1,6 +1,6 @@
 /**
- * The WebSocket to the gateway: frames as WebAssembly codes them, requests with deadlines, reconnection with back-off
- * and jitter, and the wallets that are authenticated on it.
+ * The WebSocket to the gateway: frames as WebAssembly codes them, requests with deadlines,
+ * reconnection with back-off and jitter, and the wallets that are authenticated on it.
  */
 
 import { duetError, fail, Failure, refusalError } from "../errors.js";
@@ -305,7 +305,8 @@ export class Socket {
   }
 
   #send(frame: Uint8Array): void {
-    // A frame for a connection that has just broken is lost with it; its request fails with the connection.
+    // A frame for a connection that has just broken is lost with it; its request fails with the
+    // connection.
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame as Uint8Array<ArrayBuffer>);
   }
 }

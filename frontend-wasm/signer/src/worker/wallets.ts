@@ -37,7 +37,8 @@ export class Wallets {
     private readonly onChange: (wallets: WalletSummary[]) => void,
   ) {}
 
-  // -------------------------------------------------------------------------------------------- summaries
+  // --------------------------------------------------------------------------------------------
+  // summaries
 
   async summaries(): Promise<WalletSummary[]> {
     const transaction = await this.database.transaction(["wallets", "keys"]);
@@ -88,11 +89,12 @@ export class Wallets {
     this.onChange(await this.summaries());
   }
 
-  // --------------------------------------------------------------------------------------------- unlocking
+  // ---------------------------------------------------------------------------------------------
+  // unlocking
 
   /**
-   * Derives the key of a wallet's records. Wrong attempts are counted before they are tried, so that ending the tab
-   * does not undo one, and the next is taken only after a while.
+   * Derives the key of a wallet's records. Wrong attempts are counted before they are tried, so
+   * that ending the tab does not undo one, and the next is taken only after a while.
    */
   async derive(id: WalletId, source: KeySource): Promise<SealKey> {
     const row = await requireWallet(this.database, id);

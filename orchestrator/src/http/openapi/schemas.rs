@@ -1,5 +1,5 @@
-//! The documents of the interface as JSON Schemas. What has a list or a bound elsewhere is taken from there; that answers are
-//! as described, the end-to-end tests find out.
+//! The documents of the interface as JSON Schemas. What has a list or a bound elsewhere is taken
+//! from there; that answers are as described, the end-to-end tests find out.
 
 mod requests;
 mod tenant;

@@ -1,4 +1,5 @@
-//! Pending verdicts, the gate that writes, what a lock destroys and counts, and the bound on answers.
+//! Pending verdicts, the gate that writes, what a lock destroys and counts, and the bound on
+//! answers.
 
 use super::*;
 

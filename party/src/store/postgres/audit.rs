@@ -1,6 +1,6 @@
-//! Audit chains. What is appended goes into the transaction that is passed in, as the last thing before it ends:
-//! the chain's row is locked until then, which keeps the chain in order over all workers, and whoever has it waits
-//! for nothing else.
+//! Audit chains. What is appended goes into the transaction that is passed in, as the last thing
+//! before it ends: the chain's row is locked until then, which keeps the chain in order over all
+//! workers, and whoever has it waits for nothing else.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::store::{
 /// Records removed in one transaction.
 const TRIM_BATCH: i64 = 1000;
 
-/// The newest chain with its newest record, and its number. The chain's row is locked by a statement of its own:
-/// the next one sees what was appended while it waited.
+/// The newest chain with its newest record, and its number. The chain's row is locked by a
+/// statement of its own: the next one sees what was appended while it waited.
 async fn take_newest(connection: &mut PgConnection) -> Result<Option<(i64, AuditChain)>, StoreError> {
     let failed = unavailable("append to the audit log");
     let newest: Option<i64> =
@@ -60,8 +60,8 @@ async fn insert(
     .map_err(unavailable("append to the audit log"))
 }
 
-/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and nothing is
-/// appended, when it was closed and the next one has not begun.
+/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and
+/// nothing is appended, when it was closed and the next one has not begun.
 pub(super) async fn append(
     connection: &mut PgConnection,
     entries: impl IntoIterator<Item = Draft>,
@@ -119,8 +119,8 @@ impl PostgresStore {
         require_open(self.append_noted_if_open(connection).await?)
     }
 
-    /// The same for what has to go on in a restored store, whose chain is closed until its worker begins the next one:
-    /// `false`, and nothing is appended, then.
+    /// The same for what has to go on in a restored store, whose chain is closed until its worker
+    /// begins the next one: `false`, and nothing is appended, then.
     pub(super) async fn append_noted_if_open(
         &self,
         connection: &mut PgConnection,
@@ -221,8 +221,9 @@ impl AuditStore for PostgresStore {
         const OPERATION: &str = "remove old audit records";
         let mut removed = 0;
         loop {
-            // The oldest records are the first of their chain: no index by time is needed, which every append would
-            // have to write. A chain's newest one is never removed, whatever is appended meanwhile.
+            // The oldest records are the first of their chain: no index by time is needed, which
+            // every append would have to write. A chain's newest one is never removed, whatever is
+            // appended meanwhile.
             let batch = within(OPERATION, async {
                 sqlx::query(
                     r#"DELETE FROM audit_records WHERE at_ms < $2 AND (chain, sequence) IN (

@@ -1,13 +1,16 @@
 //! Where a PostgreSQL store is at home, and noticing that it was moved.
 //!
-//! A lock that was committed can be forgotten only if the database is another one than before: put back from a dump, from a base
-//! backup, or taken over by a standby that had not received everything. Each of these leaves a mark: a dump is loaded into tables
-//! with other numbers (or into another database, or another server); recovery from a base backup and the promotion of a
-//! standby begin a new timeline. So the store notes server, database, table and timeline, compares them whenever a
-//! connection is made, and counts as restored when they differ: all its Paillier keys need rotation.
+//! A lock that was committed can be forgotten only if the database is another one than before: put
+//! back from a dump, from a base backup, or taken over by a standby that had not received
+//! everything. Each of these leaves a mark: a dump is loaded into tables with other numbers (or
+//! into another database, or another server); recovery from a base backup and the promotion of a
+//! standby begin a new timeline. So the store notes server, database, table and timeline, compares
+//! them whenever a connection is made, and counts as restored when they differ: all its Paillier
+//! keys need rotation.
 //!
-//! Whoever replicates synchronously loses nothing in a failover, and says so when opening the store; then a new timeline alone does
-//! not matter. What cannot be noticed is a copy of the server's disk that is put back without recovery.
+//! Whoever replicates synchronously loses nothing in a failover, and says so when opening the
+//! store; then a new timeline alone does not matter. What cannot be noticed is a copy of the
+//! server's disk that is put back without recovery.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,13 +141,15 @@ async fn find_place(connection: &mut PgConnection) -> Result<Place, StoreError> 
 }
 
 impl PostgresStore {
-    /// Enters the store, or enters it again: looks where it is, and marks it as restored when it was moved. On a connection of
-    /// its own, because those of the pool lead nowhere until the place is known.
+    /// Enters the store, or enters it again: looks where it is, and marks it as restored when it
+    /// was moved. On a connection of its own, because those of the pool lead nowhere until the
+    /// place is known.
     pub(super) async fn enter(&self) -> Result<(), StoreError> {
         self.enter_as(false).await
     }
 
-    /// Enters the store; `restored`: as one that was put back from a copy, whatever it says of itself.
+    /// Enters the store; `restored`: as one that was put back from a copy, whatever it says of
+    /// itself.
     pub(super) async fn enter_as(&self, restored: bool) -> Result<(), StoreError> {
         const OPERATION: &str = "enter it";
         within(OPERATION, async {

@@ -17,8 +17,9 @@ const OPERATION: &str = "change its key";
 const RECORDS_AT_A_TIME: u32 = 500;
 
 impl PostgresStore {
-    /// As [`RecordStore::change_key`](crate::store::RecordStore::change_key). Whoever stores a record meanwhile waits for it,
-    /// as long as the deadlines of a statement allow; signing does not.
+    /// As [`RecordStore::change_key`](crate::store::RecordStore::change_key). Whoever stores a
+    /// record meanwhile waits for it, as long as the deadlines of a statement allow; signing does
+    /// not.
     pub(super) async fn replace_key(&self, change: &KeyChange) -> Result<u64, StoreError> {
         let failed = unavailable(OPERATION);
         // Wrapping a large store anew takes longer than a statement may.
@@ -60,7 +61,8 @@ impl PostgresStore {
 
 async fn rewrap_records(connection: &mut PgConnection, key: &NewKey) -> Result<u64, StoreError> {
     let failed = unavailable(OPERATION);
-    // First of all: from here on nobody adds a record under the old key, and whoever was about to has committed it.
+    // First of all: from here on nobody adds a record under the old key, and whoever was about to
+    // has committed it.
     write_setting(connection, KEY_ID, &key.id.0).await.map_err(&failed)?;
     if let Some(succession) = &key.succession {
         write_setting(connection, KEY_SUCCESSION, succession).await.map_err(&failed)?;

@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 use super::{PostgresStore, home::Home, home::make_durable, pending::Presence, within};
 use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health, migrations};
 
-/// Connections of one worker: more than that many of its sessions talking to the store at the same moment wait for each
-/// other, a millisecond or so. A server takes a hundred as it is installed.
+/// Connections of one worker: more than that many of its sessions talking to the store at the same
+/// moment wait for each other, a millisecond or so. A server takes a hundred as it is installed.
 const MAX_CONNECTIONS: u32 = 12;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The server's own deadlines, in milliseconds: for a statement, for a wait within it, for a transaction that nobody goes on with.
+/// The server's own deadlines, in milliseconds: for a statement, for a wait within it, for a
+/// transaction that nobody goes on with.
 const DEADLINES: [(&str, &str); 4] = [
     ("statement_timeout", "10000"),
     ("lock_timeout", "5000"),
@@ -70,8 +71,9 @@ const PARAMETERS: [&str; 8] =
     ["host", "port", "user", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey"];
 
 impl PostgresOptions {
-    /// The store at a `postgresql://` address, as libpq understands it, without a password. When nothing says how far the server's
-    /// certificate is to be trusted (`sslmode`), it is verified in full, unless the server is on this machine.
+    /// The store at a `postgresql://` address, as libpq understands it, without a password. When
+    /// nothing says how far the server's certificate is to be trusted (`sslmode`), it is verified
+    /// in full, unless the server is on this machine.
     ///
     /// # Errors
     /// See [`AddressError`].
@@ -117,8 +119,8 @@ impl PostgresOptions {
         self
     }
 
-    /// The same for a server whose failovers lose nothing that was committed, because commits wait for a standby. Without it,
-    /// a failover counts as a restore.
+    /// The same for a server whose failovers lose nothing that was committed, because commits wait
+    /// for a standby. Without it, a failover counts as a restore.
     #[must_use]
     pub fn with_lossless_failover(mut self, lossless: bool) -> Self {
         self.lossless_failover = lossless;
@@ -138,7 +140,8 @@ impl PostgresOptions {
 
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
         within("connect to its server", async {
-            // Boxed, as the other large steps of opening a store are: whoever opens one need not hold them.
+            // Boxed, as the other large steps of opening a store are: whoever opens one need not
+            // hold them.
             Box::pin(self.connect.connect()).await.map_err(unavailable("connect to its server"))
         })
         .await
@@ -154,19 +157,20 @@ impl PostgresStore {
         Self::open_with(options, false).await
     }
 
-    /// Opens a store, brings its schema up to date, looks whether it was moved, and tries a write. When that fails the store
-    /// opens, but is not ready.
+    /// Opens a store, brings its schema up to date, looks whether it was moved, and tries a write.
+    /// When that fails the store opens, but is not ready.
     ///
     /// # Errors
-    /// When there is no store in the database, when a newer build made it, when the server cannot be reached, takes no writes or
-    /// may forget what it commits.
+    /// When there is no store in the database, when a newer build made it, when the server cannot
+    /// be reached, takes no writes or may forget what it commits.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         Self::require_store(options).await?;
         Self::open_with(options, false).await
     }
 
-    /// Opens a database that was put back from a backup by PostgreSQL's own means: whatever it says of itself, it initiates
-    /// nothing until its Paillier keys are rotated. No worker may be running.
+    /// Opens a database that was put back from a backup by PostgreSQL's own means: whatever it says
+    /// of itself, it initiates nothing until its Paillier keys are rotated. No worker may be
+    /// running.
     ///
     /// # Errors
     /// As [`Self::open`].

@@ -49,8 +49,8 @@ pub(super) async fn remove_pending_of_key(
     Ok(())
 }
 
-/// One opening of a store, as the others see it: a connection of its own that holds an advisory lock. The server gives the
-/// lock back however this process ends.
+/// One opening of a store, as the others see it: a connection of its own that holds an advisory
+/// lock. The server gives the lock back however this process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
     id: [u8; 16],
@@ -96,8 +96,8 @@ impl Presence {
         Ok(())
     }
 
-    /// Which of these openings have ended. One that lost its connection for a while may be among them: what it left behind
-    /// is judged, which does no harm to one that lives.
+    /// Which of these openings have ended. One that lost its connection for a while may be among
+    /// them: what it left behind is judged, which does no harm to one that lives.
     async fn ended(
         &self,
         options: &PostgresOptions,
@@ -169,8 +169,9 @@ impl PendingStore for PostgresStore {
         self.health.require_ready()?;
         let failed = unavailable(OPERATION);
         let written = within(OPERATION, async {
-            // The server has it when this returns, and on the disk with whatever is committed next: a worker that is killed
-            // takes nothing with it, and no disk is waited for. The setting is this transaction's own.
+            // The server has it when this returns, and on the disk with whatever is committed next:
+            // a worker that is killed takes nothing with it, and no disk is waited for. The setting
+            // is this transaction's own.
             let beginning = "BEGIN; SET LOCAL synchronous_commit = off";
             let mut transaction = self.pool.begin_with(beginning).await.map_err(&failed)?;
             self.count_answer(&mut transaction).await?;

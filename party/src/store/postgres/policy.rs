@@ -1,5 +1,5 @@
-//! Policies, their limits, approvals. Whatever is decided upon a wallet's policies and limits takes the wallet's turn:
-//! workers that charge at once stay within a limit together.
+//! Policies, their limits, approvals. Whatever is decided upon a wallet's policies and limits takes
+//! the wallet's turn: workers that charge at once stay within a limit together.
 
 use std::sync::Arc;
 
@@ -31,8 +31,9 @@ async fn forget(
         .map(drop)
 }
 
-/// Writes a decision in the transaction it is given, which has the wallet's turn, together with a look at the limits, and charges them
-/// unless the same was charged before. `false`, and nothing is written, if the decision was made before.
+/// Writes a decision in the transaction it is given, which has the wallet's turn, together with a
+/// look at the limits, and charges them unless the same was charged before. `false`, and nothing is
+/// written, if the decision was made before.
 async fn decide(
     connection: &mut PgConnection,
     decision: impl FnOnce(&mut QueryBuilder<Postgres>),
@@ -111,8 +112,9 @@ async fn put(
 }
 
 impl PostgresStore {
-    /// Makes a decision of a session by the insertion that `decision` writes, with what [`PolicyStore::spending`] and
-    /// [`AuditStore::noting`](crate::store::AuditStore::noting) were given; `false`, and nothing is done, if it was made before.
+    /// Makes a decision of a session by the insertion that `decision` writes, with what
+    /// [`PolicyStore::spending`] and [`AuditStore::noting`](crate::store::AuditStore::noting) were
+    /// given; `false`, and nothing is done, if it was made before.
     pub(super) async fn decide(
         &self,
         operation: &'static str,

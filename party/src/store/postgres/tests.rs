@@ -318,7 +318,8 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     database.run(FAILOVER).await.unwrap();
     let refused = PostgresStore::open(&lossless).await;
     assert!(matches!(refused, Err(StoreError::Unsafe(_))), "nobody waits for a standby here: {refused:?}");
-    // A standby that nobody is, but that is named; commits would wait for it, so none is made but locally.
+    // A standby that nobody is, but that is named; commits would wait for it, so none is made but
+    // locally.
     database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     database.run("SELECT pg_reload_conf()").await.unwrap();
     let mut connection = lossless.connect().await.unwrap();
@@ -333,7 +334,8 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     database.run("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
     database.run("SELECT pg_reload_conf()").await.unwrap();
 
-    // A worker that runs notices when it connects again, and is ready again as the restored store it is.
+    // A worker that runs notices when it connects again, and is ready again as the restored store
+    // it is.
     assert_eq!(running.release_verdict(key, SessionId([0; 16])).await.unwrap(), Gate::Open);
     assert!(needs_rotation(&options(&database), key).await);
     running.recover().await.unwrap();

@@ -21,7 +21,8 @@ impl WitnessStore for PostgresStore {
     async fn locked_by_audit(&self) -> Result<BTreeSet<PaillierKeyId>, StoreError> {
         const OPERATION: &str = "read audit records";
         within(OPERATION, async {
-            // The condition of the index `audit_locks`, word for word: otherwise PostgreSQL does not use it.
+            // The condition of the index `audit_locks`, word for word: otherwise PostgreSQL does
+            // not use it.
             let rows = sqlx::query(
                 "SELECT body FROM audit_records
                  WHERE strpos(body, '\"kind\":\"key_locked\"') > 0

@@ -1,5 +1,5 @@
-//! Audit chains. What is appended goes into the transaction that is passed in; the write lock, which
-//! that transaction holds, keeps the chain in order over all workers.
+//! Audit chains. What is appended goes into the transaction that is passed in; the write lock,
+//! which that transaction holds, keeps the chain in order over all workers.
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ async fn insert(
         .map_err(unavailable("append to the audit log"))
 }
 
-/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and nothing is
-/// appended, when it was closed and the next one has not begun.
+/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and
+/// nothing is appended, when it was closed and the next one has not begun.
 pub(super) async fn append(
     connection: &mut SqliteConnection,
     entries: impl IntoIterator<Item = Draft>,
@@ -76,8 +76,8 @@ impl SqliteStore {
         require_open(self.append_noted_if_open(connection).await?)
     }
 
-    /// The same for what has to go on in a restored store, whose chain is closed until its worker begins the next one:
-    /// `false`, and nothing is appended, then.
+    /// The same for what has to go on in a restored store, whose chain is closed until its worker
+    /// begins the next one: `false`, and nothing is appended, then.
     pub(super) async fn append_noted_if_open(
         &self,
         connection: &mut SqliteConnection,
@@ -173,8 +173,8 @@ impl AuditStore for SqliteStore {
     async fn trim_audit(&self, before_ms: u64) -> Result<u64, StoreError> {
         let mut removed = 0;
         loop {
-            // The oldest records are the first of their chain: no index by time is needed, which every
-            // append would have to write.
+            // The oldest records are the first of their chain: no index by time is needed, which
+            // every append would have to write.
             let batch = sqlx::query(
                 r#"DELETE FROM audit_records WHERE (chain, sequence) IN (
                    SELECT r.chain, r.sequence FROM audit_records AS r JOIN audit_chains AS c ON c.number = r.chain

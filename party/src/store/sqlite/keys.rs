@@ -353,8 +353,9 @@ impl KeyStore for SqliteStore {
         self.health.require_ready()?;
         let failed = unavailable("release a verdict");
         let row = async {
-            // Takes the write lock: whatever lock is being written is written before or after this. The flush that ends
-            // it is the one that a lock waits for as well: where a bad verdict cannot be written, no good one leaves.
+            // Takes the write lock: whatever lock is being written is written before or after this.
+            // The flush that ends it is the one that a lock waits for as well: where a bad verdict
+            // cannot be written, no good one leaves.
             let mut transaction = self.write("release a verdict").await?;
             let row = sqlx::query(
                 "UPDATE paillier_keys SET verdicts = verdicts + (state = ?1) WHERE id = ?2 RETURNING *",
@@ -452,7 +453,8 @@ impl KeyStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Commits what was decided of a session; with what is new go its charge to the limits and its record.
+    /// Commits what was decided of a session; with what is new go its charge to the limits and its
+    /// record.
     async fn commit_decision(
         &self,
         mut transaction: Transaction<'_, Sqlite>,

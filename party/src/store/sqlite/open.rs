@@ -7,8 +7,8 @@
 //! is behind the file's, or that has no file or another store's, was put back from a copy, and may
 //! have forgotten a lock: all Paillier keys it holds are marked as needing rotation.
 //!
-//! A copy of both files put back together (a snapshot of the whole disk or virtual machine) does not show
-//! here. It shows by what others know of the party's audit log (`crate::witness`).
+//! A copy of both files put back together (a snapshot of the whole disk or virtual machine) does
+//! not show here. It shows by what others know of the party's audit log (`crate::witness`).
 
 use std::{
     io::Write as _,
@@ -78,8 +78,8 @@ impl SqliteStore {
     /// tries a write. When that fails the store opens, but is not ready.
     ///
     /// # Errors
-    /// When there is no store, when the file is something else, when a newer build made it, or when it cannot be
-    /// written at all.
+    /// When there is no store, when the file is something else, when a newer build made it, or when
+    /// it cannot be written at all.
     pub async fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
         expect_store(&options.path, "the share store").await?;
         Self::open_with(options, Expect::Existing).await
@@ -104,10 +104,12 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A connection is a thread of this process: to ask it whether it is there costs as much as to ask it for something.
+            // A connection is a thread of this process: to ask it whether it is there costs as much
+            // as to ask it for something.
             .test_before_acquire(false)
-            // A full disk makes SQLite roll back by itself. sqlx then fails to do it once more, takes the connection for one
-            // that is in a transaction for ever, and begins none on it.
+            // A full disk makes SQLite roll back by itself. sqlx then fails to do it once more,
+            // takes the connection for one that is in a transaction for ever, and begins none on
+            // it.
             .before_acquire(|connection, _| {
                 let usable = !connection.is_in_transaction();
                 Box::pin(async move { Ok(usable) })
@@ -119,8 +121,9 @@ impl SqliteStore {
         Box::pin(migrations::of_sqlite().run(&writer))
             .await
             .map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
-        // In the write-ahead log a commit of this one is in the system's hands when it returns, and on the disk with the
-        // writer's next: a process that is killed takes nothing with it, and no disk is waited for.
+        // In the write-ahead log a commit of this one is in the system's hands when it returns, and
+        // on the disk with the writer's next: a process that is killed takes nothing with it, and
+        // no disk is waited for.
         let unflushed = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -212,8 +215,8 @@ impl SqliteStore {
     /// Puts a backup back as the store at `options.path`, which must not exist, and opens it.
     ///
     /// # Errors
-    /// When there is a store at that path, when the backup is missing, empty or cut short, or when the copy
-    /// cannot be written.
+    /// When there is a store at that path, when the backup is missing, empty or cut short, or when
+    /// the copy cannot be written.
     pub async fn restore(backup: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
         if options.path.exists() {
             return Err(StoreError::Exists(format!("{} exists already", options.path.display())));
@@ -284,8 +287,8 @@ enum Expect {
     Restored,
 }
 
-/// Refuses a file that is no whole share store, and changes nothing in it: SQLite would make a new, empty database of an
-/// empty file, and tables of ours in anything else.
+/// Refuses a file that is no whole share store, and changes nothing in it: SQLite would make a new,
+/// empty database of an empty file, and tables of ours in anything else.
 async fn expect_store(path: &Path, what: &str) -> Result<(), StoreError> {
     let refuse = |reason: String| Err(StoreError::NotAStore { path: path.to_owned(), reason });
     let metadata = match std::fs::metadata(path) {
@@ -326,7 +329,8 @@ async fn expect_store(path: &Path, what: &str) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses a backup that is cut short or changed: every page is read and compared with what SQLite expects of it.
+/// Refuses a backup that is cut short or changed: every page is read and compared with what SQLite
+/// expects of it.
 async fn check_whole(backup: &Path) -> Result<(), StoreError> {
     let refuse = |reason: &str| {
         let reason = format!("it is not whole ({reason}); take another backup");

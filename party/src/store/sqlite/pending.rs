@@ -53,8 +53,8 @@ pub(super) async fn remove_pending_of_key(
     Ok(())
 }
 
-/// One opening of a store, as the others see it: a file beside the database that is locked while this process lives. The
-/// operating system gives the lock back however the process ends.
+/// One opening of a store, as the others see it: a file beside the database that is locked while
+/// this process lives. The operating system gives the lock back however the process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
     id: [u8; 16],
@@ -110,8 +110,8 @@ impl Presence {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Whether the opening with this id has ended. When that cannot be told, it has: what it left behind is judged, which
-    /// does no harm to one that lives.
+    /// Whether the opening with this id has ended. When that cannot be told, it has: what it left
+    /// behind is judged, which does no harm to one that lives.
     fn has_ended(database: &Path, id: &[u8]) -> bool {
         let path = Self::path_of(database, &hex::encode(id));
         let Ok(file) = File::open(&path) else { return true };

@@ -1,5 +1,5 @@
-//! Policies, their limits, approvals. Spent is in the transaction that is passed in; the write lock, which that
-//! transaction holds, keeps workers that charge at once within a limit together.
+//! Policies, their limits, approvals. Spent is in the transaction that is passed in; the write
+//! lock, which that transaction holds, keeps workers that charge at once within a limit together.
 
 use std::sync::Arc;
 

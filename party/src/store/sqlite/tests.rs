@@ -401,8 +401,9 @@ async fn a_restored_store_begins_a_chain_and_leaves_the_old_one_as_it_was() {
     );
 }
 
-/// How many transactions the write-ahead log holds: the frames that end one name the database's size. Under
-/// `synchronous = FULL` each of them is one flush of the disk (https://sqlite.org/fileformat2.html#walformat).
+/// How many transactions the write-ahead log holds: the frames that end one name the database's
+/// size. Under `synchronous = FULL` each of them is one flush of the disk
+/// (https://sqlite.org/fileformat2.html#walformat).
 fn commits(store: &SqliteStore) -> usize {
     let wal = std::fs::read(store.path().with_file_name("store.db-wal")).unwrap();
     let number = |at: usize| u32::from_be_bytes(wal[at..at + 4].try_into().unwrap());

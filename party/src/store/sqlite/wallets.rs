@@ -382,7 +382,8 @@ impl WalletStore for SqliteStore {
 
 #[cfg(any(test, feature = "test-hooks"))]
 impl SqliteStore {
-    /// Stores committed wallets, each with its acknowledgement, all in one transaction: for measurements of a full store.
+    /// Stores committed wallets, each with its acknowledgement, all in one transaction: for
+    /// measurements of a full store.
     ///
     /// # Errors
     /// When one is there already, or the database cannot be written.

@@ -103,8 +103,8 @@ pub enum Chain {
     Any,
 }
 
-/// A transaction some of whose members may be missing. Members that are `null` are missing, too, except
-/// `to` and `chainId`, whose `null` says something.
+/// A transaction some of whose members may be missing. Members that are `null` are missing, too,
+/// except `to` and `chainId`, whose `null` says something.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionDraft {
     /// `type`, if it is said.
@@ -141,8 +141,8 @@ pub struct TransactionCall {
 }
 
 impl TransactionCall {
-    /// Reads a request as JSON-RPC has it: beside the members of a transaction it may have `from` and the
-    /// [`IGNORED_HINTS`].
+    /// Reads a request as JSON-RPC has it: beside the members of a transaction it may have `from`
+    /// and the [`IGNORED_HINTS`].
     ///
     /// # Errors
     /// With the path of what is wrong; a member that is not known is.
@@ -272,8 +272,8 @@ impl TransactionDraft {
         Ok(())
     }
 
-    /// The members that are missing before it can be signed. A transaction whose type is not known yet
-    /// counts as one of EIP-1559.
+    /// The members that are missing before it can be signed. A transaction whose type is not known
+    /// yet counts as one of EIP-1559.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let priced = self.known_type().is_some_and(|kind| kind != TransactionType::DynamicFee);

@@ -1,7 +1,7 @@
 //! The structs that a document declares, checked, and how EIP-712 spells them (`encodeType`).
 //!
-//! `alloy-dyn-abi` reads names by Solidity's grammar and refuses recursion, so that it cannot express
-//! documents that wallets sign every day: `HyperliquidTransaction:UsdSend`, `a-b`, a tree.
+//! `alloy-dyn-abi` reads names by Solidity's grammar and refuses recursion, so that it cannot
+//! express documents that wallets sign every day: `HyperliquidTransaction:UsdSend`, `a-b`, a tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -170,9 +170,10 @@ impl<'a> Structs<'a> {
     /// `encodeType`: the struct, then those that it is made of in the order of their names.
     ///
     /// # Errors
-    /// Where libraries would spell it differently. MetaMask reads the name of a struct only up to its
-    /// first character that is no ASCII letter, digit or underscore, when it looks for structs that the
-    /// struct is made of: of `A:B` or `A$` it misses some, or finds those of another struct `A`.
+    /// Where libraries would spell it differently. MetaMask reads the name of a struct only up to
+    /// its first character that is no ASCII letter, digit or underscore, when it looks for structs
+    /// that the struct is made of: of `A:B` or `A$` it misses some, or finds those of another
+    /// struct `A`.
     pub(super) fn spelt(&self, name: &str) -> Result<String, String> {
         let mut parts = self.reached(name, |name| name);
         let mut of_metamask = self.reached(name, word);
@@ -188,7 +189,8 @@ impl<'a> Structs<'a> {
         Ok(core::iter::once(name).chain(parts).map(spell).collect())
     }
 
-    /// The structs that `name` is made of, itself included, by the names that `named` makes of names.
+    /// The structs that `name` is made of, itself included, by the names that `named` makes of
+    /// names.
     fn reached<'b>(&'b self, name: &'b str, named: impl Fn(&'b str) -> &'b str) -> BTreeSet<&'b str> {
         let mut reached = BTreeSet::new();
         let mut open = vec![named(name)];
@@ -211,8 +213,9 @@ impl<'a> Structs<'a> {
         self.0.keys().find(|name| !is_viems(name)).copied()
     }
 
-    /// Whether ethers can express a document of these structs, and so judge it beside MetaMask where viem
-    /// does not: all structs are used, none contains itself, and all of the domain is signed.
+    /// Whether ethers can express a document of these structs, and so judge it beside MetaMask
+    /// where viem does not: all structs are used, none contains itself, and all of the domain is
+    /// signed.
     ///
     /// # Errors
     /// With what keeps it from that.
@@ -221,7 +224,8 @@ impl<'a> Structs<'a> {
             return Err("EIP712Domain is not declared as the standard has it");
         }
         let mut others: BTreeSet<_> = self.0.keys().copied().filter(|name| *name != DOMAIN_TYPE).collect();
-        // What no struct is made of is taken away until nothing is left, or only what contains itself.
+        // What no struct is made of is taken away until nothing is left, or only what contains
+        // itself.
         let mut first = true;
         loop {
             let parts: BTreeSet<_> = others

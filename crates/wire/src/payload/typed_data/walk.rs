@@ -17,12 +17,12 @@ use crate::{
     strict_json::{JsonError, Node},
 };
 
-/// How many bytes the types of a document may have once they are spelt out. Every struct is spelt out
-/// with all that it is made of, so that the whole can grow with the square of the document.
+/// How many bytes the types of a document may have once they are spelt out. Every struct is spelt
+/// out with all that it is made of, so that the whole can grow with the square of the document.
 const MAX_SPELT_TYPES_BYTES: usize = 1024 * 1024;
 
-/// One walk through a document: it hashes each value and notes it for people, so that what is shown is
-/// what is signed.
+/// One walk through a document: it hashes each value and notes it for people, so that what is shown
+/// is what is signed.
 pub(super) struct Walk<'a> {
     structs: &'a Structs<'a>,
     undeclared: Undeclared,
@@ -80,8 +80,8 @@ impl<'a> Walk<'a> {
         self.hash_members(name, type_hash, members, node, &[])
     }
 
-    /// `hashStruct` of the domain, the separator. Members that the standard knows and `members` does not
-    /// cover are left out: so do the libraries.
+    /// `hashStruct` of the domain, the separator. Members that the standard knows and `members`
+    /// does not cover are left out: so do the libraries.
     pub(super) fn hash_domain(
         &mut self,
         members: &'a [Member<'a>],
@@ -99,8 +99,8 @@ impl<'a> Walk<'a> {
         self.hash_members(DOMAIN_TYPE, keccak256(spell(DOMAIN_TYPE, members)), members, node, &not_covered)
     }
 
-    /// `hashStruct` of `members`, whose type is hashed already; `passed_over` are names that may be there
-    /// besides.
+    /// `hashStruct` of `members`, whose type is hashed already; `passed_over` are names that may be
+    /// there besides.
     fn hash_members(
         &mut self,
         name: &str,
@@ -145,7 +145,8 @@ impl<'a> Walk<'a> {
         self.not_signed.push(NotSigned { path, value: value.value.to_string(), reason });
     }
 
-    /// The 32 bytes that stand for a value of `kind` inside the arrays of `dimensions`, innermost first.
+    /// The 32 bytes that stand for a value of `kind` inside the arrays of `dimensions`, innermost
+    /// first.
     fn word(
         &mut self,
         kind: &Type<'a>,
