@@ -1,6 +1,6 @@
 //! A worker that is copied or rewound while a session is open. What repeats in a copy is played on
-//! the protocol alone (`crates/protocol/tests/cloned_worker.rs`); here real workers notice that
-//! they are resumed.
+//! the protocol alone (`crates/protocol/tests/suite/cloned_worker.rs`); here real workers notice
+//! that they are resumed.
 
 use std::{path::Path, time::Duration};
 

@@ -70,10 +70,10 @@ pub(crate) const ROWS: &[Row] = &[
             ]),
             tests(
                 "duet-protocol",
-                Target::Test("abort_oracle"),
+                Target::Test("suite"),
                 &[
-                    "the_attack_without_a_lock__should_read_the_share_bit_by_bit",
-                    "the_attack_with_the_lock__should_get_one_failure_across_wallets_and_sessions",
+                    "abort_oracle::the_attack_without_a_lock__should_read_the_share_bit_by_bit",
+                    "abort_oracle::the_attack_with_the_lock__should_get_one_failure_across_wallets_and_sessions",
                 ],
             ),
             flows(&[
@@ -108,12 +108,12 @@ pub(crate) const ROWS: &[Row] = &[
             ]),
             tests(
                 "duet-protocol",
-                Target::Test("pending_verdicts"),
+                Target::Test("suite"),
                 &[
-                    "an_honest_answer__should_be_judged_good_for_every_pair_and_child_key",
-                    "a_bad_answer__should_be_judged_bad_with_the_responder_as_the_culprit",
-                    "the_abort_oracle__should_be_judged_as_the_session_was",
-                    "a_pending_verdict__should_not_be_judged_with_another_wallet_or_key",
+                    "pending_verdicts::an_honest_answer__should_be_judged_good_for_every_pair_and_child_key",
+                    "pending_verdicts::a_bad_answer__should_be_judged_bad_with_the_responder_as_the_culprit",
+                    "pending_verdicts::the_abort_oracle__should_be_judged_as_the_session_was",
+                    "pending_verdicts::a_pending_verdict__should_not_be_judged_with_another_wallet_or_key",
                 ],
             ),
         ],
@@ -310,8 +310,8 @@ pub(crate) const ROWS: &[Row] = &[
             ]),
             tests(
                 "duet-protocol",
-                Target::Test("signing"),
-                &["a_rotation__should_replace_the_key_and_unlock_after_a_bad_signature"],
+                Target::Test("suite"),
+                &["signing::a_rotation__should_replace_the_key_and_unlock_after_a_bad_signature"],
             ),
             gateway(&["refusals::device__should_speak_for_its_own_wallet_and_sessions_only"]),
         ],
@@ -339,16 +339,16 @@ pub(crate) const ROWS: &[Row] = &[
         checks: &[
             tests(
                 "duet-protocol",
-                Target::Test("cloned_worker"),
+                Target::Test("suite"),
                 &[
-                    "two_answers_of_a_cloned_responder__should_give_the_key_without_the_hedge",
-                    "two_answers_of_a_cloned_responder__should_give_nothing",
-                    "one_randomizer_in_two_answers__should_give_the_key_of_a_smooth_modulus_without_the_hedge",
-                    "a_memory_copied_between_computing_and_using__should_serve_one_session",
-                    "two_offers_of_a_cloned_service__should_give_its_share_without_the_hedge",
-                    "two_offers_of_a_cloned_service__should_give_nothing",
-                    "one_manifest_shown_to_two_copies_of_an_initiator__should_give_the_key_without_the_hedge",
-                    "one_manifest_shown_to_two_copies_of_an_initiator__should_give_nothing",
+                    "cloned_worker::two_answers_of_a_cloned_responder__should_give_the_key_without_the_hedge",
+                    "cloned_worker::two_answers_of_a_cloned_responder__should_give_nothing",
+                    "cloned_worker::one_randomizer_in_two_answers__should_give_the_key_of_a_smooth_modulus_without_the_hedge",
+                    "cloned_worker::a_memory_copied_between_computing_and_using__should_serve_one_session",
+                    "cloned_worker::two_offers_of_a_cloned_service__should_give_its_share_without_the_hedge",
+                    "cloned_worker::two_offers_of_a_cloned_service__should_give_nothing",
+                    "cloned_worker::one_manifest_shown_to_two_copies_of_an_initiator__should_give_the_key_without_the_hedge",
+                    "cloned_worker::one_manifest_shown_to_two_copies_of_an_initiator__should_give_nothing",
                 ],
             ),
             protocol(&[
@@ -396,10 +396,10 @@ pub(crate) const ROWS: &[Row] = &[
         checks: &[
             tests(
                 "duet-protocol",
-                Target::Test("keygen"),
+                Target::Test("suite"),
                 &[
-                    "keygen_interrupted_after_every_message__should_end_in_the_same_wallet",
-                    "a_dropped_or_forged_paper__should_be_named_and_keep_the_wallet_pending",
+                    "keygen::keygen_interrupted_after_every_message__should_end_in_the_same_wallet",
+                    "keygen::a_dropped_or_forged_paper__should_be_named_and_keep_the_wallet_pending",
                 ],
             ),
             flows(&["a_creation_that_is_interrupted_anywhere__should_be_resumable"]),
@@ -556,8 +556,8 @@ pub(crate) const ROWS: &[Row] = &[
             ]),
             tests(
                 "duet-protocol",
-                Target::Test("keygen"),
-                &["the_pending_record__should_hold_the_others_shares_as_sealed_packages_only"],
+                Target::Test("suite"),
+                &["keygen::the_pending_record__should_hold_the_others_shares_as_sealed_packages_only"],
             ),
         ],
     },
@@ -579,8 +579,8 @@ pub(crate) const ROWS: &[Row] = &[
             ]),
             tests(
                 "duet-protocol",
-                Target::Test("decoders"),
-                &["random_bytes__should_not_panic", "changed_messages__should_not_panic"],
+                Target::Test("suite"),
+                &["decoders::random_bytes__should_not_panic", "decoders::changed_messages__should_not_panic"],
             ),
             protocol(&[
                 "codec::tests::a_length_beyond_the_bytes_is_refused_without_allocating_it",

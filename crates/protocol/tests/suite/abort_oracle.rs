@@ -1,17 +1,5 @@
 //! The abort oracle of CVE-2023-33242 (ePrint 2023/1234), played for real: a responder that learns
 //! one bit of the initiator's share from whether the signature verifies. It gets one verdict, ever.
-#![cfg(feature = "gmp")]
-#![allow(
-    clippy::allow_attributes,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use std::collections::BTreeSet;
 
 use duet_protocol::{
@@ -20,7 +8,7 @@ use duet_protocol::{
     natural::Natural,
     verdict::{LockWritten, Unlocked, Verdict},
 };
-use support::{Job, Pair, Wallet, World, party};
+use crate::support::{Job, Pair, Wallet, World, party};
 
 /// The smallest share store there is: a set of locked keys, read and written in one place.
 #[derive(Default)]

@@ -4,18 +4,6 @@
 //!
 //! Each attack is played twice: against a worker whose hedge is off, where it has to succeed, and
 //! against one whose generator, process number and clock repeat as well, where it has to fail.
-#![cfg(feature = "gmp")]
-#![allow(
-    clippy::allow_attributes,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use duet_protocol::{
     arithmetic::gmp,
     cloned_worker::{
@@ -34,7 +22,7 @@ use duet_protocol::{
     test_fixtures::{self, SMOOTH_FACTORS},
 };
 use rand_chacha::ChaCha20Rng;
-use support::{Job, Pair, Wallet, World, good, rng};
+use crate::support::{Job, Pair, Wallet, World, good, rng};
 
 const PAIR: Pair = Pair::DeviceService;
 

@@ -1,17 +1,6 @@
 //! Every decoder on random bytes and on valid messages with a few bytes changed: an error or
 //! another valid message, never a panic.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use std::sync::OnceLock;
 
 use duet_protocol::{
@@ -28,7 +17,7 @@ use duet_protocol::{
     share::{KeyShare, WalletPublic},
 };
 use proptest::prelude::*;
-use support::World;
+use crate::support::World;
 
 /// One valid message of every kind.
 fn samples() -> &'static [Vec<u8>] {

@@ -1,17 +1,6 @@
 //! Cards: signed, pinned, with parameters that are proved; and a device's card replaced by its
 //! owner.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use std::sync::Arc;
 
 use duet_protocol::{
@@ -25,7 +14,7 @@ use duet_protocol::{
     share::Requester,
     test_fixtures,
 };
-use support::{World, party, rng};
+use crate::support::{World, party, rng};
 
 #[test]
 fn a_card__should_survive_the_wire_and_no_changed_byte() {

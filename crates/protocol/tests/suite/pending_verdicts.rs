@@ -1,16 +1,5 @@
 //! Pending verdicts: what an initiator stores before it decrypts is judged, without the nonce,
 //! exactly as the session itself would have been.
-#![cfg(feature = "gmp")]
-#![allow(
-    clippy::allow_attributes,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use duet_protocol::{
     arithmetic::{constant_time, gmp},
     codec,
@@ -19,7 +8,7 @@ use duet_protocol::{
     session::{ApiMisuse, SessionError},
     verdict::Verdict,
 };
-use support::{Job, PAIRS, Pair, Wallet, World, bad, good, rng};
+use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, good, rng};
 
 /// What the wallet's holder judges of a stored pending verdict.
 fn judge(wallet: &Wallet, pair: Pair, stored: &[u8]) -> Judged {
@@ -64,7 +53,7 @@ fn a_bad_answer__should_be_judged_bad_with_the_responder_as_the_culprit() {
         let stored = codec::encode(&authentic.pending()).unwrap();
         let Judged::Bad(demand) = judge(&wallet, Pair::ServicePartner, &stored) else { panic!("it is bad") };
         assert_eq!((demand.session(), demand.evidence()), (job.session, &evidence));
-        assert_eq!(bad(Verdict::Bad(demand), &job), support::party("partner"));
+        assert_eq!(bad(Verdict::Bad(demand), &job), crate::support::party("partner"));
     }
 }
 

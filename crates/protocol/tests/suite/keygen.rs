@@ -1,17 +1,6 @@
 //! Key generation interrupted anywhere, repeated, tampered with, and with a backup instead of a
 //! partner.
 
-#![allow(
-    clippy::allow_attributes,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use duet_protocol::{
     arithmetic::default_arithmetic,
     codec,
@@ -25,7 +14,7 @@ use duet_protocol::{
     share::{Holder, InvalidWallet, Requester},
     test_fixtures,
 };
-use support::{NOW_UNIX_S, Party, World, party};
+use crate::support::{NOW_UNIX_S, Party, World, party};
 
 /// A pending wallet after the device was killed and read its disk again.
 fn device_restarts(pending: &PendingWallet, world: &World) -> PendingWallet {

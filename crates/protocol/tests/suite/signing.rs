@@ -1,18 +1,6 @@
 //! Every pair, role and path signs, before and after a rotation; every signature is what Ethereum
 //! takes.
 
-#![cfg(feature = "gmp")]
-#![allow(
-    clippy::allow_attributes,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    non_snake_case,
-    reason = "tests, with the names of end-to-end tests"
-)]
-
-mod support;
-
 use std::sync::Arc;
 
 use duet_protocol::{
@@ -30,7 +18,7 @@ use duet_protocol::{
     test_fixtures,
 };
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey, signature::hazmat::PrehashVerifier as _};
-use support::{Job, PAIRS, Pair, Wallet, World, bad, party};
+use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, party};
 
 const PATHS: [&str; 4] = ["m", "m/0", "m/44/60/0/0/7", "m/2147483647"];
 
@@ -118,7 +106,7 @@ fn gmp_and_constant_time__should_sign_together() {
     let (first, three) = first.receive(&two, &mut world.rng).unwrap();
     let ready = second.receive(&three).unwrap();
     let (four, _) = ready.respond(job.charged(&wallet), None, &mut world.rng).unwrap();
-    support::good(first.receive(&four, &mut world.rng).unwrap(), &job);
+    crate::support::good(first.receive(&four, &mut world.rng).unwrap(), &job);
 }
 
 /// Makes the service's second key and enrols it with the partner.
