@@ -22,7 +22,7 @@ use crate::{
     npm::{Packages, node},
     page,
     programs::{self, Profile},
-    run::{cargo, command, output, root, target_folder, visibly},
+    run::{cargo, command, output, target_folder, visibly},
     suites, wasm,
 };
 
@@ -43,7 +43,7 @@ pub(crate) enum Part {
     /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when
     /// named, for loading them takes a quarter of an hour and 6 GB.
     Store,
-    /// Signatures per second, and latency under load, with both curves in `docs`.
+    /// Signatures per second, and latency under load, with both curves in `target/load`.
     Load,
 }
 
@@ -148,7 +148,8 @@ fn load(measured: &Figures) -> Result<Figures> {
     let duet = programs::duet(Profile::Release)?;
     let mut load = command(programs::of_tests("stack-load", Profile::Debug)?);
     load.env("DUET_PROGRAM", duet);
-    load.arg(target_folder().join("load")).arg(root().join("docs"));
+    let folder = target_folder().join("load");
+    load.arg(&folder).arg(&folder);
     for name in SIGNATURE_WORK {
         let median = works.get(name).and_then(|work| work.get("median_ms")).and_then(Value::as_f64);
         load.arg(median.with_context(|| format!("{name} was not measured"))?.to_string());

@@ -7,7 +7,9 @@
 //! while all make signatures, all parties' work added up: of any wallet, and with the randomizer
 //! table that each responding worker builds after its first thousand answers. What the stack makes
 //! without tables is measured first; for all that follows they are built. It prints one flat JSON
-//! object, as `cargo xtask bench` wants it, and rows for `docs/performance.md` on stderr.
+//! object, as `cargo xtask bench` wants it, and rows for a record in `docs/measurements` on stderr.
+//!
+//! `stack-load --saturated REPORTS` is the short run with which two builds are compared.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
 
 use std::{
