@@ -8,9 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use duet_bus::{
-    Bus, ConnectSettings, Role, streams::StorageSettings,
-};
+use duet_bus::{Bus, ConnectSettings, Role, streams::StorageSettings};
 use duet_credentials::{InitSettings, Layout, initialise};
 use rustix::process::Signal;
 use serde_json::Value;

@@ -14,9 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use duet_bus::{
-    Address, Bus, ConnectError, ConnectSettings, NkeySeed, Role,
-};
+use duet_bus::{Address, Bus, ConnectError, ConnectSettings, NkeySeed, Role};
 use duet_credentials::{InitSettings, Layout, initialise};
 use duet_party::store::{
     RecordStore as _,

@@ -71,7 +71,10 @@ pub(crate) fn compare(options: &Options) -> Result<()> {
         let (old, new) = (median(values)?, median(others)?);
         println!("| `{name}` | {old:.1} | {new:.1} | {:.2} |", new / old);
     }
-    println!("\nMedians of {} rounds; milliseconds, or signatures per second where the name has no quantile.", options.rounds);
+    println!(
+        "\nMedians of {} rounds; milliseconds, or signatures per second where the name has no quantile.",
+        options.rounds
+    );
     Ok(())
 }
 
@@ -105,8 +108,8 @@ impl Build {
             run.arg(folder.join(format!("reports-{}", self.name)));
         }
         let text = output(&mut run)?;
-        let figures: Map<String, Value> =
-            serde_json::from_str(&text).with_context(|| format!("{program} of the build '{}' printed {text}", self.name))?;
+        let figures: Map<String, Value> = serde_json::from_str(&text)
+            .with_context(|| format!("{program} of the build '{}' printed {text}", self.name))?;
         for (name, figure) in figures {
             let value = ["per_s", "median_ms"].iter().find_map(|member| figure.get(*member)?.as_f64());
             let Some(value) = value else { bail!("{name} has no figure: {figure}") };

@@ -81,7 +81,8 @@ fn markdown(text: &str) -> Vec<Finding> {
         if line.trim_start().starts_with("```") {
             in_code = !in_code;
         } else if !in_code {
-            let may_be_wide = line.trim_start().starts_with('|') || line.contains("](") || line.contains("://");
+            let may_be_wide =
+                line.trim_start().starts_with('|') || line.contains("](") || line.contains("://");
             prose(number, line, may_be_wide, &mut findings);
         }
     }
@@ -157,7 +158,8 @@ fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let mut anchors = BTreeSet::new();
     for heading in headings.map(|line| line.trim_start_matches('#').trim().to_lowercase()) {
-        let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+        let kept =
+            heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
         let anchor: String = kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect();
         let repeated = (1..).map(|number| format!("{anchor}-{number}"));
         let free = std::iter::once(anchor.clone()).chain(repeated).find(|name| !anchors.contains(name));
@@ -171,7 +173,8 @@ fn tasks(text: &str) -> Vec<String> {
     let program = Arguments::command();
     let mut findings = Vec::new();
     for rest in text.split("cargo xtask ").skip(1) {
-        let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
+        let name: String =
+            rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
         if !name.is_empty() && !name.starts_with('-') && program.find_subcommand(&name).is_none() {
             findings.push(format!("there is no `cargo xtask {name}`"));
         }

@@ -17,6 +17,7 @@ use crate::{
     npm::Packages,
     page,
     programs::{self, Profile},
+    prose,
     run::{Counts, cargo, command, human, root, target_folder, tests, visibly},
     wasm,
 };
@@ -24,7 +25,7 @@ use crate::{
 /// A part of the test command that can be run alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Suite {
-    /// Formatting of every crate.
+    /// Formatting of every crate, prose and links, and the subjects of commits.
     Fmt,
     /// Clippy over the workspace and everything in it; warnings are errors.
     Lint,
@@ -96,7 +97,8 @@ impl Suite {
         match self {
             Self::Fmt => {
                 visibly(cargo().args(["fmt", "--all", "--check"]))?;
-                visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))
+                visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))?;
+                prose::check()
             }
             Self::Lint => {
                 // The end-to-end tests are no part of all targets: they are run when they are

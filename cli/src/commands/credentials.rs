@@ -54,7 +54,9 @@ fn parse_what(text: &str) -> Result<What, String> {
     if text == "all" {
         return Ok(What::All);
     }
-    text.parse().map(What::One).map_err(|error: duet_credentials::rotation::UnknownCredential| error.to_string())
+    text.parse()
+        .map(What::One)
+        .map_err(|error: duet_credentials::rotation::UnknownCredential| error.to_string())
 }
 
 #[derive(Debug, Serialize)]

@@ -117,7 +117,7 @@ fn describe(directory: &Path, nodes: &[Node], made: Vec<PathBuf>) -> Result<Cred
 pub(crate) fn init_error(error: InitError) -> CliError {
     match error {
         InitError::Existing(error) => read_error(error),
-        InitError::Entropy => CliError::internal(error.to_string()),
+        InitError::Entropy(_) => CliError::internal(error.to_string()),
         InitError::Io { .. } | InitError::Certificate(_) | InitError::Path { .. } => {
             CliError::input(error.to_string())
         }

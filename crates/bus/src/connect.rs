@@ -2,7 +2,7 @@
 
 use core::{fmt, time::Duration};
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},

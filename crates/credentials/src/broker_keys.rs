@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use duet_bus::{NkeySeed, Role};
+use duet_bus::{NkeySeed, Role, nkey::NoEntropy};
 
 use crate::{
     initialise::{InitError, Made, write_secret},
@@ -57,7 +57,7 @@ fn of(
         (Some(seed), _) => public(layout, role, seed)?,
         (None, Some(spare)) => spare,
         // The seed is gone with this line.
-        (None, None) => NkeySeed::generate()?.public_key().map_err(|_| InitError::Entropy)?,
+        (None, None) => NkeySeed::generate()?.public_key().map_err(|_| NoEntropy)?,
     };
     let in_use = public(layout, role, file.in_use())?;
     Ok([(role.nkey_variable(), in_use), (role.other_nkey_variable(), other)])

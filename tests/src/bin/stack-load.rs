@@ -103,7 +103,9 @@ async fn saturated_without_tables(reports: PathBuf) -> Result<Value> {
     let step = steps(&report)?.first().context("a run has a step")?;
     let timed = |name: &str| -> Result<Value> {
         let quantile = number(step, &format!("/latency_ms/{name}"))?;
-        Ok(json!({"median_ms": quantile, "min_ms": number(step, "/latency_ms/min")?, "n": number(step, "/outcomes/signed")?}))
+        Ok(
+            json!({"median_ms": quantile, "min_ms": number(step, "/latency_ms/min")?, "n": number(step, "/outcomes/signed")?}),
+        )
     };
     let cpu = processor_time(&report)?;
     Ok(json!({

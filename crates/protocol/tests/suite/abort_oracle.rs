@@ -2,13 +2,13 @@
 //! one bit of the initiator's share from whether the signature verifies. It gets one verdict, ever.
 use std::collections::BTreeSet;
 
+use crate::support::{Job, Pair, Wallet, World, party};
 use duet_protocol::{
     arithmetic::gmp,
     ids::PaillierKeyId,
     natural::Natural,
     verdict::{LockWritten, Unlocked, Verdict},
 };
-use crate::support::{Job, Pair, Wallet, World, party};
 
 /// The smallest share store there is: a set of locked keys, read and written in one place.
 #[derive(Default)]

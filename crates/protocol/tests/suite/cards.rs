@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::support::{World, party, rng};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     card::{Card, CardRefusal, VerifiedCard},
@@ -14,7 +15,6 @@ use duet_protocol::{
     share::Requester,
     test_fixtures,
 };
-use crate::support::{World, party, rng};
 
 #[test]
 fn a_card__should_survive_the_wire_and_no_changed_byte() {

@@ -4,6 +4,7 @@
 //!
 //! Each attack is played twice: against a worker whose hedge is off, where it has to succeed, and
 //! against one whose generator, process number and clock repeat as well, where it has to fail.
+use crate::support::{Job, Pair, Wallet, World, good, rng};
 use duet_protocol::{
     arithmetic::gmp,
     cloned_worker::{
@@ -22,7 +23,6 @@ use duet_protocol::{
     test_fixtures::{self, SMOOTH_FACTORS},
 };
 use rand_chacha::ChaCha20Rng;
-use crate::support::{Job, Pair, Wallet, World, good, rng};
 
 const PAIR: Pair = Pair::DeviceService;
 

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use crate::support::World;
 use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,
@@ -17,7 +18,6 @@ use duet_protocol::{
     share::{KeyShare, WalletPublic},
 };
 use proptest::prelude::*;
-use crate::support::World;
 
 /// One valid message of every kind.
 fn samples() -> &'static [Vec<u8>] {

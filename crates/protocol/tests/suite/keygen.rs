@@ -1,6 +1,7 @@
 //! Key generation interrupted anywhere, repeated, tampered with, and with a backup instead of a
 //! partner.
 
+use crate::support::{NOW_UNIX_S, Party, World, party};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     codec,
@@ -14,7 +15,6 @@ use duet_protocol::{
     share::{Holder, InvalidWallet, Requester},
     test_fixtures,
 };
-use crate::support::{NOW_UNIX_S, Party, World, party};
 
 /// A pending wallet after the device was killed and read its disk again.
 fn device_restarts(pending: &PendingWallet, world: &World) -> PendingWallet {

@@ -20,6 +20,6 @@ mod keygen;
 mod pending_verdicts;
 #[cfg(feature = "gmp")]
 mod signing;
-mod vectors;
 #[path = "../support/mod.rs"]
 mod support;
+mod vectors;

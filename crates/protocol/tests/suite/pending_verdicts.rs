@@ -1,5 +1,6 @@
 //! Pending verdicts: what an initiator stores before it decrypts is judged, without the nonce,
 //! exactly as the session itself would have been.
+use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, good, rng};
 use duet_protocol::{
     arithmetic::{constant_time, gmp},
     codec,
@@ -8,7 +9,6 @@ use duet_protocol::{
     session::{ApiMisuse, SessionError},
     verdict::Verdict,
 };
-use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, good, rng};
 
 /// What the wallet's holder judges of a stored pending verdict.
 fn judge(wallet: &Wallet, pair: Pair, stored: &[u8]) -> Judged {

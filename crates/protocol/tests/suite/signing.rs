@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, party};
 use duet_protocol::{
     arithmetic::{Arithmetic, constant_time, gmp},
     enrolment::{EnrolmentOffer, EnrolmentRefusal, ModulusProofs, OfferSetup, OfferVerifier},
@@ -18,7 +19,6 @@ use duet_protocol::{
     test_fixtures,
 };
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey, signature::hazmat::PrehashVerifier as _};
-use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, party};
 
 const PATHS: [&str; 4] = ["m", "m/0", "m/44/60/0/0/7", "m/2147483647"];
 

@@ -1,12 +1,12 @@
 //! A published signature, byte for byte: the example of EIP-155, with its private key split.
 
+use crate::support::{Job, PAIRS, World, good};
 use duet_protocol::{
     arithmetic::{Arithmetic, constant_time, default_arithmetic},
     curve::{Scalar, SecretScalar, scalar_from_bytes},
     initiator::Initiator,
     responder::Responder,
 };
-use crate::support::{Job, PAIRS, World, good};
 
 fn word(text: &str) -> [u8; 32] {
     hex::decode(text).unwrap().try_into().unwrap()
