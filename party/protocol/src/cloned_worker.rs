@@ -1,7 +1,7 @@
-//! What a merely curious peer computes from the messages of a cloned worker, for tests that play it: a worker whose
-//! random numbers repeat gives away the key.
+//! The computations of a curious peer on the messages of a cloned worker, for tests that play it. A
+//! worker whose random numbers repeat gives away the key.
 //!
-//! Nothing here deviates from the protocol. The peer decrypts two answers that it was sent, or reads two offers.
+//! The peer follows the protocol. It decrypts two answers that it received, or reads two offers.
 
 use k256::elliptic_curve::ff::Field as _;
 
@@ -15,8 +15,9 @@ use crate::{
     signature::RecoverableSignature,
 };
 
-/// How many multipliers are tried on either side of a quotient. The remainder `u − u'` is below `q`, so a few more than
-/// `q / x_i` of them fit; a share far below `q` is as unlikely as it is small.
+/// How many multipliers are tried on either side of a quotient. The remainder `u − u'` is below
+/// `q`, so a few more than `q / x_i` of them fit; a share far below `q` is as unlikely as it is
+/// small.
 const QUOTIENTS: u64 = 64;
 
 /// The longest `|D − D'|` of two answers with one mask, in bits: `(v − v')·x_i + (u − u')`.
@@ -31,7 +32,7 @@ pub struct SeenAnswer {
     pub plaintext: Natural,
     /// `r` of the joint nonce.
     pub r: Scalar,
-    /// What was signed under the wallet's own key, path `m`.
+    /// The digest signed under the wallet's own key, path `m`.
     pub digest: [u8; 32],
 }
 
@@ -46,7 +47,7 @@ impl SeenAnswer {
     }
 }
 
-/// What an initiator knows: its own share, the responder's index, the wallet's public key.
+/// The knowledge of an initiator: its own share, the responder's index, the wallet's public key.
 #[derive(Debug, Clone, Copy)]
 pub struct CuriousInitiator<'a> {
     share: &'a KeyShare,
@@ -60,8 +61,8 @@ impl<'a> CuriousInitiator<'a> {
         Self { share, responder }
     }
 
-    /// The wallet's private key from two answers with one mask `ρ`: then `D − D'` is short, its quotient by the share
-    /// is `v − v'`, and that is a quadratic equation for the key.
+    /// The wallet's private key from two answers with one mask `ρ`: then `D − D'` is short, its
+    /// quotient by the share is `v − v'`, and that is a quadratic equation for the key.
     #[must_use]
     pub fn key_from_one_mask(&self, answers: [&SeenAnswer; 2]) -> Option<SecretScalar> {
         let [first, second] = answers;
@@ -76,8 +77,9 @@ impl<'a> CuriousInitiator<'a> {
         })
     }
 
-    /// The wallet's private key from two answers with one `r̃^N`, by an initiator whose `p − 1` is two times the
-    /// product of `factors`: modulo `p` their quotient is `c_i^(v − v')`, and discrete logarithms are easy there.
+    /// The wallet's private key from two answers with one `r̃^N`, by an initiator whose `p − 1` is
+    /// two times the product of `factors`: modulo `p` their quotient is `c_i^(v − v')`, and
+    /// discrete logarithms are easy there.
     #[must_use]
     pub fn key_from_one_randomizer(
         &self,
@@ -121,8 +123,8 @@ fn signed(is_negative: bool, magnitude: &Natural) -> Scalar {
     if is_negative { -reduce(magnitude) } else { reduce(magnitude) }
 }
 
-/// Pohlig and Hellman 1978: the logarithm of `power` modulo the product of those factors that divide the order of
-/// `base`, and that product.
+/// Pohlig and Hellman 1978: the logarithm of `power` modulo the product of those factors that
+/// divide the order of `base`, and that product.
 fn logarithm(
     modulus: &dyn crate::arithmetic::Modulus,
     base: &Natural,
@@ -181,9 +183,9 @@ pub struct SeenSignature {
     pub nonce_point: Point,
     /// The responder's own nonce.
     pub k2: Scalar,
-    /// What the world sees.
+    /// The published signature.
     pub signature: RecoverableSignature,
-    /// What was signed under the wallet's own key, path `m`.
+    /// The digest signed under the wallet's own key, path `m`.
     pub digest: [u8; 32],
 }
 

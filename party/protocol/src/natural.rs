@@ -1,15 +1,16 @@
 //! Natural numbers and signed integers of any size, as values that may be secret.
 //!
-//! Modular arithmetic, primes and Paillier are in [`crate::arithmetic`]; here is what both of its
-//! implementations share: representation, encoding, sampling and plain integer arithmetic.
+//! [`crate::arithmetic`] has modular arithmetic, primes and Paillier. This module has the parts
+//! that both of its implementations share: representation, encoding, sampling and plain integer
+//! arithmetic.
 //!
 //! # What is hidden and what is not
 //! A [`Natural`] is wiped when it is dropped and prints only its length. Sums, products and
 //! quotients run in time that depends on the number of 64-bit limbs of the operands only, and that
 //! number follows the value: the length of a secret, to the limb, is not hidden. Comparison for
-//! equality is constant-time for operands of one length; [`Natural::random_below`] leaks how often it
-//! had to draw again, which is independent of the result. Temporaries inside the big-number libraries
-//! are not wiped.
+//! equality is constant-time for operands of one length; [`Natural::random_below`] leaks how often
+//! it had to draw again, which is independent of the result. Temporaries inside the big-number
+//! libraries are not wiped.
 
 use core::{
     cmp::Ordering,
@@ -22,15 +23,15 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::{Zeroize, Zeroizing};
 
-/// The longest encoding of a number that is accepted from outside, in bytes. The largest number of the
-/// protocol, `v` of the factor proof for 3072-bit moduli, has 865.
+/// The longest encoding of a number that is accepted from outside, in bytes. The largest number of
+/// the protocol, `v` of the factor proof for 3072-bit moduli, has 865.
 pub const MAX_NATURAL_SIZE_BYTES: usize = 1024;
 
-/// A non-negative integer. See the [module](self) for what is hidden when it is a secret.
+/// A non-negative integer. The [module](self) says which properties of a secret number stay hidden.
 #[derive(Clone)]
 pub struct Natural(BoxedUint);
 
-/// Why bytes are not the number they were taken for.
+/// Why bytes are not the expected number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNatural {
     /// The first byte is zero: every number has one encoding only.
@@ -60,7 +61,7 @@ impl Natural {
         Self::one().shl(exponent)
     }
 
-    /// Takes over a number of the library, in the fewest limbs that hold it.
+    /// Converts a number of the library, in the fewest limbs that hold it.
     #[must_use]
     pub(crate) fn from_boxed(mut value: BoxedUint) -> Self {
         let bits = value.bits().max(1);
@@ -72,7 +73,8 @@ impl Natural {
         Self(value)
     }
 
-    /// The library's number in exactly `precision_bits`, rounded up to limbs. Higher bits are cut off.
+    /// The library's number in exactly `precision_bits`, rounded up to limbs. Higher bits are cut
+    /// off.
     pub(crate) fn to_boxed(&self, precision_bits: u32) -> BoxedUint {
         (&self.0).resize_unchecked(precision_bits)
     }
@@ -111,7 +113,8 @@ impl Natural {
         bytes
     }
 
-    /// Big-endian bytes with leading zeros, `size_bytes` of them; `None` when the number needs more.
+    /// Big-endian bytes with leading zeros, `size_bytes` of them; `None` when the number needs
+    /// more.
     #[must_use]
     pub fn to_be_bytes_padded(&self, size_bytes: usize) -> Option<Zeroizing<Vec<u8>>> {
         let bytes = self.to_be_bytes();
@@ -192,7 +195,8 @@ impl Natural {
         self * self
     }
 
-    /// Quotient and remainder; `None` when `divisor` is zero. Constant-time for operands of one length.
+    /// Quotient and remainder; `None` when `divisor` is zero. Constant-time for operands of one
+    /// length.
     #[must_use]
     pub fn div_rem(&self, divisor: &Self) -> Option<(Self, Self)> {
         let divisor = divisor.0.as_nz_vartime()?;

@@ -1,5 +1,5 @@
-//! Published primes, so that tests need not search for any. **For tests only**: whoever reads this file
-//! knows the keys. Compiled for this crate's tests and under the feature `test-hooks`.
+//! Published primes, so that tests need not search for any. ****For tests only**: every reader of
+//! this file knows the keys. Compiled for this crate's tests and under the feature `test-hooks`.
 //!
 //! Drawn with this crate's own search from ChaCha20 seeded with the SHA-256 of `duet fixtures`.
 
@@ -75,7 +75,8 @@ const BLUM_1536: [&str; 2] = [
     ),
 ];
 
-/// A Blum prime of 1024 bits that an attacker chose: `p − 1` is twice the product of [`SMOOTH_FACTORS`].
+/// A Blum prime of 1024 bits that an attacker chose: `p − 1` is twice the product of
+/// [`SMOOTH_FACTORS`].
 const SMOOTH_1024: &str = concat!(
     "ef2d003fba76ff217509b437ea8ee9d8b15992bbbd5716824990b875d2a8255bec3107009602ba5a133c800f4d743b8e",
     "cfc2bc008191455f0265598ec7427137d30858a71cd120820224157531ca4d92e5a117ee2cf076faafe92dabe624fd00",
@@ -91,8 +92,8 @@ pub const SMOOTH_FACTORS: [u64; 84] = [
     6563, 6689, 6763, 6949, 6971, 7127, 7283, 7457, 7517, 7549, 7591, 7621, 7643, 7703, 7789, 7993,
 ];
 
-/// A Blum prime of 1024 bits modulo which discrete logarithms are easy. Every proof about a Paillier modulus holds
-/// for a product with it.
+/// A Blum prime of 1024 bits modulo which discrete logarithms are easy. Every proof about a
+/// Paillier modulus holds for a product with it.
 #[must_use]
 pub fn smooth_prime_1024() -> Natural {
     parse(SMOOTH_1024)

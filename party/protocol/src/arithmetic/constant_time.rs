@@ -1,9 +1,10 @@
 //! crypto-bigint and crypto-primes.
 //!
 //! Exponentiation and multiplication are Montgomery arithmetic in constant time for one length of
-//! modulus and exponent, with constant-time table look-ups; the sign of an exponent shows. Not covered: inversion and greatest common
-//! divisor of public values, primality tests, and the fixed-base windows, which are for public
-//! exponents. wasm engines give no guarantee about the time of single instructions.
+//! modulus and exponent, with constant-time table look-ups. The sign of an exponent is visible. Not
+//! covered are inversion and greatest common divisor of public values, primality tests, and the
+//! fixed-base windows, which are for public exponents. wasm engines give no guarantee about the
+//! time of single instructions.
 
 use std::sync::Arc;
 
@@ -168,7 +169,7 @@ impl Table {
         found
     }
 
-    /// Replaces the element for `digit`, none for 0. The time is independent of it.
+    /// Replaces the element for `digit`; digit 0 replaces none. The time is independent of it.
     fn write(&mut self, digit: Word, value: &BoxedMontyForm) {
         for (element, index) in self.0.iter_mut().zip(1 as Word..) {
             element.as_montgomery_mut().ct_assign(value.as_montgomery(), index.ct_eq(&digit));
@@ -182,15 +183,16 @@ impl Drop for Table {
     }
 }
 
-/// Bits `start..start + width` of `exponent`, `width` dividing 32. The time depends on `start` only.
+/// Bits `start..start + width` of `exponent`, `width` dividing 32. The time depends on `start`
+/// only.
 fn digit(exponent: &BoxedUint, start: u32, width: u32) -> Word {
     let word = exponent.as_words().get((start / Word::BITS) as usize).copied().unwrap_or(0);
     (word >> (start % Word::BITS)) & ((1 << width) - 1)
 }
 
 impl MontgomeryModulus {
-    /// Both powers in one pass over the squarings: buckets per digit, then Yao's accumulation (*On the
-    /// evaluation of powers*, 1976). A third fewer multiplications than two exponentiations.
+    /// Both powers in one pass over the squarings: buckets per digit, then Yao's accumulation (*On
+    /// the evaluation of powers*, 1976). A third fewer multiplications than two exponentiations.
     fn bucket_powers(&self, base: BoxedMontyForm, exponents: [&BoxedUint; 2]) -> [BoxedMontyForm; 2] {
         let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
         let one = BoxedMontyForm::one(&self.params);
@@ -261,12 +263,12 @@ fn accumulate<'a>(
     product
 }
 
-/// Bits of a public exponent per step. For 128 exponents of 2048 bits, 6 costs the least: 2,048 squarings
-/// once and about 460 multiplications each, against 2,600 for an exponentiation.
+/// Bits of a public exponent per step. For 128 exponents of 2048 bits, 6 costs the least: 2,048
+/// squarings once and about 460 multiplications each, against 2,600 for an exponentiation.
 const PUBLIC_WINDOW_BITS: u32 = 6;
 
-/// `steps[i] = base^(2^(6i))`: the squarings, done once. A power multiplies each step into the bucket of
-/// its digit and accumulates the buckets.
+/// `steps[i] = base^(2^(6i))`: the squarings, done once. A power multiplies each step into the
+/// bucket of its digit and accumulates the buckets.
 struct Windows {
     params: BoxedMontyParams,
     steps: Vec<BoxedMontyForm>,
@@ -317,7 +319,7 @@ impl FixedBase for Windows {
     }
 }
 
-/// Tables to choose one number of each from.
+/// Tables, from each of which one number is chosen.
 struct Tables {
     params: BoxedMontyParams,
     tables: Vec<Table>,
@@ -330,7 +332,7 @@ impl core::fmt::Debug for Tables {
 }
 
 impl Tables {
-    /// The product of what each digit chooses. The time is independent of the digits.
+    /// The product of the numbers that the digits choose. The time is independent of the digits.
     fn product_of(&self, digits: impl Iterator<Item = Word>) -> Natural {
         let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
         let one = BoxedMontyForm::one(&self.params);

@@ -2,8 +2,8 @@
 
 use crate::natural::Natural;
 
-/// The Jacobi symbol `(a / n)` for odd `n`: 1, −1, or 0 when they share a factor; `None` when `n` is
-/// even. Variable-time: for public numbers.
+/// The Jacobi symbol `(a / n)` for odd `n`: 1, −1, or 0 when they share a factor; `None` when `n`
+/// is even. Variable-time: for public numbers.
 ///
 /// Cohen, *A Course in Computational Algebraic Number Theory*, algorithm 1.4.10.
 #[must_use]

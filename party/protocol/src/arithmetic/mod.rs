@@ -1,12 +1,13 @@
-//! Modular arithmetic, primes and the Paillier operations, in two implementations that pass the same
-//! tests and interoperate.
+//! Modular arithmetic, primes and the Paillier operations, in two implementations that pass the
+//! same tests and interoperate.
 //!
 //! - `gmp()`: kzen-paillier on curv-kzen and GMP (feature `gmp`). The faster one, and the native
-//!   default. Not constant-time and not wiping its memory: what touches secrets is blinded where it is
-//!   called (see [`Arithmetic::is_constant_time`]).
-//! - [`constant_time()`]: crypto-bigint and crypto-primes, for wasm32 and wherever GMP is not wanted.
+//!   default. It is not constant-time and does not wipe its memory, so callers blind operations on
+//!   secrets (see [`Arithmetic::is_constant_time`]).
+//! - [`constant_time()`]: crypto-bigint and crypto-primes, for wasm32 and for builds without GMP.
 //!
-//! Both work on [`Natural`]s; a conversion costs microseconds where an operation costs milliseconds.
+//! Both work on [`Natural`]s; a conversion costs microseconds where an operation costs
+//! milliseconds.
 
 use core::fmt;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub trait Arithmetic: Send + Sync + fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// Whether exponentiation, multiplication and reduction take a time that is independent of the
-    /// values, lengths aside. Where this is false, callers blind secret exponents and secret bases.
+    /// values, lengths aside. Where it is false, callers blind secret exponents and secret bases.
     /// Prime generation, inversion, greatest common divisors and primality tests make no such claim
     /// in either implementation.
     fn is_constant_time(&self) -> bool;
@@ -64,8 +65,8 @@ pub trait Arithmetic: Send + Sync + fmt::Debug {
     /// The greatest common divisor. Variable-time.
     fn gcd(&self, a: &Natural, b: &Natural) -> Natural;
 
-    /// A random prime of exactly `bits` bits whose two highest bits are set, so that the product of two
-    /// has exactly `2·bits`. `progress` is called for every candidate that survived the sieve.
+    /// A random prime of exactly `bits` bits whose two highest bits are set, so that the product of
+    /// two has exactly `2·bits`. It calls `progress` for every candidate that survives the sieve.
     fn random_prime(
         &self,
         kind: PrimeKind,
@@ -96,8 +97,9 @@ pub trait Modulus: Send + Sync + fmt::Debug {
     /// exponents only: the table look-ups follow the exponent.
     fn fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase>;
 
-    /// Precomputes powers of `base` for secret exponents of up to `max_exponent_bits` bits, with constant-time
-    /// look-ups. With them a power costs a quarter of as many multiplications as the exponent has bits.
+    /// Precomputes powers of `base` for secret exponents of up to `max_exponent_bits` bits, with
+    /// constant-time look-ups. With them a power costs a quarter of as many multiplications as the
+    /// exponent has bits.
     fn secret_fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase>;
 
     /// Two powers of one base, sharing the squarings where that pays.
@@ -110,15 +112,15 @@ pub trait Modulus: Send + Sync + fmt::Debug {
         self.invert(a).is_some()
     }
 
-    /// `base^exponent mod m` for any integer exponent; `None` when the exponent is negative and `base`
-    /// has no inverse.
+    /// `base^exponent mod m` for any integer exponent; `None` when the exponent is negative and
+    /// `base` has no inverse.
     fn pow_signed(&self, base: &Natural, exponent: &Integer) -> Option<Natural> {
         let power = self.pow(base, exponent.magnitude());
         if exponent.is_negative() { self.invert(&power) } else { Some(power) }
     }
 
-    /// `∏ baseᵢ^exponentᵢ mod m` for public bases and secret or public exponents; `None` when a base
-    /// that is raised to a negative power has no inverse.
+    /// `∏ baseᵢ^exponentᵢ mod m` for public bases and secret or public exponents; `None` when a
+    /// base that is raised to a negative power has no inverse.
     fn multi_pow(&self, terms: &[(&Natural, &Integer)]) -> Option<Natural> {
         terms.iter().try_fold(Natural::one(), |product, (base, exponent)| {
             Some(self.mul(&product, &self.pow_signed(base, exponent)?))
@@ -153,12 +155,12 @@ pub const GROUP_SIZE: usize = (1 << CHOICE_BITS) - 1;
 /// Groups of numbers, for many products of one number of each.
 pub trait Choices: Send + Sync + fmt::Debug {
     /// The product, modulo `N²`, of the number that each group's [`CHOICE_BITS`] bits of `bits`
-    /// choose, the first group by the lowest bits of the first byte. The time is independent of `bits`, of which what is
-    /// missing counts as 0.
+    /// choose, the first group by the lowest bits of the first byte. The time is independent of
+    /// `bits`. Missing bits count as 0.
     fn product(&self, bits: &[u8]) -> Natural;
 }
 
-/// [`CHOICE_BITS`] bits per group, 0 for those that `bits` has none for.
+/// [`CHOICE_BITS`] bits per group, 0 for groups beyond the end of `bits`.
 fn choices(bits: &[u8]) -> impl Iterator<Item = u8> {
     const { assert!(CHOICE_BITS == 4, "a byte chooses from two groups") };
     bits.iter().flat_map(|byte| [byte & 0xf, byte >> CHOICE_BITS]).chain(core::iter::repeat(0))
@@ -181,8 +183,8 @@ pub trait PaillierOperations: Send + Sync + fmt::Debug {
         randomizer: &Natural,
     ) -> Natural;
 
-    /// Prepares products modulo `N²` of one number of each group, by secret choices. `None` when one of the numbers shares a
-    /// factor with `N`.
+    /// Prepares products modulo `N²` of one number of each group, by secret choices. `None` when
+    /// one of the numbers shares a factor with `N`.
     fn choices(&self, groups: &[[Natural; GROUP_SIZE]]) -> Option<Box<dyn Choices>>;
 }
 

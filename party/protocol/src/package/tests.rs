@@ -48,8 +48,8 @@ impl Case {
         Envelope::seal(contents, ShareIndex::Service, &keys, &card, &receiver, &mut self.world.rng).unwrap()
     }
 
-    /// The name of the check that refuses the package after `change`. With `rename`, the wallet id is
-    /// made to fit the change, as a cheating dealer would.
+    /// The name of the check that refuses the package after `change`. With `rename`, the wallet id
+    /// is made to fit the change, as a cheating dealer would.
     fn refusal(&mut self, rename: bool, change: impl FnOnce(&mut PackageContents)) -> &'static str {
         let mut contents = self.contents();
         change(&mut contents);

@@ -1,5 +1,5 @@
-//! Provers that cheat: each proof is made as well as a cheater who knows every secret can make it, and
-//! the refusal is the one that was meant for it.
+//! Provers that cheat: each proof is made as well as a cheater who knows every secret can make it,
+//! and the refusal is the one that was meant for it.
 
 use std::sync::Arc;
 
@@ -146,8 +146,8 @@ fn completing_prime(others: &Natural, bits: u32) -> Natural {
 
 #[test]
 fn a_smooth_modulus_is_refused_although_every_root_is_there_and_both_halves_are_long() {
-    // 16 primes of 20 bits and one of 704, times one of 1024: CVE-2023-33241 against a certificate of
-    // N-th roots.
+    // 16 primes of 20 bits and one of 704, times one of 1024: CVE-2023-33241 against a certificate
+    // of N-th roots.
     let mut factors = small_primes(16);
     factors.push(completing_prime(&product(&factors), 1024));
     let smooth_half = product(&factors);
@@ -463,8 +463,9 @@ fn an_s_outside_the_group_of_t_is_refused() {
     assert_eq!(hoping.verify(&cheating, &context()), Err(ParametersProofError::Equation));
 }
 
-/// A prover without a witness chooses its answers first and hashes until the challenge is the one they are for. Each try
-/// costs it a hash; it has to hit all of 128 bits, and no part of them is worth anything.
+/// A prover without a witness chooses its answers first and hashes until the challenge is the one
+/// they are for. Each try costs it a hash; it has to hit all of 128 bits, and no part of them is
+/// worth anything.
 #[test]
 fn a_challenge_that_is_ground_does_not_come_out_as_hoped() {
     let tries = if std::env::var_os("DUET_ATTACK_LONG").is_some() { 200_000 } else { 3_000 };

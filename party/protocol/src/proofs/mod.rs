@@ -1,5 +1,5 @@
-//! The zero-knowledge proofs, all non-interactive (Canetti, Gennaro, Goldfeder, Makriyannis, Peled: *UC
-//! Non-Interactive, Proactive, Threshold ECDSA with Identifiable Aborts*, ePrint 2021/060).
+//! The zero-knowledge proofs, all non-interactive (Canetti, Gennaro, Goldfeder, Makriyannis, Peled:
+//! *UC Non-Interactive, Proactive, Threshold ECDSA with Identifiable Aborts*, ePrint 2021/060).
 //!
 //! | proof | shows | figure |
 //! |---|---|---|
@@ -9,13 +9,14 @@
 //! | [`parameters`] | `s ∈ ⟨t⟩` modulo `Ñ` | 17 |
 //! | [`schnorr`] | knowledge of a discrete logarithm | – |
 //!
-//! A proof carries no statement: the verifier passes its own. Every challenge hashes the proof's name,
-//! the [`ProofContext`](crate::transcript::ProofContext), the full statement and all commitments.
+//! A proof carries no statement: the verifier passes its own. Every challenge hashes the proof's
+//! name, the [`ProofContext`](crate::transcript::ProofContext), the full statement and all
+//! commitments.
 //!
 //! # Timing
-//! With GMP, provers run exponentiations with secret exponents that are not blinded where the group's
-//! order is unknown to the prover (commitments modulo somebody else's `Ñ`). Each secret is used in a
-//! handful of them, once per enrolment. Where that is too much, prove with
+//! With GMP, provers run some exponentiations with unblinded secret exponents. These are
+//! commitments modulo a verifier's `Ñ`, whose group order the prover does not know. Each secret is
+//! used in a handful of them, once per enrolment. Where that is too much, prove with
 //! [`constant_time`](crate::arithmetic::constant_time).
 
 use core::{fmt, marker::PhantomData};
@@ -37,7 +38,7 @@ pub mod schnorr;
 /// Repetitions of the proofs whose single run a cheater survives with probability 1/2.
 pub const ITERATIONS: u32 = 128;
 
-/// Exactly [`ITERATIONS`] rounds of a proof. On the wire a tuple: no length that could lie.
+/// Exactly [`ITERATIONS`] rounds of a proof. On the wire it is a tuple without a length prefix.
 #[derive(Debug, Clone, PartialEq, Eq, udigest::Digestable)]
 struct Rounds<T>(Vec<T>);
 

@@ -1,10 +1,12 @@
 //! Πprm: `s ∈ ⟨t⟩` modulo `Ñ` (ePrint 2021/060, figure 17), with 128 binary challenges.
 //!
-//! The proof holds the challenge instead of the commitments: the verifier recomputes the commitments
-//! from challenge and responses and hashes them, which is the same check with half the bytes.
+//! The proof holds the challenge instead of the commitments: the verifier recomputes the
+//! commitments from challenge and responses and hashes them, which is the same check with half the
+//! bytes.
 //!
-//! Verification raises `t` to 128 powers with fixed-base windows. A random linear combination would be
-//! faster and is not sound for an `Ñ` whose maker cheats: it may choose a group with small subgroups.
+//! Verification raises `t` to 128 powers with fixed-base windows. A random linear combination would
+//! be faster, but is not sound against a cheating maker of `Ñ`, who may choose a group with small
+//! subgroups.
 
 use serde::{Deserialize, Serialize};
 use udigest::Digestable;

@@ -1,5 +1,5 @@
-//! Honest proofs across both arithmetics, statements and contexts changed after proving, and provers
-//! that cheat.
+//! Honest proofs across both arithmetics, statements and contexts changed after proving, and
+//! provers that cheat.
 
 use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
@@ -46,8 +46,8 @@ pub(super) fn context() -> ProofContext {
     }
 }
 
-/// The context with each of its fields changed in turn; for one verifier, since hashing is the same code
-/// for all.
+/// The context with each of its fields changed in turn; for one verifier, since hashing is the same
+/// code for all.
 fn other_contexts(verifier: &dyn Arithmetic) -> Vec<ProofContext> {
     if verifier.name() != default_arithmetic().name() {
         return Vec::new();
@@ -207,8 +207,8 @@ fn a_repeating_generator_repeats_in_no_other_statement() {
         let modulus = ModulusProof::prove(&secret_key, context, &mut rng(1)).unwrap();
         let made = ParametersProof::prove(&parameters, &trapdoor, context, &mut rng(1));
         let [log_star, factor, modulus, made] = [json(&log_star), json(&factor), json(&modulus), json(&made)];
-        // What is drawn first shows in these. Πprm sends no commitments; an equal nonce shows as an equal response
-        // wherever two challenges agree, which is every other round.
+        // What is drawn first shows in these. Πprm sends no commitments; an equal nonce shows as an
+        // equal response wherever two challenges agree, which is every other round.
         let responses = made["responses"].as_array().unwrap().clone();
         ([log_star["commitment"].clone(), factor["commitment"].clone(), modulus["w"].clone()], responses)
     };
@@ -226,8 +226,8 @@ fn json(proof: &impl serde::Serialize) -> serde_json::Value {
     serde_json::to_value(proof).unwrap()
 }
 
-/// The encodings, as they are stored and sent: a change of a byte is a change of the protocol, or of how random numbers
-/// are drawn.
+/// The encodings, as they are stored and sent: a change of a byte is a change of the protocol, or
+/// of how random numbers are drawn.
 #[test]
 fn encodings_are_pinned_and_the_same_for_both_arithmetics() {
     let config = bincode::config::standard();

@@ -1,4 +1,4 @@
-//! Sessions in which somebody cheats, replays or errs: refused by name, never with a verdict.
+//! Sessions in which a party cheats, replays or errs: refused by name, never with a verdict.
 
 use zeroize::Zeroizing;
 
@@ -36,7 +36,7 @@ fn every_message_replayed_in_another_session_pair_or_role_is_refused() {
         let seen = [one, two, three, four];
 
         for other_pair in PAIRS {
-            // Another session: all that is recorded, in every place.
+            // Another session: every recorded message, in every place.
             let other = Job::random(&mut world.rng, "m");
             for message in &seen {
                 assert!(refused_by_responder(&mut world, &wallet, other_pair, &other, message));
@@ -377,8 +377,8 @@ fn sizes_and_layouts_on_the_wire_are_pinned() {
     let job = Job::random(&mut world.rng, "m");
     let (_, second, [one, two, three]) = wallet.run_to_answer(&mut world, Pair::DeviceService, &job);
     let (four, evidence) = second.respond(job.charged(&wallet), None, &mut world.rng).unwrap();
-    // Header 2, then: hash 32; point 33 and proof 65; point, proof and blinding 130; number of at most
-    // 512 bytes with its length, signature 64. Noise adds 48, 48, 16 and 16.
+    // Header 2, then: hash 32; point 33 and proof 65; point, proof and blinding 130; number of at
+    // most 512 bytes with its length, signature 64. Noise adds 48, 48, 16 and 16.
     assert_eq!((one.len(), two.len(), three.len()), (34 + 48, 100 + 48, 132 + 16));
     let (least, most) = (2 + 3 + 500 + 64 + 16, 2 + 3 + 512 + 64 + 16);
     assert!((least..=most).contains(&four.len()), "{}", four.len());
