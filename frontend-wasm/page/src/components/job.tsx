@@ -26,7 +26,7 @@ function useNow(): number {
   return now;
 }
 
-/** One request for a signature: who asks, for what, until when; and what became of it. */
+/** One request for a signature: its requester, payload, expiry and outcome. */
 export function JobCard({ entry }: { entry: InboxEntry }) {
   const wallet = walletById(entry.job.wallet);
   return wallet ? <Job entry={entry} wallet={wallet} /> : null;
