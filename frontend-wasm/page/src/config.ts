@@ -40,8 +40,8 @@ export function gatewayProblem(text: string): string | null {
 }
 
 /**
- * Reads the deployment's configuration. Only a page without the file has none: a file that cannot be
- * read or is wrong is a failure, because it says who gets the shares.
+ * Reads the deployment's configuration. Only a page without the file has none: a file that cannot
+ * be read or is wrong is a failure, because it says who gets the shares.
  *
  * @throws {ConfigProblem}
  */

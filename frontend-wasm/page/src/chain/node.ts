@@ -104,7 +104,8 @@ export function tokenFacts(url: string, address: Address): Promise<NodeAnswer<To
       node.readContract({ address, abi: FACTS_ABI, functionName: "symbol" }),
       node.readContract({ address, abi: FACTS_ABI, functionName: "decimals" }),
     ]);
-    // A contract may call itself anything; control characters and long names could disturb what is read.
+    // A contract may call itself anything; control characters and long names could disturb what is
+    // read.
     return { symbol: symbol.replace(/[^\x20-\x7e]/g, "").slice(0, 16), decimals };
   });
 }

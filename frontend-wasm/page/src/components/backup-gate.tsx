@@ -15,8 +15,9 @@ interface BackupGateProps {
 }
 
 /**
- * The last step of a new wallet: its owner makes a backup file of the device's share, and opens it again, before the
- * address is shown. What is sent to an address whose first share is in this browser alone is lost with the browser.
+ * The last step of a new wallet: its owner makes a backup file of the device's share, and opens it
+ * again, before the address is shown. What is sent to an address whose first share is in this
+ * browser alone is lost with the browser.
  */
 export function BackupGate({ wallet, passphrase }: BackupGateProps) {
   const [error, setError] = useState<DuetError | null>(null);

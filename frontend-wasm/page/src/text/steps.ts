@@ -10,7 +10,8 @@ export interface StepRow<Name extends string = string> {
   text: string;
 }
 
-// ------------------------------------------------------------------------------------------ creation
+// ------------------------------------------------------------------------------------------
+// creation
 
 export type CreateStepName =
   | "protection" | "card" | "shares" | "paillier-key" | "proofs" | "sealing" | "stored" | "preparing" | "committing" | "enrolling" | "ready";
@@ -68,8 +69,8 @@ export interface StepProgress {
 export type Progress<Name extends string> = ReadonlyMap<Name, StepProgress>;
 
 /**
- * What is known after one more event. Steps may overlap (two parties are asked at once); a step is over when an
- * event says so of every party that was asked, or when a later one has begun.
+ * What is known after one more event. Steps may overlap (two parties are asked at once); a step is
+ * over when an event says so of every party that was asked, or when a later one has begun.
  */
 export function advance(
   steps: readonly StepRow<CreateStepName>[],
@@ -107,7 +108,8 @@ export function advance(
   return next;
 }
 
-// ------------------------------------------------------------------------------------------- signing
+// -------------------------------------------------------------------------------------------
+// signing
 
 export type SigningStepName =
   | "requested" | "invited" | "checked" | "sent-1" | "received-2" | "sent-3" | "received-4" | "verified" | "reported";

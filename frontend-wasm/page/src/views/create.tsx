@@ -98,7 +98,8 @@ export function CreateView() {
   const passphrase = useRef<string | undefined>(undefined);
   const done = created.value;
 
-  // Leaving the view ends what it shows: the finished wallet is in the list, an unfinished one can be resumed there.
+  // Leaving the view ends what it shows: the finished wallet is in the list, an unfinished one can
+  // be resumed there.
   useEffect(
     () => () => {
       abort.current?.abort();

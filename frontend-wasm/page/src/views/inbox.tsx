@@ -21,7 +21,8 @@ export function InboxView() {
   const openIds = open.map((wallet) => wallet.id).join();
   const counts = open.map((wallet) => waiting.value.get(wallet.id) ?? -1).join();
   const online = connection.value === "online";
-  // Whenever a number changes, a wallet opens, or the connection is back, the jobs themselves are read.
+  // Whenever a number changes, a wallet opens, or the connection is back, the jobs themselves are
+  // read.
   useEffect(() => {
     for (const wallet of open) void refreshInbox(wallet.id);
   }, [openIds, counts, online]);

@@ -50,7 +50,8 @@ function readPayload(kind: PayloadKind, text: string, format: MessageFormat): Re
         if (typeof value !== "object" || value === null || Array.isArray(value)) {
           return { ok: false, problem: "A transaction is a JSON object." };
         }
-        // Which fields it must have is checked, with the path of what is wrong, by the code that signs.
+        // Which fields it must have is checked, with the path of what is wrong, by the code that
+        // signs.
         return { ok: true, payload: { ...(value as Omit<TransactionPayload, "kind">), kind } };
       } catch (problem) {
         return { ok: false, problem: jsonProblem(problem, text) };
