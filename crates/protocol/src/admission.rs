@@ -1,4 +1,4 @@
-//! Admission tokens: a party's word that a tenant may store wallets with it.
+//! Admission tokens, with which a party lets a tenant store wallets with it.
 
 use core::{fmt, str::FromStr};
 
@@ -16,19 +16,19 @@ pub enum AdmissionRefusal {
     /// Not signed by this party's key.
     #[error("the admission token is not signed by this party")]
     Signature,
-    /// Made out by another party.
+    /// Issued by another party.
     #[error("the admission token is for another party")]
     Party,
-    /// Made out to another tenant.
+    /// Issued to another tenant.
     #[error("the admission token is for another tenant")]
     Tenant,
-    /// Past its time.
+    /// Expired.
     #[error("the admission token expired at {expired_at} (unix seconds)")]
     Expired {
         /// When, in seconds since 1970.
         expired_at: u64,
     },
-    /// As many wallets as it admits are there already.
+    /// The party already stores as many wallets as the token admits.
     #[error("the admission token's {max_wallets} wallets are used up")]
     Quota {
         /// How many wallets the token admits.
@@ -36,7 +36,7 @@ pub enum AdmissionRefusal {
     },
 }
 
-/// What the party says in a token.
+/// The contents of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 struct Grant {
     party: PartyId,
@@ -87,19 +87,19 @@ impl AdmissionToken {
         &self.grant.token
     }
 
-    /// Who issued it.
+    /// The party that issued it.
     #[must_use]
     pub const fn party(&self) -> &PartyId {
         &self.grant.party
     }
 
-    /// Whom it admits.
+    /// The tenant that it admits.
     #[must_use]
     pub const fn tenant(&self) -> &TenantId {
         &self.grant.tenant
     }
 
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     #[must_use]
     pub const fn expires_at(&self) -> u64 {
         self.grant.expires_at
@@ -111,7 +111,7 @@ impl AdmissionToken {
         self.grant.max_wallets
     }
 
-    /// Checks that it admits one more wallet of `tenant` to the party that checks.
+    /// Checks that it admits one more wallet of `tenant` to the checking party.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -141,7 +141,7 @@ impl AdmissionToken {
     }
 }
 
-/// Text that is no token.
+/// The text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an admission token: expected the line that the party printed")]
 pub struct InvalidToken;

@@ -2,10 +2,9 @@
 //! same tests and interoperate.
 //!
 //! - `gmp()`: kzen-paillier on curv-kzen and GMP (feature `gmp`). The faster one, and the native
-//!   default. Not constant-time and not wiping its memory: what touches secrets is blinded where it
-//!   is called (see [`Arithmetic::is_constant_time`]).
-//! - [`constant_time()`]: crypto-bigint and crypto-primes, for wasm32 and wherever GMP is not
-//!   wanted.
+//!   default. It is not constant-time and does not wipe its memory, so callers blind operations on
+//!   secrets (see [`Arithmetic::is_constant_time`]).
+//! - [`constant_time()`]: crypto-bigint and crypto-primes, for wasm32 and for builds without GMP.
 //!
 //! Both work on [`Natural`]s; a conversion costs microseconds where an operation costs
 //! milliseconds.
@@ -48,7 +47,7 @@ pub trait Arithmetic: Send + Sync + fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// Whether exponentiation, multiplication and reduction take a time that is independent of the
-    /// values, lengths aside. Where this is false, callers blind secret exponents and secret bases.
+    /// values, lengths aside. Where it is false, callers blind secret exponents and secret bases.
     /// Prime generation, inversion, greatest common divisors and primality tests make no such claim
     /// in either implementation.
     fn is_constant_time(&self) -> bool;
@@ -67,7 +66,7 @@ pub trait Arithmetic: Send + Sync + fmt::Debug {
     fn gcd(&self, a: &Natural, b: &Natural) -> Natural;
 
     /// A random prime of exactly `bits` bits whose two highest bits are set, so that the product of
-    /// two has exactly `2·bits`. `progress` is called for every candidate that survived the sieve.
+    /// two has exactly `2·bits`. It calls `progress` for every candidate that survives the sieve.
     fn random_prime(
         &self,
         kind: PrimeKind,
@@ -157,11 +156,11 @@ pub const GROUP_SIZE: usize = (1 << CHOICE_BITS) - 1;
 pub trait Choices: Send + Sync + fmt::Debug {
     /// The product, modulo `N²`, of the number that each group's [`CHOICE_BITS`] bits of `bits`
     /// choose, the first group by the lowest bits of the first byte. The time is independent of
-    /// `bits`, of which what is missing counts as 0.
+    /// `bits`. Missing bits count as 0.
     fn product(&self, bits: &[u8]) -> Natural;
 }
 
-/// [`CHOICE_BITS`] bits per group, 0 for those that `bits` has none for.
+/// [`CHOICE_BITS`] bits per group, 0 for groups beyond the end of `bits`.
 fn choices(bits: &[u8]) -> impl Iterator<Item = u8> {
     const { assert!(CHOICE_BITS == 4, "a byte chooses from two groups") };
     bits.iter().flat_map(|byte| [byte & 0xf, byte >> CHOICE_BITS]).chain(core::iter::repeat(0))

@@ -1,4 +1,4 @@
-//! Byte arrays of any fixed length for serde, which knows them only up to 32.
+//! Byte arrays of any fixed length for serde, which supports them only up to 32 bytes.
 
 use core::fmt;
 

@@ -1,8 +1,8 @@
-//! Cards: what a party shows of itself, signed by itself and pinned by others by its fingerprint.
+//! Cards: a party's public keys and parameters, self-signed, which others pin by fingerprint.
 //!
-//! A backend party makes its card once, at set-up; a device has one per wallet. Whoever verifies
+//! A backend party makes its card once, at set-up; a device has one per wallet. A verifier of
 //! proofs (service, partner) has ring-Pedersen parameters on its card, with the proof Πprm that
-//! they are well-formed, and nobody proves anything against them before that has been verified.
+//! they are well-formed. No prover proves anything against them before it has verified Πprm.
 
 use core::fmt;
 use std::sync::Arc;
@@ -65,8 +65,8 @@ struct Signed {
     signature: IdentitySignature,
 }
 
-/// A card whose own signature has been checked. Whether it is the right card is for the pinned
-/// fingerprint to say ([`PinnedCard`]), and whether its parameters are sound for [`VerifiedCard`].
+/// A card whose own signature has been checked. The pinned fingerprint decides whether it is the
+/// right card ([`PinnedCard`]), and [`VerifiedCard`] whether its parameters are sound.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Signed", into = "Signed")]
 pub struct Card {
@@ -114,7 +114,7 @@ impl Card {
     }
 
     /// The card of a party that verifies proofs, with Πprm proved (ePrint 2021/060, figure 17).
-    /// `trapdoor` has to be forgotten afterwards.
+    /// Drop `trapdoor` afterwards.
     #[must_use]
     pub fn new_verifier(
         party: PartyId,
@@ -135,7 +135,7 @@ impl Card {
         Self::seal(Signed { body, signature })
     }
 
-    /// Whose card it is.
+    /// The card's party.
     #[must_use]
     pub const fn party(&self) -> &PartyId {
         &self.signed.body.party
@@ -153,11 +153,11 @@ impl Card {
         &self.signed.body.noise_key
     }
 
-    /// The card's ring-Pedersen parameters for the party that made them, who need not verify its
-    /// own proof. Anybody else gets them from a [`VerifiedCard`].
+    /// The card's ring-Pedersen parameters, for the party that made them and need not verify its
+    /// own proof. Every other party gets them from a [`VerifiedCard`].
     ///
     /// # Errors
-    /// When there are none, as on a device's card, or they are out of range.
+    /// When the card has none, like a device's, or they are out of range.
     pub fn own_parameters(&self, arithmetic: &'static dyn Arithmetic) -> Result<Parameters, CardRefusal> {
         let verifier = self.signed.body.verifier.as_ref().ok_or(CardRefusal::NoParameters)?;
         Ok(Parameters::parse(&verifier.parameters, arithmetic)?)
@@ -169,7 +169,7 @@ impl Card {
         self.signed.body.verifier.is_some()
     }
 
-    /// The hash of the whole card, signature included: what others pin.
+    /// The hash of the whole card, signature included. Others pin it.
     #[must_use]
     pub const fn fingerprint(&self) -> CardFingerprint {
         self.fingerprint
@@ -190,7 +190,7 @@ impl fmt::Debug for Card {
     }
 }
 
-/// Why a card is not to be used.
+/// Why a card is not usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CardRefusal {
     /// Another card than the pinned one.
@@ -204,7 +204,7 @@ pub enum CardRefusal {
     /// A party that has to verify proofs needs parameters for it.
     #[error("the card has no ring-Pedersen parameters")]
     NoParameters,
-    /// The parameters are none on sight.
+    /// The numbers are not parameters on sight.
     #[error(transparent)]
     InvalidParameters(#[from] InvalidParameters),
     /// Πprm does not hold.
@@ -212,27 +212,28 @@ pub enum CardRefusal {
     Parameters,
 }
 
-/// That the parameters of the card with this fingerprint have been verified. Storing it saves the
-/// second verification; it is as trustworthy as the place it is stored in.
+/// Records that the parameters of the card with this fingerprint were verified. A stored verdict
+/// saves the second verification. It is as trustworthy as its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ParametersVerdict(CardFingerprint);
 
 impl ParametersVerdict {
-    /// The verdict about the card with this fingerprint, as another thread or process of the
-    /// caller's own reached it. Whoever says so without a verification gives away the Paillier key.
+    /// The verdict on the card with this fingerprint, which another thread or process of the
+    /// caller's own reached. A caller that makes one without a verification gives away the Paillier
+    /// key.
     #[must_use]
     pub const fn of_trusted_verification(fingerprint: CardFingerprint) -> Self {
         Self(fingerprint)
     }
 
-    /// Which card it is about.
+    /// The card it is about.
     #[must_use]
     pub const fn fingerprint(&self) -> CardFingerprint {
         self.0
     }
 }
 
-/// A pinned card whose ring-Pedersen parameters are proved: one may prove something against them.
+/// A pinned card whose ring-Pedersen parameters are proved, so a prover may prove against them.
 #[derive(Debug, Clone)]
 pub struct VerifiedCard {
     card: Arc<Card>,
@@ -257,7 +258,7 @@ impl VerifiedCard {
         Ok(Self { parameters, card })
     }
 
-    /// Takes an earlier verdict about this very card for Πprm.
+    /// Accepts an earlier verdict about this very card instead of Πprm.
     ///
     /// # Errors
     /// When the card is not the pinned one, or the verdict is about another card.

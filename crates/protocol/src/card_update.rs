@@ -1,8 +1,8 @@
-//! Replacing a device's card: the owner's word that a wallet has another device now.
+//! Replacing a device's card: the owner states that a wallet now has another device.
 //!
 //! A backend's card is pinned by its operator's peers. A device's card came with the share
-//! packages, and only the wallet's owner, whose request key they hold as well, can replace it:
-//! after a restore, or for a new browser. The new card signs no enrolment by itself: the new device
+//! packages. Only the wallet's owner, whose request key the backends hold as well, can replace it:
+//! after a restore, or for a new browser. The new card signs no enrolment by itself. The new device
 //! enrols its own Paillier key before it initiates anything.
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::{
     transcript,
 };
 
-/// What the owner's request key signs, before the hash.
+/// The prefix of the bytes that the owner's request key signs, before the hash.
 const TAG: &[u8] = b"duet/v1/device-card\n";
 
 #[derive(udigest::Digestable)]
@@ -41,7 +41,7 @@ impl Message for DeviceCardUpdate {
     const MAX_SIZE_BYTES: usize = 1024;
 }
 
-/// Why a new card is not taken.
+/// Why a new card is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CardUpdateRefusal {
     /// For another wallet.
@@ -60,7 +60,7 @@ pub enum CardUpdateRefusal {
 
 impl DeviceCardUpdate {
     /// The bytes that the owner's request key (Ed25519) signs. `generation` grows with every update
-    /// of a wallet; milliseconds since 1970 will do.
+    /// of a wallet, for example milliseconds since 1970.
     #[must_use]
     pub fn message(wallet: WalletId, card: &Card, generation: u64) -> Vec<u8> {
         let statement = Statement { wallet, card: card.fingerprint(), generation };
@@ -73,14 +73,14 @@ impl DeviceCardUpdate {
         Self { wallet, card, generation, signature }
     }
 
-    /// Which update it is; store it with the card.
+    /// The number of the update. Store it with the card.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The card, if the owner of `wallet` signed it and it is newer than `newest_generation`, that
-    /// of the last update, if there was one.
+    /// The card, if the owner of `wallet` signed it and it is newer than `newest_generation`, the
+    /// generation of the last update, if any.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -1,8 +1,8 @@
 //! The channel of a signing session: Noise KK between the two card keys, over `snow`.
 //!
 //! Its two handshake messages carry the protocol's first two, so it costs no round trip. The
-//! prologue is the hash of everything both sides must agree on; a side that disagrees about any of
-//! it cannot read a single byte, and neither side has learnt or spent anything.
+//! prologue is the hash of everything on which both sides must agree. A side that disagrees about
+//! any of it cannot read a single byte, and neither side has learnt or spent anything.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,13 +24,13 @@ pub(crate) const HANDSHAKE_OVERHEAD_BYTES: usize = 32 + TAG_SIZE_BYTES;
 /// What Noise adds to a transport message, in bytes.
 pub(crate) const TAG_SIZE_BYTES: usize = 16;
 
-/// Something came that the peer did not send in this session, or the peer sees another session.
+/// The peer did not send these bytes in this session, or it sees another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not authentic in this session")]
 pub(crate) struct NotAuthentic;
 
-/// Hands the handshake its one ephemeral secret, which the caller drew. The responder's is drawn
-/// after message 1 was read, because it depends on it.
+/// Gives the handshake its one ephemeral secret, which the caller drew. The responder draws its own
+/// after it has read message 1, because the secret depends on that message.
 #[derive(Clone, Default)]
 struct Ephemeral(Arc<Mutex<Option<Zeroizing<[u8; 32]>>>>);
 
@@ -69,7 +69,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 pub(crate) struct Handshake {
     state: HandshakeState,
     ephemeral: Ephemeral,
@@ -128,7 +128,7 @@ impl Handshake {
         self.state.get_handshake_hash().to_vec()
     }
 
-    /// The channel, once both handshake messages have passed.
+    /// The channel, after both handshake messages have passed.
     pub(crate) fn finish(self) -> Result<Channel, NotAuthentic> {
         self.state.into_transport_mode().map(Channel).map_err(|_| NotAuthentic)
     }
@@ -147,7 +147,7 @@ impl Channel {
     }
 }
 
-/// What `fill` wrote into a buffer of at most `size_bytes`.
+/// The bytes that `fill` wrote into a buffer of at most `size_bytes`.
 fn filled(
     size_bytes: usize,
     fill: impl FnOnce(&mut [u8]) -> Result<usize, snow::Error>,

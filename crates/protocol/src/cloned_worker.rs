@@ -1,8 +1,7 @@
-//! What a merely curious peer computes from the messages of a cloned worker, for tests that play
-//! it: a worker whose random numbers repeat gives away the key.
+//! The computations of a curious peer on the messages of a cloned worker, for tests that play it. A
+//! worker whose random numbers repeat gives away the key.
 //!
-//! Nothing here deviates from the protocol. The peer decrypts two answers that it was sent, or
-//! reads two offers.
+//! The peer follows the protocol. It decrypts two answers that it received, or reads two offers.
 
 use k256::elliptic_curve::ff::Field as _;
 
@@ -33,7 +32,7 @@ pub struct SeenAnswer {
     pub plaintext: Natural,
     /// `r` of the joint nonce.
     pub r: Scalar,
-    /// What was signed under the wallet's own key, path `m`.
+    /// The digest signed under the wallet's own key, path `m`.
     pub digest: [u8; 32],
 }
 
@@ -48,7 +47,7 @@ impl SeenAnswer {
     }
 }
 
-/// What an initiator knows: its own share, the responder's index, the wallet's public key.
+/// The knowledge of an initiator: its own share, the responder's index, the wallet's public key.
 #[derive(Debug, Clone, Copy)]
 pub struct CuriousInitiator<'a> {
     share: &'a KeyShare,
@@ -184,9 +183,9 @@ pub struct SeenSignature {
     pub nonce_point: Point,
     /// The responder's own nonce.
     pub k2: Scalar,
-    /// What the world sees.
+    /// The published signature.
     pub signature: RecoverableSignature,
-    /// What was signed under the wallet's own key, path `m`.
+    /// The digest signed under the wallet's own key, path `m`.
     pub digest: [u8; 32],
 }
 

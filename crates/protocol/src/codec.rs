@@ -7,18 +7,18 @@
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-/// Something that is sent or stored as bytes.
+/// A value that is sent or stored as bytes.
 pub trait Message: Serialize + DeserializeOwned {
-    /// Tells kinds apart. 0x01–0x3f belong to the protocol, 0x40–0x7f to messages between
+    /// Identifies the kind. 0x01–0x3f belong to the protocol, 0x40–0x7f to messages between
     /// processes, 0x80–0xbf to records at rest.
     const KIND: u8;
-    /// Changes when the layout of the body does.
+    /// The version of the body's layout. It changes with the layout.
     const VERSION: u8;
     /// The largest encoding, header included, in bytes.
     const MAX_SIZE_BYTES: usize;
 }
 
-/// Why bytes are not the message they were taken for.
+/// Why bytes are not the expected message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Longer than the kind allows.
@@ -35,12 +35,12 @@ pub enum DecodeError {
         /// The kind that was expected.
         expected: u8,
     },
-    /// A version this build does not speak.
+    /// A version that this build does not support.
     #[error("message version {found}, this build speaks {supported}")]
     Version {
         /// The version found.
         found: u8,
-        /// The version this build speaks.
+        /// The version that this build supports.
         supported: u8,
     },
     /// The body does not parse.
@@ -94,7 +94,7 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, EncodeError> {
     Ok(bytes)
 }
 
-/// Encodes a record that holds secrets: no copy of it is left behind, and the result wipes itself.
+/// Encodes a record that holds secrets. It leaves no copy behind, and the result wipes itself.
 ///
 /// # Errors
 /// When the encoding would exceed [`Message::MAX_SIZE_BYTES`].

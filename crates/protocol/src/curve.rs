@@ -1,4 +1,4 @@
-//! secp256k1: points that are parsed and never the identity, and scalars.
+//! secp256k1: parsed points, which are never the identity, and scalars.
 //!
 //! k256 does all the arithmetic, in constant time where scalars are secret.
 
@@ -43,7 +43,7 @@ pub enum InvalidCurveValue {
     /// Not below the order of the group.
     #[error("not a scalar below the order of secp256k1")]
     Scalar,
-    /// Zero where that is not allowed.
+    /// The scalar is zero, which is not allowed here.
     #[error("the scalar is zero")]
     Zero,
 }
@@ -144,8 +144,8 @@ impl<'de> Deserialize<'de> for Point {
 
 /// A scalar that is secret and not zero: a share, a nonce. Wiped when dropped.
 ///
-/// It stays where it is in memory while what it belongs to moves from task to task: a value that
-/// moves leaves a copy behind that nobody wipes.
+/// The scalar stays in one place in memory while its owner moves from task to task. A moved value
+/// would leave a copy behind that is never wiped.
 #[derive(Clone)]
 pub struct SecretScalar(Box<Scalar>);
 
@@ -242,8 +242,8 @@ pub fn reduce(number: &Natural) -> Scalar {
     })
 }
 
-/// A scalar on the wire: 32 big-endian bytes below the order. For `#[serde(with =
-/// "curve::wire_scalar")]`.
+/// A scalar on the wire: 32 big-endian bytes below the order. For
+/// `#[serde(with = "curve::wire_scalar")]`.
 pub mod wire_scalar {
     use super::{Scalar, deserialize_array, scalar_from_bytes, serialize_array};
     use serde::{Deserializer, Serializer, de::Error as _};

@@ -1,12 +1,11 @@
-//! The dealing of a wallet, step by step, for callers with several threads. [`crate::keygen::deal`]
-//! does all of it in one.
+//! Deals a wallet step by step, for callers with several threads. [`crate::keygen::deal`] does all
+//! of it in one call.
 //!
 //! 1. [`Drawn::draw`] draws shares, keys and card.
-//! 2. [`Drawn::proof_tasks`] gives one [`ProofTask`] for each receiver. Each is done wherever there
-//!    is a thread for it; the dealer goes on without waiting.
+//! 2. [`Drawn::proof_tasks`] returns one [`ProofTask`] for each receiver. Any thread may do it; the
+//!    dealer continues without waiting.
 //! 3. [`Drawn::encrypt`] encrypts the device's share for each receiver and proves what is in it.
-//! 4. [`Encrypted::assemble`] takes the proofs that were made meanwhile, signs the offers and seals
-//!    the packages.
+//! 4. [`Encrypted::assemble`] adds the finished proofs, signs the offers and seals the packages.
 
 use core::fmt;
 use std::sync::Arc;
@@ -51,7 +50,7 @@ impl fmt::Debug for Drawn {
     }
 }
 
-/// What a deal is for: the statement that its random numbers are hedged with.
+/// The subject of a deal: the statement that hedges its random numbers.
 #[derive(Digestable)]
 struct Dealing<'a> {
     tenant: &'a TenantId,
@@ -83,8 +82,8 @@ fn share(wallet: &WalletPublic, polynomial: &Polynomial, index: ShareIndex) -> R
 }
 
 impl Drawn {
-    /// Draws a wallet. A Paillier key that is there already has to be new: a key serves one wallet.
-    /// The polynomial is wiped before this returns.
+    /// Draws a wallet. A Paillier key that the caller passes in has to be new, because a key serves
+    /// one wallet. This wipes the polynomial before it returns.
     ///
     /// # Errors
     /// When the setup contradicts itself.
@@ -96,7 +95,7 @@ impl Drawn {
     ) -> Result<Self, DealError> {
         progress.step(KeygenStep::Shares);
         let mut rng = hedge::generator(entropy, &[], Purpose::Polynomial, &Dealing::of(setup));
-        // A zero among the shares has probability 2^-254; then another polynomial is drawn.
+        // A zero among the shares has probability 2^-254; this then draws another polynomial.
         let polynomial = loop {
             let polynomial = Polynomial::random(&mut rng);
             if ShareIndex::ALL.iter().all(|index| polynomial.share(*index).is_some()) {
@@ -196,7 +195,7 @@ impl Drawn {
         Ok(Encrypted { drawn: self, offers })
     }
 
-    /// Every proof in this thread, one after the other.
+    /// Deals with every proof made in this thread, one after the other.
     pub(crate) fn deal(
         self,
         progress: &mut dyn Progress,
@@ -259,7 +258,7 @@ pub struct Encrypted {
 }
 
 impl Encrypted {
-    /// Puts the packages together and seals them. The others' shares are wiped before this returns.
+    /// Puts the packages together and seals them. This wipes the others' shares before it returns.
     ///
     /// # Errors
     /// When a receiver's proofs are not among `proofs`.

@@ -1,10 +1,10 @@
-//! Enrolments `E(i→j)`: what lets holder `j` respond to holder `i`.
+//! Enrolments `E(i→j)`, which let holder `j` respond to holder `i`.
 //!
 //! An offer has the initiator's Paillier modulus `N`, the initiator's share encrypted under it, and
 //! the proofs, made against the responder's own ring-Pedersen parameters. One mechanism serves key
-//! generation, the first contact of two parties, rotation, unlocking and restoring. What concerns
-//! `N` alone (Πmod, Πfac) is verified once per verifier and cached as a [`ModulusVerdict`]; Πlog*
-//! is verified for every wallet.
+//! generation, the first contact of two parties, rotation, unlocking and restoring. A verifier
+//! verifies the proofs about `N` alone (Πmod, Πfac) once and caches the result as a
+//! [`ModulusVerdict`]. It verifies Πlog* for every wallet.
 
 use core::fmt;
 use std::sync::{Arc, OnceLock};
@@ -41,7 +41,7 @@ pub struct ModulusProofs {
     factor: FactorProof,
 }
 
-/// What the proofs about a modulus are bound to.
+/// The statement to which the proofs about a modulus are bound.
 #[derive(udigest::Digestable)]
 struct ModulusBinding {
     prover: CardFingerprint,
@@ -66,7 +66,7 @@ impl ModulusProofs {
     /// Proves to `verifier` that `paillier`'s modulus is the product of two large primes.
     ///
     /// # Errors
-    /// When it is not, which only a key that was not generated can be.
+    /// When it is not. That is possible only for a key that was not generated.
     pub fn prove(
         paillier: &PaillierKey,
         prover: &Card,
@@ -82,8 +82,8 @@ impl ModulusProofs {
     }
 }
 
-/// That one verifier has verified the proofs about one modulus. Storing it saves verifying them for
-/// the next wallet; it is as trustworthy as the place it is stored in.
+/// Records that one verifier has verified the proofs about one modulus. A stored verdict saves
+/// verifying them for the next wallet. It is as trustworthy as its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ModulusVerdict {
     /// The hash of `N`.
@@ -92,14 +92,14 @@ pub struct ModulusVerdict {
 }
 
 impl ModulusVerdict {
-    /// What to store it under: the hash of `N`.
+    /// The key to store it under: the hash of `N`.
     #[must_use]
     pub const fn modulus_fingerprint(&self) -> &[u8; 32] {
         &self.modulus
     }
 }
 
-/// What every enrolment of a wallet is bound to.
+/// The statement to which every enrolment of a wallet is bound.
 #[derive(udigest::Digestable)]
 struct EnrolmentBinding {
     wallet: WalletId,
@@ -130,7 +130,7 @@ impl Statement for Offer {
 }
 
 impl Offer {
-    /// Where Πlog* holds.
+    /// The context of Πlog*.
     fn context(&self, initiator: &Card, responder: &Card, paillier_key: PaillierKeyId) -> ProofContext {
         let binding = EnrolmentBinding {
             wallet: self.wallet,
@@ -178,7 +178,7 @@ impl fmt::Debug for EnrolmentOffer {
     }
 }
 
-/// What an initiator needs to enrol with a responder.
+/// An initiator's inputs for an enrolment with a responder.
 #[derive(Debug, Clone, Copy)]
 pub struct OfferSetup<'a> {
     /// The initiator's share.
@@ -193,8 +193,8 @@ pub struct OfferSetup<'a> {
     pub responder: &'a VerifiedCard,
     /// The responder's share.
     pub responder_index: ShareIndex,
-    /// Grows with every offer of this initiator for this wallet (milliseconds since 1970 will do):
-    /// a responder takes no older offer than it has.
+    /// Grows with every offer of this initiator for this wallet, such as milliseconds since 1970.
+    /// A responder refuses an offer that is not newer than its enrolment.
     pub generation: u64,
 }
 
@@ -204,10 +204,10 @@ pub enum OfferError {
     /// The initiator is the lower index of a pair.
     #[error("the initiator is the lower share index of the pair")]
     Roles,
-    /// The cards are not those of the holders of the two shares, or the keys not those of the card.
+    /// The cards do not belong to the holders of the two shares, or the keys not to the card.
     #[error("the card is not that of the holder of this share")]
     Card,
-    /// The Paillier key belongs to somebody else.
+    /// The Paillier key belongs to another party.
     #[error("the Paillier key is not the initiator's")]
     PaillierKey,
     /// The key's primes do not allow the modulus proof; generate another key.
@@ -218,8 +218,8 @@ pub enum OfferError {
     Encryption,
 }
 
-/// An offer that lacks the proofs about the modulus and the signature over everything: what can be
-/// made while others make those proofs.
+/// An offer without the proofs about the modulus and without the signature over everything. It can
+/// be made while other threads make those proofs.
 #[derive(Debug)]
 pub(crate) struct UnsignedOffer(Offer);
 
@@ -281,7 +281,7 @@ impl UnsignedOffer {
         }))
     }
 
-    /// Signs the whole with the keys of the offer's setup.
+    /// Signs the whole offer with the keys of its setup.
     pub(crate) fn sign(mut self, keys: &PartyKeys, modulus_proofs: Option<ModulusProofs>) -> EnrolmentOffer {
         self.0.modulus_proofs = modulus_proofs;
         let signature = keys.sign_statement(&self.0);
@@ -290,8 +290,8 @@ impl UnsignedOffer {
 }
 
 impl EnrolmentOffer {
-    /// Encrypts the share, proves that the ciphertext holds it, and signs. `modulus_proofs` may be
-    /// left out when the responder has verified them before.
+    /// Encrypts the share, proves that the ciphertext holds it, and signs. Omit `modulus_proofs`
+    /// when the responder has verified them before.
     ///
     /// # Errors
     /// When the setup contradicts itself.
@@ -303,19 +303,19 @@ impl EnrolmentOffer {
         Ok(UnsignedOffer::make(setup, entropy)?.sign(setup.keys, modulus_proofs))
     }
 
-    /// Which wallet it is for.
+    /// The wallet it is for.
     #[must_use]
     pub const fn wallet(&self) -> WalletId {
         self.offer.wallet
     }
 
-    /// Whose share is offered.
+    /// The holder whose share is offered.
     #[must_use]
     pub const fn initiator_index(&self) -> ShareIndex {
         self.offer.initiator_index
     }
 
-    /// Whom it is for.
+    /// The responder it is for.
     #[must_use]
     pub const fn responder_index(&self) -> ShareIndex {
         self.offer.responder_index
@@ -353,7 +353,7 @@ impl EnrolmentOffer {
     }
 }
 
-/// Why a responder does not take an offer. Every check has its own variant.
+/// Why a responder refuses an offer. Every check has its own variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EnrolmentRefusal {
     /// Not for the responder's wallet.
@@ -370,19 +370,19 @@ pub enum EnrolmentRefusal {
     /// Not from a lower share to this one.
     #[error("the offer is for other shares of the wallet")]
     Roles,
-    /// The initiator's card is not that of the holder.
+    /// The initiator's card does not belong to the holder.
     #[error("the initiator's card is not that of the holder of the share")]
     Card,
     /// Not signed by the initiator's card.
     #[error("the offer is not signed by the initiator's card")]
     Signature,
-    /// Not newer than what the responder has.
+    /// Not newer than the responder's enrolment.
     #[error("the offer is not newer than the enrolment there is")]
     Stale,
     /// The modulus has no allowed length, or is even.
     #[error(transparent)]
     Modulus(#[from] InvalidModulus),
-    /// Nothing is known about the modulus, and the offer brings no proofs.
+    /// The responder has no verdict on the modulus, and the offer brings no proofs.
     #[error("the offer has no proofs about a modulus that is not known yet")]
     ModulusUnknown,
     /// Πmod does not hold.
@@ -391,7 +391,7 @@ pub enum EnrolmentRefusal {
     /// Πfac does not hold.
     #[error(transparent)]
     FactorProof(#[from] FactorProofError),
-    /// The ciphertext is none under the modulus.
+    /// The number is not a ciphertext under the modulus.
     #[error(transparent)]
     Ciphertext(#[from] InvalidCiphertext),
     /// Πlog* does not hold: the ciphertext is not of the committed share, or out of range.
@@ -424,7 +424,7 @@ impl EnrolmentRefusal {
     }
 }
 
-/// What a responder verifies an offer with: all of it its own data.
+/// A responder's inputs for verifying an offer, all from its own data.
 #[derive(Debug, Clone, Copy)]
 pub struct OfferVerifier<'a> {
     /// The wallet, from the responder's own store.
@@ -437,14 +437,14 @@ pub struct OfferVerifier<'a> {
     pub initiator: &'a Card,
     /// An earlier verdict about the modulus, see [`EnrolmentOffer::modulus_fingerprint`].
     pub modulus: Option<ModulusVerdict>,
-    /// The generation of the enrolment there is, if any.
+    /// The generation of the responder's current enrolment, if any.
     pub newest_generation: Option<u64>,
-    /// What to compute with.
+    /// The arithmetic to compute with.
     pub arithmetic: &'static dyn Arithmetic,
 }
 
 impl OfferVerifier<'_> {
-    /// Checks everything in the offer, the cheap things first.
+    /// Checks everything in the offer, cheap checks first.
     ///
     /// # Errors
     /// The first check that fails.
@@ -507,7 +507,7 @@ impl OfferVerifier<'_> {
     }
 }
 
-/// A verified `E(i→j)`: what the responder stores and answers with.
+/// A verified `E(i→j)`, which the responder stores and uses for its answers.
 #[derive(Debug, Clone)]
 pub struct VerifiedEnrolment {
     wallet: WalletId,
@@ -540,40 +540,40 @@ impl Message for EnrolmentRecord {
     const MAX_SIZE_BYTES: usize = 2048;
 }
 
-/// Why bytes are no stored enrolment.
+/// Why bytes are not a stored enrolment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEnrolmentRecord {
     /// They do not parse.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The modulus is none.
+    /// The number is not a modulus.
     #[error(transparent)]
     Modulus(#[from] InvalidModulus),
-    /// The ciphertext is none.
+    /// The number is not a ciphertext.
     #[error(transparent)]
     Ciphertext(#[from] InvalidCiphertext),
 }
 
 impl VerifiedEnrolment {
-    /// Which wallet.
+    /// The wallet.
     #[must_use]
     pub const fn wallet(&self) -> WalletId {
         self.wallet
     }
 
-    /// Which epoch of its shares.
+    /// The epoch of its shares.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// Whose share is encrypted.
+    /// The holder whose share is encrypted.
     #[must_use]
     pub const fn initiator_index(&self) -> ShareIndex {
         self.initiator_index
     }
 
-    /// Whose enrolment it is.
+    /// The responder that holds the enrolment.
     #[must_use]
     pub const fn responder_index(&self) -> ShareIndex {
         self.responder_index
@@ -585,7 +585,7 @@ impl VerifiedEnrolment {
         &self.initiator
     }
 
-    /// Which of several offers: a newer one has a larger number.
+    /// The offer's number. A newer offer has a larger one.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
@@ -597,7 +597,7 @@ impl VerifiedEnrolment {
         self.paillier_key
     }
 
-    /// `N_i`, to precompute randomizers with.
+    /// `N_i`, with which to precompute randomizers.
     #[must_use]
     pub const fn encryption_key(&self) -> &EncryptionKey {
         &self.key
@@ -609,7 +609,7 @@ impl VerifiedEnrolment {
         &self.ciphertext
     }
 
-    /// Makes further answers cheaper, for an enrolment that is answered from often: half a megabyte
+    /// Makes further answers cheaper, for an enrolment with many answers. It takes half a megabyte
     /// for 2048 bits, and the work of three answers.
     pub fn prepare(&self) {
         self.prepared.get_or_init(|| self.key.prepare(&self.ciphertext));
@@ -637,7 +637,7 @@ impl VerifiedEnrolment {
     /// The record to seal and store.
     ///
     /// # Errors
-    /// Never for a verified enrolment; the codec's limits.
+    /// Only the codec's limits, which no verified enrolment exceeds.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EncodeError> {
         codec::encode(&EnrolmentRecord {
             wallet: self.wallet,
@@ -651,11 +651,11 @@ impl VerifiedEnrolment {
         })
     }
 
-    /// Parses what [`Self::to_bytes`] wrote, without the proofs: only for bytes from the own,
-    /// authenticated store.
+    /// Parses the bytes of [`Self::to_bytes`] without the proofs. Use it only for bytes from the
+    /// party's own, authenticated store.
     ///
     /// # Errors
-    /// When the bytes are no such record.
+    /// When the bytes are not such a record.
     pub fn from_trusted_bytes(
         bytes: &[u8],
         arithmetic: &'static dyn Arithmetic,

@@ -1,5 +1,5 @@
-//! Random numbers that meet a secret, hedged: neither a generator that repeats nor a cloned machine
-//! alone repeats one.
+//! Hedged random numbers for operations on secrets. Neither a repeating generator nor a cloned
+//! machine alone makes such a number repeat.
 //!
 //! Each answer, proof, nonce and mask has a generator of its own: ChaCha20, seeded by HKDF-SHA-512
 //! from
@@ -9,10 +9,10 @@
 //! - the purpose, the whole statement, the item's number, a random number of the process, and the
 //!   wall clock (the info).
 //!
-//! With a good generator the result is uniform whatever the rest is. When the generator repeats, as
-//! after a snapshot of a machine was started twice, the statement or the clock still differs, and
-//! an attacker who knows the generator still lacks the secret. HKDF alone ends at 16,320 bytes,
-//! which is less than a batch of choices from tables needs.
+//! With a good generator the result is uniform, independent of the other inputs. When the generator
+//! repeats, for example after two starts of one machine snapshot, the statement or the clock still
+//! differs. An attacker who knows the generator still lacks the secret. HKDF alone ends at
+//! 16,320 bytes, which is less than a batch of choices from tables needs.
 //!
 //! This crate knows no clock. The caller's generator brings the process's number and the time:
 //! [`Entropy`].
@@ -28,11 +28,10 @@ use zeroize::Zeroizing;
 
 use crate::transcript;
 
-/// Where and when random numbers are drawn: what differs between two runs of a program whose
-/// generators repeat.
+/// The place and time of a draw. They differ between two runs of a program whose generators repeat.
 #[derive(Clone, Copy, PartialEq, Eq, Digestable)]
 pub struct Environment {
-    /// 32 bytes that the process drew when it started. Not a secret, but told to no peer.
+    /// 32 bytes that the process drew when it started. Not a secret, but sent to no peer.
     #[udigest(as_bytes)]
     pub process: [u8; 32],
     /// The wall clock: nanoseconds since 1970. It may jump, and need not be right.
@@ -45,9 +44,9 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// The operating system's generator together with what hedges it.
+/// The operating system's generator together with its hedge.
 pub trait Entropy: CryptoRng {
-    /// Where and when.
+    /// The place and time of the draw.
     fn environment(&self) -> Environment;
 
     /// Whether the hedge is on. A test that plays a cloned worker turns it off to show that its
@@ -58,7 +57,7 @@ pub trait Entropy: CryptoRng {
     }
 }
 
-/// A generator in an environment: what a driver hands to this crate.
+/// A generator in an environment, which a driver passes to this crate.
 #[derive(Debug)]
 pub struct Surrounded<R> {
     rng: R,
@@ -68,7 +67,8 @@ pub struct Surrounded<R> {
 }
 
 impl<R: CryptoRng> Surrounded<R> {
-    /// `rng`, which has to be the operating system's or as good, in `environment`.
+    /// Combines `rng` with `environment`. `rng` has to be the operating system's generator, or as
+    /// good.
     #[must_use]
     pub const fn new(rng: R, environment: Environment) -> Self {
         Self {
@@ -124,14 +124,14 @@ impl Entropy for rand_chacha::ChaCha20Rng {
     }
 }
 
-/// What random numbers are for. Two purposes never share a generator.
+/// The purpose of random numbers. Two purposes never share a generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Digestable)]
 pub(crate) enum Purpose {
     /// `k1`.
     InitiatorNonce,
     /// `k2`.
     ResponderNonce,
-    /// What blinds the commitment to `R1`.
+    /// The blinding of the commitment to `R1`.
     Commitment,
     /// Noise's ephemeral key.
     Ephemeral,
@@ -202,7 +202,7 @@ struct Info<'a> {
     environment: Environment,
 }
 
-/// What hedges all generators of one statement: a session, an enrolment, a proof.
+/// The hedge of all generators of one statement: a session, an enrolment, a proof.
 pub(crate) struct Hedge<'a> {
     entropy: &'a mut dyn Entropy,
     secret: Zeroizing<Vec<u8>>,
@@ -210,8 +210,8 @@ pub(crate) struct Hedge<'a> {
 }
 
 impl<'a> Hedge<'a> {
-    /// `secret` is what the numbers protect. It is empty where they become a secret themselves and
-    /// there is none yet.
+    /// `secret` is the secret that the numbers protect. It is empty where the numbers themselves
+    /// become the first secret.
     pub(crate) fn new(entropy: &'a mut dyn Entropy, secret: &[u8], statement: &'a dyn Digestable) -> Self {
         Self { entropy, secret: Zeroizing::new(secret.to_vec()), statement }
     }

@@ -14,16 +14,16 @@ use crate::{
     transcript,
 };
 
-/// Sets statements of this protocol apart from whatever else the same key signs.
+/// Separates statements of this protocol from all other messages that the same key signs.
 const STATEMENT_TAG: &[u8] = b"duet/v1/statement\n";
 
-/// Something a party signs: a struct whose every field is hashed, under a tag of its own.
+/// A statement that a party signs: a struct with every field hashed, under a tag of its own.
 pub(crate) trait Statement: Digestable {
-    /// Tells kinds of statements apart.
+    /// The tag of this kind of statement.
     const TAG: &'static str;
 }
 
-/// Why bytes are no key.
+/// Why bytes are not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// Not a point of the curve, or one of small order under which anything can be signed.
@@ -37,7 +37,7 @@ pub enum InvalidKey {
     Record,
 }
 
-/// A signature does not hold under the key it should.
+/// A signature does not verify under the expected key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the Ed25519 signature does not verify")]
 pub struct BadSignature;
@@ -50,7 +50,7 @@ impl IdentityKey {
     /// Parses the 32 bytes of RFC 8032.
     ///
     /// # Errors
-    /// When they are no point, or one of small order.
+    /// When they are not a point, or one of small order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, InvalidKey> {
         match VerifyingKey::from_bytes(bytes) {
             Ok(key) if !key.is_weak() => Ok(Self(key)),
@@ -67,7 +67,7 @@ impl IdentityKey {
     /// Verifies a signature over `message` as it is, strictly (no malleability, no small orders).
     ///
     /// # Errors
-    /// When it does not hold.
+    /// When it does not verify.
     pub fn verify(&self, message: &[u8], signature: &IdentitySignature) -> Result<(), BadSignature> {
         self.0.verify_strict(message, &Signature::from_bytes(&signature.0)).map_err(|_| BadSignature)
     }
@@ -202,8 +202,8 @@ impl Digestable for NoiseKey {
     }
 }
 
-/// A party's secret keys: Ed25519 for what must be proved afterwards, X25519 for Noise and HPKE.
-/// Wiped on drop.
+/// A party's secret keys: Ed25519 for statements that must be provable later, X25519 for Noise and
+/// HPKE. Wiped on drop.
 pub struct PartyKeys {
     signing: SigningKey,
     noise: StaticSecret,
@@ -220,7 +220,7 @@ impl PartyKeys {
         Self { signing, noise: StaticSecret::from(*seed) }
     }
 
-    /// Who this is to others.
+    /// The key by which others know this party.
     #[must_use]
     pub fn identity(&self) -> IdentityKey {
         IdentityKey(self.signing.verifying_key())
@@ -232,8 +232,8 @@ impl PartyKeys {
         NoiseKey(X25519PublicKey::from(&self.noise))
     }
 
-    /// Signs `message` as it is. The caller sets its messages apart by a prefix of their own;
-    /// `duet/v1/statement\n` belongs to this crate.
+    /// Signs `message` as it is. The caller separates its messages by a prefix of their own; the
+    /// prefix `duet/v1/statement\n` belongs to this crate.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> IdentitySignature {
         IdentitySignature(self.signing.sign(message).to_bytes())
@@ -256,7 +256,7 @@ impl PartyKeys {
         bytes
     }
 
-    /// Parses what [`Self::to_secret_bytes`] wrote.
+    /// Parses the bytes of [`Self::to_secret_bytes`].
     ///
     /// # Errors
     /// When there are not exactly 64 bytes.

@@ -1,13 +1,13 @@
-//! Identifiers. Each parses or is refused; none can hold an invalid value.
+//! Identifiers. Each is checked when it is parsed, so none can hold an invalid value.
 
 use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Why a piece of text is not the identifier it was taken for.
+/// Why text is not the expected identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
-    /// Not the right number of hexadecimal digits, or something else among them.
+    /// Not the right number of hexadecimal digits, or another character among them.
     #[error("expected {expected} hexadecimal digits")]
     Hex {
         /// How many digits the identifier has.
@@ -95,7 +95,7 @@ byte_id!(
     CardFingerprint, 32
 );
 
-/// How often a wallet's shares were refreshed; 0 after key generation.
+/// The number of refreshes of a wallet's shares; 0 after key generation.
 #[derive(
     Debug,
     Clone,
@@ -177,7 +177,7 @@ token_id!(
     TenantId
 );
 
-/// Which of the three Shamir shares: the evaluation point of the degree-1 polynomial.
+/// The index of one of the three Shamir shares: the evaluation point of the degree-1 polynomial.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, udigest::Digestable,
 )]

@@ -1,9 +1,9 @@
-//! The initiator's side of a session (P1 of Lindell 2017): states that are consumed, so that no
-//! step can be repeated.
+//! The initiator's side of a session (P1 of Lindell 2017). Each step consumes its state, so no step
+//! can be repeated.
 //!
 //! [`Initiator::start`] → [`AwaitingResponse::receive`] → [`AwaitingCipher::authenticate`] →
-//! [`AuthenticAnswer::decrypt`] → [`Verdict`].
-//! The nonce lives in these states only; a crash, a redelivery or a duplicate means a new session.
+//! [`AuthenticAnswer::decrypt`] → [`Verdict`]. The nonce lives in these states only. A crash, a
+//! redelivery or a duplicate therefore means a new session.
 
 use std::sync::Arc;
 
@@ -33,17 +33,17 @@ use crate::{
     verdict::{GatedSignature, LockDemand, Verdict},
 };
 
-/// What the initiator brings to a session. It has already checked the requester's signature, its
-/// policy and that its Paillier key is not locked, and has derived `digest` from the payload
+/// The initiator's inputs of a session. The caller has already checked the requester's signature,
+/// the policy, and that the Paillier key is not locked. It has derived `digest` from the payload
 /// itself.
 pub struct InitiatorSetup {
     /// The session's manifest, exactly as received.
     pub manifest: Vec<u8>,
     /// The session's name in the manifest.
     pub session: SessionId,
-    /// What is signed: 32 bytes.
+    /// The digest to sign: 32 bytes.
     pub digest: [u8; 32],
-    /// Which of the wallet's keys signs.
+    /// The path of the wallet's key that signs.
     pub path: DerivationPath,
     /// The initiator's share.
     pub share: Arc<KeyShare>,
@@ -67,8 +67,7 @@ impl Initiator {
     /// Draws the nonce and commits to it: message 1.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when the setup contradicts itself; nothing else can go wrong
-    /// yet.
+    /// [`SessionError::ApiMisuse`] when the setup contradicts itself. Nothing else can fail yet.
     pub fn start(
         setup: InitiatorSetup,
         entropy: &mut dyn Entropy,
@@ -116,7 +115,7 @@ fn start_with(
     let (child, _) =
         wallet.public_key().child(wallet.chain_code(), &setup.path).map_err(|_| ApiMisuse::Path)?;
     let sid1 = agreement.sid1();
-    // The same manifest shown to two copies has one `sid1`: what differs then is the environment.
+    // Two copies that see the same manifest have the same `sid1`; only the environment differs.
     let mut hedge = Hedge::new(entropy, &*setup.share.secret().to_bytes(), &sid1);
     let nonce = chosen.unwrap_or_else(|| Nonce::draw(hedge.generator(Purpose::InitiatorNonce)));
     let mut blinding = [0; 32];
@@ -175,7 +174,7 @@ impl AwaitingResponse {
     ///
     /// # Errors
     /// When message 2 is not authentic, or the responder did not prove its nonce. The session is
-    /// over then; no key is to be locked.
+    /// then over, and no key has to be locked.
     pub fn receive(
         mut self,
         message2: &[u8],
@@ -227,12 +226,13 @@ impl core::fmt::Debug for AwaitingCipher {
 }
 
 impl AwaitingCipher {
-    /// Checks that the answer is the responder's and a ciphertext. Nothing is decrypted yet.
+    /// Checks that the answer comes from the responder and is a ciphertext. It decrypts nothing
+    /// yet.
     ///
     /// # Errors
-    /// When message 4 is not authentic, not signed by the responder's card, or no ciphertext: all
-    /// of that anyone can check without a secret, so it locks nothing. Whatever depends on the
-    /// decryption is in the [`Verdict`].
+    /// When message 4 is not authentic, not signed by the responder's card, or not a ciphertext.
+    /// Anyone can check that without a secret, so it locks nothing. All results that depend on the
+    /// decryption are in the [`Verdict`].
     pub fn authenticate(mut self, message4: &[u8]) -> Result<AuthenticAnswer, SessionError> {
         const ROUND: Round = Round::Cipher;
         let Common { agreement, responder, paillier, .. } = &self.common;
@@ -269,8 +269,8 @@ impl AwaitingCipher {
     }
 }
 
-/// The responder's answer is there and authentic; whether it is right is not known yet. It is
-/// decrypted only after [`AuthenticAnswer::pending`] was stored.
+/// The responder's answer has arrived and is authentic, but not yet known to be right. Decrypt it
+/// only after storing [`AuthenticAnswer::pending`].
 #[must_use = "a session that is dropped has to be reported as failed"]
 pub struct AuthenticAnswer {
     common: Common,
@@ -288,7 +288,7 @@ impl core::fmt::Debug for AuthenticAnswer {
 }
 
 impl AuthenticAnswer {
-    /// What has to be stored before the decryption, so that a bad verdict outlives this process.
+    /// The record to store before the decryption, so that a bad verdict outlives this process.
     #[must_use]
     pub fn pending(&self) -> PendingVerdict {
         let agreement = &self.common.agreement;
@@ -307,8 +307,8 @@ impl AuthenticAnswer {
     /// Decrypts the answer, finishes the signature and verifies it.
     ///
     /// # Errors
-    /// [`SessionError::ApiMisuse`] when `written` is for another session. Nothing was decrypted
-    /// then.
+    /// [`SessionError::ApiMisuse`] when `written` is for another session. Then nothing was
+    /// decrypted.
     pub fn decrypt(
         self,
         written: &PendingWritten,
@@ -355,14 +355,14 @@ impl AwaitingResponse {
 
 #[cfg(any(test, feature = "test-hooks"))]
 impl AwaitingCipher {
-    /// `r` of the joint nonce `k1·k2·G`: an initiator that repeats `k1` sees by it whether `k2`
+    /// `r` of the joint nonce `k1·k2·G`. It shows an initiator that repeats `k1` whether `k2`
     /// repeats.
     #[must_use]
     pub const fn signature_r(&self) -> Scalar {
         self.r
     }
 
-    /// The answer as a curious initiator decrypts it, the integer and not only what it is mod `q`.
+    /// The answer as a curious initiator decrypts it: the integer, not only its residue mod `q`.
     ///
     /// # Errors
     /// As [`Self::receive`].

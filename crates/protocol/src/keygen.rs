@@ -1,11 +1,11 @@
-//! Key generation by a dealer: the owner's device. The backend takes no part beyond verifying,
-//! storing and signing for what it stored.
+//! Key generation by a dealer, the owner's device. The backend parties only verify, store, and sign
+//! for the stored packages.
 //!
-//! [`deal`] draws everything and seals it ([`crate::dealing`] does the same in steps, for callers
-//! with several threads); the result, a [`PendingWallet`], has the device's own share and the
-//! others' as sealed packages only. Store it durably **before** the first package is sent: whatever
-//! dies after that, the same pending wallet is sent again, to the same end. Only when all parties
-//! have acknowledged the commit does [`PendingWallet::finish`] show the address.
+//! [`deal`] draws everything and seals it. [`crate::dealing`] does so in steps, for callers with
+//! several threads. The result, a [`PendingWallet`], has the device's own share, and the others'
+//! only as sealed packages. Store it durably **before** sending the first package. After any crash,
+//! send the same pending wallet again; the result is the same. [`PendingWallet::finish`] shows the
+//! address only when all parties have acknowledged the commit.
 
 use std::sync::Arc;
 
@@ -42,15 +42,15 @@ pub enum KeygenStep {
     Sealing(ShareIndex),
 }
 
-/// Hears how far a key generation is.
+/// Receives the progress of a key generation.
 pub trait Progress {
     /// A step begins.
     fn step(&mut self, step: KeygenStep);
-    /// Another candidate for a prime of the Paillier key was tried; some 120 in all for 2048 bits.
+    /// Another candidate for a prime of the Paillier key was tried; about 120 in all for 2048 bits.
     fn candidate(&mut self) {}
 }
 
-/// Nobody listens.
+/// Ignores the progress.
 impl Progress for () {
     fn step(&mut self, _: KeygenStep) {}
 }
@@ -64,7 +64,7 @@ pub struct Backend {
     pub token: AdmissionToken,
 }
 
-/// Who gets share 3.
+/// The holder of share 3.
 #[derive(Debug, Clone)]
 pub enum ThirdHolder {
     /// Another organisation's party.
@@ -73,24 +73,24 @@ pub enum ThirdHolder {
     Backup,
 }
 
-/// What a device deals a wallet from.
+/// A device's inputs for dealing a wallet.
 #[derive(Debug, Clone)]
 pub struct DealerSetup {
-    /// Whose wallet it is.
+    /// The wallet's tenant.
     pub tenant: TenantId,
     /// The device's party name.
     pub device: PartyId,
-    /// Who gets share 2.
+    /// The holder of share 2.
     pub service: Backend,
-    /// Who gets share 3.
+    /// The holder of share 3.
     pub third: ThirdHolder,
-    /// Who may ask for signatures; the owner's request key first.
+    /// The requesters of signatures; the owner's request key first.
     pub requesters: Vec<Requester>,
     /// The length of the device's Paillier modulus.
     pub modulus: ModulusSize,
     /// The first generation of the device's enrolments: milliseconds since 1970.
     pub generation: u64,
-    /// What to compute with.
+    /// The arithmetic to compute with.
     pub arithmetic: &'static dyn Arithmetic,
 }
 
@@ -103,7 +103,7 @@ pub enum DealError {
     /// An enrolment could not be made.
     #[error(transparent)]
     Offer(#[from] OfferError),
-    /// The proofs that were made elsewhere for this receiver are missing, or are others.
+    /// The proofs for this receiver from another thread are missing, or are for another key.
     #[error("there are no proofs for {0} about this wallet's Paillier key")]
     Proofs(PartyId),
     /// A package could not be sealed.
@@ -114,14 +114,14 @@ pub enum DealError {
 /// A dealt wallet.
 #[derive(Debug)]
 pub struct Dealt {
-    /// What to store, then to send.
+    /// The record to store, then to send.
     pub pending: PendingWallet,
     /// Share 3, when it goes to the owner's backup file.
     pub backup: Option<KeyShare>,
 }
 
-/// Deals a wallet: shares, Paillier key, proofs, sealed packages. `x`, the polynomial and the
-/// others' shares are wiped before this returns.
+/// Deals a wallet: shares, Paillier key, proofs, sealed packages. This wipes `x`, the polynomial
+/// and the others' shares before it returns.
 ///
 /// # Errors
 /// When the setup contradicts itself.
@@ -133,8 +133,8 @@ pub fn deal(
     Drawn::draw(setup, None, progress, entropy)?.deal(progress, entropy)
 }
 
-/// Deals a wallet of a given private key, and takes a Paillier key that is there already: for
-/// reproducing published signatures, and for tests that cannot wait for primes.
+/// Deals a wallet of a given private key, with an existing Paillier key. For reproducing published
+/// signatures, and for tests that cannot wait for primes.
 ///
 /// # Errors
 /// As [`deal`].
@@ -153,7 +153,7 @@ pub fn deal_chosen(
     Drawn::of_polynomial(setup, &polynomial, paillier, &mut (), entropy)?.deal(&mut (), entropy)
 }
 
-/// One package to deliver, and what its receipt has to say.
+/// One package to deliver, and the expected contents of its receipt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delivery {
     index: ShareIndex,
@@ -174,7 +174,7 @@ impl Delivery {
         self.index
     }
 
-    /// Whom to send it to.
+    /// The party to send it to.
     #[must_use]
     pub const fn party(&self) -> &PartyId {
         &self.party
@@ -187,7 +187,7 @@ impl Delivery {
     }
 }
 
-/// What a device has of a wallet that signs: its share, its Paillier key, its keys and its card.
+/// A device's part of a wallet that signs: its share, its Paillier key, its keys and its card.
 #[derive(Debug)]
 pub struct DeviceWallet {
     pub(crate) share: Arc<KeyShare>,
@@ -221,7 +221,7 @@ impl DeviceWallet {
         &self.card
     }
 
-    /// The same wallet under another Paillier key, once the responders have taken its enrolments.
+    /// This wallet under another Paillier key, after the responders have accepted its enrolments.
     #[must_use]
     pub fn with_paillier(self, paillier: Arc<PaillierKey>) -> Self {
         Self { paillier, ..self }
@@ -252,15 +252,15 @@ impl DeviceWallet {
     /// The record to seal and store.
     ///
     /// # Errors
-    /// Never for a wallet that was dealt; the codec's limits.
+    /// Only the codec's limits, which no dealt wallet exceeds.
     pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
         codec::encode_secret(&self.to_record()?)
     }
 
-    /// Parses what [`Self::to_secret_bytes`] wrote.
+    /// Parses the bytes of [`Self::to_secret_bytes`].
     ///
     /// # Errors
-    /// When the bytes are no such record.
+    /// When the bytes are not such a record.
     pub fn from_secret_bytes(
         bytes: &[u8],
         arithmetic: &'static dyn Arithmetic,
@@ -296,7 +296,7 @@ impl Message for PendingRecord {
     const MAX_SIZE_BYTES: usize = DeviceRecord::MAX_SIZE_BYTES + 2 * (Envelope::MAX_SIZE_BYTES + 1024);
 }
 
-/// Why bytes are no device's record.
+/// Why bytes are not a device's record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDeviceRecord {
     /// They do not parse.
@@ -313,7 +313,7 @@ pub enum InvalidDeviceRecord {
     Keys(#[from] InvalidKey),
 }
 
-/// A dealt wallet that not everybody has committed yet. It does not show its address.
+/// A dealt wallet that not all parties have committed yet. It does not show its address.
 #[derive(Debug)]
 pub struct PendingWallet {
     pub(crate) device: DeviceWallet,
@@ -323,10 +323,10 @@ pub struct PendingWallet {
 /// Why a receipt or an acknowledgement does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PaperRefusal {
-    /// It is of no party that holds a share.
+    /// It comes from a party that holds no share.
     #[error("{0} holds no share of this wallet")]
     Stranger(PartyId),
-    /// The receipt is not for what was sent, or not signed by the party's card.
+    /// The receipt is not for the package that was sent, or not signed by the party's card.
     #[error("the receipt of {0} does not hold for what was sent to it")]
     Receipt(PartyId),
     /// The acknowledgement is not for the bundle, or not signed by the party's card.
@@ -338,7 +338,7 @@ pub enum PaperRefusal {
 }
 
 impl PaperRefusal {
-    /// The party whose paper is missing or does not hold.
+    /// The party whose document is missing or not valid.
     #[must_use]
     pub const fn party(&self) -> &PartyId {
         match self {
@@ -357,20 +357,20 @@ impl PendingWallet {
         self.device.share.wallet().id()
     }
 
-    /// The wallet's public record. Its address is nobody's to show before the wallet is finished.
+    /// The wallet's public record. Do not show its address before the wallet is finished.
     #[must_use]
     pub fn public(&self) -> &WalletPublic {
         self.device.share.wallet()
     }
 
-    /// The device's part before anybody has committed, for tests.
+    /// The device's part before any party has committed, for tests.
     #[cfg(any(test, feature = "test-hooks"))]
     #[must_use]
     pub const fn device(&self) -> &DeviceWallet {
         &self.device
     }
 
-    /// The packages to send, each as often as it takes to get its receipt.
+    /// The packages to send, each repeatedly until its receipt arrives.
     #[must_use]
     pub fn deliveries(&self) -> &[Delivery] {
         &self.deliveries
@@ -379,7 +379,7 @@ impl PendingWallet {
     /// Checks one receipt.
     ///
     /// # Errors
-    /// When it is not for what was sent to that party.
+    /// When it is not for the package that was sent to that party.
     pub fn check_receipt(&self, receipt: &Receipt) -> Result<(), PaperRefusal> {
         let delivery = self
             .deliveries
@@ -394,10 +394,10 @@ impl PendingWallet {
         }
     }
 
-    /// The order to commit, once every party's receipt is there.
+    /// The order to commit, from the receipts of all parties.
     ///
     /// # Errors
-    /// Names the party whose receipt is missing or does not hold.
+    /// Names the party whose receipt is missing or not valid.
     pub fn bundle(&self, receipts: &[Receipt]) -> Result<ReceiptBundle, PaperRefusal> {
         let mut ordered = Vec::with_capacity(self.deliveries.len());
         for delivery in &self.deliveries {
@@ -411,11 +411,11 @@ impl PendingWallet {
         Ok(ReceiptBundle::sign(&self.device.keys, self.device.share.wallet(), ordered))
     }
 
-    /// The wallet, with its address, once every party has acknowledged the commit.
+    /// The wallet, with its address, after every party has acknowledged the commit.
     ///
     /// # Errors
-    /// Names the party whose acknowledgement is missing or does not hold; the pending wallet comes
-    /// back with it.
+    /// Names the party whose acknowledgement is missing or not valid, and returns the pending
+    /// wallet.
     pub fn finish(
         self,
         bundle: &ReceiptBundle,
@@ -438,7 +438,7 @@ impl PendingWallet {
     /// The record to seal and store before anything is sent.
     ///
     /// # Errors
-    /// Never for a wallet that was dealt; the codec's limits.
+    /// Only the codec's limits, which no dealt wallet exceeds.
     pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
         codec::encode_secret(&PendingRecord {
             device: self.device.to_record()?,
@@ -446,10 +446,10 @@ impl PendingWallet {
         })
     }
 
-    /// Parses what [`Self::to_secret_bytes`] wrote.
+    /// Parses the bytes of [`Self::to_secret_bytes`].
     ///
     /// # Errors
-    /// When the bytes are no such record.
+    /// When the bytes are not such a record.
     pub fn from_secret_bytes(
         bytes: &[u8],
         arithmetic: &'static dyn Arithmetic,

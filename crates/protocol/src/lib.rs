@@ -1,21 +1,23 @@
 //! Two-party ECDSA after Lindell 2017 over the shares of a 2-of-3 wallet, without I/O.
 //!
-//! The two central types are [`share::KeyShare`], what one holder has of a wallet, and
-//! [`enrolment::VerifiedEnrolment`], what lets one holder answer another. The flow:
+//! The two central types are [`share::KeyShare`], a holder's share of a wallet, and
+//! [`enrolment::VerifiedEnrolment`], which lets one holder answer another. The flow:
 //!
 //! 1. Every party makes its keys and its [`card::Card`] once.
 //! 2. A device deals a wallet ([`keygen::deal`]): three shares, its Paillier key, and a sealed
-//!    [`package`] for each other holder, who verifies everything in it ([`package::Receiver`]), and
-//!    answers with a receipt; when all receipts are in, everybody commits.
+//!    [`package`] for each other holder. The holder verifies everything in it
+//!    ([`package::Receiver`]) and answers with a receipt. With all receipts in hand, all parties
+//!    commit.
 //! 3. The lower index of a pair starts ([`initiator::Initiator`]), the other answers
-//!    ([`responder::Responder`]): four messages inside Noise KK, the first two its handshake.
-//! 4. The session ends in a [`verdict::Verdict`], which passes the gate of its Paillier key before
-//!    anybody hears of it.
-//! 5. [`enrolment`]s made later serve the first contact of two parties, a rotated Paillier key, the
-//!    end of a lock, and the restoring of a backup.
+//!    ([`responder::Responder`]). They exchange four messages inside Noise KK, the first two as its
+//!    handshake.
+//! 4. The session ends in a [`verdict::Verdict`]. It passes the gate of its Paillier key before any
+//!    caller learns it.
+//! 5. Later [`enrolment`]s serve the first contact of two parties, a rotated Paillier key, the end
+//!    of a lock, and a restored backup.
 //!
-//! Randomness and time are handed in ([`hedge::Entropy`]); there is no clock, no network and no
-//! global state, so that the same code runs in a browser.
+//! The caller passes randomness and time in ([`hedge::Entropy`]). The crate has no clock, no
+//! network and no global state, so the same code runs in a browser.
 
 pub mod admission;
 pub mod arithmetic;

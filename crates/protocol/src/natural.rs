@@ -1,7 +1,8 @@
 //! Natural numbers and signed integers of any size, as values that may be secret.
 //!
-//! Modular arithmetic, primes and Paillier are in [`crate::arithmetic`]; here is what both of its
-//! implementations share: representation, encoding, sampling and plain integer arithmetic.
+//! [`crate::arithmetic`] has modular arithmetic, primes and Paillier. This module has the parts
+//! that both of its implementations share: representation, encoding, sampling and plain integer
+//! arithmetic.
 //!
 //! # What is hidden and what is not
 //! A [`Natural`] is wiped when it is dropped and prints only its length. Sums, products and
@@ -26,11 +27,11 @@ use zeroize::{Zeroize, Zeroizing};
 /// the protocol, `v` of the factor proof for 3072-bit moduli, has 865.
 pub const MAX_NATURAL_SIZE_BYTES: usize = 1024;
 
-/// A non-negative integer. See the [module](self) for what is hidden when it is a secret.
+/// A non-negative integer. The [module](self) says which properties of a secret number stay hidden.
 #[derive(Clone)]
 pub struct Natural(BoxedUint);
 
-/// Why bytes are not the number they were taken for.
+/// Why bytes are not the expected number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNatural {
     /// The first byte is zero: every number has one encoding only.
@@ -60,7 +61,7 @@ impl Natural {
         Self::one().shl(exponent)
     }
 
-    /// Takes over a number of the library, in the fewest limbs that hold it.
+    /// Converts a number of the library, in the fewest limbs that hold it.
     #[must_use]
     pub(crate) fn from_boxed(mut value: BoxedUint) -> Self {
         let bits = value.bits().max(1);

@@ -49,7 +49,7 @@ impl Nonce {
         self.public
     }
 
-    /// The hash of `k·G`: shows that no nonce was used twice, and nothing else.
+    /// The hash of `k·G`. It shows that no nonce was used twice, and nothing else.
     pub(crate) fn public_hash(&self) -> [u8; 32] {
         transcript::hash("public-nonce", &self.public)
     }

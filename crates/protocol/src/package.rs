@@ -1,9 +1,9 @@
-//! Share packages: what a dealer seals to each holder, and everything the holder checks in it
-//! before it keeps any of it.
+//! Share packages, which a dealer seals to each holder, and all checks of the holder before it
+//! keeps any part.
 //!
-//! The checks know nothing from the package that they could know themselves: the receiver has its
-//! own index, card, pinned peers, clock and quota. Each failed check has a variant of its own in
-//! [`PackageRefusal`], and a stable name.
+//! The checks take nothing from the package that the receiver has itself: its own index, card,
+//! pinned peers, clock and quota. Each failed check has a variant of its own in [`PackageRefusal`],
+//! and a stable name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,7 +30,7 @@ use crate::{
     share::{Holder, InvalidShareRecord, InvalidWallet, KeyShare, Requester, WalletPublic, WalletRecord},
 };
 
-/// What an envelope's seal is bound to.
+/// The context to which an envelope's seal is bound.
 #[derive(udigest::Digestable)]
 struct SealContext {
     kind: &'static str,
@@ -41,7 +41,7 @@ struct SealContext {
     receiver: CardFingerprint,
 }
 
-/// A sealed package as it travels. Whoever carries it learns the wallet's id and the device's card.
+/// A sealed package on the wire. Its carriers learn the wallet's id and the device's card.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {
     wallet: WalletId,
@@ -59,7 +59,7 @@ impl Message for Envelope {
 }
 
 impl Envelope {
-    /// Which wallet the package is of.
+    /// The package's wallet.
     #[must_use]
     pub const fn wallet(&self) -> WalletId {
         self.wallet
@@ -111,7 +111,7 @@ impl Envelope {
     }
 }
 
-/// Why a package could not be sealed. Neither happens with a receiver's checked card.
+/// Why a package could not be sealed. Neither variant happens with a receiver's checked card.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// The package is too large.
@@ -128,7 +128,7 @@ impl From<SealBroken> for SealError {
     }
 }
 
-/// A point as it came, not looked at.
+/// A point as received, unchecked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawPoint(pub(crate) [u8; POINT_SIZE_BYTES]);
 
@@ -144,8 +144,7 @@ impl<'de> Deserialize<'de> for RawPoint {
     }
 }
 
-/// The inside of a package. Numbers are raw here, so that each refusal can name the one it is
-/// about.
+/// The inside of a package. Numbers are raw here, so that each refusal can name its number.
 #[derive(Clone, Serialize, Deserialize, ZeroizeOnDrop)]
 pub(crate) struct PackageContents {
     #[zeroize(skip)]
@@ -184,7 +183,7 @@ impl Message for PackageContents {
     const MAX_SIZE_BYTES: usize = EnrolmentOffer::MAX_SIZE_BYTES + 4096;
 }
 
-/// Why a holder does not take a package. Every check has its own variant.
+/// Why a holder refuses a package. Every check has its own variant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackageRefusal {
     /// The envelope does not parse.
@@ -216,10 +215,10 @@ pub enum PackageRefusal {
     /// Not exactly two commitments.
     #[error("{0} Feldman commitments, expected exactly 2")]
     CommitmentCount(usize),
-    /// `Q` is no point, or the identity.
+    /// `Q` is not a point, or is the identity.
     #[error("the public key: {0}")]
     PublicKey(InvalidCurveValue),
-    /// `A1` is no point, or the identity.
+    /// `A1` is not a point, or is the identity.
     #[error("the commitment: {0}")]
     Commitment(InvalidCurveValue),
     /// `x_j` is zero or not below the order.
@@ -231,7 +230,7 @@ pub enum PackageRefusal {
     /// Not three holders.
     #[error("{0} holders, expected 3")]
     HolderCount(usize),
-    /// The receiver's own card is not the one it is named with.
+    /// The package names another card for the receiver than its own.
     #[error("the package names another card for this party")]
     OwnCard,
     /// The device's card is not the sender's.
@@ -243,13 +242,13 @@ pub enum PackageRefusal {
     /// The public record contradicts itself.
     #[error(transparent)]
     Wallet(#[from] InvalidWallet),
-    /// `x_j·G` is not what the commitments promise.
+    /// `x_j·G` does not match the commitments.
     #[error("the share does not match the Feldman commitments")]
     ShareMismatch,
     /// The token does not admit the wallet.
     #[error(transparent)]
     Admission(#[from] AdmissionRefusal),
-    /// The device's enrolment does not hold.
+    /// The device's enrolment does not verify.
     #[error(transparent)]
     Enrolment(#[from] EnrolmentRefusal),
 }
@@ -291,7 +290,7 @@ impl PackageRefusal {
     }
 }
 
-/// Who receives: all that the checks compare a package with.
+/// The receiver: all its data that the checks compare a package with.
 #[derive(Debug, Clone, Copy)]
 pub struct Receiver<'a> {
     /// The share this party holds of every wallet: 2 for a service, 3 for a partner.
@@ -302,12 +301,12 @@ pub struct Receiver<'a> {
     pub card: &'a Card,
     /// The cards of the other backend parties, by name.
     pub pinned: &'a BTreeMap<PartyId, CardFingerprint>,
-    /// What to compute with.
+    /// The arithmetic to compute with.
     pub arithmetic: &'static dyn Arithmetic,
 }
 
 impl Receiver<'_> {
-    /// Opens an envelope and reads what is inside: cheap, and nothing is believed yet.
+    /// Opens an envelope and reads its contents. This is cheap, and verifies nothing yet.
     ///
     /// # Errors
     /// When the envelope is for another share, cannot be opened, or does not parse.
@@ -341,7 +340,7 @@ impl core::fmt::Debug for OpenedPackage {
 }
 
 impl OpenedPackage {
-    /// The wallet. When it is stored already, answer with the stored receipt if the device's card
+    /// The wallet. If it is stored already, answer with the stored receipt when the device's card
     /// is the same, and refuse otherwise.
     #[must_use]
     pub fn wallet(&self) -> WalletId {
@@ -354,7 +353,7 @@ impl OpenedPackage {
         *self.contents.token.id()
     }
 
-    /// How many wallets the token says it admits.
+    /// The number of wallets that the token claims to admit.
     #[must_use]
     pub const fn admitted_wallets(&self) -> u32 {
         self.contents.token.max_wallets()
@@ -366,8 +365,8 @@ impl OpenedPackage {
         &self.device_card
     }
 
-    /// Checks everything, the cheap things first (in all, a few hundred milliseconds).
-    /// `wallets_held` counts the other wallets under the same token.
+    /// Checks everything, cheap checks first (in all, a few hundred milliseconds). `wallets_held`
+    /// counts the other wallets under the same token.
     ///
     /// # Errors
     /// The first check that fails.
@@ -498,7 +497,7 @@ impl Message for PreparedRecord {
     const MAX_SIZE_BYTES: usize = 8192;
 }
 
-/// Why bytes are no prepared share.
+/// Why bytes are not a prepared share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPreparedRecord {
     /// They do not parse.
@@ -519,13 +518,13 @@ impl PreparedShare {
         &self.share
     }
 
-    /// What lets this holder respond to the device.
+    /// The enrolment that lets this holder respond to the device.
     #[must_use]
     pub const fn enrolment(&self) -> &VerifiedEnrolment {
         &self.enrolment
     }
 
-    /// That the device's modulus has been verified here.
+    /// The verdict on the device's modulus, verified here.
     #[must_use]
     pub const fn modulus(&self) -> ModulusVerdict {
         self.modulus
@@ -547,13 +546,13 @@ impl PreparedShare {
         &self.holding
     }
 
-    /// The signed receipt over the hash of what is held. Send it only after the share is stored.
+    /// The signed receipt over the hash of the holding. Send it only after storing the share.
     #[must_use]
     pub fn receipt(&self, keys: &PartyKeys, card: &Card) -> Receipt {
         Receipt::sign(keys, card.party().clone(), self.share.wallet(), &self.holding)
     }
 
-    /// Takes it apart, to store each in its place.
+    /// Takes it apart, so that the caller can store each part in its place.
     #[must_use]
     pub fn into_parts(self) -> (KeyShare, VerifiedEnrolment, Arc<Card>) {
         (self.share, self.enrolment, self.device_card)
@@ -562,7 +561,7 @@ impl PreparedShare {
     /// The record to seal and store.
     ///
     /// # Errors
-    /// Never for a verified package; the codec's limits.
+    /// Only the codec's limits, which no verified package exceeds.
     pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
         codec::encode_secret(&PreparedRecord {
             share: self.share.to_secret_bytes()?.to_vec(),
@@ -574,10 +573,10 @@ impl PreparedShare {
         })
     }
 
-    /// Parses what [`Self::to_secret_bytes`] wrote.
+    /// Parses the bytes of [`Self::to_secret_bytes`].
     ///
     /// # Errors
-    /// When the bytes are no such record.
+    /// When the bytes are not such a record.
     pub fn from_secret_bytes(
         bytes: &[u8],
         arithmetic: &'static dyn Arithmetic,

@@ -1,14 +1,14 @@
 //! Paillier's cryptosystem (Paillier 1999) with generator `1 + N`.
 //!
-//! An [`EncryptionKey`] is what a responder has: it encrypts, and computes the masked affine
-//! function of an encrypted share that a signature needs. A [`DecryptionKey`] is the initiator's.
+//! A responder has an [`EncryptionKey`]. It encrypts, and computes the masked affine function of an
+//! encrypted share that a signature needs. The initiator has the [`DecryptionKey`].
 //!
 //! # Timing
-//! With an arithmetic that is not constant-time ([`Arithmetic::is_constant_time`]), the responder's
-//! exponent `v` is replaced by `v + t·q` with a fresh 64-bit `t`, and a decryption is blinded in
-//! the base by a pair `(Enc(b), b)` and in the exponent by an odd 64-bit factor. That hides the
-//! secrets from somebody who measures how long single operations take; it is no defence against
-//! somebody who reads cache lines on the same core.
+//! With an arithmetic that is not constant-time ([`Arithmetic::is_constant_time`]), the responder
+//! replaces its exponent `v` by `v + t·q` with a fresh 64-bit `t`. The initiator blinds a
+//! decryption in the base by a pair `(Enc(b), b)` and in the exponent by an odd 64-bit factor. That
+//! hides the secrets from an attacker who measures the time of single operations. It does not
+//! defend against an attacker who reads cache lines on the same core.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,7 +36,7 @@ pub const MASKED_PLAINTEXT_BITS: u32 = 898;
 /// The length of a scalar of secp256k1, in bits.
 const SCALAR_BITS: u32 = 256;
 
-/// How often a decryption's blinding pair is advanced before a new one is drawn.
+/// The number of uses of a decryption's blinding pair before a new one is drawn.
 const BLINDING_USES: u32 = 32;
 
 /// The lengths a modulus may have.
@@ -66,8 +66,8 @@ impl ModulusSize {
     }
 }
 
-/// Why a number is not a Paillier modulus on sight. That it is a product of two suitable primes
-/// takes the modulus and factor proofs.
+/// Why a number is not a Paillier modulus on sight. Only the modulus and factor proofs show that it
+/// is a product of two suitable primes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidModulus {
     /// Neither exactly 2048 nor exactly 3072 bits.
@@ -103,7 +103,7 @@ pub enum EncryptError {
     ForeignCiphertext,
 }
 
-/// A public Paillier key: a modulus of an allowed length, with what is computed from it once.
+/// A public Paillier key: a modulus of an allowed length, with precomputed values.
 #[derive(Clone)]
 pub struct EncryptionKey {
     modulus: Arc<dyn Modulus>,
@@ -114,8 +114,8 @@ pub struct EncryptionKey {
 }
 
 impl EncryptionKey {
-    /// Checks length and parity of `n`. Whether it is a product of two large primes is shown by
-    /// [`crate::proofs::modulus`] and [`crate::proofs::factor`].
+    /// Checks length and parity of `n`. [`crate::proofs::modulus`] and [`crate::proofs::factor`]
+    /// show whether it is a product of two large primes.
     ///
     /// # Errors
     /// On any length but exactly 2048 or 3072 bits, and on an even number.
@@ -162,7 +162,7 @@ impl EncryptionKey {
         self.arithmetic
     }
 
-    /// The hash of `N`: what verdicts about the modulus alone are cached under.
+    /// The hash of `N`, under which verdicts about the modulus alone are cached.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         transcript::hash("paillier-modulus", self.modulus())
@@ -187,7 +187,7 @@ impl EncryptionKey {
         }
     }
 
-    /// Encrypts `plaintext < N`, and returns the nonce as well, which a proof about the ciphertext
+    /// Encrypts `plaintext < N`, and also returns the nonce, which a proof about the ciphertext
     /// needs.
     ///
     /// # Errors
@@ -211,9 +211,9 @@ impl EncryptionKey {
         self.operations.encrypt(plaintext, nonce)
     }
 
-    /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of an answer. An
-    /// answer's own comes from [`crate::responder::AwaitingOpening::draw_randomizer`]; this one is
-    /// for a table.
+    /// Draws `r̃` from `Z*_N` and computes `r̃^N mod N²`: the expensive part of an answer. This one
+    /// is for a table; an answer's own comes from
+    /// [`crate::responder::AwaitingOpening::draw_randomizer`].
     pub fn make_randomizer(&self, rng: &mut dyn CryptoRng) -> OneTimeRandomizer {
         let nonce = self.random_unit(rng);
         OneTimeRandomizer {
@@ -227,13 +227,13 @@ impl EncryptionKey {
     /// encryption of `multiplier·x + plaintext`.
     ///
     /// The plaintext is `u + ρ·q`, see [`masked_plaintext`]. Where the arithmetic is not
-    /// constant-time the exponent becomes `v + t·q`, so that the result encrypts `v·x + u + q·(ρ +
-    /// t·x)`. That changes nothing modulo `q`, and nothing for the mask: `t` is independent of `v`,
-    /// for each `t` the offset `t·x` is a constant, and `ρ` hides `⌊(v·x + u)/q⌋ < 2^513` behind a
-    /// uniform number of 641 bits as before, to 2⁻¹²⁸. The plaintext stays below `2^833 + 2^256 +
-    /// 2^897 < 2^898`. For a negative `x̂`, which only a cheating initiator has, the whole can be
-    /// negative with probability 2⁻⁶⁴ instead of 2⁻¹²⁸; it then shows as `N` minus its magnitude,
-    /// which tells no more than the integer itself.
+    /// constant-time the exponent becomes `v + t·q`, so that the result encrypts
+    /// `v·x + u + q·(ρ + t·x)`. That changes nothing modulo `q`, and nothing for the mask: `t` is
+    /// independent of `v`, for each `t` the offset `t·x` is a constant, and `ρ` hides
+    /// `⌊(v·x + u)/q⌋ < 2^513` behind a uniform number of 641 bits as before, to 2⁻¹²⁸. The
+    /// plaintext stays below `2^833 + 2^256 + 2^897 < 2^898`. For a negative `x̂`, which only a
+    /// cheating initiator has, the whole can be negative with probability 2⁻⁶⁴ instead of 2⁻¹²⁸; it
+    /// then shows as `N` minus its magnitude, which tells no more than the integer itself.
     ///
     /// # Errors
     /// When the plaintext is not below `2^898`, or the randomizer belongs to another modulus.
@@ -252,17 +252,17 @@ impl EncryptionKey {
         Ok(Ciphertext(self.operations.affine(&ciphertext.0, &exponent, plaintext, &randomizer.value)))
     }
 
-    /// Precomputes what makes [`affine_with`](Self::affine_with) faster than
-    /// [`affine`](Self::affine): half a megabyte for 2048 bits, and the work of three answers.
+    /// Precomputes tables with which [`affine_with`](Self::affine_with) is faster than
+    /// [`affine`](Self::affine). They take half a megabyte for 2048 bits, and the work of three
+    /// answers.
     #[must_use]
     pub fn prepare(&self, ciphertext: &Ciphertext) -> PreparedCiphertext {
         let powers = self.squared.secret_fixed_base(&ciphertext.0, SCALAR_BITS);
         PreparedCiphertext { powers, modulus: self.modulus().clone() }
     }
 
-    /// The same as [`affine`](Self::affine) of the ciphertext that was prepared. The exponent is
-    /// not blinded: the time of a power by precomputed tables is independent of it with either
-    /// arithmetic.
+    /// [`affine`](Self::affine) of a prepared ciphertext. It does not blind the exponent: with
+    /// precomputed tables, the time of a power is independent of the exponent in either arithmetic.
     ///
     /// # Errors
     /// As [`affine`](Self::affine), and [`EncryptError::ForeignCiphertext`] for a ciphertext under
@@ -356,7 +356,7 @@ impl Ciphertext {
     }
 }
 
-/// The nonce of one encryption: secret, for whoever knows it can decrypt that ciphertext.
+/// The nonce of one encryption. It is secret, because its knowledge decrypts that ciphertext.
 #[derive(Debug)]
 pub struct EncryptionNonce {
     nonce: Natural,
@@ -385,11 +385,11 @@ pub enum InvalidDecryptionKey {
     Primes,
 }
 
-/// A private Paillier key with all that is computed from it once.
+/// A private Paillier key with precomputed values.
 ///
-/// The numbers it holds are wiped when it is dropped. Not covered: the copies of the primes and of
-/// their squares inside the prepared moduli, that is crypto-bigint's Montgomery constants and GMP's
-/// limbs, which their libraries free without wiping.
+/// Its numbers are wiped on drop. Not covered are the copies of the primes and of their squares
+/// inside the prepared moduli: crypto-bigint's Montgomery constants and GMP's limbs. Their
+/// libraries free them without wiping.
 pub struct DecryptionKey {
     encryption: EncryptionKey,
     p: PrimeFactor,
@@ -444,8 +444,8 @@ struct BlindingPair {
 }
 
 impl DecryptionKey {
-    /// Two random Blum primes of equal length whose product has exactly `size` bits. `progress` is
-    /// called for every candidate; each prime of 1024 bits takes some 60.
+    /// Two random Blum primes of equal length whose product has exactly `size` bits. This calls
+    /// `progress` for every candidate; each prime of 1024 bits takes about 60.
     #[must_use]
     pub fn generate(
         size: ModulusSize,
@@ -463,7 +463,8 @@ impl DecryptionKey {
         }
     }
 
-    /// Takes two primes. That they are prime is the caller's word; everything else is checked.
+    /// Makes the key of two primes. The caller vouches that they are prime; this checks everything
+    /// else.
     ///
     /// # Errors
     /// Unless both are 3 modulo 4, of equal length, different, with a product of an allowed length.
@@ -488,11 +489,11 @@ impl DecryptionKey {
         Some(Self { encryption, p, q, p_inverse, p_squared_inverse, blinding: Mutex::new(None) })
     }
 
-    /// Reads what [`to_secret_bytes`](Self::to_secret_bytes) wrote.
+    /// Parses the bytes of [`to_secret_bytes`](Self::to_secret_bytes).
     ///
     /// # Errors
-    /// On another size, and when the two numbers cannot be the primes of a key. They are not tested
-    /// for primality again: the bytes come from authenticated storage.
+    /// On another size, and when the two numbers cannot be the primes of a key. This does not test
+    /// for primality again, because the bytes come from authenticated storage.
     pub fn from_secret_bytes(
         bytes: &[u8],
         arithmetic: &'static dyn Arithmetic,
@@ -529,15 +530,16 @@ impl DecryptionKey {
 
     /// Decrypts: the plaintext below `N`, by the Chinese remainder theorem.
     ///
-    /// A signature's plaintext is below `2^898` and so below either prime: one of the two
-    /// exponentiations would do. Both are done, because with one alone a plaintext out of range is
-    /// compared with that prime: without the lock on failed signatures that gives away half of its
-    /// bits in some 520 sessions, and nothing here should hang on the lock alone for the price of a
-    /// millisecond.
+    /// A signature's plaintext is below `2^898` and so below either prime, so one of the two
+    /// exponentiations would suffice. This does both, because one alone compares a plaintext out of
+    /// range with that prime. Without the lock on failed signatures, that reveals half of the
+    /// prime's bits in about 520 sessions. The second one costs a millisecond, and security then
+    /// does not depend on the lock alone.
     ///
     /// # Security
-    /// Only for ciphertexts of an authenticated signing session. Whoever supplies a ciphertext and
-    /// learns anything about its plaintext learns about the key or about what else it encrypts.
+    /// Only for ciphertexts of an authenticated signing session. A peer that supplies a ciphertext
+    /// and learns anything about its plaintext learns about the key, or about other values
+    /// encrypted under it.
     #[must_use]
     pub fn decrypt(&self, ciphertext: &Ciphertext, entropy: &mut dyn Entropy) -> Natural {
         if self.encryption.arithmetic.is_constant_time() {

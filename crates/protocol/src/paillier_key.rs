@@ -15,9 +15,8 @@ use crate::{
     paillier::{DecryptionKey, InvalidDecryptionKey, ModulusSize},
 };
 
-/// A decryption key, its id, and the party whose it is. The primes are wiped on drop; the constants
-/// that the arithmetic prepared from them (Montgomery forms, GMP limbs) are not, see
-/// [`crate::natural`].
+/// A decryption key, its id, and its owner. The primes are wiped on drop; the constants that the
+/// arithmetic prepared from them (Montgomery forms, GMP limbs) are not; see [`crate::natural`].
 pub struct PaillierKey {
     id: PaillierKeyId,
     owner: PartyId,
@@ -31,7 +30,7 @@ impl PaillierKey {
         Self { id: decryption.encryption_key().id(&owner), owner, decryption }
     }
 
-    /// Draws a key; takes some hundred milliseconds natively, seconds in a browser.
+    /// Draws a key. It takes a few hundred milliseconds natively, seconds in a browser.
     pub fn generate(
         owner: PartyId,
         size: ModulusSize,
@@ -42,8 +41,8 @@ impl PaillierKey {
         Self::new(owner, DecryptionKey::generate(size, arithmetic, entropy, progress))
     }
 
-    /// A key of two primes of `size` that were searched for elsewhere, in several threads at once.
-    /// Everything is checked, that they are prime included.
+    /// A key of two primes of `size` from a search elsewhere, in several threads at once. This
+    /// checks everything, primality included.
     ///
     /// # Errors
     /// Unless they are two different Blum primes whose product has exactly the length of `size`.
@@ -65,7 +64,7 @@ impl PaillierKey {
         }
     }
 
-    /// The name under which it is enrolled, charged and locked.
+    /// The id under which it is enrolled, charged and locked.
     #[must_use]
     pub const fn id(&self) -> PaillierKeyId {
         self.id
@@ -89,10 +88,10 @@ impl PaillierKey {
         self.decryption.to_secret_bytes()
     }
 
-    /// Parses what [`Self::to_secret_bytes`] wrote, of the same owner.
+    /// Parses the bytes of [`Self::to_secret_bytes`] of the same owner.
     ///
     /// # Errors
-    /// When the bytes are no such record.
+    /// When the bytes are not such a record.
     pub fn from_secret_bytes(
         owner: PartyId,
         bytes: &[u8],

@@ -1,11 +1,10 @@
-//! A verdict that is not reached yet, as the initiator stores it before it decrypts.
+//! A pending verdict, which the initiator stores before it decrypts.
 //!
 //! A process that dies between the decryption and the lock must not take a bad verdict with it. So
 //! the initiator writes a [`PendingVerdict`] to its share store first, and the transaction that
-//! releases the verdict or locks the key removes it. What a dead process left behind is judged
-//! later by [`PendingVerdict::judge`], which needs no nonce: with `d = Dec(c3)` and `R = k1·R2`, a
-//! signature `s = k1⁻¹·d` verifies exactly when `s·R = ±(m·G + r·Q)`, that is when `d·R2 = ±(m·G +
-//! r·Q)`.
+//! releases the verdict or locks the key removes it. [`PendingVerdict::judge`] later judges the
+//! record of a dead process. It needs no nonce: with `d = Dec(c3)` and `R = k1·R2`, a signature
+//! `s = k1⁻¹·d` verifies exactly when `s·R = ±(m·G + r·Q)`, that is when `d·R2 = ±(m·G + r·Q)`.
 
 use k256::ProjectivePoint;
 use serde::{Deserialize, Serialize};
@@ -25,9 +24,9 @@ use crate::{
     verdict::LockDemand,
 };
 
-/// Everything that decides whether an authentic answer leads to a signature that verifies. Nothing
-/// in it is secret; but whoever could write one could have the initiator decrypt, so it rests
-/// sealed.
+/// All values that decide whether an authentic answer leads to a signature that verifies. None of
+/// them is secret. But an attacker who could write such a record could make the initiator decrypt,
+/// so it is sealed at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingVerdict {
     pub(crate) paillier_key: PaillierKeyId,
@@ -54,7 +53,7 @@ impl Message for PendingVerdict {
 #[error("the pending verdict does not fit the wallet or the Paillier key")]
 pub struct Unjudgeable;
 
-/// What a pending verdict came to.
+/// The result of judging a pending verdict.
 #[derive(Debug)]
 #[must_use = "a bad verdict has to lock the Paillier key"]
 pub enum Judged {
@@ -65,7 +64,7 @@ pub enum Judged {
 }
 
 impl PendingVerdict {
-    /// Which session it belongs to.
+    /// The session it belongs to.
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.evidence.session
@@ -83,14 +82,13 @@ impl PendingVerdict {
         self.wallet
     }
 
-    /// Who answered.
+    /// The party that answered.
     #[must_use]
     pub const fn responder(&self) -> &PartyId {
         &self.evidence.responder
     }
 
-    /// The demand to lock the key without a judgement, for a record whose key cannot be used any
-    /// more.
+    /// The demand to lock the key without a judgement, for a record whose key is no longer usable.
     pub fn into_lock(self) -> LockDemand {
         let session = self.session();
         LockDemand { paillier_key: self.paillier_key, session, evidence: self.evidence }
@@ -100,10 +98,10 @@ impl PendingVerdict {
     ///
     /// # Errors
     /// When `wallet` or `paillier` is another one, or the record contradicts itself. A caller that
-    /// has the right ones locks the key then.
+    /// passed the right ones then locks the key.
     ///
     /// # Security
-    /// Only for records that this party sealed itself: each judgement is a decryption.
+    /// Use it only for records that this party sealed itself: each judgement is a decryption.
     pub fn judge(
         self,
         wallet: &WalletPublic,
@@ -132,15 +130,15 @@ impl PendingVerdict {
     }
 }
 
-/// The store's word that a [`PendingVerdict`] outlives this process.
+/// The store's confirmation that a [`PendingVerdict`] outlives this process.
 #[derive(Debug)]
 pub struct PendingWritten {
     session: SessionId,
 }
 
 impl PendingWritten {
-    /// For implementations of a share store only: call it after the write, which the operating
-    /// system or the database server has and the process no longer needs to hold. It need not be
+    /// For implementations of a share store only. Call it after the operating system or the
+    /// database server has the write, so that the process need not survive. The write need not be
     /// flushed.
     #[must_use]
     pub const fn survives_the_process(session: SessionId) -> Self {

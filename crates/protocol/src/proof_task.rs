@@ -1,10 +1,10 @@
-//! The proofs about a modulus as a task for another thread of the same owner: by far the longest
-//! part of a key generation, and one for each receiver.
+//! The proofs about a modulus, as a task for another thread of the same owner. They are by far the
+//! longest part of a key generation, and each receiver needs its own.
 //!
-//! A [`ProofTask`] is bytes on the way to a thread that shares no memory with the one that deals,
-//! such as a Web Worker; what comes back is [`MadeProofs`], which are no secret. The task holds the
-//! primes of the Paillier key and nothing of a share: who makes the proofs learns what somebody who
-//! searched the primes knows already.
+//! A [`ProofTask`] travels as bytes to a thread that shares no memory with the dealer, such as a
+//! Web Worker. The result, [`MadeProofs`], is not secret. The task holds the primes of the Paillier
+//! key and nothing of a share. The prover thread learns no more than the thread that searched the
+//! primes.
 
 use core::fmt;
 
@@ -23,12 +23,12 @@ use crate::{
     paillier_key::PaillierKey,
 };
 
-/// What it takes to prove to one verifier that a Paillier key's modulus is sound. Wiped on drop.
+/// The inputs of a proof to one verifier that a Paillier key's modulus is sound. Wiped on drop.
 ///
 /// # Security
-/// Whoever has its bytes has the Paillier key: they go to the owner's own threads only, and are
-/// wiped there ([`codec::encode_secret`] makes bytes that wipe themselves). Take one from nobody
-/// else either: it says that the verifier's parameters have been verified.
+/// Its bytes reveal the Paillier key. Send them to the owner's own threads only, and wipe them
+/// there ([`codec::encode_secret`] makes bytes that wipe themselves). Accept none from another
+/// party: a task states that the verifier's parameters have been verified.
 #[derive(Serialize, Deserialize, ZeroizeOnDrop)]
 pub struct ProofTask {
     primes: Vec<u8>,
@@ -50,16 +50,16 @@ impl fmt::Debug for ProofTask {
     }
 }
 
-/// Why a task was not done. None of it happens to the bytes of a task that this crate made.
+/// Why a task failed. None of these happens with the bytes of a task that this crate made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
-    /// The primes inside are none.
+    /// The numbers inside are not the primes of a key.
     #[error(transparent)]
     Paillier(#[from] InvalidDecryptionKey),
     /// The verifier's card has no usable parameters.
     #[error(transparent)]
     Card(#[from] CardRefusal),
-    /// The modulus cannot be proved.
+    /// The modulus has no proof.
     #[error(transparent)]
     Offer(#[from] OfferError),
 }
@@ -78,15 +78,15 @@ impl ProofTask {
     /// The bytes to hand to another thread.
     ///
     /// # Errors
-    /// Never for a task that was made; the codec's limits.
+    /// Only the codec's limits, which no task exceeds.
     pub fn to_secret_bytes(&self) -> Result<Zeroizing<Vec<u8>>, EncodeError> {
         codec::encode_secret(self)
     }
 
-    /// Makes the proofs; takes more than a second in a browser.
+    /// Makes the proofs. It takes more than a second in a browser.
     ///
     /// # Errors
-    /// When the task is not one that [`Self::new`] made of a key that was generated.
+    /// When the task was not made by [`Self::new`] from a generated key.
     pub fn prove(
         self,
         arithmetic: &'static dyn Arithmetic,
@@ -101,8 +101,8 @@ impl ProofTask {
     }
 }
 
-/// Proofs about one modulus for one verifier, with the names of both: an offer takes those that
-/// were made for it, and no others.
+/// Proofs about one modulus for one verifier, with the names of both. An offer accepts only proofs
+/// that were made for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MadeProofs {
     paillier_key: PaillierKeyId,
@@ -121,7 +121,7 @@ impl MadeProofs {
     /// Proves to `verifier` that `paillier`'s modulus is the product of two large primes.
     ///
     /// # Errors
-    /// When it is not, which only a key that was not generated can be.
+    /// When it is not. That is possible only for a key that was not generated.
     pub fn make(
         paillier: &PaillierKey,
         prover: &Card,
@@ -136,7 +136,7 @@ impl MadeProofs {
         })
     }
 
-    /// Whether they were made for this key, prover and verifier.
+    /// Whether the proofs were made for this key, prover and verifier.
     #[must_use]
     pub fn is_for(&self, paillier: &PaillierKey, prover: &Card, verifier: &Card) -> bool {
         self.paillier_key == paillier.id()

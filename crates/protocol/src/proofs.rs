@@ -14,8 +14,8 @@
 //! commitments.
 //!
 //! # Timing
-//! With GMP, provers run exponentiations with secret exponents that are not blinded where the
-//! group's order is unknown to the prover (commitments modulo somebody else's `Ñ`). Each secret is
+//! With GMP, provers run some exponentiations with unblinded secret exponents. These are
+//! commitments modulo a verifier's `Ñ`, whose group order the prover does not know. Each secret is
 //! used in a handful of them, once per enrolment. Where that is too much, prove with
 //! [`constant_time`](crate::arithmetic::constant_time).
 
@@ -38,7 +38,7 @@ pub mod schnorr;
 /// Repetitions of the proofs whose single run a cheater survives with probability 1/2.
 pub const ITERATIONS: u32 = 128;
 
-/// Exactly [`ITERATIONS`] rounds of a proof. On the wire a tuple: no length that could lie.
+/// Exactly [`ITERATIONS`] rounds of a proof. On the wire it is a tuple without a length prefix.
 #[derive(Debug, Clone, PartialEq, Eq, udigest::Digestable)]
 struct Rounds<T>(Vec<T>);
 

@@ -1,7 +1,7 @@
 //! Public keys, Ethereum addresses and non-hardened BIP-32 children.
 //!
-//! A child's private key is the wallet's plus a tweak `δ` that anyone who knows the public key and
-//! the chain code can compute. So a child needs no shares of its own: whoever responds adds `δ`.
+//! A child's private key is the wallet's plus a tweak `δ`. Anyone who knows the public key and the
+//! chain code can compute `δ`. So a child needs no shares of its own: the responder adds `δ`.
 
 use core::{fmt, str::FromStr};
 
@@ -15,10 +15,10 @@ use sha3::{Digest as _, Keccak256};
 /// The longest derivation path, in steps.
 pub const MAX_PATH_DEPTH: usize = 10;
 
-/// The first index that BIP-32 calls hardened; such children need the private key.
+/// The first index that BIP-32 calls hardened. Hardened children need the private key.
 const HARDENED: u32 = 0x8000_0000;
 
-/// Why bytes or text are no public key, or a child cannot be derived.
+/// Why bytes or text are not a public key, or a child cannot be derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPublicKey {
     /// Not a compressed point of secp256k1 other than the identity.
@@ -180,8 +180,8 @@ impl udigest::Digestable for PublicKey {
     }
 }
 
-/// BIP-32's chain code of a wallet's root key, 32 bytes. Not secret, but whoever has it can link
-/// the children of a wallet.
+/// BIP-32's chain code of a wallet's root key, 32 bytes. Not secret, but its knowledge links the
+/// children of a wallet.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 pub struct ChainCode(#[udigest(as_bytes)] pub [u8; 32]);
 
@@ -191,7 +191,8 @@ impl fmt::Debug for ChainCode {
     }
 }
 
-/// What a child's private key has over the wallet's: a scalar mod `q`, 0 for the root. Public.
+/// The difference of a child's private key and the wallet's: a scalar mod `q`, 0 for the root.
+/// Public.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tweak(pub(crate) Scalar);
 
@@ -203,13 +204,13 @@ impl Tweak {
     }
 }
 
-/// Why text is no derivation path.
+/// Why text is not a derivation path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {
     /// Not `m`, or `m/` and numbers separated by slashes.
     #[error("expected a path such as m or m/0/5")]
     Syntax,
-    /// Hardened children need a private key that exists nowhere.
+    /// Hardened children need the whole private key, which no party has.
     #[error("hardened steps cannot be derived for a shared key")]
     Hardened,
     /// More than [`MAX_PATH_DEPTH`] steps.

@@ -1,33 +1,32 @@
-//! `r̃^N mod N²`, which hides in each answer how it was computed: drawn one at a time, or as a
-//! product over tables.
+//! The randomizers `r̃^N mod N²`, which hide how each answer was computed. They are drawn one at a
+//! time, or as a product over tables.
 //!
 //! # Why none is computed before its session
 //! Two answers with one `r̃^N` give an initiator whose `p − 1` is smooth the quotient of their
-//! multipliers, and with it the private key. A worker whose memory was copied would use one that
-//! lay ready twice. So each belongs to one session: its generator depends on that session's message
-//! 1, and [`crate::responder::ReadyToRespond::answer`] takes no other. Both copies of a memory that
-//! holds one answer the same session with the same nonce, which tells nothing new. A table may be
-//! copied; the choices from it may not, and are drawn in the session too.
+//! multipliers, and with it the private key. Two copies of a worker's memory would both use a
+//! randomizer that was ready. So each randomizer belongs to one session: its generator depends on
+//! that session's message 1, and [`crate::responder::ReadyToRespond::answer`] accepts no other. Two
+//! copies that hold one randomizer answer the same session with the same nonce, which reveals
+//! nothing new. Tables may be copied. The choices from them may not, so the session draws them too.
 //!
 //! One exponentiation with a 2048-bit exponent modulo a 4096-bit number is most of a responder's
-//! work. For a key that is answered under often, [`RandomizerTable`] replaces it by 600
-//! multiplications.
+//! work. For a key with many answers, [`RandomizerTable`] replaces it by 600 multiplications.
 //!
 //! # Why a product over tables is as good
 //! A table has `m` groups of 15 N-th residues, each drawn as `r^N` for a uniform `r`, and the
 //! number one. A randomizer is the product of one uniformly chosen number per group. Two different
 //! choices differ in a group; the quotient of the two numbers there is uniform among the N-th
-//! residues, and independent of all other groups, so over the draw of the tables two choices give
-//! the same product with probability exactly `1/|G|`, `G` being the group of N-th residues. By the
-//! leftover hash lemma (Håstad, Impagliazzo, Levin and Luby 1999, lemma 4.8) the product, beside
-//! the tables themselves, is within `½·sqrt(|G|/16^m)` of uniform in `G`, which is how `r̃^N` is
-//! distributed; `|G| ≤ N < 2^2048` whatever `N` a malicious initiator chose. With `m = 600` that is
-//! 2^−177 for one use, and 2^−128 still after 2^49 uses. Nothing about it is computational, and
-//! nothing needs the tables to be secret.
+//! residues, and independent of all other groups. So over the draw of the tables two choices give
+//! the same product with probability exactly `1/|G|`, where `G` is the group of N-th residues. By
+//! the leftover hash lemma (Håstad, Impagliazzo, Levin and Luby 1999, lemma 4.8) the product,
+//! beside the tables themselves, is within `½·sqrt(|G|/16^m)` of uniform in `G`, which is how
+//! `r̃^N` is distributed; `|G| ≤ N < 2^2048` for every `N` that a malicious initiator may choose.
+//! With `m = 600` that is 2^−177 for one use, and 2^−128 still after 2^49 uses. Nothing about it is
+//! computational, and nothing needs the tables to be secret.
 //!
-//! What it needs: that whoever chooses from the tables drew them itself. A fixed base, or tables of
-//! the initiator's, would not do: the initiator knows the factors of `N` and would see which coset
-//! an answer is in.
+//! The party that chooses from the tables must have drawn them itself. A fixed base, or tables from
+//! the initiator, would not do: the initiator knows the factors of `N` and would see the coset of
+//! an answer.
 
 use std::sync::Arc;
 
@@ -41,8 +40,8 @@ use crate::{
     paillier::{EncryptError, EncryptionKey, ModulusSize},
 };
 
-/// `r̃^N mod N²` for a uniform `r̃`, for one response. Neither `Clone` nor `Serialize`: used twice,
-/// it would give away the difference of two plaintexts.
+/// `r̃^N mod N²` for a uniform `r̃`, for one response. Neither `Clone` nor `Serialize`: a second
+/// use would reveal the difference of two plaintexts.
 #[must_use]
 pub struct OneTimeRandomizer {
     pub(crate) modulus: Natural,
@@ -78,7 +77,7 @@ impl SessionRandomizer {
     }
 }
 
-/// The generator of one session's randomizer: its one value is drawn now or chosen from a table.
+/// The generator of one session's randomizer. It draws its one value, or chooses it from a table.
 #[derive(Debug)]
 #[must_use]
 pub struct SessionRandomizerDraw {
@@ -98,15 +97,15 @@ impl SessionRandomizerDraw {
         SessionRandomizer { sid2: self.sid2, randomizer }
     }
 
-    /// Chooses from `table`, which costs a fifth. A table of another key is of no use: the answer
-    /// refuses it.
+    /// Chooses from `table`, at a fifth of the cost. The answer refuses a randomizer from another
+    /// key's table.
     pub fn choose(mut self, table: &RandomizerTable) -> SessionRandomizer {
         let randomizer = table.make_randomizer(&mut self.generator);
         SessionRandomizer { sid2: self.sid2, randomizer }
     }
 }
 
-/// How many groups a table for a modulus of that length has: `16^m ≥ 2^(length + 352)`.
+/// The number of groups in a table for a modulus of this length: `16^m ≥ 2^(length + 352)`.
 const fn groups(size: ModulusSize) -> usize {
     match size {
         ModulusSize::Bits2048 => 600,
@@ -114,7 +113,7 @@ const fn groups(size: ModulusSize) -> usize {
     }
 }
 
-/// A table that is being filled with N-th residues, each some ten milliseconds of a core.
+/// A table under construction. Each of its N-th residues takes about ten milliseconds of a core.
 #[derive(Debug)]
 pub struct RandomizerTableBuilder {
     size: ModulusSize,
@@ -131,7 +130,7 @@ impl RandomizerTableBuilder {
         Self { size: key.size(), modulus: key.modulus().clone(), operations, numbers: Vec::new() }
     }
 
-    /// How many numbers are missing: 9,000 of an empty table for 2048 bits.
+    /// The number of missing residues: 9,000 for an empty table for 2048 bits.
     #[must_use]
     pub fn missing(&self) -> usize {
         (groups(self.size) * GROUP_SIZE).saturating_sub(self.numbers.len())
@@ -149,11 +148,11 @@ impl RandomizerTableBuilder {
         Ok(())
     }
 
-    /// The table, when nothing is missing.
+    /// The table, when no residue is missing.
     ///
     /// # Errors
-    /// Gives itself back when something is: empty, if it was full of something that is no
-    /// randomizer.
+    /// Returns itself when residues are missing. It returns itself empty if it was full of numbers
+    /// that are not randomizers.
     pub fn finish(mut self) -> Result<RandomizerTable, Self> {
         if self.missing() > 0 {
             return Err(self);
@@ -167,7 +166,7 @@ impl RandomizerTableBuilder {
     }
 }
 
-/// Tables to make randomizers for one key of: 4.9 MB for 2048 bits.
+/// Tables from which to make randomizers for one key: 4.9 MB for 2048 bits.
 #[derive(Debug)]
 pub struct RandomizerTable {
     size: ModulusSize,

@@ -1,9 +1,9 @@
-//! The papers of a key generation: receipts, the dealer's bundle of them, and the commit-acks.
+//! The documents of a key generation: receipts, the dealer's bundle of them, and the commit-acks.
 //!
-//! Prepare, then commit (against partial delivery, ePrint 2020/1052): a holder stores its package
-//! and signs a [`Receipt`]; the dealer sends everybody the [`ReceiptBundle`]; a holder that finds
-//! its own receipt and all others in it commits, durably, and signs a [`CommitAck`]. Every step can
-//! be repeated and gives the same paper.
+//! Prepare, then commit, against partial delivery (ePrint 2020/1052). A holder stores its package
+//! and signs a [`Receipt`]. The dealer sends all holders the [`ReceiptBundle`]. A holder that finds
+//! its own receipt and all others in it commits durably and signs a [`CommitAck`]. Every step can
+//! be repeated and gives the same document.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use crate::{
     transcript,
 };
 
-/// What a holder holds: everything but its share, which the index and the wallet's commitments fix.
+/// A holder's holding: everything but its share, which the index and the wallet's commitments fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 pub(crate) struct Holding {
     /// The hash of the wallet's public record.
@@ -38,7 +38,7 @@ struct ReceiptBody {
     epoch: Epoch,
     index: ShareIndex,
     party: PartyId,
-    /// The hash of the wallet's public record: the same for all.
+    /// The hash of the wallet's public record, the same for all holders.
     #[udigest(as_bytes)]
     wallet_hash: [u8; 32],
     /// The hash of the [`Holding`].
@@ -50,7 +50,7 @@ impl Statement for ReceiptBody {
     const TAG: &'static str = "receipt";
 }
 
-/// A holder's word that it has verified and stored its package.
+/// A holder's confirmation that it has verified and stored its package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 pub struct Receipt {
     body: ReceiptBody,
@@ -83,19 +83,19 @@ impl Receipt {
         self.body.wallet
     }
 
-    /// Which share.
+    /// The share.
     #[must_use]
     pub const fn index(&self) -> ShareIndex {
         self.body.index
     }
 
-    /// Who signed.
+    /// The party that signed.
     #[must_use]
     pub const fn party(&self) -> &PartyId {
         &self.body.party
     }
 
-    /// Whether it is `party`'s, under `identity`, for exactly this holding of this wallet.
+    /// Whether `party` signed it with `identity` for exactly this holding of this wallet.
     pub(crate) fn is_for(
         &self,
         party: &PartyId,
@@ -109,7 +109,7 @@ impl Receipt {
             && self.is_of(party, identity, wallet)
     }
 
-    /// Whether it is `party`'s, under `identity`, for this wallet's record.
+    /// Whether `party` signed it with `identity` for this wallet's record.
     fn is_of(&self, party: &PartyId, identity: &IdentityKey, wallet: &WalletPublic) -> bool {
         self.body.wallet == wallet.id()
             && self.body.epoch == wallet.epoch()
@@ -158,11 +158,11 @@ pub enum BundleRefusal {
     /// The receiver's own receipt is not in it.
     #[error("the bundle does not hold this party's own receipt")]
     OwnReceipt,
-    /// The other party's card is not at hand, so its receipt cannot be checked. Fetch it and
+    /// The other party's card is missing, so its receipt cannot be checked. Fetch the card and
     /// repeat.
     #[error("the card of {0} is needed to check its receipt")]
     UnknownCard(PartyId),
-    /// The other party's receipt does not hold, or is for another record of the wallet.
+    /// The other party's receipt is not valid, or is for another record of the wallet.
     #[error("the receipt of {0} does not hold for this wallet")]
     PeerReceipt(PartyId),
 }
@@ -174,7 +174,7 @@ impl ReceiptBundle {
         Self { body, signature }
     }
 
-    /// Which wallet to commit.
+    /// The wallet to commit.
     #[must_use]
     pub const fn wallet(&self) -> WalletId {
         self.body.wallet
@@ -185,8 +185,8 @@ impl ReceiptBundle {
         transcript::hash("bundle", self)
     }
 
-    /// Checks that everybody has prepared the same wallet. `card` is the receiver's own, `peers`
-    /// the pinned cards of the other backend parties.
+    /// Checks that all holders have prepared the same wallet. `card` is the receiver's own, `peers`
+    /// are the pinned cards of the other backend parties.
     ///
     /// # Errors
     /// What is missing or wrong.
@@ -244,7 +244,7 @@ impl ReceiptBundle {
     }
 }
 
-/// A verified bundle: commit the prepared share, durably, then answer with [`Self::acknowledge`].
+/// A verified bundle. Commit the prepared share durably, then answer with [`Self::acknowledge`].
 #[derive(Debug)]
 #[must_use = "commit the share, then acknowledge"]
 pub struct CommitOrder {
@@ -252,7 +252,7 @@ pub struct CommitOrder {
 }
 
 impl CommitOrder {
-    /// Which wallet to commit.
+    /// The wallet to commit.
     #[must_use]
     pub const fn wallet(&self) -> WalletId {
         self.body.wallet
@@ -280,7 +280,7 @@ impl Statement for AckBody {
     const TAG: &'static str = "commit-ack";
 }
 
-/// A holder's word that its share is committed and stays.
+/// A holder's confirmation that its share is committed for good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitAck {
     body: AckBody,
@@ -294,19 +294,19 @@ impl Message for CommitAck {
 }
 
 impl CommitAck {
-    /// Which share.
+    /// The share.
     #[must_use]
     pub const fn index(&self) -> ShareIndex {
         self.body.index
     }
 
-    /// Who signed.
+    /// The party that signed.
     #[must_use]
     pub const fn party(&self) -> &PartyId {
         &self.body.party
     }
 
-    /// Whether it is `party`'s, under `identity`, for this bundle.
+    /// Whether `party` signed it with `identity` for this bundle.
     pub(crate) fn is_for(
         &self,
         index: ShareIndex,

@@ -1,4 +1,4 @@
-//! The responder's side of a session (P2 of Lindell 2017): states that are consumed, so that one
+//! The responder's side of a session (P2 of Lindell 2017). Each step consumes its state, so one
 //! session can never give two answers.
 //!
 //! [`Responder::accept`] → [`AwaitingOpening::receive`] → [`ReadyToRespond::answer`] →
@@ -31,16 +31,16 @@ use crate::{
     share::{KeyShare, lagrange},
 };
 
-/// What the responder brings to a session. It has already checked the requester's signature and its
-/// policy, that the session is new to it, and has derived `digest` from the payload itself.
+/// The responder's inputs of a session. The caller has already checked the requester's signature,
+/// the policy, and that the session is new. It has derived `digest` from the payload itself.
 pub struct ResponderSetup {
     /// The session's manifest, exactly as received.
     pub manifest: Vec<u8>,
     /// The session's name in the manifest.
     pub session: SessionId,
-    /// What is signed: 32 bytes.
+    /// The digest to sign: 32 bytes.
     pub digest: [u8; 32],
-    /// Which of the wallet's keys signs.
+    /// The path of the wallet's key that signs.
     pub path: DerivationPath,
     /// The responder's share.
     pub share: Arc<KeyShare>,
@@ -54,8 +54,8 @@ pub struct ResponderSetup {
     pub initiator: Arc<Card>,
 }
 
-/// The responder's word that it has durably charged its policy limits for a session. Without one
-/// there is no answer: an initiator that takes the signature and reports failure gets no refund.
+/// Confirms that the responder has durably charged its policy limits for a session. Without it no
+/// answer leaves, so an initiator that takes the signature and reports failure gets no refund.
 #[derive(Debug)]
 pub struct Charged {
     session: SessionId,
@@ -64,8 +64,8 @@ pub struct Charged {
 }
 
 impl Charged {
-    /// For implementations of a share store only: call it after the row of `session`, unique for
-    /// ever, is durable. A row that was there already is no charge, and the session must not
+    /// For implementations of a share store only. Call it after the row of `session`, unique for
+    /// ever, is durable. A row that existed before is not a charge, and the session must not
     /// answer.
     #[must_use]
     pub const fn committed_durably(session: SessionId, wallet: WalletId, digest: [u8; 32]) -> Self {
@@ -78,9 +78,9 @@ impl Charged {
 pub struct Responder;
 
 impl Responder {
-    /// Reads message 1, draws the nonce: message 2. No Paillier work: message 1 can be a replay.
-    /// The one part of it that may begin before message 3 is [`AwaitingOpening::draw_randomizer`],
-    /// and the caller bounds it.
+    /// Reads message 1, draws the nonce, and returns message 2. It does no Paillier work, because
+    /// message 1 can be a replay. Only [`AwaitingOpening::draw_randomizer`] may begin before
+    /// message 3, and the caller bounds it.
     ///
     /// # Errors
     /// When the setup contradicts itself, or message 1 is not authentic in this session.
@@ -197,20 +197,20 @@ fn draw_randomizer(
 }
 
 impl AwaitingOpening {
-    /// The session's `r̃^N`, to be computed while messages 2 and 3 travel. It depends on message 1,
-    /// and no other session takes it.
+    /// The session's `r̃^N`, for computation while messages 2 and 3 travel. It depends on message
+    /// 1, and no other session accepts it.
     ///
     /// # Security
-    /// Message 1 can be a replay: the caller bounds how many of these are computed at a time.
+    /// Message 1 can be a replay, so the caller bounds how many of these it computes at a time.
     pub fn draw_randomizer(&self, entropy: &mut dyn Entropy) -> SessionRandomizerDraw {
         draw_randomizer(&self.setup, &self.sid2, entropy)
     }
 
-    /// Checks the opening and the initiator's nonce proof. After this the initiator is known to
-    /// take part now, and the answer may be paid for.
+    /// Checks the opening and the initiator's nonce proof. They show that the initiator takes part
+    /// now, so the responder may charge the answer.
     ///
     /// # Errors
-    /// When message 3 is not authentic, or the initiator opened something else or proved nothing.
+    /// When message 3 is not authentic, or opens another nonce, or its proof does not hold.
     pub fn receive(mut self, message3: &[u8]) -> Result<ReadyToRespond, SessionError> {
         const ROUND: Round = Round::Opening;
         let initiator = self.setup.initiator.party();
@@ -239,7 +239,7 @@ impl AwaitingOpening {
     }
 }
 
-/// The initiator has opened its nonce: one answer may leave, once it is charged.
+/// The initiator has opened its nonce. One answer may leave after it is charged.
 ///
 /// ```compile_fail
 /// fn twice(state: duet_protocol::responder::ReadyToRespond) {
@@ -263,7 +263,7 @@ impl core::fmt::Debug for ReadyToRespond {
     }
 }
 
-/// The one answer of a session, before it is charged: it does not leave without a [`Charged`].
+/// The one answer of a session, before it is charged. It does not leave without a [`Charged`].
 #[must_use = "a session that is dropped has to be reported as failed"]
 pub struct UnchargedAnswer {
     charge: (SessionId, WalletId, [u8; 32]),
@@ -279,7 +279,7 @@ impl core::fmt::Debug for UnchargedAnswer {
 }
 
 impl UnchargedAnswer {
-    /// What has to be charged: session, wallet and digest.
+    /// The facts to charge: session, wallet and digest.
     #[must_use]
     pub const fn charge(&self) -> (SessionId, WalletId, [u8; 32]) {
         self.charge
@@ -317,21 +317,21 @@ struct AffineTerms {
 }
 
 impl ReadyToRespond {
-    /// The session's `r̃^N`, as [`AwaitingOpening::draw_randomizer`], where it was not started
-    /// before message 3.
+    /// The session's `r̃^N`, like [`AwaitingOpening::draw_randomizer`], for callers that did not
+    /// start it before message 3.
     pub fn draw_randomizer(&self, entropy: &mut dyn Entropy) -> SessionRandomizerDraw {
         draw_randomizer(&self.setup, &self.sid2, entropy)
     }
 
-    /// What has to be charged before [`Self::respond`]: session, wallet and digest.
+    /// The facts to charge before [`Self::respond`]: session, wallet and digest.
     #[must_use]
     pub const fn charge(&self) -> (SessionId, WalletId, [u8; 32]) {
         (self.agreement.session, self.agreement.wallet, self.agreement.digest)
     }
 
     /// Computes and signs the answer: message 4, and the evidence of it for the audit log.
-    /// `randomizer` is the session's `r̃^N` ([`AwaitingOpening::draw_randomizer`]); without one it
-    /// is computed now.
+    /// `randomizer` is the session's `r̃^N` ([`AwaitingOpening::draw_randomizer`]). Without one,
+    /// this computes it now.
     ///
     /// # Errors
     /// [`SessionError::ApiMisuse`] when the charge is for something else, or the randomizer for
@@ -345,8 +345,8 @@ impl ReadyToRespond {
         self.answer(randomizer, entropy)?.release(charged)
     }
 
-    /// Computes and signs the answer before it is charged, so that the charge can be recorded
-    /// together with the answer's hash. It stays inside until then.
+    /// Computes and signs the answer before it is charged, so that the caller can record the charge
+    /// together with the answer's hash. The answer stays inside until then.
     ///
     /// # Errors
     /// [`SessionError::ApiMisuse`] when the randomizer is another session's.
@@ -420,7 +420,7 @@ impl ReadyToRespond {
 #[cfg(any(test, feature = "test-hooks"))]
 mod oracle;
 
-/// What a cheating responder needs, for tests that play one.
+/// The tools of a cheating responder, for tests that play one.
 #[cfg(any(test, feature = "test-hooks"))]
 impl ReadyToRespond {
     /// `R2`, which no two answers share.
@@ -429,7 +429,7 @@ impl ReadyToRespond {
         self.nonce.public()
     }
 
-    /// Signs and sends any number as the answer: authentic, and as wrong as the caller likes.
+    /// Signs and sends any number as the answer: authentic, but as wrong as the caller chooses.
     ///
     /// # Errors
     /// Never for numbers below `2^6144`.

@@ -1,9 +1,10 @@
-//! Ring-Pedersen parameters `(Ñ, s, t)`: what a verifier of range proofs owns.
+//! Ring-Pedersen parameters `(Ñ, s, t)`, which a verifier of range proofs owns.
 //!
-//! `Ñ` is a product of two safe primes that the verifier made and forgot, `t` a square, `s ∈ ⟨t⟩`
-//! (Canetti et al., ePrint 2021/060, section 2.3.1). A prover's commitment `s^a·t^b mod Ñ` binds it
-//! because it cannot factor `Ñ`, and hides `a` because `s ∈ ⟨t⟩`, which the owner shows with
-//! [`crate::proofs::parameters`]. That proof is verified before anything is proved against `Ñ`.
+//! `Ñ` is a product of two safe primes that the verifier made and erased, `t` a square, `s ∈ ⟨t⟩`
+//! (Canetti et al., ePrint 2021/060, section 2.3.1). A commitment `s^a·t^b mod Ñ` binds the prover
+//! because it cannot factor `Ñ`. It hides `a` because `s ∈ ⟨t⟩`, which the owner shows with
+//! [`crate::proofs::parameters`]. A prover verifies that proof before it proves anything against
+//! `Ñ`.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::{
     transcript,
 };
 
-/// The three numbers as they travel, unchecked.
+/// The three numbers on the wire, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 pub struct RawParameters {
     /// `Ñ`.
@@ -45,7 +46,7 @@ pub enum InvalidParameters {
     NotInvertible,
 }
 
-/// Checked ring-Pedersen parameters, with what is computed from them once.
+/// Checked ring-Pedersen parameters, with precomputed values.
 #[derive(Clone)]
 pub struct Parameters {
     modulus: Arc<dyn Modulus>,
@@ -54,10 +55,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Checks length, parity, ranges and invertibility. That `s ∈ ⟨t⟩` takes the parameter proof.
+    /// Checks length, parity, ranges and invertibility. Only the parameter proof shows `s ∈ ⟨t⟩`.
     ///
     /// # Errors
-    /// On whatever [`InvalidParameters`] names.
+    /// See [`InvalidParameters`].
     pub fn parse(
         raw: &RawParameters,
         arithmetic: &'static dyn Arithmetic,
@@ -156,7 +157,7 @@ impl Parameters {
         RawParameters { modulus: self.modulus().clone(), s: self.s.clone(), t: self.t.clone() }
     }
 
-    /// The hash of the three numbers: what the verdict on their proof is cached under.
+    /// The hash of the three numbers, under which the verdict on their proof is cached.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         transcript::hash("ring-pedersen", self)
@@ -189,8 +190,8 @@ impl udigest::Digestable for Parameters {
     }
 }
 
-/// What proves that `s ∈ ⟨t⟩`, and would also open every commitment differently: `λ` and `φ(Ñ)`.
-/// Needed once, for the proof, then dropped and thereby wiped.
+/// The secret that proves `s ∈ ⟨t⟩`: `λ` and `φ(Ñ)`. It would also open every commitment
+/// differently. It is needed once, for the proof; dropping it wipes it.
 pub struct Trapdoor {
     pub(crate) lambda: Natural,
     pub(crate) phi: Natural,

@@ -1,6 +1,6 @@
 //! Sealing to one receiver: HPKE (RFC 9180) in auth mode, X25519-HKDF-SHA256, HKDF-SHA256 and
-//! ChaCha20-Poly1305. Only the holder of the receiver's card key can open, and it knows that the
-//! holder of the sender's sealed.
+//! ChaCha20-Poly1305. Only the holder of the receiver's card key can open the message. It then
+//! knows that the holder of the sender's card key sealed it.
 
 use hpke::{
     Deserializable as _, OpModeR, OpModeS, Serializable as _,
@@ -25,7 +25,8 @@ const INFO: &[u8] = b"duet/v1/seal";
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
 
-/// It cannot be opened: sealed by another key, to another key, for another purpose, or changed.
+/// The message cannot be opened: it was sealed by another key, to another key, for another purpose,
+/// or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the sealed message cannot be opened: another sender, receiver or purpose, or changed bytes")]
 pub struct SealBroken;
@@ -55,8 +56,8 @@ pub(crate) fn seal(
     plaintext: &[u8],
     entropy: &mut dyn Entropy,
 ) -> Result<Sealed, SealBroken> {
-    // One ephemeral key for two messages would be one key stream: what is sealed is hedged with as
-    // well.
+    // One ephemeral key for two messages would give one key stream, so the plaintext is part of the
+    // hedge.
     let secret = Zeroizing::new([keys.noise_secret().as_bytes().as_slice(), plaintext].concat());
     let mut rng = hedge::generator(entropy, &secret, Purpose::Seal, context);
     let mode = OpModeS::Auth((private_key(keys)?, public_key(&keys.noise_key())?));

@@ -1,5 +1,5 @@
-//! What the two sides of a signing session share: what they agree on, the session ids, the four
-//! messages, and why a session ends early.
+//! The parts of a signing session that both sides share: the agreement, the session ids, the four
+//! messages, and the reasons for an early end.
 //!
 //! | # | from | content |
 //! |---|---|---|
@@ -8,8 +8,8 @@
 //! | 3 | initiator | [`NonceOpening`]: `R1`, `π1` over `sid1`, `blinding` |
 //! | 4 | responder | [`SignedCipher`]: `c3`, the responder's Ed25519 signature over `(sid, H(c3))` |
 //!
-//! (Lindell 2017, protocol 3.3, with the zero-knowledge proofs bound to the session.) The bytes
-//! that travel are Noise messages with these inside.
+//! This is Lindell 2017, protocol 3.3, with the zero-knowledge proofs bound to the session. On the
+//! wire these messages travel inside Noise messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -89,9 +89,10 @@ pub(crate) const fn max_handshake_size_bytes<M: Message>() -> usize {
     M::MAX_SIZE_BYTES + HANDSHAKE_OVERHEAD_BYTES
 }
 
-/// Everything both sides must see alike before either says a word. The manifest is hashed as it was
-/// received; what each side derived from it (the digest above all) is hashed beside it, so that two
-/// sides that read one manifest differently have no channel, and cannot end in a bad signature.
+/// Everything on which both sides must agree before either sends a message. It hashes the manifest
+/// as received, and beside it the values that each side derived from it, the digest above all. Two
+/// sides that read one manifest differently therefore get no channel, and cannot end in a bad
+/// signature.
 #[derive(Debug, Clone, udigest::Digestable)]
 pub(crate) struct Agreement {
     #[udigest(as_bytes)]
@@ -117,7 +118,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// The seat of the holder of share `index`, if `card` is of that party.
+    /// The seat of the holder of share `index`, if `card` belongs to that party.
     fn of(wallet: &WalletPublic, index: ShareIndex, card: &Card) -> Result<Self, ApiMisuse> {
         if wallet.holder(index).party() == Some(card.party()) {
             Ok(Self { party: card.party().clone(), index, card: card.fingerprint() })
@@ -134,7 +135,7 @@ struct SessionIdInput<'a> {
     handshake: &'a [u8],
 }
 
-/// What either side brings to an [`Agreement`], the initiator's before the responder's.
+/// The inputs of an [`Agreement`]. In each pair the initiator's comes before the responder's.
 pub(crate) struct Terms<'a> {
     pub(crate) manifest: &'a [u8],
     pub(crate) session: SessionId,
@@ -142,15 +143,15 @@ pub(crate) struct Terms<'a> {
     pub(crate) path: &'a DerivationPath,
     pub(crate) wallet: &'a WalletPublic,
     pub(crate) paillier_key: PaillierKeyId,
-    /// Who the Paillier key belongs to.
+    /// The owner of the Paillier key.
     pub(crate) paillier_owner: &'a PartyId,
     pub(crate) initiator: (ShareIndex, &'a Card),
     pub(crate) responder: (ShareIndex, &'a Card),
 }
 
 impl Agreement {
-    /// What both sides agree on, once roles, cards and Paillier key fit the wallet's record and
-    /// `own`, one of the two cards, is that of `keys`.
+    /// Makes the agreement. Checks that roles, cards and Paillier key fit the wallet's record, and
+    /// that `own`, one of the two cards, belongs to `keys`.
     pub(crate) fn new(terms: &Terms<'_>, own: &Card, keys: &PartyKeys) -> Result<Self, ApiMisuse> {
         let (initiator_index, initiator) = terms.initiator;
         let (responder_index, responder) = terms.responder;
@@ -197,12 +198,12 @@ impl Agreement {
         transcript::hash("sid", &SessionIdInput { agreement: self, handshake })
     }
 
-    /// Where the initiator's Schnorr proof holds.
+    /// The context of the initiator's Schnorr proof.
     pub(crate) fn initiator_context(&self, sid1: [u8; 32]) -> ProofContext {
         self.context(&self.initiator, &self.responder, sid1)
     }
 
-    /// Where the responder's Schnorr proof holds.
+    /// The context of the responder's Schnorr proof.
     pub(crate) fn responder_context(&self, sid2: [u8; 32]) -> ProofContext {
         self.context(&self.responder, &self.initiator, sid2)
     }
@@ -234,7 +235,8 @@ pub(crate) fn commit(sid1: &[u8; 32], point: &Point, proof: &SchnorrProof, blind
     transcript::hash("nonce-commitment", &CommitmentInput { sid1, point, proof, blinding })
 }
 
-/// What the responder's Ed25519 key signs in message 4: Noise is deniable, this is not.
+/// The statement that the responder's Ed25519 key signs in message 4. Noise is deniable, this
+/// signature is not.
 #[derive(udigest::Digestable)]
 pub(crate) struct CipherStatement {
     #[udigest(as_bytes)]
@@ -252,8 +254,8 @@ pub(crate) fn ciphertext_hash(ciphertext: &Natural) -> [u8; 32] {
     transcript::hash("cipher", ciphertext)
 }
 
-/// What the responder said, for whoever judges it later: with the responder's card it proves that
-/// this ciphertext was its answer in this session.
+/// Evidence of the responder's answer, for a later judgement. With the responder's card it proves
+/// that this ciphertext was the answer in this session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CipherEvidence {
     /// The session the manifest named.
@@ -288,9 +290,9 @@ impl CipherEvidence {
     }
 }
 
-/// `r = R.x mod q` of the joint nonce point, with the parity of `R.y`. `None` when `R.x` is not
-/// below the order (then no recovery id without a second bit exists, and Ethereum knows none) or 0;
-/// either has probability below 2^-127.
+/// `r = R.x mod q` of the joint nonce point, with the parity of `R.y`. `None` when `R.x` is 0, or
+/// not below the order: then the recovery id needs a second bit, which Ethereum does not have.
+/// Either has probability below 2^-127.
 pub(crate) fn signature_r(point: &Point) -> Option<(Scalar, bool)> {
     let x = point.x();
     let r = reduce(&Natural::from_be_bytes(&x));
@@ -322,7 +324,7 @@ impl core::fmt::Display for Round {
     }
 }
 
-/// What an authenticated peer did that the protocol forbids.
+/// A breach of the protocol by an authenticated peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerFault {
     /// Authentic bytes that do not parse.
@@ -339,7 +341,7 @@ pub enum PeerFault {
     /// Message 3 does not open the commitment of message 1.
     #[error("opened another nonce than it had committed to")]
     Commitment,
-    /// The joint nonce point has no usable `x`. Nobody can aim for that.
+    /// The joint nonce point has no usable `x`. A peer cannot cause that on purpose.
     #[error("the joint nonce has no usable x coordinate")]
     JointNonce,
     /// The answer is not signed by the key on the responder's card.
@@ -356,14 +358,14 @@ pub enum ApiMisuse {
     /// The initiator is the pair's lower index; only it may start.
     #[error("the initiator is the lower share index of the pair")]
     Roles,
-    /// The peer's card is not that of the holder of the peer's share, or the own card not of the
-    /// own.
+    /// The peer's card does not belong to the holder of the peer's share, or the own card not to
+    /// the holder of the own share.
     #[error("the card is not that of the holder of this share")]
     Card,
     /// The enrolment is for another wallet, epoch or share.
     #[error("the enrolment is not for this wallet, epoch and share")]
     Enrolment,
-    /// The Paillier key belongs to somebody else than the initiator.
+    /// The Paillier key belongs to a party other than the initiator.
     #[error("the Paillier key is not the initiator's")]
     PaillierKey,
     /// The charge is for another session, wallet or digest.
@@ -372,23 +374,23 @@ pub enum ApiMisuse {
     /// The randomizer is another session's.
     #[error("the randomizer is not this session's")]
     Randomizer,
-    /// The word that a pending verdict is stored is for another session.
+    /// The token for a stored pending verdict is for another session.
     #[error("the pending verdict that was stored is not this session's")]
     Pending,
     /// The path has no key (probability below 2^-127 per step).
     #[error("the derivation path has no key")]
     Path,
-    /// A part of the library refused what only this crate hands it.
+    /// A part of the library refused a value that only this crate passes to it.
     #[error("internal inconsistency while {0}")]
     Internal(&'static str),
 }
 
-/// Why a session ended without a verdict. None of these is a reason to lock a key, and whoever made
-/// one happen has learnt nothing about a share.
+/// Why a session ended without a verdict. None of these is a reason to lock a key. A peer or
+/// attacker that causes one learns nothing about a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// Something that the peer did not send in this session: forged, replayed, truncated, from a
-    /// peer that sees another session. Nobody can be blamed for it.
+    /// A message that the peer did not send in this session: forged, replayed, truncated, or from a
+    /// peer that sees another session. No party can be blamed for it.
     #[error("{0} is not authentic in this session")]
     NotAuthentic(Round),
     /// The authenticated peer broke the protocol.
@@ -405,7 +407,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Who is to blame, when it can be told.
+    /// The party to blame, when it is known.
     #[must_use]
     pub const fn culprit(&self) -> Option<&PartyId> {
         match self {
@@ -428,7 +430,7 @@ pub(crate) fn decode<M: Message>(bytes: &[u8], round: Round, culprit: &PartyId) 
     codec::decode(bytes).map_err(|reason| SessionError::peer(culprit, PeerFault::Malformed { round, reason }))
 }
 
-/// Encodes one of this crate's own messages, which always fits.
+/// Encodes one of this crate's own messages, which always fit.
 pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, SessionError> {
     codec::encode(message).map_err(|_| ApiMisuse::Internal("encoding a message").into())
 }

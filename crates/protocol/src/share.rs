@@ -1,4 +1,4 @@
-//! Wallets and shares: the public record every holder keeps, and the one secret number of each.
+//! Wallets and shares: the public record that every holder keeps, and each holder's secret number.
 //!
 //! A wallet's secret is `x = f(0)` of a uniform polynomial `f` of degree 1; holder `i` has
 //! `x_i = f(i)` (Shamir 1979), and `[Q, A1]`, the coefficients times `G`, commit to `f` (Feldman
@@ -21,7 +21,7 @@ use crate::{
 /// The most requesters a wallet has.
 pub const MAX_REQUESTERS: usize = 16;
 
-/// What a requester may ask to have signed.
+/// A kind of payload that a requester may ask the parties to sign.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, udigest::Digestable,
 )]
@@ -37,24 +37,24 @@ pub enum PayloadKindTag {
     Digest,
 }
 
-/// Somebody who may ask for signatures, and for which kinds.
+/// A requester of signatures, with the kinds of payload it may request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 pub struct Requester {
     /// The Ed25519 key that signs the requests.
     pub key: IdentityKey,
-    /// The kinds of payload this requester may have signed.
+    /// The kinds of payload that this requester may request.
     pub kinds: Vec<PayloadKindTag>,
 }
 
 impl Requester {
-    /// May have everything signed but bare digests.
+    /// A requester for all kinds of payload but bare digests.
     #[must_use]
     pub fn new(key: IdentityKey) -> Self {
         use PayloadKindTag::{PersonalMessage, Transaction, TypedData};
         Self { key, kinds: vec![Transaction, PersonalMessage, TypedData] }
     }
 
-    /// May have bare digests signed, too.
+    /// A requester for all kinds of payload, bare digests included.
     #[must_use]
     pub fn with_digest(mut self) -> Self {
         if !self.allows(PayloadKindTag::Digest) {
@@ -63,14 +63,14 @@ impl Requester {
         self
     }
 
-    /// Whether this requester may have payloads of this kind signed.
+    /// Whether this requester may request payloads of this kind.
     #[must_use]
     pub fn allows(&self, kind: PayloadKindTag) -> bool {
         self.kinds.contains(&kind)
     }
 }
 
-/// Who holds a share.
+/// The holder of a share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 pub enum Holder {
     /// A party with a card.
@@ -80,7 +80,7 @@ pub enum Holder {
         /// Its card when the wallet was made.
         card: CardFingerprint,
     },
-    /// The owner's sealed backup file: no party, no card.
+    /// The owner's sealed backup file, without party and card.
     Backup,
 }
 
@@ -125,7 +125,7 @@ pub enum InvalidWallet {
     PublicShare,
 }
 
-/// What is hashed to the wallet's id.
+/// The values that hash to the wallet's id.
 #[derive(udigest::Digestable)]
 struct WalletIdPreimage<'a> {
     public_key: &'a PublicKey,
@@ -164,8 +164,9 @@ impl WalletRecord {
     }
 }
 
-/// Everything public about a wallet, the same for all three holders. Checked when it is made or
-/// parsed: the id fits, the holders and requesters are distinct, no public share is the identity.
+/// Everything public about a wallet, the same for all three holders. It is checked when it is made
+/// or parsed: the id matches, the holders and requesters are distinct, and no public share is the
+/// identity.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WalletRecord", into = "WalletRecord")]
 pub struct WalletPublic {

@@ -1,4 +1,4 @@
-//! ECDSA signatures as Ethereum takes them: low `s`, with the parity that recovers the key.
+//! ECDSA signatures in Ethereum's form: low `s`, with the parity that recovers the key.
 
 use core::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::public_key::PublicKey;
 
-/// Why bytes are no signature.
+/// Why bytes are not a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSignature {
     /// `r` is 0, or at least the order of the curve.
@@ -20,10 +20,10 @@ pub enum InvalidSignature {
     /// `s` is 0, or at least the order of the curve.
     #[error("s is not between 1 and the order of the curve")]
     S,
-    /// `s` is above half the order: EIP-2 takes only the lower of the two.
+    /// `s` is above half the order: EIP-2 accepts only the lower of the two.
     #[error("s is above half the order of the curve")]
     HighS,
-    /// The last byte is no parity.
+    /// The last byte is not a parity.
     #[error("the last byte, v, is none of 27, 28, 0 and 1")]
     Parity,
     /// The text is not 130 hexadecimal digits.
@@ -35,7 +35,8 @@ pub enum InvalidSignature {
 const ETHEREUM_V: u8 = 27;
 
 /// A signature with low `s` (EIP-2) and the parity of `R`'s y coordinate, which together recover
-/// the public key. `R.x` is below the curve's order: one in 2^127 is not, and is never made.
+/// the public key. `R.x` is below the curve's order. One signature in 2^127 would not have such an
+/// `R.x`; this crate never makes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RecoverableSignature {
     r: [u8; 32],
@@ -78,16 +79,16 @@ impl RecoverableSignature {
         Ok(Self { r, s, y_parity })
     }
 
-    /// Takes either `s` and makes it the low one, flipping the parity with it: `(r, q - s)` belongs
-    /// to `-R`. `None` when `r` or `s` is 0.
+    /// Accepts either `s` and returns the low one, with the parity flipped to match: `(r, q - s)`
+    /// belongs to `-R`. `None` when `r` or `s` is 0.
     pub(crate) fn normalized(r: &Scalar, s: &Scalar, y_parity: bool) -> Option<Self> {
         let high = bool::from(s.is_high());
         let low = if high { -s } else { *s };
         Self::new(r.to_repr().into(), low.to_repr().into(), y_parity ^ high).ok()
     }
 
-    /// `r`, `s` and the parity (0 or 1): the 65 bytes that parties send each other. What leaves for
-    /// Ethereum's tools is [`Self::to_ethereum_bytes`].
+    /// `r`, `s` and the parity (0 or 1): the 65 bytes that parties send each other. For Ethereum's
+    /// tools use [`Self::to_ethereum_bytes`].
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 65] {
         let mut bytes = [0; 65];
@@ -99,7 +100,7 @@ impl RecoverableSignature {
         bytes
     }
 
-    /// `r`, `s` and `v` (27 or 28): the 65 bytes that `ecrecover` and Ethereum's libraries take.
+    /// `r`, `s` and `v` (27 or 28): the 65 bytes that `ecrecover` and Ethereum's libraries accept.
     #[must_use]
     pub fn to_ethereum_bytes(&self) -> [u8; 65] {
         let mut bytes = self.to_bytes();
@@ -140,7 +141,7 @@ impl RecoverableSignature {
     }
 }
 
-/// As Ethereum's tools take it: see [`RecoverableSignature::to_ethereum_bytes`].
+/// Ethereum's form: see [`RecoverableSignature::to_ethereum_bytes`].
 impl fmt::Display for RecoverableSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "0x{}", hex::encode(self.to_ethereum_bytes()))
@@ -183,10 +184,10 @@ impl<'de> Deserialize<'de> for RecoverableSignature {
     }
 }
 
-/// Why a signature does not hold.
+/// Why a signature is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// It is not a signature of this digest under this key.
+    /// It does not sign this digest under this key.
     #[error("the signature does not verify under this key")]
     Signature,
     /// It verifies, but the parity recovers another key.
@@ -194,10 +195,10 @@ pub enum VerifyError {
     Parity,
 }
 
-/// Verifies with the library verifier, and that the parity recovers exactly this key.
+/// Verifies with the library's verifier, and checks that the parity recovers exactly this key.
 ///
 /// # Errors
-/// When either does not hold.
+/// When either check fails.
 pub fn verify(
     key: &PublicKey,
     digest: &[u8; 32],

@@ -1,5 +1,5 @@
-//! Published primes, so that tests need not search for any. **For tests only**: whoever reads this
-//! file knows the keys. Compiled for this crate's tests and under the feature `test-hooks`.
+//! Published primes, so that tests need not search for any. ****For tests only**: every reader of
+//! this file knows the keys. Compiled for this crate's tests and under the feature `test-hooks`.
 //!
 //! Drawn with this crate's own search from ChaCha20 seeded with the SHA-256 of `duet fixtures`.
 

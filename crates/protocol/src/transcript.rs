@@ -1,4 +1,4 @@
-//! The one way anything is hashed: unambiguous encodings under a tag, never concatenation.
+//! All hashing of this crate: unambiguous encodings under a tag, never concatenation.
 //!
 //! Values are encoded by [`udigest`], which writes field names, lengths and list sizes, so that two
 //! different values never hash the same input (the α-shuffle of TSSHOCK joined numbers with a
@@ -66,17 +66,18 @@ pub fn hash_to_scalar(tag: &str, value: &dyn Digestable) -> Scalar {
     curve::reduce(&Natural::from_be_bytes(&wide))
 }
 
-/// Who proves what to whom, and where: part of every challenge, so that a proof holds in one place
-/// only.
+/// The context of a proof: prover, verifier and binding. It is part of every challenge, so that a
+/// proof holds in one place only.
 ///
-/// The verifier makes it from what it knows; nothing of it travels with the proof.
+/// The verifier makes it from its own data; nothing of it travels with the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Digestable)]
 pub struct ProofContext {
-    /// Who proves.
+    /// The prover.
     pub prover: PartyId,
-    /// Who verifies; `None` when it is for everybody, as on a card.
+    /// The verifier; `None` when the proof is for all verifiers, as on a card.
     pub verifier: Option<PartyId>,
-    /// The wallet; `None` for what serves many, such as a card or the service's Paillier key.
+    /// The wallet; `None` for a proof that serves many, such as a card's or one of the service's
+    /// Paillier key.
     pub wallet: Option<WalletId>,
     /// The epoch of the wallet's shares; 0 without a wallet.
     pub epoch: Epoch,
@@ -104,7 +105,7 @@ struct ChallengeInput<'a> {
     commitment: &'a dyn Digestable,
 }
 
-/// A Fiat–Shamir challenge: everything that was said before it, and as many values as are needed.
+/// A Fiat–Shamir challenge over all earlier messages, from which any number of values can be drawn.
 pub(crate) struct Challenge {
     seed: [u8; 64],
 }

@@ -1,15 +1,16 @@
-//! The gate between a finished session and the world: nothing about a signature, good or bad, gets
-//! out before the store of locks has spoken.
+//! The gate between a finished session and its callers. Nothing about a signature, good or bad,
+//! leaves before the store has answered whether the key is locked.
 //!
 //! A responder that answers with a crafted ciphertext learns from whether the signature verifies
-//! (CVE-2023-33242, ePrint 2023/1234). So the first bad signature locks the initiator's Paillier
-//! key, durably, before anything is said; and every verdict under a key, in every session and
-//! process, waits for the store to find the key unlocked. Then there is one failure under a key. It
-//! can be made to depend on any threshold, so with the `T` sessions before it, it names one of `T +
-//! 1` intervals: a lock is worth `log2(T + 1)` bits of one share, for good.
+//! (CVE-2023-33242, ePrint 2023/1234). So the first bad signature durably locks the initiator's
+//! Paillier key before the initiator reports anything. Every verdict under a key, in every session
+//! and process, waits until the store finds the key unlocked. Each key therefore has at most one
+//! visible failure. A responder can make it depend on any threshold, so with the `T` sessions
+//! before it, it names one of `T + 1` intervals. A lock thus costs `log2(T + 1)` bits of one share,
+//! for good.
 //!
-//! The types enforce the order. A [`GatedSignature`] shows its signature only to an [`Unlocked`], a
-//! [`LockDemand`] its reason only to a [`LockWritten`], and only the store has cause to make those.
+//! The types enforce the order. A [`GatedSignature`] shows its signature only for an [`Unlocked`],
+//! a [`LockDemand`] its reason only for a [`LockWritten`]. Only the store makes these tokens.
 
 use crate::{
     ids::{PaillierKeyId, PartyId, SessionId},
@@ -17,12 +18,12 @@ use crate::{
     signature::RecoverableSignature,
 };
 
-/// How a session ended. Handle both arms alike until the store has answered: same messages, none
-/// before it.
+/// How a session ended. Handle both arms alike until the store has answered: send nothing before
+/// that, and the same messages.
 #[derive(Debug)]
 #[must_use = "a verdict has to go through the gate of its Paillier key"]
 pub enum Verdict {
-    /// The signature verified. It is released to whoever shows that the key is not locked.
+    /// The signature verified. It is released for a token that shows the key unlocked.
     Good(GatedSignature),
     /// An authentic answer led to a signature that does not verify: the key must be locked.
     Bad(LockDemand),
@@ -44,9 +45,9 @@ impl Verdict {
 #[error("the token is for another Paillier key or session")]
 pub struct ForeignToken;
 
-/// The store's word that a Paillier key was found unlocked **after** the session's verdict was
-/// known, by a read that is ordered with all writes of locks (a row lock, a serialisable
-/// transaction, a strict transaction in IndexedDB).
+/// The store's confirmation that it found a Paillier key unlocked **after** the session's verdict
+/// was known. The read must be ordered with all writes of locks: a row lock, a serialisable
+/// transaction, or a strict transaction in IndexedDB.
 #[derive(Debug)]
 pub struct Unlocked {
     paillier_key: PaillierKeyId,
@@ -54,15 +55,15 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
-    /// For implementations of a share store only: call it inside, or right after the commit of, the
-    /// transaction that found `paillier_key` unlocked on behalf of `session`.
+    /// For implementations of a share store only. Call it inside the transaction that found
+    /// `paillier_key` unlocked on behalf of `session`, or right after its commit.
     #[must_use]
     pub const fn found_by_linearisable_read(paillier_key: PaillierKeyId, session: SessionId) -> Self {
         Self { paillier_key, session }
     }
 }
 
-/// The store's word that the lock of a Paillier key is on disk, and that it was this session that
+/// The store's confirmation that the lock of a Paillier key is on disk, and that this session
 /// locked it.
 #[derive(Debug)]
 pub struct LockWritten {
@@ -71,9 +72,9 @@ pub struct LockWritten {
 }
 
 impl LockWritten {
-    /// For implementations of a share store only: call it after the transaction that turned
-    /// `paillier_key` from unlocked to locked, because of `session`, is durable. When the key was
-    /// locked already, the session answers `locked` like every other, without a verdict.
+    /// For implementations of a share store only. Call it after the transaction is durable that
+    /// locked the unlocked `paillier_key` because of `session`. If the key was locked before, the
+    /// session answers `locked` like every other, without a verdict.
     #[must_use]
     pub const fn committed_durably(paillier_key: PaillierKeyId, session: SessionId) -> Self {
         Self { paillier_key, session }
@@ -90,7 +91,7 @@ pub struct GatedSignature {
 }
 
 impl GatedSignature {
-    /// Which session it came from.
+    /// The session that it came from.
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.session
@@ -100,7 +101,7 @@ impl GatedSignature {
     /// signed answer.
     ///
     /// # Errors
-    /// When the token is for another key or session; then the signature is lost.
+    /// When the token is for another key or session. The signature is then lost.
     pub fn release(self, unlocked: Unlocked) -> Result<(RecoverableSignature, CipherEvidence), ForeignToken> {
         if unlocked.paillier_key == self.paillier_key && unlocked.session == self.session {
             Ok((self.signature, self.evidence))
@@ -116,7 +117,7 @@ impl core::fmt::Debug for GatedSignature {
     }
 }
 
-/// The demand to lock a Paillier key, durably, before anything else is said or done.
+/// The demand to lock a Paillier key durably, before any other step or message.
 ///
 /// # Security
 /// If the lock cannot be written, send nothing, start no session under any key, and start none
@@ -142,13 +143,13 @@ impl LockDemand {
         self.session
     }
 
-    /// Whose signed answer made the bad signature, to be stored with the lock.
+    /// The party whose signed answer made the bad signature, for storage with the lock.
     #[must_use]
     pub const fn evidence(&self) -> &CipherEvidence {
         &self.evidence
     }
 
-    /// What may be said once the lock is on disk.
+    /// The report that may leave after the lock is on disk.
     ///
     /// # Errors
     /// When the token is for another key or session.
@@ -161,8 +162,8 @@ impl LockDemand {
     }
 }
 
-/// That a session ended in a bad signature, who is to blame, and the proof. Exists only after the
-/// lock does.
+/// Reports that a session ended in a bad signature, with the culprit and the proof. It exists only
+/// after the lock does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadSignatureReport {
     evidence: CipherEvidence,

@@ -47,7 +47,7 @@ export function App() {
       <Current />
       <LeaveDialog />
       <footer class="footer">
-        <span>Keys are made and used in this browser. Nobody holds a whole one.</span>
+        <span>This browser makes keys and signs with its share. No party keeps a whole key.</span>
       </footer>
     </div>
   );
@@ -148,7 +148,7 @@ function Banners() {
     <div role="status">
       {state === "stale-page" && (
         <div class="banner" data-testid="stale-banner">
-          <span>This page is older than what the gateway serves now. Reload before you sign; wallets stay where they are.</span>
+          <span>The gateway now serves another version of this page. Reload before you sign; your wallets stay in this browser.</span>
           <Button testId="stale-reload" small onClick={() => location.reload()}>
             Reload
           </Button>
@@ -156,7 +156,7 @@ function Banners() {
       )}
       {state === "offline" && (
         <div class="banner" data-testid="offline-banner">
-          The gateway is out of reach. Wallets can be looked at; signing waits until it is back. Trying again by itself.
+          The gateway is out of reach. You can look at wallets, but not sign. The page keeps trying to connect.
         </div>
       )}
       {interrupted.value && opening.value === "ready" && <InterruptedBanner running={interrupted.value} />}

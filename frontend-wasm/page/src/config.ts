@@ -31,10 +31,10 @@ export function gatewayProblem(text: string): string | null {
   }
   const loopback = ["localhost", "127.0.0.1", "[::1]"].includes(url.hostname);
   if (url.protocol !== "https:" && !(url.protocol === "http:" && loopback)) {
-    return "A gateway that is not on this machine must be reached by https.";
+    return "A gateway on another machine needs an https address.";
   }
   if (url.username || url.password || url.search || url.hash) {
-    return "Only scheme, host, port and path belong into the address.";
+    return "The address has only scheme, host, port and path.";
   }
   return null;
 }
@@ -57,7 +57,7 @@ export async function readConfig(): Promise<PageConfig> {
     throw new ConfigProblem(`The page's config.json cannot be read: ${reason}.`, "config.json");
   }
   if (typeof body !== "object" || body === null || Array.isArray(body)) {
-    throw new ConfigProblem("The page's config.json is no object with `gateway` and `parties`.", "config.json");
+    throw new ConfigProblem("The page's config.json is not an object with `gateway` and `parties`.", "config.json");
   }
   const { gateway, parties, ...others } = body as Record<string, unknown>;
   const [unknown] = Object.keys(others);

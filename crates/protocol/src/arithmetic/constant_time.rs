@@ -1,8 +1,8 @@
 //! crypto-bigint and crypto-primes.
 //!
 //! Exponentiation and multiplication are Montgomery arithmetic in constant time for one length of
-//! modulus and exponent, with constant-time table look-ups; the sign of an exponent shows. Not
-//! covered: inversion and greatest common divisor of public values, primality tests, and the
+//! modulus and exponent, with constant-time table look-ups. The sign of an exponent is visible. Not
+//! covered are inversion and greatest common divisor of public values, primality tests, and the
 //! fixed-base windows, which are for public exponents. wasm engines give no guarantee about the
 //! time of single instructions.
 
@@ -169,7 +169,7 @@ impl Table {
         found
     }
 
-    /// Replaces the element for `digit`, none for 0. The time is independent of it.
+    /// Replaces the element for `digit`; digit 0 replaces none. The time is independent of it.
     fn write(&mut self, digit: Word, value: &BoxedMontyForm) {
         for (element, index) in self.0.iter_mut().zip(1 as Word..) {
             element.as_montgomery_mut().ct_assign(value.as_montgomery(), index.ct_eq(&digit));
@@ -319,7 +319,7 @@ impl FixedBase for Windows {
     }
 }
 
-/// Tables to choose one number of each from.
+/// Tables, from each of which one number is chosen.
 struct Tables {
     params: BoxedMontyParams,
     tables: Vec<Table>,
@@ -332,7 +332,7 @@ impl core::fmt::Debug for Tables {
 }
 
 impl Tables {
-    /// The product of what each digit chooses. The time is independent of the digits.
+    /// The product of the numbers that the digits choose. The time is independent of the digits.
     fn product_of(&self, digits: impl Iterator<Item = Word>) -> Natural {
         let mut multiplier = <BoxedMontyForm as MontyForm>::Multiplier::from(&self.params);
         let one = BoxedMontyForm::one(&self.params);

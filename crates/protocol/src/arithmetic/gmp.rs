@@ -3,7 +3,7 @@
 //! GMP's exponentiation (`mpz_powm`) is not constant-time, and neither GMP nor curv-kzen wipes
 //! freed limbs (`BigInt::zeroize` replaces the number without clearing what it pointed to), so
 //! secrets that pass through here may stay in freed memory. Callers blind secret exponents and
-//! bases; whoever needs more builds without this implementation.
+//! bases. A deployment that needs more builds without this implementation.
 
 use std::sync::Arc;
 
@@ -127,26 +127,27 @@ impl Modulus for GmpModulus {
         self.montgomery.fixed_base(base, max_exponent_bits)
     }
 
-    // The same, and a look-up that does not tell which.
+    // As above, with a look-up that hides the entry.
     fn secret_fixed_base(&self, base: &Natural, max_exponent_bits: u32) -> Box<dyn FixedBase> {
         self.montgomery.secret_fixed_base(base, max_exponent_bits)
     }
 }
 
-/// Groups of numbers modulo `N²`. A unit `y = a + b·N` with `a, b < N` is `a·(1 + β·N)` where `β =
-/// b·a⁻¹ mod N`, and of a product of such numbers the second factors only add: `∏ yᵢ = (∏ aᵢ)·(1 +
-/// N·∑ βᵢ)`. So a product costs as many multiplications by numbers that are half as long, each
-/// followed by a division with half as long a quotient.
+/// Groups of numbers modulo `N²`. A unit `y = a + b·N` with `a, b < N` is `a·(1 + β·N)` where
+/// `β = b·a⁻¹ mod N`. In a product of such numbers the `β` only add: `∏ yᵢ = (∏ aᵢ)·(1 + N·∑ βᵢ)`.
+/// So a product needs as many multiplications, but by numbers of half the length. Each is followed
+/// by a division with a quotient of half the length.
 ///
 /// That takes two thirds of the time of GMP's multiplications and divisions of whole numbers modulo
-/// `N²`, which take two thirds of that of crypto-bigint's Montgomery multiplications
-/// (`docs/performance.md`). GMP's time may depend on the numbers; but every choice is made once.
+/// `N²`. Those take two thirds of the time of crypto-bigint's Montgomery multiplications
+/// (`docs/performance.md`). GMP's time may depend on the numbers, but every choice is made only
+/// once.
 struct Tables {
     n: BigInt,
     nn: BigInt,
     /// The length of `N` in bytes.
     width: usize,
-    /// Of each group, [`GROUP_SIZE`] rows of `2·width` bytes: `a` and `β`, big-endian.
+    /// For each group, [`GROUP_SIZE`] rows of `2·width` bytes: `a` and `β`, big-endian.
     groups: Vec<Box<[u8]>>,
 }
 
@@ -166,8 +167,8 @@ impl Tables {
     /// The rows of a group.
     fn rows(&self, group: &[Natural; GROUP_SIZE]) -> Option<Box<[u8]>> {
         let split: Vec<_> = group.iter().map(|number| (to_big(number) % &self.nn).div_rem(&self.n)).collect();
-        // One inversion for all of them: of the product, from which each one's is what the others
-        // are multiplied off.
+        // One inversion serves all of them: this inverts the product, then multiplies the other
+        // factors away for each.
         let mut before = Vec::with_capacity(group.len());
         let mut product = BigInt::one();
         for (_, a) in &split {

@@ -29,11 +29,11 @@ pub enum PrimeKind {
     Safe,
 }
 
-/// How far a search has come.
+/// The progress of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrimeProgress {
     /// Candidates tested so far. For 1024 bits a Blum prime takes about 60 and a safe prime about
-    /// 1,700; the number is geometrically distributed, so there is no telling how many are left.
+    /// 1,700; the number is geometrically distributed, so the remaining number is unknown.
     pub candidates: u32,
 }
 
@@ -56,8 +56,8 @@ pub(super) fn random_prime(
     }
 }
 
-/// As [`Arithmetic::random_prime`], but `progress` can end it: several searches may run at once for
-/// the same primes, and only the first results count. `None` when it was ended.
+/// Like [`Arithmetic::random_prime`], but `progress` can end the search. Several searches may run
+/// at once for the same primes, and only the first results count. `None` when `progress` ended it.
 pub fn search_prime(
     arithmetic: &dyn Arithmetic,
     kind: PrimeKind,

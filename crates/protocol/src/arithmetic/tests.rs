@@ -1,4 +1,4 @@
-//! Both implementations against each other and against what is known.
+//! Both implementations, compared with each other and with known values.
 
 use core::ops::ControlFlow;
 

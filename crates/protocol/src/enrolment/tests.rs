@@ -68,7 +68,7 @@ fn modulus_and_ciphertext_are_checked() {
     assert_eq!(case.refusal(|o| o.modulus = n.shr(1)), "paillier-modulus");
     assert_eq!(case.refusal(|o| o.modulus = n.shl(1)), "paillier-modulus");
     assert_eq!(case.refusal(|o| o.modulus = n.minus_one()), "paillier-modulus");
-    // Somebody else's good modulus, with proofs about the own one.
+    // Another party's good modulus, with proofs about the own one.
     let foreign = test_fixtures::decryption_key(0, case.world.arithmetic);
     let other = foreign.encryption_key().modulus().clone();
     assert_eq!(case.refusal(|o| o.modulus = other.clone()), "modulus-proof");
@@ -79,9 +79,9 @@ fn modulus_and_ciphertext_are_checked() {
     assert_eq!(case.refusal(|o| o.ciphertext = Natural::one()), "encrypted-share-proof");
 }
 
-/// The oracle that signing would be without its lock, played on whoever takes enrolments:
-/// ciphertexts that are right for one bit of a share and wrong for the other. Nobody decrypts them,
-/// so right and wrong are refused in the same words.
+/// The oracle that signing would be without its lock, played on a party that verifies enrolments:
+/// ciphertexts that are right for one bit of a share and wrong for the other. The verifier decrypts
+/// none of them, so it refuses right and wrong ones in the same words.
 #[test]
 fn crafted_ciphertexts_are_refused_alike_whatever_is_in_them() {
     let case = &*SHARED;

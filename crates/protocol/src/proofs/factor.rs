@@ -1,10 +1,10 @@
 //! Πfac: neither prime of `N` is small (ePrint 2021/060, figure 28), with `ℓ = 256`, `ε = 512` and
 //! the verifier's `Ñ`.
 //!
-//! What the accepted range means: two accepting answers to different challenges give integers
-//! `p′·q′ = N` with `|p′|, |q′| ≤ 2·2^(ℓ+ε)·√N`, so both are at least `√N / 2^769`: 2²⁵⁴ for 2048
-//! bits, more for 3072. [`super::modulus`] says that there are only two primes; together they
-//! exclude every small factor.
+//! The accepted range bounds the factors: two accepting answers to different challenges give
+//! integers `p′·q′ = N` with `|p′|, |q′| ≤ 2·2^(ℓ+ε)·√N`. So both are at least `√N / 2^769`: 2²⁵⁴
+//! for 2048 bits, more for 3072. [`super::modulus`] shows that there are only two primes; together
+//! the proofs exclude every small factor.
 
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ impl Ranges {
 
 impl FactorProof {
     /// Proves, against the verifier's `parameters`, that neither prime of the key is small. Verify
-    /// the parameters' own proof first: they could be made to reveal the primes.
+    /// the parameters' own proof first: crafted parameters could reveal the primes.
     #[must_use]
     pub fn prove(
         key: &DecryptionKey,

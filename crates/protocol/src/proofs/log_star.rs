@@ -2,9 +2,9 @@
 //! number is small (ePrint 2021/060, figure 25), with `ℓ = 256`, `ε = 256`, a 128-bit challenge and
 //! the verifier's `Ñ`.
 //!
-//! What the accepted range means: two accepting answers to different challenges give the plaintext
-//! `x̂` as a quotient of differences of `z1`s, so `|x̂| ≤ 2·2⁵¹² = 2⁵¹³`, which the mask of a
-//! signature hides ([`crate::paillier::MASK_BITS`]). An honest `z1 = α + e·x` exceeds `2⁵¹²` with
+//! The accepted range bounds the plaintext: two accepting answers to different challenges give `x̂`
+//! as a quotient of differences of `z1`s, so `|x̂| ≤ 2·2⁵¹² = 2⁵¹³`. The mask of a signature hides
+//! that much ([`crate::paillier::MASK_BITS`]). An honest `z1 = α + e·x` exceeds `2⁵¹²` with
 //! probability 2⁻¹²⁸; then the prover starts over.
 
 use rand_core::CryptoRng;
@@ -32,14 +32,14 @@ const EPSILON_BITS: u32 = 256;
 /// The challenge's length.
 const CHALLENGE_BITS: u32 = 128;
 
-/// The encrypted number's magnitude is at most two to this power, whoever made the proof.
+/// The encrypted number's magnitude is at most two to this power, even for a dishonest prover.
 pub const PLAINTEXT_BOUND_BITS: u32 = L_BITS + EPSILON_BITS + 1;
 
 /// The largest encoding of a proof, for 3072-bit `N` and `Ñ`, in bytes.
 pub const MAX_SIZE_BYTES: usize = 2 * 387 + 771 + 33 + 69 + 387 + 453;
 
-/// What is proved: `ciphertext` under `key` encrypts the discrete logarithm of `point`; to the
-/// owner of `parameters`.
+/// The statement: `ciphertext` under `key` encrypts the discrete logarithm of `point`. The verifier
+/// is the owner of `parameters`.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement<'a> {
     /// The prover's public key.
@@ -48,7 +48,7 @@ pub struct Statement<'a> {
     pub ciphertext: &'a Ciphertext,
     /// `X = x·G`.
     pub point: &'a Point,
-    /// The verifier's.
+    /// The verifier's parameters.
     pub parameters: &'a Parameters,
 }
 
@@ -137,11 +137,11 @@ fn generator_times(integer: &Integer) -> Option<Point> {
 
 impl LogStarProof {
     /// Proves that `statement.ciphertext = Enc(secret; nonce)` and `statement.point = secret·G`.
-    /// Verify the parameters' own proof first: they could be made to reveal the secret.
+    /// Verify the parameters' own proof first: crafted parameters could reveal the secret.
     ///
     /// # Errors
-    /// When the point is not the secret's or the nonce is not the ciphertext's. That the ciphertext
-    /// encrypts the secret and nothing else is for the verifier to find out.
+    /// When the point is not the secret's or the nonce is not the ciphertext's. The verifier checks
+    /// that the ciphertext encrypts the secret.
     pub fn prove(
         statement: &Statement<'_>,
         secret: &SecretScalar,

@@ -1,8 +1,8 @@
 //! Πmod: `N` is a product of two primes and `gcd(N, φ(N)) = 1` (ePrint 2021/060, figure 16), for
 //! primes that are 3 modulo 4, in 128 iterations.
 //!
-//! Not enough on its own or replaceable: it says nothing about the size of the primes (that is
-//! [`super::factor`]), and a proof of `N`-th roots alone would accept a smooth `N`.
+//! It is not enough alone: it says nothing about the size of the primes, which [`super::factor`]
+//! covers. It is needed as well: a proof of `N`-th roots alone would accept a smooth `N`.
 
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub enum ModulusProofError {
     FourthRoot(u32),
 }
 
-/// The key is not one whose modulus can be proved: its factors are not two Blum primes.
+/// The key's modulus cannot be proved: its factors are not two Blum primes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the key's factors are not two different Blum primes")]
 pub struct UnprovableModulus;
@@ -86,7 +86,7 @@ struct PrimeRoots<'a> {
     is_blinded: bool,
 }
 
-/// What a base is modulo one prime.
+/// The roots of a base modulo one prime.
 struct Roots {
     /// `r` with `r⁴ = χ(y)·y`.
     fourth: Natural,

@@ -5,7 +5,7 @@
 //! bytes.
 //!
 //! Verification raises `t` to 128 powers with fixed-base windows. A random linear combination would
-//! be faster and is not sound for an `Ñ` whose maker cheats: it may choose a group with small
+//! be faster, but is not sound against a cheating maker of `Ñ`, who may choose a group with small
 //! subgroups.
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234), for tests that play the attacker: answers
-//! that are authentic, and whose signature verifies if and only if a guess at a share is right.
+//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234), for tests that play the attacker. It
+//! gives authentic answers whose signature verifies if and only if a guess at a share is right.
 
 use rand_core::CryptoRng;
 
@@ -30,7 +30,7 @@ fn quotient(
 
 impl ReadyToRespond {
     /// An answer whose signature verifies if and only if the initiator's share is `guess` modulo
-    /// `2^bits`. It multiplies by `2^-bits mod N` instead of dividing, and makes up for the
+    /// `2^bits`. It multiplies by `2^-bits mod N` instead of dividing, and compensates for the
     /// division mod `q` in the nonce's factor of the rest.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl ReadyToRespond {
         let shifted = *terms.multiplier * reduce(&Natural::power_of_two(bits));
         let constant = *terms.multiplier * reduce(guess) + *terms.plaintext;
         let quotient = quotient(key, enrolment.ciphertext(), bits, guess)?;
-        // An even multiplier would make up for a wrong last bit; q is odd.
+        // An even multiplier would compensate for a wrong last bit; q is odd.
         let mut multiplier = scalar_to_natural(&shifted);
         if !multiplier.is_odd() {
             multiplier = &multiplier + &order();
@@ -58,10 +58,10 @@ impl ReadyToRespond {
         self.send(&answer)
     }
 
-    /// The same against the share of *another* wallet under the same Paillier key, whose encryption
-    /// `victim` is: to this session's own, honest answer it adds `q·y`, which is nothing mod `q`
-    /// unless the guess is wrong and it wraps mod `N`. This is why a Paillier key serves one
-    /// responder and one tenant, and why the lock belongs to the key.
+    /// An oracle against the share of *another* wallet under the same Paillier key, whose
+    /// encryption `victim` is. To this session's own, honest answer it adds `q·y`, which is 0 mod
+    /// `q` unless the guess is wrong and the sum wraps mod `N`. This is why a Paillier key serves
+    /// one responder and one tenant, and why the lock belongs to the key.
     ///
     /// # Errors
     /// [`SessionError::ApiMisuse`] as [`Self::respond`].
@@ -83,8 +83,8 @@ impl ReadyToRespond {
     }
 
     /// An answer whose signature verifies if and only if the share that `victim` encrypts is below
-    /// `threshold`. To the honest answer it adds `q·⌊N/(q·threshold)⌋·x`, which is nothing mod `q`
-    /// unless it wraps mod `N`. The share may be this wallet's or another one's under the same
+    /// `threshold`. To the honest answer it adds `q·⌊N/(q·threshold)⌋·x`, which is 0 mod `q` unless
+    /// the sum wraps mod `N`. The share may be this wallet's or another one's under the same
     /// Paillier key. `threshold` is not zero.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Sessions in which somebody cheats, replays or errs: refused by name, never with a verdict.
+//! Sessions in which a party cheats, replays or errs: refused by name, never with a verdict.
 
 use zeroize::Zeroizing;
 
@@ -36,7 +36,7 @@ fn every_message_replayed_in_another_session_pair_or_role_is_refused() {
         let seen = [one, two, three, four];
 
         for other_pair in PAIRS {
-            // Another session: all that is recorded, in every place.
+            // Another session: every recorded message, in every place.
             let other = Job::random(&mut world.rng, "m");
             for message in &seen {
                 assert!(refused_by_responder(&mut world, &wallet, other_pair, &other, message));

@@ -59,7 +59,7 @@ function describeCall(call: ReturnType<typeof decodeFunctionData<typeof ABI>>): 
     case "approve":
       return {
         function: "approve",
-        summary: call.args[1] === 0n ? "Takes an allowance back." : "Allows somebody else to spend tokens, or to move one item, of this contract.",
+        summary: call.args[1] === 0n ? "Takes an allowance back." : "Allows another address to spend tokens, or to move one item, of this contract.",
         arguments: [address("Spender", call.args[0]), amount("Amount or item", call.args[1])],
         warning: call.args[1] >= UNLIMITED ? "This allowance has no limit: the spender can take all of these tokens, at any time." : null,
       };
@@ -103,7 +103,7 @@ function describeCall(call: ReturnType<typeof decodeFunctionData<typeof ABI>>): 
     case "setApprovalForAll":
       return {
         function: "setApprovalForAll",
-        summary: call.args[1] ? "Lets somebody else move everything you own in this contract." : "Takes that permission back.",
+        summary: call.args[1] ? "Lets another address move everything you own in this contract." : "Takes that permission back.",
         arguments: [address("Operator", call.args[0]), text("Allowed", call.args[1] ? "yes, for all" : "no")],
         warning: call.args[1] ? "The operator could take every item of this contract from you, now and later." : null,
       };

@@ -87,7 +87,7 @@ export function estimate(url: string, draft: Draft): Promise<NodeAnswer<Estimate
   });
 }
 
-/** What a token contract says of itself; nobody vouches for it. */
+/** What a token contract says of itself; it is unverified. */
 export interface TokenFacts {
   symbol: string;
   decimals: number;

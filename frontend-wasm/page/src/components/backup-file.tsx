@@ -98,7 +98,7 @@ export function BackupFile({ wallet, passphrase: known, children }: BackupFilePr
       {state === "saved" && (
         <div data-testid="backup-done" data-saved="true">
           <Form busy={busy} onSubmit={check}>
-            <p>Handed to the browser. Open the file that you saved: only a file that opens is a backup. Keep its passphrase apart from it.</p>
+            <p>The browser has the file. Choose the file that you saved, to check that it opens. Keep its passphrase apart from it.</p>
             <BackupFileField
               id="backup-file"
               label="The saved file"
@@ -118,7 +118,7 @@ export function BackupFile({ wallet, passphrase: known, children }: BackupFilePr
       )}
       {state === "checked" && (
         <Notice tone="good" testId="backup-checked">
-          <p>The file opens, and holds this wallet's share.</p>
+          <p>The file opens and contains this wallet's share.</p>
         </Notice>
       )}
     </>

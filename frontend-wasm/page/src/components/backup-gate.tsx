@@ -27,7 +27,7 @@ export function BackupGate({ wallet, passphrase }: BackupGateProps) {
       <BackupFile wallet={wallet} passphrase={passphrase}>
         <h2>Save a backup before you use the address</h2>
         <p class="soft">
-          Your share is in this browser alone. If the browser is lost and there is no backup file, everything at the address is lost: the
+          Your share is in this browser only. If you lose the browser and have no backup file, everything at the address is lost. The
           other two shares cannot bring you back. {passphrase !== undefined && "The wallet's passphrase seals the file."}
         </p>
       </BackupFile>
@@ -61,11 +61,11 @@ function WaiveDialog({ wallet, onClose, onError }: WaiveDialogProps) {
   return (
     <Dialog testId="waive-dialog" title="Continue without a backup?" onClose={onClose}>
       <p>
-        A lost or stolen device, a browser that clears its data, a forgotten passphrase: each of them loses everything at this address. You
-        can make the backup later, in the wallet's settings.
+        Without a backup you lose everything at this address if the device is lost or stolen, if the browser clears its data, or if you
+        forget the passphrase. You can make the backup later, in the wallet's settings.
       </p>
       <Check testId="waive-sure" checked={sure} onChange={setSure}>
-        I understand that this wallet is lost with this browser.
+        I understand that I lose this wallet if I lose this browser.
       </Check>
       <div class="actions">
         <Button testId="waive-confirm" tone="danger" disabled={!sure} onClick={() => void waive()}>

@@ -18,7 +18,7 @@ const TEXTS: Record<Sent["state"], string> = {
   sending: "Sending to the node …",
   pending: "Sent. Waiting for a block …",
   confirmed: "Included in a block.",
-  reverted: "Included in a block, but the contract refused it. The fee was paid.",
+  reverted: "Included in a block, but the transaction failed there. The fee was paid.",
   failed: "Not sent.",
 };
 
@@ -38,7 +38,7 @@ export function Broadcast({ transaction }: { transaction: { raw: Hex; hash: Hex 
     update({ state: "pending" });
     const answer = await receipt(target, transaction.hash);
     if (!answer.ok) {
-      update({ state: "failed", why: `It was sent, but no receipt came: ${answer.message} Look the hash up before you send anything again.` });
+      update({ state: "failed", why: `It was sent, but no receipt came: ${answer.message} Look up the hash before you send anything again.` });
       return;
     }
     const { status, blockNumber, gasUsed, effectiveGasPrice } = answer.value;

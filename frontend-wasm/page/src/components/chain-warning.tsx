@@ -25,7 +25,7 @@ export function ChainWarning({ description, accepted, onAccept, testId }: ChainW
   return (
     <Notice tone="warn" title="This is for another chain" testId="chain-warning">
       <p>
-        It says {chainName(description.chainId)}; you are connected to {chainName(expected)}.
+        It is for {chainName(description.chainId)}, but you are connected to {chainName(expected)}.
       </p>
       <Check testId={testId} checked={accepted} onChange={onAccept}>
         I want to sign for {chainName(description.chainId)}.

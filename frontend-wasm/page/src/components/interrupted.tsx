@@ -53,13 +53,13 @@ export function InterruptedBanner({ running }: { running: Interrupted }) {
         The page was closed or reloaded while {what} was being signed.{" "}
         {fate.state === "unknown" && !open && wallet && (
           <>
-            <a href={href({ view: "wallet", wallet: running.wallet })}>Unlock {wallet.label}</a> to learn what became of it. Nothing was broadcast
+            <a href={href({ view: "wallet", wallet: running.wallet })}>Unlock {wallet.label}</a> to learn whether it was signed. Nothing was broadcast
             from here.
           </>
         )}
-        {fate.state === "unknown" && (open || !wallet) && "Nothing was broadcast from here. What became of it is being asked."}
+        {fate.state === "unknown" && (open || !wallet) && "Nothing was broadcast from here. The page is asking whether it was signed."}
         {fate.state === "not-signed" && `It was not signed. You can sign again.${fate.error ? ` ${fate.error.message}` : ""}`}
-        {signed && (signed.transaction ? "It was signed all the same. Nothing was broadcast from here." : "It was signed all the same, and the signature verified.")}
+        {signed && (signed.transaction ? "It was signed nevertheless. Nothing was broadcast from here." : "It was signed nevertheless, and the signature is valid.")}
       </span>
       {signed && (
         <span class="row">

@@ -26,7 +26,7 @@ function useNow(): number {
   return now;
 }
 
-/** One request for a signature: who asks, for what, until when; and what became of it. */
+/** One request for a signature: its requester, payload, expiry and outcome. */
 export function JobCard({ entry }: { entry: InboxEntry }) {
   const wallet = walletById(entry.job.wallet);
   return wallet ? <Job entry={entry} wallet={wallet} /> : null;
@@ -128,7 +128,7 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
         <div class="stack-tight" data-testid={`job-outcome-${job.job}`}>
           <p class="verified">
             <Icon name="good" />
-            <span>Signed and verified. Whoever asked has the signature.</span>
+            <span>Signed and verified. The requester has the signature.</span>
           </p>
           <div class="row-between">
             <code class="hex hex-line" data-testid="signature" tabIndex={0}>
@@ -140,17 +140,17 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
       )}
       {outcome.state === "rejected" && (
         <p class="soft" data-testid={`job-outcome-${job.job}`}>
-          You rejected it. It will not be signed, and whoever asked is told.
+          You rejected this request. It will not be signed, and the requester is told.
         </p>
       )}
       {outcome.state === "expired" && (
         <p class="soft" data-testid={`job-outcome-${job.job}`}>
-          Its time has passed. It can no longer be signed.
+          This request has expired. It can no longer be signed.
         </p>
       )}
       {rejecting && (
         <Dialog testId="reject-dialog" title="Reject this request?" onClose={() => setRejecting(false)}>
-          <p>It will never be signed under this request, and whoever asked is told. They can ask again with a new one.</p>
+          <p>This request will never be signed, and the requester is told. The requester can send a new request.</p>
           <div class="actions">
             <Button testId="job-reject-confirm" tone="danger" onClick={() => void reject()}>
               Reject it

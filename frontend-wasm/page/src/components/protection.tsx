@@ -21,7 +21,7 @@ export function ProtectionChoice({ prefix, passphraseText, value, onChange }: Pr
   return (
     <Choices
       name="protection"
-      legend="What opens it in this browser?"
+      legend="What opens the wallet in this browser?"
       value={value}
       onChange={onChange}
       choices={[

@@ -30,23 +30,23 @@ export function RecipientNotices({ recipients }: { recipients: readonly ShareRec
   return (
     <>
       {recipients.some(({ source }) => source === "trial-gateway") && (
-        <Notice tone="warn" title="For trying out" testId="recipients-trial">
-          <p>The gateway on this machine names these parties itself. Its operator decides who gets the shares: keep no money in such a wallet.</p>
+        <Notice tone="warn" title="Trial gateway" testId="recipients-trial">
+          <p>The gateway on this machine chose these parties. Its operator decides who gets the shares, so keep no money in such a wallet.</p>
         </Notice>
       )}
       {changed.length > 0 && (
-        <Notice tone="warn" title="Not the parties of before" testId="recipients-changed">
+        <Notice tone="warn" title="The parties have changed" testId="recipients-changed">
           <p>
-            This browser dealt to another card before, as {changed.map(({ role }) => role).join(" and ")}. Ask the organisation whether it has a
-            new card before you go on.
+            For earlier wallets in this browser, the {changed.map(({ role }) => role).join(" and the ")} had another card. Before you continue,
+            ask the organisation whether it has a new card.
           </p>
         </Notice>
       )}
       {info.value !== null && recipients.length === 0 && (
-        <Notice tone="bad" title="No party to deal to" testId="recipients-none">
+        <Notice tone="bad" title="No parties for the other shares" testId="recipients-none">
           <p>
-            This page&apos;s configuration names no parties, and a gateway&apos;s word does not decide who gets a share. The page&apos;s operator
-            has to list them in <code>config.json</code>.
+            This page&apos;s configuration names no parties, and the page does not let a gateway choose them. The page&apos;s operator
+            has to list the parties in <code>config.json</code>.
           </p>
         </Notice>
       )}

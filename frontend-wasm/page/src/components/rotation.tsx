@@ -10,15 +10,15 @@ import { ProgressList } from "./progress";
 const WHY = {
   "needs-rotation": {
     title: "This wallet came from a backup",
-    text: "Before it signs here, its Paillier key must be replaced: a backup may not know what happened to the old one. This takes a few seconds, once. The address stays the same.",
+    text: "Before the wallet signs here, you must replace its Paillier key, because the old key may have been locked after the backup. This takes a few seconds, once. The address stays the same.",
   },
   "paillier-locked": {
     title: "This wallet protected itself",
-    text: "An answer from the other party did not verify, so this device stopped using its Paillier key at once. What such an answer told about this device's share stays told: with each further lock it is more. Replace the key to sign again, with the other holder first where the wallet has one. The address stays the same.",
+    text: "An answer from the other party did not verify, so this device stopped using its Paillier key at once. Such an answer can reveal a little about this device's share. A new key does not undo that, and each further lock can reveal more. Replace the key to sign again. If another party holds a share as well, this device then signs with that one. The address stays the same.",
   },
   unlocked: {
     title: "Replace the Paillier key",
-    text: "Makes a new encryption key for this device and has the other parties take it. Nothing needs this now; it does no harm. The address stays the same.",
+    text: "This makes a new encryption key for this device, which the other parties then accept. You need not do this now, but it does no harm. The address stays the same.",
   },
 } as const;
 

@@ -2,8 +2,8 @@
 export function SameSignature({ testId }: { testId: string }) {
   return (
     <p class="soft" data-testid={testId}>
-      This browser gives the same message the same signature each time. A backup does not hold these signatures. A site that makes
-      keys from one may not know this wallet any more on a device that replaces this one.
+      Some sites derive keys from a signature. This browser signs the same message with the same signature each time, but a backup does
+      not contain these signatures. On another device, such a site may not know this wallet any more.
     </p>
   );
 }

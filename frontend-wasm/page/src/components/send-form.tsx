@@ -149,7 +149,7 @@ function EstimateLine({ state, draft }: { state: EstimateState; draft: SendDraft
   return (
     <div class="stack-tight" data-testid="send-estimate" data-state={failedCall === null ? state.state : "failed"} aria-live="polite">
       <p class="field-hint form-line number">
-        {state.state === "idle" && "The node estimates the fee once recipient and amount are there."}
+        {state.state === "idle" && "The node estimates the fee when recipient and amount are filled in."}
         {state.state === "loading" && "Asking the node for gas and fees …"}
         {state.state === "known" && state.estimate.gas.ok && (
           <>

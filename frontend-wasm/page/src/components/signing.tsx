@@ -87,7 +87,7 @@ function Review({ description, wallet, summary, blocked, onSign, onBack }: Revie
       <div class="stack-tight">
         <StepHeading>Check before you sign</StepHeading>
         <p class="soft">
-          With <strong>{wallet.label}</strong>. This is what will be signed, field by field, read back from the code that signs.
+          You sign with <strong>{wallet.label}</strong>. The code that signs has read these fields itself, and they are exactly what you sign.
         </p>
       </div>
       {summary}
@@ -148,7 +148,7 @@ function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBro
         <p class="soft" role="status">
           {state === "signing" && "This device and the other party take turns. Neither sees the other's share."}
           {signed && `In ${duration(signed.tookMs)}, together with ${signed.responder || "the other party"}.`}
-          {state === "failed" && "No signature came of it."}
+          {state === "failed" && "There is no signature."}
         </p>
       </div>
       <Timeline wallet={wallet} steps={run.steps} state={state} />

@@ -52,7 +52,7 @@ function TransactionSummary({ description, wallet }: { description: Description;
         ) : (
           "Calls the contract"
         )}{" "}
-        {to === null ? "nobody: it creates a contract" : <AddressText address={to} />}
+        {to === null ? "no address: this creates a contract" : <AddressText address={to} />}
         {description.chainId !== undefined && <> on {chainName(description.chainId)}</>}, for a fee of at most{" "}
         <strong class="number">{inEther(fee)}</strong>.
       </p>

@@ -23,7 +23,7 @@ export function TokenCallNotice({ to, data, testId }: TokenCallProps) {
   if (call === null) {
     return (
       <Notice tone="warn" title="A contract call this page does not know" testId={`${testId}-unknown`}>
-        <p>What the contract does with this data cannot be shown. Sign only if you trust whoever made it.</p>
+        <p>The page cannot show what the contract does with this data. Sign only if you trust the author of the request.</p>
       </Notice>
     );
   }
@@ -44,7 +44,7 @@ export function TokenCallNotice({ to, data, testId }: TokenCallProps) {
                   {value.amount.toString()}
                   {facts && (
                     <span class="tree-note">
-                      {tokens(value.amount, facts.decimals)} {facts.symbol}, as the contract calls itself
+                      {tokens(value.amount, facts.decimals)} {facts.symbol}, according to the contract
                     </span>
                   )}
                 </>

@@ -12,7 +12,7 @@ const STATES: Record<WalletState, { text: string; tone: string; icon: IconName }
   unlocked: { text: "Unlocked", tone: "badge-good", icon: "unlock" },
   locked: { text: "Locked", tone: "", icon: "lock" },
   pending: { text: "Not finished", tone: "badge-warn", icon: "warning" },
-  "needs-rotation": { text: "Key to be replaced", tone: "badge-warn", icon: "warning" },
+  "needs-rotation": { text: "Needs a new key", tone: "badge-warn", icon: "warning" },
   "paillier-locked": { text: "Protected itself", tone: "badge-bad", icon: "error" },
 };
 
@@ -96,7 +96,7 @@ export function Balance({ wallet, withRefresh }: { wallet: WalletSummary; withRe
 export function WaysBack({ wallet }: { wallet: WalletSummary }) {
   const { exportedAt, checkedAt } = wallet.backup;
   const state = checkedAt !== null ? "checked" : exportedAt !== null ? "unchecked" : "none";
-  const storage = wallet.persistent ? null : " The browser has not promised to keep this page's storage: it may delete your share by itself.";
+  const storage = wallet.persistent ? null : " The browser has not promised to keep this page's storage, so it may delete your share.";
   return (
     <div data-testid="ways-back" data-state={state} data-persistent={String(wallet.persistent)}>
       <Notice
@@ -107,7 +107,7 @@ export function WaysBack({ wallet }: { wallet: WalletSummary }) {
           {checkedAt !== null
             ? `You opened the backup file of your share on ${date(checkedAt)}.`
             : exportedAt !== null
-              ? `A backup file of your share was made on ${date(exportedAt)}, and was not opened again here. Whether it works is not known.`
+              ? `A backup file of your share was made on ${date(exportedAt)}, but you have not opened it here since. It is not known to work.`
               : "There is no backup file of your share. The other two shares cannot bring you back."}
           {storage}
         </p>

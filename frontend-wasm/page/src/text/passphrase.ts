@@ -53,5 +53,5 @@ export function passphraseProblem(passphrase: string): string | null {
 
 export function repeatProblem(passphrase: string, repeat: string): string | null {
   if (repeat === "") return "Type it once more.";
-  return passphrase === repeat ? null : "The two are not the same.";
+  return passphrase === repeat ? null : "The two passphrases differ.";
 }

@@ -8,6 +8,6 @@ export function requestersProblem(text: string): string | null {
   const keys = keysOf(text);
   const wrong = keys.find((key) => !/^[0-9a-f]{64}$/.test(key));
   if (wrong !== undefined) return `“${wrong.slice(0, 20)}${wrong.length > 20 ? "…" : ""}” is not 64 hexadecimal digits.`;
-  if (new Set(keys).size !== keys.length) return "The same key stands there twice.";
+  if (new Set(keys).size !== keys.length) return "The list has the same key twice.";
   return keys.length > 15 ? "At most 15 teams." : null;
 }

@@ -18,15 +18,15 @@ export type CreateStepName =
 
 const CREATE_TEXTS: Record<CreateStepName, Omit<StepRow, "name">> = {
   protection: { title: "Strengthen the protection", text: "Turning your passphrase or passkey into the key that seals everything here." },
-  card: { title: "Check who holds the other shares", text: "Their fingerprints are compared and the proofs on their parameters verified." },
-  shares: { title: "Draw the three shares", text: "The key is drawn at random here, split, and forgotten." },
-  "paillier-key": { title: "Search two large primes", text: "For this device's encryption key. How long it takes is luck." },
-  proofs: { title: "Prove that all is sound", text: "Each party gets a proof that its share belongs to your address." },
-  sealing: { title: "Seal the shares", text: "Nobody on the way can read them." },
+  card: { title: "Check who holds the other shares", text: "This browser compares their fingerprints and verifies the proofs of their parameters." },
+  shares: { title: "Draw the three shares", text: "This browser draws the key at random, splits it, and erases it." },
+  "paillier-key": { title: "Search two large primes", text: "For this device's encryption key. How long it takes depends on chance." },
+  proofs: { title: "Prove that the shares are sound", text: "Each party gets a proof that its share belongs to your address." },
+  sealing: { title: "Seal the shares", text: "Only the party that receives a share can read it." },
   stored: { title: "Store your share", text: "Sealed, in this browser. From here on, a reload loses nothing." },
-  preparing: { title: "The others verify", text: "Each party checks every proof and signs a receipt." },
-  committing: { title: "Everybody commits", text: "Only when all have, the address is shown." },
-  enrolling: { title: "The others take the new key", text: "Each party verifies the new encryption key and signs for it." },
+  preparing: { title: "The other parties verify", text: "Each party checks every proof and signs a receipt." },
+  committing: { title: "All parties commit", text: "The page shows the address only after all of them have." },
+  enrolling: { title: "The other parties accept the new key", text: "Each party verifies the new encryption key and signs for it." },
   ready: { title: "Ready", text: "The wallet can sign." },
 };
 
@@ -95,7 +95,7 @@ export function advance(
     asked: new Set<string>(),
   };
   const detail =
-    event.step === "paillier-key" ? `For this device's encryption key: ${event.candidates} candidates tried, some 120 are usual.`
+    event.step === "paillier-key" ? `For this device's encryption key: ${event.candidates} candidates tried, about 120 are usual.`
     : "party" in event ? `${event.party}: ${CREATE_TEXTS[name].text}`
     : before.detail;
   const asked = new Set(before.asked);
@@ -124,13 +124,13 @@ export interface SigningRow extends StepRow<SigningStepName> {
 
 export const SIGNING_STEPS: readonly SigningRow[] = [
   { name: "requested", from: "device", to: "orchestrator", title: "You asked", text: "Your signed request left this browser." },
-  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "They made the digest too, and accepted." },
-  { name: "checked", from: "device", to: null, title: "Checked here", text: "Their identity, the digest, and your key's lock." },
+  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "It computed the digest itself, and accepted." },
+  { name: "checked", from: "device", to: null, title: "Checked here", text: "The other party's identity, the digest, and your key's lock." },
   { name: "sent-1", from: "device", to: "responder", title: "Promise", text: "A commitment to this device's half nonce." },
-  { name: "received-2", from: "responder", to: "device", title: "Their half, proved", text: "With a proof that they know it, verified here." },
-  { name: "sent-3", from: "device", to: "responder", title: "Promise opened", text: "With the same proof, for them to verify." },
+  { name: "received-2", from: "responder", to: "device", title: "The other half, proved", text: "With a proof that the other party knows it, verified here." },
+  { name: "sent-3", from: "device", to: "responder", title: "Promise opened", text: "With the same kind of proof, for the other party to verify." },
   { name: "received-4", from: "responder", to: "device", title: "Encrypted signature", text: "Only this device can decrypt it." },
-  { name: "verified", from: "device", to: null, title: "Decrypted and verified", text: "The signature holds for your address." },
+  { name: "verified", from: "device", to: null, title: "Decrypted and verified", text: "The signature is valid for your address." },
   { name: "reported", from: "device", to: "orchestrator", title: "Reported", text: "The outcome is on record." },
 ];
 

@@ -74,7 +74,7 @@ function check(draft: Draft): Problems {
     problems.backupPassphrase =
       passphraseProblem(draft.backupPassphrase) ??
       (draft.protection === "passphrase" && draft.backupPassphrase === draft.passphrase
-        ? "Use another passphrase than the wallet's: whoever learns one should not have both shares."
+        ? "Use another passphrase than the wallet's, so that a thief of one passphrase does not get both shares."
         : null);
     problems.backupPassphraseRepeat = repeatProblem(draft.backupPassphrase, draft.backupPassphraseRepeat);
   }
@@ -142,7 +142,7 @@ export function CreateView() {
     <View
       name="create"
       title="Create a wallet"
-      lead="The key is made in this browser. It takes a few seconds, and nothing leaves before it is sealed."
+      lead="This browser makes the key, which takes a few seconds. It seals every share before sending it."
       back={{ href: href({ view: "home" }), text: "Wallets" }}
       narrow
     >
@@ -156,7 +156,7 @@ export function CreateView() {
             </span>
           </div>
           <ProgressList rowId="create-step" testId="create-progress" steps={CREATE_STEPS} progress={running} label="Progress of the creation" />
-          <p class="soft small">Keep this page open. Most of the time goes into primes and proofs; each step says how long it took.</p>
+          <p class="soft small">Keep this page open. Primes and proofs take most of the time. Each step shows how long it took.</p>
           <div class="actions">
             <Button testId="create-cancel" onClick={() => abort.current?.abort()}>
               Cancel
@@ -204,7 +204,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
       <TextField id="create-label" label="Name" hint="Only you see it." value={draft.label} onInput={set("label")} error={problems.label} maxLength={64} />
       <ProtectionChoice
         prefix="create"
-        passphraseText="Works everywhere. Nobody can reset it for you."
+        passphraseText="Works in every browser. It cannot be reset if you forget it."
         value={draft.protection}
         onChange={set("protection")}
       />
@@ -232,14 +232,14 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
             value: "partner",
             testId: "create-third-partner",
             title: partner === null || partner === "partner" ? "A partner" : `The partner, ${partner}`,
-            text: `${service === "service" ? "The service" : service} and the partner can sign what your teams queue, without this browser. That is no way back for you: you come back with the backup file of your own share.`,
+            text: `${service === "service" ? "The service" : service} and the partner can sign what your teams queue, without this browser. They cannot bring you back if you lose it: for that you need the backup file of your own share.`,
             disabled: info.value !== null && partner === null,
           },
           {
             value: "backup-file",
             testId: "create-third-backup-file",
             title: "A backup file",
-            text: "You keep it yourself, sealed by a passphrase of its own. It is a spare share, and no way back yet: you come back with the backup file of your own share.",
+            text: "You keep the third share yourself, sealed by a separate passphrase. It is a spare. It cannot bring you back yet if you lose this browser: for that you need the backup file of your own share.",
           },
         ]}
       />
@@ -262,7 +262,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           <div class="stack-tight">
             <h2 id="create-recipients-title">Who gets the other shares</h2>
             <p class="soft">
-              Compare names and fingerprints with what the organisations publish, before you create the wallet: two of three shares are the key.
+              Any two of the three shares are the key. Before you create the wallet, compare these names and fingerprints with those that the organisations publish.
             </p>
           </div>
           <RecipientList recipients={recipients} testId="create-recipients" />
@@ -273,7 +273,7 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
               label="Admission tokens"
               mono
               optional={lacking.length === 0}
-              hint={`One a line, from ${lacking.map(({ party }) => party).join(" and ") || "the organisations"}: each lets you store a share there.`}
+              hint={`One a line, from ${lacking.map(({ party }) => party).join(" and ") || "the organisations"}. A token lets you store a share at its organisation.`}
               value={draft.tokens}
               onInput={set("tokens")}
               error={problems.tokens}
@@ -291,8 +291,8 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
             optional
             hint={
               draft.third === "partner"
-                ? `One Ed25519 key a line, 64 hexadecimal digits. What they queue waits in your inbox, unless they ask ${service} and the partner to sign it without you. This cannot be changed later.`
-                : "One Ed25519 key a line, 64 hexadecimal digits. What they queue waits in your inbox. This cannot be changed later."
+                ? `One Ed25519 key a line, 64 hexadecimal digits. The teams' requests wait in your inbox, unless they ask ${service} and the partner to sign without you. You cannot change this list later.`
+                : "One Ed25519 key a line, 64 hexadecimal digits. The teams' requests wait in your inbox. You cannot change this list later."
             }
             value={draft.requesters}
             onInput={set("requesters")}
@@ -325,7 +325,7 @@ function Created({ result: { wallet: made, backupFile }, passphrase }: CreatedPr
     reasonToStay.value = due
       ? "There is no backup of your share yet. If this browser is lost, the wallet is lost."
       : unsaved
-        ? "The file of the third share is not saved yet, and it exists nowhere else."
+        ? "The file of the third share is not saved yet, and there is no other copy."
         : null;
     return () => {
       reasonToStay.value = null;
@@ -336,7 +336,7 @@ function Created({ result: { wallet: made, backupFile }, passphrase }: CreatedPr
     <section class="card">
       <div class="stack-tight">
         <h2>Save the file of the third share</h2>
-        <p class="soft">It exists nowhere else. Keep it apart from this computer and from the backup of your own share: both files together are the whole key.</p>
+        <p class="soft">There is no other copy. Keep the file apart from this computer and from the backup of your own share: both files together are the whole key.</p>
       </div>
       <div class="actions">
         <Button
@@ -354,14 +354,14 @@ function Created({ result: { wallet: made, backupFile }, passphrase }: CreatedPr
       </div>
       {saved && (
         <Notice tone="good">
-          <p>Handed to the browser. Check that the file is where you want it before you leave this page.</p>
+          <p>The browser has the file. Check that it saved the file where you want it before you leave this page.</p>
         </Notice>
       )}
     </section>
   );
   if (due) {
     return (
-      <View key="secured" name="create" title="One step is left" lead="All holders have verified and committed their shares. Now make sure that you can come back." narrow>
+      <View key="secured" name="create" title="One step is left" lead="All parties have verified and committed their shares. Now make sure that you can come back if you lose this browser." narrow>
         <div class="stack-loose" data-testid="create-secured" data-id={wallet.id}>
           {thirdShare}
           <BackupGate wallet={wallet} passphrase={passphrase} />

@@ -36,7 +36,7 @@ export function InboxView() {
     <View
       name="inbox"
       title="Inbox"
-      lead="Signatures that others ask of you. Nothing is signed before you say so here."
+      lead="Signatures that others request from you. Nothing is signed before you approve it here."
       narrow
     >
       <p class="visually-hidden" role="status">
@@ -56,8 +56,8 @@ export function InboxView() {
       {pending.length === 0 && allRead && (
         <div class="empty" data-testid="inbox-empty">
           <Icon name="inbox" />
-          <p>Nothing waits for you.</p>
-          <p class="soft small">New requests appear here by themselves.</p>
+          <p>No request waits for you.</p>
+          <p class="soft small">New requests appear here without a reload.</p>
         </div>
       )}
       {locked.map((wallet) => (
@@ -72,7 +72,7 @@ export function InboxView() {
       )}
       {open.some((wallet) => wallet.state === "needs-rotation" || wallet.state === "paillier-locked") && (
         <Notice tone="warn">
-          <p>A wallet cannot sign before its key is replaced. Open the wallet to do that.</p>
+          <p>One of your wallets cannot sign until you replace its key. Open the wallet to do that.</p>
         </Notice>
       )}
     </View>

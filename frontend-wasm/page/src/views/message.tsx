@@ -51,7 +51,7 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
     <View
       name="message"
       title="Sign a message"
-      lead="Shows somebody that you hold this address. A message moves no money by itself, but what it says can bind you."
+      lead="A signed message proves that you control this address. It moves no money by itself, but its text can bind you."
       back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
       narrow
     >

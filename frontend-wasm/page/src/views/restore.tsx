@@ -59,7 +59,7 @@ export function RestoreView() {
     setBusy(false);
     if (!outcome.ok) {
       if (outcome.error.kind === "wrong-passphrase") {
-        setProblems({ passphrase: "That passphrase does not open the file." });
+        setProblems({ passphrase: "This passphrase does not open the file." });
         setError(outcome.error);
         setPassphrase("");
       } else if (outcome.error.kind === "invalid") {
@@ -79,7 +79,7 @@ export function RestoreView() {
     <View
       name="restore"
       title="Restore from a backup"
-      lead="Brings your share into this browser. Before it signs here, its Paillier key is replaced once, together with the service."
+      lead="This brings your share into this browser. Before the wallet signs here, you replace its Paillier key once, together with the other parties."
       back={{ href: href({ view: "home" }), text: "Wallets" }}
       narrow
     >

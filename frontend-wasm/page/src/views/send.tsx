@@ -47,15 +47,15 @@ function ChainNotice() {
   if (chain.state === "unreachable") {
     return (
       <Notice tone="warn" title="No Ethereum node" testId="node-warning">
-        <p>{chain.why} Nonce, gas and fees must then be filled in by hand.</p>
+        <p>{chain.why} Fill in nonce, gas and fees by hand.</p>
       </Notice>
     );
   }
   if (chain.state === "known" && expected !== null && chain.id !== expected) {
     return (
-      <Notice tone="bad" title="The node is of another chain" testId="chain-warning">
+      <Notice tone="bad" title="The node is on another chain" testId="chain-warning">
         <p>
-          The node is of {chainName(chain.id)}, and the gateway is set up for {chainName(expected)}. A transaction would be made for{" "}
+          The node is on {chainName(chain.id)}, but the gateway is set up for {chainName(expected)}. A transaction would be for{" "}
           {chainName(chain.id)}. Check the node in the settings before you sign.
         </p>
       </Notice>

@@ -26,7 +26,7 @@ export function SettingsView() {
             theme.value = value;
           }}
           choices={[
-            { value: "system", testId: "settings-theme-system", title: "As the system" },
+            { value: "system", testId: "settings-theme-system", title: "Like the system" },
             { value: "light", testId: "settings-theme-light", title: "Light" },
             { value: "dark", testId: "settings-theme-dark", title: "Dark" },
           ]}
@@ -34,7 +34,7 @@ export function SettingsView() {
         <Select
           id="settings-idle-minutes"
           label="Lock wallets after"
-          hint="Time without use. Changing it locks all wallets now."
+          hint="Time without use. A change locks all wallets now."
           value={String(idleMinutes.value)}
           options={IDLE_MINUTES.map((minutes) => ({ value: String(minutes), text: minutes === 1 ? "1 minute" : `${minutes} minutes` }))}
           onChange={(value) => {
@@ -47,7 +47,7 @@ export function SettingsView() {
       <EthereumNode />
       <Parties />
       <p class="soft small break">
-        Build <code data-testid="settings-build">{BUILD || "development"}</code>. The same sources give the same build; compare it with the published one.
+        Build <code data-testid="settings-build">{BUILD || "development"}</code>. The same sources give the same build. Compare this id with the published one.
       </p>
     </View>
   );
@@ -91,7 +91,7 @@ function Gateway() {
     <Server
       id="settings-gateway"
       label="Gateway"
-      hint="What carries sealed messages to the other parties. Changing it locks all wallets now. It must be one this page's server allows."
+      hint="The gateway carries sealed messages to the other parties. A change locks all wallets now. This page's server must allow the address."
       current={gateway.value}
       isOverridden={gatewayOverride.value !== null}
       change={(to) => {
@@ -112,8 +112,8 @@ function EthereumNode() {
       label="Ethereum node"
       hint={
         info.value?.rpc
-          ? `Balances and fees come from here, and transactions go there. The gateway suggests ${info.value.rpc.url} for ${chainName(info.value.rpc.chainId)}.`
-          : "Balances and fees come from here, and transactions go there. The gateway suggests none."
+          ? `The page reads balances and fees from this node, and sends transactions to it. The gateway suggests ${info.value.rpc.url} for ${chainName(info.value.rpc.chainId)}.`
+          : "The page reads balances and fees from this node, and sends transactions to it. The gateway suggests none."
       }
       current={node.value?.url ?? ""}
       isOverridden={rpcOverride.value !== null}
@@ -137,7 +137,7 @@ function Parties() {
     <section class="card" aria-labelledby="settings-parties">
       <div class="stack-tight">
         <h2 id="settings-parties">Parties</h2>
-        <p class="soft">Who gets the other shares of new wallets. Compare the fingerprints with what the organisations publish.</p>
+        <p class="soft">These parties get the other shares of new wallets. Compare the fingerprints with those that the organisations publish.</p>
       </div>
       <RecipientList recipients={recipients} testId="settings-recipients" />
       <RecipientNotices recipients={recipients} />

@@ -78,7 +78,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
     <View
       name="typed-data"
       title="Sign typed data"
-      lead="A document under EIP-712, as applications ask for: orders, permits, votes. Some of them move money without another question."
+      lead="A document under EIP-712, which applications ask you to sign: orders, permits, votes. Some of them let an application move your money without asking again."
       back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
       narrow
     >
@@ -97,7 +97,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
           <TextArea
             id="typed-data-json"
             label="Document"
-            hint="The JSON that eth_signTypedData_v4 takes. It is read as you type."
+            hint="The JSON of eth_signTypedData_v4. The page reads it as you type."
             mono
             tall
             placeholder={PLACEHOLDER}

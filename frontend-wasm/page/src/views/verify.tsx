@@ -108,7 +108,7 @@ export function VerifyView() {
   };
 
   return (
-    <View name="verify" title="Verify a signature" lead="Anybody's, not only your own. Everything happens in this browser; no wallet is needed." narrow>
+    <View name="verify" title="Verify a signature" lead="You can check any signature, not only your own. The check runs in this browser and needs no wallet." narrow>
       <Form busy={busy} onSubmit={submit}>
         <Select
           id="verify-kind"
@@ -163,7 +163,7 @@ export function VerifyView() {
         />
         <TextField
           id="verify-address"
-          label="Address it should be by"
+          label="Address of the signer"
           mono
           placeholder="0x…"
           value={address}

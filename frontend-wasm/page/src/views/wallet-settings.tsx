@@ -45,7 +45,7 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
     <BackupFile wallet={wallet}>
       <h2>Back up your share</h2>
       <p class="soft">
-        A file that brings this wallet to another browser, sealed by a passphrase of its own. It holds one share: by itself it signs nothing.
+        The file brings this wallet to another browser. A separate passphrase seals it. It holds one share, which cannot sign alone.
       </p>
       <SameSignature testId="backup-same-signature" />
       <WaysBack wallet={wallet} />
@@ -115,7 +115,7 @@ function Removal({ wallet }: { wallet: WalletSummary }) {
     <section class="card">
       <div class="stack-tight">
         <h2>Remove from this browser</h2>
-        <p class="soft">Deletes your share here. You come back with a backup file of it. Without one, everything at the address is lost.</p>
+        <p class="soft">This deletes your share from this browser. You come back with a backup file of your share. Without one, everything at the address is lost.</p>
       </div>
       {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
       <div class="actions">

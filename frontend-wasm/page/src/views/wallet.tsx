@@ -31,7 +31,7 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
       <View name="wallet" title={wallet.label} back={{ href: href({ view: "home" }), text: "Wallets" }}>
         <Notice tone="warn" title="This wallet is not finished">
           <p>
-            Its creation was interrupted. Resume or discard it <a href={href({ view: "home" })}>among the wallets</a>.
+            Its creation was interrupted. Resume or discard it <a href={href({ view: "home" })}>in the list of wallets</a>.
           </p>
         </Notice>
       </View>
@@ -39,7 +39,7 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
   }
   if (wallet.backup.due) {
     return (
-      <View name="wallet" title={wallet.label} lead="One step is left before its address is shown." back={{ href: href({ view: "home" }), text: "Wallets" }} narrow>
+      <View name="wallet" title={wallet.label} lead="One step is left before the page shows the address." back={{ href: href({ view: "home" }), text: "Wallets" }} narrow>
         <div data-testid="wallet" data-id={wallet.id} data-state={wallet.state} data-backup="due">
           {wallet.state === "locked" ? <UnlockWallet wallet={wallet} /> : <BackupGate wallet={wallet} />}
         </div>
@@ -91,7 +91,7 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
           <section class="card" aria-labelledby="wallet-shares">
             <div class="stack-tight">
               <h2 id="wallet-shares">Three shares</h2>
-              <p class="soft small">Any two sign. No single one can.</p>
+              <p class="soft small">Any two sign together. No single one can.</p>
             </div>
             <Holders wallet={wallet} />
             <WaysBack wallet={wallet} />
@@ -115,7 +115,7 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             <div class="stack">
               <p class="soft">
                 The address of {wallet.label}
-                {chain.state === "known" && <> on {chainName(chain.id)}</>}. It is the same on every chain of the Ethereum kind.
+                {chain.state === "known" && <> on {chainName(chain.id)}</>}. It is the same on every Ethereum-compatible chain.
               </p>
               <AddressText address={address} testId="receive-address" large />
               <div class="actions">

@@ -58,7 +58,7 @@ function WalletCard({ wallet }: { wallet: WalletSummary }) {
         <StateBadge state={wallet.state} />
       </div>
       <Balance wallet={wallet} />
-      {wallet.backup.due && <p class="small soft">Its backup is due. The address is shown once the backup is made.</p>}
+      {wallet.backup.due && <p class="small soft">Make its backup. The page shows the address after that.</p>}
       {wallet.address && !wallet.backup.due && (
         <p class="small">
           <AddressText address={wallet.address} />
@@ -100,7 +100,7 @@ function PendingWallet({ wallet }: { wallet: WalletSummary }) {
         <UnlockForm
           wallet={wallet}
           title="Resume the creation"
-          text="What was stored is sealed: open it first."
+          text="The stored part of the wallet is sealed. Open it first."
           action="Resume"
           onUnlock={async (unlock) => {
             setError(null);
@@ -130,7 +130,7 @@ function PendingWallet({ wallet }: { wallet: WalletSummary }) {
       {discarding && (
         <Dialog testId="discard-dialog" title="Discard the unfinished wallet?" onClose={() => setDiscarding(false)}>
           <p>
-            What was made of “{wallet.label}” is deleted here. It has no address yet, so nothing can be lost with it.
+            This deletes the stored part of “{wallet.label}” from this browser. The wallet has no address yet, so no funds can be lost with it.
           </p>
           <div class="actions">
             <Button testId="pending-discard-confirm" tone="danger" onClick={() => void discard()}>

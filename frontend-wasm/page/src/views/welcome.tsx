@@ -9,7 +9,7 @@ export function WelcomeView() {
     <View
       name="welcome"
       title="An Ethereum wallet whose key nobody holds"
-      lead="The key is made here, split into three shares, and never put together again. Any two shares sign; no single one can, not even the service."
+      lead="This browser makes the key, splits it into three shares, and erases it. Any two shares sign together. No single share can, not even the service's."
     >
       <div class="actions">
         <LinkButton testId="welcome-create" tone="primary" href={href({ view: "create" })} icon="plus">
@@ -32,21 +32,21 @@ export function WelcomeView() {
           <li class="actor-service">
             <Icon name="server" />
             <div>
-              <h3>The service has one</h3>
-              <p class="soft">It signs with you after checking for itself what is signed. Alone it can do nothing.</p>
+              <h3>The service holds the second</h3>
+              <p class="soft">It checks each request itself, then signs with you. Alone it cannot sign.</p>
             </div>
           </li>
           <li class="actor-partner">
             <Icon name="person" />
             <div>
-              <h3>The third is your spare</h3>
-              <p class="soft">With a partner, or in a file that only you can open. To come back after this browser is lost, you need a backup file of your own share, which you make with the wallet.</p>
+              <h3>The third share is a spare</h3>
+              <p class="soft">A partner holds it, or a file that only you can open. If this browser is lost, you come back with the backup file of your own share. You make that file when you create the wallet.</p>
             </div>
           </li>
         </ol>
       </section>
       <p class="soft">
-        You only want to check a signature?{" "}
+        Do you only want to check a signature?{" "}
         <a href={href({ view: "verify" })} data-testid="welcome-verify">
           Verify it here
         </a>
