@@ -9,10 +9,9 @@ use crate::{board::Load, clock::now_ms, orchestrator::Orchestrator};
 /// There is no room for one more job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// What is full, for whoever submits.
+    /// What is full, as text for the submitting client.
     pub(crate) detail: String,
-    /// When to try again: by then the jobs too many are settled if it goes on as in the last half
-    /// minute.
+    /// When to try again: by then enough jobs are settled, at the rate of the last half minute.
     pub(crate) retry_after: Duration,
 }
 

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::feed::Cursor;
 
-/// What came of a job: a signature, or why there is none. Empty while the job is open.
+/// The outcome of a job: a signature, or why there is none. Empty while the job is open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     /// The signature: `r`, `s` and `v` (27 or 28), 65 bytes.
@@ -28,7 +28,7 @@ pub struct Ending {
     /// The bytes to broadcast, for a signed transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_transaction: Option<String>,
-    /// The hash by which that transaction will be known.
+    /// The signed transaction's hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction_hash: Option<String>,
     /// Why there is no signature and will be none.
@@ -61,22 +61,22 @@ impl Ending {
 pub struct JobView {
     /// The job.
     pub id: JobId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// The wallet that signs.
     pub wallet: WalletId,
-    /// What kind of payload it is about.
+    /// The kind of its payload.
     pub kind: PayloadKindTag,
-    /// The requester's name for it.
+    /// The requester's idempotency key.
     pub idempotency_key: String,
     /// How urgent it is among its tenant's jobs.
     #[serde(default)]
     pub priority: Priority,
-    /// Where it stands.
+    /// Its state.
     pub state: JobStateName,
     /// How many attempts were started.
     pub attempts: u32,
-    /// The session that is under way.
+    /// The running session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// The pair of the latest attempt.
@@ -86,7 +86,7 @@ pub struct JobView {
     pub created_at_ms: u64,
     /// When it last changed.
     pub updated_at_ms: u64,
-    /// When it ends whatever happens.
+    /// When it expires at the latest.
     pub expires_at_ms: u64,
     /// When an operator last put it back from the dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,13 +94,13 @@ pub struct JobView {
     /// When it came to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at_ms: Option<u64>,
-    /// That its request was revoked, and which parties know.
+    /// Its request's revocation, and which parties know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<JobRevocation>,
     /// The 32 bytes that are signed.
     #[serde(with = "prefixed_array")]
     pub digest: [u8; 32],
-    /// What came of it.
+    /// Its outcome.
     #[serde(flatten)]
     pub ending: Ending,
     /// The attempts, oldest first.
@@ -121,8 +121,8 @@ impl JobView {
     /// The view of `record`.
     ///
     /// # Errors
-    /// When the record holds a request or a result that does not parse; it was not written by this
-    /// version then.
+    /// When the record holds a request or a result that does not parse, so that another version
+    /// wrote it.
     pub fn new(record: &JobRecord) -> Result<Self, Unshowable> {
         let unshowable = |reason: String| Unshowable { job: record.id, reason };
         let asked = Asked::of(record).map_err(unshowable)?;
@@ -162,7 +162,7 @@ impl JobView {
     }
 }
 
-/// What a view shows of a request.
+/// The fields of a request that a view shows.
 struct Asked {
     wallet: WalletId,
     kind: PayloadKindTag,
@@ -203,10 +203,10 @@ impl Asked {
     }
 }
 
-/// How a job ended, as its tenant is told.
+/// How a job ended, as its tenant sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndView {
-    /// Its place: what to pass as `after` to go on behind it.
+    /// Its place. A client passes it as `after` to read what follows.
     pub cursor: String,
     /// The job.
     pub job: JobId,
@@ -220,18 +220,18 @@ pub struct EndView {
     /// The 32 bytes that were signed, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// What came of it.
+    /// The job's outcome.
     #[serde(flatten)]
     pub ending: Ending,
 }
 
-/// A stored end that was not written by this version.
+/// A stored end that another version wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the stored end does not parse: {0}")]
 pub struct UnshowableEnd(String);
 
 impl EndView {
-    /// What lies in the stream as `end`.
+    /// The view of `end`, an entry of the stream.
     ///
     /// # Errors
     /// When it does not parse.
@@ -249,7 +249,7 @@ impl EndView {
         }
     }
 
-    /// How `record` ended; `None` when it is open, or cannot be shown.
+    /// How `record` ended. `None` when it is open, or cannot be shown.
     pub(crate) fn of_record(record: &JobRecord, cursor: String) -> Option<Self> {
         match &record.state {
             JobState::Signed { result } => Self::signed(cursor, result.clone()).ok(),
@@ -286,33 +286,33 @@ impl EndView {
 /// A page of ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndPage {
-    /// In the order in which they were made known.
+    /// In the order in which they were published.
     pub results: Vec<EndView>,
-    /// What to pass as `after` for what follows, now or later.
+    /// The value of `after` for what follows, now or later.
     pub next: String,
 }
 
-/// What became of one request of a batch.
+/// The result of one request of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemVerdict {
-    /// It is a new job.
+    /// It created a job.
     Accepted,
     /// It was accepted before.
     Known,
-    /// It is none.
+    /// It was refused.
     Refused,
 }
 
 /// One request of a batch, in the order of the batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchItemView {
-    /// What became of it.
+    /// Its result.
     pub verdict: ItemVerdict,
-    /// Its job; for a conflict, the job that its key stands for.
+    /// Its job. For a conflict, the job that already has its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
-    /// Where the job stands.
+    /// The job's state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<JobStateName>,
     /// Why it was refused.
@@ -329,7 +329,7 @@ pub struct BatchAnswer {
     /// The batch; absent when none of its requests names a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<BatchId>,
-    /// What became of each request.
+    /// The result of each request.
     pub items: Vec<BatchItemView>,
 }
 
@@ -338,7 +338,7 @@ pub struct BatchAnswer {
 pub struct BatchJobView {
     /// The job.
     pub job: JobId,
-    /// Where it stands; absent when it was not accepted, or is not kept any more.
+    /// Its state. Absent when the job was not accepted, or is no longer kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<JobStateName>,
 }
@@ -359,7 +359,7 @@ pub struct BatchView {
 pub struct JobPage {
     /// Newest first.
     pub jobs: Vec<JobView>,
-    /// What to pass as `after` for the next page; absent on the last.
+    /// The value of `after` for the next page. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<JobId>,
 }
@@ -369,9 +369,9 @@ pub struct JobPage {
 pub struct PairView {
     /// The pair.
     pub pair: Pair,
-    /// Whether it could.
+    /// Whether it could sign now.
     pub usable: bool,
-    /// Why not.
+    /// Why it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Refusal>,
 }
@@ -392,15 +392,15 @@ pub struct WalletView {
     pub chain_code: [u8; 32],
     /// The epoch of its shares.
     pub epoch: Epoch,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// How far its creation has come, at the party that is least far.
     pub status: WalletStatus,
-    /// The holders of shares 1, 2 and 3; none where the share is a backup.
+    /// The holders of shares 1, 2 and 3. `None` where the share is a backup.
     pub parties: [Option<PartyId>; 3],
-    /// Who may ask for signatures.
+    /// The requesters that may request signatures.
     pub requesters: Vec<RequesterInfo>,
-    /// What each pair can do.
+    /// Which pairs could sign now.
     pub pairs: Vec<PairView>,
 }
 
@@ -409,20 +409,20 @@ pub struct WalletView {
 pub struct WalletPage {
     /// In the order of their ids.
     pub wallets: Vec<WalletView>,
-    /// What to pass as `after` for the next page; absent on the last.
+    /// The value of `after` for the next page. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<WalletId>,
 }
 
-/// The data of an event `progress` of a job's event stream: something a party said about the
-/// session under way.
+/// The data of an event `progress` in a job's event stream: a report of one speaker about the
+/// running session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Progress {
     /// The session.
     pub session: SessionId,
-    /// Who said it.
+    /// The speaker that reports.
     pub from: String,
-    /// What, as it was said: JSON.
+    /// The report as the speaker sent it: JSON.
     pub event: Box<RawValue>,
 }
 
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_version_signed_stays_readable() {
-        // Creating a contract without code was signed once.
+        // An earlier version signed contract creations without code.
         let mut body = json!({
             "version": 1, "tenant": "acme", "wallet": "11".repeat(32), "idempotency_key": "old",
             "expires_at": 2_000_000_000,

@@ -1,5 +1,5 @@
-//! The owner's word on waiting jobs: `duet.v1.approval.<wallet>`, signed with the device's card
-//! key.
+//! Handles the owner's answers to waiting jobs: `duet.v1.approval.<wallet>`, signed with the key of
+//! the device's card.
 
 use std::{
     collections::HashMap,
@@ -39,31 +39,32 @@ use crate::{
     submit::{Manner, Rejected, Submitted, duplicate},
 };
 
-/// How many requests are handled at once; an approval takes as long as an invitation.
+/// How many requests are handled at once. An approval takes as long as an invitation.
 pub(crate) const CONCURRENCY: usize = 32;
 
-/// How many waiting jobs one answer shows at most.
+/// How many waiting jobs one answer contains at most.
 const MAX_JOBS_PER_ANSWER: usize = 32;
 
-/// How many bytes of requests one answer shows at most; with the rest of it, it stays below what an
-/// answer may have.
+/// How many bytes of requests one answer contains at most. With its other fields the answer stays
+/// below the largest message.
 const MAX_REQUEST_BYTES_PER_ANSWER: usize = 3 * MAX_REQUEST_SIZE_BYTES;
 
-/// How many nonces are remembered. Within the minute that a request may be old, no honest set of
-/// devices sends as many; when it is full of fresh ones, further requests are refused.
+/// How many nonces are remembered. Within the minute of a request's validity no honest set of
+/// devices sends as many. When it is full of fresh ones, further requests are refused.
 const MAX_NONCES: usize = 65_536;
 
-/// The nonces of the requests taken lately. Each orchestrator remembers its own; a request replayed
-/// to another one finds the job in a state that allows no more than its owner asked for.
+/// The nonces of recently accepted requests. Each orchestrator remembers its own. A request
+/// replayed to another orchestrator finds the job in a state that allows no more than its owner
+/// requested.
 #[derive(Debug, Default)]
 pub(crate) struct Nonces(Mutex<HashMap<[u8; 16], u64>>);
 
 impl Nonces {
-    /// Whether `nonce` is seen for the first time; remembers it.
+    /// Remembers `nonce`. Returns whether it is new.
     fn take(&self, nonce: [u8; 16], now_ms: u64) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MAX_NONCES {
-            // A request is taken up to a minute before and after the time it states.
+            // A request is valid for up to a minute before and after the time it states.
             seen.retain(|_, taken_at_ms| now_ms.saturating_sub(*taken_at_ms) <= 2 * MAX_APPROVAL_AGE_MS);
         }
         seen.len() < MAX_NONCES && seen.insert(nonce, now_ms).is_none()
@@ -78,7 +79,8 @@ impl Orchestrator {
         incoming.continue_trace(&span);
         async {
             let encoded = if incoming.payload.first() == Some(&WaitingQuestion::KIND) {
-                // A gateway's, about a number: nothing else is told, so nobody need have signed it.
+                // A gateway asks for a number. The answer contains nothing else, so the question is
+                // not signed.
                 match codec::decode::<WaitingQuestion>(&incoming.payload) {
                     Ok(question) if question.wallet == wallet => {
                         codec::encode(&WaitingAnswer { wallet, jobs: self.board.waiting(wallet) })
@@ -144,7 +146,8 @@ impl Orchestrator {
 
     async fn waiting_jobs(&self, wallet: WalletId) -> Result<ApprovalReply, Refusal> {
         if self.board.waiting(wallet) == 0 {
-            // Every device asks now and then: what most are told takes no look at all jobs.
+            // Every device asks now and then. The count of waiting jobs answers most without a
+            // search.
             return Ok(ApprovalReply::Jobs { jobs: Vec::new(), more: false });
         }
         let mut waiting = self.board.select(|job| job.waits_for == Some(wallet));
@@ -170,13 +173,13 @@ impl Orchestrator {
         Ok(ApprovalReply::Jobs { jobs, more })
     }
 
-    /// The entry of a job of this wallet.
+    /// The key of a job of this wallet.
     fn key_of(&self, facts: &WalletFacts, job: JobId) -> Result<Key, Refusal> {
         let tenant = facts.tenant().ok_or_else(unknown_wallet)?;
         Ok(Key::from((tenant, job)))
     }
 
-    /// A job of this wallet: its key, its entry, and what it asks for.
+    /// A job of this wallet: its key, its entry, and its request.
     async fn job_of(
         &self,
         wallet: WalletId,
@@ -202,7 +205,7 @@ impl Orchestrator {
     ) -> Result<ApprovalReply, Refusal> {
         let (key, entry, request) = self.job_of(wallet, facts, job).await?;
         match &entry.value.state {
-            // A device that asks for its own job at once may be quicker than the queue.
+            // A device that approves its own job at once may be quicker than the queue.
             JobState::AwaitingOwner | JobState::Queued => {}
             JobState::Expired => return Err(Refusal::new(Code::JobExpired, "the job has expired")),
             JobState::Cancelled => return Err(Refusal::new(Code::Cancelled, "the job was cancelled")),
@@ -213,12 +216,12 @@ impl Orchestrator {
         self.begin(facts, &key, entry, &request).await
     }
 
-    /// Takes the owner's own job in, just as if it had been submitted, and starts the session in
-    /// which the device signs it. The job is not announced to the queue unless that fails: nobody
-    /// else is to work on it.
+    /// Accepts the owner's own job, as if it had been submitted, and starts the session in which
+    /// the device signs it. The job is announced to the queue only if that fails, because no other
+    /// orchestrator should process it.
     ///
-    /// A device that does not know what became of its request sends it again: while the job waits
-    /// it gets a session, and otherwise the record.
+    /// A device that got no answer sends its request again. While the job waits, the device gets a
+    /// session; otherwise it gets the record.
     async fn sign(
         &self,
         wallet: WalletId,
@@ -257,7 +260,7 @@ impl Orchestrator {
     }
 
     /// Starts the session in which the device signs the job of `entry`: invites the responder, and
-    /// hands the manifest to the device as its own invitation.
+    /// returns the manifest to the device as its own invitation.
     async fn begin(
         &self,
         facts: &WalletFacts,
@@ -327,7 +330,7 @@ impl Orchestrator {
     }
 }
 
-/// The reply that shows `record`.
+/// The reply that contains `record`.
 fn job_reply(record: &JobRecord) -> Result<ApprovalReply, Refusal> {
     ApprovalReply::job(record).map_err(|error| {
         tracing::error!(%error, "a job does not serialise");
@@ -355,8 +358,8 @@ impl From<&Rejected> for Refusal {
     }
 }
 
-/// The request, if a device card that one of the wallet's parties names has signed it. A party that
-/// names another card gains no signature by that: the device has to take part itself.
+/// The request, if it is signed under a device card that one of the wallet's parties names. A party
+/// that names another card gains no signature: the device itself has to take part.
 fn authenticate(signed: &SignedApproval, facts: &WalletFacts) -> Result<ApprovalRequest, Refusal> {
     let keys = facts.device_keys();
     if keys.is_empty() {

@@ -1,5 +1,5 @@
-//! What an orchestrator records and counts: jobs taken in and refused, attempts, and how both end.
-//! All of it is noted after the job store has it, off the path of the job.
+//! What an orchestrator records and counts: accepted and refused jobs, attempts, and how both end.
+//! It notes each event after the job store has it, and no job waits for the note.
 
 use duet_protocol::ids::SessionId;
 use duet_wire::{
@@ -71,7 +71,7 @@ impl Orchestrator {
         self.audit.note(Event::JobSigned { asked, session, digest });
     }
 
-    /// A job may have ended without a signature; if it has, that is recorded.
+    /// Records the job's end, if it ended without a signature.
     pub(crate) fn note_end(&self, record: &JobRecord) {
         let (code, message) = match &record.state {
             JobState::Failed { code, message, .. } => (*code, message.clone()),

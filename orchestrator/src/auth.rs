@@ -1,8 +1,8 @@
-//! Who calls the HTTP interface: bearer tokens, one or several per tenant.
+//! Authenticates callers of the HTTP interface: bearer tokens, one or more per tenant.
 //!
-//! The orchestrator knows tokens by their SHA-256 only, so that its configuration is no credential.
-//! A token opens the interface; it authorises no signature. What a wallet signs is decided by the
-//! requester's own Ed25519 signature, which every party checks again.
+//! The orchestrator knows tokens only by their SHA-256, so its configuration contains no
+//! credential. A token opens the interface but authorises no signature. What a wallet signs depends
+//! on the requester's own Ed25519 signature, which every party checks again.
 
 use core::{fmt, str::FromStr};
 
@@ -15,7 +15,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    /// The hash of `token`, taken as the bytes that follow `Bearer ` in the header.
+    /// The hash of `token`: the bytes that follow `Bearer ` in the header.
     #[must_use]
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
@@ -48,7 +48,7 @@ impl FromStr for TokenHash {
 pub struct TenantAccess {
     /// The tenant whose jobs and wallets the tokens open.
     pub tenant: TenantId,
-    /// The hashes of its tokens; several, so that one can be replaced without a pause.
+    /// The hashes of its tokens. With two, a token can be replaced without a pause.
     pub tokens: Vec<TokenHash>,
 }
 
@@ -66,8 +66,8 @@ impl Tokens {
         Self(pairs.collect())
     }
 
-    /// The tenant that `token` belongs to. Every known hash is compared, each in constant time, so
-    /// that the time taken tells neither how near a guess came nor whose token it was.
+    /// The tenant that `token` belongs to. It compares every known hash, each in constant time. So
+    /// the time taken reveals neither how close a guess came nor whose token it was.
     #[must_use]
     pub fn tenant_of(&self, token: &str) -> Option<&TenantId> {
         let presented = TokenHash::of(token);

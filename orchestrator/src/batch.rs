@@ -1,16 +1,16 @@
-//! Batches: many requests submitted at once, and how their jobs end, told as it happens.
+//! Batches: many requests in one submission, and how their jobs end, reported as it happens.
 //!
-//! Each request of a batch is accepted or refused alone, exactly as if it had been submitted alone.
-//! What is stored of a batch is which jobs it is about, and from which place on the stream of ends
-//! tells of them. Its id is made of its jobs, and so of its requests' idempotency keys: the same
-//! batch again is the same one, told from the same place.
+//! Each request of a batch is accepted or refused on its own, exactly as if it had been submitted
+//! alone. The stored record of a batch holds its jobs, and the place in the stream of ends from
+//! which to read about them. Its id is derived from its jobs, and so from its requests' idempotency
+//! keys. The same batch submitted again is the same batch, read from the same place.
 //!
 //! # Nothing missed, nothing doubled
 //!
 //! The place is noted before any job of the batch is looked at. So the end of a job that was found
-//! open is published behind that place; jobs found settled are noted with the batch, told first,
-//! from their own records, and passed over in the stream. The cursor says how many of those were
-//! told, or the place in the stream, and means the same to every orchestrator.
+//! open is published after that place. Jobs found settled are noted with the batch. Their ends are
+//! reported first, from their own records, and skipped in the stream. A cursor says how many of
+//! those were reported, or names a place in the stream. It means the same to every orchestrator.
 
 use core::{fmt, str::FromStr};
 use std::{collections::HashSet, sync::Arc};
@@ -36,11 +36,11 @@ use crate::{
     submit::{Manner, Rejected, Submitted},
 };
 
-/// How many requests of one batch are taken in side by side. Each waits for a durable write.
+/// How many requests of one batch are accepted in parallel. Each waits for a durable write.
 const CONCURRENCY: usize = 16;
 
-/// How often it is looked whether a batch is over when its last ends have been told, and the board
-/// has not heard of it yet.
+/// How soon to check again whether a batch is over, when its last ends have been reported but the
+/// board has not heard of it yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A batch as it is stored.
@@ -49,7 +49,7 @@ pub(crate) struct BatchRecord {
     pub(crate) id: BatchId,
     pub(crate) tenant: TenantId,
     pub(crate) created_at_ms: u64,
-    /// The place in the stream of ends behind which it tells of the batch's jobs.
+    /// The place in the stream of ends after which the ends of the batch's jobs lie.
     pub(crate) after: u64,
     pub(crate) jobs: Vec<JobId>,
     /// The jobs that had ended before, and when.
@@ -63,12 +63,12 @@ pub(crate) struct EndedBefore {
     ended_at_ms: u64,
 }
 
-/// A place among the ends that a batch tells: how many of those before it were told, or a place in
-/// the stream.
+/// A place among the ends that a batch reports: how many of the earlier ends were reported, or a
+/// place in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchCursor {
     at: Cursor,
-    /// Absent when all of them were told.
+    /// `None` when all of the earlier ends were reported.
     before: Option<usize>,
 }
 
@@ -93,7 +93,7 @@ impl FromStr for BatchCursor {
     }
 }
 
-/// What became of one request of a batch.
+/// The result of one request of a batch.
 pub(crate) struct Verdict {
     /// The job, if the request names one.
     pub(crate) job: Option<JobId>,
@@ -105,8 +105,8 @@ fn key(tenant: &TenantId, id: BatchId) -> Key {
 }
 
 impl Orchestrator {
-    /// Takes in a batch of `tenant`: its record, unless none of its requests names a job, and what
-    /// became of each request, in their order.
+    /// Accepts a batch of `tenant`. Returns its record, unless none of its requests names a job,
+    /// and each request's result, in their order.
     pub(crate) async fn submit_batch(
         &self,
         tenant: &TenantId,
@@ -123,8 +123,7 @@ impl Orchestrator {
         let verdicts = futures::stream::iter(batch.items.into_iter().zip(named))
             .map(|(BatchItem { request, priority, repeat_digest }, named)| async move {
                 let Some(named) = named else {
-                    // Whatever keeps it from naming a job of this tenant is said by the usual
-                    // checks.
+                    // The usual checks say why it cannot name a job of this tenant.
                     let refused = self.submit_unnamed(tenant, request).await;
                     return Verdict { job: None, submitted: Err(refused) };
                 };
@@ -138,7 +137,7 @@ impl Orchestrator {
         Ok((record, verdicts))
     }
 
-    /// Notes a batch before its jobs are taken in, or finds it noted.
+    /// Stores a batch before its jobs are accepted, or finds it stored.
     async fn store_batch(&self, tenant: &TenantId, mut jobs: Vec<JobId>) -> Result<BatchRecord, StoreError> {
         let id = BatchId::derive(tenant, &jobs);
         if let Some(record) = self.batch(tenant, id).await? {
@@ -164,7 +163,7 @@ impl Orchestrator {
             BatchRecord { id, tenant: tenant.clone(), created_at_ms: now_ms(), after, jobs, ended_before };
         match self.batches.create(&key(tenant, id), &record).await {
             Ok(_) => Ok(record),
-            // Somebody submits the same batch at this moment.
+            // Another orchestrator accepts the same batch at this moment.
             Err(WriteError::Conflict { .. }) => self.batch(tenant, id).await?.ok_or(StoreError::Contended),
             Err(error) => Err(error.into()),
         }
@@ -179,7 +178,7 @@ impl Orchestrator {
         Ok(self.batches.get(&key(tenant, id)).await?.map(|entry| entry.value))
     }
 
-    /// How far the batch's jobs are, as far as this orchestrator knows.
+    /// The state of the batch's jobs, as far as this orchestrator knows.
     pub(crate) fn view_batch(&self, record: &BatchRecord) -> BatchView {
         let jobs: Vec<BatchJobView> = record
             .jobs
@@ -192,8 +191,8 @@ impl Orchestrator {
         BatchView { id: record.id, created_at_ms: record.created_at_ms, jobs }
     }
 
-    /// Whether the job's end was made known, or it never was accepted, or is not kept any more.
-    /// `told` is whether its end was told just now.
+    /// Whether the job's end was published, or the job was never accepted, or is no longer kept.
+    /// `told` says whether the reader has just reported its end.
     fn is_over(&self, tenant: &TenantId, job: JobId, told: bool) -> bool {
         match self.board.state(&Key::from((tenant, job))) {
             None => true,
@@ -209,19 +208,19 @@ const fn is_final(state: JobStateName) -> bool {
     }
 }
 
-/// Reads how a batch's jobs ended, one after the other.
+/// Reads how a batch's jobs ended, one after another.
 pub(crate) struct BatchReader {
     orchestrator: Arc<Orchestrator>,
     record: BatchRecord,
     jobs: HashSet<JobId>,
     reader: Reader,
-    /// How many of those that had ended before were told.
+    /// How many of the earlier ends were reported.
     before: usize,
     told: HashSet<JobId>,
 }
 
 impl BatchReader {
-    /// Of `record`'s jobs, those that ended after `after`; all of them, if there is none.
+    /// A reader of the ends of `record`'s jobs after `after`; of all ends when `after` is `None`.
     pub(crate) fn new(
         orchestrator: &Arc<Orchestrator>,
         record: BatchRecord,
@@ -244,8 +243,8 @@ impl BatchReader {
         }
     }
 
-    /// Waits for the next end; `None` when every job of the batch has come to its end, and that was
-    /// told.
+    /// Waits for the next end. `None` when every job of the batch has ended and all ends were
+    /// reported.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -254,8 +253,8 @@ impl BatchReader {
             return Ok(Some(view));
         }
         loop {
-            // Asked before the stream is read: what is over by now has its end in the stream by
-            // now.
+            // Asked before the stream is read: a job that is over now already has its end in the
+            // stream.
             let (over, settled) = self.is_over();
             while let Some(view) = self.reader.next_now().await? {
                 let seen = EndedBefore { job: view.job, ended_at_ms: view.ended_at_ms };
@@ -275,14 +274,15 @@ impl BatchReader {
         }
     }
 
-    /// Whether all jobs are over, and whether all are settled at least.
+    /// Whether all jobs are over, and whether all are at least settled.
     fn is_over(&self) -> (bool, bool) {
         let (orchestrator, tenant) = (&self.orchestrator, &self.record.tenant);
         let over = self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, self.told.contains(job)));
         (over, self.jobs.iter().all(|job| orchestrator.is_over(tenant, *job, true)))
     }
 
-    /// The next of those that had ended before. One that was put back since is told by the stream.
+    /// The next of the earlier ends. A job that was put back since is reported by the stream
+    /// instead.
     async fn next_of_before(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
         while let Some(EndedBefore { job, ended_at_ms }) = self.record.ended_before.get(self.before).copied()
         {

@@ -1,8 +1,9 @@
-//! An orchestrator's own picture of the job bucket, kept up to date by watching it: for lists, for
-//! counting open jobs, for whose turn it is, for the sweeper, and to wake whoever waits for one job
-//! to change.
+//! The board: an orchestrator's own copy of the job bucket, kept up to date by a watch. It serves
+//! lists, counts of open jobs, the fair order, the sweeper, and callers that wait for a job to
+//! change.
 //!
-//! It may lag behind the bucket, so nothing is decided by it; every decision is a compare-and-swap.
+//! The board may lag behind the bucket, so no decision rests on it. Every decision is a
+//! compare-and-swap.
 
 use core::{cmp::Reverse, num::NonZeroUsize};
 use std::{
@@ -24,18 +25,19 @@ use crate::{
     plan,
 };
 
-/// Open jobs whose whole records are kept, those that changed last. More than are worked on at
-/// once, so that what was accepted or begun here just now is not asked of the broker again.
+/// How many open jobs' whole records are kept: those that changed last. That is more than are in
+/// work at once, so a job that was just accepted or begun here need not be read from the broker
+/// again.
 const MAX_RECENT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// The largest request, in bytes, of a record that is kept: as a rule one has less than one
+/// The largest request, in bytes, of a record that is kept. A request usually has less than one
 /// kilobyte, and all kept ones together stay below ten megabytes.
 const MAX_RECENT_REQUEST: usize = 4096;
 
 /// A job's record as of some revision.
 pub(crate) type Snapshot = Arc<Entry<JobRecord>>;
 
-/// What is remembered of each job: some 200 bytes, so that the whole bucket fits in memory.
+/// The kept facts of each job: some 200 bytes, so that the whole bucket fits in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Summary {
     pub(crate) tenant: TenantId,
@@ -46,11 +48,12 @@ pub(crate) struct Summary {
     pub(crate) next_attempt_at_ms: u64,
     pub(crate) expires_at_ms: u64,
     pub(crate) end_published: bool,
-    /// Whether parties are yet to be told that the request was revoked.
+    /// Whether some parties still have to be told that the request was revoked.
     pub(crate) revocation_waits: bool,
-    /// Whose owner is waited for; known only in that state.
+    /// The wallet whose owner the job waits for. Known only while it waits.
     pub(crate) waits_for: Option<WalletId>,
-    /// Whether it waits for its owner only until a pair that it prefers can sign; known as above.
+    /// Whether it waits for its owner only until a preferred pair can sign. Known only while it
+    /// waits.
     pub(crate) prefers_backends: bool,
     revision: Revision,
 }
@@ -104,7 +107,7 @@ pub(crate) struct Load {
     pub(crate) ended: Meter,
 }
 
-/// How many jobs are in each state of those that are open.
+/// How many of the open jobs are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OpenJobs {
     pub(crate) queued: usize,
@@ -135,9 +138,9 @@ struct Jobs {
     line: Line,
     open: OpenJobs,
     ended: Meter,
-    /// The load of each tenant; no entry means that none is open.
+    /// The load of each tenant. A tenant without an entry has no open job.
     loads: HashMap<TenantId, Load>,
-    /// How many jobs wait for each wallet's owner; no entry means none.
+    /// How many jobs wait for each wallet's owner. A wallet without an entry has none.
     waiting: HashMap<WalletId, u32>,
     watched: HashMap<Key, watch::Sender<Option<Snapshot>>>,
     recent: LruCache<Key, Snapshot>,
@@ -158,7 +161,7 @@ impl Jobs {
         }
     }
 
-    /// Counts a job in.
+    /// Adds a job to the counts.
     fn count(&mut self, summary: &Summary) {
         if let Some(open) = self.open.of(summary.state) {
             *open += 1;
@@ -169,7 +172,7 @@ impl Jobs {
         }
     }
 
-    /// Counts a job out that was counted in.
+    /// Removes a counted job from the counts.
     fn discount(&mut self, summary: &Summary) {
         if let Some(open) = self.open.of(summary.state) {
             *open -= 1;
@@ -188,14 +191,14 @@ impl Jobs {
     }
 }
 
-/// The picture.
+/// An orchestrator's copy of the job bucket.
 pub(crate) struct Board {
     jobs: Mutex<Jobs>,
-    /// Changes when a job may be started that could not be before.
+    /// Changes when a job becomes ready to start.
     freed: watch::Sender<()>,
 }
 
-/// A job that this process works on. It is let go of when this is dropped.
+/// A job that this process works on. Dropping it releases the job.
 pub(crate) struct Held {
     pub(crate) key: Key,
     tenant: TenantId,
@@ -205,7 +208,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Keeps the job from being started again before `rest_until_ms`, if it is queued still.
+    /// Keeps the job, if it is still queued, from starting again before `rest_until_ms`.
     pub(crate) const fn rest_until(&mut self, rest_until_ms: u64) {
         self.rest_until_ms = rest_until_ms;
     }
@@ -218,17 +221,17 @@ impl Drop for Held {
     }
 }
 
-/// Whose turn it is.
+/// The job to start next, if any.
 pub(crate) enum Turn {
-    /// This job's.
+    /// This job.
     Job(Held),
-    /// Nobody's, until some job at hand is done.
+    /// None until a job at hand is done: every tenant with jobs to start is at its limit.
     Crowded,
-    /// Nobody's: no job is to be started now.
+    /// None: there is no job to start now.
     Nobody,
 }
 
-/// Learns of one job's changes. A change may be skipped when a later one follows.
+/// Observes one job's changes. A change may be skipped when a later one follows.
 pub(crate) struct Observer {
     key: Key,
     board: Arc<Board>,
@@ -236,7 +239,7 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// The next change that was not seen yet.
+    /// The next change that the observer has not returned yet.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -246,8 +249,8 @@ impl Observer {
         self.changes.borrow_and_update().clone()
     }
 
-    /// Whether the job was settled when it changed last, as far as is known here. It is never
-    /// unsettled again but by an operator who puts it back.
+    /// Whether the job's latest known change settled it. A settled job opens again only when an
+    /// operator puts it back.
     pub(crate) fn sees_it_settled(&self) -> bool {
         self.changes.borrow().as_ref().is_some_and(|snapshot| snapshot.value.state.is_final())
     }
@@ -256,7 +259,7 @@ impl Observer {
 impl Drop for Observer {
     fn drop(&mut self) {
         let mut jobs = self.board.lock();
-        // This receiver still counts.
+        // This observer's own receiver still counts.
         if jobs.watched.get(&self.key).is_some_and(|sender| sender.receiver_count() <= 1) {
             jobs.watched.remove(&self.key);
         }
@@ -264,7 +267,7 @@ impl Drop for Observer {
 }
 
 impl Board {
-    /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once.
+    /// An empty board. Each tenant may have `max_in_hand_per_tenant` jobs in hand at once.
     pub(crate) fn new(max_in_hand_per_tenant: usize) -> Self {
         Self { jobs: Mutex::new(Jobs::new(max_in_hand_per_tenant)), freed: watch::Sender::new(()) }
     }
@@ -273,7 +276,7 @@ impl Board {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a record at `revision`, unless a later one is known.
+    /// Records a job at `revision`, unless a later revision is known.
     pub(crate) fn apply(&self, key: &Key, record: JobRecord, revision: Revision) -> Snapshot {
         let snapshot = Arc::new(Entry { value: record, revision });
         let mut jobs = self.lock();
@@ -317,8 +320,7 @@ impl Board {
         snapshot
     }
 
-    /// The job whose turn it is, to be started by this process. `named` is the job of the
-    /// announcement that gives leave to start one.
+    /// The next job for this process to start. `named` is the job that the announcement names.
     pub(crate) fn next(self: &Arc<Self>, now_ms: u64, named: (&TenantId, JobId)) -> Turn {
         match self.lock().line.next(now_ms, Some(named)) {
             Next::Job(tenant, job) => Turn::Job(self.held(tenant, job)),
@@ -327,7 +329,7 @@ impl Board {
         }
     }
 
-    /// Takes the named job in hand out of turn, unless this process works on it already.
+    /// Puts the named job in hand out of turn, unless this process already works on it.
     pub(crate) fn hold(self: &Arc<Self>, tenant: &TenantId, job: JobId) -> Option<Held> {
         let is_free = self.lock().line.hold(tenant, job);
         is_free.then(|| self.held(tenant.clone(), job))
@@ -338,7 +340,7 @@ impl Board {
         Held { key, tenant, job, rest_until_ms: 0, board: Arc::clone(self) }
     }
 
-    /// Keeps the job from being started by this process until its entry changes.
+    /// Keeps this process from starting the job until its entry changes.
     pub(crate) fn pass_over(&self, key: &Key) {
         if let Some((tenant, job)) = key.tenant_and_job() {
             self.lock().line.remove(&tenant, job);
@@ -350,12 +352,12 @@ impl Board {
         self.lock().line.due(tenant, job)
     }
 
-    /// Changes when some job may be started that could not be before, counted from this call on.
+    /// Changes, from this call on, when a job becomes ready to start.
     pub(crate) fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
     }
 
-    /// Forgets every job: the bucket that held them is gone, and revisions of the one in its place
+    /// Forgets every job. The bucket that held them is gone, and the revisions of its replacement
     /// begin at 1.
     pub(crate) fn clear(&self) {
         let keys: Vec<Key> = self.lock().all.keys().cloned().collect();
@@ -364,7 +366,7 @@ impl Board {
         }
     }
 
-    /// Takes in that a job's entry is gone.
+    /// Records that a job's entry is gone.
     pub(crate) fn remove(&self, key: &Key) {
         let mut jobs = self.lock();
         jobs.recent.pop(key);
@@ -387,12 +389,12 @@ impl Board {
         self.lock().open
     }
 
-    /// Where the job stands, as far as is known here, and whether its end was published.
+    /// The job's state as far as the board knows, and whether its end was published.
     pub(crate) fn state(&self, key: &Key) -> Option<(JobStateName, bool)> {
         self.lock().all.get(key).map(|job| (job.state, job.end_published))
     }
 
-    /// The newest record that is known here of an open job which changed lately.
+    /// The newest record that the board has of an open job which changed lately.
     pub(crate) fn recent(&self, key: &Key) -> Option<Snapshot> {
         self.lock().recent.get(key).cloned()
     }
@@ -402,7 +404,7 @@ impl Board {
         self.lock().waiting.get(&wallet).copied().unwrap_or(0)
     }
 
-    /// Observes the job under `key`, from now on.
+    /// Observes the job under `key` from now on.
     pub(crate) fn observe(self: &Arc<Self>, key: &Key) -> Observer {
         let mut jobs = self.lock();
         let sender = jobs.watched.entry(key.clone()).or_insert_with(|| watch::Sender::new(None));
@@ -411,8 +413,8 @@ impl Board {
         Observer { key: key.clone(), board: Arc::clone(self), changes }
     }
 
-    /// Up to `limit` of `tenant`'s jobs, newest first, after the job `after`, in `state` if one is
-    /// given; and whether there are more. `None` when `after` is not known.
+    /// Up to `limit` of `tenant`'s jobs, newest first, that follow the job `after` and are in
+    /// `state`, where given. Also returns whether there are more. `None` when `after` is not known.
     pub(crate) fn list(
         &self,
         tenant: &TenantId,
@@ -438,7 +440,7 @@ impl Board {
         Some((keys, more))
     }
 
-    /// The summaries that `wanted` picks.
+    /// The summaries that `wanted` selects.
     pub(crate) fn select(&self, wanted: impl Fn(&Summary) -> bool) -> Vec<Summary> {
         self.lock().all.values().filter(|summary| wanted(summary)).cloned().collect()
     }
@@ -578,7 +580,7 @@ mod tests {
         large.request.body = vec![b' '; MAX_RECENT_REQUEST + 1];
         board.apply(&key(4), large, Revision::from(7));
         assert_eq!(revision(4), None);
-        // Bounded: those that changed last stay.
+        // The bound holds: the jobs that changed last stay.
         for job in 0..u16::try_from(MAX_RECENT.get()).unwrap() {
             put(job + 10, JobState::Queued, u64::from(job) + 10);
         }

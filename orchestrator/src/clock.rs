@@ -1,4 +1,4 @@
-//! The wall clock, which deadlines that cross processes are counted by.
+//! The wall clock, for deadlines that several processes share.
 
 use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How long it is from `now_ms` until `moment_ms`; nothing when that has passed.
+/// How long it is from `now_ms` until `moment_ms`; zero when that has passed.
 pub(crate) const fn until(moment_ms: u64, now_ms: u64) -> Duration {
     Duration::from_millis(moment_ms.saturating_sub(now_ms))
 }

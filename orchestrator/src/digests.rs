@@ -1,25 +1,27 @@
-//! What is remembered of digests: the job that a transaction's digest belongs to, and the signature
-//! that a message or typed data got first.
+//! What the orchestrator remembers of digests: the job that a transaction's digest belongs to, and
+//! the first signature of each message or typed data.
 //!
 //! # Transactions
 //!
-//! Two jobs with one transaction pay once, because the nonce is the same: a caller that meant two
-//! payments has lost one, and a caller that submits again under a new idempotency key has lost
+//! Two jobs with the same transaction pay once, because the nonce is the same. A caller that meant
+//! two payments has lost one. A caller that submits again under a new idempotency key has lost
 //! sight of its first job. So a transaction's digest belongs to the first job that has it, until
-//! that job fails, expires or is cancelled. Another job with it is refused with `duplicate-digest`
-//! unless the submission says that it is meant, or comes from the owner's device, where the owner
-//! has just approved it. This protects a caller from its own mistake. It grants no right, so it
-//! stands beside the request and not under the requester's signature: the parties decide without
-//! it.
+//! that job fails, expires or is cancelled.
+//!
+//! Another job with the digest is refused with `duplicate-digest`, with two exceptions: the
+//! submission says that the repetition is meant, or the owner has just approved it on the device.
+//! This protects a caller from its own mistake. It grants no right, so it is not under the
+//! requester's signature, and the parties decide without it.
 //!
 //! # Messages and typed data
 //!
-//! Sites derive keys from signatures and expect the one of yesterday; a threshold signature is not
-//! deterministic. So the first signature of a message is kept, and is the result of every later job
-//! over the same message with the same key. **The parties run the whole session before that**:
-//! requester, policy, approvals, expiry, rotation and lock are decided afresh by both, and a job
-//! that would get no signature gets no old one either. Only which of two valid signatures is told
-//! differs.
+//! Sites derive keys from signatures and expect the same signature every time, but a threshold
+//! signature is not deterministic. So the orchestrator keeps the first signature of a message. It
+//! is the result of every later job over the same message with the same key.
+//!
+//! **The parties run the whole session before that.** Both check requester, policy, approvals,
+//! expiry, rotation and lock afresh. A job that would get no new signature gets no old one either.
+//! The only difference is which of two valid signatures the tenant receives.
 
 use duet_bus::kv::{Key, WriteError};
 use duet_protocol::{public_key::PublicKey, signature, transcript};
@@ -32,30 +34,30 @@ use crate::{
     orchestrator::Orchestrator,
 };
 
-/// How often an entry is looked at anew because another orchestrator wrote first.
+/// How often an entry is read again because another orchestrator wrote first.
 const MAX_CONFLICTS: usize = 16;
 
-/// How long a claim counts whose job is not there yet. A submission that takes longer to create its
-/// job has been answered with a failure.
+/// How long a claim is valid while its job does not exist yet. A submission that takes longer to
+/// create its job has been answered with a failure.
 const UNBORN_MS: u64 = 60_000;
 
-/// Whose a transaction's digest is.
+/// The job that a transaction's digest belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
     job: JobId,
     at_ms: u64,
 }
 
-/// The signature that a message or typed data got first.
+/// The first signature of a message or of typed data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     signature: RecoverableSignature,
-    /// When it was last written, in milliseconds since 1970: it is kept some time after it was last
-    /// used.
+    /// When it was last written, in milliseconds since 1970. It is kept for some time after its
+    /// last use.
     at_ms: u64,
 }
 
-/// The entry of `digest` under the wallet's key that the request names.
+/// The key of the entry for `digest` under the wallet's key that the request names.
 fn entry(request: &SigningRequest, digest: &[u8; 32]) -> Key {
     let of_key = transcript::hash("digest-of-key", &(request.wallet, &request.path, digest));
     Key::from((&request.tenant, of_key))
@@ -67,8 +69,8 @@ const fn is_answered_alike(payload: &Payload) -> bool {
 }
 
 impl Orchestrator {
-    /// Claims a transaction's digest for the request's job. Gives the job that has it already, if
-    /// it is another one; for other payloads nothing is claimed.
+    /// Claims a transaction's digest for the request's job. Returns the job that already has the
+    /// digest, if it is another one. Claims nothing for other payloads.
     ///
     /// # Errors
     /// When the broker does not answer or has no room.
@@ -104,7 +106,7 @@ impl Orchestrator {
         Err(StoreError::Contended)
     }
 
-    /// Whether the claim's job is signed or may still be.
+    /// Whether the claim's job is signed or may still get a signature.
     async fn holds(&self, tenant: &TenantId, claim: Claim) -> Result<bool, StoreError> {
         Ok(match self.jobs.get(&Key::from((tenant, claim.job))).await? {
             Some(job) => match job.value.state {
@@ -118,11 +120,12 @@ impl Orchestrator {
         })
     }
 
-    /// The signature that is told for `digest`: the first that was made of a message or typed data
-    /// under this key, or `made`, which then is the first.
+    /// The signature to return for `digest`: the first that was made of a message or typed data
+    /// under this key. If there is none, `made` becomes the first.
     ///
     /// # Errors
-    /// When the broker does not answer. Where it has no room, `made` is told and not kept.
+    /// When the broker does not answer. When the bucket has no room, `made` is returned but not
+    /// kept.
     pub(crate) async fn first_signature(
         &self,
         request: &SigningRequest,

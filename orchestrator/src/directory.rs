@@ -1,8 +1,9 @@
-//! What the parties say about wallets: asked for when needed, remembered for a while, asked for
-//! again when a party finds it stale.
+//! The directory: the parties' answers about wallets. It fetches them when needed, keeps them for a
+//! while, and fetches them again when a party finds them stale.
 //!
-//! Nothing here authorises anything; the parties check all of it themselves. It is what jobs are
-//! refused early by, what manifests are filled in from, and which key a result must verify under.
+//! Nothing here authorises a signature; the parties check all of it themselves. The orchestrator
+//! uses the answers to refuse jobs early, to fill in manifests, and to find the key that a result
+//! must verify under.
 
 use core::time::Duration;
 use std::{
@@ -29,21 +30,22 @@ use crate::api::{PairView, WalletView};
 /// How long a party may take to answer a question about its wallets.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How old what a party said may be when something is refused because of it. Keeps refusals from
-/// being as many questions.
+/// How old an answer may be when a job is refused because of it. So a burst of refusals does not
+/// cause as many questions.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// How long parties of which none answered are taken to be away by those who can do with what they
-/// said last. Keeps jobs that come in meanwhile from waiting for answers one after the other.
+/// After every party failed to answer, treat them as unreachable for this long and use cached
+/// answers. So incoming jobs do not wait for answers one after another.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// How many wallets are remembered; the one asked for longest ago makes room. Some 2 KiB each.
+/// How many wallets are remembered, some 2 KiB each. Beyond that the one fetched longest ago is
+/// dropped.
 const MAX_REMEMBERED_WALLETS: usize = 16_384;
 
-/// How many pages one party is asked for while a page of one tenant's wallets is put together.
+/// How many pages one party is asked for to build one page of a tenant's wallets.
 const MAX_PAGES_PER_LISTING: usize = 64;
 
-/// What one party said about a wallet.
+/// One party's answer about a wallet.
 #[derive(Debug, Clone)]
 enum Answer {
     Known(Box<WalletInfo>),
@@ -51,13 +53,13 @@ enum Answer {
     Silent(Refusal),
 }
 
-/// What the parties said about one wallet.
+/// The parties' answers about one wallet.
 #[derive(Debug, Clone)]
 pub(crate) struct WalletFacts {
     answers: BTreeMap<PartyId, Answer>,
 }
 
-/// What a manifest says about a pair of a wallet's parties.
+/// The facts about a pair of a wallet's parties that go into a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) epoch: Epoch,
@@ -67,7 +69,7 @@ pub(crate) struct Terms {
 }
 
 impl WalletFacts {
-    /// The words of those that know the wallet.
+    /// The answers of the parties that know the wallet.
     fn views(&self) -> impl Iterator<Item = &WalletInfo> {
         self.answers.values().filter_map(|answer| match answer {
             Answer::Known(info) => Some(&**info),
@@ -75,9 +77,9 @@ impl WalletFacts {
         })
     }
 
-    /// Whether all who know the wallet say the same of its key and of its device's card. When they
-    /// do not, one of them lies, and a signature that does not verify by the word of one is
-    /// nobody's fault for certain.
+    /// Whether all parties that know the wallet agree on its key and on its device's card. If they
+    /// disagree, one of them lies. Then a signature that does not verify by one party's answer
+    /// proves no party's fault.
     pub(crate) fn is_undisputed(&self) -> bool {
         let said = |view: &WalletInfo| {
             let device = view.party(ShareIndex::Device).map(|device| device.signing_key);
@@ -87,7 +89,7 @@ impl WalletFacts {
         all.next().is_none_or(|first| all.all(|other| other == first))
     }
 
-    /// Whether any party knows the wallet as `tenant`'s.
+    /// Whether any party says that the wallet belongs to `tenant`.
     pub(crate) fn belongs_to(&self, tenant: &TenantId) -> bool {
         self.views().any(|view| view.tenant == *tenant)
     }
@@ -97,12 +99,12 @@ impl WalletFacts {
         self.views().map(|view| &view.tenant).next()
     }
 
-    /// Whether every party that was asked answered that it has no such wallet.
+    /// Whether every party answered that it has no such wallet.
     pub(crate) fn is_unknown(&self) -> bool {
         self.answers.values().all(|answer| matches!(answer, Answer::Unknown))
     }
 
-    /// Why it is not known whether the wallet exists, if it is not.
+    /// Why it is unknown whether the wallet exists; `None` when it is known.
     pub(crate) fn silence(&self) -> Option<&Refusal> {
         if self.views().next().is_some() {
             return None;
@@ -113,7 +115,7 @@ impl WalletFacts {
         })
     }
 
-    /// Whether `requester` may have `kind` signed, as far as any party says.
+    /// Whether `requester` may request signatures over `kind`, by any party's answer.
     pub(crate) fn allows(&self, requester: &[u8; 32], kind: PayloadKindTag) -> Result<(), Refusal> {
         let mut known = false;
         for info in self.views().flat_map(|view| &view.requesters).filter(|info| info.key == *requester) {
@@ -132,7 +134,7 @@ impl WalletFacts {
         })
     }
 
-    /// The word of the holder of share `index`, or why there is none.
+    /// The answer of the holder of share `index`, or why there is none.
     fn view_of(&self, index: ShareIndex) -> Result<&WalletInfo, Refusal> {
         if let Some(view) = self.views().find(|view| view.index == index) {
             return Ok(view);
@@ -153,7 +155,7 @@ impl WalletFacts {
         Err(Refusal::new(Code::NotEnrolled, format!("no party here holds share {index} of this wallet")))
     }
 
-    /// What a session of `pair` is to be told, or why there can be none now.
+    /// The terms of a session of `pair`, or why there can be none now.
     pub(crate) fn terms(&self, pair: Pair) -> Result<Terms, Refusal> {
         let responder = self.view_of(pair.responder())?;
         committed(responder)?;
@@ -209,21 +211,21 @@ impl WalletFacts {
         Ok(Terms { epoch: responder.epoch, paillier_key, initiator, responder: responder_seat })
     }
 
-    /// The key that a signature made by `pair` verifies under, and its address: the wallet's child
-    /// at `path`, as the pair's responder describes the wallet.
+    /// The key that a signature of `pair` verifies under: the wallet's child at `path`, as the
+    /// pair's responder describes the wallet.
     pub(crate) fn verifying_key(&self, pair: Pair, path: &DerivationPath) -> Result<PublicKey, Refusal> {
         let view = self.view_of(pair.responder())?;
         child(view, path)
     }
 
-    /// That the child at `path` exists, by anyone's word.
+    /// Checks that the child at `path` exists, by any party's answer.
     pub(crate) fn derivable(&self, path: &DerivationPath) -> Result<(), Refusal> {
         let view = self.views().next().ok_or_else(unknown_wallet)?;
         child(view, path).map(drop)
     }
 
-    /// The Ed25519 key of the card of the party in `seat` of a session of `pair`: by its own word,
-    /// or by the responder's about the device.
+    /// The Ed25519 key of the card of the party in `seat` of a session of `pair`. It comes from
+    /// that party's own answer, or for the device from the responder's.
     pub(crate) fn card_key(&self, pair: Pair, seat: &Seat) -> Result<[u8; 32], Refusal> {
         let speaker = if seat.index == ShareIndex::Device { pair.responder() } else { seat.index };
         let view = self.view_of(speaker)?;
@@ -233,7 +235,7 @@ impl WalletFacts {
             .ok_or_else(|| Refusal::new(Code::CardMismatch, "the wallet has another party in that seat"))
     }
 
-    /// The device card keys that the wallet's parties name: one, unless a party lies.
+    /// The keys of the device's card that the wallet's parties name: one key, unless a party lies.
     pub(crate) fn device_keys(&self) -> Vec<[u8; 32]> {
         let mut keys: Vec<_> = self
             .views()
@@ -245,7 +247,7 @@ impl WalletFacts {
         keys
     }
 
-    /// The wallet as `tenant` sees it, if it is the tenant's.
+    /// The wallet as `tenant` sees it, if the tenant owns it.
     pub(crate) fn view(&self, tenant: &TenantId) -> Option<WalletView> {
         let own = || self.views().filter(|view| view.tenant == *tenant);
         let first = own().next()?;
@@ -284,7 +286,7 @@ fn child(view: &WalletInfo, path: &DerivationPath) -> Result<PublicKey, Refusal>
         .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
 }
 
-/// That nobody has the wallet.
+/// The refusal when no party has the wallet.
 pub(crate) fn unknown_wallet() -> Refusal {
     Refusal::new(Code::UnknownWallet, "none of the parties here has this wallet")
 }
@@ -292,9 +294,9 @@ pub(crate) fn unknown_wallet() -> Refusal {
 struct Remembered {
     facts: WalletFacts,
     asked_at: Instant,
-    /// Whether it is only what they said last: they are to be asked again.
+    /// Whether the facts are outdated, so that they have to be fetched again.
     is_outdated: bool,
-    /// When they were asked again and none answered.
+    /// When the parties were last asked again and none answered.
     silent_at: Option<Instant>,
 }
 
@@ -303,12 +305,12 @@ struct Remembered {
 pub struct PartyEntry {
     /// Its name.
     pub party: PartyId,
-    /// Which share of its wallets it holds: 2 for a service, 3 for a partner. What it says about a
-    /// wallet counts for that share only, so that no party can take another's seat.
+    /// The share of its wallets that it holds: 2 for a service, 3 for a partner. Its answers count
+    /// for that share only, so that no party can take another's seat.
     pub index: ShareIndex,
 }
 
-/// The parties, and what they said.
+/// The parties and their answers.
 pub(crate) struct Directory {
     bus: Bus,
     parties: Vec<PartyEntry>,
@@ -321,12 +323,12 @@ impl Directory {
         Self { bus, parties, max_age, remembered: Mutex::new(HashMap::new()) }
     }
 
-    /// The parties there are.
+    /// The names of the configured parties.
     pub(crate) fn parties(&self) -> impl Iterator<Item = &PartyId> {
         self.parties.iter().map(|entry| &entry.party)
     }
 
-    /// What is known about `wallet`, asked for if it is not known yet or too old.
+    /// The facts about `wallet`. Fetches them when they are not known or too old.
     pub(crate) async fn wallet(&self, wallet: WalletId) -> WalletFacts {
         if let Some(facts) = self.remembered(wallet) {
             return facts;
@@ -334,8 +336,8 @@ impl Directory {
         self.refresh(wallet).await
     }
 
-    /// The same for taking in a job, which can wait for the parties: while none of them answers,
-    /// what they said last.
+    /// The facts about `wallet` for accepting a job, which can wait for the parties. While no party
+    /// answers, it uses their last answers.
     pub(crate) async fn wallet_or_last_word(&self, wallet: WalletId) -> WalletFacts {
         let away = |entry: &Remembered| entry.silent_at.is_some_and(|moment| moment.elapsed() < AWAY);
         if let Some(facts) = self.last_word(wallet, away) {
@@ -353,8 +355,8 @@ impl Directory {
         remembered.get(&wallet).filter(|entry| counts(entry)).map(|entry| entry.facts.clone())
     }
 
-    /// What is known about `wallet`, asked for unless it was within the last moment: before
-    /// something is refused because of what the parties said some time ago.
+    /// The facts about `wallet`, at most [`MOMENT`] old. Callers use it before they refuse a job
+    /// because of an older answer.
     pub(crate) async fn wallet_anew(&self, wallet: WalletId) -> WalletFacts {
         if let Some(facts) = self.remembered(wallet)
             && self.asked_within(wallet, MOMENT)
@@ -369,18 +371,19 @@ impl Directory {
         remembered.get(&wallet).is_some_and(|entry| entry.asked_at.elapsed() < age)
     }
 
-    /// What was said about `wallet` recently.
+    /// Recent facts about `wallet`, if they are complete.
     fn remembered(&self, wallet: WalletId) -> Option<WalletFacts> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = remembered.get(&wallet)?;
-        // A party that was silent is asked again at once; so is everyone about a wallet nobody had.
+        // A party that gave no answer is asked again at once, and so is every party about an
+        // unknown wallet.
         let complete = entry.facts.views().next().is_some()
             && !entry.facts.answers.values().any(|answer| matches!(answer, Answer::Silent(_)));
         let counts = complete && !entry.is_outdated && entry.asked_at.elapsed() < self.max_age;
         counts.then(|| entry.facts.clone())
     }
 
-    /// Takes what was said about `wallet` for outdated, so that it is asked for again.
+    /// Marks the facts about `wallet` as outdated, so that they are fetched again.
     pub(crate) fn forget(&self, wallet: WalletId) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = remembered.get_mut(&wallet) {
@@ -455,7 +458,7 @@ impl Directory {
         .await;
         let mut found: BTreeMap<WalletId, BTreeMap<PartyId, Answer>> = BTreeMap::new();
         let (mut silent, mut more, mut answered) = (Vec::new(), false, false);
-        // A party that has told of its wallets up to some id only says nothing about later ones.
+        // A party that listed its wallets only up to some id says nothing about later ones.
         let mut told_up_to: Option<WalletId> = None;
         for (party, listing) in listings {
             match listing {
@@ -517,7 +520,7 @@ impl Directory {
                 _ => return Err(Refusal::new(Code::PeerMisbehaved, format!("{party} answered nonsense"))),
             };
             let last = page.last().map(|info| info.id);
-            // A page that does not lead on would be asked for for ever.
+            // A page that does not advance would be requested for ever.
             let leads_on = last.is_some() && last > after;
             own.extend(
                 page.into_iter().filter(|info| info.tenant == *tenant && speaks_for_itself(info, entry)),
@@ -549,7 +552,7 @@ impl Directory {
     }
 }
 
-/// Whether a party speaks in `info` about the share that is its own.
+/// Whether the party describes its own share in `info`.
 fn speaks_for_itself(info: &WalletInfo, entry: &PartyEntry) -> bool {
     info.index == entry.index && info.party(info.index).is_some_and(|own| own.party == entry.party)
 }
@@ -568,7 +571,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What the holder of `index` says about the wallet.
+    /// An answer of the holder of `index` about the wallet.
     fn info(index: ShareIndex) -> WalletInfo {
         let holder = |party: &str, key: u8| {
             Some(WalletParty { party: name(party), card: CardFingerprint([key; 32]), signing_key: [key; 32] })
@@ -577,7 +580,7 @@ mod tests {
         let mut info = WalletInfo {
             id: WalletId([7; 32]),
             epoch: Epoch(0),
-            // The generator: any point will do.
+            // The generator: any point serves.
             public_key: hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
                 .unwrap()
                 .try_into()
@@ -636,7 +639,7 @@ mod tests {
         }
     }
 
-    /// Why `pair` cannot sign when the service says what `change` makes of it.
+    /// Why `pair` cannot sign when the service's answer is changed by `change`.
     fn refusal(pair: Pair, change: impl FnOnce(&mut WalletInfo)) -> Code {
         let mut service = info(ShareIndex::Service);
         change(&mut service);
@@ -680,7 +683,7 @@ mod tests {
         let silence = Refusal::new(Code::Deadline, "no answer");
         let facts_with_silence = facts(Answer::Silent(silence.clone()), known(info(ShareIndex::Partner)));
         assert_eq!(facts_with_silence.terms(Pair::ServicePartner), Err(silence));
-        // The pair that does without it can sign.
+        // The pair that does not need it can sign.
         assert!(facts_with_silence.terms(Pair::DevicePartner).is_ok());
         let unknown = facts(Answer::Unknown, known(info(ShareIndex::Partner)));
         assert_eq!(unknown.terms(Pair::ServicePartner).unwrap_err().code, Code::UnknownWallet);

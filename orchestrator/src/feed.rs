@@ -1,10 +1,10 @@
-//! How a tenant's jobs ended, in the order in which it was made known: for `GET /v1/results`, for
-//! batches, and for whoever else tells tenants about results.
+//! How a tenant's jobs ended, in the order of publication: for `GET /v1/results`, for batches, and
+//! for other readers of results.
 //!
-//! Ends lie in one stream of the broker, and a cursor is a place in it. So it means the same to
-//! every orchestrator and after any restart; what follows it is told once, whoever tells it.
-//! Reading takes no consumer at the broker: each reader asks for the next end of its tenant, and
-//! one follower per process tells readers that there is one.
+//! Ends lie in one stream of the broker, and a cursor is a place in that stream. So a cursor means
+//! the same to every orchestrator and after any restart. Each end after the cursor is returned
+//! once, whichever orchestrator answers. Reading needs no consumer at the broker: each reader asks
+//! for its tenant's next end, and one follower per process wakes the readers when there is one.
 
 use core::{fmt, str::FromStr};
 use std::{
@@ -28,10 +28,10 @@ use crate::{api::EndView, orchestrator::Orchestrator};
 /// The pause before a follower that ended is begun anew.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a reader waits at most before it looks for itself, should it not have been told.
+/// How long a reader waits before it looks for itself, in case the follower missed an end.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// A place in the sequence of ends: the place of the end told last, 0 for the very beginning.
+/// A place in the sequence of ends: the place of the last end that was read, 0 before the first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Cursor(pub(crate) u64);
 
@@ -48,18 +48,18 @@ impl FromStr for Cursor {
     }
 }
 
-/// Text that is no cursor of this interface.
+/// The text is not a cursor of this interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a cursor: the id of an event, or `next` of a page")]
 pub(crate) struct InvalidCursor;
 
-/// What to tell who asked for results that cannot be read.
+/// The refusal of a request for results that cannot be read.
 pub(crate) fn unreadable(error: &EndsUnavailable) -> Refusal {
     tracing::warn!(%error, "results were not read");
     Refusal::new(Code::StorageUnavailable, "the results cannot be read now; try again")
 }
 
-/// Who waits for ends of which tenant.
+/// The readers that wait for ends, by tenant.
 #[derive(Debug, Default)]
 pub(crate) struct Feed(Mutex<HashMap<TenantId, watch::Sender<u64>>>);
 
@@ -68,14 +68,14 @@ impl Feed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes whenever an end of one of `tenant`'s jobs may have been stored, from now on.
+    /// Changes, from now on, whenever an end of one of `tenant`'s jobs may have been stored.
     fn told(&self, tenant: &TenantId) -> watch::Receiver<u64> {
         let mut readers = self.lock();
         readers.retain(|_, sender| sender.receiver_count() > 0);
         readers.entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    /// How many readers there are, of all tenants.
+    /// How many readers there are, over all tenants.
     pub(crate) fn readers(&self) -> usize {
         self.lock().values().map(watch::Sender::receiver_count).sum()
     }
@@ -93,7 +93,7 @@ impl Feed {
     }
 }
 
-/// Follows the stream and tells readers, until `stop`.
+/// Follows the stream and wakes readers, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let mut lost = orchestrator.stores.changes();
     let following = async {
@@ -101,7 +101,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
             lost.mark_unchanged();
             match orchestrator.bus.follow_ends().await {
                 Ok(mut ends) => {
-                    // What was stored in between was told to nobody.
+                    // No reader was woken for ends that were stored in between.
                     orchestrator.feed.tell_everybody();
                     loop {
                         let end = tokio::select! {
@@ -129,7 +129,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     }
 }
 
-/// Reads one tenant's ends one after the other.
+/// Reads one tenant's ends one after another.
 pub(crate) struct Reader {
     orchestrator: Arc<Orchestrator>,
     tenant: TenantId,
@@ -138,15 +138,15 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Of `tenant`'s ends those after `after`.
+    /// A reader of `tenant`'s ends after `after`.
     pub(crate) fn new(orchestrator: &Arc<Orchestrator>, tenant: &TenantId, after: Cursor) -> Self {
         let mut told = orchestrator.feed.told(tenant);
-        // What is there already is looked for before anything is waited for.
+        // The reader looks for existing ends before it waits.
         told.mark_changed();
         Self { orchestrator: Arc::clone(orchestrator), tenant: tenant.clone(), at: after, told }
     }
 
-    /// The next end, if there is one by now. What cannot be shown is passed over.
+    /// The next end, if there is one now. Skips ends that cannot be shown.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -155,7 +155,7 @@ impl Reader {
     /// Cancel safe: an end is either returned or still to come.
     pub(crate) async fn next_now(&mut self) -> Result<Option<EndView>, EndsUnavailable> {
         loop {
-            // Before the question, so that what is stored after it wakes.
+            // Before the question, so that an end stored after it wakes the reader.
             self.told.mark_unchanged();
             let Some(end) = self.orchestrator.bus.next_end(&self.tenant, self.at.0).await? else {
                 return Ok(None);
@@ -168,7 +168,7 @@ impl Reader {
         }
     }
 
-    /// Waits until there may be a further end, or a quarter of a minute.
+    /// Waits until there may be a further end, for 15 s at most.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -180,7 +180,7 @@ impl Reader {
     }
 }
 
-/// Whether `end` tells how `record` ended.
+/// Whether `end` is the end of `record`.
 pub(crate) fn is_end_of(end: &StoredEnd, record: &JobRecord) -> bool {
     match (&end.address, &record.state) {
         (Address::Result(_), JobState::Signed { result }) => {

@@ -71,17 +71,17 @@ use crate::orchestrator::Orchestrator;
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Stands for the path of a request that no route takes.
+/// The metrics label for paths that no route matches.
 const UNMATCHED: &str = "unmatched";
 
-/// The longest request id taken over from a caller.
+/// The longest request id that is accepted from a caller.
 const MAX_REQUEST_ID_SIZE_BYTES: usize = 64;
 
-/// How many batches are taken in at once; one more is refused. Each may hold a few times its size
-/// in memory, and has its own requests taken in side by side.
+/// How many batches are handled at once; one more is refused. Each may hold a few times its size in
+/// memory, and its requests are accepted in parallel.
 const MAX_CONCURRENT_BATCHES: usize = 8;
 
-/// What answers one method of one path.
+/// The handler of one method of one path.
 struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "the interface's description is compared with it"))]
     method: &'static str,
@@ -142,34 +142,34 @@ fn process_routes() -> Vec<Route> {
     vec![Route::get("/healthz", health::alive), Route::get("/readyz", health::ready)]
 }
 
-/// All that the interface answers, for its description to be compared with.
+/// All routes, for comparison with the interface's description.
 #[cfg(test)]
 fn all_routes() -> Vec<Route> {
     [versioned_routes(), bulky_routes(), process_routes()].into_iter().flatten().collect()
 }
 
 fn router_of(routes: Vec<Route>) -> Router<Arc<Orchestrator>> {
-    // Methods of one path are merged.
+    // The router merges the methods of one path.
     routes.into_iter().fold(Router::new(), |router, Route { path, handler, .. }| router.route(path, handler))
 }
 
-/// The interface on `orchestrator`, with all limits in place.
+/// The interface of `orchestrator`, with all limits in place.
 pub fn router(orchestrator: Arc<Orchestrator>) -> Router {
     let settings = orchestrator.http_settings().clone();
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refuse_overload))
         .load_shed()
-        // One limit for all routes; the plain layer would give each route its own.
+        // One limit for all routes together; the plain layer would give each route its own.
         .layer(GlobalConcurrencyLimitLayer::new(settings.max_concurrent_requests))
         .timeout(settings.request_timeout);
     let versioned =
         router_of(versioned_routes()).layer(DefaultBodyLimit::max(settings.max_body_bytes)).layer(limits);
-    // Larger by far than other requests, so fewer at once.
+    // Batches are by far the largest requests, so fewer run at once.
     let batch_limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(refuse_overload))
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT_BATCHES))
-        // A full one is hundreds of durable writes.
+        // A full batch needs hundreds of durable writes.
         .timeout(settings.request_timeout.saturating_mul(3));
     let bulky =
         router_of(bulky_routes()).layer(DefaultBodyLimit::max(MAX_BATCH_SIZE_BYTES)).layer(batch_limits);
@@ -199,7 +199,8 @@ async fn refuse_overload(error: BoxError) -> ApiError {
     }
 }
 
-/// Gives the request an id, its caller's if that is a short token, and returns it with the answer.
+/// Gives the request an id and returns it with the answer. Uses the caller's id if that is a short
+/// token.
 async fn name_request(mut request: Request, next: Next) -> Response {
     let given = request.headers().get(&REQUEST_ID).filter(|id| {
         (1..=MAX_REQUEST_ID_SIZE_BYTES).contains(&id.len())
@@ -221,7 +222,7 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Counts what is answered, by the pattern that the path matched: paths themselves name jobs.
+/// Counts answers by the matched route's pattern; paths themselves contain job ids.
 async fn count(State(orchestrator): State<Arc<Orchestrator>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = match *request.method() {
@@ -239,7 +240,8 @@ async fn count(State(orchestrator): State<Arc<Orchestrator>>, request: Request, 
     response
 }
 
-/// The span of one request: what was asked and under which id, no header that could be a secret.
+/// The span of one request. It has the route and the request's id, but no header that could be
+/// secret.
 fn span(request: &Request) -> Span {
     let path = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str);
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
@@ -249,7 +251,7 @@ fn span(request: &Request) -> Span {
     span
 }
 
-/// What a list is asked for with.
+/// The query of a list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PageParameters {
@@ -266,12 +268,12 @@ impl<S: Send + Sync> FromRequestParts<S> for PageParameters {
     }
 }
 
-/// A query that takes something else.
+/// The refusal of a query with unknown or wrong parameters.
 fn bad_query(takes: &str) -> ApiError {
     ApiError::new(Code::MalformedJson, format!("the query takes {takes}"))
 }
 
-/// The tenant whose token the request bears.
+/// The tenant whose token the request carries.
 pub(crate) struct Caller(pub(crate) TenantId);
 
 impl FromRequestParts<Arc<Orchestrator>> for Caller {
@@ -304,7 +306,8 @@ impl FromRequestParts<Arc<Orchestrator>> for Caller {
     }
 }
 
-/// Who asks. Without a connection, as in tests of the routes alone, everybody is one.
+/// The caller's address. Without a connection, as in tests of the routes alone, all callers share
+/// one.
 fn source(parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip())
@@ -316,7 +319,7 @@ fn no_token(what: &str) -> ApiError {
     ApiError::new(Code::Unauthorized, format!("{what}: {expected}"))
 }
 
-/// The answer to a token that is nobody's: the same for all of them, until there are too many.
+/// The answer to an unknown token. It is always the same, until one address sends too many.
 fn unknown_token(orchestrator: &Orchestrator, from: IpAddr) -> ApiError {
     let refusal = Refusal::new(
         Code::Unauthorized,

@@ -1,5 +1,5 @@
-//! Job and session records in their buckets. Every write is a compare-and-swap; every change of
-//! state goes through the one transition function of its record.
+//! Job and session records in their buckets. Every write is a compare-and-swap. Every change of
+//! state goes through its record's one transition function.
 
 use std::{
     collections::HashMap,
@@ -18,8 +18,8 @@ use crate::{
     clock::now_ms,
 };
 
-/// How often a change is decided anew because somebody else wrote first. Few orchestrators ever
-/// meet at one entry; more than this means that something writes in a loop.
+/// How often a change is decided anew because another orchestrator wrote first. Few orchestrators
+/// ever meet at one entry; more than this means that some process writes in a loop.
 const MAX_CONFLICTS: usize = 16;
 
 /// Why a record was not read or written.
@@ -34,7 +34,7 @@ pub(crate) enum StoreError {
     /// The entry was not written by this version.
     #[error("the stored entry cannot be read: {0}")]
     Corrupt(String),
-    /// Somebody else kept writing.
+    /// Other writers kept changing the entry.
     #[error("the entry keeps changing")]
     Contended,
 }
@@ -71,21 +71,21 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// What became of a change.
+/// The result of a change.
 pub(crate) enum Changed<R> {
-    /// It is stored.
+    /// The change is stored.
     Applied(Snapshot),
-    /// The record did not allow it, for this reason.
+    /// The record does not allow the change, for this reason.
     Declined(R),
     /// There is no such record.
     Missing,
 }
 
-/// What became of a new record.
+/// The result of creating a record.
 pub(crate) enum Created {
-    /// It is stored: the job is accepted.
+    /// The record is stored: the job is accepted.
     New(Snapshot),
-    /// There is one under its key already.
+    /// The key already has a record.
     Existing(Box<Entry<JobRecord>>),
 }
 
@@ -113,7 +113,7 @@ impl Jobs {
         Ok(entry)
     }
 
-    /// The same without asking the broker for an open job that changed lately: it may be behind.
+    /// Reads a job, but takes an open job that changed lately from the board, which may be behind.
     pub(crate) async fn recent(&self, key: &Key) -> Result<Option<Entry<JobRecord>>, StoreError> {
         match self.board.recent(key) {
             Some(snapshot) => Ok(Some(Arc::unwrap_or_clone(snapshot))),
@@ -137,12 +137,12 @@ impl Jobs {
         Err(StoreError::Contended)
     }
 
-    /// Lets `edit` change the record under `key`, again on the newest one whenever somebody else
-    /// wrote first. `known` spares the first read.
+    /// Applies `edit` to the record under `key`, and again to the newest record whenever another
+    /// writer was first. `known` spares the first read.
     ///
     /// # Errors
-    /// See [`StoreError`]. After [`StoreError::Unavailable`] the change may be stored; who tries
-    /// again sees it.
+    /// See [`StoreError`]. After [`StoreError::Unavailable`] the change may be stored; a retry sees
+    /// it.
     pub(crate) async fn change<R>(
         &self,
         key: &Key,
@@ -177,15 +177,14 @@ impl Jobs {
     }
 }
 
-/// How many sessions are remembered that this process began: more than it works on at once, some
-/// 500 bytes each.
+/// How many sessions begun by this process are remembered: more than it works on at once, some 500
+/// bytes each.
 const MAX_REMEMBERED_SESSIONS: usize = 4096;
 
 /// The session records.
 ///
-/// Those that this process began are remembered until they end. All that is read of a record but
-/// its state never changes, and its state is written by compare-and-swap, so that a memory which is
-/// behind does no harm.
+/// The sessions that this process began are remembered until they end. Of a record, only the state
+/// ever changes, and it is written by compare-and-swap. So a stale memory does no harm.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     bucket: Bucket<SessionRecord>,
@@ -204,7 +203,7 @@ impl Sessions {
     pub(crate) async fn create(&self, record: &SessionRecord) -> Result<(), StoreError> {
         let revision = self.bucket.create(&Key::from(record.session), record).await?;
         let mut begun = self.begun();
-        // Sessions whose ends others were told of stay behind; anyone makes room.
+        // Sessions whose ends other orchestrators handled remain here; drop any one of them.
         if begun.len() >= MAX_REMEMBERED_SESSIONS {
             let any = begun.keys().next().copied();
             any.and_then(|any| begun.remove(&any));
@@ -220,8 +219,8 @@ impl Sessions {
         Ok(self.bucket.get(&Key::from(session)).await?.map(|entry| entry.value))
     }
 
-    /// Records how a session ended. What the job's record says counts; this is for looking into
-    /// what happened, so a failure is logged and passed over.
+    /// Records how a session ended. The job's record is what counts, and this one only helps
+    /// operators. So a failure is logged and otherwise ignored.
     pub(crate) async fn end(&self, session: SessionId, event: SessionEvent) {
         match self.try_end(session, event).await {
             Ok(()) => {}
@@ -261,8 +260,8 @@ impl Sessions {
     }
 }
 
-/// Applies `event`, and before a signature the start that it implies: that both parties have
-/// accepted is an event, not a durable write, so the stored state may still be `Inviting`.
+/// Applies `event`, and before a signature the start that it implies. That both parties accepted is
+/// an event, not a durable write, so the stored state may still be `Inviting`.
 fn advance(record: &mut SessionRecord, event: SessionEvent) -> Result<(), IllegalTransition> {
     if event == SessionEvent::Sign && record.state == SessionState::Inviting {
         record.apply(SessionEvent::Start, now_ms())?;

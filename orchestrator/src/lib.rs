@@ -1,49 +1,52 @@
-//! The orchestrator: a job queue on JetStream, session state by compare-and-swap, an HTTP
+//! The orchestrator: a job queue on JetStream, session state by compare-and-swap, and an HTTP
 //! interface.
 //!
-//! The two central types are [`Config`], all that an orchestrator is told, and [`Server`], one that
-//! is ready to serve. It never holds anything that lets it sign for a wallet: parties check every
-//! request themselves, and the orchestrator can delay or drop a session, not forge, replay or read
-//! one.
+//! The two central types are [`Config`], an orchestrator's whole configuration, and [`Server`], an
+//! orchestrator that is ready to serve. It holds no key that could sign for a wallet, and parties
+//! check every request themselves. So it can delay or drop a session, but never forge, replay or
+//! read one.
 //!
 //! # The path of a job
 //!
-//! 1. `submit`: the requester's signature, tenant, expiry, requester, kind, path and pairs are
-//!    checked; creating the job's entry in the key-value bucket **is** its acceptance.
-//! 2. `sweep`, first part: a message on `duet.v1.job.<tenant>` is leave for some orchestrator to
-//!    work on one job. If it is lost, the sweeper sends it again.
-//! 3. `work`: whoever gets it uses it for the job whose turn it is by `line` – tenants take turns,
-//!    priorities share – and decides by `plan` which pair tries, waits for the owner, or gives up.
-//! 4. `session`: the attempt and its session are stored (the job's entry by compare-and-swap, so
-//!    one orchestrator wins), then the responder is invited, then the initiator.
-//! 5. The parties sign; none of that passes through here.
-//! 6. `outcome`: any orchestrator takes the initiator's report, verifies the signature under the
-//!    wallet's (child) key, and stores the signed result by compare-and-swap, fenced by the
+//! 1. `submit`: the orchestrator checks the requester's signature, tenant, expiry, requester, kind,
+//!    path and pairs. It accepts the job by creating the job's entry in the key-value bucket.
+//! 2. `submit` then announces the job on `duet.v1.job.<tenant>`. If the announcement is lost,
+//!    `sweep` sends it again. Each announcement is a permit to process one job.
+//! 3. `work`: the orchestrator that receives the permit spends it on the next job in the fair order
+//!    of `line`: round-robin over tenants, weighted by priority within a tenant. `plan` then
+//!    decides which pair tries, whether the job waits for its owner, or whether it has failed.
+//! 4. `session`: the orchestrator stores the attempt and its session. It writes the job's entry by
+//!    compare-and-swap, so one orchestrator wins. Then it invites the responder, then the
+//!    initiator.
+//! 5. The parties sign. None of their messages pass through the orchestrator.
+//! 6. `outcome`: any orchestrator receives the initiator's report. It verifies the signature under
+//!    the wallet's (child) key and stores the signed result by compare-and-swap, fenced by the
 //!    attempt.
-//! 7. `settle`: the result is published once on `duet.v1.result.<tenant>`, and that is noted. Jobs
-//!    that end without a signature are told on `duet.v1.ended.<tenant>`, in the same stream. `feed`
-//!    and `batch` read both from a cursor.
-//! 8. `work` learns that the job is settled and acknowledges its message with confirmation.
+//! 7. `settle`: the orchestrator publishes the result once on `duet.v1.result.<tenant>` and notes
+//!    that. A job that ends without a signature is published on `duet.v1.ended.<tenant>`, in the
+//!    same stream. `feed` and `batch` read both from a cursor.
+//! 8. `work` sees that the job is settled and acknowledges its announcement with confirmation.
 //!
-//! Where the pair needs the owner's device, step 3 parks the job and `approval` does steps 4 and 5
-//! when the device comes.
+//! Where the pair needs the owner's device, step 3 parks the job. `approval` does steps 4 and 5
+//! when the device connects.
 //!
 //! # Durable writes
 //!
-//! On the path from submission to result, one after the other: the job's entry (1), its
-//! announcement (2), the attempt in the job's entry beside the session's entry (3, 4: sent
-//! together), and the result in the job's entry (5). Off that path: the published result (6), the
-//! session's end (7), and the note that the result was published (8). That is 8 writes, 4 of them
-//! waited for in sequence. That both parties accepted is an event, not a write.
+//! These follow one another from submission to result: the job's entry (1), its announcement (2),
+//! the attempt in the job's entry beside the session's entry (3 and 4, sent together), and the
+//! result in the job's entry (5). The others are off that path: the published result (6), the
+//! session's end (7), and the note that the result was published (8). In all there are 8 writes,
+//! and the path waits for 4 in sequence. That both parties accepted is an event, not a write.
 //!
 //! # Exactly once
 //!
-//! At most one result is published per job: the job's entry takes a result once. A crash between a
-//! signature's making and its storing costs another session, which signs the same digest. A crash
-//! between publishing and noting it publishes again under the same message id, which the stream
-//! drops within its window of two minutes; later than that the stream is searched first.
+//! At most one result is published per job: the job's entry accepts one result only. After a crash
+//! between the making and the storing of a signature, another session signs the same digest. After
+//! a crash between publishing a result and noting that, it is published again under the same
+//! message id. The stream drops the repetition within its window of two minutes; later, the
+//! orchestrator searches the stream first.
 //!
-//! A job can be cancelled only while it waits. While a session runs the signature may already
+//! A tenant can cancel a job only while it waits. While a session runs, the signature may already
 //! exist.
 
 mod admission;

@@ -1,70 +1,70 @@
-//! Whose job is next: a fair order over tenants, and within each over priorities.
+//! Which job is next: a fair order over tenants, and within each tenant over priorities.
 //!
-//! A pure data structure, without a clock and without I/O. An orchestrator keeps one of the jobs
-//! that its board says are queued, and asks it whenever an announcement gives it leave to work on
-//! one. Announcements are counted, not followed: there are as many as there are jobs that wait,
-//! each goes to one orchestrator, and which job it is used for is decided here. So the stream of
-//! announcements needs no subject and no consumer per tenant or priority, however many tenants
-//! there are, and a million announcements of one tenant are as good as any for the one job of
-//! another.
+//! This is a pure data structure without clock or I/O. Each orchestrator keeps one line of the jobs
+//! that its board shows as queued. It asks the line whenever an announcement permits it to process
+//! a job. Announcements are permits, not references: there are as many as there are waiting jobs,
+//! and each goes to one orchestrator. The line decides which job a permit is spent on. So the
+//! stream of announcements needs no subject or consumer per tenant or priority, however many
+//! tenants there are. A million announcements of one tenant serve the single job of another just as
+//! well.
 //!
-//! - **Tenants** take turns: of those that have a job to be started and room for it, the one whose
-//!   last start is longest ago. With `n` of them, no one waits for more than `n - 1` starts of
-//!   others.
-//! - **One tenant** holds at most a stated number of places at once, so that sessions that hang
+//! - **Tenants** take turns: of those that have a job to start and a free place, the one that
+//!   started least recently is next. Among `n` such tenants, none waits for more than `n - 1`
+//!   starts of others.
+//! - **One tenant** holds at most a stated number of places at once, so that its hanging sessions
 //!   leave places for the others.
 //! - **Priorities** share a tenant's starts by their weights ([`Priority::weight`]), the more
-//!   urgent first. While a job waits at its head, a priority gets one of any 21 consecutive starts
-//!   at least.
-//! - **One priority's** jobs start in the order in which they were accepted, but that an
-//!   announcement is used for the job it names where any job of the same priority would do: two
-//!   orchestrators with an announcement each do not reach for the same job then.
+//!   urgent first. A priority with a waiting job gets at least one of any 21 consecutive starts.
+//! - **One priority's** jobs start in the order in which they were accepted, with one exception:
+//!   where any job of that priority would do, an announcement starts the job it names. So two
+//!   orchestrators with an announcement each do not reach for the same job.
 //!
-//! A start costs the logarithm of the jobs that wait, and a step for each tenant at its limit.
+//! A start costs the logarithm of the number of waiting jobs, and one step for each tenant at its
+//! limit.
 
 use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 
 use duet_wire::{JobId, Priority, TenantId};
 
-/// Where a queued job stands.
+/// A queued job's place in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) priority: Priority,
     /// When it was accepted, in milliseconds since 1970.
     pub(crate) since_ms: u64,
-    /// Before when it is not to be started.
+    /// The job may start at this time or later, in milliseconds since 1970.
     pub(crate) due_ms: u64,
 }
 
-/// Who is next.
+/// The line's answer: which job is next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// This job. It is in hand now.
+    /// This job, which is now in hand.
     Job(TenantId, JobId),
-    /// Nobody, but only because the tenants with jobs to start hold as many places as they may.
+    /// None for now: every tenant with jobs to start already holds as many places as it may.
     Crowded,
-    /// Nobody: no job is to be started now.
+    /// None: there is no job to start now.
     Nobody,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Job {
-    /// Absent when it is not queued any more, and only still in hand.
+    /// `None` when the job is no longer queued but still in hand.
     ticket: Option<Ticket>,
     in_hand: bool,
 }
 
-/// The jobs of one priority that may be started, in their order.
+/// The jobs of one priority that may start, in their order.
 type Lane = BTreeSet<(u64, JobId)>;
 
 #[derive(Debug, Default)]
 struct Tenant {
     jobs: HashMap<JobId, Job>,
     lanes: [Lane; 3],
-    /// How many starts each lane has left before all are given their weights anew.
+    /// How many starts each lane has left before all get their weights anew.
     credit: [u32; 3],
     in_hand: usize,
-    /// Whether it stands among the turns.
+    /// Whether the tenant is in the queue of turns.
     in_turn: bool,
 }
 
@@ -81,7 +81,7 @@ impl Tenant {
         self.lanes.iter().any(|lane| !lane.is_empty())
     }
 
-    /// The lane whose turn it is: the most urgent of those with a job and a start left.
+    /// The lane that is next: the most urgent of those with a job and a start left.
     fn next_lane(&mut self) -> Option<(&mut Lane, &mut u32)> {
         if !self.has_starts() {
             return None;
@@ -94,13 +94,13 @@ impl Tenant {
     }
 }
 
-/// The order of the jobs that wait.
+/// The order of the waiting jobs.
 #[derive(Debug)]
 pub(crate) struct Line {
     tenants: HashMap<TenantId, Tenant>,
-    /// The tenants with jobs to start, the one whose turn it is first.
+    /// The tenants with jobs to start; the first is next.
     turns: VecDeque<TenantId>,
-    /// The jobs that are not to be started yet, by when they are.
+    /// The jobs that may not start yet, ordered by the time when they may.
     resting: BTreeSet<(u64, TenantId, JobId)>,
     max_in_hand_per_tenant: usize,
 }
@@ -115,7 +115,7 @@ impl Line {
         }
     }
 
-    /// Takes in that the job is queued, or that its ticket has changed.
+    /// Records that the job is queued, or that its ticket has changed.
     pub(crate) fn put(&mut self, tenant: &TenantId, job: JobId, ticket: Ticket) {
         if self.ticket(tenant, job) == Some(ticket) {
             return;
@@ -125,12 +125,12 @@ impl Line {
         let known = entry.jobs.entry(job).or_insert(Job { ticket: None, in_hand: false });
         known.ticket = Some(ticket);
         if !known.in_hand {
-            // When it is due is looked at by `next`, which knows the time.
+            // `next` knows the time, and moves the job to its lane once it is due.
             self.resting.insert((ticket.due_ms, tenant.clone(), job));
         }
     }
 
-    /// Takes in that the job is not queued any more.
+    /// Records that the job is no longer queued.
     pub(crate) fn remove(&mut self, tenant: &TenantId, job: JobId) {
         self.unfile(tenant, job);
         if let Some(entry) = self.tenants.get_mut(tenant)
@@ -150,8 +150,8 @@ impl Line {
         self.ticket(tenant, job).map(|ticket| ticket.due_ms)
     }
 
-    /// The next job to start at `now_ms`, which is in hand then. `named` is the job of the
-    /// announcement that this is asked for.
+    /// Returns the next job to start at `now_ms` and puts it in hand. `named` is the job that the
+    /// announcement names.
     pub(crate) fn next(&mut self, now_ms: u64, named: Option<(&TenantId, JobId)>) -> Next {
         self.wake(now_ms);
         let limit = self.max_in_hand_per_tenant;
@@ -182,8 +182,8 @@ impl Line {
         Next::Job(tenant, job)
     }
 
-    /// Takes a job in hand that is known by name alone, whether or not it is queued here, and
-    /// whatever its tenant holds. Whether it was not in hand before.
+    /// Puts a named job in hand, whether or not it is queued here and however many places its
+    /// tenant holds. Returns whether it was not in hand before.
     pub(crate) fn hold(&mut self, tenant: &TenantId, job: JobId) -> bool {
         self.unfile(tenant, job);
         let entry = self.tenants.entry(tenant.clone()).or_default();
@@ -196,7 +196,7 @@ impl Line {
         true
     }
 
-    /// Lets go of a job that was in hand. If it is still queued it may be started again, at
+    /// Releases a job that was in hand. If it is still queued, it may start again at
     /// `rest_until_ms` at the earliest.
     pub(crate) fn let_go(&mut self, tenant: &TenantId, job: JobId, rest_until_ms: u64) {
         let Some(entry) = self.tenants.get_mut(tenant) else { return };
@@ -219,7 +219,7 @@ impl Line {
         self.tenants.get(tenant)?.jobs.get(&job)?.ticket
     }
 
-    /// Takes the job out of its lane or from those that rest.
+    /// Removes the job from its lane, or from the resting jobs.
     fn unfile(&mut self, tenant: &TenantId, job: JobId) {
         let Some(ticket) = self.ticket(tenant, job) else { return };
         self.resting.remove(&(ticket.due_ms, tenant.clone(), job));
@@ -233,7 +233,7 @@ impl Line {
         }
     }
 
-    /// Lets the jobs stand in line whose time has come.
+    /// Moves the jobs that are due into their lanes.
     fn wake(&mut self, now_ms: u64) {
         while self.resting.first().is_some_and(|(due_ms, ..)| *due_ms <= now_ms)
             && let Some((_, tenant, job)) = self.resting.pop_first()

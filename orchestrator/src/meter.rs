@@ -1,18 +1,18 @@
-//! How fast something happens, so that who has to wait can be told for how long.
+//! Measures how fast something happens, to tell callers how long they have to wait.
 
 use core::time::Duration;
 
-/// How far back it looks, in milliseconds.
+/// How far back the meter looks, in milliseconds.
 const WINDOW_MS: u64 = 30_000;
 
-/// The longest wait that is named. What happens until then is anybody's guess.
+/// The longest wait that a caller is told. Beyond it the rate predicts little.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// The wait that is named when nothing has happened lately to tell by.
+/// The wait that a caller is told when nothing has happened lately.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// Counts events of the last half minute, in two numbers: those of the present window and of the
-/// one before, of which the part counts that is not too long ago.
+/// Counts events of the last half minute in two numbers: those of the current window, and those of
+/// the previous one, weighted by its part that is recent enough.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Meter {
     window: u64,
@@ -37,7 +37,7 @@ impl Meter {
         self.present = self.present.saturating_add(1);
     }
 
-    /// How many events there were in the last half minute, about.
+    /// About how many events there were in the last half minute.
     fn lately(self, now_ms: u64) -> f64 {
         let meter = self.at(now_ms);
         let gone = Duration::from_millis(now_ms % WINDOW_MS).as_secs_f64()
@@ -45,8 +45,7 @@ impl Meter {
         f64::from(meter.present) + f64::from(meter.before) * (1.0 - gone)
     }
 
-    /// How long it takes until `count` more have happened, if it goes on as it did: whole seconds,
-    /// from 1 to 60.
+    /// How long `count` more events take at the recent rate: whole seconds, from 1 to 60.
     pub(crate) fn time_for(self, count: usize, now_ms: u64) -> Duration {
         let lately = self.lately(now_ms);
         if lately < 1.0 {
@@ -73,7 +72,7 @@ mod tests {
         assert_eq!(meter.time_for(1, 59_999), Duration::from_secs(1));
         assert_eq!(meter.time_for(100, 60_000), Duration::from_secs(10));
         assert_eq!(meter.time_for(1_000_000, 60_000), MAX_WAIT);
-        // Half of them are too long ago, and then all.
+        // Half of them are too old, later all of them.
         assert_eq!(meter.time_for(100, 75_000), Duration::from_secs(20));
         assert_eq!(meter.time_for(100, 120_000), UNKNOWN_WAIT);
     }

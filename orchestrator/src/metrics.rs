@@ -1,11 +1,11 @@
-//! What an orchestrator counts, for whoever watches it.
+//! What an orchestrator counts, for its operator.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this
-//! program: none is made of what others send, so that nobody can make a series of his own, and no
-//! tenant, wallet or job can be told by one.
+//! `docs/metrics.md` lists names, labels and alarms. Labels are texts of this program and never
+//! come from a message. So no sender can create a series of its own, and no label identifies a
+//! tenant, wallet or job.
 //!
-//! Several orchestrators share the jobs. Each counts what it did itself, so that sums over them are
-//! right; how many jobs are open each of them shows for all.
+//! Several orchestrators share the jobs. Each counts what it did itself, so sums over them are
+//! correct. The number of open jobs is different: each orchestrator shows the total.
 
 use core::{sync::atomic::AtomicU64, time::Duration};
 use std::sync::Arc;
@@ -31,22 +31,22 @@ use crate::{
     webhooks::{Delivery, DeliveryOutcome},
 };
 
-/// Bounds of what a job waits and lasts, in seconds. A signature by two parties that run takes 50
-/// ms; one that an owner is asked for takes as long as people do, and a request may be open for
-/// days. So each bound is several times the one before.
+/// Bounds of how long a job waits and lasts, in seconds. Two running parties sign in 50 ms. An
+/// owner takes as long as a person does, and a request may be open for days. So each bound is
+/// several times the previous one.
 const JOB_SECONDS: [f64; 13] =
     [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0];
 
-/// Bounds of a request's time until its answer begins, in seconds. Accepting a job is one durable
-/// write; a request is given up after 10 s, a batch after three times that
+/// Bounds of a request's time until its answer begins, in seconds. Accepting a job takes one
+/// durable write. A request times out after 10 s, a batch after three times that
 /// ([`HttpSettings`](crate::HttpSettings)).
 const REQUEST_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 30.0];
 
-/// Bounds of what lies between a result and its delivery, in seconds. The first attempt is at once;
-/// further ones come after pauses of up to hours ([`webhooks`](crate::webhooks)).
+/// Bounds of the time between a result and its delivery, in seconds. The first attempt follows at
+/// once; further ones come after pauses of up to hours ([`webhooks`](crate::webhooks)).
 const LAG_SECONDS: [f64; 9] = [0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0];
 
-/// The code of what went well.
+/// The code of a success.
 const NO_CODE: &str = "none";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,8 +81,8 @@ struct CodeLabel {
     code: &'static str,
 }
 
-/// `route` is the pattern that the request's path matched, of which there are as many as the
-/// interface has.
+/// `route` is the pattern that the request's path matched. The interface has a fixed number of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
@@ -118,8 +118,7 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
-    /// What an alarm may look for is there from the beginning, so that the first of it is seen as
-    /// an increase.
+    /// Creates every series that an alarm may use, so that its first event shows as an increase.
     fn default() -> Self {
         let metrics = Self {
             accepted: Counter::default(),
@@ -255,12 +254,12 @@ impl Metrics {
         self.put_back.inc();
     }
 
-    /// So many streams and buckets were found lost.
+    /// Counts streams and buckets that were found lost.
     pub(crate) fn stores_lost(&self, count: usize) {
         self.stores_lost.inc_by(count as u64);
     }
 
-    /// A job was stored as ended, without a signature for the reason `code`.
+    /// Counts a job whose end was stored. `code` is the reason when it has no signature.
     pub(crate) fn job_ended(&self, record: &JobRecord, code: Option<Code>) {
         let outcome = record.state.name().as_str();
         self.ended.get_or_create(&EndLabels { outcome, code: code.map_or(NO_CODE, Code::as_str) }).inc();
@@ -269,7 +268,7 @@ impl Metrics {
             .observe(seconds(record.created_at_ms, record.updated_at_ms));
     }
 
-    /// An attempt was stored as begun.
+    /// Counts an attempt whose start was stored.
     pub(crate) fn attempt_started(&self, record: &JobRecord, pair: Pair) {
         self.attempts_started.get_or_create(&PairLabel { pair: pair.as_str() }).inc();
         if record.attempts_started == 1 {
@@ -277,7 +276,7 @@ impl Metrics {
         }
     }
 
-    /// An attempt was stored as ended, without a signature for the reason `code`.
+    /// Counts an attempt whose end was stored. `code` is the reason when it has no signature.
     pub(crate) fn attempt_ended(&self, code: Option<Code>) {
         let labels = match code {
             None => EndLabels { outcome: "signed", code: NO_CODE },
@@ -286,14 +285,13 @@ impl Metrics {
         self.attempts_ended.get_or_create(&labels).inc();
     }
 
-    /// It was tried to make a job's end known.
+    /// Counts one attempt to publish a job's end.
     pub(crate) fn end_published(&self, succeeded: bool) {
         let outcome = if succeeded { "published" } else { "failed" };
         self.ends_published.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// The clock of the holder of share `index` was found to be so far ahead of this one, in
-    /// milliseconds.
+    /// Sets how far the clock of the holder of share `index` is ahead of this one, in milliseconds.
     pub(crate) fn clock_skew(&self, index: ShareIndex, ahead_ms: i64) {
         let against = match index {
             ShareIndex::Device => "device",
@@ -303,7 +301,7 @@ impl Metrics {
         self.set_clock_skew(against, ahead_ms);
     }
 
-    /// The clock of a requester was found to be so far ahead of this one, in milliseconds.
+    /// Sets how far a requester's clock is ahead of this one, in milliseconds.
     pub(crate) fn requester_skew(&self, ahead_ms: u64) {
         self.set_clock_skew("requester", i64::try_from(ahead_ms).unwrap_or(i64::MAX));
     }
@@ -313,12 +311,12 @@ impl Metrics {
         self.clock_skew.get_or_create(&AgainstLabel { against }).set(seconds);
     }
 
-    /// A request of the kind `request`, by whichever way it came, was refused.
+    /// Counts a refused request of the kind `request`, over HTTP or the broker.
     pub(crate) fn refused(&self, request: &'static str, code: Code) {
         self.refused.get_or_create(&RefusalLabels { request, code: code.as_str() }).inc();
     }
 
-    /// A request was answered over HTTP: with a problem, if there is a code.
+    /// Counts a request answered over HTTP, with a problem if there is a `code`.
     pub(crate) fn http_answered(
         &self,
         method: &'static str,
@@ -343,13 +341,13 @@ impl Metrics {
         }
     }
 
-    /// One more place that results wait at for an endpoint.
+    /// Adds a place where results wait for an endpoint.
     pub(crate) fn waiting(&self) -> Waiting {
         Waiting { all: self.deliveries_waiting.clone(), here: 0 }
     }
 
-    /// A result was sent to an endpoint. `published_at_ms` is when it was published, unless it is
-    /// sent once more.
+    /// Counts a result sent to an endpoint. `published_at_ms` is when it was published, or `None`
+    /// for a replay.
     pub(crate) fn delivery(&self, delivery: &Delivery, published_at_ms: Option<u64>) {
         let outcome = match delivery.outcome {
             DeliveryOutcome::Delivered => "delivered",
@@ -363,7 +361,7 @@ impl Metrics {
     }
 }
 
-/// How many results wait at one place; none any more when this is dropped.
+/// How many results wait at one place. Dropping it removes them from the total.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     all: Gauge,
@@ -384,12 +382,12 @@ impl Drop for Waiting {
     }
 }
 
-/// How long it was between two moments, which two machines' clocks may have told.
+/// How long it was between two moments, possibly by two machines' clocks.
 fn seconds(from_ms: u64, to_ms: u64) -> f64 {
     Duration::from_millis(to_ms.saturating_sub(from_ms)).as_secs_f64()
 }
 
-/// What an orchestrator knows of the present when it is asked.
+/// The values that an orchestrator reads when the metrics are read.
 #[derive(Debug)]
 struct Present(Arc<Orchestrator>);
 
@@ -422,7 +420,7 @@ fn whole(count: usize) -> i64 {
 }
 
 impl Orchestrator {
-    /// Has `registry` show what this orchestrator does.
+    /// Registers this orchestrator's metrics with `registry`.
     pub(crate) fn register_metrics(self: &Arc<Self>, registry: &mut Registry) {
         self.metrics.register(registry);
         self.bus.register_metrics(registry);

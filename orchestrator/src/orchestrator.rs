@@ -1,4 +1,4 @@
-//! What all parts of one orchestrator share.
+//! The state that all parts of one orchestrator share.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ use crate::{
     webhooks::{Deliverer, Endpoints},
 };
 
-/// An orchestrator's shared state. It holds no share and nothing else that could sign for a wallet;
-/// its one secret is the key that results are signed with.
+/// An orchestrator's shared state. It holds no share and no key that could sign for a wallet. Its
+/// only secret is the key that signs results.
 pub struct Orchestrator {
     pub(crate) bus: Bus,
     pub(crate) storage: StorageSettings,
@@ -54,7 +54,7 @@ pub struct Orchestrator {
     pub(crate) feed: Feed,
     pub(crate) room: Room,
     pub(crate) tenants: Tenants,
-    /// Ends event streams and whatever else has no end of its own.
+    /// Ends event streams and other tasks that have no end of their own.
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -73,7 +73,7 @@ impl Orchestrator {
         &self.tokens
     }
 
-    /// Says how far a session has come, to whoever watches. May be lost.
+    /// Publishes how far a session has come, for its observers. The message may be lost.
     pub(crate) async fn announce_step(&self, session: SessionId, step: Step) {
         let address = Address::Event { session, from: Speaker::Orchestrator };
         let progress = Progress { session, step, at_ms: now_ms() };
@@ -83,7 +83,8 @@ impl Orchestrator {
     }
 }
 
-/// A number from 0 to 1, to take pauses apart. Without entropy pauses are simply not varied.
+/// A random number from 0 to 1 that keeps pauses of several processes apart. Without entropy it is
+/// 0.
 pub(crate) fn jitter() -> f64 {
     getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX))
 }

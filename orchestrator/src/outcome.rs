@@ -1,6 +1,6 @@
-//! What the parties report about their sessions: `duet.v1.outcome.<session>.<from>`. Any
-//! orchestrator may be told about any session; what it is told goes into the job's record by
-//! compare-and-swap, so it does not matter which one drew the session up.
+//! Handles the parties' reports about their sessions: `duet.v1.outcome.<session>.<from>`. Any
+//! orchestrator may receive a report about any session. It writes the report into the job's record
+//! by compare-and-swap, so it does not matter which orchestrator started the session.
 
 use bytes::Bytes;
 use duet_bus::{
@@ -28,22 +28,22 @@ use crate::{
     settle::{Failure, NotAccepted, running_pair},
 };
 
-/// How many reports are handled at once; more wait in the subscription.
+/// How many reports are handled at once. More wait in the subscription.
 pub(crate) const CONCURRENCY: usize = 64;
 
-/// What a report led to.
+/// The result of an accepted report.
 enum Verdict {
-    /// It is taken, or was before.
+    /// The report is recorded, now or earlier.
     Taken,
-    /// It settled the job.
+    /// The report settled the job.
     Settled(Snapshot),
 }
 
-/// Why a report gets no "taken".
+/// Why a report is not acknowledged.
 enum NotTaken {
-    /// Reporting it again changes nothing.
+    /// A repeated report would be refused as well.
     Refused(Refusal),
-    /// It cannot be judged now. Its sender, left without an answer, reports again.
+    /// The report cannot be judged now. Its sender gets no answer and reports again.
     Later(String),
 }
 
@@ -93,7 +93,7 @@ impl Orchestrator {
                 }
                 Err(error) => tracing::error!(%error, "an answer to a report does not encode"),
             }
-            // The job's record is what counts, and it is stored: the party need not wait for these.
+            // The stored record of the job is what counts. The party need not wait for these steps.
             if let Some(snapshot) = settled {
                 self.announce_step(session, Step::Signed).await;
                 tokio::join!(self.conclude(&snapshot), self.sessions.end(session, SessionEvent::Sign));
@@ -128,8 +128,9 @@ impl Orchestrator {
             return Err(refused(Code::Conflict, "the report is about another session, job or attempt"));
         }
         let key = Key::from((&record.tenant, record.job));
-        // Of a job that this process works on it has the record. If that is behind, the
-        // compare-and-swap tells; but that a session is over it cannot tell.
+        // The board has the record of a job that this process works on. If that record is behind,
+        // the compare-and-swap declines. It cannot show that a session is over, so otherwise the
+        // entry is read.
         let known = self.board.recent(&key).filter(|job| running_pair(&job.value, session).is_some());
         let job = match known {
             Some(snapshot) => Some(Entry::clone(&snapshot)),
@@ -139,7 +140,8 @@ impl Orchestrator {
             return Err(refused(Code::NotFound, "the session's job is not kept any more"));
         };
         if running_pair(&job.value, session).is_none() {
-            // The other party's report, this one's earlier one, or the clock was quicker.
+            // The other party's report, an earlier report of this one, or the session's expiry came
+            // first.
             return match outcome.result {
                 OutcomeResult::Signed { .. } if !already_signed(&job.value, session) => {
                     Err(refused(Code::Conflict, "the session is over; its signature comes too late"))
@@ -192,8 +194,8 @@ impl Orchestrator {
     }
 }
 
-/// What the holder of share `index` gives as a reason. Only the device speaks for the owner, whose
-/// word ends a job: from anybody else a rejection in the owner's name ends a session.
+/// The reason that the holder of share `index` gives. A rejection by the owner ends a job, and only
+/// the device speaks for the owner. From any other party it ends only the session, as misbehaviour.
 pub(crate) fn said_by(index: ShareIndex, refusal: Refusal) -> Refusal {
     if refusal.code == Code::RejectedByOwner && index != ShareIndex::Device {
         let message = format!("the holder of share {index} rejects in the owner's name");
@@ -210,7 +212,7 @@ fn already_signed(record: &duet_wire::JobRecord, session: SessionId) -> bool {
         .any(|attempt| attempt.session == session && attempt.outcome == Some(AttemptOutcome::Signed))
 }
 
-/// The session's pair, and the reporter's seat in it.
+/// The session's pair, and the seat of the reporter in it.
 fn seat_of<'a>(record: &'a SessionRecord, from: &PartyId) -> Option<(Pair, &'a duet_wire::Seat)> {
     let pair = Pair::ALL.into_iter().find(|pair| {
         pair.initiator() == record.initiator.index && pair.responder() == record.responder.index
@@ -219,7 +221,7 @@ fn seat_of<'a>(record: &'a SessionRecord, from: &PartyId) -> Option<(Pair, &'a d
     Some((pair, seat))
 }
 
-/// Whether `outcome` is about just this session, by `from`.
+/// Whether `outcome` is about this very session, and by `from`.
 fn describes(outcome: &Outcome, record: &SessionRecord, from: &PartyId) -> bool {
     outcome.session == record.session
         && outcome.job == record.job

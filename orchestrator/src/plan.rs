@@ -1,6 +1,6 @@
-//! What to do next with a job that no session is running for: which pair to try, when, or why to
-//! give up. A pure function of the request's pairs, what the parties last said, and the attempts so
-//! far.
+//! Decides what to do next with a job that runs in no session: which pair to try, when, or why to
+//! give up. A pure function of the request's pairs, the parties' last answers, and the past
+//! attempts.
 
 use core::time::Duration;
 
@@ -28,14 +28,14 @@ pub(crate) enum Decision {
     Try(Pair),
     /// Wait for the owner's device, the initiator of this pair, to come and approve.
     AwaitOwner(Pair),
-    /// Look again later: no pair can sign now, but one may soon, without anybody's doing.
+    /// Look again later. No pair can sign now, but one may soon, without an operator's help.
     Wait(Refusal),
     /// Give up.
     Fail(Refusal),
 }
 
-/// Whether the failure says that this pair will not sign this job however often it is asked, as
-/// long as nobody repairs something. Another pair still may.
+/// Whether the code means that this pair will not sign the job, however often it is asked, until an
+/// operator or the owner removes the cause. Another pair may still sign.
 #[must_use]
 pub(crate) const fn rules_out_pair(code: Code) -> bool {
     match code {
@@ -52,7 +52,7 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::PolicyRefused
         | Code::LimitExceeded
         | Code::TooManyAnswers
-        // Who approves it puts it back.
+        // An approval puts the job back into the queue.
         | Code::ApprovalMissing
         | Code::WrongTenant
         | Code::BadSignature
@@ -70,10 +70,10 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
         | Code::Unauthorized
         | Code::NotFound
         | Code::MethodNotAllowed => true,
-        // These end the job, which is not for this function to decide.
+        // These end the job; that decision is made elsewhere.
         Code::RejectedByOwner | Code::Cancelled => true,
-        // A party says so by its own clock, which may be wrong. When a job expires is the
-        // orchestrators' to say.
+        // A party refuses by its own clock, which may be wrong. The orchestrators decide when a job
+        // expires.
         Code::JobExpired
         | Code::ClockDiffers
         | Code::StaleEpoch
@@ -92,8 +92,8 @@ pub(crate) const fn rules_out_pair(code: Code) -> bool {
     }
 }
 
-/// Whether a party that says this knows better than the directory, so that the wallet's facts are
-/// asked for again.
+/// Whether a refusal with this code shows that the directory is out of date, so that the wallet's
+/// facts have to be fetched again.
 #[must_use]
 pub(crate) const fn facts_are_stale(code: Code) -> bool {
     matches!(
@@ -104,21 +104,21 @@ pub(crate) const fn facts_are_stale(code: Code) -> bool {
             | Code::UnknownWallet
             | Code::Locked
             | Code::NeedsRotation
-            // A bad answer has locked the initiator's key.
+            // The initiator has locked its key after a bad answer.
             | Code::PeerMisbehaved
-            // There may be none of its workers at all, as while its only one is started again. Then
-            // the job waits for one.
+            // The party may have no worker at all, as while its only one restarts. Then the job
+            // waits for one.
             | Code::Overloaded
     )
 }
 
-/// Decides what to do with a job that allows `pairs`, in order of preference, after `past`.
-/// `usable` tells whether the parties' last word lets a pair sign, and if not, why.
+/// Decides what to do with a job that allows `pairs`, in order of preference, after the attempts
+/// `past`. `usable` tells whether a pair can sign by the parties' last answers, and if not, why.
 ///
-/// A pair has up to [`QueueSettings::max_attempts_per_pair`] attempts in a row, then the next one
-/// has its turn, and so on in a circle until [`QueueSettings::max_attempts`]. A pair that has said
-/// no for a reason that repetition does not cure is left out. A pair of which one accuses the other
-/// gives way at once. Neither uses up the job's attempts.
+/// A pair gets up to [`QueueSettings::max_attempts_per_pair`] attempts in a row. Then the next pair
+/// has its turn, in a circle, until [`QueueSettings::max_attempts`]. A pair that refused for a
+/// reason that a repetition does not cure is left out. A pair in which one party accuses the other
+/// yields to the next pair at once. Neither case counts towards the job's attempts.
 pub(crate) fn decide(
     pairs: &[Pair],
     past: &[PastAttempt],
@@ -159,10 +159,11 @@ pub(crate) fn decide(
     }
 }
 
-/// The attempts that count towards [`QueueSettings::max_attempts`]. A refusal that repetition does
-/// not cure, and a pair's first accusation, do not: each pair has one of either kind at most, and
-/// another pair goes on at once. Nor does one that failed because two clocks differ: the job waits
-/// until the clock is set, or it expires.
+/// How many attempts count towards [`QueueSettings::max_attempts`].
+///
+/// A refusal that a repetition does not cure and a pair's first accusation do not count: each pair
+/// has at most one of either, and another pair goes on at once. An attempt that failed because two
+/// clocks differ does not count either. The job then waits until the clock is set, or it expires.
 fn counted(past: &[PastAttempt]) -> usize {
     let is_first_accusation = |at: usize, attempt: &PastAttempt| {
         let earlier = past.iter().take(at);
@@ -177,12 +178,12 @@ fn counted(past: &[PastAttempt]) -> usize {
     past.iter().enumerate().filter(counts).count()
 }
 
-/// Whether one of the pair accused the other, as the initiator does when it locks its key.
+/// Whether one party of the pair accused the other, as the initiator does when it locks its key.
 fn is_accusation(attempt: &PastAttempt) -> bool {
     attempt.code == Code::PeerMisbehaved
 }
 
-/// The attempt at which `pair` said no for a reason that repetition does not cure, if it did.
+/// The attempt at which `pair` refused for a reason that a repetition does not cure, if it did.
 fn refusal_for_good(past: &[PastAttempt], pair: Pair) -> Option<&PastAttempt> {
     past.iter().rev().find(|p| p.pair == pair && rules_out_pair(p.code))
 }
@@ -192,15 +193,15 @@ fn preferred_backends(pairs: &[Pair]) -> impl Iterator<Item = Pair> {
     pairs.iter().copied().take_while(|pair| pair.initiator() != ShareIndex::Device)
 }
 
-/// Whether a job of these pairs that waits for its owner does so only for want of a pair that it
-/// prefers. Who names the device first wants to wait for it.
+/// Whether a job with these pairs waits for its owner only because no preferred pair can sign. A
+/// requester that names a device's pair first wants to wait for the device.
 #[must_use]
 pub(crate) fn prefers_backends(pairs: &[Pair]) -> bool {
     preferred_backends(pairs).next().is_some()
 }
 
-/// The pair that can sign a job which waits for its owner without the owner after all. The last
-/// attempt is left to the owner: a backend that is there and keeps failing must not use it up.
+/// The pair that can sign without the owner, for a job that waits for its owner. The last attempt
+/// is reserved for the owner, so that a backend that keeps failing cannot use it up.
 pub(crate) fn without_owner(
     pairs: &[Pair],
     past: &[PastAttempt],
@@ -214,7 +215,7 @@ pub(crate) fn without_owner(
     preferred_backends(pairs).find(|pair| refusal_for_good(past, *pair).is_none() && usable(*pair).is_ok())
 }
 
-/// Whose turn it is among `candidates`.
+/// The pair among `candidates` whose turn it is.
 fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &QueueSettings) -> Option<Pair> {
     let Some(newest) = past.last() else { return candidates.first().copied() };
     let last = newest.pair;
@@ -223,15 +224,15 @@ fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &Qu
     if !exhausted && !is_accusation(newest) && candidates.contains(&last) {
         return Some(last);
     }
-    // The next one of the circle after `last`, which itself comes at the very end.
+    // The next pair in the circle after `last`; `last` itself comes at the very end.
     let position = pairs.iter().position(|pair| *pair == last).map_or(0, |at| at + 1);
     pairs.iter().cycle().skip(position).take(pairs.len()).find(|pair| candidates.contains(pair)).copied()
 }
 
-/// How long to wait before the next attempt: nothing after a pair was ruled out, or one of it
-/// accused the other for the first time (the next pair is not to blame), otherwise doubling from
-/// [`QueueSettings::retry_pause`] to [`QueueSettings::max_retry_pause`], of which `jitter`, from 0
-/// to 1, takes off up to half.
+/// How long to wait before the next attempt. There is no pause after a pair was ruled out, nor
+/// after its first accusation, since the next pair is not to blame. Otherwise the pause doubles
+/// from [`QueueSettings::retry_pause`] to [`QueueSettings::max_retry_pause`]. `jitter`, from 0 to
+/// 1, takes off up to half.
 #[must_use]
 pub(crate) fn pause(past: &[PastAttempt], jitter: f64, settings: &QueueSettings) -> Duration {
     let Some((last, before)) = past.split_last() else { return Duration::ZERO };
@@ -286,7 +287,7 @@ mod tests {
         let decision = decide(&ways, &past(&[locked]), |_| Ok(()), &settings);
         assert_eq!(decision, Decision::AwaitOwner(Pair::DeviceService));
         assert_eq!(pause(&past(&[locked]), 0.0, &settings), Duration::ZERO);
-        // Alone it is asked once more, and says then what is to be done.
+        // A sole pair is asked once more, and then says what the owner or an operator has to do.
         assert_eq!(decide_with(&[Pair::ServicePartner], &[locked]), Decision::Try(Pair::ServicePartner));
         assert!(matches!(
             decide(&ways[..1], &past(&[locked, locked]), |_| Ok(()), &settings),
@@ -345,7 +346,8 @@ mod tests {
         assert_eq!(without(&ALL, &failed), Some(Pair::ServicePartner));
         let away = |_| Err(Refusal::new(Code::Deadline, "no answer"));
         assert_eq!(without_owner(&ALL, &past(&failed), away, &settings), None);
-        // It was asked to wait for the owner, was refused for good, or has one attempt left.
+        // The request names the device first, the pair was refused for good, or one attempt is
+        // left.
         assert_eq!(without(&[Pair::DeviceService, Pair::ServicePartner], &failed), None);
         assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Locked)]), None);
         assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Overloaded); 5]), None);
@@ -393,7 +395,7 @@ mod tests {
                     Decision::Wait(_) | Decision::Fail(_) => break,
                 }
             }
-            // Six that count, and of each pair one refusal and one accusation.
+            // Six attempts that count, and for each pair one refusal and one accusation.
             let said = history.iter().filter(|attempt| attempt.code != Code::ClockDiffers).count();
             prop_assert!(said <= 6 + 2 * count);
         }

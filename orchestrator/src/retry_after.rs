@@ -5,12 +5,11 @@ use std::time::SystemTime;
 
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
-/// How long the sender of `headers` asks to be left alone; `None` when it says nothing that can be
-/// understood.
+/// How long the sender of `headers` asks the client to wait. `None` when the header is missing or
+/// cannot be parsed.
 ///
-/// A date is measured against the answer's own `Date`, so that clocks which differ change nothing,
-/// and against `now` where the answer has none. One that has passed asks for no pause. The caller
-/// bounds the pause.
+/// A date is compared with the answer's own `Date`, so that differing clocks do not matter; without
+/// that, with `now`. A date in the past asks for no pause. The caller bounds the pause.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = text(headers, RETRY_AFTER)?;

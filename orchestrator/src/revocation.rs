@@ -1,8 +1,9 @@
-//! Revocations on their way to the parties: a job's requester, or the wallet's owner, takes its
-//! request back by a signature, and each party that holds a share is told until it keeps that.
+//! Carries revocations to the parties. A job's requester or the wallet's owner revokes a request by
+//! a signature, and the orchestrator tells each party that holds a share until the party has stored
+//! it.
 //!
-//! The orchestrator only carries it. That it says "cancelled" of a job binds no party; that a party
-//! keeps a revocation does.
+//! The orchestrator only carries the revocation. Its own state "cancelled" binds no party; a
+//! revocation that a party stored does.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -31,18 +32,18 @@ use crate::{
     plan,
 };
 
-/// How long a party may take to keep a revocation: one durable write.
+/// How long a party may take to store a revocation: one durable write.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often parties that have not acknowledged are told again.
+/// How often the orchestrator tells parties that have not acknowledged.
 const AGAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// How many jobs' revocations are told at a time, and in one round. The others have their turn in
-/// the next.
+/// How many jobs' revocations are sent at a time, and in one round. The others follow in the next
+/// round.
 const CONCURRENCY: usize = 8;
 const MAX_PER_ROUND: usize = 256;
 
-/// Tells parties that have not acknowledged again, until `stop`.
+/// Tells parties that have not acknowledged, again and again, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let mut ticks = interval(AGAIN_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,19 +59,19 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     }
 }
 
-/// What a party says to a revocation.
+/// A party's answer to a revocation.
 enum Told {
     Kept,
     Refused(Refusal),
-    /// Nothing, or nothing final.
+    /// No answer, or no final one.
     NotYet,
 }
 
 impl Orchestrator {
-    /// Takes a revocation of `job` from its tenant.
+    /// Accepts a revocation of `job` from its tenant.
     ///
     /// # Errors
-    /// When there is no such job, it is signed, or the revocation does not hold.
+    /// When there is no such job, it is signed, or the revocation is not valid.
     pub(crate) async fn revoke_job(
         &self,
         tenant: &TenantId,
@@ -83,11 +84,11 @@ impl Orchestrator {
         self.revoke(&key, entry, proof).await
     }
 
-    /// Notes that the request of the job under `key` is revoked, cancels the job unless it runs or
-    /// is settled, and tells the parties once. Those that do not answer are told again later.
+    /// Records that the request of the job under `key` is revoked. Cancels the job unless it runs
+    /// or is settled. Tells the parties once; those that do not answer are told again later.
     ///
     /// # Errors
-    /// When the job is signed, or the revocation does not hold.
+    /// When the job is signed, or the revocation is not valid.
     pub(crate) async fn revoke(
         &self,
         key: &Key,
@@ -107,7 +108,7 @@ impl Orchestrator {
                 "a request is revoked by the key that signed it, or by the wallet's owner",
             ));
         }
-        // Where no party has said who holds the shares, all are told.
+        // While no party has named the holders of the shares, all parties are told.
         let waits_for: Vec<PartyId> = match view {
             Some(view) => view
                 .parties
@@ -145,7 +146,7 @@ impl Orchestrator {
                             .apply(&event, record.fence, now_ms())
                             .map_err(|error| Err(Refusal::new(Code::Internal, error.to_string())))?;
                     }
-                    // A session that runs ends at the parties; then no other follows.
+                    // The parties end a running session; then no other follows.
                     JobState::Running { .. }
                     | JobState::Failed { .. }
                     | JobState::Expired
@@ -173,7 +174,7 @@ impl Orchestrator {
         let now = now_ms();
         let mut waiting = self.board.select(|job| job.revocation_waits && now < job.expires_at_ms);
         waiting.sort_unstable_by_key(|job| job.updated_at_ms);
-        // Each has its turn, however many wait.
+        // Rotation gives each job its turn, however many wait.
         let round = usize::try_from(now / 1000).unwrap_or_default();
         let first = round.wrapping_mul(MAX_PER_ROUND).checked_rem(waiting.len()).unwrap_or_default();
         waiting.rotate_left(first);
@@ -188,7 +189,7 @@ impl Orchestrator {
     }
 
     /// Tells the parties that have not acknowledged the revocation of the job under `key`, and
-    /// notes what they say.
+    /// records their answers.
     async fn tell_parties(&self, key: &Key) -> Result<(), StoreError> {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         let record = &entry.value;
@@ -242,7 +243,7 @@ impl Orchestrator {
                 Told::NotYet
             }
             Err(error) => {
-                // A party of the version before does not know what was asked.
+                // A party of the previous version does not understand the request.
                 tracing::warn!(%party, %error, "a party's answer to a revocation does not parse");
                 Told::NotYet
             }

@@ -1,7 +1,7 @@
-//! Whether the broker has room for what an accepted job will still need.
+//! Checks whether the broker has room for everything that an accepted job will still write.
 //!
-//! A job that is accepted writes several times more: its attempts, its result, its announcements. A
-//! stream or bucket that is full refuses those as well, so new jobs are refused a little earlier.
+//! An accepted job writes several times more: its attempts, its result, its announcements. A full
+//! stream or bucket would refuse those as well, so new jobs are refused a little earlier.
 
 use core::time::Duration;
 use std::sync::{
@@ -14,27 +14,27 @@ use tokio::time::timeout;
 
 use crate::{admission::Full, orchestrator::Orchestrator};
 
-/// How full a stream may be, in percent of its bytes, while new jobs are taken.
+/// How full a stream may be, in percent of its bytes, while new jobs are accepted.
 const FULL_PERCENT: u64 = 90;
 
 /// How long the broker may take to say how full a stream is.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// When to try again with a store that is nearly full. It empties by age and by an operator's hand,
-/// which a second does not change.
+/// When a client should try again while a store is nearly full. It empties by age or by an
+/// operator, which takes longer than a second.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// What is nearly full, as far as was seen at the last look.
+/// Which store is nearly full, as of the last check.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     full: Mutex<Option<String>>,
-    /// Whether the audit log's stream is. Jobs are taken all the same: the parties keep their
-    /// records.
+    /// Whether the audit log's stream is nearly full. Jobs are accepted all the same, because the
+    /// parties keep their records.
     audit: AtomicBool,
 }
 
 impl Room {
-    /// Why no job is taken, if none is.
+    /// Why no job is accepted; `None` when jobs are.
     pub(crate) fn full(&self) -> Option<Full> {
         let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
         let name = full.as_ref()?;
@@ -44,7 +44,7 @@ impl Room {
         })
     }
 
-    /// Takes in that the stream `name` refused a message for want of room.
+    /// Records that the stream `name` refused a message for want of room.
     pub(crate) fn is_full(&self, name: &str) {
         self.set(Some(name.to_owned()));
     }
@@ -66,7 +66,7 @@ const fn is_nearly_full(bytes: u64, max_bytes: i64) -> bool {
 }
 
 impl Orchestrator {
-    /// Looks how full the broker's streams and buckets are, and whether they are still there.
+    /// Checks how full the broker's streams and buckets are, and whether they still exist.
     pub(crate) async fn look_for_room(&self) {
         let needed = [
             streams::JOBS.to_owned(),
@@ -74,7 +74,7 @@ impl Orchestrator {
             format!("KV_{}", kv::JOBS),
             format!("KV_{}", kv::SESSIONS),
         ];
-        // What does not answer is not full: it says so itself when it is written to.
+        // A store that does not answer is not full. The next write to it reports the failure.
         if let Ok(looks) = timeout(LOOK_DEADLINE, self.look_at_stores()).await {
             let full =
                 |name: &str| looks.get(name).is_some_and(|look| is_nearly_full(look.bytes, look.max_bytes));

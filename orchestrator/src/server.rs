@@ -1,4 +1,4 @@
-//! Putting an orchestrator together and running it.
+//! Sets up an orchestrator and runs it.
 
 use core::net::SocketAddr;
 use std::{io, sync::Arc};
@@ -41,10 +41,10 @@ use crate::{
     work,
 };
 
-/// How long open requests may take to finish when the process is told to stop.
+/// How long open requests may take to finish when the process stops.
 const HTTP_DRAIN: Duration = Duration::from_secs(10);
 
-/// How long the end of the audit log may take to be published.
+/// How long publishing the end of the audit log may take.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pause before a watch that ended is begun anew.
@@ -53,43 +53,43 @@ const WATCH_PAUSE: Duration = Duration::from_millis(500);
 /// The pause before streams and buckets that could not be prepared are tried again.
 const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
-/// All that an orchestrator is told.
+/// An orchestrator's whole configuration.
 #[derive(Clone)]
 pub struct Config {
     /// Where the HTTP interface listens. Default 127.0.0.1:8080; port 0 picks a free one. It speaks
-    /// plain HTTP: anywhere but on loopback it belongs behind something that speaks TLS.
+    /// plain HTTP, so beyond loopback it needs a proxy that terminates TLS.
     pub listen: SocketAddr,
     /// The broker, and the orchestrator's credential there.
     pub broker: ConnectSettings,
     /// How streams and buckets are kept.
     pub storage: StorageSettings,
-    /// Who may call the HTTP interface.
+    /// The tenants that may call the HTTP interface.
     pub tenants: Vec<TenantAccess>,
     /// The parties whose workers are invited, and the share each holds. Default `service` with
     /// share 2 and `partner` with share 3.
     pub parties: Vec<PartyEntry>,
-    /// The Ed25519 key that results are signed with. It signs for no wallet.
+    /// The Ed25519 key that signs results. It signs for no wallet.
     pub result_key: SigningKey,
-    /// The key before or after it, while it is exchanged: deliveries to webhooks are signed with
-    /// the secrets of both. It signs no result. Default none.
+    /// The previous or next result key, while the operator exchanges it. Deliveries to webhooks are
+    /// signed with the secrets of both. It signs no result. Default none.
     pub other_result_key: Option<SigningKey>,
     /// Limits of the HTTP interface.
     pub http: HttpSettings,
-    /// How jobs are worked on.
+    /// How jobs are processed.
     pub queue: QueueSettings,
     /// How results are delivered to tenants' endpoints.
     pub webhooks: WebhookSettings,
 }
 
 impl Config {
-    /// The address that is listened on by default.
+    /// The default address to listen on.
     pub const DEFAULT_LISTEN: SocketAddr =
         SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), 8080);
 
-    /// A configuration with everything that has a default at its default.
+    /// A configuration with every default.
     ///
     /// # Errors
-    /// Never with the names that are the default; they are parsed like any other.
+    /// Never with the default names; they are parsed like any other.
     pub fn new(
         broker: ConnectSettings,
         tenants: Vec<TenantAccess>,
@@ -141,7 +141,7 @@ pub enum OrchestratorError {
     /// The broker's streams or buckets are not as they should be.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The broker does not deliver what the parties send.
+    /// The broker does not deliver the parties' messages.
     #[error("the orchestrator cannot listen on the broker: {0}")]
     Subscribe(#[from] SubscribeError),
     /// Webhooks cannot be delivered over TLS.
@@ -163,8 +163,9 @@ pub enum OrchestratorError {
     Disconnected,
 }
 
-/// An orchestrator that is ready: it is connected, its streams and buckets are there, it hears the
-/// parties, and its HTTP interface listens. It takes and works on jobs once [`Server::serve`] runs.
+/// An orchestrator that is ready. It is connected, its streams and buckets exist, it is subscribed
+/// to the parties' messages, and its HTTP interface listens. It accepts and processes jobs once
+/// [`Server::serve`] runs.
 pub struct Server {
     orchestrator: Arc<Orchestrator>,
     listener: TcpListener,
@@ -223,7 +224,7 @@ impl Server {
             http: config.http,
             queue: config.queue,
         });
-        // What is there now is what is looked for from here on.
+        // From here on, the existing streams and buckets are the known ones.
         orchestrator.look_at_stores().await;
         let services = vec![
             serve(&orchestrator, Filter::outcomes(), outcome::CONCURRENCY, |orchestrator, incoming| {
@@ -260,22 +261,22 @@ impl Server {
         self.orchestrator.result_key.verifying_key().to_bytes()
     }
 
-    /// Has `registry` show what this orchestrator does. `docs/metrics.md` explains the names.
+    /// Registers this orchestrator's metrics with `registry`. `docs/metrics.md` explains the names.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.orchestrator.register_metrics(registry);
     }
 
-    /// Takes and works on jobs until `stop`; then finishes what is at hand.
+    /// Accepts and processes jobs until `stop`, then finishes the jobs at hand.
     ///
     /// # Errors
     /// When the HTTP interface fails or the connection is closed for good.
     ///
     /// # Cancel safety
-    /// Dropping it is a crash: nothing is lost, but jobs at hand rest until the broker delivers
-    /// them to somebody else.
+    /// Dropping it is like a crash. Nothing is lost, but the jobs at hand rest until the broker
+    /// delivers their announcements to another orchestrator.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), OrchestratorError> {
         let Self { orchestrator, listener, services, recording, .. } = self;
-        // Everything below ends with this scope, however it is left.
+        // Every task below ends with this scope, however it ends.
         let stop = stop.child_token();
         let _ends = stop.clone().drop_guard();
         let _ends_streams = orchestrator.shutdown.clone().drop_guard();
@@ -329,7 +330,7 @@ impl Server {
                 infallible(feeder),
                 infallible(deliveries)
             )?;
-            // The jobs at hand needed their reports; now no more are taken.
+            // The jobs at hand needed the parties' reports. Now no more are accepted.
             for service in services {
                 service.drain(Duration::from_secs(1)).await;
             }
@@ -343,15 +344,15 @@ impl Server {
     }
 }
 
-/// An event is a small write of its own: it is not to wait until its reader has acknowledged the
-/// one before, which readers put off for 40 ms.
+/// Each event is a small write of its own. It must not wait until its reader has acknowledged the
+/// previous one, which readers delay by 40 ms.
 fn send_at_once(stream: &mut TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
 }
 
-/// Where state is kept.
+/// The buckets that hold state.
 struct Buckets {
     jobs: Bucket<JobRecord>,
     sessions: Bucket<SessionRecord>,
@@ -361,10 +362,10 @@ struct Buckets {
     answers: Bucket<Answer>,
 }
 
-/// Makes streams and buckets, or brings them up to date.
+/// Creates streams and buckets, or brings them up to date.
 ///
-/// While JetStream does not answer this is tried again for `patience`: nodes that have just been
-/// started, or have just lost one of them, take some seconds to agree who leads.
+/// While JetStream does not answer, it tries again for `patience`. Nodes that have just started, or
+/// have just lost one of them, need some seconds to elect a leader.
 async fn prepare_storage(
     bus: &Bus,
     settings: &StorageSettings,
@@ -430,8 +431,8 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
                     loop {
                         let change = tokio::select! {
                             change = watcher.next() => change,
-                            // A watch of what is gone says nothing more, of what took its place
-                            // neither.
+                            // A watch of a lost bucket reports nothing more, and nothing about its
+                            // replacement.
                             _ = lost.changed() => break,
                         };
                         let Some(change) = change else { break };

@@ -1,5 +1,5 @@
-//! Starting a session: an attempt at a job becomes a manifest, and two parties are asked to sit
-//! down to it, the responder first.
+//! Starts a session: turns an attempt at a job into a manifest, then invites two parties to it, the
+//! responder first.
 
 use bytes::Bytes;
 use duet_bus::{
@@ -28,7 +28,7 @@ use crate::{
     settle::Failure,
 };
 
-/// A session that is stored and whose parties may now be invited.
+/// A session that is stored. Its parties may now be invited.
 pub(crate) struct Started {
     pub(crate) session: SessionId,
     pub(crate) initiator: Seat,
@@ -42,18 +42,20 @@ pub(crate) struct Started {
 /// Why no session was started.
 #[derive(Debug)]
 pub(crate) enum NotStarted {
-    /// The job has moved on.
+    /// Another orchestrator has changed the job meanwhile.
     Moved,
-    /// Something inside failed.
+    /// An internal step failed.
     Internal(String),
     /// The store failed.
     Store(StoreError),
 }
 
 impl Orchestrator {
-    /// Begins an attempt of `pair` at the job whose record is `entry`: draws a session, and stores
-    /// both that the job runs in it and the session itself, side by side. Whoever else starts the
-    /// job at the same time loses the compare-and-swap, and nobody is invited to its session.
+    /// Begins an attempt of `pair` at the job whose record is `entry`. It draws a session id. Then
+    /// it stores, side by side, that the job runs in the session and the session itself.
+    ///
+    /// If two orchestrators start the job at the same time, one loses the compare-and-swap and
+    /// invites no party to its session.
     pub(crate) async fn start_session(
         &self,
         key: &Key,
@@ -97,11 +99,11 @@ impl Orchestrator {
             updated_at_ms: now,
             expires_at_ms,
         };
-        // The manifest is drawn up and the invitations follow at once: one write for both steps.
+        // The invitations follow the manifest at once, so one write covers both steps.
         record.apply(SessionEvent::Invite, now).map_err(|error| internal(&error))?;
         let fence = entry.value.fence;
         let started = self.jobs.change(key, Some(entry), |job| {
-            // A record that was read anew is another one than the manifest was made for.
+            // The manifest belongs to the record as it was read first. A newer one declines it.
             if job.fence != fence || job.attempts_started.saturating_add(1) != attempt {
                 return Err(());
             }
@@ -114,7 +116,7 @@ impl Orchestrator {
                 snapshot.value.trace.clone()
             }
             Changed::Declined(()) | Changed::Missing => {
-                // No attempt names it, so that nobody would remove it later.
+                // No attempt names this session, so no later step would remove it.
                 if let Err(error) = self.sessions.remove(session).await {
                     tracing::warn!(%session, %error, "a session that did not start was not removed");
                 }
@@ -134,8 +136,9 @@ impl Orchestrator {
         })
     }
 
-    /// Invites `seat`. The answer comes once the party's worker listens. An invitation is sent
-    /// once: if no answer comes, the session is over, or two workers could sit in it.
+    /// Invites `seat`. The party answers once its worker listens. The invitation is sent once: a
+    /// second copy could put two workers into the session, so without an answer the session is
+    /// over.
     pub(crate) async fn invite(&self, started: &Started, seat: &Seat) -> Result<(), Failure> {
         let party = &seat.party;
         let asked_at_ms = now_ms();
@@ -164,7 +167,7 @@ impl Orchestrator {
             Ok((InvitationReply::Refused(refusal), time)) => {
                 let refusal = match time {
                     Some(theirs_ms) => {
-                        // Halfway between the question and the answer.
+                        // Halfway between request and answer.
                         let ours_ms = asked_at_ms.midpoint(now_ms());
                         self.metrics.clock_skew(seat.index, difference_ms(theirs_ms, ours_ms));
                         name_the_clock(party, refusal, theirs_ms, ours_ms)
@@ -193,17 +196,17 @@ impl Orchestrator {
     }
 }
 
-/// From this difference on, in milliseconds, a party's refusal for time is laid to its clock.
+/// From this difference on, in milliseconds, a refusal for time is attributed to the party's clock.
 const NOTEWORTHY_SKEW_MS: u64 = 2_000;
 
-/// How far `theirs_ms` is ahead of `ours_ms`.
+/// How far `theirs_ms` is ahead of `ours_ms`, in milliseconds.
 fn difference_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
     let distance = i64::try_from(theirs_ms.abs_diff(ours_ms)).unwrap_or(i64::MAX);
     if theirs_ms >= ours_ms { distance } else { -distance }
 }
 
-/// What a party's refusal for time comes to. Where its clock differs from this orchestrator's, that
-/// is the reason, with the difference, whatever the party made of it.
+/// Turns a party's refusal for time into one that names the clock. If the party's clock differs
+/// from this orchestrator's, the refusal states by how much, whatever reason the party gave.
 fn name_the_clock(party: &PartyId, refusal: Refusal, theirs_ms: u64, ours_ms: u64) -> Refusal {
     if theirs_ms.abs_diff(ours_ms) < NOTEWORTHY_SKEW_MS {
         return refusal;

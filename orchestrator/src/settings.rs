@@ -1,4 +1,4 @@
-//! What can be set about an orchestrator, with defaults that fit one host.
+//! An orchestrator's settings, with defaults that fit one host.
 
 use core::{num::NonZeroU32, time::Duration};
 
@@ -17,29 +17,29 @@ pub struct InvalidSetting {
 /// Limits of the HTTP interface.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// The largest request body, in bytes. Default and upper bound 128 KiB, what a signing request
-    /// may have; at least 1 KiB. Less refuses large typed data earlier; each open request may hold
-    /// this much.
+    /// The largest request body, in bytes. Default and upper bound 128 KiB, the limit of a signing
+    /// request; at least 1 KiB. A lower limit refuses large typed data earlier. Each open request
+    /// may hold this much.
     pub max_body_bytes: usize,
-    /// How long a request may take until its answer begins. Default 10 s; 100 ms to 5 min. Less
-    /// frees slots earlier when the broker stalls; too little fails submissions that a slow disk
-    /// would still have taken (sending them again with the same key is harmless).
+    /// How long a request may take until its answer begins. Default 10 s; 100 ms to 5 min. A lower
+    /// limit frees slots earlier when the broker stalls. If it is too low, submissions fail that a
+    /// slow disk would still have stored; sending them again with the same key is harmless.
     pub request_timeout: Duration,
-    /// How many requests are worked on at once; one more is refused with 503. Default 256;
-    /// 1 to 65 536. Bounds memory to about this times the body limit.
+    /// How many requests run at once; one more is refused with 503. Default 256; 1 to 65 536.
+    /// Bounds memory to about this times the body limit.
     pub max_concurrent_requests: usize,
     /// How many event streams may be open at once; one more is refused with 429. Default 1024;
     /// 1 to 65 536. Each holds a broker subscription while its job runs.
     pub max_event_streams: usize,
-    /// How many of them one tenant may have. Default 256; 1 to 65 536.
+    /// How many event streams one tenant may have open. Default 256; 1 to 65 536.
     pub max_event_streams_per_tenant: usize,
     /// How many requests a second one tenant may make, and twice as many at once; one more is
-    /// refused with 429. Default 1000; 1 to 1 000 000. What a tenant's programs need to poll and to
-    /// submit one by one; batches and event streams need far fewer. More lets one tenant take more
-    /// of the process's time from the others.
+    /// refused with 429. Default 1000; 1 to 1 000 000. That serves programs that poll and submit
+    /// one by one; batches and event streams need far fewer. A higher limit lets one tenant take
+    /// more of the process's time from the others.
     pub requests_per_second_per_tenant: NonZeroU32,
-    /// How often a silent event stream sends a comment. Default 15 s; 1 s to 5 min. Must be shorter
-    /// than what proxies on the way allow for silence.
+    /// How often an idle event stream sends a comment. Default 15 s; 1 s to 5 min. It must be
+    /// shorter than the idle timeout of proxies on the way.
     pub keep_alive: Duration,
 }
 
@@ -62,26 +62,27 @@ impl Default for HttpSettings {
     }
 }
 
-/// How jobs are taken, worked on and tried again.
+/// How jobs are accepted, processed and tried again.
 #[derive(Debug, Clone)]
 pub struct QueueSettings {
     /// How many jobs may be open (not settled) at once, over all tenants; one more is refused with
-    /// 429. Default 20 000; 1 to 1 000 000. Counted per orchestrator from what the broker has told
-    ///      it, so several of them can overshoot by what they accept at the same moment. The
-    ///      bucket's own size is the hard bound.
+    /// 429. Default 20 000; 1 to 1 000 000. Each orchestrator counts from its own board, so several
+    /// can overshoot by what they accept at the same moment. The bucket's own size is the hard
+    /// bound.
     pub max_open_jobs: usize,
-    /// How many of them may be one tenant's. Default 10 000; 1 to 1 000 000. Less than
-    /// `max_open_jobs`, so that no tenant alone can have the others refused.
+    /// How many open jobs one tenant may have. Default 10 000; 1 to 1 000 000. Keep it below
+    /// `max_open_jobs`, so that one tenant alone cannot have the others refused.
     pub max_open_jobs_per_tenant: usize,
-    /// How many jobs this orchestrator works on at once. Default 32; 1 to 1024. More keeps more
-    /// workers of the parties busy; each holds a queue message that nobody else can take.
+    /// How many jobs this orchestrator processes at once. Default 32; 1 to 1024. A higher limit
+    /// keeps more of the parties' workers busy. Each job holds an announcement that no other
+    /// orchestrator can receive.
     pub max_in_flight: usize,
-    /// How many of them may be one tenant's. Default three quarters of `max_in_flight`, rounded up;
-    /// at least 1. What is left keeps the others' jobs from waiting for sessions of this one that
-    /// hang; a tenant that is alone cannot use it.
+    /// How many jobs of one tenant this orchestrator processes at once. Default three quarters of
+    /// `max_in_flight`, rounded up; at least 1. The rest is reserved, so that other tenants' jobs
+    /// do not wait for this tenant's hanging sessions. A tenant that is alone cannot use the rest.
     pub max_in_flight_per_tenant: Option<usize>,
     /// How many attempts a job gets, over all its pairs. Default 6; 1 to 32. Each costs the
-    /// responder a charge against the wallet's limits at most.
+    /// responder at most one charge against the wallet's limits.
     pub max_attempts: u32,
     /// How many attempts in a row one pair gets before the next allowed pair has its turn.
     /// Default 2; 1 to 32.
@@ -92,32 +93,32 @@ pub struct QueueSettings {
     /// The longest pause between attempts. Default 15 s; at least `retry_pause`, at most 10 min.
     pub max_retry_pause: Duration,
     /// How long a party may take to answer an invitation. Default 5 s; 100 ms to 1 min. A free
-    /// worker answers in milliseconds; with none, the broker says so at once.
+    /// worker answers in milliseconds. When none is free, the broker says so at once.
     pub invitation_timeout: Duration,
     /// How long a session may last, from the first invitation to the outcome. Default 30 s; 1 s to
-    /// 10 min. It is written into the manifest, so the parties keep to it as well. Less retries a
-    /// crashed worker's jobs earlier; too little fails sessions on a busy host.
+    /// 10 min. It is in the manifest, so the parties enforce it as well. A lower limit retries a
+    /// crashed worker's jobs earlier; one that is too low fails sessions on a busy host.
     pub session_timeout: Duration,
-    /// How long after its session's end an outcome is still waited for. Default 2 s; 0 to 1 min.
+    /// How long after a session's end the orchestrator waits for its outcome. Default 2 s; 0 to 1
+    /// min.
     pub outcome_grace: Duration,
-    /// How often the sweeper looks for jobs nobody works on. Default 1 s; 50 ms to 1 min. Bounds
-    /// how late a lost wake-up, an expiry or an unpublished result is noticed; costs no broker
-    /// traffic while there is nothing to do.
+    /// How often the sweeper looks for jobs that no orchestrator processes. Default 1 s; 50 ms to 1
+    /// min. It bounds how late a lost announcement, an expiry or an unpublished result is noticed.
+    /// It costs no broker traffic while there is nothing to do.
     pub sweep_interval: Duration,
     /// How long a queued job may rest untouched before it is announced again. Default 3 s; 50 ms to
-    /// 10 min. Announcements that repeat within the broker's dedupe window cost nothing.
+    /// 10 min. Repeated announcements within the broker's duplicate window cost nothing.
     pub announce_after: Duration,
-    /// How long facts about a wallet or a party's card are used before they are asked for again.
-    /// Default 5 min; 1 s to 1 day. A party that finds them stale says so, and they are asked for
+    /// How long facts about a wallet or a party's card are used before they are fetched again.
+    /// Default 5 min; 1 s to 1 day. When a party finds them stale, it says so, and they are fetched
     /// at once.
     pub directory_age: Duration,
-    /// How long a settled job is kept. Default 30 days; 1 min to 10 years. As long as it is kept,
-    /// its idempotency key stands for it and the same result is returned; after that the key is
-    /// free. The bucket's size has to hold as many jobs as are settled in this time, some 4 KiB
-    /// each.
+    /// How long a settled job is kept. Default 30 days; 1 min to 10 years. While it is kept, its
+    /// idempotency key returns the same result; afterwards the key is free. The bucket has to hold
+    /// all jobs settled in this time, some 4 KiB each.
     pub keep_settled: Duration,
-    /// How long the jobs at hand may take to finish when the process is told to stop. Default 10 s;
-    /// 0 to 10 min. What is not finished is taken over by another orchestrator, or after a restart.
+    /// How long the jobs at hand may take to finish when the process stops. Default 10 s; 0 to 10
+    /// min. Another orchestrator takes over unfinished jobs, or this one after a restart.
     pub drain: Duration,
 }
 
@@ -187,7 +188,7 @@ impl HttpSettings {
 }
 
 impl QueueSettings {
-    /// How many jobs of one tenant this orchestrator works on at once.
+    /// How many jobs of one tenant this orchestrator processes at once.
     pub(crate) fn in_flight_per_tenant(&self) -> usize {
         self.max_in_flight_per_tenant.unwrap_or_else(|| (3 * self.max_in_flight).div_ceil(4))
     }

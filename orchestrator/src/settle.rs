@@ -1,4 +1,4 @@
-//! How attempts end, how jobs end, and how an end is made known.
+//! How attempts end, how jobs end, and how an orchestrator publishes an end.
 
 use core::time::Duration;
 
@@ -42,7 +42,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// That the initiator reported no outcome in time.
+    /// The failure of an attempt whose initiator reported no outcome in time.
     pub(crate) fn no_outcome(initiator: Option<PartyId>) -> Self {
         let refusal = Refusal::new(Code::Deadline, "the session ended without an outcome in time");
         Self { refusal, culprit: None, evidence: initiator.map(|of| Evidence::Silence { of }) }
@@ -55,7 +55,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// The attempts of `record` that count and ended without a signature.
+/// The attempts of `record` that count and that ended without a signature.
 pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
     record
         .counting_attempts()
@@ -68,7 +68,7 @@ pub(crate) fn past_attempts(record: &JobRecord) -> Vec<PastAttempt> {
         .collect()
 }
 
-/// Whether `record` is in the session, and if so for which pair.
+/// The pair of `record`'s running attempt, if it runs in `session`.
 pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pair> {
     match &record.state {
         JobState::Running { session: current, pair, .. } if *current == session => Some(*pair),
@@ -76,12 +76,11 @@ pub(crate) fn running_pair(record: &JobRecord, session: SessionId) -> Option<Pai
     }
 }
 
-/// The session is not the job's present one (any more).
+/// The session is not, or no longer, the job's current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Over;
 
-/// The event that a failed attempt of `pair` is for the job.
-/// `jitter` is from 0 to 1.
+/// The job's event after a failed attempt of `pair`. `jitter` is from 0 to 1.
 pub(crate) fn event_after(
     queue: &QueueSettings,
     record: &JobRecord,
@@ -113,15 +112,15 @@ pub(crate) fn event_after(
             code: last.code,
             culprit,
             evidence,
-            // What the last attempt said is more use than that it was the last.
+            // The last attempt's own message says more than that it was the last.
             message: if last.code == code { message } else { last.message },
         },
     }
 }
 
 impl Orchestrator {
-    /// Ends the session `session` of the job under `key` without a signature, and decides what
-    /// follows: another attempt later, the owner's turn, or the end. Does nothing when the job is
+    /// Ends the session `session` of the job under `key` without a signature. Decides what follows:
+    /// another attempt later, a wait for the owner, or the job's end. Does nothing when the job is
     /// not in that session.
     pub(crate) async fn end_attempt(
         &self,
@@ -159,8 +158,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Checks `signature` and, if it is one over the job's digest under the wallet's key, stores
-    /// the job's result. `job` is its entry as it was just read. Returns the stored job.
+    /// Verifies `signature` over the job's digest under the wallet's key and stores the job's
+    /// result. `job` is its entry as just read. Returns the stored job.
     pub(crate) async fn accept_signature(
         &self,
         job: Entry<JobRecord>,
@@ -221,9 +220,11 @@ impl Orchestrator {
         })
     }
 
-    /// Records a job's end, now that the store has it, and makes it known: to those who follow the
-    /// tenant's results, and a failure to the dead letters as well. Does nothing for other jobs. If
-    /// making it known fails, or the process dies before that is noted, the sweeper does it again
+    /// Records the end of a job that the store already has as ended, and publishes it. Subscribers
+    /// to the tenant's results see it; a failure also goes to the dead letters. Does nothing for
+    /// open jobs.
+    ///
+    /// If publishing fails, or the process dies before noting it, the sweeper repeats it
     /// ([`Self::publish_end_again`]).
     pub(crate) async fn conclude(&self, snapshot: &Snapshot) {
         self.note_end(&snapshot.value);
@@ -244,8 +245,8 @@ impl Orchestrator {
         self.note_published(snapshot).await;
     }
 
-    /// Makes known the end of a job that may have been made known already. Within the stream's
-    /// window a repeated one is dropped there; after it, the stream is searched first.
+    /// Publishes the end of a job that may have been published already. Within the stream's window
+    /// for duplicates the stream drops the repetition. Later, this searches the stream first.
     pub(crate) async fn publish_end_again(&self, snapshot: &Snapshot) {
         let record = &snapshot.value;
         let age = Duration::from_millis(now_ms().saturating_sub(record.updated_at_ms));
@@ -264,7 +265,7 @@ impl Orchestrator {
     }
 
     async fn publish_documents(&self, record: &JobRecord) -> Result<(), PublishFailure> {
-        // A job that an operator put back may end a second time, before any attempt even.
+        // A job that an operator put back may end a second time, even before another attempt.
         let message_id = format!("{}.{}", record.id, record.updated_at_ms);
         let mut documents = Vec::with_capacity(2);
         if let JobState::Failed { .. } = &record.state {
@@ -314,9 +315,9 @@ enum PublishFailure {
 pub(crate) enum NotAccepted {
     /// It does not verify.
     Invalid,
-    /// The job is not in that session any more.
+    /// The job is no longer in that session.
     Over,
-    /// It cannot be checked now, or not made into a result.
+    /// The signature cannot be checked now, or cannot be made into a result.
     Impossible(Refusal),
     /// The store failed.
     Store(StoreError),

@@ -1,11 +1,10 @@
-//! Several orchestrators without a network: a store with compare-and-swap, a stream that delivers
-//! late, out of order and more than once, parties that report when they like, processes that die
-//! between any two steps.
+//! Several orchestrators without a network. The simulation has a store with compare-and-swap, and a
+//! stream that delivers late, out of order and more than once. Its parties report at any time, and
+//! its processes die between any two steps.
 //!
-//! What is decided is decided by the code that runs in production: the record's transitions
-//! ([`JobRecord::apply`]), what follows a failure ([`event_after`]), which pair is tried
-//! ([`plan::decide`]), whose turn it is ([`Line`]), and what the sweeper finds ([`need`]). Only
-//! what carries their words is simulated.
+//! Every decision runs the production code: the record's transitions ([`JobRecord::apply`]), the
+//! event after a failure ([`event_after`]), the choice of a pair ([`plan::decide`]), the fair order
+//! ([`Line`]), and the sweeper's findings ([`need`]). Only the transport between them is simulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,16 +54,16 @@ struct Announcement {
     at_ms: u64,
 }
 
-/// What an announcement in hand has come to.
+/// The state of an announcement in hand.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// Nothing yet; whether its own job was tried out of turn.
+    /// Nothing is chosen yet. `named_tried` says whether its own job was tried out of turn.
     Idle { named_tried: bool },
-    /// A job is in hand and is to be read.
+    /// A job is in hand and has to be read.
     Chosen { job: usize },
-    /// It was read, at that version; what follows is compared with it.
+    /// The job was read at this version. The next write is compared with it.
     Read { job: usize, version: usize },
-    /// Its session is waited for.
+    /// The task waits for the job's session.
     Waiting { job: usize, session: usize },
 }
 
@@ -97,9 +96,9 @@ struct World {
     stream: Vec<Announcement>,
     processes: Vec<Process>,
     sessions: Vec<Session>,
-    /// Reports on their way: by session, whether it was signed.
+    /// Reports under way: the session, and whether it was signed.
     reports: Vec<(usize, bool)>,
-    /// What the stream of ends holds, by message id.
+    /// The contents of the stream of ends, by message id.
     ends: BTreeMap<String, usize>,
 }
 
@@ -121,7 +120,7 @@ impl World {
         self.store[job].last().unwrap()
     }
 
-    /// Compare-and-swap: applies `event` to `version` if that is the newest.
+    /// Compare-and-swap: applies `event` if `version` is the newest.
     fn write(&mut self, job: usize, version: usize, event: &JobEvent) -> bool {
         if version + 1 != self.store[job].len() {
             return false;
@@ -166,7 +165,7 @@ impl World {
         self.stream.push(Announcement { job, at_ms: self.now });
     }
 
-    /// The process hears of the job's newest version.
+    /// The process learns the job's newest version.
     fn watch(&mut self, process: usize, job: usize) {
         let record = self.store[job].last().unwrap();
         let line = &mut self.processes[process].line;
@@ -194,7 +193,7 @@ impl World {
         self.processes[process].tasks.push((announcement, Task::Idle { named_tried: false }));
     }
 
-    /// Takes one task one step on. `stale` has it read what was true before.
+    /// Advances one task by one step. With `stale` it reads an older version.
     fn step(&mut self, process: usize, task: usize, stale: bool) {
         if self.processes[process].tasks.is_empty() {
             return;
@@ -206,7 +205,7 @@ impl World {
         }
     }
 
-    /// What the task is next; `None` when its announcement is used up or has gone back.
+    /// The task's next state. `None` when its announcement is spent or has gone back.
     fn next_state(
         &mut self,
         process: usize,
@@ -320,7 +319,7 @@ impl World {
         }
     }
 
-    /// Some orchestrator takes a report, which may come again.
+    /// Some orchestrator handles a report, which may arrive again.
     fn take_report(&mut self, at: usize, again: bool) {
         if self.reports.is_empty() {
             return;
@@ -340,8 +339,8 @@ impl World {
         }
     }
 
-    /// A process dies: what it had in hand is delivered again, and its successor hears of
-    /// everything.
+    /// A process dies. Its announcements are delivered again, and its successor learns of every
+    /// job.
     fn crash(&mut self, process: usize) {
         let dead = core::mem::replace(&mut self.processes[process], Process::new());
         self.stream.extend(dead.tasks.iter().map(|(announcement, _)| *announcement));
@@ -379,7 +378,7 @@ impl World {
         self.store[job].push(noted);
     }
 
-    /// What must hold at any moment.
+    /// The invariants that hold at any moment.
     fn check(&self) {
         for versions in &self.store {
             let mut over: Option<&JobRecord> = None;
@@ -408,7 +407,7 @@ impl World {
         assert_eq!(ended.len(), self.ends.len(), "a job's end was published under two names");
     }
 
-    /// From here on nothing fails any more: everything has to come to its end.
+    /// From here on nothing fails any more, so every job has to end.
     fn settle(&mut self) {
         for _ in 0..2_000 {
             self.sweep(true);

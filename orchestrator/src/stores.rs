@@ -1,12 +1,12 @@
-//! The broker's streams and buckets while an orchestrator runs: whether they are still those that
-//! it knows.
+//! Watches the broker's streams and buckets while an orchestrator runs: whether they are still the
+//! ones it knows.
 //!
-//! A broker may come back without them: on an empty disk, or because an operator removed one. They
-//! are made anew at once, and the loss is told loudly: in the log, in the audit log, by a metric
-//! and by `/readyz`. Waiting for an operator's word would gain nothing, since every orchestrator
-//! that starts makes what is missing. What was queued is gone; the same requests may be submitted
-//! again. Another orchestrator may have been first, so a stream that was created at another time
-//! counts as lost as well.
+//! A broker may come back without them, on an empty disk or because an operator removed one. The
+//! orchestrator creates them anew at once. It reports the loss in the log, in the audit log, by a
+//! metric and by `/readyz`. To wait for an operator would gain nothing, since every orchestrator
+//! that starts creates what is missing. The queued jobs are gone; clients may submit the same
+//! requests again. Another orchestrator may have created the replacement first, so a stream with
+//! another time of creation counts as lost as well.
 
 use std::{
     collections::BTreeMap,
@@ -25,16 +25,16 @@ use tokio::sync::watch;
 
 use crate::{clock::now_ms, orchestrator::Orchestrator};
 
-/// What an orchestrator cannot work without.
+/// The streams that an orchestrator cannot work without.
 const STREAMS: [&str; 6] =
     [streams::JOBS, streams::RESULTS, streams::DEAD, streams::AUDIT, streams::HEADS, deliveries::DELIVERIES];
 
-/// All of them, by the names that the broker has for them.
+/// All streams and buckets, by their stream names at the broker.
 pub(crate) fn names() -> impl Iterator<Item = String> {
     STREAMS.iter().map(|name| (*name).to_owned()).chain(kv::ALL.iter().map(|bucket| format!("KV_{bucket}")))
 }
 
-/// The refusal while `missing` are not there, with what an operator can do.
+/// The refusal while `missing` do not exist. It says what an operator can do.
 pub(crate) fn missing(missing: &[&str]) -> Refusal {
     Refusal::new(
         Code::StorageUnavailable,
@@ -46,12 +46,12 @@ pub(crate) fn missing(missing: &[&str]) -> Refusal {
     )
 }
 
-/// What is known of them.
+/// What is known of the streams and buckets.
 #[derive(Debug, Default)]
 pub(crate) struct Stores {
     /// When each was created, in nanoseconds since 1970 by the broker's clock.
     created: Mutex<BTreeMap<String, i128>>,
-    /// Changes whenever one was lost: what follows a stream begins anew then.
+    /// Changes whenever one was lost. Followers of a stream then begin anew.
     changes: watch::Sender<()>,
     /// When the last loss was found, in milliseconds since 1970; 0 for never.
     lost_at_ms: AtomicU64,
@@ -63,7 +63,7 @@ impl Stores {
         Some(self.lost_at_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
-    /// Tells when one was lost.
+    /// Changes when one is lost.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
@@ -72,22 +72,22 @@ impl Stores {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what was seen of `name` is of another one than is known. What is not known yet is
-    /// from here on; what is another stays so until its loss is told.
+    /// Whether `look` shows another stream than the known one. The first look makes a stream known.
+    /// A replaced one counts as another until its loss is reported.
     fn is_another(&self, name: &str, look: &StreamLook) -> bool {
         let known = *self.created().entry(name.to_owned()).or_insert(look.created_ns);
         known != look.created_ns
     }
 
-    /// Whether `name` was known and is not there any more.
+    /// Whether `name` is known from an earlier look.
     fn is_known(&self, name: &str) -> bool {
         self.created().contains_key(name)
     }
 }
 
 impl Orchestrator {
-    /// Looks whether all are there and are the same, and makes anew what is not. Returns what each
-    /// shows of itself.
+    /// Checks whether all exist and are the known ones, and creates those that are missing. Returns
+    /// what was seen of each.
     pub(crate) async fn look_at_stores(&self) -> BTreeMap<String, StreamLook> {
         let looks = names().map(|name| async move { (self.bus.look_at_stream(&name).await, name) });
         let (mut seen, mut lost, mut missing) = (BTreeMap::new(), Vec::new(), false);
@@ -105,13 +105,13 @@ impl Orchestrator {
                         lost.push(name);
                     }
                 }
-                // It is out of reach, which says nothing about what it holds.
+                // It is unreachable, which says nothing about its contents.
                 Err(_) => {}
             }
         }
         if missing && let Err(error) = self.make_stores().await {
             tracing::error!(%error, "streams and buckets that the broker has lost cannot be made anew; trying again");
-            // What is missing is lost still at the next look.
+            // The next look still finds the missing ones lost.
             return seen;
         }
         if !lost.is_empty() {
@@ -120,11 +120,11 @@ impl Orchestrator {
         seen
     }
 
-    /// Makes what is missing, with the settings that this orchestrator was started with.
+    /// Creates what is missing, with this orchestrator's settings.
     async fn make_stores(&self) -> Result<(), StorageError> {
         self.bus.ensure_streams(&self.storage).await?;
         for bucket in kv::ALL {
-            // Its type is of no account here: nothing is read.
+            // The type does not matter here: nothing is read.
             self.bus.ensure_bucket::<()>(bucket, &self.storage).await?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Taking jobs in: what is refused at once, and what acceptance is.
+//! Accepts jobs: which submissions are refused at once, and when a job counts as accepted.
 
 use duet_bus::{kv::Key, trace};
 use duet_wire::{
@@ -17,36 +17,36 @@ use crate::{
     plan::{self, Decision},
 };
 
-/// The furthest ahead of this orchestrator's clock that a request may be issued, in milliseconds: a
-/// day. One that is issued between half a minute and that ahead waits until the parties take it.
+/// How far ahead of this orchestrator's clock a request may be issued, in milliseconds: a day. A
+/// request issued between half a minute and a day ahead waits until the parties' clocks reach it.
 const MAX_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// What a submission says beside the request, not under the requester's signature.
+/// Options that a submission states beside the request, without the requester's signature.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Manner {
-    /// How urgent the job is among its tenant's.
+    /// How urgent the job is among its tenant's jobs.
     pub(crate) priority: Priority,
-    /// That a transaction may be one which another job has signed or will sign.
+    /// Whether the transaction may be one that another job has signed or will sign.
     pub(crate) repeats_digest: bool,
 }
 
-/// A job that was submitted.
+/// The result of an accepted submission.
 pub(crate) enum Submitted {
-    /// It is accepted, now.
+    /// The job is new, and accepted now.
     Accepted(Snapshot),
-    /// It was accepted before, with the same content.
+    /// The job was accepted before, with the same content.
     Known(Box<JobRecord>),
 }
 
 /// Why a submission is refused.
 pub(crate) enum Rejected {
-    /// The key stands for another request of this tenant.
+    /// The key belongs to another request of this tenant.
     Conflict(JobId),
     /// This job of the tenant has the same transaction.
     Duplicate(JobId),
     /// The queue is full.
     Full(Full),
-    /// Anything else.
+    /// Any other reason.
     Problem(Problem),
 }
 
@@ -70,10 +70,10 @@ impl From<crate::jobs::StoreError> for Rejected {
 }
 
 impl Orchestrator {
-    /// Takes `signed` in as a job of `tenant` under `key`.
+    /// Accepts `signed` as a job of `tenant` under `key`.
     ///
-    /// The job is accepted when its entry has been created: from then on it will be worked on, come
-    /// what may. The announcement that follows is only a wake-up.
+    /// The job is accepted once its entry has been created. From then on some orchestrator will
+    /// process it, even if this one crashes. The announcement that follows is only a wake-up.
     pub(crate) async fn submit(
         &self,
         tenant: &TenantId,
@@ -88,7 +88,7 @@ impl Orchestrator {
         Ok(submitted)
     }
 
-    /// Why a request that names no job of `tenant` is refused.
+    /// Returns why a request that names no job of `tenant` is refused.
     pub(crate) async fn submit_unnamed(&self, tenant: &TenantId, signed: SignedRequest) -> Rejected {
         match signed.verify() {
             Err(error) => self.slowed(tenant, refused_document(&signed, error).into()),
@@ -102,14 +102,14 @@ impl Orchestrator {
         }
     }
 
-    /// Wakes some orchestrator up for a job just accepted.
+    /// Announces a job that was just accepted, to wake an orchestrator.
     pub(crate) async fn announce_first(&self, tenant: &TenantId, job: JobId) {
         if let Err(error) = self.announce(tenant, job, "0").await {
             tracing::warn!(%job, %error, "an accepted job was not announced; the sweeper will");
         }
     }
 
-    /// The same without the announcement, for who starts on the job at once.
+    /// Accepts a job without announcing it, for a caller that starts on the job at once.
     pub(crate) async fn accept(
         &self,
         tenant: &TenantId,
@@ -124,7 +124,7 @@ impl Orchestrator {
         accepted.map_err(|rejected| self.slowed(tenant, rejected))
     }
 
-    /// What the tenant is told: after too many bad signatures, to slow down.
+    /// The refusal to show the tenant. After too many bad signatures it says to slow down.
     fn slowed(&self, tenant: &TenantId, rejected: Rejected) -> Rejected {
         match rejected {
             Rejected::Problem(problem)
@@ -155,8 +155,9 @@ impl Orchestrator {
             return Err(Problem::new(Code::MalformedJson, detail).at("idempotency_key").into());
         }
         // A repeated submission is answered from the record, even when it would be refused today:
-        // when the request has expired since, or its requester is no longer allowed. The record is
-        // asked for where there may be one; that there is none, its creation finds out.
+        // the request may have expired since, or its requester may no longer be allowed. The record
+        // is fetched first only where the board knows one. Otherwise creating it shows whether
+        // there is one.
         let key = Key::from((tenant, request.job()));
         let repeated = async || -> Result<Option<Submitted>, Rejected> {
             let entry = self.jobs.get(&key).await?;
@@ -168,7 +169,8 @@ impl Orchestrator {
             return Ok(submitted);
         }
         let checked = match self.check(tenant, signed, &request).await {
-            // A job that repeats another's transaction on purpose claims it where no other job has.
+            // A job that repeats a transaction on purpose claims its digest only if no other job
+            // has it.
             Ok(digest) => match self.claim_digest(&request, &digest).await? {
                 Some(job) if !manner.repeats_digest => Err(Rejected::Duplicate(job)),
                 _ => Ok(()),
@@ -190,8 +192,8 @@ impl Orchestrator {
         }
     }
 
-    /// Refuses what could not come to a signature, which the parties check again, and more; and
-    /// what there is no room for. Returns the request's digest.
+    /// Refuses requests that could not get a signature, and those that find no room. The parties
+    /// repeat these checks and make more. Returns the request's digest.
     async fn check(
         &self,
         tenant: &TenantId,
@@ -211,8 +213,8 @@ impl Orchestrator {
                 judged.map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
             }
         }
-        // Whether it may be valid for so long depends on the pair and the policy, which the parties
-        // decide.
+        // Whether the request may be valid for so long depends on pair and policy; the parties
+        // decide that.
         request
             .require_lifetime(now_ms, true)
             .map_err(|error| Problem::from(Refusal::from(error)).at("expires_at"))?;
@@ -220,7 +222,7 @@ impl Orchestrator {
             request.payload.digest().map_err(|error| Problem::from(Refusal::from(error)).at("payload"))?;
         let facts = self.directory.wallet_or_last_word(request.wallet).await;
         if self.check_wallet(signed, request, &facts).is_err() {
-            // What stands in the way may have been repaired since the parties were asked.
+            // The obstacle may have been removed since the parties were last asked.
             let facts = self.directory.wallet_anew(request.wallet).await;
             self.check_wallet(signed, request, &facts)?;
         }
@@ -228,7 +230,7 @@ impl Orchestrator {
         Ok(digest)
     }
 
-    /// The same as far as the wallet decides it, which its parties have told.
+    /// Checks the request against the wallet as its parties describe it.
     fn check_wallet(
         &self,
         signed: &SignedRequest,
@@ -242,20 +244,20 @@ impl Orchestrator {
             return Err(refusal.clone().into());
         }
         if !facts.belongs_to(&request.tenant) {
-            // Whether another tenant has it is nobody's business.
+            // Another tenant may have the wallet; this tenant must not learn that.
             return Err(Problem::from(unknown_wallet()).at("wallet").into());
         }
         facts.allows(&signed.requester, request.payload.kind())?;
         facts.derivable(&request.path).map_err(|refusal| Problem::from(refusal).at("path"))?;
         match plan::decide(&request.pairs, &[], |pair| facts.terms(pair).map(drop), &self.queue) {
-            // What is out of reach now may be back before the job expires.
+            // A party that is unreachable now may be back before the job expires.
             Decision::Try(_) | Decision::AwaitOwner(_) | Decision::Wait(_) => Ok(()),
             Decision::Fail(refusal) => Err(Problem::from(refusal).at("pairs").into()),
         }
     }
 
-    /// Withdraws a job, unless it runs or is settled: a running session may already have made the
-    /// signature, which cannot be called back.
+    /// Withdraws a job, unless it runs or is settled. A running session may already have made the
+    /// signature, which cannot be revoked.
     pub(crate) async fn withdraw(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
         let key = Key::from((tenant, job));
         let changed = self
@@ -285,7 +287,7 @@ impl Orchestrator {
 }
 
 impl Orchestrator {
-    /// Claims the digest of a failed job again, which another job may have taken over since.
+    /// Claims the digest of a failed job again. Another job may have claimed it since.
     async fn claim_again(&self, key: &Key) -> Result<(), Refusal> {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         if !matches!(entry.value.state, JobState::Failed { .. }) {
@@ -299,8 +301,8 @@ impl Orchestrator {
         }
     }
 
-    /// Puts a dead letter back into the queue, with all its attempts before it: whatever kept it
-    /// from being signed is taken to be repaired. One that is back already stays so.
+    /// Puts a dead letter back into the queue and keeps its past attempts. The caller asserts that
+    /// the cause of the failure is repaired. A job that was already put back stays as it is.
     pub(crate) async fn put_back(&self, tenant: &TenantId, job: JobId) -> Result<Box<JobRecord>, Refusal> {
         self.admit(tenant).map_err(|full| Refusal::new(Code::QueueFull, full.detail))?;
         let key = Key::from((tenant, job));
@@ -346,7 +348,7 @@ impl Orchestrator {
         tracing::info!(%job, attempts = record.attempts_started, "job put back");
         self.note_put_back(record);
         if let Ok(request) = self.request_of(record) {
-            // What the parties said before the repair counts no more.
+            // The parties' answers from before the repair no longer count.
             self.directory.forget(request.wallet);
         }
         let turn = format!("back.{}", record.next_attempt_at_ms);
@@ -357,8 +359,8 @@ impl Orchestrator {
     }
 }
 
-/// Why a request is none, for its requester. A signature that does not verify is told from all
-/// sides that the caller can see itself.
+/// Explains to the requester why its request is refused. For a signature that does not verify, it
+/// shows every input that the caller can check itself.
 fn refused_document(signed: &SignedRequest, error: RequestError) -> Problem {
     if error != RequestError::BadSignature {
         return error.into();
@@ -373,7 +375,7 @@ fn refused_document(signed: &SignedRequest, error: RequestError) -> Problem {
     Problem::new(Code::BadSignature, detail)
 }
 
-/// The refusal of a transaction that the job `of` has as well.
+/// The refusal of a transaction that the job `of` already has.
 pub(crate) fn duplicate(of: JobId) -> Refusal {
     let message = format!(
         "job {of} has the same transaction; follow that job, or submit with Duet-Repeat-Digest: true (in a batch \
@@ -382,7 +384,7 @@ pub(crate) fn duplicate(of: JobId) -> Refusal {
     Refusal::new(Code::DuplicateDigest, message)
 }
 
-/// Whether the job that has the key is the one submitted now.
+/// Whether the job under the key is the one submitted now.
 fn known(record: JobRecord, signed: &SignedRequest, request: &SigningRequest) -> Result<Submitted, Rejected> {
     if same_content(&record, signed, request) {
         Ok(Submitted::Known(Box::new(record)))
@@ -391,9 +393,9 @@ fn known(record: JobRecord, signed: &SignedRequest, request: &SigningRequest) ->
     }
 }
 
-/// The same content is the same document by the same requester, or one that differs in nothing but
-/// when it was issued and expires: who submits again after an unclear answer may well draw up the
-/// request anew.
+/// Whether two submissions have the same content: the same document by the same requester, or one
+/// that differs only in its times of issue and expiry. A client that submits again after an unclear
+/// answer may draw up the request anew.
 fn same_content(record: &JobRecord, signed: &SignedRequest, request: &SigningRequest) -> bool {
     if record.request.content_hash() == signed.content_hash() {
         return true;

@@ -1,6 +1,6 @@
-//! The sweeper: finds jobs that nobody works on and that should be, from this orchestrator's own
-//! picture of the bucket. Several orchestrators sweep side by side; compare-and-swap and message
-//! ids see to it that only one's finding counts.
+//! The sweeper: finds jobs that should be in work but are not, on this orchestrator's own board.
+//! Several orchestrators sweep side by side. Compare-and-swap and message ids ensure that only one
+//! of them takes effect.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -21,11 +21,11 @@ use crate::{
 /// How long the broker may take to store an announcement.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many jobs of one kind one sweep deals with; the others have their turn in the next.
+/// How many jobs of one kind one sweep handles. The others follow in the next sweep.
 const MAX_PER_SWEEP: usize = 256;
 
-/// How often it is looked whether the broker has room. In between no more comes in than the tenth
-/// that is kept free.
+/// How often the orchestrator checks whether the broker has room. In between, new jobs fill less
+/// than the tenth that is kept free.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(2);
 
 /// Sweeps until `stop`.
@@ -51,11 +51,11 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
 pub(crate) enum Need {
     /// Its time has passed.
     Expire,
-    /// Its session is long over and nobody said so.
+    /// Its session is long over and no party reported an outcome.
     EndSession,
     /// Its end was never published.
     Publish,
-    /// Nobody seems to know of it.
+    /// No orchestrator seems to have its announcement.
     Announce,
     /// It was kept long enough.
     Remove,
@@ -66,14 +66,14 @@ impl Need {
     const COUNT: usize = 5;
 }
 
-/// The announcements that have not been acknowledged.
+/// The state of the announcements that are not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// Some have not been delivered to anybody yet: a job that rests may just wait its turn.
+    /// Some are not delivered yet: a resting job may just wait its turn.
     Waiting,
-    /// Some are being worked on, or rest between attempts: a job that rests may be among them.
+    /// All are delivered, for jobs in work or between attempts: a resting job may be among them.
     InWork,
-    /// There are none: a job that rests has lost its announcement.
+    /// There are none: a resting job has lost its announcement.
     Empty,
 }
 
@@ -88,15 +88,15 @@ pub(crate) fn need(queue: &QueueSettings, job: &Summary, now_ms: u64) -> Option<
         JobStateName::Queued => {
             resting(job.updated_at_ms.max(job.next_attempt_at_ms)).then_some(Need::Announce)
         }
-        // Who runs the session ends it as soon as its time and the grace have passed. This is
-        // for sessions that nobody runs: the owner's, and those of orchestrators that died
+        // The orchestrator that runs a session ends it once its time and the grace have passed.
+        // This is for sessions that none runs: the owner's, and those of orchestrators that died
         // after their announcement was gone.
         JobStateName::Running => {
             let session = whole_millis(queue.session_timeout + queue.outcome_grace);
             resting(job.updated_at_ms.saturating_add(session)).then_some(Need::EndSession)
         }
         _ if job.is_settled() && !job.end_published => resting(job.updated_at_ms).then_some(Need::Publish),
-        // Until then parties are told that it was revoked.
+        // The record is kept until then, so that parties can be told of the revocation.
         _ if job.is_settled() && job.revocation_waits && now_ms < job.expires_at_ms => None,
         JobStateName::Signed | JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => {
             let kept = whole_millis(queue.keep_settled);
@@ -139,8 +139,8 @@ impl Orchestrator {
         }
     }
 
-    /// Announces jobs that wait for their owner though they would rather be signed without: a party
-    /// that was out of reach may be back.
+    /// Announces jobs that wait for their owner although they prefer other pairs. A party that was
+    /// unreachable may be back.
     async fn look_past_owners(&self) {
         let now = now_ms();
         let mut waiting = self
@@ -151,7 +151,7 @@ impl Orchestrator {
         }
         waiting.sort_unstable_by_key(|job| job.updated_at_ms);
         let period = now / whole_millis(self.queue.max_retry_pause).max(1);
-        // Each has its turn, however many wait.
+        // Rotation gives each job its turn, however many wait.
         let first = usize::try_from(period).unwrap_or_default().wrapping_mul(MAX_PER_SWEEP) % waiting.len();
         waiting.rotate_left(first);
         waiting.truncate(MAX_PER_SWEEP);
@@ -159,7 +159,8 @@ impl Orchestrator {
             self.directory.forget(wallet);
         }
         for job in waiting {
-            // Orchestrators that look at the same time agree on the turn, and it is announced once.
+            // Orchestrators that look at the same time use the same turn, so the job is announced
+            // once.
             if let Err(error) = self.announce(&job.tenant, job.job, &format!("look.{period}")).await {
                 tracing::debug!(job = %job.job, %error, "not announced; looked at again later");
                 return;
@@ -181,8 +182,8 @@ impl Orchestrator {
         }
     }
 
-    /// Announces a job. The broker stores announcements with equal `turn` once: how many attempts
-    /// were started tells an attempt's announcement from the one before.
+    /// Announces a job. The broker stores announcements with equal `turn` once. The number of
+    /// started attempts distinguishes an attempt's announcement from the previous one.
     pub(crate) async fn announce(
         &self,
         tenant: &TenantId,
@@ -201,7 +202,7 @@ impl Orchestrator {
             .map(drop)
             .inspect_err(|error| {
                 if matches!(error, PublishError::Full { .. }) {
-                    // The job is announced later; until there is room, no more are taken.
+                    // The job is announced later. Until there is room, no more jobs are accepted.
                     self.room.is_full(streams::JOBS);
                 }
             })
@@ -218,8 +219,8 @@ impl Orchestrator {
         }
         tracing::debug!(job = %record.id, "announcing a job that rests");
         let turn = match line {
-            // It was surely lost, even if it was published within the stream's memory for repeated
-            // ones. Sweepers that find so at the same time agree on the number.
+            // The announcement is lost, even if the stream still remembers its id. Sweepers that
+            // find so at the same time compute the same number.
             Line::Empty => {
                 let period = now_ms() / whole_millis(self.queue.announce_after).max(1);
                 format!("{}.{period}", record.attempts_started)
@@ -237,7 +238,8 @@ impl Orchestrator {
         let request = self.request_of(&entry.value)?;
         let initiator = self.sessions.get(session).await?.map(|record| record.initiator.party);
         self.end_attempt(key, session, &request, Failure::no_outcome(initiator)).await?;
-        // Whoever ran it may have died with the announcement; one too many does no harm.
+        // The orchestrator that ran it may have died with the announcement; a surplus one does no
+        // harm.
         let turn = entry.value.attempts_started.to_string();
         self.announce(&entry.value.tenant, entry.value.id, &turn)
             .await
@@ -251,8 +253,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Removes a settled job that was kept long enough, with its sessions. Its idempotency key is
-    /// free again then.
+    /// Removes a settled job that was kept long enough, and its sessions. Its idempotency key is
+    /// free again afterwards.
     async fn forget_job(&self, key: &Key) -> Result<(), StoreError> {
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
         if !entry.value.state.is_final() {

@@ -1,5 +1,5 @@
-//! What each tenant may ask of the HTTP interface: so many requests a second, so many event
-//! streams; and what becomes of those that go on failing.
+//! Limits what each tenant may do at the HTTP interface: requests per second and event streams.
+//! Slows down callers that go on failing.
 
 use core::{net::IpAddr, num::NonZeroU32, time::Duration};
 use std::{
@@ -16,16 +16,16 @@ use governor::{
 
 use crate::settings::HttpSettings;
 
-/// Wrong tokens that one address may send a minute, and as many at once, before it is told to slow
+/// How many wrong tokens one address may send a minute, and as many at once, before it is slowed
 /// down.
 const WRONG_TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
 
-/// Requests with bad signatures that one tenant may submit a minute, and as many at once, before it
-/// is told to slow down.
+/// How many requests with bad signatures one tenant may submit a minute, and as many at once,
+/// before it is slowed down.
 const BAD_SIGNATURES_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 
-/// The tenants' shares of the HTTP interface. Only tenants with a token are ever counted, so their
-/// number is that of the configuration.
+/// The tenants' use of the HTTP interface. Only tenants with a token are counted, so the
+/// configuration bounds their number.
 pub(crate) struct Tenants {
     requests: DefaultKeyedRateLimiter<TenantId>,
     clock: DefaultClock,
@@ -46,7 +46,7 @@ fn lock(streams: &Mutex<Streams>) -> MutexGuard<'_, Streams> {
     streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Leave to hold an event stream open; given back when it is dropped.
+/// A permit to hold an event stream open. Dropping it returns the permit.
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
     tenant: TenantId,
@@ -86,8 +86,8 @@ impl Tenants {
         self.requests.check_key(tenant).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Counts a wrong token. A right one is served whatever else comes from its address, which may
-    /// be a proxy's.
+    /// Counts a wrong token. A right token is served whatever else comes from its address, which
+    /// may be a proxy's.
     ///
     /// # Errors
     /// When to try again, if the address has sent too many.
@@ -103,7 +103,8 @@ impl Tenants {
         self.bad_signatures.note(tenant)
     }
 
-    /// Leave for one more event stream, unless the tenant or all tenants have as many as they may.
+    /// A permit for one more event stream. `None` when the tenant or all tenants have as many as
+    /// they may.
     pub(crate) fn stream(&self, tenant: &TenantId) -> Option<StreamPermit> {
         let mut streams = lock(&self.streams);
         let own = streams.per_tenant.get(tenant).copied().unwrap_or(0);

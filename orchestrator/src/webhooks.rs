@@ -1,11 +1,11 @@
 //! Webhooks: each of a tenant's results is posted to the tenant's endpoints, signed under the
 //! Standard Webhooks specification ([`duet_wire::webhook`]).
 //!
-//! An endpoint is an entry of a bucket ([`endpoint`]); its place in the results is a durable
+//! An endpoint is an entry of a bucket ([`endpoint`]). Its place in the results is a durable
 //! consumer at the broker, from which every orchestrator takes its share ([`worker`]). There is no
-//! leader: what one took and did not acknowledge, the broker gives to another. One attempt is
-//! [`deliver`]; where it may go says [`address`]; what became of it is logged ([`log`]) and, when
-//! it failed, tried again after a pause ([`schedule`]).
+//! leader: when one orchestrator does not acknowledge a result, the broker gives it to another.
+//! [`deliver`] makes one attempt, and [`address`] decides where it may go. [`log`] records its
+//! outcome, and [`schedule`] decides when a failed one is tried again.
 //!
 //! A result is delivered **at least once and in no particular order**. Its `webhook-id` is the
 //! job's id, the same every time.

@@ -1,10 +1,11 @@
-//! Working on jobs: pulling announcements, and for each carrying the job whose turn it is
+//! Processes jobs: pulls announcements, and for each takes the next job in fair order
 //! ([`crate::line`]) as far as it goes now.
 //!
-//! An announcement is leave to work on one job, not on the one it names: there are as many in the
-//! stream as there are jobs that wait. One is used up by a job that is settled or parked, comes
-//! again when a job is to be tried again, and is dropped when no job waits. Should there be too few
-//! all the same, the sweeper adds to them; too many are dropped.
+//! Each announcement is a permit to process one job, not necessarily the job it names. The stream
+//! holds as many as there are waiting jobs. A job that is settled or parked spends one. A job that
+//! has to be tried again returns its announcement to the stream. When no job waits, the
+//! announcement is dropped. If there are too few, the sweeper adds some; if there are too many, the
+//! surplus is dropped.
 
 use core::{panic::AssertUnwindSafe, time::Duration};
 use std::sync::Arc;
@@ -44,38 +45,39 @@ use crate::{
 /// How long one request for announcements stays open at the broker.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
 
-/// How long after that its end is waited for before it is given up.
+/// How long after that the client waits for the request's end before it gives up.
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
 /// How long the broker may take to confirm an acknowledgement.
 const ACKNOWLEDGE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a job that is announced and not there is looked for.
+/// How often an orchestrator looks for a job that is announced but not found.
 const MAX_LOOKS_FOR_A_MISSING_JOB: i64 = 5;
 
-/// The longest pause after the broker failed.
+/// The longest pause after a failure of the broker.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long an announcement waits for a place to become free before it looks again.
+/// How long an announcement waits for a free place before the orchestrator looks again.
 const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is to become of an announcement.
+/// What happens to an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// It has been used, or there is nothing to use it for.
+    /// It is spent, or there is no job to spend it on.
     Done,
-    /// It is to come again after a pause.
+    /// The broker delivers it again after this pause.
     Later(Duration),
 }
 
-/// What came of looking at a job.
+/// The result of looking at a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Looked {
-    /// It was worked on, and needs no announcement any more: it is settled, or waits for its owner.
+    /// The job was processed and needs no announcement any more: it is settled, or waits for its
+    /// owner.
     Worked,
-    /// It is to be looked at again after a pause.
+    /// The job has to be looked at again after this pause.
     Later(Duration),
-    /// There was nothing to do for it here. The announcement may be used for another.
+    /// There was nothing to do for the job here. The announcement may serve another job.
     Nothing,
 }
 
@@ -86,7 +88,7 @@ struct Named {
     job: JobId,
 }
 
-/// Pulls announcements until `stop`, at most as many as there is room for, and works on their jobs.
+/// Pulls announcements until `stop`, at most as many as there are free places, and processes jobs.
 /// Returns once the jobs at hand are done or `drain` has passed.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken, drain: Duration) {
     let room = Arc::new(Semaphore::new(orchestrator.queue.max_in_flight));
@@ -131,8 +133,8 @@ enum PullError {
     Broker(String),
 }
 
-/// One request for as many announcements as there is room for; each is worked on in its own task
-/// as it arrives.
+/// Requests as many announcements as there are free places. Each is handled in its own task as it
+/// arrives.
 async fn pull(
     orchestrator: &Arc<Orchestrator>,
     consumer: &mut Option<PullConsumer>,
@@ -184,8 +186,8 @@ fn announced(message: &Message) -> Option<Named> {
 }
 
 impl Orchestrator {
-    /// Uses one announcement, telling the broker meanwhile that it is in use, and acknowledges it
-    /// in the end.
+    /// Handles one announcement: tells the broker meanwhile that it is in use, then acknowledges it
+    /// or has it delivered again.
     async fn handle(&self, message: Message, stop: &CancellationToken) {
         let Some(named) = announced(&message) else {
             tracing::warn!(subject = %message.subject, "an announcement names no job");
@@ -214,10 +216,10 @@ impl Orchestrator {
         }
     }
 
-    /// Works on the job whose turn it is, by leave of the announcement of `named`.
+    /// Spends the announcement of `named` on the next job in fair order.
     async fn work(&self, named: &Named, deliveries: i64, stop: &CancellationToken) -> Progress {
         let mut named_is_untried = true;
-        // A job that waits for its owner stands in no line: only its own announcement leads to it.
+        // A job that waits for its owner stands in no line. Only its own announcement leads to it.
         if self
             .board
             .state(&Key::from((&named.tenant, named.job)))
@@ -243,8 +245,8 @@ impl Orchestrator {
                         () = sleep(CROWDED_PAUSE) => {}
                     }
                 }
-                // What is not known here to be queued may be all the same, when the board lags; or
-                // it runs in a session of somebody who died.
+                // The named job may be queued although this board does not show it yet. Or it may
+                // run in a session of an orchestrator that died.
                 Turn::Nobody if named_is_untried => {
                     named_is_untried = false;
                     if let Some(progress) = self.look_at_named(named, deliveries).await {
@@ -259,14 +261,14 @@ impl Orchestrator {
         }
     }
 
-    /// Works on the job that an announcement names, unless this process does so already.
+    /// Processes the job that an announcement names, unless this process already does.
     async fn look_at_named(&self, named: &Named, deliveries: i64) -> Option<Progress> {
         let held = self.board.hold(&named.tenant, named.job)?;
         self.look(held, deliveries).await
     }
 
-    /// Works on a job in hand; `deliveries` is how often it was announced, if it was. `None` means
-    /// that nothing was to be done.
+    /// Processes a job in hand. `deliveries` is how often its announcement was delivered, or 1 if
+    /// the job was taken from the line. Returns `None` when there was nothing to do.
     async fn look(&self, mut held: Held, deliveries: i64) -> Option<Progress> {
         let span = tracing::info_span!("job", key = %held.key);
         async {
@@ -305,13 +307,14 @@ impl Orchestrator {
         .await
     }
 
-    /// Does what can be done now for the job under `key`, which was announced `deliveries` times.
+    /// Does what can be done now for the job under `key`. Its announcement was delivered
+    /// `deliveries` times.
     async fn carry_on(&self, key: &Key, deliveries: i64) -> Result<Looked, StoreError> {
-        // Before the first read, so that no change is missed.
+        // Observes before the first read, so that no change is missed.
         let mut observer = self.board.observe(key);
         let mut worked = false;
-        // What was accepted just now need not be read. Should somebody else have been quicker, the
-        // compare-and-swap tells, and the next look is at the entry itself.
+        // A job accepted just now need not be read from the broker. If another orchestrator was
+        // quicker, the compare-and-swap fails, and the next look reads the entry itself.
         let mut may_be_behind = deliveries <= 1;
         let done = |worked| if worked { Looked::Worked } else { Looked::Nothing };
         loop {
@@ -324,7 +327,7 @@ impl Orchestrator {
                 self.jobs.get(key).await?
             };
             let Some(entry) = entry else {
-                // In a cluster the server that is asked may not have heard of a new entry yet.
+                // In a cluster the server that answers may not have a new entry yet.
                 let again = !worked && deliveries < MAX_LOOKS_FOR_A_MISSING_JOB;
                 return Ok(if again { Looked::Later(self.queue.retry_pause) } else { done(worked) });
             };
@@ -335,7 +338,7 @@ impl Orchestrator {
                     if !worked && deliveries > 1 && pair.initiator() != ShareIndex::Device =>
                 {
                     let (session, request) = (*session, self.request_of(record)?);
-                    // Who announced it began the session and may have died.
+                    // The orchestrator that began the session may have died.
                     self.see_through(key, session, &request, &mut observer).await?;
                     worked = true;
                 }
@@ -356,11 +359,11 @@ impl Orchestrator {
                         Advanced::Tried => worked = true,
                         Advanced::Over => return Ok(Looked::Worked),
                         Advanced::Wait(pause) => return Ok(Looked::Later(pause)),
-                        // Somebody else was quicker; the record tells what with.
+                        // Another orchestrator was quicker; the next look reads its record.
                         Advanced::Moved => {}
                     }
                 }
-                // Not after an attempt that failed just now: it is looked at again later.
+                // Not right after a failed attempt: the job is looked at again later.
                 JobState::AwaitingOwner if !worked && now < record.expires_at_ms => {
                     let request = self.request_of(record)?;
                     if !self.go_without_owner(key, entry, &request, &mut observer).await? {
@@ -368,15 +371,15 @@ impl Orchestrator {
                     }
                     worked = true;
                 }
-                // The owner's device does the work and the sweeper watches the clock; or another
-                // orchestrator works on it; or it is settled.
+                // Either the owner's device does the work and the sweeper watches the clock, or
+                // another orchestrator processes the job, or it is settled.
                 JobState::Running { .. }
                 | JobState::AwaitingOwner
                 | JobState::Signed { .. }
                 | JobState::Failed { .. }
                 | JobState::Expired
                 | JobState::Cancelled => {
-                    // So that it is not reached for again before the watch tells.
+                    // The board must not offer the job again before its watch reports the change.
                     self.board.apply(key, entry.value, entry.revision);
                     return Ok(done(worked));
                 }
@@ -384,13 +387,13 @@ impl Orchestrator {
         }
     }
 
-    /// What the requester of `record` asked for. It was verified when the job was accepted.
+    /// The request that `record` holds. It was verified when the job was accepted.
     pub(crate) fn request_of(&self, record: &JobRecord) -> Result<SigningRequest, StoreError> {
         SigningRequest::from_json(&record.request.body)
             .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    /// Takes a queued job one step on: an attempt, its owner's turn, or its end.
+    /// Takes a queued job one step on: an attempt, a wait for its owner, or its end.
     async fn advance(
         &self,
         key: &Key,
@@ -405,8 +408,7 @@ impl Orchestrator {
         };
         let mut decision = decide(&facts);
         if matches!(decision, Decision::Fail(_)) {
-            // What stands in the way may have been repaired since, and another orchestrator been
-            // told.
+            // The obstacle may have been removed since, and another orchestrator may know.
             facts = self.directory.wallet_anew(request.wallet).await;
             decision = decide(&facts);
         }
@@ -433,8 +435,8 @@ impl Orchestrator {
         }
     }
 
-    /// Tries a job that waits for its owner with a pair that it prefers, if one can sign by now.
-    /// Returns whether it was tried.
+    /// Tries a job that waits for its owner with a pair that its request prefers, if such a pair
+    /// can sign now. Returns whether it started an attempt.
     async fn go_without_owner(
         &self,
         key: &Key,
@@ -455,8 +457,8 @@ impl Orchestrator {
         self.attempt(key, entry, request, pair, terms, observer).await
     }
 
-    /// One attempt of `pair`, from its start to its end. Returns whether it was started: somebody
-    /// else may have been quicker.
+    /// Runs one attempt of `pair` to its end. Returns false when another orchestrator had changed
+    /// the job first.
     async fn attempt(
         &self,
         key: &Key,
@@ -478,7 +480,7 @@ impl Orchestrator {
         Ok(true)
     }
 
-    /// No pair can sign now: for how long to let the job rest. The parties are asked anew then.
+    /// How long the job rests while no pair can sign. The parties are asked anew after that.
     fn wait(&self, record: &JobRecord, request: &SigningRequest, refusal: &Refusal) -> Duration {
         tracing::debug!(code = %refusal.code, message = refusal.message, "no pair can sign now");
         self.directory.forget(request.wallet);
@@ -507,7 +509,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Ends a job whose time has passed, unless it runs: then the session ends first, no later.
+    /// Ends an expired job, unless it runs: a running session ends first, no later than the job
+    /// expires.
     pub(crate) async fn expire(&self, key: &Key) -> Result<(), StoreError> {
         let changed = self
             .jobs
@@ -525,7 +528,7 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Invites both parties of a session just begun, and waits for its end.
+    /// Invites both parties of a session that just began, and waits for its end.
     async fn run_session(
         &self,
         key: &Key,
@@ -537,7 +540,7 @@ impl Orchestrator {
         let span = tracing::info_span!("session", %session);
         trace::follow(&span, started.trace.as_deref());
         async {
-            // The responder first: it has to listen before the initiator speaks.
+            // The responder comes first: it has to listen before the initiator speaks.
             for seat in [&started.responder, &started.initiator] {
                 if let Err(failure) = self.invite(started, seat).await {
                     return self.end_attempt(key, session, request, failure).await;
@@ -551,7 +554,7 @@ impl Orchestrator {
         .await
     }
 
-    /// Waits for the end of a session that somebody else began.
+    /// Waits for the end of a session that another orchestrator began.
     async fn see_through(
         &self,
         key: &Key,
@@ -561,14 +564,14 @@ impl Orchestrator {
     ) -> Result<(), StoreError> {
         let (expires_at_ms, owed_by) = match self.sessions.get(session).await? {
             Some(record) => (record.expires_at_ms, Some(record.initiator.party)),
-            // It was never stored, so nobody was invited to it.
+            // The session was never stored, so no party was invited to it.
             None => (0, None),
         };
         self.wait_for_end(key, session, request, expires_at_ms, owed_by, observer).await
     }
 
-    /// Waits until the job is no longer in `session`; ends the attempt when the session's time and
-    /// the grace for its outcome have passed. Its initiator owes the outcome.
+    /// Waits until the job is no longer in `session`. Ends the attempt when the session's time and
+    /// the grace for its outcome have passed. The session's initiator owes the outcome.
     async fn wait_for_end(
         &self,
         key: &Key,
@@ -592,30 +595,31 @@ impl Orchestrator {
         if timeout(left, over).await.is_ok() {
             return Ok(());
         }
-        // What the observer did not tell, the compare-and-swap does.
+        // The observer may have missed the end; then the compare-and-swap declines.
         self.end_attempt(key, session, request, Failure::no_outcome(initiator)).await
     }
 }
 
 /// How far a queued job was taken.
 enum Advanced {
-    /// A session of it has come to its end.
+    /// A session of the job has ended.
     Tried,
-    /// It needs no announcement any more.
+    /// The job needs no announcement any more.
     Over,
-    /// It is to rest for so long.
+    /// The job rests for this long.
     Wait(Duration),
-    /// Somebody else was quicker.
+    /// Another orchestrator was quicker.
     Moved,
 }
 
-/// Why a job is given up whose stored request does not parse: it would be looked at for ever.
+/// The refusal of a job whose stored request does not parse. Without it the job would be looked at
+/// for ever.
 fn unreadable() -> Refusal {
     Refusal::new(Code::Internal, "the stored request cannot be read by this version")
 }
 
-/// Acknowledges with confirmation: an announcement that is not confirmed would come again, which is
-/// harmless, but is better known.
+/// Acknowledges with confirmation. Without it the broker may deliver the announcement again, which
+/// is harmless but better known.
 pub(crate) async fn acknowledge(message: &Message) {
     match timeout(ACKNOWLEDGE_DEADLINE, message.double_ack()).await {
         Ok(Ok(())) => {}
@@ -624,9 +628,9 @@ pub(crate) async fn acknowledge(message: &Message) {
     }
 }
 
-/// Has the announcement delivered again after `pause`.
+/// Asks the broker to deliver the announcement again after `pause`.
 pub(crate) async fn again(message: &Message, pause: Duration) {
-    // A pause of nothing would be a bare NAK, redelivered in a tight loop.
+    // A pause of zero would be a bare NAK, which the broker redelivers in a tight loop.
     let pause = pause.max(Duration::from_millis(1));
     if let Err(error) = message.ack_with(AckKind::Nak(Some(pause))).await {
         tracing::debug!(%error, "a job was not put back; it comes again when its time is up");

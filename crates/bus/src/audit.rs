@@ -1,10 +1,10 @@
-//! Publishing audit records, and the chain of a process that has no store to keep one in.
+//! Publishes audit records, and keeps the chain of a process that has no store.
 //!
-//! An orchestrator or a gateway decides without a database of its own. Each of its processes writes
-//! a chain from its start to its end: what it notes goes through a queue of bounded length to a
-//! task that gives it its place in the chain and publishes it, off the path of what is decided.
-//! While the broker is away records wait, up to a bound; what finds no place is counted, and the
-//! chain says how many entries it lacks.
+//! An orchestrator or a gateway decides without a database of its own. Each process writes one
+//! chain from its start to its end. It puts its entries in a bounded queue. A task takes them from
+//! there, gives each its place in the chain and publishes it, so no decision waits for that. While
+//! the broker is away, records wait, up to a bound. Entries beyond it are counted, and the chain
+//! says how many it lacks.
 
 use core::time::Duration;
 use std::sync::{
@@ -34,13 +34,13 @@ use crate::{
     subjects::{Address, PREFIX, Speaker},
 };
 
-/// Entries that wait for their place in the chain: those of some seconds at full load.
+/// How many entries may wait for their place in the chain: some seconds' worth at full load.
 const QUEUE: usize = 4096;
-/// Records that wait for the broker; at some 600 bytes each they take 5 MB.
+/// How many records may wait for the broker. At some 600 bytes each they take 5 MB.
 const MAX_UNPUBLISHED: usize = 8192;
-/// Records in one message at most; fewer if they are large.
+/// How many records one message holds at most; fewer if they are large.
 pub const RECORDS_PER_MESSAGE: usize = 256;
-/// Messages of the stream asked for at once when it is read.
+/// How many messages [`read`] requests from the stream at once.
 const READ_AHEAD: usize = 32;
 /// How long an entry may wait before it is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
@@ -51,12 +51,12 @@ pub const CHECKPOINT_AFTER_RECORDS: u64 = 256;
 /// … or when a record has been waiting for one for so long, in milliseconds.
 pub const CHECKPOINT_AFTER_MS: u64 = 10_000;
 
-/// Publishes the first of these records, which follow each other in one chain of `speaker`'s, as
-/// one message: as many as fit, and says how many.
+/// Publishes the first of `records` as one message, as many as fit, and returns how many. The
+/// records follow each other in one chain of `speaker`.
 ///
 /// # Errors
-/// See [`PublishError`]. They may have been stored all the same; publishing them again does no
-/// harm.
+/// See [`PublishError`]. The broker may have stored them all the same; publishing them again does
+/// no harm.
 pub async fn publish(
     bus: &Bus,
     speaker: &Speaker,
@@ -83,8 +83,8 @@ pub async fn publish_head(bus: &Bus, head: &SignedHead, deadline: Duration) -> R
     bus.publish_stored(&address, bytes, None, deadline).await.map(drop)
 }
 
-/// Reads the head that `party` published last. Nothing in it is verified yet. The broker lets
-/// `party` alone ask for it.
+/// Reads the head that `party` published last, without verifying it. The broker lets only `party`
+/// ask for it.
 ///
 /// # Errors
 /// When the broker does not answer within `deadline`, has no such stream, or answers with something
@@ -113,14 +113,14 @@ pub struct ReadError(String);
 /// A message of the audit stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who alone may have published it.
+    /// The only speaker that may have published it.
     pub speaker: String,
-    /// Its records, one a line.
+    /// Its records, one per line.
     pub records: Bytes,
 }
 
-/// Reads the audit stream from its oldest message to its newest, in order, and hands each to
-/// `take`. For the role `auditor`, which may get messages one by one and do nothing else.
+/// Reads the audit stream from its oldest message to its newest, in order, and passes each to
+/// `take`. It is for the role `auditor`, which may only fetch messages one by one.
 ///
 /// # Errors
 /// When the broker does not answer.
@@ -133,7 +133,7 @@ pub async fn read(bus: &Bus, mut take: impl FnMut(Message)) -> Result<(), ReadEr
         .map(|sequence| async move { get(bus, &serde_json::json!({ "seq": sequence })).await })
         .buffered(READ_AHEAD);
     while let Some(message) = messages.next().await {
-        // One that is not there any more was removed for its age while this was reading.
+        // A missing message expired while this was reading.
         if let Some((_, message)) = message? {
             take(message);
         }
@@ -141,7 +141,7 @@ pub async fn read(bus: &Bus, mut take: impl FnMut(Message)) -> Result<(), ReadEr
     Ok(())
 }
 
-/// One message of the stream and its number.
+/// One message of the stream and its sequence number.
 async fn get(bus: &Bus, which: &serde_json::Value) -> Result<Option<(u64, Message)>, ReadError> {
     let subject = format!("$JS.API.DIRECT.GET.{AUDIT}");
     let reply = bus
@@ -172,7 +172,7 @@ enum Entry {
     Refused(Refused),
 }
 
-/// Where a process notes what it decides. Cheap to clone.
+/// The handle with which a process notes its decisions. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     entries: mpsc::Sender<Entry>,
@@ -187,12 +187,12 @@ impl core::fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Notes an event. Never waits: without a place in the queue it is counted as lost.
+    /// Notes an event. Never waits: when the queue is full, the event is counted as lost.
     pub fn note(&self, event: Event) {
         self.hand_in(Entry::Event(Draft::new((self.now_ms)(), event)));
     }
 
-    /// Notes a refusal, or counts it when there are many.
+    /// Notes a refusal, or only counts it when there are many.
     pub fn refused(&self, refused: Refused) {
         self.hand_in(Entry::Refused(refused));
     }
@@ -213,8 +213,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Begins the chain of a process called `instance`, which speaks as `speaker` and signs with
-    /// `key`. `now_ms` tells the time in milliseconds since 1970.
+    /// Begins the chain of the process `instance`, which speaks as `speaker` and signs with `key`.
+    /// `now_ms` returns the time in milliseconds since 1970.
     #[must_use]
     pub fn start(
         bus: &Bus,
@@ -240,7 +240,7 @@ impl Recording {
         (Self { task, stop }, recorder)
     }
 
-    /// Closes the chain with what was noted so far, and publishes it unless the broker takes longer
+    /// Closes the chain with the entries noted so far. Publishes it unless the broker takes longer
     /// than `patience`.
     pub async fn finish(mut self, patience: Duration) {
         self.stop.cancel();
@@ -256,7 +256,7 @@ impl Drop for Recording {
     }
 }
 
-/// A chain in memory: what has not been published of it, and what has not been signed.
+/// A chain in memory: its records that are not yet published, and how many are not yet signed.
 struct Chain {
     head: Position,
     unpublished: Vec<Record>,
@@ -268,7 +268,7 @@ impl Chain {
     fn begin(speaker: &Speaker, instance: &str, key: &SigningKey, now_ms: u64) -> Self {
         let mut id = [0; 16];
         if getrandom::fill(&mut id).is_err() {
-            // The chain is still unlike any other by its first record's time and instance.
+            // The first record's time and instance still make the chain unique.
             tracing::error!("no randomness for the name of an audit chain");
         }
         let opened = Event::Opened {
@@ -346,7 +346,7 @@ impl Writer {
         }
     }
 
-    /// Gives what waits its place in the chain.
+    /// Gives the waiting entries their place in the chain.
     fn collect(&mut self, is_last: bool) {
         let now_ms = (self.now_ms)();
         while self.chain.unpublished.len() < MAX_UNPUBLISHED {

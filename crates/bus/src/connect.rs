@@ -23,22 +23,21 @@ use crate::{
     role::Role,
 };
 
-/// Messages a subscription holds before the broker's further ones are dropped, as
-/// [`BusEvent::SlowConsumer`] says. A session, which has a subscription of its own, is four
-/// messages; this is room for bursts of invitations, at most 64 MiB in all of the smallest useful
-/// size.
+/// How many messages a subscription holds. The client drops further ones and reports
+/// [`BusEvent::SlowConsumer`]. Each session has its own subscription and needs four messages. The
+/// bound leaves room for bursts of invitations; 1,024 messages of 64 KiB take 64 MiB.
 const SUBSCRIPTION_CAPACITY: usize = 1024;
 
-/// Commands waiting for the connection's writer, which then makes publishers wait.
+/// How many commands may wait for the connection's writer. Beyond that, publishers wait.
 const COMMAND_CAPACITY: usize = 256;
 
 /// How many events a slow listener may miss before it is told that it lagged.
 const EVENT_CAPACITY: usize = 64;
 
-/// A dead connection is noticed after at most two of these.
+/// How often the client pings. It notices a dead connection after at most two intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Establishing TCP, TLS and the handshake with one server.
+/// The deadline for TCP, TLS and the handshake with one server.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The first pause before connecting again; doubled up to [`LONGEST_PAUSE`].
@@ -47,7 +46,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before connecting again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the broker's JetStream has to answer a request within.
+/// The deadline for each answer of the broker's JetStream.
 const JETSTREAM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Where the broker is and who connects.
@@ -55,17 +54,17 @@ const JETSTREAM_DEADLINE: Duration = Duration::from_secs(5);
 pub struct ConnectSettings {
     /// The broker's addresses, `tls://host:port` or `nats://host:port`, tried in random order.
     pub urls: Vec<String>,
-    /// As whom.
+    /// The role that connects.
     pub role: Role,
     /// The role's nkey seed.
     pub seed: NkeySeed,
-    /// The certificate authority that the broker's certificate must come from. TLS is required
-    /// when this is set or when any URL says `tls://`; without it the system's authorities count.
+    /// The certificate authority that must have issued the broker's certificate; the system's
+    /// authorities when `None`. TLS is required when this is set or when any URL says `tls://`.
     pub ca_file: Option<PathBuf>,
-    /// The connection's name in the broker's monitoring; the role's when `None`.
+    /// The connection's name in the broker's monitoring; the role's name when `None`.
     pub name: Option<String>,
-    /// How long an unreachable broker is tried again before [`Bus::connect`] gives up. Once
-    /// connected, it is tried again for ever. Default 10 s; zero means one attempt.
+    /// How long [`Bus::connect`] keeps trying to reach the broker before it gives up. A connection
+    /// that breaks later is tried again for ever. Default 10 s; zero means one attempt.
     pub patience: Duration,
 }
 
@@ -103,10 +102,10 @@ impl fmt::Debug for ConnectSettings {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody answered, for as long as the settings' patience lasted.
+    /// No server answered while the settings' patience lasted.
     #[error("the broker at {urls} cannot be reached: {source}")]
     Unreachable {
-        /// What was tried.
+        /// The addresses that were tried.
         urls: String,
         /// The last attempt's failure.
         source: async_nats::ConnectError,
@@ -119,7 +118,8 @@ pub enum ConnectError {
         /// As whom.
         role: Role,
     },
-    /// No encrypted connection: another authority's certificate, another name, or no TLS at all.
+    /// No encrypted connection: the certificate is from another authority or for another name, or
+    /// the server does not speak TLS.
     #[error("no trusted connection to the broker at {urls}: {source}")]
     Tls {
         /// What was tried.
@@ -127,7 +127,7 @@ pub enum ConnectError {
         /// The failure.
         source: async_nats::ConnectError,
     },
-    /// A URL is none.
+    /// A URL cannot be parsed.
     #[error("'{url}' is no address of a broker; expected tls://host:port")]
     Url {
         /// The text.
@@ -138,14 +138,14 @@ pub enum ConnectError {
 /// Something that happened to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BusEvent {
-    /// Connected, for the first time or again; subscriptions have been made anew.
+    /// Connected, for the first time or again. The client has renewed all subscriptions.
     Connected,
-    /// The connection is lost; it is being tried again.
+    /// The connection is lost. The client is trying to connect again.
     Disconnected,
-    /// A subscription fell behind and lost messages. Which one the client does not tell: it names
-    /// it by a number that whoever holds the subscription cannot see.
+    /// A subscription fell behind and lost messages. The NATS client reports it by subscription id,
+    /// and exposes no id to the subscriber.
     SlowConsumer,
-    /// The broker refused what this role may not do.
+    /// The broker refused something that this role may not do.
     PermissionDenied(Denied),
     /// The broker is about to shut down.
     LameDuck,
@@ -166,8 +166,8 @@ pub enum Denied {
 
 /// A connection of one role to the broker. Cheap to clone.
 ///
-/// The connection is made again by itself, with exponential back-off and jitter, and "broker
-/// unreachable" is logged once per outage. What is sent meanwhile waits in a bounded buffer.
+/// The client reconnects by itself, with exponential back-off and jitter, and logs "broker
+/// unreachable" once per outage. What callers send meanwhile waits in a bounded buffer.
 #[derive(Clone)]
 pub struct Bus {
     client: async_nats::Client,
@@ -177,7 +177,7 @@ pub struct Bus {
     watch: Arc<Watch>,
 }
 
-/// What the connection's events have told.
+/// What the connection's events have reported so far.
 struct Watch {
     events: broadcast::Sender<BusEvent>,
     counted: Events,
@@ -195,7 +195,7 @@ impl Watch {
         }
     }
 
-    /// Says so, once per outage.
+    /// Logs that the broker is unreachable, once per outage.
     fn unreachable(&self, urls: &str) {
         if !self.unreachable.swap(true, Ordering::Relaxed) {
             tracing::warn!(broker = urls, "broker unreachable; trying again with back-off");
@@ -220,7 +220,7 @@ impl Watch {
                 tracing::debug!(?event, "connection");
             }
         }
-        // Nobody listening is fine.
+        // Without a listener the send fails, which is fine.
         self.events.send(event).ok();
     }
 }
@@ -242,7 +242,7 @@ impl From<async_nats::Event> for BusEvent {
     }
 }
 
-/// What the broker's complaint says was refused, if it is about permissions. Its wording is
+/// What the broker refused, if its complaint is about permissions. The complaint reads
 /// `Permissions Violation for Publish to "a.b"` or `… for Subscription to "a.b" using queue "q"`.
 fn denied(complaint: &str) -> Option<Denied> {
     let (_, what) = complaint.split_once("Permissions Violation for ")?;
@@ -256,29 +256,29 @@ fn denied(complaint: &str) -> Option<Denied> {
     }
 }
 
-/// The pause before attempt `attempt`: exponential, and anywhere between its half and its whole,
-/// so that a restarted broker is not met by everyone at once.
+/// The pause before attempt `attempt`: exponential, with jitter between half and all of it. So not
+/// all clients meet a restarted broker at once.
 fn reconnect_pause(attempt: usize) -> Duration {
     if attempt == 0 {
         return Duration::ZERO;
     }
     let doublings = u32::try_from(attempt - 1).unwrap_or(u32::MAX).min(10);
     let pause = SHORTEST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    // Without entropy the pause is simply not jittered.
+    // Without entropy the pause has no jitter.
     let jitter = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
     pause.mul_f64(0.5 + jitter / 2.0)
 }
 
 impl Bus {
-    /// Connects, trying again while the broker is unreachable and the settings' patience lasts.
+    /// Connects. While the broker is unreachable, it tries again until the settings' patience ends.
     ///
     /// # Errors
-    /// See [`ConnectError`]; a refused key or an untrusted certificate is not tried again.
+    /// See [`ConnectError`]. A refused key or an untrusted certificate is not tried again.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn connect(settings: ConnectSettings) -> Result<Self, ConnectError> {
-        // The process may link several providers, among which rustls would refuse to choose.
+        // The process may link several providers, and rustls refuses to choose among them.
         async_nats::rustls::crypto::ring::default_provider().install_default().ok();
 
         let urls = settings.urls.join(",");
@@ -320,7 +320,7 @@ impl Bus {
         })
     }
 
-    /// As whom this is connected.
+    /// The role that is connected.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
@@ -332,7 +332,7 @@ impl Bus {
         self.client.connection_state() == State::Connected
     }
 
-    /// What happens to the connection from now on.
+    /// The connection's events from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<BusEvent> {
         self.watch.events.subscribe()
@@ -347,13 +347,13 @@ impl Bus {
         &self.watch.counted_audit
     }
 
-    /// The NATS client, for what this crate has no words for.
+    /// The NATS client, for operations that this crate does not wrap.
     #[must_use]
     pub const fn client(&self) -> &async_nats::Client {
         &self.client
     }
 
-    /// The JetStream context, for what this crate has no words for.
+    /// The JetStream context, for operations that this crate does not wrap.
     #[must_use]
     pub const fn jetstream(&self) -> &Context {
         &self.jetstream
@@ -364,7 +364,8 @@ impl Bus {
         &self.inbox_prefix
     }
 
-    /// Unsubscribes everything, lets what has arrived be handled, sends what is waiting, closes.
+    /// Unsubscribes everything, lets handlers finish what has arrived, sends what is waiting, and
+    /// closes.
     pub async fn drain(&self) {
         if let Err(error) = self.client.drain().await {
             tracing::debug!(%error, "the connection was closed already");
@@ -390,7 +391,8 @@ fn options(settings: &ConnectSettings, watch: &Arc<Watch>, urls: &str) -> async_
         .connection_timeout(CONNECTION_TIMEOUT)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .client_capacity(COMMAND_CAPACITY)
-        // What the broker says before the encryption is up must not add servers to the list.
+        // A server list that the broker sends before TLS is up could be forged; it must not be
+        // used.
         .ignore_discovered_servers()
         .reconnect_delay_callback(reconnect_pause)
         .event_callback(move |event| {
@@ -403,13 +405,13 @@ fn options(settings: &ConnectSettings, watch: &Arc<Watch>, urls: &str) -> async_
     options
 }
 
-/// Whether trying again may help.
+/// Whether another attempt may succeed.
 fn is_passing(error: &async_nats::ConnectError) -> bool {
     matches!(error.kind(), ConnectErrorKind::Io | ConnectErrorKind::TimedOut | ConnectErrorKind::Dns)
         && !is_certificate_error(error)
 }
 
-/// Whether the failure is the TLS handshake's, which the client files under I/O.
+/// Whether the failure is the TLS handshake's; the client reports it as an I/O error.
 fn is_certificate_error(error: &async_nats::ConnectError) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -1,9 +1,8 @@
 //! What webhooks need of the broker: a cursor into the results for each endpoint, and a log of
 //! deliveries.
 //!
-//! The cursor is a durable consumer, so that any orchestrator carries on where another stopped; the
-//! log keeps the latest entries of each endpoint and drops the oldest, which no other stream here
-//! does.
+//! The cursor is a durable consumer, so any orchestrator carries on where another stopped. The log
+//! keeps the latest entries of each endpoint and drops the oldest; no other stream here does.
 
 use core::time::Duration;
 
@@ -27,8 +26,8 @@ use crate::{
 /// The latest deliveries of every endpoint.
 pub const DELIVERIES: &str = "DUET_DELIVERIES";
 
-/// How many log entries are kept for each endpoint: a day of one every five minutes, at some 300
-/// bytes each.
+/// How many log entries the broker keeps for each endpoint: a day of one every three minutes. Each
+/// has some 300 bytes.
 pub const MAX_LOGGED_DELIVERIES: i64 = 512;
 
 /// How long the broker may take to store a log entry.
@@ -51,19 +50,20 @@ pub enum CursorStart {
 pub struct Cursor {
     /// Its name at the broker.
     pub name: String,
-    /// Whose results.
+    /// The tenant whose results it reads.
     pub tenant: TenantId,
-    /// Where it begins. It cannot be changed later.
+    /// Where it begins. It cannot change later.
     pub start: CursorStart,
-    /// After which a result that nobody acknowledged is given to another orchestrator.
+    /// How long an orchestrator has to acknowledge a result. After that the broker gives it to
+    /// another.
     pub ack_wait: Duration,
-    /// Results that may be under way at once, over all orchestrators; those that rest between
-    /// attempts count.
+    /// How many results may be unacknowledged at once, over all orchestrators. Results that rest
+    /// between attempts count.
     pub max_under_way: i64,
 }
 
 impl Bus {
-    /// The sequence of the last result that is stored, of whichever tenant.
+    /// The sequence of the last stored result, of any tenant.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -73,7 +73,7 @@ impl Bus {
         Ok(stream.cached_info().state.last_sequence)
     }
 
-    /// Opens a cursor, and creates it when there is none of its name.
+    /// Opens a cursor. Creates it when there is none of its name.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -101,7 +101,7 @@ impl Bus {
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: cursor.ack_wait,
-            // The orchestrator counts attempts itself and gives up with a log entry.
+            // The orchestrator counts attempts itself; when it gives up, it logs that.
             max_deliver: -1,
             max_ack_pending: cursor.max_under_way,
             num_replicas: settings.replicas,
@@ -113,7 +113,7 @@ impl Bus {
             .map_err(|error| StorageError::Refused { stream: RESULTS.to_owned(), reason: error.to_string() })
     }
 
-    /// Removes a cursor. One that is not there is removed already.
+    /// Removes a cursor. Succeeds when it is already gone.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -177,7 +177,7 @@ fn unavailable(stream: &str, error: &dyn core::fmt::Display) -> StorageError {
     StorageError::Unavailable { stream: stream.to_owned(), reason: error.to_string() }
 }
 
-/// The log: the oldest entries of an endpoint make room for new ones.
+/// The log's stream. It drops an endpoint's oldest entries to make room for new ones.
 pub(crate) fn deliveries_config(settings: &StorageSettings) -> Config {
     Config {
         retention: RetentionPolicy::Limits,

@@ -1,5 +1,5 @@
-//! Reading how jobs ended from the stream [`RESULTS`]: signed results and ends without a signature
-//! lie in one sequence, and a place in it means the same to whoever asks.
+//! Reads how jobs ended from the stream [`RESULTS`]. Signed results and ends without a signature
+//! lie in one sequence, so a place in it means the same to every reader.
 
 use core::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
 /// How long the broker may take for one answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The stream was not read.
+/// The stream could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the results cannot be read: {0}")]
 pub struct EndsUnavailable(pub String);
@@ -43,7 +43,7 @@ pub struct StoredEnd {
     pub payload: Bytes,
 }
 
-/// Everything about one tenant in the stream. Its other subjects have another number of tokens.
+/// Every end of one tenant in the stream. The tenant's other subjects have other numbers of tokens.
 fn all_of(tenant: &TenantId) -> String {
     format!("{PREFIX}.*.{tenant}")
 }
@@ -53,10 +53,10 @@ impl Bus {
         self.jetstream().get_stream_no_info(RESULTS).await.map_err(EndsUnavailable::new)
     }
 
-    /// The first end of one of `tenant`'s jobs after the place `after`, by the word of the stream's
-    /// leader; `None` when there is none yet.
+    /// The first end of one of `tenant`'s jobs after the place `after`, as the stream's leader has
+    /// it. `None` when there is none yet.
     ///
-    /// It leaves nothing behind at the broker, so that as many can read as like.
+    /// It leaves no state at the broker, so the number of readers is not limited.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -94,7 +94,7 @@ impl Bus {
         }
     }
 
-    /// The place of the last end in the stream, of any tenant; 0 when there is none.
+    /// The place of the last end in the stream, of any tenant; 0 when the stream has none.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -104,7 +104,8 @@ impl Bus {
         info.map(|info| info.state.last_sequence).map_err(EndsUnavailable::new)
     }
 
-    /// Every end from now on: whose, and where it lies. The documents are not delivered.
+    /// Follows every end from now on: its tenant and its place. The broker does not deliver the
+    /// documents.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -164,7 +165,7 @@ impl Bus {
     }
 }
 
-/// Tells of ends as they are stored.
+/// Reports ends as they are stored.
 pub struct EndFollower(push::Ordered);
 
 impl core::fmt::Debug for EndFollower {
@@ -174,8 +175,8 @@ impl core::fmt::Debug for EndFollower {
 }
 
 impl EndFollower {
-    /// Whose job ended next, and the end's place in the stream; `None` when it is to be followed
-    /// anew.
+    /// The tenant of the next end, and the end's place in the stream. `None` when the caller has to
+    /// follow anew.
     ///
     /// # Errors
     /// When the broker cannot be followed any further.

@@ -1,6 +1,7 @@
 //! Typed buckets in which every write is a compare-and-swap.
 //!
-//! A read may be stale; only a write tells. There is no plain `put` here on purpose.
+//! A read may be stale; only a write shows which value is the newest. There is no plain `put`, on
+//! purpose.
 
 use core::{fmt, marker::PhantomData, time::Duration};
 
@@ -26,20 +27,20 @@ use crate::{
 pub const JOBS: &str = "duet_jobs";
 /// The bucket of session states.
 pub const SESSIONS: &str = "duet_sessions";
-/// The bucket of batches; they are kept as long as the results that they tell of.
+/// The bucket of batches, kept as long as the results they refer to.
 pub const BATCHES: &str = "duet_batches";
 /// The bucket of webhooks' endpoints.
 pub const WEBHOOKS: &str = "duet_webhooks";
-/// The bucket that says to which job a transaction's digest belongs; kept as long as results.
+/// The bucket that maps a transaction's digest to its job; kept as long as results.
 pub const DIGESTS: &str = "duet_digests";
-/// The bucket of the signatures that messages and typed data got first; kept as long as the audit
+/// The bucket of the first signature of each message and each typed data; kept as long as the audit
 /// log.
 pub const ANSWERS: &str = "duet_answers";
-/// All buckets that an orchestrator makes, and cannot work without.
+/// All buckets. An orchestrator creates them and cannot work without them.
 pub const ALL: [&str; 6] = [JOBS, SESSIONS, BATCHES, WEBHOOKS, DIGESTS, ANSWERS];
 
-/// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept
-/// what each was before would hold a fourth of the jobs.
+/// Values kept per key: the newest only. A job's record contains its own history. A bucket that
+/// kept earlier values would hold a quarter of the jobs.
 const HISTORY: i64 = 1;
 
 /// How long the next entry of a listing may take to arrive.
@@ -62,14 +63,14 @@ impl Key {
         &self.0
     }
 
-    /// The tenant and job of a key made of both.
+    /// The tenant and the job, of a key made of both.
     #[must_use]
     pub fn tenant_and_job(&self) -> Option<(TenantId, JobId)> {
         let (tenant, job) = self.0.split_once('.')?;
         Some((tenant.parse().ok()?, job.parse().ok()?))
     }
 
-    /// Everything of one tenant in a bucket whose keys start with the tenant; for
+    /// Every key of one tenant, in a bucket whose keys start with the tenant; for
     /// [`Bucket::watch`].
     #[must_use]
     pub fn all_of(tenant: &TenantId) -> Pattern {
@@ -119,7 +120,7 @@ impl From<(&TenantId, EndpointId)> for Key {
     }
 }
 
-/// Which keys are watched.
+/// Which keys to watch or list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -137,7 +138,7 @@ impl From<Key> for Pattern {
     }
 }
 
-/// The place of a value in its bucket's history; what a later write is compared with.
+/// The revision of a value in its bucket. A later write is compared with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(u64);
 
@@ -162,12 +163,12 @@ pub struct Entry<T> {
     pub revision: Revision,
 }
 
-/// A change that was watched.
+/// A change that a [`Watcher`] saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change<T> {
-    /// Whose.
+    /// The key that changed.
     pub key: Key,
-    /// The new value, `None` when it was deleted.
+    /// The new value; `None` when it was deleted.
     pub value: Option<T>,
     /// Its revision.
     pub revision: Revision,
@@ -176,7 +177,7 @@ pub struct Change<T> {
 /// Why nothing was read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The entry is not what this version writes.
+    /// The entry is not in this version's format.
     #[error("entry {key} of bucket {bucket} cannot be read: {source}")]
     Malformed {
         /// The bucket.
@@ -196,10 +197,10 @@ pub enum ReadError {
     },
 }
 
-/// Why nothing was written, as far as is known.
+/// Why nothing was written, as far as the client knows.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Somebody else wrote since: read again and decide anew.
+    /// Another writer changed the entry meanwhile. Read it again and decide anew.
     #[error("entry {key} of bucket {bucket} was changed by somebody else")]
     Conflict {
         /// The bucket.
@@ -207,7 +208,7 @@ pub enum WriteError {
         /// The key.
         key: String,
     },
-    /// The bucket is full: try later.
+    /// The bucket is full. The caller may try again later.
     #[error("bucket {bucket} is full")]
     Full {
         /// The bucket.
@@ -221,7 +222,7 @@ pub enum WriteError {
         /// What is wrong.
         source: serde_json::Error,
     },
-    /// The broker did not confirm. It may have been written.
+    /// The broker did not confirm. It may have stored the value.
     #[error("bucket {bucket} did not confirm: {reason}")]
     Unavailable {
         /// The bucket.
@@ -269,8 +270,8 @@ impl Bus {
                 ANSWERS => settings.audit_max_age,
                 _ => Duration::ZERO,
             },
-            // A claim has some 200 bytes and a job twenty times as many: a fourth holds more than
-            // enough.
+            // A claim has some 200 bytes, a twentieth of a job's record. A quarter of the room is
+            // more than enough.
             max_bytes: if name == DIGESTS {
                 settings.bucket_max_bytes / 4
             } else {
@@ -297,7 +298,7 @@ impl Bus {
 }
 
 impl<T: Serialize + DeserializeOwned> Bucket<T> {
-    /// Reads the newest value this server knows, which in a cluster may not be the newest.
+    /// Reads the newest value that this server knows. In a cluster a newer one may exist.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -318,7 +319,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// Writes the first value under `key`.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] when there is one already; see the others there.
+    /// [`WriteError::Conflict`] when the key already has a value; otherwise see [`WriteError`].
     pub async fn create(&self, key: &Key, value: &T) -> Result<Revision, WriteError> {
         let bytes = self.bytes(key, value)?;
         self.store.create(key.as_str(), bytes.into()).await.map(Revision).map_err(|error| {
@@ -332,7 +333,8 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
     /// Replaces the value whose revision is `revision`.
     ///
     /// # Errors
-    /// [`WriteError::Conflict`] when the newest is another one; see the others there.
+    /// [`WriteError::Conflict`] when the newest value has another revision; otherwise see
+    /// [`WriteError`].
     pub async fn update(&self, key: &Key, value: &T, revision: Revision) -> Result<Revision, WriteError> {
         let bytes = self.bytes(key, value)?;
         self.store.update(key.as_str(), bytes.into(), revision.0).await.map(Revision).map_err(|error| {
@@ -356,8 +358,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
         })
     }
 
-    /// Deletes the value whose revision is `revision` together with its history, so that its room
-    /// is free again.
+    /// Deletes the value whose revision is `revision` and its history, which frees its room.
     ///
     /// # Errors
     /// As [`Self::update`].
@@ -384,8 +385,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
         Ok(all)
     }
 
-    /// The present values that match `pattern`, at most `limit` of them, in the order in which they
-    /// were last written.
+    /// The present values that match `pattern`, at most `limit`, ordered by their last write.
     ///
     /// # Errors
     /// See [`ReadError`]; [`ReadError::Unavailable`] also when the broker stops delivering.
@@ -418,7 +418,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
                 .map(|info| (info.stream_sequence, info.pending))
                 .map_err(|error| unavailable(error.to_string()))?;
             let key = message.subject.strip_prefix(&self.store.prefix).unwrap_or_default();
-            // Deletions are marked by a header; values have none.
+            // A header marks deletions; values have none.
             if message.headers.is_none() || !message.payload.is_empty() {
                 let value = self.parse(key, &message.payload)?;
                 found.push((Key(key.to_owned()), Entry { value, revision: Revision(revision) }));
@@ -430,7 +430,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
         Ok(found)
     }
 
-    /// The present values that match `pattern`, then every change.
+    /// Yields the present values that match `pattern`, then every change.
     ///
     /// # Errors
     /// [`ReadError::Unavailable`].
@@ -441,7 +441,7 @@ impl<T: Serialize + DeserializeOwned> Bucket<T> {
         Ok(Watcher { watch, bucket: self.clone() })
     }
 
-    /// The changes after this call that match `pattern`.
+    /// Yields the changes after this call that match `pattern`.
     ///
     /// # Errors
     /// [`ReadError::Unavailable`].
@@ -494,8 +494,8 @@ impl<T: Serialize + DeserializeOwned> Watcher<T> {
     /// The next change; `None` when the watch has ended.
     ///
     /// # Errors
-    /// [`ReadError::Malformed`] for an entry this version cannot read (the watch goes on), and
-    /// [`ReadError::Unavailable`].
+    /// [`ReadError::Malformed`] for an entry that this version cannot read; the watch goes on.
+    /// [`ReadError::Unavailable`] when the broker stops delivering.
     ///
     /// # Cancel safety
     /// Cancel safe.

@@ -1,16 +1,21 @@
-//! Duet on NATS: who may say what on which subject, and how it is said with a deadline.
+//! Duet on NATS: subjects, roles and permissions, and requests with deadlines.
 //!
-//! The two central types are [`Bus`], a connection of one [`Role`], and [`Address`], a concrete
-//! subject made of parsed identifiers. Everything else hangs off them:
+//! The two central types are [`Bus`], the connection of one [`Role`], and [`Address`], one concrete
+//! subject made of parsed identifiers.
+//!
+//! The path through the crate: [`Bus::connect`] proves the role to the broker. A caller builds an
+//! [`Address`] and sends with [`Bus::request`], or with [`Bus::publish_stored`] into a stream. The
+//! receiver subscribes to a [`Filter`] with [`Bus::serve`], which hands each [`Incoming`] message
+//! to a handler; the handler replies with [`Incoming::respond`].
 //!
 //! | module | what |
 //! |---|---|
-//! | [`subjects`] | [`Address`] (one subject) and [`Filter`] (what is listened to), the only places where subjects are put together |
+//! | [`subjects`] | [`Address`], one subject, and [`Filter`], what a subscription listens to |
 //! | [`role`] | the broker's users, their inbox prefixes and credential names |
 //! | [`nkey`] | the seed with which a role proves who it is |
 //! | [`connect`] | TLS, nkey, private inboxes, reconnection with back-off and jitter |
 //! | [`request`] | request and reply with deadlines; publishing into streams |
-//! | [`subscription`] | bounded subscriptions, and the round trip after which they exist at the server |
+//! | [`subscription`] | bounded subscriptions, and the round trip that shows they are registered |
 //! | [`service`] | answering requests with bounded concurrency and a clean drain |
 //! | [`ends`] | reading how jobs ended, by place in the results' stream |
 //! | [`streams`] | the JetStream streams, created or brought up to date |
@@ -21,8 +26,9 @@
 //!
 //! # What the broker is trusted with
 //!
-//! Availability, and keeping strangers out. It is never the authority on whether a message is
-//! genuine (parties sign and encrypt end to end) nor on whether a session was used before.
+//! Duet trusts the broker to be available and to keep strangers out. It never trusts the broker on
+//! whether a message is genuine: parties sign and encrypt end to end. Nor does it trust the broker
+//! on whether a session was used before.
 
 pub mod audit;
 pub mod connect;

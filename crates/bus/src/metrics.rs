@@ -1,6 +1,6 @@
-//! What a connection counts, for whoever watches the process.
+//! What a connection counts, for the operator of the process.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`.
+//! `docs/metrics.md` lists names, labels and alarms.
 
 use async_nats::connection::State;
 use prometheus_client::{
@@ -39,7 +39,7 @@ const fn label(event: &BusEvent) -> &'static str {
 pub(crate) struct Events(Family<EventLabel, Counter>);
 
 impl Events {
-    /// All of them at 0, so that the first of each is seen as an increase.
+    /// Starts every counter at 0, so that the first event of each kind shows as an increase.
     pub(crate) fn new() -> Self {
         let events = Family::default();
         for event in EVENTS {
@@ -53,7 +53,7 @@ impl Events {
     }
 }
 
-/// Looks at the connection when it is asked.
+/// Reads the connection's state when the metrics are read.
 #[derive(Debug)]
 struct Connected(async_nats::Client);
 
@@ -72,7 +72,7 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// What became of the audit entries of one process.
+/// Counts of the audit entries of one process: published and lost.
 #[derive(Debug)]
 pub(crate) struct Audit {
     publications: Family<OutcomeLabel, Counter>,
@@ -88,21 +88,21 @@ impl Audit {
         audit
     }
 
-    /// It was tried to publish records.
+    /// Counts one attempt to publish records.
     pub(crate) fn published(&self, succeeded: bool) {
         let outcome = if succeeded { "published" } else { "failed" };
         self.publications.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// Entries found no place.
+    /// Counts entries that found no place in the queue.
     pub(crate) fn lost(&self, entries: u64) {
         self.lost.inc_by(entries);
     }
 }
 
 impl Bus {
-    /// Has `registry` show whether this connection stands, what has happened to it, and what became
-    /// of the audit entries that were to go over it.
+    /// Registers metrics of this connection with `registry`: whether it stands, its events, and its
+    /// audit publications.
     pub fn register_metrics(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Connected(self.client().clone())));
         registry.register(

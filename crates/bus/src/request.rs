@@ -1,4 +1,4 @@
-//! Saying something and hearing back, within a deadline.
+//! Requests, replies and publications, each within a deadline.
 
 use core::time::Duration;
 
@@ -23,7 +23,8 @@ use crate::{
 /// The largest message, both ways: the broker's own limit in `nats.conf`.
 pub const MAX_MESSAGE_SIZE_BYTES: usize = 1024 * 1024;
 
-/// Pauses between attempts to reach somebody who listens: doubled from the first to the last.
+/// The first and the longest pause between attempts while no service listens; each doubles the
+/// last.
 const RESEND_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 fn resend_pauses() -> ExponentialBackoff {
@@ -34,13 +35,13 @@ fn resend_pauses() -> ExponentialBackoff {
 /// Why a request brought no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Somebody listens, and did not answer in time.
+    /// A service listens but did not answer in time.
     #[error("no reply on {subject} within the deadline")]
     TimedOut {
         /// Where it was sent.
         subject: String,
     },
-    /// Nobody listens.
+    /// No service listens on the subject.
     #[error("nobody listens on {subject}")]
     NoResponders {
         /// Where it was sent.
@@ -66,7 +67,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What to tell whoever waits for `whom`'s answer.
+    /// The refusal to give a client that waits for `whom`'s answer.
     #[must_use]
     pub fn to_refusal(&self, whom: &str) -> Refusal {
         match self {
@@ -85,7 +86,7 @@ impl RequestError {
 /// Why a message was not published, or not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The stream is full: try later.
+    /// The stream is full. The caller may try again later.
     #[error("the stream behind {subject} is full")]
     Full {
         /// Where it was sent.
@@ -97,7 +98,7 @@ pub enum PublishError {
         /// Where it was sent.
         subject: String,
     },
-    /// Not confirmed in time. It may have been stored.
+    /// The broker did not confirm in time. It may have stored the message.
     #[error("the broker did not confirm the message on {subject} in time")]
     TimedOut {
         /// Where it was sent.
@@ -117,7 +118,7 @@ pub enum PublishError {
         /// Its size.
         size_bytes: usize,
     },
-    /// The stream refused it for another reason.
+    /// The stream refused the message for another reason.
     #[error("the stream behind {subject} refused the message: {reason}")]
     Refused {
         /// Where it was sent.
@@ -135,19 +136,19 @@ pub enum PublishError {
 pub struct Stored {
     /// Its place in the stream.
     pub sequence: u64,
-    /// Whether the stream had it already, by its message id.
+    /// Whether the stream already had it, by its message id.
     pub duplicate: bool,
 }
 
 impl Bus {
-    /// Sends `payload` to whoever listens now, without confirmation.
+    /// Sends `payload` to the current subscribers, without confirmation.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`], [`PublishError::Unreachable`]. A refusal by the broker arrives
     /// later, as [`BusEvent::PermissionDenied`].
     ///
     /// # Cancel safety
-    /// Once polled it may have been sent.
+    /// Once polled, the message may have been sent.
     pub async fn publish(&self, address: &Address, payload: impl Into<Bytes>) -> Result<(), PublishError> {
         let subject = address.to_string();
         let payload = payload.into();
@@ -168,7 +169,7 @@ impl Bus {
     /// See [`RequestError`].
     ///
     /// # Cancel safety
-    /// Once polled it may have been sent; a reply to a dropped request is discarded.
+    /// Once polled, the message may have been sent. A reply to a dropped request is discarded.
     #[tracing::instrument(level = "debug", skip_all, fields(otel.kind = "client", subject = %address))]
     pub async fn request(
         &self,
@@ -180,14 +181,14 @@ impl Bus {
         self.request_once(&address.to_string(), payload.into(), Instant::now() + deadline, &mut events).await
     }
 
-    /// Sends `payload`, and the same bytes again while nobody listens, until `deadline`.
+    /// Sends `payload`, and sends the same bytes again while no service listens, until `deadline`.
     ///
-    /// Only for messages that may arrive twice: "nobody listens" is certain to mean that this copy
-    /// reached nobody on the server's side, but an earlier one may have.
+    /// Use it only for messages that may arrive twice. "No responders" proves only that this copy
+    /// reached no service through its server; an earlier copy may have.
     ///
     /// # Errors
-    /// See [`RequestError`]; [`RequestError::NoResponders`] only after the deadline. A request that
-    /// somebody received and did not answer is not sent again.
+    /// See [`RequestError`]. [`RequestError::NoResponders`] comes only after the deadline. A
+    /// request that a service received and did not answer is not sent again.
     ///
     /// # Cancel safety
     /// As [`Self::request`].
@@ -200,12 +201,14 @@ impl Bus {
         self.request_resending_for(deadline, address, payload, deadline).await
     }
 
-    /// As [`Self::request_resending`], but the bytes are sent again for `patience` only, for
-    /// callers that let an answer take long, and want to hear soon that nobody is there to give
-    /// one.
+    /// As [`Self::request_resending`], but sends the bytes again for `patience` only.
+    ///
+    /// For callers that allow a long time for the answer, but want to hear soon that no service
+    /// listens.
     ///
     /// # Errors
-    /// As [`Self::request_resending`]; [`RequestError::NoResponders`] once the patience is over.
+    /// As [`Self::request_resending`]; [`RequestError::NoResponders`] comes once `patience` is
+    /// over.
     ///
     /// # Cancel safety
     /// As [`Self::request`].
@@ -226,7 +229,7 @@ impl Bus {
         loop {
             let reply = self.request_once(&subject, payload.clone(), end, &mut events).await;
             let pause = pauses.next().unwrap_or(RESEND_PAUSES.1);
-            // Another attempt needs some of the time that is left for its own answer.
+            // Another attempt needs part of the remaining time for its own answer.
             let is_over = Instant::now() + 2 * pause >= last_resend;
             if !matches!(reply, Err(RequestError::NoResponders { .. })) || is_over {
                 return reply;
@@ -271,18 +274,18 @@ impl Bus {
         }
     }
 
-    /// Publishes into the stream behind `address` and waits until it is stored. Sent again while no
-    /// stream listens, which is how a cluster looks while a stream's nodes choose a leader.
+    /// Publishes into the stream behind `address` and waits until the broker has stored it.
     ///
-    /// With a `message_id` the stream keeps one copy of what is published again within its
-    /// duplicate window.
+    /// While no stream listens, it sends the message again: a cluster looks so while a stream's
+    /// nodes choose a leader. With a `message_id` the stream keeps one copy of a message that is
+    /// published again within its duplicate window.
     ///
     /// # Errors
-    /// See [`PublishError`]; [`PublishError::Full`] means overload, to be passed on as such, and
-    /// [`PublishError::NoStream`] comes only after the deadline.
+    /// See [`PublishError`]. [`PublishError::Full`] means overload; the caller should pass it on as
+    /// such. [`PublishError::NoStream`] comes only after the deadline.
     ///
     /// # Cancel safety
-    /// Once polled it may have been stored.
+    /// Once polled, the message may have been stored.
     pub async fn publish_stored(
         &self,
         address: &Address,
@@ -363,8 +366,8 @@ fn stream_error(
     }
 }
 
-/// Whether the stream or its storage has no room left. A stream at its `max_bytes` or
-/// `max_messages` answers with the general code for failed stores and says which in words.
+/// Whether the stream or its storage has no room left. For a stream at its `max_bytes` or
+/// `max_messages` the broker answers with the general code for failed stores; only the text tells.
 pub(crate) fn is_full(error: &jetstream::Error) -> bool {
     match error.error_code() {
         ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
@@ -376,8 +379,8 @@ pub(crate) fn is_full(error: &jetstream::Error) -> bool {
     }
 }
 
-/// Whether the same may succeed a little later: in a cluster nobody leads at the moment, or not
-/// enough nodes are there.
+/// Whether another attempt may soon succeed: the cluster has no leader at the moment, or too few
+/// nodes.
 pub(crate) fn is_passing(error: &jetstream::Error) -> bool {
     error.code() == 503
         || matches!(error.error_code(), ErrorCode::CLUSTER_NO_PEERS | ErrorCode::CLUSTER_NOT_LEADER)

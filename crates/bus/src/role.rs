@@ -5,17 +5,18 @@ use core::{fmt, str::FromStr};
 
 /// A user of the broker.
 ///
-/// The parties of the development broker are `service` and `partner`; the device, native or in a
-/// browser, connects as `gateway` and speaks as `device`.
+/// The parties of the development broker are `service` and `partner`. The owner's device, native or
+/// in a browser, connects as `gateway` and speaks as `device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// The orchestrator: jobs, invitations, results, and alone the streams' and buckets' API.
+    /// The orchestrator: jobs, invitations and results. It alone may use the API of streams and
+    /// buckets.
     Orchestrator,
     /// The party that holds share 2.
     Service,
     /// The party that holds share 3.
     Partner,
-    /// What the owner's device connects through; it alone may speak as `device`.
+    /// The connection of the owner's device. This role alone may speak as `device`.
     Gateway,
     /// Reads the audit stream and nothing else.
     Auditor,
@@ -69,7 +70,7 @@ impl Role {
         format!("{}_OTHER", self.nkey_variable())
     }
 
-    /// The first token of every inbox of the role. The broker lets nobody else listen below it.
+    /// The first token of every inbox of the role. The broker lets no other role listen below it.
     #[must_use]
     pub fn inbox_prefix(self) -> String {
         format!("{INBOX_MARK}{}", self.as_str())
@@ -79,16 +80,16 @@ impl Role {
 /// How every role's inbox prefix begins.
 const INBOX_MARK: &str = "_INBOX_";
 
-/// How the reply subjects begin that the broker makes up for requests from another account. It
-/// refuses requests that name one themselves.
+/// How reply subjects begin that the broker itself makes up for requests from another account. The
+/// broker refuses requests that name such a subject.
 const BROKER_REPLY_PREFIX: &str = "_R_.";
 
-/// Whether `subject` is a private inbox of some role, or stands for one in another account: a
-/// reply may go nowhere else.
+/// Whether a reply may go to `subject`: it is a private inbox of some role, or the broker's
+/// stand-in for an inbox in another account.
 ///
 /// # Security
-/// The broker does not check what a requester names as reply subject. Without this check whoever
-/// may send a request could have the answer published anywhere the answering process may publish.
+/// The broker does not check which reply subject a requester names. Without this check a requester
+/// could have the answer published anywhere the answering process may publish.
 #[must_use]
 pub(crate) fn is_inbox(subject: &str) -> bool {
     if subject.strip_prefix(BROKER_REPLY_PREFIX).is_some_and(|rest| !rest.is_empty()) {

@@ -1,4 +1,4 @@
-//! Answering requests: one subscription, a bounded number of handlers, a clean drain.
+//! Answers requests: one subscription, a bounded number of handlers, a clean drain.
 
 use core::{fmt, future::Future, time::Duration};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::{
 /// A message that arrived.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Where.
+    /// The subject it arrived on.
     pub address: Address,
     /// Its bytes, at most [`MAX_MESSAGE_SIZE_BYTES`].
     pub payload: Bytes,
@@ -47,13 +47,14 @@ impl Incoming {
         Self { address, payload, reply, headers, bus }
     }
 
-    /// Makes `span`, which nobody has entered yet, a part of the sender's trace, if it names one.
+    /// Makes `span`, which no code has entered yet, a part of the sender's trace, if the message
+    /// names one.
     pub fn continue_trace(&self, span: &Span) {
         let traceparent = self.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT));
         trace::follow(span, traceparent.map(HeaderValue::as_str));
     }
 
-    /// Whether the sender waits for a reply, at an inbox.
+    /// Whether the sender waits for a reply at an inbox.
     #[must_use]
     pub const fn wants_reply(&self) -> bool {
         self.reply.is_some()
@@ -62,7 +63,7 @@ impl Incoming {
     /// Replies. Does nothing when the sender named no inbox.
     ///
     /// # Security
-    /// A reply goes to a role's private inbox or nowhere: the broker lets a requester name any
+    /// A reply goes to a role's private inbox or nowhere. The broker lets a requester name any
     /// subject, and this process may publish where the requester may not.
     ///
     /// # Errors
@@ -85,26 +86,26 @@ impl Incoming {
     }
 }
 
-/// What a service does when all its handlers are busy.
+/// What a service does while all its handlers are busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
     /// Later messages wait in the subscription's bounded buffer.
     Wait,
-    /// It is out of its queue group until a handler is free, so that another member gets them, or
-    /// the sender learns at once that nobody listens.
+    /// The service leaves its queue group until a handler is free. Another member then gets later
+    /// messages, or the sender learns at once that no service listens.
     ///
-    /// Each free handler is one member of the group, and its subscription ends at the server with
-    /// the first message: nothing is ever on its way to a worker that has no room for it, and a
-    /// worker with more room is given more.
+    /// Each free handler is one member of the group, and the server ends its subscription with the
+    /// first message. So no message is on its way to a worker without room, and a worker with more
+    /// room gets more.
     Leave,
 }
 
-/// How a service works.
+/// The limits of a service.
 #[derive(Debug, Clone, Copy)]
 pub struct ServeOptions {
-    /// Handlers at a time, at least 1.
+    /// How many handlers may run at a time, at least 1.
     pub concurrency: usize,
-    /// What happens beyond that.
+    /// What the service does while all handlers are busy.
     pub when_full: WhenFull,
     /// How long the broker has to confirm a subscription.
     pub deadline: Duration,
@@ -117,7 +118,7 @@ impl ServeOptions {
         Self { concurrency, when_full: WhenFull::Wait, deadline: Duration::from_secs(5) }
     }
 
-    /// At most `concurrency` handlers; the queue group is left when all are busy.
+    /// At most `concurrency` handlers; the service leaves its queue group while all are busy.
     #[must_use]
     pub const fn leaving(concurrency: usize) -> Self {
         Self { concurrency, when_full: WhenFull::Leave, deadline: Duration::from_secs(5) }
@@ -128,9 +129,9 @@ impl ServeOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Present,
-    /// Until it is told to come back.
+    /// Out of the group until told to come back.
     Away,
-    /// For good.
+    /// Out of the group for good.
     Stopped,
 }
 
@@ -139,8 +140,8 @@ enum Presence {
 pub struct Attendance(watch::Sender<Presence>);
 
 impl Attendance {
-    /// Whether the service takes messages from now on. What had arrived is still handled. Without
-    /// effect on one that was told to stop.
+    /// Sets whether the service takes messages from now on. It still handles those that have
+    /// arrived. Has no effect on a service that was told to stop.
     pub fn set(&self, present: bool) {
         let presence = if present { Presence::Present } else { Presence::Away };
         self.0.send_if_modified(|current| {
@@ -166,28 +167,28 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Takes no new messages, lets the handlers finish, and returns whether they did so within
+    /// Takes no new messages and lets the handlers finish. Returns whether they did so within
     /// `deadline`; those that did not are aborted.
     ///
-    /// A message that the server was sending at this very moment is lost: its sender runs into its
+    /// A message that the server is sending at this very moment is lost. Its sender runs into its
     /// deadline, as it would had this process died.
     pub async fn drain(mut self, deadline: Duration) -> bool {
         self.presence.send_replace(Presence::Stopped);
         timeout(deadline, self.ended()).await.is_ok()
     }
 
-    /// What takes it out of its queue group for a while.
+    /// A handle that takes the service out of its queue group and back.
     #[must_use]
     pub fn attendance(&self) -> Attendance {
         Attendance(self.presence.clone())
     }
 
-    /// Returns when the service has ended by itself: the connection was closed for good.
+    /// Returns when the service has ended by itself because the connection was closed for good.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn ended(&mut self) {
-        // A handler's panic is reported where it happened.
+        // A panicking handler is reported where it panicked.
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -239,18 +240,18 @@ struct Seat {
 }
 
 impl Seat {
-    /// Returns once the service is to leave, or its owner is gone.
+    /// Returns once the service has to leave, or its owner is gone.
     async fn until_absent(&mut self) {
         self.presence.wait_for(|presence| *presence != Presence::Present).await.ok();
     }
 
-    /// Waits while the service is away; whether it comes back.
+    /// Waits while the service is away. Returns whether it comes back.
     async fn returns(&mut self) -> bool {
         let settled = self.presence.wait_for(|presence| *presence != Presence::Away).await;
         settled.is_ok_and(|presence| *presence == Presence::Present)
     }
 
-    /// One subscription for all handlers; it is read only while a handler is free.
+    /// Reads one subscription for all handlers, and only while a handler is free.
     async fn serve_many<H, F>(mut self, mut subscription: Subscription, concurrency: usize, handler: Arc<H>)
     where
         H: Fn(Incoming) -> F + Send + Sync + 'static,
@@ -271,8 +272,7 @@ impl Seat {
         while handlers.join_next().await.is_some() {}
     }
 
-    /// Serves until the subscription has ended, because the service left or the connection was
-    /// closed.
+    /// Serves until the subscription has ended: the service left, or the connection was closed.
     async fn serve_stay<H, F>(
         &mut self,
         subscription: &mut Subscription,
@@ -288,7 +288,7 @@ impl Seat {
             if handlers.len() >= concurrency {
                 tokio::select! {
                     _ = handlers.join_next() => {}
-                    // Full or not, others get what comes from now on.
+                    // Full or not, other members get later messages.
                     () = self.until_absent(), if !leaving => {
                         leaving = true;
                         subscription.drain().await;
@@ -299,7 +299,7 @@ impl Seat {
             let message = tokio::select! {
                 biased;
                 () = self.until_absent(), if !leaving => {
-                    // What had arrived is still handled.
+                    // Handles messages that had already arrived.
                     leaving = true;
                     subscription.drain().await;
                     continue;
@@ -312,7 +312,7 @@ impl Seat {
         }
     }
 
-    /// One handler with a subscription to one message at a time.
+    /// Runs one handler with a subscription to one message at a time.
     async fn serve_one<H, F>(mut self, mut subscription: Subscription, handler: Arc<H>)
     where
         H: Fn(Incoming) -> F + Send + Sync + 'static,
@@ -341,7 +341,7 @@ impl Seat {
     }
 }
 
-/// Runs the handler as a task of its own, so that its panic does not take the seat with it.
+/// Runs the handler as a task of its own, so that its panic does not end the seat.
 async fn handle<H, F>(handler: &H, message: Incoming)
 where
     H: Fn(Incoming) -> F,

@@ -1,7 +1,9 @@
-//! The JetStream streams, created when missing and brought up to date when not.
+//! The JetStream streams. An orchestrator creates those that are missing and brings the others up
+//! to date.
 //!
-//! All are on disk, keep for a stated time, are bounded in bytes, and refuse what does not fit
-//! instead of dropping what they hold.
+//! All are on disk and bounded in bytes. They keep messages for a stated time and refuse what does
+//! not fit, with two exceptions: [`HEADS`] keeps its messages for ever, and the log of deliveries
+//! drops its oldest entries.
 
 use core::time::Duration;
 
@@ -19,16 +21,16 @@ use crate::{
     subjects::PREFIX,
 };
 
-/// Announcements of jobs, each for one orchestrator, gone once acknowledged.
+/// Announcements of jobs. Each goes to one orchestrator and is removed once acknowledged.
 pub const JOBS: &str = "DUET_JOBS";
-/// Jobs that will not be tried again, until an operator acts.
+/// Jobs that no orchestrator will try again, until an operator acts.
 pub const DEAD: &str = "DUET_DEAD";
-/// How jobs ended: signed results, for subscribers and webhooks, and beside them the ends without
-/// one, so that both have their place in one sequence.
+/// How jobs ended: signed results, for subscribers and webhooks, and the ends without a signature.
+/// Both have their place in one sequence.
 pub const RESULTS: &str = "DUET_RESULTS";
-/// Audit records; nothing in it can be deleted before its age.
+/// Audit records. None can be deleted before its age.
 pub const AUDIT: &str = "DUET_AUDIT";
-/// How far each party's audit chain goes: one message a party, which is never too old.
+/// How far each party's audit chain goes: one message per party, which never expires.
 pub const HEADS: &str = "DUET_HEADS";
 
 /// The durable consumer from which all orchestrators pull jobs.
@@ -37,7 +39,7 @@ pub const JOBS_CONSUMER: &str = "orchestrators";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MEBIBYTE: i64 = 1024 * 1024;
 
-/// How streams and buckets are kept.
+/// How the broker keeps streams and buckets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageSettings {
     /// Copies of each stream and bucket: 1 (default, one server), 3 or 5 (a cluster).
@@ -51,22 +53,24 @@ pub struct StorageSettings {
     pub audit_max_bytes: i64,
     /// Bound of each bucket. Default 512 MiB.
     pub bucket_max_bytes: i64,
-    /// How long [`RESULTS`] keeps. Default 30 days; the job's entry holds its result as well.
+    /// How long [`RESULTS`] keeps a message. Default 30 days. The job's record holds its result as
+    /// well.
     pub results_max_age: Duration,
-    /// How long [`AUDIT`] keeps. Default 400 days: a year and the time to look at it.
+    /// How long [`AUDIT`] keeps a record. Default 400 days: a year and the time to look at it.
     pub audit_max_age: Duration,
-    /// How long [`JOBS`] and [`DEAD`] keep. Default 30 days.
+    /// How long [`JOBS`] and [`DEAD`] keep a message. Default 30 days.
     pub jobs_max_age: Duration,
-    /// Within which a repeated message id is stored once. Default 2 minutes. The job store, not
-    /// this, makes jobs repeatable.
+    /// How long a stream remembers message ids and stores a repeated one only once. Default 2
+    /// minutes. Jobs are repeatable because of the job store, not because of this.
     pub duplicate_window: Duration,
-    /// After which an unacknowledged job is given to another orchestrator. Default 30 s; an
-    /// orchestrator at work extends it.
+    /// How long an orchestrator has to acknowledge a job's announcement before another gets it.
+    /// Default 30 s; an orchestrator at work extends it.
     pub job_ack_wait: Duration,
-    /// Announcements that are delivered and not acknowledged at once, over all orchestrators.
-    /// Default 100 000. It has to exceed the jobs that may be open: those of jobs that rest between
-    /// attempts count as well, and at the bound nobody is given any. What is in work is bounded by
-    /// each orchestrator.
+    /// How many announcements may be delivered but unacknowledged, over all orchestrators. Default
+    /// 100 000.
+    ///
+    /// It has to exceed the number of open jobs: jobs that rest between attempts count as well. At
+    /// the bound the broker delivers no more. Each orchestrator bounds its own jobs in work.
     pub jobs_in_flight: i64,
 }
 
@@ -88,10 +92,10 @@ impl Default for StorageSettings {
     }
 }
 
-/// Why a stream or bucket is not there as it should be.
+/// Why a stream or bucket is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// What exists under the name differs in something that cannot be changed in place.
+    /// The existing stream differs in a setting that cannot be changed in place.
     #[error("stream {stream} exists with another {setting}; move its messages to a new one by hand")]
     Incompatible {
         /// The stream.
@@ -99,7 +103,7 @@ pub enum StorageError {
         /// What differs.
         setting: &'static str,
     },
-    /// The broker's disk quota does not allow it.
+    /// The broker's disk quota is exhausted.
     #[error("the broker has no room for stream {stream}: {reason}")]
     NoRoom {
         /// The stream.
@@ -107,7 +111,8 @@ pub enum StorageError {
         /// What the broker said.
         reason: String,
     },
-    /// This role may not use JetStream, the broker does not have it, or it cannot be reached.
+    /// This role may not use JetStream, the broker does not run it, or the broker cannot be
+    /// reached.
     #[error("JetStream does not answer about {stream}: {reason}")]
     Unavailable {
         /// The stream.
@@ -125,15 +130,15 @@ pub enum StorageError {
     },
 }
 
-/// What a stream, or a bucket's stream, shows of itself.
+/// A short description of a stream, or of a bucket's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLook {
-    /// When it was created, in nanoseconds since 1970 by the broker's clock: one that took its
-    /// place under the same name was created later.
+    /// When it was created, in nanoseconds since 1970 by the broker's clock. A stream that replaced
+    /// it under the same name has a later time.
     pub created_ns: i128,
-    /// What it holds, in bytes.
+    /// How many bytes it holds.
     pub bytes: u64,
-    /// The bound of that, in bytes; not above 0 for none.
+    /// The bound in bytes; 0 or below means none.
     pub max_bytes: i64,
 }
 
@@ -141,7 +146,7 @@ impl Bus {
     /// Looks at a stream; `None` when there is none of this name.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] when that cannot be said now.
+    /// [`StorageError::Unavailable`] when the broker does not answer.
     pub async fn look_at_stream(&self, name: &str) -> Result<Option<StreamLook>, StorageError> {
         match self.jetstream().get_stream(name).await {
             Ok(stream) => {
@@ -161,8 +166,8 @@ impl Bus {
         }
     }
 
-    /// Creates all of Duet's streams and the jobs' consumer, or brings them up to date. Safe to
-    /// call from several orchestrators at once.
+    /// Creates all of Duet's streams and the jobs' consumer, or brings them up to date. Several
+    /// orchestrators may call it at once.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -182,7 +187,7 @@ impl Bus {
 
     /// The durable consumer that gives each job to one orchestrator.
     ///
-    /// It is asked for with explicit batches and deadlines; `messages()` would prefetch 200.
+    /// Callers pull explicit batches with deadlines; `messages()` would prefetch 200.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -192,8 +197,8 @@ impl Bus {
             description: Some("Jobs, one orchestrator each".to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: settings.job_ack_wait,
-            // Past a delivery limit a message would stay in the stream, seen by nobody. The
-            // orchestrator counts a job's attempts itself and moves it to the dead letters.
+            // Past a delivery limit a message would stay in the stream and reach no orchestrator.
+            // The orchestrator counts a job's attempts itself and moves it to the dead letters.
             max_deliver: -1,
             max_ack_pending: settings.jobs_in_flight,
             num_replicas: settings.replicas,
@@ -213,11 +218,11 @@ impl Bus {
         })
     }
 
-    /// Creates the stream, or updates what may be updated.
+    /// Creates the stream, or updates the settings that can be updated.
     ///
     /// # Errors
     /// [`StorageError::Incompatible`] when the stream exists with other subjects, retention or
-    /// storage; see the others there.
+    /// storage. Otherwise see [`StorageError`].
     pub async fn ensure_stream(&self, config: Config) -> Result<Info, StorageError> {
         let stream = config.name.clone();
         match self.jetstream().get_stream(&stream).await {
@@ -231,8 +236,8 @@ impl Bus {
             }
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    // Somebody else may create it at this moment, with the same settings: then this
-                    // succeeds as well.
+                    // Another orchestrator may create it at this moment with the same settings.
+                    // Then this succeeds as well.
                     let created = self
                         .jetstream()
                         .create_stream(config)
@@ -246,10 +251,10 @@ impl Bus {
     }
 }
 
-/// Refuses to update over a difference that would lose messages or make no sense.
+/// Refuses an update over a difference that would lose messages or make no sense.
 fn compatible(existing: &Config, wanted: &Config) -> Result<(), StorageError> {
     let differs = |setting| StorageError::Incompatible { stream: wanted.name.clone(), setting };
-    // More subjects strand nothing that is stored; fewer would.
+    // An added subject leaves every stored message reachable; a removed one would not.
     if existing.subjects.iter().any(|subject| !wanted.subjects.contains(subject)) {
         return Err(differs("set of subjects"));
     }
@@ -346,7 +351,7 @@ fn heads_config(settings: &StorageSettings) -> Config {
     Config {
         retention: RetentionPolicy::Limits,
         max_bytes: HEADS_MAX_BYTES,
-        // A party that was idle for years has to find its head.
+        // A party that was idle for years must still find its head.
         max_age: Duration::ZERO,
         max_messages_per_subject: 1,
         deny_delete: true,
@@ -386,7 +391,7 @@ mod tests {
         ));
         let larger = Config { max_bytes: 1, ..wanted.clone() };
         assert!(compatible(&larger, &wanted).is_ok());
-        // One subject more is taken over; one less would strand what it holds.
+        // An added subject is accepted. A removed one would leave stored messages unreachable.
         let results = results_config(&settings);
         let older = Config { subjects: vec!["duet.v1.result.*".to_owned()], ..results.clone() };
         assert!(compatible(&older, &results).is_ok());

@@ -1,4 +1,4 @@
-//! Subjects: put together from parsed identifiers and taken apart again, here and nowhere else.
+//! Subjects. This module alone builds them from parsed identifiers and parses them again.
 
 use core::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ pub const PREFIX: &str = "duet.v1";
 pub enum Speaker {
     /// The orchestrators.
     Orchestrator,
-    /// A gateway, in its own name (its audit records; everything else it forwards as `device`).
+    /// A gateway in its own name, for its audit records. Everything else it forwards as `device`.
     Gateway,
     /// A party, the device included.
     Party(PartyId),
@@ -45,12 +45,12 @@ impl From<&PartyId> for Speaker {
     }
 }
 
-/// One concrete subject: every identifier known, so it can be published to.
+/// One concrete subject to publish on: every identifier is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A job was accepted for a tenant (stream, work queue).
+    /// Announces an accepted job of a tenant (stream, work queue).
     Job(TenantId),
-    /// A job that will not be tried again, with its history (stream).
+    /// A job that no orchestrator will try again, with its history (stream).
     Dead(TenantId),
     /// An invitation to one free worker of a party (request).
     Invite(PartyId),
@@ -63,7 +63,7 @@ pub enum Address {
         /// Who receives.
         to: PartyId,
     },
-    /// How a session ended for one side (request, until acknowledged).
+    /// How a session ended for one side (request, sent until acknowledged).
     Outcome {
         /// The session.
         session: SessionId,
@@ -92,11 +92,11 @@ pub enum Address {
     Result(TenantId),
     /// A tenant's jobs that ended without a signature (in the results' stream).
     Ended(TenantId),
-    /// What became of a webhook's deliveries (stream).
+    /// The log of a webhook endpoint's deliveries (stream).
     Delivery(EndpointId),
     /// A writer's chained and signed audit records (stream).
     Audit(Speaker),
-    /// How far a party's audit chain goes (stream; the newest alone is kept).
+    /// How far a party's audit chain goes (stream, which keeps the newest only).
     Head(PartyId),
 }
 
@@ -121,7 +121,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The text is no subject of Duet's, or one of its tokens is no identifier.
+/// The text is not a subject of Duet, or one of its tokens is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not one of Duet's subjects")]
 pub struct UnknownSubject(pub String);
@@ -163,8 +163,8 @@ fn speaker(token: &str) -> Option<Speaker> {
     token.parse::<PartyId>().ok().map(Speaker::from)
 }
 
-/// What a subscription listens to: a subject, possibly with wildcards, and the queue group in
-/// which each message goes to one member only.
+/// What a subscription listens to: a subject, possibly with wildcards, and an optional queue group.
+/// Within a queue group each message goes to one member only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
     subject: String,
@@ -195,25 +195,25 @@ impl Filter {
         Self { subject, queue: Some(queue.to_owned()) }
     }
 
-    /// A party's invitations, one worker each.
+    /// A party's invitations, each to one worker.
     #[must_use]
     pub fn invites(party: &PartyId) -> Self {
         Self::queued(Address::Invite(party.clone()).to_string(), party.as_str())
     }
 
-    /// What `from` sends `to` in one session.
+    /// The messages that `from` sends to `to` in one session.
     #[must_use]
     pub fn rounds(session: SessionId, from: &PartyId, to: &PartyId) -> Self {
         Self::plain(Address::Round { session, from: from.clone(), to: to.clone() }.to_string())
     }
 
-    /// Every session's outcomes, one orchestrator each.
+    /// The outcomes of every session, each to one orchestrator.
     #[must_use]
     pub fn outcomes() -> Self {
         Self::queued(format!("{PREFIX}.outcome.*.*"), ORCHESTRATORS)
     }
 
-    /// The progress of one session, from everyone.
+    /// The progress of one session, from every speaker.
     #[must_use]
     pub fn events_of(session: SessionId) -> Self {
         Self::plain(format!("{PREFIX}.event.{session}.*"))
@@ -225,25 +225,25 @@ impl Filter {
         Self::plain(format!("{PREFIX}.event.*.*"))
     }
 
-    /// Share packages for a party, one worker each.
+    /// Share packages for a party, each to one worker.
     #[must_use]
     pub fn shares(party: &PartyId) -> Self {
         Self::queued(Address::Share(party.clone()).to_string(), party.as_str())
     }
 
-    /// Card requests to a party from anyone, one worker each.
+    /// Card requests to a party from any speaker, each to one worker.
     #[must_use]
     pub fn cards(to: &PartyId) -> Self {
         Self::queued(format!("{PREFIX}.card.*.{to}"), to.as_str())
     }
 
-    /// Approval requests for every wallet, one orchestrator each.
+    /// Approval requests for every wallet, each to one orchestrator.
     #[must_use]
     pub fn approvals() -> Self {
         Self::queued(format!("{PREFIX}.approval.*"), ORCHESTRATORS)
     }
 
-    /// A tenant's results as they are published. Earlier ones are in the HTTP API.
+    /// A tenant's results as they are published. The HTTP API has the earlier ones.
     #[must_use]
     pub fn results(tenant: &TenantId) -> Self {
         Self::plain(Address::Result(tenant.clone()).to_string())

@@ -1,4 +1,4 @@
-//! Subscriptions, and knowing that they exist.
+//! Subscriptions, and the certainty that the broker has registered them.
 
 use core::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::{
     subjects::{Address, Filter},
 };
 
-/// How long [`Bus::sync`] waits before it sends its message again: the first may have gone down
+/// How long [`Bus::sync`] waits before it sends its message again. The first one may have been lost
 /// with a connection.
 const RESEND_EVERY: Duration = Duration::from_millis(500);
 
-/// Why there is no subscription, or no certainty about it.
+/// Why there is no subscription, or no certainty that it is registered.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
-    /// The broker did not answer in time; perhaps it is unreachable.
+    /// The broker did not answer in time; it may be unreachable.
     #[error("the broker did not confirm within the deadline")]
     TimedOut,
     /// The connection was closed for good.
@@ -28,8 +28,8 @@ pub enum SubscribeError {
 
 /// Messages that match a [`Filter`]. Dropping it unsubscribes.
 ///
-/// It holds a bounded number of messages; further ones are lost
-/// ([`BusEvent::SlowConsumer`](crate::BusEvent)).
+/// It holds a bounded number of messages. The client drops further ones and reports
+/// [`BusEvent::SlowConsumer`](crate::BusEvent).
 #[derive(Debug)]
 pub struct Subscription {
     subscriber: async_nats::Subscriber,
@@ -39,8 +39,8 @@ pub struct Subscription {
 impl Subscription {
     /// The next message; `None` once the subscription has ended.
     ///
-    /// Messages on subjects that are none of Duet's are skipped: a filter with wildcards may match
-    /// tokens that are no identifiers.
+    /// Messages on subjects that are not Duet's are skipped: a filter with wildcards may match
+    /// tokens that are not identifiers.
     ///
     /// # Cancel safety
     /// Cancel safe: a message is either returned or still there.
@@ -68,16 +68,16 @@ impl Subscription {
         timeout(deadline, self.next()).await.map_err(|_| SubscribeError::TimedOut)
     }
 
-    /// Tells the broker to send no more. What it had already sent can still be read, until
+    /// Tells the broker to send no more. Messages that it had already sent can still be read, until
     /// [`Self::next`] returns `None`.
     pub async fn drain(&mut self) {
-        // It fails only when the connection is gone, and the subscription with it.
+        // It fails only when the connection, and so the subscription, is gone.
         self.subscriber.drain().await.ok();
     }
 }
 
 impl Bus {
-    /// Subscribes. The broker may not know of it yet when this returns; see [`Self::sync`].
+    /// Subscribes. The broker may not have registered it yet when this returns; see [`Self::sync`].
     ///
     /// # Errors
     /// [`SubscribeError::Closed`].
@@ -91,7 +91,7 @@ impl Bus {
         Ok(Subscription { subscriber, bus: self.clone() })
     }
 
-    /// Subscribes to one message: the server itself ends the subscription when it has sent it.
+    /// Subscribes to one message: the server ends the subscription after it has sent one.
     ///
     /// # Errors
     /// [`SubscribeError::Closed`].
@@ -101,7 +101,7 @@ impl Bus {
         Ok(subscription)
     }
 
-    /// Subscribes and waits until the broker knows of it.
+    /// Subscribes and waits until the broker has registered it.
     ///
     /// # Errors
     /// As [`Self::subscribe`] and [`Self::sync`].
@@ -115,14 +115,14 @@ impl Bus {
         Ok(subscription)
     }
 
-    /// A round trip: when it returns, the server this is connected to has processed everything
-    /// sent before on this connection, subscriptions included.
+    /// Makes a round trip to the connected server. When it returns, that server has processed
+    /// everything sent before on this connection, subscriptions included.
     ///
-    /// It sends a message to a fresh private inbox and waits for it. `flush` will not do: it
-    /// returns once the bytes are in the socket. The server handles one connection's commands in
-    /// order, so the message's return shows that the subscriptions before it are registered
-    /// **there**; the other servers of a cluster may learn of them a little later, which is why
-    /// message 1 of a session is sent with [`Self::request_resending`].
+    /// It sends a message to a fresh private inbox and waits for it. `flush` does not suffice: it
+    /// returns once the bytes are in the socket. A server handles one connection's commands in
+    /// order, so the message's return shows that the subscriptions before it are registered **at
+    /// that server**. The other servers of a cluster may learn of them a little later. For that
+    /// reason message 1 of a session is sent with [`Self::request_resending`].
     ///
     /// # Errors
     /// [`SubscribeError::TimedOut`] when the message did not come back within `deadline`.

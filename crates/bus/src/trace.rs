@@ -1,8 +1,9 @@
-//! Which trace something belongs to, as W3C Trace Context has it (`traceparent`): in a message's
-//! headers and in a job's record, so that an operator can follow a job through all processes.
+//! Which trace a message or a job belongs to, as W3C Trace Context has it (`traceparent`). A
+//! message has it in its headers, a job in its record, so that an operator can follow a job through
+//! all processes.
 //!
-//! Nothing is decided by it. It comes from whoever sent the message, who may claim any trace.
-//! `tracestate` and baggage are neither sent nor read: what others put there is of no use here.
+//! No decision depends on it: the sender of a message may claim any trace. `tracestate` and baggage
+//! are neither sent nor read, because Duet has no use for them.
 
 use async_nats::HeaderMap;
 use opentelemetry::{
@@ -12,10 +13,10 @@ use opentelemetry::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// The header, here and in HTTP.
+/// The header's name, in NATS and in HTTP.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// What a header of the only version that there is has, in bytes.
+/// The length of a version 00 header, the only version there is, in bytes.
 const LENGTH: usize = 55;
 
 /// A `traceparent` on its way in or out.
@@ -40,7 +41,7 @@ impl Extractor for Carrier {
     }
 }
 
-/// The current span as a `traceparent`; nothing unless traces are exported.
+/// The current span as a `traceparent`; `None` unless traces are exported.
 #[must_use]
 pub fn current() -> Option<String> {
     let mut carrier = Carrier::default();
@@ -50,8 +51,8 @@ pub fn current() -> Option<String> {
     carrier.0
 }
 
-/// Makes `span`, which nobody has entered yet, a part of what `traceparent` names. Without effect
-/// if that is malformed, or traces are not exported.
+/// Makes `span`, which no code has entered yet, a part of the trace that `traceparent` names. Has
+/// no effect if that is malformed, or if traces are not exported.
 pub fn follow(span: &Span, traceparent: Option<&str>) {
     let Some(traceparent) = traceparent.filter(|text| text.len() == LENGTH) else { return };
     let carrier = Carrier(Some(traceparent.to_owned()));
@@ -61,7 +62,7 @@ pub fn follow(span: &Span, traceparent: Option<&str>) {
     }
 }
 
-/// The headers of a message that is sent now, if it belongs to a trace.
+/// The headers of a message to send now, if it belongs to a trace.
 pub(crate) fn headers() -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert(TRACEPARENT, current()?);

@@ -1,5 +1,5 @@
-//! The owner's word on jobs that wait for it: `duet.v1.approval.<wallet>`, signed by the device's
-//! card key.
+//! The owner's answers to waiting jobs: `duet.v1.approval.<wallet>`, signed with the key of the
+//! device's card.
 
 use duet_protocol::{
     codec::{self, DecodeError, EncodeError, Message},
@@ -21,38 +21,39 @@ use crate::{
 /// How old an approval may be when it arrives, in milliseconds.
 pub const MAX_APPROVAL_AGE_MS: u64 = 60_000;
 
-/// What the owner wants.
+/// What the owner asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApprovalAction {
-    /// To see the waiting jobs.
+    /// To list the waiting jobs.
     List,
-    /// To sign one now.
+    /// To sign a job now.
     Approve {
-        /// Which.
+        /// The job.
         job: JobId,
     },
-    /// Not to sign one, ever.
+    /// To reject a job for good.
     Reject {
-        /// Which.
+        /// The job.
         job: JobId,
     },
-    /// To sign something of the owner's own: a job as if submitted, begun at once. The same request
-    /// again is the same job; once that is done, the reply is [`ApprovalReply::Job`].
+    /// To sign a request of the owner's own. The job is accepted as if submitted, and begins at
+    /// once. The same request sent again is the same job. Once that job is done, the reply is
+    /// [`ApprovalReply::Job`].
     Sign {
-        /// What is to be signed, under the owner's request key.
+        /// The request, under the owner's request key.
         request: SignedRequest,
     },
-    /// To see what became of one.
+    /// To read a job's record.
     Job {
-        /// Which.
+        /// The job.
         job: JobId,
     },
-    /// Not to sign one, ever, under the owner's signature: the parties refuse its request from now
-    /// on, from every sender.
+    /// To reject a job for good, under the owner's signature. From then on the parties refuse its
+    /// request from every sender.
     Revoke {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// By the owner's request key.
+        /// The signature with the owner's request key.
         proof: RevocationProof,
     },
 }
@@ -62,12 +63,12 @@ pub enum ApprovalAction {
 pub struct ApprovalRequest {
     /// The wallet.
     pub wallet: WalletId,
-    /// What the owner wants.
+    /// What the owner asks for.
     pub action: ApprovalAction,
-    /// When it was made, in milliseconds since 1970; one older than [`MAX_APPROVAL_AGE_MS`] is
-    /// refused.
+    /// When it was made, in milliseconds since 1970. The orchestrator refuses it when it is older
+    /// than [`MAX_APPROVAL_AGE_MS`].
     pub issued_at_ms: u64,
-    /// Random, so that a request is taken once.
+    /// Random, so that a request counts once.
     pub nonce: [u8; 16],
 }
 
@@ -99,10 +100,10 @@ pub enum ApprovalError {
     /// The signature is not by the key.
     #[error("the approval's signature is not by the device's card key")]
     BadSignature(#[from] signing::BadSignature),
-    /// The bytes are no approval.
+    /// The bytes are not an approval.
     #[error("the approval does not parse: {0}")]
     Malformed(#[from] DecodeError),
-    /// It was made too long ago, or will be made only later.
+    /// It was made too long ago, or lies in the future.
     #[error(
         "by the device's clock its word was made at a time that is {} the orchestrator's clock: the two \
          clocks differ, or the word was held back; at most {} are allowed",
@@ -128,7 +129,7 @@ impl SignedApproval {
         Ok(Self { request, signature })
     }
 
-    /// Parses the request without believing it, to learn which wallet's device key is to be asked.
+    /// Parses the request without verifying it, to learn which wallet's device key to fetch.
     ///
     /// # Errors
     /// When it does not parse.
@@ -136,8 +137,8 @@ impl SignedApproval {
         codec::decode(&self.request)
     }
 
-    /// Checks the signature against the Ed25519 key of the wallet's device card and that it was
-    /// made within [`MAX_APPROVAL_AGE_MS`] of `now_ms`. The caller sees to it that a nonce counts
+    /// Checks the signature against the Ed25519 key of the wallet's device card, and that it was
+    /// made within [`MAX_APPROVAL_AGE_MS`] of `now_ms`. The caller ensures that a nonce counts
     /// once.
     ///
     /// # Errors
@@ -157,7 +158,7 @@ impl SignedApproval {
 pub struct WaitingJob {
     /// The job.
     pub job: JobId,
-    /// What the requester signed; the device checks and shows it.
+    /// The request as the requester signed it. The device checks and shows it.
     pub request: SignedRequest,
     /// When it was submitted, in milliseconds since 1970.
     pub created_at_ms: u64,
@@ -166,36 +167,36 @@ pub struct WaitingJob {
 /// The orchestrator's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApprovalReply {
-    /// To `List`: the oldest waiting jobs, as many as fit.
+    /// The answer to `List`: the oldest waiting jobs, as many as fit.
     Jobs {
         /// Oldest first.
         jobs: Vec<WaitingJob>,
         /// Whether there are more.
         more: bool,
     },
-    /// To `Approve` and `Sign`: the manifest's bytes. The responder has accepted; the device
-    /// initiates.
+    /// The answer to `Approve` and `Sign`: the manifest's bytes. The responder has accepted; the
+    /// device initiates.
     Session {
         /// The manifest.
         manifest: Vec<u8>,
     },
-    /// To `Job`, and to `Sign` of a job that is over already: its record, in JSON, with the
-    /// signature if there is one. See [`ApprovalReply::job`].
+    /// The answer to `Job`, and to `Sign` for a job that is already over: its record in JSON, with
+    /// the signature if there is one. See [`ApprovalReply::job`].
     Job {
         /// A [`JobRecord`].
         record: Vec<u8>,
     },
-    /// To `Reject` and `Revoke`: done.
+    /// The answer to `Reject` and `Revoke`: done.
     Done,
-    /// No.
+    /// The request is refused.
     Refused(Refusal),
 }
 
 impl ApprovalReply {
-    /// The reply that carries `record`.
+    /// The reply that contains `record`.
     ///
     /// # Errors
-    /// When it has no JSON.
+    /// When it does not serialise.
     pub fn job(record: &JobRecord) -> Result<Self, serde_json::Error> {
         Ok(Self::Job { record: serde_json::to_vec(record)? })
     }

@@ -1,18 +1,18 @@
 //! The audit log: what was decided and who asked, in chains that show when something is missing.
 //!
-//! Whoever decides something – a party, an orchestrator, a gateway – writes [`Record`]s of a chain
-//! of its own: each names the hash of the one before it, so that none can be removed, altered or
-//! moved without its successor showing it. From time to time a [`Event::Checkpoint`] carries a
-//! signature by the writer's key over all that came before. Whoever holds that key pinned believes
-//! everything up to the last checkpoint, whatever hands the records passed through.
+//! Each writer – a party, an orchestrator, a gateway – writes [`Record`]s of a chain of its own.
+//! Each record names the hash of the one before it. So a record that is removed, altered or moved
+//! does not match its successor. From time to time an [`Event::Checkpoint`] contains the writer's
+//! signature over everything before it. A verifier that has pinned that key can trust everything up
+//! to the last checkpoint, whichever way the records came.
 //!
-//! A record travels and rests as one line of JSON; its body is kept byte for byte, because that is
-//! what is hashed. Nothing secret is ever in it: of nonces and answers only hashes, which show that
-//! none was used twice.
+//! A record is transported and stored as one line of JSON. Its body is kept byte for byte, because
+//! those bytes are hashed. It contains no secret: of nonces and answers it has only hashes, which
+//! show that none was used twice.
 //!
-//! What the chain alone cannot show is that its end is missing: what follows the last checkpoint,
-//! or everything after an earlier one. For that somebody has to remember how far it went before,
-//! which [`verify::Verifier::remember`] takes.
+//! The chain alone cannot show that its end is missing: the records after the last checkpoint, or
+//! everything after an earlier one. For that a verifier has to remember how far the chain went
+//! before ([`verify::Verifier::remember`]).
 
 mod event;
 mod head;
@@ -35,10 +35,10 @@ use crate::{
 };
 
 /// The largest record as a line of JSON, in bytes. A refusal's explanation is bounded to 512 bytes,
-/// and nothing else in a body comes from strangers at any length.
+/// and the other parts of a body are bounded as well.
 pub const MAX_RECORD_SIZE_BYTES: usize = 16 * 1024;
 
-/// What the first record of a chain names as the hash of the one before it.
+/// The previous hash that the first record of a chain names.
 const NOTHING_BEFORE: [u8; 32] = [0; 32];
 
 /// A chain's name: 16 random bytes.
@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for ChainId {
     }
 }
 
-/// A place in a chain, and what the chain was up to there.
+/// A place in a chain, and the hash that fixes the chain up to there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
@@ -101,7 +101,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// The record that follows with `draft`.
+    /// The next record, with `draft`.
     #[must_use]
     pub fn follow(&self, draft: Draft) -> Record {
         Record {
@@ -112,8 +112,8 @@ impl Position {
         }
     }
 
-    /// A checkpoint: `key`'s signature over everything up to here. It may be written anywhere later
-    /// in the chain.
+    /// A checkpoint: `key`'s signature over everything up to here. It may stand anywhere later in
+    /// the chain.
     #[must_use]
     pub fn sign(&self, key: &impl Identity) -> Event {
         let signature = signing::sign(Purpose::Audit, &self.statement(), key);
@@ -123,7 +123,7 @@ impl Position {
     /// Checks a checkpoint's signature.
     ///
     /// # Errors
-    /// When it is not by `key` over just this.
+    /// When it is not by `key` over this position.
     pub fn verify(&self, key: &[u8; 32], signature: &[u8; 64]) -> Result<(), BadSignature> {
         signing::verify(Purpose::Audit, &self.statement(), key, signature)
     }
@@ -133,7 +133,7 @@ impl Position {
     }
 }
 
-/// What is to be recorded, without a place in a chain yet.
+/// An event to record that has no place in a chain yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// When it was decided, in milliseconds since 1970 by the writer's clock.
@@ -143,11 +143,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// `event`, decided at `at_ms` (milliseconds since 1970).
+    /// A draft of `event`, decided at `at_ms` (milliseconds since 1970).
     #[must_use]
     pub fn new(at_ms: u64, event: Event) -> Self {
         let body = Body { at_ms, event };
-        // Text, numbers, and maps with text for keys: there is nothing that could fail.
+        // Text, numbers, and maps with text keys always serialise.
         Self { at_ms, body: serde_json::to_vec(&body).unwrap_or_default() }
     }
 }
@@ -185,7 +185,7 @@ impl Record {
         Self { chain, sequence: 1, previous: NOTHING_BEFORE, body: draft.body }
     }
 
-    /// Whether it says that nothing comes before it.
+    /// Whether it claims to be the first of its chain.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.sequence == 1 && self.previous == NOTHING_BEFORE
@@ -203,17 +203,17 @@ impl Record {
         }
     }
 
-    /// Its line, without the line's end.
+    /// The record as a line, without the line break.
     #[must_use]
     pub fn to_line(&self) -> Vec<u8> {
-        // A body is JSON, and so UTF-8: there is nothing that could fail.
+        // The body is JSON, and so UTF-8, which always serialises.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads a line.
+    /// Reads a record from a line.
     ///
     /// # Errors
-    /// With a sentence on what is wrong with it.
+    /// With a sentence on what is wrong.
     pub fn from_line(line: &[u8]) -> Result<Self, String> {
         if line.len() > MAX_RECORD_SIZE_BYTES {
             return Err(format!("{} bytes, at most {MAX_RECORD_SIZE_BYTES} are allowed", line.len()));
@@ -222,13 +222,13 @@ impl Record {
     }
 }
 
-/// The records in a message of the audit stream, or in an exported file: lines, none of them empty.
+/// The records in a message of the audit stream, or in an exported file, as non-empty lines.
 pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
 }
 
-/// The first of these records as one message of the audit stream: as many as `max_size_bytes` hold,
-/// at least one; and how many that are. They follow each other in one chain.
+/// Packs the first of `records` into one message of the audit stream: as many as `max_size_bytes`
+/// hold, at least one. Returns how many it packed. The records follow each other in one chain.
 #[must_use]
 pub fn message(records: &[Record], max_size_bytes: usize) -> (usize, Vec<u8>) {
     let (mut count, mut bytes) = (0, Vec::new());
@@ -244,7 +244,7 @@ pub fn message(records: &[Record], max_size_bytes: usize) -> (usize, Vec<u8>) {
     (count, bytes)
 }
 
-/// What names such a message, so that the stream keeps one copy of it when it is published again.
+/// The id of such a message. The stream keeps one copy of it when it is published again.
 #[must_use]
 pub fn message_id(records: &[Record]) -> Option<String> {
     let (first, last) = (records.first()?, records.last()?);

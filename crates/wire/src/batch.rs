@@ -1,5 +1,5 @@
-//! Several signing requests in one document. The document itself is signed by nobody: each request
-//! in it is, and stands or falls alone.
+//! Several signing requests in one document. The document has no signature: each request in it is
+//! signed, and is accepted or refused on its own.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,25 +10,24 @@ use crate::{
     strict_json::{self, JsonError, Node},
 };
 
-/// How many requests a batch has at most: each is a durable write, and the batch is answered at
-/// once.
+/// How many requests a batch has at most. Each is a durable write, and the batch gets one answer.
 pub const MAX_BATCH_ITEMS: usize = 500;
 
 /// The largest batch in bytes. Larger requests fit in fewer per batch.
 pub const MAX_BATCH_SIZE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A batch: what its jobs' idempotency keys make it, so that the same keys are the same batch.
+/// A batch's id. It depends on its jobs' idempotency keys, so the same keys are the same batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(pub JobId);
 
 impl BatchId {
-    /// The batch of these jobs of `tenant`, in whatever order and however often each is named.
+    /// The id of the batch of these jobs of `tenant`. Order and repetition of `jobs` do not matter.
     #[must_use]
     pub fn derive(tenant: &TenantId, jobs: &[JobId]) -> Self {
         let mut jobs: Vec<JobId> = jobs.to_vec();
         jobs.sort_unstable();
         jobs.dedup();
-        // A tenant's name holds no zero byte, and identifiers have one length.
+        // A tenant's name contains no zero byte, and all job ids have the same length.
         let mut text = [b"duet/v1/batch\0", tenant.as_str().as_bytes(), b"\0"].concat();
         text.extend(jobs.iter().flat_map(JobId::as_bytes));
         let mut id = [0; 16];
@@ -67,15 +66,15 @@ impl<'de> Deserialize<'de> for BatchId {
 pub struct BatchItem {
     /// The request.
     pub request: SignedRequest,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// That its transaction may be one which another job has signed or will sign.
+    /// Whether its transaction may be one that another job has signed or will sign.
     pub repeat_digest: bool,
 }
 
-/// A batch as it is submitted: `{"requests": [{"body": "…", "requester": "…", "signature": "…",
-/// "priority": "normal", "repeat_digest": false}, …]}`, where `body` is a signing request's exact
-/// text.
+/// A submitted batch:
+/// `{"requests": [{"body": "…", "requester": "…", "signature": "…", "priority": "normal", "repeat_digest": false}, …]}`,
+/// where `body` is a signing request's exact text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchRequest {
     /// The requests, at least one and at most [`MAX_BATCH_ITEMS`].
@@ -83,7 +82,7 @@ pub struct BatchRequest {
 }
 
 impl BatchRequest {
-    /// Reads a batch. What the requests themselves say is not looked at.
+    /// Reads a batch. Does not look into the requests themselves.
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -106,7 +105,7 @@ impl BatchRequest {
     /// Writes the batch as a document.
     ///
     /// # Errors
-    /// Never for what [`Self::from_json`] gave.
+    /// Never for a batch that [`Self::from_json`] returned.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         #[derive(Serialize)]
         struct Item<'a> {
@@ -150,7 +149,7 @@ fn read_item(node: &Node<'_>) -> Result<BatchItem, JsonError> {
     })
 }
 
-/// `N` bytes in hexadecimal, as requesters' keys are written.
+/// `N` bytes in hexadecimal without `0x`, as requesters' keys are written.
 fn bare_hex<const N: usize>(node: &Node<'_>) -> Result<[u8; N], JsonError> {
     let mut bytes = [0; N];
     hex::decode_to_slice(node.text()?, &mut bytes)

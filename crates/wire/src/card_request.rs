@@ -1,4 +1,4 @@
-//! What parties ask each other, and the orchestrator asks them: `duet.v1.card.<from>.<to>`.
+//! Questions that parties and the orchestrator ask a party: `duet.v1.card.<from>.<to>`.
 
 use duet_protocol::{codec::Message, ids::WalletId};
 use serde::{Deserialize, Serialize};
@@ -15,17 +15,17 @@ pub enum CardRequest {
     Card,
     /// Its wallets, in the order of their ids.
     Wallets {
-        /// Only those after this one.
+        /// List only wallets after this one.
         after: Option<WalletId>,
-        /// At most so many, and never more than [`MAX_WALLETS_PER_PAGE`].
+        /// How many to list, at most [`MAX_WALLETS_PER_PAGE`].
         limit: u16,
     },
     /// One wallet.
     Wallet {
-        /// Which.
+        /// The wallet.
         id: WalletId,
     },
-    /// To take an enrolment, so that it can respond to the sender.
+    /// A request to accept an enrolment, so that the party can respond to the sender.
     Enrol {
         /// The encoded offer.
         offer: Vec<u8>,
@@ -48,19 +48,19 @@ pub enum CardReply {
     },
     /// A page of its wallets.
     Wallets {
-        /// In the order of their ids.
+        /// The wallets, in the order of their ids.
         wallets: Vec<WalletInfo>,
         /// Whether there are more after the last.
         more: bool,
     },
     /// One wallet.
     Wallet {
-        /// It.
+        /// The wallet.
         wallet: Box<WalletInfo>,
     },
     /// The enrolment is verified and stored.
     Enrolled,
-    /// No.
+    /// The request is refused.
     Refused(Refusal),
 }
 

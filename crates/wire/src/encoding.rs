@@ -1,4 +1,4 @@
-//! How byte strings look in JSON, and in the binary codec.
+//! How byte strings are written in JSON, and in the binary codec.
 //!
 //! Each module here is for `#[serde(with = "…")]`: hexadecimal text in human-readable formats, the
 //! plain bytes in the binary one.
@@ -74,13 +74,13 @@ pub mod hex_array {
     /// Reads exactly `N` bytes; a `0x` before the digits is allowed.
     ///
     /// # Errors
-    /// On another length, and on what is not hexadecimal.
+    /// When the length differs, or the text is not hexadecimal.
     pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(d: D) -> Result<[u8; N], D::Error> {
         super::deserialize_array(d)
     }
 }
 
-/// `[u8; N]`: `0x` and hexadecimal digits in text, for what Ethereum tools read.
+/// `[u8; N]`: `0x` and hexadecimal digits in text, for bytes that Ethereum tools read.
 pub mod prefixed_array {
     use super::{Deserializer, Serializer};
 
@@ -95,7 +95,7 @@ pub mod prefixed_array {
     /// Reads exactly `N` bytes; the `0x` may be missing.
     ///
     /// # Errors
-    /// On another length, and on what is not hexadecimal.
+    /// When the length differs, or the text is not hexadecimal.
     pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(d: D) -> Result<[u8; N], D::Error> {
         super::deserialize_array(d)
     }
@@ -120,10 +120,10 @@ pub mod address {
         }
     }
 
-    /// Reads an address; a checksum, if there is one, is checked.
+    /// Reads an address. Checks its checksum, if it has one.
     ///
     /// # Errors
-    /// On anything but an address.
+    /// When it is not an address.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 20], D::Error> {
         if d.is_human_readable() {
             let text = String::deserialize(d)?;

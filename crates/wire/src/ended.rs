@@ -1,4 +1,4 @@
-//! A job that ended without a signature, as it is told to those who follow a tenant's results.
+//! A job that ended without a signature, as published to readers of the tenant's results.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use crate::{
     job::{JobRecord, JobState, JobStateName},
 };
 
-/// That a job ended, and how. It is no authority for anything: who acts on it looks at the job.
+/// How a job ended. It is not signed: before acting on it, a reader fetches the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobEnded {
     /// The job.
     pub job: JobId,
-    /// Whose it was.
+    /// The tenant that owned it.
     pub tenant: TenantId,
     /// `failed`, `expired` or `cancelled`.
     pub state: JobStateName,
@@ -25,7 +25,7 @@ pub struct JobEnded {
 }
 
 impl JobEnded {
-    /// What `record` came to; `None` unless it ended without a signature.
+    /// How `record` ended. `None` unless it ended without a signature.
     #[must_use]
     pub fn of(record: &JobRecord) -> Option<Self> {
         let failure = match &record.state {

@@ -11,19 +11,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub enum ExitCode {
     /// 3: the input is malformed.
     Input = 3,
-    /// 4: something named does not exist.
+    /// 4: something that the caller named does not exist.
     NotFound = 4,
     /// 5: not allowed.
     Refused = 5,
-    /// 6: the share cannot be used before somebody acts.
+    /// 6: the share cannot be used until its operator or owner acts.
     Locked = 6,
-    /// 7: busy or out of reach; trying again later may work.
+    /// 7: busy or unreachable; trying again later may work.
     Unavailable = 7,
-    /// 8: it ended without a signature.
+    /// 8: the job ended without a signature.
     Ended = 8,
     /// 9: another party broke the protocol.
     Misbehaviour = 9,
-    /// 10: a failure inside.
+    /// 10: an internal failure.
     Internal = 10,
 }
 
@@ -77,11 +77,11 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The document is not the JSON it should be.
+    /// The document is not the expected JSON.
     MalformedJson = "malformed-json", 400, Input, "Malformed JSON";
-    /// Something is over its size limit.
+    /// Something exceeds its size limit.
     TooLarge = "too-large", 413, Input, "Too large";
-    /// The version is not spoken here.
+    /// This build does not speak the version.
     UnsupportedVersion = "unsupported-version", 400, Input, "Unsupported version";
     /// A binary message does not parse.
     MalformedMessage = "malformed-message", 400, Input, "Malformed message";
@@ -95,9 +95,9 @@ codes! {
     BadSignature = "bad-signature", 401, Refused, "Bad signature";
     /// The credential is missing or wrong.
     Unauthorized = "unauthorized", 401, Refused, "Unauthorized";
-    /// The requester's key may not ask for this wallet.
+    /// The requester's key may not request signatures of this wallet.
     RequesterNotAllowed = "requester-not-allowed", 403, Refused, "Requester not allowed";
-    /// The requester may not have this kind of payload signed.
+    /// The requester may not request signatures over this kind of payload.
     KindNotAllowed = "kind-not-allowed", 403, Refused, "Payload kind not allowed";
     /// The wallet's policy does not allow it.
     PolicyRefused = "policy-refused", 403, Refused, "Refused by the policy";
@@ -105,25 +105,25 @@ codes! {
     LimitExceeded = "limit-exceeded", 403, Refused, "Limit exceeded";
     /// The signed request has had as many answers as one may have.
     TooManyAnswers = "too-many-answers", 403, Ended, "Too many answers";
-    /// The wallet's policy asks for approvals that are not there.
+    /// The wallet's policy requires approvals that are missing.
     ApprovalMissing = "approval-missing", 403, Refused, "Approval missing";
-    /// The tenant is not the wallet's.
+    /// The wallet does not belong to the tenant.
     WrongTenant = "wrong-tenant", 403, Refused, "Wrong tenant";
     /// A card is not the pinned one.
     CardMismatch = "card-mismatch", 403, Refused, "Card mismatch";
     /// The admission token is missing, expired, or not for this.
     AdmissionToken = "admission-token", 403, Refused, "Admission token refused";
-    /// The owner said no.
+    /// The owner rejected it.
     RejectedByOwner = "rejected-by-owner", 403, Ended, "Rejected by the owner";
-    /// More than the tenant may store.
+    /// The tenant may not store more.
     Quota = "quota", 403, Refused, "Quota exhausted";
-    /// No such wallet here.
+    /// The wallet is unknown here.
     UnknownWallet = "unknown-wallet", 404, NotFound, "Unknown wallet";
-    /// No such thing.
+    /// Nothing exists under this name.
     NotFound = "not-found", 404, NotFound, "Not found";
-    /// The path does not answer this HTTP method.
+    /// The path does not support this HTTP method.
     MethodNotAllowed = "method-not-allowed", 405, Input, "Method not allowed";
-    /// It contradicts what is already there.
+    /// It contradicts what already exists.
     Conflict = "conflict", 409, Refused, "Conflict";
     /// Another job has the same transaction.
     DuplicateDigest = "duplicate-digest", 409, Refused, "Transaction is another job's";
@@ -147,7 +147,7 @@ codes! {
     JobExpired = "job-expired", 410, Ended, "Expired";
     /// The job was cancelled.
     Cancelled = "cancelled", 410, Ended, "Cancelled";
-    /// The requester gave the request more time than parties allow.
+    /// The requester made the request valid for longer than parties allow.
     ValidTooLong = "valid-too-long", 403, Refused, "Valid for too long";
     /// The request was issued before the party's store was restored.
     IssuedBeforeRestore = "issued-before-restore", 403, Refused, "Issued before a restore";
@@ -155,28 +155,28 @@ codes! {
     ClockDiffers = "clock-differs", 503, Unavailable, "Clocks differ";
     /// The queue is full.
     QueueFull = "queue-full", 429, Unavailable, "Queue full";
-    /// More requests than the tenant may make.
+    /// The tenant makes more requests than it may.
     RateLimited = "rate-limited", 429, Unavailable, "Too many requests";
     /// A worker has no room.
     Overloaded = "overloaded", 503, Unavailable, "Overloaded";
     /// None of the request's pairs can sign now.
     NoPairAvailable = "no-pair-available", 503, Unavailable, "No pair available";
-    /// The broker is out of reach.
+    /// The broker is unreachable.
     BrokerUnreachable = "broker-unreachable", 503, Unavailable, "Broker unreachable";
     /// The store refuses to work.
     StorageUnavailable = "storage-unavailable", 503, Unavailable, "Storage unavailable";
-    /// An answer did not come in time.
+    /// An answer did not arrive in time.
     Deadline = "deadline", 504, Unavailable, "Deadline passed";
     /// Another party broke the protocol.
     PeerMisbehaved = "peer-misbehaved", 502, Misbehaviour, "Peer misbehaved";
-    /// A failure inside.
+    /// An internal failure.
     Internal = "internal", 500, Internal, "Internal error";
 }
 
 /// Where the codes are explained, relative to the repository.
 pub const ERRORS_PAGE: &str = "docs/errors.md";
 
-/// Text that is no code this build knows.
+/// The text is no code that this build knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown error code")]
 pub struct UnknownCode;
@@ -207,11 +207,11 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
-/// The longest explanation that travels, in bytes.
+/// The longest explanation that is sent, in bytes.
 pub const MAX_EXPLANATION_SIZE_BYTES: usize = 512;
 
-/// Text for people, at most [`MAX_EXPLANATION_SIZE_BYTES`] long: what is longer is cut, whoever
-/// sent it.
+/// Bounds a text for people to [`MAX_EXPLANATION_SIZE_BYTES`]. A longer text is cut, whichever
+/// process sent it.
 pub(crate) fn bounded(mut text: String) -> String {
     if text.len() > MAX_EXPLANATION_SIZE_BYTES {
         let end = (0..=MAX_EXPLANATION_SIZE_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -220,13 +220,13 @@ pub(crate) fn bounded(mut text: String) -> String {
     text
 }
 
-/// A refusal as it travels between processes: a code, and a sentence a person can act on.
+/// A refusal as processes send it: a code, and a sentence that a person can act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message} [{code}]")]
 pub struct Refusal {
     /// What went wrong.
     pub code: Code,
-    /// The same for a person, without secrets.
+    /// An explanation for a person, without secrets.
     pub message: String,
 }
 
@@ -256,15 +256,15 @@ pub struct Problem {
     /// Where the kind of problem is explained.
     #[serde(rename = "type")]
     pub kind: String,
-    /// A few words on the kind of problem.
+    /// A short title of the kind of problem.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// This occurrence, as a sentence a person can act on.
+    /// What happened, as a sentence that a person can act on.
     pub detail: String,
     /// The stable code.
     pub code: Code,
-    /// The JSON path of what is wrong in the request's body, where that is the cause.
+    /// The JSON path of the faulty value in the request's body, if that is the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
@@ -283,7 +283,7 @@ impl Problem {
         }
     }
 
-    /// The same, pointing at `path` in the request's body.
+    /// Adds the path of the faulty value in the request's body.
     #[must_use]
     pub fn at(mut self, path: impl Into<String>) -> Self {
         self.path = Some(bounded(path.into()));

@@ -1,10 +1,10 @@
-//! Between a browser party and the gateway: one WebSocket, one frame per binary message.
+//! The frames between a browser party and the gateway: one WebSocket, one frame per binary message.
 //!
-//! The gateway greets with a [`ServerFrame::Challenge`]; the device answers with
-//! [`ClientFrame::Hello`] and proves with [`ClientFrame::Authenticate`], once per wallet, that it
-//! holds the key of that wallet's device card. What it then asks for with [`ClientFrame::Request`]
-//! is forwarded as it is: the messages inside are those that a native device sends to the broker
-//! itself, and the gateway neither makes nor changes any.
+//! The gateway greets with a [`ServerFrame::Challenge`], and the device answers with
+//! [`ClientFrame::Hello`]. With [`ClientFrame::Authenticate`], once per wallet, the device proves
+//! that it holds the key of that wallet's device card. The gateway then forwards each
+//! [`ClientFrame::Request`] as it is. The messages inside are those that a native device sends to
+//! the broker itself; the gateway neither makes nor changes any.
 
 use core::fmt;
 
@@ -21,7 +21,7 @@ use crate::{
     validity,
 };
 
-/// The version of these frames. A gateway and a page of different ones do not talk.
+/// The version of these frames. A gateway and a page of different versions do not talk.
 pub const GATEWAY_PROTOCOL: u16 = 1;
 
 /// Where a gateway listens for devices.
@@ -36,27 +36,28 @@ pub const MAX_BUILD_LENGTH_BYTES: usize = 128;
 /// How old the proof in [`ClientFrame::Authenticate`] may be when it arrives, in milliseconds.
 pub const MAX_AUTHENTICATION_AGE_MS: u64 = 60_000;
 
-/// The largest message that is forwarded, either way, in bytes: a share package, an enrolment, or
-/// an answer of the orchestrator.
+/// The largest message that the gateway forwards, either way, in bytes: a share package, an
+/// enrolment, or an answer of the orchestrator.
 pub const MAX_FORWARDED_SIZE_BYTES: usize = 512 * 1024;
 
-/// What a frame may have around the message that it carries, in bytes.
+/// How many bytes a frame may have around the message that it contains.
 const SLACK_BYTES: usize = 2 * 1024;
 
-/// Who is to get a request.
+/// The receiver of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Destination {
-    /// A party, asked for its card, which anybody may, or about a wallet that is authenticated
-    /// here: a [`crate::card_request::CardRequest`].
+    /// A party, asked for its card or about a wallet: a [`crate::card_request::CardRequest`]. Any
+    /// device may ask for a card; the wallet has to be authenticated on this socket.
     Card(PartyId),
-    /// A party, for a wallet that is being made: a [`crate::share_request::ShareRequest`]. The
-    /// admission token inside is what the party judges it by.
+    /// A party, for a wallet that is being created: a [`crate::share_request::ShareRequest`]. The
+    /// party judges it by the admission token inside.
     Share(PartyId),
-    /// The orchestrator, about the jobs of a wallet that is authenticated here: a
+    /// The orchestrator, about the jobs of a wallet that is authenticated on this socket: a
     /// [`crate::approval::SignedApproval`].
     Approval(WalletId),
-    /// The responder of a session whose manifest came to this socket. Answered by the responder's
-    /// next message. Message 1 may be sent again when nobody listened; message 3 is sent once.
+    /// The responder of a session whose manifest came through this socket. The responder answers
+    /// with its next message. Message 1 may be sent again while no responder listens; message 3 is
+    /// sent once.
     Round {
         /// The session.
         session: SessionId,
@@ -68,46 +69,46 @@ pub enum Destination {
         /// The session.
         session: SessionId,
     },
-    /// Whoever watches such a session: a [`crate::progress::Progress`]. Nothing answers it, and it
-    /// may be lost.
+    /// The observers of such a session: a [`crate::progress::Progress`]. It gets no answer and may
+    /// be lost.
     Event {
         /// The session.
         session: SessionId,
     },
 }
 
-/// What a device says to the gateway.
+/// A frame from a device to the gateway.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientFrame {
     /// The first frame.
     Hello {
-        /// [`GATEWAY_PROTOCOL`] as the device speaks it.
+        /// The [`GATEWAY_PROTOCOL`] of the device.
         protocol: u16,
         /// The build of the page, for the log.
         build: String,
     },
-    /// Proof of holding the key of a wallet's device card. May come again for other wallets, up to
-    /// [`MAX_WALLETS_PER_SOCKET`].
+    /// Proves that the device holds the key of a wallet's device card. It may come again for other
+    /// wallets, up to [`MAX_WALLETS_PER_SOCKET`].
     Authenticate {
         /// The wallet.
         wallet: WalletId,
         /// When the proof was made, in milliseconds since 1970.
         issued_at_ms: u64,
-        /// [`Authentication::sign`] over the challenge of this very socket.
+        /// [`Authentication::sign`] over the challenge of this socket.
         #[serde(with = "hex_array")]
         signature: [u8; 64],
     },
-    /// Something to forward.
+    /// A message to forward.
     Request {
-        /// The device's number for it, which the reply carries. Numbers of requests under way
-        /// differ.
+        /// The device's number for it, which the reply repeats. Requests under way have different
+        /// numbers.
         id: u32,
-        /// Who is to get it.
+        /// The receiver.
         to: Destination,
         /// The message as its receiver expects it.
         message: Vec<u8>,
     },
-    /// The wallet has been locked: nothing about it is forwarded any more.
+    /// The owner has locked the wallet: the gateway forwards nothing about it any more.
     Leave {
         /// The wallet.
         wallet: WalletId,
@@ -131,16 +132,16 @@ impl Message for ClientFrame {
     const MAX_SIZE_BYTES: usize = MAX_FORWARDED_SIZE_BYTES + SLACK_BYTES;
 }
 
-/// What the gateway allows.
+/// The gateway's limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// The largest frame in bytes.
     pub max_frame_bytes: u32,
-    /// How long a socket may be silent, pongs included, before it is closed, in seconds.
+    /// How many seconds a socket may be silent, pongs included, before the gateway closes it.
     pub idle_s: u32,
 }
 
-/// What the gateway says to a device.
+/// A frame from the gateway to a device.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerFrame {
     /// The first frame, sent at once.
@@ -148,15 +149,15 @@ pub enum ServerFrame {
         /// Random, for this socket only.
         #[serde(with = "hex_array")]
         nonce: [u8; 32],
-        /// [`GATEWAY_PROTOCOL`] as the gateway speaks it.
+        /// The [`GATEWAY_PROTOCOL`] of the gateway.
         protocol: u16,
         /// The build of the page that this gateway serves; empty when it serves none. A page of
         /// another build offers to reload.
         build: String,
-        /// What it allows.
+        /// The gateway's limits.
         limits: Limits,
     },
-    /// The proof for a wallet holds.
+    /// The proof for a wallet is accepted.
     Authenticated {
         /// The wallet.
         wallet: WalletId,
@@ -165,17 +166,19 @@ pub enum ServerFrame {
     Reply {
         /// The request's number.
         id: u32,
-        /// The message as its sender made it.
+        /// The message as its sender wrote it.
         message: Vec<u8>,
     },
-    /// No.
+    /// The request is refused.
     Refused {
-        /// The request's number; none about an `Authenticate`, and before the socket is closed.
+        /// The request's number. `None` for an `Authenticate`, and when the gateway closes the
+        /// socket.
         id: Option<u32>,
         /// Why.
         refusal: Refusal,
     },
-    /// How many jobs wait for a wallet's owner: after [`Self::Authenticated`], and when it changes.
+    /// How many jobs wait for a wallet's owner. Sent after [`Self::Authenticated`], and on each
+    /// change.
     Waiting {
         /// The wallet.
         wallet: WalletId,
@@ -221,7 +224,7 @@ pub enum AuthenticationError {
     /// The signature is not by the key over this socket's challenge.
     #[error("the proof is not by the key of the wallet's device over this connection's challenge")]
     BadSignature,
-    /// It was made too long ago, or will be made only later.
+    /// It was made too long ago, or lies in the future.
     #[error(
         "by the device's clock the proof was made at a time that is {} the gateway's clock: the two clocks \
          differ, or the proof was held back; at most {} are allowed",
@@ -237,7 +240,7 @@ pub enum AuthenticationError {
 }
 
 impl Authentication {
-    /// `challenge ‖ wallet ‖ issued_at_ms` (8 bytes, little endian).
+    /// The signed document: `challenge ‖ wallet ‖ issued_at_ms` (8 bytes, little endian).
     fn document(&self) -> [u8; 72] {
         let mut document = [0; 72];
         let (challenge, rest) = document.split_at_mut(32);
@@ -255,7 +258,7 @@ impl Authentication {
         signing::sign(Purpose::Gateway, &self.document(), key)
     }
 
-    /// The frame that carries the proof.
+    /// The frame with the proof.
     #[must_use]
     pub fn frame(&self, key: &impl Identity) -> ClientFrame {
         ClientFrame::Authenticate {
@@ -286,7 +289,7 @@ impl Authentication {
 }
 
 /// The gateway's own question to the orchestrator on `duet.v1.approval.<wallet>`: how many jobs
-/// wait for the wallet's owner. It is no device's, so it is not signed, and learns a number only.
+/// wait for the wallet's owner. No device signs it, and the answer is only a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingQuestion {
     /// The wallet.
@@ -314,7 +317,7 @@ impl Message for WaitingAnswer {
     const MAX_SIZE_BYTES: usize = 64;
 }
 
-// A frame has room for the largest message of each kind that it carries.
+// A frame has room for the largest message of each kind that it may contain.
 const _: () = {
     use crate::{
         SignedOutcome,

@@ -1,4 +1,4 @@
-//! Identifiers of jobs, and the key that makes a job's submission repeatable.
+//! Identifiers of jobs, and the key that makes submissions repeatable.
 
 use core::{fmt, str::FromStr};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 use udigest::Digestable as _;
 
-/// A requester's own name for a job: 1 to 255 visible ASCII characters. The same key from the same
+/// A requester's own name for a job: 1 to 255 visible ASCII characters. The same key of the same
 /// tenant is the same job.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct IdempotencyKey(String);
@@ -55,14 +55,14 @@ impl<'de> Deserialize<'de> for IdempotencyKey {
     }
 }
 
-/// A job: 16 bytes, derived from the tenant and the idempotency key, so that the same key always
+/// A job's id: 16 bytes, derived from the tenant and the idempotency key. So the same key always
 /// names the same entry of the job store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, udigest::Digestable)]
 pub struct JobId(#[udigest(as_bytes)] pub [u8; 16]);
 
 impl JobId {
-    /// The job of `tenant` that is called `key`: the head of a SHA-256 over an unambiguous encoding
-    /// of both.
+    /// The id of `tenant`'s job under `key`: the first 16 bytes of a SHA-256 over an unambiguous
+    /// encoding of both.
     #[must_use]
     pub fn derive(tenant: &TenantId, key: &IdempotencyKey) -> Self {
         #[derive(udigest::Digestable)]
@@ -120,7 +120,7 @@ impl<'de> Deserialize<'de> for JobId {
     }
 }
 
-/// Lets the encoding be hashed as it is written; udigest's own such type is for an older `digest`.
+/// Hashes the encoding while it is written; udigest's own type for that needs an older `digest`.
 struct Hasher(Sha256);
 
 impl udigest::encoding::Buffer for Hasher {
@@ -129,7 +129,7 @@ impl udigest::encoding::Buffer for Hasher {
     }
 }
 
-/// The SHA-256 of `bytes`, for comparing documents that were received twice.
+/// The SHA-256 of `bytes`, to compare documents that arrived twice.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(id("acme", "payout-1"), id("acme", "payout-1"));
         assert_ne!(id("acme", "payout-1"), id("acme", "payout-2"));
         assert_eq!(id("acme", "payout-1").to_string(), "c4d0250503df9d3ab5c7205743e6dbec");
-        // Equal when run together, and still two jobs.
+        // Both concatenate to the same text, and are still two jobs.
         assert_ne!(id("acme", "x1"), id("acmex", "1"));
     }
 

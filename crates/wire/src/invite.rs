@@ -1,13 +1,13 @@
-//! Invitations: `duet.v1.invite.<party>`. A request; the answer comes only after the worker's
-//! subscription to the session's rounds is registered at the broker.
+//! Invitations: `duet.v1.invite.<party>`, a request. The worker answers only after the broker has
+//! registered its subscription to the session's rounds.
 
 use duet_protocol::codec::{self, DecodeError, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Refusal, manifest::Manifest};
 
-/// An invitation to a session. Never sent again with the same session id, or two workers would sit
-/// in one session.
+/// An invitation to a session. It is never sent again with the same session id, which could put two
+/// workers into one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
     /// The manifest's bytes.
@@ -23,12 +23,12 @@ impl Message for Invitation {
 /// A worker's answer to an invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InvitationReply {
-    /// It takes part, and listens already.
+    /// The worker takes part and already listens.
     Accepted {
         /// The worker process, for logs.
         instance: String,
     },
-    /// It does not.
+    /// The worker refuses.
     Refused(Refusal),
 }
 
@@ -39,8 +39,8 @@ impl Message for InvitationReply {
 }
 
 impl InvitationReply {
-    /// Reads a party's answer: a reply, or a [`TimeRefusal`], of which the party's time is told as
-    /// well.
+    /// Reads a party's answer: a reply, or a [`TimeRefusal`]. For the latter it also returns the
+    /// party's time.
     ///
     /// # Errors
     /// When it is neither.
@@ -53,8 +53,8 @@ impl InvitationReply {
     }
 }
 
-/// The answer of a party that does not take part because of a time: its own goes with the refusal,
-/// so that the orchestrator can say whose clock is off, and by how much.
+/// The answer of a party that refuses because of a time. It includes the party's own time, so that
+/// the orchestrator can say which clock is off, and by how much.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeRefusal {
     /// Why.

@@ -12,10 +12,10 @@ use crate::{
     revocation::RevocationProof,
 };
 
-/// How many attempts a record remembers; the oldest are forgotten beyond that.
+/// How many attempts a record keeps. Beyond that the oldest are dropped.
 pub const MAX_REMEMBERED_ATTEMPTS: usize = 32;
 
-/// Where a job stands.
+/// A job's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum JobState {
@@ -23,7 +23,7 @@ pub enum JobState {
     Queued,
     /// It waits for the owner to approve it on the device.
     AwaitingOwner,
-    /// A session is under way.
+    /// A session is running.
     Running {
         /// The session.
         session: SessionId,
@@ -34,23 +34,23 @@ pub enum JobState {
     },
     /// There is a signature. Final.
     Signed {
-        /// It, and all about it.
+        /// The result with the signature.
         result: SignedResult,
     },
-    /// It was given up. Final unless an operator puts it back.
+    /// The orchestrator gave it up. Final unless an operator puts it back.
     Failed {
         /// Why.
         code: Code,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// Its time passed. Final.
+    /// It expired. Final.
     Expired,
-    /// Its requester withdrew it. Final.
+    /// The tenant cancelled it, or its request was revoked. Final.
     Cancelled,
 }
 
-/// A state without what belongs to it.
+/// A state without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStateName {
@@ -103,7 +103,7 @@ impl core::fmt::Display for JobStateName {
     }
 }
 
-/// Text that names no state.
+/// The text names no state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected queued, awaiting_owner, running, signed, failed, expired or cancelled")]
 pub struct UnknownJobState;
@@ -130,50 +130,50 @@ impl JobState {
         }
     }
 
-    /// Whether nothing follows by itself.
+    /// Whether no further state follows by itself.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Signed { .. } | Self::Failed { .. } | Self::Expired | Self::Cancelled)
     }
 }
 
-/// What can happen to a job.
+/// An event in the life of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobEvent {
-    /// Only a pair with the device is left; the owner must come.
+    /// Only pairs with the device are left, so the job waits for its owner.
     Park,
-    /// A session begins: a worker took the job, or the owner approved it.
+    /// A session begins: an orchestrator started an attempt, or the owner approved the job.
     Start {
         /// The session, new.
         session: SessionId,
         /// The pair that will sign.
         pair: Pair,
     },
-    /// The session failed; another attempt follows at the given time.
+    /// The session failed. Another attempt follows at the given time.
     Retry {
         /// Why it failed.
         code: Code,
-        /// Whose fault it demonstrably was.
+        /// The party demonstrably at fault.
         culprit: Option<PartyId>,
-        /// What that is known by.
+        /// The evidence for that.
         evidence: Option<Evidence>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
         /// When to try again, in milliseconds since 1970.
         next_attempt_at_ms: u64,
     },
-    /// The session with the device failed; the owner may approve again.
+    /// The session with the device failed. The owner may approve again.
     ReturnToOwner {
         /// Why it failed.
         code: Code,
-        /// Whose fault it demonstrably was.
+        /// The party demonstrably at fault.
         culprit: Option<PartyId>,
-        /// What that is known by.
+        /// The evidence for that.
         evidence: Option<Evidence>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// The session's signature verified and its result is signed.
+    /// The session's signature verified, and the orchestrator signed the result.
     Sign {
         /// The result.
         result: SignedResult,
@@ -182,28 +182,28 @@ pub enum JobEvent {
     Fail {
         /// Why.
         code: Code,
-        /// Whose fault it demonstrably was.
+        /// The party demonstrably at fault.
         culprit: Option<PartyId>,
-        /// What that is known by.
+        /// The evidence for that.
         evidence: Option<Evidence>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// The owner said no.
+    /// The owner rejected the job.
     Reject,
-    /// The request's time passed.
+    /// The request expired.
     Expire,
-    /// The requester withdraws it.
+    /// The tenant cancels it, or its request is revoked.
     Cancel,
-    /// The session of a job that was revoked ended without a signature: no other follows.
+    /// The session of a revoked job ended without a signature. No other session follows.
     CancelRevoked {
         /// Why the session failed.
         code: Code,
-        /// Whose fault it demonstrably was.
+        /// The party demonstrably at fault.
         culprit: Option<PartyId>,
-        /// What that is known by.
+        /// The evidence for that.
         evidence: Option<Evidence>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
     /// An operator puts a failed job back.
@@ -229,7 +229,7 @@ impl JobEvent {
         }
     }
 
-    /// Whether only the worker that runs the current attempt may report it.
+    /// Whether the event ends an attempt, so that it needs the current attempt's fence token.
     #[must_use]
     pub const fn ends_attempt(&self) -> bool {
         matches!(
@@ -253,18 +253,18 @@ pub enum TransitionError {
     /// Its request was revoked.
     #[error("the job's request was revoked; submit a new one")]
     Revoked,
-    /// A newer attempt has begun since.
+    /// A newer attempt has begun.
     #[error("attempt {held} is over; the job is at attempt {current}")]
     StaleFence {
-        /// The token that was shown.
+        /// The token that the caller presented.
         held: u64,
-        /// The token that counts.
+        /// The current token.
         current: u64,
     },
 }
 
-/// The state after `event`; `attempts` is how many were started before. All changes of a job's
-/// state go through here.
+/// The state after `event`. `attempts` is how many attempts were started before. Every change of a
+/// job's state goes through this function.
 ///
 /// # Errors
 /// When the state does not allow the event.
@@ -287,7 +287,7 @@ pub fn next(state: &JobState, event: &JobEvent, attempts: u32) -> Result<JobStat
             message: "The owner rejected the request on the device.".to_owned(),
         }),
         (S::Queued | S::AwaitingOwner | S::Running { .. }, E::Expire) => Ok(S::Expired),
-        // A running attempt may already have made the signature: it cannot be called back.
+        // A running attempt may already have made the signature, which cannot be revoked.
         (S::Queued | S::AwaitingOwner, E::Cancel) | (S::Running { .. }, E::CancelRevoked { .. }) => {
             Ok(S::Cancelled)
         }
@@ -295,27 +295,27 @@ pub fn next(state: &JobState, event: &JobEvent, attempts: u32) -> Result<JobStat
     }
 }
 
-/// What it is known by how an attempt ended, and whose fault that was. The orchestrator's own word:
-/// what it names by a hash, who sent it signed.
+/// The evidence for how an attempt ended and which party was at fault. It is the orchestrator's own
+/// statement. Where it has a hash, the hash is of a message that a party sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Evidence {
-    /// A party's own answer to its invitation: no.
+    /// A party refused its invitation.
     Refusal {
-        /// Whose.
+        /// The party.
         by: PartyId,
     },
-    /// A party's answer to its invitation, which makes no sense.
+    /// A party's answer to its invitation does not parse.
     Nonsense {
-        /// Whose.
+        /// The party.
         by: PartyId,
         /// The SHA-256 of the answer.
         #[serde(with = "hex_array")]
         sha256: [u8; 32],
     },
-    /// A party's signed report. If it blames the other party, that is its word.
+    /// A party's signed report. If it blames the other party, only this party says so.
     Report {
-        /// Whose.
+        /// The party.
         by: PartyId,
         /// The SHA-256 of the report as it was sent, with its signature.
         #[serde(with = "hex_array")]
@@ -323,16 +323,16 @@ pub enum Evidence {
     },
     /// A party's signed report of a signature that does not verify for the job's digest.
     InvalidSignature {
-        /// Whose.
+        /// The party.
         by: PartyId,
-        /// As above.
+        /// The SHA-256 of the report as it was sent, with its signature.
         #[serde(with = "hex_array")]
         sha256: [u8; 32],
     },
-    /// That a party from which a word was due said none in time. It may have died, or been cut off,
-    /// or somebody between may have kept its word: nobody is blamed for it.
+    /// A party did not answer in time. It may have died or been cut off, or another process on the
+    /// way may have withheld its answer. So this blames no party.
     Silence {
-        /// Whose.
+        /// The party.
         of: PartyId,
     },
 }
@@ -341,21 +341,21 @@ pub enum Evidence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum AttemptOutcome {
-    /// With the signature.
+    /// It ended with the signature.
     Signed,
-    /// Without.
+    /// It ended without a signature.
     Failed {
         /// Why.
         code: Code,
-        /// Whose fault it demonstrably was.
+        /// The party demonstrably at fault.
         culprit: Option<PartyId>,
-        /// What that is known by.
+        /// The evidence for that.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evidence: Option<Evidence>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// The job's time passed.
+    /// The job expired.
     Expired,
 }
 
@@ -381,32 +381,32 @@ pub struct Attempt {
 pub struct PutBack {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
-    /// How many attempts had been started by then. They are remembered, and count no more.
+    /// How many attempts had been started by then. They are kept but no longer count.
     pub attempts: u32,
 }
 
-/// A party that does not keep a revocation.
+/// A party that refuses to store a revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationRefused {
-    /// Which.
+    /// The party.
     pub party: PartyId,
     /// Why.
     pub refusal: Refusal,
 }
 
-/// That a job's request was revoked, and which parties know.
+/// The revocation of a job's request, and which parties know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRevocation {
-    /// By whom, and the signature.
+    /// The signer, and the signature.
     pub proof: RevocationProof,
-    /// When the orchestrator took it, in milliseconds since 1970.
+    /// When the orchestrator accepted it, in milliseconds since 1970.
     pub at_ms: u64,
-    /// The parties that keep it and sign the request no more.
+    /// The parties that have stored it and no longer sign the request.
     pub kept_by: Vec<PartyId>,
-    /// The parties that are yet to acknowledge it. They are told until they do, or the request has
-    /// expired.
+    /// The parties that have not acknowledged it yet. The orchestrator tells them until they do, or
+    /// the request has expired.
     pub waits_for: Vec<PartyId>,
-    /// The parties that do not keep it, for a reason that repetition does not cure.
+    /// The parties that refused it for a reason that a repetition does not cure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_by: Vec<RevocationRefused>,
 }
@@ -416,49 +416,50 @@ pub struct JobRevocation {
 pub struct JobRecord {
     /// The job.
     pub id: JobId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// What the requester signed.
+    /// The request as the requester signed it.
     pub request: SignedRequest,
     /// How urgent it is among its tenant's jobs.
     #[serde(default, skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
-    /// Where it stands.
+    /// Its state.
     #[serde(flatten)]
     pub state: JobState,
     /// How many attempts were started.
     pub attempts_started: u32,
     /// The latest attempts, oldest first, at most [`MAX_REMEMBERED_ATTEMPTS`].
     pub attempts: Vec<Attempt>,
-    /// Grows with each attempt; whoever runs an attempt holds its value, and only the current one
-    /// may end it.
+    /// The fence token. It grows with each attempt. The orchestrator that runs an attempt holds its
+    /// value, and only the current value may end the attempt.
     pub fence: u64,
     /// When the next attempt may begin, in milliseconds since 1970.
     pub next_attempt_at_ms: u64,
-    /// When it was accepted.
+    /// When it was accepted, in milliseconds since 1970.
     pub created_at_ms: u64,
-    /// When it last changed.
+    /// When it last changed, in milliseconds since 1970.
     pub updated_at_ms: u64,
-    /// When it ends whatever happens.
+    /// When it expires at the latest, in milliseconds since 1970.
     pub expires_at_ms: u64,
-    /// That an operator put it back from the dead letters, the last time.
+    /// Its last return from the dead letters by an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back: Option<PutBack>,
-    /// When its end was published: to those who follow the tenant's results, and a failure to the
-    /// dead letters as well. A settled job without it is published (again) by whoever finds it.
+    /// When its end was published in the results' stream, and for a failure among the dead letters.
+    /// Any orchestrator that finds a settled job without this publishes it (again).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_published_at_ms: Option<u64>,
-    /// That its request was revoked, and which parties know.
+    /// The revocation of its request, and which parties know of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<JobRevocation>,
-    /// The trace that it was accepted in, as a `traceparent` of W3C Trace Context, if traces are
-    /// exported. Nothing is decided by it.
+    /// The trace in which it was accepted, as a `traceparent` of W3C Trace Context, if traces are
+    /// exported. No decision depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
 }
 
 impl JobRecord {
-    /// A job just accepted. `request` is what `signed` says, verified by the caller.
+    /// A job that was just accepted. `request` is the content of `signed`; the caller has verified
+    /// it.
     #[must_use]
     pub fn new(signed: SignedRequest, request: &SigningRequest, now_ms: u64) -> Self {
         Self {
@@ -481,7 +482,7 @@ impl JobRecord {
         }
     }
 
-    /// The same job with `priority`.
+    /// Sets the job's priority.
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
@@ -494,11 +495,11 @@ impl JobRecord {
         self.attempts.iter().filter(move |attempt| attempt.attempt > before)
     }
 
-    /// Applies `event` at `now_ms`. `fence` is the token the caller holds: the one the record had
-    /// when its attempt began. It counts for events that end an attempt.
+    /// Applies `event` at `now_ms`. `fence` is the token that the caller holds: the record's token
+    /// when its attempt began. It matters only for events that end an attempt.
     ///
     /// # Errors
-    /// When the state does not allow the event, or a newer attempt has begun; the record is then
+    /// When the state does not allow the event, or a newer attempt has begun. The record is then
     /// unchanged.
     pub fn apply(&mut self, event: &JobEvent, fence: u64, now_ms: u64) -> Result<(), TransitionError> {
         if event.ends_attempt() && fence != self.fence {

@@ -1,12 +1,16 @@
-//! What Duet's processes say to each other.
+//! The documents and messages that Duet's processes exchange.
 //!
-//! The two central types are [`SigningRequest`], what somebody wants signed and from which every
-//! party derives the digest itself, and [`Manifest`], the terms of one session, whose received
-//! bytes the whole session is bound to. Everything else carries these about: invitations, outcomes,
-//! jobs, results, and the [`Code`]s by which all of it is refused.
+//! The two central types are [`SigningRequest`] and [`Manifest`]. A requester signs the first, and
+//! every party derives the digest from it itself. The second states the terms of one session, which
+//! is bound to the manifest's bytes as received.
 //!
-//! Documents that people write or read are JSON, and where they are signed, their exact bytes are
-//! kept. Messages between processes are binary ([`duet_protocol::codec`]), kinds 0x40 to 0x7f.
+//! The path through the crate: a tenant submits a [`SignedRequest`], and the orchestrator stores it
+//! as a [`JobRecord`]. It puts the request into a [`Manifest`] and sends that as an [`Invitation`]
+//! to both parties. They sign, and each party reports an [`Outcome`]. The orchestrator signs the
+//! [`JobResult`]. Every process refuses with a [`Code`].
+//!
+//! Documents that people write or read are JSON. Where they are signed, their exact bytes are kept.
+//! Messages between processes are binary ([`duet_protocol::codec`]), kinds 0x40 to 0x7f.
 
 pub mod approval;
 pub mod audit;

@@ -1,5 +1,5 @@
-//! The manifest of a session: everything both parties must agree on before they sign. Its bytes as
-//! received are what the session's channel and proofs are bound to; nobody encodes it again.
+//! The manifest of a session: everything that both parties must agree on before they sign. The
+//! session's channel and proofs are bound to its bytes as received, so no process encodes it again.
 
 use duet_protocol::{
     codec::{self, DecodeError, EncodeError, Message},
@@ -17,9 +17,9 @@ use crate::{
 /// A party's place in a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
-    /// Who sits there.
+    /// The party in this seat.
     pub party: PartyId,
-    /// With which share.
+    /// The share that it holds.
     pub index: ShareIndex,
 }
 
@@ -38,13 +38,13 @@ pub struct Manifest {
     pub epoch: Epoch,
     /// The initiator's Paillier key.
     pub paillier_key: PaillierKeyId,
-    /// Who starts, and learns the signature first.
+    /// The party that starts and learns the signature first.
     pub initiator: Seat,
-    /// Who answers.
+    /// The party that answers.
     pub responder: Seat,
-    /// What the requester signed.
+    /// The request as the requester signed it.
     pub request: SignedRequest,
-    /// When the session ends, in milliseconds since 1970.
+    /// When the session expires, in milliseconds since 1970.
     pub expires_at_ms: u64,
 }
 
@@ -54,22 +54,22 @@ impl Message for Manifest {
     const MAX_SIZE_BYTES: usize = MAX_REQUEST_SIZE_BYTES + 1024;
 }
 
-/// Why a manifest is refused before any policy is asked.
+/// Why a manifest is refused before the party's policy decides.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// The bytes are no manifest.
+    /// The bytes are not a manifest.
     #[error("the manifest does not parse: {0}")]
     Malformed(#[from] DecodeError),
     /// The request inside is refused.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The manifest says something else than the request.
+    /// The manifest contradicts the request.
     #[error("the manifest contradicts the request: {0}")]
     Contradiction(&'static str),
-    /// The request's own times do not allow it.
+    /// The request's own times do not allow a signature now.
     #[error(transparent)]
     Time(#[from] TimeError),
-    /// The session is over by the clock of the party that was asked, its request is not.
+    /// By the invited party's clock the session is over but its request is not.
     #[error(
         "by this party's clock the session ended {} ago: its clock is ahead of the orchestrator's, or the \
          invitation is an old one",
@@ -104,10 +104,10 @@ impl From<ManifestError> for Refusal {
 }
 
 impl Manifest {
-    /// The bytes to send.
+    /// Encodes the manifest.
     ///
     /// # Errors
-    /// When the request is over its size.
+    /// When the request exceeds its size limit.
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
         codec::encode(self)
     }
@@ -128,13 +128,13 @@ impl Manifest {
             .find(|pair| pair.initiator() == self.initiator.index && pair.responder() == self.responder.index)
     }
 
-    /// Checks everything that can be checked without a share: the requester's signature, that the
-    /// manifest says what the request says, that two parties sit where a pair allows it, and that
-    /// both count at `now_ms` (milliseconds since 1970 by the caller's clock).
+    /// Checks everything that can be checked without a share: the requester's signature, the
+    /// manifest against the request, that the seats form a pair, and that both are valid at
+    /// `now_ms` (milliseconds since 1970 by the caller's clock).
     ///
-    /// Left to the party: that the requester may ask this of the wallet, the wallet's tenant, the
-    /// epoch, the Paillier key and its lock, that it is itself in the seat, that the session is
-    /// new, and how long the request may be valid ([`SigningRequest::require_lifetime`]).
+    /// The party itself checks the rest: that the wallet allows the requester, the wallet's tenant,
+    /// the epoch, the Paillier key and its lock, its own seat, that the session is new, and how
+    /// long the request may be valid ([`SigningRequest::require_lifetime`]).
     ///
     /// # Errors
     /// See [`ManifestError`].

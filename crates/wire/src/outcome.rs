@@ -1,5 +1,5 @@
-//! What became of a session: `duet.v1.outcome.<session>.<from>`, signed by the party with its card
-//! key, repeated until acknowledged.
+//! How a session ended for one party: `duet.v1.outcome.<session>.<from>`. The party signs it with
+//! its card key and sends it until the orchestrator acknowledges.
 
 use duet_protocol::{
     codec::{self, DecodeError, EncodeError, Message},
@@ -17,21 +17,21 @@ use crate::{
 /// How a session ended for one party.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutcomeResult {
-    /// With a signature that verifies. Only the initiator has it; the orchestrator verifies it
-    /// again.
+    /// The session produced a signature that verifies. Only the initiator has it. The orchestrator
+    /// verifies it again.
     Signed {
         /// The signature.
         signature: RecoverableSignature,
     },
-    /// The responder did its part; it does not learn the signature.
+    /// The responder did its part. It does not learn the signature.
     Answered,
-    /// Without.
+    /// The session failed.
     Failed {
         /// Why.
         code: Code,
-        /// The party whose fault it demonstrably is.
+        /// The party demonstrably at fault.
         culprit: Option<PartyId>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
 }
@@ -45,7 +45,7 @@ pub struct Outcome {
     pub job: JobId,
     /// Which attempt at the job.
     pub attempt: u32,
-    /// Who reports.
+    /// The party that reports.
     pub from: PartyId,
     /// How it ended.
     pub result: OutcomeResult,
@@ -125,9 +125,9 @@ impl SignedOutcome {
 /// The orchestrator's answer to a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutcomeReply {
-    /// Stored; no need to send it again.
+    /// The report is stored. The party need not send it again.
     Acknowledged,
-    /// Not taken; sending it again changes nothing.
+    /// The report is refused. Sending it again changes nothing.
     Refused(Refusal),
 }
 

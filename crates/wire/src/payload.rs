@@ -1,4 +1,5 @@
-//! What is to be signed, and the 32-byte digest of it. Every party derives the digest itself.
+//! Payloads: what a requester wants signed, and its 32-byte digest. Every party derives the digest
+//! itself.
 
 mod description;
 mod message;
@@ -31,7 +32,7 @@ pub const MAX_PAYLOAD_SIZE_BYTES: usize = 120 * 1024;
 /// Why a payload cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// The document is not what it should be.
+    /// The document is malformed.
     #[error(transparent)]
     Json(#[from] JsonError),
     /// A value of typed data does not fit its type, or libraries hash such types in different ways.
@@ -56,8 +57,8 @@ impl From<PayloadError> for Refusal {
     }
 }
 
-/// What is to be signed. In JSON an object whose field `kind` says which, its other fields beside
-/// it.
+/// What is to be signed. In JSON it is an object whose field `kind` names the kind, beside that
+/// kind's own fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// `transaction`: an Ethereum transaction (legacy, EIP-2930 or EIP-1559).
@@ -66,7 +67,8 @@ pub enum Payload {
     PersonalMessage(PersonalMessage),
     /// `typed_data`: an EIP-712 document.
     TypedData(Box<TypedDataRequest>),
-    /// `digest`: 32 bytes of unknown meaning; refused unless the wallet's requester may.
+    /// `digest`: 32 bytes of unknown meaning. Refused unless the wallet allows them to the
+    /// requester.
     Digest {
         /// The digest itself.
         digest: [u8; 32],
@@ -83,9 +85,9 @@ impl Payload {
         Self::read(&Node::root(&value))
     }
 
-    /// Reads typed data from the text of an EIP-712 document, as `eth_signTypedData_v4` takes it.
-    /// Integers of any size keep their digits. `drop_undeclared` has members that the types do not
-    /// declare dropped instead of refused.
+    /// Reads typed data from the text of an EIP-712 document, in the form of
+    /// `eth_signTypedData_v4`. Integers of any size keep their digits. With `drop_undeclared`,
+    /// members that the types do not declare are dropped and not refused.
     ///
     /// # Errors
     /// With the path of what is wrong.
@@ -104,8 +106,8 @@ impl Payload {
         let text = core::str::from_utf8(bytes).unwrap_or_default();
         let quoted = strict_json::replace_large_integers(text, |digits| format!("\"{digits}\""));
         let Some(quoted) = quoted else { return read(bytes) };
-        // A number that 64 bits do not hold means the same as a string of its digits, where a
-        // number may stand at all: that is where a smaller one may.
+        // A number that exceeds 64 bits means the same as a string of its digits, wherever a number
+        // is allowed at all: where a smaller one is.
         if let Some(smaller) = strict_json::replace_large_integers(text, |_| "0".to_owned()) {
             read(smaller.as_bytes())?;
         }
@@ -138,7 +140,7 @@ impl Payload {
         }
     }
 
-    /// Which kind it is.
+    /// The kind of payload.
     #[must_use]
     pub const fn kind(&self) -> PayloadKindTag {
         match self {
@@ -152,7 +154,7 @@ impl Payload {
     /// The 32 bytes that ECDSA signs.
     ///
     /// # Errors
-    /// None for a payload that was parsed, as typed data is checked against its types there.
+    /// None for a parsed payload: typed data is checked against its types while parsing.
     pub fn digest(&self) -> Result<[u8; 32], PayloadError> {
         match self {
             Self::Transaction(transaction) => Ok(transaction.signature_hash()),
@@ -162,7 +164,7 @@ impl Payload {
         }
     }
 
-    /// The chain it is for: of a transaction, or of the domain of typed data.
+    /// The chain that it is for: of a transaction, or of the domain of typed data.
     #[must_use]
     pub fn chain_id(&self) -> Option<u64> {
         match self {
@@ -182,7 +184,7 @@ impl Payload {
         }
     }
 
-    /// The hash by which a signed transaction is known.
+    /// The hash of the signed transaction.
     #[must_use]
     pub fn transaction_hash(&self, signature: &RecoverableSignature) -> Option<[u8; 32]> {
         self.signed_transaction(signature).map(|raw| keccak256(raw).0)

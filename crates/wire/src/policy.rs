@@ -1,17 +1,18 @@
-//! Policies: what the parties of a wallet sign, and what they do not, whoever asks them.
+//! Policies: what the parties of a wallet sign and what they refuse, whichever requester asks.
 //!
 //! The wallet's owner writes a [`Policy`] as a JSON document, signs its exact bytes, and gives it
-//! to the parties. Each holds it and decides by it alone: [`Policy::decide`] is a pure function of
-//! the policy and of what is known of a request ([`Facts`]); the time is passed in, and so is what
-//! was spent before ([`Limit::admits`]).
+//! to the parties. Each party stores it and decides by it alone. [`Policy::decide`] is a pure
+//! function of the policy and the [`Facts`] of a request. The caller passes the time in, and also
+//! what was spent before ([`Limit::admits`]).
 //!
-//! A request passes if **some rule allows it and has room for it**; the first that does is the one
-//! that decided, and its limits are charged together with those of the whole wallet. Rules only
-//! allow, so that taking one away, or narrowing it, never lets anything more pass. What a rule does
-//! not mention it does not allow: no chain, no destination, no value, no call. A policy without
-//! rules allows nothing.
+//! A request passes if **some rule allows it and has room for it**. The first such rule decides,
+//! and its limits are charged together with those of the whole wallet. Rules only allow. So a
+//! policy that loses a rule, or has one narrowed, never allows more. A rule does not allow what it
+//! does not mention: no chain, no destination, no value, no call. A policy without rules allows
+//! nothing.
 //!
-//! A policy that replaces another narrows at once and widens after the other's delay: until then a
+//! A policy that replaces another narrows at once and widens after the other's delay. Until then a
+//! request has to pass both.
 //! request has to pass both.
 
 mod document;
@@ -50,22 +51,22 @@ pub const MAX_WINDOW_S: u64 = 31 * 24 * 60 * 60;
 /// The longest delay of a change, in seconds: 31 days.
 pub const MAX_DELAY_S: u64 = 31 * 24 * 60 * 60;
 
-/// What is allowed with a wallet.
+/// What a wallet's owner allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The wallet.
     pub wallet: WalletId,
-    /// Rises with every change; a party takes no lower one.
+    /// Rises with every change. A party accepts no lower one.
     pub revision: u64,
-    /// How long a later change that widens this policy waits before it counts, in seconds.
+    /// How long a later change that widens this policy waits before it applies, in seconds.
     pub delay_s: u64,
-    /// Limits of the whole wallet, whichever rule allows.
+    /// Limits of the whole wallet, whichever rule allows a request.
     pub limits: Vec<Limit>,
     /// The rules, in order.
     pub rules: Vec<Rule>,
 }
 
-/// Anything, or only what is listed.
+/// Either anything, or only the listed items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed<T> {
     /// `"any"`.
@@ -75,13 +76,13 @@ pub enum Allowed<T> {
 }
 
 impl<T: Ord> Allowed<T> {
-    /// Nothing.
+    /// Allows nothing.
     #[must_use]
     pub const fn nothing() -> Self {
         Self::Only(BTreeSet::new())
     }
 
-    /// Whether `item` is allowed. What is not known is allowed only where anything is.
+    /// Whether `item` is allowed. An unknown item is allowed only where anything is.
     #[must_use]
     pub fn allows(&self, item: Option<&T>) -> bool {
         match self {
@@ -101,7 +102,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Whether `value` is within it.
+    /// Whether `value` is within the bound.
     #[must_use]
     pub fn allows(&self, value: U256) -> bool {
         match self {
@@ -111,7 +112,7 @@ impl Bound {
     }
 }
 
-/// So many wei.
+/// An amount of `value` wei.
 #[must_use]
 pub fn wei(value: u64) -> U256 {
     U256::from(value)
@@ -120,47 +121,47 @@ pub fn wei(value: u64) -> U256 {
 /// How a transaction calls its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
-    /// `"transfer"`: not at all, it has no data.
+    /// `"transfer"`: a plain transfer without data.
     Transfer,
     /// A function, by the four bytes that select it.
     Function([u8; 4]),
 }
 
-/// One way to be allowed.
+/// One way in which a request is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What it is called in refusals and in the audit log; unlike all others.
+    /// Its name in refusals and in the audit log. Names are unique in a policy.
     pub name: String,
-    /// Who may ask. Default any requester of the wallet.
+    /// The requesters that may ask. Default any requester of the wallet.
     pub requesters: Allowed<[u8; 32]>,
-    /// For what kinds of payload. Required.
+    /// The kinds of payload. Required.
     pub payloads: BTreeSet<PayloadKindTag>,
-    /// Which pairs may sign. Default any.
+    /// The pairs that may sign. Default any.
     pub pairs: Allowed<Pair>,
-    /// On which chains: a transaction's, or that of typed data's domain. Default none.
+    /// The chains: a transaction's, or that of typed data's domain. Default none.
     pub chains: Allowed<u64>,
-    /// To which addresses: a transaction's destination, or typed data's verifying contract. Default
+    /// The addresses: a transaction's destination, or typed data's verifying contract. Default
     /// none.
     pub to: Allowed<[u8; 20]>,
-    /// Whether contracts may be created. Default no.
+    /// Whether a transaction may create a contract. Default no.
     pub create_contracts: bool,
-    /// Which functions may be called. Default transfers without data.
+    /// The functions that a transaction may call. Default only transfers without data.
     pub calls: Allowed<Call>,
-    /// The most one transaction transfers. Default 0.
+    /// The most that one transaction may transfer. Default 0.
     pub max_value: Bound,
-    /// The most one transaction's fee may come to, gas limit times the highest price. Default 0.01
+    /// The most that one transaction's fee may be: gas limit times the highest price. Default 0.01
     /// ether.
     pub max_fee: Bound,
-    /// Which primary types of typed data. Default none.
+    /// The primary types of typed data. Default none.
     pub primary_types: Allowed<String>,
-    /// When; no window means at any time.
+    /// The times at which it allows requests. Without a window: at any time.
     pub times: Vec<Window>,
-    /// How much over time.
+    /// How much it allows over time.
     pub limits: Vec<Limit>,
-    /// Whose approvals it takes.
+    /// The approvals that a request needs.
     pub approvals: Option<Approvals>,
-    /// Above which value the owner has to agree: by the device taking part, or by an approval with
-    /// the owner's key. Default never. Only a transaction's ether is compared: see
+    /// Above which value the owner has to agree, either by the device in the pair or by an approval
+    /// with the owner's key. Default never. It compares only a transaction's ether: see
     /// [`Policy::warnings`].
     pub owner_above: Bound,
 }
@@ -168,7 +169,7 @@ pub struct Rule {
 /// A time of the week, in UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// On which days, from 0 for Monday.
+    /// The days, from 0 for Monday.
     pub days: BTreeSet<u8>,
     /// From this minute of the day …
     pub from_minute: u16,
@@ -176,22 +177,22 @@ pub struct Window {
     pub until_minute: u16,
 }
 
-/// How much may be signed within a time that ends now.
+/// How much may be signed within a span of time that ends now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// The time in seconds.
+    /// The span, in seconds.
     pub within_s: u64,
-    /// The most value of all transactions in it.
+    /// The most value of all transactions within the span, in wei.
     pub value: Bound,
-    /// The most signatures in it.
+    /// The most signatures within the span.
     pub signatures: Option<u64>,
 }
 
-/// So many of these keys have to approve a request.
+/// How many of which keys have to approve a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approvals {
-    /// Whose Ed25519 approvals count.
+    /// The Ed25519 keys whose approvals count.
     pub keys: BTreeSet<[u8; 32]>,
-    /// How many it takes; at least one, at most all.
+    /// How many approvals are needed: at least one, at most one for each key.
     pub threshold: u8,
 }

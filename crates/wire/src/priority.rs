@@ -1,27 +1,27 @@
-//! How urgent a job is among its tenant's own.
+//! How urgent a job is among its tenant's jobs.
 //!
 //! It stands beside the signed request, not in it. The signature is about what a wallet may sign,
-//! and parties neither need nor heed an order among jobs; the order matters to the queue alone,
-//! where a tenant competes with itself only, and the tenant's token is authority enough for that.
-//! So a request keeps its version, and submitting it again with another priority is still the same
-//! job.
+//! and parties neither need nor respect an order of jobs. The order matters only to the queue,
+//! where a tenant competes with itself. The tenant's token is enough authority for that. So the
+//! request's version does not change, and a request submitted again with another priority is still
+//! the same job.
 
 use serde::{Deserialize, Serialize};
 
-/// How urgent a job is among its tenant's own. Nobody's priority matters to another tenant.
+/// How urgent a job is among its tenant's jobs. It does not affect other tenants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// For what may wait: one start in 21 while the others have jobs as well.
+    /// For jobs that may wait: one start in 21 while the other priorities have jobs as well.
     Low,
-    /// What a job has unless it says otherwise: four starts in 21.
+    /// The default: four starts in 21.
     #[default]
     Normal,
-    /// For what somebody waits for: sixteen starts in 21.
+    /// For jobs that a person waits for: sixteen starts in 21.
     High,
 }
 
-/// Text that names no priority.
+/// The text names no priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected low, normal or high")]
 pub struct UnknownPriority;
@@ -40,8 +40,8 @@ impl Priority {
         }
     }
 
-    /// How many of a tenant's starts it gets out of 21, the sum of all three, while all of them
-    /// have jobs that wait. Above zero, so that none starves.
+    /// How many of a tenant's 21 starts the priority gets while all three have waiting jobs. Above
+    /// zero, so that none starves.
     #[must_use]
     pub const fn weight(self) -> u32 {
         match self {
@@ -51,7 +51,7 @@ impl Priority {
         }
     }
 
-    /// Whether it is the one a job has unless it says otherwise.
+    /// Whether it is the default.
     #[must_use]
     pub const fn is_normal(&self) -> bool {
         matches!(self, Self::Normal)

@@ -1,5 +1,5 @@
-//! How far a session has come: `duet.v1.event.<session>.<from>`. For people who watch; nothing is
-//! decided by it, and it may be lost.
+//! How far a session has come: `duet.v1.event.<session>.<from>`. It is for observers: no decision
+//! depends on it, and it may be lost.
 
 use duet_protocol::ids::SessionId;
 use serde::{Deserialize, Serialize};
@@ -9,27 +9,27 @@ use crate::error::Code;
 /// The largest progress document in bytes.
 pub const MAX_PROGRESS_SIZE_BYTES: usize = 1024;
 
-/// Something that happened in a session.
+/// A step of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
-    /// The parties are being asked.
+    /// The orchestrator is inviting the parties.
     Inviting,
-    /// Both have accepted.
+    /// Both parties have accepted.
     Running,
     /// The speaker sent one of the four messages.
     Sent {
-        /// Which, from 1.
+        /// The message's number, from 1.
         message: u8,
     },
-    /// The speaker took one of the four messages, and all its checks passed.
+    /// The speaker received one of the four messages, and all its checks passed.
     Received {
-        /// Which, from 1.
+        /// The message's number, from 1.
         message: u8,
     },
-    /// A signature came out and verified.
+    /// The session produced a signature that verifies.
     Signed,
-    /// The session ended without one.
+    /// The session ended without a signature.
     Failed {
         /// Why.
         code: Code,
@@ -38,7 +38,7 @@ pub enum Step {
     Expired,
 }
 
-/// A party's or the orchestrator's word on how far a session has come. JSON.
+/// A speaker's report of how far a session has come, as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The session.
@@ -46,19 +46,19 @@ pub struct Progress {
     /// What happened.
     #[serde(flatten)]
     pub step: Step,
-    /// When, in milliseconds since 1970 by the speaker's clock.
+    /// When it happened, in milliseconds since 1970 by the speaker's clock.
     pub at_ms: u64,
 }
 
 impl Progress {
-    /// Its document.
+    /// The report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Numbers and fixed text: there is nothing that could fail.
+        // Numbers and fixed text always serialise.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads a document; `None` for one that is too large or something else.
+    /// Reads a report. `None` for a document that is too large or not a report.
     #[must_use]
     pub fn from_json(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > MAX_PROGRESS_SIZE_BYTES {

@@ -1,5 +1,5 @@
-//! Signing requests: a JSON document whose exact bytes are signed by the requester and carried
-//! everywhere, so that each party checks the requester's own words.
+//! Signing requests: JSON documents. The requester signs the exact bytes, and every process keeps
+//! them, so that each party checks what the requester wrote.
 
 use core::{fmt, str::FromStr};
 
@@ -19,15 +19,15 @@ use crate::{
 /// The largest request document in bytes.
 pub const MAX_REQUEST_SIZE_BYTES: usize = 128 * 1024;
 
-/// The version of the request document that this build writes. It reads [`UNDATED_REQUEST_VERSION`]
-/// too.
+/// The version of the request document that this build writes. It also reads
+/// [`UNDATED_REQUEST_VERSION`].
 pub const REQUEST_VERSION: u8 = 2;
 
-/// The version of the request document that states no `issued_at`. Parties take it while it ends
+/// The version of the request document without `issued_at`. Parties accept it while it expires
 /// within a day, see [`crate::validity`].
 pub const UNDATED_REQUEST_VERSION: u8 = 1;
 
-/// Two parties that sign together; the first, of the lower index, initiates.
+/// Two parties that sign together. The one with the lower index initiates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pair {
     /// `device+service`.
@@ -38,7 +38,7 @@ pub enum Pair {
     ServicePartner,
 }
 
-/// Text that names no pair.
+/// The text names no pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected device+service, device+partner or service+partner")]
 pub struct InvalidPair;
@@ -47,7 +47,7 @@ impl Pair {
     /// All three.
     pub const ALL: [Self; 3] = [Self::DeviceService, Self::DevicePartner, Self::ServicePartner];
 
-    /// The share of the party that starts and learns the signature first.
+    /// The share of the initiator, which starts and learns the signature first.
     #[must_use]
     pub const fn initiator(self) -> ShareIndex {
         match self {
@@ -56,7 +56,7 @@ impl Pair {
         }
     }
 
-    /// The share of the other.
+    /// The share of the responder.
     #[must_use]
     pub const fn responder(self) -> ShareIndex {
         match self {
@@ -101,15 +101,16 @@ impl<'de> Deserialize<'de> for Pair {
     }
 }
 
-/// What a requester wants signed.
+/// A request for one signature.
 ///
-/// In JSON every field is required except `path` (`m`) and `pairs` (`device+service`, then
-/// `service+partner`), and no other is allowed. `issued_at` belongs to version 2 alone.
+/// In JSON every field is required except `path` (default `m`) and `pairs` (default
+/// `device+service`, then `service+partner`). No other field is allowed. `issued_at` belongs to
+/// version 2 alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SigningRequest {
     /// The document's version: [`REQUEST_VERSION`] or [`UNDATED_REQUEST_VERSION`].
     pub version: u8,
-    /// Whose wallet it is.
+    /// The tenant that owns the wallet.
     pub tenant: TenantId,
     /// The wallet that signs.
     pub wallet: WalletId,
@@ -122,7 +123,7 @@ pub struct SigningRequest {
     /// When the requester signed it, in seconds since 1970; `None` in version 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<u64>,
-    /// When it ends, in seconds since 1970. No party signs at or after it.
+    /// When it expires, in seconds since 1970. No party signs at or after this time.
     pub expires_at: u64,
     /// Which pairs may sign, in order of preference.
     pub pairs: Vec<Pair>,
@@ -131,7 +132,7 @@ pub struct SigningRequest {
 /// Why a signing request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The document is over its limit.
+    /// The document exceeds its size limit.
     #[error("the request has {size} bytes, at most {MAX_REQUEST_SIZE_BYTES} are allowed")]
     TooLarge {
         /// Its size in bytes.
@@ -140,12 +141,12 @@ pub enum RequestError {
     /// The signature is not by the requester's key over the document.
     #[error("the signature is not by the requester's key over exactly this document")]
     BadSignature,
-    /// Another version.
+    /// The document has a version that this build does not read.
     #[error(
         "version: this build reads versions {UNDATED_REQUEST_VERSION} and {REQUEST_VERSION} of the signing request"
     )]
     UnsupportedVersion,
-    /// The document is not what it should be.
+    /// The document is malformed.
     #[error(transparent)]
     Json(#[from] JsonError),
     /// The payload has no digest.
@@ -197,7 +198,7 @@ impl SigningRequest {
     /// Reads a request from the document's exact bytes.
     ///
     /// # Errors
-    /// See [`RequestError`]; nothing is parsed of a document over the size limit.
+    /// See [`RequestError`]. A document over the size limit is not parsed.
     pub fn from_json(body: &[u8]) -> Result<Self, RequestError> {
         if body.len() > MAX_REQUEST_SIZE_BYTES {
             return Err(RequestError::TooLarge { size: body.len() });
@@ -258,7 +259,7 @@ impl SigningRequest {
         })
     }
 
-    /// The job this request is.
+    /// The id of the job that this request names.
     #[must_use]
     pub fn job(&self) -> JobId {
         JobId::derive(&self.tenant, &self.idempotency_key)
@@ -291,7 +292,7 @@ impl<'de> Deserialize<'de> for SigningRequest {
     }
 }
 
-/// A request's exact bytes with its requester's signature. Not checked until [`Self::verify`].
+/// A request's exact bytes with its requester's signature. Not verified until [`Self::verify`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedRequest {
     /// The document, byte for byte.
@@ -306,15 +307,15 @@ pub struct SignedRequest {
 }
 
 impl SignedRequest {
-    /// Signs a document as it is.
+    /// Signs the document's bytes as they are.
     #[must_use]
     pub fn sign(body: Vec<u8>, key: &impl Identity) -> Self {
         let signature = signing::sign(Purpose::SigningRequest, &body, key);
         Self { body, requester: key.verification_key(), signature }
     }
 
-    /// Checks the size, the signature, and then the document. Whether the requester may ask for
-    /// this is not said by that.
+    /// Checks the size, the signature, and then the document. It does not check whether the wallet
+    /// allows this requester.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -327,8 +328,8 @@ impl SignedRequest {
         SigningRequest::from_json(&self.body)
     }
 
-    /// The hash by which two submissions of one key are compared: of the document's exact bytes and
-    /// the requester. (The signature is determined by them, or refused.)
+    /// The hash by which two submissions under one key are compared: of the requester and the
+    /// document's exact bytes. (They determine the signature; any other is refused.)
     #[must_use]
     pub fn content_hash(&self) -> [u8; 32] {
         sha256(&[&self.requester[..], &self.body].concat())

@@ -13,17 +13,17 @@ use crate::{
 /// The largest result document in bytes: a signed transaction in hexadecimal and its description.
 pub const MAX_RESULT_SIZE_BYTES: usize = 512 * 1024;
 
-/// What a job came to.
+/// The result of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobResult {
     /// The job.
     pub job: JobId,
-    /// Whose it was.
+    /// The tenant that owns the job.
     pub tenant: TenantId,
     /// The wallet.
     pub wallet: WalletId,
-    /// Which of its keys signed.
+    /// Which of the wallet's keys signed.
     pub path: DerivationPath,
     /// That key's Ethereum address.
     #[serde(with = "address")]
@@ -31,12 +31,12 @@ pub struct JobResult {
     /// What was signed.
     #[serde(with = "prefixed_array")]
     pub digest: [u8; 32],
-    /// The signature. Of a message or typed data, the first that was made of it by the same key.
+    /// The signature. For a message or typed data, it is the first one made by the same key.
     pub signature: RecoverableSignature,
     /// The bytes to broadcast, for a transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_transaction: Option<Bytes>,
-    /// The hash by which that transaction will be known.
+    /// The signed transaction's hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction_hash: Option<alloy_primitives::B256>,
     /// The session in which the parties decided and signed.
@@ -63,19 +63,19 @@ pub struct SignedResult {
 /// Why a result is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResultError {
-    /// It is over its limit.
+    /// The result exceeds its size limit.
     #[error("the result has {size} bytes, at most {MAX_RESULT_SIZE_BYTES} are allowed")]
     TooLarge {
         /// Its size in bytes.
         size: usize,
     },
-    /// Signed by another key than the orchestrator's.
+    /// The key is not the orchestrator's.
     #[error("the result is signed by another key than the orchestrator's")]
     AnotherKey,
     /// The signature does not verify.
     #[error("the result's signature does not verify")]
     BadSignature(#[from] signing::BadSignature),
-    /// The body is no result.
+    /// The body is not a result.
     #[error("the result does not parse: {0}")]
     Malformed(String),
 }
@@ -109,7 +109,7 @@ impl SignedResult {
         self.parse_unverified()
     }
 
-    /// Parses the body without believing it; for one's own records.
+    /// Parses the body without verifying it, for the orchestrator's own records.
     ///
     /// # Errors
     /// When it does not parse.

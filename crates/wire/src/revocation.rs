@@ -1,6 +1,6 @@
-//! Taking a signing request back: a word that its requester, or the wallet's owner, signs. Parties
-//! keep it until the request has expired and refuse the request as `cancelled` from then on, from
-//! every sender.
+//! Revocations of signing requests, signed by the requester or the wallet's owner. Parties keep one
+//! until the request has expired. Meanwhile they refuse the request as `cancelled`, whichever
+//! process sends it.
 
 use duet_protocol::{codec::Message, ids::WalletId};
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,12 @@ use crate::{
     signing::{self, BadSignature, Identity, Purpose},
 };
 
-/// A revocation's signature with its signer, apart from the request. It is what tenants and devices
-/// send; the orchestrator has the request.
+/// A revocation's signature with its signer, without the request. Tenants and devices send it; the
+/// orchestrator already has the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationProof {
-    /// Who revokes: the Ed25519 key of the request's requester, or of the wallet's owner.
+    /// The signer: the Ed25519 key of the request's requester, or of the wallet's owner.
     #[serde(with = "hex_array")]
     pub by: [u8; 32],
     /// Ed25519 over the tag `duet/v1/revocation`, the wallet's id (32 bytes), and the request's
@@ -42,7 +42,7 @@ impl RevocationProof {
         Self { by: key.verification_key(), signature }
     }
 
-    /// Checks the signature. Whether the signer may revoke the request is not said by that.
+    /// Checks the signature. It does not check whether the signer may revoke the request.
     ///
     /// # Errors
     /// When it does not verify.
@@ -51,13 +51,13 @@ impl RevocationProof {
     }
 }
 
-/// A revocation as it travels to the parties: with the request itself, from which a party learns
-/// wallet, requester and expiry. The orchestrator that carries it can neither make nor change one.
+/// A revocation as it is sent to the parties, with the request itself. From the request a party
+/// learns wallet, requester and expiry. The orchestrator can neither forge nor change it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedRevocation {
     /// The request as its requester signed it.
     pub request: SignedRequest,
-    /// The word that takes it back.
+    /// The signature that revokes it.
     pub proof: RevocationProof,
 }
 
@@ -72,7 +72,7 @@ impl Message for SignedRevocation {
 pub enum RevocationReply {
     /// The party has stored it durably and refuses the request from now on.
     Kept,
-    /// No.
+    /// The revocation is refused.
     Refused(Refusal),
 }
 

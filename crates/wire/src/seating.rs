@@ -1,5 +1,5 @@
-//! What every party checks before it takes its seat in a session, whatever process it runs in: the
-//! manifest against the wallet's own record.
+//! Checks that every party makes before it takes its seat in a session, in whichever process it
+//! runs: the manifest against the wallet's own record.
 
 use duet_protocol::{
     identity::IdentityKey,
@@ -12,15 +12,15 @@ use crate::{
     manifest::{ManifestError, Seat},
 };
 
-/// A manifest that holds for a wallet and the holder of one of its shares.
+/// A manifest that is valid for a wallet and the holder of one of its shares.
 ///
-/// Left to the caller is what only its store knows: that the session is new, that the Paillier key
-/// is the enrolled one and not locked, and whose card the other seat has.
+/// The caller checks what only its store knows: that the session is new, that the Paillier key is
+/// the enrolled one and not locked, and which card the other seat has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seated {
     /// The manifest.
     pub manifest: Manifest,
-    /// What the requester signed.
+    /// The request, as the requester signed it.
     pub request: SigningRequest,
     /// The digest, derived here from the payload.
     pub digest: [u8; 32],
@@ -37,7 +37,7 @@ impl Seated {
         Self::check_for(bytes, share.wallet(), share.index(), now_ms)
     }
 
-    /// The same, for the holder of share `own`.
+    /// Checks a manifest like [`Self::check`], for the holder of share `own`.
     ///
     /// # Errors
     /// The first check that fails.
@@ -87,7 +87,7 @@ impl Seated {
                 "the requester may not have this kind of payload signed with this wallet",
             ));
         }
-        // What a party's policy says may be less.
+        // The party's policy may allow less.
         request.require_lifetime(now_ms, true)?;
         let digest = request.payload.digest()?;
         Ok(Self { manifest, request, digest })

@@ -5,25 +5,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{JobId, TenantId, manifest::Seat};
 
-/// Where a session stands.
+/// A session's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// It has an id and a manifest.
     Created,
-    /// The parties are being asked.
+    /// The orchestrator is inviting the parties.
     Inviting,
-    /// Both have accepted; the rounds are under way.
+    /// Both parties have accepted, and the rounds are running.
     Running,
-    /// A signature came out and verified.
+    /// It produced a signature that verifies.
     Signed,
-    /// It ended without one.
+    /// It ended without a signature.
     Failed,
     /// Its deadline passed.
     Expired,
 }
 
-/// What can happen to a session.
+/// An event in the life of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionEvent {
@@ -39,7 +39,7 @@ pub enum SessionEvent {
     Expire,
 }
 
-/// An event that the state does not allow.
+/// The state does not allow the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a session that is {state:?} cannot take the event {event:?}")]
 pub struct IllegalTransition {
@@ -54,7 +54,7 @@ impl SessionState {
     pub const ALL: [Self; 6] =
         [Self::Created, Self::Inviting, Self::Running, Self::Signed, Self::Failed, Self::Expired];
 
-    /// Whether nothing can follow.
+    /// Whether no further state can follow.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Signed | Self::Failed | Self::Expired)
@@ -66,7 +66,7 @@ impl SessionEvent {
     pub const ALL: [Self; 5] = [Self::Invite, Self::Start, Self::Sign, Self::Fail, Self::Expire];
 }
 
-/// The state after `event`. All changes of a session's state go through here.
+/// The state after `event`. Every change of a session's state goes through this function.
 ///
 /// # Errors
 /// When the state does not allow the event; a final state allows none.
@@ -89,7 +89,7 @@ pub const fn next(state: SessionState, event: SessionEvent) -> Result<SessionSta
 pub struct SessionRecord {
     /// The session.
     pub session: SessionId,
-    /// Whose job it is for; with the job, the key of the job's entry.
+    /// The tenant that owns the job. Tenant and job make up the key of the job's entry.
     pub tenant: TenantId,
     /// The job it is for.
     pub job: JobId,
@@ -97,17 +97,17 @@ pub struct SessionRecord {
     pub attempt: u32,
     /// The wallet.
     pub wallet: WalletId,
-    /// Who starts.
+    /// The seat of the party that starts.
     pub initiator: Seat,
-    /// Who answers.
+    /// The seat of the party that answers.
     pub responder: Seat,
-    /// Where it stands.
+    /// Its state.
     pub state: SessionState,
-    /// When it was made, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// When its state last changed.
     pub updated_at_ms: u64,
-    /// When it ends whatever happens.
+    /// When it expires at the latest.
     pub expires_at_ms: u64,
 }
 

@@ -1,11 +1,11 @@
-//! Key generation as a party sees it: `duet.v1.share.<party>`. Every step can be repeated.
+//! Key generation from a party's side: `duet.v1.share.<party>`. Every step can be repeated.
 
 use duet_protocol::codec::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Refusal;
 
-/// What the dealer asks of a party.
+/// The dealer's request to a party.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShareRequest {
     /// To verify a share package and store it as prepared.
@@ -13,7 +13,7 @@ pub enum ShareRequest {
         /// The package, sealed to the party's card.
         package: Vec<u8>,
     },
-    /// To make a prepared share usable, as all have prepared theirs.
+    /// To make a prepared share usable, now that all parties have prepared theirs.
     Commit {
         /// The encoded bundle of all receipts.
         bundle: Vec<u8>,
@@ -38,17 +38,17 @@ impl Message for ShareRequest {
 /// The party's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShareReply {
-    /// To `Prepare`: the encoded, signed receipt.
+    /// The answer to `Prepare`: the encoded, signed receipt.
     Receipt {
         /// The receipt.
         receipt: Vec<u8>,
     },
-    /// To `Commit`: the encoded, signed acknowledgement.
+    /// The answer to `Commit`: the encoded, signed acknowledgement.
     CommitAck {
         /// The acknowledgement.
         acknowledgement: Vec<u8>,
     },
-    /// No, and what failed.
+    /// The request is refused.
     Refused(Refusal),
 }
 

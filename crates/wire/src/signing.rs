@@ -1,20 +1,20 @@
 //! Documents under a domain-separated Ed25519 signature.
 //!
-//! What is signed is `tag ‖ document`, the tag a line of its own. No tag is the beginning of
-//! another, so no signature over one kind of document is one over another kind.
+//! The signed bytes are `tag ‖ document`, where the tag is a line of its own. No tag is a prefix of
+//! another. So a signature over one kind of document never verifies for another kind.
 
 use duet_protocol::identity::PartyKeys;
 pub use ed25519_dalek::SigningKey;
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 
-/// What kind of document a signature is for.
+/// The kind of document that a signature is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A signing request, by its requester.
     SigningRequest,
-    /// What became of a session, by one of its parties.
+    /// How a session ended, by one of its parties.
     Outcome,
-    /// The owner's word on a waiting job, by the device.
+    /// The owner's answer to a waiting job, by the device.
     Approval,
     /// A finished job, by the orchestrator.
     Result,
@@ -22,17 +22,17 @@ pub enum Purpose {
     Gateway,
     /// A checkpoint of an audit chain, by its writer.
     Audit,
-    /// What is allowed with a wallet, by its owner.
+    /// A wallet's policy, by its owner.
     Policy,
-    /// That a party holds a policy, by the party.
+    /// A receipt for a policy, by the party that holds it.
     PolicyReceipt,
-    /// That a request may be signed, by who is to approve it.
+    /// An undated approval of a request, by an approver.
     RequestApproval,
     /// How far a party's audit chain goes, by the party.
     AuditHead,
-    /// That a request may be signed, with the date of the approval.
+    /// A dated approval of a request, by an approver.
     DatedApproval,
-    /// That a request is not to be signed any more, by its requester or the wallet's owner.
+    /// A revocation of a request, by its requester or the wallet's owner.
     Revocation,
 }
 
@@ -57,12 +57,12 @@ impl Purpose {
     }
 }
 
-/// Whoever can sign documents: the holder of a plain key, or a party with the keys of its card.
+/// A signer of documents: the holder of a plain key, or a party with the keys of its card.
 pub trait Identity {
     /// The Ed25519 verification key.
     fn verification_key(&self) -> [u8; 32];
 
-    /// Signs `message` as it is. Use [`sign`], which adds the tag.
+    /// Signs `message` as it is. Callers use [`sign`], which adds the tag.
     fn sign_bytes(&self, message: &[u8]) -> [u8; 64];
 }
 
@@ -86,7 +86,7 @@ impl Identity for PartyKeys {
     }
 }
 
-/// A signature that is not by the key over the document.
+/// The signature is not by the key over the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not belong to the key and the document")]
 pub struct BadSignature;
@@ -101,11 +101,11 @@ pub fn sign(purpose: Purpose, document: &[u8], key: &impl Identity) -> [u8; 64] 
     key.sign_bytes(&tagged(purpose, document))
 }
 
-/// Checks that `signature` is by `key` over `document` for `purpose`. Strict: keys and commitments
-/// of small order, and non-canonical encodings, are refused.
+/// Checks that `signature` is by `key` over `document` for `purpose`. The check is strict: it
+/// refuses keys and commitments of small order, and non-canonical encodings.
 ///
 /// # Errors
-/// When it is not.
+/// When the signature does not verify.
 pub fn verify(
     purpose: Purpose,
     document: &[u8],

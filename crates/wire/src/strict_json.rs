@@ -1,12 +1,12 @@
-//! JSON that means one thing: no field twice, no unknown field, no number that loses digits,
-//! bounded in size and depth, and every complaint with the path of what it is about.
+//! JSON with one meaning: no field twice, no unknown field, no number that loses digits, bounded
+//! size and depth. Every error names the path of what is wrong.
 
 use core::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// How many arrays and objects may be inside each other.
+/// How deep arrays and objects may be nested.
 pub const MAX_DEPTH: usize = 32;
 
 /// What is wrong with a JSON document, and where.
@@ -15,12 +15,12 @@ pub const MAX_DEPTH: usize = 32;
 pub struct JsonError {
     /// Where: field names and array positions joined by dots, `$` for the whole document.
     pub path: String,
-    /// What, as a sentence without its subject.
+    /// What is wrong, as a sentence without its subject.
     pub problem: String,
 }
 
 impl JsonError {
-    /// A complaint about what is at `path`.
+    /// An error about the value at `path`.
     #[must_use]
     pub fn new(path: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self { path: path.into(), problem: problem.to_string() }
@@ -30,8 +30,8 @@ impl JsonError {
 /// Parses all of `bytes` as one JSON value.
 ///
 /// # Errors
-/// When there are more than `max_size_bytes`, on anything that is not JSON, on a field given twice,
-/// on depth over [`MAX_DEPTH`], on a number that is no 64-bit integer, on anything after the value.
+/// When `bytes` has more than `max_size_bytes` or is not JSON, a field appears twice, the depth
+/// exceeds [`MAX_DEPTH`], a number is not a 64-bit integer, or anything follows the value.
 pub fn parse(bytes: &[u8], max_size_bytes: usize) -> Result<Value, JsonError> {
     if bytes.len() > max_size_bytes {
         return Err(JsonError::new(
@@ -48,8 +48,8 @@ pub fn parse(bytes: &[u8], max_size_bytes: usize) -> Result<Value, JsonError> {
     Ok(value)
 }
 
-/// The text with every integer that 64 bits do not hold replaced by what `write` makes of its
-/// digits, or `None` if there is none. Text that is no JSON stays none.
+/// The text with every integer that exceeds 64 bits replaced by `write` of its digits. `None` if
+/// there is no such integer. Text that is not JSON stays invalid.
 pub(crate) fn replace_large_integers(text: &str, write: impl Fn(&str) -> String) -> Option<String> {
     let mut written = String::with_capacity(text.len());
     let mut found = false;
@@ -81,7 +81,7 @@ fn is_large(number: i128) -> bool {
     i64::try_from(number).is_err() && u64::try_from(number).is_err()
 }
 
-/// How long the string is with which `text` begins.
+/// The length of the string with which `text` begins.
 fn end_of_string(text: &str) -> usize {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -99,7 +99,7 @@ fn root(path: &str) -> &str {
     if matches!(path, "" | "." | "?") { "$" } else { path }
 }
 
-/// A JSON value read by the strict rules; for use inside other deserializers.
+/// A JSON value read by the strict rules, for use inside other deserializers.
 pub(crate) struct StrictValue(pub(crate) Value);
 
 impl<'de> de::Deserialize<'de> for StrictValue {
@@ -187,7 +187,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// A value and where it stands.
+/// A value and its path.
 #[derive(Clone)]
 pub(crate) struct Node<'a> {
     pub(crate) value: &'a Value,
@@ -218,7 +218,7 @@ impl<'a> Node<'a> {
         Ok(elements.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]") }))
     }
 
-    /// The value as an object with no other fields than `allowed`.
+    /// The value as an object without other fields than `allowed`.
     pub(crate) fn object(&self, allowed: &[&str]) -> Result<Object<'a>, JsonError> {
         let object = self.any_object()?;
         match object.map.keys().find(|key| !allowed.contains(&key.as_str())) {
@@ -230,7 +230,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The value as an object whose fields its reader looks at by itself.
+    /// The value as an object whose field names the caller checks.
     pub(crate) fn any_object(&self) -> Result<Object<'a>, JsonError> {
         let map = self
             .value
@@ -239,7 +239,7 @@ impl<'a> Node<'a> {
         Ok(Object { map, path: self.path.clone() })
     }
 
-    /// `true` or `false`, and nothing that other languages take for them.
+    /// `true` or `false`, and nothing that other languages accept for them.
     pub(crate) fn boolean(&self) -> Result<bool, JsonError> {
         self.value
             .as_bool()
@@ -254,7 +254,7 @@ impl<'a> Node<'a> {
         self.text()?.parse().map_err(|e| self.error(e))
     }
 
-    /// A number, or a string of `0x` and hexadecimal digits or of decimal digits, of at most
+    /// A number, a string of `0x` and hexadecimal digits, or a string of decimal digits, of at most
     /// `bits`.
     pub(crate) fn quantity(&self, bits: usize) -> Result<alloy_primitives::U256, JsonError> {
         use alloy_primitives::U256;
@@ -267,7 +267,7 @@ impl<'a> Node<'a> {
             Value::Number(number) => U256::from(number.as_u64().ok_or_else(refused)?),
             Value::String(text) => {
                 let (digits, radix) = text.strip_prefix("0x").map_or((text.as_str(), 10), |d| (d, 16));
-                // The parser underneath would also take underscores and signs.
+                // The parser below would also accept underscores and signs.
                 if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
                     return Err(refused());
                 }
@@ -283,7 +283,7 @@ impl<'a> Node<'a> {
     }
 
     /// An integer of at most `bits` in two's complement, as its sign (whether it is negative) and
-    /// its size: a quantity, or a negative number, or a minus sign and decimal digits.
+    /// its size. It may be a quantity, a negative number, or a minus sign and decimal digits.
     pub(crate) fn signed_quantity(&self, bits: usize) -> Result<(bool, alloy_primitives::U256), JsonError> {
         use alloy_primitives::U256;
         let digits = match self.value {
@@ -327,7 +327,7 @@ impl<'a> Node<'a> {
             .ok_or_else(|| self.error("expected 0x and an even number of hexadecimal digits"))
     }
 
-    /// The same, of exactly `N` bytes.
+    /// A string of `0x` and hexadecimal digits for exactly `N` bytes.
     pub(crate) fn array_of_bytes<const N: usize>(&self) -> Result<[u8; N], JsonError> {
         self.bytes()?
             .try_into()
@@ -335,7 +335,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// An object all of whose fields are known.
+/// An object whose field names are all known.
 pub(crate) struct Object<'a> {
     map: &'a Map<String, Value>,
     path: String,
@@ -351,7 +351,7 @@ impl<'a> Object<'a> {
         self.map.keys().map(String::as_str)
     }
 
-    /// The field, if it is there; `null` counts as being there.
+    /// The field, if it is present; `null` counts as present.
     pub(crate) fn field(&self, name: &str) -> Option<Node<'a>> {
         self.map.get(name).map(|value| Node { value, path: self.path_of(name) })
     }

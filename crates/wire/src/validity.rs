@@ -1,32 +1,31 @@
-//! For how long a request and an approval count, judged by the clock of the machine that asks.
+//! How long a request and an approval are valid, by the clock of the machine that checks.
 //!
-//! Parties judge by their own clocks, so that an orchestrator that keeps a request back cannot have
-//! it signed later than its requester meant. All limits start at the time of issue, which is
-//! signed.
+//! Each party judges by its own clock. So an orchestrator that withholds a request cannot have it
+//! signed later than its requester meant. All limits count from the time of issue, which is signed.
 
 use crate::{
     error::{Code, Refusal},
     request::SigningRequest,
 };
 
-/// How far ahead of a machine's clock another one's may be, in milliseconds.
+/// How far another machine's clock may be ahead, in milliseconds.
 pub const CLOCK_GRACE_MS: u64 = 30_000;
 
-/// How long a request may be valid, in seconds: a day. Version 2 counts from its issue, version 1,
-/// which is not dated, from now.
+/// How long a request may be valid, in seconds: a day. Version 2 counts from its issue; version 1,
+/// which has no date, counts from now.
 pub const MAX_VALID_S: u64 = 24 * 60 * 60;
 
-/// How long a request may be valid, in seconds, where the owner's device initiates or a rule of the
-/// policy asked for an approval: thirty days.
+/// How long a request may be valid, in seconds, if the owner's device initiates or the policy's
+/// rule required an approval: thirty days.
 pub const MAX_VALID_WITH_APPROVAL_S: u64 = 30 * 24 * 60 * 60;
 
-/// How long an approval counts from its issue, in seconds: a day.
+/// How long an approval is valid from its issue, in seconds: a day.
 pub const APPROVAL_VALID_S: u64 = 24 * 60 * 60;
 
 /// Why a request's times do not allow a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
-    /// Its end has passed.
+    /// It has expired.
     #[error("the request expired {} ago", span(*.by_ms))]
     Expired {
         /// By how much, in milliseconds.
@@ -43,7 +42,7 @@ pub enum TimeError {
         /// By how much, in milliseconds.
         by_ms: u64,
     },
-    /// The requester gave it too much time.
+    /// The requester made it valid for too long.
     #[error(
         "the request is valid for {} from its issue; at most {} are allowed here; submit one that ends earlier",
         span(.valid_s.saturating_mul(1000)),
@@ -55,7 +54,7 @@ pub enum TimeError {
         /// How long it may be, in seconds.
         max_s: u64,
     },
-    /// It is of version 1 and ends too late.
+    /// It is of version 1 and expires too late.
     #[error(
         "a request of version 1 has to end within {}; write version 2, which states issued_at",
         span(MAX_VALID_S * 1000)
@@ -82,8 +81,8 @@ impl From<TimeError> for Refusal {
 }
 
 impl SigningRequest {
-    /// That the request is neither over nor issued in the future at `now_ms` (milliseconds since
-    /// 1970).
+    /// Checks that the request is neither expired nor issued in the future at `now_ms`
+    /// (milliseconds since 1970).
     ///
     /// # Errors
     /// [`TimeError::Expired`] and [`TimeError::Ahead`].
@@ -99,8 +98,8 @@ impl SigningRequest {
         Ok(())
     }
 
-    /// That the request is not valid for too long. `is_approved`: the owner's device initiates, or
-    /// a dated approval is there that the deciding rule asked for.
+    /// Checks that the request is not valid for too long. `is_approved` means that the owner's
+    /// device initiates, or that the dated approval exists which the deciding rule requires.
     ///
     /// # Errors
     /// [`TimeError::ValidTooLong`] and [`TimeError::UndatedTooLong`].
@@ -131,7 +130,7 @@ pub fn span(milliseconds: u64) -> String {
     }
 }
 
-/// How one clock's time `theirs_ms` stands to another's `ours_ms`, for example `40 s ahead of`.
+/// How one clock's time `theirs_ms` relates to another's `ours_ms`, for example `40 s ahead of`.
 #[must_use]
 pub fn relation(theirs_ms: u64, ours_ms: u64) -> String {
     let side = if theirs_ms >= ours_ms { "ahead of" } else { "behind" };

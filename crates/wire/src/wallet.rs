@@ -1,4 +1,4 @@
-//! What a party tells about a wallet. All of it is public among the wallet's parties.
+//! What a party states about a wallet. All of it is public among the wallet's parties.
 
 use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId};
 use serde::{Deserialize, Serialize};
@@ -20,21 +20,21 @@ pub struct WalletParty {
     pub signing_key: [u8; 32],
 }
 
-/// Whose requests a wallet's parties accept, and for which kinds of payload.
+/// A requester that a wallet's parties accept, and for which kinds of payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequesterInfo {
     /// The requester's Ed25519 key.
     #[serde(with = "hex_array")]
     pub key: [u8; 32],
-    /// What it may have signed.
+    /// The kinds of payload that it may request signatures over.
     pub kinds: Vec<PayloadKindTag>,
 }
 
-/// How far the creation of a wallet has come at the party that speaks.
+/// How far the creation of a wallet has come at the answering party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WalletStatus {
-    /// Verified and stored; not all others have said so yet.
+    /// Verified and stored. Not all other parties have confirmed it yet.
     Prepared,
     /// Ready to sign.
     Committed,
@@ -44,15 +44,15 @@ pub enum WalletStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InitiatorState {
-    /// It can.
+    /// It can be used.
     Ready,
-    /// A bad signature locked it; a rotation ends that.
+    /// A bad signature locked it, until a rotation.
     Locked,
-    /// The share was restored from a backup; a rotation comes first.
+    /// The share was restored from a backup, and needs a rotation first.
     NeedsRotation,
 }
 
-/// An initiator that the speaker can respond to.
+/// An initiator that the answering party can respond to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RespondsTo {
     /// The initiator's share.
@@ -61,7 +61,7 @@ pub struct RespondsTo {
     pub paillier_key: PaillierKeyId,
 }
 
-/// A Paillier key that the speaker can initiate with.
+/// A Paillier key that the answering party can initiate with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Initiates {
     /// The key.
@@ -72,7 +72,7 @@ pub struct Initiates {
     pub state: InitiatorState,
 }
 
-/// A wallet as one of its parties sees it.
+/// A wallet as one of its parties describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalletInfo {
     /// The wallet.
@@ -88,19 +88,19 @@ pub struct WalletInfo {
     /// The root key's Ethereum address.
     #[serde(with = "address")]
     pub address: [u8; 20],
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// The holders of shares 1, 2 and 3; none where the share is a backup.
+    /// The holders of shares 1, 2 and 3. `None` where the share is a backup.
     pub parties: [Option<WalletParty>; 3],
-    /// Who may ask for signatures; the owner's request key first.
+    /// The requesters that may request signatures, with the owner's request key first.
     pub requesters: Vec<RequesterInfo>,
-    /// The share of the party that speaks.
+    /// The share of the answering party.
     pub index: ShareIndex,
     /// How far its creation has come.
     pub status: WalletStatus,
-    /// To whom the speaker can respond, the newest enrolment of each initiator first.
+    /// The initiators that the party can respond to, the newest enrolment of each first.
     pub responds_to: Vec<RespondsTo>,
-    /// With what, and with whom, the speaker can initiate.
+    /// The keys that the party can initiate with, and the responders of each.
     pub initiates: Vec<Initiates>,
 }
 

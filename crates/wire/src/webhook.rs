@@ -1,7 +1,8 @@
 //! Webhooks under the [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks)
-//! specification: how what is delivered is signed, and how its receiver checks it.
+//! specification: how deliveries are signed, and how a receiver checks them.
 //!
-//! A receiver takes the headers and the body exactly as they came, and calls [`verify`]. The same
+//! A receiver passes the headers and the body exactly as they arrived to [`verify`]. The same
+//! message may arrive more than once and in any order; [`Delivered::id`] identifies it.
 //! message may come more than once and in any order; [`Delivered::id`] tells.
 
 use core::{fmt, str::FromStr};
@@ -17,17 +18,17 @@ use zeroize::Zeroizing;
 pub const ID_HEADER: &str = "webhook-id";
 /// The header with the time of this delivery, in seconds since 1970.
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
-/// The header with the signatures, separated by blanks.
+/// The header with the signatures, separated by spaces.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// How old a delivery, or how far in the future, a receiver accepts unless it says otherwise, in
-/// seconds: the specification's advice against replays.
+/// How old a delivery, or how far in the future, a receiver accepts by default, in seconds. The
+/// specification advises this bound against replays.
 pub const TOLERANCE_SECONDS: u64 = 300;
 
 /// How the text of a secret begins.
 const SECRET_PREFIX: &str = "whsec_";
 
-/// The bytes of a secret that is made here. The specification asks for 24 to 64.
+/// The size of a secret that this crate makes, in bytes. The specification requires 24 to 64.
 pub const SECRET_SIZE_BYTES: usize = 32;
 
 /// The version of symmetric signatures: HMAC-SHA256.
@@ -70,11 +71,11 @@ impl<'de> Deserialize<'de> for EndpointId {
     }
 }
 
-/// What both ends of a webhook know. Wiped when dropped.
+/// The secret that both ends of a webhook share. Wiped when dropped.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
-/// The text is no secret.
+/// The text is not a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a webhook's secret is whsec_ and 24 to 64 bytes in base64")]
 pub struct InvalidSecret;
@@ -86,14 +87,14 @@ impl Secret {
         Self(Zeroizing::new(bytes.to_vec()))
     }
 
-    /// The secret as its receiver is told it, once.
+    /// The secret as text, as its receiver learns it once.
     #[must_use]
     pub fn expose(&self) -> Zeroizing<String> {
         let encoded = Zeroizing::new(Base64::encode_string(&self.0));
         Zeroizing::new(format!("{SECRET_PREFIX}{}", *encoded))
     }
 
-    /// The signature over a delivery, as it stands in its header.
+    /// The signature over a delivery, as its header contains it.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
         let tag = self.mac(id, &timestamp.to_string(), body).finalize().into_bytes();
@@ -101,7 +102,7 @@ impl Secret {
     }
 
     fn mac(&self, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
-        // RFC 2104: a key of at most a block is filled up with zeros.
+        // RFC 2104: a key of at most one block is padded with zeros.
         let mut block = Zeroizing::new([0; 64]);
         block.iter_mut().zip(self.0.iter()).for_each(|(to, from)| *to = *from);
         let mut mac = Hmac::<Sha256>::new((&*block).into());
@@ -127,7 +128,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The three headers of a delivery, as they came.
+/// The three headers of a delivery, as they arrived.
 #[derive(Debug, Clone, Copy)]
 pub struct Headers<'a> {
     /// [`ID_HEADER`].
@@ -138,10 +139,10 @@ pub struct Headers<'a> {
     pub signature: &'a str,
 }
 
-/// A delivery that was checked.
+/// A delivery that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// The message's id. Whoever has handled it before does nothing.
+    /// The message's id. A receiver that has already handled it does nothing.
     pub id: String,
     /// When it was sent, in seconds since 1970.
     pub timestamp: u64,
@@ -150,10 +151,10 @@ pub struct Delivered {
 /// Why a delivery is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
-    /// The timestamp is no number of seconds.
+    /// The timestamp is not a number of seconds.
     #[error("{TIMESTAMP_HEADER}: expected a number of seconds since 1970")]
     MalformedTimestamp,
-    /// It was sent too long ago, or too far in the future: perhaps somebody sends it again.
+    /// It was sent too long ago, or too far in the future. It may be a replay.
     #[error("{TIMESTAMP_HEADER}: not within the accepted time")]
     OutOfTime,
     /// No signature is by the secret over this id, time and body.
@@ -161,8 +162,8 @@ pub enum WebhookError {
     BadSignature,
 }
 
-/// Checks a delivery whose body is `body`, byte for byte, at the time `now`. What it says is
-/// believed after that, and before it nothing is.
+/// Verifies a delivery whose body is `body`, byte for byte, at the time `now`. Until then a
+/// receiver must not trust its content.
 ///
 /// `tolerance` is in seconds, usually [`TOLERANCE_SECONDS`].
 ///
@@ -182,7 +183,7 @@ pub fn verify(
     if now.abs_diff(timestamp) > tolerance {
         return Err(WebhookError::OutOfTime);
     }
-    // Signatures of versions that are not known here may stand beside ours.
+    // Signatures of unknown versions may stand beside this one.
     let verifies =
         headers.signature.split(' ').filter_map(|text| text.split_once(',')).any(|(version, tag)| {
             let mut bytes = [0; 32];

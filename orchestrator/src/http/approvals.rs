@@ -1,5 +1,5 @@
-//! Approvals of jobs that a wallet's policy asks for: shown what is to be approved, and passed on
-//! to the parties, who alone count them.
+//! Approvals of jobs whose wallet's policy requires them. The orchestrator shows the request and
+//! passes approvals on to the parties, which alone count them.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::{ApiError, Caller, jobs};
 use crate::orchestrator::Orchestrator;
 
-/// How long a party may take to note an approval.
+/// How long a party may take to record an approval.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// An approver's word on a job's request.
+/// An approver's signature over a job's request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Approval {
@@ -35,7 +35,7 @@ pub(super) struct Approval {
     signature: [u8; 64],
 }
 
-/// Who noted it.
+/// The parties that recorded the approval.
 #[derive(Debug, Serialize)]
 pub(super) struct Noted {
     parties: Vec<String>,
@@ -105,7 +105,7 @@ pub(super) async fn approve(
             }
         }
     }
-    // A job that was given up for want of this approval, or of another one, is tried again.
+    // A job that failed for want of this approval, or of another one, is tried again.
     let job = jobs::record(&orchestrator, &tenant, &id).await?;
     if matches!(job.state, JobState::Failed { code: Code::ApprovalMissing, .. }) {
         orchestrator.put_back(&tenant, job.id).await?;

@@ -1,4 +1,4 @@
-//! Batches: submitted, looked at, and their jobs' ends told as they come.
+//! Batches: submission, state, and their jobs' ends as they happen.
 //!
 //! | event | data |
 //! |---|---|
@@ -70,7 +70,7 @@ fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
             BatchItemView { state: Some(record.state.name()), ..view(ItemVerdict::Known, job) }
         }
         Err(rejected) => {
-            // The job of that name is another's content, or another job has its transaction.
+            // For a conflict, the job that has the key or the transaction.
             let job = match &rejected {
                 Rejected::Conflict(first) | Rejected::Duplicate(first) => Some(*first),
                 Rejected::Full(_) | Rejected::Problem(_) => None,
@@ -85,7 +85,7 @@ fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
     }
 }
 
-/// The refusal of the whole batch, if there was no room for any of it.
+/// The refusal of the whole batch, if there was no room for any of its requests.
 fn refused_for_now(items: &[BatchItemView]) -> Option<ApiError> {
     let mut longest = 1;
     for item in items {
@@ -97,7 +97,7 @@ fn refused_for_now(items: &[BatchItemView]) -> Option<ApiError> {
 }
 
 async fn record(orchestrator: &Orchestrator, tenant: &TenantId, id: &str) -> Result<BatchRecord, ApiError> {
-    // What is no id names no batch.
+    // A text that is no id names no batch.
     let id = id.parse().map_err(|_| ApiError::not_found("batch"))?;
     let record = orchestrator.batch(tenant, id).await.map_err(Refusal::from)?;
     record.ok_or_else(|| ApiError::not_found("batch"))
@@ -113,7 +113,7 @@ pub(super) async fn show_one(
     Ok(Json(orchestrator.view_batch(&record)))
 }
 
-/// What an event stream is asked for with.
+/// The query of an event stream.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {

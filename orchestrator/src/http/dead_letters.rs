@@ -1,5 +1,5 @@
-//! Dead letters: jobs that were given up, kept with the history of their attempts. Somebody repairs
-//! what kept them from being signed, and puts them back.
+//! Dead letters: jobs that were given up, kept with the history of their attempts. An operator
+//! removes the cause and puts them back.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 /// The media type of a problem.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Why a request got no success.
+/// Why a request failed.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     problem: Box<Problem>,
@@ -27,19 +27,19 @@ impl ApiError {
         Problem::new(code, detail).into()
     }
 
-    /// The job that the request collides with.
+    /// Adds the job that the request collides with.
     pub(crate) const fn with_job(mut self, job: JobId) -> Self {
         self.job = Some(job);
         self
     }
 
-    /// When to try again.
+    /// Adds when to try again.
     pub(crate) const fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
         self
     }
 
-    /// What it says, and when to try again.
+    /// The problem, and when to try again.
     pub(crate) fn into_parts(self) -> (Problem, Option<Duration>) {
         (*self.problem, self.retry_after)
     }
@@ -51,8 +51,7 @@ impl ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        // What is out of reach is worth another try soon; what is out of room takes a little
-        // longer.
+        // An unreachable dependency may be back soon. A lack of room lasts a little longer.
         let retry_after = match problem.status {
             429 => Some(Duration::from_secs(5)),
             503 => Some(Duration::from_secs(1)),
@@ -81,12 +80,12 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&Body { problem: &self.problem, job: self.job }).unwrap_or_default();
         let mut response = (status, body).into_response();
-        // For what counts answers.
+        // The layer that counts answers reads the code.
         response.extensions_mut().insert(self.problem.code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if let Some(pause) = self.retry_after {
-            // In whole seconds, rounded up and never 0: that would invite a storm.
+            // In whole seconds, rounded up and never 0, which would invite a storm of requests.
             let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }

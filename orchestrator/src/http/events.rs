@@ -5,8 +5,8 @@
 //! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
 //! | `progress` | what a party says about the session under way ([`Progress`]); none with `?progress=false` |
 //!
-//! The id of a `state` event is the record's revision. `Last-Event-ID` may be sent and changes
-//! nothing: a stream always begins with the job as it is. Progress is not repeated.
+//! The id of a `state` event is the record's revision. A client may send `Last-Event-ID`, but it
+//! changes nothing: a stream always begins with the job's current state. Progress is not repeated.
 
 use std::sync::Arc;
 
@@ -35,12 +35,12 @@ use crate::{
     tenants::StreamPermit,
 };
 
-/// What a stream is asked for with.
+/// The query of an event stream.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamQuery {
-    /// Whether progress is told as well: it costs a subscription at the broker and some ten
-    /// messages a session.
+    /// Whether the stream also reports progress, which costs a subscription at the broker and some
+    /// ten messages a session.
     #[serde(default = "told")]
     progress: bool,
 }
@@ -59,7 +59,7 @@ pub(super) async fn follow(
     let Query(StreamQuery { progress: tells_progress }) = query.map_err(|_| bad_query("progress"))?;
     let permit = stream::permit(&orchestrator, &tenant)?;
     let key = Key::from((&tenant, job_id(&id)?));
-    // Before the first look, so that no change is missed.
+    // Observes before the first read, so that no change is missed.
     let observer = orchestrator.board.observe(&key);
     let entry = orchestrator.jobs.recent(&key).await.map_err(Refusal::from)?;
     let entry = entry.ok_or_else(|| ApiError::not_found("job"))?;
@@ -79,7 +79,7 @@ pub(super) async fn follow(
     Ok(answer)
 }
 
-/// Tells one reader about one job. It ends with the job, the reader, or the process.
+/// Reports one job to one reader. It ends with the job, the reader, or the process.
 struct Teller {
     orchestrator: Arc<Orchestrator>,
     key: Key,
@@ -91,7 +91,7 @@ struct Teller {
     _permit: StreamPermit,
 }
 
-/// The reader has gone, or there is nothing more to tell.
+/// The reader has gone, or there is nothing more to report.
 struct End;
 
 impl Teller {
@@ -105,7 +105,7 @@ impl Teller {
 
     async fn tell_all(&mut self, first: Entry<JobRecord>) -> Result<(), End> {
         self.tell_state(&first).await?;
-        // The observer may miss what happens while the watch is being renewed.
+        // The observer may miss changes while the watch is being renewed.
         let mut look_again = interval(self.orchestrator.http_settings().keep_alive);
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look_again.tick().await;
@@ -122,7 +122,7 @@ impl Teller {
                 _ = look_again.tick() => {
                     match self.orchestrator.jobs.get(&self.key).await {
                         Ok(Some(entry)) => self.tell_state(&entry).await?,
-                        // It is gone: the broker has lost it. Who asks again is told so.
+                        // The broker has lost the job. A client that asks again learns that.
                         Ok(None) => return Err(End),
                         Err(_) => {}
                     }
@@ -131,7 +131,7 @@ impl Teller {
         }
     }
 
-    /// Tells the job's state unless it was told already; follows its session's progress.
+    /// Sends the job's state unless it was already sent, and follows its session's progress.
     async fn tell_state(&mut self, entry: &Entry<JobRecord>) -> Result<(), End> {
         let revision = u64::from(entry.revision);
         if self.told.is_some_and(|told| told >= revision) {
@@ -177,7 +177,7 @@ impl Teller {
     }
 }
 
-/// What is said next in the session under way; never, while there is none.
+/// The next progress message of the running session. Never resolves while there is no session.
 async fn next_progress(progress: &mut Option<(SessionId, Subscription)>) -> Option<(SessionId, Incoming)> {
     match progress {
         Some((session, subscription)) => {

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use super::ApiError;
 use crate::{orchestrator::Orchestrator, stores};
 
-/// How long the broker may take to show that it is ready.
+/// How long the broker may take to answer a readiness check.
 const READY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What a healthy process says.
+/// The answer of a healthy process.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Health {
     status: &'static str,

@@ -29,7 +29,7 @@ use crate::{
     submit::{Manner, Rejected, Submitted, duplicate},
 };
 
-/// How many jobs a page has unless it says otherwise.
+/// How many jobs a page has by default.
 pub(super) const DEFAULT_PAGE: usize = 50;
 
 /// How many jobs a page has at most.
@@ -53,7 +53,7 @@ fn hex_header<const N: usize>(headers: &HeaderMap, name: &str) -> Result<[u8; N]
 }
 
 pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
-    // What is no id names no job.
+    // A text that is no id names no job.
     text.parse().map_err(|_| ApiError::not_found("job"))
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn submit(
     }
 }
 
-/// What the headers say beside the request.
+/// The options in the submission's headers.
 fn manner(headers: &HeaderMap) -> Result<Manner, ApiError> {
     let repeats_digest = match headers.get("duet-repeat-digest").map(HeaderValue::as_bytes) {
         None | Some(b"false") => false,
@@ -114,7 +114,7 @@ fn manner(headers: &HeaderMap) -> Result<Manner, ApiError> {
     Ok(Manner { priority: priority(headers)?, repeats_digest })
 }
 
-/// How urgent the headers say the job is.
+/// The job's priority from the submission's headers.
 fn priority(headers: &HeaderMap) -> Result<Priority, ApiError> {
     let Some(value) = headers.get("duet-priority") else { return Ok(Priority::default()) };
     value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
@@ -153,7 +153,7 @@ pub(super) async fn show(
     Ok(Json(view(&record(&orchestrator, &tenant, &id).await?)?))
 }
 
-/// The tenant's job of that id.
+/// The tenant's job with this id.
 pub(super) async fn record(
     orchestrator: &Orchestrator,
     tenant: &TenantId,
@@ -164,7 +164,7 @@ pub(super) async fn record(
     entry.map(|entry| entry.value).ok_or_else(|| ApiError::not_found("job"))
 }
 
-/// What a list is asked for with.
+/// The query of a list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
@@ -187,7 +187,7 @@ pub(super) async fn list(
     page(&orchestrator, &tenant, PageQuery { state, after, limit }).await
 }
 
-/// Which page of a tenant's jobs.
+/// The state, start and size of a page of a tenant's jobs.
 pub(super) struct PageQuery {
     pub(super) state: Option<JobStateName>,
     pub(super) after: Option<String>,
@@ -212,7 +212,7 @@ pub(super) async fn page(
             let orchestrator = Arc::clone(orchestrator);
             async move {
                 match orchestrator.jobs.get(&key).await {
-                    // One entry that cannot be shown, which is logged, hides no others.
+                    // An entry that cannot be shown is logged, and the page has the others.
                     Ok(entry) => Ok(entry.and_then(|entry| view(&entry.value).ok())),
                     Err(StoreError::Corrupt(_)) => Ok(None),
                     Err(error) => Err(ApiError::from(Refusal::from(error))),
@@ -225,8 +225,8 @@ pub(super) async fn page(
     Ok(Json(JobPage { jobs: jobs.into_iter().flatten().collect(), next }))
 }
 
-/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`: with a revocation in the body, at the
-/// parties too.
+/// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`. With a revocation in the body, the parties
+/// are told as well.
 pub(super) async fn cancel(
     State(orchestrator): State<Arc<Orchestrator>>,
     Caller(tenant): Caller,

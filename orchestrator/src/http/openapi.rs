@@ -1,10 +1,10 @@
 //! The interface described as an OpenAPI 3.1 document: `GET /v1/openapi.json`, kept in
 //! `docs/openapi.json`.
 //!
-//! It is put together here, by hand, rather than derived from the types: those are mostly of the
-//! wire crate, which browsers build as well, and most of their fields are texts with a form of
-//! their own. That it names just the routes there are a test below finds out, and the end-to-end
-//! tests that answers are as it says.
+//! The document is written by hand, not derived from the types. Those belong mostly to the wire
+//! crate, which browsers build as well, and most of their fields are texts with a form of their
+//! own. A test below checks that it names exactly the existing routes. The end-to-end tests check
+//! that answers match it.
 
 mod schemas;
 
@@ -25,7 +25,7 @@ pub(super) async fn show() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())
 }
 
-/// What whoever shows a token may be told, whatever the request.
+/// The refusals that any request with a token may get.
 const TO_TENANTS: [Code; 6] = [
     Code::Unauthorized,
     Code::RateLimited,
@@ -106,7 +106,7 @@ impl Operation {
         self
     }
 
-    /// For everybody.
+    /// Needs no token.
     const fn open(mut self) -> Self {
         self.has_token = false;
         self
@@ -157,13 +157,13 @@ impl Operation {
         value
     }
 
-    /// Whether the answer, a conflict too, says where a job is.
+    /// Whether the answer, even a conflict, names a job.
     fn takes_a_job(&self) -> bool {
         self.id == "submitJob"
     }
 }
 
-/// The answer that a refusal is, its codes yet to be named.
+/// The response for a refusal, still without its codes.
 fn refusal(code: Code, of_a_submission: bool) -> Value {
     let mut response = json!({
         "description": "",

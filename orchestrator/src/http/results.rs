@@ -22,13 +22,13 @@ use crate::{
     orchestrator::Orchestrator,
 };
 
-/// How many ends a page has unless it says otherwise.
+/// How many ends a page has by default.
 pub(super) const DEFAULT_PAGE: usize = 50;
 
 /// How many ends a page has at most.
 pub(super) const MAX_PAGE: usize = 200;
 
-/// What a page is asked for with.
+/// The query of a page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResultsQuery {
@@ -41,7 +41,7 @@ pub(super) fn cursor(text: &str) -> Result<Cursor, ApiError> {
     text.parse().map_err(|error| ApiError::new(Code::MalformedJson, format!("after: {error}")))
 }
 
-/// Where to go on: what the query says, or the id of the last event that the caller has seen.
+/// Where to go on: the query's cursor, or the id of the last event that the client has received.
 pub(super) fn resumed(query: Option<String>, headers: &HeaderMap) -> Option<String> {
     let last = || headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
     query.or_else(last)

@@ -1,5 +1,5 @@
-//! Server-sent events that are told by a task of their own: bounded, counted per tenant, and ended
-//! with the process.
+//! Server-sent events, sent by a task of their own: bounded, counted per tenant, and ended with the
+//! process.
 
 use core::{convert::Infallible, time::Duration};
 use std::sync::Arc;
@@ -20,26 +20,25 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use super::ApiError;
 use crate::{orchestrator::Orchestrator, tenants::StreamPermit};
 
-/// How many events may wait for a slow reader. When it is full, the stream waits.
+/// How many events may wait for a slow reader. When the buffer is full, the stream waits.
 pub(super) const BUFFER: usize = 16;
 
 /// How long a client should wait before it connects again.
 pub(super) const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 
-/// Has nginx, and proxies that read its header, pass each event on at once instead of collecting
-/// them.
+/// Makes nginx, and proxies that read its header, pass each event on at once.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Has caches keep nothing, and proxies leave the stream as it is: one that compresses it holds
-/// events back.
+/// Keeps caches from storing the stream and proxies from changing it. A proxy that compresses it
+/// would delay events.
 const UNCHANGED: (HeaderName, HeaderValue) =
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
 
 /// Events on their way to one reader.
 pub(super) type Sender = mpsc::Sender<Result<Event, Infallible>>;
 
-/// Leave to hold one more event stream open.
+/// A permit to hold one more event stream open.
 pub(super) fn permit(orchestrator: &Orchestrator, tenant: &TenantId) -> Result<StreamPermit, ApiError> {
     orchestrator.tenants.stream(tenant).ok_or_else(|| {
         ApiError::new(Code::QueueFull, "too many event streams are open; try again later")
@@ -47,14 +46,13 @@ pub(super) fn permit(orchestrator: &Orchestrator, tenant: &TenantId) -> Result<S
     })
 }
 
-/// Answers with what is sent through `receiver`.
+/// The response that sends what arrives through `receiver`.
 pub(super) fn answer(
     orchestrator: &Orchestrator,
     receiver: mpsc::Receiver<Result<Event, Infallible>>,
 ) -> Response {
     let keep_alive = KeepAlive::new().interval(orchestrator.http_settings().keep_alive);
-    // A comment first, so that a reader, and each proxy between, has a byte before there is an
-    // event.
+    // A comment first gives the reader, and each proxy on the way, a byte before the first event.
     let opening = tokio_stream::once(Ok(Event::default().comment("open")));
     let events = opening.chain(ReceiverStream::new(receiver));
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -64,18 +62,18 @@ pub(super) fn answer(
     response
 }
 
-/// The stream is over: its reader has gone, or what it tells of cannot be read.
+/// The stream is over: its reader has gone, or its source cannot be read.
 pub(super) struct Over;
 
 impl From<EndsUnavailable> for Over {
     fn from(error: EndsUnavailable) -> Self {
-        // The reader connects again and goes on from the last event that it has seen.
+        // The reader connects again and goes on after the last event that it received.
         tracing::warn!(%error, "an event stream ends early");
         Self
     }
 }
 
-/// Tells one reader.
+/// Sends events to one reader.
 pub(super) struct Told(Sender);
 
 impl Told {
@@ -90,7 +88,7 @@ impl Told {
     }
 }
 
-/// Opens an event stream that `tell` tells, until it ends, the reader goes, or the process stops.
+/// Opens an event stream that `tell` fills. It ends with `tell`, the reader, or the process.
 pub(super) fn open<F>(
     orchestrator: &Arc<Orchestrator>,
     tenant: &TenantId,

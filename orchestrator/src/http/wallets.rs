@@ -16,7 +16,7 @@ use crate::{
     orchestrator::Orchestrator,
 };
 
-/// How many wallets a page has unless it says otherwise.
+/// How many wallets a page has by default.
 pub(super) const DEFAULT_PAGE: usize = 50;
 
 /// How many wallets a page has at most.
@@ -46,7 +46,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<WalletView>, ApiError> {
     let wallet: WalletId = id.parse().map_err(|_| ApiError::from(unknown_wallet()))?;
-    // Asked for anew: who looks at one wallet wants to know how it is now.
+    // Fetched anew: a client that looks at one wallet wants its current state.
     let facts = orchestrator.directory.refresh(wallet).await;
     if let Some(refusal) = facts.silence() {
         return Err(refusal.clone().into());

@@ -1,4 +1,4 @@
-//! Webhooks: where a tenant's results are delivered, and what became of deliveries.
+//! Webhooks: where a tenant's results are delivered, and the log of deliveries.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::{
     webhooks::{Delivery, DeliveryPage, ReplayAccepted, WebhookCreated, WebhookPage, WebhookView},
 };
 
-/// How many deliveries are listed unless the query says otherwise.
+/// How many deliveries are listed by default.
 pub(super) const DEFAULT_DELIVERIES: usize = 50;
 
 /// How many deliveries are listed at most.
 pub(super) const MAX_DELIVERIES: usize = 200;
 
-/// The largest document that these paths take, in bytes.
+/// The largest document that these paths accept, in bytes.
 const MAX_DOCUMENT_SIZE_BYTES: usize = 4096;
 
 #[derive(Debug, Deserialize)]
@@ -32,7 +32,7 @@ struct NewWebhook {
     url: String,
 }
 
-/// Either a job, or a span of time.
+/// What to replay: one job, or a span of time.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReplayOf {
@@ -55,7 +55,7 @@ fn document<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 fn endpoint(text: &str) -> Result<EndpointId, ApiError> {
-    // What is no id names none.
+    // A text that is no id names no webhook.
     text.parse().map_err(|_| ApiError::not_found("webhook"))
 }
 

@@ -18,7 +18,7 @@ fn ticket(priority: Priority, since_ms: u64) -> Ticket {
     Ticket { priority, since_ms, due_ms: 0 }
 }
 
-/// The next job's number, of any tenant.
+/// Starts the next job, of any tenant. Returns its number.
 fn start(line: &mut Line) -> Option<(TenantId, u8)> {
     match line.next(0, None) {
         Next::Job(tenant, job) => Some((tenant, job.0[0])),
@@ -83,7 +83,7 @@ fn an_announcement_is_used_for_the_job_it_names_where_it_may() {
         line.put(&tenant(1), job(number), ticket(priority, number.into()));
     }
     let owner = tenant(1);
-    // A more urgent one comes first all the same.
+    // A more urgent job comes first all the same.
     assert_eq!(line.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(4)));
     assert_eq!(line.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(3)));
     assert_eq!(line.next(0, Some((&owner, job(9)))), Next::Job(tenant(1), job(1)));
@@ -114,7 +114,7 @@ fn a_job_is_in_one_hand_only() {
     assert_eq!(line.next(0, None), Next::Job(tenant(1), job(1)));
 }
 
-/// What happens to a line.
+/// An event in the life of a line.
 #[derive(Debug, Clone)]
 enum Step {
     Put { tenant: u8, job: u8, priority: Priority, due_in_ms: u64 },
@@ -147,11 +147,11 @@ struct Known {
     in_hand: bool,
 }
 
-/// The rules as they are stated, without any of the structure that keeps them quickly.
+/// The stated rules, without the structures that make them fast.
 #[derive(Debug, Default)]
 struct Model {
     jobs: BTreeMap<(u8, u8), Known>,
-    /// Who was started since each tenant became able to start one.
+    /// The tenants that started a job since each tenant became able to start one.
     passed_over: BTreeMap<u8, Vec<u8>>,
     /// How many starts in a row a tenant's priority was passed over although it had a job.
     starved: BTreeMap<(u8, Priority), u32>,
@@ -175,7 +175,7 @@ impl Model {
         (0..4).filter(|t| !self.startable(*t, now).is_empty() && self.in_hand(*t) < LIMIT).collect()
     }
 
-    /// Checks what the line said, and takes it in.
+    /// Checks the line's answer and applies it to the model.
     fn check_next(&mut self, said: &Next, named: Option<(u8, u8)>, now: u64) -> Result<(), TestCaseError> {
         let able = self.able(now);
         self.passed_over.retain(|tenant, _| able.contains(tenant));
@@ -190,7 +190,7 @@ impl Model {
         let startable = self.startable(owner, now);
         let (chosen, number) = *startable.iter().find(|(_, number)| *number == id.0[0]).unwrap();
 
-        // Tenants: nobody twice before somebody who could.
+        // Tenants: none starts twice while another able one waits.
         for waiting in &able {
             let starts = self.passed_over.entry(*waiting).or_default();
             if *waiting == owner {
@@ -220,7 +220,7 @@ impl Model {
         Ok(())
     }
 
-    /// The job leaves its place; with its last one a tenant loses its turn.
+    /// A job leaves its place. A tenant that loses its last one loses its turn.
     fn unfiled(&mut self, tenant: u8) {
         self.passed_over.remove(&tenant);
     }
@@ -274,7 +274,7 @@ proptest! {
                 Step::Pass { ms } => now += ms,
             }
             model.forget_gone();
-            // Nothing is kept of what is over.
+            // Nothing is kept of finished jobs.
             let kept: usize = line.tenants.values().map(|tenant| tenant.jobs.len()).sum();
             prop_assert_eq!(kept, model.jobs.len());
         }

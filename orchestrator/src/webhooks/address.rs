@@ -1,10 +1,10 @@
-//! Where deliveries may go. Whoever may add an endpoint must not make the orchestrator speak to
-//! what only the orchestrator can reach: its own machine, its network, a cloud's metadata service
-//! (server-side request forgery).
+//! Where deliveries may go. A tenant that adds an endpoint must not make the orchestrator connect
+//! to what only the orchestrator can reach: its own machine, its network, a cloud's metadata
+//! service (server-side request forgery).
 //!
-//! Names are resolved here and connections go to the addresses that were looked at, so that a name
-//! which resolves differently a moment later gains nothing. Redirects are not followed and proxies
-//! not used.
+//! Names are resolved here, and connections go only to the addresses that were checked. So a name
+//! that resolves differently a moment later gains nothing. Redirects are not followed and proxies
+//! are not used.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{io, sync::Arc};
@@ -18,7 +18,7 @@ use reqwest::{
 /// The longest URL of an endpoint.
 const MAX_URL_SIZE_BYTES: usize = 2048;
 
-/// Checks what can be known of an endpoint's URL without resolving its name.
+/// Checks an endpoint's URL as far as possible without resolving its name.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -50,7 +50,7 @@ pub(super) fn endpoint_url(text: &str, allow_private: bool) -> Result<Url, Probl
     Ok(url)
 }
 
-/// The address that a URL names instead of a host.
+/// The address that a URL has in place of a host name.
 fn literal_address(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
@@ -81,8 +81,8 @@ impl Resolve for Guard {
 /// # Errors
 /// When TLS cannot be set up.
 pub(super) fn client(settings: &super::WebhookSettings) -> io::Result<reqwest::Client> {
-    // TLS takes the process's provider; without one it would panic. Another one that is there
-    // already will do.
+    // TLS needs the process's default provider and would panic without one. One that is already
+    // installed serves as well.
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder()
         .dns_resolver(Arc::new(Guard { allow_private: settings.allow_private }))
@@ -94,7 +94,7 @@ pub(super) fn client(settings: &super::WebhookSettings) -> io::Result<reqwest::C
         .map_err(io::Error::other)
 }
 
-/// Whether an address is reachable for everyone, by IANA's registries of special-purpose addresses.
+/// Whether an address is publicly reachable, by IANA's registries of special-purpose addresses.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -115,26 +115,26 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         // Reserved, and broadcast.
         || a >= 240
-        // Behind carriers' translators.
+        // Shared address space behind carrier-grade NAT.
         || (a == 100 && (64..128).contains(&b))
         // Protocol assignments.
         || (a == 192 && b == 0 && c == 0)
-        // Measurements of networks.
+        // Benchmarking of networks.
         || (a == 198 && (b == 18 || b == 19));
     !special
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
-    // Only 2000::/3 is given out, and of it 2001::/23 to protocols, 2001:db8::/32 and 3fff::/20 to
-    // documentation.
+    // Only 2000::/3 is allocated. Within it, 2001::/23 is for protocols, and 2001:db8::/32 and
+    // 3fff::/20 are for documentation.
     (0x2000..0x4000).contains(&first)
         && !(first == 0x2001 && second < 0x200)
         && !(first == 0x2001 && second == 0xdb8)
         && !(first == 0x3fff && second < 0x1000)
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped, translated (RFC 6052), or 6to4.
+/// The IPv4 address that an IPv6 address contains: mapped, translated (RFC 6052), or 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));

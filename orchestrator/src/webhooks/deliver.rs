@@ -22,7 +22,7 @@ use crate::{
     retry_after,
 };
 
-/// The longest error that is kept of an attempt, in bytes.
+/// The longest error text that is kept of an attempt, in bytes.
 const MAX_ERROR_SIZE_BYTES: usize = 200;
 
 /// Delivers to endpoints.
@@ -30,7 +30,7 @@ pub(crate) struct Deliverer {
     http: reqwest::Client,
     settings: WebhookSettings,
     key: SigningKey,
-    /// The one before or after it, while it is exchanged.
+    /// The previous or next result key, while the operator exchanges it.
     other_key: Option<SigningKey>,
 }
 
@@ -40,16 +40,16 @@ pub(super) struct Attempt {
     pub(super) at_ms: u64,
     pub(super) took_ms: u64,
     pub(super) status: Option<u16>,
-    /// Why the endpoint did not take it; `None` when it did.
+    /// Why the delivery failed; `None` when it succeeded.
     pub(super) error: Option<String>,
-    /// How long it asks to be left alone.
+    /// How long the endpoint asks the orchestrator to wait.
     pub(super) retry_after: Option<Duration>,
-    /// Whether it says that it is gone for good.
+    /// Whether the endpoint says that it is gone for good.
     pub(super) is_gone: bool,
 }
 
 impl Attempt {
-    /// The attempt as it is logged.
+    /// The attempt as a log entry.
     pub(super) fn into_delivery(self, message: &str, attempt: u32, pause: Option<Duration>) -> Delivery {
         let outcome = match (&self.error, pause) {
             (None, _) => DeliveryOutcome::Delivered,
@@ -88,8 +88,8 @@ impl Deliverer {
         &self.key
     }
 
-    /// What stands in the delivery's header: a signature for each secret that the endpoint may have
-    /// been told, as Standard Webhooks has it for the time of a rotation.
+    /// The value of the signature header: one signature for each secret that the endpoint may know,
+    /// as Standard Webhooks prescribes during a rotation.
     fn signatures(
         &self,
         endpoint: &Endpoint,
@@ -105,7 +105,7 @@ impl Deliverer {
         Ok(signatures)
     }
 
-    /// Posts `body` as the message `id`, and waits for the answer at most `timeout`.
+    /// Posts `body` as the message `id`, and waits at most `timeout` for the answer.
     ///
     /// # Errors
     /// When it cannot be signed.
@@ -121,7 +121,7 @@ impl Deliverer {
         let signatures = self.signatures(endpoint, id, timestamp, &body)?;
         let mut attempt =
             Attempt { at_ms, took_ms: 0, status: None, error: None, retry_after: None, is_gone: false };
-        // The operator's rules may have changed since it was added.
+        // The operator's rules may have changed since the endpoint was added.
         match address::endpoint_url(&endpoint.url, self.settings.allow_private) {
             Err(problem) => attempt.error = Some(problem.detail),
             Ok(url) => {
@@ -160,7 +160,7 @@ impl Attempt {
     }
 }
 
-/// Why there was no answer, without the URL, which the log's reader knows.
+/// Why there was no answer. Omits the URL, which the log's reader knows.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

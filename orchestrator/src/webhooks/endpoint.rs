@@ -1,4 +1,4 @@
-//! Endpoints: entries of a bucket, changed by compare-and-swap like everything there.
+//! Endpoints: entries of a bucket, changed by compare-and-swap.
 
 use duet_bus::{
     Bus,
@@ -19,26 +19,25 @@ use zeroize::Zeroizing;
 use super::{WebhookSettings, address};
 use crate::{clock::now_ms, jobs::StoreError};
 
-/// How many replays of one endpoint may be under way.
+/// How many replays of one endpoint may run at once.
 const MAX_REPLAYS: usize = 4;
 
-/// How often a change is decided anew because somebody else wrote first.
+/// How often a change is decided anew because another orchestrator wrote first.
 const MAX_CONFLICTS: usize = 16;
 
-/// How long a result rests that an orchestrator took and did not acknowledge, beyond the time that
-/// a delivery may take.
+/// How long beyond a delivery's deadline an orchestrator may take to acknowledge a result.
 const ACK_GRACE: core::time::Duration = core::time::Duration::from_secs(5);
 
-/// Where a tenant's results are delivered, as it is stored.
+/// The stored record of where a tenant's results are delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
     pub(crate) id: EndpointId,
     pub(crate) tenant: TenantId,
     pub(crate) url: String,
     pub(crate) created_at_ms: u64,
-    /// The last result before it was added: those after it are delivered.
+    /// The last result before the endpoint was added. Later results are delivered.
     pub(crate) starts_after: u64,
-    /// Since when nothing was delivered that was tried.
+    /// Since when every attempt has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) failing_since_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,18 +57,18 @@ pub struct Disabled {
     pub reason: String,
 }
 
-/// Results that are delivered once more.
+/// A span of results that is delivered once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
     /// Which of the endpoint's replays, from 1.
     pub number: u32,
-    /// From when they were stored, in milliseconds since 1970.
+    /// The replay begins with results stored at this time, in milliseconds since 1970.
     pub from_ms: u64,
-    /// Until when.
+    /// It ends with results stored at this time.
     pub until_ms: u64,
 }
 
-/// A line of results to an endpoint.
+/// A sequence of results to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     /// Results as they are stored.
@@ -83,7 +82,7 @@ impl Endpoint {
         Key::from((&self.tenant, self.id))
     }
 
-    /// What is delivered to it now.
+    /// The sequences that are delivered to it now.
     pub(crate) fn sources(&self) -> Vec<Source> {
         if self.disabled.is_some() {
             return Vec::new();
@@ -96,7 +95,7 @@ impl Endpoint {
         self.replays.iter().copied().find(|replay| replay.number == number)
     }
 
-    /// Its place in the results; `None` for a replay that is over.
+    /// Its place in the results. `None` for a replay that is over.
     pub(crate) fn cursor(&self, source: Source, settings: &WebhookSettings) -> Option<Cursor> {
         let start = match source {
             Source::Live => CursorStart::After(self.starts_after),
@@ -118,9 +117,9 @@ impl Endpoint {
         }
     }
 
-    /// What it verifies deliveries with. It is derived from the key that results are signed with,
-    /// which every orchestrator has, and stored nowhere: HKDF (RFC 5869) under a name that nothing
-    /// else has.
+    /// The secret that verifies deliveries. It is derived by HKDF (RFC 5869), under a name of its
+    /// own, from the key that signs results. Every orchestrator has that key, so the secret is
+    /// stored nowhere.
     pub(crate) fn secret(&self, result_key: &SigningKey) -> Result<Secret, Refusal> {
         let seed = Zeroizing::new(result_key.to_bytes());
         let mut bytes = Zeroizing::new([0; SECRET_SIZE_BYTES]);
@@ -156,7 +155,7 @@ impl Endpoints {
         &self.bucket
     }
 
-    /// Adds an endpoint, to which every result after this is delivered.
+    /// Adds an endpoint. Every later result is delivered to it.
     pub(crate) async fn add(
         &self,
         bus: &Bus,
@@ -165,7 +164,7 @@ impl Endpoints {
         settings: &WebhookSettings,
     ) -> Result<Endpoint, Problem> {
         let url = address::endpoint_url(url, settings.allow_private)?;
-        // Two that are added at the same moment can overshoot by one.
+        // Two that are added at the same moment can exceed the limit by one.
         if self.of(tenant, settings).await?.len() >= settings.max_endpoints {
             let refusal = Refusal::new(
                 Code::Quota,
@@ -199,7 +198,7 @@ impl Endpoints {
         tenant: &TenantId,
         settings: &WebhookSettings,
     ) -> Result<Vec<Endpoint>, Refusal> {
-        // One more than there may be, in case some were added at the same moment.
+        // More than the limit, in case some were added at the same moment.
         let limit = settings.max_endpoints.saturating_mul(2);
         let found = self
             .bucket
@@ -218,7 +217,7 @@ impl Endpoints {
         entry.ok_or_else(no_such)
     }
 
-    /// Lets `edit` change an endpoint; it returns whether there is anything to write.
+    /// Applies `edit` to an endpoint. `edit` returns whether there is anything to write.
     pub(crate) async fn change(
         &self,
         key: &Key,
@@ -255,7 +254,7 @@ impl Endpoints {
             }
             let replays = endpoint.replays.iter().map(|replay| Source::Replay(replay.number));
             for source in replays.chain([Source::Live]) {
-                // It takes nobody's room for long, and nobody reads from it any more.
+                // A removed endpoint's cursor has no reader, and does not take room for long.
                 if let Err(error) = bus.remove_cursor(&endpoint.cursor_name(source)).await {
                     tracing::warn!(endpoint = %id, %error, "a removed webhook's cursor is left behind");
                 }
@@ -265,7 +264,7 @@ impl Endpoints {
         Err(StoreError::Contended.into())
     }
 
-    /// Begins to deliver once more what was stored in a span of time.
+    /// Starts a replay of the results stored in a span of time.
     pub(crate) async fn begin_replay(
         &self,
         tenant: &TenantId,

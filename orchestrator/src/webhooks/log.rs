@@ -1,4 +1,4 @@
-//! What became of deliveries, kept for a while so that a tenant can see it.
+//! The log of deliveries, kept for a while so that a tenant can read it.
 
 use duet_bus::Bus;
 use duet_wire::{Code, Refusal, webhook::EndpointId};
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryOutcome {
-    /// The endpoint took it: it answered with a status from 200 to 299.
+    /// The endpoint accepted it: it answered with a status from 200 to 299.
     Delivered,
-    /// It did not, and is asked again.
+    /// The endpoint did not accept it, and is tried again.
     Retrying,
-    /// It did not, and is not asked again.
+    /// The endpoint did not accept it, and is not tried again.
     GivenUp,
 }
 
@@ -21,7 +21,7 @@ pub enum DeliveryOutcome {
 pub struct Delivery {
     /// The message's id: a job's, or `test-…`.
     pub message: String,
-    /// Which attempt, from 1; 0 for one that somebody asked for.
+    /// Which attempt, from 1; 0 for one that the tenant requested.
     pub attempt: u32,
     /// When it was sent, in milliseconds since 1970.
     pub at_ms: u64,
@@ -32,16 +32,16 @@ pub struct Delivery {
     /// The HTTP status of the answer, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Why it was not taken.
+    /// Why the endpoint did not accept it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// When the endpoint is asked again, in milliseconds since 1970.
+    /// When the endpoint is tried again, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at_ms: Option<u64>,
 }
 
-/// Logs a delivery. It is for looking into what happened: a failure is told to the operator and
-/// passed over.
+/// Logs a delivery. The log only helps the tenant, so a failure to write it is reported to the
+/// operator and otherwise ignored.
 pub(super) async fn write(bus: &Bus, endpoint: EndpointId, delivery: &Delivery) {
     let written = match serde_json::to_vec(delivery) {
         Ok(entry) => bus.log_delivery(endpoint, entry).await.map_err(|error| error.to_string()),
@@ -58,6 +58,6 @@ pub(super) async fn read(bus: &Bus, endpoint: EndpointId, limit: usize) -> Resul
         tracing::warn!(%endpoint, %error, "the log of deliveries is out of reach");
         Refusal::new(Code::StorageUnavailable, "the log of deliveries does not answer; try again")
     })?;
-    // What another version wrote is passed over.
+    // Entries of another version are skipped.
     Ok(entries.iter().filter_map(|entry| serde_json::from_slice(entry).ok()).collect())
 }

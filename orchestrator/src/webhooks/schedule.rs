@@ -4,17 +4,18 @@ use core::time::Duration;
 
 use super::WebhookSettings;
 
-/// The longest pause between two attempts, before chance takes some off.
+/// The longest pause between two attempts, before jitter shortens it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8 * 3600);
 
-/// Each pause is so many times the one before.
+/// Each pause is this many times the previous one.
 const GROWTH: u32 = 4;
 
-/// The longest pause that an endpoint may ask for with `Retry-After`.
+/// The longest pause that an endpoint may request with `Retry-After`.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// The pause after `attempt`, from 1, failed; `None` when it was the last. `chance` is from 0 to 1,
-/// and takes up to half of the pause off; `asked` is what the endpoint asked for.
+/// The pause after attempt number `attempt`, from 1, failed; `None` when it was the last. `chance`,
+/// from 0 to 1, takes off up to half of the pause. `asked` is the pause that the endpoint
+/// requested.
 pub(super) fn pause_after(
     attempt: u32,
     settings: &WebhookSettings,

@@ -1,4 +1,4 @@
-//! What can be set about webhooks.
+//! The settings of webhooks.
 
 use core::time::Duration;
 
@@ -7,24 +7,24 @@ use crate::settings::InvalidSetting;
 /// How results are delivered to tenants' endpoints.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
-    /// Whether endpoints may be at addresses that are not public: of this machine, of private
-    /// networks, of the link. Default no: whoever may add an endpoint could make the orchestrator
-    /// speak to whatever only it can reach.
+    /// Whether endpoints may have addresses that are not public: of this machine, of private
+    /// networks, of the link. Default no. Otherwise a tenant could make the orchestrator connect to
+    /// what only it can reach.
     pub allow_private: bool,
-    /// How long one delivery may take, from resolving the name to the answer's head. Default 15 s,
-    /// the specification's advice is 15 to 30; 100 ms to 1 min.
+    /// How long one delivery may take, from resolving the name to the answer's head. Default 15 s
+    /// (the specification advises 15 to 30); 100 ms to 1 min.
     pub timeout: Duration,
-    /// The pause before the second attempt at a result; each further one is four times as long, at
-    /// most 8 h, and a random part of up to half is taken off. Default 5 s; 10 ms to 1 h.
+    /// The pause before the second attempt at a result. Each further pause is four times as long,
+    /// at most 8 h, and a random part of up to half is taken off. Default 5 s; 10 ms to 1 h.
     pub first_pause: Duration,
     /// How many attempts a result gets at an endpoint. Default 10, over about a day; 1 to 20.
     pub max_attempts: u32,
-    /// How many results may be under way to one endpoint at once, over all orchestrators, those
-    /// that rest between attempts included: a slow endpoint holds nothing but its own. Default 16;
-    /// 1 to 256.
+    /// How many results may be under way to one endpoint at once, over all orchestrators. Results
+    /// that rest between attempts count. So a slow endpoint delays only itself. Default 16; 1 to
+    /// 256.
     pub max_under_way: u16,
-    /// How long an endpoint may fail, without one success, until it is disabled. Default 3 days; 1
-    /// s to 30 days, which is how long results are kept.
+    /// How long an endpoint may fail without a success before it is disabled. Default 3 days; 1 s
+    /// to 30 days, which is how long results are kept.
     pub disable_after: Duration,
     /// How many endpoints a tenant may have. Default 16; 1 to 64. Each is a consumer at the broker.
     pub max_endpoints: usize,

@@ -1,4 +1,4 @@
-//! Webhooks as the HTTP interface shows them, and what is done with them there.
+//! Webhooks as the HTTP interface shows them, and its operations on them.
 
 use bytes::Bytes;
 use core::time::Duration;
@@ -21,10 +21,10 @@ pub struct WebhookView {
     pub url: String,
     /// When it was added, in milliseconds since 1970.
     pub created_at_ms: u64,
-    /// Since when nothing that was tried was delivered, in milliseconds since 1970.
+    /// Since when every attempt has failed, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since_ms: Option<u64>,
-    /// That, and why, nothing is delivered any more.
+    /// When and why deliveries were disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
     /// Replays under way.
@@ -42,9 +42,9 @@ impl From<Endpoint> for WebhookView {
 /// A webhook just added.
 #[derive(Serialize, Deserialize)]
 pub struct WebhookCreated {
-    /// It.
+    /// The webhook.
     pub webhook: WebhookView,
-    /// What its receiver verifies deliveries with. It is not shown again.
+    /// The secret that its receiver verifies deliveries with. It is not shown again.
     pub secret: String,
 }
 
@@ -68,18 +68,18 @@ pub struct DeliveryPage {
     pub deliveries: Vec<Delivery>,
 }
 
-/// What a request for a replay led to.
+/// The result of a request for a replay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReplayAccepted {
-    /// The delivery of the one result that was named.
+    /// The delivery of the single named result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
-    /// The replay of a span of time that has begun.
+    /// The replay of a span of time, now under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
 }
 
-/// What a test delivers.
+/// The message of a test delivery.
 #[derive(Serialize)]
 struct TestMessage {
     test: bool,
@@ -122,7 +122,8 @@ impl Orchestrator {
         Ok(removed.into())
     }
 
-    /// Delivers to it again, from where it was disabled. One that is enabled stays so.
+    /// Enables a disabled webhook and delivers from where it stopped. An enabled one stays as it
+    /// is.
     pub(crate) async fn enable_webhook(
         &self,
         tenant: &TenantId,
@@ -149,7 +150,7 @@ impl Orchestrator {
         Ok(DeliveryPage { deliveries: log::read(&self.bus, endpoint.id, limit).await? })
     }
 
-    /// Delivers a message that is no result, once, and tells what came of it.
+    /// Delivers a test message once, and returns the outcome.
     pub(crate) async fn test_webhook(&self, tenant: &TenantId, id: EndpointId) -> Result<Delivery, Refusal> {
         let endpoint = self.webhooks.get(tenant, id).await?;
         let internal = |reason: String| Refusal::new(Code::Internal, reason);
@@ -160,7 +161,7 @@ impl Orchestrator {
         self.deliver_now(&endpoint, &format!("test-{}", hex::encode(random)), body.into()).await
     }
 
-    /// Delivers one job's result once more, and tells what came of it.
+    /// Delivers one job's result once more, and returns the outcome.
     pub(crate) async fn redeliver(
         &self,
         tenant: &TenantId,
@@ -180,7 +181,7 @@ impl Orchestrator {
     }
 
     async fn deliver_now(&self, endpoint: &Endpoint, id: &str, body: Bytes) -> Result<Delivery, Refusal> {
-        // Who asked is still there to be told.
+        // The client still waits for the answer.
         let patience = self.http_settings().request_timeout.mul_f64(0.8);
         let timeout: Duration = self.deliverer.settings().timeout.min(patience);
         let attempt = self.deliverer.attempt(endpoint, id, body, timeout).await?;
@@ -189,7 +190,7 @@ impl Orchestrator {
         Ok(delivery)
     }
 
-    /// Begins to deliver once more what was stored from `from_ms` until `until_ms`, or now.
+    /// Starts a replay of the results stored from `from_ms` until `until_ms`, or until now.
     pub(crate) async fn replay_webhook(
         &self,
         tenant: &TenantId,

@@ -1,5 +1,5 @@
-//! Taking results from the broker and delivering them: one line per endpoint and source, in every
-//! orchestrator.
+//! Takes results from the broker and delivers them. Every orchestrator runs one worker per endpoint
+//! and source.
 
 use core::time::Duration;
 use std::{
@@ -36,10 +36,10 @@ use crate::{
 /// How long one request for results stays open at the broker.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
 
-/// How long after that its end is waited for before it is given up.
+/// How long after that the client waits for the request's end before it gives up.
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
-/// How often it is looked how many results wait.
+/// How often the number of waiting results is read.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The pause before a watch that ended, or a pull that failed, is begun anew.
@@ -48,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after the broker failed.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Keeps a line for every source of every endpoint, until `stop`.
+/// Keeps a worker for every source of every endpoint, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
     let mut lines = Lines { orchestrator, stop: stop.clone(), all: HashMap::new() };
     let keeping = async {
@@ -64,7 +64,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
     lines.end().await;
 }
 
-/// The lines of one orchestrator.
+/// The workers of one orchestrator.
 struct Lines {
     orchestrator: Arc<Orchestrator>,
     stop: CancellationToken,
@@ -106,7 +106,7 @@ impl Lines {
         }
     }
 
-    /// Has a line for each source of an endpoint, and none for others.
+    /// Keeps a worker for each source of an endpoint, and ends its others.
     fn keep(&mut self, endpoint: Endpoint) {
         let endpoint = Arc::new(endpoint);
         let sources: HashSet<Source> = endpoint.sources().into_iter().collect();
@@ -129,7 +129,7 @@ impl Lines {
         }
     }
 
-    /// Lets what is under way finish; a delivery has a deadline of its own.
+    /// Waits for deliveries under way; each has a deadline of its own.
     async fn end(self) {
         let patience = self.orchestrator.deliverer.settings().timeout + PAUSE;
         let all = self.all.into_values().map(|line| line.task);
@@ -140,7 +140,7 @@ impl Lines {
 }
 
 impl Line {
-    /// Tells the line to end, and that it need not be kept.
+    /// Ends the worker. Returns false, so that `retain` removes it.
     fn stop(&self) -> bool {
         self.stop.cancel();
         false
@@ -151,14 +151,14 @@ fn endpoint_of(key: &Key) -> Option<EndpointId> {
     key.as_str().split_once('.')?.1.parse().ok()
 }
 
-/// How many results of one source wait, looked at now and then.
+/// How many results of one source wait. Read now and then.
 struct Backlog {
     waiting: Waiting,
     look_at: Instant,
 }
 
 impl Backlog {
-    /// A look in vain is repeated at its time: it is for the metrics alone.
+    /// Failures are not retried before the next look: only metrics use the number.
     async fn look(&mut self, consumer: &mut PullConsumer) {
         if Instant::now() < self.look_at {
             return;
@@ -225,7 +225,7 @@ impl Worker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// One request for as many results as there is room for. Returns how many came.
+    /// Requests as many results as there is room for. Returns how many arrived.
     async fn pull(
         self: &Arc<Self>,
         consumer: &mut Option<PullConsumer>,
@@ -279,7 +279,7 @@ impl Worker {
         Ok(came)
     }
 
-    /// Whether this is a replay that is done; then its cursor is removed.
+    /// Whether this is a finished replay. Removes the cursor of one.
     async fn is_over(&self, consumer: &mut Option<PullConsumer>) -> bool {
         let Source::Replay(number) = self.source else { return false };
         let endpoint = self.endpoint();
@@ -306,7 +306,7 @@ impl Worker {
         true
     }
 
-    /// Delivers one result, once, and says to the broker what is to become of it.
+    /// Delivers one result once. Then acknowledges it, or has the broker deliver it again.
     async fn handle(&self, message: &Message) {
         let endpoint = self.endpoint();
         let Some(job) = job_of(&message.payload) else {
@@ -344,7 +344,7 @@ impl Worker {
             .and_then(|_| schedule::pause_after(number, settings, attempt.retry_after, jitter()));
         self.note(&endpoint, &attempt).await;
         let delivery = attempt.into_delivery(&id, number, pause);
-        // What is replayed was published whenever that was.
+        // A replayed result's lag means nothing: it was published long ago.
         let published_at_ms = (!matches!(self.source, Source::Replay(_))).then_some(stored_at_ms);
         orchestrator.metrics.delivery(&delivery, published_at_ms);
         tracing::debug!(endpoint = %endpoint.id, job = %id, ?delivery, "delivery");
@@ -355,8 +355,8 @@ impl Worker {
         }
     }
 
-    /// Notes in the endpoint's entry when it begins to fail, when it no longer does, and when that
-    /// has lasted too long.
+    /// Records in the endpoint's entry when it begins to fail, when it recovers, and when it has
+    /// failed too long.
     async fn note(&self, endpoint: &Endpoint, attempt: &Attempt) {
         let now = now_ms();
         let patience = whole_millis(self.orchestrator.deliverer.settings().disable_after);

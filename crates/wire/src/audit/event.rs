@@ -1,4 +1,4 @@
-//! What is recorded.
+//! The events that a chain records.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::{
     request::Pair,
 };
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Body {
     /// When it was decided, in milliseconds since 1970 by the writer's clock.
     pub at_ms: u64,
-    /// What.
+    /// The event.
     pub event: Event,
 }
 
@@ -29,16 +29,16 @@ pub struct Asked {
     /// The requester's Ed25519 key.
     #[serde(with = "hex_array")]
     pub requester: [u8; 32],
-    /// For whom.
+    /// The tenant.
     pub tenant: TenantId,
-    /// As which job.
+    /// The job.
     pub job: JobId,
-    /// With which wallet.
+    /// The wallet.
     pub wallet: WalletId,
 }
 
 impl Asked {
-    /// Who asks by `signed`, whose document is `request`.
+    /// The requester of `signed`, whose content is `request`, and what it asks for.
     #[must_use]
     pub fn by(signed: &SignedRequest, request: &SigningRequest) -> Self {
         Self {
@@ -50,13 +50,13 @@ impl Asked {
     }
 }
 
-/// What one side of a session used in it, and must not use in another one.
+/// What one side of a session used in it, and must not use in another session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exchange {
     /// The session.
     pub session: SessionId,
-    /// Who asked.
+    /// Who asked, and for what.
     pub asked: Asked,
     /// What is signed.
     #[serde(with = "prefixed_array")]
@@ -69,45 +69,44 @@ pub struct Exchange {
     pub answer: [u8; 32],
 }
 
-/// Which side of a session.
+/// One side of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The one that starts, and learns the signature first.
+    /// The side that starts and learns the signature first.
     Initiator,
-    /// The other.
+    /// The side that answers.
     Responder,
 }
 
-/// Why a chain takes up another one of the same writer.
+/// Why a chain continues another one of the same writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Continues {
-    /// Where the earlier chain was left, as far as this writer knows: the store came out of a
-    /// backup, or is an older copy of itself, and what was recorded after that copy was made is not
-    /// in it.
+    /// Where the earlier chain ended, as far as this writer knows. The store came out of a backup,
+    /// or is an older copy of itself. Records written after that copy was made are missing from it.
     pub after: Position,
 }
 
-/// Something that was decided. New ones may be added; an older reader counts them as unknown.
+/// A decision. New kinds may be added; an older reader counts them as unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// A chain begins.
     Opened {
-        /// Who writes it: a party's name, `orchestrator` or `gateway`.
+        /// The writer: a party's name, `orchestrator` or `gateway`.
         writer: String,
-        /// Which of the writer's processes, when the chain is one process's.
+        /// The process, when the chain belongs to one process of the writer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
-        /// The Ed25519 key that signs its checkpoints: a party's card key, an orchestrator's result
-        /// key.
+        /// The Ed25519 key that signs its checkpoints: a party's card key, or an orchestrator's
+        /// result key.
         #[serde(with = "hex_array")]
         key: [u8; 32],
         /// The party's card.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         card: Option<CardFingerprint>,
-        /// The chain that it takes up.
+        /// The chain that it continues.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         continues: Option<Continues>,
     },
@@ -118,14 +117,14 @@ pub enum Event {
         /// That record's hash.
         #[serde(with = "hex_array")]
         hash: [u8; 32],
-        /// Ed25519 over the tag `duet/v1/audit` and the hash of chain, number and hash.
+        /// Ed25519 over the tag `duet/v1/audit` and the hash of the chain, the number and the hash.
         #[serde(with = "hex_array")]
         signature: [u8; 64],
     },
-    /// Nothing follows: the process that wrote the chain ends.
+    /// The chain is complete: the process that wrote it ends.
     Closed,
-    /// So many entries were lost before they got a place in the chain, because more was decided
-    /// than could be written.
+    /// Entries were lost before they got a place in the chain, because more was decided than could
+    /// be written.
     Lost {
         /// How many.
         entries: u64,
@@ -141,29 +140,29 @@ pub enum Event {
         instance: String,
     },
 
-    /// A party took its seat in a session. Written in the transaction that claims the session.
+    /// A party took its seat in a session. Recorded in the transaction that claims the session.
     SessionAccepted {
         /// The session.
         session: SessionId,
         /// Which attempt at the job.
         attempt: u32,
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
-        /// Which seat.
+        /// The seat that it took.
         role: Role,
-        /// Who sits in the other.
+        /// The party in the other seat.
         peer: PartyId,
-        /// What kind of payload.
+        /// The kind of payload.
         payload: PayloadKindTag,
         /// Its digest, as the party derived it.
         #[serde(with = "prefixed_array")]
         digest: [u8; 32],
-        /// The rule of the wallet's policy that let it pass, when it has one.
+        /// The rule of the wallet's policy that allowed it, when the wallet has a policy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
     },
-    /// A responder charged a session to the wallet's limits, and then sent its one answer. Written
-    /// in the transaction of the charge, before the answer leaves.
+    /// A responder charged a session to the wallet's limits, and then sent its only answer.
+    /// Recorded in the transaction of the charge, before the answer leaves.
     SessionCharged(Exchange),
     /// An initiator has a signature that verifies, and released it.
     SessionSigned(Exchange),
@@ -171,32 +170,33 @@ pub enum Event {
     SessionFailed {
         /// The session.
         session: SessionId,
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
         /// Why.
         code: Code,
-        /// Whose fault it demonstrably is.
+        /// The party demonstrably at fault.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         culprit: Option<PartyId>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// A bad signature locked a Paillier key. Written in the transaction of the lock.
+    /// A bad signature locked a Paillier key. Recorded in the transaction of the lock.
     KeyLocked {
         /// The key.
         paillier_key: PaillierKeyId,
         /// The session.
         session: SessionId,
-        /// Who asked for the signature.
+        /// Who asked for the signature, and for which job.
         asked: Asked,
-        /// Who answered.
+        /// The party that answered.
         culprit: PartyId,
     },
-    /// Something was refused.
+    /// A request was refused.
     Refused {
-        /// What: `invitation`, `share`, `card`, `job`, `approval`, `report`, `device` or `token`.
+        /// The kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report`,
+        /// `device` or `token`.
         what: String,
-        /// Who asked, as far as the request said so: a refusal may be for just that.
+        /// Who asked, by the request's own claim, which may be why it was refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<Asked>,
         /// The session, when there is one.
@@ -205,37 +205,37 @@ pub enum Event {
         /// The wallet, when it is known without a requester.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wallet: Option<WalletId>,
-        /// The check that said no.
+        /// The code of the check that failed.
         code: Code,
-        /// The rule of the wallet's policy that said no.
+        /// The rule of the wallet's policy that refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// More was refused than is recorded one by one.
+    /// More requests were refused than are recorded one by one.
     RefusalsSuppressed {
         /// How many, by code.
         refusals: BTreeMap<Code, u64>,
     },
 
-    /// A party verified and stored a new wallet. Written in that transaction, as the following are
-    /// in theirs.
+    /// A party verified and stored a new wallet. Recorded in that transaction; the following events
+    /// are recorded in theirs.
     WalletPrepared {
         /// The wallet.
         wallet: WalletId,
-        /// Whose it is.
+        /// The tenant that owns it.
         tenant: TenantId,
         /// The hash of the package it came in.
         #[serde(with = "hex_array")]
         package: [u8; 32],
     },
-    /// All holders have it.
+    /// All holders have the wallet.
     WalletCommitted {
         /// The wallet.
         wallet: WalletId,
     },
-    /// A party took an initiator's enrolment: it answers under that key from now on.
+    /// A party accepted an initiator's enrolment. From now on it answers under that key.
     EnrolmentTaken {
         /// The wallet.
         wallet: WalletId,
@@ -244,7 +244,7 @@ pub enum Event {
         /// The key.
         paillier_key: PaillierKeyId,
     },
-    /// A responder agreed to a key of this party: it initiates with it from now on.
+    /// A responder agreed to a key of this party. From now on the party initiates with it.
     EnrolmentAgreed {
         /// The wallet.
         wallet: WalletId,
@@ -260,35 +260,35 @@ pub enum Event {
         /// What it may be used for.
         scope: String,
     },
-    /// A party deleted Paillier keys that nothing uses any more.
+    /// A party deleted Paillier keys that are no longer used.
     KeysRemoved {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
-    /// A party's store was restored, and these keys were locked in it when its next chain began: of
-    /// a key that was locked after the chain before had been closed there is no other record.
+    /// A party's store was restored, and these keys were locked in it when its next chain began. If
+    /// a key was locked after the previous chain was closed, this is the only record of it.
     KeysFoundLocked {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
-    /// What opens the party's share store was changed.
+    /// The operator changed what opens the party's share store.
     StoreKeyChanged {
         /// What opens it from now on: `key`, `passphrase` or `vault`.
         opened_by: String,
         /// Whether its records are under another key as well.
         new_key: bool,
     },
-    /// A party pinned another one's card.
+    /// A party pinned another party's card.
     CardPinned {
-        /// Whose.
+        /// The other party.
         party: PartyId,
         /// The card.
         card: CardFingerprint,
-        /// Whether on first contact rather than by its operator.
+        /// Whether it was pinned on first contact and not by the operator.
         first_contact: bool,
     },
 
-    /// A party took a policy from a wallet's owner.
+    /// A party accepted a policy from a wallet's owner.
     PolicySet {
         /// The wallet.
         wallet: WalletId,
@@ -297,28 +297,28 @@ pub enum Event {
         /// The SHA-256 of its document.
         #[serde(with = "hex_array")]
         policy: [u8; 32],
-        /// From when it alone counts, in milliseconds since 1970; until then a request has to pass
-        /// the ones before as well.
+        /// From when it alone applies, in milliseconds since 1970. Until then a request has to pass
+        /// the earlier policies as well.
         effective_at_ms: u64,
     },
-    /// A party noted that somebody approves a request.
+    /// A party recorded an approval of a request.
     RequestApproved {
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
-        /// Who approves.
+        /// The approver.
         #[serde(with = "hex_array")]
         approver: [u8; 32],
     },
 
-    /// A party keeps a revocation: it signs the request no more.
+    /// A party stored a revocation. It no longer signs the request.
     RequestRevoked {
-        /// Who had asked.
+        /// Who had asked, and for what.
         asked: Asked,
-        /// Who revoked it: the requester's key, or the owner's.
+        /// The signer of the revocation: the requester's key, or the owner's.
         #[serde(with = "hex_array")]
         by: [u8; 32],
     },
-    /// An operator said that the limits count again as the restored store knows them.
+    /// An operator confirmed that the limits apply again as the restored store has them.
     LimitsReset {
         /// Since when they had counted as used up, in milliseconds since 1970.
         used_up_since_ms: u64,
@@ -326,7 +326,7 @@ pub enum Event {
 
     /// An orchestrator accepted a job.
     JobAccepted {
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
         /// What kind of payload.
         payload: PayloadKindTag,
@@ -334,9 +334,9 @@ pub enum Event {
         #[serde(with = "prefixed_array")]
         digest: [u8; 32],
     },
-    /// It began an attempt.
+    /// An orchestrator began an attempt.
     AttemptStarted {
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
         /// The attempt's session.
         session: SessionId,
@@ -347,40 +347,40 @@ pub enum Event {
     },
     /// An attempt ended without a signature.
     AttemptFailed {
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
         /// The attempt's session.
         session: SessionId,
         /// Why.
         code: Code,
-        /// Whose fault it is said to be.
+        /// The party that is said to be at fault.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         culprit: Option<PartyId>,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
-    /// It verified a signature and stored the result.
+    /// An orchestrator verified a signature and stored the result.
     JobSigned {
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
-        /// The session it came from.
+        /// The session that produced it.
         session: SessionId,
         /// What was signed.
         #[serde(with = "prefixed_array")]
         digest: [u8; 32],
     },
-    /// A job ended without a signature: given up (a dead letter), expired, cancelled, rejected.
+    /// A job ended without a signature: given up (a dead letter), expired, cancelled or rejected.
     JobEnded {
-        /// Who asked.
+        /// Who asked, and for what.
         asked: Asked,
         /// Why.
         code: Code,
-        /// The same for a person.
+        /// An explanation for a person.
         message: String,
     },
     /// An operator put a dead letter back.
     JobPutBack {
-        /// Who had asked for it.
+        /// Who had asked for the job.
         asked: Asked,
     },
     /// A device proved to a gateway that it holds the key of a wallet's device.
@@ -391,11 +391,11 @@ pub enum Event {
         #[serde(with = "hex_array")]
         device: [u8; 32],
     },
-    /// An orchestrator found streams or buckets of the broker gone, or others in their places.
+    /// An orchestrator found streams or buckets of the broker missing, or replaced by others.
     StoresLost {
-        /// Which, by the broker's names.
+        /// Their names at the broker.
         stores: Vec<String>,
-        /// How many jobs were open as far as this orchestrator knew.
+        /// How many jobs were open, as far as this orchestrator knew.
         open_jobs: u64,
     },
 }

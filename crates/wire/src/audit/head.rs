@@ -1,5 +1,5 @@
-//! How far a party's audit chain goes, signed by the party: what others keep for it, so that an
-//! older copy of its store can be told from its store.
+//! A head: how far a party's audit chain goes, signed by the party. Other parties and the broker
+//! keep it, so that an older copy of the party's store can be told from the current one.
 
 use duet_protocol::{
     codec::Message,
@@ -15,10 +15,10 @@ use crate::{
     signing::{self, BadSignature, Identity, Purpose},
 };
 
-/// The locked keys that a head names at most. A party that has more names the newest.
+/// How many locked keys a head names at most. A party with more names the newest.
 pub const MAX_LOCKED_KEYS: usize = 1024;
-/// The heads that a party keeps of one writer: one of each of its chains. A chain ends when a store
-/// is restored.
+/// How many heads of one writer a party keeps: one for each of its chains. A chain ends when a
+/// store is restored.
 pub const MAX_HEADS_PER_WRITER: usize = 32;
 
 /// How far a party's chain goes, and which of its Paillier keys are locked.
@@ -34,7 +34,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Signs it with the writer's card key.
+    /// Signs the head with the writer's card key.
     #[must_use]
     pub fn sign(self, key: &impl Identity) -> SignedHead {
         let signature = signing::sign(Purpose::AuditHead, &self.statement(), key);
@@ -75,7 +75,7 @@ impl Message for SignedHead {
     const MAX_SIZE_BYTES: usize = 512 + 16 * MAX_LOCKED_KEYS;
 }
 
-/// What a party asks another party about heads, on `duet.v1.card.<from>.<to>`.
+/// A party's request to another party about heads, on `duet.v1.card.<from>.<to>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadRequest {
     /// To keep the sender's newest head.
@@ -83,7 +83,7 @@ pub enum HeadRequest {
         /// The head.
         head: SignedHead,
     },
-    /// To show the sender's heads that the receiver keeps.
+    /// To return the sender's heads that the receiver keeps.
     Show,
 }
 
@@ -93,12 +93,12 @@ impl Message for HeadRequest {
     const MAX_SIZE_BYTES: usize = SignedHead::MAX_SIZE_BYTES + 16;
 }
 
-/// The answer.
+/// The answer to a [`HeadRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadReply {
     /// The head, or a newer one of the same chain, is on the receiver's disk.
     Kept,
-    /// The sender's heads, one of each chain, at most [`MAX_HEADS_PER_WRITER`].
+    /// The sender's heads, one for each chain, at most [`MAX_HEADS_PER_WRITER`].
     Heads {
         /// The heads.
         heads: Vec<SignedHead>,

@@ -1,5 +1,5 @@
-//! Which refusals are recorded one by one. The rest is counted: whoever floods a process with what
-//! it refuses must not fill the log.
+//! Decides which refusals are recorded one by one. The others are only counted, so that a client
+//! that floods a process with bad requests cannot fill the log.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,47 +8,48 @@ use duet_protocol::ids::{SessionId, WalletId};
 use super::{Asked, Event};
 use crate::{Code, Manifest, Refusal, SignedRequest, SigningRequest};
 
-/// Refusals of one source recorded one by one within [`WINDOW_MS`]; further ones are counted.
+/// How many refusals of one source are recorded one by one within [`WINDOW_MS`]. Further ones are
+/// counted.
 const PER_SOURCE: u32 = 8;
-/// Refusals of all sources recorded one by one within [`WINDOW_MS`]. At some 500 bytes each a flood
-/// of them fills 30 MB in a day.
+/// How many refusals of all sources are recorded one by one within [`WINDOW_MS`]. At some 500 bytes
+/// each, a flood fills 30 MB in a day.
 const IN_ALL: u32 = 40;
 /// How long refusals are counted together, in milliseconds.
 const WINDOW_MS: u64 = 60_000;
 
-/// Something that was refused, and who asked for it as far as the request said so.
+/// A refused request, and who sent it by the request's own claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// What kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report`, `device`
     /// or `token`.
     pub what: &'static str,
-    /// Who asked.
+    /// Who asked, and for what.
     pub asked: Option<Asked>,
     /// The session.
     pub session: Option<SessionId>,
     /// The wallet.
     pub wallet: Option<WalletId>,
-    /// The rule of the wallet's policy that said no.
+    /// The rule of the wallet's policy that refused.
     pub rule: Option<String>,
     /// Why.
     pub refusal: Refusal,
 }
 
 impl Refused {
-    /// A request of which nothing is known but what kind it is.
+    /// A refused request of which only the kind is known.
     #[must_use]
     pub const fn new(what: &'static str, refusal: Refusal) -> Self {
         Self { what, asked: None, session: None, wallet: None, rule: None, refusal }
     }
 
-    /// A signing request. Nothing of it is believed: that may be why it was refused.
+    /// A refused signing request. Its content is not verified: that may be why it was refused.
     #[must_use]
     pub fn request(what: &'static str, signed: &SignedRequest, refusal: Refusal) -> Self {
         let asked = SigningRequest::from_json(&signed.body).ok().map(|request| Asked::by(signed, &request));
         Self { asked, ..Self::new(what, refusal) }
     }
 
-    /// An invitation by this manifest; nothing of that is believed either.
+    /// A refused invitation with this manifest. Its content is not verified either.
     #[must_use]
     pub fn invitation(manifest: &[u8], refusal: Refusal) -> Self {
         let what = "invitation";
@@ -72,7 +73,7 @@ impl From<Refused> for Event {
         let Refused { what, asked, session, wallet, rule, refusal } = refused;
         Self::Refused {
             what: what.to_owned(),
-            // Said once.
+            // Left out when `asked` already names the wallet.
             wallet: wallet.filter(|wallet| asked.as_ref().is_none_or(|asked| asked.wallet != *wallet)),
             asked,
             session,
@@ -94,19 +95,19 @@ enum Source {
 pub struct Refusals {
     since_ms: u64,
     recorded: u32,
-    /// As many at most as there are refusals recorded.
+    /// Holds at most as many entries as refusals were recorded.
     sources: HashMap<Source, u32>,
     suppressed: BTreeMap<Code, u64>,
 }
 
 impl Refusals {
-    /// Counts from `now_ms`.
+    /// Starts counting at `now_ms`.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
         Self { since_ms: now_ms, recorded: 0, sources: HashMap::new(), suppressed: BTreeMap::new() }
     }
 
-    /// The entry for a refusal, unless it is only counted.
+    /// Returns the event to record for a refusal, or `None` when it is only counted.
     pub fn take(&mut self, refused: Refused) -> Option<Event> {
         let source = refused.source();
         let known = self.sources.get(&source).copied().unwrap_or_default();
@@ -119,12 +120,12 @@ impl Refusals {
         Some(refused.into())
     }
 
-    /// Counts refusals of which nothing more is known.
+    /// Counts refusals of which only the code is known.
     pub fn count(&mut self, code: Code, refusals: u64) {
         *self.suppressed.entry(code).or_default() += refusals;
     }
 
-    /// The entry that tells how many were only counted, once the window is over or `is_last`.
+    /// Returns the event with the number of counted refusals, once the window is over or `is_last`.
     pub fn window(&mut self, now_ms: u64, is_last: bool) -> Option<Event> {
         if !is_last && now_ms.saturating_sub(self.since_ms) < WINDOW_MS {
             return None;

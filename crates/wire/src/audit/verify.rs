@@ -1,8 +1,8 @@
-//! Checking audit records: nothing removed, moved, altered or brought in from elsewhere, signed by
-//! whom it should be, and no nonce used twice.
+//! Verifies audit records: no record is removed, moved, altered or brought in from elsewhere, the
+//! right writer signed, and no nonce was used twice.
 //!
-//! Records are taken in the order in which they lie in the stream or in a file. The same record a
-//! second time is no fault: whoever ships records may do so again.
+//! The verifier takes records in the order of the stream or file. A record that appears a second
+//! time is no fault: its writer may publish it again.
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,30 +13,30 @@ use serde::{Deserialize, Serialize};
 use super::{Body, ChainId, Event, Exchange, Position, Record};
 use crate::encoding::hex_array;
 
-/// Findings that are kept; more are counted.
+/// How many findings are kept. More are counted.
 pub const MAX_FINDINGS: usize = 1000;
 
 /// What is wrong with a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// A line is no record.
+    /// A line is not a record.
     Malformed,
-    /// Records between two that are there are not.
+    /// Records are missing between two others.
     Missing,
-    /// A record does not follow from the one before it: one of the two was altered, or put there.
+    /// A record does not follow from the one before it: one of the two was altered or inserted.
     Altered,
-    /// A record stands later than its place.
+    /// A record stands after its place.
     Reordered,
     /// Two different records claim one place.
     Forked,
-    /// A checkpoint is not what the chain was at that place, or its signature is not by the chain's
+    /// A checkpoint does not match the chain at that place, or its signature is not by the chain's
     /// key.
     FalseCheckpoint,
-    /// The chain is not by the key that is pinned for its writer, or by a writer that may not speak
+    /// The chain is not by the key that is pinned for its writer, or its writer may not publish
     /// where it was found.
     ForeignWriter,
-    /// What was there at an earlier verification is not there any more, or is something else.
+    /// A record that an earlier verification saw is missing or different.
     Rewritten,
     /// A nonce or an answer was used in two sessions, or a session was charged twice.
     Reused,
@@ -58,7 +58,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One thing that is wrong, and where.
+/// One fault, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What kind of thing.
@@ -69,7 +69,7 @@ pub struct Finding {
     /// At which record of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// The same for a person.
+    /// An explanation for a person.
     pub message: String,
 }
 
@@ -87,55 +87,55 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was found of one chain.
+/// The findings about one chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainReport {
-    /// Who writes it; `None` when its beginning is gone and no pinned key signed a checkpoint of
+    /// Its writer. `None` when its beginning is missing and no pinned key signed a checkpoint of
     /// it.
     pub writer: Option<String>,
-    /// Which of the writer's processes, when it is one process's.
+    /// The process, when the chain belongs to one process of the writer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// Whether its key is one that the verifier was told.
+    /// Whether its key is one that the caller pinned.
     pub pinned: bool,
-    /// The first record that is there: 1, unless older ones have been removed for their age.
+    /// The first record that exists: 1, unless older ones have expired.
     pub first: u64,
-    /// The last record that is there.
+    /// The last record that exists.
     pub last: Position,
-    /// How many records are there.
+    /// How many records exist.
     pub records: u64,
-    /// Up to where a checkpoint vouches for it; 0 when none does.
+    /// The last record that a checkpoint covers; 0 when none does.
     pub signed_through: u64,
-    /// The latest time a record states, in milliseconds since 1970.
+    /// The latest time that a record states, in milliseconds since 1970.
     pub newest_at_ms: u64,
-    /// Whether its writer closed it in order. A chain that is neither closed nor still written lost
-    /// its writer, or its end.
+    /// Whether its writer closed it in order. If a chain is neither closed nor still being written,
+    /// its writer died or its end is missing.
     pub closed: bool,
-    /// Records of kinds that this version does not know.
+    /// How many records have kinds that this version does not know.
     pub unknown: u64,
 }
 
-/// What a log is worth.
+/// The result of verifying a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Whether nothing is wrong with it.
+    /// Whether there are no findings.
     pub valid: bool,
     /// Its chains.
     pub chains: Vec<ChainReport>,
-    /// What is wrong with it, at most [`MAX_FINDINGS`] things.
+    /// The findings, at most [`MAX_FINDINGS`].
     pub findings: Vec<Finding>,
-    /// How many more there are.
+    /// How many more findings there are.
     pub more_findings: u64,
 }
 
 impl Report {
-    /// How far each chain went, to be remembered for the next verification.
+    /// How far each chain went. The caller remembers it for the next verification.
     pub fn heads(&self) -> impl Iterator<Item = Position> {
         self.chains.iter().map(|chain| chain.last)
     }
 }
 
-/// A key that somebody vouched for, and whose it is.
+/// A key that the operator pinned, and its writer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedKey {
     /// A party's name, `orchestrator` or `gateway`.
@@ -165,48 +165,48 @@ impl Chain {
         self.first.saturating_add(u64::try_from(self.hashes.len()).unwrap_or(u64::MAX))
     }
 
-    /// The hash at `sequence`: outer `None` before the beginning or after the end.
+    /// The hash at `sequence`. The outer `None` means before the beginning or after the end.
     fn at(&self, sequence: u64) -> Option<Option<[u8; 32]>> {
         let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         self.hashes.get(index).copied()
     }
 }
 
-/// Takes the records of a log one after the other.
+/// Verifies the records of a log one after another.
 #[derive(Default)]
 pub struct Verifier {
     pins: Vec<PinnedKey>,
     beginnings_may_be_gone: bool,
     remembered: Vec<Position>,
     chains: BTreeMap<ChainId, Chain>,
-    /// Where each nonce was used.
+    /// The session in which each nonce was used.
     nonces: BTreeMap<[u8; 32], SessionId>,
-    /// Where each answer was made.
+    /// The session in which each answer was made.
     answers: BTreeMap<[u8; 32], SessionId>,
     charged: BTreeSet<(ChainId, SessionId)>,
     findings: Vec<Finding>,
     more_findings: u64,
 }
 
-/// The gap that one record may open. A larger one is no gap but nonsense: nobody removes a billion
-/// records, and nobody shall make a verifier keep account of them.
+/// The largest gap that one record may open. A larger one is nonsense and not a gap: a verifier
+/// must not have to keep account of a billion missing records.
 const MAX_GAP: u64 = 1 << 20;
 
 impl Verifier {
-    /// A verifier that believes these keys. A chain of a writer with a pinned key must be by one of
-    /// its keys; other chains are believed to be by the key they name themselves.
+    /// A verifier that trusts `pins`. A chain of a writer with pinned keys must be by one of them.
+    /// For other writers it trusts the key that the chain itself names.
     #[must_use]
     pub fn new(pins: Vec<PinnedKey>) -> Self {
         Self { pins, ..Self::default() }
     }
 
-    /// What an earlier verification saw last of a chain: it must still be there.
+    /// Sets the last record that an earlier verification saw of a chain. It must still exist.
     pub fn remember(&mut self, head: Position) {
         self.remembered.push(head);
     }
 
-    /// Lets chains begin anywhere: old records are removed when their time is over. Without this a
-    /// chain that does not begin with its first record lacks something.
+    /// Lets chains begin anywhere, since old records expire. Without this, a chain that does not
+    /// begin with its first record has a fault.
     pub fn allow_missing_beginnings(&mut self) {
         self.beginnings_may_be_gone = true;
     }
@@ -220,7 +220,8 @@ impl Verifier {
         self.findings.push(Finding { fault, chain, sequence, message: message.into() });
     }
 
-    /// Takes a line. `speaker` is who alone may have published it, when it comes from the stream.
+    /// Takes a line. `speaker` is the only one that may have published it, when it comes from the
+    /// stream.
     pub fn line(&mut self, line: &[u8], speaker: Option<&str>) {
         match Record::from_line(line) {
             Ok(record) => self.record(&record, speaker),
@@ -305,12 +306,12 @@ impl Verifier {
         }
     }
 
-    /// A record whose place has been passed already.
+    /// Handles a record whose place has already been passed.
     fn earlier(&mut self, record: &Record, position: Position, speaker: Option<&str>, body: Option<Body>) {
         let at = Some((record.chain, record.sequence));
         let Some(chain) = self.chains.get_mut(&record.chain) else { return };
         match chain.at(record.sequence) {
-            // It was shipped a second time.
+            // The writer published it a second time.
             Some(Some(hash)) if hash == position.hash => {}
             Some(Some(_)) => {
                 self.find(Fault::Forked, at, "another record with this number is there already");
@@ -413,7 +414,7 @@ impl Verifier {
         let at = Some((record.chain, record.sequence));
         let Some(chain) = self.chains.get_mut(&record.chain) else { return };
         if chain.key.is_none() {
-            // The beginning is gone: the key is one of those that are pinned.
+            // The beginning is missing, so the key must be a pinned one.
             if let Some(pin) = self.pins.iter().find(|pin| covered.verify(&pin.key, signature).is_ok()) {
                 chain.key = Some(pin.key);
                 chain.writer = Some(pin.writer.clone());
@@ -437,19 +438,19 @@ impl Verifier {
                 let message = format!("the writer signed another record {} than is there", covered.sequence);
                 self.find(Fault::Altered, Some((record.chain, covered.sequence)), message);
             }
-            // It is missing, which has been said, or came before the beginning.
+            // It is missing, which is already a finding, or lies before the beginning.
             Some(None) | None => {}
         }
     }
 
-    /// What the records that were taken are worth.
+    /// Returns the result over all records taken.
     #[must_use]
     pub fn finish(mut self) -> Report {
         for head in core::mem::take(&mut self.remembered) {
             let at = Some((head.chain, head.sequence));
             match self.chains.get(&head.chain).map(|chain| (chain.at(head.sequence), chain.first)) {
                 Some((Some(Some(hash)), _)) if hash == head.hash => {}
-                // Older than what is kept.
+                // Older than the records that are kept.
                 Some((None, first)) if head.sequence < first => {}
                 Some((Some(Some(_)), _)) => {
                     self.find(Fault::Rewritten, at, "another record was there at an earlier verification");

@@ -1,5 +1,5 @@
-//! What a payload says, spelled out for the person who is to sign it: made from the same parsed
-//! values as the digest, so that what is shown is what is signed.
+//! A payload spelled out for the person who is to sign it. It is made from the same parsed values
+//! as the digest, so that what is shown is what is signed.
 
 use alloy_primitives::Address;
 use serde::Serialize;
@@ -23,8 +23,8 @@ pub struct DescribedField {
     pub value: String,
 }
 
-/// A member that is in the document and is not signed: whoever verifies the signature may put
-/// anything in its place.
+/// A member of the document that is not signed. A holder of the signature may put any value in its
+/// place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotSigned {
     /// Where it is: `domain.chainId`, `message.__typename`.
@@ -50,16 +50,16 @@ pub enum NotSignedReason {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Description {
-    /// Which kind it is.
+    /// The kind of payload.
     pub kind: PayloadKindTag,
     /// The 32 bytes that ECDSA signs, as `0x…`.
     pub digest: String,
-    /// Of a transaction, or of the domain of typed data; left out where JavaScript could not hold
-    /// it.
+    /// The chain of a transaction, or of the domain of typed data. Left out when a JavaScript
+    /// number cannot hold it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain_id: Option<u64>,
-    /// The payload read and written again: quantities of a transaction as `0x…`, addresses
-    /// checksummed.
+    /// The payload, read and written again: quantities of a transaction as `0x…`, addresses with
+    /// their checksum.
     pub payload: Value,
     /// Every field that goes into the digest, in order.
     pub fields: Vec<DescribedField>,
@@ -78,7 +78,8 @@ impl Payload {
         match self {
             Self::Transaction(transaction) => fields.transaction(transaction),
             Self::PersonalMessage(message) => {
-                // Bytes that are text are shown as it, whichever way they were given.
+                // Bytes that are valid text are shown as text, even if the document has them in
+                // hexadecimal.
                 match core::str::from_utf8(message.as_bytes()) {
                     Ok(text) => fields.add("text", "string", text),
                     Err(_) => fields.add("hex", "bytes", hexadecimal(message.as_bytes())),
@@ -107,8 +108,8 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     format!("0x{}", hex::encode(bytes))
 }
 
-/// The same document with the numbers that JavaScript would round as decimal strings, which mean
-/// the same.
+/// The document with decimal strings in place of numbers that JavaScript would round. They mean the
+/// same.
 fn exact(value: Value) -> Value {
     match value {
         Value::Number(number) => {

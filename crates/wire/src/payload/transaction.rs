@@ -1,4 +1,4 @@
-//! Ethereum transactions, in the JSON people and libraries write.
+//! Ethereum transactions, in the JSON that people and libraries write.
 
 mod draft;
 
@@ -19,13 +19,14 @@ use crate::{
 
 /// A transaction to sign.
 ///
-/// In JSON with the field names of the JSON-RPC interface: `type` (`0x0`, `0x1`, `0x2`, or
-/// `legacy`, `eip2930`, `eip1559`; if missing, it follows from the fee fields), `chainId`, `nonce`,
+/// In JSON it has the field names of the JSON-RPC interface: `type` (`0x0`, `0x1`, `0x2`, or
+/// `legacy`, `eip2930`, `eip1559`; by default it follows from the fee fields), `chainId`, `nonce`,
 /// `to` (`null` creates a contract), `value`, `gas` or `gasLimit`, `gasPrice` or `maxFeePerGas` and
-/// `maxPriorityFeePerGas`, `accessList`, `data` or `input`. Quantities are numbers, decimal strings
-/// or `0x` and hexadecimal digits. Of these only `value` (0), `accessList` (empty) and `data`
-/// (empty) may be missing. A member that is `null` is missing, `to` and `chainId` excepted, and any
-/// other member is refused.
+/// `maxPriorityFeePerGas`, `accessList`, `data` or `input`. Quantities are numbers, decimal
+/// strings, or `0x` and hexadecimal digits.
+///
+/// Only `type`, `value` (0), `accessList` (empty) and `data` (empty) may be missing. A member that
+/// is `null` counts as missing, except `to` and `chainId`. Any other member is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransactionRequest {
     /// Type 0, with a chain id under EIP-155, or without one if `chainId` is `null`.
@@ -111,7 +112,7 @@ impl TransactionRequest {
         self.as_transaction().nonce()
     }
 
-    /// The recipient, unless it creates a contract.
+    /// The recipient. `None` when it creates a contract.
     #[must_use]
     pub fn to(&self) -> Option<[u8; 20]> {
         self.as_transaction().to().map(Into::into)

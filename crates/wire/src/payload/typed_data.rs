@@ -1,8 +1,8 @@
 //! Typed data under [EIP-712](https://eips.ethereum.org/EIPS/eip-712).
 //!
-//! What MetaMask signs and ethers or viem confirm is signed here, with the same digest; anything
-//! else is refused. Values are read as strictly as those of transactions, and a member that the
-//! types do not declare is refused unless the document says that it is to be dropped.
+//! This module signs what MetaMask signs and ethers or viem confirm, with the same digest, and
+//! refuses everything else. It reads values as strictly as those of transactions. A member that the
+//! types do not declare is refused, unless the document says that it is to be dropped.
 //! `docs/adapters.md` lists what is refused although libraries would sign it, and why.
 
 mod types;
@@ -36,7 +36,7 @@ enum Undeclared {
 /// A typed document, checked against its own types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypedDataRequest {
-    /// As it was given.
+    /// The document as it was given.
     document: Value,
     primary_type: String,
     chain_id: Option<u64>,
@@ -143,7 +143,7 @@ impl TypedDataRequest {
     }
 
     /// The contract that is to verify the signature. `None` where the domain's type does not cover
-    /// it, so that the signature would hold for any contract.
+    /// it; then the signature is valid for any contract.
     #[must_use]
     pub const fn verifying_contract(&self) -> Option<[u8; 20]> {
         self.verifying_contract
@@ -155,8 +155,8 @@ impl TypedDataRequest {
         &self.primary_type
     }
 
-    /// The domain's chain. `None` where the domain's type does not cover it, so that the signature
-    /// would hold on any chain.
+    /// The domain's chain. `None` where the domain's type does not cover it; then the signature is
+    /// valid on any chain.
     #[must_use]
     pub const fn chain_id(&self) -> Option<u64> {
         self.chain_id
@@ -167,14 +167,14 @@ impl TypedDataRequest {
         &self.fields
     }
 
-    /// Every member that is in the document and does not go into the digest.
+    /// Every member of the document that does not go into the digest.
     pub(super) fn not_signed(&self) -> &[NotSigned] {
         &self.not_signed
     }
 }
 
-/// The type of a domain that the document does not declare: the standard's members that are there,
-/// in the standard's order. `null` counts as absent.
+/// The type of a domain that the document does not declare: the standard's members that are
+/// present, in the standard's order. `null` counts as absent.
 fn implied_domain(domain: &Node<'_>) -> Result<Value, JsonError> {
     let object = domain.any_object()?;
     let present = DOMAIN_MEMBERS.iter().filter(|(name, _)| is_there(&object, name));
@@ -187,7 +187,7 @@ fn is_there(object: &Object<'_>, name: &str) -> bool {
     object.field(name).is_some_and(|node| !node.value.is_null())
 }
 
-/// The members of a domain that its type covers as the standard has them. Nothing is decided by
+/// The members of a domain that its type covers with their standard types. No decision depends on
 /// others.
 struct Covered<'a> {
     domain: Object<'a>,

@@ -1,4 +1,4 @@
-//! Whether a signature over a payload is somebody's.
+//! Checks whether a signature over a payload is by an expected address.
 
 use alloy_primitives::{Address, B256, Signature, U256};
 use duet_protocol::signature::RecoverableSignature;
@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::{Payload, PayloadError};
 
-/// What was found.
+/// The result of the check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verification {
-    /// Whether the signature is by the address that was expected.
+    /// Whether the signature is by the expected address.
     pub valid: bool,
-    /// What it should be over, as `0x…`.
+    /// The digest that it should be over, as `0x…`.
     pub digest: String,
-    /// Whose it is, if it is anybody's: the address with its EIP-55 checksum.
+    /// The address that made the signature, if there is one, with its EIP-55 checksum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
     /// Why it is not valid.
@@ -23,10 +23,10 @@ pub struct Verification {
 
 impl Payload {
     /// Checks 65 bytes – r, s, and v as 0, 1, 27 or 28 – as a signature of this payload by
-    /// `expected`. The library recovers the key; a high s is refused, as Ethereum does.
+    /// `expected`. The library recovers the key. A high s is refused, as in Ethereum.
     ///
     /// # Errors
-    /// None for a payload that was parsed.
+    /// None for a parsed payload.
     pub fn verify(&self, signature: &[u8; 65], expected: &[u8; 20]) -> Result<Verification, PayloadError> {
         let digest = self.digest()?;
         let found = recover(&digest, signature);

@@ -40,10 +40,10 @@ pub(crate) const RULE_FIELDS: [&str; 15] = [
 pub(crate) const LIMIT_FIELDS: [&str; 3] = ["within", "value", "signatures"];
 /// The fields of a time window.
 pub(crate) const WINDOW_FIELDS: [&str; 3] = ["days", "from", "until"];
-/// The fields of what it takes to approve.
+/// The fields of a rule's approvals.
 pub(crate) const APPROVALS_FIELDS: [&str; 2] = ["keys", "threshold"];
 
-/// What a transaction's fee may come to when a rule does not say: 0.01 ether.
+/// The largest fee when a rule does not state one: 0.01 ether.
 const DEFAULT_MAX_FEE_WEI: u64 = 10_000_000_000_000_000;
 /// The longest name of a rule.
 const MAX_NAME_LENGTH: usize = 64;
@@ -53,13 +53,13 @@ const MINUTES_PER_DAY: u16 = 24 * 60;
 /// Why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The document is not what it should be.
+    /// The document is malformed.
     #[error("policy: {0}")]
     Json(#[from] JsonError),
-    /// Another version.
+    /// The document has a version that this build does not read.
     #[error("version: this build reads version {POLICY_VERSION} of the policy")]
     UnsupportedVersion,
-    /// Not signed by the wallet's owner.
+    /// The wallet's owner did not sign it.
     #[error("the policy is not signed by the wallet's owner")]
     BadSignature(#[from] signing::BadSignature),
 }
@@ -86,7 +86,7 @@ impl Policy {
     /// Reads a policy.
     ///
     /// # Errors
-    /// With the path of what is wrong; an unknown field is.
+    /// With the path of what is wrong, which may be an unknown field.
     pub fn from_json(body: &[u8]) -> Result<Self, PolicyError> {
         let value = strict_json::parse(body, MAX_POLICY_SIZE_BYTES)?;
         let node = Node::root(&value);
@@ -339,10 +339,10 @@ pub struct SignedPolicy {
 }
 
 impl SignedPolicy {
-    /// Signs a document as it is.
+    /// Signs the document's bytes as they are.
     ///
     /// # Errors
-    /// When it is no policy.
+    /// When it is not a policy.
     pub fn sign(body: Vec<u8>, owner: &impl Identity) -> Result<Self, PolicyError> {
         Policy::from_json(&body)?;
         let signature = signing::sign(Purpose::Policy, &body, owner);

@@ -1,4 +1,4 @@
-//! The decision: a pure function of a policy and of what is known of a request.
+//! The decision: a pure function of a policy and the facts of a request.
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use super::{Bound, Call, Limit, Policy, Rule, Window};
 use crate::{Code, Payload, Refusal, payload::TransactionRequest, request::Pair};
 
-/// What is known of a request when it is decided upon.
+/// The facts of a request at the time of the decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Who asks.
+    /// The requester.
     pub requester: &'a [u8; 32],
     /// What is to be signed.
     pub payload: &'a Payload,
-    /// By which pair.
+    /// The pair that is to sign.
     pub pair: Pair,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub now_s: u64,
     /// The wallet's owner.
     pub owner: &'a [u8; 32],
-    /// Who has approved just this request.
+    /// The approvers of exactly this request.
     pub approved_by: &'a BTreeSet<[u8; 32]>,
 }
 
-/// A condition of a rule, in the order in which they are looked at.
+/// A condition of a rule, in the order in which they are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -60,7 +60,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// What it says that a request lacks.
+    /// What a request lacks when it does not meet the condition.
     const fn lack(self) -> &'static str {
         match self {
             Self::Payload => "the kind of payload is not among its payloads",
@@ -79,7 +79,7 @@ impl Condition {
         }
     }
 
-    /// The stable code of a refusal for it.
+    /// The stable code of a refusal for this condition.
     #[must_use]
     pub const fn code(self) -> Code {
         match self {
@@ -89,27 +89,27 @@ impl Condition {
     }
 }
 
-/// What a policy says to a request.
+/// A policy's decision on a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Yes, if the limits of one of the rules that allow it have room for it.
+    /// Allowed, if the limits of one of the rules that allow it have room for it.
     Allowed {
-        /// The first rule that does.
+        /// The first rule that allows it.
         rule: String,
-        /// What is charged to which limits.
+        /// What to charge to which limits.
         spend: Spend,
     },
-    /// No.
+    /// Refused.
     Refused {
-        /// The rule that came nearest to allowing it; `None` when there is none.
+        /// The rule that came nearest to allowing it. `None` when the policy has no rules.
         rule: Option<String>,
-        /// What that one lacked.
+        /// The condition of that rule that the request does not meet.
         condition: Option<Condition>,
     },
 }
 
 impl Decision {
-    /// The refusal, if it is one.
+    /// The refusal, if the decision is one.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         let Self::Refused { rule, condition } = self else { return None };
@@ -136,20 +136,20 @@ impl Decision {
     }
 }
 
-/// What a signature is charged with.
+/// What to charge for a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spend {
     /// The wallet that signs.
     pub wallet: WalletId,
     /// The value of the transaction in wei, big endian; zeros for anything else.
     pub value: [u8; 32],
-    /// The rules that allow it, in order, with the limits that must have room: the first whose
-    /// limits all have is charged. That the others are tried keeps a rule from standing in
-    /// another's way, so that taking one away never lets more pass.
+    /// The rules that allow it, in order, with the limits that must have room. The first rule whose
+    /// limits all have room is charged. The others are tried so that no rule stands in another's
+    /// way. Thus removing a rule never allows more.
     pub options: Vec<SpendOption>,
 }
 
-/// One rule that allows a request, and the limits that must have room, the wallet's own among them.
+/// One rule that allows a request, and the limits that must have room, the wallet's among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpendOption {
     /// The rule.
@@ -161,7 +161,7 @@ pub struct SpendOption {
 /// One limit that has to have room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpendLimit {
-    /// Whose it is: `wallet`, or `rule/` and the rule's name.
+    /// What it belongs to: `wallet`, or `rule/` and the rule's name.
     pub scope: String,
     /// The limit.
     pub limit: Limit,
@@ -173,7 +173,7 @@ impl fmt::Display for SpendLimit {
     }
 }
 
-/// What has been signed within a limit's time.
+/// What has been signed within a limit's span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// The value in wei, big endian.
@@ -183,7 +183,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The exact sum of both. `None` when it does not fit into 256 bits: no bound can be compared
+    /// The exact sum of both. `None` when it does not fit into 256 bits. No bound can be compared
     /// with such a sum, so there is no room for it.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Option<Self> {
@@ -211,14 +211,14 @@ impl Limit {
 }
 
 impl Policy {
-    /// Whether any rule has to know who approved of a request.
+    /// Whether any rule depends on the approvals of a request.
     #[must_use]
     pub fn asks_for_approvals(&self) -> bool {
         self.rules.iter().any(|rule| rule.approvals.is_some() || rule.owner_above != Bound::None)
     }
 
-    /// Decides upon a request. What was spent before is not looked at: the limits to be charged are
-    /// in the answer.
+    /// Decides on a request. It ignores what was spent before; the answer names the limits to
+    /// charge.
     #[must_use]
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
         let mut nearest: Option<(Condition, &Rule)> = None;
@@ -241,7 +241,7 @@ impl Policy {
         Decision::Refused { rule: rule.map(|rule| rule.name.clone()), condition }
     }
 
-    /// Whether the rule of this name lets the request pass only because somebody approved it.
+    /// Whether the rule of this name allows the request only because of an approval.
     #[must_use]
     pub fn needs_approval(&self, rule: &str, payload: &Payload) -> bool {
         self.rules.iter().any(|known| {
@@ -291,7 +291,7 @@ impl Rule {
                         Condition::PrimaryType,
                     ),
                 ]),
-                // Nothing else can be seen of them.
+                // Messages and digests have no further conditions.
                 Payload::PersonalMessage(_) | Payload::Digest { .. } => None,
             })
             .or_else(|| {
@@ -309,7 +309,7 @@ impl Rule {
         }
         match transaction.to() {
             None if !self.create_contracts => return Some(Condition::Creation),
-            // What is created has no address to be listed, and its data is no call.
+            // A new contract has no address to list, and its code is not a call.
             None => {}
             Some(to) => {
                 if !self.to.allows(Some(&to)) {
@@ -323,7 +323,7 @@ impl Rule {
         if !self.max_value.allows(transaction.value()) {
             return Some(Condition::Value);
         }
-        // Exact: 128 and 64 bits make at most 192.
+        // Exact: 128 and 64 bits multiply to at most 192.
         let fee = U256::from(transaction.max_fee_per_gas()) * U256::from(transaction.gas_limit());
         (!self.max_fee.allows(fee)).then_some(Condition::Fee)
     }
@@ -346,7 +346,7 @@ impl Rule {
     }
 }
 
-/// How `data` calls; `None` for what selects no function and is no transfer either.
+/// How `data` calls. `None` when it selects no function but is not empty.
 fn call(data: &[u8]) -> Option<Call> {
     match data.split_first_chunk::<4>() {
         Some((selector, _)) => Some(Call::Function(*selector)),
@@ -357,7 +357,7 @@ fn call(data: &[u8]) -> Option<Call> {
 impl Window {
     fn contains(&self, now_s: u64) -> bool {
         const DAY_S: u64 = 24 * 60 * 60;
-        // The first of January 1970 was a Thursday.
+        // 1 January 1970 was a Thursday.
         let day = (now_s / DAY_S + 3) % 7;
         let minute = now_s % DAY_S / 60;
         u8::try_from(day).is_ok_and(|day| self.days.contains(&day))

@@ -1,5 +1,6 @@
-//! Giving policies and approvals to a party, over `duet.v1.card.<from>.<party>` beside the
-//! questions of [`crate::card_request`]. Whoever carries them gains nothing: they are signed.
+//! Policies and approvals for a party, sent over `duet.v1.card.<from>.<party>` beside the questions
+//! of [`crate::card_request`]. They are signed, so the process that forwards them cannot change
+//! them.
 
 use duet_protocol::{
     codec::{self, DecodeError, EncodeError, Message},
@@ -15,30 +16,31 @@ use crate::{
     signing::{self, BadSignature, Identity, Purpose},
 };
 
-/// The most policies of one wallet that an answer shows: the one in effect and those that wait.
+/// How many policies of one wallet an answer contains at most: the one in effect and those that
+/// wait.
 const MAX_SHOWN: usize = 8;
 
-/// What is asked of a party about policies.
+/// A request to a party about policies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PolicyRequest {
-    /// To take a policy.
+    /// To accept a policy.
     Set {
         /// The wallet.
         wallet: WalletId,
         /// The policy.
         policy: SignedPolicy,
     },
-    /// Which policies it holds.
+    /// To list the policies that it holds.
     Show {
-        /// Of this wallet.
+        /// The wallet.
         wallet: WalletId,
     },
-    /// To note that an approver approves a signing request, without a date.
+    /// To record an approver's undated approval of a signing request.
     Approve {
         /// The approval.
         approval: RequestApproval,
     },
-    /// To note that an approver approves a signing request.
+    /// To record an approver's dated approval of a signing request.
     ApproveDated {
         /// The approval.
         approval: DatedApproval,
@@ -52,10 +54,10 @@ impl Message for PolicyRequest {
 }
 
 impl PolicyRequest {
-    /// The wallet it is about, as it says.
+    /// The wallet that the request names.
     ///
     /// # Errors
-    /// When the request that is approved does not parse.
+    /// When the approved request does not parse.
     pub fn wallet(&self) -> Result<WalletId, crate::request::RequestError> {
         match self {
             Self::Set { wallet, .. } | Self::Show { wallet } => Ok(*wallet),
@@ -72,17 +74,17 @@ impl PolicyRequest {
 pub enum PolicyReply {
     /// The policy is stored.
     Set {
-        /// The party's word on it.
+        /// The party's receipt for it.
         receipt: SignedReceipt,
     },
-    /// The policies that count, oldest first: the newest that is in effect, and those that wait.
+    /// The policies that apply, oldest first: the newest one in effect, and those that wait.
     Policies {
-        /// Them, with when each is in effect.
+        /// The policies, each with the time from which it is in effect.
         policies: Vec<HeldPolicy>,
     },
-    /// The approval is noted.
+    /// The approval is recorded.
     Approved,
-    /// No.
+    /// The request is refused.
     Refused(Refusal),
 }
 
@@ -95,14 +97,14 @@ impl Message for PolicyReply {
 /// A policy that a party holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldPolicy {
-    /// From when it alone counts, in milliseconds since 1970. Until then a request has to pass it
-    /// and the ones before.
+    /// From when it alone applies, in milliseconds since 1970. Until then a request has to pass it
+    /// and the earlier ones.
     pub effective_at_ms: u64,
-    /// It.
+    /// The policy.
     pub policy: SignedPolicy,
 }
 
-/// That a party holds a policy.
+/// States that a party holds a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyReceipt {
     /// The wallet.
@@ -111,7 +113,7 @@ pub struct PolicyReceipt {
     pub revision: u64,
     /// The SHA-256 of its document.
     pub hash: [u8; 32],
-    /// From when it alone counts, in milliseconds since 1970.
+    /// From when it alone applies, in milliseconds since 1970.
     pub effective_at_ms: u64,
 }
 
@@ -131,13 +133,13 @@ pub struct SignedReceipt {
     pub signature: [u8; 64],
 }
 
-/// Why a receipt does not hold.
+/// Why a receipt is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
     /// The signature is not by the party's card key.
     #[error("the receipt is not signed by the party's card")]
     BadSignature(#[from] BadSignature),
-    /// The bytes are no receipt.
+    /// The bytes are not a receipt.
     #[error("the receipt does not parse: {0}")]
     Malformed(#[from] DecodeError),
 }
@@ -146,7 +148,7 @@ impl SignedReceipt {
     /// Signs `receipt` with the key of a party's card.
     ///
     /// # Errors
-    /// Never for a receipt of this crate's making.
+    /// Never for a receipt that this crate made.
     pub fn sign(receipt: &PolicyReceipt, key: &impl Identity) -> Result<Self, EncodeError> {
         let receipt = codec::encode(receipt)?;
         let signature = signing::sign(Purpose::PolicyReceipt, &receipt, key);
@@ -163,14 +165,14 @@ impl SignedReceipt {
     }
 }
 
-/// An approver's word, without a date, that a signing request may be signed. It is for that very
-/// document by that very requester. It does not lengthen the day for which a request may be valid:
-/// use [`DatedApproval`].
+/// An approver's undated approval of a signing request. It is for exactly this document by exactly
+/// this requester. It does not extend the day for which a request may be valid; a [`DatedApproval`]
+/// does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestApproval {
     /// The request as its requester signed it.
     pub request: SignedRequest,
-    /// Who approves: an Ed25519 key that the policy names, or the owner's.
+    /// The approver: an Ed25519 key that the policy names, or the owner's.
     #[serde(with = "hex_array")]
     pub approver: [u8; 32],
     /// Ed25519 over the tag `duet/v1/request-approval` and the request's content hash.
@@ -186,8 +188,8 @@ impl RequestApproval {
         Self { request, approver: approver.verification_key(), signature }
     }
 
-    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor
-    /// whether the request holds.
+    /// Checks the approver's signature. It does not check whether this approver counts, nor the
+    /// request.
     ///
     /// # Errors
     /// When the signature does not verify.
@@ -201,13 +203,13 @@ impl RequestApproval {
     }
 }
 
-/// An approver's word that a signing request may be signed. It is for that very document by that
-/// very requester, and counts for [`crate::validity::APPROVAL_VALID_S`] from its date.
+/// An approver's dated approval of a signing request. It is for exactly this document by exactly
+/// this requester, and is valid for [`crate::validity::APPROVAL_VALID_S`] from its date.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatedApproval {
     /// The request as its requester signed it.
     pub request: SignedRequest,
-    /// Who approves: an Ed25519 key that the policy names, or the owner's.
+    /// The approver: an Ed25519 key that the policy names, or the owner's.
     #[serde(with = "hex_array")]
     pub approver: [u8; 32],
     /// When the approver signed, in seconds since 1970.
@@ -235,8 +237,8 @@ impl DatedApproval {
         Self { request, approver: approver.verification_key(), issued_at, signature }
     }
 
-    /// Checks the approver's signature. Whether the approver's word counts is not said by that, nor
-    /// whether the request holds.
+    /// Checks the approver's signature. It does not check whether this approver counts, nor the
+    /// request.
     ///
     /// # Errors
     /// When the signature does not verify.

@@ -1,4 +1,4 @@
-//! What a policy of version 1 lets pass though its author may think otherwise.
+//! What a policy of version 1 allows although its author may think otherwise.
 
 use core::fmt;
 
@@ -7,18 +7,18 @@ use serde::Serialize;
 use super::{Allowed, Bound, Call, Policy, Rule};
 use crate::PayloadKindTag;
 
-/// What `owner_above` does not bound in a rule that allows it: its amount is not in the
+/// What a rule allows and its `owner_above` does not bound, because the amount is not in the
 /// transaction's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unbounded {
-    /// Function calls: what they move of tokens is in the transaction's data.
+    /// Function calls: the tokens that they move are in the transaction's data.
     Calls,
     /// Typed data: a permit is an allowance of any amount.
     TypedData,
-    /// Messages: the owner of a Safe approves by one.
+    /// Messages: the owner of a Safe can approve by a message.
     PersonalMessage,
-    /// Bare digests: they can be the digest of anything.
+    /// Bare digests: they may be of anything.
     Digest,
 }
 
@@ -33,20 +33,20 @@ impl fmt::Display for Unbounded {
     }
 }
 
-/// A rule that asks the owner above a value, and allows what has no value to compare.
+/// A rule that asks the owner above a value, and also allows payloads without a value to compare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
     /// The rule.
     pub rule: String,
     /// What passes without the owner, however much it moves. Never empty.
     pub unbounded: Vec<Unbounded>,
-    /// The same as sentences, with the remedy.
+    /// The warning as sentences, with the remedy.
     pub message: String,
 }
 
 impl Policy {
-    /// The rules whose `owner_above` bounds less than it seems to: it compares the ether that a
-    /// transaction transfers, and stands beside calls, typed data, messages or digests.
+    /// The rules whose `owner_above` bounds less than it seems to. It compares the ether that a
+    /// transaction transfers, but the rule also allows calls, typed data, messages or digests.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         self.rules.iter().filter_map(Rule::warning).collect()

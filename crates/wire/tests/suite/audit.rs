@@ -131,15 +131,14 @@ fn a_record_that_was_removed_is_missed() {
         faults(&verify(&records))
     };
     assert_eq!(without(4), [(Fault::Missing, Some(5))]);
-    // The last one that the checkpoint vouches for.
+    // The last record that the checkpoint covers.
     assert_eq!(without(7), [(Fault::Missing, Some(8))]);
     // The checkpoint itself.
     assert_eq!(without(8), [(Fault::Missing, Some(9))]);
     // After the checkpoint, as long as something follows.
     assert_eq!(without(9), [(Fault::Missing, Some(10))]);
     assert_eq!(without(1), [(Fault::Missing, Some(2))]);
-    // Unless old records are removed for their age: then the writer is known by its pinned key, and
-    // by nothing else.
+    // Unless old records have expired. Then only its pinned key identifies the writer.
     let begin_anywhere = |pins| {
         let mut verifier = Verifier::new(pins);
         verifier.allow_missing_beginnings();
@@ -157,7 +156,7 @@ fn a_truncated_log_is_found_by_who_remembers_its_end() {
     let log = sample();
     let head = verify(&log.records).chains[0].last;
     for kept in [0, 1, 7, 8, 9] {
-        // By itself it is only shorter: nothing can tell.
+        // Alone it is only a shorter log; no verifier can tell.
         let truncated = &log.records[..kept];
         assert!(verify(truncated).valid, "{kept}");
         let mut verifier = Verifier::new(vec![pin("service", 1)]);
@@ -165,7 +164,7 @@ fn a_truncated_log_is_found_by_who_remembers_its_end() {
         truncated.iter().for_each(|record| verifier.record(record, None));
         assert_eq!(faults(&verifier.finish()), [(Fault::Rewritten, Some(10))], "{kept}");
     }
-    // And the tail may be written anew by who has no key, but not by who is remembered.
+    // Without the key a forger can rewrite the tail, but not what a verifier remembers.
     let mut forged = Log { key: key(1), records: log.records[..8].to_vec() };
     forged.add(charged(11, 11, 11));
     forged.add(charged(12, 12, 12));
@@ -199,7 +198,7 @@ fn a_record_that_was_altered_does_not_lead_to_the_next() {
         let report = verify(&records);
         assert!(faults(&report).contains(&(Fault::Altered, Some(number as u64 + 1))), "{number}: {report:?}");
     }
-    // Whoever mends all hashes after it fails at the checkpoint.
+    // A forger who recomputes all later hashes fails at the checkpoint.
     let log = sample();
     let mut mended = Log { key: key(1), records: log.records[..3].to_vec() };
     mended.add(charged(77, 77, 77));
@@ -270,7 +269,7 @@ fn a_nonce_an_answer_or_a_charge_that_is_used_again_is_found() {
         log.add(again);
         assert_eq!(faults(&verify(&log.records)), [(Fault::Reused, Some(sequence))]);
     }
-    // Both sides of one session tell of the same answer.
+    // Both sides of one session record the same answer.
     let mut log = sample();
     log.add(Event::SessionSigned(exchange(2, 60, 2)));
     assert!(verify(&log.records).valid);
@@ -284,7 +283,7 @@ fn what_is_no_record_is_said_to_be_none() {
     verifier.line(&[b' '; 20_000], None);
     let report = verifier.finish();
     assert_eq!(faults(&report), [(Fault::Malformed, None); 3]);
-    // A number out of the blue makes nobody keep account of all before it.
+    // An absurd number does not make the verifier keep account of all numbers before it.
     let mut log = sample();
     let mut far = log.head().follow(Draft::new(1, Event::Closed));
     far.sequence = u64::MAX;

@@ -1,4 +1,4 @@
-//! What people are shown before they sign, and whose a signature is.
+//! What a person is shown before signing, and which address a signature is by.
 
 use duet_wire::Payload;
 use serde_json::json;

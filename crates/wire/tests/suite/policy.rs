@@ -213,7 +213,7 @@ fn approvals_and_the_owners_word_are_counted() {
     assert_eq!(by(&above, &[1], pair), None, "the owner's key");
     assert_eq!(by(&above, &[], Pair::DevicePartner), None, "the owner's device takes part");
     assert_eq!(by(&with("owner_above", json!("5")), &[], pair), None, "not above");
-    // Whoever decides by others need not look for approvals.
+    // A party whose policy has no such rule need not look up approvals.
     assert!(two.asks_for_approvals() && above.asks_for_approvals());
     let plain = with("max_value", json!("any"));
     assert!(!plain.asks_for_approvals());
@@ -503,8 +503,7 @@ proptest! {
         }
     }
 
-    /// Whatever is refused is refused with a condition of a rule that is there, and by no rule when
-    /// there is none.
+    /// Every refusal names a condition of an existing rule, or no rule when the policy has none.
     #[test]
     fn a_refusal_names_a_rule(policy in any_policy(), value in 0_u64..14) {
         let decision = decide(&policy, &transfer(json!({"value": value.to_string()})));
@@ -530,7 +529,7 @@ fn a_sum_that_does_not_fit_has_no_room() {
     let most = alloy_primitives::U256::MAX;
     let limit = |value| Limit { within_s: 60, value, signatures: None };
     let used = Usage { value: most.to_be_bytes(), signatures: 1 };
-    // A bound of all there is is a bound, and a limit without one does not count on.
+    // The largest bound is still a bound, and a limit without one counts no further.
     for value in [Bound::AtMost(most), Bound::None] {
         assert!(limit(value).admits(&Usage::default(), &most.to_be_bytes()));
         assert!(limit(value).admits(&used, &[0; 32]));

@@ -117,7 +117,7 @@ fn each_thing_wrong_is_refused_by_its_own_code() {
 
 #[test]
 fn a_session_of_another_wallet_and_bytes_that_are_none_are_refused() {
-    // Consistent in itself, and for somebody else.
+    // Consistent in itself, but for another wallet.
     let mut other = session(|document| document["wallet"] = "77".repeat(32).into(), &requester());
     other.wallet = WalletId([0x77; 32]);
     assert_eq!(refused(&other, ShareIndex::Service), Code::UnknownWallet);

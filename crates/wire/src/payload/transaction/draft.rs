@@ -1,4 +1,4 @@
-//! Transactions of which a node, or their author, may still have to fill in something.
+//! Transactions that a node, or their author, may still have to complete.
 
 use alloy_consensus::{TxEip1559, TxEip2930, TxLegacy};
 use alloy_eips::eip2930::{AccessList, AccessListItem};
@@ -12,11 +12,11 @@ use crate::{
     strict_json::{self, JsonError, Node, Object},
 };
 
-/// Members of JSON-RPC requests that wallets add for themselves and that change nothing about the
-/// transaction: they are ignored. `docs/adapters.md` lists them.
+/// Members of JSON-RPC requests that wallets add for themselves. They change nothing about the
+/// transaction and are ignored. `docs/adapters.md` lists them.
 pub const IGNORED_HINTS: [&str; 4] = ["estimateGasError", "estimateSuggested", "estimateUsed", "gasUsed"];
 
-/// The members of a transaction that is to be signed.
+/// The members that a transaction to sign may have.
 pub(crate) const MEMBERS: [&str; 13] = [
     "type",
     "chainId",
@@ -32,7 +32,7 @@ pub(crate) const MEMBERS: [&str; 13] = [
     "maxPriorityFeePerGas",
     "accessList",
 ];
-/// Members of types that are not signed, with what they are of.
+/// Members of transaction types that Duet does not sign, each with its type.
 const FOREIGN_MEMBERS: [(&str, &str); 6] = [
     ("authorizationList", "EIP-7702 (type 0x4)"),
     ("blobs", "EIP-4844 (type 0x3)"),
@@ -42,10 +42,10 @@ const FOREIGN_MEMBERS: [(&str, &str); 6] = [
     ("kzg", "EIP-4844 (type 0x3)"),
 ];
 
-/// EIP-2294: with an id from here on, `v = 2·chainId + 36` would leave 64 bits.
+/// EIP-2294: from this chain id on, `v = 2·chainId + 36` exceeds 64 bits.
 const MORE_THAN_A_CHAIN_ID: u64 = u64::MAX / 2 - 35;
 
-/// The types of transactions that are signed.
+/// The types of transactions that Duet signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionType {
     /// Type 0, before EIP-2718.
@@ -65,7 +65,7 @@ impl TransactionType {
         }
     }
 
-    /// As JSON-RPC has it.
+    /// The type in JSON-RPC's form.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl TransactionType {
     }
 }
 
-/// Which chain a transaction is for.
+/// The chain that a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chain {
     /// This one, under EIP-155 or as a member of the transaction.
@@ -103,17 +103,17 @@ pub enum Chain {
     Any,
 }
 
-/// A transaction some of whose members may be missing. Members that are `null` are missing, too,
-/// except `to` and `chainId`, whose `null` says something.
+/// A transaction that may lack members. A member that is `null` is missing, except `to` and
+/// `chainId`, whose `null` has a meaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionDraft {
-    /// `type`, if it is said.
+    /// `type`, if stated.
     pub transaction_type: Option<TransactionType>,
-    /// `chainId`; `null` is for any chain.
+    /// `chainId`. `null` means any chain.
     pub chain: Option<Chain>,
     /// `nonce`.
     pub nonce: Option<u64>,
-    /// `to`; `null` creates a contract.
+    /// `to`. `null` creates a contract.
     pub to: Option<TxKind>,
     /// `value`, in wei.
     pub value: Option<U256>,
@@ -131,21 +131,21 @@ pub struct TransactionDraft {
     pub access_list: Option<AccessList>,
 }
 
-/// A transaction as JSON-RPC's `eth_sendTransaction` has it.
+/// A transaction in the form of JSON-RPC's `eth_sendTransaction`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionCall {
     /// `from`: the account it is sent from.
     pub from: Option<[u8; 20]>,
-    /// The rest.
+    /// The other members.
     pub draft: TransactionDraft,
 }
 
 impl TransactionCall {
-    /// Reads a request as JSON-RPC has it: beside the members of a transaction it may have `from`
+    /// Reads a request in JSON-RPC's form. Beside the members of a transaction it may have `from`
     /// and the [`IGNORED_HINTS`].
     ///
     /// # Errors
-    /// With the path of what is wrong; a member that is not known is.
+    /// With the path of what is wrong, which may be an unknown member.
     pub fn from_json(bytes: &[u8]) -> Result<Self, PayloadError> {
         Self::from_value(&strict_json::parse(bytes, MAX_PAYLOAD_SIZE_BYTES)?)
     }
@@ -159,7 +159,8 @@ impl TransactionCall {
         let fields = members(&node, &[&["from"][..], &IGNORED_HINTS[..]].concat())?;
         let from = present(&fields, "from").map(|from| read_address(&from)).transpose()?;
         let mut draft = TransactionDraft::of(&fields)?;
-        // Here `null` is a chain that is not said, and no chain at all is not asked for.
+        // Here `null` means that the chain is not stated. It does not ask for a transaction without
+        // one.
         if draft.chain == Some(Chain::Any) {
             draft.chain = None;
         }
@@ -192,7 +193,7 @@ impl TransactionDraft {
         Ok(draft)
     }
 
-    /// The type, as far as it is said or follows from the members that are there.
+    /// The type, if it is stated or follows from the members that are present.
     #[must_use]
     pub fn known_type(&self) -> Option<TransactionType> {
         self.transaction_type.or_else(|| {
@@ -205,10 +206,10 @@ impl TransactionDraft {
         })
     }
 
-    /// Checks that the members go together.
+    /// Checks that the members fit together.
     ///
     /// # Errors
-    /// With the member that does not go with the others.
+    /// With the member that does not fit.
     pub fn check(&self) -> Result<(), JsonError> {
         if self.chain.is_some_and(|chain| matches!(chain, Chain::Id(0 | MORE_THAN_A_CHAIN_ID..))) {
             return Err(JsonError::new(
@@ -250,17 +251,17 @@ impl TransactionDraft {
         }
     }
 
-    /// The draft as JSON-RPC means it: without a recipient it creates a contract.
+    /// Completes the draft as JSON-RPC means it: without a recipient it creates a contract.
     #[must_use]
     pub fn or_creation(mut self) -> Self {
         self.to.get_or_insert(TxKind::Create);
         self
     }
 
-    /// Checks that a contract is created only with its code.
+    /// Checks that a transaction that creates a contract has its code.
     ///
     /// # Errors
-    /// When `to` is `null` and there is no code.
+    /// When `to` is `null` and the code is missing or empty.
     pub fn check_creation(&self) -> Result<(), JsonError> {
         if self.to == Some(TxKind::Create) && self.input.as_ref().is_none_or(|code| code.is_empty()) {
             return Err(JsonError::new(
@@ -273,7 +274,7 @@ impl TransactionDraft {
     }
 
     /// The members that are missing before it can be signed. A transaction whose type is not known
-    /// yet counts as one of EIP-1559.
+    /// yet counts as EIP-1559.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let priced = self.known_type().is_some_and(|kind| kind != TransactionType::DynamicFee);
@@ -291,10 +292,10 @@ impl TransactionDraft {
         .collect()
     }
 
-    /// The transaction.
+    /// Completes the draft to a transaction.
     ///
     /// # Errors
-    /// With the first member that is missing, or does not go with the others.
+    /// With the first member that is missing or does not fit.
     pub fn complete(self) -> Result<TransactionRequest, JsonError> {
         self.check()?;
         self.check_creation()?;
@@ -314,7 +315,7 @@ impl TransactionDraft {
                 return Err(JsonError::new("chainId", "only a legacy transaction may be for any chain"));
             }
         };
-        // Only a legacy transaction has none here.
+        // Only a legacy transaction has no chain id here.
         let typed_chain_id = chain_id.unwrap_or_default();
         let gas_price = self.gas_price.ok_or_else(|| lacks("gasPrice"));
         Ok(match kind {
@@ -353,7 +354,7 @@ impl TransactionDraft {
         })
     }
 
-    /// What is there, in the form that [`TransactionRequest`] is written in.
+    /// The present members, in the form that [`TransactionRequest`] is written in.
     #[must_use]
     pub fn to_value(&self) -> Value {
         let quantity = |number: u128| Value::String(format!("{number:#x}"));
@@ -387,7 +388,8 @@ impl TransactionDraft {
     }
 }
 
-/// The object, all of whose members are among [`MEMBERS`] or `others`, or `null`.
+/// The object, if all its members are among [`MEMBERS`] or `others`. An unknown member may be
+/// `null`.
 fn members<'a>(node: &Node<'a>, others: &[&str]) -> Result<Object<'a>, JsonError> {
     let fields = node.any_object()?;
     let is_known = |name: &str| MEMBERS.contains(&name) || others.contains(&name);
@@ -403,12 +405,12 @@ fn members<'a>(node: &Node<'a>, others: &[&str]) -> Result<Object<'a>, JsonError
     Err(JsonError::new(fields.path_of(unknown), problem))
 }
 
-/// The member, unless it is `null`.
+/// The member. `None` if it is missing or `null`.
 fn present<'a>(fields: &Object<'a>, name: &str) -> Option<Node<'a>> {
     fields.field(name).filter(|node| !node.value.is_null())
 }
 
-/// A member that has two names; both may be there if they say the same.
+/// A member with two names. Both may be present if they have the same value.
 fn either<'a, T: PartialEq>(
     fields: &Object<'a>,
     name: &str,

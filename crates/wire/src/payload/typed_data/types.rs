@@ -1,7 +1,7 @@
-//! The structs that a document declares, checked, and how EIP-712 spells them (`encodeType`).
+//! The structs that a document declares, checked, and their EIP-712 encoding (`encodeType`).
 //!
-//! `alloy-dyn-abi` reads names by Solidity's grammar and refuses recursion, so that it cannot
-//! express documents that wallets sign every day: `HyperliquidTransaction:UsdSend`, `a-b`, a tree.
+//! `alloy-dyn-abi` reads names by Solidity's grammar and refuses recursion. So it cannot express
+//! documents that wallets sign every day: `HyperliquidTransaction:UsdSend`, `a-b`, a tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub(super) enum Stem<'a> {
     Struct(&'a str),
 }
 
-/// A type of Solidity's own.
+/// A built-in type of Solidity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaf {
     Address,
@@ -75,7 +75,7 @@ impl<'a> Stem<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Type<'a> {
     pub(super) stem: Stem<'a>,
-    /// The arrays around the stem, innermost first; those of a fixed length with it.
+    /// The arrays around the stem, innermost first, each with its length if that is fixed.
     pub(super) dimensions: Vec<Option<usize>>,
 }
 
@@ -112,12 +112,12 @@ impl<'a> Type<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member<'a> {
     pub(super) name: &'a str,
-    /// The type as it is spelt, which is what is hashed.
+    /// The type's spelling in the document, which is hashed.
     pub(super) spelling: &'a str,
     pub(super) kind: Type<'a>,
 }
 
-/// The structs of a document by their names.
+/// The structs of a document by name.
 #[derive(Debug, Default)]
 pub(super) struct Structs<'a>(BTreeMap<&'a str, Vec<Member<'a>>>);
 
@@ -167,13 +167,12 @@ impl<'a> Structs<'a> {
         self.0.get(name).map(Vec::as_slice)
     }
 
-    /// `encodeType`: the struct, then those that it is made of in the order of their names.
+    /// `encodeType`: the struct, then the structs that it uses in the order of their names.
     ///
     /// # Errors
-    /// Where libraries would spell it differently. MetaMask reads the name of a struct only up to
-    /// its first character that is no ASCII letter, digit or underscore, when it looks for structs
-    /// that the struct is made of: of `A:B` or `A$` it misses some, or finds those of another
-    /// struct `A`.
+    /// Where libraries would spell it differently. To find the structs that a struct uses, MetaMask
+    /// reads its name only up to the first character that is no ASCII letter, digit or underscore.
+    /// For `A:B` or `A$` it misses some, or finds those of another struct `A`.
     pub(super) fn spelt(&self, name: &str) -> Result<String, String> {
         let mut parts = self.reached(name, |name| name);
         let mut of_metamask = self.reached(name, word);
@@ -189,8 +188,7 @@ impl<'a> Structs<'a> {
         Ok(core::iter::once(name).chain(parts).map(spell).collect())
     }
 
-    /// The structs that `name` is made of, itself included, by the names that `named` makes of
-    /// names.
+    /// The structs that `name` uses, itself included. `named` maps the names before the search.
     fn reached<'b>(&'b self, name: &'b str, named: impl Fn(&'b str) -> &'b str) -> BTreeSet<&'b str> {
         let mut reached = BTreeSet::new();
         let mut open = vec![named(name)];
@@ -206,26 +204,26 @@ impl<'a> Structs<'a> {
         reached
     }
 
-    /// A struct whose name viem refuses: it takes only some characters in them.
+    /// A struct whose name viem refuses, since viem allows only some characters in names.
     pub(super) fn not_of_viem(&self) -> Option<&'a str> {
         let is_viems =
             |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_$:".contains(&byte));
         self.0.keys().find(|name| !is_viems(name)).copied()
     }
 
-    /// Whether ethers can express a document of these structs, and so judge it beside MetaMask
-    /// where viem does not: all structs are used, none contains itself, and all of the domain is
-    /// signed.
+    /// Whether ethers can express a document of these structs, so that it can confirm MetaMask's
+    /// digest where viem cannot. It can if all structs are used, none contains itself, and the
+    /// whole domain is signed.
     ///
     /// # Errors
-    /// With what keeps it from that.
+    /// With the reason why it cannot.
     pub(super) fn are_of_ethers(&self, primary: &str, domain_is_covered: bool) -> Result<(), &'static str> {
         if !domain_is_covered || self.get(DOMAIN_TYPE).is_some_and(|declared| !is_standard(declared)) {
             return Err("EIP712Domain is not declared as the standard has it");
         }
         let mut others: BTreeSet<_> = self.0.keys().copied().filter(|name| *name != DOMAIN_TYPE).collect();
-        // What no struct is made of is taken away until nothing is left, or only what contains
-        // itself.
+        // Removes structs that no other uses, until nothing is left or only structs that contain
+        // themselves.
         let mut first = true;
         loop {
             let parts: BTreeSet<_> = others
@@ -255,20 +253,20 @@ impl<'a> Structs<'a> {
     }
 }
 
-/// One struct as `encodeType` has it: `Mail(address to,string text)`.
+/// One struct in the form of `encodeType`: `Mail(address to,string text)`.
 pub(super) fn spell(name: &str, members: &[Member<'_>]) -> String {
     let members: Vec<_> =
         members.iter().map(|member| format!("{} {}", member.spelling, member.name)).collect();
     format!("{name}({})", members.join(","))
 }
 
-/// Whether the declared members of a domain are the standard's, in its order, with its types.
+/// Whether the declared members of a domain are the standard's, in its order and with its types.
 fn is_standard(declared: &[Member<'_>]) -> bool {
     let mut standard = DOMAIN_MEMBERS.into_iter();
     declared.iter().all(|member| standard.any(|known| known == (member.name, member.spelling)))
 }
 
-/// A name may have any characters but those with which one list of types could be spelt as another.
+/// Refuses the characters with which one list of types could be spelt like another.
 fn check_name(name: &str) -> Result<(), String> {
     let is_structure = |c: char| "()[],\"'`".contains(c) || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > MAX_NAME_LENGTH || name.contains(is_structure) {
@@ -277,11 +275,11 @@ fn check_name(name: &str) -> Result<(), String> {
              characters"
         ));
     }
-    // To JavaScript it is no name of a member.
+    // In JavaScript it does not name a plain member.
     if name == "__proto__" { Err("this name means something else to JavaScript".to_owned()) } else { Ok(()) }
 }
 
-/// Whether a name is a type of Solidity's, or looks like one: `uint7`, `bytes33`.
+/// Whether a name is a built-in type of Solidity, or looks like one: `uint7`, `bytes33`.
 fn is_reserved(name: &str) -> bool {
     let numbered = |stem: &str| {
         name.strip_prefix(stem).is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))

@@ -1,4 +1,4 @@
-//! The values of a document, read by the readers that read transactions, and hashed (`hashStruct`).
+//! Reads and hashes the values of a document (`hashStruct`), with the same readers as transactions.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// How many bytes the types of a document may have once they are spelt out. Every struct is spelt
-/// out with all that it is made of, so that the whole can grow with the square of the document.
+/// out with all structs that it uses, so the whole can grow with the square of the document's size.
 const MAX_SPELT_TYPES_BYTES: usize = 1024 * 1024;
 
-/// One walk through a document: it hashes each value and notes it for people, so that what is shown
+/// One walk through a document. It hashes each value and notes it for people, so that what is shown
 /// is what is signed.
 pub(super) struct Walk<'a> {
     structs: &'a Structs<'a>,
@@ -30,7 +30,7 @@ pub(super) struct Walk<'a> {
     spelt_bytes: usize,
     pub(super) fields: Vec<DescribedField>,
     pub(super) not_signed: Vec<NotSigned>,
-    /// Where an address stands in capital letters that are not its checksum: viem refuses it.
+    /// The path of an address in capital letters that are not its checksum, which viem refuses.
     pub(super) capitals: Option<String>,
 }
 
@@ -80,8 +80,8 @@ impl<'a> Walk<'a> {
         self.hash_members(name, type_hash, members, node, &[])
     }
 
-    /// `hashStruct` of the domain, the separator. Members that the standard knows and `members`
-    /// does not cover are left out: so do the libraries.
+    /// `hashStruct` of the domain: the separator. Members that the standard knows and `members`
+    /// does not cover are left out, as the libraries do.
     pub(super) fn hash_domain(
         &mut self,
         members: &'a [Member<'a>],
@@ -99,8 +99,8 @@ impl<'a> Walk<'a> {
         self.hash_members(DOMAIN_TYPE, keccak256(spell(DOMAIN_TYPE, members)), members, node, &not_covered)
     }
 
-    /// `hashStruct` of `members`, whose type is hashed already; `passed_over` are names that may be
-    /// there besides.
+    /// `hashStruct` of `members`, whose type is already hashed. `passed_over` are names that may
+    /// also be present.
     fn hash_members(
         &mut self,
         name: &str,
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
         self.not_signed.push(NotSigned { path, value: value.value.to_string(), reason });
     }
 
-    /// The 32 bytes that stand for a value of `kind` inside the arrays of `dimensions`, innermost
+    /// The 32 bytes that encode a value of `kind` inside the arrays of `dimensions`, innermost
     /// first.
     fn word(
         &mut self,
@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
             let problem = format_args!("does not fit its type: {found} elements, declared are {length}");
             return Err(PayloadError::TypedData(node.error(problem)));
         }
-        // An array without elements is signed, too, and has to show.
+        // An empty array is signed, too, and has to be shown.
         if items.is_empty() {
             self.note(&node.path, "array", "empty");
         }

@@ -1,4 +1,4 @@
-//! What is sent: signing requests, alone and in batches, and what a batch is answered with.
+//! What a client sends: signing requests, alone and in batches. Also the answer to a batch.
 
 use duet_wire::{
     batch::MAX_BATCH_ITEMS,
@@ -13,7 +13,7 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
     let quantity = |what: &str| json!({ "type": ["integer", "string"], "description": format!("{what}: a number, decimal digits, or 0x and hexadecimal digits.") });
     let bytes =
         |what: &str| json!({ "type": "string", "pattern": "^0x([0-9a-fA-F]{2})*$", "description": what });
-    // A member that may be missing may be null, too, which says the same.
+    // An optional member may also be null, with the same meaning.
     let or_null = |mut schema: Value, kinds: Value| {
         if let Some(members) = schema.as_object_mut() {
             members.insert("type".to_owned(), kinds);

@@ -1,4 +1,4 @@
-//! What a tenant has: wallets and webhooks.
+//! What a tenant owns: wallets and webhooks.
 
 use serde_json::{Value, json};
 
