@@ -1,7 +1,7 @@
 //! A client of the orchestrator's HTTP interface.
 //!
-//! What can be repeated without harm is repeated, with back-off and jitter, until the command's
-//! deadline: reading, and submitting, which its idempotency key makes repeatable.
+//! The client repeats reads and submissions with back-off and jitter until the command's deadline.
+//! A submission is safe to repeat: its idempotency key identifies the job.
 
 use std::{
     future::Future,
@@ -36,11 +36,11 @@ use crate::{
     secrets,
 };
 
-/// How long one call may take; an event stream may last longer.
+/// The deadline of one call. An event stream may last longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest pause before another try that an answer may ask for with `Retry-After`.
+/// The longest pause that the client accepts from a `Retry-After` header.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
-/// The largest answer that is read, in bytes.
+/// The largest answer that the client reads, in bytes.
 const MAX_ANSWER_SIZE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The HTTP interface as one tenant sees it.
@@ -55,9 +55,9 @@ pub(crate) struct ApiClient {
 
 /// Why one try of a call failed.
 enum Failure {
-    /// Worth another try, after the pause that the answer asks for, if it asks for one.
+    /// Worth another try, after the pause that the answer asked for, if any.
     Passing(CliError, Option<Duration>),
-    /// Not.
+    /// Not worth another try.
     Final(CliError),
 }
 
@@ -70,11 +70,11 @@ impl From<Failure> for CliError {
 }
 
 impl ApiClient {
-    /// A client for `tenant` that gives up when `timeout` has passed.
+    /// A client for `tenant`. It gives up after `timeout`.
     ///
     /// # Errors
-    /// When the address is no URL, when there is no token, or when the token would travel in the
-    /// clear.
+    /// When the address is no URL, when there is no token, or when the token would travel without
+    /// TLS.
     pub(crate) fn new(
         options: &ApiOptions,
         credentials: &CredentialsOptions,
@@ -113,13 +113,13 @@ impl ApiClient {
         })
     }
 
-    /// When the command gives up.
+    /// When the client gives up.
     pub(crate) const fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Submits a request. Repeating it returns the same job. `repeat_digest` says that its
-    /// transaction may be one that another job has.
+    /// Submits a request. Submitting it again returns the same job. `repeat_digest` permits a
+    /// transaction that another job has already.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -137,7 +137,8 @@ impl ApiClient {
         .await
     }
 
-    /// The same, tried once: a refusal that may pass is an answer as well.
+    /// Submits a request as [`Self::submit`] does, but tries only once. The caller gets a refusal
+    /// even if a later try could succeed.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -175,7 +176,7 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}"), &[])).await
     }
 
-    /// What a job's requester signed.
+    /// The request that the job's requester signed.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -183,7 +184,7 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, &format!("v1/jobs/{id}/request"), &[])).await
     }
 
-    /// Approves a job's request, and says which parties noted it.
+    /// Approves a job's request. Returns the parties that recorded the approval.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -222,7 +223,7 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, "v1/jobs", &query)).await
     }
 
-    /// Withdraws a job. One that is withdrawn already stays so.
+    /// Cancels a job. Cancelling a cancelled job changes nothing.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -263,7 +264,7 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, &format!("v1/dead-letters/{id}"), &[])).await
     }
 
-    /// Puts a dead letter back into the queue. One that is back already stays so.
+    /// Puts a dead letter back into the queue. If it is back already, nothing changes.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -285,7 +286,7 @@ impl ApiClient {
         .await
     }
 
-    /// How far a batch's jobs are.
+    /// The progress of a batch's jobs.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -293,8 +294,8 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, &format!("v1/batches/{id}"), &[])).await
     }
 
-    /// How a batch's jobs end behind the cursor `after`: each event's name and data. Ends when the
-    /// orchestrator ends it or the connection breaks.
+    /// How a batch's jobs end after the cursor `after`: the name and data of each event. The stream
+    /// ends when the orchestrator ends it or the connection breaks.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -307,7 +308,7 @@ impl ApiClient {
         self.event_stream(&format!("v1/batches/{id}/events"), &query).await
     }
 
-    /// A page of how the tenant's jobs ended, behind the cursor `after`.
+    /// A page of the ends of the tenant's jobs, after the cursor `after`.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -325,7 +326,8 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, &format!("v1/wallets/{id}"), &[])).await
     }
 
-    /// Adds a webhook. It is not repeated: that could add a second one.
+    /// Adds a webhook. The client does not repeat this call: a repetition could add a second
+    /// webhook.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -358,7 +360,7 @@ impl ApiClient {
         self.call(|| self.request(Method::DELETE, &format!("v1/webhooks/{id}"), &[])).await
     }
 
-    /// Has a webhook delivered to again. One that is enabled stays so.
+    /// Enables deliveries to a webhook again. An enabled webhook stays enabled.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -366,7 +368,7 @@ impl ApiClient {
         self.call(|| self.request(Method::POST, &format!("v1/webhooks/{id}/enable"), &[])).await
     }
 
-    /// Has a test delivered.
+    /// Makes the orchestrator deliver a test message, and returns the delivery's outcome.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -387,7 +389,7 @@ impl ApiClient {
         self.call(|| self.request(Method::GET, &format!("v1/webhooks/{id}/deliveries"), &query)).await
     }
 
-    /// Has a job's result, or those of a span of time, delivered once more.
+    /// Delivers one job's result, or the results of a span of time, once more.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
@@ -405,7 +407,8 @@ impl ApiClient {
         self.post_once(&format!("v1/webhooks/{id}/replay"), Some(&document.into())).await
     }
 
-    /// Posts what must not be repeated without a look at what the first try did.
+    /// Posts a request that the client must not repeat blindly: the first try may have taken
+    /// effect.
     async fn post_once<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -429,7 +432,7 @@ impl ApiClient {
             let query: Vec<_> = after.iter().map(|after| ("after", after.to_string())).collect();
             let page: WalletPage = self.call(|| self.request(Method::GET, "v1/wallets", &query)).await?;
             wallets.extend(page.wallets);
-            // A page that leads back would never end.
+            // A cursor that leads back would make this loop endless.
             match page.next {
                 Some(next) if after.is_none_or(|before| next > before) => after = Some(next),
                 _ => return Ok(wallets),
@@ -437,20 +440,19 @@ impl ApiClient {
         }
     }
 
-    /// What a job comes to, as often as it changes; ends when the orchestrator ends it or the
+    /// The job's state after each change. The stream ends when the orchestrator ends it or the
     /// connection breaks.
     ///
     /// # Errors
     /// The interface's problem, or that it is out of reach.
     pub(crate) async fn events(&self, id: JobId) -> Result<impl Stream<Item = JobView> + use<>, CliError> {
-        // Progress is for pages that draw it; nothing here does.
+        // Progress events are for pages that draw them; no command does.
         let query = [("progress", "false".to_owned())];
         let events = self.event_stream(&format!("v1/jobs/{id}/events"), &query).await?;
         Ok(events.filter_map(|(_, data)| futures::future::ready(serde_json::from_str(&data).ok())))
     }
 
-    /// The names and data of server-sent events, until the connection breaks; the caller connects
-    /// again.
+    /// The names and data of server-sent events until the connection breaks. The caller reconnects.
     async fn event_stream(
         &self,
         path: &str,
@@ -505,7 +507,7 @@ impl ApiClient {
         })
     }
 
-    /// Sends one request; an answer that is no success becomes its problem.
+    /// Sends one request. An unsuccessful answer becomes an error with its problem.
     async fn accepted(&self, request: RequestBuilder) -> Result<reqwest::Response, Failure> {
         let answer =
             request.send().await.map_err(|error| Failure::Passing(self.unreachable(&error), None))?;
@@ -516,8 +518,9 @@ impl ApiClient {
         let pause = retry_after(answer.headers(), SystemTime::now()).map(|pause| pause.min(LONGEST_ASKED));
         let body = self.body(answer).await?;
         let problem = serde_json::from_slice::<Problem>(&body);
-        // 429: the queue is full. 502 to 504: the broker, a proxy, a party. All may pass, and so do
-        // the conflicts of a new or rotated wallet whose parties are not done with each other.
+        // 429: the queue is full. 502 to 504: the broker, a proxy or a party. All of these may
+        // pass. So may a conflict while the parties of a new or rotated wallet still work on their
+        // agreement.
         let passing = matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS
@@ -579,8 +582,8 @@ impl ApiClient {
         }
     }
 
-    /// Tries until it succeeds, fails for good, or the deadline passes; then the last failure
-    /// counts.
+    /// Tries until `attempt` succeeds, fails for good, or the deadline passes. Then it returns the
+    /// last failure.
     async fn repeat<T, Try>(&self, attempt: impl FnMut() -> Try) -> Result<T, CliError>
     where
         Try: Future<Output = Result<T, Failure>>,
@@ -596,7 +599,7 @@ impl ApiClient {
             .retry(pauses)
             .when(|failure| matches!(failure, Failure::Passing(..)))
             .adjust(|failure, pause| match failure {
-                // The end of the pauses is the command's deadline, which stands.
+                // When the pauses end, the command's deadline has come: it stays the end.
                 Failure::Passing(_, Some(asked)) => pause.map(|pause| pause.max(*asked)),
                 _ => pause,
             })

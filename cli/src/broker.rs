@@ -1,4 +1,4 @@
-//! Connecting to the broker as the options say.
+//! Connects to the broker with the settings of the command line.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::{
     secrets,
 };
 
-/// Connects as `role`; an unreachable broker is tried again until `patience` is over.
+/// Connects as `role`. While the broker cannot be reached, it tries again until `patience` is over.
 ///
 /// # Errors
-/// When a credential is missing, the broker refuses it, or stays out of reach.
+/// When a credential is missing, or when the broker refuses it or cannot be reached.
 pub(crate) async fn connect(
     options: &BrokerOptions,
     credentials: &CredentialsOptions,
@@ -26,7 +26,7 @@ pub(crate) async fn connect(
     Bus::connect(settings(options, credentials, role, patience)?).await.map_err(|error| connect_error(&error))
 }
 
-/// What a connection as `role` takes.
+/// The settings of a connection as `role`.
 ///
 /// # Errors
 /// When a credential is missing or malformed.
@@ -61,7 +61,7 @@ pub(crate) fn settings(
     })
 }
 
-/// Why there is no connection, with what to check.
+/// Why the connection failed, and what the operator should check.
 pub(crate) fn connect_error(error: &ConnectError) -> CliError {
     let message = error.to_string();
     match error {

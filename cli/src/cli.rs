@@ -1,4 +1,5 @@
-//! The command tree: parses the line, starts logging, runs the command, reports its end.
+//! The command tree. It parses the command line, starts logging, runs the command and reports a
+//! failure.
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -58,7 +59,7 @@ enum Command {
     Orchestrator(Box<orchestrator::OrchestratorCommand>),
     /// Run a gateway: the bridge between browsers and the broker
     Gateway(Box<gateway::GatewayCommand>),
-    /// Have results delivered, and see what became of deliveries
+    /// Deliver results to webhooks, and look at deliveries
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
     /// Request keys of teams that queue signatures
@@ -84,8 +85,7 @@ enum Command {
 }
 
 impl Command {
-    /// What is logged when nothing says otherwise: servers tell what they do, other commands only
-    /// what goes wrong.
+    /// The log filter without `--log`: servers log what they do, other commands only failures.
     const fn default_filter(&self) -> &'static str {
         match self {
             Self::Orchestrator(_) | Self::Gateway(_) => "info",
@@ -94,7 +94,7 @@ impl Command {
         }
     }
 
-    /// Exports the traces of a server, if that is asked for.
+    /// Starts the export of a server's traces if the operator gave a collector.
     fn export_traces(&self) -> Result<Option<Exporter>, CliError> {
         match self {
             Self::Orchestrator(command) => command.monitoring.export_traces("duet-orchestrator"),
@@ -131,7 +131,7 @@ impl Command {
     }
 }
 
-/// Runs the command that `arguments` name; the first is the program's own name.
+/// Runs the command that `arguments` name. The first argument is the program's own name.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let cli = match Cli::try_parse_from(&arguments) {
@@ -148,19 +148,19 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(cli: Cli, output: Output) -> Result<(), CliError> {
     memory::keep_private()?;
     install_cryptography()?;
-    // Until the command has ended: then what is left is exported.
+    // Held until the command has ended: dropping it exports the spans that still wait.
     let traces = cli.command.export_traces()?;
     logging::start(&cli.global, cli.command.default_filter(), traces.as_ref())?;
     cli.command.run(output)
 }
 
-/// Runs a command that waits for others; one thread is enough.
+/// Runs a command that mostly waits for other processes: one thread is enough.
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     run_on(tokio::runtime::Builder::new_current_thread(), command)
 }
 
-/// Runs a command that serves or computes. Half of the cores are enough for waiting on others:
-/// arithmetic runs on threads of its own, and every further thread costs wake-ups.
+/// Runs a command that serves or computes. Threads for half of the cores are enough to wait for
+/// other processes. Arithmetic runs on threads of its own, and each further thread costs wake-ups.
 fn block_on_threads(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -179,7 +179,7 @@ fn run_on(
         .block_on(command)
 }
 
-/// TLS in HTTP clients takes the process's provider; without one they would panic.
+/// HTTP clients use the process's TLS provider; without one they would panic.
 fn install_cryptography() -> Result<(), CliError> {
     rustls::crypto::ring::default_provider()
         .install_default()
@@ -194,7 +194,7 @@ fn completions(shell: Shell, output: Output) -> Result<(), CliError> {
     output.line(&script)
 }
 
-/// Whether JSON is wanted, for lines that do not parse.
+/// Whether the user wants JSON, read from a command line that does not parse.
 fn wants_json(arguments: &[OsString]) -> bool {
     let given =
         arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
@@ -203,8 +203,8 @@ fn wants_json(arguments: &[OsString]) -> bool {
 }
 
 fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
-    // Help and version are no failures; clap prints them where they belong, as it does errors for
-    // people.
+    // Help and version are no failures. Clap prints them where they belong, and so it does errors
+    // for people.
     if error.exit_code() == 0 || !json {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -220,7 +220,7 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
 fn failed(error: &CliError, output: Output) -> ExitCode {
     if output.is_json() {
         if let Ok(document) = serde_json::to_string(&error.document()) {
-            // The exit code says it too when nobody can be told.
+            // If standard output is closed, the exit code still reports the failure.
             let _ = output.line(&document);
         }
     } else {

@@ -1,4 +1,5 @@
-//! One module per group of commands.
+//! One module for each group of commands. Each has a `run` that takes the parsed options and
+//! returns when its command ends.
 
 pub(crate) mod audit;
 pub(crate) mod batch;

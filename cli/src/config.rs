@@ -1,7 +1,7 @@
-//! Every setting of the command line, with its environment variable and default, in one place.
+//! Every shared setting of the command line, with its environment variable and default.
 //!
-//! Commands flatten the groups they need. A flag wins over its variable, a variable over what
-//! a `--credentials` directory supplies.
+//! Commands flatten the option groups that they need. A flag overrides its variable. A variable
+//! overrides the file of a `--credentials` directory.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,9 +10,9 @@ use duet_wire::TenantId;
 
 use crate::{duration, share_store::StoreLocation};
 
-/// Where the broker listens when nothing says otherwise.
+/// The broker's default address.
 pub(crate) const DEFAULT_NATS_URL: &str = "tls://127.0.0.1:4222";
-/// Where the orchestrator listens when nothing says otherwise.
+/// The orchestrator's default address.
 pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:8080";
 
 /// How log lines are written to standard error.
@@ -24,13 +24,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Options that every command takes, anywhere on the line.
+/// Options of every command, anywhere on the line.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GlobalOptions {
     /// Print exactly one JSON document on standard output
     #[arg(long, global = true, env = "DUET_JSON", value_parser = FalseyValueParser::new(), hide_env_values = true)]
     pub(crate) json: bool,
-    /// What is logged, as a tracing filter [default: info for servers, warn otherwise]
+    /// What to log, as a tracing filter [default: info for servers, warn otherwise]
     #[arg(long, global = true, env = "DUET_LOG", value_name = "FILTER", help_heading = "Logging")]
     pub(crate) log: Option<String>,
     /// How log lines are written
@@ -53,7 +53,7 @@ pub(crate) struct CredentialsOptions {
     pub(crate) credentials: Option<PathBuf>,
 }
 
-/// How the broker is reached.
+/// How to reach the broker.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BrokerOptions {
     /// The broker's address; several are separated by commas
@@ -74,7 +74,7 @@ pub(crate) struct BrokerOptions {
     pub(crate) nats_nkey: Option<PathBuf>,
 }
 
-/// The tenant on whose behalf a command acts.
+/// The tenant for which a command acts.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TenantOptions {
     /// The tenant to act for
@@ -82,7 +82,7 @@ pub(crate) struct TenantOptions {
     pub(crate) tenant: TenantId,
 }
 
-/// How the orchestrator's HTTP interface is reached.
+/// How to reach the orchestrator.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ApiOptions {
     /// The orchestrator's HTTP interface
@@ -100,10 +100,10 @@ pub(crate) struct ApiOptions {
     pub(crate) api_token_file: Option<PathBuf>,
 }
 
-/// What opens a share store: something that decrypts its key.
+/// What opens a share store: a source that decrypts the store's key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SealOptions {
-    /// File of 32 random bytes that opens the store; made together with a new store
+    /// File of 32 random bytes that opens the store; created with a new store
     #[arg(
         long,
         env = "DUET_KEY_FILE",
@@ -144,7 +144,7 @@ pub(crate) struct SealOptions {
     pub(crate) vault: VaultOptions,
 }
 
-/// How HashiCorp Vault is reached.
+/// How to reach HashiCorp Vault.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct VaultOptions {
     /// Vault's address, https beyond this machine
@@ -155,7 +155,7 @@ pub(crate) struct VaultOptions {
         help_heading = "Share store, with HashiCorp Vault"
     )]
     pub(crate) vault_url: Option<String>,
-    /// Where its transit engine is mounted
+    /// Where Vault's transit engine is mounted
     #[arg(
         long,
         env = "DUET_VAULT_MOUNT",
@@ -164,7 +164,7 @@ pub(crate) struct VaultOptions {
         help_heading = "Share store, with HashiCorp Vault"
     )]
     pub(crate) vault_mount: String,
-    /// Its namespace, where there are any
+    /// Vault's namespace, if it has any
     #[arg(
         long,
         env = "DUET_VAULT_NAMESPACE",
@@ -180,7 +180,7 @@ pub(crate) struct VaultOptions {
         help_heading = "Share store, with HashiCorp Vault"
     )]
     pub(crate) vault_token_file: Option<PathBuf>,
-    /// Authority that its certificate is checked against (PEM) [default: the system's]
+    /// Authority that Vault's certificate is checked against (PEM) [default: the system's]
     #[arg(
         long,
         env = "DUET_VAULT_CA",
@@ -219,15 +219,15 @@ pub(crate) struct StoreOptions {
     pub(crate) seal: SealOptions,
 }
 
-/// How a share store in a database is reached.
+/// How to reach a share store in a database.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DatabaseOptions {
     /// File with the password of the database's user (or the password itself in
     /// DUET_STORE_PASSWORD)
     #[arg(long, env = "DUET_STORE_PASSWORD_FILE", value_name = "FILE", help_heading = "Share store")]
     pub(crate) store_password_file: Option<PathBuf>,
-    /// The database's failovers lose nothing, because commits wait for a standby: one does not
-    /// count as a restore then
+    /// Commits wait for a standby, so a failover of the database loses nothing and does not count
+    /// as a restore
     #[arg(
         long,
         env = "DUET_STORE_LOSSLESS_FAILOVER",

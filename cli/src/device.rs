@@ -1,4 +1,5 @@
-//! The owner's device on this machine: its store below `--home`, and what its wallets look like.
+//! The owner's device on this machine: its store below `--home`, and the printed form of its
+//! wallets.
 
 use std::{fmt, path::PathBuf};
 
@@ -20,10 +21,10 @@ use crate::{
 
 /// The device's store below its home.
 const STORE_FILE: &str = "device.db";
-/// As whom a device speaks.
+/// The name under which a device speaks on the broker.
 pub(crate) const DEVICE: &str = "device";
 
-/// Where the device's store is and what opens it.
+/// Where the device's store is, and what opens it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeviceOptions {
     #[command(flatten)]
@@ -46,7 +47,7 @@ impl DeviceOptions {
     /// Opens the device.
     ///
     /// # Errors
-    /// When there is none, or the key is another one.
+    /// When there is no device, or when the key does not open it.
     pub(crate) async fn open(&self) -> Result<Device, CliError> {
         let store = self.store_file()?;
         if !store.exists() {
@@ -59,10 +60,10 @@ impl DeviceOptions {
         Ok(Device::open(OpenStore::open_file(store, &self.seal).await?.context).await?)
     }
 
-    /// Opens the device, or makes it.
+    /// Opens the device, or creates it.
     ///
     /// # Errors
-    /// When it cannot be written, or the key is another one.
+    /// When it cannot be written, or when the key does not open it.
     pub(crate) async fn open_or_make(&self) -> Result<Device, CliError> {
         let file = self.store_file()?;
         let usage = if file.exists() { PassphraseUse::Enter } else { PassphraseUse::Choose };
@@ -76,14 +77,14 @@ impl DeviceOptions {
     }
 }
 
-/// A requester as it is printed.
+/// A requester as the command prints it.
 #[derive(Debug, Serialize)]
 struct RequesterReport {
     key: String,
     kinds: Vec<PayloadKindTag>,
 }
 
-/// A wallet as it is printed.
+/// A wallet as the command prints it.
 #[derive(Debug, Serialize)]
 pub(crate) struct WalletReport {
     id: String,
@@ -94,14 +95,14 @@ pub(crate) struct WalletReport {
     status: &'static str,
     parties: Vec<String>,
     requesters: Vec<RequesterReport>,
-    /// How many of the keys that it was ever enrolled under on this machine are locked.
+    /// The number of locked keys, among all keys under which this machine ever enrolled the wallet.
     failures: u32,
-    /// Whether its funds are to be moved to a new wallet.
+    /// Whether the owner should move its funds to a new wallet.
     move_funds: bool,
 }
 
 impl WalletReport {
-    /// A wallet with what locks may have cost it.
+    /// A wallet, with what locked keys may have cost it.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Parses a duration of at least one millisecond and at most a hundred years.
 ///
 /// # Errors
-/// When the text is no duration, or one out of these bounds.
+/// When the text is no duration, or when it is outside these bounds.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     const MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
     let duration = humantime::parse_duration(text).map_err(|e| format!("{e}; write 45s, 10m or 1h"))?;

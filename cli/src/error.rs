@@ -1,4 +1,4 @@
-//! How a command fails: a sentence, a stable code, and what to do about it.
+//! The failure of a command: a message, a stable code and a remedy.
 
 use std::{fmt, io};
 
@@ -8,35 +8,35 @@ use serde::{Serialize, Serializer};
 
 use crate::sealing;
 
-/// A code of the services, or one that only the command line knows.
+/// A code shared with the services, or one of the command line alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorCode {
-    /// A code that all of Duet shares.
+    /// A code that all Duet programs share.
     Shared(Code),
-    /// The command line does not parse, or lacks something.
+    /// The command line does not parse, or a setting is missing.
     Usage,
-    /// A file cannot be read or written, or holds the wrong thing.
+    /// A file cannot be read or written, or has the wrong contents.
     File,
-    /// The orchestrator's HTTP interface is out of reach.
+    /// The orchestrator's HTTP interface cannot be reached.
     ApiUnreachable,
-    /// The Ethereum node is out of reach.
+    /// The Ethereum node cannot be reached.
     NodeUnreachable,
-    /// HashiCorp Vault is out of reach, sealed or busy.
+    /// HashiCorp Vault cannot be reached, is sealed, or is busy.
     VaultUnreachable,
-    /// The Ethereum node refused.
+    /// The Ethereum node refused a call.
     NodeRefused,
-    /// HashiCorp Vault refused.
+    /// HashiCorp Vault refused a request.
     VaultRefused,
-    /// The transaction was included and failed.
+    /// A block included the transaction, and its execution failed.
     TransactionReverted,
     /// The audit log was tampered with.
     AuditBroken,
-    /// Stopped by a signal before it was done.
+    /// A signal stopped the command before it was done.
     Interrupted,
 }
 
 impl ErrorCode {
-    /// The codes that only the command line knows.
+    /// The codes of the command line alone.
     pub(crate) const LOCAL: &'static [Self] = &[
         Self::Usage,
         Self::File,
@@ -50,7 +50,7 @@ impl ErrorCode {
         Self::Interrupted,
     ];
 
-    /// Every code a command can end with, in the order of the documentation.
+    /// Every code that a command can end with, in the order of the documentation.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         Self::LOCAL.iter().copied().chain(Code::ALL.iter().copied().map(Self::Shared))
     }
@@ -72,7 +72,7 @@ impl ErrorCode {
         }
     }
 
-    /// A few words that do not depend on the occurrence.
+    /// A few words for the code, the same for every occurrence.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Shared(code) => code.title(),
@@ -105,7 +105,7 @@ impl ErrorCode {
         }
     }
 
-    /// What a person can usually do about it.
+    /// What the user can usually do about it.
     const fn remedy(self) -> Option<&'static str> {
         let Self::Shared(code) = self else {
             return match self {
@@ -163,7 +163,7 @@ impl Serialize for ErrorCode {
     }
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct CliError {
@@ -189,39 +189,39 @@ impl CliError {
         }
     }
 
-    /// The command line lacks something or contradicts itself.
+    /// A setting is missing, or settings contradict each other.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Usage, message)
     }
 
-    /// What a file, or standard input, holds is not what was expected.
+    /// A file or standard input has unexpected contents.
     pub(crate) fn input(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::File, message)
     }
 
-    /// A file, or a stream, cannot be read or written.
+    /// A file or stream cannot be read or written.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::new(ErrorCode::File, format!("{what}: {error}"))
     }
 
-    /// Something that should not happen.
+    /// An error that should be impossible.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(Code::Internal, message)
     }
 
-    /// The same with a particular way out.
+    /// Sets a remedy for this occurrence.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The same, pointing at `path` in a JSON input.
+    /// Sets the path of the fault in a JSON input.
     pub(crate) fn at(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// The same, naming the job it happened to.
+    /// Sets the job that the error is about.
     pub(crate) fn job(mut self, job: impl fmt::Display) -> Self {
         self.job = Some(job.to_string());
         self
@@ -232,7 +232,7 @@ impl CliError {
         self.code
     }
 
-    /// The same with a document that says more, for programs.
+    /// Sets a JSON document with further details, for programs.
     pub(crate) fn details(mut self, details: serde_json::Value) -> Self {
         self.details = Some(Box::new(details));
         self
@@ -243,7 +243,7 @@ impl CliError {
         self.code.exit_code()
     }
 
-    /// The error as the one document on standard output.
+    /// The error as the only document on standard output.
     pub(crate) fn document(&self) -> impl Serialize + '_ {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -278,7 +278,7 @@ impl CliError {
         }
     }
 
-    /// The error for people, over one to three lines.
+    /// The error as text of one to three lines, for people.
     pub(crate) fn text(&self) -> String {
         use fmt::Write as _;
         let mut text = format!("error: {} [{}]", self.message, self.code.as_str());
@@ -305,7 +305,7 @@ impl From<Refusal> for CliError {
 impl From<PartyError> for CliError {
     fn from(error: PartyError) -> Self {
         let message = match &error {
-            // The code is shown beside the message already.
+            // The command prints the code beside the message already.
             PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {
                 refusal.message.clone()
             }

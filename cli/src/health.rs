@@ -1,5 +1,5 @@
-//! Whether a party's worker lives and can take work, for whoever supervises it. Orchestrators and
-//! gateways say the same in their own interfaces.
+//! Tells a supervisor whether a party's worker is alive and can accept work. Orchestrators and
+//! gateways answer these questions on their own interfaces.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use duet_wire::{Code, Problem};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// What a worker's health is told from.
+/// The state from which a worker's health is derived.
 pub(crate) struct Vitals {
     /// Its share store.
     pub(crate) store: Arc<dyn ShareStore>,
-    /// Its connection.
+    /// Its connection to the broker.
     pub(crate) bus: Bus,
-    /// That it takes no more work.
+    /// Cancelled when it accepts no more work.
     pub(crate) draining: CancellationToken,
 }
 
 impl Vitals {
-    /// Why it cannot take work, if it cannot.
+    /// Why the worker cannot accept work, if it cannot.
     fn ailment(&self) -> Option<Problem> {
         if self.draining.is_cancelled() {
             return Some(Problem::new(Code::Overloaded, "the worker is draining"));
@@ -54,7 +54,7 @@ impl Vitals {
     }
 }
 
-/// `GET /readyz`. It is cheap and says nothing secret.
+/// `GET /readyz`. The answer is cheap and contains nothing secret.
 pub(crate) fn routes(vitals: Vitals) -> Router {
     let vitals = Arc::new(vitals);
     Router::new().route("/readyz", get(move || async move { vitals.ready() }))

@@ -1,4 +1,4 @@
-//! Payloads as they are given: on the command line, in files, on standard input.
+//! Reads payloads from the command line, from files and from standard input.
 
 use std::{
     fs,
@@ -20,7 +20,8 @@ use crate::{
     transaction::{Draft, DraftOptions},
 };
 
-/// What is to be signed, one subcommand per kind; `Common` is what the command around it takes.
+/// The payload, with one subcommand for each kind. `Common` holds the options of the command around
+/// it.
 #[expect(clippy::large_enum_variant, reason = "one is made per process")]
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PayloadCommand<Common: Args> {
@@ -45,7 +46,7 @@ pub(crate) enum PayloadCommand<Common: Args> {
         #[command(flatten)]
         document: DocumentArgument,
     },
-    /// 32 bytes whose meaning nobody can check; off unless the wallet lists it for the requester
+    /// 32 bytes without a visible meaning; off unless the wallet lists it for the requester
     Digest {
         #[command(flatten)]
         common: Common,
@@ -81,7 +82,7 @@ pub(crate) struct MessageArguments {
     file: Option<PathBuf>,
 }
 
-/// A JSON document.
+/// The file of a JSON document.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DocumentArgument {
     /// File with the document; `-` is standard input
@@ -100,16 +101,16 @@ pub(crate) struct DigestArgument {
     pub(crate) digest: [u8; 32],
 }
 
-/// A payload to sign, and the node its transaction is for.
+/// A payload to sign, and the node that broadcasts its transaction.
 pub(crate) struct Prepared {
     /// The payload.
     pub(crate) payload: Payload,
-    /// The node, if one is named.
+    /// The node, if the user named one.
     pub(crate) node: Option<Node>,
 }
 
 impl<Common: Args> PayloadCommand<Common> {
-    /// What the command around the payload takes.
+    /// The options of the command around the payload.
     pub(crate) const fn common(&self) -> &Common {
         match self {
             Self::Tx { common, .. }
@@ -119,7 +120,7 @@ impl<Common: Args> PayloadCommand<Common> {
         }
     }
 
-    /// How the signed transaction is to be broadcast, if it is.
+    /// The options for the broadcast, if the user asked for one.
     pub(crate) fn broadcast(&self) -> Option<&NodeOptions> {
         match self {
             Self::Tx { transaction, .. } if transaction.node.broadcast => Some(&transaction.node),
@@ -127,11 +128,10 @@ impl<Common: Args> PayloadCommand<Common> {
         }
     }
 
-    /// Checks what can be checked before a wallet is opened or a service asked: files, JSON,
-    /// contradictions.
+    /// Checks what needs neither a wallet nor a service: files, JSON, contradicting options.
     ///
     /// # Errors
-    /// When the input is malformed, with the path of what is wrong.
+    /// When the input is malformed, with the path of the fault.
     pub(crate) fn read(&self) -> Result<Unprepared, CliError> {
         match self {
             Self::Tx { transaction, .. } => {
@@ -145,11 +145,11 @@ impl<Common: Args> PayloadCommand<Common> {
     }
 }
 
-/// Input that parses; a transaction may still lack what a node fills in.
+/// Parsed input. A transaction may still lack members that a node fills in.
 pub(crate) enum Unprepared {
-    /// A transaction and the node, if one is named.
+    /// A transaction, and the node if the user named one.
     Transaction(Box<Draft>, Option<Node>),
-    /// Anything else.
+    /// Any other payload.
     Ready(Payload),
 }
 
@@ -157,7 +157,7 @@ impl Unprepared {
     /// Completes a transaction to be sent from `account`.
     ///
     /// # Errors
-    /// When it is for another account or chain, or lacks something.
+    /// When the transaction is for another account or chain, or when a member is missing.
     pub(crate) async fn prepare(self, account: Address) -> Result<Prepared, CliError> {
         match self {
             Self::Ready(payload) => Ok(Prepared { payload, node: None }),
@@ -191,14 +191,14 @@ impl MessageArguments {
     /// The message.
     ///
     /// # Errors
-    /// When the file cannot be read or the hexadecimal digits are none.
+    /// When the file cannot be read, or when the hexadecimal digits do not parse.
     pub(crate) fn read(&self) -> Result<PersonalMessage, CliError> {
         if let Some(digits) = &self.hex {
             return parse_bytes(digits).map(PersonalMessage::Hex).map_err(CliError::usage);
         }
         if let Some(file) = &self.file {
             let bytes = read_bounded(file)?;
-            // Text stays text, so that whoever approves it sees what it says.
+            // Text stays text, so that an approver can read it.
             return Ok(String::from_utf8(bytes)
                 .map_or_else(|not_text| PersonalMessage::Hex(not_text.into_bytes()), PersonalMessage::Text));
         }
@@ -210,15 +210,15 @@ impl DocumentArgument {
     /// The document as EIP-712 typed data.
     ///
     /// # Errors
-    /// When it cannot be read or is too large; when it is not typed data, with the path of what is
-    /// wrong.
+    /// When the document cannot be read or is too large. When it is not typed data, with the path
+    /// of the fault.
     pub(crate) fn read_typed_data(&self) -> Result<Payload, CliError> {
         let document = read_document(&self.file, MAX_PAYLOAD_SIZE_BYTES)?;
         Payload::typed_data_from_json(&document, self.drop_undeclared).map_err(payload_error)
     }
 }
 
-/// A payload's error with the path of what is wrong.
+/// The error of a payload, with the path of the fault.
 pub(crate) fn payload_error(error: PayloadError) -> CliError {
     let cli_error = CliError::new(error.code(), error.to_string());
     let (PayloadError::Json(error) | PayloadError::TypedData(error)) = error;
@@ -253,17 +253,17 @@ pub(crate) fn read_at_most(file: &Path, limit: usize) -> Result<Vec<u8>, CliErro
     Ok(bytes)
 }
 
-/// Reads a document, as [`read_at_most`] reads a file, without a byte order mark before it.
+/// Reads a document as [`read_at_most`] reads a file, and strips a byte order mark.
 ///
 /// # Errors
-/// When it cannot be read, is larger, or is UTF-16.
+/// When it cannot be read, is too large, or is UTF-16.
 pub(crate) fn read_document(file: &Path, limit: usize) -> Result<Vec<u8>, CliError> {
     secrets::document_bytes(&file.display().to_string(), read_at_most(file, limit)?)
 }
 
 /// Parses `0x` and an even number of hexadecimal digits.
 ///
-/// # Errors
+/// When the text has another form.
 /// When it is something else.
 pub(crate) fn parse_bytes(text: &str) -> Result<Vec<u8>, String> {
     text.strip_prefix("0x")
@@ -273,7 +273,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<Vec<u8>, String> {
 
 /// Parses 32 bytes.
 ///
-/// # Errors
+/// When the text has another form.
 /// When it is something else.
 pub(crate) fn parse_digest(text: &str) -> Result<[u8; 32], String> {
     parse_bytes(text)
@@ -284,7 +284,7 @@ pub(crate) fn parse_digest(text: &str) -> Result<[u8; 32], String> {
 
 /// Parses an Ed25519 public key: 64 hexadecimal digits.
 ///
-/// # Errors
+/// When the text has another form.
 /// When it is something else.
 pub(crate) fn parse_key(text: &str) -> Result<[u8; 32], String> {
     let mut key = [0; 32];

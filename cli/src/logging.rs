@@ -1,4 +1,4 @@
-//! Log lines on standard error, and traces for a collector.
+//! Writes log lines to standard error, and sends traces to a collector.
 
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -10,7 +10,7 @@ use crate::{
     traces::Exporter,
 };
 
-/// Starts logging, and tracing if there is somebody to export to.
+/// Starts logging. Also starts tracing, if there is an exporter.
 ///
 /// # Errors
 /// When the filter does not parse.

@@ -1,4 +1,15 @@
-//! `duet`: the one binary of Duet. See `docs/cli.md` for its commands and their JSON.
+//! `duet`: the one binary of Duet. `docs/cli.md` lists its commands and their JSON.
+//!
+//! A command line takes this path:
+//!
+//! 1. [`cli`] parses it into a `Cli` (clap), starts logging and traces, and runs the command.
+//! 2. A module of [`commands`] reads its options and inputs, and calls the library crates.
+//! 3. It returns one report, which [`output::Output`] prints as text or as JSON. A failure is an
+//!    [`error::CliError`]: a message, a stable code, an exit code and a remedy.
+//!
+//! [`config`] declares the settings that commands share, with their environment variables.
+//! [`share_store`] opens a party's store, [`api`] calls the orchestrator, and [`broker`] connects
+//! to NATS.
 
 mod api;
 mod broker;

@@ -1,5 +1,4 @@
-//! Keeping what the process has in memory out of core dumps, of other processes' sight, and of swap
-//! space.
+//! Keeps the memory of the process out of core dumps, other processes and swap space.
 
 use rustix::{
     mm::{MlockAllFlags, mlockall},
@@ -10,11 +9,11 @@ use tracing::{info, warn};
 
 use crate::error::CliError;
 
-/// Leaves no core dump behind, whatever the shell or the service manager allows, and lets no other
-/// process of the same user read this one's memory: every role holds keys.
+/// Turns off core dumps, even where the shell or the service manager permits them. Also prevents
+/// other processes of the same user from reading this process's memory. Every role holds keys.
 ///
 /// # Errors
-/// When the operating system refuses, which it does to nobody who gives up a right.
+/// When the operating system refuses. It permits every process to give up these rights.
 pub(crate) fn keep_private() -> Result<(), CliError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)
@@ -22,11 +21,10 @@ pub(crate) fn keep_private() -> Result<(), CliError> {
         .map_err(|error| CliError::internal(format!("core dumps cannot be turned off: {error}")))
 }
 
-/// Keeps everything that this process has in memory, and will have, out of swap space: shares,
-/// keys, and whatever libraries copy of them, wherever it is. Only where memory may be locked
-/// without a limit, because there is none or because the process has the capability `CAP_IPC_LOCK`:
-/// below one, the first allocation beyond it would end the process. Says in the log what came of
-/// it.
+/// Locks the present and future memory of this process, so that none of it is swapped out. It
+/// covers shares, keys and the copies that libraries make of them. It does so only if memory may be
+/// locked without a limit: because none is set, or because the process has `CAP_IPC_LOCK`. Under a
+/// limit, the first allocation beyond it would end the process. The log tells the outcome.
 pub(crate) fn lock() {
     if getrlimit(Resource::Memlock).current.is_some() && !may_pass_the_limit() {
         info!(
@@ -35,14 +33,14 @@ pub(crate) fn lock() {
         );
         return;
     }
-    // As pages are used: what is only reserved takes no memory.
+    // Locks each page at first use, so that reserved but unused memory costs nothing.
     match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
         Ok(()) => info!("memory is locked"),
         Err(error) => warn!(%error, "memory is not locked, and may be swapped out"),
     }
 }
 
-/// Whether the limit on locked memory does not bind this process.
+/// Whether this process may lock more memory than its limit.
 fn may_pass_the_limit() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }

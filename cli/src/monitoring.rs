@@ -1,9 +1,7 @@
-//! What a long-running command shows of itself to whoever watches it: its metrics, for a collector
-//! that speaks Prometheus' text format, its traces, and that it lives.
+//! The monitoring interface of a server: metrics in Prometheus' text format, traces, and liveness.
 //!
-//! It has a listener of its own, because it is for others than the command's interface: the
-//! interface is for tenants and browsers, this for the operator's own network. What is shown is not
-//! secret, but tells how much is signed.
+//! It has its own listener, for the operator's network. The command's main interface is for tenants
+//! and browsers. The metrics contain no secret, but they do reveal how much is signed.
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -30,7 +28,7 @@ use crate::{
     traces::Exporter,
 };
 
-/// Where metrics are shown.
+/// Where to expose metrics and traces.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MonitoringOptions {
     /// Where to answer GET /metrics and /healthz over plain HTTP; port 0 picks a free one [default:
@@ -44,7 +42,7 @@ pub(crate) struct MonitoringOptions {
 }
 
 impl MonitoringOptions {
-    /// Begins to export traces of the service `name`, if it is asked for.
+    /// Starts the export of traces of the service `name`, if the operator named a collector.
     ///
     /// # Errors
     /// See [`Exporter::start`].
@@ -52,10 +50,11 @@ impl MonitoringOptions {
         self.traces.as_ref().map(|url| Exporter::start(url, name)).transpose()
     }
 
-    /// Listens, if it is asked for. Nobody is answered before [`Listener::serve`].
+    /// Binds the listener, if the operator asked for one. It answers no request before
+    /// [`Listener::serve`].
     ///
     /// # Errors
-    /// When the address is taken or none of this machine's.
+    /// When the address is in use or does not belong to this machine.
     pub(crate) async fn listen(&self) -> Result<Option<Listener>, CliError> {
         match self.metrics {
             Some(address) => Listener::bind("metrics", address).await.map(Some),
@@ -64,7 +63,7 @@ impl MonitoringOptions {
     }
 }
 
-/// A listener of an interface for operators.
+/// A bound listener of an operators' interface.
 pub(crate) struct Listener {
     option: &'static str,
     listener: TcpListener,
@@ -72,10 +71,10 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens where the option `option` says.
+    /// Binds `address`, which the option `option` gave.
     ///
     /// # Errors
-    /// When the address is taken or none of this machine's.
+    /// When the address is in use or does not belong to this machine.
     pub(crate) async fn bind(option: &'static str, address: SocketAddr) -> Result<Self, CliError> {
         let failed = |error| {
             let what = format!("cannot listen on {address} for --{option}: {error}");
@@ -87,12 +86,12 @@ impl Listener {
         Ok(Self { option, listener, address })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers with `routes`, and `GET /healthz`, until the handle is dropped.
+    /// Serves `routes` and `GET /healthz` until the caller drops the handle.
     pub(crate) fn serve(self, routes: Router) -> AbortOnDropHandle<()> {
         let router = routes.route("/healthz", get(|| async { Json(json!({"status": "alive"})) }));
         AbortOnDropHandle::new(tokio::spawn(async move {
@@ -103,7 +102,7 @@ impl Listener {
     }
 }
 
-/// A registry that shows which build runs as `role`, and what its process uses.
+/// A registry that describes the running build as `role`, and the resources its process uses.
 pub(crate) fn registry(role: &'static str) -> Registry {
     let mut registry = Registry::default();
     let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
@@ -132,7 +131,7 @@ fn show(registry: &Registry) -> Response {
     }
 }
 
-/// What the process uses, by the names that collectors know from other programs.
+/// The resources of the process, under the names that other programs use for them.
 #[derive(Debug)]
 struct Process {
     started: SystemTime,
@@ -145,8 +144,8 @@ impl Collector for Process {
         let name = "process_start_time";
         let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         ConstGauge::new(started.as_secs_f64()).encode(metric)?;
-        // Where there is no /proc, or it does not tell, these are missing and the rest is shown all
-        // the same.
+        // Without `/proc`, or when it cannot be read, these metrics are missing and the rest is
+        // shown.
         let Ok(Usage { processor_seconds, resident_bytes, open_files }) = Usage::now() else {
             return Ok(());
         };
@@ -164,7 +163,7 @@ impl Collector for Process {
     }
 }
 
-/// What a process uses.
+/// The resources of a process.
 struct Usage {
     processor_seconds: f64,
     resident_bytes: u64,
@@ -172,7 +171,7 @@ struct Usage {
 }
 
 impl Usage {
-    /// What this one uses, from a few short reads of `/proc`.
+    /// The resources of this process, from a few short reads of `/proc`.
     fn now() -> procfs::ProcResult<Self> {
         let process = procfs::process::Process::myself()?;
         let stat = process.stat()?;

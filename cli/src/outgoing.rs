@@ -1,9 +1,7 @@
-//! HTTP clients of the command: which proxy an address is reached through, and where secrets may
-//! go.
+//! HTTP clients of the command line: the proxy for an address, and where a secret may go.
 //!
 //! The environment names proxies as for curl (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`,
-//! upper or lower case). What runs on this machine is never reached through one, whatever the
-//! environment says.
+//! in upper or lower case). The loopback is never reached through a proxy.
 
 use std::net::IpAddr;
 
@@ -12,17 +10,17 @@ use reqwest::{Proxy, Url, redirect};
 
 use crate::error::CliError;
 
-/// How one address is reached.
+/// The route to one address.
 #[derive(Debug)]
 pub(crate) struct Route {
     proxy: Option<Intercept>,
 }
 
 impl Route {
-    /// The way to `url`, which the option `option` names.
+    /// The route to `url`, which the option `option` names.
     ///
     /// # Errors
-    /// When the environment names a proxy of another kind than HTTP.
+    /// When the environment names a proxy that does not speak HTTP.
     pub(crate) fn to(url: &Url, option: &str) -> Result<Self, CliError> {
         Self::chosen_by(&Matcher::from_env(), url, option)
     }
@@ -45,10 +43,10 @@ impl Route {
         Ok(Self { proxy })
     }
 
-    /// What a client is to be given; `None` where it connects directly.
+    /// The proxy for a client. `None` when the client connects directly.
     ///
     /// # Errors
-    /// When the proxy's address is none that a client takes.
+    /// When the client does not accept the proxy's address.
     pub(crate) fn proxy(&self) -> Result<Option<Proxy>, CliError> {
         let Some(proxy) = &self.proxy else { return Ok(None) };
         let made = Proxy::all(proxy.uri().to_string())
@@ -59,8 +57,7 @@ impl Route {
         }))
     }
 
-    /// A client for this address alone: it follows no redirect, so that what a request carries goes
-    /// to no other host.
+    /// A client for this address alone. It follows no redirect, so requests go to no other host.
     ///
     /// # Errors
     /// As [`Self::proxy`].
@@ -72,12 +69,12 @@ impl Route {
         })
     }
 
-    /// ` through the proxy http://proxy:3128`, or nothing: for messages that name an address.
+    /// ` through the proxy http://proxy:3128`, or nothing. For messages that name an address.
     pub(crate) fn described(&self) -> String {
         self.proxy.as_ref().map(|proxy| format!(" through the proxy {}", shown(proxy))).unwrap_or_default()
     }
 
-    /// What to do when an address cannot be reached, where a proxy may be the cause.
+    /// A remedy for an unreachable address, if a proxy may be the cause.
     pub(crate) fn remedy(&self) -> Option<&'static str> {
         self.proxy.as_ref().map(|_| {
             "The environment names this proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY): check it, or name the host in NO_PROXY."
@@ -85,7 +82,7 @@ impl Route {
     }
 }
 
-/// A proxy as it may be printed: without its credentials.
+/// A proxy in printable form, without its credentials.
 fn shown(proxy: &Intercept) -> String {
     let uri = proxy.uri();
     format!(
@@ -102,11 +99,11 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Refuses to send `secret` to `url` where others could read it on the way: beyond this machine it
-/// takes TLS.
+/// Refuses to send `secret` to `url` where others could read it on the way. Beyond this machine,
+/// TLS is required.
 ///
 /// # Errors
-/// `usage`, when `url` is plain HTTP to another machine. `option` is the option that names it.
+/// `usage` when `url` is plain HTTP to another machine. `option` is the option that gave the URL.
 pub(crate) fn may_carry(secret: &str, url: &Url, option: &str) -> Result<(), CliError> {
     if url.scheme() == "https" || is_loopback(url) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a command prints: one report, as text for people or as one JSON document.
+//! Prints one report of a command, as text for people or as one JSON document.
 
 use std::{
     fmt::Display,
@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use crate::error::CliError;
 
-/// Where results go. Logs and progress never pass through here: they go to standard error.
+/// Where results go. Logs and progress go to standard error instead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     json: bool,
 }
 
 impl Output {
-    /// Text, or JSON documents.
+    /// An output of text or of JSON documents.
     pub(crate) const fn new(json: bool) -> Self {
         Self { json }
     }
@@ -26,7 +26,7 @@ impl Output {
         self.json
     }
 
-    /// Whether progress may be drawn: not in JSON mode, and only on a terminal.
+    /// Whether progress may be drawn: only in text mode and on a terminal.
     pub(crate) fn draws_progress(self) -> bool {
         !self.json && io::stderr().is_terminal()
     }
@@ -34,15 +34,15 @@ impl Output {
     /// Prints a command's report.
     ///
     /// # Errors
-    /// When standard output cannot be written. A reader that went away is no error.
+    /// When standard output cannot be written. A reader that closed it is no error.
     pub(crate) fn emit(self, report: &(impl Serialize + Display)) -> Result<(), CliError> {
         if self.json { self.line(&to_json(report)?) } else { self.line(&report.to_string()) }
     }
 
-    /// Prints text that is the command's product in either mode, for example a completion script.
+    /// Prints text that is the command's product in either mode, such as a completion script.
     ///
     /// # Errors
-    /// As for [`Output::emit`].
+    /// As [`Output::emit`].
     pub(crate) fn line(self, text: &str) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
         match writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush()) {

@@ -1,5 +1,5 @@
-//! The parties that a new wallet's shares go to, as the owner's configuration lists them: the file
-//! that a page of this deployment is configured with (`config.json`), or one like it.
+//! The parties that receive a new wallet's shares, from a file of the owner. It has the form of the
+//! configuration of this deployment's page (`config.json`).
 
 use std::{fs, path::Path};
 
@@ -12,30 +12,30 @@ use serde::Deserialize;
 
 use crate::error::CliError;
 
-/// More than any such file holds; a larger one is the wrong file.
+/// The largest file, in bytes. A larger one is the wrong file.
 const MAX_FILE_SIZE_BYTES: usize = 64 * 1024;
 
-/// A party that gets a share.
+/// A party that receives a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListedParty {
     /// Its name.
     pub(crate) party: PartyId,
     /// Its card's fingerprint, from the organisation that runs it.
     pub(crate) fingerprint: CardFingerprint,
-    /// The admission token for every owner of this configuration, if there is one.
+    /// The admission token for all owners with this configuration, if there is one.
     pub(crate) token: Option<AdmissionToken>,
 }
 
-/// Who gets the shares 2 and 3.
+/// The parties that receive the shares 2 and 3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parties {
-    /// Share 2.
+    /// The holder of share 2.
     pub(crate) service: ListedParty,
-    /// Share 3.
+    /// The holder of share 3.
     pub(crate) partner: ListedParty,
 }
 
-/// The file. What else is in it is the page's.
+/// The file's members that concern parties. The page uses the others.
 #[derive(Deserialize)]
 struct Document {
     parties: Vec<Entry>,
@@ -60,8 +60,8 @@ enum Role {
 /// Reads the parties from `file`.
 ///
 /// # Errors
-/// When the file cannot be read, names no party or two for a role, or a member of it does not
-/// parse.
+/// When the file cannot be read or a member does not parse. When it names no party, or two, for a
+/// role.
 pub(crate) fn read(file: &Path) -> Result<Parties, CliError> {
     let text = fs::read(file).map_err(|error| CliError::input(format!("{}: {error}", file.display())))?;
     parse(&text).map_err(|problem| {

@@ -1,4 +1,4 @@
-//! Progress of long work, on standard error: named steps and bars.
+//! Shows the progress of long work on standard error, as named steps and bars.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(crate) struct StepTiming {
     pub(crate) millis: u64,
 }
 
-/// The named steps of one command: shown as they happen, reported with their timings.
+/// The named steps of one command. They are shown as they begin, and reported with their timings.
 #[derive(Debug)]
 pub(crate) struct Steps {
     spinner: ProgressBar,
@@ -25,7 +25,7 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// Starts without a step.
+    /// No step has begun.
     pub(crate) fn new(output: Output) -> Self {
         let spinner =
             if output.draws_progress() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
@@ -40,7 +40,7 @@ impl Steps {
         self.current = Some((name, sentence, Instant::now()));
     }
 
-    /// Begins a step, unless it is the current one already.
+    /// Begins a step, unless it is the current one.
     pub(crate) fn continue_or_begin(&mut self, name: &'static str, sentence: &'static str) {
         if self.current.is_none_or(|(current, ..)| current != name) {
             self.begin(name, sentence);
@@ -51,7 +51,7 @@ impl Steps {
         if let Some((name, sentence, since)) = self.current.take() {
             let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.spinner.println(format!("  {sentence}: {millis} ms"));
-            // A step that was left and taken up again counts once.
+            // A step that the command left and resumed counts once.
             match self.finished.iter_mut().find(|step| step.name == name) {
                 Some(step) => step.millis = step.millis.saturating_add(millis),
                 None => self.finished.push(StepTiming { name, millis }),
@@ -59,7 +59,7 @@ impl Steps {
         }
     }
 
-    /// Ends the current step and hands out the timings of all.
+    /// Ends the current step, and returns the timings of all steps.
     pub(crate) fn finish(mut self) -> Vec<StepTiming> {
         self.end();
         self.spinner.finish_and_clear();
@@ -67,7 +67,7 @@ impl Steps {
     }
 }
 
-/// A bar over `total` units of work that are of about the same size.
+/// A bar over `total` units of work of about the same size.
 pub(crate) fn bar(output: Output, total: u64, sentence: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(
         Some(total),

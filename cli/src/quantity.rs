@@ -1,4 +1,4 @@
-//! Numbers and addresses as people write them.
+//! Parses numbers and addresses as people write them.
 
 use std::{fmt, str::FromStr};
 
@@ -34,8 +34,8 @@ impl FromStr for Amount {
         if whole.is_empty() || decimals.is_empty() || decimals.contains('.') {
             return Err(format!("`{text}` is no amount; write for example 0.5ether, 30gwei or 1000"));
         }
-        // The parser underneath drops surplus decimals; an amount that is not what was written is
-        // refused.
+        // The underlying parser drops surplus decimals. Refuse them, so that the amount is the
+        // written one.
         if number.contains('.') && decimals.len() > usize::from(unit.get()) {
             return Err(format!("`{text}` has a fraction of a wei"));
         }
@@ -70,7 +70,7 @@ fn hexadecimal(text: &str) -> Result<U256, String> {
 /// Parses an address; one in mixed case must carry the right checksum (EIP-55).
 ///
 /// # Errors
-/// When it is no address, or the checksum does not fit.
+/// When the text is no address, or when its checksum is wrong.
 pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
     let digits = text.strip_prefix("0x").ok_or("an address is 0x and 40 hexadecimal digits")?;
     let address: Address = text.parse().map_err(|_| "an address is 0x and 40 hexadecimal digits")?;

@@ -1,4 +1,4 @@
-//! Signing requests: options common to `sign` and `job submit`, and what becomes of them.
+//! Builds signing requests, with the options that `sign` and `job submit` share.
 
 use std::time::Duration;
 
@@ -16,38 +16,38 @@ use duet_wire::{
 
 use crate::{api::ApiClient, duration, error::CliError, quantity::parse_address};
 
-/// What a request says besides its payload.
+/// The members of a request besides its payload.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RequestOptions {
     /// Which of the wallet's keys signs: m, or a BIP-32 child such as m/0/5
     #[arg(long, value_name = "PATH", default_value = "m")]
     pub(crate) path: DerivationPath,
-    /// Your name for the job; the same key is the same job [default: a random one]
+    /// Your name for the job; the same key gives the same job [default: a random one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<IdempotencyKey>,
     /// How long the request is valid from now: up to 24h, or 30d where the owner's device signs or
-    /// the policy asks for an approval
+    /// the policy requires an approval
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
     expires_in: Duration,
-    /// Until when it is valid, in unix seconds; with this and --issued-at, a repeated command says
-    /// exactly the same
+    /// The end of its validity in unix seconds; with this and --issued-at, repeated commands sign
+    /// the same bytes
     #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
     expires_at: Option<u64>,
-    /// When it was issued, in unix seconds [default: now]
+    /// The time of issue in unix seconds [default: now]
     #[arg(long, value_name = "SECONDS")]
     issued_at: Option<u64>,
-    /// How long to wait for everything this command waits for
+    /// How long the command may take in all
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
 }
 
 /// A request, signed by its requester.
 pub(crate) struct Made {
-    /// What it says.
+    /// The request.
     pub(crate) request: SigningRequest,
-    /// Its exact bytes and their signature.
+    /// The exact bytes of the request, with their signature.
     pub(crate) signed: SignedRequest,
-    /// What a signature will be over.
+    /// The digest that a signature will cover.
     pub(crate) digest: [u8; 32],
 }
 
@@ -55,7 +55,7 @@ impl RequestOptions {
     /// Writes the request and signs it with the requester's key.
     ///
     /// # Errors
-    /// When there is no randomness for an idempotency key, or the request is too large.
+    /// When the system has no randomness for an idempotency key, or when the request is too large.
     pub(crate) fn make(
         &self,
         tenant: &TenantId,
@@ -87,7 +87,7 @@ impl RequestOptions {
             pairs,
         };
         let body = request.to_json().map_err(|error| CliError::from(Problem::from(error)))?;
-        // What every party will read is read here first.
+        // Read it here first, as every party will.
         SigningRequest::from_json(&body).map_err(|error| CliError::from(Problem::from(error)))?;
         Ok(Made { signed: SignedRequest::sign(body, key), request, digest })
     }
@@ -100,10 +100,10 @@ fn random_key() -> Result<IdempotencyKey, CliError> {
     format!("cli-{}", hex::encode(bytes)).parse().map_err(|error| CliError::internal(format!("{error}")))
 }
 
-/// The account of the child at `path` of a wallet's root key.
+/// The account of the child key at `path` of a wallet's root key.
 ///
 /// # Errors
-/// When the key is no point, or, with negligible probability, there is no such child.
+/// When the key is no curve point, or, with negligible probability, when the path has no child key.
 pub(crate) fn account(
     public_key: &[u8; 33],
     chain_code: [u8; 32],
@@ -117,10 +117,10 @@ pub(crate) fn account(
     Ok(Address::from(child.address()))
 }
 
-/// How a wallet is named on the command line: by its id, an unambiguous head of it, or its address.
+/// A wallet's name on the command line: its id, an unambiguous head of the id, or its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WalletName {
-    /// The first hexadecimal digits of its id, or all of them.
+    /// The first hexadecimal digits of the id, or all of them.
     Id(String),
     /// Its address.
     Address(Address),
@@ -142,7 +142,7 @@ impl std::str::FromStr for WalletName {
 }
 
 impl WalletName {
-    /// Whether this names the wallet with this id and root address.
+    /// Whether this name fits the wallet with this id and root address.
     pub(crate) fn names(&self, id: WalletId, address: [u8; 20]) -> bool {
         match self {
             Self::Id(digits) => id.to_string().starts_with(digits),
@@ -150,10 +150,10 @@ impl WalletName {
         }
     }
 
-    /// Picks the one wallet that is meant; without a name, the only one there is.
+    /// Picks the only wallet that `name` fits. Without a name, picks the only wallet.
     ///
     /// # Errors
-    /// When none or several fit.
+    /// When no wallet fits, or several do.
     pub(crate) fn pick<W>(
         name: Option<&Self>,
         wallets: impl IntoIterator<Item = W>,
@@ -179,10 +179,10 @@ impl WalletName {
     }
 }
 
-/// Looks a wallet up at the orchestrator.
+/// Asks the orchestrator for the wallet that `name` fits.
 ///
 /// # Errors
-/// When it knows none, or several, of this name.
+/// When no wallet fits, or several do.
 pub(crate) async fn find_wallet(api: &ApiClient, name: Option<&WalletName>) -> Result<WalletView, CliError> {
     if let Some(WalletName::Id(digits)) = name
         && let Ok(id) = digits.parse::<WalletId>()

@@ -1,4 +1,4 @@
-//! An Ethereum node: fills in what a transaction lacks, and broadcasts it.
+//! An Ethereum node. It fills in the missing members of a transaction, and broadcasts it.
 
 use std::{fmt, time::Duration};
 
@@ -23,13 +23,13 @@ use crate::{
     transaction::Draft,
 };
 
-/// How long one call to the node may take.
+/// The deadline of one call to the node.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many blocks are looked at for what producers are paid.
+/// The number of recent blocks from which the priority fee is derived.
 const FEE_HISTORY_BLOCKS: u64 = 10;
 
-/// A node, and whether to broadcast through it.
+/// The node, and whether it broadcasts.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeOptions {
     /// Ethereum node that fills in chain id, nonce, gas and fees
@@ -44,7 +44,7 @@ pub(crate) struct NodeOptions {
     /// Broadcast the signed transaction and wait for its receipt
     #[arg(long, requires = "rpc", help_heading = "Ethereum node")]
     pub(crate) broadcast: bool,
-    /// How long the receipt is waited for
+    /// How long to wait for the receipt
     #[arg(
         long,
         value_name = "DURATION",
@@ -56,7 +56,7 @@ pub(crate) struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// The node, if one is named.
+    /// The node, if the user named one.
     ///
     /// # Errors
     /// When its address is no HTTP URL.
@@ -68,12 +68,12 @@ impl NodeOptions {
 /// A connection to an Ethereum node.
 pub(crate) struct Node {
     provider: RootProvider<Ethereum>,
-    // Only the host is ever shown: paths and queries of node providers carry keys.
+    // Errors show only the host: node providers put keys into paths and queries.
     host: String,
     route: Route,
 }
 
-/// What a block says about a transaction.
+/// The chain's record of an included transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Receipt {
     /// The transaction's hash.
@@ -81,13 +81,13 @@ pub(crate) struct Receipt {
     /// The block's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) block_number: Option<u64>,
-    /// Whether it took effect.
+    /// Whether its execution succeeded.
     pub(crate) status: bool,
     /// Gas used.
     pub(crate) gas_used: u64,
-    /// What was paid for a unit of gas, in wei, in decimal digits.
+    /// The price paid for a unit of gas, in wei, in decimal digits.
     pub(crate) effective_gas_price: String,
-    /// The contract that was created: its address with the EIP-55 checksum.
+    /// The address of a created contract, with the EIP-55 checksum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contract: Option<String>,
 }
@@ -107,10 +107,10 @@ impl fmt::Display for Receipt {
 }
 
 impl Node {
-    /// Names a node; nothing is sent yet.
+    /// A client for the node. It sends nothing yet.
     ///
     /// # Errors
-    /// When `url` is no HTTP URL, or has a password in it that would travel in the clear.
+    /// When `url` is no HTTP URL, or contains a password that would travel without TLS.
     pub(crate) fn new(url: &str) -> Result<Self, CliError> {
         let url: reqwest::Url =
             url.parse().map_err(|error| CliError::usage(format!("--rpc is no URL: {error}")))?;
@@ -157,7 +157,7 @@ impl Node {
         self.provider.get_chain_id().await.map_err(|error| self.failed(&error))
     }
 
-    /// Refuses a transaction for another chain than the node's.
+    /// Refuses a transaction for a chain other than the node's.
     ///
     /// # Errors
     /// `chain-id-mismatch`, or when the node does not answer.
@@ -176,10 +176,10 @@ impl Node {
         }
     }
 
-    /// Fills in chain id, nonce, gas and fees where `draft` has none; what it has is kept.
+    /// Fills in chain id, nonce, gas and fees where `draft` has none. Given members stay.
     ///
     /// # Errors
-    /// `chain-id-mismatch`; when the node does not answer; when it cannot run the transaction.
+    /// `chain-id-mismatch`. When the node does not answer, or cannot run the transaction.
     pub(crate) async fn fill(&self, mut draft: Draft, from: Address) -> Result<Draft, CliError> {
         let members = &mut draft.members;
         let wanted = match members.chain {
@@ -209,8 +209,8 @@ impl Node {
         Ok(draft)
     }
 
-    /// Fees as the chain has them: of EIP-1559 where blocks have a base fee, else one price for
-    /// gas.
+    /// Fills in fees as the chain requires: EIP-1559 fees where blocks have a base fee, else a gas
+    /// price.
     async fn fill_fees(&self, members: &mut TransactionDraft) -> Result<(), CliError> {
         match members.known_type() {
             Some(TransactionType::Legacy | TransactionType::AccessList) => self.fill_price(members).await,
@@ -245,9 +245,9 @@ impl Node {
         Ok(())
     }
 
-    /// The base fee of the latest block, in wei; `None` on a chain that has none.
+    /// The base fee of the latest block in wei. `None` on a chain without base fees.
     async fn base_fee(&self) -> Result<Option<u128>, CliError> {
-        // Of a block no more is read than this: chains differ in what else theirs have.
+        // Read only this member of a block: the others differ between chains.
         #[derive(Debug, Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Block {
@@ -270,16 +270,16 @@ impl Node {
             Some(tip) => tip,
             None => self.priority_fee(base_fee).await?,
         };
-        // Room for the base fee to double, which takes six full blocks.
+        // Twice the base fee: it takes six full blocks to double.
         let most = members.max_fee_per_gas.unwrap_or_else(|| base_fee.saturating_mul(2).saturating_add(tip));
-        // An author's ceiling also bounds a tip that the author did not give.
+        // The author's maximum also bounds a tip that the author left out.
         members.max_priority_fee_per_gas.get_or_insert(tip.min(most));
         members.max_fee_per_gas = Some(most);
         members.check().map_err(|error| payload_error(error.into()))
     }
 
-    /// What block producers are paid for a unit of gas, in wei: as the node says, or else from the
-    /// last blocks, or else what the gas price leaves above the base fee. Not every node has every
+    /// The priority fee for a unit of gas, in wei. It comes from the node's suggestion, else from
+    /// the last blocks, else from the gas price minus the base fee. Not every node implements every
     /// method.
     async fn priority_fee(&self, base_fee: u128) -> Result<u128, CliError> {
         match self.provider.get_max_priority_fee_per_gas().await {
@@ -309,11 +309,11 @@ impl Node {
         Ok(price.saturating_sub(base_fee))
     }
 
-    /// Broadcasts a signed transaction and waits for its receipt. One that the node knows already
-    /// is waited for all the same.
+    /// Broadcasts a signed transaction and waits for its receipt. Also waits when the node has the
+    /// transaction already.
     ///
     /// # Errors
-    /// When the node refuses it, when it fails on the chain, or when no block includes it in time.
+    /// When the node refuses it, when its execution fails, or when no block includes it in time.
     pub(crate) async fn broadcast(
         &self,
         raw: &[u8],
@@ -321,8 +321,8 @@ impl Node {
         timeout: Duration,
     ) -> Result<Receipt, CliError> {
         if let Err(error) = self.provider.send_raw_transaction(raw).await {
-            // Nodes word it differently when they know it already; whether they do is asked
-            // instead.
+            // Nodes report a known transaction with different words. So ask whether the node has
+            // it.
             let known = self.provider.get_transaction_by_hash(hash).await.is_ok_and(|found| found.is_some());
             if !known {
                 return Err(self.failed(&error));
@@ -356,7 +356,7 @@ impl Node {
             .with_factor(1.5)
             .with_max_delay(Duration::from_secs(2))
             .with_jitter()
-            // The caller's deadline ends it.
+            // The caller's deadline ends the retries.
             .without_max_times();
         poll.retry(pauses).await.map(|receipt| Receipt::from(&receipt))
     }
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// A node that has no other methods than those of `answers`.
+    /// A node that implements only the methods of `answers`.
     async fn node(answers: Value) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -429,12 +429,12 @@ mod tests {
                 });
             }
         });
-        // As the program does when it starts; another test may have done it.
+        // The program does this at its start. Another test may have done it already.
         rustls::crypto::ring::default_provider().install_default().ok();
         Node::new(&url).unwrap()
     }
 
-    /// What a node with `changes` fills in for a transfer with `members`, as JSON.
+    /// The JSON that a node with `changes` fills in for a transfer with `members`.
     async fn filled(changes: Value, members: Value) -> Result<Value, CliError> {
         let mut answers = json!({
             "eth_chainId": "0x7a69", "eth_getTransactionCount": "0x5", "eth_estimateGas": "0x5208",
@@ -472,7 +472,7 @@ mod tests {
         assert_eq!((&listed["type"], &listed["gasPrice"]), (&json!("0x1"), &json!("0x7")));
         let refused = filled(old, json!({"type": "0x2"})).await.unwrap_err().to_string();
         assert!(refused.contains("no base fee"), "{refused}");
-        // What the author gave is kept, and bounds what the author did not give.
+        // The author's values stay, and bound those that the author left out.
         let bounded = filled(history, json!({"maxFeePerGas": "0x2"})).await.unwrap();
         assert_eq!(dynamic(&bounded), ("0x2".into(), "0x2".into()));
     }

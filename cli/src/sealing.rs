@@ -1,4 +1,4 @@
-//! What opens a share store, as the options name it.
+//! Chooses what opens a share store, from the options.
 
 use std::path::PathBuf;
 
@@ -19,38 +19,38 @@ use crate::{
     secrets::{self, PassphraseUse},
 };
 
-/// The passphrase in the environment, and the one that is to take its place.
+/// The variable of the passphrase, and of the one that replaces it.
 const PASSPHRASE: &str = "DUET_PASSPHRASE";
 const NEW_PASSPHRASE: &str = "DUET_NEW_PASSPHRASE";
 
-/// What is to open a share store from now on.
+/// What will open a share store after `rewrap`.
 #[derive(Debug, Clone, Args)]
 #[group(multiple = false)]
 pub(crate) struct NewSealOptions {
-    /// File of 32 random bytes that is to open the store; made when it is absent
+    /// File of 32 random bytes that will open the store; created if it does not exist
     #[arg(long, value_name = "FILE", help_heading = "What is to open the store")]
     new_key_file: Option<PathBuf>,
     /// The same 32 bytes as a credential that systemd hands to the service
     #[arg(long, value_name = "NAME", help_heading = "What is to open the store")]
     new_key_credential: Option<String>,
-    /// File with the passphrase that is to open the store
+    /// File with the passphrase that will open the store
     #[arg(long, value_name = "FILE", help_heading = "What is to open the store")]
     new_passphrase_file: Option<PathBuf>,
-    /// A passphrase is to open the store: the one in DUET_NEW_PASSPHRASE, or a prompt asks for it
+    /// A passphrase will open the store: from DUET_NEW_PASSPHRASE, or from a prompt
     #[arg(long, help_heading = "What is to open the store")]
     new_passphrase: bool,
-    /// Key of HashiCorp Vault's transit engine that is to open the store; Vault is the one of
+    /// Key of HashiCorp Vault's transit engine that will open the store, in the Vault of
     /// --vault-url
     #[arg(long, value_name = "NAME", help_heading = "What is to open the store")]
     new_vault_key: Option<String>,
 }
 
 impl SealOptions {
-    /// What opens the share store: what the options name, else `DUET_PASSPHRASE`, else a passphrase
-    /// asked for on the terminal.
+    /// What opens the share store: the source that the options name, else `DUET_PASSPHRASE`, else a
+    /// passphrase from a prompt.
     ///
     /// # Errors
-    /// When something that is named cannot be read, or there is neither a secret nor a terminal.
+    /// When a named source cannot be read, or when there is neither a secret nor a terminal.
     pub(crate) fn source(&self, usage: PassphraseUse) -> Result<Box<dyn KeyEncryption>, CliError> {
         if let Some(file) = &self.key_file {
             return Ok(Box::new(KeyFile::at(file)));
@@ -66,10 +66,10 @@ impl SealOptions {
 }
 
 impl NewSealOptions {
-    /// What is to open the share store, if the options say so.
+    /// What will open the share store, if the options name it.
     ///
     /// # Errors
-    /// When something that is named cannot be read.
+    /// When a named source cannot be read.
     pub(crate) fn source(&self, vault: &VaultOptions) -> Result<Option<Box<dyn KeyEncryption>>, CliError> {
         if let Some(file) = &self.new_key_file {
             return Ok(Some(Box::new(KeyFile::at(file))));
@@ -128,7 +128,7 @@ impl VaultOptions {
     }
 }
 
-/// What a person can do about a store that does not open.
+/// What the operator can do about a store that does not open.
 pub(crate) fn remedy(error: &KeyEncryptionError) -> Option<&'static str> {
     Some(match error {
         KeyEncryptionError::Source { expected: Source::Key, .. } => {
@@ -169,7 +169,7 @@ pub(crate) fn remedy(error: &KeyEncryptionError) -> Option<&'static str> {
     })
 }
 
-/// The code by which it is known that a store's key was not decrypted.
+/// The error code for a store's key that was not decrypted.
 pub(crate) const fn code(error: &KeyEncryptionError) -> Option<ErrorCode> {
     Some(match error {
         KeyEncryptionError::Source { .. } => ErrorCode::Shared(duet_wire::Code::WrongPassphrase),

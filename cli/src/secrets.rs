@@ -1,4 +1,4 @@
-//! Secrets on their way in: from files, environment variables or a prompt, never from arguments.
+//! Reads secrets from files, environment variables or a prompt, never from arguments.
 
 use std::{
     fs,
@@ -11,20 +11,20 @@ use zeroize::Zeroizing;
 
 use crate::error::CliError;
 
-/// Bytes in a key file, written as twice as many hexadecimal digits.
+/// Bytes in a key file, which has twice as many hexadecimal digits.
 const KEY_SIZE_BYTES: usize = 32;
-/// More than any secret file holds; a larger one is the wrong file.
+/// The largest secret file, in bytes. A larger one is the wrong file.
 const MAX_SECRET_FILE_SIZE_BYTES: u64 = 16 * 1024;
 
-/// What some editors and shells put before a text: the character U+FEFF.
+/// The character U+FEFF, which some editors and shells put before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// The same character as UTF-16 writes it, in both orders of its bytes.
+/// A byte order mark in UTF-16, in both byte orders.
 const UTF16_MARKS: [&[u8]; 2] = [&[0xff, 0xfe], &[0xfe, 0xff]];
 
-/// Whether a passphrase is being chosen or given.
+/// Whether the user chooses a new passphrase or enters an existing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassphraseUse {
-    /// For something new: a prompt asks twice.
+    /// For something new: the prompt asks twice.
     Choose,
     /// For something that exists.
     Enter,
@@ -33,15 +33,15 @@ pub(crate) enum PassphraseUse {
 /// Reads a file of 64 hexadecimal digits.
 ///
 /// # Errors
-/// When the file cannot be read or holds something else.
+/// When the file cannot be read or has other contents.
 pub(crate) fn read_key_file(file: &Path) -> Result<Zeroizing<[u8; KEY_SIZE_BYTES]>, CliError> {
     parse_key(file, &read_line_file(file)?)
 }
 
-/// The key that 64 hexadecimal digits of `file` are.
+/// The key in the 64 hexadecimal digits of `file`.
 ///
 /// # Errors
-/// When they are something else.
+/// When the text has another form.
 pub(crate) fn parse_key(file: &Path, digits: &str) -> Result<Zeroizing<[u8; KEY_SIZE_BYTES]>, CliError> {
     let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
     hex::decode_to_slice(digits.as_bytes(), key.as_mut_slice()).map_err(|_| {
@@ -51,10 +51,10 @@ pub(crate) fn parse_key(file: &Path, digits: &str) -> Result<Zeroizing<[u8; KEY_
     Ok(key)
 }
 
-/// Reads a file of one secret, or of two while it is exchanged (`duet credentials`).
+/// Reads a file of one secret, or of two secrets during an exchange (`duet credentials`).
 ///
 /// # Errors
-/// When it cannot be read or holds something else.
+/// When the file cannot be read or has other contents.
 pub(crate) fn read_secret_file(file: &Path) -> Result<SecretFile, CliError> {
     SecretFile::parse(&read_line_file(file)?)
         .map_err(|error| CliError::input(format!("{}: {error}", file.display())))
@@ -63,7 +63,7 @@ pub(crate) fn read_secret_file(file: &Path) -> Result<SecretFile, CliError> {
 /// Writes a fresh random key to `file`, readable by its owner only.
 ///
 /// # Errors
-/// When the file exists or cannot be written, or the system has no randomness.
+/// When the file exists or cannot be written, or when the system has no randomness.
 pub(crate) fn create_key_file(file: &Path) -> Result<(), CliError> {
     let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
     getrandom::fill(key.as_mut_slice())
@@ -94,8 +94,8 @@ pub(crate) fn write_new_file(file: &Path, contents: &[u8]) -> Result<(), CliErro
     })
 }
 
-/// Reads a one-line secret: the whole file without a byte order mark before it and line breaks
-/// around it.
+/// Reads a secret of one line: the whole file without a leading byte order mark and surrounding
+/// line breaks.
 ///
 /// # Errors
 /// When the file cannot be read, is empty or too large, or is not UTF-8 text.
@@ -110,21 +110,21 @@ pub(crate) fn read_line_file(file: &Path) -> Result<Zeroizing<String>, CliError>
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// `text` without what editors and shells put around it.
+/// `text` without a byte order mark and surrounding line breaks.
 fn bare_line(text: &str) -> &str {
     without_mark(text).trim_matches(['\r', '\n'])
 }
 
-/// `text` without a byte order mark before it.
+/// `text` without a leading byte order mark.
 pub(crate) fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// The bytes of `name`, a document in JSON or hexadecimal digits, without a byte order mark before
-/// them.
+/// The bytes of the document `name`, in JSON or hexadecimal digits, without a leading byte order
+/// mark.
 ///
 /// # Errors
-/// When they are UTF-16.
+/// When the document is UTF-16.
 pub(crate) fn document_bytes(name: &str, mut bytes: Vec<u8>) -> Result<Vec<u8>, CliError> {
     refuse_utf16(name, &bytes)?;
     let mark = BYTE_ORDER_MARK.len_utf8();
@@ -142,7 +142,7 @@ fn refuse_utf16(name: &str, bytes: &[u8]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Reads a small file of text as it is.
+/// Reads a small text file unchanged.
 ///
 /// # Errors
 /// When the file cannot be read, is too large, or is not UTF-8 text.
@@ -160,7 +160,7 @@ fn read_text(file: &Path) -> Result<Zeroizing<String>, CliError> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// The secret in an environment variable, or in the file an option names; the option wins.
+/// The secret from the file that an option names, else from an environment variable.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -177,7 +177,7 @@ fn variable(name: &str) -> Option<Zeroizing<String>> {
 }
 
 /// The passphrase of a share store: from the file that an option names, else from an environment
-/// variable, else asked for on the terminal.
+/// variable, else from a prompt.
 ///
 /// # Errors
 /// When the file cannot be read, or there is neither a passphrase nor a terminal.
@@ -197,8 +197,8 @@ pub(crate) fn passphrase(
 
 /// Reads a passphrase: the whole file without its final line breaks.
 ///
-/// A byte order mark counts, because stores were sealed with it; a new passphrase is not taken with
-/// one.
+/// A byte order mark is part of the passphrase, because stores exist that were sealed with it. A
+/// new passphrase may not have one.
 fn read_passphrase_file(file: &Path, usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
     let text = read_text(file)?;
     if text.starts_with(BYTE_ORDER_MARK) {
@@ -296,7 +296,7 @@ mod tests {
         let file = directory.path().join("passphrase");
         fs::write(&file, "\u{feff} two words \r\n").unwrap();
         let read = |usage| passphrase(Some(&file), "DUET_TEST_UNSET", usage);
-        // Stores that were sealed so still open.
+        // Stores sealed with such a passphrase still open.
         assert_eq!(*read(PassphraseUse::Enter).unwrap(), "\u{feff} two words ");
         assert!(read(PassphraseUse::Choose).unwrap_err().to_string().contains("byte order mark"));
         fs::write(&file, " two words \n").unwrap();

@@ -1,4 +1,4 @@
-//! Opening the share store that the options name.
+//! Opens the share store that the options name.
 
 use std::{
     convert::Infallible,
@@ -32,13 +32,13 @@ use crate::{
 pub(crate) enum StoreLocation {
     /// In a SQLite file.
     File(PathBuf),
-    /// In a PostgreSQL database, at this address, which has not been looked at yet.
+    /// In a PostgreSQL database, at this address. The address is not parsed yet.
     Database(String),
 }
 
 impl FromStr for StoreLocation {
-    // What is wrong with an address is said when it is used: the command line's own complaint would
-    // repeat it, with a password that should not be in it.
+    // A bad address is reported when it is used. Clap would repeat it in its own message, with a
+    // password that it should not contain.
     type Err = Infallible;
     fn from_str(text: &str) -> Result<Self, Infallible> {
         let is_address = text.starts_with("postgres://") || text.starts_with("postgresql://");
@@ -50,13 +50,13 @@ impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            // Shown after it was used, and so without a password.
+            // Shown only after its use has proved that it contains no password.
             Self::Database(address) => f.write_str(address),
         }
     }
 }
 
-/// Without an address that has not been looked at.
+/// Omits an address that was not parsed yet, since it may contain a password.
 impl fmt::Debug for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -73,7 +73,7 @@ impl Serialize for StoreLocation {
 }
 
 impl DatabaseOptions {
-    /// The database at `address` with the password that these options name.
+    /// The options of the database at `address`, with the password that these options name.
     fn at(&self, address: &str) -> Result<PostgresOptions, CliError> {
         let options = PostgresOptions::at(address).map_err(|error| {
             CliError::usage(format!("--store: {error}"))
@@ -88,14 +88,14 @@ impl DatabaseOptions {
     }
 }
 
-/// A store with its key.
+/// An open store with its key.
 pub(crate) struct OpenStore {
-    /// What a party works with.
+    /// What a party's operations need.
     pub(crate) context: Context,
     database: Database,
 }
 
-/// What only one of the databases can do.
+/// Operations of one kind of database only.
 #[derive(Clone)]
 enum Database {
     Sqlite(SqliteStore),
@@ -120,10 +120,10 @@ impl Database {
     }
 }
 
-/// Opens a store that exists without its key: nothing sealed in it can be read.
+/// Opens an existing store without its key: its sealed records stay unreadable.
 ///
 /// # Errors
-/// When there is none.
+/// When there is no store.
 pub(crate) async fn open_sealed(
     location: &StoreLocation,
     options: &DatabaseOptions,
@@ -132,16 +132,16 @@ pub(crate) async fn open_sealed(
 }
 
 impl OpenStore {
-    /// Opens a store that exists.
+    /// Opens an existing store.
     ///
     /// # Errors
-    /// When there is none, or the key is another one.
+    /// When there is no store, or when the key does not open it.
     pub(crate) async fn open(options: &StoreOptions) -> Result<Self, CliError> {
         let source = options.seal.source(PassphraseUse::Enter)?;
         Self::open_with(options, source.as_ref()).await
     }
 
-    /// The same, opened by `source`.
+    /// Opens an existing store with the key source `source`.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -161,11 +161,11 @@ impl OpenStore {
         Self::open(&StoreOptions { store, database, seal: seal.clone() }).await
     }
 
-    /// Puts a backup back as a store that does not exist yet; without a backup, marks a database
-    /// that was put back by other means.
+    /// Restores a backup into a store that does not exist yet. Without a backup, marks a database
+    /// that other tools restored.
     ///
     /// # Errors
-    /// When there is a store already, or the key is another one.
+    /// When the store exists already, or when the key does not open it.
     pub(crate) async fn restore(options: &StoreOptions, from: Option<&Path>) -> Result<Self, CliError> {
         let source = options.seal.source(PassphraseUse::Enter)?;
         let database = match (&options.store, from) {
@@ -192,11 +192,11 @@ impl OpenStore {
         Ok(Self { context: Context::new(vault), database })
     }
 
-    /// Creates a store with its key, or opens one that was created and never set up: a creation
-    /// that was interrupted can be repeated.
+    /// Creates a store with its key. Also opens a store that was created but never set up, so that
+    /// an interrupted creation can be repeated.
     ///
     /// # Errors
-    /// When it cannot be written, or exists under another key.
+    /// When the store cannot be written, or exists under another key.
     pub(crate) async fn create(options: &StoreOptions, source: &dyn KeyEncryption) -> Result<Self, CliError> {
         let database = match &options.store {
             StoreLocation::File(path) => return Self::create_file(path, source).await,
@@ -207,7 +207,7 @@ impl OpenStore {
         Self::set_key(database, source).await
     }
 
-    /// The same in a file.
+    /// Creates a store in a file, as [`Self::create`] does.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -236,7 +236,7 @@ impl OpenStore {
     /// Writes a copy of the store to a file that must not exist.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub(crate) async fn back_up(&self, path: &Path) -> Result<(), CliError> {
         match &self.database {
             Database::Sqlite(store) => store.back_up(path).await?,
@@ -250,7 +250,7 @@ impl OpenStore {
         self.database.store()
     }
 
-    /// Closes the store's connections.
+    /// Closes the connections of the store.
     pub(crate) async fn close(&self) {
         self.store().close().await;
     }

@@ -1,4 +1,4 @@
-//! Stopping in order on SIGTERM or SIGINT.
+//! Stops a server in order on SIGTERM or SIGINT.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,10 +12,10 @@ pub(crate) struct Shutdown {
 }
 
 impl Shutdown {
-    /// Listens from now on.
+    /// Starts to listen for the signals.
     ///
     /// # Errors
-    /// When the signals cannot be listened to.
+    /// When the operating system refuses to deliver the signals.
     pub(crate) fn listen() -> Result<Self, CliError> {
         let listen = |kind| {
             signal(kind)
@@ -35,7 +35,7 @@ impl Shutdown {
         }
     }
 
-    /// What `starting` comes to, unless a signal comes first.
+    /// The result of `starting`, unless a signal comes first.
     ///
     /// # Errors
     /// When a signal comes first.
@@ -51,8 +51,8 @@ impl Shutdown {
         }
     }
 
-    /// What `serving` comes to. The first signal cancels `stop`, so that it drains; nothing comes
-    /// of it when a second one says not to wait for that.
+    /// The result of `serving`. The first signal cancels `stop`, so that `serving` drains. A second
+    /// signal ends the wait and returns `None`.
     pub(crate) async fn drain<T>(
         &mut self,
         stop: &CancellationToken,

@@ -1,8 +1,7 @@
-//! Exporting traces to a collector: which spans there are, and how they leave the process.
+//! Exports traces to a collector: chooses the spans, and sends them.
 //!
-//! docs/traces.md says what is exported. Spans wait in a queue of bounded length and leave in
-//! batches from a thread of their own, so that a collector which is slow or away costs nothing but
-//! spans.
+//! docs/traces.md lists the exported spans. Spans wait in a bounded queue, and a separate thread
+//! sends them in batches. So a slow or absent collector costs only spans.
 
 use std::{env, thread, time::Duration};
 
@@ -19,29 +18,29 @@ use crate::{
     outgoing::{self, Route},
 };
 
-/// How long spans that wait may take to leave when the process ends.
+/// How long waiting spans may take to leave when the process ends.
 const FLUSH: Duration = Duration::from_secs(3);
 
-/// How long a collector may take to answer, as the exporter itself has it unless a variable says
-/// otherwise.
+/// How long a collector may take to answer, unless a variable says otherwise. This is the
+/// exporter's own default.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The variables from which the exporter takes headers, which may be credentials.
+/// The variables with the exporter's headers, which may contain credentials.
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
-/// Every process looks at its jobs in this span, those it does nothing for included: it is for
-/// logs.
+/// The span in which every process looks at a job, even one it does nothing for. It is for logs
+/// only.
 const LOOK: &str = "job";
 
-/// What exports spans. Dropping it exports those that wait.
+/// Exports spans. Dropping it exports the spans that still wait.
 pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// Exports to the collector at `url`, which speaks OTLP over HTTP, as the service `name`.
     ///
     /// # Errors
-    /// When `url` is none for HTTP, when headers from the environment would travel in the clear, or
-    /// when a variable of OpenTelemetry's says something that cannot be.
+    /// When `url` is no HTTP URL, when headers from the environment would travel without TLS, or
+    /// when a variable of OpenTelemetry has an invalid value.
     pub(crate) fn start(url: &Url, name: &'static str) -> Result<Self, CliError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(CliError::usage("--traces takes an http or https URL"));
@@ -67,7 +66,7 @@ impl Exporter {
         Ok(Self(provider))
     }
 
-    /// What hands it this program's own spans, and what is logged within them for an operator.
+    /// The layer that passes it this program's own spans, and the log events in them for operators.
     pub(crate) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -84,8 +83,8 @@ impl Drop for Exporter {
     }
 }
 
-/// A client for the thread that exports. It is made on a thread of its own: it must not be made by
-/// one of the runtime's.
+/// A client for the exporting thread. It is built on a thread of its own, because building it on a
+/// runtime's thread would panic.
 fn client(route: &Route) -> Result<reqwest::blocking::Client, CliError> {
     let proxy = route.proxy()?;
     let made = thread::spawn(move || {
@@ -103,7 +102,7 @@ fn client(route: &Route) -> Result<reqwest::blocking::Client, CliError> {
     made.map_err(|error| CliError::internal(format!("no HTTP client for traces: {error}")))
 }
 
-/// What OpenTelemetry's variables say, in milliseconds.
+/// The exporter's timeout from OpenTelemetry's variables, in milliseconds.
 fn export_timeout() -> Duration {
     ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]
         .into_iter()

@@ -1,7 +1,7 @@
-//! Transactions as a person or a program writes them: JSON and flags, together a [`Draft`].
+//! Parses transactions from JSON and flags into a [`Draft`].
 //!
-//! A draft becomes a typed transaction in two steps: a node, or the author, fills in what is
-//! missing, then [`Draft::complete`] decides the type and refuses what does not fit it.
+//! A draft becomes a typed transaction in two steps. A node or the author fills in missing members.
+//! Then [`Draft::complete`] chooses the type, and refuses members that do not fit it.
 
 use alloy_primitives::{Address, Bytes, TxKind};
 use clap::Args;
@@ -20,19 +20,19 @@ use crate::{
     quantity::{Amount, Count, parse_address},
 };
 
-/// The members that may be written with a unit: `0.5ether`.
+/// The members that accept a unit, as in `0.5ether`.
 const AMOUNTS: [&str; 4] = ["value", "gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"];
 
-/// A transaction some of whose members may be missing.
+/// A transaction that may lack members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Draft {
-    /// The account it is meant to be sent from; checked against the wallet's.
+    /// The intended sender. It is compared with the wallet's account.
     pub(crate) from: Option<Address>,
-    /// Everything else.
+    /// All other members.
     pub(crate) members: TransactionDraft,
 }
 
-/// The members of a transaction as flags; each overrides the JSON's.
+/// The members of a transaction as flags. Each flag overrides the JSON's member.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DraftOptions {
     /// The recipient
@@ -41,7 +41,7 @@ pub(crate) struct DraftOptions {
     /// Create a contract instead of calling an address
     #[arg(long, conflicts_with = "to", help_heading = "Transaction")]
     create: bool,
-    /// What is transferred: 0.5ether, 30gwei, or a number of wei
+    /// The value to transfer: 0.5ether, 30gwei, or a number of wei
     #[arg(long, value_name = "AMOUNT", help_heading = "Transaction")]
     value: Option<Amount>,
     /// Call data, or the contract's code
@@ -53,10 +53,10 @@ pub(crate) struct DraftOptions {
     /// The gas limit
     #[arg(long, value_name = "NUMBER", help_heading = "Transaction")]
     gas: Option<Count>,
-    /// The most that is paid for a unit of gas (EIP-1559)
+    /// The maximum price of a unit of gas (EIP-1559)
     #[arg(long, value_name = "AMOUNT", help_heading = "Transaction")]
     max_fee: Option<Amount>,
-    /// The most that the block's producer gets for a unit of gas (EIP-1559)
+    /// The maximum tip for the block's producer for a unit of gas (EIP-1559)
     #[arg(long, value_name = "AMOUNT", help_heading = "Transaction")]
     max_priority_fee: Option<Amount>,
     /// The price of a unit of gas (legacy and EIP-2930)
@@ -73,7 +73,7 @@ pub(crate) struct DraftOptions {
 }
 
 impl DraftOptions {
-    /// Whether any member is given.
+    /// Whether no member is given.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { to, create, value, data, nonce, gas, max_fee, max_priority_fee, gas_price, chain_id } =
             self;
@@ -86,11 +86,11 @@ impl DraftOptions {
 }
 
 impl Draft {
-    /// Parses the JSON of one transaction, as `eth_sendTransaction` takes it; amounts may have a
+    /// Parses the JSON of one transaction in the form of `eth_sendTransaction`. Amounts may have a
     /// unit.
     ///
     /// # Errors
-    /// `malformed-json` with the path of what is wrong.
+    /// `malformed-json`, with the path of the fault.
     pub(crate) fn from_json(text: &[u8]) -> Result<Self, CliError> {
         let read = || -> Result<TransactionCall, PayloadError> {
             let mut document = strict_json::parse(text, MAX_PAYLOAD_SIZE_BYTES)?;
@@ -105,10 +105,10 @@ impl Draft {
         Ok(Self { from: from.map(Into::into), members: draft })
     }
 
-    /// Lets flags override members.
+    /// Replaces members by those of the flags.
     ///
     /// # Errors
-    /// When a fee of the flags has more than 128 bits.
+    /// When a fee in the flags exceeds 128 bits.
     pub(crate) fn overridden_by(mut self, options: &DraftOptions) -> Result<Self, CliError> {
         let fee = |name: &str, amount: Option<Amount>| {
             let fits = amount.map(|amount| u128::try_from(amount.0)).transpose();
@@ -121,7 +121,7 @@ impl Draft {
         let to = options.to.map(TxKind::Call).or_else(|| options.create.then_some(TxKind::Create));
         members.to = to.or(members.to);
         members.input = options.data.clone().or(members.input.take());
-        // Fee flags choose the type: those of the other kind in the JSON give way.
+        // Fee flags choose the type: members of the other type in the JSON are dropped.
         if gas_price.is_some() {
             (members.max_fee_per_gas, members.max_priority_fee_per_gas) = (None, None);
         } else if max_fee.is_some() || max_priority_fee.is_some() {
@@ -138,10 +138,10 @@ impl Draft {
         Ok(self)
     }
 
-    /// Checks who it is sent from, if it says so.
+    /// Checks the intended sender, if there is one.
     ///
     /// # Errors
-    /// When it names another account.
+    /// When it is another account.
     pub(crate) fn check_sender(&self, account: Address) -> Result<(), CliError> {
         match self.from {
             Some(from) if from != account => Err(contradiction(JsonError::new(
@@ -155,7 +155,7 @@ impl Draft {
     /// The typed transaction.
     ///
     /// # Errors
-    /// When members are missing (all of them are named) or contradict each other.
+    /// When members are missing (the error names all of them) or contradict each other.
     pub(crate) fn complete(self) -> Result<TransactionRequest, CliError> {
         let missing = self.members.missing();
         if !missing.is_empty() {
@@ -173,7 +173,7 @@ impl Draft {
     }
 }
 
-/// Writes an amount with a unit out in wei.
+/// Replaces an amount with a unit by its number of wei.
 fn write_out(name: &str, value: &mut Value) -> Result<(), JsonError> {
     let Some(text) = value.as_str() else { return Ok(()) };
     let amount: Amount = text.parse().map_err(|problem| JsonError::new(name, format_args!("{problem}")))?;
@@ -181,7 +181,7 @@ fn write_out(name: &str, value: &mut Value) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Members that do not go together.
+/// The error of members that contradict each other.
 fn contradiction(error: JsonError) -> CliError {
     CliError::new(Code::InvalidPayload, error.to_string()).at(error.path)
 }
@@ -264,7 +264,7 @@ mod tests {
             (r#"{"type":3}"#, "type"),
             (r#"{"gasPrice":1,"maxFeePerGas":1}"#, "gasPrice"),
             (r#"{"type":0,"maxFeePerGas":1}"#, "maxFeePerGas"),
-            // One digit of a checksummed address changed its case.
+            // One digit of a checksummed address has the other case.
             (r#"{"to":"0x70997970C51812dc3A010C7d01b50e0d17dc79c8"}"#, "to"),
         ] {
             assert_eq!(problem(json), ("malformed-json".to_owned(), path.to_owned()), "{json}");

@@ -1,4 +1,4 @@
-//! The inputs of `tests/cases` through the command line.
+//! Runs the inputs of `tests/cases` through the command line.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,7 +15,8 @@ use std::{
 
 use serde_json::Value;
 
-/// A signature by some key: without an address to compare with, the digest is told all the same.
+/// A signature by some key. Without an address to compare with, the command still prints the
+/// digest.
 const SIGNATURE: &str = "0xb91467e570a6466aa9e9876cbcd013baba02900b8979d43fe208a4a4f339f5fd\
                          6007e74cd82e037b800186422fc2da167c747ef045e5d18a5f5d4300f8e1a0291c";
 
@@ -23,7 +24,7 @@ fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases").join(name)).unwrap()
 }
 
-/// What the program says of `input`, as one JSON document.
+/// The program's answer to `input`, as one JSON document.
 fn run(arguments: &[&str], input: &str) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_duet"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DUET_")) {
@@ -41,7 +42,7 @@ fn run(arguments: &[&str], input: &str) -> Value {
     serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
 }
 
-/// The digest of a document, or the path of what is wrong with it.
+/// The digest of a document, or the path of the fault in it.
 fn read(document: &str, options: &[&str]) -> Result<String, String> {
     let arguments = [&["verify", "typed-data", "--signature", SIGNATURE][..], options].concat();
     let said = run(&arguments, document);

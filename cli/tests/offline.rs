@@ -1,4 +1,4 @@
-//! The built binary, on commands that need neither broker nor orchestrator.
+//! Runs the built binary with commands that need neither broker nor orchestrator.
 
 #![expect(
     clippy::unwrap_used,
@@ -141,7 +141,7 @@ fn malformed_transactions_are_refused_with_their_path_before_anything_is_asked()
     let key = directory.path().join("key");
     let key = key.to_str().unwrap();
     assert!(run(&["requester", "new", "--out", key]).status.success());
-    // Nothing listens there, so nobody can have been asked.
+    // No server listens there, so the command cannot have asked one.
     let base =
         ["job", "submit", "tx", "-", "--requester-key", key, "--api-url", "http://127.0.0.1:1", "--json"];
     for (input, path) in [

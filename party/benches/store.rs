@@ -1,7 +1,9 @@
-//! What a party's decisions cost it beside the cryptography of the signature: checking the request,
-//! deciding by the wallet's policy, and a charge in a store – a file, a PostgreSQL server beside it
-//! – without anything, with a limit, with an audit record. The differences between the charges are
-//! the costs; the rest is the disk's and the server's.
+//! Measures what a party's decisions cost beside the cryptography: checking the request, deciding
+//! by the wallet's policy, and charging in a store.
+//!
+//! A charge runs against a file and against a local PostgreSQL server: alone, with a limit, and
+//! with an audit record. The differences between these are the costs. The rest is the disk's and
+//! the server's time.
 
 #![expect(
     clippy::unwrap_used,
@@ -51,7 +53,7 @@ fn session_hash(session: SessionId) -> [u8; 32] {
     hash
 }
 
-/// What is decided together with a charge.
+/// What the store decides together with a charge.
 #[derive(Clone, Copy)]
 enum With<'a> {
     Nothing,
@@ -59,7 +61,7 @@ enum With<'a> {
     Record,
 }
 
-/// Charges so many sessions, one after the other.
+/// Charges `count` sessions, one after the other.
 async fn charge(store: &Arc<dyn ShareStore>, next: &mut u128, count: u64, with: With<'_>) -> Duration {
     let started = Instant::now();
     for _ in 0..count {
@@ -91,7 +93,7 @@ fn owner() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
-/// A payment as its requester signed it.
+/// A payment, signed by its requester.
 fn request() -> SignedRequest {
     let wallet = hex(&WALLET.0);
     let payload = format!(
@@ -109,7 +111,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Eight rules; the last one is for the payment, and has a limit.
+/// Eight rules. The last one is for the payment, and has a limit.
 fn policy() -> SignedPolicy {
     let other = |number: u32| {
         format!(
@@ -128,7 +130,7 @@ fn policy() -> SignedPolicy {
     SignedPolicy::sign(body.into_bytes(), &owner()).unwrap()
 }
 
-/// The wallet's row, without a share.
+/// A wallet's row, without a share.
 fn wallet() -> NewWallet {
     NewWallet {
         id: WALLET,
@@ -146,7 +148,7 @@ fn wallet() -> NewWallet {
     }
 }
 
-/// What the worker does with a wallet's policies before it takes a seat.
+/// The worker's use of a wallet's policies before it takes a seat.
 async fn decide(
     store: &dyn ShareStore,
     verified: &VerifiedPolicies,
@@ -173,7 +175,8 @@ async fn decide(
     }
 }
 
-/// A store with a wallet, its policy and an audit chain; what its policy charges, and its mark.
+/// A store with a wallet, its policy and an audit chain. Returned with it: what the policy charges,
+/// and the policy's mark.
 async fn filled(
     store: Arc<dyn ShareStore>,
     verified: &VerifiedPolicies,

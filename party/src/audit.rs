@@ -1,11 +1,13 @@
-//! The party's audit log: what is written off the path of a signature, and how it is published.
+//! The party's audit log: records outside a signature's path, and publication.
 //!
-//! What a store decides is recorded by the store, in the transaction of the decision
-//! ([`AuditStore::noting`](crate::store::AuditStore::noting)). What it does not decide – a refusal,
-//! how a session ended – is handed in here, to a queue of bounded length, and appended many at a
-//! time. The same task signs checkpoints, publishes what the store holds, in order and from where
-//! the last worker left off, and removes what was published long ago. Any worker of the party may
-//! do so; what two of them publish the stream keeps once, or the reader passes over.
+//! A store records its own decisions, in the transaction of the decision
+//! ([`AuditStore::noting`](crate::store::AuditStore::noting)). Other events, such as a refusal or
+//! the end of a session, go into a bounded queue here. A task appends them in batches.
+//!
+//! The same task signs checkpoints, publishes new records in order, and removes records that were
+//! published long ago. It continues where the last worker stopped. Any worker of the party may
+//! publish. Of a record that two of them publish, the stream keeps one, or the reader skips the
+//! second.
 
 use std::{
     collections::BTreeMap,
@@ -41,30 +43,29 @@ use crate::{
     witness::Telling,
 };
 
-/// Entries that wait to be appended. They come from sessions, which are bounded and wait for a
-/// place here, and from refusals, which are counted instead when there is none.
+/// The most entries that wait to be appended. A session waits for room in the queue, and sessions
+/// are bounded. A refusal without room is only counted.
 const QUEUE: usize = 1024;
-/// Appended in one transaction at most: while it runs no other write does.
+/// The most records appended in one transaction. No other write runs during it.
 const BATCH: usize = 256;
-/// How long an entry may wait before it is appended. Each time costs the disk one flush, whatever
-/// the number of entries.
+/// How long an entry may wait. Each append costs the disk one flush, for any number of entries.
 const APPEND_EVERY: Duration = Duration::from_millis(500);
-/// How often it is looked whether there is something to publish or to sign.
+/// How often the task looks for something to publish or sign.
 const SHIP_EVERY: Duration = Duration::from_secs(1);
-/// The longest pause after the broker did not take something.
+/// The longest pause after the broker failed to store a message.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long the broker may take to store a message.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
-/// How often records that were published long ago are removed.
+/// How often the task removes records that were published long ago.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
-/// How long what was handed in before the end may take to be appended and published.
+/// At the end of the worker, how long appending and publishing the last entries may take.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// How the audit log is kept.
+/// Settings of the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// How long records stay in the store after they were published. Default 30 days; what was not
-    /// published stays until it is.
+    /// How long the store keeps a record after its publication. Default 30 days. An unpublished
+    /// record stays.
     pub keep: Duration,
 }
 
@@ -74,7 +75,7 @@ impl Default for AuditSettings {
     }
 }
 
-/// Begins the party's chain, if it has none, or the store was restored since.
+/// Begins the party's chain if it has none, or if the store was restored after the last one.
 ///
 /// # Errors
 /// When the store cannot be read or written.
@@ -103,7 +104,7 @@ impl Accepted {
         Asked::by(&self.manifest.request, &self.request)
     }
 
-    /// That the party takes its seat.
+    /// The party takes its seat in the session.
     pub(crate) fn taken(&self) -> Event {
         Event::SessionAccepted {
             session: self.manifest.session,
@@ -120,7 +121,7 @@ impl Accepted {
         }
     }
 
-    /// That the session is charged, and which answer then leaves.
+    /// The session is charged, and this answer leaves the party.
     pub(crate) fn charged(&self, trace: Trace) -> Event {
         Event::SessionCharged(self.exchange(trace))
     }
@@ -129,7 +130,7 @@ impl Accepted {
         Exchange { session: self.manifest.session, asked: self.asked(), digest: self.digest, nonce, answer }
     }
 
-    /// That its answer led to a bad signature.
+    /// The party's key is locked: the answer led to a bad signature.
     pub(crate) fn locked(&self, paillier_key: PaillierKeyId) -> Event {
         Event::KeyLocked {
             paillier_key,
@@ -139,7 +140,7 @@ impl Accepted {
         }
     }
 
-    /// How it ended, unless that is recorded already or may not be said.
+    /// The end of the session. `None` if it is recorded already, or must not be recorded.
     fn ended(&self, ended: &Ended) -> Option<Event> {
         let session = self.manifest.session;
         match ended {
@@ -162,7 +163,7 @@ enum Entry {
     Refused(Refused),
 }
 
-/// Where entries are handed in that no decision of the store carries. Cheap to clone.
+/// Accepts entries that no decision of the store records. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     entries: mpsc::Sender<Entry>,
@@ -171,7 +172,7 @@ pub(crate) struct Journal {
     metrics: Metrics,
 }
 
-/// Refusals for which there was no place in the queue.
+/// Counts refusals that found no room in the queue.
 #[derive(Debug, Default)]
 struct Overflow(Mutex<BTreeMap<Code, u64>>);
 
@@ -186,15 +187,15 @@ impl Overflow {
 }
 
 impl Journal {
-    /// Records how a session ended. Waits for a place in the queue.
+    /// Records the end of a session. Waits for room in the queue.
     pub(crate) async fn ended(&self, accepted: &Accepted, ended: &Ended) {
         if let Some(event) = accepted.ended(ended) {
-            // Fails only once the worker has stopped.
+            // This fails only after the worker has stopped.
             self.entries.send(Entry::Event(Draft::new(self.clock.now_ms(), event))).await.ok();
         }
     }
 
-    /// Records a refusal, or counts it.
+    /// Records a refusal. Without room in the queue, counts it.
     pub(crate) fn refused(&self, refused: Refused) {
         let code = refused.refusal.code;
         self.metrics.refused(refused.what, code);
@@ -204,7 +205,7 @@ impl Journal {
     }
 }
 
-/// The tasks that append, sign, publish and remove.
+/// The tasks that append, sign, publish and remove records.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     appending: JoinHandle<()>,
@@ -215,8 +216,8 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts them. `started` is appended first, and as soon as the store takes it: a worker whose
-    /// store cannot be written starts all the same, and says what is wrong to whoever asks it.
+    /// Starts the tasks. They append `started` first, as soon as the store can be written. A worker
+    /// with an unwritable store starts all the same, and answers requests with the reason.
     pub(crate) fn start(
         context: &Context,
         identity: &Identity,
@@ -256,8 +257,8 @@ impl Keeper {
         (keeper, journal)
     }
 
-    /// Appends what was handed in, then `last` and a checkpoint, and publishes what the broker
-    /// takes now.
+    /// Appends the queued entries, then `last` and a checkpoint. Publishes what the broker accepts
+    /// now.
     pub(crate) async fn finish(mut self, last: Event) {
         let finishing = async {
             self.stop_appending.cancel();
@@ -292,7 +293,7 @@ struct Appender {
     entries: mpsc::Receiver<Entry>,
     overflow: Arc<Overflow>,
     refusals: Refusals,
-    /// What could not be appended yet; at most [`BATCH`] entries and one that tells of refusals.
+    /// Entries that could not be appended yet: at most [`BATCH`], and one that counts refusals.
     pending: Vec<Draft>,
 }
 
@@ -317,7 +318,8 @@ impl Appender {
         }
     }
 
-    /// Takes what is there, as much as one transaction holds. Whether that was all.
+    /// Moves queued entries to `pending`, up to one transaction's worth. Returns whether the queue
+    /// is empty.
     fn collect(&mut self) -> bool {
         let is_all = loop {
             if self.pending.len() >= BATCH {
@@ -377,7 +379,7 @@ impl Shipper {
         let mut pause = SHIP_EVERY;
         let mut trim_at = Instant::now() + TRIM_EVERY;
         loop {
-            // Workers that were started together do not stay in step.
+            // Workers that start together must not stay in step.
             let jitter = f64::from(system_rng().next_u32()) / f64::from(u32::MAX);
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -410,7 +412,7 @@ impl Shipper {
     /// Begins a chain if the newest one was closed, signs a checkpoint if one is due, and
     /// publishes.
     async fn round(&mut self) -> Result<(), String> {
-        // A database may be found to be a restored one while this runs, which closes the chain.
+        // A database may turn out to be a restored one at any time, which closes the chain.
         open(&self.context, &self.identity).await.map_err(|error| error.to_string())?;
         if self.checkpoint_is_due().await.map_err(|error| error.to_string())? {
             self.sign_checkpoint().await.map_err(|error| error.to_string())?;
@@ -418,8 +420,9 @@ impl Shipper {
         self.publish().await
     }
 
-    /// Publishes what is new, and tells how far that goes. Not before the store was compared with
-    /// what others know: an older copy of it must not overwrite that, nor publish a second history.
+    /// Publishes new records and the chain's head. It waits until the store was compared with the
+    /// heads that others keep. An older copy of the store must not overwrite those, nor publish a
+    /// second history.
     async fn publish(&mut self) -> Result<(), String> {
         if self.context.witness.is_pending() {
             return Ok(());
@@ -428,7 +431,7 @@ impl Shipper {
         self.telling.tell(&self.context, &self.identity, &self.bus).await
     }
 
-    /// Whether there are records without a checkpoint that are many or old.
+    /// Whether many records, or old ones, have no checkpoint yet.
     async fn checkpoint_is_due(&self) -> Result<bool, StoreError> {
         let store = self.context.store();
         let Some(AuditChain { head, closed: false, .. }) = store.audit_chains().await?.pop() else {
@@ -449,7 +452,7 @@ impl Shipper {
         Ok(head.sequence >= CHECKPOINT_AFTER_RECORDS)
     }
 
-    /// Signs everything that is recorded so far.
+    /// Signs a checkpoint over all records so far.
     async fn sign_checkpoint(&self) -> Result<(), StoreError> {
         let store = self.context.store();
         let Some(AuditChain { head, closed: false, .. }) = store.audit_chains().await?.pop() else {
@@ -459,7 +462,7 @@ impl Shipper {
         store.append_audit(&[Draft::new(self.context.clock.now_ms(), checkpoint)]).await
     }
 
-    /// Publishes everything that has not been, oldest first.
+    /// Publishes all unpublished records, oldest first.
     async fn ship(&self) -> Result<(), String> {
         let store = self.context.store();
         let speaker = Speaker::from(self.identity.party());

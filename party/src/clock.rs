@@ -1,4 +1,4 @@
-//! The time, as a value that is handed around: tests and simulations bring their own.
+//! The time as a value. Tests and simulations pass their own clock.
 
 use std::{
     fmt,
@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Tells the time in Unix milliseconds. Cheap to clone.
+/// Returns the time in Unix milliseconds. Cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 
@@ -20,7 +20,7 @@ impl Clock {
         })
     }
 
-    /// A clock of the caller's.
+    /// A clock that the caller drives.
     #[must_use]
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(now_ms))

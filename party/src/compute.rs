@@ -1,5 +1,4 @@
-//! Where the arithmetic runs: off the async threads, and no more of it at once than there are
-//! cores.
+//! Runs arithmetic outside the async threads, and no more at once than there are cores.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,43 +12,43 @@ use tokio::sync::Semaphore;
 use tracing::Span;
 use zeroize::Zeroize as _;
 
-/// How far below its own frame a computation may have left something, in bytes: GMP takes at most
-/// 64 KiB of a stack for what is temporary.
+/// How many bytes of stack below its own frame a computation may have used. GMP keeps at most 64
+/// KiB of temporary values on a stack.
 const WIPED_STACK: usize = 128 << 10;
 
-/// The work was not done: the runtime is stopping, or the work itself panicked.
+/// The work has no result: the runtime stops, or the work panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the computation was abandoned; the process is stopping")]
 pub struct Abandoned;
 
-/// Runs CPU-bound work on the runtime's blocking threads, at most so many at a time. Whoever waits
-/// for a turn is itself one of a bounded number: a session, a request being served.
+/// Runs CPU-bound work on the runtime's blocking threads, with a bound on parallel work. The number
+/// of waiting callers is bounded too: each is a session, or a request being served.
 #[derive(Debug, Clone)]
 pub struct Compute {
     turns: Arc<Semaphore>,
 }
 
 impl Compute {
-    /// As many at a time as there are cores.
+    /// One computation for each core.
     #[must_use]
     pub fn per_core() -> Self {
         Self::limited(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// At most `limit` at a time, at least one.
+    /// At most `limit` computations at a time, and at least one.
     #[must_use]
     pub fn limited(limit: usize) -> Self {
         Self { turns: Arc::new(Semaphore::new(limit.max(1))) }
     }
 
-    /// Runs `work` when there is a turn.
+    /// Runs `work` as soon as one of the turns is free.
     ///
     /// # Errors
-    /// When the runtime stops before it is done, or `work` panics.
+    /// When the runtime stops before the end of `work`, or when `work` panics.
     ///
     /// # Cancel safety
-    /// Before its turn, dropping the future drops the work. Once it runs, it runs to its end, and
-    /// its result is dropped.
+    /// Before its turn, dropping the future drops the work. Work that has begun runs to its end,
+    /// and its result is dropped.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -67,19 +66,19 @@ impl Compute {
     }
 }
 
-/// The span of a computation for `span`; what is computed ahead of any need is no step of anything.
+/// The span of a computation within `span`. A computation ahead of any need belongs to no span.
 fn step_within(span: &Span) -> Span {
     if span.is_none() { Span::none() } else { tracing::debug_span!("compute") }
 }
 
-/// Runs `work` in frames of its own, which are below its caller's.
+/// Runs `work` in stack frames of its own, below those of its caller.
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Overwrites the stack below its caller's frame: there lie the frames of functions that have
-/// returned, with what the compiler kept in them of the numbers they computed with.
+/// Overwrites the stack below its caller's frame. Frames of returned functions lie there, with
+/// numbers that the compiler kept in them.
 #[inline(never)]
 fn wipe_stack() {
     let mut below = [0_u64; WIPED_STACK / size_of::<u64>()];
@@ -87,8 +86,7 @@ fn wipe_stack() {
     core::hint::black_box(&below);
 }
 
-/// The random number of this process, drawn when it is first needed, and again by
-/// [`renew_process`].
+/// The random number of this process. It is drawn at first use, and again after [`renew_process`].
 static PROCESS: Mutex<Option<[u8; 32]>> = Mutex::new(None);
 
 fn process() -> [u8; 32] {
@@ -100,14 +98,14 @@ fn process() -> [u8; 32] {
     })
 }
 
-/// Forgets the random number of this process: its memory may have been copied.
+/// Drops the random number of this process, because its memory may have been copied.
 pub(crate) fn renew_process() {
     *PROCESS.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// The operating system's generator, with what hedges it: a random number of this process and the
-/// wall clock. Make one for each step. A failure of the generator ends the work in a panic, which
-/// [`Compute`] contains: there is nothing to fall back on.
+/// The operating system's generator, hedged with a random number of this process and the wall
+/// clock. Make one for each step. If the generator fails, the work panics, and [`Compute`] contains
+/// the panic: there is no safe substitute.
 #[must_use]
 pub fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -115,7 +113,7 @@ pub fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
     Surrounded::new(UnwrapErr(SysRng), Environment { process: process(), now_ns })
 }
 
-// There memory is a file.
+// Memory is a file there.
 #[cfg(target_os = "linux")]
 #[cfg(test)]
 mod tests {
@@ -125,7 +123,7 @@ mod tests {
 
     const PATTERN: [u8; 32] = *b"what a computation left of a key";
 
-    /// Leaves the pattern at the lower end of a frame; where.
+    /// Writes a pattern to the lower end of a frame, and returns its address.
     #[inline(never)]
     fn leave() -> u64 {
         let mut frame = [0_u8; 96 << 10];
@@ -142,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_computation_leaves_on_its_stack_is_overwritten() {
-        // By itself it stays.
+        // Without the wipe, the pattern stays.
         assert!(is_left_at(apart(leave)));
         let address = Compute::limited(1).run(leave).await.unwrap();
         assert!(!is_left_at(address));

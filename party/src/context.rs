@@ -1,4 +1,4 @@
-//! What everything in a party works with: its unlocked store, the time, the processor.
+//! The context of all of a party's operations: its unlocked store, the time, the processor.
 
 use std::{
     collections::HashSet,
@@ -41,34 +41,34 @@ use crate::{
     witness::Witness,
 };
 
-/// An unlocked store with the means to work on it. Cheap to clone.
+/// An unlocked store, with what is needed to work on it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The store.
     pub vault: Vault,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Where arithmetic runs.
+    /// Runs arithmetic.
     pub compute: Compute,
-    /// What numbers are computed with.
+    /// The arithmetic.
     pub arithmetic: &'static dyn Arithmetic,
-    /// Policies that were verified lately.
+    /// Recently verified policies.
     pub(crate) policies: VerifiedPolicies,
-    /// What is counted.
+    /// The party's counters.
     pub(crate) metrics: Metrics,
-    /// Whether the store was compared with what others know of it.
+    /// Whether the store was compared with the audit heads that others keep.
     pub(crate) witness: Witness,
-    /// Who has it keeps verdicts that are reached from the gate: the instant at which a process may
-    /// be killed.
+    /// A test hook. Holding it stops verdicts before the gate: at that instant a test kills the
+    /// process.
     #[cfg(any(test, feature = "test-hooks"))]
     pub verdicts: Arc<tokio::sync::Mutex<()>>,
     hot: Arc<Mutex<Hot>>,
-    /// Whether the verdicts that earlier processes left behind have been judged: nothing is
-    /// initiated before.
+    /// Whether the pending verdicts of earlier processes have been judged. Nothing is initiated
+    /// before.
     finished_pending: Arc<AtomicBool>,
 }
 
-/// What stays in memory because it was used lately.
+/// Recently used values that stay in memory.
 #[derive(Debug)]
 struct Hot {
     keys: LruCache<PaillierKeyId, Arc<PaillierKey>>,
@@ -76,19 +76,19 @@ struct Hot {
     cards: LruCache<CardFingerprint, Arc<Card>>,
 }
 
-/// Paillier keys that stay in memory: a key carries the blinding of its decryptions, which is worth
-/// more the longer it lives. A service has one per tenant and responder.
+/// The most Paillier keys in memory. A key carries the blinding of its decryptions, which gains
+/// value the longer the key lives. A service has one key for each tenant and responder.
 const MAX_HOT_KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// Enrolments that stay in memory, prepared from their second answer on: 16 MB of 2048 bits. An
-/// enrolment that was stored anew meanwhile, under the same key for the same epoch, encrypts the
-/// same share and was verified as well.
+/// The most enrolments in memory, prepared from their second answer on: 16 MB for 2048 bits. An
+/// enrolment may be stored again under the same key for the same epoch. The cached one then still
+/// serves: it encrypts the same share and was verified too.
 const MAX_HOT_ENROLMENTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
-/// Cards that stay in memory, some kilobytes each.
+/// The most cards in memory, some kilobytes each.
 const MAX_HOT_CARDS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// A party's own keys and the card that shows them.
+/// A party's own keys, and the card with their public halves.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The secret keys.
@@ -144,7 +144,7 @@ impl Context {
         self.finished_pending.store(true, Ordering::Release);
     }
 
-    /// Forgets a key that is locked, and gone from the store.
+    /// Drops a key that was locked and deleted from the store.
     pub(crate) fn forget_key(&self, key: PaillierKeyId) {
         self.hot(|hot| hot.keys.pop(&key));
     }
@@ -153,7 +153,7 @@ impl Context {
         self.vault.store()
     }
 
-    /// The store, which records `event` with the decision that is asked of it.
+    /// The store, which will record `event` together with the next decision.
     pub(crate) fn noting(&self, event: Event) -> Arc<dyn ShareStore> {
         self.store().noting(Draft::new(self.clock.now_ms(), event))
     }
@@ -166,7 +166,7 @@ impl Context {
         }
     }
 
-    /// The same, with the mark of the newest policy.
+    /// A committed wallet, with the mark of its newest policy.
     pub(crate) async fn committed_with_policy(
         &self,
         wallet: WalletId,
@@ -177,8 +177,8 @@ impl Context {
         }
     }
 
-    /// Notes the public keys of wallets that the version before stored without, so that no second
-    /// wallet gets one of them.
+    /// Adds the public key to wallets that an earlier version stored without it. So no second
+    /// wallet can get the same key.
     pub(crate) async fn note_public_keys(&self) -> Result<(), PartyError> {
         const AT_ONCE: u32 = 256;
         loop {
@@ -198,7 +198,7 @@ impl Context {
         KeyShare::from_secret_bytes(&bytes).map(Arc::new).map_err(stored("share"))
     }
 
-    /// A card by its fingerprint, if the store has it.
+    /// The card with this fingerprint, if the store has it.
     pub(crate) async fn card(&self, fingerprint: CardFingerprint) -> Result<Option<Arc<Card>>, PartyError> {
         if let Some(card) = self.hot(|hot| hot.cards.get(&fingerprint).cloned()) {
             return Ok(Some(card));
@@ -225,7 +225,7 @@ impl Context {
         }
     }
 
-    /// A card whose parameters are verified: from an earlier verdict, or now, on a core.
+    /// A card with verified parameters: by an earlier verdict, or by a proof that is verified now.
     pub(crate) async fn verified_card(
         &self,
         card: Arc<Card>,
@@ -298,8 +298,8 @@ impl Context {
         Ok(key)
     }
 
-    /// Deletes the Paillier keys that a rotation has replaced and no session can use any more, from
-    /// the store and from memory. What cannot be deleted now is deleted another time.
+    /// Deletes, from the store and from memory, the Paillier keys that a rotation has replaced and
+    /// no session can use. A key that cannot be deleted now is deleted in a later call.
     pub(crate) async fn clear_superseded_keys(&self) {
         if let Err(error) = self.remove_superseded_keys().await {
             tracing::warn!(%error, "superseded Paillier keys were not deleted");
@@ -315,7 +315,7 @@ impl Context {
             let event = Event::KeysRemoved { paillier_keys: removed };
             self.store().append_audit(&[Draft::new(self.clock.now_ms(), event)]).await?;
         }
-        // Another process of the party may have deleted some, or locked them, which destroys them.
+        // Another process of the party may have deleted some, or destroyed them by locking.
         let rows = self.store().all_paillier_keys().await?;
         let kept: HashSet<PaillierKeyId> =
             rows.into_iter().filter(|row| row.state != PaillierState::Locked).map(|row| row.id).collect();
@@ -329,8 +329,8 @@ impl Context {
         Ok(())
     }
 
-    /// Forgets the Paillier keys in memory, with what blinds their decryptions: another process may
-    /// have a copy of it.
+    /// Drops the Paillier keys in memory, with their blinding. Another process may have a copy of
+    /// them.
     pub(crate) fn forget_keys(&self) {
         self.hot(|hot| hot.keys.clear());
     }

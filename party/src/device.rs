@@ -1,7 +1,7 @@
-//! The owner's device: deals wallets, holds share 1 of each, and signs as the initiator.
+//! The owner's device. It deals wallets, holds share 1 of each, and signs as the initiator.
 //!
-//! It is a party like the others, with the same store and the same driver. What it does not have is
-//! a worker: nobody invites it; its owner decides when it signs.
+//! It is a party with the same store and the same session driver as the others. It has no worker:
+//! no orchestrator invites it, because its owner decides when it signs.
 
 mod answers;
 mod keygen;
@@ -35,7 +35,7 @@ use crate::{
     session::{SessionLimits, finish_pending},
 };
 
-/// A device with its store open. Cheap to clone.
+/// A device with an open store. Cheap to clone.
 #[derive(Clone)]
 pub struct Device {
     context: Context,
@@ -54,17 +54,18 @@ fn owner_label() -> RecordLabel {
     RecordLabel::of_party(RecordKind::OwnerKey, &[])
 }
 
-/// The device's keys are one wallet's: two wallets of one owner cannot be told to be.
+/// The label of the device's keys. Each wallet has its own keys, so that two wallets of one owner
+/// cannot be linked.
 fn wallet_keys_label(wallet: WalletId) -> RecordLabel {
     RecordLabel::of_wallet(RecordKind::PartyKeys, wallet, ShareIndex::Device, Epoch(0), &[])
 }
 
 impl Device {
-    /// Makes a device that speaks as `party` (by convention `device`): draws the key with which its
+    /// Makes a device that speaks as `party` (by convention `device`). Draws the key with which its
     /// owner signs requests.
     ///
     /// # Errors
-    /// When the store has a device already, or cannot be written.
+    /// When the store has a device already, or when it cannot be written.
     pub async fn set_up(context: Context, party: PartyId) -> Result<Self, PartyError> {
         if context.vault.read(&owner_label()).await?.is_some() {
             return Err(PartyError::refused(Code::Conflict, "the store belongs to a device already"));
@@ -73,7 +74,7 @@ impl Device {
         context.store().put_setting(PARTY, party.as_str().as_bytes()).await?;
         context.vault.write(&owner_label(), seed.as_ref()).await?;
         let owner = Arc::new(SigningKey::from_bytes(&seed));
-        // A store that was just made holds none.
+        // A new store holds no pending verdicts.
         context.note_finished_pending();
         Ok(Self { context, party, owner, limits: SessionLimits::default() })
     }
@@ -81,7 +82,7 @@ impl Device {
     /// Opens a device that was set up.
     ///
     /// # Errors
-    /// When there is none in the store.
+    /// When the store has no device.
     pub async fn open(context: Context) -> Result<Self, PartyError> {
         let stored = |reason: &str| PartyError::Stored { what: "device", reason: reason.to_owned() };
         let seed = context.vault.require(&owner_label(), "device").await?;
@@ -93,8 +94,8 @@ impl Device {
             .and_then(|party| party.parse().ok())
             .ok_or_else(|| stored("its name is none"))?;
         let owner = Arc::new(SigningKey::from_bytes(&seed));
-        // Devices run for one command at a time: what a rotation left is cleared away by a later
-        // one.
+        // A device runs for one command at a time. A later command clears away what a rotation
+        // leaves.
         context.clear_superseded_keys().await;
         if let Err(error) = finish_pending(&context, &party).await {
             tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
@@ -102,32 +103,32 @@ impl Device {
         Ok(Self { context, party, owner, limits: SessionLimits::default() })
     }
 
-    /// The same device with other limits for sessions.
+    /// This device, with other limits for sessions.
     #[must_use]
     pub fn with_limits(mut self, limits: SessionLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// As whom it speaks.
+    /// The name under which the device speaks.
     #[must_use]
     pub const fn id(&self) -> &PartyId {
         &self.party
     }
 
-    /// What it works with.
+    /// The device's context.
     #[must_use]
     pub const fn context(&self) -> &Context {
         &self.context
     }
 
-    /// The key with which its owner signs requests.
+    /// The key with which the owner signs requests.
     #[must_use]
     pub fn owner_key(&self) -> &SigningKey {
         &self.owner
     }
 
-    /// Its owner as a requester of everything but bare digests.
+    /// The owner as a requester, for all kinds of payload except bare digests.
     ///
     /// # Errors
     /// Never: the key is the device's own.
@@ -137,7 +138,7 @@ impl Device {
             .map_err(|error| PartyError::refused(Code::Internal, error.to_string()))
     }
 
-    /// The wallets that are finished, in the order of their ids.
+    /// The finished wallets, in the order of their ids.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -157,18 +158,18 @@ impl Device {
     /// One wallet.
     ///
     /// # Errors
-    /// When it is not here or not finished.
+    /// When the wallet is not on this device or not finished.
     pub async fn wallet(&self, wallet: WalletId) -> Result<WalletInfo, PartyError> {
         let row = self.context.committed(wallet).await?;
         wallet_info(&self.context, &row).await
     }
 
-    /// Makes a new Paillier key for a wallet and enrols with both responders: ends a lock, and is
-    /// due after a restore. The old key serves until a responder has taken the new one; an
-    /// interrupted rotation is simply repeated.
+    /// Makes a new Paillier key for a wallet, and enrols it with both responders. This ends a lock,
+    /// and is necessary after a restore. A responder uses the old key until it has accepted the new
+    /// one. An interrupted rotation can be repeated.
     ///
     /// # Errors
-    /// When a responder cannot be reached or refuses.
+    /// When a responder cannot be reached, or refuses.
     pub async fn rotate(&self, bus: &Bus, wallet: WalletId) -> Result<PaillierKeyId, PartyError> {
         let identity = self.identity(wallet).await?;
         let enroller = Enroller::new(self.context.clone(), bus.clone(), ModulusSize::Bits2048);
@@ -190,5 +191,5 @@ impl Device {
     }
 }
 
-/// The setting that holds as whom the device speaks.
+/// The setting with the name under which the device speaks.
 const PARTY: &str = "device-party";

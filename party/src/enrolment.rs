@@ -1,6 +1,6 @@
-//! Enrolments between backend parties: offering this party's encrypted share to its responders, and
-//! taking the offers of its initiators. One mechanism for the first contact, for a rotation, for
-//! unlocking and for a store that was restored.
+//! Enrolments between backend parties. A party offers its encrypted share to its responders, and
+//! accepts the offers of its initiators. The same mechanism serves first contact, rotation,
+//! unlocking, and a restored store.
 
 use std::{
     collections::HashSet,
@@ -34,28 +34,29 @@ use crate::{
     store::{EnrolmentRow, PaillierKeyRow, PaillierScope, PaillierState, enrolment_label},
 };
 
-/// The initiator's side: offers enrolments and keeps them current. Cheap to clone.
+/// The initiator's side. It offers enrolments and keeps them current. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Enroller {
     context: Context,
     bus: Bus,
     modulus: ModulusSize,
-    /// One key is made at a time, or two wallets at once would make two keys for one responder.
+    /// Held while a key is made: otherwise two wallets at once would make two keys for one
+    /// responder.
     making: Arc<tokio::sync::Mutex<()>>,
-    /// Which responder has taken the proofs about which key, since this process started.
+    /// The keys whose proofs a responder has accepted since this process started.
     proved: Arc<Mutex<HashSet<(PaillierKeyId, CardFingerprint)>>>,
 }
 
-/// What a rotation did for one scope.
+/// The result of a rotation for one scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotated {
-    /// The tenant whose wallets it was for.
+    /// The tenant of the wallets.
     pub tenant: TenantId,
-    /// The responder it was for.
+    /// The responder.
     pub responder: PartyId,
     /// The new key.
     pub paillier_key: PaillierKeyId,
-    /// How many wallets use it now.
+    /// The number of wallets that use the key now.
     pub wallets: u32,
 }
 
@@ -66,11 +67,11 @@ impl Enroller {
         Self { context, bus, modulus, making: Arc::default(), proved: Arc::default() }
     }
 
-    /// Makes sure that `identity` can initiate with every responder of `wallet` that it has not
-    /// agreed with yet.
+    /// Enrols with every responder of `wallet` that `identity` has no agreement with yet.
     ///
     /// # Errors
-    /// When a responder cannot be reached or refuses, or the key there is is locked. Repeat later.
+    /// When a responder cannot be reached or refuses, or when the existing key is locked. The
+    /// caller repeats it later.
     pub async fn ensure(&self, identity: &Identity, wallet: WalletId) -> Result<(), PartyError> {
         let row = self.context.committed(wallet).await?;
         let share = self.context.share(&row).await?;
@@ -90,13 +91,12 @@ impl Enroller {
         Ok(())
     }
 
-    /// Makes a new Paillier key for each responder and tenant this party initiates with, optionally
-    /// only for some, and enrols every wallet concerned under it. A wallet goes on with its old key
-    /// until its responder has acknowledged the new one; a rotation that was interrupted can simply
-    /// be repeated.
+    /// Makes a new Paillier key for each responder and tenant that this party initiates with, or
+    /// only for some. It enrols every such wallet under the new key. A wallet uses its old key
+    /// until its responder acknowledged the new one. An interrupted rotation can be repeated.
     ///
     /// # Errors
-    /// When a responder cannot be reached or refuses.
+    /// When a responder cannot be reached, or refuses.
     pub async fn rotate(
         &self,
         identity: &Identity,
@@ -148,7 +148,7 @@ impl Enroller {
         Ok(rotated.into_iter().map(|(_, _, report)| report).collect())
     }
 
-    /// Makes a new Paillier key for one wallet of a device, and enrols with both its responders.
+    /// Makes a new Paillier key for one wallet of a device, and enrols it with both responders.
     ///
     /// # Errors
     /// As [`Self::rotate`].
@@ -170,7 +170,8 @@ impl Enroller {
         Ok(key.id())
     }
 
-    /// Offers `paillier` to the holder of share `index`, and agrees on it when it is taken.
+    /// Offers `paillier` to the holder of share `index`, and records the agreement when it is
+    /// accepted.
     async fn enrol(
         &self,
         identity: &Identity,
@@ -184,7 +185,7 @@ impl Enroller {
         self.require_committed(identity.party(), &party, wallet).await?;
         store.offer_enrolment(wallet, &party, paillier.id()).await?;
         let proved = (paillier.id(), card.card().fingerprint());
-        // The proofs about the modulus are nine tenths of the work, and serve all wallets.
+        // The proofs of the modulus are nine tenths of the work, and serve all wallets.
         let known = self.proved(|proved_keys| proved_keys.contains(&proved));
         let offered = match self.offer(identity, share, index, &card, paillier, !known).await {
             Err(PartyError::RefusedBy { refusal, .. }) if known && refusal.code == Code::PeerMisbehaved => {
@@ -204,8 +205,8 @@ impl Enroller {
         Ok(())
     }
 
-    /// Asks whether the responder has committed the wallet: an offer before that is in vain, and
-    /// the proofs in it are not cheap.
+    /// Asks the responder whether it has committed the wallet. It would refuse an earlier offer,
+    /// and the proofs in an offer are expensive.
     async fn require_committed(
         &self,
         own: &PartyId,
@@ -259,8 +260,8 @@ impl Enroller {
         ask(&self.bus, identity.party(), responder.card().party(), &request).await
     }
 
-    /// The responder's card, its parameters verified: from the store, or asked for and compared
-    /// with the wallet's own record.
+    /// The responder's card, with verified parameters. It comes from the store, or from the
+    /// responder and is compared with the wallet's record.
     async fn responder_card(
         &self,
         identity: &Identity,
@@ -272,7 +273,7 @@ impl Enroller {
         self.context.verified_card(card, pinned).await
     }
 
-    /// The newest key of a scope, made now if there is none.
+    /// The newest key of a scope. Makes one if there is none.
     async fn current_key(
         &self,
         owner: &PartyId,
@@ -296,7 +297,7 @@ impl Enroller {
         Ok(key)
     }
 
-    /// The scope's first key, or that of another worker that was quicker.
+    /// Makes the scope's first key. Returns another worker's key if that worker was faster.
     async fn make_first_key(
         &self,
         owner: &PartyId,
@@ -329,18 +330,18 @@ impl Enroller {
     }
 }
 
-/// What is recorded of a new key.
+/// The audit event of a new key.
 fn made(key: &PaillierKey, scope: &PaillierScope) -> Event {
     Event::KeyMade { paillier_key: key.id(), scope: scope.to_string() }
 }
 
-/// The shares this one initiates with.
+/// The shares that this share initiates with.
 fn responders(share: &KeyShare) -> impl Iterator<Item = ShareIndex> + use<> {
     let own = share.index();
     ShareIndex::ALL.into_iter().filter(move |index| *index > own)
 }
 
-/// A device's key is its wallet's; a service's is one responder's and one tenant's.
+/// The scope of a key: one wallet for a device, one responder and tenant for a service.
 fn scope(share: &KeyShare, responder: &VerifiedCard) -> PaillierScope {
     match share.index() {
         ShareIndex::Device => PaillierScope::Wallet(share.wallet().id()),
@@ -351,8 +352,8 @@ fn scope(share: &KeyShare, responder: &VerifiedCard) -> PaillierScope {
     }
 }
 
-/// The card of the holder of share `index`: from the store, or asked for and compared with the
-/// fingerprint the wallet is bound to.
+/// The card of the holder of share `index`. It comes from the store, or from the holder and is
+/// compared with the fingerprint in the wallet's record.
 pub(crate) async fn known_or_fetched(
     context: &Context,
     bus: &Bus,
@@ -381,10 +382,10 @@ pub(crate) async fn known_or_fetched(
     Ok(Arc::new(card))
 }
 
-/// The responder's side: verifies an offer and stores it.
+/// The responder's side: verifies an offer, and stores it.
 ///
 /// # Errors
-/// [`PartyError::Refused`] naming the check that failed.
+/// [`PartyError::Refused`], which names the failed check.
 pub(crate) async fn take_offer(
     context: &Context,
     bus: &Bus,
@@ -444,14 +445,14 @@ pub(crate) async fn take_offer(
     Ok(())
 }
 
-/// A Paillier key of this party as an operator sees it.
+/// A Paillier key of this party, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStatus {
     /// The key.
     pub paillier_key: PaillierKeyId,
-    /// What it may be used for.
+    /// The wallets and responders that it may be used for.
     pub scope: PaillierScope,
-    /// Whether it may be used.
+    /// Whether it may be used, and if not, why.
     pub state: PaillierState,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong in a party, and by which of the stable codes it is known outside.
+//! The errors of a party, and the stable codes that other processes see.
 
 use duet_bus::{RequestError, SubscribeError};
 use duet_protocol::codec::{DecodeError, EncodeError};
@@ -11,10 +11,10 @@ use crate::{
     vault::UnlockError,
 };
 
-/// Why a party did not do what it was asked.
+/// Why a party did not do what it was asked to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PartyError {
-    /// The share store.
+    /// The share store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The share store does not open.
@@ -23,54 +23,54 @@ pub enum PartyError {
     /// A record of the store does not open: it was changed, or belongs to another key.
     #[error("a record of the share store: {0}")]
     Record(#[from] OpenError),
-    /// The key encryption key.
+    /// A key encryption key could not be made or read.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// This party says no.
+    /// This party refuses.
     #[error(transparent)]
     Refused(Refusal),
-    /// A wallet's policy says no.
+    /// The wallet's policy refuses.
     #[error("{refusal}")]
     RefusedByPolicy {
-        /// The rule that came nearest to allowing it.
+        /// The rule that came nearest to allowing the request.
         rule: Option<String>,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
-    /// Another process said no.
+    /// Another process refused.
     #[error("{by}: {refusal}")]
     RefusedBy {
-        /// Who.
+        /// The name of the process.
         by: String,
-        /// What it said.
+        /// Its refusal.
         refusal: Refusal,
     },
-    /// A request over the broker brought no answer.
+    /// A request over the broker got no answer.
     #[error(transparent)]
     Request(#[from] RequestError),
     /// A subscription could not be made.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
-    /// Another process sent what does not parse.
+    /// Another process sent a message that does not parse.
     #[error("{from} sent a malformed message: {reason}")]
     Malformed {
-        /// Who.
+        /// The name of the process.
         from: String,
-        /// What is wrong with it.
+        /// The fault in the message.
         reason: DecodeError,
     },
-    /// A message of this party's own is over its limit.
+    /// A message of this party exceeds its size limit.
     #[error("a message cannot be encoded: {0}")]
     Encode(#[from] EncodeError),
     /// The process is stopping.
     #[error(transparent)]
     Abandoned(#[from] Abandoned),
-    /// A stored record does not parse, though it opens: another version wrote it.
+    /// A stored record opens but does not parse: another version wrote it.
     #[error("a stored {what} does not parse: {reason}")]
     Stored {
-        /// What it should be.
+        /// The kind of the record.
         what: &'static str,
-        /// What is wrong with it.
+        /// The fault in the record.
         reason: String,
     },
 }
@@ -107,8 +107,8 @@ impl PartyError {
         }
     }
 
-    /// What others are told: the code and a sentence. Failures inside this party keep their details
-    /// for its own log.
+    /// The error for other processes: the code and a message. Details of failures inside this party
+    /// stay in its own log.
     #[must_use]
     pub fn to_refusal(&self) -> Refusal {
         match self {

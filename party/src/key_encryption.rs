@@ -1,10 +1,12 @@
-//! What encrypts a store's key: a file, a passphrase, or a key service.
+//! Encryption of a store's key: by a key file, a passphrase, or a key service.
 //!
-//! A store's records are sealed under the store's own key, which is random and never changes hands.
-//! What rests beside them is that key, encrypted by a [`KeyEncryption`]: a [`WrappedKey`]. A
-//! process asks for it to be decrypted once, when it opens the store, and never while it signs; so
-//! signing neither waits for a key service nor stops with it. The price is that a key service which
-//! is told to refuse keeps a party from starting, not from going on.
+//! A store's records are sealed under the store's own key. It is random and never leaves the store
+//! in the clear. Beside the records lies a [`WrappedKey`]: that key, encrypted by a
+//! [`KeyEncryption`].
+//!
+//! A process has the key decrypted once, when it opens the store, and never while it signs. So
+//! signing neither waits for a key service nor stops with it. The price: a key service that is told
+//! to refuse stops a party from starting, but not from continuing.
 
 mod local;
 pub mod transit;
@@ -23,13 +25,13 @@ use crate::{
     compute::Abandoned,
 };
 
-/// What a wrapped key is bound to.
+/// The purpose that a wrapped key is bound to.
 const PURPOSE: &[u8] = b"store";
 
 /// A kind of [`KeyEncryption`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// 32 bytes in a file or in a credential of systemd's.
+    /// 32 bytes in a file, or in a credential of systemd.
     Key,
     /// A passphrase.
     Passphrase,
@@ -38,7 +40,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// One word for it.
+    /// The source as one word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,51 +61,51 @@ impl fmt::Display for Source {
     }
 }
 
-/// A store's key as it rests, encrypted, and in the clear what has to be known to decrypt it.
+/// A store's encrypted key, with the cleartext parameters of its decryption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "kebab-case")]
 pub enum WrappedKey {
-    /// Of a store that was made when keys were not encrypted yet, and not changed since: its key is
-    /// the key file's content.
+    /// For a store that was made before keys were encrypted, and not changed since. Its key is the
+    /// content of the key file.
     File,
-    /// Of such a store: the store's key is argon2id (version 0x13) of a passphrase.
+    /// For such a store with a passphrase: its key is argon2id (version 0x13) of the passphrase.
     Argon2id {
         /// 16 random bytes.
         #[serde(with = "hex::serde")]
         salt: [u8; SALT_SIZE_BYTES],
-        /// The cost it was stretched with.
+        /// The cost of argon2id.
         cost: Argon2Cost,
     },
-    /// Encrypted under a key of 32 bytes.
+    /// The key is encrypted under a key of 32 bytes.
     WrappedByKey {
         /// A sealed record of kind [`RecordKind::Key`](crate::at_rest::RecordKind::Key).
         #[serde(with = "hex::serde")]
         ciphertext: Vec<u8>,
     },
-    /// Encrypted under argon2id (RFC 9106, version 0x13) of a passphrase.
+    /// The key is encrypted under argon2id (RFC 9106, version 0x13) of a passphrase.
     WrappedByPassphrase {
         /// 16 random bytes.
         #[serde(with = "hex::serde")]
         salt: [u8; SALT_SIZE_BYTES],
-        /// The cost it was stretched with.
+        /// The cost of argon2id.
         cost: Argon2Cost,
         /// A sealed record of kind [`RecordKind::Key`](crate::at_rest::RecordKind::Key).
         #[serde(with = "hex::serde")]
         ciphertext: Vec<u8>,
     },
-    /// Encrypted by Vault's transit engine.
+    /// Vault's transit engine encrypted the key.
     WrappedByTransit {
         /// Where the engine is mounted.
         mount: String,
-        /// The name of its key.
+        /// The name of the engine's key.
         key: String,
-        /// As Vault wrote it, with the key's version: `vault:v1:…`.
+        /// The ciphertext from Vault, with the key's version: `vault:v1:…`.
         ciphertext: String,
     },
 }
 
 impl WrappedKey {
-    /// What decrypts it.
+    /// The source that decrypts it.
     #[must_use]
     pub const fn source(&self) -> Source {
         match self {
@@ -113,8 +115,8 @@ impl WrappedKey {
         }
     }
 
-    /// Whether the store's key is that of its source, rather than encrypted under it: then another
-    /// source means another key for the store.
+    /// Whether the source itself is the store's key. Then another source requires another store
+    /// key.
     #[must_use]
     pub const fn is_the_source(&self) -> bool {
         matches!(self, Self::File | Self::Argon2id { .. })
@@ -124,29 +126,29 @@ impl WrappedKey {
 /// Why a store's key was not encrypted or decrypted.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyEncryptionError {
-    /// It was not encrypted under this key, or was changed since.
+    /// The key was not encrypted under this source, or the ciphertext was changed.
     #[error("the store's key does not open")]
     WrongKey,
-    /// The store's key is decrypted by something else.
+    /// Another source decrypts the store's key.
     #[error("this store is opened with {expected}, not with {offered}")]
     Source {
-        /// What it is decrypted by.
+        /// The source that decrypts it.
         expected: Source,
-        /// What was offered.
+        /// The source that was offered.
         offered: Source,
     },
-    /// The service's user was handed no credential of this name.
+    /// systemd gave the service no credential of this name.
     #[error("there is no credential {name}: {reason}")]
     NoCredential {
         /// The credential's name.
         name: String,
-        /// What was looked for and not found.
+        /// What was not found.
         reason: String,
     },
-    /// The key file or the passphrase.
+    /// The key file or the passphrase failed.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Vault.
+    /// Vault failed.
     #[error(transparent)]
     Transit(#[from] TransitError),
     /// The process is stopping.
@@ -154,26 +156,26 @@ pub enum KeyEncryptionError {
     Abandoned(#[from] Abandoned),
 }
 
-/// Something that can encrypt a store's key and decrypt it again: a key encryption key, or a
-/// service that has one.
+/// A source that encrypts a store's key and decrypts it again: a key encryption key, or a service
+/// that holds one.
 #[async_trait]
 pub trait KeyEncryption: fmt::Debug + Send + Sync + 'static {
-    /// What kind it is.
+    /// The kind of this source.
     fn source(&self) -> Source;
 
-    /// Encrypts a store's key. What does not exist yet, a key file, is made.
+    /// Encrypts a store's key. Creates a key file that does not exist yet.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When the source is not available.
     async fn wrap(&self, key: &KeyEncryptionKey) -> Result<WrappedKey, KeyEncryptionError>;
 
     /// Decrypts a store's key.
     ///
     /// # Errors
-    /// When it cannot be had, or is not the one that encrypted it.
+    /// When the source is not available, or when another source encrypted the key.
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<KeyEncryptionKey, KeyEncryptionError>;
 
-    /// Encrypts a store's key anew: under the newest version of a service's key, or with a new
+    /// Encrypts a store's key again: under the newest version of a service's key, or with a new
     /// salt.
     ///
     /// # Errors

@@ -1,26 +1,34 @@
-//! A party: whoever holds one share of wallets, checks what it is asked to sign, and signs.
+//! A party: it holds one share of each wallet, checks signing requests, and signs.
 //!
-//! The two central types are [`Party`], a backend party with its share store open, and
-//! [`Worker`], which serves the broker with it. An owner's device is a party as well,
-//! with share 1: [`Device`].
+//! The two central types are [`Party`], a backend party with an open share store, and [`Worker`],
+//! which serves requests on the broker. An owner's device is a party too, with share 1: [`Device`].
+//!
+//! An invitation to a signing session takes this path:
+//!
+//! 1. [`worker`] receives it from the broker, and reserves one of the places for sessions.
+//! 2. [`session`] checks the manifest, the signed request, the wallet's record and its [`policy`].
+//! 3. The party accepts, and [`session`] drives the initiator's or the responder's side.
+//! 4. The [`store`] decides in transactions: it claims the session, charges the limits, and
+//!    releases or locks at the verdict.
+//! 5. [`session`] reports the signed outcome until an orchestrator acknowledges it.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`at_rest`] | sealed records, and the key that wraps their keys |
-//! | [`key_encryption`] | what encrypts a store's key: a file, a passphrase, Vault |
-//! | [`store`] | what must not be forgotten: the trait, and SQLite |
-//! | [`vault`] | a store that is unlocked |
-//! | [`audit`] | what is recorded off the path, and how the log is published |
-//! | [`context`], [`clock`], [`compute`] | what everything works with |
-//! | [`party`] | keys, card, wallets, tokens |
-//! | [`policy`] | what wallets' owners allow |
-//! | [`device`] | the owner's device: dealing wallets, signing as initiator |
-//! | [`culprits`] | responders whose answers locked a key, and what that may have cost |
-//! | [`enrolment`] | offering and taking encrypted shares; rotation |
-//! | [`session`] | the checks before a session, its two drivers, the gate, the report |
+//! | [`at_rest`] | sealed records, and the keys that encrypt them |
+//! | [`key_encryption`] | encrypts a store's key: key file, passphrase, Vault |
+//! | [`store`] | durable state and its transactions: the trait, SQLite, PostgreSQL |
+//! | [`vault`] | an unlocked store |
+//! | [`audit`] | audit records outside a signature's path, and publication of the log |
+//! | [`context`], [`clock`], [`compute`] | what all operations need |
+//! | [`party`] | a backend party's keys, card, wallets and admission tokens |
+//! | [`policy`] | the policies of wallets' owners |
+//! | [`device`] | the owner's device: deals wallets, signs as initiator |
+//! | [`culprits`] | responders whose answers locked a key, and the possible loss |
+//! | [`enrolment`] | offers and accepts encrypted shares; rotation |
+//! | [`session`] | checks before a session, its two drivers, the gate, the report |
 //! | [`randomizers`] | `r̃^N` for answers, and tables of them |
-//! | [`resumption`] | noticing that a machine was resumed or copied |
-//! | [`worker`] | serving share packages, questions and invitations |
+//! | [`resumption`] | notices that a machine was resumed or copied |
+//! | [`worker`] | serves share packages, questions and invitations |
 
 pub mod audit;
 pub mod clock;
@@ -45,7 +53,7 @@ pub mod worker;
 
 pub use context::{Context, Identity};
 pub use device::Device;
-/// Sealed records, and the key that wraps their keys.
+/// Sealed records, and the keys that encrypt them.
 pub use duet_at_rest as at_rest;
 pub use error::PartyError;
 pub use party::{Party, PartySettings, SetUpProgress};

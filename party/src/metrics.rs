@@ -1,8 +1,8 @@
-//! What a party counts, for whoever watches its worker.
+//! The metrics of a party's worker.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Every label is one of a few
-//! texts of this program: none is made of what others send, so that nobody can make a series of his
-//! own, and no wallet or session can be told by one.
+//! `docs/metrics.md` lists names, labels and alarms. Every label value is one of a few constants of
+//! this program. None comes from a message, so that no sender can create series, and no label
+//! identifies a wallet or session.
 
 use std::time::Instant;
 
@@ -21,10 +21,10 @@ use crate::{
     session::{Ended, Finished, Role},
 };
 
-/// Bounds of a session's duration, in seconds. One takes some 20 ms of arithmetic, four messages
-/// and three durable writes; a round is given up after 10 s and a session after 30
-/// ([`SessionLimits`](crate::SessionLimits)). Each bound is two to two and a half times the one
-/// before, which is enough to see where a busy machine stands between them.
+/// Bucket bounds of a session's duration, in seconds. A session takes some 20 ms of arithmetic,
+/// four messages and three durable writes. A round ends after 10 s and a session after 30 s
+/// ([`SessionLimits`](crate::SessionLimits)). Each bound is two to two and a half times the
+/// previous one, which shows well enough where a busy machine stands.
 const SESSION_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,23 +60,23 @@ struct VerdictLabel {
     verdict: &'static str,
 }
 
-/// The code of what went well.
+/// The value of the label `code` for a success.
 const NO_CODE: &str = "none";
 
-/// Bounds of what the share store takes for a decision, in seconds: a transaction and one flush to
-/// the disk, or a read.
+/// Bucket bounds of the share store's decisions, in seconds. A decision is a transaction and one
+/// flush to the disk, or a read.
 const STORE_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 
-/// What the share store decides in every signature.
+/// The decisions of the share store in every signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoreDecision {
-    /// That the session is new.
+    /// The session is new.
     Claim,
-    /// That an answer may leave.
+    /// An answer may leave the party.
     Charge,
-    /// That an answer may be decrypted.
+    /// An answer may be decrypted.
     Pending,
-    /// That a verdict may be told.
+    /// A verdict may be published.
     Release,
 }
 
@@ -95,7 +95,7 @@ impl StoreDecision {
 
 const ROLES: [&str; 2] = ["initiator", "responder"];
 
-/// Counts, durations and what is under way. Cheap to clone; clones count together.
+/// Counters, durations and gauges. Clones share them, and cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     active: Family<RoleLabel, Gauge>,
@@ -110,8 +110,7 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
-    /// What an alarm may look for is there from the beginning, so that the first of it is seen as
-    /// an increase.
+    /// Creates every series that an alarm watches at zero, so that the first event is an increase.
     fn default() -> Self {
         let metrics = Self {
             active: Family::default(),
@@ -195,7 +194,7 @@ impl Metrics {
         );
     }
 
-    /// A session begins, and is under way until what this returns is dropped.
+    /// Counts a session as active until the returned value is dropped.
     pub(crate) fn session(&self, role: &Role) -> Session {
         let role = match role {
             Role::Initiator { .. } => "initiator",
@@ -206,12 +205,12 @@ impl Metrics {
         Session { metrics: self.clone(), role, active, began: Instant::now() }
     }
 
-    /// A request of the kind `request` was refused.
+    /// Counts a refused request of the kind `request`.
     pub(crate) fn refused(&self, request: &'static str, code: Code) {
         self.refused.get_or_create(&RefusalLabels { request, code: code.as_str() }).inc();
     }
 
-    /// Waits for a decision of the share store, and notes how long that took, whatever came of it.
+    /// Waits for a decision of the share store, and records its duration, even of a failure.
     pub(crate) async fn stored<T>(&self, decision: StoreDecision, deciding: impl Future<Output = T>) -> T {
         let began = Instant::now();
         let decided = deciding.instrument(tracing::debug_span!("store", decision = decision.as_str())).await;
@@ -220,24 +219,24 @@ impl Metrics {
         decided
     }
 
-    /// A Paillier key was locked.
+    /// Counts a locked Paillier key.
     pub(crate) fn locked(&self) {
         self.locks.inc();
     }
 
-    /// The machine was resumed or copied.
+    /// Counts a resumption or copy of the machine.
     pub(crate) fn resumed(&self, noticed: &Noticed) {
         self.resumptions.get_or_create(&NoticedLabel { noticed: noticed.as_str() }).inc();
     }
 
-    /// Verdicts that were left behind have been judged.
+    /// Counts pending verdicts of earlier processes that were judged.
     pub(crate) fn finished(&self, Finished { good, bad }: Finished) {
         for (verdict, count) in [("good", good), ("bad", bad)] {
             self.finished.get_or_create(&VerdictLabel { verdict }).inc_by(count);
         }
     }
 
-    /// Policies were asked.
+    /// Counts a decision of policies.
     pub(crate) fn decided(&self, decided: &Result<Ruling, PartyError>) {
         let decision = match decided {
             Ok(Ruling { rule: Some(_), .. }) => "allowed",
@@ -249,7 +248,7 @@ impl Metrics {
     }
 }
 
-/// A session under way.
+/// An active session.
 #[derive(Debug)]
 pub(crate) struct Session {
     metrics: Metrics,
@@ -259,7 +258,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// It has ended like this.
+    /// Records its end.
     pub(crate) fn ended(&self, ended: &Ended) {
         let (outcome, code) = match ended {
             Ended::Signed { .. } => ("signed", NO_CODE),

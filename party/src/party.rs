@@ -1,4 +1,4 @@
-//! A backend party: its keys and card, its wallets, its tokens.
+//! A backend party: its keys and card, its wallets, its admission tokens.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -34,36 +34,36 @@ use crate::{
     },
 };
 
-/// How long another party may take to verify an enrolment, or to list wallets.
+/// How long another party may take to verify an enrolment or to list wallets.
 const CARD_DEADLINE: Duration = Duration::from_secs(20);
-/// How long it may take to show its card, which lies ready.
+/// How long another party may take to return its card, which it has ready.
 const SHOW_CARD_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The setting that holds which share of every wallet the party holds.
+/// The setting with the index of the share that the party holds of every wallet.
 const INDEX: &str = "share-index";
 
-/// How far a party's set-up is.
+/// A step in the set-up of a party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetUpProgress {
-    /// Looking for the two safe primes of `Ñ`; so many candidates of the current one were tried.
-    /// Some 1,700 are to be expected for 1024 bits.
+    /// Searching for the two safe primes of `Ñ`. Expect some 1,700 candidates for each prime of
+    /// 1024 bits.
     Primes {
-        /// Candidates so far.
+        /// The candidates tried for the current prime.
         candidates: u32,
     },
     /// Proving the parameters.
     Proof,
-    /// Storing.
+    /// Writing to the store.
     Store,
 }
 
-/// What a party may be configured to.
+/// The settings of a party.
 #[derive(Debug, Clone, Copy)]
 pub struct PartySettings {
-    /// How long sessions may take.
+    /// The limits of a session's duration.
     pub limits: SessionLimits,
-    /// How long a prepared wallet waits for its commit before it is forgotten. Default one day: a
-    /// dealer that crashed has that long to come back.
+    /// How long a prepared wallet waits for its commit before it is deleted. Default one day: in
+    /// that time a crashed dealer may return.
     pub prepared_for_ms: u64,
     /// The size of Paillier moduli this party makes. Default 2048 bits.
     pub modulus: ModulusSize,
@@ -79,7 +79,7 @@ impl Default for PartySettings {
     }
 }
 
-/// A party with its share store open. Cheap to clone.
+/// A party with an open share store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Party {
     pub(crate) context: Context,
@@ -98,11 +98,11 @@ fn own_card_label() -> RecordLabel {
 
 impl Party {
     /// Makes a party that holds share `index` of every wallet: its keys, ring-Pedersen parameters
-    /// of `size` with their proof, its card. Takes some seconds of one core; `progress` is called
-    /// from there.
+    /// of `size` with their proof, and its card. It takes some seconds of one core, and calls
+    /// `progress` from that thread.
     ///
     /// # Errors
-    /// When there is a party in the store already, or it cannot be written.
+    /// When the store has a party already, or when it cannot be written.
     pub async fn set_up(
         context: Context,
         party: PartyId,
@@ -132,12 +132,11 @@ impl Party {
         Self::store(context, keys, card, index).await
     }
 
-    /// Takes keys and a card that were made elsewhere, for a party that is set up on another
-    /// machine.
+    /// Stores keys and a card that were made elsewhere. For a party that another machine sets up.
     ///
     /// # Errors
-    /// When there is a party in the store already, the card is not that of the keys, or the store
-    /// cannot be written.
+    /// When the store has a party already, the card is not that of the keys, or the store cannot be
+    /// written.
     pub async fn adopt(
         context: Context,
         keys: PartyKeys,
@@ -162,7 +161,8 @@ impl Party {
         let (keys_label, card_label) = (keys_label(), own_card_label());
         let secret = context.vault.seal(&keys_label, &keys.to_secret_bytes()).await?;
         let encoded = context.vault.seal(&card_label, &codec::encode(&card)?).await?;
-        // By its fingerprint as well: the party is a holder of its own wallets like any other.
+        // Also under its fingerprint, because the party is a holder of its own wallets like any
+        // other.
         let holder_label = crate::context::card_label(card.fingerprint());
         let holder = context.vault.seal(&holder_label, &codec::encode(&card)?).await?;
         context.store().put_setting(INDEX, &[index.into()]).await?;
@@ -176,7 +176,7 @@ impl Party {
     /// Opens a party that was set up.
     ///
     /// # Errors
-    /// When there is none in the store.
+    /// When the store has no party.
     pub async fn open(context: Context) -> Result<Self, PartyError> {
         let stored = |what| move |reason: String| PartyError::Stored { what, reason };
         let secret = context.vault.require(&keys_label(), "party").await?;
@@ -194,13 +194,13 @@ impl Party {
         Ok(Self { context, identity, index, settings: PartySettings::default() })
     }
 
-    /// Which share of every wallet it holds.
+    /// The index of the share that it holds of every wallet.
     #[must_use]
     pub const fn index(&self) -> ShareIndex {
         self.index
     }
 
-    /// The same party with other settings.
+    /// This party with other settings.
     #[must_use]
     pub fn with_settings(mut self, settings: PartySettings) -> Self {
         self.settings = settings;
@@ -225,14 +225,14 @@ impl Party {
         &self.identity
     }
 
-    /// What it works with.
+    /// The party's context.
     #[must_use]
     pub const fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Issues a token that admits up to `max_wallets` wallets of `tenant` until `expires_at`
-    /// (seconds since 1970).
+    /// Issues an admission token for up to `max_wallets` wallets of `tenant`, valid until
+    /// `expires_at` (seconds since 1970).
     #[must_use]
     pub fn issue_token(&self, tenant: TenantId, expires_at: u64, max_wallets: u32) -> AdmissionToken {
         let mut token = [0; 16];
@@ -241,11 +241,11 @@ impl Party {
         AdmissionToken::issue(keys, self.id().clone(), tenant, token, expires_at, max_wallets)
     }
 
-    /// Pins another party's card by its fingerprint; a wallet that names another card for that
-    /// party is refused.
+    /// Pins another party's card by its fingerprint. A wallet that names another card for that
+    /// party is then refused.
     ///
     /// # Errors
-    /// When another card is pinned.
+    /// When another card is pinned already.
     pub async fn pin(&self, party: &PartyId, card: CardFingerprint) -> Result<(), PartyError> {
         match pin_card(&self.context, party, card, false).await? {
             PinOutcome::Pinned | PinOutcome::Same => Ok(()),
@@ -256,7 +256,7 @@ impl Party {
         }
     }
 
-    /// The cards that are pinned: by its operator, or on first contact.
+    /// The pinned cards: by the operator, or at first contact.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -264,7 +264,7 @@ impl Party {
         Ok(self.context.store().pins().await?)
     }
 
-    /// A page of its committed wallets in the order of their ids, and whether there are more.
+    /// A page of committed wallets in the order of their ids, and whether there are more.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -283,8 +283,8 @@ impl Party {
         Ok((wallets, more))
     }
 
-    /// Since when the limits of its wallets count as used up, in Unix milliseconds: since the store
-    /// was restored, unless an operator has reset them.
+    /// The time since which the limits of its wallets count as used up, in Unix milliseconds. This
+    /// is the time of a restore. `None` without a restore, or after an operator reset the limits.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -293,9 +293,9 @@ impl Party {
         Ok(setting.as_deref().map(moment).transpose()?)
     }
 
-    /// Has the limits count again as the store knows them, and records that. What was signed
-    /// between the backup and the restore is not in there. Returns since when they had counted as
-    /// used up.
+    /// Makes the limits count again from the store's figures, and records that. The store does not
+    /// know what was signed between the backup and the restore. Returns the time since which the
+    /// limits had counted as used up.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -309,7 +309,7 @@ impl Party {
         Ok(Some(used_up_since_ms))
     }
 
-    /// How many committed wallets it has.
+    /// The number of committed wallets.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -320,7 +320,7 @@ impl Party {
     /// One of its wallets, prepared or committed.
     ///
     /// # Errors
-    /// When it is not here, or the store cannot be read.
+    /// When the party does not hold it, or when the store cannot be read.
     pub async fn wallet(&self, id: WalletId) -> Result<WalletInfo, PartyError> {
         match self.context.store().wallet(id).await? {
             Some(row) => wallet_info(&self.context, &row).await,
@@ -329,7 +329,7 @@ impl Party {
     }
 }
 
-/// Pins a card, and records that.
+/// Pins a card, and records that in the audit log.
 pub(crate) async fn pin_card(
     context: &Context,
     party: &PartyId,
@@ -340,7 +340,7 @@ pub(crate) async fn pin_card(
     context.noting(pinned).pin_card(party, card).await
 }
 
-/// What a party tells about a wallet.
+/// What a party tells other processes about a wallet.
 pub(crate) async fn wallet_info(context: &Context, row: &WalletRow) -> Result<WalletInfo, PartyError> {
     let share = context.share(row).await?;
     let wallet = share.wallet();
@@ -386,12 +386,12 @@ async fn wallet_party(
     index: ShareIndex,
 ) -> Result<Option<WalletParty>, PartyError> {
     let Holder::Party { party, card } = share.wallet().holder(index) else { return Ok(None) };
-    // A card that is not here yet is fetched before this party's first session with its holder.
+    // A missing card is fetched before this party's first session with its holder.
     let signing_key = context.holder_card(share, index).await?.map(|card| *card.identity().as_bytes());
     Ok(Some(WalletParty { party: party.clone(), card: *card, signing_key: signing_key.unwrap_or([0; 32]) }))
 }
 
-/// The Paillier keys to initiate with, each with the responders that agreed to it.
+/// The Paillier keys for initiating, each with the responders that agreed to it.
 async fn initiates(context: &Context, share: &KeyShare) -> Result<Vec<Initiates>, PartyError> {
     let mut initiates: Vec<Initiates> = Vec::new();
     for index in ShareIndex::ALL.into_iter().filter(|index| *index > share.index()) {
@@ -404,7 +404,7 @@ async fn initiates(context: &Context, share: &KeyShare) -> Result<Vec<Initiates>
             None => Standing::default(),
         };
         let state = match key.state {
-            // A new key does not end the quarantine of who locked the last one.
+            // A new key does not end the quarantine of the responder that locked the last one.
             PaillierState::Ready if !standing.is_trusted() => InitiatorState::Locked,
             PaillierState::Ready => InitiatorState::Ready,
             PaillierState::Locked => InitiatorState::Locked,
@@ -419,10 +419,10 @@ async fn initiates(context: &Context, share: &KeyShare) -> Result<Vec<Initiates>
     Ok(initiates)
 }
 
-/// Asks `to` for its card, speaking as `from`.
+/// Asks `to` for its card, in the name of `from`.
 ///
 /// # Errors
-/// When it does not answer, refuses, or sends what is no card or another party's.
+/// When it does not answer, refuses, or sends an invalid card or another party's.
 pub async fn fetch_card(bus: &Bus, from: &PartyId, to: &PartyId) -> Result<Card, PartyError> {
     match ask(bus, from, to, &CardRequest::Card).await? {
         CardReply::Card { card } => {
@@ -441,7 +441,7 @@ pub async fn fetch_card(bus: &Bus, from: &PartyId, to: &PartyId) -> Result<Card,
     }
 }
 
-/// Asks another party something about cards, wallets, enrolments.
+/// Asks another party a question about cards, wallets or enrolments.
 pub(crate) async fn ask(
     bus: &Bus,
     from: &PartyId,

@@ -1,4 +1,4 @@
-//! Policies at work: what this party holds of a wallet's owner, and what it says to a request.
+//! Applies the policies of wallets' owners to signing requests.
 
 use std::{
     collections::BTreeSet,
@@ -34,25 +34,25 @@ use crate::{
     store::{PolicyMark, PolicyRow, PolicyStore, PutPolicy, Spending},
 };
 
-/// What the wallet's policies say to a request.
+/// The decision of a wallet's policies on a request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ruling {
-    /// The rule that allows it; `None` when the wallet has no policy.
+    /// The rule that allows the request. `None` when the wallet has no policy.
     pub(crate) rule: Option<String>,
-    /// Whether a rule lets it pass only because somebody approved it. Approvals are dated, so the
-    /// request itself may be older.
+    /// Whether the rule required an approval. Approvals have a date of their own, so the request
+    /// may be older than otherwise permitted.
     pub(crate) is_approved: bool,
-    /// What is charged to the limits.
+    /// The amounts to charge to the limits.
     spends: Vec<Spend>,
-    /// The newest policy that was asked.
+    /// The mark of the newest policy in the decision.
     decided_by: Option<PolicyMark>,
 }
 
 impl Ruling {
-    /// What is charged at `now_ms` for a signature over `digest` by the wallet's child at `path`.
+    /// The charge at `now_ms` for a signature over `digest` by the wallet's child key at `path`.
     ///
-    /// A transaction's digest does not say who sends it: by the keys of two paths it moves money
-    /// twice.
+    /// The path is part of the charge, because a transaction's digest does not name its sender.
+    /// Signed by the keys of two paths, the same transaction moves money twice.
     pub(crate) fn spending(
         &self,
         manifest: &Manifest,
@@ -77,26 +77,26 @@ fn owner(share: &KeyShare) -> Result<[u8; 32], PartyError> {
     })
 }
 
-/// A policy whose owner's signature holds.
+/// A policy whose owner's signature was verified.
 #[derive(Debug, Clone)]
 pub struct VerifiedPolicy {
-    /// When it starts to count, in Unix milliseconds.
+    /// When it takes effect, in Unix milliseconds.
     pub effective_at_ms: u64,
-    /// What it says.
+    /// The policy.
     pub policy: Arc<Policy>,
 }
 
-/// A wallet's policies, all of them verified.
+/// All policies of a wallet, verified.
 #[derive(Debug, Clone, Default)]
 pub struct WalletPolicies {
-    /// The mark of the newest; `None` when there is none.
+    /// The mark of the newest policy. `None` without a policy.
     pub newest: Option<PolicyMark>,
-    /// All, oldest first.
+    /// The policies, oldest first.
     pub all: Arc<[VerifiedPolicy]>,
 }
 
 impl WalletPolicies {
-    /// Those that a request has to pass at `now_ms`.
+    /// The policies that apply to a request at `now_ms`.
     fn counting(&self, now_ms: u64) -> &[VerifiedPolicy] {
         counting(&self.all, |policy| policy.effective_at_ms, now_ms)
     }
@@ -112,19 +112,19 @@ impl WalletPolicies {
     }
 }
 
-/// The policies of wallets that lately signed, verified. They are read and verified again when the
-/// store has another newest one, whichever worker took it. Cheap to clone.
+/// A cache of verified policies, of wallets that signed recently. An entry is read and verified
+/// again when the store has a newer policy, no matter which worker stored it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct VerifiedPolicies(Arc<Mutex<LruCache<WalletId, Verified>>>);
 
-/// By whose key.
+/// The policies of one wallet, and the owner's key that verified them.
 #[derive(Debug)]
 struct Verified {
     owner: [u8; 32],
     policies: WalletPolicies,
 }
 
-/// Wallets whose policies stay in memory: as a rule one of a few kilobytes, at most five of some
+/// The most wallets in the cache. Most have one policy of a few kilobytes, and at most five of some
 /// hundred.
 const MAX_WALLETS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
@@ -135,15 +135,15 @@ impl Default for VerifiedPolicies {
 }
 
 impl VerifiedPolicies {
-    /// A wallet's policies, of which the store said just now that `newest` is the newest.
+    /// The policies of a wallet. `newest` is the mark of the newest one, just read from the store.
     ///
     /// # Errors
-    /// When they cannot be read, or one is not its owner's.
+    /// When the policies cannot be read, or when one is not signed by the owner.
     ///
     /// # Security
-    /// What comes back may be older than the store is by now. So whoever decides by it has the
-    /// store find the mark of its newest unchanged in the transaction that acts upon the decision
-    /// ([`Spending::decided_by`]).
+    /// The result may be out of date already. So the caller must pass the mark to the transaction
+    /// that acts on its decision ([`Spending::decided_by`]). The store then checks that its newest
+    /// mark is unchanged.
     pub async fn of(
         &self,
         store: &(impl PolicyStore + ?Sized),
@@ -168,17 +168,16 @@ impl VerifiedPolicies {
     }
 }
 
-/// The policies that a request has to pass at `now_ms`: the newest in effect, and all after it.
+/// The policies that apply to a request at `now_ms`: the newest one in effect, and all after it.
 fn counting<T>(all: &[T], effective_at_ms: impl Fn(&T) -> u64, now_ms: u64) -> &[T] {
     let first = all.iter().rposition(|policy| effective_at_ms(policy) <= now_ms).unwrap_or_default();
     all.get(first..).unwrap_or_default()
 }
 
-/// Decides upon a request, by the policies of which the store said just now that `newest` is the
-/// newest.
+/// Decides on a request. `newest` is the mark of the newest policy, just read from the store.
 ///
 /// # Errors
-/// [`PartyError::RefusedByPolicy`] with the rule that came nearest.
+/// [`PartyError::RefusedByPolicy`], with the rule that came nearest to allowing the request.
 pub(crate) async fn decide(
     context: &Context,
     share: &KeyShare,
@@ -217,7 +216,8 @@ pub(crate) async fn decide(
         }
         if let Decision::Allowed { rule, spend } = decision {
             ruling.is_approved |= policy.needs_approval(&rule, &request.payload);
-            // The newest is named: what it allows the ones before allow as well.
+            // The last policy in this loop is the newest. Its rule is reported; all earlier ones
+            // allow the request too.
             ruling.rule = Some(rule);
             ruling.spends.push(spend);
         }
@@ -225,10 +225,11 @@ pub(crate) async fn decide(
     Ok(ruling)
 }
 
-/// Takes a policy, if it is its owner's and newer than the others, and says so.
+/// Stores a policy if its owner signed it and it is newer than the others. Returns a signed
+/// receipt.
 ///
 /// # Errors
-/// When it is not, or cannot be stored.
+/// When one of these does not hold, or when the policy cannot be stored.
 pub(crate) async fn take(
     context: &Context,
     identity: &Identity,
@@ -244,8 +245,8 @@ pub(crate) async fn take(
     }
     let now_ms = context.clock.now_ms();
     let known = context.policies.of(&**context.store(), wallet, newest.as_ref(), &owner).await?;
-    // The first policy only narrows what the wallet's record allows; a later one waits as long as
-    // the longest of those that count asks for.
+    // The first policy only narrows the wallet's record, so it takes effect at once. A later one
+    // waits for the longest delay of the policies that apply now.
     let mut delay_s = 0;
     for held in known.counting(now_ms) {
         delay_s = delay_s.max(held.policy.delay_s);
@@ -284,7 +285,7 @@ pub(crate) async fn take(
     Ok(SignedReceipt::sign(&receipt, &*identity.keys)?)
 }
 
-/// The policies that count.
+/// The policies of a wallet that apply now or later.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -297,11 +298,11 @@ pub(crate) async fn show(context: &Context, wallet: WalletId) -> Result<Vec<Held
         .collect())
 }
 
-/// Notes an approval without a date. It counts for a day from its arrival, which the orchestrator
-/// can put off; so it does not lengthen the day for which the request may be valid.
+/// Records an approval without a date. It counts for a day from its arrival, and the orchestrator
+/// can delay that arrival. So it does not lengthen the request's day of validity.
 ///
 /// # Errors
-/// As [`take_dated_approval`], and when the request is valid for longer.
+/// As [`take_dated_approval`]. Also when the request is valid for longer than a day.
 pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval) -> Result<(), PartyError> {
     approval.verify().map_err(not_by_approver)?;
     let request = verified(&approval.request)?;
@@ -315,11 +316,11 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
     note_approval(context, &approval.request, &request, approval.approver, now_ms, now_ms).await
 }
 
-/// Notes an approval, if the policies that count ask this approver. It counts for a day from its
+/// Records an approval, if an applying policy asks this approver. It counts for a day from its
 /// date.
 ///
-/// # Errors
-/// When they do not, the approval or its request does not hold, the clocks differ, or it cannot be
+/// When no policy asks the approver, when the approval or its request is invalid, when the clocks
+/// differ, or when the store cannot be written.
 /// stored.
 pub(crate) async fn take_dated_approval(
     context: &Context,
@@ -389,10 +390,10 @@ async fn note_approval(
     Ok(())
 }
 
-/// How long a party may take to store a policy, or to show it.
+/// How long a party may take to store a policy, or to return it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Asks another party something about policies.
+/// Asks another party a question about policies.
 pub(crate) async fn ask(
     bus: &Bus,
     from: &PartyId,
@@ -429,7 +430,7 @@ mod tests {
         }
     }
 
-    /// The revisions of what is held.
+    /// The revisions of the held policies.
     fn revisions(policies: &WalletPolicies) -> Vec<u64> {
         policies.all.iter().map(|held| held.policy.revision).collect()
     }
@@ -453,13 +454,13 @@ mod tests {
         let other_owner = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
         assert!(of(&first, &other_owner).await.is_err(), "verified for one owner alone");
 
-        // Another worker took one: what is held serves those alone who heard of the store before
-        // that.
+        // Another worker stored a policy. The cached ones serve only a caller that read the store
+        // earlier.
         store.put_policy(WALLET, &second, 0).await.unwrap();
         assert_eq!(revisions(&of(&first, &key).await.unwrap()), [1]);
         let held = of(&second, &key).await.unwrap();
         assert_eq!((held.newest, revisions(&held)), (Some(second.mark()), vec![1, 2]));
-        // A store that was put back, and took another one of the same revision or at another time.
+        // A restored store then accepted a policy with the same revision, or with another time.
         for changed in [
             PolicyRow { effective_at_ms: 9, ..second.clone() },
             PolicyRow { signed: row(3, &owner).signed, ..second.clone() },
@@ -468,7 +469,7 @@ mod tests {
         }
         assert!(verified.of(&store, WALLET, None, &key).await.unwrap().all.is_empty());
 
-        // Somebody who writes the file is not the owner.
+        // An attacker who writes the file cannot sign as the owner.
         store.put_policy(WALLET, &row(4, &SigningKey::from_bytes(&[8; 32])), 0).await.unwrap();
         assert!(of(&row(4, &owner), &key).await.is_err());
     }

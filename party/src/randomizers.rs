@@ -1,9 +1,11 @@
 //! `r̃^N mod N²` for answers: computed while messages 2 and 3 travel, or chosen from a table.
 //!
-//! It is most of a responder's work. It belongs to one session, whose message 1 it depends on: none
-//! lies ready, because a copy of this process's memory would use it a second time. For a key that
-//! was answered under often a table is built ([`RandomizerTable`]), from which each one costs a
-//! fifth. Nothing of it is ever stored.
+//! This is most of a responder's work. A randomizer belongs to one session and depends on its
+//! message 1. None is prepared in advance, because a copy of this process's memory would use it a
+//! second time.
+//!
+//! For a frequently used key the worker builds a table ([`RandomizerTable`]), from which each
+//! randomizer costs a fifth. Nothing of it is ever stored.
 
 use std::{
     num::NonZeroUsize,
@@ -30,20 +32,20 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::compute::{Abandoned, Compute, system_rng};
 
-/// Keys that are kept warm at a time. A service's partner sees one key per tenant.
+/// The most keys whose use is tracked. A service's partner sees one key for each tenant.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// How long a table must have been of no use before it gives way to one for another key.
+/// How long a table must be unused before it gives way to a table of another key.
 const IDLE_TABLE: Duration = Duration::from_secs(600);
 
-/// Which keys have tables.
+/// Decides which keys get tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RandomizerSettings {
-    /// Keys that have a table at a time: 5 MB each, and once some 90 s of a core. Default 4; 0
-    /// turns tables off.
+    /// The most tables at a time. Each takes 5 MB, and once some 90 s of a core. Default 4; 0 turns
+    /// tables off.
     pub tables: usize,
-    /// Answers under a key, since the worker's start, after which its table is built. Default
-    /// 1,000.
+    /// The number of answers under a key, since the worker started, before its table is built.
+    /// Default 1,000.
     pub table_after: u64,
 }
 
@@ -53,17 +55,17 @@ impl Default for RandomizerSettings {
     }
 }
 
-/// The tables, and how many randomizers are computed before message 3. Cheap to clone.
+/// The tables, and the bound on randomizers computed before message 3. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Randomizers {
     pools: Arc<Mutex<LruCache<PaillierKeyId, Pool>>>,
     settings: RandomizerSettings,
-    /// Message 1 can be a replay, so what is computed for it alone is bounded: one for each core.
+    /// Message 1 may be a replay, so work for it alone is bounded: one computation for each core.
     early: Arc<Semaphore>,
     taken: Family<SourceLabel, Counter>,
 }
 
-/// Where a randomizer came from.
+/// The source of a randomizer, as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
     source: &'static str,
@@ -99,7 +101,7 @@ impl Pool {
     }
 }
 
-/// The randomizer of a session whose message 3 is due.
+/// The randomizer of a session that waits for message 3.
 #[derive(Debug)]
 pub(crate) struct Begun(Source);
 
@@ -110,19 +112,19 @@ enum Source {
     Late,
 }
 
-/// What an answer is made with.
+/// What an answer is computed with.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// It was computed meanwhile.
+    /// A randomizer, computed in the meantime.
     Computed(SessionRandomizer),
-    /// To be chosen from this table.
+    /// A table to choose a randomizer from.
     Table(Arc<RandomizerTable>),
-    /// To be computed with the answer.
+    /// Nothing yet: the randomizer is computed together with the answer.
     Nothing,
 }
 
 impl Randomizers {
-    /// No tables yet.
+    /// Starts without tables.
     #[must_use]
     pub fn new(settings: RandomizerSettings) -> Self {
         let taken = Family::default();
@@ -138,7 +140,7 @@ impl Randomizers {
         }
     }
 
-    /// Has `registry` show how many tables there are, and what answers took their randomizers from.
+    /// Adds the number of tables, and the sources of randomizers, to `registry`.
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
         registry.register(
             "duet_randomizers_taken",
@@ -148,8 +150,8 @@ impl Randomizers {
         registry.register_collector(Box::new(Tables(self.clone())));
     }
 
-    /// Begins the randomizer of a session whose message 1 is there, where its key has no table and
-    /// a core's turn is free. Dropping what this returns ends it.
+    /// Begins the randomizer of a session after its message 1, if its key has no table and a core
+    /// is free. Dropping the returned value stops it.
     pub(crate) fn begin(
         &self,
         state: &AwaitingOpening,
@@ -164,7 +166,8 @@ impl Randomizers {
         let computing = async move {
             compute
                 .run(move || {
-                    // Until it is done: work that has begun is not ended by dropping its future.
+                    // Held until the end: work that has begun continues after its future was
+                    // dropped.
                     let _permit = permit;
                     draw.compute()
                 })
@@ -173,7 +176,7 @@ impl Randomizers {
         Begun(Source::Early(AbortOnDropHandle::new(tokio::spawn(computing))))
     }
 
-    /// Waits for what was begun. Only now the answer counts towards a table: message 3 shows that
+    /// Waits for the randomizer. Only now the answer counts towards a table: message 3 proves that
     /// the initiator takes part.
     ///
     /// # Errors
@@ -192,7 +195,7 @@ impl Randomizers {
         Ok(taken)
     }
 
-    /// Starts to build the table of an enrolment's key, if it has earned one.
+    /// Starts to build the table of an enrolment's key, if the key has reached the threshold.
     pub(crate) fn keep_up(&self, enrolment: &Arc<VerifiedEnrolment>, compute: &Compute) {
         if self.begins_table(enrolment.paillier_key()) {
             let (randomizers, enrolment, compute) = (self.clone(), Arc::clone(enrolment), compute.clone());
@@ -200,8 +203,8 @@ impl Randomizers {
         }
     }
 
-    /// Draws a table's numbers one at a time, each in its turn among the sessions' work, so that a
-    /// busy worker gets its table as well.
+    /// Draws the numbers of a table one at a time, each in turn with the sessions' work. So even a
+    /// busy worker completes its table.
     async fn build(&self, enrolment: Arc<VerifiedEnrolment>, compute: &Compute) {
         let key = enrolment.paillier_key();
         tracing::info!(paillier_key = %key, "building a table of randomizers");
@@ -222,13 +225,13 @@ impl Randomizers {
         while builder.missing() > 0 {
             let enrolment = Arc::clone(enrolment);
             let drawn = compute.run(move || draw(enrolment.encryption_key())).await?;
-            // Never foreign: it was drawn for the same key.
+            // It was drawn for the same key, so it is never refused.
             builder.add(drawn).map_err(|_| Abandoned)?;
         }
         compute.run(move || builder.finish()).await?.map_err(|_| Abandoned)
     }
 
-    /// Whether the key gets a table now; from then on it is being built.
+    /// Whether the key gets a table now. If so, marks the table as being built.
     fn begins_table(&self, key: PaillierKeyId) -> bool {
         let RandomizerSettings { tables, table_after, .. } = self.settings;
         self.with(|pools| {
@@ -251,7 +254,8 @@ impl Randomizers {
         })
     }
 
-    /// The key's pool; that of the key that was not used for the longest time makes room for it.
+    /// Calls `f` with the statistics of a key. A new key replaces the one that was not used for the
+    /// longest time.
     fn pool<T>(&self, key: PaillierKeyId, f: impl FnOnce(&mut Pool) -> T) -> T {
         self.with(|pools| f(pools.get_or_insert_mut(key, Pool::default)))
     }
@@ -261,7 +265,7 @@ impl Randomizers {
     }
 }
 
-/// Counts the tables when it is asked.
+/// Counts the tables when metrics are collected.
 #[derive(Debug)]
 struct Tables(Randomizers);
 

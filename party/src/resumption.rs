@@ -1,39 +1,39 @@
-//! Notices that this process goes on from a snapshot: on a copied machine, after a pause, in a
+//! Notices that this process continues from a snapshot: on a copied machine, after a pause, or in a
 //! restored container.
 //!
-//! Everything random is hedged ([`duet_protocol::hedge`]), so that a copy of this process repeats
-//! nothing in another session. What a copy shares are the sessions that were open. They end here,
-//! before either copy can go on with them, as far as the machine lets a process notice:
+//! Everything random is hedged ([`duet_protocol::hedge`]), so a copy of this process repeats
+//! nothing in another session. But copies share the sessions that were open. This module ends those
+//! before either copy can continue them, as far as the machine lets a process notice:
 //!
 //! - `/proc/sys/kernel/random/boot_id` differs: the process was restored under another kernel.
-//! - A file with the machine's generation differs. Linux takes the generation id of a virtual
-//!   machine (ACPI `VMGENID`) for its own generator and shows it to no process; a platform that
-//!   writes it to a file can name that file.
-//! - The wall clock and the monotonic clock went apart. The monotonic clock stands still while a
+//! - A file with the machine's generation differs. Linux uses a virtual machine's generation id
+//!   (ACPI `VMGENID`) for its own generator, but shows it to no process. A platform that writes it
+//!   to a file can name that file.
+//! - The wall clock moved against the monotonic clock. The monotonic clock stands still while a
 //!   machine is stopped.
 //!
-//! A live copy whose clock is wrong by the length of the pause shows none of the three.
+//! A live copy shows none of these if its wall clock is behind by the length of the pause.
 
 use std::{
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Which kernel this is: a random number that it draws when it boots.
+/// Identifies the kernel: a random number that it draws when it boots.
 #[cfg(target_os = "linux")]
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// How often a worker looks.
+/// How often a worker checks.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How a worker notices that its machine was resumed or copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumptionSettings {
-    /// Files whose content says which copy of a machine this is. Default: the boot id of Linux.
+    /// Files that identify this copy of the machine. Default: the boot id of Linux.
     pub identities: Vec<PathBuf>,
-    /// How far the wall clock may move against the monotonic clock between two looks. Default 2 s:
-    /// a slewed clock moves by half a millisecond, a stepped one is worth a session that is tried
-    /// again.
+    /// How far the wall clock may move against the monotonic clock between two checks. Default 2 s.
+    /// A slewed clock moves by half a millisecond. A stepped clock costs open sessions, which are
+    /// tried again.
     pub clocks_apart: Duration,
 }
 
@@ -49,17 +49,17 @@ impl Default for ResumptionSettings {
     }
 }
 
-/// How it was noticed.
+/// The sign by which a resumption was noticed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Noticed {
-    /// This file says something else than before.
+    /// The content of this file changed.
     Identity(PathBuf),
-    /// The clocks went apart by so much.
+    /// The clocks moved apart by this much.
     Clocks(Duration),
 }
 
 impl Noticed {
-    /// A label for metrics.
+    /// The values of the metrics' label.
     pub(crate) const ALL: [&'static str; 2] = ["identity", "clocks"];
 
     pub(crate) const fn as_str(&self) -> &'static str {
@@ -79,7 +79,7 @@ impl std::fmt::Display for Noticed {
     }
 }
 
-/// What a machine says of itself at one moment.
+/// The machine's identity and clocks at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reading {
     monotonic: Instant,
@@ -87,7 +87,7 @@ struct Reading {
     identities: Vec<Option<Vec<u8>>>,
 }
 
-/// Compares each look with the one before.
+/// Compares each reading with the previous one.
 #[derive(Debug)]
 pub(crate) struct Watch {
     settings: ResumptionSettings,
@@ -96,7 +96,7 @@ pub(crate) struct Watch {
 
 fn read(settings: &ResumptionSettings) -> Reading {
     Reading {
-        // A file that cannot be read says nothing.
+        // A file that cannot be read is ignored.
         identities: settings.identities.iter().map(|file| std::fs::read(file).ok()).collect(),
         monotonic: Instant::now(),
         wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -109,7 +109,7 @@ impl Watch {
         Self { settings, last }
     }
 
-    /// Looks again. What it notices it notices once.
+    /// Checks again. Reports each change once.
     pub(crate) fn look(&mut self) -> Option<Noticed> {
         let now = read(&self.settings);
         self.compare(now)

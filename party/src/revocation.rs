@@ -1,5 +1,5 @@
-//! Revocations: a request that its requester or the wallet's owner took back is not signed any
-//! more.
+//! Revocations: this party does not sign a request that its requester or the wallet's owner has
+//! revoked.
 
 use duet_protocol::identity::IdentityKey;
 use duet_wire::{
@@ -13,12 +13,13 @@ use crate::{
     store::{Revoked, RevokedRequest},
 };
 
-/// Keeps a revocation until its request has expired. One that is known already, or whose request is
-/// over, is as good as kept.
+/// Stores a revocation until its request expires. Succeeds without a write if it is known already
+/// or if the request has expired.
 ///
 /// # Errors
-/// When the request or the signature does not hold, the signer is neither the request's requester
-/// nor the wallet's owner, the wallet is not here or has too many, or the store cannot write.
+/// When the request or the signature is invalid. When the signer is neither the requester nor the
+/// wallet's owner. When this party does not hold the wallet, the wallet has too many revocations,
+/// or the store cannot be written.
 pub(crate) async fn take(context: &Context, signed: &SignedRevocation) -> Result<(), PartyError> {
     let SignedRevocation { request: signed_request, proof } = signed;
     let request = signed_request.verify().map_err(|error| PartyError::Refused(Refusal::from(error)))?;

@@ -1,12 +1,13 @@
-//! A share store that is unlocked: records go in and out in the clear, and rest sealed.
+//! An unlocked share store. Callers read and write plaintext, and the store holds sealed records.
 //!
-//! # How the key is changed while workers run
-//! What decrypts the store's key can change without anybody noticing who has the key already: one
-//! setting is replaced. When the key itself changes, every record is wrapped anew in one
-//! transaction, and the new key is left in the store, encrypted under the old one, for a while. A
-//! process that has the store open finds it there: when a record does not open, before it seals
-//! one, and whenever it looks ([`Vault::keep_up`]). The store refuses records that were sealed
-//! under another key than its own, so nothing can be added that nobody could read.
+//! # Changing the key while workers run
+//! What decrypts the store's key is one setting. Replacing it does not affect a process that has
+//! the key already.
+//!
+//! A change of the key itself rewraps every record in one transaction. The new key stays in the
+//! store for a while, encrypted under the old one. A process with an open store finds it there:
+//! when a record does not open, before it seals one, and in [`Vault::keep_up`]. The store refuses
+//! records under any key but its own. So no record is added that no process could read.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -27,12 +28,12 @@ use crate::{
     },
 };
 
-/// What the check record holds.
+/// The content of the check record.
 const CHECK: &[u8] = b"duet/v1/key-check";
-/// What a key is bound to that is encrypted under the one before it.
+/// The purpose of a key that is encrypted under its predecessor.
 const SUCCESSOR: &[u8] = b"successor";
-/// How long a new key lies in the store for those who have the old one: longer than workers' clocks
-/// differ and than a worker goes without looking.
+/// How long a new key stays in the store, encrypted under the old one. It is longer than workers'
+/// clocks differ, and than a worker goes without [`Vault::keep_up`].
 const SUCCESSION_MS: u64 = 120_000;
 
 /// Why a share store does not open.
@@ -41,7 +42,7 @@ pub enum UnlockError {
     /// The passphrase is not the store's.
     #[error("wrong passphrase (attempt {failures}); each further one takes longer")]
     WrongPassphrase {
-        /// How many attempts have failed since the last that did not.
+        /// The number of failures since the last success.
         failures: u32,
     },
     /// The key file, or the credential, is not the store's.
@@ -50,36 +51,36 @@ pub enum UnlockError {
     /// Too many wrong passphrases.
     #[error("{failures} wrong passphrases so far; the next attempt is allowed in {} s", .wait_ms.div_ceil(1000))]
     TooEarly {
-        /// How many attempts have failed.
+        /// The number of failures.
         failures: u32,
         /// How long to wait, in milliseconds.
         wait_ms: u64,
     },
-    /// No party was set up in it.
+    /// No party was set up in the store.
     #[error("the share store is empty; set up the party first")]
     Empty,
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The store's key was not encrypted or decrypted.
     #[error(transparent)]
     KeyEncryption(#[from] KeyEncryptionError),
-    /// Randomness.
+    /// The system provides no randomness.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// What the store says of its own key does not parse.
+    /// The store's description of its own key does not parse.
     #[error("the share store's description of its key does not parse")]
     Descriptor,
-    /// The store's key was decrypted, and does not open what lies in the store.
+    /// The store's key was decrypted, but does not open the store's records.
     #[error("the share store's key does not open its records: settings and records are of different stores")]
     Mismatch,
-    /// The store's key was changed a moment ago, and others are yet to take the new one.
+    /// The store's key was changed a moment ago, and other workers have yet to take the new one.
     #[error("the share store's key was changed a moment ago; the next change is possible in {} s", .wait_ms.div_ceil(1000))]
     InSuccession {
         /// How long to wait, in milliseconds.
         wait_ms: u64,
     },
-    /// The new source decrypts something else than it was given.
+    /// The new source decrypts another key than it encrypted.
     #[error("what is to open the share store does not give its key back; nothing was changed")]
     Untrue,
 }
@@ -105,15 +106,15 @@ impl UnlockError {
     }
 }
 
-/// Which key follows which.
+/// The successor of a store's key.
 #[derive(Serialize, Deserialize)]
 struct Succession {
-    /// The key before.
+    /// The id of the old key.
     of: KeyId,
-    /// The key after, encrypted under the one before.
+    /// The new key, encrypted under the old one.
     #[serde(with = "hex::serde")]
     sealed: Vec<u8>,
-    /// Until when it lies in the store, in Unix milliseconds.
+    /// Until when it stays in the store, in Unix milliseconds.
     until_ms: u64,
 }
 
@@ -138,8 +139,8 @@ fn to_setting(value: &impl Serialize) -> Result<Vec<u8>, UnlockError> {
     serde_json::to_vec(value).map_err(|_| UnlockError::Descriptor)
 }
 
-/// The encrypted key, after `source` has decrypted it: what it may not do is noticed before
-/// anything depends on it.
+/// Checks that `source` decrypts `wrapped` to `key`. A missing permission shows before anything
+/// depends on the source.
 async fn tried(
     source: &dyn KeyEncryption,
     key: &KeyEncryptionKey,
@@ -153,10 +154,10 @@ impl Vault {
         Self { store, key: Arc::new(RwLock::new(Arc::new(key))) }
     }
 
-    /// Gives an empty store a key, encrypted by `source`.
+    /// Gives an empty store a random key, encrypted by `source`.
     ///
     /// # Errors
-    /// When the store has a key already, cannot be written, or `source` does not do its part.
+    /// When the store has a key already or cannot be written, or when `source` fails.
     pub async fn create(store: Arc<dyn ShareStore>, source: &dyn KeyEncryption) -> Result<Self, UnlockError> {
         let exists = || StoreError::Exists("the share store has a key already".to_owned());
         if store.setting(KEY_DESCRIPTOR).await?.is_some() {
@@ -180,9 +181,8 @@ impl Vault {
         }
     }
 
-    /// Opens a store. Slow for a passphrase; attempts are counted, in the store, before they are
-    /// made, and after three failures each waits longer than the one before.
-    ///
+    /// Opens a store. Slow for a passphrase. The store counts each attempt before it is made. After
+    /// three failures, each attempt must wait longer than the last.
     /// # Errors
     /// See [`UnlockError`].
     pub async fn open(
@@ -215,7 +215,7 @@ impl Vault {
         let check = store.record(&check_label()).await?.ok_or(UnlockError::Descriptor)?;
         match check.open(&key, &check_label()) {
             Ok(content) if content.as_slice() == CHECK => {}
-            // Without encryption in between, it is only here that a wrong key shows.
+            // Here the source is the key, so only the records show that it is wrong.
             _ if wrapped.is_the_source() => return Err(wrong()),
             _ if store.setting(KEY_DESCRIPTOR).await?.as_ref() != Some(&descriptor) => {
                 return Err(StoreError::KeyChanged.into());
@@ -228,7 +228,7 @@ impl Vault {
         Ok(Self::with(store, key))
     }
 
-    /// What decrypts the store's key.
+    /// The source that decrypts the store's key.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -242,22 +242,21 @@ impl Vault {
         Ok((descriptor, wrapped))
     }
 
-    /// Has the store's key encrypted by `source` from now on, or, if that is what does it already,
-    /// anew: under the newest version of a service's key. What decrypted it before does not open
-    /// the store any more; it still opens copies from before. Whoever has the store open keeps it
-    /// open.
+    /// Encrypts the store's key by `source` from now on. If that source encrypts it already,
+    /// encrypts it again, under the newest version of a service's key. The previous source no
+    /// longer opens the store, but still opens older copies. A process with an open store keeps its
+    /// access.
     ///
     /// # Errors
-    /// When `source` does not do its part, or the store's key is changed by somebody else
-    /// meanwhile; nothing has changed then.
+    /// When `source` fails, or when another process changes the store's key at the same time.
+    /// Nothing has changed then.
     pub async fn rewrap(&self, source: &dyn KeyEncryption, clock: &Clock) -> Result<(), UnlockError> {
         let (replaces, wrapped) = self.descriptor().await?;
         if wrapped.is_the_source() {
             return Err(UnlockError::Descriptor);
         }
         let key = self.key();
-        // The newest version of the same key: Vault does that without handing out what is
-        // encrypted.
+        // For a newer version of the same key, Vault rewraps without revealing the plaintext.
         let anew = match (source.source(), wrapped.source()) {
             (Source::Transit, Source::Transit) => match source.rewrap(&wrapped).await {
                 Err(KeyEncryptionError::Transit(TransitError::OtherKey { .. })) => source.wrap(&key).await?,
@@ -271,20 +270,22 @@ impl Vault {
         Ok(())
     }
 
-    /// The store, which records with the change that it gets another key.
+    /// The store, which will record the change of its key or source together with it.
     fn noting_key(&self, source: &dyn KeyEncryption, new_key: bool, clock: &Clock) -> Arc<dyn ShareStore> {
         let opened_by = source.source().as_str().to_owned();
         self.store.noting(Draft::new(clock.now_ms(), Event::StoreKeyChanged { opened_by, new_key }))
     }
 
-    /// Gives the store another key, encrypted by `source`, and wraps every record's data key under
-    /// it, in one transaction. A copy of the store from before still opens with what opened it
-    /// then, and gives nobody the new key, unless it was made while the new key lay there for
-    /// others to take: two minutes. How many records it were.
+    /// Gives the store a new key, encrypted by `source`, and rewraps every record's data key under
+    /// it, in one transaction. Returns the number of rewrapped records.
+    ///
+    /// An older copy of the store still opens with its own source, and does not reveal the new key.
+    /// The exception is a copy made in the two minutes for which the store holds the new key under
+    /// the old one.
     ///
     /// # Errors
-    /// When `source` does not do its part, a record does not open, or the store cannot be written;
-    /// nothing has changed then.
+    /// When `source` fails, a record does not open, or the store cannot be written. Nothing has
+    /// changed then.
     pub async fn change_key(&self, source: &dyn KeyEncryption, clock: &Clock) -> Result<u64, UnlockError> {
         self.keep_up(clock).await?;
         if let Some(current) = self.store.setting(KEY_SUCCESSION).await? {
@@ -314,8 +315,8 @@ impl Vault {
         Ok(records)
     }
 
-    /// Whether the store's key is what its source holds, as it was before keys were encrypted: then
-    /// another source takes another key ([`Self::change_key`]).
+    /// Whether the source itself is the store's key, as before keys were encrypted. Then a new
+    /// source requires a new key ([`Self::change_key`]).
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -323,12 +324,11 @@ impl Vault {
         Ok(self.descriptor().await?.1.is_the_source())
     }
 
-    /// Takes the store's new key if there is one, and removes what it was taken from when its time
-    /// is over.
+    /// Takes the store's new key, if there is one. Deletes the succession when its time is over.
     ///
     /// # Errors
-    /// When the store cannot be read, or its key was changed and the time to take the new one is
-    /// over: this process has to open the store again.
+    /// When the store cannot be read. Also when the key was changed and the time to take the new
+    /// one is over: this process must open the store again.
     pub async fn keep_up(&self, clock: &Clock) -> Result<(), UnlockError> {
         self.follow().await?;
         let Some(setting) = self.store.setting(KEY_SUCCESSION).await? else { return Ok(()) };
@@ -339,8 +339,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Has the key that the store's records are sealed under; whether that is another one than
-    /// before.
+    /// Takes the key that the store's records are sealed under. Returns whether it is a new one.
     async fn follow(&self) -> Result<bool, UnlockError> {
         let key = self.key();
         match self.store.setting(KEY_ID).await? {
@@ -365,14 +364,14 @@ impl Vault {
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
     }
 
-    /// The store, for what needs no key.
+    /// The store, for operations that need no key.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn ShareStore> {
         &self.store
     }
 
-    /// Seals a record for its label, under the store's key as it is now. If that changes before the
-    /// record is stored, the store refuses it, and all is to be done again.
+    /// Seals a record for its label, under the store's present key. If the key changes before the
+    /// record is stored, the store refuses the record, and the caller starts again.
     ///
     /// # Errors
     /// When the store cannot be read, or the operating system gives no randomness.
@@ -381,7 +380,7 @@ impl Vault {
         Ok(self.seal_now(label, plaintext)?)
     }
 
-    /// The same under the key that this process has, without looking whether it is still the
+    /// Seals a record under the key that this process has, without asking whether it is still the
     /// store's.
     ///
     /// # Errors
@@ -402,7 +401,7 @@ impl Vault {
     /// Reads and opens a record.
     ///
     /// # Errors
-    /// When it is there and does not open.
+    /// When the record exists and does not open.
     pub async fn read(&self, label: &RecordLabel) -> Result<Option<Zeroizing<Vec<u8>>>, PartyError> {
         let Some(record) = self.store.record(label).await? else { return Ok(None) };
         match record.open(&self.key(), label) {
@@ -415,7 +414,7 @@ impl Vault {
         }
     }
 
-    /// Reads and opens a record that has to be there.
+    /// Reads and opens a record that must exist.
     ///
     /// # Errors
     /// When it is missing or does not open.

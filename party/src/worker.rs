@@ -1,5 +1,5 @@
-//! A backend party at work: it answers share packages, questions about cards and wallets, and
-//! invitations to sessions, until it is told to stop.
+//! Serves a backend party on the broker. A [`Worker`] answers share packages, questions about cards
+//! and wallets, and invitations to sessions, until it is drained.
 
 mod cards;
 mod invitations;
@@ -46,41 +46,41 @@ use crate::{
     witness::{Comparison, Witness, repair_locks},
 };
 
-/// How often enrolments that are missing are tried again, prepared wallets that expired are
-/// forgotten, and a store that is not ready is tried.
+/// The interval of housekeeping: it retries missing enrolments, deletes expired prepared wallets,
+/// and probes a store that is not ready.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
 
-/// Missing enrolments that are kept in view. Those that fail wait longer each time, so that they do
-/// not keep the others from being made.
+/// The most missing enrolments looked up at once. Failing ones wait longer each time, so that they
+/// do not block the others.
 const MAX_MISSING_ENROLMENTS: u32 = 1024;
 const FIRST_ENROLMENT_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_ENROLMENT_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a session that was told to fail may take to say so: its verdict may be on its way
+/// How long a session may take to end after it was told to fail. Its verdict may be on its way
 /// through the store.
 const CUT_GRACE: Duration = Duration::from_secs(5);
-/// How long outcomes may take to be acknowledged once all sessions have ended.
+/// How long outcomes may take to be acknowledged after all sessions have ended.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
 
-/// What a worker may be configured to.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Sessions at a time; beyond that the worker leaves its queue group until one ends. Default
-    /// 32: a session waits for its peer most of the time.
+    /// Sessions at a time. A full worker leaves its queue group until a session ends. Default 32: a
+    /// session mostly waits for its peer.
     pub sessions: usize,
-    /// Share packages at a time; each is some hundred milliseconds of a core. Further ones wait.
-    /// Default 4.
+    /// Share packages at a time. Each takes some hundred milliseconds of a core, and further ones
+    /// wait. Default 4.
     pub packages: usize,
-    /// Questions about cards, wallets, enrolments at a time. Default 16.
+    /// Questions about cards, wallets and enrolments at a time. Default 16.
     pub questions: usize,
-    /// How long sessions may go on once the worker was told to stop; those that are not done by
-    /// then fail, and say so. Default 20 s.
+    /// How long sessions may continue after the worker was told to stop. Then the remaining ones
+    /// fail, and report that. Default 20 s.
     pub drain: Duration,
-    /// Which keys have tables for answers.
+    /// Decides which keys get tables for answers.
     pub randomizers: RandomizerSettings,
-    /// How it is noticed that the machine was resumed or copied.
+    /// How the worker notices that the machine was resumed or copied.
     pub resumption: ResumptionSettings,
-    /// How the audit log is kept.
+    /// Settings of the audit log.
     pub audit: AuditSettings,
 }
 
@@ -98,7 +98,7 @@ impl Default for WorkerSettings {
     }
 }
 
-/// What every handler of a worker shares.
+/// State that all handlers of a worker share.
 #[derive(Debug)]
 struct Shared {
     party: Party,
@@ -107,18 +107,17 @@ struct Shared {
     enroller: Enroller,
     randomizers: Randomizers,
     journal: Journal,
-    /// Wakes the housekeeping: there is an enrolment to make.
+    /// Wakes the housekeeping because a wallet needs an enrolment.
     wake: Notify,
-    /// Tells sessions to fail now, because the worker stops.
+    /// Tells all sessions to fail now, because the worker stops.
     cut: CancellationToken,
-    /// Tells the sessions of now to fail; it is replaced whenever the machine was resumed or
-    /// copied.
+    /// Tells the present sessions to fail. It is replaced when the machine was resumed or copied.
     open: Mutex<CancellationToken>,
-    /// Outcomes that are being reported, beyond their sessions.
+    /// Reports of outcomes, which continue after their sessions.
     reports: TaskTracker,
 }
 
-/// A running worker. Dropping it aborts everything; [`Worker::drain`] stops in order.
+/// A running worker. Dropping it aborts all its tasks; [`Worker::drain`] stops it in order.
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
@@ -135,7 +134,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts to serve. When this returns, all subscriptions are registered at the broker.
+    /// Starts to serve. On return, the broker has registered all subscriptions.
     ///
     /// # Errors
     /// When the broker does not confirm a subscription.
@@ -163,7 +162,7 @@ impl Worker {
             reports: TaskTracker::new(),
         });
         let id = shared.party.id().clone();
-        // Before any invitation: what an earlier process left behind may lock a key.
+        // Before any invitation: a pending verdict of an earlier process may lock a key.
         if let Err(error) = finish_pending(&shared.party.context, &id).await {
             tracing::error!(%error, "verdicts that were left behind are not judged yet; nothing is initiated");
         }
@@ -214,13 +213,13 @@ impl Worker {
         })
     }
 
-    /// This worker process, as it names itself to orchestrators.
+    /// The name of this worker process, as orchestrators see it.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.shared.instance
     }
 
-    /// Has `registry` show what this worker does and how it is. `docs/metrics.md` explains the
+    /// Adds the metrics and the state of this worker to `registry`. `docs/metrics.md` explains the
     /// names.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.shared.party.context.metrics.register(registry);
@@ -231,13 +230,13 @@ impl Worker {
         registry.register_collector(Box::new(Condition { store, witness, stop: self.stop.clone() }));
     }
 
-    /// Whether its store can be relied on.
+    /// Whether its store is ready.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.shared.party.context.store().readiness()
     }
 
-    /// Returns when the worker has ended by itself: its connection was closed for good.
+    /// Returns when the worker has ended by itself, because its connection was closed for good.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -245,9 +244,9 @@ impl Worker {
         self.invitations.ended().await;
     }
 
-    /// Leaves every queue group at once, lets what runs finish for as long as the settings allow,
-    /// has the sessions that remain fail and say so, and ends. It takes a quarter of a minute
-    /// longer than the settings say at the most. Returns whether everything finished.
+    /// Leaves all queue groups at once, and lets running work finish for as long as the settings
+    /// allow. Then the remaining sessions fail and report that. In all, this takes at most a
+    /// quarter of a minute longer than the settings allow. Returns whether everything finished.
     pub async fn drain(self) -> bool {
         let Self {
             shared,
@@ -268,7 +267,7 @@ impl Worker {
             tokio::time::sleep(drain).await;
             cut.cancel();
         });
-        // All at once: whoever asks this worker something is answered by another one from now on.
+        // All groups at once: from now on, other workers answer the party's requests.
         let bound = drain + CUT_GRACE;
         let (sessions, packages, questions) =
             tokio::join!(invitations.drain(bound), shares.drain(bound), cards.drain(bound));
@@ -287,13 +286,13 @@ impl Worker {
 }
 
 impl Shared {
-    /// What tells a session of now to fail.
+    /// The token that tells present sessions to fail.
     fn session_cut(&self) -> CancellationToken {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends the sessions of now and forgets what lies ready in memory: another process may have a
-    /// copy of it.
+    /// Ends the present sessions and drops prepared values from memory. Another process may have a
+    /// copy of them.
     fn resumed(&self, noticed: &Noticed) {
         tracing::error!(%noticed, "this machine was resumed or copied: every open session ends");
         compute::renew_process();
@@ -309,7 +308,7 @@ impl Shared {
     }
 }
 
-/// Looks every second whether the machine was resumed or copied.
+/// Checks every second whether the machine was resumed or copied.
 async fn watch_over(shared: Arc<Shared>, mut watch: Watch) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -319,7 +318,7 @@ async fn watch_over(shared: Arc<Shared>, mut watch: Watch) {
     }
 }
 
-/// How a worker is when it is asked.
+/// The worker's state, read when metrics are collected.
 #[derive(Debug)]
 struct Condition {
     store: Arc<dyn ShareStore>,
@@ -354,8 +353,8 @@ impl Collector for Condition {
     }
 }
 
-/// Leaves the queue groups while the store cannot be relied on: whoever asks this party something
-/// is answered by another worker, or learns at once that there is none.
+/// Leaves the queue groups while the store is not ready. A request to this party then goes to
+/// another worker, or fails at once when there is none.
 async fn attend(shared: Arc<Shared>, groups: [Attendance; 3], stop: CancellationToken) {
     let store = shared.party.context.store();
     let mut present = true;
@@ -371,14 +370,13 @@ async fn attend(shared: Arc<Shared>, groups: [Attendance; 3], stop: Cancellation
             tracing::info!("takes work again");
         } else {
             tracing::warn!("takes no work until the share store is ready");
-            // Perhaps it is already.
+            // The store may be ready again already.
             shared.wake.notify_one();
         }
     }
 }
 
-/// Repeats what has to happen some time: recovering the store, forgetting what expired, making
-/// enrolments that are missing.
+/// Runs the housekeeping: recovers the store, deletes expired wallets and makes missing enrolments.
 async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     let mut waiting = HashMap::new();
     loop {
@@ -394,14 +392,14 @@ async fn keep_house(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// When an enrolment that failed is tried again, and after which pause.
+/// When to retry a failed enrolment, and the pause before that.
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     at: Instant,
     pause: Duration,
 }
 
-/// One round; how long until the next.
+/// One round of housekeeping. Returns the pause until the next.
 async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) -> Duration {
     let context = &shared.party.context;
     let store = context.store();
@@ -409,8 +407,8 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         match store.recover().await {
             Ok(()) => {
                 tracing::info!("the share store is ready again");
-                // It may have been found to be a restored one, which closes the audit log: nothing
-                // is decided before that has begun again.
+                // The store may have turned out to be a restored one, which closes the audit log.
+                // Nothing is decided before the log has begun again.
                 if let Err(error) = audit::open(context, &shared.party.identity).await {
                     tracing::warn!(%error, "the audit log has not begun again");
                 }
@@ -438,7 +436,7 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
     if let Err(error) = repair_locks(context, []).await {
         tracing::warn!(%error, "locks were not compared with the audit log");
     }
-    // The partner is the highest index: it initiates with nobody.
+    // The partner has the highest index, so it never initiates.
     if shared.party.index == ShareIndex::Partner || context.witness.is_pending() {
         return HOUSEKEEPING_EVERY;
     }
@@ -475,7 +473,7 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         .map_or(HOUSEKEEPING_EVERY, |due| due.clamp(FIRST_ENROLMENT_PAUSE, HOUSEKEEPING_EVERY))
 }
 
-/// Answers a request; an answer that cannot be sent is the requester's timeout.
+/// Answers a request. If the answer cannot be sent, the requester times out.
 async fn answer<M: Message>(message: &Incoming, reply: &M) {
     match codec::encode(reply) {
         Ok(bytes) => {
@@ -487,7 +485,7 @@ async fn answer<M: Message>(message: &Incoming, reply: &M) {
     }
 }
 
-/// Logs a failure where it is this party's own, and says what others may know of it.
+/// Logs a failure of this party itself. Returns the part that others may know.
 fn refusal(error: &PartyError) -> Refusal {
     match error {
         PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {

@@ -1,4 +1,4 @@
-//! A local Ethereum node, and the few calls that are made to it.
+//! A local Ethereum node, and the calls that tests make to it.
 
 use std::{path::Path, time::Duration};
 
@@ -11,19 +11,19 @@ use tokio::{
 
 use crate::{process::Process, programs};
 
-/// How long the node may take to listen.
+/// How long the node may take before it listens.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long the node may take to answer; it mines at once.
+/// How long the node may take to answer. It mines at once.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How often a receipt is asked for until it is there.
+/// The interval between two questions for a receipt.
 const RECEIPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The chain id of a local node.
 pub const CHAIN_ID: u64 = 31337;
 
-/// A node of one's own on a free port, whose accounts hold 10,000 ether each and are unlocked.
+/// A node on a free port. Its accounts hold 10,000 ether each, and are unlocked.
 #[derive(Debug)]
 pub struct Anvil {
     process: Process,
@@ -48,13 +48,13 @@ impl Anvil {
         Ok(Self { process, url: format!("http://{address}"), client: http_client()? })
     }
 
-    /// Where it answers.
+    /// The URL of its interface.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The process.
+    /// The node's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -94,12 +94,12 @@ impl Anvil {
         self.receipt(&hash).await
     }
 
-    /// The receipt of a transaction that was sent, once it is mined.
+    /// The receipt of a sent transaction, once it is mined.
     ///
     /// # Errors
     /// When it is not mined in time or reverts.
     pub async fn receipt(&self, hash: &Value) -> Result<Value> {
-        // The node mines every transaction at once, but answers before it has.
+        // The node mines every transaction at once, but answers before it has mined it.
         let mut look_again = interval(RECEIPT_INTERVAL);
         let receipt = timeout(CALL_DEADLINE, async {
             loop {
@@ -120,7 +120,7 @@ impl Anvil {
     /// An address's balance in wei.
     ///
     /// # Errors
-    /// When the node cannot say.
+    /// When the node does not answer.
     pub async fn balance(&self, address: &str) -> Result<u128> {
         let balance = self.call("eth_getBalance", json!([address, "latest"])).await?;
         let balance = balance.as_str().context("a balance is text")?;
@@ -130,7 +130,7 @@ impl Anvil {
     /// The nonce of an address's next transaction.
     ///
     /// # Errors
-    /// When the node cannot say.
+    /// When the node does not answer.
     pub async fn nonce(&self, address: &str) -> Result<u64> {
         let count = self.call("eth_getTransactionCount", json!([address, "latest"])).await?;
         let count = count.as_str().context("a count is text")?;
@@ -138,18 +138,18 @@ impl Anvil {
     }
 }
 
-/// An HTTP client; all that it talks to is on this machine.
+/// An HTTP client for servers on this machine.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When the client cannot be built.
 pub fn http_client() -> Result<reqwest::Client> {
     Ok(client_builder().build()?)
 }
 
-/// The same, which trusts the authorities in this file (PEM) and no others.
+/// An HTTP client that trusts only the authorities in this file (PEM).
 ///
 /// # Errors
-/// When it cannot be made, or the file has no certificate.
+/// When the client cannot be built, or when the file has no certificate.
 pub fn https_client(authorities: &Path) -> Result<reqwest::Client> {
     let authorities = reqwest::Certificate::from_pem_bundle(&std::fs::read(authorities)?)?;
     anyhow::ensure!(!authorities.is_empty(), "no certificate");
@@ -157,8 +157,8 @@ pub fn https_client(authorities: &Path) -> Result<reqwest::Client> {
 }
 
 fn client_builder() -> reqwest::ClientBuilder {
-    // Refused when it is installed already, which is as good.
+    // An error means that a provider is installed already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // A few are kept open: what a server holds for idle clients would look like a leak.
+    // Limits idle connections: what a server holds for them would look like a leak.
     reqwest::Client::builder().no_proxy().pool_max_idle_per_host(4)
 }

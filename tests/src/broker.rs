@@ -1,5 +1,5 @@
-//! A real broker: `nats-server` with the repository's own `nats.conf`, on free ports, with fresh
-//! credentials and an empty store, killed on drop.
+//! A real broker: `nats-server` with the repository's `nats.conf`, on free ports, with fresh
+//! credentials and an empty store. Dropping it kills it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,21 +11,21 @@ use tempfile::TempDir;
 
 use crate::nats_server::NatsServer;
 
-/// A broker of one test's own.
+/// The broker of one test.
 #[derive(Debug)]
 pub struct Broker {
-    // Fields are dropped in this order: the server is killed before its directory is removed.
+    // Fields drop in this order: the server is killed before its directory is removed.
     server: NatsServer,
     temporary: Option<TempDir>,
     credentials: PathBuf,
 }
 
 impl Broker {
-    /// Makes credentials and starts the server; returns when it accepts connections.
+    /// Makes credentials, starts the server, and waits until it accepts connections.
     ///
     /// # Errors
-    /// When there is no usable `nats-server`, or it refuses the configuration; its log is part of
-    /// the error.
+    /// When there is no usable `nats-server`, or when it refuses the configuration. The error
+    /// contains its log.
     pub async fn start() -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("duet-broker-").tempdir()?;
         initialise(temporary.path(), &InitSettings::default())?;
@@ -34,8 +34,8 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Starts the server with the credentials and the store in `credentials`, where `duet init`
-    /// has been.
+    /// Starts the server with the credentials and the store in `credentials`, which `duet init`
+    /// filled.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -46,31 +46,31 @@ impl Broker {
         Ok(Self { server, temporary: None, credentials: credentials.to_owned() })
     }
 
-    /// Where it listens, for [`ConnectSettings::urls`].
+    /// Its URL for [`ConnectSettings::urls`].
     #[must_use]
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// The port it listens on, the same before and after a restart.
+    /// Its port, which stays the same after a restart.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.server.ports().client
     }
 
-    /// Its monitoring, over plain HTTP on the loopback.
+    /// The URL of its monitoring, over plain HTTP on the loopback.
     #[must_use]
     pub fn monitoring_url(&self) -> String {
         self.server.monitoring_url()
     }
 
-    /// The directory that `duet init` would have filled.
+    /// The directory with its credentials, as `duet init` fills it.
     #[must_use]
     pub fn credentials(&self) -> &Path {
         &self.credentials
     }
 
-    /// How `role` connects.
+    /// The settings with which `role` connects.
     ///
     /// # Errors
     /// When its seed cannot be read.
@@ -81,20 +81,20 @@ impl Broker {
     /// Connects as `role`.
     ///
     /// # Errors
-    /// When the broker refuses or cannot be reached.
+    /// When the broker refuses the role, or cannot be reached.
     pub async fn connect(&self, role: Role) -> Result<Bus> {
         Ok(Bus::connect(self.settings(role)?).await?)
     }
 
-    /// Kills it as a power cut would: no warning, nothing flushed.
+    /// Kills it like a power cut, without a warning or a flush.
     ///
     /// # Errors
-    /// When it was not running.
+    /// When it is not running.
     pub async fn kill(&mut self) -> Result<()> {
         self.server.kill().await
     }
 
-    /// Starts it again on the same port and store.
+    /// Starts it again with the same port and store.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -102,7 +102,7 @@ impl Broker {
         self.server.resume().await
     }
 
-    /// Removes everything that it has stored, as a new disk does. It must not be running.
+    /// Removes everything that it stored, as a new disk would. It must not be running.
     ///
     /// # Errors
     /// When the files cannot be removed.
@@ -135,11 +135,11 @@ impl Broker {
         self.resume().await
     }
 
-    /// Asks it to end, as an operator does, and starts it again with what its credentials directory
-    /// says by now.
+    /// Stops it as an operator does, and starts it again with the present contents of its
+    /// credentials directory.
     ///
     /// # Errors
-    /// When it does not end, and as [`Self::start`].
+    /// When it does not end. Also as [`Self::start`].
     pub async fn restart_anew(&mut self) -> Result<()> {
         self.server.signal(Signal::TERM)?;
         self.server.ended().await?;
@@ -147,10 +147,10 @@ impl Broker {
         self.server.resume().await
     }
 
-    /// Waits until it has ended by itself, for tests that send it a signal.
+    /// Waits until it has ended by itself. For tests that send it a signal.
     ///
     /// # Errors
-    /// When it has not ended after half a minute.
+    /// When it has not ended within half a minute.
     pub async fn ended(&mut self) -> Result<()> {
         self.server.ended().await
     }

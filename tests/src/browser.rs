@@ -1,5 +1,5 @@
-//! A browser's party, natively: what a page's worker says to a gateway, with the protocol crate and
-//! the gateway's frames, and nothing of the native device.
+//! A browser's party as a native program. It sends what a page's worker sends to a gateway, with
+//! the protocol crate and the gateway's frames. It uses nothing of the native device.
 
 pub mod device;
 pub mod socket;

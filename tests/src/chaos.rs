@@ -1,7 +1,7 @@
-//! The fault suite: thousands of jobs through several of everything on the three-node broker, while
-//! processes are killed, stopped and slowed down, links are cut and held up, a disk fills and
-//! clocks jump; all drawn from one seed, which is printed. What became of it is collected into a
-//! [`History`] and judged by [`crate::checker`].
+//! The fault suite. Thousands of jobs run on the three-node broker, through several orchestrators,
+//! workers and gateways. Meanwhile the suite kills, stops and slows processes, cuts and stalls
+//! links, fills a disk and shifts clocks. Everything is drawn from one seed, which it prints. It
+//! collects the outcome into a [`History`], which [`crate::checker`] judges.
 
 mod audit;
 mod collect;
@@ -38,72 +38,72 @@ use crate::{
     stack::{Pair, Wallet},
 };
 
-/// How often faults are begun and ended, and processes that ended are started again.
+/// The interval at which faults begin and end, and ended processes start again.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Faults at a time.
+/// The most faults at a time.
 const MAX_AT_ONCE: usize = 3;
 
-/// How a slow process's time is divided: it runs every so many ticks.
+/// How the time of a slow process is divided: it runs in one of this many ticks.
 const CRAWL: u32 = 5;
 
-/// How long a request of a team's may take before it asks somebody else.
+/// How long a team's request may take before the team asks another orchestrator.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(12);
 
-/// Jobs before the first fault, at least and at most.
+/// The least and the most jobs before the first fault.
 const WARM_UP_JOBS: (usize, usize) = (12, 240);
 
-/// How often a run says what each process has in memory.
+/// The interval at which a run prints the memory of each process.
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
-/// What is done before the first fault: everybody meets everybody, caches and pools fill, and what
-/// each process takes is measured then. The tenth part of the jobs, as many of them at a time as
-/// later.
+/// The load before the first fault: a tenth of the jobs, with the same number at a time. Processes
+/// connect to each other, and caches and pools fill. Then the suite measures the processes for the
+/// first time.
 fn warm_up(load: Load) -> Load {
     let (least, most) = WARM_UP_JOBS;
     Load { jobs: (load.jobs / 10).clamp(least, most), at_a_time: load.at_a_time, ends_in_time: false }
 }
 
-/// What a run is made of.
+/// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Everything random follows from it.
+    /// The seed of everything random.
     pub seed: u64,
-    /// What is asked for while things go wrong.
+    /// The load while faults happen.
     pub load: Load,
-    /// How long things go wrong at most; what is left of the jobs is done in peace.
+    /// For how long faults happen at most. The remaining jobs run without faults.
     pub longest: Duration,
-    /// How many there are of everything.
+    /// The number of processes of each kind.
     pub shape: Shape,
 }
 
-/// A run, judged.
+/// The judgement of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What must not have happened.
+    /// The violations.
     pub findings: Vec<Finding>,
     /// The evidence.
     pub history: History,
-    /// What was done, and when.
+    /// The faults, with their times.
     pub faults: Vec<String>,
-    /// Kinds of faults that this machine does not allow.
+    /// The kinds of faults that this machine does not permit.
     pub skipped: Vec<String>,
-    /// How many jobs there were, and how many of them were signed.
+    /// The number of jobs, and of those that were signed.
     pub jobs: [usize; 2],
-    /// How many of the jobs were for the device, how many of its attempts at them failed, and how
-    /// many of those in the middle of a session.
+    /// The number of jobs for the device, of its failed attempts, and of those that failed in the
+    /// middle of a session.
     pub by_device: [usize; 3],
-    /// How many of the others ended as what.
+    /// The numbers of unsigned jobs, by how they ended.
     pub unsigned: BTreeMap<String, usize>,
-    /// How long things went wrong.
+    /// For how long faults happened.
     pub took: Duration,
 }
 
-/// Runs everything and judges it.
+/// Runs the suite and judges the run.
 ///
 /// # Errors
-/// When the run itself does not come to its end: something does not start, a job does not end in
-/// time. The seed is named.
+/// When the run itself does not complete: a process does not start, or a job does not end in time.
+/// The error names the seed.
 pub async fn run(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
     Box::pin(run_seeded(settings, say)).await.with_context(|| format!("chaos with seed {}", settings.seed))
 }
@@ -143,7 +143,8 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     let name = format!("job-{}", settings.seed);
     let end = Instant::now() + settings.longest;
     let load = settings.load.run(Arc::clone(&signers), name, seed.split(), end);
-    // A task of its own: it goes on while a fault takes its time to begin or to end.
+    // In a task of its own, so that the load continues while a fault takes its time to begin or
+    // end.
     let load = AbortOnDropHandle::new(tokio::spawn(load));
     submissions.extend(turmoil.during(load, &mut fleet, end).await?);
     let took = started.elapsed();
@@ -174,7 +175,7 @@ async fn run_seeded(settings: Settings, say: &(dyn Fn(&str) + Sync)) -> Result<R
     })
 }
 
-/// What jobs ended as that were not signed: the state, and why.
+/// How unsigned jobs ended: their state, and the reason.
 fn unsigned(history: &History) -> BTreeMap<String, usize> {
     let mut ends = BTreeMap::new();
     for job in history.jobs.values() {
@@ -187,7 +188,7 @@ fn unsigned(history: &History) -> BTreeMap<String, usize> {
     ends
 }
 
-/// How many jobs were for the device, and what failed of its attempts.
+/// The number of jobs for the device, and of its failed attempts.
 fn by_device(history: &History, devices: &Devices) -> [usize; 3] {
     let address = devices.address();
     let jobs = history.submissions.iter().filter(|submission| submission.address == address).count();
@@ -204,8 +205,7 @@ fn apis(fleet: &Fleet, wallet: &Wallet) -> Result<Apis> {
     Ok(Arc::new(apis.collect::<Result<_>>()?))
 }
 
-/// What everything that runs has in memory, for a reader: whether it goes on growing shows before
-/// the end.
+/// The memory of every process, as text. It shows growth before the run ends.
 fn memory(fleet: &mut Fleet) -> String {
     let said = processes(fleet).into_iter().filter_map(|(name, id)| {
         let bytes = resident_bytes(id?).ok()?;
@@ -220,7 +220,7 @@ async fn last_signatures(fleet: &Fleet, wallet: &Wallet, devices: &Devices) -> R
     fleet.all_pairs_ready(&devices.wallet()).await?;
     let mut submissions = devices.last_signatures().await?;
     let message = "the last one".to_owned();
-    // Whoever is told to try again does so, and it is the same job.
+    // A team that is told to try again does so, and gets the same job.
     let end = Instant::now() + READY_DEADLINE;
     let signed = loop {
         match wallet.sign_by(Pair::ServicePartner, &["message", &message, "--idempotency-key", "last"]).await
@@ -239,13 +239,13 @@ async fn last_signatures(fleet: &Fleet, wallet: &Wallet, devices: &Devices) -> R
     Ok(submissions)
 }
 
-/// A fault that is going on.
+/// A fault that has begun.
 struct Going {
     fault: Fault,
     until: Instant,
 }
 
-/// What goes wrong, and what has been noticed of it.
+/// The faults, and what was noticed of them.
 struct Turmoil<'a> {
     seed: Seed,
     disks: Vec<SmallDisk>,
@@ -281,8 +281,8 @@ impl<'a> Turmoil<'a> {
         }
     }
 
-    /// Lets things go wrong until `load` is done, until `end` at most, and has it done in peace
-    /// from then on.
+    /// Begins and ends faults until `load` is done, at the latest until `end`. Then completes the
+    /// load without faults.
     async fn during(
         &mut self,
         mut load: AbortOnDropHandle<Result<Vec<Submission>>>,
@@ -318,7 +318,7 @@ impl<'a> Turmoil<'a> {
         self.done.push(line);
     }
 
-    /// Begins the next fault when its time has come.
+    /// Begins the next fault if it is due.
     async fn worsen(&mut self, fleet: &mut Fleet, now: Instant) -> Result<()> {
         self.tick = self.tick.wrapping_add(1);
         self.crawl(fleet)?;
@@ -342,14 +342,14 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Lets the slow ones run for one tick in several.
+    /// Lets the slow processes run for one tick in several.
     fn crawl(&self, fleet: &mut Fleet) -> Result<()> {
         for going in &self.going {
             let Fault::Crawl(member) = going.fault else { continue };
             let member = fleet.members_mut().get_mut(member).context("there is no such member")?;
             if let Ok(process) = member.process() {
                 let runs = self.tick.is_multiple_of(CRAWL);
-                // It may have been killed just now.
+                // It may have been killed in the meantime.
                 if runs {
                     process.resume().ok()
                 } else {
@@ -360,7 +360,7 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Ends what has lasted long enough.
+    /// Ends the faults that are over.
     async fn improve(&mut self, fleet: &mut Fleet, now: Instant) -> Result<()> {
         let (over, going): (Vec<Going>, Vec<Going>) =
             self.going.drain(..).partition(|going| going.until <= now);
@@ -371,20 +371,20 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Starts what is not running, as systemd would, and notes what ended without having been
+    /// Starts ended processes, as systemd would. Records those that ended without having been
     /// killed.
     fn supervise(&mut self, fleet: &mut Fleet) -> Result<()> {
         for (number, member) in fleet.members_mut().iter_mut().enumerate() {
             if member.is_running()? {
                 continue;
             }
-            // A kill stays in force for as long as its fault does.
+            // A killed process stays down for as long as its fault lasts.
             let held = |going: &Going| going.fault == Fault::Kill(number);
             if self.going.iter().any(held) {
                 continue;
             }
-            // One that cannot begin gives up and is started again until it can; one that serves
-            // goes on serving.
+            // A process that cannot start gives up, and is started again until it can. A process
+            // that serves must continue to serve.
             if !self.killed.contains(&number) && member.has_served() {
                 let log = member.log_tail(10);
                 self.unrecovered.push(format!("{} ended by itself:\n{log}", member.name()));
@@ -395,7 +395,7 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Ends every fault that is going on.
+    /// Ends every fault.
     async fn repair(&mut self, fleet: &mut Fleet) -> Result<()> {
         for Going { fault, .. } in std::mem::take(&mut self.going) {
             fault.end(fleet, &self.disks, &self.usual).await?;
@@ -403,8 +403,8 @@ impl<'a> Turmoil<'a> {
         Ok(())
     }
 
-    /// Ends all faults and waits until everything is as it was, with nobody's help but that
-    /// processes are started.
+    /// Ends all faults, and waits until everything works again. It helps only by starting
+    /// processes.
     async fn recovered(&mut self, fleet: &mut Fleet) {
         let recovery = async {
             self.repair(fleet).await?;

@@ -1,5 +1,5 @@
-//! Judges a run from its evidence alone. It shares no code with what it judges but the decoding of
-//! documents: digests are computed and signers recovered by libraries that have no part in Duet.
+//! Judges a run from its evidence alone. It shares only the decoding of documents with the code
+//! under test. Independent libraries compute digests and recover signers.
 
 mod growth;
 mod jobs;
@@ -11,14 +11,14 @@ use std::fmt;
 
 use crate::history::{History, OneTime};
 
-/// Something that must not happen, and did.
+/// A violation that was found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
-    /// A job was accepted and is gone, or never ended.
+    /// An accepted job is gone, or never ended.
     Lost {
         /// The idempotency key.
         key: String,
-        /// What is known of it.
+        /// What is known of the job.
         state: String,
     },
     /// One idempotency key stands for two jobs.
@@ -28,11 +28,11 @@ pub enum Finding {
         /// The jobs.
         jobs: Vec<String>,
     },
-    /// A key was taken for another payload as well.
+    /// An orchestrator accepted another payload under a used key.
     KeyReused {
         /// The key.
         key: String,
-        /// What was answered.
+        /// The HTTP status of the answer.
         status: u16,
     },
     /// Two different results were published for one job.
@@ -44,61 +44,60 @@ pub enum Finding {
     EndedTwice {
         /// The job.
         job: String,
-        /// How.
+        /// The ways in which it ended.
         ends: Vec<String>,
     },
-    /// A job ended without a signature, though everything that it takes came back.
+    /// A job ended without a signature, although all faults ended.
     Unsigned {
         /// The job.
         job: String,
-        /// How it ended, and why.
+        /// How it ended, with the reason.
         end: String,
     },
-    /// A job is signed and its result was never published, or it was given up and is no dead
-    /// letter.
+    /// A signed job's result was never published, or a failed job is no dead letter.
     Unpublished {
         /// The job.
         job: String,
     },
-    /// A result was published for a job that nobody asked for.
+    /// A result was published for a job that no team requested.
     Unasked {
         /// The job.
         job: String,
     },
-    /// A result is not signed by the orchestrators, or cannot be read.
+    /// A result is unreadable, or not signed by the orchestrators.
     BadResult {
         /// The job.
         job: String,
-        /// What is wrong.
+        /// The fault in the result.
         why: String,
     },
     /// A signature does not verify for the payload under the wallet's key.
     BadSignature {
         /// The job.
         job: String,
-        /// Where it was seen.
+        /// Where the signature was found.
         seen: String,
     },
-    /// Something other than the payload's digest was charged or signed for a job.
+    /// A party charged or signed another digest than that of the job's payload.
     AnotherDigest {
         /// The job.
         job: String,
-        /// In which session.
+        /// The session.
         session: String,
     },
-    /// A signature came of a session in which the responder charged nothing.
+    /// A session gave a signature although the responder charged nothing.
     Uncharged {
         /// The session.
         session: String,
     },
     /// A one-time value was used in two sessions.
     Reused {
-        /// Which.
+        /// The kind of value.
         what: OneTime,
         /// The sessions.
         sessions: Vec<String>,
     },
-    /// Two signatures of different sessions have the same `r`: both nonces were the same.
+    /// Signatures of two sessions have the same `r`: both nonces were equal.
     SameNonce {
         /// The sessions.
         sessions: Vec<String>,
@@ -107,56 +106,56 @@ pub enum Finding {
     Resumed {
         /// The session.
         session: String,
-        /// Which seat.
+        /// The seat.
         seat: &'static str,
-        /// Who.
+        /// The processes.
         runs: Vec<String>,
     },
-    /// A seat said more in a session than the protocol has for it.
+    /// A seat sent more messages in a session than the protocol has.
     SaidTooMuch {
         /// The session.
         session: String,
-        /// Which seat.
+        /// The seat.
         seat: &'static str,
-        /// How many different messages.
+        /// The number of different messages.
         messages: usize,
     },
-    /// A signature came of a session whose messages were not all overheard, so that nothing can be
-    /// said of them.
+    /// A session gave a signature, but not all its messages were overheard. So the checker cannot
+    /// judge them.
     Unheard {
         /// The session.
         session: String,
-        /// Whose messages.
+        /// The seat whose messages are missing.
         seat: &'static str,
-        /// How many different ones there were.
+        /// The number of different messages.
         messages: usize,
     },
-    /// The very same sealed bytes in two sessions.
+    /// The same sealed bytes occur in two sessions.
     SameBytes {
         /// The sessions.
         sessions: Vec<String>,
     },
-    /// A Paillier key is locked and there was no bad signature.
+    /// A Paillier key is locked, but there was no bad signature.
     Locked {
-        /// Whose.
+        /// The party that holds the key.
         party: String,
-        /// Which.
+        /// The key.
         key: String,
     },
-    /// Something did not recover by itself.
+    /// A process or service did not recover by itself.
     Unrecovered {
-        /// What.
+        /// Its name.
         what: String,
     },
-    /// A process takes more at the end than at the beginning.
+    /// A process uses more resources at the end than at the beginning.
     Grew {
-        /// Which.
+        /// The process.
         process: String,
-        /// Of what.
+        /// The resource.
         what: &'static str,
-        /// How much at first.
+        /// Its use at the beginning.
         before: u64,
-        /// How much at the end.
+        /// Its use at the end.
         after: u64,
     },
 }
@@ -215,7 +214,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything in a run that must not be. An empty list is the only good one.
+/// All violations in a run. A good run has none.
 #[must_use]
 pub fn check(history: &History) -> Vec<Finding> {
     let mut findings = jobs::check(history);

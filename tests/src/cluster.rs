@@ -1,4 +1,4 @@
-//! A three-node broker: three `nats-server` processes with `deploy/nats/node.conf`, which talk to
+//! A three-node broker: three `nats-server` processes with `deploy/nats/node.conf`. They talk to
 //! each other over links that a test can cut and slow down.
 
 use std::{
@@ -22,33 +22,33 @@ use crate::{
     wire::{Capture, Tap},
 };
 
-/// How many nodes there are.
+/// The number of nodes.
 pub const NODES: usize = 3;
 
-/// What a node tries to get by with, which is more than a test's streams need. Without it Go's
-/// collector lets garbage lie, up to 130 MB after two thousand jobs, and what a node takes does not
-/// tell whether anything is kept.
+/// The memory target of a node's garbage collector, more than a test's streams need. Without it,
+/// garbage grows to 130 MB after two thousand jobs. Then a node's memory does not show whether it
+/// keeps data that it should drop.
 const NODE_MEMORY: &str = "64MiB";
 
-/// How long the nodes may take to find each other and agree, on a busy machine.
+/// How long the nodes may take to find each other and elect leaders, on a busy machine.
 const AGREE_DEADLINE: Duration = Duration::from_secs(90);
 
-/// How often they are asked whether they have.
+/// The interval at which the nodes are asked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A node's certificate for clients, its key, and the authority.
 type Certificates = [std::path::PathBuf; 3];
 
-/// The cluster. Dropping it kills the nodes and removes what they wrote.
+/// The cluster. Dropping it kills the nodes and removes their files.
 #[derive(Debug)]
 pub struct Cluster {
-    // Fields are dropped in this order: the nodes are killed before their directory is removed.
+    // Fields drop in this order: the nodes are killed before their directory is removed.
     nodes: Vec<NatsServer>,
     routes: Vec<Route>,
     credentials: TempDir,
 }
 
-/// The links between two nodes: one for each that may have begun a connection.
+/// The two links between a pair of nodes: one for connections that either of them begins.
 #[derive(Debug)]
 struct Route {
     between: [usize; 2],
@@ -59,10 +59,11 @@ struct Route {
 pub const PAIRS: [[usize; 2]; 3] = [[0, 1], [0, 2], [1, 2]];
 
 impl Cluster {
-    /// Makes credentials and starts the nodes; returns when they agree.
+    /// Makes credentials, starts the nodes, and waits until they agree.
     ///
     /// # Errors
-    /// When there is no usable `nats-server`, or a node does not become ready; with its log.
+    /// When there is no usable `nats-server`, or when a node does not become ready. The error
+    /// contains its log.
     pub async fn start() -> Result<Self> {
         let credentials = tempfile::Builder::new().prefix("duet-cluster-").tempdir()?;
         let names = (1..=NODES).map(|number| format!("n{number}=127.0.0.1").parse());
@@ -117,8 +118,8 @@ impl Cluster {
         let store = layout.store().join(name);
         environment.extend([
             ("DUET_CLUSTER_ROUTES".to_owned(), format!("[{}]", routes.join(", "))),
-            // Nobody listens there: nodes must not find ways around the links through what they
-            // tell each other.
+            // No server listens there. Nodes tell each other this address, and must not find ways
+            // around the links.
             ("DUET_CLUSTER_ADVERTISE".to_owned(), "\"127.0.0.1:1\"".to_owned()),
             ("DUET_STORE_DIR".to_owned(), format!("\"{}\"", store.display())),
             ("GOMEMLIMIT".to_owned(), NODE_MEMORY.to_owned()),
@@ -126,11 +127,11 @@ impl Cluster {
         Ok(environment)
     }
 
-    /// Waits until every node is connected to the others, and the streams' leaders are known and
+    /// Waits until every node is connected to the others, and each stream has a leader that is
     /// followed.
     ///
     /// # Errors
-    /// When they do not agree in time; with what each says of itself.
+    /// When they do not agree in time. The error contains what each node reports.
     pub async fn agreed(&self) -> Result<()> {
         let client = http_client()?;
         let mut look_again = interval(LOOK_INTERVAL);
@@ -153,7 +154,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// A node by its number, from 0.
+    /// The node with this number, from 0.
     ///
     /// # Errors
     /// When there is none.
@@ -161,7 +162,7 @@ impl Cluster {
         self.nodes.get(number).context("there is no such node")
     }
 
-    /// A node, to be killed or started again.
+    /// The node with this number, to kill it or start it again.
     ///
     /// # Errors
     /// When there is none.
@@ -183,11 +184,11 @@ impl Cluster {
         self.node(number)?.signal(signal)
     }
 
-    /// Asks a node to end, as an operator does, starts it again with what its folder says by now,
+    /// Stops a node as an operator does, starts it again with the present contents of its folder,
     /// and waits until the nodes agree.
     ///
     /// # Errors
-    /// When it does not end, does not start, or the nodes do not agree.
+    /// When it does not end or start, or when the nodes do not agree.
     pub async fn restart_anew(&mut self, number: usize) -> Result<()> {
         let environment = self.environment(number, &format!("n{}", number + 1))?;
         let node = self.node_mut(number)?;
@@ -198,7 +199,7 @@ impl Cluster {
         self.agreed().await
     }
 
-    /// Changes what happens to what passes between two nodes.
+    /// Changes the condition of the route between two nodes.
     pub fn set_route(&self, between: [usize; 2], condition: Condition) {
         for route in self.routes.iter().filter(|route| route.between == between) {
             for link in &route.links {
@@ -207,13 +208,13 @@ impl Cluster {
         }
     }
 
-    /// The directory that `duet init` would have filled.
+    /// The directory with its credentials, as `duet init` fills it.
     #[must_use]
     pub fn credentials(&self) -> &Path {
         self.credentials.path()
     }
 
-    /// How `role` connects, to whichever node answers.
+    /// The settings with which `role` connects, to any node that answers.
     ///
     /// # Errors
     /// When its seed cannot be read.
@@ -226,19 +227,19 @@ impl Cluster {
     /// Connects as `role`.
     ///
     /// # Errors
-    /// When no node lets it.
+    /// When no node accepts the role.
     pub async fn connect(&self, role: Role) -> Result<Bus> {
         Ok(Bus::connect(self.settings(role)?).await?)
     }
 
-    /// How streams and buckets are kept here.
+    /// The storage settings of streams and buckets on this cluster.
     #[must_use]
     pub fn storage() -> StorageSettings {
         StorageSettings { replicas: NODES, ..StorageSettings::default() }
     }
 
-    /// Links from a process, whose current run `run` counts, to each of the nodes, which are looked
-    /// into.
+    /// Links from a process to each of the nodes, with taps. `run` holds the number of the
+    /// process's current run.
     ///
     /// # Errors
     /// When no port is free or a certificate cannot be read.
@@ -263,8 +264,8 @@ impl Cluster {
     }
 }
 
-/// Whether a node says that it is ready: connected to all others, and with everything that
-/// JetStream keeps in order.
+/// Checks that a node is ready: healthy by its own word, connected to all others, and with a leader
+/// of JetStream.
 async fn health(client: &reqwest::Client, node: &NatsServer) -> Result<()> {
     let url = node.monitoring_url();
     let health: Value = client.get(format!("{url}/healthz")).send().await?.json().await?;

@@ -1,4 +1,4 @@
-//! The `duet` command as its users run it: with `--json`, as a process of its own.
+//! The `duet` command as users run it: as a process of its own, with `--json`.
 
 use std::{path::Path, time::Duration};
 
@@ -8,37 +8,37 @@ use tokio::process::Command;
 
 use crate::{process, programs};
 
-/// The longest that a command which ends by itself may take: key generation on a busy machine.
+/// The longest that a command may take if it ends by itself: key generation on a busy machine.
 /// Making a party's safe primes has a deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// The command with settings in its environment.
+/// The command, with settings in its environment.
 #[derive(Clone, Debug)]
 pub struct Duet {
     variables: Vec<(String, String)>,
     deadline: Duration,
 }
 
-/// A command that was refused, as its JSON document says.
+/// The failure of a command, from its JSON document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The stable code, for example `unknown-wallet`.
     pub code: String,
-    /// What a person is told.
+    /// The message for the user.
     pub message: String,
     /// The process's exit code.
     pub exit_code: i32,
 }
 
 impl Duet {
-    /// The command with the credentials in `directory`.
+    /// The command, with the credentials in `directory`.
     #[must_use]
     pub fn new(credentials: &Path) -> Self {
         Self { variables: Vec::new(), deadline: DEADLINE }
             .with("DUET_CREDENTIALS", &credentials.to_string_lossy())
     }
 
-    /// The same with one more environment variable.
+    /// This command, with one more environment variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.retain(|(known, _)| known != name);
@@ -46,7 +46,7 @@ impl Duet {
         self
     }
 
-    /// The same without an environment variable.
+    /// This command, without an environment variable.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.variables.retain(|(known, _)| known != name);
@@ -59,20 +59,20 @@ impl Duet {
         &self.variables
     }
 
-    /// The same with another deadline.
+    /// This command, with another deadline.
     #[must_use]
     pub const fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// The process to be started, `--json` included.
+    /// The process to start, with `--json`.
     ///
     /// # Errors
     /// When the program has not been built.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(programs::duet()?);
-        // Nothing of the caller's own set-up of Duet may reach it.
+        // Drop the test user's own Duet settings.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DUET_") {
                 command.env_remove(name);
@@ -82,15 +82,15 @@ impl Duet {
         Ok(command)
     }
 
-    /// Runs a command that must succeed and returns the document it prints.
+    /// Runs a command that must succeed. Returns the document that it prints.
     ///
     /// # Errors
-    /// When it fails, or prints anything else than one JSON document.
+    /// When it fails, or prints anything but one JSON document.
     pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
         self.json_from(arguments, "").await
     }
 
-    /// The same with `input` on standard input.
+    /// Runs a command that must succeed, with `input` on its standard input.
     ///
     /// # Errors
     /// As [`Self::json`].
@@ -105,15 +105,15 @@ impl Duet {
         })
     }
 
-    /// Runs a command that must be refused.
+    /// Runs a command that must fail. Returns its error.
     ///
     /// # Errors
-    /// When it succeeds, or fails without saying so in JSON.
+    /// When it succeeds, or fails without a JSON document.
     pub async fn refused(&self, arguments: &[&str]) -> Result<Refusal> {
         self.refused_from(arguments, "").await
     }
 
-    /// The same with `input` on standard input.
+    /// Runs a command that must fail, with `input` on its standard input.
     ///
     /// # Errors
     /// As [`Self::refused`].
@@ -138,7 +138,7 @@ impl Duet {
 /// The text at a JSON pointer.
 ///
 /// # Errors
-/// When there is none.
+/// When the document has no text there.
 pub fn text<'a>(document: &'a Value, pointer: &str) -> Result<&'a str> {
     document
         .pointer(pointer)

@@ -1,5 +1,5 @@
-//! Many of everything: several orchestrators, several workers of each party on one share store,
-//! several gateways, on the three-node broker, each process with links of its own to the nodes.
+//! Several orchestrators, several workers of each party on one share store, and several gateways,
+//! on the three-node broker. Each process has its own links to the nodes.
 
 use std::{
     fs,
@@ -27,34 +27,34 @@ use crate::{
     wire::Capture,
 };
 
-/// How long every pair of a new wallet may take to be usable, and a process to be ready once
-/// nothing disturbs it any more.
+/// How long the pairs of a new wallet may take to become usable, and a process to become ready
+/// after the last fault.
 pub const READY_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How often that is looked at.
+/// The interval at which readiness is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long one look may take.
+/// The deadline of one check.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Sessions end sooner than by default, so that what a fault interrupts is tried again while the
-/// suite still runs.
+/// Shorter than the default, so that an interrupted session is tried again while the suite still
+/// runs.
 const SESSION_TIMEOUT: &str = "8s";
 
-/// What a member of a fleet does.
+/// The role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Takes and works on jobs.
+    /// Accepts and processes jobs.
     Orchestrator,
     /// A worker of the service.
     Service,
     /// A worker of the partner.
     Partner,
-    /// Devices' way to the broker.
+    /// Connects devices to the broker.
     Gateway,
 }
 
-/// How many there are of everything.
+/// The number of processes of each kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Orchestrators.
@@ -63,7 +63,7 @@ pub struct Shape {
     pub workers: usize,
     /// Gateways.
     pub gateways: usize,
-    /// Parties whose share stores are in PostgreSQL, on one server; the others' are files.
+    /// The parties with a share store in PostgreSQL, on one server. The other stores are files.
     pub on_postgres: &'static [&'static str],
 }
 
@@ -73,10 +73,10 @@ impl Default for Shape {
     }
 }
 
-/// A process of the fleet, with its way to the broker.
+/// A process of the fleet, with its links to the broker.
 #[derive(Debug)]
 pub struct Member {
-    /// What it does.
+    /// Its role.
     pub kind: Kind,
     name: String,
     server: Server,
@@ -94,19 +94,19 @@ impl Member {
         &self.name
     }
 
-    /// Its HTTP interface; a worker's tells its health and nothing else.
+    /// The URL of its HTTP interface. A worker's serves only its health.
     #[must_use]
     pub fn url(&self) -> Option<String> {
         self.address.as_ref().map(|address| format!("http://{address}"))
     }
 
-    /// Its way to each node.
+    /// Its link to each node.
     #[must_use]
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// Which of its runs this is, from 1.
+    /// The number of its current run, from 1.
     #[must_use]
     pub fn run(&self) -> u32 {
         self.run.load(Ordering::Relaxed)
@@ -120,22 +120,22 @@ impl Member {
         self.server.process()
     }
 
-    /// Sets its clock ahead of the machine's, or behind it.
+    /// Shifts its clock against the machine's.
     ///
     /// # Errors
-    /// When its file cannot be written.
+    /// When the clock's file cannot be written.
     pub fn shift_clock(&self, seconds: i64) -> Result<()> {
         Ok(fs::write(&self.clock, format!("{seconds:+}\n"))?)
     }
 
-    /// Changes what happens on its way to all nodes.
+    /// Changes the condition of its links to all nodes.
     pub fn set_links(&self, condition: Condition) {
         for link in &self.links {
             link.set(condition);
         }
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills it with `kill -9`.
     ///
     /// # Errors
     /// When it is not running.
@@ -143,10 +143,10 @@ impl Member {
         self.server.kill().await
     }
 
-    /// Whether it runs; what has ended by itself does not.
+    /// Whether it runs. A process that has ended does not.
     ///
     /// # Errors
-    /// When the operating system cannot say.
+    /// When the operating system cannot tell.
     pub fn is_running(&mut self) -> Result<bool> {
         match self.server.process() {
             Ok(process) => process.is_running(),
@@ -154,13 +154,13 @@ impl Member {
         }
     }
 
-    /// Whether it came to serve in its present run, or in the one that has just ended.
+    /// Whether it became ready in its current run, or in the one that has just ended.
     pub fn has_served(&mut self) -> bool {
         self.serves |= self.server.has_begun_to_serve();
         self.serves
     }
 
-    /// Starts it again, as whoever supervises it would: without waiting for anything.
+    /// Starts it again as a supervisor does, without waiting until it serves.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -182,7 +182,7 @@ impl Member {
         self.serves = true;
         for (member, option) in [("listen", "--listen"), ("health", "--health")] {
             if let Some(listen) = ready.get(member).and_then(Value::as_str) {
-                // The same address when it is started again.
+                // It keeps this address when it is started again.
                 self.server.set_argument(option, listen);
                 self.address = Some(listen.to_owned());
             }
@@ -191,10 +191,10 @@ impl Member {
     }
 }
 
-/// Everything. Dropping it kills all processes and removes what they wrote.
+/// The fleet. Dropping it kills all processes and removes their files.
 #[derive(Debug)]
 pub struct Fleet {
-    // Fields are dropped in this order.
+    // Fields drop in this order.
     members: Vec<Member>,
     cluster: Cluster,
     postgres: Option<Postgres>,
@@ -202,22 +202,23 @@ pub struct Fleet {
     capture: Capture,
     fingerprints: [String; 2],
     tokens: [PathBuf; 2],
-    /// Whose clocks can be set.
+    /// Whether the clocks of members can be shifted.
     has_clocks: bool,
     directory: Arc<TempDir>,
 }
 
 impl Fleet {
-    /// Starts a cluster and a fleet on it; returns when everything serves.
+    /// Starts a cluster and a fleet on it, and waits until everything serves.
     ///
     /// # Errors
-    /// When something does not start.
+    /// When a process does not start.
     pub async fn start(shape: Shape) -> Result<Self> {
         let directory = Arc::new(tempfile::Builder::new().prefix("duet-fleet-").tempdir()?);
         Self::start_in(directory, shape).await
     }
 
-    /// The same with all files in `directory`, where a party's folder may be there already.
+    /// Starts a fleet as [`Self::start`] does, with all files in `directory`. A party's folder may
+    /// exist there already.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -321,7 +322,7 @@ impl Fleet {
         &self.members
     }
 
-    /// The processes, to be hurt.
+    /// The processes, for faults.
     pub fn members_mut(&mut self) -> &mut [Member] {
         &mut self.members
     }
@@ -332,35 +333,35 @@ impl Fleet {
         &self.cluster
     }
 
-    /// The broker, to be hurt.
+    /// The broker, for faults.
     pub const fn cluster_mut(&mut self) -> &mut Cluster {
         &mut self.cluster
     }
 
-    /// The database server, to be hurt; there is none when all share stores are files.
+    /// The database server, for faults. `None` when all share stores are files.
     pub const fn postgres_mut(&mut self) -> Option<&mut Postgres> {
         self.postgres.as_mut()
     }
 
-    /// What was overheard.
+    /// The overheard messages.
     #[must_use]
     pub const fn capture(&self) -> &Capture {
         &self.capture
     }
 
-    /// Whether members' clocks can be set: libfaketime is installed.
+    /// Whether the clocks of members can be shifted, which needs libfaketime.
     #[must_use]
     pub const fn has_clocks(&self) -> bool {
         self.has_clocks
     }
 
-    /// Where everything but the broker keeps its files.
+    /// The folder of all files except the broker's.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Where the processes log.
+    /// The folder of the processes' logs.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.directory.path().join("logs")
@@ -372,13 +373,13 @@ impl Fleet {
         &self.folders
     }
 
-    /// The orchestrators' HTTP interfaces.
+    /// The URLs of the orchestrators' HTTP interfaces.
     #[must_use]
     pub fn api_urls(&self) -> Vec<String> {
         self.urls(Kind::Orchestrator)
     }
 
-    /// Where devices find the gateways.
+    /// The URLs of the gateways for devices.
     #[must_use]
     pub fn gateway_urls(&self) -> Vec<String> {
         self.urls(Kind::Gateway)
@@ -388,11 +389,11 @@ impl Fleet {
         self.members.iter().filter(|member| member.kind == kind).filter_map(Member::url).collect()
     }
 
-    /// The command as a device uses it whose wallets are in a folder called `name`: straight to the
+    /// The command of a device whose wallets are in the folder `name`. It connects directly to the
     /// nodes, and to the first orchestrator.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn device(&self, name: &str) -> Result<Duet> {
         let home = self.directory.path().join(name);
         make_private_folder(&home)?;
@@ -410,11 +411,11 @@ impl Fleet {
             .with("DUET_KEY_FILE", &key_file.to_string_lossy()))
     }
 
-    /// Makes a wallet on a device called `name`, with a requester that may ask for any kind of
+    /// Creates a wallet on the device `name`, with a requester that may ask for any kind of
     /// payload.
     ///
     /// # Errors
-    /// When a command fails, or not every pair comes to be usable.
+    /// When a command fails, or when a pair does not become usable.
     pub async fn create_wallet(&self, name: &str) -> Result<Wallet> {
         let duet = self.device(name)?;
         let requester_key = self.directory.path().join(format!("{name}.requester"));
@@ -435,10 +436,10 @@ impl Fleet {
         Ok(wallet)
     }
 
-    /// Waits until every orchestrator holds every pair of the wallet for usable.
+    /// Waits until every orchestrator reports every pair of the wallet as usable.
     ///
     /// # Errors
-    /// When that does not come to be in time.
+    /// When they do not in time.
     pub async fn all_pairs_ready(&self, wallet: &str) -> Result<()> {
         let token = fs::read_to_string(self.cluster.credentials().join("tokens").join(TENANT))?;
         let client = http_client()?;
@@ -469,10 +470,10 @@ impl Fleet {
         Ok(())
     }
 
-    /// Who does not say that it is ready, and what it says instead.
+    /// The members that do not report readiness, with their answers.
     ///
     /// # Errors
-    /// When there can be no HTTP client.
+    /// When the HTTP client cannot be built.
     pub async fn unready(&self) -> Result<Vec<String>> {
         let client = http_client()?;
         let mut unready = Vec::new();
@@ -489,14 +490,14 @@ impl Fleet {
     }
 }
 
-/// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one
-/// for processes with several threads.
+/// The library that shifts a process's clock, where Debian's package `libfaketime` installs it.
+/// This is its variant for processes with threads.
 fn faketime() -> Option<PathBuf> {
     let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
     Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
 }
 
-/// A command whose processes take their time of day from the file `clock`. What measures durations
+/// A command whose processes read the time of day from the file `clock`. Their monotonic clock
 /// stays as it is.
 fn with_clock(duet: Duet, library: &Path, clock: &Path) -> Duet {
     duet.with("LD_PRELOAD", &library.to_string_lossy())

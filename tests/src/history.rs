@@ -1,5 +1,5 @@
-//! What is known of a run once it is over: what was asked for, what came of it, what was overheard,
-//! and what the parties wrote down. [`crate::checker`] judges it; nothing here does.
+//! The evidence of a finished run: the requests, their answers, the overheard messages, and the
+//! parties' records. [`crate::checker`] judges it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::wire::Sighting;
 
-/// A payload that was to be signed.
+/// A payload that was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A personal message.
@@ -16,68 +16,68 @@ pub enum Asked {
     Digest([u8; 32]),
 }
 
-/// One idempotency key, and what was answered to whoever used it.
+/// One idempotency key, and the answers to its requests.
 #[derive(Clone, Debug)]
 pub struct Submission {
     /// The key.
     pub key: String,
-    /// The address of the wallet that was to sign.
+    /// The address of the wallet that was asked to sign.
     pub address: String,
-    /// What was to be signed.
+    /// The requested payload.
     pub payload: Asked,
-    /// The job's id, as each answer that accepted it named it.
+    /// The job's id, from each answer that accepted the request.
     pub accepted: Vec<String>,
-    /// What was answered to the same key with another payload, by HTTP status, if that was tried.
+    /// The HTTP status of each answer to another payload under this key, if a team tried that.
     pub with_another_payload: Vec<u16>,
 }
 
-/// A row of a responder's table of charges: one signature ciphertext left for this session.
+/// A row in a responder's table of charges: one signature ciphertext left it for this session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// The party that charged.
+    /// The responder.
     pub party: String,
-    /// The session, hexadecimal.
+    /// The session, in hexadecimal.
     pub session: String,
-    /// What was signed.
+    /// The digest that was charged.
     pub digest: [u8; 32],
 }
 
 /// A Paillier key in a party's store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaillierKey {
-    /// The party that has it.
+    /// The party that holds the key.
     pub party: String,
-    /// The key, hexadecimal.
+    /// The key, in hexadecimal.
     pub id: String,
     /// Whether it is locked.
     pub is_locked: bool,
 }
 
-/// What may be used in one session only.
+/// The kinds of values that may be used in one session only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OneTime {
     /// The initiator's nonce point.
     R1,
-    /// The responder's.
+    /// The responder's nonce point.
     R2,
     /// The encrypted signature.
     C3,
 }
 
-/// A party's own note that it used a one-time value in a session, under a hash.
+/// A party's record that it used a one-time value in a session. It contains the value's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Used {
     /// The party.
     pub party: String,
-    /// The session, hexadecimal.
+    /// The session, in hexadecimal.
     pub session: String,
-    /// What.
+    /// The kind of value.
     pub what: OneTime,
     /// The value's hash.
     pub hash: Vec<u8>,
 }
 
-/// What a process takes of the machine and of the broker.
+/// The resources that a process uses, on the machine and at the broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Resident memory, in KiB.
@@ -90,12 +90,12 @@ pub struct Footprint {
     pub subscriptions: u64,
 }
 
-/// One run of a process, looked at twice while nothing was asked of it.
+/// The growth of one run of a process, measured twice while it was idle.
 #[derive(Clone, Debug)]
 pub struct Growth {
     /// The process.
     pub process: String,
-    /// When it had done its first work.
+    /// After its first work.
     pub before: Footprint,
     /// At the end.
     pub after: Footprint,
@@ -107,9 +107,9 @@ pub type Streams = BTreeMap<String, u64>;
 /// A whole run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The orchestrators' public key, hexadecimal.
+    /// The orchestrators' public key, in hexadecimal.
     pub orchestrator_key: String,
-    /// What was asked for.
+    /// All requests.
     pub submissions: Vec<Submission>,
     /// The jobs as the orchestrators show them at the end, by id.
     pub jobs: BTreeMap<String, Value>,
@@ -117,19 +117,18 @@ pub struct History {
     pub results: Vec<Value>,
     /// Every message in the stream of dead letters.
     pub dead: Vec<Value>,
-    /// What was overheard.
+    /// All overheard messages.
     pub wire: Vec<Sighting>,
-    /// What the responders charged.
+    /// All charges of the responders.
     pub charges: Vec<Charge>,
     /// The parties' Paillier keys.
     pub paillier_keys: Vec<PaillierKey>,
-    /// What the parties noted of one-time values, if they do.
+    /// The one-time values that the parties recorded.
     pub used: Vec<Used>,
-    /// What each surviving process takes.
+    /// The growth of each surviving process.
     pub growth: Vec<Growth>,
-    /// Streams and their consumers: before, and after.
+    /// The streams with their consumers, before and after the run.
     pub streams: [Streams; 2],
-    /// What did not come back to work by itself, and processes that ended when nobody had killed
-    /// them.
+    /// What did not recover by itself, and processes that ended without having been killed.
     pub unrecovered: Vec<String>,
 }

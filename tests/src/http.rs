@@ -1,4 +1,4 @@
-//! The orchestrator's HTTP interface as a team's own program uses it, without the `duet` command.
+//! The orchestrator's HTTP interface as a team's program uses it, without the `duet` command.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     stack::{Stack, TENANT, Wallet},
 };
 
-/// How long a queued signature may take before this gives up.
+/// How long a queued signature may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A client with a tenant's token and a requester's key.
@@ -46,7 +46,7 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// The demo tenant's token, from a directory that `duet init` filled.
+/// The token of the tenant `demo`, from a directory that `duet init` filled.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -57,7 +57,7 @@ pub fn http_token(credentials: &Path) -> Result<String> {
 }
 
 impl Api {
-    /// A client for the demo tenant that signs with the wallet's requester key.
+    /// A client for the tenant `demo` that signs with the wallet's requester key.
     ///
     /// # Errors
     /// When token or key cannot be read.
@@ -65,7 +65,7 @@ impl Api {
         Self::at(stack.api_url(), stack.broker.credentials(), wallet)
     }
 
-    /// The same for the orchestrator at `url`, with the tenant's token from a directory that `duet
+    /// A client for the orchestrator at `url`, with the tenant's token from a directory that `duet
     /// init` filled.
     ///
     /// # Errors
@@ -84,17 +84,17 @@ impl Api {
         })
     }
 
-    /// The same with another deadline for each request.
+    /// This client, with another deadline for each request.
     #[must_use]
     pub const fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// A request for a payload by service and partner that is valid for ten minutes.
+    /// A request that service and partner sign a payload. It is valid for ten minutes.
     ///
     /// # Errors
-    /// When the payload is none.
+    /// When the payload is invalid.
     pub fn request(&self, payload: &Value, idempotency_key: &str) -> Result<SignedRequest> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         let request = json!({
@@ -109,15 +109,15 @@ impl Api {
     /// `POST /v1/jobs` with exactly this request and this `Idempotency-Key`.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When no answer comes.
     pub async fn submit(&self, request: &SignedRequest, idempotency_key: &str) -> Result<Answer> {
         answer(self.submission(request, idempotency_key)).await
     }
 
-    /// The same as a part of a trace.
+    /// `POST /v1/jobs`, as a part of a trace.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When no answer comes.
     pub async fn submit_traced(
         &self,
         request: &SignedRequest,
@@ -142,7 +142,7 @@ impl Api {
     /// `POST /v1/batches`.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When no answer comes.
     pub async fn submit_batch(&self, batch: &BatchRequest) -> Result<Answer> {
         let post = self
             .client
@@ -157,16 +157,16 @@ impl Api {
     /// `GET` of a path.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When no answer comes.
     pub async fn get(&self, path: &str) -> Result<Answer> {
         answer(self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).timeout(self.deadline))
             .await
     }
 
-    /// `method` of a path, with `document` as the body if there is one.
+    /// `method` of a path, with `document` as the body, if given.
     ///
     /// # Errors
-    /// When there is no answer, or `method` is none.
+    /// When no answer comes, or when `method` is invalid.
     pub async fn send(&self, method: &str, path: &str, document: Option<&Value>) -> Result<Answer> {
         let mut request = self
             .client
@@ -179,10 +179,10 @@ impl Api {
         answer(request).await
     }
 
-    /// Reads a job's event stream until the job is settled, and returns the last state it named.
+    /// Reads a job's event stream until the job is settled. Returns its last state.
     ///
     /// # Errors
-    /// When the stream ends or a minute passes before.
+    /// When the stream ends, or after a minute.
     pub async fn settled(&self, job: &str) -> Result<String> {
         let request = self.client.get(format!("{}/v1/jobs/{job}/events", self.url)).bearer_auth(&self.token);
         let wait = async {
@@ -203,12 +203,12 @@ impl Api {
         timeout(DEADLINE, wait).await.with_context(|| format!("job {job} was not settled in {DEADLINE:?}"))?
     }
 
-    /// Queues a message and returns how long it took until it was signed.
+    /// Queues a message. Returns how long it took until it was signed.
     ///
     /// # Errors
-    /// When it was not.
+    /// When it is not signed.
     pub async fn sign_message(&self, message: &str) -> Result<Duration> {
-        // A key has no blanks.
+        // An idempotency key must not contain spaces.
         let key = message.replace(' ', "-");
         let request = self.request(&json!({"kind": "personal_message", "text": message}), &key)?;
         let started = Instant::now();
@@ -224,7 +224,7 @@ impl Api {
     }
 }
 
-/// The state that an event names, if it names one.
+/// The state in an event, if it has one.
 fn state(data: &str) -> Option<String> {
     let event: Value = serde_json::from_str(data.trim()).ok()?;
     let state = event.get("state")?;

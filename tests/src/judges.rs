@@ -1,4 +1,5 @@
-//! Signatures judged by ethers and viem, which had no part in making them (`tests/js/verify.mjs`).
+//! Signatures verified by ethers and viem, which took no part in making them
+//! (`tests/js/verify.mjs`).
 
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use tokio::process::Command;
 
 use crate::{process, programs};
 
-/// Loading two JavaScript libraries takes most of a second, more on a busy machine.
+/// Loading two JavaScript libraries takes most of a second, and longer on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Both libraries' verdict about each check, in the form that `verify.mjs` describes.
+/// The verdicts of both libraries on each check. `verify.mjs` describes the format of checks.
 ///
 /// # Errors
-/// When Node cannot be run or a check holds for one of the libraries not.
+/// When Node cannot be run, or when a library rejects a signature.
 pub async fn verify(checks: &[Value]) -> Result<Value> {
     let mut node = Command::new("node");
     node.arg(programs::judges()?);

@@ -1,9 +1,15 @@
-//! A whole Duet on this machine: broker, orchestrator, parties and an Ethereum node as real
-//! processes, driven through the `duet` command as its users drive it, and killed when dropped.
+//! A whole Duet on this machine, for tests and the demonstration. Broker, orchestrator, parties and
+//! an Ethereum node are real processes. Tests drive them through the `duet` command as users do.
+//! Dropping them kills the processes.
 //!
-//! [`stage::Stage`] is parties in the test's own process instead, and [`malicious`] what sits in
-//! their places; [`browser`] is a browser's party in it. [`stack::Stack`] is all of it together,
-//! [`duet::Duet`] the command, [`judges`] the libraries that had no part in making the signatures.
+//! The central types:
+//!
+//! - [`stack::Stack`] starts all processes together, and [`fleet::Fleet`] several of each.
+//! - [`duet::Duet`] runs the command, and [`http::Api`] the HTTP interface.
+//! - [`stage::Stage`] runs the parties inside the test's process instead. [`malicious`] plays
+//!   cheating parties, and [`browser`] a browser's party.
+//! - [`judges`] verifies signatures with libraries that took no part in making them. [`checker`]
+//!   judges a whole run from its [`history`].
 
 pub mod anvil;
 pub mod broker;

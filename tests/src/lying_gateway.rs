@@ -1,6 +1,6 @@
-//! A gateway that was broken into: a relay in front of the real one. What it does not lie about it
-//! passes on, so that a device notices nothing else. Where it names parties of its own, it plays
-//! them with the real cryptography: it gives receipts and acknowledgements, and keeps the shares.
+//! A gateway under an attacker's control: a relay in front of the real one. It forwards everything
+//! that it does not lie about, so that a device notices nothing else. It plays parties of its own
+//! with the real cryptography. They return receipts and acknowledgements, and keep the shares.
 
 use std::{
     collections::BTreeMap,
@@ -51,7 +51,7 @@ use crate::{
     stage::{now_ms, random},
 };
 
-/// The end of an admission token, in seconds from now.
+/// How long an admission token is valid, in seconds.
 const TOKEN_LIFE_S: u64 = 3600;
 
 /// What the gateway lies about.
@@ -59,16 +59,16 @@ const TOKEN_LIFE_S: u64 = 3600;
 pub enum Lie {
     /// Nothing.
     Nothing,
-    /// `/v1/info` has the parties' names with the attacker's fingerprints and tokens, and says that
-    /// it is for trying out; their cards are the attacker's.
+    /// `/v1/info` has the honest names with the attacker's fingerprints and tokens, and claims to
+    /// be for trials. The cards are the attacker's.
     Fingerprints,
-    /// The same with names of the attacker's own.
+    /// As [`Self::Fingerprints`], with names of the attacker's own.
     Names,
-    /// `/v1/info` is the honest one; the cards are the attacker's.
+    /// `/v1/info` is honest. The cards are the attacker's.
     Cards,
-    /// The service's receipts are not what the service signed.
+    /// The service's receipts are changed.
     Receipts,
-    /// The service's acknowledgements are not what the service signed.
+    /// The service's acknowledgements are changed.
     Acknowledgements,
 }
 
@@ -87,7 +87,7 @@ impl std::str::FromStr for Lie {
     }
 }
 
-/// A party of the attacker.
+/// A party that the attacker plays.
 struct Impostor {
     role: &'static str,
     index: ShareIndex,
@@ -140,17 +140,17 @@ impl Impostor {
         Ok(codec::encode(&reply)?)
     }
 
-    /// The share that it was given.
+    /// The share that it received.
     fn share(&self) -> Result<Option<Scalar>> {
         let Some(prepared) = &self.prepared else { return Ok(None) };
-        // The secret is the record's last member.
+        // The secret is the last member of the record.
         let record = prepared.share().to_secret_bytes()?;
         let secret = record.last_chunk().context("a share of less than 32 bytes")?;
         Ok(Some(scalar_from_bytes(secret)?))
     }
 }
 
-/// What the attacker has: the parties it names, and how many packages were sent to them.
+/// The attacker's state: its parties, and how many packages they received.
 struct Attacker {
     lie: Lie,
     service: Impostor,
@@ -174,7 +174,7 @@ impl Attacker {
         matches!(self.lie, Lie::Fingerprints | Lie::Names | Lie::Cards)
     }
 
-    /// The impostor of this name, and the other one's card.
+    /// The impostor with this name, and the card of the other one.
     fn impostor(&mut self, name: &PartyId) -> Option<(&mut Impostor, &Card)> {
         let Self { service, partner, .. } = self;
         if service.card.party() == name {
@@ -186,7 +186,7 @@ impl Attacker {
         }
     }
 
-    /// The attacker's own answer to a request, if it does not pass it on.
+    /// The attacker's own answer to a request. `None` when it forwards the request.
     fn answer(&mut self, to: &Destination, message: &[u8]) -> Option<Result<Vec<u8>>> {
         if !self.has_parties() {
             return None;
@@ -208,10 +208,10 @@ impl Attacker {
         }
     }
 
-    /// A reply of the honest gateway, as the attacker passes it on.
+    /// A reply of the honest gateway, as the attacker changes it.
     fn change(&self, from: &Destination, reply: Vec<u8>) -> Vec<u8> {
         let is_service = matches!(from, Destination::Share(name) if name.as_str() == "service");
-        // A bit of the signature's first half, which ends 32 bytes before the end.
+        // Flips a bit in the first half of the signature, which ends 32 bytes before the end.
         let spoil = |mut signed: Vec<u8>| {
             let at = signed.len().saturating_sub(40);
             if let Some(byte) = signed.get_mut(at) {
@@ -231,7 +231,7 @@ impl Attacker {
         codec::encode(&changed).unwrap_or(reply)
     }
 
-    /// What `/v1/info` says, when the honest gateway says `honest`.
+    /// The attacker's version of `/v1/info`. `honest` is that of the honest gateway.
     fn info(&self, mut honest: Value) -> Result<Value> {
         if !matches!(self.lie, Lie::Fingerprints | Lie::Names) {
             return Ok(honest);
@@ -286,7 +286,7 @@ impl Drop for LyingGateway {
 }
 
 impl LyingGateway {
-    /// Starts in front of the gateway at `gateway`, on a free port of the loopback.
+    /// Starts a relay in front of the gateway at `gateway`, on a free port of the loopback.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -305,28 +305,28 @@ impl LyingGateway {
         Ok(Self { url, relay, server })
     }
 
-    /// Where devices find it.
+    /// The URL for devices.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Lies about something else from now on, with parties of a new make.
+    /// Changes what it lies about, and makes new parties.
     ///
     /// # Errors
-    /// Never, in fact: the names are fixed.
+    /// Never, because the names are constants.
     pub fn lie(&self, lie: Lie) -> Result<()> {
         *self.relay.attacker() = Attacker::new(lie)?;
         Ok(())
     }
 
-    /// How many messages of a wallet's creation were sent to the attacker's parties.
+    /// How many messages of wallet creations its parties received.
     #[must_use]
     pub fn packages(&self) -> usize {
         self.relay.attacker().packages
     }
 
-    /// The wallet's whole key, if the attacker was given both shares: `x = 3·x2 − 2·x3`.
+    /// The wallet's whole key, if the attacker received both shares: `x = 3·x2 − 2·x3`.
     ///
     /// # Errors
     /// When a share does not parse.
@@ -360,14 +360,14 @@ async fn device(State(relay): State<Arc<Relay>>, headers: HeaderMap, browser: We
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     match upgrade(&relay.gateway, "127.0.0.1", origin).await {
         Ok(gateway) => browser.on_upgrade(|browser| async move {
-            // However it ends, both sockets are closed then.
+            // Both sockets are closed after this, even after an error.
             pass_on(&relay, browser, gateway).await.ok();
         }),
         Err(error) => (StatusCode::UNAUTHORIZED, error.to_string()).into_response(),
     }
 }
 
-/// Passes frames on, both ways, until one side ends.
+/// Forwards frames in both directions until one side ends.
 async fn pass_on(
     relay: &Relay,
     mut browser: WebSocket,

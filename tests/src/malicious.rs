@@ -1,6 +1,5 @@
-//! Parties that do as they like with what they hold: a responder and an initiator played by hand,
-//! message by message, with the real cryptography and the real broker; and a real party whose store
-//! was made to cheat.
+//! Cheating parties. A responder and an initiator are played by hand, message by message, with the
+//! real cryptography and the real broker. A real party gets a store that makes it answer wrongly.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -49,7 +48,8 @@ async fn share(backend: &Backend, wallet: WalletId) -> Result<Arc<KeyShare>> {
     Ok(Arc::new(KeyShare::from_secret_bytes(&read(backend, &label).await?)?))
 }
 
-/// P2*: the partner, with the shares and enrolments of some wallets, answering the service by hand.
+/// P2*: the partner, with its shares and enrolments of some wallets. It answers the service by
+/// hand.
 #[derive(Debug)]
 pub struct MaliciousPartner {
     identity: Identity,
@@ -59,10 +59,10 @@ pub struct MaliciousPartner {
 }
 
 impl MaliciousPartner {
-    /// Takes over the partner's part in `wallets`, towards the service's Paillier key `key`.
+    /// Takes the partner's place in `wallets`, for sessions with the service's Paillier key `key`.
     ///
     /// # Errors
-    /// When the partner holds no such thing.
+    /// When the partner does not hold these wallets.
     pub async fn of(stage: &Stage, wallets: &[&WalletInfo], key: PaillierKeyId) -> Result<Self> {
         let backend = &stage.partner;
         let mut held = BTreeMap::new();
@@ -86,27 +86,27 @@ impl MaliciousPartner {
         })
     }
 
-    /// What the service encrypted for it in a wallet.
+    /// The service's enrolment in a wallet, which holds its encrypted share.
     ///
     /// # Errors
-    /// When the wallet was not taken over.
+    /// When the wallet is not one of `wallets`.
     pub fn enrolment(&self, wallet: WalletId) -> Result<&Arc<VerifiedEnrolment>> {
         Ok(&self.wallets.get(&wallet).context("no such wallet")?.1)
     }
 
-    /// Listens to a session's rounds.
+    /// Subscribes to the rounds of a session.
     ///
     /// # Errors
-    /// When the broker does not confirm it.
+    /// When the broker does not confirm the subscription.
     pub async fn listen(&self, manifest: &Manifest) -> Result<Subscription> {
         let filter = Filter::rounds(manifest.session, &manifest.initiator.party, &manifest.responder.party);
         Ok(self.bus.subscribe_registered(&filter, PATIENCE).await?)
     }
 
-    /// Plays a session up to message 3.
+    /// Runs a session up to message 3.
     ///
     /// # Errors
-    /// When the initiator does not come that far.
+    /// When the initiator does not send message 3.
     pub async fn opened(
         &self,
         manifest: &Manifest,
@@ -134,36 +134,37 @@ impl MaliciousPartner {
     }
 }
 
-/// A session whose initiator waits for its answer.
+/// A session whose initiator waits for message 4.
 #[derive(Debug)]
 pub struct Opened {
-    /// What an honest responder would answer with.
+    /// The state from which an honest responder answers.
     pub state: ReadyToRespond,
-    /// What is to be answered.
+    /// Message 3, which is to be answered.
     pub message: Incoming,
 }
 
 impl Opened {
-    /// Answers with what `cheat` makes of the state.
+    /// Answers with the message that `cheat` makes from the state.
     ///
     /// # Errors
-    /// When it makes nothing, or the answer cannot be sent.
+    /// When `cheat` fails, or when the answer cannot be sent.
     pub async fn answer(
         self,
         cheat: impl FnOnce(ReadyToRespond) -> Result<(Vec<u8>, CipherEvidence), SessionError> + Send + 'static,
     ) -> Result<()> {
         let state = self.state;
-        // Paillier work: off the runtime's threads.
+        // Paillier arithmetic blocks, so it runs off the runtime's threads.
         let (fourth, _) = tokio::task::spawn_blocking(move || cheat(state)).await??;
         self.message.respond(fourth).await?;
         Ok(())
     }
 }
 
-/// P1*: the service, with its share of a wallet and its Paillier key, asking the partner by hand.
+/// P1*: the service, with its share of a wallet and its Paillier key. It drives the partner by
+/// hand.
 #[derive(Debug)]
 pub struct MaliciousService {
-    /// Its keys and its card.
+    /// The service's keys and card.
     pub identity: Identity,
     share: Arc<KeyShare>,
     paillier: Arc<PaillierKey>,
@@ -172,10 +173,10 @@ pub struct MaliciousService {
 }
 
 impl MaliciousService {
-    /// Takes over the service's part in `wallet`, with its Paillier key `key`.
+    /// Takes the service's place in `wallet`, with its Paillier key `key`.
     ///
     /// # Errors
-    /// When the service holds no such thing.
+    /// When the service does not hold the wallet or the key.
     pub async fn of(stage: &Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Result<Self> {
         let backend = &stage.service;
         let label = RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes());
@@ -192,7 +193,7 @@ impl MaliciousService {
         })
     }
 
-    /// What an honest initiator would begin with.
+    /// The state with which an honest initiator begins.
     ///
     /// # Errors
     /// When the request has no digest.
@@ -214,7 +215,7 @@ impl MaliciousService {
     /// Sends a round message to the partner and returns its answer.
     ///
     /// # Errors
-    /// When nobody listens to the session, or nobody answers.
+    /// When no party subscribes to the session, or when no answer comes.
     pub async fn send(&self, manifest: &Manifest, message: Vec<u8>) -> Result<Bytes, RequestError> {
         let address = Address::Round {
             session: manifest.session,
@@ -225,8 +226,8 @@ impl MaliciousService {
     }
 }
 
-/// Makes a party, which must not run meanwhile, answer a wallet's device with authentic and wrong
-/// `c3`s.
+/// Makes a party answer a wallet's device with authentic but wrong `c3`s. The party must not run
+/// meanwhile.
 ///
 /// # Errors
 /// As [`answer_badly_to`].
@@ -234,9 +235,9 @@ pub async fn answer_badly(party: &PartyFolder, wallet: WalletId) -> Result<()> {
     answer_badly_to(party, wallet, ShareIndex::Device).await
 }
 
-/// Makes a party, which must not run meanwhile, answer the holder of share `initiator` with
-/// authentic and wrong `c3`s: what it takes for that holder's encrypted share is changed in its
-/// store. It goes on so until the holder enrols anew.
+/// Makes a party answer the holder of share `initiator` with authentic but wrong `c3`s. It changes
+/// that holder's encrypted share in the party's store. The party must not run meanwhile. The effect
+/// lasts until the holder enrols again.
 ///
 /// # Errors
 /// When the store does not open, or the initiator has not enrolled for the wallet.
@@ -257,7 +258,7 @@ pub async fn answer_badly_to(party: &PartyFolder, wallet: WalletId, initiator: S
         let item = row.paillier_key.as_bytes().to_vec();
         let label = RecordLabel::of_wallet(RecordKind::Enrolment, wallet, row.initiator, row.epoch, &item);
         let mut record = vault.read(&label).await?.context("the enrolment has no record")?;
-        // The ciphertext's last byte: another ciphertext, of who knows what.
+        // The last byte of the ciphertext: it now encrypts an unknown number.
         *record.last_mut().context("the record is empty")? ^= 1;
         VerifiedEnrolment::from_trusted_bytes(&record, default_arithmetic())
             .context("the changed record is no enrolment")?;

@@ -1,5 +1,5 @@
-//! Reading what processes show at `/metrics`, more strictly than a collector would, and comparing
-//! it with `docs/metrics.md`.
+//! Parses what processes show at `/metrics`, more strictly than a collector does, and compares it
+//! with `docs/metrics.md`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::programs;
 
-/// What a process shows: each series with its value.
+/// The metrics that a process shows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exposition {
-    /// What each metric is, by its name.
+    /// The kind and labels of each metric, by its name.
     pub families: BTreeMap<String, Family>,
-    /// By the series' name and labels as they are written, the labels in order.
+    /// The value of each series, by its name and labels as written, with the labels in order.
     pub samples: BTreeMap<String, f64>,
 }
 
@@ -24,17 +24,17 @@ pub struct Exposition {
 pub struct Family {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
-    /// The labels that its series have, but for a histogram's `le`.
+    /// The labels of its series, without a histogram's `le`.
     pub labels: BTreeSet<String>,
 }
 
 impl Exposition {
-    /// Reads Prometheus' text format, version 0.0.4.
+    /// Parses Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
-    /// When a line is none of it, a series has no help or type before it or comes twice, a name or
-    /// label is not as Prometheus wants it, or a histogram's buckets fall or do not end with its
-    /// count.
+    /// When a line is malformed, or a name or label breaks Prometheus' rules. When a series occurs
+    /// twice, or before its help and type. When a histogram's buckets decrease, or do not end with
+    /// its count.
     pub fn parse(text: &str) -> Result<Self> {
         let mut shown = Self::default();
         let mut helped = BTreeSet::new();
@@ -106,7 +106,7 @@ impl Exposition {
         Ok(())
     }
 
-    /// The value of one series: `name`, or `name{label=value,…}` with the labels in order.
+    /// The value of one series: `name`, or `name{label=value,…}` with labels in order.
     ///
     /// # Errors
     /// When it is not shown.
@@ -114,7 +114,8 @@ impl Exposition {
         self.samples.get(series).copied().with_context(|| format!("{series} is not shown"))
     }
 
-    /// By how much the series of the metrics in `names` have grown since `before`, those that have.
+    /// The growth since `before` of each series of the metrics in `names`. Series without growth
+    /// are left out.
     #[must_use]
     pub fn growth(&self, before: &Self, names: &[&str]) -> BTreeMap<String, f64> {
         let wanted = |series: &str| names.contains(&series.split('{').next().unwrap_or_default());
@@ -133,7 +134,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// `label="value"` and so on. Values of ours need no escaping and have no commas.
+/// Parses `label="value"` and so on. Our values need no escaping and contain no commas.
 fn parse_labels(text: &str) -> Result<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     for label in text.split(',') {
@@ -145,10 +146,10 @@ fn parse_labels(text: &str) -> Result<BTreeMap<String, String>> {
     Ok(labels)
 }
 
-/// The metrics that `docs/metrics.md` explains, by the heading of their table.
+/// The metrics in `docs/metrics.md`, by the heading of their table.
 ///
 /// # Errors
-/// When it is not there, or a row of it is not as the others.
+/// When the document cannot be read, or when a row has another form.
 pub fn documented() -> Result<BTreeMap<String, BTreeMap<String, Family>>> {
     let text = fs::read_to_string(programs::repository().join("docs/metrics.md"))?;
     let mut tables: BTreeMap<String, BTreeMap<String, Family>> = BTreeMap::new();
@@ -206,8 +207,7 @@ mod tests {
         }
     }
 
-    /// Names of metrics in a rule or a dashboard: everything that looks like one of ours or of the
-    /// process's.
+    /// Names of metrics in a rule or dashboard: all that look like one of ours or of the process.
     fn named(text: &str) -> BTreeSet<&str> {
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .filter(|word| word.starts_with("duet_") || word.starts_with("process_"))

@@ -1,5 +1,5 @@
-//! One `nats-server` process with a configuration of the repository's: on free ports, which it
-//! keeps when it is started again, with its log at hand, killed on drop.
+//! One `nats-server` process with a configuration of the repository. It uses free ports, and keeps
+//! them when it is started again. Its log is available, and dropping it kills it.
 
 use std::{
     collections::VecDeque,
@@ -20,26 +20,26 @@ use tokio::{
 
 use crate::programs::repository;
 
-/// The oldest server that the repository's configuration and streams work with.
+/// The oldest server that supports the repository's configuration and streams.
 const MINIMUM_VERSION: (u32, u32) = (2, 11);
 
-/// How long the server may take to be ready, on a busy machine with a store to read.
+/// How long the server may take to become ready, on a busy machine with a store to read.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a server that was asked to stop may take.
+/// How long the server may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Lines of the server's log that are kept for looking at.
+/// The number of lines of the server's log that are kept.
 const LOG_LINES: usize = 500;
 
-/// The ports a server chose at its first start; 0 before.
+/// The ports that a server chose at its first start. They are 0 before.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ports {
     /// For clients.
     pub client: u16,
-    /// Of its monitoring.
+    /// For monitoring.
     pub monitor: u16,
-    /// For the other nodes; stays 0 for a server without a cluster.
+    /// For the other nodes. It stays 0 for a server without a cluster.
     pub cluster: u16,
 }
 
@@ -48,7 +48,7 @@ pub struct Ports {
 pub struct NatsServer {
     running: Option<Running>,
     program: PathBuf,
-    /// Below the repository's top folder.
+    /// The path relative to the repository's root.
     configuration: &'static str,
     is_node: bool,
     environment: Vec<(String, String)>,
@@ -63,10 +63,10 @@ struct Running {
 }
 
 impl Drop for Running {
-    /// Kills the server and waits until it is gone, so that it writes nothing while its store is
+    /// Kills the server, and waits until it has ended. So it writes nothing while its store is
     /// removed.
     fn drop(&mut self) {
-        // Ended already, or an error that nobody is left to be told of.
+        // An error here means that it has ended, or has no caller to return to.
         let _ = self.child.start_kill();
         let killed = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && killed.elapsed() < STOP_DEADLINE {
@@ -76,9 +76,9 @@ impl Drop for Running {
 }
 
 impl NatsServer {
-    /// A server that [`Self::resume`] starts with the configuration at `configuration`, a path
-    /// below the repository's top folder, and with this environment; `is_node` says that it listens
-    /// for other nodes as well.
+    /// A server that [`Self::resume`] starts, with this environment and the configuration at
+    /// `configuration`. That path is relative to the repository's root. With `is_node`, it also
+    /// listens for other nodes.
     ///
     /// # Errors
     /// When there is no usable `nats-server`.
@@ -98,24 +98,24 @@ impl NatsServer {
         })
     }
 
-    /// Has it run with another environment when it is started again.
+    /// Changes the environment for the next start.
     pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
         self.environment = environment;
     }
 
-    /// Where it listens.
+    /// The ports that it listens on.
     #[must_use]
     pub const fn ports(&self) -> Ports {
         self.ports
     }
 
-    /// Its address for clients, for [`duet_bus::ConnectSettings::urls`].
+    /// Its URL for clients, for [`duet_bus::ConnectSettings::urls`].
     #[must_use]
     pub fn url(&self) -> String {
         format!("tls://127.0.0.1:{}", self.ports.client)
     }
 
-    /// Its monitoring, over plain HTTP on the loopback.
+    /// The URL of its monitoring, over plain HTTP on the loopback.
     #[must_use]
     pub fn monitoring_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.monitor)
@@ -127,10 +127,10 @@ impl NatsServer {
         self.running.as_ref()?.child.id()
     }
 
-    /// Kills it as a power cut would: no warning, nothing flushed.
+    /// Kills it like a power cut, without a warning or a flush.
     ///
     /// # Errors
-    /// When it was not running.
+    /// When it is not running.
     pub async fn kill(&mut self) -> Result<()> {
         let mut running = self.running.take().context("the broker is not running")?;
         running.child.kill().await?;
@@ -147,11 +147,11 @@ impl NatsServer {
         Ok(kill_process(id.context("the broker is not running")?, signal)?)
     }
 
-    /// Starts it, or starts it again on the same ports and store; returns when it accepts
+    /// Starts it, or starts it again with the same ports and store. Waits until it accepts
     /// connections.
     ///
     /// # Errors
-    /// When it is running, or refuses the configuration; its log is part of the error.
+    /// When it is running already, or refuses the configuration. The error contains its log.
     pub async fn resume(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "the broker is running");
         let port = |known: u16| if known == 0 { "-1".to_owned() } else { known.to_string() };
@@ -165,8 +165,8 @@ impl NatsServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // A Ctrl-C in the terminal reaches the server's owner alone, who ends it when its
-            // clients have ended.
+            // A Ctrl-C in the terminal must reach only the server's owner, which ends the server
+            // after its clients.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -187,10 +187,10 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Waits until it has ended by itself, for tests that send it a signal.
+    /// Waits until it has ended by itself. For tests that send it a signal.
     ///
     /// # Errors
-    /// When it has not ended after half a minute.
+    /// When it has not ended within half a minute.
     pub async fn ended(&mut self) -> Result<()> {
         let mut running = self.running.take().context("the broker is not running")?;
         timeout(STOP_DEADLINE, running.child.wait()).await??;
@@ -204,7 +204,7 @@ impl NatsServer {
         lines.iter().fold(String::new(), |text, line| text + line + "\n")
     }
 
-    /// Reads the ports it chose, until it says that it is ready.
+    /// Reads the ports that it chose from its log, until it reports that it is ready.
     async fn read_until_ready(&mut self, lines: &mut Lines<BufReader<ChildStderr>>) -> Result<()> {
         let (mut is_ready, mut is_in_cluster) = (false, !self.is_node);
         while let Some(line) = lines.next_line().await? {
@@ -239,8 +239,8 @@ fn remember(log: &Mutex<VecDeque<String>>, line: String) {
     lines.push_back(line);
 }
 
-/// A recent enough `nats-server`: the one in `PATH`, or the one that `cargo xtask install` put
-/// into `.tools/`.
+/// A recent enough `nats-server`: on the path, or in `.tools/`, where `cargo xtask install` puts
+/// it.
 async fn program() -> Result<PathBuf> {
     for candidate in [PathBuf::from("nats-server"), repository().join(".tools").join("nats-server")] {
         let Ok(output) = Command::new(&candidate).arg("--version").output().await else { continue };
@@ -251,7 +251,7 @@ async fn program() -> Result<PathBuf> {
     bail!("there is no nats-server 2.11 or later; `cargo xtask install` puts one into .tools/")
 }
 
-/// Major and minor version in `nats-server: v2.15.1`.
+/// The major and minor version in `nats-server: v2.15.1`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let (_, version) = text.trim().rsplit_once('v')?;
     let mut parts = version.split('.').map(|part| part.parse().ok());

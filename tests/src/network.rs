@@ -1,10 +1,9 @@
-//! The network between processes on this machine: TCP relays that cut, stall and slow down what
-//! passes, at the test's word, and that can look into the clients' connections to the broker.
+//! The network between processes on this machine: TCP relays that a test can cut, stall and slow
+//! down. They can also overhear clients' connections to the broker.
 //!
-//! TCP hides loss and reordering from whoever uses it: a lost packet is a pause, and messages
-//! overtake each other only on different connections. So loss is [`Passage::Stalled`] for a moment,
-//! a link that is half open is the same for longer, and reordering comes of links with different
-//! delays.
+//! TCP hides loss and reordering: a lost packet is a pause, and messages overtake each other only
+//! on different connections. So loss is [`Passage::Stalled`] for a moment, and a half-open link is
+//! stalled for longer. Links with different delays reorder messages.
 
 use std::{
     net::SocketAddr,
@@ -23,56 +22,55 @@ use tokio::{
 
 use crate::wire::{Spoken, Tap};
 
-/// Bytes that are moved at once. More than one message of the protocol, less than would hide a
-/// stall.
+/// Bytes moved at once: more than one message of the protocol, but too few to hide a stall.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Chunks on their way, per direction: one mebibyte, as a network's buffers would hold; then the
-/// sender waits.
+/// Chunks in transit in each direction: one mebibyte, like a network's buffers. Then the sender
+/// waits.
 const CHUNKS_UNDER_WAY: usize = 64;
 
-/// How long a connection's beginning may take, when nothing holds it up.
+/// How long a new connection may take to open, while nothing delays it.
 const OPENING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Whether anything passes.
+/// Whether data passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Passage {
-    /// It does.
+    /// Data passes.
     #[default]
     Open,
-    /// Nothing does, and neither side is told: new connections open and stay silent.
+    /// No data passes, and neither side learns of it. New connections open and stay silent.
     Stalled,
-    /// Connections are closed, and new ones as soon as they are made.
+    /// Connections are closed, and new ones close at once.
     Cut,
 }
 
-/// What a link does to what passes.
+/// The effect of a link on data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Whether anything passes.
+    /// Whether data passes.
     pub passage: Passage,
-    /// How much later it arrives, in each direction.
+    /// The delay in each direction.
     pub delay: Duration,
 }
 
 impl Condition {
-    /// As good as no link at all.
+    /// Like no link at all.
     pub const GOOD: Self = Self { passage: Passage::Open, delay: Duration::ZERO };
 
-    /// Everything passes, this much later.
+    /// All data passes, with this delay.
     #[must_use]
     pub const fn slow(delay: Duration) -> Self {
         Self { passage: Passage::Open, delay }
     }
 
-    /// Nothing passes.
+    /// No data passes.
     #[must_use]
     pub const fn not(passage: Passage) -> Self {
         Self { passage, delay: Duration::ZERO }
     }
 }
 
-/// A relay from a port of its own to a target that may change. Dropping it closes everything.
+/// A relay from its own port to a target that may change. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Link {
     name: String,
@@ -95,8 +93,8 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// A link called `name`, which goes nowhere yet. With a `tap` it carries clients of the broker
-    /// and is looked into.
+    /// A link called `name`, without a target yet. With a `tap`, it carries clients of the broker,
+    /// and the tap overhears them.
     ///
     /// # Errors
     /// When no port is free.
@@ -112,7 +110,7 @@ impl Link {
         Ok(Self { name: name.into(), address, shared, accepting })
     }
 
-    /// What it connects.
+    /// Its name, which tells what it connects.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -124,18 +122,18 @@ impl Link {
         self.address.port()
     }
 
-    /// Leads new connections to `port` of the loopback.
+    /// Sends new connections to `port` of the loopback.
     pub fn lead_to(&self, port: u16) {
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
     }
 
-    /// Changes what happens to what passes, from now on; connections that exist included.
+    /// Changes the condition from now on, also for open connections.
     pub fn set(&self, condition: Condition) {
         self.shared.condition.send_replace(condition);
     }
 
-    /// What happens to what passes.
+    /// The present condition.
     #[must_use]
     pub fn condition(&self) -> Condition {
         *self.shared.condition.borrow()
@@ -143,7 +141,7 @@ impl Link {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Aborted with the link.
+    // Dropped with the link, which aborts them.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -157,7 +155,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// One connection, until one side closes it or the link is cut.
+/// Carries one connection, until one side closes it or the link is cut.
 async fn carry(client: TcpStream, shared: Arc<Shared>) {
     let mut condition = shared.condition.subscribe();
     let cut = {
@@ -165,7 +163,7 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
         async move { drop(condition.wait_for(|now| now.passage == Passage::Cut).await) }
     };
     let carried = async {
-        // A link that is stalled lets nobody begin either.
+        // On a stalled link no connection begins either.
         condition.wait_for(|now| now.passage != Passage::Stalled).await?;
         let target = *shared.target.lock().unwrap_or_else(PoisonError::into_inner);
         let server = TcpStream::connect(target.context("the link leads nowhere yet")?).await?;
@@ -181,7 +179,7 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
     };
     tokio::select! {
         () = cut => {}
-        // That a connection broke, both of its ends notice themselves.
+        // Both ends notice by themselves that a connection broke.
         _ = carried => {}
     }
 }
@@ -200,7 +198,7 @@ async fn relay(
     }
 }
 
-/// Moves bytes one way, each chunk as late as the link's delay says when it comes in.
+/// Moves bytes one way. Each chunk waits for the delay that applies when it arrives.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -243,7 +241,7 @@ async fn pump(
 mod tests {
     use super::*;
 
-    /// A server that sends back what it gets, and a link to it.
+    /// A server that returns what it receives, and a link to it.
     async fn echo() -> (Link, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let link = Link::new("echo", None).await.unwrap();
@@ -275,7 +273,7 @@ mod tests {
         let mut stream = TcpStream::connect(("127.0.0.1", link.port())).await.unwrap();
         let started = Instant::now();
         echoed(&mut stream, b"late").await.unwrap();
-        // That it is no earlier holds on the busiest machine.
+        // The lower bound holds even on the busiest machine.
         assert!(started.elapsed() >= 2 * delay, "{:?}", started.elapsed());
     }
 

@@ -1,4 +1,4 @@
-//! nginx as a reverse proxy, set up as Debian installs it.
+//! nginx as a reverse proxy, with Debian's settings.
 
 use std::{
     fs,
@@ -16,14 +16,13 @@ use tokio::{
 
 use crate::process::Process;
 
-/// How long it may take to listen.
+/// How long nginx may take before it listens.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether it listens.
+/// The interval at which the test checks whether it listens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A running nginx in front of one server. It listens on a socket file, so that no port has to be
-/// guessed.
+/// A running nginx in front of one server. It listens on a socket file, so it needs no free port.
 #[derive(Debug)]
 pub struct Nginx {
     _process: Process,
@@ -31,7 +30,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts one in front of `upstream`, an `http` URL.
+    /// Starts nginx in front of `upstream`, an `http` URL.
     ///
     /// # Errors
     /// When nginx is not installed or does not start.
@@ -56,23 +55,23 @@ impl Nginx {
         Ok(Self { _process: process, directory })
     }
 
-    /// A client that reaches what is behind it, under any host's name.
+    /// A client that reaches the server through nginx, under any host name.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the client cannot be built.
     pub fn client(&self) -> Result<reqwest::Client> {
         Ok(reqwest::Client::builder().no_proxy().unix_socket(self.directory.path().join("socket")).build()?)
     }
 }
 
-/// On the path, or where Debian puts it, which is not on everyone's.
+/// nginx on the path, or where Debian installs it, which is not on every user's path.
 fn program() -> PathBuf {
     let packaged = Path::new("/usr/sbin/nginx");
     if packaged.is_file() { packaged.to_path_buf() } else { PathBuf::from("nginx") }
 }
 
-/// The `http` section of Debian's `/etc/nginx/nginx.conf`, with one server of the kind that its
-/// documentation shows for a reverse proxy. Buffering and compression are as they come.
+/// The `http` section of Debian's `/etc/nginx/nginx.conf`, with one reverse proxy as nginx's
+/// documentation shows it. Buffering and compression have their defaults.
 fn settings(directory: &Path, upstream: &str) -> String {
     let directory = directory.display();
     format!(

@@ -1,5 +1,5 @@
-//! Parties that have been set up once and are copied for every test: making the safe primes of a
-//! party's card takes most of a minute, and nothing is learnt from doing it again.
+//! Parties that were set up once and are copied for each test. Making the safe primes of a party's
+//! card takes most of a minute, and repeating it would test nothing new.
 
 use std::{
     fs::{self, File},
@@ -15,15 +15,15 @@ use crate::{
     programs,
 };
 
-/// Making four safe primes on a busy machine.
+/// How long the set-up may take: four safe primes on a busy machine.
 const SET_UP_DEADLINE: Duration = Duration::from_secs(900);
 
-/// The folder of one party: its share store, the key that seals it, and what it says about itself.
+/// The folder of one party: its share store, the key that opens it, and facts about the party.
 #[derive(Clone, Debug)]
 pub struct PartyFolder {
     name: String,
     folder: PathBuf,
-    /// Where the share store is, when it is not in the folder.
+    /// The database of the share store, if the store is not in the folder.
     database: Option<Database>,
 }
 
@@ -40,7 +40,7 @@ impl PartyFolder {
         &self.name
     }
 
-    /// Where everything of this party lies, and nothing of another.
+    /// The folder with all files of this party, and of no other.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder
@@ -52,7 +52,7 @@ impl PartyFolder {
         self.folder.join("shares.db")
     }
 
-    /// The file with the key that seals the store.
+    /// The file with the key that opens the store.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {
         self.folder.join("seal.key")
@@ -75,13 +75,13 @@ impl PartyFolder {
         }
     }
 
-    /// The database that the share store was moved to.
+    /// The database to which the share store was moved.
     #[must_use]
     pub const fn database(&self) -> Option<&Database> {
         self.database.as_ref()
     }
 
-    /// Moves the share store into a database of `server`, as an operator would: by a backup.
+    /// Moves the share store into a database of `server`, through a backup, as an operator does.
     ///
     /// # Errors
     /// When a command fails.
@@ -94,7 +94,7 @@ impl PartyFolder {
         Ok(())
     }
 
-    /// Makes the party's keys, its card and its store, and returns the card's fingerprint.
+    /// Makes the party's keys, card and store. Returns the card's fingerprint.
     ///
     /// # Errors
     /// When `duet party init` fails.
@@ -107,13 +107,13 @@ impl PartyFolder {
     /// The card's fingerprint, from the store.
     ///
     /// # Errors
-    /// When there is no party in the store.
+    /// When the store has no party.
     pub async fn fingerprint(&self, duet: &Duet) -> Result<String> {
         let card = self.command(duet).json(&["party", "card"]).await?;
         Ok(text(&card, "/fingerprint")?.to_owned())
     }
 
-    /// Writes a token that lets `tenant` have wallets here, and returns its file.
+    /// Writes a token that permits `tenant` to create wallets here. Returns the token's file.
     ///
     /// # Errors
     /// When `duet party token` fails.
@@ -124,8 +124,8 @@ impl PartyFolder {
         Ok(file)
     }
 
-    /// Copies a party that has been set up before, with this folder's name, or sets one up and
-    /// keeps it for next time. Returns the card's fingerprint.
+    /// Copies a kept party with this folder's name. If there is none, sets one up and keeps it.
+    /// Returns the card's fingerprint.
     ///
     /// # Errors
     /// When it can be neither copied nor made.
@@ -133,11 +133,11 @@ impl PartyFolder {
         let program = programs::duet()?;
         let kept = program.parent().context("a program lies in a folder")?.join("duet-test-parties-2");
         fs::create_dir_all(&kept)?;
-        // Tests run at once, in several processes.
+        // Several tests run at once, in several processes.
         let lock = File::create(kept.join(format!("{}.lock", self.name)))?;
         let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
         let origin = Self::new(&kept, &self.name);
-        // One that an older program made may be of no use to this one.
+        // A party from an older program may be unusable.
         let fingerprint = match origin.fingerprint(duet).await {
             Ok(fingerprint) => fingerprint,
             Err(_) => {
@@ -150,7 +150,7 @@ impl PartyFolder {
         make_private_folder(&self.folder)?;
         for entry in fs::read_dir(&origin.folder)? {
             let entry = entry?;
-            // Copies keep the permissions that the store insists on.
+            // Copying keeps the permissions, which the store checks.
             fs::copy(entry.path(), self.folder.join(entry.file_name()))?;
         }
         drop(lock);
@@ -158,7 +158,7 @@ impl PartyFolder {
     }
 }
 
-/// Makes a folder that only its owner can look into.
+/// Creates a folder that only its owner can read.
 ///
 /// # Errors
 /// When it cannot be made.

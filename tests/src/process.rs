@@ -1,4 +1,4 @@
-//! A process that a test or the demonstration started, and that does not outlive it.
+//! A process that a test or the demonstration started. It never outlives its owner.
 
 use std::{
     fs::{self, File},
@@ -17,14 +17,14 @@ use tokio::{
     time::timeout,
 };
 
-/// Lines of stdout that may wait for a reader; a process that says more than this before anybody
-/// listens has its later lines in the log only.
+/// The most lines of stdout that wait for a reader. While no test reads, further lines go only to
+/// the log.
 const STDOUT_LINES: usize = 1024;
 
-/// How long a killed process may take to be gone: the kernel's work alone.
+/// How long a killed process may take to disappear, which is the kernel's work alone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What a process has in memory, in bytes.
+/// The resident memory of a process, in bytes.
 ///
 /// # Errors
 /// As [`memory`].
@@ -32,10 +32,10 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
     memory(pid, "VmRSS")
 }
 
-/// What the kernel says of a process's memory in `field` of `/proc/PID/status`, in bytes.
+/// A process's memory in `field` of `/proc/PID/status`, in bytes.
 ///
 /// # Errors
-/// When there is no such process or field.
+/// When the process or the field does not exist.
 pub fn memory(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -43,11 +43,11 @@ pub fn memory(pid: u32, field: &str) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-/// A running program. What it prints goes to a log file; its standard output can be waited for line
-/// by line.
+/// A running program. Its output goes to a log file, and a test can wait for lines of its standard
+/// output.
 ///
-/// It runs in a process group of its own, so that a Ctrl-C in the terminal reaches its owner alone,
-/// who then ends it. Dropping it kills it and waits until it is gone.
+/// It runs in its own process group. So a Ctrl-C in the terminal reaches only its owner, which then
+/// ends it. Dropping it kills it, and waits until it has ended.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -57,11 +57,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, logging to `<logs>/<name>.log` (appending, so that a restart keeps what
-    /// was said before).
+    /// Starts `command`, with its log in `<logs>/<name>.log`. The log is appended to, so that it
+    /// survives a restart.
     ///
     /// # Errors
-    /// When the program cannot be started or the log not be written.
+    /// When the program cannot be started, or when the log cannot be written.
     pub fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
         fs::create_dir_all(logs)?;
         let log = logs.join(format!("{name}.log"));
@@ -81,25 +81,25 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, stdout, log })
     }
 
-    /// The name it was started under.
+    /// The name under which it was started.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id; `None` once it has ended and been waited for.
+    /// Its process id. `None` after it has ended and was waited for.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// The first line of standard output, from here on, of which `wanted` makes something.
+    /// The next line of standard output for which `wanted` returns a value.
     ///
     /// # Errors
-    /// When the process ends or `deadline` passes first; with the end of its log.
+    /// When the process ends, or after `deadline`. The error contains the end of the log.
     ///
     /// # Cancel safety
-    /// Lines read before the future was dropped are gone for the next call.
+    /// Lines that were read before the future was dropped are lost for the next call.
     pub async fn line<T>(&mut self, deadline: Duration, wanted: impl Fn(&str) -> Option<T>) -> Result<T> {
         let search = async {
             while let Some(line) = self.stdout.recv().await {
@@ -122,7 +122,7 @@ impl Process {
         }
     }
 
-    /// What [`Self::line`] would find in what has been said already.
+    /// The line that [`Self::line`] would find, if it was printed already.
     pub fn line_so_far<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> Option<T> {
         while let Ok(line) = self.stdout.try_recv() {
             if let Some(found) = wanted(&line) {
@@ -135,12 +135,12 @@ impl Process {
     /// Whether it is still running.
     ///
     /// # Errors
-    /// When the operating system cannot say.
+    /// When the operating system cannot tell.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Kills it as `kill -9` does, and waits until it is gone.
+    /// Kills it with `kill -9`, and waits until it has ended.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -148,7 +148,7 @@ impl Process {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// Stops it in the middle of whatever it does, as `kill -STOP`; [`Self::resume`] lets it go on.
+    /// Stops it at any point of its work, like `kill -STOP`. [`Self::resume`] continues it.
     ///
     /// # Errors
     /// When it is not running.
@@ -156,7 +156,7 @@ impl Process {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a paused process go on.
+    /// Continues a paused process.
     ///
     /// # Errors
     /// When it is not running.
@@ -167,7 +167,7 @@ impl Process {
     /// Waits until it has ended by itself.
     ///
     /// # Errors
-    /// When it has not by `deadline`; with the end of its log.
+    /// When it has not ended by `deadline`. The error contains the end of the log.
     pub async fn ended(&mut self, deadline: Duration) -> Result<ExitStatus> {
         match timeout(deadline, self.child.wait()).await {
             Ok(status) => Ok(status?),
@@ -175,10 +175,10 @@ impl Process {
         }
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has.
+    /// Asks it to end (SIGTERM), and waits until it has.
     ///
     /// # Errors
-    /// When it has not ended by `deadline`; it is killed then.
+    /// When it has not ended by `deadline`. It is then killed.
     pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         match timeout(deadline, self.child.wait()).await {
@@ -196,7 +196,7 @@ impl Process {
         Ok(kill_process(id, signal)?)
     }
 
-    /// The last `lines` lines of what it said.
+    /// The last `lines` lines of its log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         let text =
@@ -214,7 +214,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Ended already, or an error that nobody is left to be told of.
+        // An error here means that it has ended, or has no caller to return to.
         let _ = self.child.start_kill();
         let killed = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && killed.elapsed() < KILL_DEADLINE {
@@ -223,18 +223,18 @@ impl Drop for Process {
     }
 }
 
-/// Copies what a process prints into its log and to whoever waits for it.
+/// Copies a process's output into its log, and to the test that waits for a line.
 async fn copy_lines(pipe: impl AsyncRead + Unpin, mut log: File, lines: mpsc::Sender<String>) {
     let mut reader = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = reader.next_line().await {
-        // A log that cannot be written must not stop the process under test.
+        // An unwritable log must not stop the process under test.
         let _ = writeln!(log, "{line}");
         let _ = lines.try_send(line);
     }
 }
 
-/// The same command, started by `launcher` with `before` ahead of the command's program and
-/// arguments.
+/// The command, started through `launcher`. The arguments `before` come ahead of the command's
+/// program.
 #[must_use]
 pub fn through(launcher: &str, before: &[String], command: &Command) -> Command {
     let command = command.as_std();
@@ -249,7 +249,7 @@ pub fn through(launcher: &str, before: &[String], command: &Command) -> Command 
     launched
 }
 
-/// What a command that ends by itself left.
+/// The result of a command that ended.
 #[derive(Debug)]
 pub struct Output {
     /// How it ended.
@@ -263,7 +263,7 @@ pub struct Output {
 /// Runs a command to its end, with `input` on its standard input.
 ///
 /// # Errors
-/// When it cannot be started, or has not ended by `deadline`; it is killed then.
+/// When it cannot be started, or when it has not ended by `deadline`. It is then killed.
 pub async fn run(mut command: Command, input: &str, deadline: Duration) -> Result<Output> {
     use tokio::io::AsyncWriteExt as _;
     let line = format!("{:?}", command.as_std());
@@ -278,7 +278,7 @@ pub async fn run(mut command: Command, input: &str, deadline: Duration) -> Resul
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A program may end without reading what it was given; its exit code tells.
+            // A program may end without reading its input. Its exit code tells.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };

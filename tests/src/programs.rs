@@ -1,12 +1,12 @@
-//! Where the programs under test and beside them are.
+//! The paths of the programs under test, and of their helpers.
 
 use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's top folder: the one cargo runs this in, which need not be the one it was
-/// compiled in, because a build folder may have been copied along with it. Every package that cargo
-/// runs this from lies in the top folder.
+/// The repository's root, in which cargo runs this program. It may differ from the one in which the
+/// program was compiled: a target folder may have been copied. Every package that cargo runs this
+/// program from lies directly in the root.
 #[must_use]
 pub fn repository() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
@@ -14,8 +14,7 @@ pub fn repository() -> PathBuf {
     manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
-/// The `duet` program: `DUET_PROGRAM`, or what was built into the folder this program was built
-/// into.
+/// The `duet` program: `DUET_PROGRAM`, or the one in the target folder of this program.
 ///
 /// # Errors
 /// When it has not been built.
@@ -29,7 +28,7 @@ pub fn duet() -> Result<PathBuf> {
     existing(folder.join("duet"), "run `cargo build --package duet`")
 }
 
-/// The built page's folder, if `DUET_PAGE` names one.
+/// The folder of the built page, if `DUET_PAGE` names one.
 #[must_use]
 pub fn page() -> Option<PathBuf> {
     env::var_os("DUET_PAGE").map(PathBuf::from).filter(|folder| folder.join("index.html").is_file())
@@ -50,7 +49,7 @@ pub fn anvil() -> Result<PathBuf> {
     existing(repository().join(package), "run `cargo xtask install`")
 }
 
-/// The script in which ethers and viem judge signatures.
+/// The script with which ethers and viem verify signatures.
 ///
 /// # Errors
 /// When the npm packages have not been installed.

@@ -1,4 +1,4 @@
-//! A proxy as a company's shell names it, which writes down everything that it is sent.
+//! A proxy like a company's. It records everything that it receives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,14 +12,14 @@ use tokio_util::task::AbortOnDropHandle;
 /// The most that is kept of one connection, in bytes.
 const MAX_CONNECTION_SIZE_BYTES: usize = 1024 * 1024;
 
-/// What it answers each request with.
+/// The answer to each request.
 const REFUSAL: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// All variables that name a proxy, as clients read them.
+/// The variables with which clients configure a proxy.
 pub const VARIABLES: [&str; 6] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// A proxy that passes nothing on, and remembers what it was asked.
+/// A proxy that forwards nothing, and records its requests.
 #[derive(Debug)]
 pub struct RecordingProxy {
     port: u16,
@@ -28,7 +28,7 @@ pub struct RecordingProxy {
 }
 
 impl RecordingProxy {
-    /// Starts one on a free port.
+    /// Starts a proxy on a free port.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -45,13 +45,13 @@ impl RecordingProxy {
         Ok(Self { port, heard, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Its address as variables name it.
+    /// Its URL, for the variables.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Everything that it was sent so far, as text.
+    /// Everything that it has received, as text.
     #[must_use]
     pub fn heard(&self) -> String {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,15 +1,14 @@
-//! Signers recovered with alloy, from what a wallet's signature is checked against everywhere else
-//! in Ethereum.
+//! Recovers signers with alloy. Ethereum checks a wallet's signature by the recovered signer.
 
 use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable as _};
 use alloy_eips::eip2718::Decodable2718 as _;
 use alloy_primitives::{Address, B256, Signature, eip191_hash_message};
 use anyhow::{Context, Result, ensure};
 
-/// Who signed an encoded transaction.
+/// The signer of an encoded transaction.
 ///
 /// # Errors
-/// When it is not exactly one signed transaction.
+/// When the bytes are not exactly one signed transaction.
 pub fn transaction_signer(raw: &str) -> Result<Address> {
     let bytes = hex::decode(raw.trim_start_matches("0x"))?;
     let mut rest = bytes.as_slice();
@@ -18,18 +17,18 @@ pub fn transaction_signer(raw: &str) -> Result<Address> {
     Ok(transaction.recover_signer()?)
 }
 
-/// Who signed a personal message (EIP-191).
+/// The signer of a personal message (EIP-191).
 ///
 /// # Errors
-/// When the signature is none, or not of the low-s form.
+/// When the signature is invalid, or not in low-s form.
 pub fn message_signer(message: &[u8], signature: &str) -> Result<Address> {
     signer(eip191_hash_message(message), signature)
 }
 
-/// Who signed a digest.
+/// The signer of a digest.
 ///
 /// # Errors
-/// When the signature is none, or not of the low-s form.
+/// When the signature is invalid, or not in low-s form.
 pub fn digest_signer(digest: &str, signature: &str) -> Result<Address> {
     let digest: B256 = digest.parse().context("a digest has 32 bytes")?;
     signer(digest, signature)

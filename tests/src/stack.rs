@@ -24,37 +24,36 @@ use crate::{
     programs,
 };
 
-/// How long a server of ours may take until it serves.
+/// How long one of our servers may take before it serves.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a server of ours may take to finish what it does and end.
+/// How long one of our servers may take to finish its work and end.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often the orchestrator is asked whether a wallet's pairs are ready.
+/// The interval at which the orchestrator is asked whether a wallet's pairs are ready.
 const READY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The tenant everything is done for.
+/// The tenant of all wallets.
 pub const TENANT: &str = "demo";
 
-/// An origin whose pages may speak to the gateway, beside its own.
+/// An origin whose pages may use the gateway, besides its own page.
 pub const PAGE_ORIGIN: &str = "https://wallet.example";
 
-/// What the gateway of the demonstration is told beside its parties: an Ethereum node, for pages to
-/// send to, and that pages of any origin on this machine may connect.
+/// Additional settings of the demonstration's gateway: an Ethereum node for pages, and connections
+/// from pages of any origin on this machine.
 #[must_use]
 pub fn for_trying_out(node: &str) -> [String; 5] {
     let chain = CHAIN_ID.to_string();
     ["--rpc", node, "--chain-id", &chain, "--loopback-origins"].map(str::to_owned)
 }
 
-/// All kinds of payload, for a requester that may ask for any.
+/// All kinds of payload, for a requester without restrictions.
 pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
 
-/// Broker, orchestrator, two parties and a gateway as separate processes, each with files of its
-/// own.
+/// Broker, orchestrator, two parties and a gateway as separate processes. Each has its own files.
 ///
-/// Dropping it kills them all and removes what they wrote. Fields are dropped in the order they
-/// stand here.
+/// Dropping it kills all processes and removes their files. Fields drop in the order of their
+/// declaration.
 #[derive(Debug)]
 pub struct Stack {
     /// The service's worker.
@@ -76,22 +75,23 @@ pub struct Stack {
     directory: Arc<TempDir>,
 }
 
-/// A server of ours: the command that starts it, and the process while it runs.
+/// One of our servers: the command that starts it, and its process while it runs.
 #[derive(Debug)]
 pub struct Server {
     name: String,
     duet: Duet,
     arguments: Vec<String>,
-    /// A program, with arguments, that starts the server's; empty where it is started itself.
+    /// A program, with arguments, that starts the server. Empty when the server is started
+    /// directly.
     launcher: Vec<String>,
     logs: PathBuf,
     process: Option<Process>,
-    /// What it said when it last served.
+    /// The document that it printed when it last became ready.
     ready: Value,
 }
 
 impl Server {
-    /// A server that [`Self::start`] starts with these settings and arguments, and that logs into
+    /// A server with these settings and arguments. [`Self::start`] starts it, and its log goes into
     /// `logs`.
     #[must_use]
     pub fn new(name: &str, duet: Duet, arguments: &[&str], logs: &Path) -> Self {
@@ -107,23 +107,23 @@ impl Server {
         }
     }
 
-    /// The same under another name.
+    /// This server, under another name.
     #[must_use]
     pub(crate) fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// Has `launcher`, a program with its arguments, start it from now on; it must become the
-    /// server's process by `exec`.
+    /// Starts it through `launcher`, a program with its arguments, from now on. The launcher must
+    /// become the server's process by `exec`.
     pub fn start_through(&mut self, launcher: &[&str]) {
         self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
     }
 
-    /// Starts it and returns what it says when it serves.
+    /// Starts it and waits until it serves. Returns the document that it prints then.
     ///
     /// # Errors
-    /// When it does not come to that; with the end of its log.
+    /// When it does not become ready. The error contains the end of its log.
     pub async fn start(&mut self) -> Result<Value> {
         self.launch()?;
         let ready = self.serving().await;
@@ -133,7 +133,7 @@ impl Server {
         ready
     }
 
-    /// Starts it without waiting for anything; [`Self::serving`] tells when it serves.
+    /// Starts it without waiting. [`Self::serving`] waits until it serves.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -147,19 +147,19 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until it serves, and returns what it says then. It says so once.
+    /// Waits until it serves. Returns the document that it prints then, which it prints once.
     ///
     /// # Errors
-    /// When it does not come to that; with the end of its log.
+    /// When it does not become ready. The error contains the end of its log.
     pub async fn serving(&mut self) -> Result<Value> {
         self.ready = self.process()?.line(START_DEADLINE, readiness).await?;
         Ok(self.ready.clone())
     }
 
-    /// What it shows at `/metrics`, as it is written. It needs `DUET_METRICS_LISTEN`.
+    /// The text that it shows at `/metrics`. It needs `DUET_METRICS_LISTEN`.
     ///
     /// # Errors
-    /// When it does not listen or does not answer as it should.
+    /// When it does not listen, or when its answer is invalid.
     pub async fn metrics(&self) -> Result<String> {
         let url = format!("http://{}/metrics", text(&self.ready, "/metrics")?);
         let answer = http_client()?.get(url).send().await?.error_for_status()?;
@@ -168,12 +168,12 @@ impl Server {
         Ok(answer.text().await?)
     }
 
-    /// Whether it has said since it was started, or last asked, that it serves.
+    /// Whether it has reported that it serves, since its start or the last call.
     pub fn has_begun_to_serve(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.line_so_far(readiness).is_some())
     }
 
-    /// The same server, not running.
+    /// A copy of this server that is not running.
     fn clone_settings(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -186,18 +186,18 @@ impl Server {
         }
     }
 
-    /// The same server once more, beside it, as a process called `name`, not started yet.
+    /// A second server with the same settings, called `name` and not started yet.
     #[must_use]
     pub fn another(&self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self.clone_settings() }
     }
 
-    /// Has it run with other settings when it is started again.
+    /// Changes its settings for the next start.
     pub fn set_settings(&mut self, duet: Duet) {
         self.duet = duet;
     }
 
-    /// Gives the option `name`, which is among the arguments, another value.
+    /// Changes the value of the option `name`, which must be among its arguments.
     pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
         if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {
@@ -213,7 +213,7 @@ impl Server {
         self.process.as_mut().with_context(|| format!("{} is not running", self.name))
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills it with `kill -9`.
     ///
     /// # Errors
     /// When it is not running.
@@ -223,30 +223,30 @@ impl Server {
         Ok(())
     }
 
-    /// Asks it to end, as an operator would, and waits until it has. Returns its exit code.
+    /// Stops it as an operator does, and waits until it has ended. Returns its exit code.
     ///
     /// # Errors
-    /// When it is not running or does not end.
+    /// When it is not running, or does not end.
     pub async fn stop(&mut self) -> Result<Option<i32>> {
         let status = self.process()?.terminate(STOP_DEADLINE).await?;
         self.process = None;
         Ok(status.code())
     }
 
-    /// The end of its log, for messages about what went wrong.
+    /// The end of its log, for error messages.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         self.process.as_ref().map(|process| process.log_tail(lines)).unwrap_or_default()
     }
 }
 
-/// What a server prints when it serves.
+/// The document that a server prints when it serves.
 fn readiness(line: &str) -> Option<Value> {
     let document: Value = serde_json::from_str(line).ok()?;
     (document.get("ready") == Some(&Value::Bool(true))).then_some(document)
 }
 
-/// The three pairs that a 2-of-3 wallet has.
+/// The three pairs of a 2-of-3 wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pair {
     /// The device initiates, the service responds.
@@ -258,7 +258,7 @@ pub enum Pair {
 }
 
 impl Pair {
-    /// All of them.
+    /// All pairs.
     pub const ALL: [Self; 3] = [Self::DeviceService, Self::DevicePartner, Self::ServicePartner];
 }
 
@@ -273,20 +273,20 @@ pub struct Wallet {
     pub address: String,
     /// The file with the key of a team that may queue signatures.
     pub requester_key: PathBuf,
-    /// What the command printed when it made the wallet.
+    /// The document that the command printed when it created the wallet.
     pub created: Value,
 }
 
 impl Stack {
-    /// Starts everything and waits until it serves.
+    /// Starts all processes, and waits until they serve.
     ///
     /// # Errors
-    /// When something does not start.
+    /// When a process does not start.
     pub async fn start() -> Result<Self> {
         Self::start_as(&[], None).await
     }
 
-    /// The same with the parties' share stores in databases of `server`.
+    /// Starts a stack whose share stores are in databases of `server`.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -294,7 +294,7 @@ impl Stack {
         Self::start_as(&[], server).await
     }
 
-    /// The same with these settings in every process's environment.
+    /// Starts a stack with these settings in the environment of every process.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -320,11 +320,11 @@ impl Stack {
         Self::run(directory, broker, &duet, &folders, fingerprints, tokens).await
     }
 
-    /// Starts the orchestrator and the parties that have been set up in `folders`. Who keeps a
-    /// share of `directory` keeps its files, logs among them, from being removed with the stack.
+    /// Starts the orchestrator, and the parties in `folders`, which are set up already. A caller
+    /// that holds a clone of `directory` keeps the files, including logs, beyond the stack's life.
     ///
     /// # Errors
-    /// When something does not start.
+    /// When a process does not start.
     pub async fn run(
         directory: Arc<TempDir>,
         broker: Broker,
@@ -353,7 +353,7 @@ impl Stack {
         let ready = orchestrator.start().await?;
         let listen = text(&ready, "/listen")?.to_owned();
         let orchestrator_key = text(&ready, "/public_key")?.to_owned();
-        // The same address when it is started again.
+        // It keeps this address when it is started again.
         orchestrator.set_argument("--listen", &listen);
         service.start().await?;
         partner.start().await?;
@@ -377,37 +377,38 @@ impl Stack {
         })
     }
 
-    /// The orchestrator's HTTP interface.
+    /// The URL of the orchestrator's HTTP interface.
     #[must_use]
     pub fn api_url(&self) -> &str {
         &self.api_url
     }
 
-    /// Where browsers find the gateway: its own page may connect there, and any other page from
+    /// The URL of the gateway for browsers. Its own page may connect there, and any other page from
     /// this address.
     #[must_use]
     pub fn gateway_url(&self) -> &str {
         &self.gateway_url
     }
 
-    /// Where a person on this machine opens the page: by name, because passkeys belong to one.
+    /// The URL at which a user on this machine opens the page. It has a host name, because passkeys
+    /// belong to one.
     #[must_use]
     pub fn page_url(&self) -> String {
         self.gateway_url.replace("127.0.0.1", "localhost")
     }
 
-    /// Starts the gateway again, where it was, with `more` arguments.
+    /// Starts the gateway again at its address, with `more` arguments.
     ///
     /// # Errors
-    /// When it does not end or does not start.
+    /// When it does not end or start.
     pub async fn restart_gateway_with(&mut self, more: &[&str]) -> Result<()> {
         self.gateway.stop().await?;
         self.gateway.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         self.gateway.start().await.map(drop)
     }
 
-    /// Another gateway on a free port, with the same settings and `more` arguments, not started
-    /// yet.
+    /// Another gateway on a free port, with the same settings and `more` arguments. It is not
+    /// started yet.
     #[must_use]
     pub fn another_gateway(&self, name: &str, more: &[&str]) -> Server {
         let mut arguments = self.gateway.arguments.clone();
@@ -418,7 +419,7 @@ impl Stack {
         gateway
     }
 
-    /// Another orchestrator on a free port, with the same settings, not started yet.
+    /// Another orchestrator on a free port, with the same settings. It is not started yet.
     #[must_use]
     pub fn another_orchestrator(&self, name: &str) -> Server {
         let mut orchestrator = self.orchestrator.another(name);
@@ -426,13 +427,13 @@ impl Stack {
         orchestrator
     }
 
-    /// The key that results are signed with, hexadecimal.
+    /// The public key of results, in hexadecimal.
     #[must_use]
     pub fn orchestrator_key(&self) -> &str {
         &self.orchestrator_key
     }
 
-    /// Where everything but the broker keeps its files.
+    /// The folder of all files except the broker's.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -445,8 +446,8 @@ impl Stack {
         known.cloned().unwrap_or_else(|| PartyFolder::new(self.directory.path(), name))
     }
 
-    /// Another worker of the party that `worker` is one of, on the same share store, with `more`
-    /// arguments, not started yet.
+    /// Another worker of the same party as `worker`, on the same share store, with `more`
+    /// arguments. It is not started yet.
     #[must_use]
     pub fn another_worker(&self, worker: &Server, name: &str, more: &[&str]) -> Server {
         let mut another = Server { name: name.to_owned(), ..worker.clone_settings() };
@@ -454,10 +455,10 @@ impl Stack {
         another
     }
 
-    /// A second worker of the service and one of the partner, at work.
+    /// Starts a second worker of the service, and one of the partner.
     ///
     /// # Errors
-    /// When one does not start; with the end of its log.
+    /// When one does not start. The error contains the end of its log.
     pub async fn second_workers(&self) -> Result<[Server; 2]> {
         let mut workers = [
             self.another_worker(&self.service, "service-2", &[]),
@@ -469,7 +470,7 @@ impl Stack {
         Ok(workers)
     }
 
-    /// The command as a team uses it that queues signatures: no shares, only the API.
+    /// The command with a team's settings: no shares, only the API.
     #[must_use]
     pub fn duet(&self) -> Duet {
         Duet::new(self.broker.credentials())
@@ -477,10 +478,10 @@ impl Stack {
             .with("DUET_API_URL", &self.api_url)
     }
 
-    /// The command as a device uses it whose wallets are in a folder called `name`.
+    /// The command of a device whose wallets are in the folder `name`.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn device(&self, name: &str) -> Result<Duet> {
         let home = self.directory.path().join(name);
         make_private_folder(&home)?;
@@ -494,9 +495,8 @@ impl Stack {
             .with("DUET_KEY_FILE", &key_file.to_string_lossy()))
     }
 
-    /// Makes a wallet on a device called `name`, with a requester that may ask for the kinds of
-    /// payload in `kinds`. The owner may ask for all kinds, for bare digests only if the requester
-    /// may.
+    /// Creates a wallet on the device `name`, with a requester that may ask for the payloads in
+    /// `kinds`. The owner may ask for all kinds, but for bare digests only if the requester may.
     ///
     /// # Errors
     /// When a command fails.
@@ -515,8 +515,8 @@ impl Stack {
         })
     }
 
-    /// The arguments that make such a wallet, and the file of its requester's key, which is made
-    /// here.
+    /// The arguments that create such a wallet, and the file of its requester's key, which this
+    /// creates.
     ///
     /// # Errors
     /// When a command fails.
@@ -532,11 +532,11 @@ impl Stack {
         Ok((arguments, requester_key))
     }
 
-    /// Waits until every pair of a wallet can sign: after the commit the service still has to enrol
+    /// Waits until every pair of a wallet can sign. After the commit, the service has yet to enrol
     /// with the partner.
     ///
     /// # Errors
-    /// When a minute passes before that.
+    /// After a minute.
     pub async fn all_pairs_ready(&self, wallet: &str) -> Result<()> {
         let token = fs::read_to_string(self.broker.credentials().join("tokens").join(TENANT))?;
         let token = token.lines().next().context("the token's file is empty")?;
@@ -600,11 +600,11 @@ impl Wallet {
         self.duet.json(&arguments).await
     }
 
-    /// Signs with a pair, and returns the document with `signature`, `digest` and, for
-    /// transactions, `signed_transaction`.
+    /// Signs with a pair. Returns the document with `signature`, `digest` and, for transactions,
+    /// `signed_transaction`.
     ///
     /// # Errors
-    /// When a command fails, or the job was not signed by this pair.
+    /// When a command fails, or when another pair signed the job.
     pub async fn sign_by(&self, pair: Pair, payload: &[&str]) -> Result<Value> {
         match pair {
             Pair::DeviceService => self.sign(payload, "service").await,
@@ -621,7 +621,7 @@ impl Wallet {
         }
     }
 
-    /// Queues a signature by service and partner and waits for it: `duet job submit <payload>
+    /// Queues a signature by service and partner, and waits for it: `duet job submit <payload>
     /// --wait`.
     ///
     /// # Errors
@@ -634,8 +634,8 @@ impl Wallet {
     }
 }
 
-/// A gateway for the parties in `folders`. Everything here comes from one address, so that only the
-/// limits that a test is about are those of a deployment.
+/// A gateway for the parties in `folders`. All tests connect from one address, so limits per
+/// address are raised, except those that a test is about.
 pub(crate) fn gateway(
     duet: &Duet,
     listen: &str,

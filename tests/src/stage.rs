@@ -1,5 +1,5 @@
-//! Parties in this process over a real broker, with the test as the orchestrator: for tests that
-//! need to reach into a party, take a worker away, or sit in a party's place.
+//! Parties in the test's process, over a real broker, with the test as the orchestrator. For tests
+//! that reach into a party, take a worker away, or take a party's place.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -44,10 +44,10 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::broker::Broker;
 
-/// The longest that anything is waited for.
+/// The longest wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time, in Unix milliseconds.
+/// The present time, in Unix milliseconds.
 #[must_use]
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -57,13 +57,13 @@ pub fn now_ms() -> u64 {
 /// A party's id.
 ///
 /// # Panics
-/// When the text is none.
+/// When the text is no party id.
 #[must_use]
 pub fn name(text: &str) -> PartyId {
     text.parse().unwrap()
 }
 
-/// The tenant everything is done for.
+/// The tenant of all wallets.
 ///
 /// # Panics
 /// Never.
@@ -72,10 +72,10 @@ pub fn tenant() -> TenantId {
     "demo".parse().unwrap()
 }
 
-/// Random bytes of the operating system.
+/// Random bytes from the operating system.
 ///
 /// # Panics
-/// When it has none.
+/// When it provides none.
 #[must_use]
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -104,7 +104,7 @@ async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
     Ok((Context::new(vault), sqlite))
 }
 
-/// Longer than the defaults, for machines that do much else.
+/// Limits longer than the defaults, for busy machines.
 #[must_use]
 pub fn limits() -> SessionLimits {
     SessionLimits {
@@ -117,15 +117,15 @@ pub fn limits() -> SessionLimits {
 /// A backend party with its worker.
 #[derive(Debug)]
 pub struct Backend {
-    /// Where its store and the key that seals it lie.
+    /// The directory of its store and of the key that opens the store.
     pub directory: TempDir,
-    /// Its share store, to make it fail.
+    /// Its share store, which a test can make fail.
     pub sqlite: SqliteStore,
     /// The party itself.
     pub party: Party,
-    /// Its connection.
+    /// Its connection to the broker.
     pub bus: Bus,
-    /// Its worker while it runs.
+    /// Its worker, while it runs.
     pub worker: Option<Worker>,
 }
 
@@ -134,7 +134,7 @@ impl Backend {
         let directory = tempfile::tempdir()?;
         let mut rng = system_rng();
         let keys = PartyKeys::generate(&mut rng);
-        // Safe primes that were found beforehand: looking for them takes seconds.
+        // These safe primes were found in advance, because a search takes seconds.
         let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), &mut rng);
         let card = Card::new_verifier(name(role.as_str()), &keys, &parameters, &trapdoor, &mut rng);
         let settings = PartySettings { limits: limits(), ..PartySettings::default() };
@@ -154,7 +154,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Forgets the process: everything that runs is aborted, the store is opened anew.
+    /// Simulates a crash of its process: aborts everything that runs, and opens the store again.
     ///
     /// # Errors
     /// When the store does not open.
@@ -167,8 +167,8 @@ impl Backend {
         Ok(())
     }
 
-    /// Another worker of the same party, with its own connections to the share store, as another
-    /// process would have them.
+    /// Another worker of the same party. It has its own connections to the share store, as another
+    /// process would.
     ///
     /// # Errors
     /// When the store does not open or the worker cannot serve.
@@ -177,7 +177,7 @@ impl Backend {
         Ok(Worker::start(party, self.bus.clone(), WorkerSettings::default()).await?)
     }
 
-    /// The same party with its own connections to the share store.
+    /// This party, with its own connections to the share store.
     ///
     /// # Errors
     /// When the store does not open.
@@ -195,7 +195,8 @@ impl Backend {
     }
 }
 
-/// Broker, service, partner, device, and an orchestrator's connection with the outcomes it hears.
+/// Broker, service, partner, device, and an orchestrator's connection with the outcomes that it
+/// receives.
 #[derive(Debug)]
 pub struct Stage {
     /// The broker.
@@ -207,11 +208,11 @@ pub struct Stage {
     device_directory: TempDir,
     /// The owner's device, with share 1.
     pub device: Device,
-    /// Its connection: a gateway's.
+    /// The device's connection, with a gateway's role.
     pub device_bus: Bus,
     /// An orchestrator's connection.
     pub orchestrator: Bus,
-    /// What the parties report; each report has been acknowledged.
+    /// The outcomes that the parties report. Each report has been acknowledged.
     pub outcomes: mpsc::Receiver<SignedOutcome>,
     _outcomes_service: Service,
 }
@@ -258,7 +259,7 @@ impl Stage {
         })
     }
 
-    /// What a new wallet is to be.
+    /// An order for a new wallet.
     #[must_use]
     pub fn order(&self) -> CreateWallet {
         CreateWallet {
@@ -270,24 +271,24 @@ impl Stage {
         }
     }
 
-    /// Makes a wallet.
+    /// Creates a wallet.
     ///
     /// # Errors
-    /// When it is not made.
+    /// When the creation fails.
     pub async fn create(&self) -> Result<WalletInfo> {
         Ok(self.device.create_wallet(&self.device_bus, self.order(), Arc::new(|_| {})).await?)
     }
 
-    /// Forgets the device's process and opens its store anew.
+    /// Simulates a restart of the device's process, which opens its store again.
     ///
     /// # Errors
-    /// When it does not open.
+    /// When the store does not open.
     pub async fn reopen_device(&mut self) -> Result<()> {
         self.device = Device::open(context(&self.device_directory).await?).await?.with_limits(limits());
         Ok(())
     }
 
-    /// A request for a message's signature, for any pair.
+    /// A request to sign a message, by any pair.
     ///
     /// # Panics
     /// Never.
@@ -296,10 +297,10 @@ impl Stage {
         self.request_for(wallet, path, &serde_json::json!({ "kind": "personal_message", "text": text }))
     }
 
-    /// A request for a payload's signature, for any pair.
+    /// A request to sign a payload, by any pair.
     ///
     /// # Panics
-    /// When the payload is none.
+    /// When the payload is invalid.
     #[must_use]
     pub fn request_for(
         &self,
@@ -321,7 +322,7 @@ impl Stage {
         SigningRequest::from_json(body.to_string().as_bytes()).unwrap()
     }
 
-    /// A session's manifest, with the request signed by the owner.
+    /// The manifest of a session, with the request signed by the owner.
     #[must_use]
     pub fn manifest(
         &self,
@@ -333,7 +334,7 @@ impl Stage {
         manifest(wallet, pair, paillier_key, request, self.device.owner_key())
     }
 
-    /// The key that the initiator of `pair` would use now, as it says itself.
+    /// The key that the initiator of `pair` would use now, from its own answer.
     ///
     /// # Errors
     /// When it is not enrolled.
@@ -353,7 +354,7 @@ impl Stage {
     /// Waits until the service has enrolled with the partner, which it does by itself.
     ///
     /// # Errors
-    /// When a minute passes before that.
+    /// After a minute.
     pub async fn enrolled(&self, wallet: WalletId) -> Result<()> {
         timeout(PATIENCE, async {
             while self.paillier_key(wallet, Pair::ServicePartner).await.is_err() {
@@ -367,17 +368,17 @@ impl Stage {
     /// Invites one worker of a party.
     ///
     /// # Errors
-    /// When there is no reply.
+    /// When no reply comes.
     pub async fn invite(&self, party: &PartyId, manifest: &[u8]) -> Result<InvitationReply> {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let reply = self.orchestrator.request(&Address::Invite(party.clone()), invitation, PATIENCE).await?;
         Ok(InvitationReply::read(&reply)?.0)
     }
 
-    /// The same once a worker of the party is in its queue group.
+    /// Invites a party, and waits until one of its workers is in its queue group.
     ///
     /// # Errors
-    /// When none comes to be, or the answer does not parse.
+    /// When no worker joins in time, or when the answer does not parse.
     pub async fn invite_when_present(&self, party: &PartyId, manifest: &[u8]) -> Result<InvitationReply> {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let address = Address::Invite(party.clone());
@@ -385,15 +386,15 @@ impl Stage {
         Ok(InvitationReply::read(&reply)?.0)
     }
 
-    /// Invites a party whose store fails until none of its workers is in its queue group any more.
+    /// Invites a party with a failing store until none of its workers is in its queue group.
     ///
     /// # Errors
-    /// When an invitation is answered with anything but that the store fails.
+    /// When an answer is anything but that the store fails.
     pub async fn invite_until_absent(&self, party: &PartyId, manifest: &[u8]) -> Result<()> {
         let invitation = codec::encode(&Invitation { manifest: manifest.to_vec() })?;
         let address = Address::Invite(party.clone());
         loop {
-            // One that was on its way to a worker that was just leaving is lost.
+            // An invitation to a worker that was just leaving is lost.
             match self.orchestrator.request(&address, invitation.clone(), Duration::from_secs(2)).await {
                 Err(RequestError::NoResponders { .. }) => return Ok(()),
                 Err(RequestError::TimedOut { .. }) => {}
@@ -405,10 +406,11 @@ impl Stage {
         }
     }
 
-    /// Runs a session between the two backend parties; what the initiator reports.
+    /// Runs a session between the two backend parties. Returns the outcome that the initiator
+    /// reports.
     ///
     /// # Errors
-    /// When a party refuses the invitation, or nothing is reported.
+    /// When a party refuses the invitation, or when no report comes.
     pub async fn run(&mut self, manifest: &Manifest) -> Result<OutcomeResult> {
         let bytes = manifest.encode()?;
         for party in [&manifest.responder.party, &manifest.initiator.party] {
@@ -423,7 +425,7 @@ impl Stage {
     /// The outcome that the party of `index` reports on a session.
     ///
     /// # Errors
-    /// When nothing is reported.
+    /// When no report comes.
     pub async fn outcome(&mut self, manifest: &Manifest, index: ShareIndex) -> Result<OutcomeResult> {
         let backend = if index == ShareIndex::Partner { &self.partner } else { &self.service };
         let card_key = *backend.party.card().identity().as_bytes();
@@ -436,10 +438,10 @@ impl Stage {
         }
     }
 
-    /// Service and partner sign.
+    /// Signs with service and partner.
     ///
     /// # Errors
-    /// When they do not, or the signature does not verify.
+    /// When they do not sign, or when the signature is invalid.
     pub async fn sign_service_partner(&mut self, wallet: &WalletInfo, path: &str) -> Result<()> {
         let key = self.paillier_key(wallet.id, Pair::ServicePartner).await?;
         let request = self.request(wallet, path, "service and partner");
@@ -450,7 +452,7 @@ impl Stage {
         }
     }
 
-    /// The device signs with the backend of `pair`; the test answers its approval as an
+    /// Signs with the device and the backend of `pair`. The test answers the approval as an
     /// orchestrator.
     ///
     /// # Errors
@@ -479,10 +481,10 @@ impl Stage {
         verify(wallet, &request, &signature.signature)
     }
 
-    /// Every pair signs.
+    /// Signs with every pair.
     ///
     /// # Errors
-    /// When one does not.
+    /// When a pair does not sign.
     pub async fn all_pairs_sign(&mut self, wallet: &WalletInfo) -> Result<()> {
         self.enrolled(wallet.id).await?;
         self.sign_device(wallet, Pair::DeviceService, "m").await?;
@@ -491,10 +493,10 @@ impl Stage {
     }
 }
 
-/// A session's manifest, with the request signed by `requester`.
+/// The manifest of a session, with the request signed by `requester`.
 ///
 /// # Panics
-/// When the wallet has no holder of a seat.
+/// When a seat of the pair has no holder in this wallet.
 #[must_use]
 pub fn manifest(
     wallet: &WalletInfo,
@@ -518,7 +520,7 @@ pub fn manifest(
     }
 }
 
-/// Whether a signature is the wallet's over the request.
+/// Checks that a signature is the wallet's, over the request.
 ///
 /// # Errors
 /// When it is not.

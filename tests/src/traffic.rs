@@ -1,5 +1,5 @@
-//! What the broker has seen of one connection, by its own count: so that a test can act when a
-//! message has passed, without being a part of the conversation.
+//! The broker's own count of messages on a connection. With it, a test can act when a message has
+//! passed, without taking part in the conversation.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use tokio::time::{interval, timeout};
 
 use crate::{anvil::http_client, broker::Broker};
 
-/// How often the broker is asked.
+/// The interval at which the broker is asked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long a message may take to pass.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Messages of one connection.
+/// The messages of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Published by the client.
     pub sent: u64,
-    /// Delivered to it.
+    /// Delivered to the client.
     pub received: u64,
 }
 
-/// The broker's book of connections.
+/// The connections of a broker, from its monitoring.
 #[derive(Debug)]
 pub struct Connections {
     client: reqwest::Client,
@@ -32,15 +32,15 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// The book of `broker`.
+    /// The connections of `broker`.
     ///
     /// # Errors
-    /// When there can be no HTTP client.
+    /// When the HTTP client cannot be built.
     pub fn of(broker: &Broker) -> Result<Self> {
         Ok(Self { client: http_client()?, url: format!("{}/connz", broker.monitoring_url()) })
     }
 
-    /// The number of the newest connection; 0 before the first.
+    /// The number of the newest connection. 0 before the first.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -48,10 +48,10 @@ impl Connections {
         Ok(self.all().await?.iter().filter_map(|one| number(one, "cid")).max().unwrap_or_default())
     }
 
-    /// The first connection after number `before`, once there is one.
+    /// The number of the first connection after `before`. Waits for one.
     ///
     /// # Errors
-    /// When a minute passes before.
+    /// After a minute.
     pub async fn first_after(&self, before: u64) -> Result<u64> {
         let mut look_again = interval(LOOK_INTERVAL);
         let opened = async {
@@ -68,11 +68,11 @@ impl Connections {
         timeout(DEADLINE, opened).await.context("nobody connected in time")?
     }
 
-    /// What has passed on connection `number` by now, also after it was closed.
+    /// The messages on connection `number` so far. Also works after it was closed.
     ///
     /// # Errors
-    /// When the broker does not know it for a minute: it takes one that closes from its list of
-    /// open ones some time before it writes it down among the closed.
+    /// When the broker does not list it for a minute. The broker removes a closing connection from
+    /// the open ones some time before it lists it as closed.
     pub async fn traffic(&self, connection: u64) -> Result<Traffic> {
         let mut look_again = interval(LOOK_INTERVAL);
         let listed = async {
@@ -89,18 +89,17 @@ impl Connections {
         timeout(DEADLINE, listed).await.context("no such connection")?
     }
 
-    /// Waits until `reached` holds of what has passed on a connection.
+    /// Waits until `reached` is true of the messages on a connection.
     ///
     /// # Errors
-    /// When a minute passes before, or the connection is closed; with what had passed.
+    /// After a minute, or when the connection is closed. The error contains the last count.
     pub async fn until(&self, connection: u64, reached: impl Fn(Traffic) -> bool) -> Result<()> {
         let mut look_again = interval(LOOK_INTERVAL);
         let mut last = Traffic::default();
         let passing = async {
             loop {
                 look_again.tick().await;
-                // What passed is read after it: a connection may close with the very message that
-                // is waited for.
+                // Read the count after this: a connection may close with the awaited message.
                 let is_closed = self.is_closed(connection).await?;
                 last = self.traffic(connection).await?;
                 if reached(last) {

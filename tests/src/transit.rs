@@ -1,6 +1,6 @@
-//! What stands in for HashiCorp Vault, which cannot be had here: the part of its transit engine's
-//! HTTP interface that is used, as it is documented, with real encryption, and the ways in which a
-//! Vault says no.
+//! A stand-in for HashiCorp Vault, which is not available here. It implements the used part of the
+//! transit engine's documented HTTP interface, with real encryption, and the ways in which a Vault
+//! refuses.
 
 use std::{
     collections::HashMap,
@@ -36,18 +36,18 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 pub const TOKEN: &str = "hvs.test-token";
 const NONCE_SIZE_BYTES: usize = 12;
 
-/// How it answers.
+/// The behaviour of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// As asked.
+    /// It works.
     Working,
-    /// It was started and not unsealed.
+    /// It was started but not unsealed.
     Sealed,
-    /// It takes requests and says nothing.
+    /// It accepts requests and does not answer.
     Silent,
-    /// It is not Vault at all.
+    /// It is not Vault.
     Strange,
-    /// It sends whoever asks elsewhere.
+    /// It redirects clients to another server.
     Elsewhere,
 }
 
@@ -62,15 +62,15 @@ pub struct TransitServer {
 #[derive(Debug)]
 struct Engine {
     mood: Mood,
-    /// Each key's versions, the first of which is 1.
+    /// The versions of each key, of which the first has number 1.
     keys: HashMap<String, Vec<[u8; 32]>>,
-    /// The oldest version that still decrypts.
+    /// The oldest version that may decrypt.
     min_decryption_version: usize,
     calls: Vec<String>,
 }
 
 impl TransitServer {
-    /// Starts one that has these keys.
+    /// Starts a server with these keys.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -80,10 +80,10 @@ impl TransitServer {
         Self::serve(listener, url, keys)
     }
 
-    /// Starts one that speaks TLS alone, under all addresses of the loopback.
+    /// Starts a server that speaks only TLS, on all addresses of the loopback.
     ///
     /// # Errors
-    /// When it cannot listen, or the files (PEM) have no certificate and its key.
+    /// When it cannot listen, or when the files (PEM) contain no certificate with its key.
     pub async fn start_encrypted(keys: &[&str], certificate: &FilePath, key: &FilePath) -> Result<Self> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
@@ -124,15 +124,15 @@ impl TransitServer {
         self.url.clone()
     }
 
-    /// Has it answer like that from now on.
+    /// Changes its behaviour.
     pub fn set(&self, mood: Mood) {
         self.engine().mood = mood;
     }
 
-    /// Makes a key, or a new version of it.
+    /// Makes a key, or a new version of a key.
     ///
     /// # Errors
-    /// Without randomness.
+    /// When the system provides no randomness.
     pub fn rotate(&self, key: &str) -> Result<()> {
         let mut version = [0; 32];
         getrandom::fill(&mut version).map_err(|error| anyhow!("no randomness: {error}"))?;
@@ -140,7 +140,7 @@ impl TransitServer {
         Ok(())
     }
 
-    /// Has versions before this one decrypt no more.
+    /// Makes versions before this one unable to decrypt.
     pub fn retire_before(&self, version: usize) {
         self.engine().min_decryption_version = version;
     }
@@ -150,7 +150,7 @@ impl TransitServer {
         self.engine().keys.remove(key);
     }
 
-    /// What was called since this was last asked: `decrypt/name`.
+    /// The calls since the last question, as `decrypt/name`.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.engine().calls)
@@ -161,7 +161,7 @@ impl TransitServer {
     }
 }
 
-/// Connections that are encrypted by the time they are taken.
+/// Accepts connections, and returns each after its TLS handshake.
 struct Encrypted {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
@@ -173,7 +173,7 @@ impl Listener for Encrypted {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            // Whoever does not trust the certificate hangs up.
+            // A client that does not trust the certificate hangs up.
             let Ok((stream, address)) = self.tcp.accept().await else { continue };
             if let Ok(encrypted) = self.acceptor.accept(stream).await {
                 return (encrypted, address);
@@ -221,7 +221,7 @@ async fn answer(
     }
     let engine = state.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(versions) = engine.keys.get(&name) else {
-        // Encrypting makes a key where the token may create one; this one may not.
+        // Encryption creates a key if the token may create one. This token may not.
         return match operation.as_str() {
             "encrypt" => refuse(StatusCode::FORBIDDEN, "permission denied"),
             _ => refuse(StatusCode::BAD_REQUEST, "encryption key not found"),

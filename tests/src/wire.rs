@@ -1,9 +1,9 @@
-//! What processes say to the broker, overheard on the way: for a witness that takes no part.
+//! Overhears what processes send to the broker, without taking part.
 //!
-//! A subscriber would take part: while it listens, the broker never says that nobody does, and
-//! exactly that is what the first message of a session is sent again upon. So a [`Tap`] sits on a
-//! link. It holds the broker's own certificate, takes the client's encryption off and puts it on
-//! again, and notes each message with the process that sent it.
+//! A subscriber would take part: while it listens, the broker never reports that there is no
+//! subscriber. But exactly that report makes an initiator send its first message again. So a
+//! [`Tap`] sits on a link. It has the broker's own certificate, decrypts the client's side, and
+//! encrypts it again. It records each message with the process that sent it.
 
 use std::{
     path::Path,
@@ -25,15 +25,15 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-/// The longest greeting of the broker's.
+/// The longest greeting of the broker, in bytes.
 const MAX_GREETING_BYTES: usize = 64 * 1024;
 
-/// One run of a process: killed and started again, it is another one.
+/// One run of a process. A process that is killed and started again has another run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {
     /// The process's name.
     pub process: Arc<str>,
-    /// Which of its runs, from 1.
+    /// The number of the run, from 1.
     pub number: u32,
 }
 
@@ -43,25 +43,25 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// A message on its way from a client to the broker.
+/// A message from a client to the broker.
 #[derive(Clone, Debug)]
 pub struct Sighting {
-    /// Who sent it.
+    /// The sender.
     pub by: Run,
-    /// On which subject.
+    /// The subject.
     pub subject: String,
-    /// Where an answer is to go.
+    /// The subject for an answer.
     pub reply: Option<String>,
-    /// What was said.
+    /// The payload.
     pub payload: Bytes,
 }
 
-/// All that was overheard, in the order of each connection.
+/// All overheard messages. Those of one connection are in order.
 #[derive(Clone, Debug, Default)]
 pub struct Capture(Arc<Mutex<Vec<Sighting>>>);
 
 impl Capture {
-    /// What was overheard up to now.
+    /// The messages overheard so far.
     #[must_use]
     pub fn sightings(&self) -> Vec<Sighting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -72,7 +72,7 @@ impl Capture {
     }
 }
 
-/// A listener on one process's link to one broker.
+/// Overhears one process's link to one broker.
 #[derive(Clone)]
 pub struct Tap {
     process: Arc<str>,
@@ -88,30 +88,30 @@ impl std::fmt::Debug for Tap {
     }
 }
 
-/// Both ends of a connection, decrypted, and the ear between them.
+/// Both ends of a connection, decrypted, and the parser of the client's side.
 #[derive(Debug)]
 pub struct Ends {
     /// Towards the client.
     pub client: server::TlsStream<TcpStream>,
     /// Towards the broker.
     pub server: client::TlsStream<TcpStream>,
-    /// What listens to the client.
+    /// The parser of the client's messages.
     pub spoken: Spoken,
 }
 
 impl Tap {
-    /// A tap for `process`, whose current run `run` counts, with the certificate, key and authority
-    /// of the broker that the link leads to.
+    /// A tap for `process`. `run` holds the number of its current run. The certificate, key and
+    /// authority are those of the broker at the other end of the link.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When the files cannot be read.
     pub fn new(
         process: &str,
         run: Arc<AtomicU32>,
         capture: Capture,
         [certificate, key, authority]: [&Path; 3],
     ) -> Result<Self> {
-        // The process may link several providers, among which rustls would refuse to choose.
+        // The process may contain several providers, and rustls would refuse to choose one.
         rustls::crypto::ring::default_provider().install_default().ok();
         let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
         let server = ServerConfig::builder()
@@ -129,11 +129,11 @@ impl Tap {
         })
     }
 
-    /// Begins a connection between a client and the broker: passes the greeting on, which comes in
-    /// the clear, and encrypts both sides.
+    /// Opens a connection between a client and the broker. Forwards the greeting, which comes in
+    /// the clear, and starts TLS on both sides.
     ///
     /// # Errors
-    /// When one of them does not do its part.
+    /// When one of them fails.
     pub async fn open(&self, mut client: TcpStream, mut server: TcpStream) -> Result<Ends> {
         let mut greeting = Vec::new();
         while !greeting.ends_with(b"\n") {
@@ -149,7 +149,7 @@ impl Tap {
     }
 }
 
-/// Takes a client's side of one connection apart.
+/// Parses a client's side of one connection.
 #[derive(Debug)]
 pub struct Spoken {
     by: Run,
@@ -163,7 +163,7 @@ impl Spoken {
         Self { by, capture, unread: BytesMut::new(), lost: false }
     }
 
-    /// Hears the next bytes.
+    /// Parses the next bytes.
     pub fn hear(&mut self, bytes: &[u8]) {
         if self.lost {
             return;
@@ -174,7 +174,7 @@ impl Spoken {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(_) => {
-                    // The broker closes a connection that it does not understand either.
+                    // The broker, too, closes a connection that it does not understand.
                     self.lost = true;
                     return;
                 }
@@ -182,7 +182,7 @@ impl Spoken {
         }
     }
 
-    /// Takes one command off the front; `false` when it has not arrived whole.
+    /// Parses one command from the front. Returns `false` when it is incomplete.
     fn next(&mut self) -> Result<bool> {
         let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") else { return Ok(false) };
         let line = std::str::from_utf8(self.unread.get(..end).unwrap_or_default())?;
@@ -208,7 +208,7 @@ impl Spoken {
         let message = self.unread.split_to(whole).freeze();
         if is_worth_noting(&subject) {
             let payload = message.slice(end + 2 + header..end + 2 + total);
-            // A copy: the slice would keep everything alive that came in with it.
+            // A copy: the slice would keep the whole buffer in memory.
             let payload = Bytes::copy_from_slice(&payload);
             self.capture.note(Sighting { by: self.by.clone(), subject, reply, payload });
         }
@@ -216,7 +216,8 @@ impl Spoken {
     }
 }
 
-/// Duet's own subjects and answers. What is said to streams, buckets and oneself is left out.
+/// Whether a subject is Duet's own, or an answer. Messages to streams, buckets and the sender
+/// itself are not recorded.
 fn is_worth_noting(subject: &str) -> bool {
     subject.starts_with("duet.") || (subject.starts_with("_INBOX_") && !subject.contains(".sync."))
 }

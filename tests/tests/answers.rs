@@ -1,4 +1,4 @@
-//! What leaves has one form, and the same message gets the same signature.
+//! All answers have one form, and the same message gets the same signature.
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -14,7 +14,8 @@ use duet_tests::{
 };
 use serde_json::{Value, json};
 
-/// Every text in a document under a member of this name, signed documents inside it among them.
+/// Collects every text in a document under a member of this name, also in signed documents inside
+/// it.
 fn members(name: &str, document: &Value, found: &mut Vec<String>) {
     match document {
         Value::Object(fields) => {
@@ -61,7 +62,7 @@ async fn signatures_and_addresses__should_leave_in_one_form() {
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let anvil = Anvil::start(stack.directory()).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    // Enough signatures that both parities are among them, but for one run in a thousand.
+    // Enough signatures that both parities occur, except in one run of a thousand.
     let mut last = Value::Null;
     for number in 0..10 {
         last = wallet.queue(&["message", &format!("form {number}")]).await.unwrap();
@@ -93,8 +94,8 @@ async fn signatures_and_addresses__should_leave_in_one_form() {
         assert!(signed.get("y_parity").is_none_or(Value::is_boolean), "{signed}");
     }
 
-    // The very string, taken apart as a contract does, is the wallet's for the chain's own
-    // ecrecover.
+    // Take this very string apart as a contract does: the chain's own ecrecover must find the
+    // wallet.
     let shown = api.get(&format!("/v1/jobs/{job}")).await.unwrap().body;
     let (digest, signature) = (text(&shown, "/digest").unwrap(), text(&shown, "/signature").unwrap());
     let (r, rest) = signature.split_at(2).1.split_at(64);
@@ -106,7 +107,7 @@ async fn signatures_and_addresses__should_leave_in_one_form() {
     assert_eq!(format!("0x{recovered}"), wallet.address.to_lowercase());
 }
 
-/// A file with typed data.
+/// Writes a file with typed data.
 fn mail(stack: &Stack) -> String {
     let file = stack.directory().join("login.json");
     let document = json!({
@@ -125,7 +126,7 @@ async fn the_same_message__should_get_the_same_signature_by_every_pair() {
     let file = mail(&stack);
     for payload in [["message", "log in"], ["typed-data", file.as_str()]] {
         let mut signatures = Vec::new();
-        // The device begins and ends, and the parties sign without it in between.
+        // The device signs first and last. In between the parties sign without it.
         for pair in Pair::ALL.into_iter().chain(Pair::ALL) {
             let signed = wallet.sign_by(pair, &payload).await.unwrap();
             signatures.push(text(&signed, "/signature").unwrap().to_owned());
@@ -135,7 +136,7 @@ async fn the_same_message__should_get_the_same_signature_by_every_pair() {
         let other = wallet.sign_by(Pair::DeviceService, &["message", "log in!"]).await.unwrap();
         assert_ne!(text(&other, "/signature").unwrap(), signatures[0]);
     }
-    // Another key of the wallet has an answer of its own, and a bare digest none.
+    // Another key of the wallet gets an answer of its own. A bare digest gets none.
     let child = wallet.sign_by(Pair::ServicePartner, &["message", "log in", "--path", "m/1"]).await.unwrap();
     let signer = recovery::message_signer(b"log in", text(&child, "/signature").unwrap()).unwrap();
     assert_ne!(signer.to_string(), wallet.address);
@@ -157,12 +158,12 @@ async fn an_old_signature__should_be_no_way_around_a_policy_or_an_absent_party()
     let own = wallet.sign_by(Pair::DeviceService, &["message", "log in"]).await.unwrap();
     assert_eq!(text(&own, "/signature").unwrap(), first);
 
-    // The device alone tells nothing, though it has the signature.
+    // The device alone returns nothing, although it has the signature.
     stack.service.stop().await.unwrap();
     wallet.sign_by(Pair::DeviceService, &["message", "log in", "--timeout", "8s"]).await.unwrap_err();
     stack.service.start().await.unwrap();
 
-    // From now on the owner allows no messages.
+    // From now on the owner permits no messages.
     let policy = json!({"version": 1, "wallet": wallet.id, "revision": 1, "rules": []});
     let file = stack.directory().join("policy.json");
     fs::write(&file, policy.to_string()).unwrap();

@@ -1,4 +1,4 @@
-//! What opens a share store: changed while workers go on, taken away, restored elsewhere, refused.
+//! What opens a share store: changed while workers run, taken away, restored elsewhere, refused.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -28,7 +28,7 @@ use duet_tests::{
 };
 use tokio::task::JoinSet;
 
-/// The settings that say what opens a store.
+/// The settings that name what opens a store.
 const SOURCES: [&str; 4] = ["DUET_KEY_FILE", "DUET_KEY_CREDENTIAL", "DUET_PASSPHRASE", "DUET_VAULT_KEY"];
 
 /// What opens a store, as settings.
@@ -56,7 +56,7 @@ impl Source {
         Self(vec![("DUET_KEY_CREDENTIAL", name.to_owned()), ("CREDENTIALS_DIRECTORY", shown(directory))])
     }
 
-    /// The command with this and nothing else to open a store with.
+    /// The command with this source, and no other.
     fn command(&self, duet: &Duet) -> Duet {
         let without = SOURCES.iter().fold(duet.clone(), |duet, name| duet.without(name));
         self.0.iter().fold(without, |duet, (name, value)| duet.with(name, value))
@@ -86,7 +86,7 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
     let (by_vault, by_second_file) = (Source::vault(&vault, "duet"), Source::file(&second_file));
     let status = async |source: &Source| source.command(&duet).json(&["party", "status"]).await;
 
-    // The workers that were started with the key file have the store open all the while.
+    // The workers that started with the key file keep the store open.
     let changed = file.command(&duet).json(&["party", "rewrap", "--new-passphrase"]).await.unwrap();
     assert_eq!(text(&changed, "/opened_by").unwrap(), "passphrase");
     assert_eq!(text(&status(&passphrase).await.unwrap(), "/opened_by").unwrap(), "passphrase");
@@ -113,7 +113,7 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
     assert!(vault.calls().is_empty(), "signing asks nothing of Vault");
     vault.set(Mood::Working);
 
-    // Another key for the store, while service and partner sign and a device brings a wallet.
+    // Give the store another key while service and partner sign and a device creates a wallet.
     let mut jobs = JoinSet::new();
     for number in 0..8 {
         let wallet = wallet.clone();
@@ -165,14 +165,14 @@ async fn a_backup__should_restore_on_an_empty_machine_whatever_opens_it() {
         let vault_at = at.clone().with("DUET_VAULT_URL", &vault.url()).with("DUET_VAULT_TOKEN", TOKEN);
         vault_at.json(&[&["party", "rewrap"], arguments].concat()).await.unwrap();
         if opened_by == "credential" {
-            // As systemd hands it over.
+            // With the permissions that systemd sets.
             fs::set_permissions(&key, fs::Permissions::from_mode(0o440)).unwrap();
         }
         let at = source.command(&duet).with("DUET_STORE", &shown(&now.1));
         let backup = machine.join("backup");
         at.json(&["party", "backup", "--out", &shown(&backup)]).await.unwrap();
 
-        // The old machine is gone; the new one has the backup, and what opens it.
+        // The old machine is gone. The new one has the backup and its key source.
         stack.service.stop().await.unwrap();
         for suffix in ["", "-wal", "-shm", ".generation"] {
             let _ = fs::remove_file(format!("{}{suffix}", shown(&now.1)));
@@ -211,7 +211,7 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
         assert!(!refused.message.contains(TOKEN));
     };
 
-    // Keys of this machine.
+    // Keys on this machine.
     let file = Source::file(&party.key_file()).command(&duet);
     refused(
         &Source::passphrase("x").command(&duet),
@@ -233,7 +233,7 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
     fs::set_permissions(party.key_file(), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(file.refused(&["party", "rewrap"]).await.unwrap().code, "usage");
 
-    // Vault. A rewrap that it does not allow changes nothing.
+    // Vault. A refused rewrap changes nothing.
     let denied = file.clone().with("DUET_VAULT_TOKEN", "expired");
     let rewrap = ["party", "rewrap", "--new-vault-key", "duet"];
     assert_eq!(denied.refused(&rewrap).await.unwrap().code, "vault-refused");
@@ -258,7 +258,7 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
     refused(&by_vault.clone().with("DUET_VAULT_KEY", "../sys"), ("usage", 2), "key").await;
     let elsewhere = by_vault.clone().with("DUET_VAULT_URL", "http://vault.example:8200");
     refused(&elsewhere, ("usage", 2), "https").await;
-    // The port of a server that has gone.
+    // The port of a server that has ended.
     let gone = TransitServer::start(&[]).await.unwrap().url();
     refused(&by_vault.clone().with("DUET_VAULT_URL", &gone), ("vault-unreachable", 7), &gone).await;
     for (mood, expected, says) in [
@@ -304,12 +304,12 @@ async fn a_vaults_token__should_be_sent_only_where_the_certificate_is_trusted() 
     by_vault(&trusting(&own)).json(&["party", "status"]).await.unwrap();
     assert_eq!(vault.calls().last().unwrap(), "decrypt/duet");
 
-    // The certificate is for 127.0.0.1, and says nothing of its neighbour.
+    // The certificate is for 127.0.0.1, but not for its neighbour.
     let other_name = vault.url().replace("127.0.0.1", "127.0.0.2");
     let other_server = plain.url().replace("http:", "https:");
     for (duet, says) in [
         (duet.clone(), "certificate"),
-        // It has the same name, and another key.
+        // This authority has the same name and another key.
         (trusting(&foreign), "BadSignature"),
         (trusting(&own).with("DUET_VAULT_URL", &other_name), "not valid for name"),
         (trusting(&own).with("DUET_VAULT_URL", &other_server), "corrupt message"),
@@ -324,12 +324,12 @@ async fn a_vaults_token__should_be_sent_only_where_the_certificate_is_trusted() 
         assert!(refused.message.contains(says), "{says}: {}", refused.message);
         assert!(!refused.message.contains(TOKEN));
     }
-    // No request came through, and so no token.
+    // No request came through, and so no token did.
     assert_eq!((vault.calls(), plain.calls()), (vec![], vec![]));
     by_vault(&trusting(&own)).json(&["party", "status"]).await.unwrap();
 }
 
-/// A party's store with many records more, so that wrapping them anew takes a while.
+/// Adds many records to a party's store, so that rewrapping takes a while.
 async fn fill(store: Arc<dyn ShareStore>, key: &Path, records: u32) -> Result<()> {
     let vault = Vault::open(store, &KeyFile::at(key), &Clock::system()).await?;
     let numbers: Vec<u32> = (0..records).collect();
@@ -348,9 +348,9 @@ fn label(number: u32) -> RecordLabel {
     RecordLabel::of_party(RecordKind::Application, &number.to_be_bytes())
 }
 
-/// Changes a store's key by a process that is killed, later each time, until one has done it; after
-/// each the store opens with one of the two key files, and so does every record. How often it was
-/// killed.
+/// Changes a store's key in a process that is killed, each time later, until one process completes.
+/// After each kill, the store and every record must open with one of the two key files. Returns the
+/// number of kills.
 async fn change_and_kill(duet: &Duet, folder: &Path, open: impl AsyncFn() -> Arc<dyn ShareStore>) -> u32 {
     const RECORDS: u32 = 10_000;
     let (old, new) = (folder.join("seal.key"), folder.join("new.key"));
@@ -361,7 +361,7 @@ async fn change_and_kill(duet: &Duet, folder: &Path, open: impl AsyncFn() -> Arc
     for delay in (1..).map(|step| Duration::from_millis(40 * step)) {
         let arguments = ["party", "rewrap", "--new-store-key", "--new-key-file", &shown(&new)];
         let mut process = duet.command(&arguments).unwrap().spawn().unwrap();
-        // Not to wait for anything: to have it end wherever it is.
+        // This does not wait for anything: it ends the process at any point of its work.
         let ended = tokio::time::timeout(delay, process.wait()).await;
         if ended.is_err() {
             process.kill().await.unwrap();

@@ -1,10 +1,10 @@
-//! Published attacks, played by malicious initiators (P1*), responders (P2*) and networks (N*) on
-//! the real thing, in one module per row of `xtask/src/attack/rows.rs`. What only attacks is here;
-//! attacks that a crate's own tests play are named in that table as well, which `cargo xtask
-//! attack` runs and prints.
+//! Published attacks, played by malicious initiators (P1*), responders (P2*) and networks (N*)
+//! against real processes. There is one module for each row of `xtask/src/attack/rows.rs`. Only
+//! tests that do nothing but attack are here. That table also names the attacks in the crates' own
+//! tests, and `cargo xtask attack` runs all of them.
 //!
-//! Each attack says what it counted in a line `evidence: what = number; …`, which that command
-//! collects. Where more tries say more, a few are made here and many under `cargo xtask attack
+//! Each attack prints what it counted in a line `evidence: what = number; …`, which that command
+//! collects. Where more tries prove more, the test makes a few, and many under `cargo xtask attack
 //! --long`.
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]

@@ -1,5 +1,4 @@
-//! The audit log of a real run: everything that was decided is in it, and whoever tampers with it
-//! is found out.
+//! The audit log of a real run contains every decision, and reveals tampering.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,10 +16,10 @@ use duet_tests::{
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
-/// How long a record may take into the stream on a busy machine.
+/// How long a record may take to reach the stream, on a busy machine.
 const SHIP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The keys that the writers of a stack sign with, as `--key` takes them.
+/// The public keys of a stack's writers, in the form of `--key`.
 async fn keys(stack: &Stack) -> Vec<String> {
     let mut keys = vec![format!("orchestrator={}", stack.orchestrator_key())];
     for name in ["service", "partner"] {
@@ -53,7 +52,7 @@ fn kinds(records: &[Value]) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// Waits until the stream has all of `expected` about `about`.
+/// Waits until the stream contains all of `expected` about `about`.
 async fn until_shipped(duet: &Duet, about: &str, expected: &[(&str, &str)]) -> Vec<Value> {
     let mut look_again = interval(Duration::from_millis(300));
     let mut last = BTreeSet::new();
@@ -95,7 +94,7 @@ async fn every_decision__should_be_in_the_log_that_verifies() {
         ],
     )
     .await;
-    // Both sides tell of one answer, each of a nonce of its own; and who asked.
+    // Both sides record the same answer, and each its own nonce. They also record the requester.
     let of = |writer: &str, kind: &str| {
         let is =
             |record: &&Value| record["writer"] == writer && text(record, "/body/event/kind").unwrap() == kind;
@@ -109,7 +108,7 @@ async fn every_decision__should_be_in_the_log_that_verifies() {
     assert_eq!(charged["asked"]["requester"], requester["public_key"]);
     assert_eq!(charged["asked"]["wallet"], wallet.id.as_str());
 
-    // A refusal, by its rule; with the wallet's making in the log as well.
+    // A refusal with its rule. The log also contains the wallet's creation.
     let digest = format!("0x{}", "5a".repeat(32));
     let key = wallet.requester_key.to_string_lossy();
     let job = ["job", "submit", "digest", &digest, "--wallet", &wallet.id, "--requester-key", &key];
@@ -128,7 +127,7 @@ async fn every_decision__should_be_in_the_log_that_verifies() {
     )
     .await;
 
-    // With the orchestrator and a worker stopped in order, their chains are signed to their end.
+    // When the orchestrator and a worker stop in order, they sign their chains to the end.
     stack.orchestrator.stop().await.unwrap();
     stack.partner.stop().await.unwrap();
     let report = verify(&duet, &keys, &[]).await.unwrap();
@@ -148,7 +147,7 @@ async fn every_decision__should_be_in_the_log_that_verifies() {
             _ => {}
         }
     }
-    // The partner's store says the same as the stream.
+    // The partner's store has the same records as the stream.
     let store = stack.party("partner").store();
     let own = verify(&duet, &keys, &["--store", &store.to_string_lossy()]).await.unwrap();
     let head = |report: &Value| {
@@ -157,7 +156,7 @@ async fn every_decision__should_be_in_the_log_that_verifies() {
     };
     assert_eq!(head(&own), head(&report));
 
-    // Nothing of it is secret: what opens the parties' shares is nowhere in it.
+    // Nothing in the log is secret: it contains nothing that opens the parties' shares.
     let exported = export(&stack, &duet).await;
     let log = fs::read(&exported).unwrap();
     assert!(!log.is_empty());
@@ -172,7 +171,7 @@ async fn export(stack: &Stack, duet: &Duet) -> PathBuf {
     file
 }
 
-/// What an attacker does to the exported log, and what is said of it.
+/// Each way of tampering with the exported log, and the finding that reveals it.
 async fn tampering(stack: &Stack, duet: &Duet, keys: &[String], exported: &std::path::Path, report: &Value) {
     let log = fs::read_to_string(exported).unwrap();
     let lines: Vec<&str> = log.lines().collect();
@@ -185,7 +184,7 @@ async fn tampering(stack: &Stack, duet: &Duet, keys: &[String], exported: &std::
 
     let without: Vec<&str> = [&lines[..partner], &lines[partner + 1..]].concat();
     let mut swapped = lines.clone();
-    // The next one of the same chain.
+    // The next record of the same chain.
     let chain = lines[partner].split(',').next().unwrap();
     let next = (partner + 1..lines.len()).find(|at| lines[*at].starts_with(chain)).unwrap();
     swapped.swap(partner, next);
@@ -209,7 +208,7 @@ async fn tampering(stack: &Stack, duet: &Duet, keys: &[String], exported: &std::
     }
 }
 
-/// Signs as soon as everybody has found the broker again.
+/// Signs as soon as all processes have reconnected to the broker.
 async fn until_signed(wallet: &Wallet, message: &str) -> Value {
     let mut look_again = interval(Duration::from_millis(300));
     let signed = timeout(SHIP_DEADLINE, async {
@@ -231,7 +230,7 @@ async fn log_of_a_party__should_outlive_the_broker_and_a_restore() {
     let keys = keys(&stack).await;
     let service = stack.party("service");
 
-    // The broker is gone for a while: what was decided before comes into the stream afterwards.
+    // The broker is away for a while. Earlier decisions reach the stream afterwards.
     wallet.sign_by(Pair::DeviceService, &["message", "before the outage"]).await.unwrap();
     stack.broker.kill().await.unwrap();
     stack.broker.resume().await.unwrap();
@@ -240,7 +239,7 @@ async fn log_of_a_party__should_outlive_the_broker_and_a_restore() {
     until_shipped(&duet, job, &[("service", "session_charged")]).await;
     assert_eq!(verify(&duet, &keys, &[]).await.unwrap()["valid"], true);
 
-    // A store that comes out of a backup does not write its old chain a second way.
+    // A store restored from a backup does not continue its old chain in a second way.
     stack.service.stop().await.unwrap();
     let backup = stack.directory().join("backup.db");
     let command = service.command(&duet);

@@ -1,5 +1,5 @@
-//! Each role's credentials on the real broker: every subject it may publish on or listen to, and
-//! that everything else is refused.
+//! Each role's credentials on the real broker: every subject that it may publish or subscribe to.
+//! The broker refuses all others.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -23,15 +23,15 @@ use tokio::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A session's and a wallet's tokens.
+/// The tokens of a session and of a wallet.
 const SESSION: &str = "00112233445566778899aabbccddeeff";
 const WALLET: &str = "0000000000000000000000000000000000000000000000000000000000000001";
 
-/// Who could be named as `<from>` or `<to>`.
+/// The names that may stand in `<from>` or `<to>`.
 const SPEAKERS: [&str; 7] =
     ["orchestrator", "service", "partner", "device", "gateway", "auditor", "stranger"];
 
-/// Every concrete subject that somebody may want to publish on, allowed or not.
+/// Every concrete subject that a client could want to publish on, permitted or not.
 fn subjects() -> Vec<String> {
     let mut all: Vec<String> = [
         "duet.v1.job.demo",
@@ -97,7 +97,7 @@ fn subjects() -> Vec<String> {
     all
 }
 
-/// The subjects above on which `role` may publish.
+/// Those of [`subjects`] on which `role` may publish.
 fn may_publish(role: Role) -> BTreeSet<String> {
     let mut allowed: BTreeSet<String> = BTreeSet::from([format!("_INBOX_{role}.sync.x")]);
     let mut allow = |subjects: &[&str]| allowed.extend(subjects.iter().map(|s| (*s).to_owned()));
@@ -184,10 +184,10 @@ fn may_publish(role: Role) -> BTreeSet<String> {
     allowed
 }
 
-/// A subscription: a subject and perhaps a queue group.
+/// A subscription: a subject, and optionally a queue group.
 type Listening = (String, Option<&'static str>);
 
-/// Everything somebody may want to listen to, allowed or not.
+/// Every subscription that a client could want, permitted or not.
 fn listenings() -> Vec<Listening> {
     let mut all: Vec<Listening> = subjects().into_iter().map(|subject| (subject, None)).collect();
     for wildcard in [
@@ -247,7 +247,7 @@ fn listenings() -> Vec<Listening> {
     all
 }
 
-/// Which of the above `role` may listen to.
+/// Those of [`listenings`] that `role` may have.
 fn may_listen(role: Role) -> BTreeSet<Listening> {
     let mut allowed: BTreeSet<Listening> =
         BTreeSet::from([(format!("_INBOX_{role}.x"), None), (format!("_INBOX_{role}.sync.x"), None)]);
@@ -317,8 +317,8 @@ fn may_listen(role: Role) -> BTreeSet<Listening> {
     allowed
 }
 
-/// What the broker has refused up to now: a publication that is certain to be refused goes last,
-/// and the broker complains in order.
+/// The broker's refusals so far. A publication that is certain to be refused goes last, because the
+/// broker reports refusals in order.
 async fn refused_so_far(bus: &Bus, events: &mut broadcast::Receiver<BusEvent>, fence: u32) -> Vec<Denied> {
     let fence = format!("fence.{fence}");
     bus.client().publish(fence.clone(), "".into()).await.unwrap();
@@ -421,7 +421,7 @@ async fn plaintext__should_be_refused() {
     assert!(greeting.contains("\"tls_required\":true"), "{greeting}");
     socket.write_all(b"CONNECT {\"verbose\":false}\r\nSUB > 1\r\nPING\r\n").await.unwrap();
     let mut rest = Vec::new();
-    // A reset is as good as an end.
+    // A reset serves as well as an end.
     timeout(DEADLINE, socket.read_to_end(&mut rest)).await.unwrap().ok();
     let rest = String::from_utf8_lossy(&rest);
     assert!(!rest.contains("PONG"), "{rest}");
@@ -437,7 +437,7 @@ async fn a_broker_with_another_authoritys_certificate__should_not_be_trusted() {
     assert!(matches!(refused, Err(ConnectError::Tls { .. })), "{refused:?}");
 }
 
-/// Answers every request with the bytes it came with.
+/// Answers every request with its own payload.
 async fn echo(bus: &Bus, filter: Filter) -> duet_bus::Service {
     bus.serve(filter, ServeOptions::waiting(4), |message| async move {
         message.respond(message.payload.clone()).await.unwrap();
@@ -555,8 +555,8 @@ async fn an_auditor__should_read_records_and_write_none() {
     assert!(matches!(refused, Err(duet_bus::PublishError::PermissionDenied { .. })), "{refused:?}");
 }
 
-/// A publisher may name any reply subject, and the stream acknowledges there: with parties and
-/// buckets in one account this overwrites an entry.
+/// A publisher may name any reply subject, and the stream acknowledges there. If parties and
+/// buckets shared an account, this would overwrite an entry.
 #[tokio::test]
 async fn a_party__should_not_reach_buckets_through_reply_subjects() {
     let broker = Broker::start().await.unwrap();
@@ -572,7 +572,7 @@ async fn a_party__should_not_reach_buckets_through_reply_subjects() {
     for reply in [format!("$KV.{}.{key}", kv::SESSIONS), "$JS.API.STREAM.PURGE.DUET_AUDIT".to_owned()] {
         service.client().publish_with_reply(own.to_string(), reply, "evil".into()).await.unwrap();
     }
-    // Stored after the attempts, hence their acknowledgements are out.
+    // Stored after the attempts, so their acknowledgements have been sent.
     service.publish_stored(&own, "after", None, DEADLINE).await.unwrap();
     let entry = bucket.get(&key).await.unwrap().unwrap();
     assert_eq!((entry.value.as_str(), entry.revision), ("mine", revision));
@@ -580,7 +580,7 @@ async fn a_party__should_not_reach_buckets_through_reply_subjects() {
     assert_eq!(audit.info().await.unwrap().state.messages, 3);
 }
 
-/// Two connections of one party must not pass each other the right to publish anywhere.
+/// Two connections of one party must not give each other permission to publish anywhere.
 #[tokio::test]
 async fn a_party__should_not_gain_subjects_by_answering() {
     let broker = Broker::start().await.unwrap();

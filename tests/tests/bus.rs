@@ -1,5 +1,5 @@
-//! The bus on the real broker: what is registered when, what arrives when, who wins a race, and
-//! what a killed broker leaves.
+//! The bus on the real broker: subscriptions, delivery, races, and what remains after the broker is
+//! killed.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -38,7 +38,7 @@ use tokio::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Long enough for a reply that is on its way, short enough to wait for in vain.
+/// Long enough for a reply in transit, and short enough to wait in vain.
 const SHORT: Duration = Duration::from_millis(500);
 
 fn party(name: &str) -> PartyId {
@@ -49,7 +49,7 @@ fn session(number: u8) -> SessionId {
     SessionId([number; 16])
 }
 
-/// What the device sends the service in session `number`.
+/// A message of session `number` from the device to the service.
 fn round(number: u8) -> (Address, Filter) {
     let (from, to) = (party("device"), party("service"));
     let filter = Filter::rounds(session(number), &from, &to);
@@ -65,7 +65,7 @@ async fn a_synced_subscription__should_be_known_to_the_server() {
         let (address, filter) = round(number);
         let mut subscription = service.subscribe(&filter).await.unwrap();
         service.sync(DEADLINE).await.unwrap();
-        // Nobody registered would be an error at once.
+        // Without a subscription, this would fail at once.
         let (reply, ()) = tokio::join!(gateway.request(&address, "ping", DEADLINE), async {
             let message = subscription.next().await.unwrap();
             message.respond("pong").await.unwrap();
@@ -99,7 +99,7 @@ async fn a_request__should_fail_by_its_own_error() {
     assert!(matches!(unanswered, Err(RequestError::TimedOut { .. })), "{unanswered:?}");
     assert!(silent.next_within(DEADLINE).await.unwrap().is_some());
 
-    // Says so at once: the deadline is the test's own.
+    // It fails at once: the deadline here is only the test's own.
     let forbidden = timeout(DEADLINE, service.request(&address, "x", DEADLINE * 10)).await.unwrap();
     assert!(matches!(forbidden, Err(RequestError::PermissionDenied { .. })), "{forbidden:?}");
 
@@ -140,7 +140,7 @@ async fn a_request_that_was_received__should_not_be_sent_again() {
     let mut subscription = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
     let unanswered = gateway.request_resending(&address, "once", SHORT).await;
     assert!(matches!(unanswered, Err(RequestError::TimedOut { .. })), "{unanswered:?}");
-    // Whatever was sent came before this.
+    // All earlier messages arrive before this one.
     gateway.publish(&address, "last").await.unwrap();
     assert_eq!(subscription.next().await.unwrap().payload, "once");
     assert_eq!(subscription.next().await.unwrap().payload, "last");
@@ -177,7 +177,7 @@ async fn a_full_service__should_leave_its_queue_group() {
     assert!(matches!(second, Err(RequestError::NoResponders { .. })), "{second:?}");
     release.notify_one();
     assert_eq!(first.await.unwrap().unwrap(), "accepted");
-    // And it comes back.
+    // The worker returns to its queue group.
     release.notify_one();
     let third = orchestrator.request_resending(&invite, "three", DEADLINE).await.unwrap();
     assert_eq!(third, "accepted");
@@ -207,7 +207,7 @@ async fn a_service_that_is_away__should_be_out_of_its_queue_group_until_it_retur
             let answer = orchestrator.request_resending(&address, "anybody?", DEADLINE).await.unwrap();
             assert_eq!(answer, "here");
             serving.attendance().set(false);
-            // It is told to leave; until it has, it answers.
+            // The worker is told to leave. It answers until it has left.
             loop {
                 match orchestrator.request(&address, "anybody?", DEADLINE).await {
                     Err(RequestError::NoResponders { .. }) => break,
@@ -249,7 +249,7 @@ async fn a_service__should_bound_its_handlers_and_finish_them_when_drained() {
     let address = Address::Share(party("service"));
     let requests = join_all((0..12).map(|_| gateway.request(&address, "x", DEADLINE)));
     let (replies, drained) = tokio::join!(requests, async {
-        // The server has passed all requests on, and the worker's connection has received them.
+        // The server has forwarded all requests, and the worker's connection has received them.
         gateway.sync(DEADLINE).await.unwrap();
         worker.sync(DEADLINE).await.unwrap();
         gate.add_permits(12);
@@ -274,7 +274,7 @@ async fn of_concurrent_writers__should_one_win() {
     assert_eq!(created.iter().filter(|result| result.is_ok()).count(), 1, "{created:?}");
     assert!(created.iter().all(|result| matches!(result, Ok(_) | Err(WriteError::Conflict { .. }))));
 
-    // Every increment counts, whoever makes it.
+    // Every increment counts, from every connection.
     let increment = |bucket: kv::Bucket<u64>| {
         let key = key.clone();
         async move {
@@ -356,13 +356,13 @@ async fn a_full_stream__should_refuse_and_keep_what_it_has() {
     let mut stream = bus.jetstream().get_stream(streams::JOBS).await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.messages, stored);
 
-    // Working one off makes room.
+    // Finishing one job makes room.
     let consumer = bus.jobs_consumer(&settings).await.unwrap();
     let mut batch = consumer.fetch().max_messages(1).messages().await.unwrap();
     batch.next().await.unwrap().unwrap().double_ack().await.unwrap();
     bus.publish_stored(&address, vec![b'x'; 512], None, DEADLINE).await.unwrap();
 
-    // A bucket says so as well.
+    // A full bucket reports it as well.
     let small = StorageSettings { bucket_max_bytes: 2048, ..settings };
     let bucket = bus.ensure_bucket::<String>(kv::SESSIONS, &small).await.unwrap();
     let mut refused = None;
@@ -428,7 +428,7 @@ async fn a_killed_broker__should_come_back_with_all_it_had_confirmed() {
 
     broker.resume().await.unwrap();
     wait_for(&mut events, &BusEvent::Connected).await;
-    // The service subscribes again by itself, perhaps a little later than this asks.
+    // The service subscribes again by itself, perhaps a little after this request.
     let reply = bus.request_resending(&Address::Invite(party("service")), "x", DEADLINE).await.unwrap();
     assert_eq!(reply, "here");
     for number in 0..20 {
@@ -452,7 +452,7 @@ async fn a_subscription_that_falls_behind__should_be_reported() {
     let (address, filter) = round(4);
     let _unread = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
     let mut events = service.events();
-    // A few more than a subscription holds, and fewer events than who listens to them late may
+    // A few more messages than a subscription holds, and fewer events than a late listener may
     // miss.
     for _ in 0..1024 + 30 {
         gateway.publish(&address, "x").await.unwrap();
@@ -497,7 +497,7 @@ async fn entries_without_a_place__should_be_counted_in_the_log_and_for_the_opera
     let key = SigningKey::from_bytes(&[7; 32]);
     let pin = PinnedKey { writer: "orchestrator".to_owned(), key: key.verifying_key().to_bytes() };
     let (recording, recorder) = Recording::start(&orchestrator, Speaker::Orchestrator, "one", key, || 1);
-    // At once: on this one thread nothing is taken out of the queue in between.
+    // All at once: on this single thread, nothing leaves the queue in between.
     let noted = 5_000;
     for _ in 0..noted {
         recorder.note(Event::WorkerStarted { instance: "noted".to_owned() });

@@ -1,4 +1,4 @@
-//! The fault suite's short form: everything goes wrong at random for a minute, and nothing is lost,
+//! The short form of the fault suite. Random faults happen for a minute, and nothing is lost,
 //! doubled or reused. `cargo xtask chaos` is the long form.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -9,21 +9,21 @@ use duet_tests::{
     fleet::Shape,
 };
 
-/// What is asked for while things go wrong.
+/// The load while faults happen.
 const LOAD: Load = Load { jobs: 120, at_a_time: 8, ends_in_time: false };
 
-/// How long they do at most.
+/// For how long faults happen at most.
 const LONGEST: Duration = Duration::from_secs(45);
 
-/// The faults that are drawn: the same in every run, so that a run that fails is news of a change.
-/// `cargo xtask chaos` draws others each time.
+/// The seed of the faults. It is the same in every run, so that a new failure points to a change.
+/// `cargo xtask chaos` draws another seed each time.
 const SEED: u64 = 1;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs__should_each_be_signed_once_while_everything_breaks() {
-    // DUET_CHAOS_SEED draws the faults of an earlier run again.
+    // DUET_CHAOS_SEED repeats the faults of an earlier run.
     let given = std::env::var("DUET_CHAOS_SEED").ok().map(|seed| seed.parse().unwrap());
-    // The service's store is in PostgreSQL, the partner's a file: both kinds break.
+    // The service's store is in PostgreSQL, the partner's is a file. Both kinds fail.
     let shape = Shape { on_postgres: &["service"], ..Shape::default() };
     let settings = Settings { seed: given.unwrap_or(SEED), load: LOAD, longest: LONGEST, shape };
     let report = chaos::run(settings, &|line| println!("{line}")).await.unwrap();

@@ -1,4 +1,4 @@
-//! The three-node broker with its own configuration files, and many of everything on it.
+//! The three-node broker with its own configuration files, and several of each process on it.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::time::Duration;
@@ -40,16 +40,16 @@ async fn what_was_acknowledged__should_outlive_any_one_node() {
         let address = Address::Result("demo".parse().unwrap());
         bus.publish_stored(&address, format!("before {node}"), None, DEADLINE).await.unwrap();
         cluster.node_mut(node).unwrap().kill().await.unwrap();
-        // Two are a majority: they go on, once the client has found one of them and the stream a
-        // leader.
+        // Two nodes are a majority. They continue after the client has found one of them and the
+        // stream has a leader.
         let number = u32::try_from(node).unwrap() + 1;
         let written = async {
             loop {
                 match bucket.update(&key, &number, revision).await {
                     Ok(written) => return written,
-                    // It may have been written by an attempt that was not confirmed.
+                    // An unconfirmed attempt may have written it.
                     Err(kv::WriteError::Conflict { .. }) => {
-                        // While the stream has no leader nobody knows it.
+                        // While the stream has no leader, its entries cannot be read.
                         let Ok(entry) = bucket.get(&key).await else { continue };
                         let entry = entry.unwrap();
                         assert_eq!(entry.value, number);

@@ -1,5 +1,5 @@
-//! The end-to-end tests, in one program: it is linked once, and what waits leaves the machine to
-//! what works.
+//! The end-to-end tests, in one program. It is linked once, and waiting tests leave the processor
+//! to others.
 
 mod answers;
 mod at_rest;

@@ -1,4 +1,4 @@
-//! What processes show of themselves at `/metrics`, compared with what was done to them.
+//! The metrics that processes show at `/metrics`, compared with what was done to them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -27,10 +27,10 @@ use prometheus_client::{encoding::prometheus_text, registry::Registry};
 use serde_json::json;
 use tokio::time::{interval, timeout};
 
-/// How long what was done may take to be counted.
+/// How long an event may take to be counted.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often it is looked.
+/// The interval between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 const LISTEN: (&str, &str) = ("DUET_METRICS_LISTEN", "127.0.0.1:0");
@@ -40,7 +40,8 @@ async fn shown(server: &Server) -> Exposition {
     Exposition::parse(&text).unwrap_or_else(|error| panic!("{error:#}\n{text}"))
 }
 
-/// Waits until the series of the metrics in `names` have grown by just this much since `before`.
+/// Waits until the series of the metrics in `names` have grown by exactly `expected` since
+/// `before`.
 async fn grows(server: &Server, before: &Exposition, names: &[&str], expected: &[(&str, f64)]) {
     let expected: BTreeMap<String, f64> =
         expected.iter().map(|(series, growth)| ((*series).to_owned(), *growth)).collect();
@@ -107,7 +108,7 @@ async fn metrics__should_count_what_became_of_jobs() {
     let orchestrator = shown(&stack.orchestrator).await;
     let (service, partner) = (shown(&stack.service).await, shown(&stack.partner).await);
 
-    // Signed.
+    // A signed job.
     wallet.queue(&["message", "counted"]).await.unwrap();
     let once = [
         ("duet_jobs_accepted_total", 1.0),
@@ -137,7 +138,7 @@ async fn metrics__should_count_what_became_of_jobs() {
     ];
     grows(&stack.partner, &partner, &SESSIONS, &answered).await;
 
-    // Refused by the orchestrator, before it is a job.
+    // The orchestrator refuses a request before it becomes a job.
     let orchestrator = shown(&stack.orchestrator).await;
     let api = Api::new(&stack, &wallet).unwrap();
     let mut forged = api.request(&json!({"kind": "personal_message", "text": "forged"}), "forged").unwrap();
@@ -151,7 +152,7 @@ async fn metrics__should_count_what_became_of_jobs() {
     ];
     grows(&stack.orchestrator, &orchestrator, &names, &refused).await;
 
-    // Refused by the party that is asked first, for its owner's policy.
+    // The first party refuses, because of its owner's policy.
     let (orchestrator, partner) = (shown(&stack.orchestrator).await, shown(&stack.partner).await);
     let service = shown(&stack.service).await;
     let transaction = stack.directory().join("transaction.json");
@@ -201,7 +202,7 @@ async fn metrics__should_count_what_devices_do_at_a_gateway() {
         ("duet_gateway_requests_total{code=none,kind=authenticate,outcome=answered}", 1.0),
         ("duet_gateway_requests_total{code=none,kind=approval,outcome=answered}", 1.0),
         ("duet_gateway_requests_total{code=none,kind=round,outcome=answered}", 2.0),
-        // That it has signed, for whoever follows the session.
+        // The event that it has signed, for readers that follow the session.
         ("duet_gateway_requests_total{code=none,kind=event,outcome=answered}", 1.0),
         ("duet_gateway_requests_total{code=none,kind=outcome,outcome=answered}", 1.0),
         ("duet_gateway_requests_total{code=unauthorized,kind=round,outcome=refused}", 1.0),
@@ -217,7 +218,7 @@ async fn metrics__should_count_what_devices_do_at_a_gateway() {
 async fn metrics__should_count_results_that_an_endpoint_does_not_take() {
     let stack = Stack::start_with(&[LISTEN, ("DUET_WEBHOOKS_TO_PRIVATE", "1")]).await.unwrap();
     let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
-    // Nobody listens there any more.
+    // No server listens there any more.
     let url = format!("http://{}/hook", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let added = stack.duet().json(&["webhook", "add", &url]).await.unwrap();
     comes_to(&stack.orchestrator, "duet_webhook_results_waiting", 0.0).await;

@@ -16,13 +16,13 @@ use duet_wire::{
 };
 use serde_json::{Value, json};
 
-/// The description, made stricter than it is for clients: an answer with a field that it does not
-/// name fails.
+/// The description, made stricter than for clients: an answer fails if it has a field that the
+/// description does not name.
 struct Described(Value);
 
 impl Described {
     async fn by(stack: &Stack) -> Self {
-        // Whoever reads it needs no token.
+        // Reading the description needs no token.
         let answer =
             http_client().unwrap().get(format!("{}/v1/openapi.json", stack.api_url())).send().await.unwrap();
         assert_eq!(answer.status(), 200);
@@ -38,14 +38,14 @@ impl Described {
         Self(strict)
     }
 
-    /// What is wrong with `instance`, by the schema at `pointer`.
+    /// The faults in `instance`, by the schema at `pointer`.
     fn errors(&self, pointer: &str, instance: &Value) -> Vec<String> {
         let schema = json!({ "$ref": format!("#{pointer}"), "paths": self.0["paths"], "components": self.0["components"] });
         let validator = jsonschema::draft202012::new(&schema).unwrap();
         validator.iter_errors(instance).map(|error| format!("{}: {error}", error.instance_path())).collect()
     }
 
-    /// Checks that the operation may answer so.
+    /// Checks that the description permits this answer of the operation.
     fn assert_may(&self, method: &str, path: &str, answer: &Answer) {
         let kind = answer.content_type.split(';').next().unwrap();
         let steps =
@@ -60,7 +60,7 @@ impl Described {
         let encoded = pointer.replace('{', "%7B").replace('}', "%7D");
         let errors = self.errors(&encoded, &answer.body);
         assert!(errors.is_empty(), "{method} {path}: {errors:#?}\n{:#}", answer.body);
-        // A refusal's code is one of those that are named.
+        // The code of a refusal is one of the named codes.
         if let (Some(code), "application/problem+json") = (answer.body["code"].as_str(), kind) {
             let description =
                 self.0["paths"][path][method]["responses"][answer.status.to_string()]["description"].as_str();
@@ -119,7 +119,7 @@ async fn answers_about_jobs__should_be_as_described() {
     assert_eq!(cancelled.status, 409);
     described.assert_may("delete", "/v1/jobs/{id}", &cancelled);
 
-    // Refused.
+    // A refused request.
     let conflict = api.request(&json!({"kind": "personal_message", "text": "another"}), "described").unwrap();
     let conflict = api.submit(&conflict, "described").await.unwrap();
     assert_eq!((conflict.status, conflict.body["code"].as_str()), (409, Some("conflict")));
@@ -133,7 +133,7 @@ async fn answers_about_jobs__should_be_as_described() {
     assert_eq!(unnamed.status, 400);
     described.assert_may("post", "/v1/jobs", &unnamed);
 
-    // Given up: the partner's worker is gone, and no other pair may sign.
+    // A job that fails for good: the partner's worker is gone, and no other pair may sign.
     let mut stack = stack;
     stack.partner.kill().await.unwrap();
     let doomed = api.request(&json!({"kind": "personal_message", "text": "alone"}), "alone").unwrap();
@@ -226,7 +226,7 @@ async fn answers_about_failed_jobs_batches_and_webhooks__should_be_as_described(
     assert_eq!(nothing.status, 400);
     described.assert_may("post", "/v1/batches", &nothing);
 
-    // Nobody listens there.
+    // No server listens there.
     let added =
         api.send("POST", "/v1/webhooks", Some(&json!({"url": "http://127.0.0.1:1/hook"}))).await.unwrap();
     assert_eq!(added.status, 201);

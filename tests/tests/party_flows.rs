@@ -1,5 +1,5 @@
 //! Parties over a real broker: key generation, sessions in every pair, refusals, locks and
-//! rotation. The test itself plays the orchestrator.
+//! rotation. The test acts as the orchestrator.
 
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
@@ -51,7 +51,7 @@ async fn every_pair_of_a_new_wallet__should_sign() -> Result<()> {
     assert_eq!(stage.service.party.wallet(wallet.id).await?.address, wallet.address);
     stage.all_pairs_sign(&wallet).await?;
 
-    // Drained workers leave in order, and what they stored is there after a restart.
+    // Drained workers leave in order, and their stored data is there after a restart.
     for backend in [&mut stage.service, &mut stage.partner] {
         assert!(backend.worker.take().unwrap().drain().await, "drains cleanly");
         backend.crash().await?;
@@ -143,7 +143,7 @@ async fn a_manifest_with_one_wrong_thing__should_be_refused_by_the_party_itself(
             InvitationReply::Accepted { .. } => panic!("{what} was accepted"),
         }
     }
-    // None of the refusals used the session up; but it can be used once.
+    // The refusals did not use up the session. But it can be used only once.
     let result = stage.run(&good).await?;
     assert!(matches!(result, OutcomeResult::Signed { .. }), "{result:?}");
     for party in [&good.responder.party, &good.initiator.party] {
@@ -155,7 +155,7 @@ async fn a_manifest_with_one_wrong_thing__should_be_refused_by_the_party_itself(
     Ok(())
 }
 
-/// Interrupts a creation when `at` is heard, as a crash of the device would.
+/// Interrupts a creation at its step `at`, as a crash of the device would.
 async fn interrupted(stage: &Stage, at: usize) -> Result<usize> {
     let (sender, mut events) = mpsc::unbounded_channel();
     let progress: OnProgress = Arc::new(move |step| {
@@ -211,7 +211,7 @@ async fn a_package_beyond_the_tokens_quota__should_be_refused() -> Result<()> {
     order.service.token = stage.service.party.issue_token(tenant(), now_ms() / 1000, 9);
     let refused = stage.device.create_wallet(&stage.device_bus, order.clone(), Arc::new(|_| {})).await;
     assert_eq!(refused.unwrap_err().code(), Code::AdmissionToken);
-    // Somebody else's card in the service's place.
+    // Another party's card in the service's place.
     order.service.fingerprint = stage.partner.party.card().fingerprint();
     let refused = stage.device.create_wallet(&stage.device_bus, order, Arc::new(|_| {})).await;
     assert_eq!(refused.unwrap_err().code(), Code::CardMismatch);
@@ -225,7 +225,7 @@ async fn a_restored_store__should_initiate_nothing_until_it_is_rotated() -> Resu
     stage.all_pairs_sign(&wallet).await?;
     let old = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
 
-    // The service's store is lost and comes back from a backup.
+    // The service's store is lost, and restored from a backup.
     let SqliteBackup { directory, file } = backup(&stage.service).await?;
     drop(stage.service.worker.take());
     let restored = tempfile::tempdir()?;
@@ -236,7 +236,7 @@ async fn a_restored_store__should_initiate_nothing_until_it_is_rotated() -> Resu
     stage.service.start().await?;
     let refused = stage.sign_service_partner(&wallet, "m").await.unwrap_err();
     assert!(refused.to_string().contains("needs-rotation"), "{refused}");
-    // It responds all the same.
+    // It still responds.
     stage.sign_device(&wallet, Pair::DeviceService, "m").await?;
 
     let service = &stage.service;
@@ -247,7 +247,7 @@ async fn a_restored_store__should_initiate_nothing_until_it_is_rotated() -> Resu
     assert_ne!(new, old);
     stage.sign_service_partner(&wallet, "m").await?;
 
-    // The device rotates the same way, while the old key still serves.
+    // The device rotates in the same way, while the old key still serves.
     let old = stage.paillier_key(wallet.id, Pair::DeviceService).await?;
     let new = stage.device.rotate(&stage.device_bus, wallet.id).await?;
     assert_ne!(new, old);
@@ -281,7 +281,8 @@ async fn attack(
     together.wait().await;
     let opened = attacker.opened(manifest, request, &mut rounds).await?;
     together.wait().await;
-    // Right only if the victim's share has these 64 low bits: practically never.
+    // This is right only if the victim's share has these 64 low bits, which is practically
+    // impossible.
     let guess = Natural::from_be_bytes(&random::<8>());
     opened.answer(move |state| state.respond_as_abort_oracle(64, &guess, &mut system_rng())).await
 }
@@ -309,8 +310,8 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     let settings = WorkerSettings { sessions: 2 * SESSIONS, ..WorkerSettings::default() };
     stage.service.worker =
         Some(Worker::start(stage.service.party.clone(), stage.service.bus.clone(), settings.clone()).await?);
-    // A second worker of the service, to whom half of the sessions go, with a handle of its own on
-    // the store.
+    // A second worker of the service with its own connections to the store. It gets half of the
+    // sessions.
     let second = stage.service.once_more(long).await?;
     let _second = Worker::start(second, stage.broker.connect(Role::Service).await?, settings).await?;
 
@@ -350,7 +351,7 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     }
     assert_eq!((verdicts, locked), (1, SESSIONS - 1));
 
-    // Every wallet under that key refuses, before and after a restart of every worker.
+    // Every wallet under that key is refused, before and after a restart of every worker.
     stage.partner.start().await?;
     for _ in 0..2 {
         for wallet in [&wallet, &other] {
@@ -360,13 +361,14 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
         stage.service.crash().await?;
         stage.service.start().await?;
     }
-    // The lock stops initiating, not responding; and a rotation ends it.
+    // The lock stops initiating, but not responding. A rotation ends it.
     stage.sign_device(&wallet, Pair::DeviceService, "m").await?;
     let service = &stage.service;
     let enroller = Enroller::new(service.party.context().clone(), service.bus.clone(), ModulusSize::Bits2048);
     let rotated = enroller.rotate(service.party.identity(), None, None).await?;
     assert_eq!(rotated.first().map(|rotated| rotated.wallets), Some(2));
-    // Not the quarantine of who locked it: that takes the operator's word.
+    // But a rotation does not end the quarantine of the responder that locked the key. That takes
+    // the operator's acceptance.
     let refused = stage.sign_service_partner(&wallet, "m").await.unwrap_err();
     assert!(refused.to_string().contains("quarantined"), "{refused}");
     let culprit = stage.partner.party.card().fingerprint();
@@ -379,7 +381,7 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     Ok(())
 }
 
-/// One signed request is worth sixteen answers: at the responder, and at an initiator whose
+/// One signed request gets sixteen answers: from the responder, and from an initiator whose
 /// responder does not count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
@@ -420,13 +422,13 @@ async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
         OutcomeResult::Failed { code, culprit: None, .. } => assert_eq!(code, Code::TooManyAnswers),
         other => panic!("{other:?}"),
     }
-    // It was not even looked at: a bad answer would have locked the key.
+    // The initiator did not even look at it: a bad answer would have locked the key.
     stage.partner.start().await?;
     stage.sign_service_partner(&wallet, "m").await
 }
 
-/// A session that waits for a peer that will never come is failed, and told, when the worker's
-/// patience is over.
+/// When a worker's patience ends, a session that waits for an absent peer fails, and the worker
+/// reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_cannot_end__should_fail_and_say_so_when_its_worker_stops() -> Result<()> {
     let mut stage = Stage::set().await?;
@@ -467,7 +469,7 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
 
-    // The disk takes the pending verdict and fails before the lock.
+    // The disk accepts the pending verdict, and fails before the lock.
     stage.service.sqlite.refuse_decisions(true).await?;
     together.wait().await;
     attack.await??;
@@ -485,7 +487,7 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     let next_manifest = next.encode()?;
     stage.invite_until_absent(&next.initiator.party, &next_manifest).await?;
 
-    // The disk works again: the lock is written before anything else happens.
+    // The disk works again: the lock is written before anything else.
     stage.service.sqlite.refuse_decisions(false).await?;
     becomes(true).await?;
     match stage.invite_when_present(&next.initiator.party, &next_manifest).await? {

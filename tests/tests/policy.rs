@@ -1,4 +1,4 @@
-//! A wallet's policy is enforced by the parties themselves, whoever asks them.
+//! The parties themselves enforce a wallet's policy, against every requester and orchestrator.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -60,12 +60,12 @@ fn transfer(to: &str, value: u64, nonce: u64) -> Value {
     })
 }
 
-/// The code that a queued payment ends with, or `signed`.
+/// The code with which a queued payment fails, or `signed`.
 async fn pay(stack: &Stack, wallet: &Wallet, to: &str, value: u64, nonce: u64) -> String {
     pay_from("m", stack, wallet, to, value, nonce).await
 }
 
-/// The same by the key at `path`.
+/// The same outcome for a payment by the key at `path`.
 async fn pay_from(path: &str, stack: &Stack, wallet: &Wallet, to: &str, value: u64, nonce: u64) -> String {
     let mut payload = transfer(to, value, nonce);
     payload.as_object_mut().unwrap().remove("kind");
@@ -98,7 +98,8 @@ async fn policy__should_decide_what_is_signed_and_by_which_rule() {
     assert_eq!(pay(&stack, &wallet, PAYEE, 11, 3).await, "policy-refused");
     wallet.queue(&["message", "hello"]).await.unwrap();
 
-    // A change that widens waits for the delay; one that narrows does not. Until then both count.
+    // A change that permits more waits for the delay. One that permits less does not. Until then
+    // both apply.
     let mut anywhere = payouts();
     anywhere["to"] = json!("any");
     let widened = set(&stack, &wallet, &policy(&wallet, 2, &json!([anywhere]))).await.unwrap();
@@ -108,7 +109,7 @@ async fn policy__should_decide_what_is_signed_and_by_which_rule() {
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 5).await, "signed", "both allow it, and it is charged once");
     assert!(wallet.queue(&["message", "no more of this"]).await.is_err());
 
-    // Nothing goes back.
+    // No older revision is accepted.
     let file = stack.directory().join("older.json");
     fs::write(&file, policy(&wallet, 1, &json!([talk()])).to_string()).unwrap();
     let refusal = wallet.duet.refused(&["policy", "set", &file.to_string_lossy()]).await.unwrap();
@@ -122,7 +123,7 @@ async fn limit__should_hold_across_workers_and_restarts() {
     set(&stack, &wallet, &policy(&wallet, 1, &json!([payouts()]))).await.unwrap();
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 0).await, "signed");
 
-    // Another worker of the partner, instead of the first.
+    // Another worker of the partner, instead of the first one.
     let partner = stack.party("partner").command(&stack.duet());
     let logs = stack.directory().join("logs");
     let mut second = Server::new("partner-2", partner, &["party", "run"], &logs);
@@ -131,7 +132,7 @@ async fn limit__should_hold_across_workers_and_restarts() {
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 1).await, "signed");
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 2).await, "limit-exceeded");
 
-    // And the first again, after the other was killed; with the initiator started anew, too.
+    // The first worker again, after the other was killed. The initiator has restarted, too.
     second.kill().await.unwrap();
     stack.partner.start().await.unwrap();
     stack.service.kill().await.unwrap();
@@ -139,8 +140,8 @@ async fn limit__should_hold_across_workers_and_restarts() {
     assert_eq!(pay(&stack, &wallet, PAYEE, 10, 3).await, "limit-exceeded");
     assert_eq!(pay(&stack, &wallet, PAYEE, 5, 4).await, "signed", "there is room for this");
     assert_eq!(pay(&stack, &wallet, PAYEE, 1, 5).await, "limit-exceeded");
-    // What is signed names no sender: by another key of the wallet's, the very transaction pays a
-    // second time.
+    // The signed bytes name no sender: signed by another key of the wallet, the same transaction
+    // pays a second time.
     assert_eq!(pay_from("m/7", &stack, &wallet, PAYEE, 5, 4).await, "limit-exceeded");
 }
 
@@ -150,11 +151,11 @@ async fn narrowed_policy__should_bind_every_worker_at_once() {
     let _more = stack.second_workers().await.unwrap();
     let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
     set(&stack, &wallet, &policy(&wallet, 1, &json!([payouts(), talk()]))).await.unwrap();
-    // So many that each worker has decided by it, and has it in memory.
+    // Enough jobs that each worker has applied the policy and keeps it in memory.
     for nonce in 0..10 {
         assert_eq!(pay(&stack, &wallet, PAYEE, 1, nonce).await, "signed");
     }
-    // One worker of each party takes this one.
+    // One worker of each party stores this policy.
     set(&stack, &wallet, &policy(&wallet, 2, &json!([talk()]))).await.unwrap();
     for nonce in 10..16 {
         assert_eq!(pay(&stack, &wallet, PAYEE, 1, nonce).await, "policy-refused");
@@ -162,7 +163,7 @@ async fn narrowed_policy__should_bind_every_worker_at_once() {
     wallet.queue(&["message", "hello"]).await.unwrap();
 }
 
-/// What a party answers to an invitation that an orchestrator makes up.
+/// A party's answer to an invitation that a lying orchestrator made.
 async fn invited(stack: &Stack, wallet: &Wallet, signed: SignedRequest, to: ShareIndex) -> InvitationReply {
     let bus = stack.broker.connect(Role::Orchestrator).await.unwrap();
     let id = wallet.id.parse().unwrap();
@@ -210,7 +211,8 @@ async fn lying_orchestrator__should_not_get_around_the_policy() {
     let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
     set(&stack, &wallet, &policy(&wallet, 1, &json!([payouts()]))).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    // It asks the parties itself, in a session of its own, with what the requester really signed.
+    // The orchestrator asks the parties itself, in its own session, with a request that the
+    // requester really signed.
     let evil = api.request(&transfer(STRANGER, 1, 0), "evil").unwrap();
     for index in [ShareIndex::Service, ShareIndex::Partner] {
         match invited(&stack, &wallet, evil.clone(), index).await {
@@ -225,7 +227,7 @@ async fn lying_orchestrator__should_not_get_around_the_policy() {
     let reply = invited(&stack, &wallet, good, ShareIndex::Partner).await;
     assert!(matches!(reply, InvitationReply::Accepted { .. }), "{reply:?}");
 
-    // The auditor sees who tried, and which rule said no.
+    // The auditor sees who tried, and which rule refused.
     let shown = async || {
         let about = ["audit", "show", "--about", "policy-refused", "--about", &wallet.id];
         stack.duet().json(&about).await.unwrap()["records"].as_array().unwrap().clone()
@@ -278,7 +280,7 @@ async fn approvals__should_be_counted_by_the_parties() {
             duet.json(&arguments).await
         }
     };
-    // Not what was seen, not a stranger, not one alone.
+    // Not another digest, not a stranger, and not one approver alone.
     assert!(approve(&keys[0].0, &format!("0x{}", "11".repeat(32))).await.is_err());
     assert!(approve(&keys[2].0, &digest).await.unwrap_err().to_string().contains("unauthorized"));
     approve(&keys[0].0, &digest).await.unwrap();
@@ -287,7 +289,7 @@ async fn approvals__should_be_counted_by_the_parties() {
     assert_eq!(noted["parties"], json!(["service", "partner"]));
     assert_eq!(api.settled(&job).await.unwrap(), "signed");
 
-    // The approvals were for that request: another one is not approved by them.
+    // The approvals were for that request, and do not count for another one.
     let other = api.request(&transfer(PAYEE, 2, 1), "other").unwrap();
     let submitted = api.submit(&other, "other").await.unwrap();
     assert_eq!(api.settled(submitted.body["id"].as_str().unwrap()).await.unwrap(), "failed");

@@ -1,4 +1,4 @@
-//! Processes die at any time, with no warning; what was asked for is signed all the same, once.
+//! Processes die at any time without a warning. Accepted requests are still signed, once.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::time::Duration;
@@ -39,12 +39,12 @@ async fn a_party_killed_under_load__should_need_no_rotation() {
     let api = Api::new(&stack, &wallet).unwrap();
     let mut jobs = Vec::new();
     for round in 0..2 {
-        // As many as a worker has seats.
+        // As many jobs as a worker has seats.
         let mut queued = Vec::new();
         for number in 0..32 {
             queued.push(accepted(&api, &format!("load-{round}-{number}")).await.unwrap());
         }
-        // When one is signed the others are under way.
+        // When one is signed, the others are under way.
         assert_eq!(api.settled(&queued[0]).await.unwrap(), "signed");
         stack.service.kill().await.unwrap();
         stack.service.start().await.unwrap();
@@ -60,7 +60,7 @@ async fn a_party_killed_under_load__should_need_no_rotation() {
     assert_eq!(status["culprits"], json!([]), "{status}");
 }
 
-/// The job that signs `message`, which is its idempotency key as well, once it is accepted.
+/// The accepted job that signs `message`. The message is also its idempotency key.
 async fn accepted(api: &Api, message: &str) -> anyhow::Result<String> {
     let request = api.request(&json!({"kind": "personal_message", "text": message}), message)?;
     let submitted = api.submit(&request, message).await?;
@@ -91,7 +91,7 @@ async fn jobs__should_be_taken_while_no_party_is_there() {
     stack.service.stop().await.unwrap();
     stack.partner.stop().await.unwrap();
     let first = accepted(&api, "first").await.unwrap();
-    // It is tried, so that the orchestrator knows that nobody is there.
+    // It is tried, so that the orchestrator learns that no worker is there.
     let tried = async {
         loop {
             let job = api.get(&format!("/v1/jobs/{first}")).await.unwrap();
@@ -111,7 +111,7 @@ async fn jobs__should_be_taken_while_no_party_is_there() {
     }
 }
 
-/// Longer than all attempts of a job take when each fails at once: 5 s with the usual settings.
+/// Longer than all attempts at a job that fail at once: 5 s with the default settings.
 const LONGER_THAN_ALL_ATTEMPTS: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn jobs__should_wait_while_a_partys_only_worker_is_started_again() {
     let mut stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
-    // The orchestrator has just heard of the partner, and takes it to be there.
+    // The orchestrator has just heard of the partner, and assumes that it is there.
     let before = accepted(&api, "before").await.unwrap();
     assert_eq!(api.settled(&before).await.unwrap(), "signed");
 
@@ -150,7 +150,7 @@ async fn queued_job__should_survive_the_death_of_orchestrator_and_broker() {
     stack.partner.start().await.unwrap();
     assert_eq!(api.settled(&job).await.unwrap(), "signed");
 
-    // The same request is the same job, with the very signature.
+    // The same request gives the same job, with the same signature.
     let first = api.get(&format!("/v1/jobs/{job}")).await.unwrap();
     let again = api.submit(&request, "durable").await.unwrap();
     assert_eq!(again.status, 200, "{again:?}");
@@ -172,8 +172,8 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
     let device = stack.device("device").unwrap();
     let arguments = stack.wallet_arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // Cards are asked for first, so the partner has to be there and then die: it is killed while
-    // the device deals.
+    // Cards come first, so the partner must be there and die afterwards. It is killed while the
+    // device deals.
     let creation = tokio::spawn({
         let (device, arguments) =
             (device.clone(), arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
@@ -184,8 +184,8 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
     });
     stack.partner.kill().await.unwrap();
     stack.partner.start().await.unwrap();
-    // Either it never came to a wallet, or there is one that all pairs can sign with, at the latest
-    // after resuming.
+    // Either there is no wallet, or one with which all pairs can sign, at the latest after
+    // resuming.
     if creation.await.unwrap().is_err() {
         let listed = device.json(&["wallet", "list"]).await.unwrap();
         let unfinished = listed["wallets"].as_array().is_some_and(|wallets| !wallets.is_empty());
@@ -203,7 +203,7 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
     }
 }
 
-/// Who is killed while a wallet is made.
+/// The process that is killed while a wallet is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Device,
@@ -211,12 +211,12 @@ enum Victim {
     Partner,
 }
 
-/// What the device sends and gets while it makes a wallet: a request and its answer for each
-/// party's card, package and commit, one after the other.
+/// The number of messages that the device sends and receives during a creation. There is a request
+/// and an answer for each party's card, package and commit, one after the other.
 const MESSAGES: u64 = 12;
 
-/// Up to the answer with the second card nothing is dealt, so nothing is left of a device that
-/// dies.
+/// Up to the answer with the second card nothing is dealt. So a device that dies then leaves
+/// nothing.
 const LAST_MESSAGE_BEFORE_THE_DEAL: u64 = 4;
 
 /// How long a creation may take that has to notice a party's death.
@@ -237,12 +237,12 @@ async fn wallet_creation__should_survive_kill_9_of_the_partner_at_every_message(
     survives_kill_9_at_every_message(Victim::Partner).await.unwrap();
 }
 
-/// `victim` is killed when message `k` of a creation has reached the broker and nobody has acted
-/// upon it yet, for every `k`. After whatever was interrupted has been resumed there is one wallet
-/// that every pair signs with, or none.
+/// Kills `victim` when message `k` of a creation has reached the broker and before its receiver
+/// acts, for every `k`. Then resumes whatever was interrupted. There must be one wallet that every
+/// pair signs with, or none.
 async fn survives_kill_9_at_every_message(victim: Victim) -> anyhow::Result<()> {
     let mut stack = Stack::start().await?;
-    // The parties meet now: later they ask each other nothing while a wallet is made.
+    // Let the parties meet now. Later they ask each other nothing during a creation.
     stack.create_wallet("first", ALL_KINDS).await?;
     for message in 1..=MESSAGES {
         let name = format!("{victim:?}-{message}").to_lowercase();
@@ -261,12 +261,11 @@ async fn survives_kill_9_at_every_message(victim: Victim) -> anyhow::Result<()> 
             ensure!(signer.to_string() == wallet.address, "{name} {pair:?}");
         }
     }
-    // The next creation is as good as any.
+    // The next creation succeeds.
     stack.create_wallet("last", ALL_KINDS).await.map(drop)
 }
 
-/// Begins a creation, kills `victim` at `message`, starts it again and resumes what was
-/// interrupted.
+/// Begins a creation, kills `victim` at `message`, starts it again, and resumes the creation.
 async fn creation_with_a_death(
     stack: &mut Stack,
     name: &str,
@@ -282,7 +281,7 @@ async fn creation_with_a_death(
     let mut device = Process::start(name, duet.command(&arguments)?, &stack.directory().join("logs"))?;
     let connection = connections.first_after(before).await?;
     for passing in 1..=message {
-        // One side runs, up to its next message; the other stands still and cannot act upon it.
+        // One side runs up to its next message. The other is paused, and cannot act on it.
         if passing % 2 == 1 {
             connections.until(connection, |traffic| traffic.sent > passing / 2).await?;
             device.pause()?;
@@ -317,7 +316,7 @@ async fn creation_with_a_death(
     }
     let traffic = connections.traffic(connection).await?;
     if message == MESSAGES {
-        // There is no message beyond those that were counted.
+        // There are no further messages than those counted.
         ensure!(traffic == Traffic { sent: MESSAGES / 2, received: MESSAGES / 2 }, "{traffic:?}");
     }
 

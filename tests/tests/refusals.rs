@@ -1,4 +1,4 @@
-//! Bad input is refused with a stable code and a sentence, and leaves nothing behind.
+//! Bad input is refused with a stable code and a message, and leaves nothing behind.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::{fs, time::Duration};
@@ -25,24 +25,24 @@ async fn command_line__should_refuse_bad_input_with_its_code() {
     assert_eq!(refusal.code, "malformed-json", "{refusal:?}");
     assert!(refusal.message.contains("to"), "it names the member: {refusal:?}");
 
-    // The requester may ask for transactions alone.
+    // The requester may ask for transactions only.
     let key = wallet.requester_key.to_string_lossy();
     let job = ["job", "submit", "message", "x", "--wallet", &wallet.id, "--requester-key", &key, "--wait"];
     let refusal = wallet.duet.refused(&[&job[..], &["--pairs", "service+partner"]].concat()).await.unwrap();
     assert_eq!(refusal.code, "kind-not-allowed", "{refusal:?}");
 
-    // Nor may the owner have bare digests signed without having said so.
+    // The owner may not sign bare digests either without having permitted it.
     let digest = format!("0x{}", "5a".repeat(32));
     let refusal = wallet.duet.refused(&["sign", "digest", &digest, "--wallet", &wallet.id]).await.unwrap();
     assert_eq!(refusal.code, "kind-not-allowed", "{refusal:?}");
 
-    // A broker that is not there is tried again, then said to be unreachable.
+    // The command retries an absent broker, then reports it as unreachable.
     let lost = wallet.duet.clone().with("DUET_NATS_URL", "tls://127.0.0.1:1");
     let refusal =
         lost.refused(&["sign", "message", "x", "--wallet", &wallet.id, "--timeout", "2s"]).await.unwrap();
     assert_eq!(refusal.code, "broker-unreachable", "{refusal:?}");
 
-    // And the wallet still signs.
+    // The wallet still signs.
     wallet.sign_by(Pair::DeviceService, &["message", "still here"]).await.unwrap();
 }
 
@@ -81,7 +81,7 @@ async fn http_interface__should_answer_with_problems_that_have_codes() {
     assert_eq!(submitted.status, 202, "{submitted:?}");
     assert_eq!(api.settled(submitted.body["id"].as_str().unwrap()).await.unwrap(), "signed");
 
-    // The same key for something else.
+    // The same key for another request.
     let other = api.request(&json!({"kind": "personal_message", "text": "two"}), "key").unwrap();
     let conflict = api.submit(&other, "key").await.unwrap();
     assert_eq!((conflict.status, conflict.body["code"].as_str()), (409, Some("conflict")), "{conflict:?}");
@@ -93,7 +93,7 @@ async fn http_interface__should_answer_with_problems_that_have_codes() {
     let refused = api.submit(&forged, "forged").await.unwrap();
     assert_eq!((refused.status, refused.body["code"].as_str()), (401, Some("bad-signature")), "{refused:?}");
 
-    // Not a document at all, but rightly signed.
+    // Not a valid document, but rightly signed.
     let mut broken = request.clone();
     broken.body = b"{".to_vec();
     assert!((400..500).contains(&api.submit(&broken, "key").await.unwrap().status));

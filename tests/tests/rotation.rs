@@ -1,4 +1,4 @@
-//! Exchanging every credential while jobs go on, and that the old ones are refused afterwards.
+//! Every credential is exchanged while jobs continue, and the old ones are refused afterwards.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -48,20 +48,20 @@ use crate::webhooks::{Receiver, add, check};
 /// How long something may take that a restart interrupts, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often a job is looked at, and how soon what was not accepted is sent again.
+/// The interval between two looks at a job, and the pause before a refused one is submitted again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A tenant that queues nothing, so that its webhook gets what a test sends and nothing else.
+/// A tenant without jobs, so that its webhook receives only what a test sends.
 const QUIET: &str = "quiet";
 
-/// Jobs that are queued one after the other, in lanes, until they are asked to end.
+/// Jobs queued in parallel lanes, in each one after the other, until the test ends them.
 struct Traffic {
     is_over: Arc<AtomicBool>,
     signed: Arc<AtomicU64>,
     lanes: JoinSet<Result<()>>,
 }
 
-/// One of the lanes.
+/// One lane of jobs.
 struct Lane {
     name: usize,
     url: String,
@@ -88,15 +88,15 @@ impl Traffic {
         traffic
     }
 
-    /// Waits until jobs that were queued from now on are signed: whatever was started again works.
+    /// Waits until jobs queued from now on are signed. This shows that restarted processes work.
     async fn goes_on(&mut self) -> Result<()> {
-        // One of each lane may have been under way.
+        // One job of each lane may have been under way.
         let enough = self.signed.load(Ordering::Relaxed) + 2 * self.lanes.len() as u64;
         let mut look_again = interval(LOOK_INTERVAL);
         let reached = async {
             while self.signed.load(Ordering::Relaxed) < enough {
                 look_again.tick().await;
-                // A lane ends only when a job was lost.
+                // A lane ends early only when a job was lost.
                 if let Some(ended) = self.lanes.try_join_next() {
                     ended??;
                     bail!("a lane ended");
@@ -107,7 +107,7 @@ impl Traffic {
         timeout(DEADLINE, reached).await.context("no job was signed any more")?
     }
 
-    /// Lets the jobs under way be signed, and says how many there were.
+    /// Waits until the last jobs are signed. Returns the number of signed jobs.
     async fn end(mut self) -> Result<u64> {
         self.is_over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.lanes.join_next().await {
@@ -131,13 +131,13 @@ impl Lane {
         Ok(())
     }
 
-    /// The interface with the token that is in use now.
+    /// The interface, with the token that is in use now.
     fn api(&self) -> Result<Api> {
         Ok(Api::at(&self.url, &self.credentials, &self.wallet)?.within(Duration::from_secs(5)))
     }
 
-    /// Queues a message, again while nobody answers or the answer is that it is not possible right
-    /// now.
+    /// Queues a message. Repeats this while no answer comes, or while the answer is that it is
+    /// impossible right now.
     async fn accepted(&self, key: &str) -> Result<String> {
         let payload = json!({"kind": "personal_message", "text": key});
         let request = self.api()?.request(&payload, key)?;
@@ -167,7 +167,7 @@ impl Lane {
     }
 }
 
-/// What was in use before.
+/// The credentials from before the exchange.
 struct Before {
     seeds: Vec<(Role, NkeySeed)>,
     token: String,
@@ -191,7 +191,7 @@ impl Before {
         })
     }
 
-    /// How a role connects with the seed from before.
+    /// The settings with which a role connects with the old seed.
     fn settings(&self, broker: &Broker, role: Role) -> Result<ConnectSettings> {
         let seed = self.seeds.iter().find(|(known, _)| *known == role).map(|(_, seed)| seed.clone());
         Ok(ConnectSettings { seed: seed.context("all roles have one")?, ..broker.settings(role)? })
@@ -202,12 +202,12 @@ impl Before {
     }
 }
 
-/// Takes a step with every credential, and starts everything again, one process after the other.
+/// Takes a step with every credential, and restarts all processes, one after the other.
 async fn step(stack: &mut Stack, more: &mut [Server; 2], step: &str) -> Result<Value> {
     let taken = stack.duet().json(&["credentials", step, "all"]).await?;
     stack.broker.restart_anew().await?;
-    // Of each party one worker is there at any time: a job is given up after some seconds without
-    // any.
+    // One worker of each party is always there: without any, a job fails for good after some
+    // seconds.
     let [service, partner] = more;
     for server in [&mut stack.service, &mut stack.partner, service, partner, &mut stack.orchestrator] {
         again(server).await?;
@@ -220,7 +220,7 @@ async fn again(server: &mut Server) -> Result<Value> {
     server.start().await
 }
 
-/// The status that the interface answers a tenant's token with.
+/// The HTTP status with which the interface answers a tenant's token.
 async fn status_with(stack: &Stack, token: &str) -> Result<u16> {
     let url = format!("{}/v1/jobs?limit=1", stack.api_url());
     Ok(http_client()?.get(url).bearer_auth(token.trim()).send().await?.status().as_u16())
@@ -233,7 +233,7 @@ fn public(taken: &Value, credential: &str) -> Result<String> {
     Ok(text(one, "/in_use")?.to_owned())
 }
 
-/// A broker that shows the certificate from before, on a port and with a store of its own.
+/// A broker with the old certificate, on its own port and store.
 async fn with_old_certificate(stack: &Stack, before: &Before) -> Result<NatsServer> {
     let mut environment = Layout::new(stack.broker.credentials()).read_broker_environment()?;
     for (name, file) in
@@ -263,7 +263,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     let mut traffic = Traffic::start(&stack, &wallet);
     traffic.goes_on().await?;
 
-    // The next ones are accepted, and nothing of them is used.
+    // The next credentials are accepted, but not used yet.
     let prepared = step(&mut stack, &mut more, "prepare").await?;
     let old_keys = [public(&prepared, "orchestrator-key")?, public(&prepared, "gateway-key")?];
     assert_eq!(old_keys[0], stack.orchestrator_key());
@@ -271,7 +271,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
     quiet.json(&["webhook", "test", &old_hook]).await?;
     check(&old_secret, &receiver.next().await?)?;
 
-    // They are used, and the old ones are still accepted.
+    // The next credentials are used, and the old ones still accepted.
     let switched = step(&mut stack, &mut more, "switch").await?;
     let new_keys = [public(&switched, "orchestrator-key")?, public(&switched, "gateway-key")?];
     assert_eq!(text(&again(&mut stack.gateway).await?, "/audit_key")?, new_keys[1]);
@@ -292,7 +292,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
         check(secret, &receiver.next().await?)?;
     }
 
-    // The old ones are refused.
+    // The old credentials are refused.
     step(&mut stack, &mut more, "retire").await?;
     again(&mut stack.gateway).await?;
     traffic.goes_on().await?;
@@ -326,7 +326,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_go_on() -> Result<()> {
-    // A server of its own: the role, and so its password, is all its databases'.
+    // A server of its own, because a role and its password are shared by all databases of a server.
     let server = Postgres::start(&[]).await?;
     let mut stack = Stack::start_on(Some(&server)).await?;
     let mut more = stack.second_workers().await?;
@@ -358,13 +358,13 @@ async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_g
         PostgresStore::open(&options).await
     };
     let refused = open(&database.password).await.unwrap_err();
-    // The code of SQL for a wrong password.
+    // The SQL code of a wrong password.
     ensure!(format!("{refused:?}").contains("28P01"), "for another reason: {refused:?}");
     open(next).await?.close().await;
     Ok(())
 }
 
-/// Whether a gateway answers whoever trusts `authority`.
+/// Whether a client that trusts `authority` accepts the gateway.
 async fn is_trusted_by(gateway: &str, authority: &Path) -> Result<bool> {
     let asked = https_client(authority)?.get(format!("{gateway}/healthz")).send().await;
     Ok(asked.is_ok_and(|answer| answer.status() == 200))
@@ -396,7 +396,7 @@ async fn a_gateways_certificate__should_be_exchanged_gateway_by_gateway() -> Res
     }
     put(&new)?;
     for number in 0..gateways.len() {
-        // Until it is started again it goes on with what it has.
+        // Until its restart, it continues with its present certificate.
         ensure!(is_trusted_by(&urls[number], &old.ca_certificate()).await?);
         urls[number] = text(&again(&mut gateways[number]).await?, "/url")?.to_owned();
         ensure!(is_trusted_by(&urls[number], &new.ca_certificate()).await?);
@@ -405,7 +405,7 @@ async fn a_gateways_certificate__should_be_exchanged_gateway_by_gateway() -> Res
     Ok(())
 }
 
-/// Checks that each result is signed by its key and by no other.
+/// Checks that each result is signed by its own key, and not by another.
 async fn results_are_by(stack: &Stack, results: &[(&Value, &String)]) -> Result<()> {
     let all = results.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join(",");
     for (number, (result, own)) in results.iter().enumerate() {
@@ -422,8 +422,8 @@ async fn results_are_by(stack: &Stack, results: &[(&Value, &String)]) -> Result<
     Ok(())
 }
 
-/// Checks that the audit log has chains by the keys of before and after, and that who pins the new
-/// ones alone hears of it.
+/// Checks that the audit log has chains under the old and the new keys. An auditor who pins only
+/// the new keys must learn of the old ones.
 async fn records_are_by(duet: &Duet, old: &[String; 2], new: &[String; 2]) -> Result<()> {
     let pins = |keys: &[String; 2]| -> Vec<String> {
         let names = ["orchestrator", "gateway"].into_iter().zip(keys);
@@ -438,7 +438,7 @@ async fn records_are_by(duet: &Duet, old: &[String; 2], new: &[String; 2]) -> Re
     Ok(())
 }
 
-/// Whether a node takes this certificate from whoever says to be a node.
+/// Whether a node accepts this certificate from a peer that claims to be a node.
 async fn is_taken_as_a_node(port: u16, folder: &Path, authority: &Path) -> Result<bool> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut roots = RootCertStore::empty();
@@ -451,7 +451,7 @@ async fn is_taken_as_a_node(port: u16, folder: &Path, authority: &Path) -> Resul
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let name = ServerName::try_from("127.0.0.1")?;
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    // With TLS 1.3 whoever connects learns of a refusal by what comes instead of the greeting.
+    // With TLS 1.3, the peer learns of a refusal from what comes instead of the greeting.
     let mut greeting = [0; 4];
     let read = timeout(DEADLINE, stream.read_exact(&mut greeting)).await?;
     Ok(read.is_ok() && &greeting == b"INFO")
@@ -479,7 +479,7 @@ async fn a_clusters_certificates__should_be_exchanged_node_by_node_while_message
                 again.tick().await;
                 let number = stored.load(Ordering::Relaxed);
                 let id = format!("result-{number}");
-                // What is not acknowledged is sent again, and stored once.
+                // An unacknowledged message is sent again, and stored once.
                 if bus.publish_stored(&address, id.clone(), Some(&id), Duration::from_secs(5)).await.is_ok() {
                     stored.fetch_add(1, Ordering::Relaxed);
                 }
@@ -498,8 +498,8 @@ async fn a_clusters_certificates__should_be_exchanged_node_by_node_while_message
     is_over.store(true, Ordering::Relaxed);
     publisher.await??;
 
-    // All that was acknowledged is there, and the nodes take no certificate of the old authority
-    // for a node's.
+    // All acknowledged messages are there. The nodes accept no node's certificate of the old
+    // authority.
     let mut stream = bus.jetstream().get_stream(duet_bus::streams::RESULTS).await?;
     let there = stream.info().await?.state.messages;
     ensure!(there >= stored.load(Ordering::Relaxed), "{there} of {stored:?} are there");

@@ -1,5 +1,5 @@
-//! Wallets sign: every pair, every kind of payload, judged by alloy, ethers, viem and an Ethereum
-//! node.
+//! Every pair signs every kind of payload. alloy, ethers, viem and an Ethereum node verify the
+//! signatures.
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! The programs of docs/signing.md run as they stand there, and what they sign is accepted.
+//! Runs the programs of docs/signing.md as they stand there. The orchestrator accepts what they
+//! sign.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -16,7 +17,7 @@ use duet_tests::{
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-/// The Go compiler has its standard library to compile first.
+/// The Go compiler has to compile its standard library first.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The only code block of docs/signing.md in `language`.
@@ -28,7 +29,7 @@ fn block(language: &str) -> String {
     rest.split_once("\n```\n").unwrap().0.to_owned() + "\n"
 }
 
-/// The document's programs, written out in `directory`: what runs each.
+/// Writes the document's programs to `directory`. Returns the command that runs each.
 fn write_programs(directory: &Path) -> [(&'static str, Vec<&'static str>); 3] {
     let programs = [
         ("python", "sign.py", vec!["python3", "sign.py"]),
@@ -41,11 +42,11 @@ fn write_programs(directory: &Path) -> [(&'static str, Vec<&'static str>); 3] {
     })
 }
 
-/// What one of them prints: a public key and a signature.
+/// The output of one program: a public key and a signature.
 async fn signed(directory: &Path, runner: &[&str], arguments: &[&str]) -> String {
     let mut command = Command::new(runner[0]);
     command.args(&runner[1..]).args(arguments).current_dir(directory);
-    // Nothing is written into a home that the suite does not own.
+    // Nothing is written to a home directory that the suite does not own.
     command.env("GOCACHE", directory.join("go-cache")).env("GO111MODULE", "off");
     let output = process::run(command, "", DEADLINE).await.unwrap();
     assert!(output.status.success(), "{runner:?}: {}", output.stderr);
@@ -79,7 +80,7 @@ async fn a_request_signed_by_the_documentations_programs__should_be_a_job() {
     write_programs(directory.path());
     fs::copy(&wallet.requester_key, directory.path().join("requester.key")).unwrap();
     let expires_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
-    // Laid out as a person writes it, with a newline at the end: the bytes are signed as they are.
+    // Formatted by hand, with a newline at the end: the bytes are signed as they are.
     let request = json!({
         "version": 1, "tenant": TENANT, "wallet": wallet.id, "idempotency_key": "documented",
         "payload": {"kind": "personal_message", "text": "Grüße"}, "expires_at": expires_at,
@@ -95,7 +96,7 @@ async fn a_request_signed_by_the_documentations_programs__should_be_a_job() {
     let job: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(api.settled(job["id"].as_str().unwrap()).await.unwrap(), "signed");
 
-    // The others' signatures of the same file are the same request, so the same job.
+    // The other programs' signatures of this file are the same request, and so the same job.
     for runner in [["node", "sign.mjs"].as_slice(), &["go", "run", "sign.go"]] {
         let line = signed(directory.path(), runner, &["requester.key", "request.json"]).await;
         let (requester, signature) = line.split_once(' ').unwrap();
@@ -108,7 +109,7 @@ async fn a_request_signed_by_the_documentations_programs__should_be_a_job() {
         assert_eq!((answer.status, &answer.body["id"]), (200, &job["id"]), "{answer:?}");
     }
 
-    // One changed byte: the answer says what is expected, of what arrived.
+    // With one changed byte, the answer states what was expected for the bytes that arrived.
     let mut changed = api.request(&json!({"kind": "personal_message", "text": "x"}), "changed").unwrap();
     changed.body.push(b'\n');
     let answer = api.submit(&changed, "changed").await.unwrap();

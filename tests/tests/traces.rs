@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them: one job is one trace through all processes.
+//! Traces as a collector receives them: one job is one trace through all processes.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails is a test that fails")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -24,13 +24,13 @@ use prost::Message as _;
 use serde_json::json;
 use tokio::time::{interval, timeout};
 
-/// How long spans may take to come.
+/// How long spans may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Spans leave at once, rather than every five seconds.
+/// Exports spans almost at once, instead of every five seconds.
 const AT_ONCE: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "50");
 
-/// A trace of somebody else's, and the span in it that the job is asked for in.
+/// A trace of the caller, and the span in it that submits the job.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
@@ -44,14 +44,14 @@ struct Span {
     attributes: BTreeMap<String, String>,
 }
 
-/// What a collector was sent: the spans, and all the bytes they came in.
+/// What a collector received: the spans, and all bytes that contained them.
 #[derive(Debug, Default)]
 struct Taken {
     spans: Vec<Span>,
     bytes: Vec<u8>,
 }
 
-/// A collector that keeps what it is sent.
+/// A collector that keeps what it receives.
 struct Collector {
     url: String,
     taken: Arc<Mutex<Taken>>,
@@ -67,7 +67,7 @@ impl Collector {
         Self { url, taken }
     }
 
-    /// The spans of the trace that `wanted` finds, once it finds one.
+    /// The spans of the trace in which `wanted` finds something. Waits for such a trace.
     async fn spans_when<T>(&self, wanted: impl Fn(&[Span]) -> Option<T>) -> T {
         let mut look = interval(Duration::from_millis(50));
         let found = timeout(DEADLINE, async {
@@ -109,7 +109,7 @@ fn attributes(of: &[KeyValue]) -> BTreeMap<String, String> {
     of.iter().map(|attribute| (attribute.key.clone(), value(attribute))).collect()
 }
 
-/// How many spans there are of each service and name.
+/// The number of spans for each service and name.
 fn count<'a>(spans: impl IntoIterator<Item = &'a Span>) -> BTreeMap<(&'a str, &'a str), usize> {
     let mut counts = BTreeMap::new();
     for span in spans {
@@ -118,7 +118,7 @@ fn count<'a>(spans: impl IntoIterator<Item = &'a Span>) -> BTreeMap<(&'a str, &'
     counts
 }
 
-/// The spans that `span` is within, from its parent up.
+/// The spans that contain `span`, from its parent upwards.
 fn ancestors<'a>(spans: &'a [Span], span: &'a Span) -> Vec<&'a Span> {
     let mut above: Vec<&Span> = Vec::new();
     while let Some(parent) =
@@ -146,7 +146,7 @@ async fn a_queued_job__should_be_one_trace_through_all_processes() {
         .spans_when(|all| {
             let spans: Vec<Span> = all.iter().filter(|span| span.trace == TRACE).cloned().collect();
             let counts = count(&spans);
-            // One of each party's, and each party reports.
+            // One span of each party, and one report of each.
             let complete = counts.get(&("duet-orchestrator", "outcome")) == Some(&2)
                 && counts.get(&("duet-party", "session")) == Some(&2)
                 && counts.get(&("duet-orchestrator", "session")) == Some(&1);
@@ -155,7 +155,7 @@ async fn a_queued_job__should_be_one_trace_through_all_processes() {
         .await;
     let counts = count(&spans);
     assert_eq!(counts[&("duet-orchestrator", "http")], 1, "{counts:?}");
-    // A claim each, the charge, the pending verdict, the release; both opening messages, the
+    // Two claims, the charge, the pending verdict, and the release. Both opening messages, the
     // answer, and the verdict.
     assert_eq!(counts[&("duet-party", "store")], 5, "{counts:?}");
     assert!(counts[&("duet-party", "compute")] >= 4, "{counts:?}");
@@ -183,7 +183,7 @@ async fn a_queued_job__should_be_one_trace_through_all_processes() {
     let round = spans.iter().filter(|span| span.service == "duet-party" && span.name == "request");
     assert!(round.clone().any(|span| span.attributes["subject"].contains(".round.")), "{round:?}");
 
-    // What was signed and what lets one in is in none of them.
+    // Neither the signed payload nor any credential is in them.
     let taken = collector.taken.lock().unwrap();
     let token = std::fs::read_to_string(stack.broker.credentials().join("tokens/demo")).unwrap();
     let key = std::fs::read_to_string(&wallet.requester_key).unwrap();
@@ -214,7 +214,7 @@ async fn what_an_owner_asks_for__should_be_one_trace_from_the_gateway_on() {
                 .iter()
                 .map(|span| format!("{} {}", span.service, span.name))
                 .collect();
-            // The request that the gateway forwards, and the device's that it came as.
+            // The request that the gateway forwards, and the device's request that it belongs to.
             (names.pop()? == "duet-gateway device").then_some(names)
         })
         .await;
@@ -229,7 +229,7 @@ async fn a_collector_that_is_away__should_cost_no_signature() {
     let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
     let api = Api::new(&stack, &wallet).unwrap();
     let request = api.request(&json!({"kind": "personal_message", "text": "untraced"}), "untraced").unwrap();
-    // Nor does a header that is none.
+    // An invalid header has no effect either.
     let submitted = api
         .submit_traced(&request, "untraced", "00-nothing-of-a-trace-at-all-but-as-long-as-one-is-01")
         .await

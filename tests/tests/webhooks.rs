@@ -1,5 +1,5 @@
-//! Webhooks, against a real receiver on the loopback: what arrives and how it is signed, what is
-//! tried again, what is delivered once more, and that it goes on when an orchestrator dies.
+//! Webhooks with a real receiver on the loopback: what arrives and how it is signed, retries and
+//! replays, and that deliveries continue when an orchestrator dies.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
 
@@ -26,20 +26,20 @@ use tokio::{
     time::{interval, timeout},
 };
 
-/// How long a delivery may take to come on a busy machine, its retries and a dead orchestrator's
-/// rest included.
+/// How long a delivery may take on a busy machine, including its retries and the pause after an
+/// orchestrator's death.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the receiver does with a delivery.
+/// The receiver's answer to a delivery.
 enum Reply {
     Status(u16),
     /// 503 with these values of `Date` and `Retry-After`.
     Later(&'static str, &'static str),
-    /// It keeps the connection and says nothing; the other end of the channel ends that.
+    /// It keeps the connection and does not answer, until the test drops the channel's other end.
     Silence(oneshot::Receiver<()>),
 }
 
-/// A delivery as it came.
+/// A delivery that arrived.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     id: String,
@@ -127,7 +127,7 @@ fn header(head: &str, name: &str) -> Result<String> {
     line.with_context(|| format!("no {name} in {head}"))
 }
 
-/// Checks a delivery as its receiver would.
+/// Checks a delivery as its receiver should.
 pub(crate) fn check(secret: &Secret, arrived: &Arrived) -> Result<()> {
     let headers = Headers { id: &arrived.id, timestamp: &arrived.timestamp, signature: &arrived.signature };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
@@ -165,7 +165,7 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
     assert_eq!(refused.code, "invalid-endpoint");
     let (webhook, secret) = add(&duet, &receiver).await?;
 
-    // Once: signed for the endpoint, with the orchestrator's own signature inside.
+    // Delivered once: signed for the endpoint, with the orchestrator's own signature inside.
     let job = wallet.queue(&["message", "first"]).await?;
     let first = receiver.next().await?;
     assert_eq!(first.id, text(&job, "/job/id")?);
@@ -175,13 +175,13 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
     let mut key = [0; 32];
     hex::decode_to_slice(stack.orchestrator_key(), &mut key)?;
     assert_eq!(result.verify(&key)?.job.to_string(), first.id);
-    // As Ethereum's tools take them: v is 27 or 28, the address has its checksum.
+    // In the form of Ethereum's tools: v is 27 or 28, and the address has its checksum.
     let body: Value = serde_json::from_slice(&result.body)?;
     let signature = body["signature"].as_str().unwrap();
     assert!(signature.ends_with("1b") || signature.ends_with("1c"), "{signature}");
     assert_eq!(body["address"], wallet.address.as_str());
 
-    // Again after a failure and after no answer in time, under the same id.
+    // Delivered again after a failure and after a timeout, under the same id.
     let (_silent, silence) = oneshot::channel();
     receiver.will([Reply::Status(500), Reply::Silence(silence)]);
     let job = wallet.queue(&["message", "second"]).await?;
@@ -192,7 +192,7 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
         check(&secret, &arrived)?;
     }
 
-    // A test, and both results once more: one by its job, and by time. What is logged tells that
+    // A test message, and both results once more: one by its job, one by time. The log shows that
     // the three attempts above are over.
     let tested = duet.json(&["webhook", "test", &webhook]).await?;
     assert_eq!(tested["delivery"]["outcome"], "delivered");
@@ -217,7 +217,7 @@ async fn results__should_be_delivered_signed_until_they_are_taken() -> Result<()
     assert_eq!(second[..3], ["retrying", "retrying", "delivered"], "{log}");
     assert_eq!(outcomes(&log, &first.id)[..2], ["delivered", "delivered"], "{log}");
 
-    // Forgotten, it gets nothing; the endpoint added after it does.
+    // A removed endpoint gets nothing. The endpoint added after it does.
     duet.json(&["webhook", "remove", &webhook]).await?;
     assert_eq!(duet.refused(&["webhook", "show", &webhook]).await?.code, "not-found");
     let mut other = Receiver::start().await?;
@@ -237,8 +237,8 @@ async fn an_endpoint_that_asks_for_a_pause__should_get_it_in_whichever_form_it_a
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let duet = stack.duet();
     let now = "Sun, 06 Nov 1994 08:49:37 GMT";
-    // Seconds, a date half an hour on by the endpoint's own clock, and one further off than is
-    // granted.
+    // Seconds, a date half an hour ahead by the endpoint's own clock, and a date beyond the
+    // permitted limit.
     let asked =
         [("600", 600), ("Sun, 06 Nov 1994 09:19:37 GMT", 1_800), ("Mon, 07 Nov 1994 08:49:37 GMT", 3_600)];
     for (retry_after, seconds) in asked {
@@ -278,7 +278,7 @@ async fn deliveries__should_go_on_when_an_orchestrator_dies_or_an_endpoint_is_go
     let mut receiver = Receiver::start().await?;
     let (webhook, secret) = add(&duet, &receiver).await?;
 
-    // While deliveries are under way, unanswered, from both, one of the two is killed.
+    // One of the two orchestrators is killed while both have unanswered deliveries.
     let (silent, silences): (Vec<_>, Vec<_>) = (0..6).map(|_| oneshot::channel()).unzip();
     receiver.will(silences.into_iter().map(Reply::Silence));
     let mut expected = BTreeSet::new();
@@ -302,8 +302,8 @@ async fn deliveries__should_go_on_when_an_orchestrator_dies_or_an_endpoint_is_go
     let shown = duet.json(&["webhook", "show", &webhook]).await?;
     assert_eq!(shown["webhook"].get("disabled"), None, "{shown}");
 
-    // One that says that it is gone is asked no more, until it is enabled; then what came meanwhile
-    // is delivered.
+    // An endpoint that answers that it is gone is not asked again until it is enabled. Then it gets
+    // what it missed.
     wallet.duet = duet.clone();
     let (first, second) = (["message", "before"], ["message", "meanwhile"]);
     receiver.will([Reply::Status(410)]);

@@ -1,5 +1,5 @@
-//! Several workers of each party on one share store, as real processes: they share the work, see
-//! each other's locks and rotations at once, and come and go without anybody losing a job.
+//! Several workers of each party on one share store, as real processes. They share the work, and
+//! see each other's locks and rotations at once. They come and go without losing a job.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 /// A stack with a second worker of each party.
 struct Crew {
     stack: Stack,
-    // They work for as long as they are here.
+    // They work until this is dropped.
     _workers: [Server; 2],
 }
 
@@ -39,7 +39,7 @@ impl Crew {
         Self { stack, _workers: workers }
     }
 
-    /// How many sessions a worker has taken, by its log.
+    /// The number of sessions that a worker has accepted, from its log.
     fn sessions(&self, worker: &str) -> usize {
         let log =
             fs::read_to_string(self.stack.directory().join("logs").join(format!("{worker}.log"))).unwrap();
@@ -47,7 +47,7 @@ impl Crew {
     }
 }
 
-/// Signs `count` messages by service and partner, all at once, and checks every signature.
+/// Signs `count` messages by service and partner, all at once, and verifies every signature.
 async fn sign_many(wallet: &Wallet, what: &str, count: usize) {
     let mut jobs = JoinSet::new();
     for number in 0..count {
@@ -74,7 +74,7 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
         assert!(crew.sessions(worker) > 0, "{worker} had nothing to do");
     }
 
-    // Another worker of the service locks the key: a handle of its own on the same store.
+    // Another worker of the service locks the key: it has its own connections to the same store.
     let party = crew.stack.party("service");
     let database = party.database().unwrap();
     let password = database.password.clone().into();
@@ -101,12 +101,12 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     let submit = ["job", "submit", "message", "locked", "--wallet", &wallet.id, "--requester-key", &key];
     let service = party.command(&crew.stack.duet());
     let only = [&submit[..], &["--pairs", "service+partner", "--wait", "--timeout", "60s"]].concat();
-    // Whichever workers it comes to.
+    // No matter which workers get the session.
     let refused = wallet.duet.refused(&only).await.unwrap();
     assert_eq!(refused.code, "locked", "{}", refused.message);
 
-    // A rotation by yet another process is everybody's at once: no worker goes on with what it had
-    // in memory.
+    // A rotation by another process reaches all workers at once. None continues with the key in its
+    // memory.
     let rotated = service.json(&["party", "rotate"]).await.unwrap();
     assert!(!rotated["rotated"].as_array().unwrap().is_empty(), "{rotated}");
     crew.stack.all_pairs_ready(&wallet.id).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_drained_worker__should_end_with_0_while_no_job_is_lost() {
             jobs
         });
     }
-    // One worker comes, the older one goes, at both parties, while jobs run.
+    // At both parties a new worker comes and the older one goes, while jobs run.
     for round in 2..=3 {
         let mut service = stack.another_worker(&stack.service, &format!("service-{round}"), &[]);
         service.start().await.unwrap();
@@ -155,7 +155,7 @@ async fn a_drained_worker__should_end_with_0_while_no_job_is_lost() {
         stack.partner = partner;
     }
     done.store(true, Ordering::SeqCst);
-    // A team whose job failed has panicked.
+    // A failed job makes its team's task panic.
     let jobs: Vec<usize> = teams.join_all().await;
     assert!(jobs.iter().all(|jobs| *jobs > 0), "{jobs:?}");
 }

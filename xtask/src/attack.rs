@@ -1,9 +1,10 @@
-//! `cargo xtask attack`: plays every published attack and prints what came of it.
+//! `cargo xtask attack`: plays every published attack, and prints the outcome of each.
 //!
-//! [`rows`] says which tests play which attack; here they are run, and what they print as evidence
-//! is collected: a passing test may print lines of the form `evidence: bits recovered = 24;
-//! sessions = 24`. An attack has failed – and its row is held – when each of its tests ran and
-//! passed; one that did not run counts as a success of the attacker.
+//! [`rows`] lists the attacks and their tests. This module runs the tests and collects their
+//! evidence: a passing test may print lines such as `evidence: bits recovered = 24; sessions = 24`.
+//!
+//! An attack has failed, and its row is held, when each of its tests ran and passed. A test that
+//! did not run counts as a success of the attacker.
 
 mod rows;
 
@@ -24,16 +25,16 @@ use crate::{
     run::{self, cargo, command, visibly},
 };
 
-/// What is asked of this task.
+/// The options of this task.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Which rows, by name; all of them by default.
+    /// The rows to play, by name; all of them by default.
     rows: Vec<String>,
     /// Play the statistical attacks and the floods at full length.
     #[arg(long)]
     long: bool,
-    /// Measure instead whether secrets can be told from the time that operations take (minutes, on
-    /// a quiet machine).
+    /// Measure whether the time of operations reveals secrets, instead of playing attacks. Takes
+    /// minutes and needs a quiet machine.
     #[arg(long, conflicts_with_all = ["rows", "long", "json", "markdown"])]
     timing: bool,
     /// Also write the table as JSON.
@@ -47,28 +48,28 @@ pub(crate) struct Options {
     no_install: bool,
 }
 
-/// What became of one test.
+/// The outcome of one test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Passed,
     Failed,
 }
 
-/// What a run of tests said: verdicts by the tests' paths, and evidence.
+/// The outcomes of a run of tests, by the tests' paths, and the evidence.
 #[derive(Debug, Default)]
 struct Report {
     verdicts: BTreeMap<String, Verdict>,
     evidence: BTreeMap<String, Vec<(String, String)>>,
-    /// The test whose output is being read.
+    /// The test that printed the current output.
     speaking: Option<String>,
 }
 
 impl Report {
-    /// Reads a line of libtest's output.
+    /// Reads one line of libtest's output.
     fn read(&mut self, line: &str) {
         if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
             let verdict = if verdict.starts_with("ok") { Verdict::Passed } else { Verdict::Failed };
-            // Of several of one name each has to pass.
+            // Of several tests with one name, each must pass.
             let known = self.verdicts.entry(name.to_owned()).or_insert(verdict);
             *known = (*known).max(verdict);
         } else if let Some(name) =
@@ -83,7 +84,7 @@ impl Report {
     }
 }
 
-/// Plays the attacks, prints the table, and fails when one succeeded.
+/// Plays the attacks, prints the table, and fails if an attack succeeded.
 pub(crate) fn attack(options: &Options) -> Result<()> {
     if options.timing {
         install::ensure(&[Need::Compiler], options.no_install)?;
@@ -150,13 +151,13 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
     names.iter().map(find).collect()
 }
 
-/// The package of the end-to-end tests.
+/// The package with the end-to-end tests.
 const END_TO_END: &str = "duet-tests";
 
-/// The program in which the end-to-end tests are, and each target of theirs is a module.
+/// The program with the end-to-end tests. Each of their targets is a module in it.
 const END_TO_END_PROGRAM: Target = Target::Test("e2e");
 
-/// What has to be run: each target and each test once, however many rows it serves.
+/// What to run: each target and each test once, even if it serves several rows.
 #[derive(Default)]
 struct Wanted {
     packages: BTreeSet<&'static str>,
@@ -183,8 +184,8 @@ impl Wanted {
             return Ok(report);
         }
         let mut test = cargo();
-        // Of the whole workspace, as `cargo xtask test` builds them: tests of the same name run as
-        // well.
+        // Build the whole workspace, as `cargo xtask test` does. Other tests of the same name run
+        // too.
         test.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
         for target in &self.targets {
             match target {
@@ -197,16 +198,16 @@ impl Wanted {
             test.env("DUET_ATTACK_LONG", "1");
         }
         if self.targets.contains(&END_TO_END_PROGRAM) {
-            // What is attacked is the program that is shipped, without any test's feature in it.
+            // Attack the program as it is shipped, without any feature for tests.
             test.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
         }
-        // Whether it failed is in the verdicts; one that did not come to an end lacks some.
+        // The verdicts show failed tests. A test that was cut short has no verdict.
         let _ = run::lines(&mut test, &mut |line| report.read(line))?;
         Ok(report)
     }
 }
 
-/// A test as `cargo test` prints it.
+/// The path of a test, as `cargo test` prints it.
 fn path(package: &str, target: Target, name: &str) -> String {
     match target {
         Target::Test(module) if package == END_TO_END => format!("{module}::{name}"),
@@ -214,13 +215,13 @@ fn path(package: &str, target: Target, name: &str) -> String {
     }
 }
 
-/// What came of one row.
+/// The outcome of one row.
 #[derive(Debug)]
 struct Outcome {
     row: &'static Row,
-    /// Tests that ran and passed, or commands that succeeded, in words.
+    /// The tests that ran and passed, or the commands that succeeded, in words.
     held: Vec<String>,
-    /// What did not, by name.
+    /// The names of the others.
     broken: Vec<String>,
     evidence: Vec<(String, String)>,
 }
@@ -265,7 +266,7 @@ impl Outcome {
         if self.held() { "fails" } else { "SUCCEEDS" }
     }
 
-    /// How many tests played it, then what they counted, or else what they are about.
+    /// The number of tests, and their evidence. Without evidence, what the tests are about.
     fn evidence(&self) -> String {
         let tests = match self.held.len() {
             1 => "1 test".to_owned(),
@@ -293,7 +294,7 @@ impl Outcome {
     }
 }
 
-/// What a test's name says: `a::range_proof__should_hold` is "range proof should hold".
+/// A test's name as words: `a::range_proof__should_hold` becomes "range proof should hold".
 fn in_words(name: &str) -> String {
     name.rsplit("::").next().unwrap_or(name).replace("__", " ").replace('_', " ")
 }
@@ -355,7 +356,7 @@ mod tests {
         assert_eq!(in_words("range::a_proof__should_hold_once"), "a proof should hold once");
     }
 
-    /// Every Rust file of the repository, as one text.
+    /// Appends every Rust file of the repository to `text`.
     fn sources(folder: &Path, text: &mut String) {
         for entry in fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();

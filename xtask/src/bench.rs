@@ -1,10 +1,10 @@
-//! `cargo xtask bench`: every measurement of the repository as one flat object, from a dotted name
-//! to `{"median_ms", "min_ms", "n"}`, or to `{"bytes"}`, `{"per_s"}` or `{"per_cent"}` for what is
-//! weighed or counted instead.
+//! `cargo xtask bench`: runs every measurement of the repository, and prints one flat JSON object.
+//! It maps a dotted name to `{"median_ms", "min_ms", "n"}`. Sizes, rates and shares have
+//! `{"bytes"}`, `{"per_s"}` or `{"per_cent"}` instead.
 //!
 //! Criterion's benchmarks are named `<group>/<function>` in the code and `<group>.<function>` here,
-//! for example `native.gmp.sign.total`. The module under Node and the stack print objects of the
-//! same form themselves.
+//! for example `native.gmp.sign.total`. The module under Node and the stack print objects of this
+//! form themselves.
 
 use std::{
     collections::BTreeMap,
@@ -31,23 +31,23 @@ use crate::{
 pub(crate) enum Part {
     /// Key generation, proofs and signing, both Paillier implementations.
     Native,
-    /// What a party's own decisions cost: authorisation, policy, the store's charge with limit and
-    /// audit record.
+    /// A party's own decisions: authorisation, policy, and the store's charge with limit and audit
+    /// record.
     Party,
     /// The browser's module under Node.
     Wasm,
-    /// From submit to result through broker, orchestrator and parties; what queued jobs cost.
+    /// From submission to result through broker, orchestrator and parties; the cost of queued jobs.
     Stack,
-    /// The page in Chromium, from a click to what the click was for.
+    /// The page in Chromium, from a click to its effect.
     Browser,
-    /// Finding one wallet among a million in the share store, SQLite and PostgreSQL; only when
-    /// named, for loading them takes a quarter of an hour and 6 GB.
+    /// Finding one wallet among a million in the share store, SQLite and PostgreSQL. Runs only by
+    /// name: loading the stores takes a quarter of an hour and 6 GB.
     Store,
     /// Signatures per second, and latency under load, with both curves in `target/load`.
     Load,
 }
 
-/// What is weighed or counted instead of timed: the member that holds it, and its unit.
+/// Figures that are not times: the member of each, and its unit.
 const COUNTED: [(&str, &str); 3] = [("bytes", "bytes"), ("per_s", "/s"), ("per_cent", "%")];
 
 /// Figures by name.
@@ -123,13 +123,14 @@ pub(crate) fn bench(json_file: Option<&Path>, only: &[Part]) -> Result<()> {
     Ok(())
 }
 
-/// The benchmarks of all the cryptography of one signature, both parties' work added up, while each
-/// core makes signatures: of any wallet, and with the responder's randomizer table.
+/// Benchmarks of all cryptography of one signature, with both parties' work added up, while every
+/// core makes signatures. The first is for any wallet, the second uses the responder's randomizer
+/// table.
 const SIGNATURE_WORK: [&str; 2] =
     ["native.gmp.sign.total.all-cores", "native.gmp.sign.total.table.all-cores"];
 
-/// Loads a whole stack, beside what the cores' cryptography alone would allow: as measured just
-/// now, or now.
+/// Loads a whole stack, and compares it with what the cores' cryptography alone would permit. It
+/// takes that figure from `measured`, or measures it now.
 fn load(measured: &Figures) -> Result<Figures> {
     let mut works: Figures = measured
         .iter()
@@ -140,7 +141,7 @@ fn load(measured: &Figures) -> Result<Figures> {
         let started = SystemTime::now();
         let mut bench = cargo();
         bench.args(["bench", "--locked", "--package", "duet-protocol", "--bench", "protocol"]);
-        // As a pattern, where a point also stands for the slash in criterion's own name.
+        // As a pattern: a point also matches the slash in criterion's own name.
         visibly(bench.args(["--", &format!("^({})$", SIGNATURE_WORK.join("|"))]))?;
         works = criterion(&target_folder().join("criterion"), started)?;
         works.retain(|name, _| SIGNATURE_WORK.contains(&name.as_str()));
@@ -159,12 +160,12 @@ fn load(measured: &Figures) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The number and the unit of a figure that is no time.
+/// The number and unit of a figure that is not a time.
 fn counted(figure: &Value) -> Option<(f64, &'static str)> {
     COUNTED.iter().find_map(|(member, unit)| Some((figure.get(*member)?.as_f64()?, *unit)))
 }
 
-/// A flat object as printed by a benchmark of our own.
+/// Parses the flat object that one of our benchmarks printed.
 fn flat(text: &str) -> Result<Figures> {
     let figures: Figures =
         serde_json::from_str(text).with_context(|| format!("not a flat object of figures: {text}"))?;
@@ -181,8 +182,8 @@ fn flat(text: &str) -> Result<Figures> {
     Ok(figures)
 }
 
-/// What criterion wrote since `started`: nothing of an earlier run, whose benchmarks may no longer
-/// exist.
+/// The figures that criterion wrote since `started`. Older ones may belong to benchmarks that no
+/// longer exist.
 fn criterion(folder: &Path, started: SystemTime) -> Result<Figures> {
     let mut figures = Figures::new();
     let mut folders: Vec<PathBuf> = vec![folder.to_path_buf()];
@@ -207,7 +208,7 @@ fn criterion(folder: &Path, started: SystemTime) -> Result<Figures> {
     Ok(figures)
 }
 
-/// One benchmark: name, median and minimum in milliseconds, number of samples.
+/// The figure of one benchmark: name, median and minimum in milliseconds, number of samples.
 fn criterion_figure(folder: &Path) -> Result<(String, Value)> {
     let read = |file: &str| -> Result<Value> {
         let path = folder.join(file);

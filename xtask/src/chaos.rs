@@ -1,5 +1,4 @@
-//! `cargo xtask chaos`: builds what the fault suite needs and hands over to
-//! `tests/src/bin/chaos.rs`.
+//! `cargo xtask chaos`: builds the fault suite, and hands over to `tests/src/bin/chaos.rs`.
 
 use anyhow::Result;
 
@@ -9,7 +8,7 @@ use crate::{
     run::{command, visibly},
 };
 
-/// What the fault suite takes.
+/// What the fault suite requires.
 const NEEDS: &[Need] = &[Need::Compiler, Need::NatsServer, Need::Postgres, Need::Faketime];
 
 pub(crate) fn chaos(arguments: &[String], no_install: bool) -> Result<()> {

@@ -1,9 +1,8 @@
-//! `cargo xtask compare COMMIT`: throughput and latency of another commit's build and of this one,
-//! in turn in one run.
+//! `cargo xtask compare COMMIT`: measures throughput and latency of another commit's build and of
+//! this one, in turn in one run.
 //!
-//! Both builds are whole: each commit's own harness starts its own programs. The rounds alternate,
-//! and every second round begins with the other build, so that a machine that changes its pace
-//! changes it for both.
+//! Each commit's own harness starts its own programs. The rounds alternate, and every second round
+//! begins with the other build. So a machine that changes its speed affects both builds.
 
 use std::{
     collections::BTreeMap,
@@ -20,25 +19,25 @@ use crate::{
     run::{cargo, command, output, root, target_folder, visibly},
 };
 
-/// What the comparison takes.
+/// The options of the comparison.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The commit that this tree is compared with.
+    /// The commit to compare this tree with.
     commit: String,
-    /// How often each build is measured; the medians of the rounds are compared.
+    /// The number of rounds. The comparison uses the medians of the rounds.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
     rounds: u16,
 }
 
-/// The programs that measure, each with its arguments but for the folder of reports.
+/// The measuring programs, each with its arguments except the folder of reports.
 const MEASUREMENTS: [(&str, &[&str]); 2] = [("stack-latency", &[]), ("stack-load", &["--saturated"])];
 
-/// A source tree, and where cargo puts what is built from it.
+/// A source tree, and cargo's target folder for it.
 struct Build {
     name: &'static str,
     source: PathBuf,
     target: PathBuf,
-    /// Each figure's values, one for each round.
+    /// The values of each figure, one for each round.
     figures: BTreeMap<String, Vec<f64>>,
 }
 
@@ -78,7 +77,7 @@ pub(crate) fn compare(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Puts the commit's files at `source`, a clone that shares this repository's objects.
+/// Checks out the commit at `source`, in a clone that shares this repository's objects.
 fn check_out(source: &Path, commit: &str) -> Result<()> {
     let resolved = output(command("git").args(["rev-parse", "--verify", &format!("{commit}^{{commit}}")]))?;
     if !source.join(".git").exists() {
@@ -88,7 +87,7 @@ fn check_out(source: &Path, commit: &str) -> Result<()> {
 }
 
 impl Build {
-    /// Compiles the release program and the harness that starts it.
+    /// Compiles the release program, and the harness that starts it.
     fn compile(&self) -> Result<()> {
         for arguments in [&["--release", "--package", "duet"][..], &["--workspace", "--bins"]] {
             let mut build = cargo();
@@ -98,11 +97,11 @@ impl Build {
         Ok(())
     }
 
-    /// Runs one measurement and keeps its figures.
+    /// Runs one measurement, and keeps its figures.
     fn measure(&mut self, folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
         let mut run = command(self.target.join("debug").join(program));
         run.current_dir(&self.source).env("DUET_PROGRAM", self.target.join("release/duet"));
-        // The harness finds the repository's files by its manifest.
+        // The harness finds the repository's files through its manifest.
         run.env("CARGO_MANIFEST_DIR", self.source.join("tests")).args(arguments);
         if !arguments.is_empty() {
             run.arg(folder.join(format!("reports-{}", self.name)));

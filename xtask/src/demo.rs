@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: installs, builds, and becomes the demonstration (`tests/src/bin/demo.rs`).
+//! `cargo xtask demo`: installs, builds, and starts the demonstration (`tests/src/bin/demo.rs`).
 
 use std::os::unix::process::CommandExt as _;
 
@@ -29,7 +29,7 @@ pub(crate) fn demo(once: bool, no_install: bool) -> Result<()> {
     if once {
         demo.arg("--once");
     }
-    // In place of this process, so that signals reach the one that has something to clean up.
+    // It replaces this process, so that signals reach the process that has to clean up.
     let line = line(&demo);
     Err(demo.exec()).with_context(|| format!("cannot start {line}"))
 }

@@ -1,5 +1,5 @@
-//! What the dependencies are, come from and are known for: cargo's by `cargo deny`, npm's by their
-//! lock files, and both by the databases of advisories.
+//! Checks the sources, licences and known vulnerabilities of dependencies. `cargo deny` checks
+//! cargo's. Lock files and `npm audit` serve for npm's.
 
 use std::{fs, path::PathBuf, process::Stdio};
 
@@ -12,13 +12,13 @@ use crate::{
     run::{command, visibly},
 };
 
-/// Where npm's packages come from, and nowhere else.
+/// The only permitted source of npm's packages.
 const REGISTRY: &str = "https://registry.npmjs.org/";
 
-/// What npm's packages may be licensed under: what `deny.toml` allows crates, and `0BSD`.
+/// The permitted licences of npm's packages: those that `deny.toml` permits, and `0BSD`.
 const LICENCES: [&str; 7] = ["0BSD", "Apache-2.0", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0", "Unlicense"];
 
-/// How long a database may be silent.
+/// How long a database may take to answer.
 const PATIENCE: [(&str, &str); 4] = [
     ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
     ("GIT_HTTP_LOW_SPEED_TIME", "20"),
@@ -26,10 +26,10 @@ const PATIENCE: [(&str, &str); 4] = [
     ("npm_config_fetch_retries", "1"),
 ];
 
-/// Licences, bans, sources and hashes.
+/// Checks licences, banned packages, sources and hashes.
 ///
 /// # Errors
-/// When a dependency is not as it should be.
+/// When a dependency breaks a rule.
 pub(crate) fn check() -> Result<()> {
     let arguments = ["--log-level", "error", "check", "bans", "licenses", "sources"];
     visibly(command(deny()?).args(arguments))?;
@@ -42,11 +42,10 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Compares what is locked with the advisories of RustSec and npm, all of it, whatever is found.
+/// Compares locked packages with the advisories of RustSec and npm. Checks both in any case.
 ///
 /// # Errors
-/// When an advisory is known that `deny.toml` does not argue away, or a database could not be
-/// asked.
+/// When an advisory applies that `deny.toml` does not exempt, or when a database cannot be asked.
 pub(crate) fn advisories() -> Result<()> {
     let mut wrong = Vec::new();
     if let Err(error) = visibly(command(deny()?).args(["check", "advisories"]).envs(PATIENCE)) {
@@ -70,19 +69,19 @@ fn deny() -> Result<PathBuf> {
     install::cargo_deny().context("cargo-deny is missing: run `cargo xtask install`")
 }
 
-/// Looks at every package of a lock file; how many there are.
+/// Checks every package of a lock file. Returns their number.
 fn check_lock(lock: &Value) -> Result<usize> {
     ensure!(lock.get("lockfileVersion") == Some(&Value::from(3)), "not a lock file of version 3");
     let packages = lock.get("packages").and_then(Value::as_object).context("no packages")?;
     let mut count = 0;
-    // The others are the folder's own.
+    // The other entries are the folder's own packages.
     for (name, package) in packages.iter().filter(|(name, _)| name.contains("node_modules/")) {
         if package.get("link") == Some(&Value::Bool(true)) {
             continue;
         }
         let text = |member: &str| package.get(member).and_then(Value::as_str);
         ensure!(text("integrity").is_some_and(|hash| hash.starts_with("sha512-")), "{name}: no SHA-512");
-        // Without it npm asks the registry that it is configured for.
+        // Without `resolved`, npm asks its configured registry.
         ensure!(text("resolved").is_none_or(|from| from.starts_with(REGISTRY)), "{name}: from elsewhere");
         let licence = text("license").with_context(|| format!("{name}: no licence"))?;
         if !is_listed(licence) {
@@ -93,14 +92,14 @@ fn check_lock(lock: &Value) -> Result<usize> {
     Ok(count)
 }
 
-/// Whether one of the alternatives of a licence expression consists of listed licences.
+/// Whether one alternative of a licence expression consists of permitted licences.
 fn is_listed(licence: &str) -> bool {
     let plain = licence.trim_matches(['(', ')']);
     plain.split(" OR ").any(|all| all.split(" AND ").all(|licence| LICENCES.contains(&licence)))
 }
 
-/// The packages for which `npm audit --json` found something, and how bad it is; an error when it
-/// could not look.
+/// The packages with advisories in the report of `npm audit --json`, and their severity. An error
+/// when npm could not check.
 fn vulnerable(report: &Value) -> Result<Vec<String>> {
     let Some(found) = report.get("vulnerabilities").and_then(Value::as_object) else {
         let message =

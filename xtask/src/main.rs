@@ -1,10 +1,12 @@
 //! Project tasks: `cargo xtask install | demo | test | chaos | attack | fuzz | bench | page | wasm | sbom`.
 //!
-//! [`install`] knows what a machine needs and puts it there, [`suites`] is the test command that
-//! continuous integration runs too, [`attack`] plays the published attacks, [`fuzz`] runs the
-//! fuzzers, [`wasm`] builds the browser's module and [`page`] the page around it, [`bench`]
-//! collects the measurements, and [`demo`] hands over to the demonstration in
+//! Each task is a module. [`install`] finds what the machine lacks and installs it. [`suites`] runs
+//! the tests, as continuous integration does. [`attack`] plays the published attacks, and [`fuzz`]
+//! runs the fuzzers. [`wasm`] builds the browser's module, and [`page`] the page around it.
+//! [`bench`] collects the measurements. [`demo`] hands over to the demonstration in
 //! `tests/src/bin/demo.rs`.
+//!
+//! [`Arguments`] parses the command line, and [`main`] calls the task's function.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]
 
 mod attack;
@@ -40,7 +42,7 @@ struct Arguments {
 enum Task {
     /// Install what the other tasks need and this machine lacks.
     Install {
-        /// Only list it; fails when something is missing.
+        /// Only list it, and fail if anything is missing.
         #[arg(long)]
         no_install: bool,
     },
@@ -63,18 +65,17 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Run many jobs while processes die, links break, disks fill and clocks jump, and judge what
-    /// became of them.
+    /// Run many jobs while processes die, links break, disks fill and clocks jump, and check the
+    /// outcome.
     Chaos {
-        /// What the suite itself takes: `--seed N`, `--jobs N`, `--minutes N`; `--help` has the
-        /// others.
+        /// Options of the suite: `--seed N`, `--jobs N`, `--minutes N`; `--help` lists all.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
-        /// Only list what is missing instead of installing it; stands before the others.
+        /// Only list what is missing instead of installing it. Put it before the suite's options.
         #[arg(long)]
         no_install: bool,
     },
-    /// Play every published attack, and print what came of each.
+    /// Play every published attack, and print the outcome of each.
     Attack(attack::Options),
     /// Run the fuzzers of `fuzz/`.
     Fuzz(fuzz::Options),
@@ -87,26 +88,25 @@ enum Task {
         #[arg(long, value_enum)]
         only: Vec<bench::Part>,
     },
-    /// Measure throughput and latency of another commit and of this tree, in turn in one run; on an
-    /// idle machine.
+    /// Measure throughput and latency of another commit and of this tree, in turn in one run. Needs
+    /// an idle machine.
     Compare(compare::Options),
-    /// Build the page: a static folder with compressed files and the hashes of all of them.
+    /// Build the page: a static folder with compressed files and their hashes.
     Page {
         /// Where to put it; `target/page` by default.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
-        /// The deployment's configuration, which becomes `config.json` and is hashed with the rest:
-        /// the gateway, and the parties that shares are dealt to (deploy/README.md).
+        /// The deployment's configuration: the gateway, and the parties that receive shares
+        /// (deploy/README.md). It becomes `config.json`, and is hashed with the rest.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Build it again from a copy of the sources in another folder, and compare the hashes.
         #[arg(long)]
         check_reproducible: bool,
     },
-    /// Compare the locked dependencies with the advisories of RustSec and npm; needs both over the
-    /// network.
+    /// Compare the locked dependencies with the advisories of RustSec and npm. Needs the network.
     Advisories,
-    /// Write bills of materials: what the programs and the page are made of.
+    /// Write bills of materials of the programs and the page.
     Sbom {
         /// Where to put them; `target/sbom` by default.
         #[arg(long, value_name = "FOLDER")]
@@ -114,7 +114,7 @@ enum Task {
     },
     /// Build the WebAssembly module and its JavaScript.
     Wasm {
-        /// What the JavaScript is for: nodejs, web or bundler.
+        /// The environment of the JavaScript: nodejs, web or bundler.
         #[arg(long, default_value = "nodejs")]
         target: wasm::Target,
         /// Where to put it; `target/wasm/<target>` by default.
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without the backtrace that `anyhow` appends: it says nothing to whoever ran a task.
+            // Without the backtrace that `anyhow` appends: it does not help the user of a task.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

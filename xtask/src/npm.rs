@@ -1,5 +1,5 @@
-//! npm packages: which folders have some, whether they are installed, and how their programs are
-//! run.
+//! npm packages: which folders have them, whether they are installed, and how to run their
+//! programs.
 
 use std::{
     fs,
@@ -11,17 +11,17 @@ use anyhow::Result;
 
 use crate::run::{command, root, visibly};
 
-/// Written beside the packages once they are installed: the lock file they were installed from.
+/// A copy of the lock file from which the packages were installed, stored beside them.
 const STAMP: &str = "node_modules/.duet-lock";
 
-/// A folder with a `package.json`, a lock file, and its packages in `node_modules`.
+/// A folder with a `package.json`, a lock file, and packages in `node_modules`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Packages {
-    /// ethers, viem and MetaMask's eth-sig-util, which judge signatures, and anvil.
+    /// ethers, viem and MetaMask's eth-sig-util, which verify signatures, and anvil.
     Judges,
-    /// What drives the browser and checks accessibility.
+    /// The driver of the browser, and the accessibility checker.
     Browser,
-    /// The page, the signer's package, and the examples that use it.
+    /// The page, the signer's package, and the examples of its use.
     Frontend,
 }
 
@@ -29,7 +29,7 @@ impl Packages {
     /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::Judges, Self::Browser, Self::Frontend];
 
-    /// The folder, from the repository's top.
+    /// The path of the folder, relative to the repository's root.
     pub(crate) const fn folder(self) -> &'static str {
         match self {
             Self::Judges => "tests/js",
@@ -38,7 +38,7 @@ impl Packages {
         }
     }
 
-    /// What is in it, for whoever is told that it is missing.
+    /// What the folder contains, for the message that it is missing.
     pub(crate) const fn what(self) -> &'static str {
         match self {
             Self::Judges => {
@@ -49,7 +49,7 @@ impl Packages {
         }
     }
 
-    /// What it is for.
+    /// The purpose of the folder's packages.
     pub(crate) const fn why(self) -> &'static str {
         match self {
             Self::Judges => "independent verification, and a local Ethereum node",
@@ -58,21 +58,20 @@ impl Packages {
         }
     }
 
-    /// The folder.
+    /// The absolute path of the folder.
     pub(crate) fn path(self) -> PathBuf {
         root().join(self.folder())
     }
 
-    /// Whether `node_modules` holds exactly what the lock file asks for.
+    /// Whether `node_modules` matches the lock file.
     pub(crate) fn are_current(self) -> bool {
         let lock = fs::read(self.path().join("package-lock.json")).ok();
         lock.is_some() && lock == fs::read(self.path().join(STAMP)).ok()
     }
 
-    /// Installs what the lock file asks for, and nothing else.
+    /// Installs exactly the packages of the lock file.
     pub(crate) fn install(self) -> Result<()> {
-        // No package's script needs to run: those there are only check what npm has already
-        // unpacked.
+        // The packages' scripts need not run: they only check what npm has unpacked.
         let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
         visibly(command("npm").args(arguments).current_dir(self.path()))?;
         fs::copy(self.path().join("package-lock.json"), self.path().join(STAMP))?;
@@ -87,7 +86,7 @@ impl Packages {
     }
 }
 
-/// A command that runs a script of ours with Node.
+/// A command that runs one of our scripts with Node.
 pub(crate) fn node(script: impl AsRef<Path>) -> Command {
     let mut node = command("node");
     node.arg(script.as_ref());

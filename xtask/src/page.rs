@@ -1,4 +1,4 @@
-//! The page: a static bundle with published hashes that anybody can build again and compare.
+//! Builds the page: a static bundle whose published hashes let a reader reproduce it.
 
 use std::{
     fs,
@@ -14,16 +14,16 @@ use crate::{
     wasm,
 };
 
-/// The hashes of everything in the page's folder, as `sha256sum --check` reads them.
+/// The hashes of all files in the page's folder, in the format of `sha256sum --check`.
 const HASHES: &str = "SHA256SUMS";
 
-/// Where the page goes unless told otherwise.
+/// The default folder of the page.
 pub(crate) fn default_folder() -> PathBuf {
     target_folder().join("page")
 }
 
-/// Builds the module, the signer's package and the page, and puts the page, compressed, with its
-/// hashes into `out`; with a deployment's `config` in the place of the empty one.
+/// Builds the module, the signer's package and the page. Writes the page to `out`, compressed and
+/// with hashes. A deployment's `config` replaces the empty one.
 pub(crate) fn build(out: &Path, config: Option<&Path>) -> Result<()> {
     let started = Instant::now();
     build_signer()?;
@@ -32,23 +32,23 @@ pub(crate) fn build(out: &Path, config: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Builds the module and the package around it.
+/// Builds the module, and the package around it.
 pub(crate) fn build_signer() -> Result<()> {
     wasm::build(wasm::Target::Web, &root().join("frontend-wasm/signer/wasm"))?;
     visibly(&mut Packages::Frontend.script("build:signer"))
 }
 
-/// Builds the examples for developers, from what [`build_signer`] made before.
+/// Builds the examples for developers, from the output of [`build_signer`].
 pub(crate) fn build_examples() -> Result<()> {
     visibly(&mut Packages::Frontend.script("build:examples"))
 }
 
-/// The types of everything in TypeScript, against the declarations of the module as it was built.
+/// Checks the types of all TypeScript code, against the declarations of the built module.
 pub(crate) fn check_types() -> Result<()> {
     visibly(Packages::Frontend.script("check").args(["--workspaces", "--if-present"]))
 }
 
-/// Builds the page alone, from what [`build`] made before.
+/// Builds the page alone, from the output of [`build`].
 fn bundle(out: &Path, config: Option<&Path>) -> Result<()> {
     let mut vite = Packages::Frontend.script("build");
     vite.args(["--workspace", "page", "--", "--emptyOutDir", "--outDir"]).arg(out);
@@ -56,8 +56,8 @@ fn bundle(out: &Path, config: Option<&Path>) -> Result<()> {
     visibly(node("xtask/publish.mjs").arg(out).args(config))
 }
 
-/// Builds the page a second time, from a copy of the sources in another folder and with nothing of
-/// the first build, and compares the hashes.
+/// Builds the page again, from a copy of the sources in another folder, and without anything of the
+/// first build. Then compares the hashes.
 pub(crate) fn check_reproducible(out: &Path, config: Option<&Path>) -> Result<()> {
     build(out, config)?;
     let copy = target_folder().join("page-check/sources");
@@ -88,12 +88,12 @@ pub(crate) fn check_reproducible(out: &Path, config: Option<&Path>) -> Result<()
     Ok(())
 }
 
-/// Copies what is under version control, or will be.
+/// Copies the files that git tracks or would add.
 fn copy_sources(folder: &Path) -> Result<()> {
     let list = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
     for file in list.split_terminator('\0') {
         let (from, to) = (root().join(file), folder.join(file));
-        // Removed, but not yet committed so.
+        // The file was removed, but the removal is not committed yet.
         if !from.exists() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Building the programs that tests, demonstration and measurements start.
+//! Builds the programs that tests, the demonstration and measurements start.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use crate::run::{cargo, target_folder, visibly};
 
-/// How a program is compiled.
+/// The profile of a build.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// Quickly, with only the cryptography optimised.
+    /// Compiles fast. Only the cryptography is optimised.
     Debug,
-    /// As it is shipped.
+    /// The profile of the shipped program.
     Release,
 }
 
@@ -24,13 +24,13 @@ impl Profile {
     }
 }
 
-/// Builds `duet` by itself, so that no feature of the tests is in it, and returns where it is.
+/// Builds `duet` alone, so that it has no feature for tests. Returns its path.
 pub(crate) fn duet(profile: Profile) -> Result<PathBuf> {
     build(profile, &["--package", "duet"], "duet")
 }
 
-/// Builds one of the programs in `tests/src/bin`, and returns where it is. The whole workspace is
-/// named, so that features are those of its tests, and nothing is built twice.
+/// Builds a program in `tests/src/bin`, and returns its path. It selects the whole workspace, so
+/// that features match those of the tests and nothing is built twice.
 pub(crate) fn of_tests(name: &str, profile: Profile) -> Result<PathBuf> {
     build(profile, &["--workspace", "--bin", name], name)
 }

@@ -1,5 +1,5 @@
-//! What `cargo xtask test fmt` checks beside the formatters: the width of prose, words that hide
-//! the actor, links between documents, the project's own commands in them, and the subjects of
+//! The checks of `cargo xtask test fmt` beside the formatters. They cover the width of prose, words
+//! that hide the actor, links between documents, the tasks that documents name, and the subjects of
 //! commits.
 
 use std::{
@@ -23,20 +23,20 @@ const COLUMNS: usize = 100;
 /// The longest subject of a commit, in characters.
 const SUBJECT: usize = 72;
 
-/// The last commit before subjects were checked.
+/// The last commit before subjects were checked. Subjects before it may break the rules.
 const FIRST_CHECKED: &str = "aa93363";
 
-/// Findings that are printed; the rest is counted.
+/// The most findings to print. The rest is only counted.
 const SHOWN: usize = 40;
 
-/// Words that leave open who acts, and openings that make a comment depend on its neighbour.
+/// Words that hide the actor, and openings that make a comment depend on its neighbour.
 const UNCLEAR: [&str; 7] =
     ["whoever", "whomever", "somebody", "nobody", "what came of", "what became of", "/// The same,"];
 
-/// Documents that record the past; they are not rewritten.
+/// Documents about the past, which are never rewritten.
 const RECORDS: [&str; 2] = ["CHANGELOG.md", "docs/measurements/"];
 
-/// Checks every file that git knows.
+/// Checks every file that git tracks.
 pub(crate) fn check() -> Result<()> {
     let mut findings = Vec::new();
     let files = output(command("git").args(["ls-files", "-z"]))?;
@@ -48,7 +48,7 @@ pub(crate) fn check() -> Result<()> {
         if !is_markdown && !["rs", "ts", "tsx", "mjs"].contains(&extension) {
             continue;
         }
-        // A file may be removed and not yet committed.
+        // The file was removed, but the removal is not committed yet.
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let found = if is_markdown { markdown(&text) } else { comments(&text) };
         if !RECORDS.iter().any(|record| file.starts_with(record)) {
@@ -70,10 +70,10 @@ pub(crate) fn check() -> Result<()> {
     bail!("{} findings in prose and commits; the first are:{report}", findings.len())
 }
 
-/// A line's number, from one, and what is wrong with it.
+/// The number of a line, from one, and the fault in it.
 type Finding = (usize, String);
 
-/// What is wrong with the prose of a Markdown document.
+/// The faults in the prose of a Markdown document.
 fn markdown(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut in_code = false;
@@ -89,7 +89,7 @@ fn markdown(text: &str) -> Vec<Finding> {
     findings
 }
 
-/// What is wrong with the comments of a source file.
+/// The faults in the comments of a source file.
 fn comments(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -121,7 +121,7 @@ fn prose(number: usize, line: &str, may_be_wide: bool, findings: &mut Vec<Findin
     }
 }
 
-/// Links of a document to files that are not there.
+/// The links of a document to files or headings that do not exist.
 fn links(document: &Path, text: &str) -> Result<Vec<String>> {
     let folder = document.parent().context("a document lies in a folder")?;
     let mut findings = Vec::new();
@@ -153,7 +153,7 @@ fn links(document: &Path, text: &str) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The anchors of a document's headings, as GitHub makes them.
+/// The anchors of a document's headings, in GitHub's form.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let mut anchors = BTreeSet::new();
@@ -168,7 +168,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// Tasks of this program that a document names and that do not exist.
+/// The tasks in a document that this program does not have.
 fn tasks(text: &str) -> Vec<String> {
     let program = Arguments::command();
     let mut findings = Vec::new();
@@ -182,8 +182,8 @@ fn tasks(text: &str) -> Vec<String> {
     findings
 }
 
-/// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. A copy without
-/// that commit, or without git, has nothing to check.
+/// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. Empty in a
+/// copy without that commit or without git.
 fn subjects() -> Result<Vec<String>> {
     if probe("git", &["cat-file", "-e", FIRST_CHECKED]).is_none() {
         println!("no commit {FIRST_CHECKED} here: subjects of commits are not checked");

@@ -1,4 +1,4 @@
-//! Running other programs, visibly.
+//! Runs other programs, and prints what it runs.
 
 use std::{
     ffi::OsStr,
@@ -10,17 +10,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's top folder: the one this task is run in, which need not be the one it was
-/// compiled in, because a build folder may have been copied along with it.
+/// The repository's root. It is the one in which this task runs, which may differ from the one in
+/// which it was compiled: a target folder may have been copied.
 pub(crate) fn root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
-/// The `cargo` that runs this task, without what it told this task about itself: build scripts that
-/// look at those variables (ring's does) would be run again, and half of the dependencies built
-/// again, whenever it was typed by hand in between.
+/// The `cargo` that runs this task, without the variables that it set for this task. Some build
+/// scripts (ring's) run again when those variables change. Then half of the dependencies would be
+/// built again after each command typed by hand.
 pub(crate) fn cargo() -> Command {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -34,14 +34,14 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// A program to be started in the repository's top folder.
+/// A program to start in the repository's root.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
     command
 }
 
-/// The command as a person would type it.
+/// The command as a user would type it.
 pub(crate) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     std::iter::once(program)
@@ -51,7 +51,7 @@ pub(crate) fn line(command: &Command) -> String {
         .join(" ")
 }
 
-/// Says what is run, runs it, and fails when it does.
+/// Prints the command, runs it, and fails if it fails.
 pub(crate) fn visibly(command: &mut Command) -> Result<()> {
     let line = line(command);
     println!("$ {line}");
@@ -62,7 +62,7 @@ pub(crate) fn visibly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What the command prints on stdout; fails when the command does.
+/// The command's standard output. Fails if the command fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = line(command);
     let output = command
@@ -76,8 +76,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{line}: output is not text"))
 }
 
-/// What the command prints on stdout when it can be run at all and succeeds; what it says on stderr
-/// is not shown.
+/// The command's standard output, if it can be run and succeeds. Its standard error is not shown.
 pub(crate) fn probe(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = command(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -93,12 +92,12 @@ pub(crate) fn human(duration: Duration) -> String {
     }
 }
 
-/// Where cargo puts what it builds.
+/// The folder of cargo's build output.
 pub(crate) fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
-/// How many tests a run executed, as its own closing lines say.
+/// The number of tests that a run executed, from its closing lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
@@ -115,8 +114,8 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Counts {
-    /// What one line of a test runner's output adds: cargo test's `test result:` or node's `# pass
-    /// 5`.
+    /// The counts in one line of a test runner's output: cargo test's `test result:` or node's `#
+    /// pass 5`.
     fn of_line(line: &str) -> Self {
         let mut counts = Self::default();
         if let Some(result) = line.strip_prefix("test result: ") {
@@ -151,8 +150,8 @@ impl Counts {
     }
 }
 
-/// Runs a test runner visibly and adds up what its closing lines say. The result tells whether it
-/// succeeded.
+/// Runs a test runner, prints its output, and adds up the counts in its closing lines. Fails if it
+/// fails.
 pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let line = line(command);
     let status = lines(command, &mut |text| *counts += Counts::of_line(text))?;
@@ -162,7 +161,7 @@ pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command visibly and hands each line of its standard output over, besides printing it.
+/// Runs a command, prints its standard output, and passes each line to `read`.
 pub(crate) fn lines(command: &mut Command, read: &mut dyn FnMut(&str)) -> Result<ExitStatus> {
     let line = line(command);
     println!("$ {line}");

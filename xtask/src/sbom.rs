@@ -1,9 +1,9 @@
-//! `cargo xtask sbom`: what Duet consists of, as CycloneDX 1.5 documents: one for the programs and
-//! the browser's module, from cargo's own resolution of its lockfile; one for the page and the
-//! signer's package, from npm's lockfile.
+//! `cargo xtask sbom`: writes bills of materials as CycloneDX 1.5 documents. One covers the
+//! programs and the browser's module, from cargo's resolution of its lock file. The other covers
+//! the page and the signer's package, from npm's lock file.
 //!
-//! `npm sbom` refuses a workspace whose top package has no version, as ours has none: it is never
-//! published.
+//! `npm sbom` does not serve: it refuses a workspace whose root package has no version. Ours has
+//! none, because it is never published.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use crate::run::{cargo, output, root};
 
-/// The crates that are delivered: the command and the browser's module.
+/// The delivered crates: the command, and the browser's module.
 const DELIVERED: [&str; 2] = ["duet", "duet-frontend-wasm"];
 
-/// Writes the documents into `folder`.
+/// Writes both documents into `folder`.
 pub(crate) fn sbom(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let metadata = output(cargo().args(["metadata", "--locked", "--format-version", "1"]))?;
@@ -54,7 +54,7 @@ fn document(name: &str, components: Vec<Value>, dependencies: Option<Vec<Value>>
     document
 }
 
-/// SHA-256 of each crate's archive, by name and version, from Cargo.lock.
+/// The SHA-256 of each crate's archive, by name and version, from Cargo.lock.
 fn checksums(lockfile: &str) -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     for package in lockfile.split("[[package]]") {
@@ -71,8 +71,8 @@ fn checksums(lockfile: &str) -> BTreeMap<(String, String), String> {
     found
 }
 
-/// The document for everything that the delivered crates are built from; what only tests use is
-/// left out.
+/// The document for everything that the delivered crates are built from, without the dependencies
+/// of tests.
 fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Result<Value> {
     let list =
         |pointer: &str| metadata.pointer(pointer).and_then(Value::as_array).context("cargo's metadata");
@@ -118,7 +118,7 @@ fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Res
         });
         if let Some(fields) = component.as_object_mut() {
             if let Some(licence) = text(package, "license") {
-                // Cargo still takes a stroke for an OR.
+                // Cargo still accepts a slash for OR.
                 let licence = licence.replace('/', " OR ");
                 fields.insert("licenses".to_owned(), json!([{ "expression": licence }]));
             }
@@ -133,20 +133,20 @@ fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Res
     Ok(document("duet", components, Some(dependencies)))
 }
 
-/// The document for what npm's lockfile installs and the bundles contain; what only builds and
-/// tests use is left out.
+/// The document for the packages in npm's lock file that the bundles contain, without those of
+/// builds and tests.
 fn npm_bill(lockfile: &Value) -> Result<Value> {
     let packages = lockfile.get("packages").and_then(Value::as_object).context("npm's lockfile")?;
     let mut components = Vec::new();
     for (path, package) in packages {
-        // Ours, and links to them, are not in `node_modules` or have no archive.
+        // Our own packages are not in `node_modules`. Links to them have no archive.
         let Some((_, name)) = path.rsplit_once("node_modules/") else { continue };
         let text = |key: &str| package.get(key).and_then(Value::as_str);
         let (Some(version), Some(integrity)) = (text("version"), text("integrity")) else { continue };
         if package.get("dev") == Some(&Value::Bool(true)) {
             continue;
         }
-        // A scope's @ is escaped in package URLs.
+        // Package URLs escape the @ of a scope.
         let purl = format!("pkg:npm/{}@{version}", name.replace('@', "%40"));
         let digest = integrity.strip_prefix("sha512-").and_then(|digest| Base64::decode_vec(digest).ok());
         let digest = digest.with_context(|| format!("{name} has no SHA-512"))?;

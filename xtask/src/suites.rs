@@ -1,4 +1,4 @@
-//! `cargo xtask test`: what continuous integration runs, as a whole or suite by suite.
+//! `cargo xtask test`: runs the suites of continuous integration, all of them or the named ones.
 
 use std::{
     env, fs,
@@ -22,28 +22,28 @@ use crate::{
     wasm,
 };
 
-/// A part of the test command that can be run alone.
+/// A suite of the test command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Suite {
     /// Formatting of every crate, prose and links, and the subjects of commits.
     Fmt,
-    /// Clippy over the workspace and everything in it; warnings are errors.
+    /// Clippy over all code of the workspace. Warnings are errors.
     Lint,
     /// Licences, banned crates, sources and hashes of dependencies.
     Deny,
-    /// The native binary and the page, and the page's types.
+    /// The native binary and the page, and the types of the page.
     Build,
     /// Unit, integration and documentation tests of every crate.
     Unit,
     /// The module and the signer's package under Node.
     Wasm,
-    /// Real broker, real processes, real Ethereum node, independent verification.
+    /// End-to-end: real broker, real processes, real Ethereum node, independent verification.
     E2e,
-    /// The page in a real browser, against all of the above.
+    /// The page in a real browser, against the same real stack.
     Browser,
 }
 
-/// The protocol on the constant-time arithmetic alone.
+/// The protocol with the constant-time arithmetic alone.
 const WITHOUT_GMP: [&str; 3] = ["--package", "duet-protocol", "--no-default-features"];
 
 const ALL: &[Suite] = &[
@@ -77,7 +77,7 @@ impl Suite {
             Self::Lint => &[Need::Lints, Need::Compiler],
             Self::Deny => &[Need::CargoDeny],
             Self::Build => &[Need::Compiler, Need::Wasm, Need::Npm(Packages::Frontend)],
-            // Some of the crates' own tests talk to a real broker or a real database.
+            // Some crates' own tests need a real broker or a real database.
             Self::Unit => &[Need::Compiler, Need::NatsServer, Need::Postgres],
             Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
             Self::E2e => &[
@@ -101,8 +101,7 @@ impl Suite {
                 prose::check()
             }
             Self::Lint => {
-                // The end-to-end tests are no part of all targets: they are run when they are
-                // named.
+                // `--all-targets` leaves out the end-to-end tests, which run only by name.
                 for targets in [&["--all-targets"][..], &["--test", "e2e"]] {
                     let mut clippy = cargo();
                     clippy.args(["clippy", "--locked", "--workspace"]).args(targets);
@@ -113,7 +112,7 @@ impl Suite {
             Self::Deny => dependencies::check(),
             Self::Build => {
                 programs::duet(Profile::Debug)?;
-                // For whoever builds without GMP.
+                // For users who build without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
                 page::build(&page::default_folder(), None)?;
                 page::build_examples()?;
@@ -127,8 +126,8 @@ impl Suite {
                 node.env("DUET_WASM_PACKAGE", &folder);
                 tests(node.args(test_files("frontend-wasm/tests")?), counts)?;
                 page::build_signer()?;
-                // The package's tests read payloads with the module, and so does what compares it
-                // with other libraries.
+                // The package's tests, and the comparison with other libraries, read payloads with
+                // the module.
                 for tested in ["frontend-wasm/signer/tests", "tests/js/differential"] {
                     let mut node = node_test();
                     node.env("DUET_WASM_PACKAGE", &folder);
@@ -140,13 +139,13 @@ impl Suite {
                 tests(node_test().args(test_files("tests/js")?), counts)?;
                 let mut cargo = cargo();
                 cargo.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
-                // Half as many again as there are cores, for much of their time they wait.
+                // One and a half times as many as cores, because these tests wait much of the time.
                 let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
                 if env::var_os("RUST_TEST_THREADS").is_none() {
                     cargo.env("RUST_TEST_THREADS", (cores + cores / 2).to_string());
                 }
-                // Of the whole workspace, as the unit tests are: its features are theirs, and
-                // nothing is built again.
+                // The whole workspace, as for the unit tests: the features match, and nothing is
+                // built again.
                 tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
             }
             Self::Browser => {
@@ -160,7 +159,7 @@ impl Suite {
     }
 }
 
-/// What the page takes to be tested or measured in a browser.
+/// What tests and measurements of the page in a browser require.
 pub(crate) const BROWSER: &[Need] = &[
     Need::Compiler,
     Need::Npm(Packages::Judges),
@@ -171,12 +170,13 @@ pub(crate) const BROWSER: &[Need] = &[
     Need::Chromium,
 ];
 
-/// Builds the program of `profile` and what starts the stack for the browser, and tells a command
-/// where they are. The page has to be built before.
+/// Builds the program of `profile` and the program that starts the browser's stack. Tells `command`
+/// where they are. The page must be built already.
 pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Result<()> {
     let duet = programs::duet(profile)?;
     let stack = programs::of_tests("browser-stack", Profile::Debug)?;
-    // It reads a backup as the page does, to know which bytes must be nowhere in the clear.
+    // The tests read a backup as the page does, to learn which bytes must not appear anywhere in
+    // the clear.
     let module = wasm::default_folder(wasm::Target::Nodejs);
     wasm::build(wasm::Target::Nodejs, &module)?;
     let chromium = install::chromium().context("Chromium is missing: run `cargo xtask install`")?;
@@ -194,14 +194,14 @@ pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Re
     Ok(())
 }
 
-/// Node's test runner with the reporter whose closing lines are counted.
+/// Node's test runner, with the reporter whose closing lines are counted.
 fn node_test() -> Command {
     let mut node = command("node");
     node.args(["--test", "--test-reporter=tap"]);
     node
 }
 
-/// Every `*.test.mjs` of a folder: that a folder has none is a mistake, not a success.
+/// The `*.test.mjs` files of a folder. A folder without any is a mistake, and not a success.
 fn test_files(folder: &str) -> Result<Vec<String>> {
     let mut files: Vec<String> = fs::read_dir(root().join(folder))
         .with_context(|| format!("{folder} cannot be read"))?
@@ -217,7 +217,7 @@ fn test_files(folder: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Runs the suites, or all of them when none is named, to the end, and sums up.
+/// Runs the named suites to the end, or all suites. Then prints a summary.
 pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
     let suites = if suites.is_empty() { ALL } else { suites };
     let mut needs: Vec<Need> = Vec::new();

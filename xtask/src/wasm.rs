@@ -1,5 +1,5 @@
-//! The WebAssembly module: built by whichever toolchain this machine has, JavaScript made by
-//! `crates/bindgen`.
+//! Builds the WebAssembly module with the toolchain that this machine has. `crates/bindgen` makes
+//! its JavaScript.
 
 use std::{
     collections::BTreeSet,
@@ -16,11 +16,11 @@ use clap::ValueEnum;
 use crate::run::{self, cargo, command, human, probe, visibly};
 
 const TRIPLE: &str = "wasm32-unknown-unknown";
-/// Where Debian's `rust-web-src` puts the standard library, and its compiler.
+/// The compiler of Debian's `rust-web-src`, which contains the standard library.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
-/// What the JavaScript around the module is for.
+/// The environment of the JavaScript around the module.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Target {
     Nodejs,
@@ -38,18 +38,18 @@ impl Target {
     }
 }
 
-/// Who compiles to wasm32 here.
+/// The toolchain that compiles to wasm32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Toolchain {
-    /// The toolchain that runs this task has the target.
+    /// The toolchain that runs this task. It has the target.
     Rustup,
-    /// Debian's `rustc-web` with `rust-web-src`: the standard library is built along.
+    /// Debian's `rustc-web` with `rust-web-src`, which builds the standard library as well.
     Debian,
 }
 
-/// The toolchain that can build for wasm32 now, if there is one.
+/// The toolchain that can build for wasm32 on this machine, if there is one.
 ///
-/// `DUET_WASM_TOOLCHAIN=debian` leaves rustup's out of consideration.
+/// `DUET_WASM_TOOLCHAIN=debian` excludes rustup's toolchain.
 pub(crate) fn toolchain() -> Option<Toolchain> {
     if !wants_debian() && rustup_has_target() {
         return Some(Toolchain::Rustup);
@@ -59,7 +59,7 @@ pub(crate) fn toolchain() -> Option<Toolchain> {
     (sources && Path::new(DEBIAN_CARGO).exists()).then_some(Toolchain::Debian)
 }
 
-/// Whether the caller asked for Debian's toolchain.
+/// Whether the user asked for Debian's toolchain.
 pub(crate) fn wants_debian() -> bool {
     std::env::var("DUET_WASM_TOOLCHAIN").is_ok_and(|choice| choice == "debian")
 }
@@ -69,12 +69,12 @@ fn rustup_has_target() -> bool {
         .is_some_and(|folder| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
 }
 
-/// Where a build for `target` goes unless told otherwise.
+/// The default folder of a build for `target`.
 pub(crate) fn default_folder(target: Target) -> PathBuf {
     run::target_folder().join("wasm").join(target.name())
 }
 
-/// A cargo command that compiles for wasm32, and the folder it compiles into.
+/// A cargo command that compiles for wasm32, and its target folder.
 fn cargo_for_wasm(subcommand: &str) -> Result<(Command, PathBuf)> {
     let folder = run::target_folder();
     match toolchain().context("nothing here compiles to wasm32: run `cargo xtask install`")? {
@@ -86,8 +86,8 @@ fn cargo_for_wasm(subcommand: &str) -> Result<(Command, PathBuf)> {
         Toolchain::Debian => {
             let folder = folder.join("debian");
             let mut cargo = command(DEBIAN_CARGO);
-            // The standard library is compiled from source, which needs the compiler's unstable
-            // flags. Debian ships no linker for wasm beside it, rustup's toolchain does.
+            // The standard library is compiled from source, which needs unstable flags of the
+            // compiler. Debian ships no linker for wasm with it, but rustup's toolchain has one.
             cargo.args([subcommand, "--locked", "--target", TRIPLE, "-Zbuild-std=std,panic_abort"]);
             cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", &folder);
             cargo.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
@@ -106,12 +106,12 @@ fn rust_lld() -> Option<PathBuf> {
     linker.exists().then_some(linker)
 }
 
-/// Where modules were put since this task began: its sources do not change meanwhile, and cargo
-/// would link one again whenever another with other features had taken the place of its file.
+/// The folders built since this task began. The sources do not change meanwhile. Without it, cargo
+/// would link a module again after another one with other features had replaced its file.
 static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Builds `frontend-wasm` with its cryptography optimised and puts the module and its JavaScript
-/// into `out`, once.
+/// Builds `frontend-wasm` with optimised cryptography, and puts the module and its JavaScript into
+/// `out`. Does so once for each folder.
 pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if built.contains(out) {
@@ -121,8 +121,7 @@ pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     require_matching_bindgen()?;
     let (mut cargo, folder) = cargo_for_wasm("build")?;
     cargo.args(["--package", "duet-frontend-wasm", "--lib", "--profile", "wasm"]);
-    // What runs under Node is the tests and the benchmarks, which need the other side of a session,
-    // too.
+    // Node runs the tests and benchmarks, which also need the other side of a session.
     if target == Target::Nodejs {
         cargo.args(["--features", "test-exports"]);
     }
@@ -132,7 +131,7 @@ pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     let mut bindgen = self::bindgen();
     fs::create_dir_all(out)?;
     visibly(bindgen.arg("--").arg(&module).arg(target.name()).arg(out))?;
-    // What is made for Node is CommonJS whatever the packages around it are.
+    // The code for Node is CommonJS, whatever the surrounding packages are.
     if target == Target::Nodejs {
         fs::write(out.join("package.json"), "{\"type\": \"commonjs\"}\n")?;
     }
@@ -141,7 +140,7 @@ pub(crate) fn build(target: Target, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A command that runs `crates/bindgen`, compiling it first where needed.
+/// A command that runs `crates/bindgen`, compiled first if necessary.
 fn bindgen() -> Command {
     let mut cargo = cargo();
     cargo.args(["run", "--quiet", "--locked", "--manifest-path", "crates/bindgen/Cargo.toml"]);
@@ -161,8 +160,8 @@ pub(crate) fn has_bindgen() -> bool {
     run::target_folder().join("bindgen/debug/duet-bindgen").exists()
 }
 
-/// The module and the program that reads it speak a format that changes with every version of
-/// wasm-bindgen.
+/// Checks that module and generator have the same version of wasm-bindgen. Their format changes
+/// with every version.
 fn require_matching_bindgen() -> Result<()> {
     let root = run::root();
     let ours = locked_version(&fs::read_to_string(root.join("Cargo.lock"))?, "wasm-bindgen");
@@ -178,7 +177,7 @@ fn require_matching_bindgen() -> Result<()> {
     }
 }
 
-/// The version that a lock file has for a package.
+/// The version of a package in a lock file.
 fn locked_version(lock: &str, package: &str) -> Option<String> {
     let name = format!("name = \"{package}\"");
     let mut lines = lock.lines().skip_while(|line| *line != name);

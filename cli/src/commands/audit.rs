@@ -1,4 +1,4 @@
-//! `duet audit`: reading what was decided, and checking that nothing of it was removed or altered.
+//! `duet audit`: reads the audit log, and checks that no record was removed or altered.
 
 use std::{collections::BTreeSet, fmt, fs, io::Read as _, path::PathBuf, str::FromStr, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     share_store::{StoreLocation, open_sealed},
 };
 
-/// Records asked of a store at once.
+/// Records that one query asks of a store.
 const STORE_PAGE: u32 = 1024;
 
-/// What is done with the audit log.
+/// A command about the audit log.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Check that nothing was removed, moved, altered or brought in, and that no nonce was used
@@ -36,8 +36,8 @@ pub(crate) enum AuditCommand {
     Show(ShowArguments),
 }
 
-/// Where the log is read from: the stream, as the broker's `auditor`, unless something else is
-/// named.
+/// Where to read the log: from the stream, as the broker's user `auditor`, or from the file or
+/// store that an option names.
 #[derive(Debug, Clone, Args)]
 struct Source {
     /// Read an exported file instead of the stream; - is standard input
@@ -62,11 +62,10 @@ pub(crate) struct VerifyArguments {
     /// the orchestrator's and the gateway's as they say when they start; can be repeated
     #[arg(long = "key", value_name = "NAME=HEX")]
     keys: Vec<KeyArgument>,
-    /// The report of an earlier verification (--json): what was there then must still be there
+    /// The report of an earlier verification (--json): its records must still be there
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
-    /// Do not mind that chains lack their beginning: old records are removed when their time is
-    /// over
+    /// Accept chains without their beginning: old records are removed when their time is over
     #[arg(long)]
     allow_missing_beginnings: bool,
 }
@@ -84,13 +83,13 @@ pub(crate) struct ExportArguments {
 pub(crate) struct ShowArguments {
     #[command(flatten)]
     source: Source,
-    /// Only those of this writer: a party, `orchestrator` or `gateway`
+    /// Only records of this writer: a party, `orchestrator` or `gateway`
     #[arg(long, value_name = "NAME")]
     writer: Option<String>,
-    /// Only those that name this: a job, a session, a wallet, a requester, a code, a kind of event
+    /// Only records that name this: a job, session, wallet, requester, code or kind of event
     #[arg(long = "about", value_name = "TEXT")]
     about: Vec<String>,
-    /// At most so many, the newest
+    /// At most this many, the newest
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     limit: usize,
 }
@@ -113,7 +112,7 @@ impl FromStr for KeyArgument {
 /// Runs the command.
 ///
 /// # Errors
-/// When the log cannot be read, or is not what it should be.
+/// When the log cannot be read, or when verification finds something wrong.
 pub(crate) async fn run(command: AuditCommand, output: Output) -> Result<(), CliError> {
     match command {
         AuditCommand::Verify(arguments) => verify(arguments, output).await,
@@ -123,7 +122,7 @@ pub(crate) async fn run(command: AuditCommand, output: Output) -> Result<(), Cli
 }
 
 impl Source {
-    /// Hands every line to `take`, with who alone may have published it when that is known.
+    /// Calls `take` with each line, and with the only role that may have published it, where known.
     async fn read(&self, mut take: impl FnMut(&[u8], Option<&str>)) -> Result<(), CliError> {
         if let Some(file) = &self.file {
             let mut bytes = Vec::new();
@@ -220,7 +219,7 @@ async fn verify(arguments: VerifyArguments, output: Output) -> Result<(), CliErr
     Err(CliError::new(ErrorCode::AuditBroken, message).details(details))
 }
 
-/// Findings that are shown one by one; the others are in the JSON document.
+/// Findings that the text shows one by one. The JSON document has all of them.
 const SHOWN_FINDINGS: usize = 20;
 
 #[derive(Debug, Serialize)]
@@ -257,7 +256,7 @@ async fn export(arguments: ExportArguments, output: Output) -> Result<(), CliErr
     output.emit(&Exported { file: arguments.out, records })
 }
 
-/// A record as it is shown.
+/// A record as the command prints it.
 #[derive(Debug, Serialize)]
 struct Shown {
     chain: ChainId,
@@ -287,7 +286,7 @@ impl fmt::Display for Shown {
 #[derive(Debug, Serialize)]
 struct Listing {
     records: Vec<Shown>,
-    /// How many more there are that were asked for.
+    /// The number of further, older records that match.
     older: usize,
 }
 

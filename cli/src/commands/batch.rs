@@ -1,4 +1,4 @@
-//! `duet batch`: many signatures queued at once.
+//! `duet batch`: queues many signatures at once.
 
 use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
     request::{self, WalletName},
 };
 
-/// What is done with batches.
+/// A command about batches.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BatchCommand {
     /// Queue many payloads at once
@@ -40,11 +40,11 @@ pub(crate) enum BatchCommand {
         #[command(flatten)]
         access: Access,
     },
-    /// Tell how a batch's jobs end, as they do, until all have
+    /// Report the end of each of a batch's jobs, until all have ended
     Watch {
         /// The batch
         batch: BatchId,
-        /// Go on behind this one: `cursor` of the end seen last
+        /// Continue after this `cursor`, from the end printed last
         #[arg(long, value_name = "CURSOR")]
         after: Option<String>,
         #[command(flatten)]
@@ -52,7 +52,7 @@ pub(crate) enum BatchCommand {
     },
 }
 
-/// What is queued, and who asks for it.
+/// What to queue, and for which requester.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitOptions {
     /// File with one JSON object a line, each a signing request without what the options say:
@@ -72,17 +72,17 @@ pub(crate) struct SubmitOptions {
     /// How long the requests are valid from now
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
     expires_in: Duration,
-    /// Until when they are valid, in unix seconds; with this and --issued-at, a repeated command
-    /// says exactly the same
+    /// The end of their validity in unix seconds; with this and --issued-at, repeated commands sign
+    /// the same bytes
     #[arg(long, value_name = "SECONDS", conflicts_with = "expires_in")]
     expires_at: Option<u64>,
-    /// When they were issued, in unix seconds [default: now]
+    /// The time of issue in unix seconds [default: now]
     #[arg(long, value_name = "SECONDS")]
     issued_at: Option<u64>,
-    /// Tell how the jobs end, as they do, until all have
+    /// Report the end of each job, until all have ended
     #[arg(long)]
     wait: bool,
-    /// How long to wait for everything this command waits for
+    /// How long the command may take in all
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
     timeout: Duration,
     #[command(flatten)]
@@ -200,7 +200,8 @@ async fn submit(options: SubmitOptions, output: Output) -> Result<(), CliError> 
     }
 }
 
-/// Submits the batch, and again while there was no room for some of it, until the deadline.
+/// Submits the batch. While the orchestrator has no room for some of it, tries again until the
+/// deadline.
 async fn submit_until_taken(api: &ApiClient, batch: Vec<u8>) -> Result<BatchAnswer, CliError> {
     loop {
         let answer = api.submit_batch(batch.clone()).await?;
@@ -215,7 +216,7 @@ async fn submit_until_taken(api: &ApiClient, batch: Vec<u8>) -> Result<BatchAnsw
     }
 }
 
-/// The file's lines that are not empty.
+/// The non-empty lines of the file.
 fn read(file: &std::path::Path) -> Result<Vec<String>, CliError> {
     let bytes = read_document(file, MAX_BATCH_SIZE_BYTES)?;
     let text =
@@ -223,7 +224,7 @@ fn read(file: &std::path::Path) -> Result<Vec<String>, CliError> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
-/// The signed request of one line, or what is wrong with the line.
+/// The signed request of one line, or the reason why the line is invalid.
 fn item(
     options: &SubmitOptions,
     wallet: WalletId,
@@ -263,12 +264,13 @@ fn item(
         fields.entry("issued_at".to_owned()).or_insert(Value::from(issued_at));
     }
     let body = Value::Object(fields).to_string().into_bytes();
-    // What every party will read is read here first.
+    // Read it here first, as every party will.
     SigningRequest::from_json(&body).map_err(|error| error.to_string())?;
     Ok(BatchItem { request: SignedRequest::sign(body, key), priority, repeat_digest })
 }
 
-/// Prints how the batch's jobs end until all have, through broken connections.
+/// Prints the end of each of the batch's jobs until all have ended. Reconnects when a stream
+/// breaks.
 async fn watch(
     api: &ApiClient,
     batch: BatchId,
@@ -290,7 +292,7 @@ async fn watch(
                 after = Some(end.cursor.clone());
                 output.emit(&EndReport { end })?;
             }
-            // The stream broke: it is gone on with, here or at another orchestrator.
+            // The stream broke. Continue from the cursor; another orchestrator may answer.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

@@ -1,4 +1,4 @@
-//! `duet card`: the cards of parties, asked for over the broker.
+//! `duet card`: asks parties for their cards over the broker.
 
 use std::{fmt, sync::Arc};
 
@@ -22,16 +22,16 @@ use crate::{
     output::Output,
 };
 
-/// What is done with a card.
+/// A command about a card.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum CardCommand {
-    /// Show a party's card; its own signature is checked
+    /// Show a party's card, after checking its own signature
     Show(CardArguments),
-    /// Check also the proof over its parameters, and its fingerprint
+    /// Also check the proof of its parameters, and its fingerprint
     Verify {
         #[command(flatten)]
         card: CardArguments,
-        /// The fingerprint that its organisation gave out
+        /// The fingerprint that the party's organisation published
         #[arg(long, value_name = "HEX")]
         fingerprint: Option<CardFingerprint>,
     },
@@ -70,7 +70,7 @@ impl fmt::Display for CardReport {
 /// Runs the command.
 ///
 /// # Errors
-/// When the party does not answer; `card-mismatch` when the card is not what it should be.
+/// When the party does not answer; `card-mismatch` when the card does not pass a check.
 pub(crate) async fn run(command: CardCommand, output: Output) -> Result<(), CliError> {
     let (arguments, verify, expected) = match command {
         CardCommand::Show(card) => (card, false, None),

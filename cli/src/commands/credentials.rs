@@ -1,4 +1,4 @@
-//! `duet credentials`: exchanging what `duet init` made, while everything runs.
+//! `duet credentials`: exchanges the credentials of `duet init` without stopping the deployment.
 
 use std::{fmt, path::PathBuf};
 
@@ -12,20 +12,20 @@ use serde::Serialize;
 
 use crate::{commands::init::init_error, error::CliError, output::Output};
 
-/// What is done with credentials.
+/// A step of an exchange.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum CredentialsCommand {
-    /// Show how far each credential's exchange is
+    /// Show how far the exchange of each credential is
     Status(Directory),
-    /// Make the next ones, to be accepted beside those in use
+    /// Make the next credentials, accepted beside those in use
     Prepare(Exchanged),
-    /// Put the next ones into use; the old ones are still accepted
+    /// Put the next credentials into use; the old ones are still accepted
     Switch(Exchanged),
-    /// Have the old ones accepted no more
+    /// Stop accepting the old credentials
     Retire(Exchanged),
 }
 
-/// Where they are.
+/// The directory of the credentials.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Directory {
     /// The directory that `duet init` made
@@ -33,7 +33,7 @@ pub(crate) struct Directory {
     dir: PathBuf,
 }
 
-/// Which credentials a step is taken with.
+/// The credentials that a step applies to.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Exchanged {
     /// nkey/ROLE, token/TENANT, orchestrator-key, gateway-key, tls or route-tls; or `all`
@@ -91,8 +91,8 @@ impl fmt::Display for Report {
 /// Runs the command.
 ///
 /// # Errors
-/// When a step is out of turn, or files cannot be read or written. Steps taken before that are
-/// taken.
+/// When a step is out of turn, or when files cannot be read or written. Earlier steps of the same
+/// call stay done.
 pub(crate) fn run(command: CredentialsCommand, output: Output) -> Result<(), CliError> {
     let (step, exchanged) = match command {
         CredentialsCommand::Status(directory) => {
@@ -114,7 +114,7 @@ pub(crate) fn run(command: CredentialsCommand, output: Output) -> Result<(), Cli
             What::All => chosen.extend(Credential::all(&layout).map_err(failed)?),
         }
     }
-    // The same one twice would be the same step twice.
+    // Each credential once: a second time would be the same step twice.
     chosen.sort_unstable();
     chosen.dedup();
     let taken = chosen.iter().map(|credential| credential.take(&layout, step));

@@ -1,5 +1,5 @@
-//! `duet party accept-culprit` and `duet wallet accept-culprit`: the word to go on after a bad
-//! signature.
+//! `duet party accept-culprit` and `duet wallet accept-culprit`: permit signing with a responder
+//! again after a bad signature.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{error::CliError, output::Output};
 
-/// What locks may have cost a wallet.
+/// What locked keys may have cost a wallet.
 #[derive(Debug, Serialize)]
 pub(crate) struct LossReport {
     wallet: String,
@@ -61,10 +61,10 @@ impl fmt::Display for AcceptedCulprit {
     }
 }
 
-/// Notes the word and says what locks may have cost.
+/// Records the acceptance, and reports what the locks may have cost.
 ///
 /// # Errors
-/// When the card locked nothing, or more than one key.
+/// When the card locked no key, or more than one.
 pub(crate) async fn accept(context: &Context, card: CardFingerprint, output: Output) -> Result<(), CliError> {
     let accepted = culprits::accept(context, card).await?;
     output.emit(&AcceptedCulprit {

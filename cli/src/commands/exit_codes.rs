@@ -22,7 +22,7 @@ pub(crate) struct Table {
     exit_codes: Vec<Row>,
 }
 
-/// The table, by exit code.
+/// The table of all codes, ordered by exit code.
 pub(crate) fn table() -> Table {
     let mut exit_codes: Vec<Row> = ErrorCode::all()
         .map(|code| Row { exit_code: code.exit_code(), code: code.as_str(), title: code.title() })

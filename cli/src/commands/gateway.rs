@@ -38,27 +38,27 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// What a gateway is told.
+/// The settings of a gateway.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GatewayCommand {
-    /// Where it listens; port 0 picks a free one. Anything but the loopback needs a certificate
+    /// Where it listens; port 0 picks a free one. Outside the loopback it needs a certificate
     #[arg(long, env = "DUET_GATEWAY_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
     listen: SocketAddr,
-    /// The certificate to serve under, with its chain (PEM)
+    /// The gateway's certificate with its chain (PEM)
     #[arg(long, env = "DUET_GATEWAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The certificate's key (PEM)
     #[arg(long, env = "DUET_GATEWAY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Whose pages may connect, as browsers name them (https://wallet.example); can be repeated
+    /// Origins whose pages may connect, as browsers name them (https://wallet.example); can be
+    /// repeated
     #[arg(long = "origin", env = "DUET_GATEWAY_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     origins: Vec<Origin>,
-    /// Pages of any origin on this machine's loopback may connect, for trying out; on the loopback
-    /// only
+    /// Pages of any origin on this machine's loopback may connect; for trials, on the loopback only
     #[arg(long, env = "DUET_GATEWAY_LOOPBACK_ORIGINS")]
     loopback_origins: bool,
-    /// File with the Ed25519 key that signs its audit log [default: DIR/gateway.key, or one of its
-    /// own]
+    /// File with the Ed25519 key that signs its audit log [default: DIR/gateway.key, or a fresh
+    /// key]
     #[arg(long, env = "DUET_GATEWAY_AUDIT_KEY", value_name = "FILE")]
     audit_key: Option<PathBuf>,
     /// Folder of the built page, served on the loopback only
@@ -67,7 +67,7 @@ pub(crate) struct GatewayCommand {
     /// The tenant that wallets made in the page belong to
     #[arg(long, env = "DUET_TENANT", value_name = "NAME", default_value = "demo")]
     tenant: TenantId,
-    /// The party that holds share 2, and its card's fingerprint; pages refuse to deal when theirs
+    /// The party that holds share 2, and its card's fingerprint; a page refuses to deal if its own
     /// differs
     #[arg(long, value_name = "NAME[=FINGERPRINT]", default_value = "service", help_heading = "Parties")]
     service: PartyArgument,
@@ -83,15 +83,14 @@ pub(crate) struct GatewayCommand {
     /// There is no partner: share 3 goes into backup files
     #[arg(long, help_heading = "Parties")]
     no_partner: bool,
-    /// This gateway is for trying out: a page that pins no parties deals to those it names. On the
+    /// This gateway is for trials: a page that pins no parties deals to those it names. On the
     /// loopback only
     #[arg(long, help_heading = "Parties")]
     trial: bool,
-    /// A party and the file with an admission token that every page may use; with --trial; can be
-    /// repeated
+    /// A party and the file with an admission token for every page; with --trial; can be repeated
     #[arg(long = "admission-token", value_name = "PARTY=FILE", requires = "trial", help_heading = "Parties")]
     admission_tokens: Vec<TokenArgument>,
-    /// An Ethereum node for the page
+    /// An Ethereum node that the page may use
     #[arg(
         long,
         env = "DUET_GATEWAY_RPC_URL",
@@ -100,11 +99,11 @@ pub(crate) struct GatewayCommand {
         help_heading = "Ethereum"
     )]
     rpc: Option<String>,
-    /// The chain it is on
+    /// The chain of that node
     #[arg(long, env = "DUET_GATEWAY_CHAIN_ID", value_name = "NUMBER", help_heading = "Ethereum")]
     chain_id: Option<u64>,
-    /// A network of proxies in front, whose word about their clients' addresses is taken for the
-    /// limits per address (10.1.0.0/16); can be repeated
+    /// A network of trusted proxies (10.1.0.0/16): limits per address count the client that they
+    /// report; can be repeated
     #[arg(
         long = "trusted-proxy",
         env = "DUET_GATEWAY_TRUSTED_PROXIES",
@@ -113,7 +112,7 @@ pub(crate) struct GatewayCommand {
         help_heading = "Proxies"
     )]
     trusted_proxies: Vec<IpNet>,
-    /// The header in which those proxies write it, and which they let nobody else write:
+    /// The header in which trusted proxies report the client, and which only they can write:
     /// x-forwarded-for or forwarded
     #[arg(
         long,
@@ -133,7 +132,7 @@ pub(crate) struct GatewayCommand {
     credentials: CredentialsOptions,
 }
 
-/// Bounds on what strangers can make it do.
+/// Bounds on what strangers can make the gateway do.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitOptions {
@@ -146,14 +145,13 @@ struct LimitOptions {
     /// Connections that one address may open a second [default: 20]
     #[arg(long, value_name = "NUMBER")]
     connections_per_second: Option<NonZeroU32>,
-    /// Frames that are read from one address a second; what comes faster waits [default: 100]
+    /// Frames read from one address a second; faster ones wait [default: 100]
     #[arg(long, value_name = "NUMBER")]
     frames_per_second: Option<NonZeroU32>,
-    /// Messages about wallets being made from one address a minute; a wallet takes four [default:
-    /// 60]
+    /// Messages about new wallets from one address a minute; a wallet takes four [default: 60]
     #[arg(long, value_name = "NUMBER")]
     shares_per_minute: Option<NonZeroU32>,
-    /// Proofs of a device's key from one address that may fail a minute; more are answered later
+    /// Failed proofs of a device's key from one address a minute; after more, answers slow down
     /// [default: 30]
     #[arg(long, value_name = "NUMBER")]
     refused_proofs_per_minute: Option<NonZeroU32>,
@@ -166,12 +164,12 @@ struct LimitOptions {
     /// How long a socket without a wallet may go without a request [default: 10min]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     unauthenticated: Option<Duration>,
-    /// How long a handshake, a header and a device's greeting may take, each [default: 10s]
+    /// How long each may take: a handshake, a header, a device's greeting [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     handshake: Option<Duration>,
 }
 
-/// A party, and maybe its card's fingerprint.
+/// A party and, optionally, its card's fingerprint.
 #[derive(Debug, Clone)]
 struct PartyArgument {
     party: PartyId,
@@ -226,10 +224,10 @@ impl fmt::Display for Ready {
     }
 }
 
-/// Runs the gateway until it is told to stop.
+/// Runs the gateway until a signal stops it.
 ///
 /// # Errors
-/// When it is told too little, or too much for where it listens, or cannot listen.
+/// When a setting is missing or not allowed for its address, or when the gateway cannot listen.
 pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
     let metrics = command.monitoring.listen().await?;
@@ -297,8 +295,7 @@ impl GatewayCommand {
     }
 }
 
-/// The key that signs the audit log. Without one that can be pinned the gateway makes one for this
-/// run.
+/// The key that signs the audit log. Without a key file, the gateway makes a key for this run.
 fn audit_key(file: Option<&Path>, credentials: &CredentialsOptions) -> Result<SigningKey, CliError> {
     if let Some(file) = file {
         let held = secrets::read_secret_file(file)?;

@@ -1,4 +1,4 @@
-//! `duet init`: development credentials for one machine.
+//! `duet init`: makes development credentials for one machine.
 
 use std::{
     collections::BTreeMap,
@@ -14,32 +14,31 @@ use serde::Serialize;
 
 use crate::{error::CliError, output::Output};
 
-/// What credentials are made for.
+/// What to make credentials for.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InitCommand {
-    /// The directory to write them to; what is there already is kept
+    /// The directory to write to; existing files stay
     #[arg(long, value_name = "DIR", env = "DUET_CREDENTIALS")]
     dir: PathBuf,
     /// Tenants that get an API token; can be repeated
     #[arg(long = "tenant", value_name = "NAME", default_value = "demo")]
     tenants: Vec<TenantId>,
-    /// Where the broker will listen
+    /// The address on which the broker will listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: String,
-    /// On which port it will listen
+    /// The port on which the broker will listen
     #[arg(long, value_name = "PORT", default_value_t = 4222)]
     port: u16,
-    /// On which loopback port its monitoring will listen
+    /// The loopback port of the broker's monitoring
     #[arg(long, value_name = "PORT", default_value_t = 8222)]
     monitor_port: u16,
     /// Further names and addresses in the broker's certificate; can be repeated
     #[arg(long = "server-name", value_name = "NAME")]
     server_names: Vec<String>,
-    /// A node of a cluster and its host, which gets a folder of its own below DIR/nodes; can be
-    /// repeated
+    /// A node of a cluster and its host; its files go to DIR/nodes/NAME; can be repeated
     #[arg(long = "node", value_name = "NAME=HOST")]
     nodes: Vec<Node>,
-    /// On which port the nodes listen for each other
+    /// The port on which the nodes listen for each other
     #[arg(long, value_name = "PORT", default_value_t = 6222)]
     cluster_port: u16,
 }
@@ -72,10 +71,10 @@ impl fmt::Display for Credentials {
     }
 }
 
-/// Runs the command. Running it again adds what is missing.
+/// Runs the command. A second run adds only what is missing.
 ///
 /// # Errors
-/// When the directory cannot be written, or holds something unreadable.
+/// When the directory cannot be written, or when a file in it cannot be read.
 pub(crate) fn run(command: InitCommand, output: Output) -> Result<(), CliError> {
     let mut settings = InitSettings {
         tenants: command.tenants,
@@ -113,7 +112,7 @@ fn describe(directory: &Path, nodes: &[Node], made: Vec<PathBuf>) -> Result<Cred
     })
 }
 
-/// A credential that cannot be made.
+/// The error of a credential that could not be made.
 pub(crate) fn init_error(error: InitError) -> CliError {
     match error {
         InitError::Existing(error) => read_error(error),
@@ -124,7 +123,7 @@ pub(crate) fn init_error(error: InitError) -> CliError {
     }
 }
 
-/// A credential that is not readable.
+/// The error of a credential that could not be read.
 #[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
 pub(crate) fn read_error(error: ReadError) -> CliError {
     CliError::input(error.to_string())

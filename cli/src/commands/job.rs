@@ -1,4 +1,4 @@
-//! `duet job`: queued signatures.
+//! `duet job`: queues signatures and follows them.
 
 use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     rpc::Receipt,
 };
 
-/// What is done with jobs.
+/// A command about jobs.
 #[expect(clippy::large_enum_variant, reason = "one is made per process")]
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum JobCommand {
@@ -45,7 +45,7 @@ pub(crate) enum JobCommand {
     },
     /// List jobs, newest first
     List {
-        /// Only those in this state
+        /// Only jobs in this state
         #[arg(long, value_name = "STATE")]
         state: Option<JobStateName>,
         #[command(flatten)]
@@ -60,37 +60,37 @@ pub(crate) enum JobCommand {
         #[command(flatten)]
         access: Access,
     },
-    /// Withdraw a job; with the request key, both parties refuse its request from then on
+    /// Cancel a job; with the request key, the parties refuse its request from then on
     Cancel {
         /// The job
         job: JobId,
-        /// File with the key that signed the request, or the owner's: signs a revocation that the
-        /// parties keep. Without it the orchestrator alone is told, and only of a job that is not
-        /// being signed yet
+        /// File with the key that signed the request, or the owner's key. It signs a revocation
+        /// that the parties keep. Without it only the orchestrator learns of it, and only before
+        /// signing has begun
         #[arg(long, env = "DUET_REQUESTER_KEY", value_name = "FILE")]
         requester_key: Option<PathBuf>,
         #[command(flatten)]
         access: Access,
     },
-    /// List how jobs ended, in order, from a cursor on
+    /// List how jobs ended, in order, after a cursor
     Results {
-        /// Only those behind this one: `next` of the page before
+        /// Only those after this one: `next` of the previous page
         #[arg(long, value_name = "CURSOR")]
         after: Option<String>,
-        /// At most so many
+        /// At most this many
         #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
         limit: u16,
         #[command(flatten)]
         access: Access,
     },
-    /// Look at jobs that were given up, and put them back
+    /// Look at jobs that failed for good, and put them back into the queue
     Dead {
         #[command(subcommand)]
         command: DeadCommand,
     },
 }
 
-/// What is done with jobs that were given up.
+/// A command about dead letters.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DeadCommand {
     /// List dead letters, newest first
@@ -107,7 +107,7 @@ pub(crate) enum DeadCommand {
         #[command(flatten)]
         access: Access,
     },
-    /// Put a dead letter back into the queue, once what kept it from being signed is repaired
+    /// Put a dead letter back into the queue, after its cause was repaired
     Redrive {
         /// The job
         job: JobId,
@@ -116,18 +116,18 @@ pub(crate) enum DeadCommand {
     },
 }
 
-/// Which part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Page {
-    /// Only those after this one: `next` of the page before
+    /// Only those after this one: `next` of the previous page
     #[arg(long, value_name = "JOB")]
     after: Option<JobId>,
-    /// At most so many
+    /// At most this many
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: u16,
 }
 
-/// How the orchestrator is reached, and for how long.
+/// How to reach the orchestrator, and for how long to try.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Access {
     #[command(flatten)]
@@ -136,12 +136,12 @@ pub(crate) struct Access {
     api: ApiOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
-    /// How long to wait for everything this command waits for [default: 30s; watch: 10m]
+    /// How long the command may take in all [default: 30s; watch: 10m]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
 }
 
-/// Who asks for what.
+/// The request to queue.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitOptions {
     /// The wallet: its id, an unambiguous head of it, or its address [default: the only one]
@@ -153,7 +153,7 @@ pub(crate) struct SubmitOptions {
     /// The pairs that may sign, in order of preference
     #[arg(long, value_name = "PAIR", value_delimiter = ',', default_value = "service+partner")]
     pairs: Vec<Pair>,
-    /// How urgent it is among the tenant's jobs: low, normal or high
+    /// The job's priority among the tenant's jobs: low, normal or high
     #[arg(long, value_name = "PRIORITY", default_value_t)]
     priority: Priority,
     /// Sign a transaction even if another job has the same one
@@ -172,7 +172,8 @@ pub(crate) struct SubmitOptions {
     credentials: CredentialsOptions,
 }
 
-/// A job as it is printed: signatures as Ethereum's tools take them, addresses with their checksum.
+/// A job as the command prints it: signatures in the form of Ethereum's tools, addresses with
+/// checksums.
 #[derive(Debug, Serialize)]
 struct JobReport {
     job: JobView,
@@ -187,7 +188,7 @@ struct JobsReport {
     next: Option<JobId>,
 }
 
-/// How jobs ended.
+/// A page of ended jobs.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 struct ResultsReport(EndPage);
@@ -223,7 +224,7 @@ fn kind(tag: PayloadKindTag) -> &'static str {
     }
 }
 
-/// What a failure is known by, in words.
+/// The evidence of a failure, in words.
 fn known_by(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Refusal { by } => format!("{by} refused the invitation"),
@@ -330,8 +331,8 @@ impl Access {
 /// Runs the command.
 ///
 /// # Errors
-/// The orchestrator's problem, or that it is out of reach; with `--wait`, why there is no
-/// signature.
+/// The orchestrator's problem, or that it cannot be reached. With `--wait`, also the reason why the
+/// job has no signature.
 pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliError> {
     const BRIEF: Duration = Duration::from_secs(30);
     const LONG: Duration = Duration::from_secs(600);
@@ -370,7 +371,7 @@ pub(crate) async fn run(command: JobCommand, output: Output) -> Result<(), CliEr
     }
 }
 
-/// Signs that the request of `job` is revoked.
+/// Signs a revocation of the request of `job`.
 async fn revocation(api: &ApiClient, job: JobId, key: &SigningKey) -> Result<RevocationProof, CliError> {
     let signed = api.job_request(job).await?;
     let request = signed.verify().map_err(|error| CliError::new(error.code(), error.to_string()))?;
@@ -415,14 +416,15 @@ async fn submit(payload: PayloadCommand<SubmitOptions>, output: Output) -> Resul
     output.emit(&report)
 }
 
-/// A job's signature, checked here: over what was asked, by the account that was asked.
+/// A job's signature that this process has verified: over the requested digest, by the wallet's
+/// account.
 pub(crate) struct Signed(RecoverableSignature);
 
 impl Signed {
-    /// Checks a settled job.
+    /// Verifies the signature of a settled job.
     ///
     /// # Errors
-    /// Why there is no signature; or that it is not over `digest` by `account`.
+    /// The reason why the job has no signature, or that it is not over `digest` by `account`.
     pub(crate) fn new(job: &JobView, digest: [u8; 32], account: Address) -> Result<Self, CliError> {
         match job.state {
             JobStateName::Signed => {}
@@ -452,10 +454,10 @@ impl Signed {
         Ok(Self(signature))
     }
 
-    /// The signed transaction and its hash, made from the request itself.
+    /// The signed transaction and its hash, encoded from the request itself.
     ///
     /// # Errors
-    /// When the request is for something else.
+    /// When the request is not for a transaction.
     pub(crate) fn transaction(
         &self,
         request: &SignedRequest,
@@ -467,10 +469,10 @@ impl Signed {
     }
 }
 
-/// Follows a job until it is settled or the client's deadline passes; `changed` sees every change.
+/// Follows a job until it settles or the client's deadline passes. Calls `changed` for each change.
 ///
 /// # Errors
-/// The orchestrator's problem, or the deadline.
+/// The orchestrator's problem, or that the deadline passed.
 pub(crate) async fn follow(
     api: &ApiClient,
     id: JobId,
@@ -489,7 +491,8 @@ pub(crate) async fn follow(
     let watching = async {
         let mut pause = Duration::from_millis(100);
         loop {
-            // A stream begins with the job as it is: whatever happened while none was open is seen.
+            // A stream begins with the job's present state, so changes between two streams are not
+            // missed.
             let mut events = pin!(api.events(id).await?);
             while let Some(view) = events.next().await {
                 pause = Duration::from_millis(100);
@@ -498,7 +501,7 @@ pub(crate) async fn follow(
                     return Ok(view);
                 }
             }
-            // The stream broke: an orchestrator went away, or a proxy between.
+            // The stream broke: the orchestrator stopped, or a proxy closed the connection.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

@@ -1,8 +1,8 @@
-//! `duet load`: how many signatures a deployment makes, and how long each takes.
+//! `duet load`: measures how many signatures a deployment makes, and how long each takes.
 //!
-//! [`drive`] submits jobs through the HTTP interface as a team's program would and waits for each
-//! on its event stream, [`measure`] counts, [`report`] is the document that is kept, and [`plot`]
-//! draws from such documents.
+//! [`drive`] submits jobs over HTTP as a team's program would, and waits for each on its event
+//! stream. [`measure`] counts outcomes and times. [`report`] is the JSON document of a run, and
+//! [`plot`] draws curves from such documents.
 
 mod drive;
 mod measure;
@@ -36,12 +36,12 @@ use crate::{
     request::{self, WalletName},
 };
 
-/// The most jobs that one run keeps open at a time: each is followed by an event stream, of which
-/// an orchestrator gives a tenant
-/// 256. Of a job that has none the end is heard late, and the deployment seems slower than it is.
+/// The most jobs that one run keeps open. Each job has an event stream, and an orchestrator permits
+/// 256 streams a tenant. Without a stream the client would learn of a job's end late, and the
+/// deployment would seem slower than it is.
 const MAX_OPEN_JOBS: usize = 250;
 
-/// What is done about load.
+/// A command about load.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum LoadCommand {
     /// Queue signatures at given rates, or a given number at a time, and measure
@@ -53,15 +53,15 @@ pub(crate) enum LoadCommand {
 /// One run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
-    /// The wallets, each by its id, an unambiguous head of it, or its address; they take turns
+    /// The wallets, each by its id, an unambiguous head of it, or its address; used in turn
     /// [default: the only one]
     #[arg(long = "wallet", value_name = "WALLET")]
     wallets: Vec<WalletName>,
     /// Files with request keys: one for all wallets, or one for each in their order
     #[arg(long = "requester-key", env = "DUET_REQUESTER_KEY", value_name = "FILE", required = true)]
     requester_keys: Vec<PathBuf>,
-    /// Open loop: how many jobs arrive per second, whatever becomes of them; several rates are run
-    /// one after the other
+    /// Open loop: jobs arriving per second, even while earlier ones are unfinished; several rates
+    /// run one after the other
     #[arg(
         long,
         value_name = "PER_SECOND",
@@ -71,21 +71,20 @@ pub(crate) struct RunOptions {
         conflicts_with = "in_flight"
     )]
     rate: Vec<f64>,
-    /// Closed loop: how many jobs are open at a time, each followed by the next; several are run
-    /// one after the other
+    /// Closed loop: jobs open at a time, each followed by the next; several numbers run one after
+    /// the other
     #[arg(long, value_name = "JOBS", value_delimiter = ',', value_parser = open_jobs)]
     in_flight: Vec<usize>,
     /// How long each rate is measured
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = step_duration)]
     duration: Duration,
-    /// How long each rate is kept up before that, uncounted
+    /// How long each rate runs before that, uncounted
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = step_duration)]
     warm_up: Duration,
-    /// How long a job may take from when it was due; one that takes longer counts as failed
+    /// How long a job may take from its due time; a slower one counts as failed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = step_duration)]
     job_timeout: Duration,
-    /// The most jobs that are open at once in an open loop; further ones wait, and their time
-    /// counts
+    /// The most jobs open at once in an open loop; further ones wait, and their waiting time counts
     #[arg(long, value_name = "JOBS", default_value_t = MAX_OPEN_JOBS, value_parser = open_jobs)]
     max_open: usize,
     /// The pairs that may sign, in order of preference
@@ -97,16 +96,16 @@ pub(crate) struct RunOptions {
     /// The size of each message
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(48..=65_536))]
     message_bytes: u32,
-    /// Which share of the signatures is verified, from 0 to 1
+    /// The share of the signatures to verify, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]
     verify: f64,
-    /// A process of this machine whose use of the processor is told per signature
+    /// A process of this machine whose processor time per signature is reported
     #[arg(long = "process", value_name = "NAME=PID")]
     processes: Vec<NamedProcess>,
     /// How many workers each party has, for the report and the scaling curve
     #[arg(long, value_name = "NUMBER")]
     workers: Option<u32>,
-    /// What the run is called in the report and in plots
+    /// A name for the run in the report and in plots
     #[arg(long, value_name = "TEXT", default_value = "")]
     label: String,
     /// Also write the report here
@@ -157,8 +156,8 @@ fn step_duration(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// When the wallets are not found, no job is signed, a signature does not verify, or a file cannot
-/// be written.
+/// When the wallets are not found, no job is signed, a signature is invalid, or a file cannot be
+/// written.
 pub(crate) async fn run(command: LoadCommand, output: Output) -> Result<(), CliError> {
     match command {
         LoadCommand::Run(options) => measure(*options, output).await,
@@ -175,7 +174,7 @@ async fn measure(options: RunOptions, output: Output) -> Result<(), CliError> {
         .chain(options.in_flight.iter().map(|in_flight| Offered::Closed { in_flight: *in_flight }))
         .collect();
     let steps = u32::try_from(offered.len()).unwrap_or(u32::MAX);
-    // Every step ends by itself; this only keeps calls before and between from hanging.
+    // Every step ends by itself. This deadline bounds only the calls before and between steps.
     let whole = timing.longest().saturating_mul(steps).saturating_add(Duration::from_secs(60));
     let api = ApiClient::new(&options.api, &options.credentials, &options.tenant.tenant, whole)?;
     let target = Arc::new(Target {

@@ -28,18 +28,18 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// What an orchestrator is told.
+/// The settings of an orchestrator.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OrchestratorCommand {
     /// Where the HTTP interface listens; port 0 picks a free one
     #[arg(long, env = "DUET_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
     listen: SocketAddr,
-    /// File with the Ed25519 key that signs results (64 hexadecimal digits), and with another one
-    /// while the key is exchanged [default: DIR/orchestrator.key]
+    /// File with the Ed25519 key that signs results (64 hexadecimal digits), and a second key while
+    /// the key is exchanged [default: DIR/orchestrator.key]
     #[arg(long, env = "DUET_ORCHESTRATOR_KEY", value_name = "FILE")]
     orchestrator_key: Option<PathBuf>,
     /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal
-    /// digits, and with another one while it is exchanged; can be repeated [default: DIR/tokens/*]
+    /// digits; a second one while it is exchanged; can be repeated [default: DIR/tokens/*]
     #[arg(
         long = "tenant-token",
         env = "DUET_TENANT_TOKENS",
@@ -51,22 +51,22 @@ pub(crate) struct OrchestratorCommand {
     /// [default: service=2 and partner=3]
     #[arg(long = "party", value_name = "NAME=2|3")]
     parties: Vec<PartyArgument>,
-    /// Jobs that may be open at once; one more is refused with 429
+    /// Jobs that may be open at once; a further one is refused with 429
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_open_jobs: Option<usize>,
-    /// How many of them may be one tenant's
+    /// How many open jobs one tenant may have
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_open_jobs_per_tenant: Option<usize>,
     /// Jobs that this orchestrator works on at once
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_in_flight: Option<usize>,
-    /// How many of them may be one tenant's [default: three quarters]
+    /// How many of them one tenant may have [default: three quarters]
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_in_flight_per_tenant: Option<usize>,
     /// Requests a second that one tenant may make of the HTTP interface
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     requests_per_second_per_tenant: Option<NonZeroU32>,
-    /// Attempts that a job gets, over all its pairs
+    /// Attempts at a job, over all its pairs
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_attempts: Option<u32>,
     /// How long a session may last
@@ -84,36 +84,34 @@ pub(crate) struct OrchestratorCommand {
     credentials: CredentialsOptions,
 }
 
-/// How much the broker keeps, and for how long.
+/// The size of what the broker stores, and for how long it stores it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 struct StorageOptions {
     /// Copies of each stream and bucket: 1, or 3 or 5 in a cluster
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     replicas: usize,
-    /// How long a settled job, and its idempotency key, is kept [default: 30 days]
+    /// How long a settled job and its idempotency key are kept [default: 30 days]
     #[arg(long, env = "DUET_KEEP_SETTLED", value_name = "DURATION", value_parser = duration::parse)]
     keep_settled: Option<Duration>,
-    /// Bound of each bucket; that of the jobs takes some 4 KiB for every job that is kept [default:
-    /// 512]
+    /// Bound of each bucket; the jobs' bucket needs some 4 KiB for each job kept [default: 512]
     #[arg(long, env = "DUET_BUCKET_MIB", value_name = "MIB", value_parser = mebibytes())]
     bucket_mib: Option<i64>,
     /// Bound of the stream of results [default: 512]
     #[arg(long, env = "DUET_RESULTS_MIB", value_name = "MIB", value_parser = mebibytes())]
     results_mib: Option<i64>,
-    /// How long the stream of results keeps [default: 30 days]
+    /// How long the stream of results keeps a result [default: 30 days]
     #[arg(long, env = "DUET_RESULTS_AGE", value_name = "DURATION", value_parser = duration::parse)]
     results_age: Option<Duration>,
-    /// Bound of the audit log's stream, which takes some 3.5 KiB for every signature [default:
-    /// 2048]
+    /// Bound of the audit log's stream; each signature takes some 3.5 KiB [default: 2048]
     #[arg(long, env = "DUET_AUDIT_MIB", value_name = "MIB", value_parser = mebibytes())]
     audit_mib: Option<i64>,
-    /// How long the audit log's stream keeps [default: 400 days]
+    /// How long the audit log's stream keeps a record [default: 400 days]
     #[arg(long, env = "DUET_AUDIT_AGE", value_name = "DURATION", value_parser = duration::parse)]
     audit_age: Option<Duration>,
 }
 
-/// Up to 16 TiB.
+/// A number of MiB, up to 16 TiB.
 fn mebibytes() -> RangedI64ValueParser {
     RangedI64ValueParser::new().range(1..=16 * 1024 * 1024)
 }
@@ -135,16 +133,16 @@ impl StorageOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Webhooks")]
 struct WebhookOptions {
-    /// Deliver to addresses that are not public as well: of this machine, of private networks
+    /// Also deliver to addresses that are not public: this machine, private networks
     #[arg(long, env = "DUET_WEBHOOKS_TO_PRIVATE", value_parser = FalseyValueParser::new())]
     webhooks_to_private: bool,
     /// How long one delivery may take
     #[arg(long, env = "DUET_WEBHOOK_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     webhook_timeout: Option<Duration>,
-    /// The pause before the second attempt at a delivery; each further one is four times as long
+    /// The pause before the second attempt at a delivery; each further pause is four times as long
     #[arg(long, env = "DUET_WEBHOOK_FIRST_PAUSE", value_name = "DURATION", value_parser = duration::parse)]
     webhook_first_pause: Option<Duration>,
-    /// How long an endpoint may fail until it is disabled
+    /// How long an endpoint may fail before it is disabled
     #[arg(long, env = "DUET_WEBHOOK_DISABLE_AFTER", value_name = "DURATION", value_parser = duration::parse)]
     webhook_disable_after: Option<Duration>,
 }
@@ -198,10 +196,10 @@ impl fmt::Display for Ready {
     }
 }
 
-/// Runs the orchestrator until it is told to stop.
+/// Runs the orchestrator until a signal stops it.
 ///
 /// # Errors
-/// When it is told too little, or cannot listen, or loses the broker for good.
+/// When a setting is missing, when it cannot listen, or when the broker refuses it for good.
 pub(crate) async fn run(command: OrchestratorCommand, output: Output) -> Result<(), CliError> {
     let mut shutdown = Shutdown::listen()?;
     let metrics = command.monitoring.listen().await?;
@@ -274,12 +272,12 @@ impl OrchestratorCommand {
     }
 }
 
-/// Who may call: the tokens named, or those of the credentials directory.
+/// The tenants that may call, with the named tokens or those of the credentials directory.
 fn tenants(named: &[TenantToken], layout: Option<&Layout>) -> Result<Vec<TenantAccess>, CliError> {
     let mut tokens: BTreeMap<TenantId, Vec<TokenHash>> = BTreeMap::new();
     for TenantToken { tenant, file } in named {
         let held = secrets::read_secret_file(file)?;
-        // Whoever runs the orchestrator need not be able to call it: a hash will do.
+        // A hash is enough: the operator of the orchestrator need not hold a token that calls it.
         let hashes = held.accepted().map(|text| text.parse().unwrap_or_else(|_| TokenHash::of(text)));
         tokens.entry(tenant.clone()).or_default().extend(hashes);
     }

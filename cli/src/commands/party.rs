@@ -1,4 +1,4 @@
-//! `duet party`: setting up, running and looking after a party.
+//! `duet party`: sets up, runs and maintains a party.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -36,37 +36,36 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// How long a server waits for the broker before it gives up: practically for ever.
+/// How long a server tries to reach the broker: in effect, for ever.
 pub(crate) const SERVER_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long a command that ends by itself waits for the broker.
+/// How long other commands try to reach the broker.
 pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is done with a party.
+/// A command about a party.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PartyCommand {
-    /// Set a party up: its keys, its proof parameters (two safe primes take some seconds), its card
+    /// Set up a party: its keys, its proof parameters (two safe primes take some seconds), its card
     Init(InitArguments),
     /// Serve: take shares, answer invitations, sign
     Run(RunArguments),
-    /// Make new Paillier keys and enrol all wallets under them: a lock is over then, a quarantine
-    /// is not
+    /// Make new Paillier keys and enrol all wallets under them: this ends a lock, but no quarantine
     Rotate(RotateArguments),
-    /// Go on with a responder whose bad signature locked a key; once, its next one is final
+    /// Sign again with a responder whose bad signature locked a key; its next bad signature is
+    /// final
     AcceptCulprit(AcceptCulpritArguments),
-    /// Issue an admission token, with which a tenant's devices may bring wallets
+    /// Issue an admission token, with which a tenant's devices may create wallets
     Token(TokenArguments),
     /// Show the party's card
     Card(CardArguments),
-    /// Pin other parties' cards, before they are met; without any, show what is pinned
+    /// Pin the cards of other parties before first contact; without any, show the pinned cards
     Pin(PinArguments),
     /// Write a copy of the share store, sealed like the store itself
     Backup(BackupArguments),
-    /// Put a backup back as the share store; it initiates nothing until `rotate` ran
+    /// Restore the share store from a backup; it initiates nothing before `rotate`
     Restore(RestoreArguments),
-    /// Show whether the limits count as used up because the store was restored; have them count
-    /// again
+    /// Show whether the limits count as used up after a restore, or make them count again
     Limits(LimitsArguments),
-    /// Change what opens the share store, while workers go on
+    /// Change what opens the share store, while workers run
     Rewrap(rewrap::RewrapArguments),
     /// Show what the share store holds
     Status(StatusArguments),
@@ -95,7 +94,7 @@ pub(crate) struct InitArguments {
     /// The party's name: `service` holds share 2, `partner` share 3
     #[arg(long, env = "DUET_PARTY", value_name = "NAME")]
     party: PartyId,
-    /// Which share it will hold [default: by its name]
+    /// The share that it will hold [default: by its name]
     #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3))]
     share: Option<u8>,
     /// The size of the modulus of its proof parameters
@@ -109,24 +108,24 @@ pub(crate) struct InitArguments {
 pub(crate) struct RunArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// Pin another party's card: a wallet with another card for it is refused; can be repeated
+    /// Pin another party's card: wallets that name another card for it are refused; can be repeated
     #[arg(long = "peer-fingerprint", value_name = "NAME=HEX")]
     peers: Vec<Peer>,
-    /// Sessions at a time
+    /// Sessions at the same time
     #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     sessions: u16,
-    /// Initiators' Paillier keys to build tables for, which make answers under them cheaper: 5 MB
-    /// and a minute and a half of a core each; 0 for none
+    /// Initiators' Paillier keys that get a table, for cheaper answers: 5 MB and a minute and a
+    /// half of a core each; 0 for none
     #[arg(long, env = "DUET_RANDOMIZER_TABLES", value_name = "NUMBER", default_value_t = RandomizerSettings::default().tables)]
     randomizer_tables: usize,
-    /// Answers under a key after which its table is built
+    /// Answers under a key before its table is built
     #[arg(long, env = "DUET_RANDOMIZER_TABLE_AFTER", value_name = "NUMBER", default_value_t = RandomizerSettings::default().table_after)]
     randomizer_table_after: u64,
-    /// A file that says which copy of the machine this is, such as a virtual machine's generation
-    /// id: when it changes, open sessions end. The boot id of Linux is one always; can be repeated
+    /// A file that changes when this machine is copied, such as a virtual machine's generation id;
+    /// a change ends open sessions. Linux's boot id is always one; can be repeated
     #[arg(long = "generation-file", env = "DUET_GENERATION_FILE", value_name = "FILE")]
     generation_files: Vec<PathBuf>,
-    /// How long sessions may go on after the order to stop
+    /// How long sessions may continue after the signal to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
     drain: Duration,
     /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one [default:
@@ -178,7 +177,7 @@ pub(crate) struct AcceptCulpritArguments {
 pub(crate) struct TokenArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// The tenant that it admits
+    /// The tenant whose devices it admits
     #[arg(long, env = "DUET_TENANT", value_name = "NAME")]
     tenant: TenantId,
     /// How long it admits new wallets
@@ -187,7 +186,7 @@ pub(crate) struct TokenArguments {
     /// How many wallets it admits
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     max_wallets: u32,
-    /// Write it to this file, readable by its owner only, instead of printing it
+    /// Write the token to this file, readable by its owner only, instead of printing it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -205,7 +204,7 @@ pub(crate) struct CardArguments {
 pub(crate) struct PinArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// A party and its card's fingerprint, as the organisation that runs it states it
+    /// A party and its card's fingerprint, as published by its organisation
     #[arg(value_name = "NAME=HEX")]
     peers: Vec<Peer>,
 }
@@ -214,7 +213,7 @@ pub(crate) struct PinArguments {
 pub(crate) struct BackupArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// The backup; it must not exist
+    /// The backup file; it must not exist
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -223,8 +222,7 @@ pub(crate) struct BackupArguments {
 pub(crate) struct RestoreArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// The backup [default, for a database that PostgreSQL's own tools have put back: only mark it
-    /// as restored]
+    /// The backup file [default: mark a database that PostgreSQL's own tools restored]
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
@@ -233,7 +231,7 @@ pub(crate) struct RestoreArguments {
 pub(crate) struct LimitsArguments {
     #[command(flatten)]
     store: StoreOptions,
-    /// Have the limits count again as the store knows them: you know what was signed since the
+    /// Make the limits count again from the store's figures: you know what was signed since the
     /// backup
     #[arg(long)]
     reset: bool,
@@ -266,7 +264,7 @@ impl FromStr for Peer {
 /// Runs the command.
 ///
 /// # Errors
-/// When the store, the broker or another party does not do its part.
+/// When the store, the broker or another party fails.
 pub(crate) async fn run(command: PartyCommand, output: Output) -> Result<(), CliError> {
     match command {
         PartyCommand::Init(arguments) => init(arguments, output).await,
@@ -307,7 +305,7 @@ impl fmt::Display for SetUp {
     }
 }
 
-/// Which share a party of this name holds when nothing says otherwise.
+/// The share that a party of this name holds by default.
 fn share_of(party: &PartyId) -> Option<ShareIndex> {
     match party.as_str() {
         "service" => Some(ShareIndex::Service),
@@ -328,13 +326,15 @@ async fn init(arguments: InitArguments, output: Output) -> Result<(), CliError> 
     let source = arguments.store.seal.source(PassphraseUse::Choose)?;
     let key_file_created = arguments.store.seal.key_file.as_ref().is_some_and(|file| !file.exists());
     let store = OpenStore::create(&arguments.store, source.as_ref()).await?;
-    // Some 1,700 candidates are tried for each of the two primes; the bar moves on without an end.
+    // Each of the two primes takes some 1,700 candidates. The number varies, so the bar may exceed
+    // it.
     let bar = progress::bar(output, 2 * 1700, "safe primes");
     let shown = bar.clone();
     let on_progress = move |step| match step {
         SetUpProgress::Primes { candidates } => {
             let (position, length) = (shown.position(), shown.length().unwrap_or(0));
-            // Candidates are counted per prime: the count falls when the second prime's turn comes.
+            // Candidates are counted per prime: the count falls when the search for the second
+            // prime begins.
             let candidates = u64::from(candidates);
             let position = if candidates >= position { candidates } else { position + 1 };
             shown.set_position(position.min(length.saturating_sub(1)));
@@ -373,7 +373,7 @@ impl fmt::Display for Serving {
     }
 }
 
-/// The broker's user that a party connects as.
+/// The broker's user for a party.
 fn role_of(party: &PartyId) -> Result<Role, CliError> {
     party
         .as_str()
@@ -553,7 +553,7 @@ struct Token {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.token, &self.file) {
-            // Alone on the line, so that it can be redirected into a file.
+            // Alone on its line, so that a shell can redirect it into a file.
             (Some(token), _) => f.write_str(token),
             (None, Some(file)) => write!(
                 f,
@@ -734,7 +734,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Whether the limits count as used up.
+/// Whether the policies' limits count as used up.
 #[derive(Debug, Serialize)]
 struct Limits {
     party: PartyId,

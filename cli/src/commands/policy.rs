@@ -1,4 +1,4 @@
-//! `duet policy`: what the parties of a wallet sign.
+//! `duet policy`: checks, signs and shows the policies of wallets, and approves jobs.
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
@@ -25,10 +25,10 @@ use crate::{
     request::WalletName,
 };
 
-/// How long the orchestrator may take.
+/// The deadline of calls to the orchestrator.
 const BRIEF: Duration = Duration::from_secs(30);
 
-/// What is done with policies.
+/// A command about policies.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Try a policy on a payload, and name the rule that decides
@@ -49,24 +49,24 @@ pub(crate) struct CheckArguments {
     /// File with the payload as a signing request has it, with its `kind`
     #[arg(long, value_name = "FILE", required_unless_present = "job", conflicts_with = "job")]
     payload: Option<PathBuf>,
-    /// Take payload and requester of a job that there is
+    /// Check the payload and requester of this job
     #[arg(long, value_name = "JOB")]
     job: Option<JobId>,
     #[command(flatten)]
     access: Access,
-    /// Who asks: a request key [default: the job's, or nobody that a rule could name]
+    /// The requester's key [default: the job's, or none that a rule names]
     #[arg(long, value_name = "HEX", value_parser = parse_key)]
     requester: Option<[u8; 32]>,
-    /// Which pair signs
+    /// The pair that signs
     #[arg(long, value_name = "PAIR", default_value = "service+partner")]
     pair: Pair,
-    /// When, in unix seconds [default: now]
+    /// The time, in unix seconds [default: now]
     #[arg(long, value_name = "SECONDS")]
     at: Option<u64>,
-    /// Who has approved it; can be repeated
+    /// The key of an approver; can be repeated
     #[arg(long = "approved-by", value_name = "HEX", value_parser = parse_key)]
     approved_by: Vec<[u8; 32]>,
-    /// The owner's request key, whose approval `owner_above` takes
+    /// The owner's request key, whose approval `owner_above` requires
     #[arg(long, value_name = "HEX", value_parser = parse_key)]
     owner: Option<[u8; 32]>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct CheckArguments {
 pub(crate) struct ApproveArguments {
     /// The job
     job: JobId,
-    /// What it signs, as you have seen it: nothing else is approved
+    /// The digest that you have seen: only this is approved
     #[arg(long, value_name = "0x…", value_parser = parse_digest)]
     digest: [u8; 32],
     /// File with your key (`duet requester new`)
@@ -102,7 +102,7 @@ pub(crate) struct ShowArguments {
     online: Online,
 }
 
-/// The device and the broker.
+/// How to open the device and reach the broker.
 #[derive(Debug, Clone, Args)]
 struct Online {
     #[command(flatten)]
@@ -116,7 +116,7 @@ struct Online {
 /// Runs the command.
 ///
 /// # Errors
-/// When the policy does not parse, does not allow what is checked, or a party does not take it.
+/// When the policy does not parse or refuses the payload, or when a party refuses the policy.
 pub(crate) async fn run(command: PolicyCommand, output: Output) -> Result<(), CliError> {
     match command {
         PolicyCommand::Check(arguments) => check(arguments, output).await,
@@ -154,9 +154,9 @@ impl From<&SpendLimit> for LimitReport {
 struct Allowed {
     allowed: bool,
     rule: String,
-    /// The limits that would be charged.
+    /// The limits that a signature would count against.
     limits: Vec<LimitReport>,
-    /// What the policy lets pass though its author may think otherwise.
+    /// Rules that permit more than their author may expect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }

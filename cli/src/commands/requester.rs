@@ -1,4 +1,4 @@
-//! `duet requester`: the Ed25519 keys with which teams sign their requests.
+//! `duet requester`: makes and shows the Ed25519 keys with which teams sign their requests.
 
 use std::{
     fmt,
@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::{error::CliError, output::Output, secrets};
 
-/// What is done with a request key.
+/// A command about request keys.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum RequesterCommand {
-    /// Make a request key; its public half goes to the wallet's owner
+    /// Make a request key; give its public half to the wallet's owner
     New {
         /// The file to write the key to; it must not exist
         #[arg(long, value_name = "FILE")]
@@ -59,7 +59,7 @@ pub(crate) fn run(command: RequesterCommand, output: Output) -> Result<(), CliEr
 /// Reads a request key.
 ///
 /// # Errors
-/// When the file is none.
+/// When the file cannot be read or contains no key.
 pub(crate) fn read_key(file: &Path) -> Result<SigningKey, CliError> {
     secrets::read_key_file(file).map(|key| SigningKey::from_bytes(&key))
 }

@@ -1,4 +1,4 @@
-//! `duet party rewrap`: changing what opens a share store.
+//! `duet party rewrap`: changes what opens a share store.
 
 use std::fmt;
 
@@ -21,8 +21,8 @@ pub(crate) struct RewrapArguments {
     store: StoreOptions,
     #[command(flatten)]
     new: NewSealOptions,
-    /// Give the store another key as well, and wrap every record anew: whoever had the old key has
-    /// nothing of today's store
+    /// Also give the store a new key and rewrap every record: the old key then opens nothing of
+    /// today's store
     #[arg(long)]
     new_store_key: bool,
 }
@@ -31,7 +31,7 @@ pub(crate) struct RewrapArguments {
 struct Rewrapped {
     store: StoreLocation,
     opened_by: &'static str,
-    /// With another store key: how many records were wrapped anew.
+    /// The number of rewrapped records, when the store's key was changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     records: Option<u64>,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Rewrapped {
 /// Changes what opens a share store.
 ///
 /// # Errors
-/// When the old or the new source does not do its part; the store is as it was then.
+/// When the old or the new source fails. The store is then unchanged.
 pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<(), CliError> {
     let current = arguments.store.seal.source(PassphraseUse::Enter)?;
     let new = arguments.new.source(&arguments.store.seal.vault)?;
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<()
     let store = OpenStore::open_with(&arguments.store, current.as_ref()).await?;
     let vault = &store.context.vault;
     let to = new.as_deref().unwrap_or(current.as_ref());
-    // A store from before keys were encrypted has what opens it as its key.
+    // In a store from before keys were encrypted, the source itself is the key.
     let records = if arguments.new_store_key || vault.key_is_the_source().await? {
         Some(vault.change_key(to, &Clock::system()).await?)
     } else {

@@ -29,7 +29,7 @@ use crate::{
     rpc::{NodeOptions, Receipt},
 };
 
-/// What is signed.
+/// The payload to sign, or the waiting job to approve.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SignCommand {
     #[command(subcommand)]
@@ -41,11 +41,11 @@ pub(crate) struct SignCommand {
 enum SignWhat {
     #[command(flatten)]
     Payload(PayloadCommand<SignOptions>),
-    /// Approve a job that waits for the owner, and sign it; `duet wallet waiting` shows what it is
+    /// Approve a job that waits for the owner, and sign it; `duet wallet waiting` lists them
     Job {
         /// The job
         job: JobId,
-        /// The digest that was shown: nothing else is signed
+        /// The digest that you have seen: only this is signed
         #[arg(long, value_name = "HEX", value_parser = crate::input::parse_digest)]
         digest: [u8; 32],
         /// The wallet [default: the only one]
@@ -56,17 +56,17 @@ enum SignWhat {
     },
 }
 
-/// With whom the device signs.
+/// The party that the device signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Partner {
     Service,
     Partner,
 }
 
-/// What `sign` takes besides the payload.
+/// The options of `sign` besides the payload.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SignOptions {
-    /// With whom to sign
+    /// The party to sign with
     #[arg(long, value_name = "PARTY", default_value = "service")]
     with: Partner,
     /// The wallet: its id, an unambiguous head of it, or its address [default: the only one]
@@ -106,7 +106,7 @@ struct SignatureReport {
     signed_transaction: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_hash: Option<String>,
-    /// Members of typed data that the signature says nothing about.
+    /// Members of typed data that the signature does not cover.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_signed: Vec<NotSigned>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +146,7 @@ fn hexadecimal(bytes: impl AsRef<[u8]>) -> String {
 /// Runs the command.
 ///
 /// # Errors
-/// Why there is no signature.
+/// The reason why there is no signature.
 pub(crate) async fn run(command: SignCommand, output: Output) -> Result<(), CliError> {
     match command.what {
         SignWhat::Payload(payload) => sign(&payload, output).await,
@@ -167,7 +167,7 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
     steps.begin("prepared", "completing the request");
     let prepared = unprepared.prepare(account).await?;
     let Prepared { payload: asked, node } = prepared;
-    // The wallet says whose it is; a tenant given by mistake would only be refused later.
+    // The wallet records its tenant. With another tenant the request would only be refused later.
     let made =
         options.request.make(&wallet.tenant, wallet.id, asked, vec![options.pair()], device.owner_key())?;
     let api = ApiClient::new(
@@ -177,7 +177,7 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
         options.request.timeout,
     )?;
     steps.begin("submitted", "submitting the job");
-    // The owner sits here and means it, whatever other jobs have.
+    // The owner is present and wants this signature, even if another job has the same digest.
     let submitted =
         api.submit(&made.signed, made.request.idempotency_key.as_str(), Priority::High, true).await?;
     let job = submitted.id;
@@ -195,7 +195,7 @@ async fn sign(payload: &PayloadCommand<SignOptions>, output: Output) -> Result<(
     check(&signed, made.digest, account).map_err(|error| error.job(job))?;
     let mut report = SignatureReport::new(job, &made, account, &signed);
     steps.begin("settled", "fetching the orchestrator's result");
-    // The signature is here; the orchestrator's word on it is welcome, not needed.
+    // The signature is here already. The orchestrator's signed result is welcome but not required.
     report.result = api.job(job).await.ok().and_then(|view| view.ending.result);
     let broadcast = payload.broadcast().zip(node.as_ref());
     if let Some((options, node)) = broadcast {
@@ -243,7 +243,7 @@ impl SignatureReport {
     }
 }
 
-/// The signature of a job that was submitted and signed before.
+/// The signature of a job that was submitted and signed earlier.
 fn already_signed(job: &JobView) -> Result<Option<RecoverableSignature>, CliError> {
     match job.state {
         JobStateName::Signed => {
@@ -274,7 +274,7 @@ fn check(signature: &RecoverableSignature, digest: [u8; 32], account: Address) -
     }
 }
 
-/// Approves the job and signs it, again when what failed may pass, until the deadline.
+/// Approves the job and signs it. Repeats failures that may pass, until the deadline.
 async fn approve(
     device: &Device,
     bus: &Bus,
@@ -290,7 +290,7 @@ async fn approve(
         };
         let passing = matches!(
             error.code(),
-            // The queue took the job at the same moment, or an earlier attempt is not over yet.
+            // The queue took the job at the same moment, or an earlier attempt has not ended.
             Code::Conflict
                 | Code::NotEnrolled
                 | Code::StaleEpoch
@@ -305,7 +305,7 @@ async fn approve(
         tracing::info!(%error, "trying again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        // It may be over: signed by an attempt whose answer was lost, expired, cancelled.
+        // The job may have ended: signed in an attempt whose answer was lost, expired or cancelled.
         if let Some(signature) = already_signed(&api.job(job).await?)? {
             return Ok(signature);
         }

@@ -1,4 +1,4 @@
-//! `duet verify`: checks signatures with libraries alone, offline.
+//! `duet verify`: verifies signatures offline, with library code alone.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ use crate::{
     secrets,
 };
 
-/// What is verified.
+/// The kind of signature to verify.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum VerifyCommand {
     /// A signed transaction
@@ -56,14 +56,14 @@ pub(crate) enum VerifyCommand {
         #[command(flatten)]
         signed: SignatureOptions,
     },
-    /// A job's result: the orchestrator's signature, and the wallet's inside it
+    /// A job's result: the orchestrator's signature, and the wallet's signature in it
     Result {
         /// File with the signed result, or any of this program's JSON documents that holds one; `-`
         /// is standard input
         #[arg(value_name = "FILE", default_value = "-")]
         file: PathBuf,
         /// The orchestrator's public key (64 hexadecimal digits); several, separated by commas,
-        /// while it is exchanged
+        /// while the key is exchanged
         #[arg(
             long,
             env = "DUET_ORCHESTRATOR_PUBLIC_KEY",
@@ -76,7 +76,7 @@ pub(crate) enum VerifyCommand {
     },
 }
 
-/// The address a signature should recover to.
+/// The address that should have signed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ExpectedAddress {
     /// The address that should have signed
@@ -84,7 +84,7 @@ pub(crate) struct ExpectedAddress {
     address: Option<Address>,
 }
 
-/// A signature, and who should have made it.
+/// A signature, and the address that should have made it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SignatureOptions {
     /// The signature: 65 bytes r, s, v; v as 27 or 28, or as 0 or 1
@@ -94,7 +94,7 @@ pub(crate) struct SignatureOptions {
     expected: ExpectedAddress,
 }
 
-/// What was found.
+/// The outcome of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Verdict {
     valid: bool,
@@ -133,7 +133,7 @@ impl fmt::Display for Verdict {
 /// Runs the command.
 ///
 /// # Errors
-/// `bad-signature` when it does not verify; the input's own errors otherwise.
+/// `bad-signature` when the signature is invalid; other codes when the input does not parse.
 pub(crate) fn run(command: VerifyCommand, output: Output) -> Result<(), CliError> {
     let verdict = match command {
         VerifyCommand::Tx { raw, expected } => transaction(&raw, &expected)?,
@@ -178,7 +178,7 @@ impl SignatureOptions {
     }
 }
 
-/// The address whose key made `signature` over `digest`, by the library's recovery.
+/// The address whose key made `signature` over `digest`, recovered by the library.
 pub(crate) fn recover(signature: &RecoverableSignature, digest: [u8; 32]) -> Result<Address, CliError> {
     Signature::new(
         U256::from_be_bytes(*signature.r()),
@@ -222,10 +222,10 @@ fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Ver
     })
 }
 
-/// Checks the orchestrator's signature by one of `keys`, then the wallet's inside, then that the
-/// signed transaction is this signature's.
+/// Verifies that one of `keys` signed the result. Then it verifies the wallet's signature, and that
+/// the signed transaction contains that signature.
 fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
-    // The document is in hexadecimal digits and inside other documents.
+    // The document is in hexadecimal digits, inside other documents.
     let text = read_document(file, 4 * MAX_RESULT_SIZE_BYTES)?;
     let signed = find_result(&text)?;
     let refused = |problem: &dyn fmt::Display| CliError::new(Code::BadSignature, problem.to_string());
@@ -256,8 +256,8 @@ fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
     })
 }
 
-/// The signed result in `text`: the whole of it, or its member `result`, or that of its member
-/// `job`.
+/// The signed result in `text`: the whole document, its member `result`, or the member `result` of
+/// its member `job`.
 fn find_result(text: &[u8]) -> Result<SignedResult, CliError> {
     let malformed =
         |problem: &dyn fmt::Display| CliError::new(Code::MalformedJson, problem.to_string()).at("$");

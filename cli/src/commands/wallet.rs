@@ -1,4 +1,4 @@
-//! `duet wallet`: the owner's wallets on this machine.
+//! `duet wallet`: creates and maintains the owner's wallets on this machine.
 
 use std::{
     fmt,
@@ -36,7 +36,7 @@ use crate::{
     secrets,
 };
 
-/// What is done with wallets.
+/// A command about wallets.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum WalletCommand {
     /// Make a key on this machine and give service and partner their shares
@@ -55,14 +55,14 @@ pub(crate) enum WalletCommand {
         #[command(flatten)]
         device: DeviceOptions,
     },
-    /// Make a new Paillier key for a wallet: a lock is over then, a quarantine is not
+    /// Make a new Paillier key for a wallet: this ends a lock, but no quarantine
     Rotate {
         /// The wallet [default: the only one]
         wallet: Option<WalletName>,
         #[command(flatten)]
         online: OnlineArguments,
     },
-    /// Go on with a party whose bad signature locked a key; once, its next one is final
+    /// Sign again with a party whose bad signature locked a key; its next bad signature is final
     AcceptCulprit {
         /// The fingerprint of that party's card
         #[arg(value_name = "CARD")]
@@ -89,7 +89,7 @@ pub(crate) enum WalletCommand {
     },
 }
 
-/// The device and the broker.
+/// How to open the device and reach the broker.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OnlineArguments {
     #[command(flatten)]
@@ -104,8 +104,8 @@ pub(crate) struct OnlineArguments {
 pub(crate) struct CreateArguments {
     #[command(flatten)]
     tenant: TenantOptions,
-    /// The configuration that lists the parties, as the page has it (config.json): role, name and
-    /// fingerprint of each, and maybe an admission token
+    /// File that lists the parties, as the page has it (config.json): the role, name and
+    /// fingerprint of each, and optionally an admission token
     #[arg(
         long,
         env = "DUET_PARTIES",
@@ -114,11 +114,10 @@ pub(crate) struct CreateArguments {
         help_heading = "Parties"
     )]
     parties: Option<PathBuf>,
-    /// Who gets share 2
+    /// The party that gets share 2
     #[arg(long, value_name = "NAME", default_value = "service", help_heading = "Parties")]
     service: PartyId,
-    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned
-    /// before]
+    /// The fingerprint of its card, from its organisation [default: the pinned one]
     #[arg(long, env = "DUET_SERVICE_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
     service_fingerprint: Option<CardFingerprint>,
     /// File with its admission token
@@ -130,11 +129,10 @@ pub(crate) struct CreateArguments {
         help_heading = "Parties"
     )]
     service_token_file: Option<PathBuf>,
-    /// Who gets share 3
+    /// The party that gets share 3
     #[arg(long, value_name = "NAME", default_value = "partner", help_heading = "Parties")]
     partner: PartyId,
-    /// The fingerprint of its card, from the organisation that runs it [default: the one pinned
-    /// before]
+    /// The fingerprint of its card, from its organisation [default: the pinned one]
     #[arg(long, env = "DUET_PARTNER_FINGERPRINT", value_name = "HEX", help_heading = "Parties")]
     partner_fingerprint: Option<CardFingerprint>,
     /// File with its admission token
@@ -146,18 +144,18 @@ pub(crate) struct CreateArguments {
         help_heading = "Parties"
     )]
     partner_token_file: Option<PathBuf>,
-    /// Who else may ask for signatures, and for which kinds (transaction, personal_message,
+    /// A further request key, and the kinds it may ask for (transaction, personal_message,
     /// typed_data, digest) [default kinds: all but digest]; can be repeated
     #[arg(long = "requester", value_name = "HEX[=KIND,…]")]
     requesters: Vec<RequesterArgument>,
-    /// Let the owner have bare digests signed as well
+    /// Allow the owner to sign bare digests as well
     #[arg(long)]
     allow_digests: bool,
     #[command(flatten)]
     online: OnlineArguments,
 }
 
-/// A request key and what it may have signed.
+/// A request key and the kinds of payload it may ask for.
 #[derive(Debug, Clone)]
 struct RequesterArgument(Requester);
 
@@ -294,20 +292,20 @@ impl OnlineArguments {
     /// Opens the device.
     ///
     /// # Errors
-    /// When there is none, or the key is another one.
+    /// When there is no device, or when the key does not open it.
     pub(crate) async fn open_device(&self) -> Result<Device, CliError> {
         self.device.open().await
     }
 
-    /// The directory of credentials, for what else is in it.
+    /// The options of the credentials directory, for its other files.
     pub(crate) const fn credentials(&self) -> &CredentialsOptions {
         &self.credentials
     }
 
-    /// Connects as the device does.
+    /// Connects to the broker as the device.
     ///
     /// # Errors
-    /// When the broker stays out of reach or refuses the credential.
+    /// When the broker cannot be reached or refuses the credential.
     pub(crate) async fn connect(&self) -> Result<Bus, CliError> {
         broker::connect(&self.broker, &self.credentials, Role::Gateway, COMMAND_PATIENCE).await
     }
@@ -316,7 +314,7 @@ impl OnlineArguments {
 /// Runs the command.
 ///
 /// # Errors
-/// When the store, the broker or a party does not do its part.
+/// When the store, the broker or a party fails.
 pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), CliError> {
     match command {
         WalletCommand::Create(arguments) => create(arguments, output).await,
@@ -357,10 +355,10 @@ pub(crate) async fn run(command: WalletCommand, output: Output) -> Result<(), Cl
     }
 }
 
-/// The wallet of this device that `name` means.
+/// The wallet on this device that `name` identifies.
 ///
 /// # Errors
-/// When none or several fit.
+/// When no wallet matches, or several do.
 pub(crate) async fn pick(device: &Device, name: Option<&WalletName>) -> Result<WalletInfo, CliError> {
     WalletName::pick(name, device.wallets().await?, |wallet| (wallet.id, wallet.address))
 }
@@ -436,7 +434,7 @@ async fn waiting(
     let bus = online.connect().await?;
     let mut jobs = Vec::new();
     for job in device.waiting_jobs(&bus, wallet.id).await? {
-        // What the requester signed is checked here; what does not hold is not shown as if it did.
+        // Verify what the requester signed. A request that fails is not shown as if it were valid.
         let Ok(request) = job.request.verify() else {
             tracing::warn!(job = %job.job, "the request of this job does not hold; not shown");
             continue;
@@ -454,7 +452,7 @@ async fn waiting(
     output.emit(&WaitingJobs { jobs })
 }
 
-/// A party that this command names, with its card: this command's fingerprint, or an earlier one's.
+/// A party named by this command, with its card's fingerprint: from this command, or pinned before.
 async fn named(
     device: &Device,
     party: PartyId,
@@ -474,7 +472,7 @@ async fn named(
     Ok(ListedParty { party, fingerprint, token: None })
 }
 
-/// A party with the token of this command, or else of the configuration.
+/// A party with the admission token of this command, or else of the configuration.
 fn backend(
     listed: ListedParty,
     token: Option<AdmissionToken>,
@@ -498,7 +496,7 @@ fn read_token(file: &Path) -> Result<AdmissionToken, CliError> {
     codec::decode(&bytes).map_err(|error| none(&error))
 }
 
-/// The steps of a creation, told from whatever thread computes.
+/// The steps of a creation. Any thread may report progress to them.
 struct SharedSteps(Arc<Mutex<Option<Steps>>>);
 
 impl SharedSteps {
@@ -523,7 +521,7 @@ impl SharedSteps {
     }
 }
 
-/// The step that begins, or goes on, with this piece of progress.
+/// The step that this progress begins or continues.
 fn step_of(progress: &CreateProgress) -> Option<(&'static str, &'static str)> {
     Some(match progress {
         CreateProgress::Card(_) => ("cards", "cards of service and partner, with their proofs"),

@@ -1,4 +1,4 @@
-//! `duet webhook`: where results are delivered.
+//! `duet webhook`: maintains the URLs to which results are delivered.
 
 use std::{fmt, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::{
     output::Output,
 };
 
-/// What is done with webhooks.
+/// A command about webhooks.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum WebhookCommand {
-    /// Deliver every result from now on to a URL; shows the secret, once
+    /// Deliver every result from now on to a URL; prints the secret, once
     Add {
-        /// Where results are posted: https, and http on the loopback
+        /// The URL that results are posted to: https, or http on the loopback
         url: String,
         #[command(flatten)]
         access: Access,
@@ -34,31 +34,31 @@ pub(crate) enum WebhookCommand {
     },
     /// Show a webhook
     Show(One),
-    /// Deliver nothing to a webhook any more, and forget it
+    /// Stop deliveries to a webhook, and delete it
     Remove(One),
-    /// Deliver again to a webhook that was disabled, from where it was
+    /// Continue deliveries to a disabled webhook, where they stopped
     Enable(One),
-    /// Deliver a message that is no result, and show what came of it
+    /// Deliver a test message, and show the outcome
     Test(One),
     /// Show the latest deliveries, newest first
     Deliveries {
         #[command(flatten)]
         one: One,
-        /// At most so many
+        /// At most this many
         #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
         limit: u16,
     },
-    /// Deliver results once more: one job's, or those of a span of time
+    /// Deliver results once more: of one job, or of a span of time
     Replay {
         #[command(flatten)]
         one: One,
         /// The job
         #[arg(long, value_name = "JOB", required_unless_present = "since", conflicts_with_all = ["since", "until"])]
         job: Option<JobId>,
-        /// Those stored since then: a time ago, for example 2h
+        /// Results stored since then: a time ago, for example 2h
         #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
         since: Option<Duration>,
-        /// Those stored until then: a time ago [default: now]
+        /// Results stored until then: a time ago [default: now]
         #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
         until: Option<Duration>,
     },
@@ -74,7 +74,7 @@ pub(crate) struct One {
     access: Access,
 }
 
-/// How the orchestrator is reached, and for how long.
+/// How to reach the orchestrator, and for how long to try.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Access {
     #[command(flatten)]
@@ -83,7 +83,7 @@ pub(crate) struct Access {
     api: ApiOptions,
     #[command(flatten)]
     credentials: CredentialsOptions,
-    /// How long to wait for everything this command waits for
+    /// How long the command may take in all
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     timeout: Duration,
 }

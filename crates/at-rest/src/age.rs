@@ -1,9 +1,10 @@
-//! The [age format](https://c2sp.org/age), version 1, for one small plaintext under one passphrase,
-//! so that the files open with any implementation of it (`age -d`, `rage -d`).
+//! The [age format](https://c2sp.org/age), version 1, for one small plaintext under one passphrase.
+//! Other implementations of the format open the files (`age -d`, `rage -d`).
 //!
-//! Only what a backup needs: a single scrypt stanza and a payload of one chunk. The `age` crate
-//! does all of the format, at 200 KiB of compressed WebAssembly and with second copies of the
-//! ciphers; the tests open its files, and it opens ours.
+//! This module implements only what a backup needs: a single scrypt stanza and a payload of one
+//! chunk. The `age` crate implements the whole format, but adds 200 KiB of compressed WebAssembly
+//! and second copies of the ciphers. The tests open a file of that crate, and pin a file of ours
+//! that it opened.
 
 use base64ct::{Base64Unpadded, Encoding as _};
 use chacha20poly1305::{
@@ -24,7 +25,7 @@ const PAYLOAD_NONCE_SIZE_BYTES: usize = 16;
 
 /// The largest plaintext: one chunk of the format.
 pub const MAX_PLAINTEXT_SIZE_BYTES: usize = 64 * 1024;
-/// The largest file; the header of one scrypt stanza has less than 200 bytes.
+/// The size of the largest file. The header of one scrypt stanza has less than 200 bytes.
 pub const MAX_FILE_SIZE_BYTES: usize = MAX_PLAINTEXT_SIZE_BYTES + 512;
 
 /// The base-2 logarithm of scrypt's cost, with r = 8 and p = 1.
@@ -34,26 +35,26 @@ pub struct WorkFactor(u8);
 impl WorkFactor {
     /// 2¹⁷: 128 MiB. About half a second natively and one to two in a browser.
     pub const RECOMMENDED: Self = Self(17);
-    /// The largest that is opened: 512 MiB. A file that asks for more would stop a browser.
+    /// The largest factor that is opened: 512 MiB. A file that needs more would stop a browser.
     pub const MAX: Self = Self(19);
 
-    /// A work factor from 1 to [`Self::MAX`].
+    /// A work factor from 1 to [`Self::MAX`]. `None` for any other.
     #[must_use]
     pub const fn new(log_n: u8) -> Option<Self> {
         if log_n >= 1 && log_n <= Self::MAX.0 { Some(Self(log_n)) } else { None }
     }
 }
 
-/// Why nothing was encrypted.
+/// Why encryption failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncryptError {
     /// The passphrase is empty.
     #[error("the passphrase is empty")]
     EmptyPassphrase,
-    /// More than [`MAX_PLAINTEXT_SIZE_BYTES`].
+    /// The plaintext has more than [`MAX_PLAINTEXT_SIZE_BYTES`].
     #[error("more than fits such a file")]
     TooLarge,
-    /// The operating system gave no randomness.
+    /// The operating system provided no randomness.
     #[error("no randomness from the operating system")]
     Randomness,
 }
@@ -61,16 +62,16 @@ pub enum EncryptError {
 /// Why a file does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecryptError {
-    /// The passphrase is not the file's. (A changed salt or stanza looks the same.)
+    /// The passphrase is not that of the file. A changed salt or stanza looks the same.
     #[error("the passphrase does not open the file")]
     WrongPassphrase,
-    /// The passphrase is right, and the file is not as it was written.
+    /// The passphrase is right, but the file was changed or is incomplete.
     #[error("the file was changed, or is not complete")]
     Changed,
-    /// Not an age file under one passphrase.
+    /// The file is not an age file under one passphrase.
     #[error("not a file that a passphrase opens in the age format")]
     Format,
-    /// Opening would take more memory than [`WorkFactor::MAX`].
+    /// Opening the file would take more memory than [`WorkFactor::MAX`].
     #[error("opening the file would take too much memory (work factor {0})")]
     WorkFactor(u8),
 }
@@ -103,10 +104,10 @@ fn header_mac(file_key: &[u8], header: &str) -> Option<Hmac<Sha256>> {
     Some(mac)
 }
 
-/// The nonce of the first chunk, which is the last one, too: an 11-byte counter and the flag.
+/// The nonce of the first chunk, which is also the last: an 11-byte counter and the flag.
 const ONLY_CHUNK: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-/// Encrypts `plaintext` under `passphrase`. Slow: scrypt.
+/// Encrypts `plaintext` under `passphrase`. Slow, because of scrypt.
 ///
 /// # Errors
 /// See [`EncryptError`].
@@ -152,9 +153,9 @@ fn sealed(
     Some(file)
 }
 
-/// A file's parts, before the passphrase is tried.
+/// The parts of a file, before the passphrase is tried.
 struct Parsed<'a> {
-    /// Up to and with `---`.
+    /// Everything up to and including `---`.
     header: &'a str,
     salt: [u8; SALT_SIZE_BYTES],
     work_factor: WorkFactor,
@@ -170,7 +171,7 @@ fn decoded<const N: usize>(text: &str) -> Option<[u8; N]> {
     (length == N).then_some(bytes)
 }
 
-/// The next line of `rest`, without its end.
+/// The next line of `rest`, without its line break.
 fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (line, after) = rest.split_at_checked(end)?;
@@ -190,7 +191,7 @@ fn parse(file: &[u8]) -> Result<Parsed<'_>, DecryptError> {
     let stanza = line(&mut rest).and_then(|line| line.strip_prefix("-> scrypt ")).ok_or_else(bad)?;
     let (salt, log_n) = stanza.split_once(' ').ok_or_else(bad)?;
     let salt = decoded(salt).ok_or_else(bad)?;
-    // Digits without a sign or a leading zero.
+    // Digits only: no sign and no leading zero.
     if !log_n.bytes().all(|b| b.is_ascii_digit()) || log_n.starts_with('0') {
         return Err(bad());
     }
@@ -198,7 +199,7 @@ fn parse(file: &[u8]) -> Result<Parsed<'_>, DecryptError> {
     let work_factor = WorkFactor::new(log_n).ok_or(DecryptError::WorkFactor(log_n))?;
     let wrapped = line(&mut rest).and_then(decoded).ok_or_else(bad)?;
     let mac = line(&mut rest).and_then(|line| line.strip_prefix("--- ")).ok_or_else(bad)?;
-    // What is authenticated ends where the separator and the code begin.
+    // The authenticated header ends before the separator and the code.
     let header_size = file.len().checked_sub(rest.len() + mac.len() + " \n".len()).ok_or_else(bad)?;
     let header = file.get(..header_size).and_then(|header| core::str::from_utf8(header).ok());
     Ok(Parsed {
@@ -211,7 +212,7 @@ fn parse(file: &[u8]) -> Result<Parsed<'_>, DecryptError> {
     })
 }
 
-/// Opens a file with `passphrase`. Slow: scrypt.
+/// Opens a file with `passphrase`. Slow, because of scrypt.
 ///
 /// # Errors
 /// See [`DecryptError`].

@@ -1,9 +1,9 @@
-//! Backup files: one share of one wallet, in the age format, opened by a passphrase.
+//! Backup files: one share of one wallet, in the age format, under a passphrase.
 //!
-//! The plaintext is one codec message (kind 0x82, version 1): when it was made, and either what a
-//! device is in a wallet – share 1, its keys and card, the owner's request key – or share 3 of a
-//! wallet without a partner. A Paillier key is never in it: a restored device makes a new one
-//! before it initiates.
+//! The plaintext is one codec message (kind 0x82, version 1). It holds the time of the backup, and
+//! one of two contents. Either a device's part in a wallet: share 1, its keys and card, the owner's
+//! request key. Or share 3 of a wallet without a partner. It never holds a Paillier key: a restored
+//! device makes a new one before it initiates.
 
 use core::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{
     device::{DeviceIdentity, IdentityRecord, InvalidRecord},
 };
 
-/// What a backup file holds.
+/// The content of a backup file.
 #[derive(Clone)]
 pub enum Contents {
     /// The device's part.
@@ -39,7 +39,7 @@ impl fmt::Debug for Contents {
     }
 }
 
-/// One share and when its backup was made.
+/// One share, with the time of its backup.
 #[derive(Debug, Clone)]
 pub struct Backup {
     contents: Contents,
@@ -73,13 +73,13 @@ pub enum BackupError {
     /// Neither the device's share nor share 3 of a wallet without a partner.
     #[error("share {0} of this wallet is not the owner's to back up")]
     NotTheOwners(ShareIndex),
-    /// It has no encoding.
+    /// The contents cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// It was not encrypted.
+    /// The contents were not encrypted.
     #[error(transparent)]
     Encrypt(#[from] EncryptError),
-    /// It was written and does not read back. Nothing may rely on it.
+    /// The file was written but does not read back. It must not be relied on.
     #[error("the backup does not read back: {0}")]
     ReadBack(RestoreError),
 }
@@ -87,10 +87,10 @@ pub enum BackupError {
 /// Why a backup does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// The file does not open.
+    /// The file does not decrypt.
     #[error(transparent)]
     Decrypt(#[from] DecryptError),
-    /// What is in it is no backup, or contradicts itself.
+    /// The plaintext is no backup, or contradicts itself.
     #[error(transparent)]
     Record(#[from] InvalidRecord),
 }
@@ -105,7 +105,7 @@ impl Backup {
     /// A backup of share 3 of a wallet without a partner, made now.
     ///
     /// # Errors
-    /// When it is another share, or has another holder.
+    /// When it is another share, or when a party holds it.
     pub fn of_third(share: Arc<KeyShare>, now_ms: u64) -> Result<Self, BackupError> {
         let index = share.index();
         if index == ShareIndex::Partner && share.wallet().holder(index).party().is_none() {
@@ -115,19 +115,19 @@ impl Backup {
         }
     }
 
-    /// What it holds.
+    /// The contents.
     #[must_use]
     pub const fn contents(&self) -> &Contents {
         &self.contents
     }
 
-    /// What it holds.
+    /// The contents, by value.
     #[must_use]
     pub fn into_contents(self) -> Contents {
         self.contents
     }
 
-    /// When it was made, in milliseconds since 1970.
+    /// The time of the backup, in milliseconds since 1970.
     #[must_use]
     pub const fn made_at_ms(&self) -> u64 {
         self.made_at_ms
@@ -150,8 +150,8 @@ impl Backup {
         Ok(BackupRecord { made_at_ms: self.made_at_ms, contents })
     }
 
-    /// The file. It is opened again before it is handed out: that reading is the receipt of a share
-    /// that no party holds. Slow, twice: scrypt.
+    /// Writes the backup as a file, and opens that file again before returning it. No party holds
+    /// this share, so reading it back replaces a party's receipt. Slow, because scrypt runs twice.
     ///
     /// # Errors
     /// See [`BackupError`].
@@ -168,7 +168,7 @@ impl Backup {
         }
     }
 
-    /// Opens a file. Slow: scrypt.
+    /// Opens a file. Slow, because of scrypt.
     ///
     /// # Errors
     /// See [`RestoreError`].

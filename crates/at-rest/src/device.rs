@@ -1,8 +1,8 @@
-//! What an owner's device keeps of a wallet when it has no database: one record with its share, its
-//! keys, the owner's request key, its Paillier keys and which responder has agreed on which.
+//! The record that an owner's device without a database keeps of a wallet. It holds the share, the
+//! device's keys, the owner's request key, the Paillier keys, and which responder agreed on which.
 //!
-//! A wallet that comes from a backup has no Paillier key at all, so that it cannot initiate before
-//! it made a new one: somebody may hold half a lock on the old one.
+//! A wallet restored from a backup has no Paillier key, so it cannot initiate before it makes a new
+//! one. The old key may have been locked after a bad signature, which a backup cannot know.
 
 use core::fmt;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{KeyEncryptionKey, KeyError, OpenError, RecordKind, RecordLabel, SealedRecord};
 
-/// The key with which a wallet's owner signs requests (Ed25519). Wiped on drop, never printed; a
-/// clone is the same one.
+/// The Ed25519 key with which a wallet's owner signs requests. It is wiped on drop and never
+/// printed. Clones share the same key.
 #[derive(Clone)]
 pub struct OwnerKey(Arc<SigningKey>);
 
 impl OwnerKey {
-    /// Draws a key.
+    /// Draws a random key.
     pub fn generate(entropy: &mut dyn Entropy) -> Self {
         Self::from_secret_bytes(&hedge::new_key(entropy, "owner"))
     }
@@ -69,25 +69,25 @@ impl fmt::Debug for OwnerKey {
     }
 }
 
-/// Why bytes are no stored wallet.
+/// Why bytes are not a stored wallet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRecord {
-    /// They do not parse.
+    /// The bytes do not parse.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The share inside.
+    /// The share in the record is invalid.
     #[error(transparent)]
     Share(#[from] InvalidShareRecord),
-    /// A Paillier key inside.
+    /// A Paillier key in the record is invalid.
     #[error(transparent)]
     Paillier(#[from] InvalidDecryptionKey),
-    /// The keys inside.
+    /// The keys in the record are invalid.
     #[error(transparent)]
     Keys(#[from] InvalidKey),
-    /// The pending wallet inside.
+    /// The pending wallet in the record is invalid.
     #[error(transparent)]
     Pending(#[from] InvalidDeviceRecord),
-    /// Parts that do not belong together.
+    /// The parts of the record do not belong together.
     #[error("the record's parts do not belong together")]
     Contradiction,
 }
@@ -95,27 +95,27 @@ pub enum InvalidRecord {
 /// Why a sealed wallet does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenWalletError {
-    /// Another key, another wallet, or changed bytes.
+    /// The key or the wallet is another one, or the bytes were changed.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What was sealed is no stored wallet.
+    /// The plaintext is no stored wallet.
     #[error(transparent)]
     Record(#[from] InvalidRecord),
 }
 
-/// Why nothing was sealed.
+/// Why sealing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// It has no encoding.
+    /// The record cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// No randomness.
+    /// The operating system provided no randomness.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
-/// Who a device is in one wallet: its share, its keys and card of that wallet, and the owner's
-/// request key. What a backup has to hold.
+/// A device's identity in one wallet: its share, its keys and card for that wallet, and the owner's
+/// request key. A backup holds exactly this.
 #[derive(Debug, Clone)]
 pub struct DeviceIdentity {
     share: Arc<KeyShare>,
@@ -125,11 +125,11 @@ pub struct DeviceIdentity {
 }
 
 impl DeviceIdentity {
-    /// Puts the parts together.
+    /// Combines the parts.
     ///
     /// # Errors
-    /// Unless the share is the device's, card and keys belong to its holder, and the owner's key is
-    /// the one that the wallet knows as its owner's.
+    /// When the share is not the device's, when card and keys are not those of the share's holder,
+    /// or when the owner's key is not the one in the wallet's record.
     pub fn new(
         share: Arc<KeyShare>,
         keys: Arc<PartyKeys>,
@@ -180,7 +180,7 @@ impl DeviceIdentity {
     }
 }
 
-/// A [`DeviceIdentity`] as bytes.
+/// The encoded form of a [`DeviceIdentity`].
 #[derive(Serialize, Deserialize, ZeroizeOnDrop)]
 pub(crate) struct IdentityRecord {
     share: Vec<u8>,
@@ -207,7 +207,8 @@ impl TryFrom<&IdentityRecord> for DeviceIdentity {
 #[derive(Debug, Clone)]
 pub struct StoredWallet {
     identity: DeviceIdentity,
-    /// The newest last. All but the newest are there for responders that have not agreed on it yet.
+    /// The newest key is last. Older keys remain for responders that have not agreed on the newest
+    /// yet.
     paillier: Vec<Arc<PaillierKey>>,
     agreed: Vec<(PartyId, PaillierKeyId)>,
 }
@@ -226,7 +227,7 @@ impl Message for WalletRecord {
     const MAX_SIZE_BYTES: usize = 8192;
 }
 
-/// Nothing can be offered.
+/// Why a rotation step failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RotationError {
     /// There is no Paillier key to offer.
@@ -235,19 +236,19 @@ pub enum RotationError {
     /// The Paillier key was made for another party.
     #[error("the Paillier key is not this device's")]
     ForeignKey,
-    /// The party holds no share that a device initiates with.
+    /// The party holds no share that responds to the device.
     #[error("{0} holds no share of this wallet that answers the device")]
     Stranger(PartyId),
-    /// The proofs are about another key, or for another party.
+    /// The proofs are for another key or another party.
     #[error("the proofs are not those of this device's newest key for {0}")]
     Proofs(PartyId),
-    /// The offer.
+    /// The offer could not be made.
     #[error(transparent)]
     Offer(#[from] OfferError),
 }
 
 impl StoredWallet {
-    /// A wallet just dealt, which both responders have taken with its first Paillier key.
+    /// A newly dealt wallet. Both responders have accepted its first Paillier key.
     ///
     /// # Errors
     /// When `owner` is not the wallet's owner.
@@ -260,14 +261,14 @@ impl StoredWallet {
         Ok(Self { identity, paillier: vec![paillier], agreed })
     }
 
-    /// A wallet from a backup. It signs once [`Self::begin_rotation`] gave it a Paillier key and a
-    /// responder has agreed on that.
+    /// A wallet restored from a backup. It can sign after [`Self::begin_rotation`] added a Paillier
+    /// key and a responder agreed on it.
     #[must_use]
     pub const fn restored(identity: DeviceIdentity) -> Self {
         Self { identity, paillier: Vec::new(), agreed: Vec::new() }
     }
 
-    /// Who the device is.
+    /// The device's identity in this wallet.
     #[must_use]
     pub const fn identity(&self) -> &DeviceIdentity {
         &self.identity
@@ -279,20 +280,21 @@ impl StoredWallet {
         self.identity.share.wallet()
     }
 
-    /// The newest Paillier key; none after a restore.
+    /// The newest Paillier key. `None` directly after a restore.
     #[must_use]
     pub fn newest_key(&self) -> Option<&Arc<PaillierKey>> {
         self.paillier.last()
     }
 
-    /// Every Paillier key there is, the oldest first.
+    /// Every Paillier key, oldest first.
     #[must_use]
     pub fn keys(&self) -> &[Arc<PaillierKey>] {
         &self.paillier
     }
 
-    /// The key that a session with `responder` may use, by the id that the session names: what the
-    /// responder has agreed on, or the newest, which it may have taken while its answer was lost.
+    /// The Paillier key `id` that a session with `responder` names, if it is permitted. Permitted
+    /// are the key that the responder agreed on, and the newest key: the responder may have
+    /// accepted it while its answer was lost.
     #[must_use]
     pub fn key_for(&self, responder: &PartyId, id: PaillierKeyId) -> Option<&Arc<PaillierKey>> {
         let is_agreed = self.agreed.iter().any(|(party, key)| party == responder && *key == id);
@@ -300,8 +302,8 @@ impl StoredWallet {
         if is_agreed || is_newest { self.paillier.iter().find(|key| key.id() == id) } else { None }
     }
 
-    /// The responders that have not agreed on the newest Paillier key: with each of them an
-    /// enrolment is due. All of them after a restore.
+    /// The responders that have not agreed on the newest Paillier key. Each needs an enrolment.
+    /// After a restore these are all responders.
     pub fn unenrolled(&self) -> impl Iterator<Item = (ShareIndex, PartyId)> + '_ {
         let newest = self.newest_key().map(|key| key.id());
         responders(self.wallet()).filter(move |(_, responder)| {
@@ -309,12 +311,12 @@ impl StoredWallet {
         })
     }
 
-    /// Takes a new Paillier key, to be offered to all responders. Store the record before the first
-    /// offer: a responder that took the key answers to no other. With a responder that has not
-    /// agreed, the old key goes on.
+    /// Adds a new Paillier key, to be offered to all responders. Store the record before the first
+    /// offer: a responder that accepted the key answers under no other. With the other responders
+    /// the device goes on under the old key.
     ///
     /// # Errors
-    /// When the key is another party's.
+    /// When the key was made for another party.
     pub fn begin_rotation(&mut self, paillier: Arc<PaillierKey>) -> Result<(), RotationError> {
         if paillier.owner() != self.identity.card.party() {
             return Err(RotationError::ForeignKey);
@@ -324,24 +326,24 @@ impl StoredWallet {
         Ok(())
     }
 
-    /// The proofs that an offer of the newest Paillier key to the holder of `responder`'s card
-    /// takes; they take seconds in a browser, and may be made in another thread.
+    /// A task that makes the proofs for an offer of the newest Paillier key to the holder of
+    /// `responder`'s card. It takes seconds in a browser, and may run in another thread.
     ///
     /// # Errors
-    /// When there is no key, or the card's owner does not answer this device.
+    /// When there is no key, or when the card's owner does not respond to this device.
     pub fn proof_task(&self, responder: &VerifiedCard) -> Result<ProofTask, RotationError> {
         let paillier = self.newest_key().ok_or(RotationError::NoKey)?;
         self.index_of(responder)?;
         Ok(ProofTask::new(paillier, &self.identity.card, responder))
     }
 
-    /// The offer of the newest Paillier key to the holder of `responder`'s card, with the `proofs`
-    /// that were made for it ([`Self::proof_task`]). `generation` has to grow (milliseconds since
-    /// 1970 will do).
+    /// An offer of the newest Paillier key to the holder of `responder`'s card, with the `proofs`
+    /// that [`Self::proof_task`] made for it. `generation` must grow with each offer; milliseconds
+    /// since 1970 do.
     ///
     /// # Errors
-    /// When there is no key, the card's owner does not answer this device, or the proofs are
-    /// others.
+    /// When there is no key, when the card's owner does not respond to this device, or when the
+    /// proofs are for another offer.
     pub fn offer(
         &self,
         responder: &VerifiedCard,
@@ -367,11 +369,11 @@ impl StoredWallet {
             .ok_or_else(|| RotationError::Stranger(responder.card().party().clone()))
     }
 
-    /// Notes that `responder` has taken the key `id`. To be stored. Keys that nobody needs any more
-    /// are forgotten.
+    /// Records that `responder` agreed on the key `id`, and drops keys that are no longer needed.
+    /// The caller must store the record.
     ///
     /// # Errors
-    /// When it is no responder, or there is no such key.
+    /// When the party is no responder, or when there is no such key.
     pub fn agree(&mut self, responder: &PartyId, id: PaillierKeyId) -> Result<(), RotationError> {
         if !responders(self.wallet()).any(|(_, party)| party == *responder) {
             return Err(RotationError::Stranger(responder.clone()));
@@ -385,14 +387,14 @@ impl StoredWallet {
         Ok(())
     }
 
-    /// Forgets a Paillier key that is locked: no responder is enrolled under it any more. To be
-    /// stored in the transaction that writes the lock.
+    /// Drops a locked Paillier key. No responder is enrolled under it any more. The caller must
+    /// store the record in the transaction that writes the lock.
     pub fn forget_key(&mut self, id: PaillierKeyId) {
         self.paillier.retain(|key| key.id() != id);
         self.agreed.retain(|(_, agreed)| *agreed != id);
     }
 
-    /// Forgets keys that are neither the newest nor agreed with anybody.
+    /// Drops keys that are neither the newest nor agreed with any responder.
     fn prune(&mut self) {
         let newest = self.newest_key().map(|key| key.id());
         let agreed = &self.agreed;
@@ -402,7 +404,7 @@ impl StoredWallet {
     /// The record, sealed for this wallet.
     ///
     /// # Errors
-    /// Without randomness.
+    /// When the operating system provides no randomness.
     pub fn seal(&self, key: &KeyEncryptionKey) -> Result<SealedRecord, SealError> {
         let record = WalletRecord {
             identity: self.identity.to_record()?,
@@ -441,19 +443,19 @@ impl StoredWallet {
     }
 }
 
-/// The holders that answer a device. A backup file answers nobody.
+/// The holders that respond to a device. Backup files hold shares too, but they do not respond.
 fn responders(wallet: &WalletPublic) -> impl Iterator<Item = (ShareIndex, PartyId)> + use<'_> {
     [ShareIndex::Service, ShareIndex::Partner]
         .into_iter()
         .filter_map(|index| Some((index, wallet.holder(index).party()?.clone())))
 }
 
-/// A device has one record of each kind per wallet.
+/// The label of a record. A device has one record of each kind for each wallet.
 fn label(kind: RecordKind, wallet: WalletId) -> RecordLabel {
     RecordLabel::of_wallet(kind, wallet, ShareIndex::Device, Epoch(0), &[])
 }
 
-/// A wallet just dealt that not everybody has committed yet, with its owner's key.
+/// A newly dealt wallet that not all parties have committed yet, with its owner's key.
 #[derive(Debug)]
 pub struct StoredPending {
     pending: keygen::PendingWallet,
@@ -474,13 +476,13 @@ impl Message for PendingRecord {
 }
 
 impl StoredPending {
-    /// Puts both together.
+    /// Combines a pending wallet with its owner's key.
     #[must_use]
     pub const fn new(pending: keygen::PendingWallet, owner: OwnerKey) -> Self {
         Self { pending, owner }
     }
 
-    /// What was dealt.
+    /// The pending wallet.
     #[must_use]
     pub const fn pending(&self) -> &keygen::PendingWallet {
         &self.pending
@@ -492,16 +494,16 @@ impl StoredPending {
         &self.owner
     }
 
-    /// Takes both apart.
+    /// The pending wallet and the owner's key, by value.
     #[must_use]
     pub fn into_parts(self) -> (keygen::PendingWallet, OwnerKey) {
         (self.pending, self.owner)
     }
 
-    /// The record, sealed for this wallet. To be stored before anything is sent.
+    /// The record, sealed for this wallet. Store it before anything is sent.
     ///
     /// # Errors
-    /// Without randomness.
+    /// When the operating system provides no randomness.
     pub fn seal(&self, key: &KeyEncryptionKey) -> Result<SealedRecord, SealError> {
         let record = PendingRecord {
             pending: self.pending.to_secret_bytes()?.to_vec(),

@@ -1,4 +1,4 @@
-//! Keys that encrypt keys.
+//! Key encryption keys: 32-byte keys that encrypt other keys.
 
 use std::{fmt, path::PathBuf};
 
@@ -16,7 +16,8 @@ pub const SALT_SIZE_BYTES: usize = 16;
 const KEY_MATERIAL_TAG: &[u8] = b"duet/at-rest/v1/key-material";
 const KEY_ID_TAG: &[u8] = b"duet/at-rest/v1/key-id";
 
-/// What argon2id costs. Kept beside the store in the clear, so that the default can rise later.
+/// The cost of argon2id. It is stored in the clear beside the store, so that the default can rise
+/// later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Argon2Cost {
     /// Memory in KiB; 8 KiB to 1 GiB.
@@ -28,12 +29,13 @@ pub struct Argon2Cost {
 }
 
 impl Argon2Cost {
-    /// The second recommended setting of RFC 9106 §4: 64 MiB, three passes, four lanes.
-    /// About a quarter of a second on one core.
+    /// The second recommended setting of RFC 9106 §4: 64 MiB, three passes, four lanes. It takes
+    /// about a quarter of a second on one core.
     pub const RECOMMENDED: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
     fn parameters(self) -> Result<Params, KeyError> {
-        // The stored cost is not trusted: a changed file must not make a start take a terabyte.
+        // The stored cost is untrusted: a changed file must not make the process allocate a
+        // terabyte.
         if self.memory_kib > 1024 * 1024 || self.passes > 64 || self.lanes > 16 {
             return Err(KeyError::Cost);
         }
@@ -48,7 +50,7 @@ impl Default for Argon2Cost {
     }
 }
 
-/// Why a key could not be made or found.
+/// Why a key could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The key file cannot be read or written.
@@ -56,13 +58,13 @@ pub enum KeyError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The key file is not 32 bytes long.
+    /// The length of the key file is not 32 bytes.
     #[error("key file {0} must hold exactly 32 bytes")]
     Length(PathBuf),
-    /// The key file can be read or written by others.
+    /// Other users can read or write the key file.
     #[error("key file {path} has mode {mode:03o}: others could read or change it; run `chmod 600 {path}`")]
     Permissions {
         /// The file.
@@ -70,18 +72,18 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A passphrase that is empty.
+    /// The passphrase is empty.
     #[error("the passphrase is empty")]
     EmptyPassphrase,
-    /// An argon2id cost outside its bounds.
+    /// An argon2id cost is out of bounds.
     #[error("argon2id cost out of bounds")]
     Cost,
-    /// The operating system gave no randomness.
+    /// The operating system provided no randomness.
     #[error("no randomness from the operating system")]
     Randomness,
 }
 
-/// Tells keys apart without telling anything about them.
+/// Identifies a key without revealing anything else about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyId(#[serde(with = "hex::serde")] pub [u8; Self::SIZE_BYTES]);
@@ -92,7 +94,7 @@ impl KeyId {
 }
 
 /// A 32-byte key that encrypts other keys: the data keys of records, or another key encryption key.
-/// Zeroized on drop.
+/// It is wiped on drop.
 pub struct KeyEncryptionKey(pub(crate) Zeroizing<[u8; KEY_SIZE_BYTES]>);
 
 impl fmt::Debug for KeyEncryptionKey {
@@ -102,7 +104,7 @@ impl fmt::Debug for KeyEncryptionKey {
 }
 
 impl KeyEncryptionKey {
-    /// A key from its bytes. For tests and for callers with a key service of their own.
+    /// A key from its bytes. For tests, and for callers with their own key service.
     #[must_use]
     pub fn from_bytes(bytes: Zeroizing<[u8; KEY_SIZE_BYTES]>) -> Self {
         Self(bytes)
@@ -111,17 +113,17 @@ impl KeyEncryptionKey {
     /// A fresh random key.
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    /// When the operating system provides no randomness.
     pub fn generate() -> Result<Self, KeyError> {
         let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);
         getrandom::fill(key.as_mut()).map_err(|_| KeyError::Randomness)?;
         Ok(Self(key))
     }
 
-    /// Stretches a passphrase with argon2id (RFC 9106, version 0x13). Slow.
+    /// Derives a key from a passphrase with argon2id (RFC 9106, version 0x13). Slow.
     ///
     /// # Errors
-    /// On an empty passphrase or a cost out of bounds.
+    /// When the passphrase is empty or the cost is out of bounds.
     pub fn from_passphrase(
         passphrase: &str,
         salt: &[u8; SALT_SIZE_BYTES],
@@ -136,12 +138,12 @@ impl KeyEncryptionKey {
         Ok(Self(key))
     }
 
-    /// Derives a key from 32 secret bytes that something else keeps, such as the output of a
-    /// passkey's PRF extension: HKDF-SHA256 (RFC 5869) with a salt and a tag of its own, so that
-    /// the same output serves nothing else.
+    /// Derives a key from 32 secret bytes from elsewhere, such as the output of a passkey's PRF
+    /// extension. It uses HKDF-SHA256 (RFC 5869) with a salt and a tag of its own, so that another
+    /// use of that output gives another key.
     ///
     /// # Errors
-    /// Never for this length; the library's limit.
+    /// Never for this length. The error is the library's limit.
     pub fn from_key_material(
         material: &[u8; KEY_SIZE_BYTES],
         salt: &[u8; SALT_SIZE_BYTES],
@@ -153,9 +155,9 @@ impl KeyEncryptionKey {
         Ok(Self(key))
     }
 
-    /// Says which key this is and nothing else about it: the first 16 bytes of SHA-256 over a tag
-    /// and the key. For keys that are random; of a passphrase's it would confirm a guess, as any
-    /// record does.
+    /// Identifies this key and reveals nothing else about it: the first 16 bytes of SHA-256 over a
+    /// tag and the key. Meant for random keys. For a key from a passphrase the id would confirm a
+    /// guess, as any record does.
     #[must_use]
     pub fn id(&self) -> KeyId {
         let digest = Sha256::new().chain_update(KEY_ID_TAG).chain_update(self.0.as_slice()).finalize();
@@ -164,17 +166,17 @@ impl KeyEncryptionKey {
         KeyId(id)
     }
 
-    /// The key itself, for a service that is to encrypt it.
+    /// The bytes of the key, for a service that encrypts it.
     #[must_use]
     pub fn expose(&self) -> &[u8; KEY_SIZE_BYTES] {
         &self.0
     }
 
-    /// Encrypts another key under this one, bound to what it is for: a sealed record of kind
-    /// [`RecordKind::Key`].
+    /// Encrypts another key under this one, bound to `purpose`. The result is a sealed record of
+    /// kind [`RecordKind::Key`].
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    /// When the operating system provides no randomness.
     pub fn wrap(&self, key: &Self, purpose: &[u8]) -> Result<SealedRecord, KeyError> {
         SealedRecord::seal(self, &RecordLabel::of_party(RecordKind::Key, purpose), key.0.as_slice())
     }
@@ -182,7 +184,7 @@ impl KeyEncryptionKey {
     /// Decrypts a key that [`Self::wrap`] encrypted under this one for the same purpose.
     ///
     /// # Errors
-    /// When it was not, or when a byte of it was changed.
+    /// When the key or purpose is another one, or when a byte was changed.
     pub fn unwrap(&self, wrapped: &SealedRecord, purpose: &[u8]) -> Result<Self, OpenError> {
         let opened = wrapped.open(self, &RecordLabel::of_party(RecordKind::Key, purpose))?;
         let mut key = Zeroizing::new([0; KEY_SIZE_BYTES]);

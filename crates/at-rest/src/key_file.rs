@@ -1,4 +1,4 @@
-//! Key files: exactly 32 random bytes that nobody but their owner may read.
+//! Key files: exactly 32 random bytes that only their owner may read.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,13 +10,14 @@ use zeroize::Zeroizing;
 
 use crate::{KeyEncryptionKey, KeyError, key::KEY_SIZE_BYTES};
 
-/// Who made a file, and so which permissions it may have.
+/// The creator of a key file, which decides its allowed permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Its owner: mode 0600, or less.
+    /// The file's owner: mode 0600, or less.
     Owner,
-    /// systemd, as a credential. It gives the service's user access by an access-control list,
-    /// whose mask is what the group's bits show: 0440 does not mean that a group can read it.
+    /// systemd, as a credential. An access-control list gives access to the service's user. The
+    /// bits of the group show the mask of that list: 0440 does not mean that a group can read the
+    /// file.
     Systemd,
 }
 
@@ -34,7 +35,7 @@ impl Origin {
 /// Writes a fresh random key to a file that must not exist, and makes it durable.
 ///
 /// # Errors
-/// When the file exists or cannot be written, or without randomness.
+/// When the file exists or cannot be written, or when the system provides no randomness.
 pub fn create(path: &Path) -> Result<KeyEncryptionKey, KeyError> {
     let key = KeyEncryptionKey::generate()?;
     let mut options = OpenOptions::new();
@@ -46,8 +47,8 @@ pub fn create(path: &Path) -> Result<KeyEncryptionKey, KeyError> {
         .and_then(|mut file| {
             file.write_all(key.expose())?;
             file.sync_all()?;
-            // What is sealed under the key is lost with it: its name has to survive a power cut as
-            // well.
+            // Losing the key loses everything sealed under it. So the file's name must survive a
+            // power cut, too.
             match path.parent() {
                 Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
                 _ => Ok(()),
@@ -60,7 +61,8 @@ pub fn create(path: &Path) -> Result<KeyEncryptionKey, KeyError> {
 /// Reads a key.
 ///
 /// # Errors
-/// When the file cannot be read, is not 32 bytes long, or when others may read or change it.
+/// When the file cannot be read, when its length is not 32 bytes, or when other users can read or
+/// write it.
 pub fn read(path: &Path, origin: Origin) -> Result<KeyEncryptionKey, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;

@@ -1,23 +1,31 @@
-//! How shares rest: sealed, each record under a data key of its own, and in backup files.
+//! Sealed records of a share store, and backup files.
 //!
-//! A record's plaintext is encrypted with XChaCha20-Poly1305 under a fresh 32-byte data key; the
-//! data key is encrypted, with the same construction, under the store's [`KeyEncryptionKey`]. A
-//! party's store has a random one, itself encrypted under a key from elsewhere – a file, a
-//! passphrase through argon2id (RFC 9106), a key service –; in a browser it comes from a passphrase
-//! or from the secret output of a passkey. Both encryptions have the record's [`RecordLabel`] as
-//! associated data, so that a record which was moved to another wallet, index, epoch, kind or item
-//! does not open.
+//! [`SealedRecord`] and [`KeyEncryptionKey`] are the central types. A record takes this path:
+//!
+//! 1. [`SealedRecord::seal`] encrypts the plaintext with XChaCha20-Poly1305 under a fresh 32-byte
+//!    data key.
+//! 2. The same cipher encrypts the data key under the store's [`KeyEncryptionKey`].
+//! 3. The [`RecordLabel`] is associated data of both. So a record does not open if it was moved to
+//!    another wallet, index, epoch, kind or item.
+//! 4. [`SealedRecord::open`] reverses both steps. [`SealedRecord::rewrap`] changes only the
+//!    encryption of the data key.
+//!
+//! A party's store has a random key. It is stored encrypted under another key: from a file, from a
+//! passphrase (argon2id, RFC 9106) or in a key service. In a browser, the key comes from a
+//! passphrase or from the secret output of a passkey.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`key_file`] | 32 bytes in a file, or handed over by systemd |
-//! | [`protection`] | how a browser finds a key again, and knows that it is the right one |
-//! | [`device`] | what a browser stores of a wallet: share, keys, Paillier keys, who agreed on which |
-//! | [`backup`] | one share as a file that a passphrase opens |
-//! | [`age`] | that file's encryption: the age format, passphrases only |
+//! | [`key_file`] | 32 bytes in a file, or in a credential of systemd |
+//! | [`protection`] | how a browser derives its key again, and checks that it is the right one |
+//! | [`device`] | a browser's record of a wallet: share, keys, Paillier keys, responders'
+//! agreements |
+//! | [`backup`] | a file with one share, which a passphrase opens |
+//! | [`age`] | the encryption of that file: the age format, with passphrases only |
 //!
-//! What this does not cover: a reader of the process's memory, and a store's plain columns
-//! (identifiers, states, times), which are not secret but can be read on a stolen disk.
+//! # Security
+//! A reader of the process's memory is not covered. Neither are a store's plain columns
+//! (identifiers, states, times): they are not secret, but a thief of the disk can read them.
 
 pub mod age;
 pub mod backup;

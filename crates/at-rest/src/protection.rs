@@ -1,5 +1,5 @@
-//! How a browser finds a wallet's key encryption key again: a small document, stored in the clear
-//! beside the records, with a check that tells a wrong passphrase from a damaged record.
+//! How a browser derives a wallet's key encryption key again: a small document, stored in the clear
+//! beside the records. It contains a check that tells a wrong passphrase from a damaged record.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -8,13 +8,13 @@ use crate::{
     Argon2Cost, KeyEncryptionKey, KeyError, RecordKind, RecordLabel, SealedRecord, key::SALT_SIZE_BYTES,
 };
 
-/// What the check record holds.
+/// The plaintext of the check record.
 const CHECK: &[u8] = b"duet/v1/key-check";
 
 /// The largest document in bytes.
 pub const MAX_PROTECTION_SIZE_BYTES: usize = 1024;
 
-/// Where the key comes from.
+/// The source of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "kebab-case")]
 enum Source {
@@ -31,7 +31,8 @@ enum Source {
     },
 }
 
-/// The document. Not secret; whoever changes it can keep the owner out, and learns nothing.
+/// The document. It is not secret: an attacker who changes it can lock the owner out, but learns
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Protection {
@@ -44,7 +45,7 @@ pub struct Protection {
 
 const VERSION: u8 = 1;
 
-/// What somebody offers to open a wallet with.
+/// The secret with which the owner unlocks a wallet.
 #[derive(Clone)]
 pub enum Secret {
     /// A passphrase.
@@ -65,16 +66,16 @@ impl core::fmt::Debug for Secret {
 /// Why a wallet does not unlock.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockError {
-    /// Another passphrase or passkey than the wallet's.
+    /// The passphrase or passkey is not the wallet's.
     #[error("this is not the wallet's passphrase or passkey")]
     WrongSecret,
-    /// A passphrase where a passkey is needed, or the other way round.
+    /// A passphrase was given where the wallet needs a passkey, or the other way round.
     #[error("the wallet is opened with {0}")]
     OtherSource(&'static str),
-    /// The document is none, or of another version.
+    /// The document does not parse, or has another version.
     #[error("the description of the wallet's protection does not parse")]
     Document,
-    /// The key cannot be made.
+    /// The key cannot be derived.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -84,10 +85,12 @@ fn check_label() -> RecordLabel {
 }
 
 impl Protection {
-    /// Makes a new key from `secret` under a fresh salt. Slow for a passphrase; `cost` is for that.
+    /// Derives a new key from `secret` under a fresh salt. Slow for a passphrase, at the given
+    /// `cost`.
     ///
     /// # Errors
-    /// On an empty passphrase, a cost out of bounds, or without randomness.
+    /// When the passphrase is empty, the cost is out of bounds, or the system provides no
+    /// randomness.
     pub fn create(secret: &Secret, cost: Argon2Cost) -> Result<(Self, KeyEncryptionKey), KeyError> {
         let mut salt = [0; SALT_SIZE_BYTES];
         getrandom::fill(&mut salt).map_err(|_| KeyError::Randomness)?;
@@ -104,7 +107,7 @@ impl Protection {
         Ok((Self { version: VERSION, key: source, check }, key))
     }
 
-    /// Finds the key again, and checks that it is the right one. Slow for a passphrase.
+    /// Derives the key again, and checks that it is the right one. Slow for a passphrase.
     ///
     /// # Errors
     /// See [`UnlockError`].
@@ -128,15 +131,15 @@ impl Protection {
     /// The document as JSON.
     ///
     /// # Errors
-    /// Never for a document that was made here.
+    /// Never for a document that this type made.
     pub fn to_json(&self) -> Result<String, UnlockError> {
         serde_json::to_string(self).map_err(|_| UnlockError::Document)
     }
 
-    /// Reads what [`Self::to_json`] wrote.
+    /// Parses a document that [`Self::to_json`] wrote.
     ///
     /// # Errors
-    /// On anything else.
+    /// When the text is anything else.
     pub fn from_json(text: &str) -> Result<Self, UnlockError> {
         if text.len() > MAX_PROTECTION_SIZE_BYTES {
             return Err(UnlockError::Document);

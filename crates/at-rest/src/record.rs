@@ -1,4 +1,4 @@
-//! Sealed records and what they are bound to.
+//! Sealed records, and the labels that they are bound to.
 
 use std::fmt;
 
@@ -20,42 +20,43 @@ const TAG_SIZE_BYTES: usize = 16;
 const WRAPPED_SIZE_BYTES: usize = NONCE_SIZE_BYTES + DATA_KEY_SIZE_BYTES + TAG_SIZE_BYTES;
 const LABEL_TAG: &[u8; 16] = b"duet/at-rest/v1\n";
 
-/// What a record holds.
+/// The content of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
-    /// A constant that shows whether a key encryption key is the store's.
+    /// A constant. It shows whether a key encryption key is the store's.
     Check = 1,
     /// A party's own secret keys.
     PartyKeys = 2,
-    /// A wallet's public facts and this party's share of it.
+    /// A wallet's public facts, and this party's share of it.
     Share = 3,
     /// A Paillier decryption key.
     PaillierKey = 4,
-    /// What a responder verified about an initiator's Paillier key and ciphertext. Not secret, but
-    /// whoever could replace it could choose the modulus this party encrypts under.
+    /// What a responder verified about an initiator's Paillier key and ciphertext. It is not
+    /// secret. But an attacker who could replace it could choose the modulus that this party
+    /// encrypts under.
     Enrolment = 5,
     /// A dealer's unfinished key generation.
     Deal = 6,
     /// A card that a wallet or a pin relies on.
     Card = 7,
-    /// That a card's ring-Pedersen parameters were verified.
+    /// The verdict on a card's ring-Pedersen parameters.
     ParametersVerdict = 8,
-    /// That an initiator's Paillier modulus was verified.
+    /// The verdict on an initiator's Paillier modulus.
     ModulusVerdict = 9,
     /// The key with which a wallet's owner signs requests.
     OwnerKey = 10,
-    /// What a holder has to compare a commit with, until it commits.
+    /// What a holder compares with the commit, until it commits.
     Prepared = 11,
-    /// Everything an owner's device has of a wallet, as a browser keeps it.
+    /// Everything that an owner's device stores of a wallet, in the form for a browser.
     Device = 12,
     /// A browser's unfinished key generation.
     PendingDevice = 13,
-    /// Something of a browser application's own, beside a wallet.
+    /// Data of a browser application, stored beside a wallet.
     Application = 14,
     /// Another key encryption key.
     Key = 15,
-    /// An answer that is about to be decrypted, with everything that decides whether it was right.
+    /// An answer that the initiator is about to decrypt, with all that its verdict depends on.
     PendingVerdict = 16,
 }
 
@@ -79,17 +80,17 @@ impl RecordKind {
         Self::PendingVerdict,
     ];
 
-    /// The kind with number `number`, if there is one.
+    /// The kind with this number, if there is one.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
-/// What a record is bound to; two records of one store never share a label.
+/// What a record is bound to. No two records of one store share a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordLabel {
-    /// What the record holds.
+    /// The kind of the record.
     pub kind: RecordKind,
     /// The wallet it belongs to; `None` for records of the party as a whole.
     pub wallet: Option<WalletId>,
@@ -97,19 +98,19 @@ pub struct RecordLabel {
     pub index: Option<ShareIndex>,
     /// The share's epoch.
     pub epoch: Epoch,
-    /// Tells records of the same kind, wallet, index and epoch apart: a Paillier key's id, a
+    /// Distinguishes records of the same kind, wallet, index and epoch: a Paillier key's id, or a
     /// card's fingerprint.
     pub item: Vec<u8>,
 }
 
 impl RecordLabel {
-    /// A record of the party as a whole.
+    /// The label of a record of the whole party.
     #[must_use]
     pub fn of_party(kind: RecordKind, item: &[u8]) -> Self {
         Self { kind, wallet: None, index: None, epoch: Epoch(0), item: item.to_vec() }
     }
 
-    /// A record of one wallet.
+    /// The label of a record of one wallet.
     #[must_use]
     pub fn of_wallet(
         kind: RecordKind,
@@ -121,7 +122,8 @@ impl RecordLabel {
         Self { kind, wallet: Some(wallet), index: Some(index), epoch, item: item.to_vec() }
     }
 
-    /// Fixed-width fields first, the only variable one last: no two labels share an encoding.
+    /// Encodes fields of fixed width first and the one of variable width last, so that no two
+    /// labels share an encoding.
     fn associated_data(&self, purpose: Purpose) -> Vec<u8> {
         let mut data = Vec::with_capacity(LABEL_TAG.len() + 41 + self.item.len());
         data.extend_from_slice(LABEL_TAG);
@@ -136,7 +138,7 @@ impl RecordLabel {
     }
 }
 
-/// Keeps a wrapped data key from passing for a record and the other way round.
+/// Prevents a wrapped data key from passing as a record, and the reverse.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Purpose {
@@ -147,10 +149,11 @@ enum Purpose {
 /// Why a sealed record does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Another key, another label, or changed bytes: which of them cannot be told.
+    /// The key or the label is another one, or the bytes were changed. The three cannot be told
+    /// apart.
     #[error("the record does not open: wrong key, or the record was changed or moved")]
     Refused,
-    /// Not a sealed record of a version this build knows.
+    /// The bytes are no sealed record of a version that this build knows.
     #[error("not a sealed record of this version")]
     Format,
 }
@@ -158,7 +161,7 @@ pub enum OpenError {
 /// A sealed record: version (1 byte), wrapped data key (24 + 32 + 16 bytes), nonce (24 bytes),
 /// ciphertext and tag.
 ///
-/// Two are equal when their bytes are.
+/// Two records are equal when their bytes are.
 #[derive(Clone)]
 pub struct SealedRecord {
     bytes: Vec<u8>,
@@ -183,7 +186,7 @@ impl SealedRecord {
     /// Seals `plaintext` for `label` under a fresh data key.
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    /// When the operating system provides no randomness.
     pub fn seal(key: &KeyEncryptionKey, label: &RecordLabel, plaintext: &[u8]) -> Result<Self, KeyError> {
         let data_key: Zeroizing<[u8; DATA_KEY_SIZE_BYTES]> =
             hedged(&key.0, &label.associated_data(Purpose::Content), plaintext)?;
@@ -196,13 +199,13 @@ impl SealedRecord {
     /// Opens the record if it was sealed for `label` under `key`.
     ///
     /// # Errors
-    /// When it was not, or when a byte of it was changed.
+    /// When the key or label is another one, or when a byte was changed.
     pub fn open(&self, key: &KeyEncryptionKey, label: &RecordLabel) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (data_key, content) = self.unwrap_data_key(key, label)?;
         decrypt(&data_key, &label.associated_data(Purpose::Content), content)
     }
 
-    /// The same record, its data key wrapped under `new` instead of `old`.
+    /// This record with its data key wrapped under `new` instead of `old`.
     ///
     /// # Errors
     /// When the record was not sealed for `label` under `old`.
@@ -219,20 +222,20 @@ impl SealedRecord {
         Ok(Self { bytes, sealed_with: Some(new.id()) })
     }
 
-    /// The record's bytes, as they are stored.
+    /// The bytes of the record, as the store keeps them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Under which key it was sealed, if that was done in this process: it is not in the bytes. A
-    /// store asks, so that nothing is written under a key that it does not have any more.
+    /// The key under which this process sealed the record. `None` for a record from stored bytes,
+    /// which do not tell. A store uses it to refuse records under a key that it no longer has.
     #[must_use]
     pub fn sealed_with(&self) -> Option<KeyId> {
         self.sealed_with
     }
 
-    /// A record from stored bytes; nothing is checked until it is opened.
+    /// A record from stored bytes. They are checked when the record is opened.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { bytes, sealed_with: None }
@@ -257,8 +260,8 @@ impl SealedRecord {
     }
 }
 
-/// Random bytes for a key or a nonce, hedged: on a copied machine, whose generator repeats, they
-/// repeat for the same content in the same place alone.
+/// Random bytes for a key or a nonce, hedged with the content. If a copied machine repeats its
+/// random numbers, these bytes repeat only for the same content in the same place.
 fn hedged<const SIZE: usize>(
     key: &[u8; 32],
     associated: &[u8],

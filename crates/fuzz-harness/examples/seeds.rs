@@ -1,4 +1,4 @@
-//! Writes what the fuzzers start from: one valid input of each kind, into `fuzz/corpus`.
+//! Writes the seeds of the fuzzers, one valid input of each kind, into `fuzz/corpus`.
 //! `cargo run --package duet-fuzz-harness --example seeds`
 #![expect(clippy::unwrap_used, reason = "a seed that cannot be made stops")]
 
@@ -141,7 +141,7 @@ fn main() {
     for (number, policy) in POLICIES.iter().enumerate() {
         Policy::from_json(policy.as_bytes()).unwrap();
         for (kind, payload) in PAYLOADS.iter().enumerate() {
-            // Who asks, by which pair, when, and who has approved.
+            // The requester, the pair, the time, and the approvers.
             let circumstances = [1, 2, 0x65, 0x54, 0x37, 0, 2, 3];
             let input = [policy.as_bytes(), payload.as_bytes(), &circumstances].join(&0);
             write("policies", &format!("{number}-{kind}"), &input);
@@ -157,11 +157,12 @@ fn main() {
     write("at_rest", "protection", protection.to_json().unwrap().as_bytes());
     write("jobs", "signed-and-put-back", &[0, 0, 1, 0, 2, 1, 5, 1, 1, 1, 3, 2]);
     write("jobs", "cancelled", &[4, 0, 1, 1, 3, 0]);
-    // Messages 1 to 4; and the same with message 1 again, changed, and of another session.
+    // Messages 1 to 4. Then the same with message 1 repeated, changed, and taken from another
+    // session.
     write("sessions", "signed", &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
     write("sessions", "repeated", &[1, 0, 0, 3, 0, 0, 0, 0, 0]);
     write("sessions", "changed", &[1, 128, 1, 1, 0, 0, 0, 0, 0, 1, 200, 4]);
-    // A side that a wrong message has ended gets the right one.
+    // A side that a wrong message ended gets the right one.
     write("sessions", "over", &[1, 0, 0, 2, 0, 0, 0, 0, 0]);
     write("sessions", "of-another", &[1, 0, 0, 0, 0, 0, 255, 0, 0, 3, 0, 0, 7, 0, 0, 1, 0, 0]);
 }

@@ -1,5 +1,4 @@
-//! What rests on disks and comes back from them: sealed records, and what a key is found again
-//! with.
+//! Data at rest: sealed records, and the document from which a browser derives its key again.
 
 use std::sync::OnceLock;
 
@@ -10,8 +9,8 @@ fn key() -> &'static KeyEncryptionKey {
     KEY.get_or_init(|| KeyEncryptionKey::from_bytes([7; 32].into()))
 }
 
-/// Any bytes as a record: it does not open, because nobody but this key seals. And as the document
-/// with which a key is found again.
+/// Any bytes as a record: it must not open, because they were not sealed under this key. Any bytes
+/// as the document from which a key is derived: if it parses, its own encoding must parse too.
 pub fn run(bytes: &[u8]) {
     let label = RecordLabel::of_party(RecordKind::Check, b"fuzz");
     let opened = SealedRecord::from_bytes(bytes.to_vec()).open(key(), &label);

@@ -1,4 +1,5 @@
-//! Every binary message: an error, or a value whose own encoding means the same and is no longer.
+//! Every binary message. A decoder returns an error, or a value whose own encoding is equivalent
+//! and not longer.
 
 use duet_protocol::{
     admission::AdmissionToken,
@@ -20,7 +21,7 @@ use duet_wire::{
     share_request::{ShareReply, ShareRequest},
 };
 
-/// Decodes as `M`, and again what that encodes to.
+/// Decodes `bytes` as `M`, and checks the encoding of the result.
 pub(crate) fn canonical<M: Message>(bytes: &[u8]) {
     let Ok(message) = codec::decode::<M>(bytes) else { return };
     let Ok(again) = codec::encode(&message) else { return };
@@ -29,7 +30,7 @@ pub(crate) fn canonical<M: Message>(bytes: &[u8]) {
     assert!(matches!(twice, Ok(Ok(twice)) if twice == again), "an encoding has one meaning");
 }
 
-/// Any bytes to every decoder of the protocol and of what is between the processes.
+/// Any bytes to every decoder of the protocol and of messages between processes.
 pub fn run(bytes: &[u8]) {
     canonical::<Card>(bytes);
     canonical::<DeviceCardUpdate>(bytes);
@@ -55,7 +56,7 @@ pub fn run(bytes: &[u8]) {
     canonical::<SignedApproval>(bytes);
     canonical::<ApprovalReply>(bytes);
     let arithmetic = default_arithmetic();
-    // Records of a party's own: sealed where they lie, and parsed as strictly.
+    // A party's own records, which are sealed at rest but parsed as strictly.
     drop(PendingWallet::from_secret_bytes(bytes, arithmetic));
     drop(PreparedShare::from_secret_bytes(bytes, arithmetic));
     drop(DeviceWallet::from_secret_bytes(bytes, arithmetic));

@@ -1,9 +1,9 @@
-//! The bodies of requests to the HTTP interface and the documents inside: JSON that means one
-//! thing.
+//! Bodies of requests to the HTTP interface, and the documents in them: each JSON text has one
+//! meaning.
 
 use duet_wire::{Payload, SigningRequest, batch::BatchRequest, progress::Progress, strict_json};
 
-/// Any bytes as a request document, as a batch of them, as a payload, as JSON.
+/// Any bytes as a request document, a batch, a payload and JSON.
 pub fn run(bytes: &[u8]) {
     if let Ok(value) = strict_json::parse(bytes, bytes.len()) {
         let again = value.to_string();
@@ -29,7 +29,7 @@ pub fn run(bytes: &[u8]) {
     let _ = Progress::from_json(bytes);
 }
 
-/// What is shown to the owner comes from the same payload as what is signed.
+/// The text shown to the owner and the signed bytes come from the same payload.
 fn payload(payload: &Payload) {
     assert_eq!(payload.digest().ok(), payload.digest().ok());
     drop(payload.describe());

@@ -1,5 +1,5 @@
-//! Jobs and sessions as sequences of events: whatever happens, and in whatever order, what is over
-//! stays over.
+//! Jobs and sessions as sequences of events. In any order of events, a settled job stays settled
+//! and an ended session stays ended.
 
 use std::sync::OnceLock;
 
@@ -35,8 +35,8 @@ fn event(byte: u8) -> JobEvent {
     }
 }
 
-/// Each pair of bytes is an event and the fence it is reported with; each byte is also an event of
-/// a session.
+/// Each pair of bytes is an event of a job and the fence that comes with it. Each byte is also an
+/// event of a session.
 pub fn run(bytes: &[u8]) {
     let Some(mut job) = record().cloned() else { return };
     for pair in bytes.chunks_exact(2).take(64) {

@@ -1,7 +1,8 @@
-//! What the fuzzers do with their bytes. Each module has one function `run`, which does something
-//! with any bytes at all and panics when what it is about does not hold. `fuzz/` wraps each into a
-//! target of libFuzzer's (`cargo xtask fuzz`); this crate's tests replay the corpora, which are
-//! kept in `fuzz/corpus`, and a finding stays there as a test for ever.
+//! The bodies of the fuzz targets. Each module has one function `run`, which accepts any bytes and
+//! panics when an invariant of its subject is broken. [`TARGETS`] lists them.
+//!
+//! `fuzz/` wraps each into a libFuzzer target (`cargo xtask fuzz`). This crate's tests replay the
+//! corpora in `fuzz/corpus`. A finding stays in its corpus as a regression test.
 
 pub mod at_rest;
 pub mod decoders;
@@ -11,11 +12,10 @@ pub mod jobs;
 pub mod policies;
 pub mod sessions;
 
-/// What one target does with its bytes.
+/// The body of one target.
 pub type Run = fn(&[u8]);
 
-/// Every target by name: that of its file in `fuzz/fuzz_targets` and of its folder in
-/// `fuzz/corpus`.
+/// Every target, by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
 pub const TARGETS: [(&str, Run); 7] = [
     ("at_rest", at_rest::run),
     ("decoders", decoders::run),

@@ -1,5 +1,6 @@
-//! The policy engine: any document, any payload, any circumstances. What fewer rules or approvals
-//! allow, more allow as well; what is allowed is charged in full, and to a rule that is there.
+//! The policy engine, for any document, payload and circumstances. What a policy allows, it also
+//! allows with more rules or more approvals. An allowed payload is charged in full, to a rule that
+//! exists.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +11,8 @@ use duet_wire::{
 
 const PAIRS: [Pair; 3] = [Pair::DeviceService, Pair::DevicePartner, Pair::ServicePartner];
 
-/// A policy and a payload, both as JSON, and the circumstances – who asks, the pair, the time, who
-/// has approved – with a zero byte between each.
+/// A policy and a payload, both as JSON, and the circumstances, separated by zero bytes. The
+/// circumstances are the requester, the pair, the time and the approvers.
 pub fn run(bytes: &[u8]) {
     let mut parts = bytes.splitn(3, |byte| *byte == 0);
     let (Some(policy), Some(payload)) = (parts.next(), parts.next()) else { return };

@@ -1,6 +1,6 @@
-//! A signing session as a sequence of deliveries: each message to either side, in any order, as it
-//! was or changed, repeated, or of another session. Only the right message at the right time moves
-//! a side, and no such sequence ever ends in a bad signature.
+//! A signing session as a sequence of deliveries to either side. A message may come in any order,
+//! changed, repeated, or from another session. Only the right message at the right time advances a
+//! side, and no sequence ends in a bad signature.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -16,10 +16,10 @@ mod support;
 
 use self::support::{Job, Pair, Wallet, World};
 
-/// Deliveries of one input: each may cost a Paillier operation.
+/// The most deliveries in one input. Each may cost a Paillier operation.
 const MAX_DELIVERIES: usize = 12;
 
-/// Both parties and a wallet, once.
+/// Both parties and a wallet, made once.
 fn stage() -> &'static Mutex<(World, Wallet)> {
     static STAGE: OnceLock<Mutex<(World, Wallet)>> = OnceLock::new();
     STAGE.get_or_init(|| {
@@ -29,7 +29,7 @@ fn stage() -> &'static Mutex<(World, Wallet)> {
     })
 }
 
-/// Makes parties and wallet beforehand, which takes longer than an input may.
+/// Makes the parties and the wallet in advance, which takes longer than one input may.
 pub fn prepare() {
     let _made = stage();
 }
@@ -50,9 +50,9 @@ struct Session {
     job: Job,
     first: First,
     second: Second,
-    /// Everything that was sent, the newest last.
+    /// Every message sent so far, newest last.
     sent: Vec<Vec<u8>>,
-    /// Which message either side must get next, by its place in `sent`.
+    /// For each side, the position in `sent` of the message that it must get next.
     due: [Option<usize>; 2],
 }
 
@@ -77,7 +77,7 @@ impl Session {
         self.sent.len().checked_sub(1)
     }
 
-    /// Nothing is due to a side that a wrong message has ended.
+    /// A side that a wrong message ended expects no message.
     fn forget_what_is_over(&mut self) {
         if matches!(self.first, First::Over) {
             self.due[0] = None;
@@ -116,8 +116,8 @@ impl Session {
                         self.due = [self.send(next), None];
                         true
                     }
-                    // As the driver does: a forgery does not end the session of those who were
-                    // invited.
+                    // As in the driver: a forged message does not end the session of the invited
+                    // parties.
                     Err(_) => {
                         self.second = Second::AwaitsCommitment;
                         false
@@ -137,7 +137,8 @@ impl Session {
     }
 }
 
-/// Three bytes are one delivery: to whom and which message, where it is changed, and by what.
+/// Three bytes are one delivery: the receiver and the message, the position of a change, and its
+/// value.
 pub fn run(bytes: &[u8]) {
     let mut stage = stage().lock().unwrap_or_else(PoisonError::into_inner);
     let (world, wallet) = &mut *stage;
@@ -145,7 +146,7 @@ pub fn run(bytes: &[u8]) {
     for delivery in bytes.chunks_exact(3).take(MAX_DELIVERIES) {
         let &[what, place, change] = delivery else { continue };
         if what == u8::MAX {
-            // Another session; what the last one sent can be replayed into it.
+            // Begin another session. The messages of the last one can be replayed into it.
             let sent = core::mem::take(&mut session.sent);
             let Some(next) = Session::start(world, wallet, sent) else { return };
             session = next;
@@ -153,7 +154,7 @@ pub fn run(bytes: &[u8]) {
         }
         let side = usize::from(what & 1);
         let due = session.due.get(side).copied().flatten();
-        // Half of the deliveries are the right ones, or no session would get far.
+        // Half of the deliveries are the right ones. Otherwise no session would get far.
         let at = if what & 2 == 0 { due } else { Some(usize::from(what >> 2) % session.sent.len()) };
         let Some((at, mut message)) = at.and_then(|at| Some((at, session.sent.get(at)?.clone()))) else {
             continue;

@@ -1,4 +1,4 @@
-//! Replays the corpora: what the fuzzers found worth keeping, and every finding.
+//! Replays the corpora: inputs that the fuzzers kept, and every finding.
 
 use std::{fs, path::Path};
 

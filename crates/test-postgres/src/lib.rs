@@ -1,11 +1,11 @@
-//! A real PostgreSQL server for tests and measurements: a cluster of its own in a temporary folder,
-//! on a Unix socket and, if asked for, on the loopback, with the settings that make commits
+//! A real PostgreSQL server for tests and measurements. Each [`Server`] is a cluster in a temporary
+//! folder. It listens on a Unix socket and, on request, on the loopback. Its settings make commits
 //! durable.
 //!
-//! [`Server::shared`] is one per process, so that a test binary pays for one; [`Server::database`]
-//! gives each test a database of its own. A server ends with the process that started it, however
-//! that ends: a shell beside it waits for the other end of a pipe to close, stops the server and
-//! removes its folder. No process of ours need be told to do so.
+//! [`Server::shared`] starts one server for each process, so that a test binary pays for one start.
+//! [`Server::database`] gives each test a [`Database`] of its own. A server ends with the process
+//! that started it, even if that process is killed. A shell beside it holds the other end of a
+//! pipe. When the pipe closes, the shell stops the server and removes its folder.
 
 mod programs;
 
@@ -30,17 +30,17 @@ use sqlx::{
 
 use crate::programs::{Account, server_account, server_programs};
 
-/// How long the server may take to accept connections, or to end, on a busy machine.
+/// How long the server may take to accept connections or to end, even on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The role that owns the databases of tests: no superuser, as a party's should not be one.
+/// The role that owns test databases. It is no superuser, as a party's role should not be one.
 const ROLE: &str = "duet";
-/// The port that names the socket in a folder of the server's own, where nothing else listens.
+/// The port that names the socket. It need not be free: each server has a folder of its own.
 const SOCKET_PORT: u16 = 5432;
 
-/// Waits until the test process closes its end of the pipe, then ends the server at once and
-/// removes its folder. A shell's background processes ignore the signal until they ask for it, so a
-/// server that has just begun is told again.
+/// Waits until the test process closes its end of the pipe. Then it ends the server at once and
+/// removes its folder. A background process of a shell ignores signals until it installs its
+/// handlers, so the shell repeats the signal.
 const WATCH: &str = r#"
 "$@" >>"$DUET_FOLDER/log" 2>&1 </dev/null &
 server=$!
@@ -53,7 +53,7 @@ kill -KILL "$telling"
 [ -e "$DUET_FOLDER/keep" ] || rm -rf "$DUET_FOLDER"
 "#;
 
-/// A running server. Dropping it ends it and removes what it wrote.
+/// A running server. Dropping it ends the server and removes its files.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
@@ -63,10 +63,10 @@ pub struct Server {
     databases: AtomicU32,
 }
 
-/// A database of one test's own, empty at first.
+/// A database for one test, empty at first.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// Its address without the password, as `--store` takes it.
+    /// The database's address without the password, in the form of `--store`.
     pub url: String,
     /// The password of its owner.
     pub password: String,
@@ -75,10 +75,10 @@ pub struct Database {
 }
 
 impl Server {
-    /// The server of this process, started when it is first asked for.
+    /// The server of this process. The first call starts it.
     ///
     /// # Errors
-    /// When there is no PostgreSQL 13 or newer, or it does not start.
+    /// When PostgreSQL 13 or newer is not installed, or when the server does not start.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
         let server = SHARED.get_or_init(|| Self::launch(&[]).map_err(|error| format!("{error:#}")));
@@ -87,7 +87,7 @@ impl Server {
         Ok(server)
     }
 
-    /// A server with `settings` of its own, each as `name=value`.
+    /// Starts a server with additional `settings`, each as `name=value`.
     ///
     /// # Errors
     /// As [`Self::shared`].
@@ -124,7 +124,8 @@ impl Server {
             }
         }
         let mut command = self.as_server(server_programs()?.join("initdb"))?;
-        // The folder is removed with the test: only the server's own writes need to reach the disk.
+        // The folder is removed after the test: only the server's own writes need to reach the
+        // disk.
         command
             .args(["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--username=postgres"])
             .args(["--auth=scram-sha-256", "--pwfile"])
@@ -138,7 +139,7 @@ impl Server {
         Ok(())
     }
 
-    /// A command as the user that the server runs as: it refuses to be root.
+    /// A command as the server's user. PostgreSQL refuses to run as root.
     fn as_server(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
         let mut command = Command::new(program);
         command.current_dir(&self.folder).stdin(Stdio::null()).process_group(0);
@@ -155,7 +156,7 @@ impl Server {
     /// Starts the server again after [`Self::kill`], on the same data.
     ///
     /// # Errors
-    /// When it runs, or cannot be started.
+    /// When it runs already, or cannot be started.
     pub fn resume(&mut self) -> Result<()> {
         if self.watch.is_some() {
             bail!("the server is running");
@@ -180,11 +181,11 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the server at once: nothing is flushed that was not, no session is told.
-    /// [`Self::resume`] starts it again, and it recovers from its log as after a crash.
+    /// Ends the server at once, without flushing or telling its sessions. [`Self::resume`] starts
+    /// it again, and it recovers from its log as after a crash.
     ///
     /// # Errors
-    /// When it is not running, or does not end within a minute.
+    /// When it is not running, or when it does not end within a minute.
     pub fn kill(&mut self) -> Result<()> {
         let mut watch = self.watch.take().context("the server is not running")?;
         File::create(self.folder.join("keep"))?;
@@ -202,7 +203,7 @@ impl Server {
     /// Waits until it accepts connections.
     ///
     /// # Errors
-    /// When it does not within a minute; with its log.
+    /// When it accepts none within a minute. The error contains its log.
     pub async fn ready(&self) -> Result<()> {
         let started = Instant::now();
         loop {
@@ -224,24 +225,24 @@ impl Server {
             .username("postgres")
             .password(&self.password)
             .database(database)
-            // Where everybody else's writes are refused ([`Database::refuse_writes`]).
+            // This connection may write even while [`Database::refuse_writes`] refuses all other
+            // writes.
             .options([("default_transaction_read_only", "off")])
             .ssl_mode(sqlx::postgres::PgSslMode::Disable)
     }
 
-    /// A connection as superuser to the database that is always there.
+    /// Connects as superuser to the database that always exists.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server cannot be reached.
     pub async fn maintenance(&self) -> Result<PgConnection> {
         Ok(self.superuser("postgres").connect().await?)
     }
 
-    /// Gives the role that owns the databases another password. Connections that are open stay
-    /// open.
+    /// Changes the password of the role that owns the databases. Open connections stay open.
     ///
     /// # Errors
-    /// When the server is not there, or no database was made yet.
+    /// When the server cannot be reached, or before the first database was made.
     pub async fn change_password(&self, password: &str) -> Result<()> {
         let mut connection = self.maintenance().await?;
         let change = format!("ALTER ROLE {ROLE} PASSWORD '{}'", password.replace('\'', "''"));
@@ -249,17 +250,17 @@ impl Server {
         Ok(connection.close().await?)
     }
 
-    /// A new database of a role that is no superuser.
+    /// Creates a database, owned by a role that is no superuser.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn database(&self) -> Result<Database> {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("duet_{number}");
         let mut connection = self.maintenance().await?;
         let role = format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{}'", self.password);
         match sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await {
-            // Several tests at once: another one has made it, or is just making it.
+            // Tests run in parallel: another one has created the role, or is creating it now.
             Err(sqlx::Error::Database(error))
                 if ["42710", "23505"].contains(&&*error.code().unwrap_or_default()) => {}
             made => made.map(drop)?,
@@ -280,16 +281,16 @@ impl Server {
 }
 
 impl Database {
-    /// Its name on the server.
+    /// The database's name on the server.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A connection as the server's superuser.
+    /// Connects as the server's superuser.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server cannot be reached.
     pub async fn administer(&self) -> Result<PgConnection> {
         Ok(self.superuser.connect().await?)
     }
@@ -297,29 +298,29 @@ impl Database {
     /// Runs a statement as the server's superuser.
     ///
     /// # Errors
-    /// When it fails.
+    /// When the statement fails.
     pub async fn run(&self, statement: &str) -> Result<()> {
         let mut connection = self.administer().await?;
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 
-    /// Makes every write to it fail, as on a server without room, or lets them succeed again. Ends
-    /// the sessions that are open.
+    /// Makes every write to the database fail, as on a full disk, or lets writes succeed again.
+    /// Ends the open sessions.
     ///
     /// # Errors
-    /// When the server is not there.
+    /// When the server cannot be reached.
     pub async fn refuse_writes(&self, refuse: bool) -> Result<()> {
         let (name, value) = (&self.name, if refuse { "on" } else { "off" });
         self.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}")).await?;
         self.disconnect_everybody().await
     }
 
-    /// Ends every session but the one that does this, and returns when they are gone: one that is
-    /// about to end still answers.
+    /// Ends every session except its own, and returns when they are gone. Until then, a session
+    /// that was told to end still answers.
     ///
     /// # Errors
-    /// When the server is not there, or a session stays.
+    /// When the server cannot be reached, or when a session does not end.
     pub async fn disconnect_everybody(&self) -> Result<()> {
         let mut connection = self.administer().await?;
         let started = Instant::now();
@@ -344,7 +345,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut watch) = self.watch.take() {
             drop(watch.stdin.take());
-            // It has killed the server and removed the folder, or nobody is left to be told.
+            // The shell has stopped the server and removed the folder. A failure has no caller to
+            // return to.
             let _ = watch.wait();
         }
         let _ = fs::remove_dir_all(&self.folder);

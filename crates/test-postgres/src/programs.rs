@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs are, and as whom they run.
+//! Finds PostgreSQL's programs, and the user that runs them.
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The oldest server the share store works with.
+/// The oldest server that the share store supports.
 const MINIMUM_VERSION: u32 = 13;
 
 /// A user and a group, by number.
@@ -18,8 +18,8 @@ pub(crate) struct Account {
     pub(crate) group: u32,
 }
 
-/// The folder with `postgres` and `initdb`: what is on the path, else the newest that Debian's
-/// packages have put beside it.
+/// The folder with `postgres` and `initdb`: on the path, or else the newest one of Debian's
+/// packages.
 pub(crate) fn server_programs() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -38,8 +38,8 @@ fn version(folder: &Path) -> Option<u32> {
     text.split_whitespace().nth(2)?.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// As whom the server runs when this is root: the packages' own user, else nobody. `None` when this
-/// is not root.
+/// The user that runs the server when this process is root: `postgres`, or else the unprivileged
+/// user that every Unix has. `None` when this process is not root.
 pub(crate) fn server_account() -> Result<Option<Account>> {
     use std::os::unix::fs::MetadataExt as _;
     if fs::metadata("/proc/self").context("who am I?")?.uid() != 0 {

@@ -1,10 +1,12 @@
-//! The first signatures of messages and typed data, sealed in the device's store.
+//! The first signature of each message and typed-data document, sealed in the device's store.
 //!
-//! Sites derive keys from signatures and expect the one of yesterday; a signature that two parties
-//! make is another one each time. A kept signature is told only after a session has made a new one:
-//! the other party has then decided about this very request, by today's policy, and the owner has
-//! approved it. What is refused, rejected or expired gets no old signature either. Transactions are
-//! never answered from here.
+//! Sites derive keys from a signature, and expect the same signature every time. But two parties
+//! make a different one in each session. So the device returns the first one.
+//!
+//! It does so only after a session made a new signature of the same message. Then the other party
+//! has allowed this very request by its present policy, and the owner has approved it. A refused,
+//! rejected or expired request gets no old signature. The device never keeps signatures of
+//! transactions.
 
 use std::{future::Future, time::Duration};
 
@@ -28,11 +30,11 @@ use crate::{
     error::PartyError,
 };
 
-/// Messages per wallet; the one that was used longest ago makes way.
+/// The most messages of one wallet. A further one replaces the one used longest ago.
 const MAX_ANSWERS: usize = 512;
-/// How the record's content is laid out.
+/// The version of the record's layout.
 const VERSION: u8 = 1;
-/// How long the orchestrator may take to show its result.
+/// How long the orchestrator may take to return its result.
 const RESULT_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ struct Answer {
     signature: RecoverableSignature,
 }
 
-/// What is kept of one wallet; the answer that was used last comes last.
+/// The kept signatures of one wallet. The one used last is at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Answers {
     version: u8,
@@ -59,7 +61,7 @@ impl Answers {
         self.answers.iter().find(|answer| answer.path == *path && answer.digest == *digest)
     }
 
-    /// Keeps `answer` as the one that was used last, in place of any other of the same message.
+    /// Keeps `answer` as the one used last. It replaces another answer to the same message.
     fn keep(&mut self, answer: Answer) {
         self.answers.retain(|kept| kept.path != answer.path || kept.digest != answer.digest);
         let too_many = (self.answers.len() + 1).saturating_sub(MAX_ANSWERS);
@@ -73,12 +75,12 @@ fn label(wallet: WalletId) -> RecordLabel {
 }
 
 impl Device {
-    /// The signature that is told of `request`: the first that was made of the same message by the
-    /// same key. `made` is the session's, and the first unless there is another here or at the
-    /// orchestrator, which keeps what others have signed.
+    /// The signature to return for `request`: the first one of the same message by the same key.
+    /// The device's store may have it, or the orchestrator, which keeps signatures of other parties
+    /// too. Otherwise it is `made`, the signature of this session.
     ///
     /// # Errors
-    /// When the store cannot be read or written, or its record is none.
+    /// When the store cannot be read or written, or when its record is invalid.
     pub(super) async fn first_signature(
         &self,
         bus: &Bus,
@@ -116,7 +118,7 @@ impl Device {
         Ok(first)
     }
 
-    /// The signature in the orchestrator's result, if it has one and says so.
+    /// The signature in the orchestrator's result, if it has one and answers in time.
     async fn result_of(
         &self,
         bus: &Bus,
@@ -156,7 +158,7 @@ mod tests {
         let most = u32::try_from(MAX_ANSWERS).unwrap();
         let mut answers = Answers::none();
         (0..most).for_each(|number| answers.keep(answer(number, 1)));
-        // The oldest is used again, and stays.
+        // The oldest is used again, and so it stays.
         answers.keep(answer(0, 1));
         answers.keep(answer(most, 1));
         assert_eq!(answers.answers.len(), MAX_ANSWERS);

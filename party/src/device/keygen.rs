@@ -1,6 +1,6 @@
-//! Dealing a wallet, over the broker, so that it can be interrupted anywhere: what was dealt is
-//! stored, sealed, before anything is sent; every message can be sent again; the address is shown
-//! last.
+//! Deals a wallet over the broker. The process may be interrupted anywhere: the dealt wallet is
+//! stored, sealed, before anything is sent. Every message can be sent again, and the address is
+//! shown last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,50 +32,50 @@ use crate::{
     store::{NewWallet, PaillierScope, PaillierState, PinOutcome, PrepareOutcome, deal_label},
 };
 
-/// How long each attempt at a message waits, before the wallet is left for
-/// [`Device::resume_pending`]. A party that died with the message never answers it: the first waits
-/// are short. One that is only slow takes the same message again without harm.
+/// How long each attempt at a message waits. After the last one, the wallet is left to
+/// [`Device::resume_pending`]. The first attempts are short, because a worker that died with the
+/// message never answers it. A worker that is only slow may get the message twice without harm.
 const ATTEMPT_DEADLINES: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(30)];
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// A backend party for a new wallet.
+/// A backend party of a new wallet.
 #[derive(Debug, Clone)]
 pub struct BackendChoice {
     /// Its name.
     pub party: PartyId,
-    /// Its card's fingerprint, from the organisation that runs it: never from the broker or a
-    /// gateway, which could name parties of their own and would get two shares.
+    /// Its card's fingerprint, from the organisation that runs it. It must not come from the broker
+    /// or a gateway: these could name parties of their own, and would get two shares.
     pub fingerprint: CardFingerprint,
     /// Its admission token.
     pub token: AdmissionToken,
 }
 
-/// What a wallet is made of.
+/// The order to create a wallet.
 #[derive(Debug, Clone)]
 pub struct CreateWallet {
-    /// Whose it is.
+    /// The tenant of the wallet.
     pub tenant: TenantId,
-    /// Who gets share 2.
+    /// The party that gets share 2.
     pub service: BackendChoice,
-    /// Who gets share 3.
+    /// The party that gets share 3.
     pub partner: BackendChoice,
-    /// Who may ask for signatures, after the device's owner, who always may.
+    /// Further requesters. The device's owner may always request signatures.
     pub requesters: Vec<Requester>,
-    /// The length of the device's Paillier modulus. 2048 bits unless there is a reason.
+    /// The length of the device's Paillier modulus, usually 2048 bits.
     pub modulus: ModulusSize,
 }
 
-/// How far the creation of a wallet is.
+/// A step in the creation of a wallet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateProgress {
-    /// Asking a party for its card and verifying the proof on it.
+    /// A party is asked for its card, and the proof on it is verified.
     Card(PartyId),
-    /// Dealing.
+    /// The wallet is dealt.
     Deal(KeygenStep),
-    /// Another candidate for a prime of the Paillier key.
+    /// A further candidate for a prime of the Paillier key was tried.
     Candidate,
-    /// What was dealt is stored: from here on the creation can be resumed.
+    /// The dealt wallet is stored: from here on the creation can be resumed.
     Stored(WalletId),
     /// A party has verified and stored its share.
     Prepared(PartyId),
@@ -85,7 +85,7 @@ pub enum CreateProgress {
     Ready(WalletId),
 }
 
-/// Hears how far it is.
+/// A callback for progress.
 pub type OnProgress = Arc<dyn Fn(CreateProgress) + Send + Sync>;
 
 struct DealProgress(OnProgress);
@@ -101,12 +101,12 @@ impl Progress for DealProgress {
 }
 
 impl Device {
-    /// Creates a wallet: fetches and verifies the cards, deals, stores what was dealt, delivers the
-    /// packages, commits. After [`CreateProgress::Stored`] a failure leaves a pending wallet, which
-    /// [`Self::resume_pending`] finishes.
+    /// Creates a wallet. It fetches and verifies the cards, deals, stores the dealt wallet,
+    /// delivers the packages and commits. A failure after [`CreateProgress::Stored`] leaves a
+    /// pending wallet, which [`Self::resume_pending`] finishes.
     ///
     /// # Errors
-    /// When a party cannot be reached, shows another card than expected, or refuses its package.
+    /// When a party cannot be reached, has another card than expected, or refuses its package.
     pub async fn create_wallet(
         &self,
         bus: &Bus,
@@ -117,7 +117,7 @@ impl Device {
         self.resume(bus, wallet, false, &progress).await
     }
 
-    /// Only the first half of [`Self::create_wallet`]: deals and stores, sends nothing.
+    /// The first half of [`Self::create_wallet`]: deals and stores the wallet, and sends nothing.
     ///
     /// # Errors
     /// As [`Self::create_wallet`].
@@ -132,7 +132,7 @@ impl Device {
         let partner = self.backend(bus, partner, &progress).await?;
         let mut all = vec![self.owner()?];
         for requester in requesters {
-            // The owner named again may be given more, bare digests for example.
+            // If the order names the owner again, it may permit more, such as bare digests.
             match all.iter_mut().find(|known| known.key == requester.key) {
                 Some(known) => *known = requester,
                 None => all.push(requester),
@@ -177,11 +177,11 @@ impl Device {
         Ok(Backend { card, token: choice.token })
     }
 
-    /// A backend party's card: asked for, compared with the expected and the pinned fingerprint,
-    /// its parameters' proof verified, pinned.
+    /// The card of a backend party. The device asks for it, compares it with the expected and the
+    /// pinned fingerprint, verifies the proof of its parameters, and pins it.
     ///
     /// # Errors
-    /// When the party does not answer, or the card is not the one that is expected.
+    /// When the party does not answer, or when its card is another one.
     pub async fn verified_backend_card(
         &self,
         bus: &Bus,
@@ -211,7 +211,7 @@ impl Device {
         }
     }
 
-    /// The wallets whose creation was interrupted.
+    /// The wallets with an interrupted creation.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -219,11 +219,11 @@ impl Device {
         Ok(self.context.store().deals().await?.into_iter().map(|deal| deal.wallet).collect())
     }
 
-    /// Finishes every creation that was interrupted, wherever that was. One that cannot be finished
-    /// now does not keep the others from it.
+    /// Finishes every interrupted creation, at any of its steps. A wallet that cannot be finished
+    /// now does not block the others.
     ///
     /// # Errors
-    /// When the store cannot be read; the wallets' own failures are in the list.
+    /// When the store cannot be read. The list contains the failures of single wallets.
     pub async fn resume_pending(
         &self,
         bus: &Bus,
@@ -299,8 +299,8 @@ impl Device {
         }
     }
 
-    /// Stores the finished wallet, then forgets what was pending. Each step can be repeated, and
-    /// none of them unlocks a key that is locked.
+    /// Stores the finished wallet, then deletes the pending one. Each step can be repeated, and
+    /// none unlocks a locked key.
     async fn store_finished(&self, finished: &DeviceWallet, restored: bool) -> Result<(), PartyError> {
         let context = &self.context;
         let store = context.store();
@@ -314,7 +314,7 @@ impl Device {
         store.put_paillier_key(paillier.id(), &PaillierScope::Wallet(id), &record, state, now_ms).await?;
         for index in [ShareIndex::Service, ShareIndex::Partner] {
             let Some(responder) = wallet.holder(index).party() else { continue };
-            // A rotation may have come in between two attempts to finish.
+            // A rotation may have happened between two attempts to finish.
             if store.own_enrolment(id, responder).await?.agreed.is_none() {
                 store.agree_enrolment(id, responder, paillier.id()).await?;
             }
@@ -338,7 +338,7 @@ impl Device {
             index: ShareIndex::Device,
             tenant: wallet.tenant().to_string(),
             public_key: wallet.public_key().to_bytes(),
-            // The device gets no package; it made the wallet.
+            // The device made the wallet, so it received no package.
             package_hash: [0; 32],
             receipt: Vec::new(),
             admission: None,
@@ -361,7 +361,8 @@ impl Device {
     }
 }
 
-/// Sends one message of a key generation, again while nobody answers: both kinds are idempotent.
+/// Sends one message of a key generation, and repeats it while no answer comes. Both kinds of
+/// message are idempotent.
 async fn deliver(bus: &Bus, party: &PartyId, request: &ShareRequest) -> Result<ShareReply, PartyError> {
     let address = Address::Share(party.clone());
     let message = codec::encode(request)?;

@@ -1,4 +1,4 @@
-//! The owner's side of policies: signing one, and giving it to the parties of a wallet.
+//! The owner's side of policies: signs a policy, and gives it to the parties of a wallet.
 
 use duet_bus::Bus;
 use duet_protocol::ids::{PartyId, ShareIndex, WalletId};
@@ -11,12 +11,12 @@ use super::Device;
 use crate::{error::PartyError, policy::ask};
 
 impl Device {
-    /// Signs a policy as the wallet's owner and gives it to every backend party of the wallet.
-    /// Returns their signed words on it, checked. A party that refuses or does not answer ends it;
-    /// it can be repeated.
+    /// Signs a policy as the wallet's owner, and gives it to every backend party of the wallet.
+    /// Returns their receipts, whose signatures it has verified. It stops at a party that refuses
+    /// or does not answer. The call can be repeated.
     ///
     /// # Errors
-    /// When the document is no policy, or a party does not take it.
+    /// When the document is no policy, or when a party refuses it.
     pub async fn set_policy(
         &self,
         bus: &Bus,
@@ -46,10 +46,10 @@ impl Device {
         Ok(receipts)
     }
 
-    /// The policies that each backend party of a wallet holds.
+    /// The policies of a wallet, as each of its backend parties holds them.
     ///
     /// # Errors
-    /// When one does not answer.
+    /// When a party does not answer.
     pub async fn policies(
         &self,
         bus: &Bus,

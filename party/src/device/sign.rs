@@ -1,5 +1,5 @@
-//! Signing as the owner's device: a waiting job is approved, the orchestrator answers with the
-//! session's manifest, the device checks it like any party and initiates.
+//! Signs as the owner's device. The device approves a waiting job, and the orchestrator answers
+//! with the session's manifest. The device checks the manifest like any party, and initiates.
 
 use std::time::Duration;
 
@@ -25,27 +25,27 @@ use crate::{
     session::{Ended, Reporter, Role, check, initiate, report},
 };
 
-/// The orchestrator may take this long: it invites the responder meanwhile.
+/// How long the orchestrator may take. It invites the responder in that time.
 const APPROVAL_DEADLINE: Duration = Duration::from_secs(15);
 
-/// A signature the device took part in.
+/// A signature that the device helped to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSignature {
-    /// The session it came from.
+    /// The session that made it.
     pub session: SessionId,
-    /// What was asked for.
+    /// The request.
     pub request: SigningRequest,
-    /// What was signed.
+    /// The signed digest.
     pub digest: [u8; 32],
-    /// The signature. Of a message or typed data, the first that was made of it by the same key.
+    /// The signature. For a message or typed data, the first one ever made of it by the same key.
     pub signature: RecoverableSignature,
 }
 
 impl Device {
-    /// The oldest jobs that wait for the owner of a wallet.
+    /// The oldest jobs of a wallet that wait for its owner.
     ///
     /// # Errors
-    /// When no orchestrator answers, or refuses.
+    /// When no orchestrator answers, or when one refuses.
     pub async fn waiting_jobs(&self, bus: &Bus, wallet: WalletId) -> Result<Vec<WaitingJob>, PartyError> {
         let identity = self.identity(wallet).await?;
         match self.approval(bus, &identity, wallet, ApprovalAction::List).await? {
@@ -54,11 +54,11 @@ impl Device {
         }
     }
 
-    /// Refuses a job for good: revokes its request under the owner's key, so that the parties
-    /// refuse it from then on, from every sender.
+    /// Refuses a job for good. It revokes the request under the owner's key, so that the parties
+    /// refuse it from every sender.
     ///
     /// # Errors
-    /// When no orchestrator answers, or refuses.
+    /// When no orchestrator answers, or when one refuses.
     pub async fn reject(&self, bus: &Bus, wallet: WalletId, job: JobId) -> Result<(), PartyError> {
         let identity = self.identity(wallet).await?;
         let asked = self.approval(bus, &identity, wallet, ApprovalAction::Job { job }).await?;
@@ -76,11 +76,11 @@ impl Device {
         }
     }
 
-    /// Approves a job and signs it now. `digest` is what the owner saw; a session about anything
-    /// else is refused. The outcome is reported before this returns.
+    /// Approves a job and signs it now. `digest` is what the owner saw: a session about another
+    /// digest is refused. The device reports the outcome before this returns.
     ///
     /// # Errors
-    /// When no orchestrator answers, the manifest does not hold, or the session fails.
+    /// When no orchestrator answers, the manifest is invalid, or the session fails.
     pub async fn approve(
         &self,
         bus: &Bus,
@@ -96,7 +96,7 @@ impl Device {
         self.initiate(bus, &identity, manifest, wallet, job, digest).await
     }
 
-    /// Runs a session of which the device has the manifest.
+    /// Runs the session of this manifest.
     async fn initiate(
         &self,
         bus: &Bus,
@@ -109,8 +109,8 @@ impl Device {
         let accepted = match check(&self.context, identity, manifest.clone()).await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Told at once, the orchestrator asks again for what it believed of the wallet, and
-                // the owner need not wait until the session expires.
+                // Report the failure at once. Then the orchestrator refreshes what it knows of the
+                // wallet, and the owner need not wait until the session expires.
                 if let Ok(Manifest { session, job, attempt, .. }) = Manifest::decode(&manifest) {
                     let from = identity.party().clone();
                     let outcome = Outcome::failed(session, job, attempt, from, None, error.to_refusal());
@@ -127,7 +127,7 @@ impl Device {
         let ended = if about_another {
             Ended::failed(Code::PeerMisbehaved, "the session is about something else than was approved")
         } else {
-            // Nobody drains a device: it ends with its command.
+            // A device is never drained: it ends with its command.
             let never = CancellationToken::new();
             initiate(&self.context, bus, &accepted, paillier, self.limits, &never).await
         };
@@ -174,7 +174,7 @@ impl Device {
         system_rng().fill_bytes(&mut nonce);
         let issued_at_ms = self.context.clock.now_ms();
         let request = codec::encode(&ApprovalRequest { wallet, action, issued_at_ms, nonce })?;
-        // Ed25519 by the card's key, as `SignedApproval::verify` expects it.
+        // An Ed25519 signature by the card's key, as `SignedApproval::verify` expects it.
         let tagged = [Purpose::Approval.tag(), request.as_slice()].concat();
         let signature = identity.keys.sign(&tagged).0;
         let message = codec::encode(&SignedApproval { request, signature })?;

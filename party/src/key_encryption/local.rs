@@ -1,4 +1,4 @@
-//! Key encryption keys that this machine has: in a file, as a credential, from a passphrase.
+//! Key encryption keys on this machine: in a file, in a credential, or from a passphrase.
 
 use std::{
     env, fmt,
@@ -17,11 +17,11 @@ use crate::{
     compute::Compute,
 };
 
-/// Where systemd says that a service's credentials are.
+/// The variable in which systemd names the folder of a service's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
-/// A key of 32 random bytes in a file. Where it lies does not matter to the store: a file of one
-/// machine may be a credential on another.
+/// A key of 32 random bytes in a file. The store does not record its path: a file on one machine
+/// may be a credential on another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,
@@ -29,17 +29,17 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// A file that its owner keeps. It is made when a key is first wrapped by it.
+    /// A file that its owner maintains. It is created when it first wraps a key.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), origin: Origin::Owner }
     }
 
-    /// The credential of this name that systemd hands to the service (`LoadCredential=`,
+    /// The credential of this name, which systemd passes to the service (`LoadCredential=`,
     /// `LoadCredentialEncrypted=`).
     ///
     /// # Errors
-    /// When there is none, or the name is none.
+    /// When there is no such credential, or when the name is invalid.
     pub fn credential(name: &str) -> Result<Self, KeyEncryptionError> {
         Self::credential_in(env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from).as_deref(), name)
     }
@@ -57,7 +57,7 @@ impl KeyFile {
         Ok(Self { path, origin: Origin::Systemd })
     }
 
-    /// The file.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -111,8 +111,8 @@ impl fmt::Debug for Passphrase {
 }
 
 impl Passphrase {
-    /// A passphrase, and where it is stretched. `cost` is for what is wrapped by it; what it
-    /// unwraps has its own.
+    /// A passphrase, and the threads that stretch it. `cost` applies to new ciphertexts. Each
+    /// existing ciphertext has its own.
     #[must_use]
     pub fn new(passphrase: Zeroizing<String>, cost: Argon2Cost, compute: Compute) -> Self {
         Self { passphrase, cost, compute }
@@ -165,7 +165,7 @@ mod tests {
         Passphrase::new(Zeroizing::new(text.to_owned()), CHEAP, Compute::limited(1))
     }
 
-    /// What is wrapped by `right` opens with it, and with nothing else.
+    /// Checks that `right` opens what it wrapped, and that no other source does.
     async fn is_the_only_one(right: &dyn KeyEncryption, others: &[&dyn KeyEncryption]) {
         let key = KeyEncryptionKey::generate().unwrap();
         let wrapped = right.wrap(&key).await.unwrap();
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(credential.unwrap(&wrapped).await.unwrap().id(), key.id());
         #[cfg(unix)]
         {
-            // As systemd makes it: the mask of the access-control list is the group's bits.
+            // As systemd does: the bits of the group are the mask of the access-control list.
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o440);
             std::fs::set_permissions(file.path(), mode).unwrap();
             assert_eq!(credential.unwrap(&wrapped).await.unwrap().id(), key.id());

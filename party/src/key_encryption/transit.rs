@@ -1,14 +1,15 @@
-//! HashiCorp Vault's transit engine, which encrypts and decrypts under keys that never leave it.
+//! HashiCorp Vault's transit engine. It encrypts and decrypts under keys that never leave it.
 //!
-//! Three calls of its [HTTP
-//! interface](https://developer.hashicorp.com/vault/api-docs/secret/transit), one each time that a
-//! store is opened or its key is wrapped: `POST /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY`,
-//! `…/rewrap/KEY`. The token needs the capability `update` on those, and no other.
+//! It takes three calls of Vault's [HTTP
+//! interface](https://developer.hashicorp.com/vault/api-docs/secret/transit): `POST
+//! /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY` and `…/rewrap/KEY`. One call runs each time a store is
+//! opened or its key is wrapped. The token needs the capability `update` on these paths, and no
+//! other.
 //!
 //! # Security
-//! Vault sees the store's key, so TLS is required beyond this machine, no redirect is followed, and
-//! no proxy is used. Our copies of what is sent and received are wiped; buffers of the HTTP and TLS
-//! libraries are not.
+//! Vault sees the store's key. So TLS is required beyond this machine, and neither redirects nor
+//! proxies are followed. Our copies of sent and received data are wiped. Buffers in the HTTP and
+//! TLS libraries are not.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -27,81 +28,81 @@ use zeroize::Zeroizing;
 use super::{KeyEncryption, KeyEncryptionError, Source, WrappedKey};
 use crate::at_rest::KeyEncryptionKey;
 
-/// How long one call may take, connecting included.
+/// How long one call may take, including the connection.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
-/// A wrapped key and what Vault says around it have less than 1 KiB.
+/// A limit far above any answer: a wrapped key and what surrounds it have less than 1 KiB.
 const MAX_ANSWER_SIZE_BYTES: usize = 64 * 1024;
-/// Of what Vault says is wrong, this much is repeated.
+/// The length up to which an error quotes Vault's reason.
 const MAX_REASON_CHARS: usize = 200;
 
 /// Why Vault did not encrypt or decrypt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransitError {
-    /// The settings do not fit together.
+    /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
-    /// There is no answer.
+    /// Vault does not answer.
     #[error("Vault at {url} is out of reach: {reason}")]
     Unreachable {
-        /// Where it should be.
+        /// Vault's address.
         url: String,
-        /// What went wrong.
+        /// The reason of the failure.
         reason: String,
     },
-    /// It has not been unsealed.
+    /// Vault has not been unsealed.
     #[error("Vault at {url} is sealed")]
     Sealed {
-        /// Where it is.
+        /// Vault's address.
         url: String,
     },
-    /// It cannot answer at the moment.
+    /// Vault cannot answer at the moment.
     #[error("Vault at {url} answers with status {status}: {reason}")]
     Busy {
-        /// Where it is.
+        /// Vault's address.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What it says.
+        /// Vault's reason.
         reason: String,
     },
-    /// The token is not valid (any more), or may not do this.
+    /// The token is invalid, has expired, or lacks the permission.
     #[error("Vault denies its token {path}")]
     Denied {
-        /// What was called.
+        /// The path that was called.
         path: String,
     },
-    /// There is no such engine, or it has no such key.
+    /// The engine does not exist, or it has no such key.
     #[error("Vault has no key at {path}: {reason}")]
     NoKey {
-        /// What was called.
+        /// The path that was called.
         path: String,
-        /// What it says.
+        /// Vault's reason.
         reason: String,
     },
-    /// Vault's answer is no.
+    /// Vault refused.
     #[error("Vault refuses {path} with status {status}: {reason}")]
     Refused {
-        /// What was called.
+        /// The path that was called.
         path: String,
         /// The HTTP status.
         status: u16,
-        /// What it says.
+        /// Vault's reason.
         reason: String,
     },
-    /// What answered does not speak Vault's language.
+    /// The answer is not in Vault's format.
     #[error("the answer to {path} is not one of Vault's: {reason}")]
     Answer {
-        /// What was called.
+        /// The path that was called.
         path: String,
-        /// What is wrong with it.
+        /// The fault in the answer.
         reason: &'static str,
     },
-    /// The store's key was encrypted under another key of Vault's.
+    /// Another key of Vault encrypted the store's key.
     #[error("the store's key is encrypted under Vault's key {expected}, not {offered}")]
     OtherKey {
-        /// The key by which it was encrypted, with its mount.
+        /// The key that encrypted it, with its mount.
         expected: String,
         /// The key that was offered.
         offered: String,
@@ -109,30 +110,30 @@ pub enum TransitError {
 }
 
 impl TransitError {
-    /// Whether the same call may succeed later without anybody changing a setting.
+    /// Whether the same call may succeed later without a change of settings.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Sealed { .. } | Self::Busy { .. })
     }
 }
 
-/// Which key of which Vault, and who asks.
+/// The address and key of Vault, and the token.
 #[derive(Clone)]
 pub struct TransitOptions {
     /// Vault's address, without a path: `https://vault.example:8200`.
     pub url: String,
-    /// Where the engine is mounted, as a rule `transit`.
+    /// Where the engine is mounted, usually `transit`.
     pub mount: String,
-    /// The name of its key.
+    /// The name of the engine's key.
     pub key: String,
-    /// Vault's namespace, where there are any.
+    /// Vault's namespace, if it has any.
     pub namespace: Option<String>,
-    /// The token.
+    /// The token that may use the key.
     pub token: Zeroizing<String>,
     /// The authorities that Vault's certificate is checked against (PEM), instead of the system's.
     pub authorities: Option<Vec<u8>>,
-    /// How long is tried again while Vault is out of reach, sealed or busy. A call that was begun
-    /// may take [`CALL_TIMEOUT`] longer.
+    /// How long to try again while Vault cannot be reached, is sealed or is busy. A call that has
+    /// begun may take [`CALL_TIMEOUT`] longer.
     pub patience: Duration,
 }
 
@@ -162,13 +163,13 @@ fn settings(reason: impl Into<String>) -> TransitError {
     TransitError::Settings(reason.into())
 }
 
-/// Whether a name is one that a path can have without being another path.
+/// Whether `name` is one segment of a path, so that it cannot change the path.
 fn is_segment(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && name.bytes().all(allowed) && !name.bytes().all(|byte| byte == b'.')
 }
 
-/// A header's value that is not shown, not even in a trace of the HTTP library.
+/// A header value that is never printed, not even in a trace of the HTTP library.
 fn secret_header(value: &str) -> Result<HeaderValue, TransitError> {
     let mut value = HeaderValue::from_str(value)
         .map_err(|_| settings("Vault's token has characters that no token has"))?;
@@ -177,10 +178,10 @@ fn secret_header(value: &str) -> Result<HeaderValue, TransitError> {
 }
 
 impl Transit {
-    /// A key at Vault. Nothing is asked of Vault yet.
+    /// A key in Vault. This sends nothing to Vault yet.
     ///
     /// # Errors
-    /// When the address, a name, the token or a certificate cannot be one.
+    /// When the address, a name, the token or a certificate is invalid.
     pub fn new(options: &TransitOptions) -> Result<Self, TransitError> {
         let base: Url =
             options.url.parse().map_err(|error| settings(format!("Vault's address is no URL: {error}")))?;
@@ -217,7 +218,7 @@ impl Transit {
                 HeaderValue::from_str(namespace).map_err(|_| settings("Vault's namespace cannot be one"))?;
             headers.insert("X-Vault-Namespace", namespace);
         }
-        // TLS takes the process's provider; another one that is there already will do.
+        // TLS uses the process's provider. If another one is installed already, it serves as well.
         rustls::crypto::ring::default_provider().install_default().ok();
         let mut client = Client::builder()
             .timeout(CALL_TIMEOUT)
@@ -247,7 +248,7 @@ impl Transit {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// Calls until there is an answer, or until it is no use.
+    /// Calls until an answer comes, or until a repetition is pointless.
     async fn call(&self, operation: &str, input: Field<'_>) -> Result<Answer, TransitError> {
         let path = format!("v1/{}/{operation}/{}", self.mount, self.key);
         let url = self.base.join(&path).map_err(|_| settings("Vault's address is no URL"))?;
@@ -275,7 +276,7 @@ impl Transit {
     }
 
     async fn read(&self, response: &mut Response, path: &str) -> Result<Zeroizing<Vec<u8>>, TransitError> {
-        // Never moved to a larger place, which would leave a copy behind.
+        // With this capacity the body never moves, which would leave a copy behind.
         let mut body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_SIZE_BYTES));
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER_SIZE_BYTES {
@@ -287,7 +288,7 @@ impl Transit {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> TransitError {
-        // The innermost cause says most: refused, no such host, an unknown authority.
+        // The innermost cause says most: connection refused, no such host, an unknown authority.
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
         let reason = match causes.last() {
             _ if error.is_timeout() => "no answer in time".to_owned(),
@@ -313,7 +314,7 @@ impl Transit {
             StatusCode::BAD_REQUEST if reason.contains("key not found") => {
                 TransitError::NoKey { path, reason }
             }
-            // What some versions answer to a ciphertext of another key.
+            // The answer of some versions to a ciphertext of another key.
             StatusCode::INTERNAL_SERVER_ERROR if reason.contains("message authentication failed") => {
                 TransitError::Refused { path, status: code, reason }
             }
@@ -339,7 +340,7 @@ impl Transit {
         })
     }
 
-    /// The ciphertext of a key that was encrypted here.
+    /// The ciphertext in `wrapped`, if this key encrypted it.
     fn ciphertext<'a>(&self, wrapped: &'a WrappedKey) -> Result<&'a str, KeyEncryptionError> {
         match wrapped {
             WrappedKey::WrappedByTransit { mount, key, ciphertext } => {
@@ -348,7 +349,7 @@ impl Transit {
                     let offered = format!("{}/{}", self.mount, self.key);
                     return Err(TransitError::OtherKey { expected, offered }.into());
                 }
-                // It comes from the store, and goes into a document as it is.
+                // It comes from the store and goes into a JSON document without escaping.
                 if !ciphertext.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=:-_".contains(&byte)) {
                     return Err(KeyEncryptionError::WrongKey);
                 }
@@ -359,7 +360,7 @@ impl Transit {
     }
 }
 
-/// The one field of a call; its value has no characters that JSON escapes.
+/// The only field of a call. Its value contains no character that JSON escapes.
 #[derive(Debug, Clone, Copy)]
 struct Field<'a> {
     name: &'static str,
@@ -367,7 +368,7 @@ struct Field<'a> {
 }
 
 impl Field<'_> {
-    /// The call's body, wiped when the last of its users is done with it.
+    /// The body of the call. It is wiped after its last user dropped it.
     fn to_body(self) -> Bytes {
         let pieces = ["{\"", self.name, "\":\"", self.value, "\"}"];
         let mut body = Zeroizing::new(Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
@@ -376,7 +377,7 @@ impl Field<'_> {
     }
 }
 
-/// What Vault answered, wiped on drop.
+/// Vault's answer, wiped on drop.
 struct Answer {
     path: String,
     body: Zeroizing<Vec<u8>>,

@@ -32,7 +32,7 @@ async fn store(directory: &TempDir) -> Arc<dyn ShareStore> {
     Arc::new(SqliteStore::create(&options).await.unwrap())
 }
 
-/// A new store of each kind, opened twice: as two workers of a party have it open.
+/// A new store of each kind, opened twice, as two workers of a party would.
 async fn stores(directory: &TempDir) -> [[Arc<dyn ShareStore>; 2]; 2] {
     let options = SqliteOptions::at(directory.path().join("store.db"));
     let first = SqliteStore::create(&options).await.unwrap();
@@ -45,7 +45,7 @@ async fn stores(directory: &TempDir) -> [[Arc<dyn ShareStore>; 2]; 2] {
     [[Arc::new(first), Arc::new(second)], [Arc::new(third), Arc::new(fourth)]]
 }
 
-/// A clock that is put.
+/// A clock that the test sets.
 fn clock(at: u64) -> (Clock, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(at));
     let time = Arc::clone(&now);
@@ -82,7 +82,7 @@ async fn a_wrong_passphrase_is_refused_counted_and_slowed_down() {
         let refused = open("wrong").await;
         assert!(matches!(refused, Err(UnlockError::WrongPassphrase { failures }) if failures == attempt));
     }
-    // Even the right one waits now, so that guessing cannot be hidden among successes.
+    // Even the right passphrase waits now, so that an attacker cannot hide guesses among successes.
     assert!(matches!(open("right").await, Err(UnlockError::TooEarly { wait_ms: 1_000, .. })));
     now.fetch_add(1_000, Ordering::Relaxed);
     assert_eq!(content(&open("right").await.unwrap(), b"x").await, b"secret");
@@ -141,7 +141,7 @@ async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
             );
             let opened = open(&store, *new).await.unwrap();
             assert_eq!(opened.source().await.unwrap(), new.source());
-            // The worker has the key, which is the same.
+            // The worker still has the key, which is unchanged.
             worker.write(&label(b"y"), b"more").await.unwrap();
             assert_eq!(content(&opened, b"y").await, b"more");
             assert_eq!(content(&worker, b"x").await, b"secret");
@@ -164,7 +164,7 @@ async fn another_key_reaches_everybody_who_has_the_store_open() {
             open(&at_worker, &old).await.unwrap(),
             open(&at_worker, &old).await.unwrap(),
         ];
-        // Sealed before, and to be stored after.
+        // Sealed before the change of the key, and stored after it.
         let stale = writer.seal(&label(b"stale"), b"?").await.unwrap();
         let before = vault.key();
 
@@ -184,7 +184,7 @@ async fn another_key_reaches_everybody_who_has_the_store_open() {
             assert_eq!(content(vault, b"y").await, b"more");
         }
 
-        // One change at a time, so that nobody misses one.
+        // One change at a time, so that every worker takes each new key.
         let again = vault.change_key(&new, &clock).await;
         assert!(matches!(again, Err(UnlockError::InSuccession { wait_ms: SUCCESSION_MS })), "{again:?}");
         now.fetch_add(SUCCESSION_MS + 1, Ordering::Relaxed);
@@ -199,11 +199,11 @@ async fn another_key_reaches_everybody_who_has_the_store_open() {
     }
 }
 
-/// A store as it was made when its key was what its source held.
+/// A store from when the source itself was the key.
 async fn make_old(store: &Arc<dyn ShareStore>, descriptor: &str, key: &KeyEncryptionKey) {
     store.put_setting(KEY_DESCRIPTOR, descriptor.as_bytes()).await.unwrap();
     for (label, content) in [(check_label(), CHECK), (label(b"x"), b"secret")] {
-        // From bytes, as a build that does not know of key ids stores it.
+        // From bytes, as a build without key ids would store it.
         let sealed = SealedRecord::seal(key, &label, content).unwrap();
         let record = SealedRecord::from_bytes(sealed.as_bytes().to_vec());
         store.put_records(&[(label, record)]).await.unwrap();
@@ -255,7 +255,7 @@ async fn an_old_store_with_a_passphrase_opens_as_before() {
     ));
 }
 
-/// Decrypts something else than it encrypted.
+/// A source that decrypts another key than it encrypted.
 #[derive(Debug)]
 struct Forgetful(Passphrase);
 

@@ -1,5 +1,5 @@
-//! `duet.v1.card.<from>.<party>`: this party's card, its wallets, offers of enrolments, policies,
-//! and revocations.
+//! `duet.v1.card.<from>.<party>`: answers questions about this party's card, its wallets, offers of
+//! enrolments, policies and revocations.
 
 use std::sync::Arc;
 

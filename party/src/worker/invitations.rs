@@ -1,5 +1,5 @@
-//! `duet.v1.invite.<party>`: the barrier, then the session itself. One handler is one session, so
-//! that the service's limit of handlers is the limit of sessions.
+//! `duet.v1.invite.<party>`: checks an invitation, registers for the session, and runs it. One
+//! handler is one session, so the limit on handlers is the limit on sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,8 +32,8 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     if !message.wants_reply() {
         return;
     }
-    // From before the checks: what a session was told before the machine was resumed does not open
-    // one after.
+    // Taken before the checks: a session accepted before the machine was resumed must not continue
+    // after.
     let session_cut = shared.session_cut();
     let (accepted, rounds) = match shared.accept(&message).await {
         Ok(accepted) => accepted,
@@ -76,12 +76,12 @@ async fn run(shared: Arc<Shared>, message: Incoming) {
     shared.journal.ended(&accepted, &ended).await;
     let step = ended.step();
     let Some(outcome) = ended.outcome(&accepted) else { return };
-    // The session's place is free from here on; the report has a deadline of its own.
+    // The session's place is free from here on. The report has a deadline of its own.
     let reporting = Arc::clone(&shared);
     shared.reports.spawn(
         async move {
             if let Some(step) = step {
-                // With the report, so that telling costs no write of its own.
+                // Together with the report, so that the session step costs no write of its own.
                 let clock = &reporting.party.context.clock;
                 Reporter::new(&reporting.bus, clock, accepted.manifest.session, &accepted.own().party)
                     .step(step)
@@ -105,7 +105,7 @@ fn log(ended: &Ended) {
 }
 
 impl Shared {
-    /// Refuses. Where a time is the reason, the party's own goes with the answer.
+    /// Refuses. If a time is the reason, adds the party's own time to the answer.
     async fn refuse(&self, message: &Incoming, refusal: Refusal) {
         if !matches!(refusal.code, Code::ClockDiffers | Code::JobExpired) {
             return answer(message, &InvitationReply::Refused(refusal)).await;
@@ -117,7 +117,7 @@ impl Shared {
         answer(message, &TimeRefusal { refusal, now_ms }).await;
     }
 
-    /// Checks the invitation; for a responder, listens to the session's rounds before it says yes.
+    /// Checks the invitation. A responder subscribes to the session's rounds before it accepts.
     async fn accept(&self, message: &Incoming) -> Result<(Accepted, Option<Subscription>), PartyError> {
         let Invitation { manifest } = codec::decode(&message.payload)
             .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;

@@ -1,5 +1,5 @@
-//! `duet.v1.share.<party>`: prepare and commit. Both can be repeated, by a dealer that crashed or
-//! to a worker that did.
+//! `duet.v1.share.<party>`: prepare and commit. A dealer may repeat both, after its own crash or a
+//! worker's.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -91,7 +91,7 @@ impl Shared {
         self.store_prepared(prepared, package_hash, max_wallets).await
     }
 
-    /// Opens a package: cheap, nothing is believed yet.
+    /// Opens a package. This is cheap; nothing in it is trusted yet.
     fn open(&self, package: &[u8]) -> Result<OpenedPackage, PartyError> {
         let nobody = BTreeMap::new();
         self.receiver(&nobody).open(package).map_err(|refusal| refused(&refusal))
@@ -127,16 +127,16 @@ impl Shared {
                     pinned: &pinned,
                     arithmetic,
                 };
-                // How many wallets the token admitted is counted in the transaction that stores.
+                // The token's limit on wallets is checked in the transaction that stores the
+                // wallet.
                 opened.verify(&receiver, now_s, 0)
             })
             .await?)
     }
 
-    /// First contact with another backend party: its card is pinned as it shows it itself. A
-    /// package that names another one is refused afterwards, so that neither a dealer alone nor a
-    /// broker alone can bring in a false card. An operator who pins beforehand is asked for
-    /// nothing.
+    /// First contact with another backend party: asks it for its card, and pins that card. A
+    /// package that names another one is refused afterwards. So neither a dealer alone nor a broker
+    /// alone can introduce a false card. If an operator pinned the card before, nothing is asked.
     async fn meet(&self, peer: &PartyId) -> Result<(), PartyError> {
         let context = &self.party.context;
         if let Some(pinned) = context.store().pinned_card(peer).await? {
@@ -208,7 +208,7 @@ impl Shared {
             enrolments: vec![enrolment],
         };
         let prepared = Event::WalletPrepared { wallet: id, tenant, package: package_hash };
-        // Wallets of the version before have to be compared as well.
+        // Wallets from an earlier version must be compared as well.
         context.note_public_keys().await?;
         match context.noting(prepared).prepare_wallet(&stored).await? {
             PrepareOutcome::Prepared => {
@@ -228,7 +228,7 @@ impl Shared {
         }
     }
 
-    /// Checks that everybody has prepared the same wallet, commits, and only then acknowledges.
+    /// Checks that all parties prepared the same wallet, commits, and only then acknowledges.
     async fn commit(&self, bundle: &[u8]) -> Result<Vec<u8>, PartyError> {
         let context = &self.party.context;
         let identity = &self.party.identity;
@@ -269,7 +269,7 @@ impl Shared {
         match context.noting(committed).commit_wallet(row.id, &ack, context.clock.now_ms()).await? {
             CommitOutcome::Committed => {
                 tracing::info!(wallet = %row.id, "committed");
-                // The service now enrols with the partner.
+                // The service enrols with the partner next.
                 self.wake.notify_one();
                 Ok(ack)
             }

@@ -1,11 +1,11 @@
 //! The real stack for tests in a browser: broker, orchestrator, parties, a gateway that serves the
-//! page, and an Ethereum node. Whoever starts it talks to it in JSON, one document a line.
+//! page, and an Ethereum node. The test talks to it in JSON, one document a line.
 //!
-//! It prints one line of facts when everything serves, then obeys `{"id", "do", …}` on standard
-//! input and answers each with `{"id", "value"}` or `{"id", "error"}`. When standard input closes,
-//! everything ends and every file is removed.
+//! When everything serves, it prints one line of facts. Then it obeys orders `{"id", "do", …}` on
+//! standard input, and answers each with `{"id", "value"}` or `{"id", "error"}`. When standard
+//! input closes, it ends all processes and removes all files.
 //!
-//! `DUET_PAGE` is the folder of the built page. The gateway is set up as the demonstration's.
+//! `DUET_PAGE` is the folder of the built page. The gateway has the settings of the demonstration.
 #![expect(clippy::print_stdout, reason = "its answers are its output")]
 
 use std::{
@@ -26,7 +26,7 @@ use duet_tests::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-/// Orders that may wait while one is obeyed; whoever sends more waits at the pipe.
+/// The most orders that wait. A test that sends more blocks at the pipe.
 const ORDERS: usize = 16;
 
 #[tokio::main]
@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
     let mut theatre = Theatre::start().await?;
     println!("{}", theatre.facts()?);
     let (sender, mut orders) = mpsc::channel(ORDERS);
-    // A thread, because nothing else waits for standard input without being in the way at the end.
+    // In a thread of its own: a read of standard input cannot be cancelled at the end.
     thread::spawn(move || {
         stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.blocking_send(line))
     });
@@ -49,19 +49,19 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Everything that runs.
+/// All running processes.
 struct Theatre {
     anvil: Anvil,
     stack: Stack,
-    /// A gateway that allows no page but its own.
+    /// A gateway that allows only its own page.
     strict: Server,
     strict_url: String,
-    /// The key of a team that may queue jobs, if a wallet is made so.
+    /// The key of a team that may queue jobs, for wallets made with it.
     requester_key: PathBuf,
     requester: String,
-    /// A relay in front of the gateway, once it was asked to lie.
+    /// A relay in front of the gateway, after a test asked for one that lies.
     liar: Option<LyingGateway>,
-    /// A gateway as in production, once it was asked for.
+    /// A gateway with production settings, after a test asked for one.
     production: Option<Server>,
 }
 
@@ -82,7 +82,7 @@ impl Theatre {
         Ok(Self { anvil, stack, strict, strict_url, requester_key, requester, liar: None, production: None })
     }
 
-    /// What a test has to know.
+    /// The facts that a test needs.
     fn facts(&self) -> Result<Value> {
         let arguments = self.stack.wallet_arguments();
         let option = |name: &str| {
@@ -158,7 +158,7 @@ impl Theatre {
         })
     }
 
-    /// Makes the service answer a wallet's device with wrong ciphertexts.
+    /// Makes the service send wrong ciphertexts to a wallet's device.
     async fn spoil(&mut self, order: &Value) -> Result<Value> {
         let wallet = text(order, "/wallet")?.parse().context("wallet: no wallet's id")?;
         self.stack.service.stop().await?;
@@ -166,7 +166,7 @@ impl Theatre {
         self.stack.service.start().await
     }
 
-    /// Puts a relay that lies in front of the gateway, or has it lie about something else.
+    /// Puts a lying relay in front of the gateway, or changes what it lies about.
     async fn lie(&mut self, lie: Lie) -> Result<Value> {
         match &self.liar {
             Some(liar) => liar.lie(lie)?,
@@ -175,8 +175,8 @@ impl Theatre {
         Ok(json!(self.liar.as_ref().map(LyingGateway::url)))
     }
 
-    /// Starts a gateway as in production: reachable by others, with TLS, without tokens, for the
-    /// pages of one origin.
+    /// Starts a gateway with production settings: reachable from other machines, with TLS, without
+    /// tokens, for the pages of one origin.
     async fn production(&mut self, origin: &str) -> Result<Value> {
         let (certificate, key) = (self.tls_file("server.pem"), self.tls_file("server.key"));
         let (rpc, chain) = (self.anvil.url(), CHAIN_ID.to_string());
@@ -191,17 +191,17 @@ impl Theatre {
         Ok(json!(text(&ready, "/url")?))
     }
 
-    /// A certificate of this machine, or its key.
+    /// The path of this machine's certificate or of its key.
     fn tls_file(&self, name: &str) -> String {
         self.stack.broker.credentials().join("tls").join(name).to_string_lossy().into_owned()
     }
 
-    /// The command as the team uses it.
+    /// The command with a team's settings.
     fn team(&self) -> Duet {
         self.stack.duet()
     }
 
-    /// Queues a job as the team does: `duet job submit <payload> --wallet … --pairs …`.
+    /// Queues a job as a team does: `duet job submit <payload> --wallet … --pairs …`.
     async fn submit(&self, order: &Value) -> Result<Value> {
         let words = |name: &str| -> Result<Vec<&str>> {
             let list = order.get(name).and_then(Value::as_array).with_context(|| format!("no {name}"))?;

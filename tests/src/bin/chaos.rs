@@ -1,5 +1,5 @@
-//! The fault suite as a program: `cargo xtask chaos` builds and runs it. What it does is in
-//! [`duet_tests::chaos`].
+//! The fault suite as a program. `cargo xtask chaos` builds and runs it; [`duet_tests::chaos`]
+//! describes it.
 #![expect(clippy::print_stdout, reason = "what goes wrong and what came of it is its output")]
 
 use std::{
@@ -16,13 +16,13 @@ use duet_tests::{
 
 #[derive(Parser)]
 struct Arguments {
-    /// Everything random follows from it; drawn from the clock by default
+    /// The seed of everything random; drawn from the clock by default
     #[arg(long)]
     seed: Option<u64>,
-    /// How many jobs; by default as many as there is time for
+    /// How many jobs; by default as many as time permits
     #[arg(long)]
     jobs: Option<usize>,
-    /// How long things go wrong at most
+    /// For how long faults happen at most
     #[arg(long, default_value_t = 30)]
     minutes: u64,
     /// How many jobs at a time
@@ -37,12 +37,12 @@ struct Arguments {
     /// How many gateways
     #[arg(long, default_value_t = 2)]
     gateways: usize,
-    /// Whose share stores are files; the others' are in PostgreSQL
+    /// The parties whose share stores are files; the others use PostgreSQL
     #[arg(long, value_enum, default_value_t = Files::Neither)]
     files: Files,
 }
 
-/// Parties with a SQLite store.
+/// The parties with a SQLite store.
 #[derive(Clone, Copy, ValueEnum)]
 enum Files {
     Neither,

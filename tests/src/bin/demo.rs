@@ -1,8 +1,8 @@
-//! The demonstration: a wallet that nobody holds alone signs two real transactions.
+//! The demonstration: a wallet without a single key holder signs two real transactions.
 //!
-//! `cargo xtask demo` installs and builds what this needs and starts it. With `--once` it ends
-//! after the last step; otherwise everything keeps running until Ctrl-C. Either way nothing is left
-//! running or behind.
+//! `cargo xtask demo` installs and builds what it needs, and starts it. With `--once` it ends after
+//! the last step. Otherwise everything runs until Ctrl-C. In both cases it leaves neither processes
+//! nor files.
 #![expect(clippy::print_stdout, reason = "it narrates on stdout")]
 
 use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// An ether in wei.
+/// One ether in wei.
 const ETHER: u128 = 1_000_000_000_000_000_000;
 
-/// Where the transfers go: an address that nobody has the key of.
+/// The recipient of the transfers: an address without a known key.
 const RECIPIENT: &str = "0x00000000000000000000000000000000DeaDBeef";
 
 #[tokio::main]
@@ -70,7 +70,7 @@ async fn interrupted() {
     }
 }
 
-/// The end of every process's log.
+/// Prints the end of every process's log.
 fn print_logs(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let text = fs::read(entry.path())
@@ -84,7 +84,7 @@ fn print_logs(folder: &Path) {
     }
 }
 
-/// Numbers the steps and says how long each took.
+/// Numbers the steps, and prints how long each took.
 struct Narrator {
     step: u32,
     started: Instant,
@@ -95,7 +95,7 @@ impl Narrator {
         Self { step: 0, started: Instant::now() }
     }
 
-    /// Announces a step, does it, and says how long it took.
+    /// Announces a step, runs it, and prints how long it took.
     async fn step<T>(&mut self, title: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.step += 1;
         println!("\n[{}] {title}", self.step);
@@ -106,7 +106,7 @@ impl Narrator {
     }
 }
 
-/// One fact about the step before.
+/// Prints one fact about the last step.
 fn detail(name: &str, value: &str) {
     println!("    {name:<22} {value}");
 }
@@ -235,7 +235,7 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
     Ok(())
 }
 
-/// What can be tried while everything is running.
+/// Prints what the user can try while everything runs.
 fn summary(stack: &Stack, wallet: &Wallet, node: &str) -> Result<()> {
     println!("\nEverything keeps running until Ctrl-C. In another terminal:\n");
     for (name, value) in wallet.duet.variables() {
@@ -266,7 +266,7 @@ fn summary(stack: &Stack, wallet: &Wallet, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// The timings that a command reports of its own steps.
+/// Prints the timings that a command reported of its steps.
 fn details_of_steps(document: &Value) {
     for step in document.get("steps").and_then(Value::as_array).into_iter().flatten() {
         let name = step.get("name").and_then(Value::as_str).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! What ten thousand queued jobs cost the orchestrator in resident memory, on the real broker.
+//! Measures how much resident memory ten thousand queued jobs cost the orchestrator, on the real
+//! broker.
 //!
-//! Prints one flat JSON object, as `cargo xtask bench` wants it. Both parties are stopped first, so
-//! that the jobs stay queued; they are submitted in batches through the HTTP interface.
+//! Prints one flat JSON object for `cargo xtask bench`. It stops both parties first, so that the
+//! jobs stay queued. It submits them in batches over HTTP.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,7 +13,7 @@ use duet_wire::{
 };
 use serde_json::json;
 
-/// How many jobs are queued.
+/// The number of queued jobs.
 const JOBS: usize = 10_000;
 
 #[tokio::main]
@@ -20,7 +21,7 @@ async fn main() -> Result<()> {
     let mut stack = Stack::start().await?;
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let api = Api::new(&stack, &wallet)?;
-    // Connections are made, and the parties have told what they know of the wallet.
+    // This opens connections, and the parties report what they know of the wallet.
     api.sign_message("warm up").await?;
     stack.service.process()?.pause()?;
     stack.partner.process()?.pause()?;

@@ -1,10 +1,10 @@
-//! How long it takes to find one wallet and its share in a full store, in SQLite and in PostgreSQL,
-//! and what the process that looks takes of memory.
+//! Measures how long a lookup of one wallet and its share takes in a full store, in SQLite and in
+//! PostgreSQL. Also measures the memory of the process that looks it up.
 //!
-//! Prints one flat JSON object, as `cargo xtask bench` wants it. The wallets are written by the
-//! statements that a worker writes them with, many in a transaction, and every record is sealed;
-//! looking one up is what a worker does before a session: the wallet's row, its share's record,
-//! opened. `DUET_BENCH_WALLETS` changes their number, a million.
+//! Prints one flat JSON object for `cargo xtask bench`. It writes the wallets with the worker's own
+//! statements, many in one transaction, and seals every record. A lookup is the worker's before a
+//! session: it reads the wallet's row and its share's record, and opens the record.
+//! `DUET_BENCH_WALLETS` sets the number of wallets; the default is a million.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use std::{
@@ -36,25 +36,24 @@ use duet_tests::process::resident_bytes;
 use serde_json::{Map, Value, json};
 
 const WALLETS: u32 = 1_000_000;
-/// Wallets in one transaction.
+/// Wallets written in one transaction.
 const BATCH: u32 = 1000;
-/// Lookups before the first that counts.
+/// Lookups before counting begins.
 const WARM_UP: u32 = 2_000;
 const COUNTED: u32 = 20_000;
 const PASSWORD: &str = "DUET_STORE_PASSWORD";
-/// What a partner keeps of a wallet: its share, and the enrolment of an initiator with a 2048-bit
-/// modulus.
+/// A partner's data of a wallet: its share, and an initiator's enrolment with a 2048-bit modulus.
 const SHARE_SIZE_BYTES: usize = 700;
 const ENROLMENT_SIZE_BYTES: usize = 900;
 
-/// One of the databases.
+/// One of the two databases.
 enum Store {
     Sqlite(SqliteStore),
     Postgres(Box<PostgresStore>),
 }
 
 impl Store {
-    /// The store at a path, or at an address whose password is in the environment.
+    /// Opens the store at a path, or at an address whose password is in the environment.
     async fn open(place: &str) -> Result<Self> {
         if !place.starts_with("postgresql:") {
             return Ok(Self::Sqlite(SqliteStore::open(&SqliteOptions::at(place)).await?));
@@ -104,7 +103,7 @@ fn wallet(vault: &Vault, number: u32) -> Result<(NewWallet, Vec<u8>)> {
         epoch: Epoch(0),
         index: ShareIndex::Partner,
         tenant: "demo".to_owned(),
-        // Like a compressed point: a byte, and 32 that no other wallet has.
+        // Like a compressed point: one byte, and 32 bytes that differ for each wallet.
         public_key: std::array::from_fn(|at| {
             at.checked_sub(1).map_or(2, |at| id.0.get(at).copied().unwrap_or_default())
         }),
@@ -137,7 +136,7 @@ async fn fill(store: &Store, vault: &Vault, wallets: u32) -> Result<()> {
     Ok(())
 }
 
-/// Looks up random wallets one after the other, as an otherwise idle worker would.
+/// Looks up random wallets one after the other, as an otherwise idle worker does.
 async fn look_up(vault: &Vault, wallets: u32) -> Result<Vec<Duration>> {
     let store = vault.store();
     let mut times = Vec::with_capacity(usize::try_from(COUNTED)?);
@@ -158,7 +157,7 @@ async fn look_up(vault: &Vault, wallets: u32) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// What one process that does nothing but look up wallets finds: `{"p50_ms", "p99_ms", "min_ms",
+/// The measurements of a process that only looks up wallets: `{"p50_ms", "p99_ms", "min_ms",
 /// "bytes"}`.
 async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
     let store = Store::open(place).await?;
@@ -175,7 +174,7 @@ async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
     Ok(json!({"p50_ms": quantile(50)?, "p99_ms": quantile(99)?, "min_ms": quantile(0)?, "bytes": bytes}))
 }
 
-/// Fills a store, and has another process look.
+/// Fills a store, and starts another process that looks up wallets.
 async fn measure(
     name: &str,
     store: Store,
@@ -198,7 +197,7 @@ async fn measure(
         .output()?;
     ensure!(output.status.success(), "looking failed");
     let found: Value = serde_json::from_slice(&output.stdout)?;
-    // The next store takes as long again: what is known by now is said.
+    // Print these figures now, because the next store takes as long again.
     eprintln!("{name}: {found}");
     let number = |name: &str| found.get(name).cloned().unwrap_or_default();
     let figure =

@@ -1,8 +1,7 @@
-//! How long one queued signature takes through the whole idle stack, from submit to result, on this
-//! machine.
+//! Measures how long one queued signature takes through the whole idle stack on this machine.
 //!
-//! Prints one flat JSON object, as `cargo xtask bench` wants it. The time is what the HTTP client
-//! sees: from sending the request until the event stream says that the job is signed.
+//! Prints one flat JSON object for `cargo xtask bench`. The HTTP client measures the time, from
+//! sending the request until the event stream reports the signature.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use std::time::Duration;
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use duet_tests::{http::Api, stack::Stack};
 use serde_json::{Map, Value, json};
 
-/// Signatures before the first that counts: connections are made, the partner learns the service's
+/// Signatures before counting begins. They open connections, and the partner learns the service's
 /// Paillier key.
 const WARM_UP: usize = 5;
 

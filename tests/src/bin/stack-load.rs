@@ -1,13 +1,15 @@
-//! How much a whole stack signs on this machine, and how long each signature takes: `duet load`
-//! against a broker that writes everything through to the disk, an orchestrator, and two workers of
-//! each party.
+//! Measures how much a whole stack signs on this machine, and how long each signature takes. It
+//! runs `duet load` against a broker that flushes every write to the disk, an orchestrator, and two
+//! workers of each party.
 //!
-//! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` leaves the reports in one folder and both
-//! curves in another; the last arguments are the cryptography of one signature on one of the cores
-//! while all make signatures, all parties' work added up: of any wallet, and with the randomizer
-//! table that each responding worker builds after its first thousand answers. What the stack makes
-//! without tables is measured first; for all that follows they are built. It prints one flat JSON
-//! object, as `cargo xtask bench` wants it, and rows for a record in `docs/measurements` on stderr.
+//! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` writes the reports into one folder and both
+//! curves into another. The two last arguments are the cryptography of one signature, in
+//! milliseconds of one core while all cores sign, with the work of all parties added up. The first
+//! is for any wallet. The second uses the randomizer table that each responding worker builds after
+//! its first thousand answers.
+//!
+//! It measures the stack without tables first, and then with tables. It prints one flat JSON object
+//! for `cargo xtask bench`, and rows for a record in `docs/measurements` on stderr.
 //!
 //! `stack-load --saturated REPORTS` is the short run with which two builds are compared.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
@@ -27,24 +29,24 @@ use duet_tests::{
 };
 use serde_json::{Value, json};
 
-/// Wallets that take turns.
+/// Wallets used in turn.
 const WALLETS: usize = 4;
 
-/// Open jobs: more than an orchestrator works on at a time (32), so that the cores have work while
-/// the disk makes some wait.
+/// Open jobs: more than an orchestrator processes at a time (32). So the cores have work while some
+/// jobs wait for the disk.
 const SATURATING: &str = "64";
 
-/// Shares of the saturated throughput at which latency is measured, in per cent.
+/// The rates at which latency is measured, in per cent of the saturated throughput.
 const SHARES: [f64; 12] = [10.0, 25.0, 40.0, 50.0, 60.0, 75.0, 85.0, 92.0, 97.0, 102.0, 110.0, 120.0];
 
-/// Longer than any of the runs here, and than building tables.
+/// Longer than any of these runs, and than building the tables.
 const RUN_DEADLINE: Duration = Duration::from_secs(900);
 
-/// How often the disk is asked to keep something before all else, and the pause in between.
+/// How many writes are flushed to the disk, and the pause between them.
 const FLUSHES: usize = 1500;
 const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a worker logs when it has built a table.
+/// The worker's log message after it built a table.
 const TABLE_BUILT: &str = "built a table of randomizers";
 
 struct Rig {
@@ -54,7 +56,7 @@ struct Rig {
     reports: PathBuf,
 }
 
-/// The cryptography of one signature, in milliseconds of a core.
+/// The cryptography of one signature, in milliseconds of one core.
 struct Work {
     any: f64,
     table: f64,
@@ -91,10 +93,11 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The throughput and the latency of two workers per party that always have work, without tables of
-/// randomizers.
+/// Throughput and latency of two workers of each party that always have work, without randomizer
+/// tables.
 ///
-/// The shortest run that shows what a change costs a signature: two builds are compared with it.
+/// This is the shortest run that shows the effect of a change on a signature. `cargo xtask compare`
+/// uses it for both builds.
 async fn saturated_without_tables(reports: PathBuf) -> Result<Value> {
     fs::create_dir_all(&reports)?;
     let mut rig = Rig::start(reports, ("DUET_RANDOMIZER_TABLES", "0")).await?;
@@ -116,9 +119,9 @@ async fn saturated_without_tables(reports: PathBuf) -> Result<Value> {
     }))
 }
 
-/// How long the disk takes, with nothing else to do, to keep 4 KiB where the stack keeps what it
-/// may not forget: each time, in milliseconds, in order of size. A signature waits for that several
-/// times, so that the disk's slowest are part of its p99.
+/// How long the idle disk takes to flush 4 KiB, on the file system of the stack's stores. Returns
+/// all times in milliseconds, sorted. A signature waits for several flushes, so the slowest ones
+/// are part of its p99.
 fn flushes() -> Result<Vec<f64>> {
     let file = tempfile::tempfile()?;
     let mut took = Vec::with_capacity(FLUSHES);
@@ -152,7 +155,7 @@ impl Rig {
         Ok(())
     }
 
-    /// As much as `workers` workers of each party take.
+    /// A run at the highest throughput of `workers` workers of each party.
     async fn saturate(&mut self, name: &str, workers: u32) -> Result<Value> {
         self.run(name, workers, &["--in-flight", SATURATING]).await
     }
@@ -167,7 +170,8 @@ impl Rig {
         let sustained = steps(&sweep)?.iter().filter_map(sustained_rate).fold(0.0, f64::max);
         let half = self.run("half", 2, &["--rate", &format!("{:.1}", sustained / 2.0)]).await?;
         let half = steps(&half)?.first().cloned().context("a run has a step")?;
-        // One right after the other: a machine that changes its pace changes it for both.
+        // Measure both directly after each other, so that a change of the machine's speed affects
+        // both.
         let two = self.saturate("saturated-2", 2).await?;
         for worker in &mut self.second {
             worker.stop().await?;
@@ -218,7 +222,7 @@ impl Rig {
         }))
     }
 
-    /// Has every responding worker answer something, and waits until it has built its table.
+    /// Makes every responding worker answer enough, and waits until it has built its table.
     async fn build_tables(&mut self) -> Result<()> {
         self.saturate("tables", 2).await?;
         let deadline = Instant::now() + RUN_DEADLINE;
@@ -238,7 +242,7 @@ impl Rig {
         self.stack.duet().within(RUN_DEADLINE)
     }
 
-    /// One run of the generator, against `workers` workers of each party.
+    /// One run of the load generator, against `workers` workers of each party.
     async fn run(&mut self, name: &str, workers: u32, offered: &[&str]) -> Result<Value> {
         let mut arguments =
             ["load", "run", "--duration", "20s", "--warm-up", "4s"].map(str::to_owned).to_vec();
@@ -261,7 +265,7 @@ impl Rig {
         Ok(report)
     }
 
-    /// What is looked at while a run counts.
+    /// The processes whose use of resources a run measures.
     fn processes(&mut self, workers: u32) -> Result<Vec<(&'static str, u32)>> {
         let Stack { orchestrator, service, partner, .. } = &mut self.stack;
         let [service_2, partner_2] = &mut self.second;
@@ -277,12 +281,12 @@ impl Rig {
     }
 }
 
-/// The id of this process's child of that name.
+/// The id of this process's child with this name.
 fn child(name: &str) -> Result<u32> {
     let own = std::process::id().to_string();
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|id| id.parse::<u32>().ok()) else { continue };
-        // Others come and go meanwhile.
+        // Other processes start and end in the meantime.
         let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
         let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
         if head.ends_with(&format!("({name}")) && rest.split(' ').nth(1) == Some(own.as_str()) {
@@ -300,7 +304,7 @@ fn number(document: &Value, pointer: &str) -> Result<f64> {
     document.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("no number at {pointer}"))
 }
 
-/// The most signatures per second of a report's steps.
+/// The highest rate of signatures of a report's steps.
 fn most(report: &Value) -> Result<f64> {
     steps(report)?
         .iter()
@@ -308,8 +312,8 @@ fn most(report: &Value) -> Result<f64> {
         .try_fold(0.0, |most, rate| Ok(rate?.max(most)))
 }
 
-/// What all processes together use per signature in a report's only step, in milliseconds. How it
-/// changes with the workers says how well they scale where there are cores for them: here one pair
+/// The processor time of all processes per signature, in milliseconds, of a report's only step. Its
+/// change with the number of workers shows how they scale on more cores. On this machine, one pair
 /// of workers can keep all cores busy.
 fn processor_time(report: &Value) -> Result<f64> {
     let step = steps(report)?.first().context("a run has a step")?;
@@ -317,12 +321,12 @@ fn processor_time(report: &Value) -> Result<f64> {
     processes.iter().map(|process| number(process, "/cpu_ms_per_signature")).sum()
 }
 
-/// The rate that a step offered, if all of it was signed and nothing piled up.
+/// The rate that a step offered, if every job was signed and no backlog grew.
 fn sustained_rate(step: &Value) -> Option<f64> {
     (step.get("sustained")? == &Value::Bool(true)).then(|| step.get("per_second")?.as_f64()).flatten()
 }
 
-/// A row for the documentation.
+/// A row of the documentation's table.
 fn row(name: &str, step: &Value) -> String {
     let text = |pointer: &str| {
         number(step, pointer).map_or_else(|_| "–".to_owned(), |number| format!("{number:.1}"))

@@ -1,4 +1,4 @@
-//! A wallet's device, which signs through gateways.
+//! A wallet's device that signs through gateways.
 
 use std::{
     sync::{
@@ -47,21 +47,21 @@ use crate::{
     stage::{name as party, now_ms, random},
 };
 
-/// How often message 1 is sent while nobody listens: in a cluster, a subscription takes a moment to
-/// be known.
+/// How often message 1 is sent while the responder's subscription is unknown. In a cluster, a
+/// subscription takes a moment to spread.
 const FIRST_MESSAGE_ATTEMPTS: u32 = 5;
 
-/// The pause before it is sent the second time; it doubles.
+/// The pause before the second attempt. It doubles each time.
 const FIRST_MESSAGE_PAUSE: Duration = Duration::from_millis(50);
 
-/// A wallet as its device has it.
+/// A wallet, with what its device holds.
 pub struct Device {
     /// Share, keys and card.
     pub wallet: DeviceWallet,
     /// The owner's request key.
     pub owner: SigningKey,
     cards: Vec<Arc<Card>>,
-    /// The hash of the nonce point of every session that was begun.
+    /// For each session that began, the hash of its nonce point.
     nonces: Mutex<Vec<(SessionId, [u8; 32])>>,
     is_locked: AtomicBool,
 }
@@ -77,22 +77,22 @@ async fn share(socket: &mut Socket, name: &str, request: &ShareRequest) -> Resul
     Ok(codec::decode(&reply)?)
 }
 
-/// A party that a device deals to.
+/// A party that a device deals a share to.
 #[derive(Debug, Clone)]
 pub struct Recipient {
     /// Its name.
     pub party: PartyId,
-    /// What its card's fingerprint has to be.
+    /// The fingerprint that its card must have.
     pub fingerprint: CardFingerprint,
     /// Its admission token.
     pub token: AdmissionToken,
 }
 
 impl Recipient {
-    /// Service and partner, as the gateway at `url` names them: for trying out alone.
+    /// Service and partner, as the gateway at `url` names them. For trials only.
     ///
     /// # Errors
-    /// When it does not say who they are, or tells no tokens.
+    /// When it does not name them, or gives no tokens.
     pub async fn named_by(url: &str) -> Result<[Self; 2]> {
         let info: Value =
             http_client()?.get(format!("{url}/v1/info")).send().await?.error_for_status()?.json().await?;
@@ -110,18 +110,19 @@ impl Recipient {
 }
 
 impl Device {
-    /// Makes a wallet through the gateway at `url`, with what its `/v1/info` says.
+    /// Makes a wallet through the gateway at `url`, with the parties in its `/v1/info`.
     ///
     /// # Errors
-    /// When a party does not do its part.
+    /// When a party fails.
     pub async fn create(url: &str, socket: &mut Socket) -> Result<Self> {
         Self::deal(Recipient::named_by(url).await?, socket).await
     }
 
-    /// Makes a wallet whose shares go to these parties, whatever the gateway behind `socket` says.
+    /// Makes a wallet with shares for these parties, no matter which ones the gateway behind
+    /// `socket` names.
     ///
     /// # Errors
-    /// When a card is not the pinned one, or a party does not do its part.
+    /// When a card is not the pinned one, or when a party fails.
     pub async fn deal(recipients: [Recipient; 2], socket: &mut Socket) -> Result<Self> {
         let (mut backends, mut cards) = (Vec::new(), Vec::new());
         for Recipient { party, fingerprint, token } in recipients {
@@ -174,25 +175,25 @@ impl Device {
         pending.finish(&bundle, &acknowledgements).map_err(|(_, refusal)| refusal.into())
     }
 
-    /// The wallet.
+    /// The wallet's id.
     #[must_use]
     pub fn id(&self) -> WalletId {
         self.wallet.share().wallet().id()
     }
 
-    /// The Paillier key that it initiates with, and whether a bad signature has locked it.
+    /// The Paillier key with which it initiates, and whether a bad signature has locked the key.
     #[must_use]
     pub fn paillier_key(&self) -> (PaillierKeyId, bool) {
         (self.wallet.paillier().id(), self.is_locked.load(Ordering::Relaxed))
     }
 
-    /// The hash of the nonce point of every session that it began, interrupted ones included.
+    /// The hash of the nonce point of every session that it began, including interrupted ones.
     #[must_use]
     pub fn nonces(&self) -> Vec<(SessionId, [u8; 32])> {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Proves the device's key on a socket.
+    /// Proves possession of the device's key on a socket.
     ///
     /// # Errors
     /// As [`Socket::request`].
@@ -200,13 +201,13 @@ impl Device {
         socket.authenticate(self.id(), &**self.wallet.keys()).await
     }
 
-    /// A request of the owner's, for a message, with a key that is made of it.
+    /// The owner's request to sign a message. Its idempotency key derives from the text.
     #[must_use]
     pub fn request(&self, text: &str, pairs: &[&str]) -> SignedRequest {
         self.request_under(&text.replace(' ', "-"), text, pairs)
     }
 
-    /// The same under an idempotency key of its own.
+    /// The owner's request to sign a message, with this idempotency key.
     #[must_use]
     pub fn request_under(&self, key: &str, text: &str, pairs: &[&str]) -> SignedRequest {
         let document = json!({
@@ -240,10 +241,10 @@ impl Device {
         Ok(codec::decode(&reply)?)
     }
 
-    /// Has a session begun for a request of its own.
+    /// Begins a session for a request of the owner, and returns its manifest.
     ///
     /// # Errors
-    /// When none is.
+    /// When no session begins.
     pub async fn begin(&self, socket: &mut Socket, text: &str, with: &str) -> Result<Manifest> {
         let request = self.request(text, &[with]);
         match self.ask(socket, ApprovalAction::Sign { request }).await? {
@@ -252,19 +253,19 @@ impl Device {
         }
     }
 
-    /// Signs a message of its own in one trip and a session.
+    /// Signs a message for the owner, in one trip and one session.
     ///
     /// # Errors
-    /// When it is not signed.
+    /// When the message is not signed.
     pub async fn sign(&self, socket: &mut Socket, text: &str, with: &str) -> Result<RecoverableSignature> {
         let manifest = self.begin(socket, text, with).await?;
         self.run(socket, &manifest).await
     }
 
-    /// Approves a job that waits and signs it.
+    /// Approves a waiting job and signs it.
     ///
     /// # Errors
-    /// When it is not signed.
+    /// When the job is not signed.
     pub async fn approve(&self, socket: &mut Socket, job: JobId) -> Result<RecoverableSignature> {
         match self.ask(socket, ApprovalAction::Approve { job }).await? {
             ApprovalReply::Session { manifest } => self.run(socket, &Manifest::decode(&manifest)?).await,
@@ -275,7 +276,7 @@ impl Device {
     /// Runs a session and reports its outcome.
     ///
     /// # Errors
-    /// When it ends without a signature, or the report is not taken.
+    /// When it ends without a signature, or when the orchestrator does not accept the report.
     pub async fn run(&self, socket: &mut Socket, manifest: &Manifest) -> Result<RecoverableSignature> {
         let (signature, outcome) = self.compute(socket, manifest).await?;
         let reply = self.tell(socket, manifest.session, outcome).await?;
@@ -283,7 +284,7 @@ impl Device {
         Ok(signature)
     }
 
-    /// Sends the signed report of an outcome, and returns what the orchestrator makes of it.
+    /// Sends the signed report of an outcome, and returns the orchestrator's answer.
     ///
     /// # Errors
     /// As [`Socket::request`].
@@ -296,10 +297,10 @@ impl Device {
         Ok(codec::decode(&socket.request(Destination::Outcome { session }, outcome).await?)?)
     }
 
-    /// Runs a session up to the signed report of its outcome, which is not sent yet.
+    /// Runs a session up to the signed report of its outcome, and does not send the report.
     ///
     /// # Errors
-    /// When it ends without a signature; it cannot be gone on with.
+    /// When it ends without a signature. The session cannot be continued.
     pub async fn compute(
         &self,
         socket: &mut Socket,
@@ -308,7 +309,8 @@ impl Device {
         self.compute_slowly(socket, manifest, Duration::ZERO).await
     }
 
-    /// The same on a device that is slow: it takes a `pause` between message 2 and message 3.
+    /// Runs a session as [`Self::compute`] does, on a slow device: it waits for `pause` between
+    /// message 2 and message 3.
     ///
     /// # Errors
     /// As [`Self::compute`].
@@ -340,7 +342,7 @@ impl Device {
         Ok((signature, self.report(manifest, OutcomeResult::Signed { signature })?))
     }
 
-    /// What it brings to a session, whose manifest it checks as any party does.
+    /// The device's input to a session. It checks the manifest as any party does.
     fn setup(&self, manifest: &Manifest) -> Result<InitiatorSetup> {
         let bytes = manifest.encode()?;
         let seated = Seated::check(&bytes, self.wallet.share(), now_ms())?;
@@ -375,7 +377,7 @@ impl Device {
     }
 }
 
-/// Message 1 of a session: the same bytes again while nobody listens yet.
+/// Sends message 1 of a session. Repeats the same bytes while the responder has not subscribed yet.
 async fn first(socket: &mut Socket, round: &Destination, message: Vec<u8>) -> Result<Vec<u8>> {
     let mut pause = FIRST_MESSAGE_PAUSE;
     for _ in 1..FIRST_MESSAGE_ATTEMPTS {
@@ -390,7 +392,7 @@ async fn first(socket: &mut Socket, round: &Destination, message: Vec<u8>) -> Re
     socket.request(round.clone(), message).await
 }
 
-/// The gateway's word that nobody was subscribed: the message was certainly not taken.
+/// Whether the gateway found no subscriber, so that the message was certainly not delivered.
 fn is_unheard(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code == Code::NoPairAvailable)
 }

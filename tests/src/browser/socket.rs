@@ -21,17 +21,17 @@ use tokio_tungstenite::{
 
 use crate::{stack::PAGE_ORIGIN, stage::now_ms};
 
-/// The longest that anything is waited for when nothing else is said.
+/// The longest wait, unless a test sets another deadline.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Frames that came unasked and are kept until somebody looks: more than any test waits for. The
-/// oldest make room.
+/// The most unrequested frames that are kept: more than any test waits for. A further frame drops
+/// the oldest.
 const MAX_PUSHED: usize = 64;
 
-/// A socket whose challenge has been read.
+/// A socket that has received its challenge.
 #[derive(Debug)]
 pub struct Socket {
-    /// For frames that this does not make.
+    /// The raw stream, for frames that this type does not send.
     pub stream: WebSocketStream<TcpStream>,
     /// The gateway's challenge.
     pub challenge: [u8; 32],
@@ -39,15 +39,16 @@ pub struct Socket {
     pub build: String,
     deadline: Duration,
     next_id: u32,
-    /// Frames that came while another was waited for.
+    /// Frames that arrived while another one was awaited.
     pushed: VecDeque<ServerFrame>,
     is_at_rest: bool,
 }
 
-/// Connects from a loopback address of our choice: `127.0.0.2` is another visitor than `127.0.0.1`.
+/// Connects from a chosen loopback address: for the gateway, `127.0.0.2` is another client than
+/// `127.0.0.1`.
 ///
 /// # Errors
-/// When nobody listens there, or an address is none.
+/// When no server listens there, or when an address is invalid.
 pub async fn tcp(url: &str, from: &str) -> io::Result<TcpStream> {
     let to: SocketAddr = url.trim_start_matches("http://").parse().map_err(io::Error::other)?;
     let socket = TcpSocket::new_v4()?;
@@ -55,10 +56,10 @@ pub async fn tcp(url: &str, from: &str) -> io::Result<TcpStream> {
     timeout(DEADLINE, socket.connect(to)).await?
 }
 
-/// Asks for a socket in the name of a page of `origin`.
+/// Opens a socket for a page of `origin`.
 ///
 /// # Errors
-/// When there is none; [`Error::Http`] when the gateway refuses it.
+/// When the connection fails; [`Error::Http`] when the gateway refuses.
 pub async fn upgrade(
     url: &str,
     from: &str,
@@ -67,7 +68,7 @@ pub async fn upgrade(
     upgrade_with(url, from, origin, &[]).await
 }
 
-/// The same with more headers, as a proxy writes them.
+/// Opens a socket as [`upgrade`] does, with further headers, as a proxy adds them.
 ///
 /// # Errors
 /// As [`upgrade`].
@@ -90,10 +91,10 @@ pub async fn upgrade_with(
 }
 
 impl Socket {
-    /// Connects and reads the challenge, no more.
+    /// Connects, reads the challenge and sends nothing.
     ///
     /// # Errors
-    /// When the gateway does not let it.
+    /// When the gateway refuses the connection.
     pub async fn silent(url: &str, from: &str) -> Result<Self> {
         let mut socket = Self {
             stream: upgrade(url, from, Some(PAGE_ORIGIN)).await?,
@@ -113,7 +114,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Connects and greets.
+    /// Connects and greets the gateway.
     ///
     /// # Errors
     /// As [`Self::silent`].
@@ -121,7 +122,7 @@ impl Socket {
         Self::open_from(url, "127.0.0.1").await
     }
 
-    /// The same from a loopback address of our choice.
+    /// Connects and greets the gateway, from a chosen loopback address.
     ///
     /// # Errors
     /// As [`Self::silent`].
@@ -131,15 +132,15 @@ impl Socket {
         Ok(socket)
     }
 
-    /// The same with another deadline for each answer.
+    /// This socket, with another deadline for each answer.
     #[must_use]
     pub const fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Whether everything that was asked has been answered. A socket on which something was not is
-    /// of no more use.
+    /// Whether every request has been answered. A socket with an unanswered request must not be
+    /// used again.
     #[must_use]
     pub const fn is_at_rest(&self) -> bool {
         self.is_at_rest
@@ -148,12 +149,12 @@ impl Socket {
     /// Sends a frame.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is closed.
     pub async fn send(&mut self, frame: &ClientFrame) -> Result<()> {
         self.send_bytes(codec::encode(frame)?).await
     }
 
-    /// Sends what need not be a frame.
+    /// Sends bytes that need not be a valid frame.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -168,7 +169,7 @@ impl Socket {
     /// The next frame.
     ///
     /// # Errors
-    /// When none comes in time, or the connection is gone.
+    /// When no frame arrives in time, or when the connection is closed.
     pub async fn frame(&mut self) -> Result<ServerFrame> {
         match self.pushed.pop_front() {
             Some(frame) => Ok(frame),
@@ -186,10 +187,10 @@ impl Socket {
         }
     }
 
-    /// The close that ends this socket, with its reason; frames before it are passed over.
+    /// The close frame that ends this socket, with its reason. Skips all frames before it.
     ///
     /// # Errors
-    /// When it ends otherwise, or not in time.
+    /// When it ends without a close frame, or not in time.
     pub async fn closed(&mut self) -> Result<(u16, String)> {
         loop {
             match self.message().await? {
@@ -203,8 +204,8 @@ impl Socket {
         }
     }
 
-    /// Sends a frame and waits for what `read` takes for its answer; what else comes meanwhile is
-    /// kept.
+    /// Sends a frame, and waits for the frame that `read` accepts as its answer. Keeps other frames
+    /// that arrive.
     async fn answer<T>(
         &mut self,
         frame: &ClientFrame,
@@ -234,8 +235,8 @@ impl Socket {
     /// Sends a request and waits for its reply.
     ///
     /// # Errors
-    /// A [`Refusal`] when it is refused; anything else when the connection is gone or nothing comes
-    /// in time.
+    /// A [`Refusal`] when the gateway refuses. Another error when the connection is closed or no
+    /// answer arrives in time.
     pub async fn request(&mut self, to: Destination, message: Vec<u8>) -> Result<Vec<u8>> {
         let id = self.next_id;
         self.next_id += 1;
@@ -250,7 +251,7 @@ impl Socket {
     /// The code with which a request is refused.
     ///
     /// # Errors
-    /// When it is not, or the connection is gone.
+    /// When the request succeeds, or when the connection is closed.
     pub async fn refused(&mut self, to: Destination, message: Vec<u8>) -> Result<Code> {
         match self.request(to, message).await {
             Ok(_) => bail!("it was forwarded"),
@@ -258,7 +259,7 @@ impl Socket {
         }
     }
 
-    /// Proves to hold a wallet's device key.
+    /// Proves possession of a wallet's device key.
     ///
     /// # Errors
     /// As [`Self::request`].
@@ -267,7 +268,7 @@ impl Socket {
         self.prove(&proof.frame(key)).await
     }
 
-    /// Sends a proof, whatever it is worth.
+    /// Sends a proof, which may be invalid.
     ///
     /// # Errors
     /// As [`Self::request`].
@@ -280,10 +281,10 @@ impl Socket {
         .await
     }
 
-    /// Waits until it is told that `jobs` wait for the wallet's owner.
+    /// Waits until the gateway reports that `expected` jobs wait for the wallet's owner.
     ///
     /// # Errors
-    /// When it is not told in time.
+    /// When it does not report that in time.
     pub async fn waits(&mut self, of: WalletId, expected: u32) -> Result<()> {
         loop {
             if let ServerFrame::Waiting { wallet, jobs } = self.frame().await?

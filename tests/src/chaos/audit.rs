@@ -1,15 +1,15 @@
-//! What the parties noted of one-time values in the audit trail: hashes of their nonce points and
-//! of the one answer.
+//! One-time values in the parties' audit records: hashes of their nonce points and of the one
+//! answer.
 //!
-//! Read as plain JSON, without the code that writes it. Where no party writes a trail there is
-//! nothing, and the checker judges the rest.
+//! This module reads them as plain JSON, without the code that writes them. A party without an
+//! audit log leaves none, and the checker judges the rest.
 
 use serde_json::Value;
 
 use crate::history::{OneTime, Used};
 
-/// What the records of one message say; `subject` is `duet.v1.audit.<party>`, a record a line of
-/// JSON whose `body` is a document of its own.
+/// The one-time values in one message. `subject` is `duet.v1.audit.<party>`. Each line of the
+/// message is a JSON record, whose `body` is itself a document.
 pub(super) fn used(subject: &str, message: &[u8]) -> Vec<Used> {
     let Some(party) = subject.strip_prefix("duet.v1.audit.") else { return Vec::new() };
     let text = String::from_utf8_lossy(message);
@@ -30,7 +30,7 @@ fn of_event(party: &str, event: &Value) -> Vec<Used> {
         _ => return Vec::new(),
     };
     let Some(session) = member("session") else { return Vec::new() };
-    // Both parties note the answer; within one session that is one and the same.
+    // Both parties record the answer. Within one session it is the same.
     [(nonce, member("nonce")), (OneTime::C3, member("answer"))]
         .into_iter()
         .filter_map(|(what, hash)| {

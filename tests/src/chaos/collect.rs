@@ -1,5 +1,4 @@
-//! The evidence of a run: asked from the orchestrators and the broker, read from the parties'
-//! stores.
+//! Collects the evidence of a run, from the orchestrators, the broker and the parties' stores.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -19,23 +18,23 @@ use crate::{
     process::resident_bytes,
 };
 
-/// How long the evidence may take to be complete: a result that a crash left unpublished is
-/// published by a sweeper.
+/// How long the evidence may take to be complete. A sweeper publishes results that a crash left
+/// unpublished.
 const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The pause between two looks.
+/// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What the growth of the broker's side is filed under.
+/// The name under which growth on the broker's side is recorded.
 const SUBSCRIPTIONS_OF: &str = "subscriptions of role ";
 
-/// What each process took, by name, and what the broker kept.
+/// The resources of each process, by name, and of the broker's streams.
 pub(super) struct Before {
     footprints: BTreeMap<String, Footprint>,
     streams: Streams,
 }
 
-/// Every process by its name, the nodes first; without an id when it is not running.
+/// Every process by its name, nodes first. It has no id when it is not running.
 pub(super) fn processes(fleet: &mut Fleet) -> Vec<(String, Option<u32>)> {
     let nodes = fleet.cluster().nodes().iter().enumerate();
     let mut all: Vec<_> = nodes.map(|(number, node)| (format!("n{}", number + 1), node.id())).collect();
@@ -46,7 +45,7 @@ pub(super) fn processes(fleet: &mut Fleet) -> Vec<(String, Option<u32>)> {
     all
 }
 
-/// What each process takes now.
+/// The resources that each process uses now.
 pub(super) async fn footprints(fleet: &mut Fleet) -> Result<Before> {
     let mut footprints = BTreeMap::new();
     for (name, id) in processes(fleet) {
@@ -73,7 +72,7 @@ fn footprint(process: u32) -> Result<Footprint> {
     })
 }
 
-/// How many subscriptions the nodes count for each role's connections.
+/// The number of subscriptions that the nodes count for the connections of each role.
 async fn subscriptions(fleet: &Fleet) -> Result<BTreeMap<String, u64>> {
     let client = http_client()?;
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
@@ -89,7 +88,7 @@ async fn subscriptions(fleet: &Fleet) -> Result<BTreeMap<String, u64>> {
     Ok(all)
 }
 
-/// The streams and buckets, with how many consumers each has.
+/// The streams and buckets, with the number of consumers of each.
 async fn consumers(fleet: &Fleet) -> Result<Streams> {
     let client = http_client()?;
     let node = fleet.cluster().node(0)?;
@@ -107,17 +106,17 @@ async fn consumers(fleet: &Fleet) -> Result<Streams> {
     Ok(all)
 }
 
-/// What the evidence is collected from.
+/// The sources of the evidence.
 pub(super) struct Collector<'a> {
     pub(super) fleet: &'a mut Fleet,
     pub(super) signers: &'a Signers,
 }
 
 impl Collector<'_> {
-    /// Collects everything there is about `submissions`.
+    /// Collects all evidence about `submissions`.
     ///
     /// # Errors
-    /// When something cannot be read.
+    /// When a source cannot be read.
     pub(super) async fn collect(&mut self, submissions: Vec<Submission>, before: Before) -> Result<History> {
         let mut jobs = BTreeMap::new();
         for job in submissions.iter().flat_map(|submission| &submission.accepted) {
@@ -162,7 +161,7 @@ impl Collector<'_> {
         })
     }
 
-    /// A job as any orchestrator shows it; `None` when it does not know it.
+    /// A job as any orchestrator returns it. `None` when the orchestrator does not know it.
     async fn job(&self, job: &str) -> Result<Option<Value>> {
         let end = Instant::now() + EVIDENCE_DEADLINE;
         loop {
@@ -180,7 +179,8 @@ impl Collector<'_> {
         }
     }
 
-    /// Both streams whole; when every job's end is in them, or it is time.
+    /// Both streams, complete. Waits until they contain the end of every job, or until the
+    /// deadline.
     async fn published(&self, jobs: &BTreeMap<String, Value>) -> Result<(Vec<Value>, Vec<Value>)> {
         let end = Instant::now() + EVIDENCE_DEADLINE;
         loop {
@@ -223,7 +223,7 @@ type Charged = (Vec<u8>, Vec<u8>);
 /// A Paillier key and its state.
 type Kept = (Vec<u8>, i64);
 
-/// A party's charges and Paillier keys, from whichever store it has.
+/// A party's charges and Paillier keys, from its store.
 async fn read_store(party: &PartyFolder) -> Result<(Vec<Charge>, Vec<PaillierKey>)> {
     const CHARGES: &str = "SELECT session, digest FROM charges";
     const KEYS: &str = "SELECT id, state FROM paillier_keys";

@@ -1,6 +1,6 @@
-//! The owner's device in the load: a browser's party with a wallet of its own, which signs through
-//! the gateways while they die. It goes on through whichever gateway lets it; a session that was
-//! interrupted is reported and never resumed, and the job is tried again in a new one.
+//! The owner's device in the load: a browser's party with its own wallet. It signs through gateways
+//! while they die, and switches to any gateway that accepts it. It reports an interrupted session,
+//! never resumes it, and signs the job in a new session.
 
 use std::{
     sync::{
@@ -28,50 +28,51 @@ use crate::{
     history::{Asked, OneTime, PaillierKey, Submission, Used},
 };
 
-/// How long a gateway may take to let the device in before another one is tried.
+/// How long a gateway may take to accept the device, before the device tries another one.
 const CONNECTING_DEADLINE: Duration = Duration::from_secs(4);
 
-/// How long one request may take: a little longer than a gateway waits for the orchestrator.
+/// The deadline of one request: a little longer than a gateway waits for the orchestrator.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(16);
 
-/// How long the report of a session is sent again until it is acknowledged.
+/// For how long the device repeats the report of a session, until it is acknowledged.
 const REPORT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How slow it is in the middle of a session, in milliseconds: most sessions would be over too soon
-/// for a fault to hit one.
+/// How long the device waits in the middle of a session, in milliseconds. Most sessions would
+/// otherwise be too short for a fault to hit them.
 const SLOWNESS_MS: (u64, u64) = (100, 3000);
 
-/// The party as which it notes what it used.
+/// The name under which it records one-time values.
 const PARTY: &str = "device";
 
-/// The pairs that a device is in.
+/// The pairs with a device.
 const PAIRS: [&str; 2] = ["device+service", "device+partner"];
 
 /// A device and its connections.
 pub(super) struct Devices {
     device: Arc<Device>,
     gateways: Vec<String>,
-    /// Connections that nothing is asked on just now: never more than there were jobs at a time.
+    /// Idle connections: never more than there were jobs at a time.
     idle: Mutex<Vec<Socket>>,
     failed: AtomicUsize,
     interrupted: AtomicUsize,
 }
 
-/// A job that the device is to sign.
+/// A job for the device to sign.
 struct Order<'a> {
     request: &'a SignedRequest,
     job: JobId,
-    /// Its own; otherwise one that somebody else has queued.
+    /// Whether the owner requested it. Otherwise a team queued it.
     is_own: bool,
 }
 
-/// What came of asking for a session.
+/// The answer to a request for a session.
 enum Answered {
-    /// The job is over.
+    /// The job has ended.
     Over,
-    /// There is none now: an earlier attempt has not ended yet, or the job is not known here yet.
+    /// There is no session now: an earlier attempt has not ended, or this orchestrator does not
+    /// know the job yet.
     NotYet,
-    /// There was one, and this is to be reported of it.
+    /// A session ran, and the device has to send this report.
     Ended { session: SessionId, report: Vec<u8>, interrupted: Option<anyhow::Error> },
 }
 
@@ -90,14 +91,14 @@ impl Devices {
         Self { device, gateways, idle: Mutex::default(), failed, interrupted }
     }
 
-    /// One more signature of its own through each of the gateways.
+    /// Signs one more message of the owner through each gateway.
     pub(super) async fn last_signatures(&self) -> Result<Vec<Submission>> {
         let mut submissions = Vec::new();
         for (number, gateway) in self.gateways.iter().enumerate() {
             let through_it = Self::of(Arc::clone(&self.device), vec![gateway.clone()]);
             let text = format!("the last one through gateway {}", number + 1);
             let key = text.replace(' ', "-");
-            // With one gateway there is nothing to be drawn but the order of the pairs.
+            // With one gateway, only the order of the pairs is random.
             let mut seed = Seed::new(u64::try_from(number)?);
             let request = self.request(&key, &text, &mut seed);
             let accepted = through_it.sign(&request, true, &mut seed, Instant::now() + READY_DEADLINE);
@@ -112,23 +113,23 @@ impl Devices {
         Ok(submissions)
     }
 
-    /// The wallet.
+    /// The wallet's id.
     pub(super) fn wallet(&self) -> String {
         self.device.id().to_string()
     }
 
-    /// Its address.
+    /// The wallet's address.
     pub(super) fn address(&self) -> String {
         format!("0x{}", hex::encode(self.device.wallet.share().wallet().address()))
     }
 
-    /// Its Paillier key.
+    /// The wallet's Paillier key.
     pub(super) fn paillier_key(&self) -> PaillierKey {
         let (id, is_locked) = self.device.paillier_key();
         PaillierKey { party: PARTY.to_owned(), id: id.to_string(), is_locked }
     }
 
-    /// What it used that may be used once.
+    /// The one-time values that the device used.
     pub(super) fn used(&self) -> impl Iterator<Item = Used> {
         self.device.nonces().into_iter().map(|(session, hash)| Used {
             party: PARTY.to_owned(),
@@ -138,7 +139,7 @@ impl Devices {
         })
     }
 
-    /// How many attempts at a job failed, and how many of those in the middle of a session.
+    /// The number of failed attempts, and of those that failed in the middle of a session.
     pub(super) fn failures(&self) -> [usize; 2] {
         [&self.failed, &self.interrupted].map(|count| count.load(Ordering::Relaxed))
     }
@@ -148,7 +149,7 @@ impl Devices {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The owner's request for a message, by either pair.
+    /// The owner's request to sign a message, for either pair.
     pub(super) fn request(&self, key: &str, text: &str, seed: &mut Seed) -> SignedRequest {
         let [mut first, mut second] = PAIRS;
         if seed.once_in(2) {
@@ -157,8 +158,8 @@ impl Devices {
         self.device.request_under(key, text, &[first, second])
     }
 
-    /// Signs what `request` asks for, in as many sessions as it takes: as a job of its own, or one
-    /// that waits for it. Returns the job's id as each answer named it.
+    /// Signs what `request` asks for, in as many sessions as necessary: as the owner's own job, or
+    /// as a waiting job. Returns the job's id from each answer.
     ///
     /// # Errors
     /// When the job has not ended at `end`.
@@ -189,7 +190,7 @@ impl Devices {
         }
     }
 
-    /// One session at most. Says whether the job is over.
+    /// Runs at most one session. Returns whether the job has ended.
     async fn attempt(&self, order: &Order<'_>, seed: &mut Seed, named: &mut Vec<String>) -> Result<bool> {
         let mut socket = self.connection(seed).await?;
         let answered = self.ask(&mut socket, order, seed, named).await;
@@ -203,14 +204,15 @@ impl Devices {
             }
             Answered::Ended { session, report, interrupted: Some(why) } => {
                 self.interrupted.fetch_add(1, Ordering::Relaxed);
-                // Told, the orchestrator need not wait until the session expires; untold, it does.
+                // With the report, the orchestrator need not wait until the session expires.
+                // Without it, it does.
                 self.report(session, &report, seed).await.ok();
                 Err(why)
             }
         }
     }
 
-    /// Asks for a session for the job and, if there is one, runs it.
+    /// Asks for a session for the job, and runs it if there is one.
     async fn ask(
         &self,
         socket: &mut Socket,
@@ -240,7 +242,7 @@ impl Devices {
         let session = manifest.session;
         let (least, most) = SLOWNESS_MS;
         let computing = self.device.compute_slowly(socket, &manifest, seed.millis(least, most));
-        // Boxed: a session's states are large.
+        // Boxed, because a session's states are large.
         Ok(match Box::pin(computing).await {
             Ok((_, report)) => Answered::Ended { session, report, interrupted: None },
             Err(why) => {
@@ -252,7 +254,7 @@ impl Devices {
         })
     }
 
-    /// Whether the job is among those that are shown to the owner, just as it was asked for.
+    /// Whether the job is among those shown to the owner, with exactly this request.
     async fn is_waiting(&self, socket: &mut Socket, order: &Order<'_>) -> Result<bool> {
         match self.device.ask(socket, ApprovalAction::List).await? {
             ApprovalReply::Jobs { jobs, .. } => {
@@ -266,8 +268,8 @@ impl Devices {
         }
     }
 
-    /// Reports how a session ended, until the orchestrator has judged that, through whichever
-    /// gateway lets the device in.
+    /// Reports the end of a session, through any gateway that accepts the device, until the
+    /// orchestrator has judged the report.
     async fn report(&self, session: SessionId, report: &[u8], seed: &mut Seed) -> Result<()> {
         let end = Instant::now() + REPORT_DEADLINE;
         loop {
@@ -290,8 +292,8 @@ impl Devices {
         told
     }
 
-    /// A connection on which the device is known: one that is idle, or a new one through any of the
-    /// gateways.
+    /// A connection on which the device is authenticated: an idle one, or a new one through any
+    /// gateway.
     async fn connection(&self, seed: &mut Seed) -> Result<Socket> {
         if let Some(socket) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(socket);
@@ -305,7 +307,7 @@ impl Devices {
         timeout(CONNECTING_DEADLINE, connecting).await.with_context(|| format!("{gateway} is silent"))?
     }
 
-    /// Keeps a connection for the next one, unless it broke.
+    /// Keeps a connection for later use, unless it broke.
     fn give_back(&self, socket: Socket) {
         if socket.is_at_rest() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(socket);

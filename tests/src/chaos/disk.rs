@@ -1,5 +1,5 @@
-//! A small disk that can be filled: a file system of its own in memory, where the machine lets this
-//! process mount one.
+//! A small disk that a test can fill: a file system in memory, on machines that permit this process
+//! to mount one.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::parties::make_private_folder;
 
-/// What it holds: a share store of a few wallets many times over.
+/// The size of the disk: many times that of a share store with a few wallets.
 const SIZE: &str = "48m";
 
-/// How much is written at once while it is filled.
+/// The size of each write that fills the disk.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// A mounted file system. Dropping it unmounts it.
@@ -25,10 +25,10 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts a small disk at `folder`, which is made.
+    /// Creates `folder` and mounts a small disk there.
     ///
     /// # Errors
-    /// When this process may not; with what the system says.
+    /// When this process may not mount. The error contains the system's reason.
     pub fn mount(folder: &Path) -> Result<Self> {
         make_private_folder(folder)?;
         let options = format!("size={SIZE},mode=0700");
@@ -43,7 +43,7 @@ impl SmallDisk {
         Ok(Self { folder: folder.to_path_buf() })
     }
 
-    /// Whose it is: its folder's name.
+    /// The owner, which is the folder's name.
     #[must_use]
     pub fn owner(&self) -> &str {
         self.folder.file_name().and_then(|name| name.to_str()).unwrap_or("nobody")
@@ -56,7 +56,7 @@ impl SmallDisk {
     /// Fills it to the last byte.
     ///
     /// # Errors
-    /// When its ballast cannot be written for another reason than that it is full.
+    /// When the ballast cannot be written for another reason than a full disk.
     pub fn fill(&self) -> Result<()> {
         let mut file = File::create(self.ballast())?;
         let mut block = BLOCK_BYTES;
@@ -71,7 +71,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Makes room again.
+    /// Makes room again by removing the ballast.
     ///
     /// # Errors
     /// When the ballast cannot be removed.
@@ -85,8 +85,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open there is about to be killed. Nobody is left to be
-        // told of an error.
+        // A lazy unmount, because processes with open files there are killed next. A failure has no
+        // caller to return to.
         let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong: drawn from the seed, done to the fleet, and undone when its time is over.
+//! Faults: drawn from the seed, applied to the fleet, and undone when their time is over.
 
 use std::time::Duration;
 
@@ -13,35 +13,35 @@ use crate::{
     parties::PartyFolder,
 };
 
-/// How the routes between nodes are when nothing goes wrong: one is slower than the others.
+/// The routes between nodes without faults: one of them is slower than the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Routes {
     /// The slow one.
     pub slow: [usize; 2],
-    /// How slow it is.
+    /// Its delay.
     pub by: Duration,
 }
 
 impl Routes {
-    /// How the route between two nodes is.
+    /// The condition of the route between two nodes.
     #[must_use]
     pub fn of(&self, between: [usize; 2]) -> Condition {
         if between == self.slow { Condition::slow(self.by) } else { Condition::GOOD }
     }
 }
 
-/// Something that goes wrong for a while.
+/// A fault that lasts for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// `kill -9`; whoever supervises it starts it again.
+    /// `kill -9`. The suite starts the process again.
     Kill(usize),
     /// `kill -STOP`, and later `-CONT`.
     Pause(usize),
-    /// Stopped four fifths of the time: slow, not dead.
+    /// A process that is stopped four fifths of the time: slow, but not dead.
     Crawl(usize),
-    /// Nothing passes between a process and a node, or all nodes.
+    /// No data passes between a process and one node, or all nodes.
     Sever(usize, Option<usize>, Passage),
-    /// All a process says and hears is late.
+    /// All data from and to a process is late.
     Delay(usize, Duration),
     /// A process's clock is wrong.
     Clock(usize, i64),
@@ -49,20 +49,20 @@ pub enum Fault {
     KillNode(usize),
     /// A node is stopped.
     PauseNode(usize),
-    /// Nothing passes between two nodes.
+    /// No data passes between two nodes.
     SeverRoute([usize; 2], Passage),
-    /// What passes between two nodes is late.
+    /// Data between two nodes is late.
     DelayRoute([usize; 2], Duration),
     /// The disk of a party's share store is full.
     FullDisk(usize),
     /// The database server is killed, and started again when the time is over.
     KillDatabase,
-    /// The database of a party's share store takes no writes, as on a server without room.
+    /// The database of a party's share store accepts no writes, as on a full disk.
     ReadOnlyDatabase(usize),
 }
 
 impl Fault {
-    /// The next fault, and how long it lasts. `disks` are those that can be filled.
+    /// Draws the next fault, and how long it lasts. `disks` are those that can be filled.
     pub fn draw(seed: &mut Seed, fleet: &Fleet, disks: &[SmallDisk]) -> (Self, Duration) {
         let databases: Vec<usize> = (0..fleet.parties().len())
             .filter(|party| fleet.parties().get(*party).is_some_and(|folder| folder.database().is_some()))
@@ -94,16 +94,16 @@ impl Fault {
         (fault, seed.millis(500, 6000))
     }
 
-    /// Whether it takes a node from the others. With two of them gone nothing can be stored.
+    /// Whether it takes away a node. Without two nodes the broker stores nothing.
     #[must_use]
     pub const fn hurts_the_majority(&self) -> bool {
         matches!(self, Self::KillNode(_) | Self::PauseNode(_) | Self::SeverRoute(..))
     }
 
-    /// Begins it.
+    /// Begins the fault.
     ///
     /// # Errors
-    /// When the machine does not allow it.
+    /// When the machine does not permit it.
     pub async fn begin(&self, fleet: &mut Fleet, disks: &[SmallDisk], usual: &Routes) -> Result<()> {
         match self {
             Self::Kill(member) => {
@@ -113,7 +113,7 @@ impl Fault {
                 }
             }
             Self::Pause(member) | Self::Crawl(member) => {
-                // One that is just being started again is left alone.
+                // A process that is just starting is left alone.
                 if let Ok(process) = at(fleet, *member)?.process() {
                     process.pause().ok();
                 }
@@ -141,7 +141,7 @@ impl Fault {
         Ok(())
     }
 
-    /// Ends it. `usual` is how the routes are when nothing is wrong with them.
+    /// Ends the fault. `usual` is the condition of the routes without faults.
     ///
     /// # Errors
     /// When a node does not start again.
@@ -169,7 +169,7 @@ impl Fault {
         Ok(())
     }
 
-    /// The fault with the names of what it is done to.
+    /// The fault, with the names of its targets.
     #[must_use]
     pub fn describe(&self, fleet: &Fleet, disks: &[SmallDisk]) -> String {
         let name = |member: &usize| fleet.members().get(*member).map_or("nobody", |member| member.name());
@@ -206,7 +206,7 @@ impl Fault {
         }
     }
 
-    /// What it is done to, so that no two faults meddle with the same thing.
+    /// The target of the fault. Two faults at a time must not share one.
     #[must_use]
     pub const fn target(&self) -> Target {
         match self {
@@ -221,7 +221,7 @@ impl Fault {
     }
 }
 
-/// What a fault is done to.
+/// The target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A member's process.
@@ -245,7 +245,7 @@ fn at(fleet: &mut Fleet, member: usize) -> Result<&mut crate::fleet::Member> {
 }
 
 async fn refuse_writes(fleet: &mut Fleet, party: usize, refuse: bool) -> Result<()> {
-    // It may just be recovering from a kill.
+    // It may be recovering from a kill.
     fleet.postgres_mut().context("there is no database server")?.ready().await?;
     let database = fleet.parties().get(party).and_then(PartyFolder::database);
     database.context("there is no such database")?.refuse_writes(refuse).await

@@ -1,6 +1,6 @@
-//! Teams that ask for signatures while everything breaks: they ask again until they are heard, at
-//! whichever orchestrator answers, and now and then ask twice at once, or for something else under
-//! a key that is taken. Some of the jobs are for the owner's device.
+//! Teams that request signatures while faults happen. A team repeats a request, at any
+//! orchestrator, until it gets an answer. Sometimes it submits twice at once, or submits another
+//! payload under a used key. Some of the jobs are for the owner's device.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,32 +18,32 @@ use crate::{
     http::Api,
 };
 
-/// The pause before an orchestrator is asked again, or another one.
+/// The pause before a team asks an orchestrator again.
 pub(super) const PAUSE: Duration = Duration::from_millis(300);
 
-/// The longest pause between two looks at a job: a hundred that wait shall not keep the
-/// orchestrators busy with that.
+/// The longest pause between two questions about a job. A hundred waiting jobs must not keep the
+/// orchestrators busy.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a job may take from the first attempt to submit it to its end, with faults all the way.
+/// How long a job may take from the first submission to its end, with faults all the way.
 const JOB_DEADLINE: Duration = Duration::from_secs(480);
 
-/// One in so many jobs is submitted to two orchestrators at once.
+/// One in this many jobs is submitted to two orchestrators at once.
 const DOUBLED: usize = 6;
 
-/// One in so many is followed by another payload under its key.
+/// One in this many jobs is followed by another payload under its key.
 const CONTRADICTED: usize = 10;
 
-/// One in so many is a bare digest.
+/// One in this many jobs is a bare digest.
 const DIGESTS: usize = 4;
 
-/// One in so many is for the device; half of those are its own.
+/// One in this many jobs is for the device. The owner requests half of those.
 const BY_DEVICE: usize = 10;
 
-/// The orchestrators, as a team sees them.
+/// The HTTP interfaces of all orchestrators.
 pub(super) type Apis = Arc<Vec<Api>>;
 
-/// Who signs.
+/// The wallets that sign.
 pub(super) struct Signers {
     pub(super) apis: Apis,
     /// The address of the wallet that service and partner sign with.
@@ -51,23 +51,23 @@ pub(super) struct Signers {
     pub(super) devices: Devices,
 }
 
-/// What is asked for.
+/// The load of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// How many jobs at most.
+    /// The most jobs.
     pub jobs: usize,
-    /// How many at a time.
+    /// The number of jobs at a time.
     pub at_a_time: usize,
-    /// Whether none is begun any more once things no longer go wrong, however few there were.
+    /// Whether no further job begins once the faults have ended, even if there were few.
     pub ends_in_time: bool,
 }
 
 impl Load {
-    /// Submits all jobs, named after `name`, and returns once all have ended. `end` is when things
-    /// no longer go wrong.
+    /// Submits all jobs, with names that begin with `name`, and returns after all have ended. `end`
+    /// is the time at which faults end.
     ///
     /// # Errors
-    /// When a job is refused that should not be, or has not ended in time.
+    /// When an orchestrator refuses a valid job, or when a job has not ended in time.
     pub(super) async fn run(
         self,
         signers: Arc<Signers>,
@@ -136,7 +136,7 @@ impl Client {
         Ok(Submission { key, address, payload, accepted, with_another_payload })
     }
 
-    /// A job for the device: one of its own, or one that a team queues and the owner approves.
+    /// A job for the device: requested by the owner, or queued by a team and approved by the owner.
     async fn device_job(&mut self, key: String, end: Instant) -> Result<Submission> {
         let signers = Arc::clone(&self.signers);
         let devices = &signers.devices;
@@ -178,14 +178,14 @@ impl Client {
         self.api()?.request(&payload, key)
     }
 
-    /// Submits until somebody takes the job, and returns its id.
+    /// Submits until an orchestrator accepts the job, and returns its id.
     async fn submitted(&mut self, request: &SignedRequest, key: &str, end: Instant) -> Result<String> {
         let (status, body) = self.answered(request, key, end).await?;
         ensure!((200..300).contains(&status), "the job of key {key} was refused with {status}: {body}");
         Ok(body.get("id").and_then(Value::as_str).context("a job without an id")?.to_owned())
     }
 
-    /// Submits until somebody judges the request.
+    /// Submits until an orchestrator accepts or refuses the request.
     async fn answered(&mut self, request: &SignedRequest, key: &str, end: Instant) -> Result<(u16, Value)> {
         loop {
             let last = match self.api()?.submit(request, key).await {

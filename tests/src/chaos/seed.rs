@@ -1,24 +1,24 @@
-//! The random numbers that a run is made of, all from one seed.
+//! The random numbers of a run, all from one seed.
 
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): small,
-/// and the same everywhere.
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). It is
+/// small, and gives the same numbers on every machine.
 #[derive(Clone, Debug)]
 pub struct Seed(u64);
 
 impl Seed {
-    /// The numbers that follow from `seed`.
+    /// The sequence that follows from `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Numbers of their own, for something that runs beside.
+    /// An independent sequence, for concurrent work.
     #[must_use]
     pub fn split(&mut self) -> Self {
         Self(self.draw())
     }
 
-    /// Any number.
+    /// The next number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -27,24 +27,24 @@ impl Seed {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not 0; as good as evenly drawn for small ones.
+    /// A number below `bound`, which must not be 0. For small bounds, nearly uniform.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.draw() % bound).unwrap_or_default()
     }
 
-    /// A number of milliseconds in a range.
+    /// A duration in milliseconds within a range.
     pub fn millis(&mut self, from: u64, to: u64) -> std::time::Duration {
         let span = usize::try_from(to.saturating_sub(from)).unwrap_or_default().max(1);
         std::time::Duration::from_millis(from + u64::try_from(self.below(span)).unwrap_or_default())
     }
 
-    /// One of several.
+    /// A random element of a slice.
     pub fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
         all.get(self.below(all.len())).copied()
     }
 
-    /// Once in `times`.
+    /// True once in `times` calls on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -1,23 +1,22 @@
-//! Nothing grew over the run: neither a process nor what the broker keeps for it.
+//! Checks that resources did not grow over the run, neither in a process nor in the broker.
 
 use super::Finding;
 use crate::history::{Footprint, History};
 
-/// Memory that a process may have taken more than at first: caches that are bounded, and what the
-/// allocator keeps.
+/// How much the memory of a process may grow: bounded caches, and the allocator's reserve.
 const MEMORY_SLACK_KIB: u64 = 48 * 1024;
 
-/// Threads: the blocking pool's come and go.
+/// How much the number of threads may grow: those of the blocking pool come and go.
 const THREAD_SLACK: u64 = 16;
 
-/// Files and sockets: connections that are being closed, a pool's readers.
+/// How much the number of files and sockets may grow: closing connections, a pool's readers.
 const FILE_SLACK: u64 = 16;
 
-/// Subscriptions: a session that is being wound up, an event stream that its reader has not closed
-/// yet.
+/// How much the number of subscriptions may grow: a session that is ending, an event stream that
+/// its reader has not closed yet.
 const SUBSCRIPTION_SLACK: u64 = 8;
 
-/// What one kind of thing may have grown to.
+/// A resource, and the bound on its growth.
 type Bound = (&'static str, fn(&Footprint) -> u64, u64);
 
 const BOUNDS: [Bound; 4] = [

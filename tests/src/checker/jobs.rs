@@ -1,4 +1,5 @@
-//! Every accepted job ended once, with a signature over its own payload or as a dead letter.
+//! Checks that every accepted job ended once, with a signature over its payload or as a dead
+//! letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use crate::{
     recovery,
 };
 
-/// What a signature for `payload` is over.
+/// The digest that a signature for `payload` covers.
 pub(super) fn digest(payload: &Asked) -> [u8; 32] {
     match payload {
         Asked::Message(text) => eip191_hash_message(text).0,
@@ -20,14 +21,14 @@ pub(super) fn digest(payload: &Asked) -> [u8; 32] {
     }
 }
 
-/// Whether `signature` is one over what was asked for, by the wallet that was to sign it.
+/// Whether `signature` is over the requested payload, by the wallet that was asked.
 pub(super) fn is_by_the_wallet(asked: &Submission, signature: &str) -> bool {
     let digest = format!("0x{}", hex::encode(digest(&asked.payload)));
     let signer = recovery::digest_signer(&digest, signature);
     signer.is_ok_and(|signer| signer.to_string().eq_ignore_ascii_case(&asked.address))
 }
 
-/// What was asked for, by job.
+/// The request of each job.
 pub(super) fn asked(history: &History) -> BTreeMap<&str, &Submission> {
     history
         .submissions
@@ -61,7 +62,7 @@ fn check_submission(
     if jobs.len() > 1 {
         findings.push(Finding::TwoJobs { key: key(), jobs: jobs.iter().map(|&job| job.clone()).collect() });
     }
-    // Refused because of the other payload, or not judged at all.
+    // The other payload was refused, or not judged at all.
     for &status in submission.with_another_payload.iter().filter(|status| (200..300).contains(*status)) {
         findings.push(Finding::KeyReused { key: key(), status });
     }
@@ -109,7 +110,7 @@ fn unsigned(job: &str, document: &Value) -> Finding {
     Finding::Unsigned { job: job.to_owned(), end: format!("{} {why}", state(document)).trim().to_owned() }
 }
 
-/// The job that a published result says it is for.
+/// The job that a published result names.
 fn job_of(result: &Value) -> Option<String> {
     let body = result.get("body")?.as_str()?;
     let body: Value = serde_json::from_str(body).ok()?;
@@ -125,8 +126,8 @@ fn check_results(history: &History, findings: &mut Vec<Finding>) {
                 .push(Finding::BadResult { job: "unknown".to_owned(), why: "it names no job".to_owned() });
             continue;
         };
-        // The same result may be published again after a crash: the broker repeats, too. Another
-        // one never.
+        // After a crash the same result may be published again, and the broker may repeat it.
+        // Another result for the job must never appear.
         match first.get(&job) {
             Some(earlier) if *earlier != result => findings.push(Finding::TwoResults { job: job.clone() }),
             Some(_) => continue,
@@ -153,7 +154,7 @@ fn check_results(history: &History, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What a published result says, if the orchestrators signed it.
+/// The content of a published result, if the orchestrators signed it.
 pub(super) fn verified(history: &History, result: &Value) -> Result<JobResult, String> {
     let signed: SignedResult = serde_json::from_value(result.clone()).map_err(|error| error.to_string())?;
     let mut key = [0; 32];

@@ -1,5 +1,5 @@
-//! No session was resumed, no one-time value used twice, nothing charged or signed but a job's own
-//! digest, no key locked; and no signature came of a session that was not overheard.
+//! Checks sessions. None was resumed, no one-time value was used twice, and no key was locked. Only
+//! a job's own digest was charged or signed. Every session with a signature was overheard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ use crate::{
     wire::{Run, Sighting},
 };
 
-/// Different messages that a seat has in a session: the initiator the first and the third, the
-/// responder the others.
+/// The number of different messages of a seat in a session. The initiator sends the first and
+/// third, the responder the others.
 const MESSAGES_OF_A_SEAT: usize = 2;
 
 pub(super) fn check(history: &History) -> Vec<Finding> {
@@ -30,25 +30,25 @@ pub(super) fn check(history: &History) -> Vec<Finding> {
     findings
 }
 
-/// What one seat said in one session.
+/// The messages of one seat in one session.
 #[derive(Default)]
 struct Said<'a> {
     runs: BTreeSet<&'a Run>,
     messages: BTreeSet<&'a Bytes>,
 }
 
-/// The rounds that were overheard, by session.
+/// The overheard rounds, by session.
 struct Rounds<'a> {
     initiators: BTreeMap<&'a str, Said<'a>>,
     responders: BTreeMap<&'a str, Said<'a>>,
-    /// What was answered to each message of an initiator.
+    /// The answers to each message of an initiator.
     answers: BTreeMap<(&'a str, &'a Bytes), BTreeSet<&'a Bytes>>,
 }
 
 impl<'a> Rounds<'a> {
     fn of(history: &'a History) -> Self {
         let mut initiators: BTreeMap<&str, Said<'_>> = BTreeMap::new();
-        // Where answers go, and to which message of which session.
+        // The inbox of each answer, with the session and message that it answers.
         let mut inboxes: BTreeMap<&str, (&str, &Bytes)> = BTreeMap::new();
         for sighting in &history.wire {
             let Some(session) = session_of_round(&sighting.subject) else { continue };
@@ -71,13 +71,13 @@ impl<'a> Rounds<'a> {
         Self { initiators, responders, answers }
     }
 
-    /// What each seat said.
+    /// The messages of each seat.
     fn seats(&self) -> [(&'static str, &BTreeMap<&'a str, Said<'a>>); 2] {
         [("initiator", &self.initiators), ("responder", &self.responders)]
     }
 }
 
-/// A round's subject: `duet.v1.round.<session>.<from>.<to>`.
+/// The session in the subject of a round: `duet.v1.round.<session>.<from>.<to>`.
 fn session_of_round(subject: &str) -> Option<&str> {
     subject.strip_prefix("duet.v1.round.")?.split('.').next()
 }
@@ -100,7 +100,7 @@ fn check_rounds(rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
             findings.push(Finding::SaidTooMuch { session, seat: "initiator", messages });
         }
     }
-    // The same question gets the same answer, however often it is asked.
+    // The same message must get the same answer, no matter how often it is sent.
     for ((session, _), answers) in &rounds.answers {
         if answers.len() > 1 {
             let (session, messages) = ((*session).to_owned(), answers.len());
@@ -114,7 +114,7 @@ fn check_rounds(rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The sessions of what occurs in more than one.
+/// The sessions of each value that occurs in more than one session.
 fn in_several<'a, T: Ord>(items: impl Iterator<Item = (T, &'a str)>) -> Vec<Vec<String>> {
     let mut sessions: BTreeMap<T, BTreeSet<&str>> = BTreeMap::new();
     for (item, session) in items {
@@ -127,7 +127,7 @@ fn in_several<'a, T: Ord>(items: impl Iterator<Item = (T, &'a str)>) -> Vec<Vec<
         .collect()
 }
 
-/// What a party reported, whatever was made of it.
+/// The outcome that a party reported, even if the orchestrator ignored it.
 fn reported(sighting: &Sighting) -> Option<Outcome> {
     sighting.subject.strip_prefix("duet.v1.outcome.")?;
     let signed: SignedOutcome = codec::decode(&sighting.payload).ok()?;
@@ -162,8 +162,8 @@ fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What is judged of a session's messages says something only if they were overheard: all of every
-/// session that a published signature came of, whoever was to report it.
+/// Judging a session's messages requires that all were overheard. So this checks every session with
+/// a published signature, whichever party reported it.
 fn check_overheard(history: &History, rounds: &Rounds<'_>, findings: &mut Vec<Finding>) {
     let asked = jobs::asked(history);
     let results = history.results.iter().filter_map(|result| jobs::verified(history, result).ok());

@@ -1,4 +1,4 @@
-//! A history in which all is well, and what is found when it is tampered with.
+//! A good history, and the findings after each way of tampering with it.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ fn address() -> Address {
     Address::from_raw_public_key(&point.as_bytes()[1..])
 }
 
-/// The wallet's signature over a digest, as `k256` makes it.
+/// The wallet's signature over a digest, made by `k256`.
 fn signed(digest: &[u8; 32]) -> RecoverableSignature {
     let (signature, recovery) = wallet().sign_prehash_recoverable(digest);
     let mut bytes = [0; 65];
@@ -96,7 +96,7 @@ fn said(number: u8) -> Vec<Sighting> {
     let report = codec::encode(&SignedOutcome::sign(&outcome, &orchestrator()).unwrap()).unwrap();
     vec![
         sighting(initiator, round.clone(), Some(&inbox(1)), bytes(1)),
-        // Sent again, because nobody listened yet.
+        // Sent again, because the responder had not subscribed yet.
         sighting(initiator, round.clone(), Some(&inbox(2)), bytes(1)),
         sighting(responder, inbox(2), None, bytes(2)),
         sighting(initiator, round, Some(&inbox(3)), bytes(3)),
@@ -134,7 +134,7 @@ fn good() -> History {
     };
     let footprint = Footprint { memory_kib: 40_000, threads: 9, files: 30, subscriptions: 40 };
     let streams = BTreeMap::from([("DUET_RESULTS".to_owned(), 0)]);
-    // A result that was published again after a crash is the same result.
+    // A result published again after a crash is the same result.
     let repeated = (0..JOBS).chain([0]);
     History {
         orchestrator_key: hex::encode(orchestrator().verifying_key().as_bytes()),
@@ -156,7 +156,7 @@ fn good() -> History {
     }
 }
 
-/// What is found after `tamper` had its way with a good history.
+/// The findings after `tamper` has changed a good history.
 fn found(tamper: impl FnOnce(&mut History)) -> Vec<Finding> {
     let mut history = good();
     tamper(&mut history);
@@ -219,7 +219,7 @@ fn a_job_that_was_given_up_is_named_with_the_reason() {
 fn a_doubled_result_is_named() {
     let doubled = found(|history| history.results.push(result(1, 2)));
     assert_eq!(doubled, [Finding::TwoResults { job: id(1) }]);
-    // Or the job itself shows another one.
+    // The job itself shows another signature.
     let shown = |history: &mut History| {
         history.jobs.get_mut(&id(1)).unwrap()["result"] = result(1, 2);
     };
@@ -287,7 +287,8 @@ fn a_reused_one_time_value_is_named() {
 
 #[test]
 fn nonces_that_show_in_two_signatures_are_named() {
-    // The same digest in two sessions: `k256` derives the nonce from it, so it is the same, too.
+    // The same digest in two sessions. `k256` derives the nonce from the digest, so the nonce is
+    // the same.
     let same = found(|history| {
         history.submissions[2].payload = payload(1);
         let (one, two) = (session(1).to_string(), session(2).to_string());
@@ -340,8 +341,8 @@ fn a_seat_that_said_too_much_is_named() {
 fn a_signature_of_a_session_that_was_not_overheard_is_named() {
     let session = session(1).to_string();
     let unheard = |seat, messages| Finding::Unheard { session: session.clone(), seat, messages };
-    // As if the initiator's link were not looked into: its messages are missing, and what answers
-    // there were answers nothing.
+    // As if the initiator's link had not been overheard: its messages are missing, and answers to
+    // them answer nothing.
     let deaf = found(|history| {
         let rounds = format!("duet.v1.round.{session}.");
         history.wire.retain(|sighting| !sighting.subject.starts_with(&rounds));
@@ -349,7 +350,7 @@ fn a_signature_of_a_session_that_was_not_overheard_is_named() {
     assert_eq!(deaf, [unheard("initiator", 0), unheard("responder", 0)]);
     let half = found(|history| drop(history.wire.remove(6 + 4)));
     assert_eq!(half, [unheard("responder", 1)]);
-    // Nor does it help that the report of the signature was not overheard either.
+    // It does not help if the report of the signature was not overheard either.
     let nothing = found(|history| {
         history
             .wire

@@ -1,5 +1,5 @@
-//! P2* inverts `2^e` mod N, so that whether a signature verifies tells a bit of the initiator's
-//! share (CVE-2023-33242, ePrint 2023/1234).
+//! P2* inverts `2^e` mod N. Then the verdict on the signature tells a bit of the initiator's share
+//! (CVE-2023-33242, ePrint 2023/1234).
 
 use anyhow::Result;
 use duet_party::{
@@ -25,7 +25,8 @@ fn low_bits(number: &[u8], bits: u32) -> Vec<bool> {
 
 #[test]
 fn an_initiator_without_a_lock__should_give_its_share_away() {
-    // That the attack is real. The initiator is the protocol's own, told to report each verdict.
+    // Show that the attack is real. The initiator is the protocol's own, changed to report each
+    // verdict.
     let bits = tries(24, 256);
     let mut world = World::new(default_arithmetic(), 4);
     let wallet = world.wallet(None);
@@ -46,7 +47,7 @@ fn an_initiator_without_a_lock__should_give_its_share_away() {
     eprintln!("evidence: bits of x1 read without a lock = {bits}; queries = {bits}");
 }
 
-/// What an attacker hears of one query.
+/// What an attacker learns from one query.
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
     Signature,
@@ -54,7 +55,7 @@ enum Heard {
     Locked,
 }
 
-/// One query against the service's real worker: is its share `guess` modulo `2^bits`?
+/// One query to the service's real worker: is its share `guess` modulo `2^bits`?
 async fn query(
     stage: &mut Stage,
     attacker: &MaliciousPartner,
@@ -95,7 +96,7 @@ async fn a_party__should_give_one_failure_in_all() -> Result<()> {
     drop(stage.partner.worker.take());
     let attacker = MaliciousPartner::of(&stage, &[&wallet, &other], key).await?;
 
-    // The attack as it succeeds above: the bit that was asked for becomes part of the next guess.
+    // The attack that succeeds above: each learnt bit becomes part of the next guess.
     let (mut signed, mut failures, mut locked) = (0, 0, 0);
     let mut known = Natural::zero();
     for bit in 0..24 {
@@ -119,12 +120,12 @@ async fn a_party__should_give_one_failure_in_all() -> Result<()> {
         "evidence: queries against the party = 24; failures heard = {failures}; refused as locked = {locked}"
     );
 
-    // The lock ends nothing but initiating with that key.
+    // The lock ends only initiating with that key.
     stage.partner.start().await?;
     stage.sign_device(&wallet, Pair::DeviceService, "m").await
 }
 
-/// A session that the attacker has driven to the point where its answer is due.
+/// A session in which the attacker has to answer next.
 async fn opened(
     stage: &Stage,
     attacker: &MaliciousPartner,
@@ -150,7 +151,7 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
     let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
     let session = opened(&stage, &attacker, &manifest, &request).await?;
 
-    // The disk fails just before the bad answer arrives, and is as full after the restart.
+    // The disk fails just before the bad answer arrives, and is still full after the restart.
     stage.service.sqlite.refuse_writes(true).await?;
     session.answer(|state| state.respond_with(&Natural::from(2))).await?;
     let unready = async {
@@ -161,7 +162,7 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
     tokio::time::timeout(duet_tests::stage::PATIENCE, unready).await?;
     stage.service.crash().await?;
     stage.service.sqlite.refuse_writes(true).await?;
-    // Its test write, which opening it made before the disk was full again.
+    // Opening the store made its test write before the disk was full again.
     assert!(stage.service.sqlite.recover().await.is_err());
     stage.service.start().await?;
     let request = stage.request(&wallet, "m", "afterwards");

@@ -1,5 +1,5 @@
-//! A lying orchestrator shows the two parties different payloads under one session, so that one
-//! signs what the other has not seen – or so that the mismatch makes a bad signature and a lock.
+//! A lying orchestrator shows the two parties different payloads under one session. It wants one of
+//! them to sign what the other has not seen, or a mismatch that makes a bad signature and a lock.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn two_payloads_under_one_session__should_sign_neither_and_lock_nothing() 
     let wallet = stage.create().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
-    // The parties wait for each other in vain: not for longer than they have to here.
+    // The parties wait for each other in vain. Shorten their limits for that.
     for backend in [&mut stage.service, &mut stage.partner] {
         drop(backend.worker.take());
         let limits = SessionLimits {
@@ -30,7 +30,7 @@ async fn two_payloads_under_one_session__should_sign_neither_and_lock_nothing() 
     let shown = stage.request(&wallet, "m", "pay 1 to Alice");
     let meant = stage.request(&wallet, "m", "pay 1000 to Mallory");
     let to_partner = stage.manifest(&wallet, Pair::ServicePartner, key, &shown);
-    // Rightly signed by the owner, both of them; only the session is one.
+    // The owner rightly signed both requests. Only the session is the same.
     let signed = SignedRequest::sign(meant.to_json()?, stage.device.owner_key());
     let to_service = Manifest { job: meant.job(), request: signed, ..to_partner.clone() };
     for (manifest, party) in [(&to_partner, &to_partner.responder), (&to_service, &to_service.initiator)] {

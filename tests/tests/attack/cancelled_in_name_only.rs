@@ -1,6 +1,6 @@
-//! A lying orchestrator keeps what a requester signed. It brings it to the parties after the
-//! requester, or the owner, took it back; or long after it was meant; or after a party was put back
-//! to before it knew.
+//! A lying orchestrator keeps a signed request. It brings the request to the parties after the
+//! requester or the owner revoked it, long after it was meant, or after a party's store was put
+//! back to before the revocation.
 
 use anyhow::{Context as _, Result, bail};
 use duet_bus::{Address, Speaker};
@@ -21,7 +21,7 @@ use duet_wire::{
     signing::SigningKey,
 };
 
-/// What both parties of a session say to it, once they have compared their stores with their
+/// Both parties' answers to an invitation, after they have compared their stores with their
 /// witnesses.
 async fn invited(stage: &Stage, manifest: &Manifest) -> Result<[Option<Code>; 2]> {
     let mut said = [None; 2];
@@ -39,7 +39,7 @@ async fn invited(stage: &Stage, manifest: &Manifest) -> Result<[Option<Code>; 2]
     Ok(said)
 }
 
-/// Gives a revocation to a party, as an orchestrator does.
+/// Brings a revocation to a party, as an orchestrator does.
 async fn tell(stage: &Stage, backend: &Backend, revocation: &SignedRevocation) -> Result<RevocationReply> {
     let address = Address::Card { from: Speaker::Orchestrator, to: backend.party.id().clone() };
     let reply = stage.orchestrator.request(&address, codec::encode(revocation)?, PATIENCE).await?;
@@ -62,7 +62,7 @@ async fn a_revoked_request__should_be_signed_by_nobody_whoever_brings_it() -> Re
     let digest = request.payload.digest()?;
     let owner = stage.device.owner_key().clone();
 
-    // A word by somebody else, or over another request, takes nothing back.
+    // A revocation by a stranger, or of another request, revokes nothing.
     let stranger = revocation(&stage, &request, &SigningKey::from_bytes(&[7; 32]))?;
     let other = stage.request(&wallet, "m", "another");
     let mut crossed = revocation(&stage, &other, &owner)?;
@@ -76,7 +76,7 @@ async fn a_revoked_request__should_be_signed_by_nobody_whoever_brings_it() -> Re
         }
     }
 
-    // The responder has been invited already when the revocation comes: it sends no answer.
+    // The responder has been invited already when the revocation comes. It sends no answer.
     let under_way = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
     let bytes = under_way.encode()?;
     let accepted = stage.invite(&under_way.responder.party, &bytes).await?;
@@ -99,7 +99,7 @@ async fn a_revoked_request__should_be_signed_by_nobody_whoever_brings_it() -> Re
         }
         let replayed = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
         assert_eq!(invited(&stage, &replayed).await?, [Some(Code::Cancelled); 2], "restarted: {restarted}");
-        // To the responder in the device's name as well.
+        // Also to the responder in a session with the device.
         let device_key = stage.paillier_key(wallet.id, Pair::DevicePartner).await?;
         let with_device = stage.manifest(&wallet, Pair::DevicePartner, device_key, &request);
         let reply = stage.invite(&with_device.responder.party, &with_device.encode()?).await?;
@@ -122,8 +122,8 @@ async fn a_request_that_was_kept_back__should_be_signed_no_more() -> Result<()> 
     let wallet = stage.create().await?;
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
-    // Valid for a day, it is brought a day later; valid for a month, it is brought at once, or on
-    // its last day.
+    // A request valid for a day comes a day later. One valid for a month comes at once, and on its
+    // last day.
     let day_ms = 24 * 60 * 60 * 1000;
     let mut old = stage.request(&wallet, "m", "old");
     old.expires_at = old.issued_at.context("dated")? + 86_400;
@@ -163,7 +163,8 @@ async fn a_restored_party__should_sign_nothing_from_before() -> Result<()> {
     let revoked = revocation(&stage, &request, &owner)?;
     assert_eq!(tell(&stage, &stage.partner, &revoked).await?, RevocationReply::Kept);
 
-    // The partner's store is put back to before it knew, in another second than the request's.
+    // The partner's store is put back to before the revocation. Wait for a later second than that
+    // of the request.
     while Some(now_ms() / 1000) <= request.issued_at {
         tokio::task::yield_now().await;
     }
@@ -183,7 +184,7 @@ async fn a_restored_party__should_sign_nothing_from_before() -> Result<()> {
     let reply = stage.invite_when_present(&replayed.responder.party, &replayed.encode()?).await?;
     let InvitationReply::Refused(refusal) = reply else { bail!("{reply:?}") };
     assert_eq!(refusal.code, Code::IssuedBeforeRestore);
-    // Version 1 does not say when it was issued.
+    // Version 1 does not state the time of issue.
     let mut undated = request.clone();
     (undated.version, undated.issued_at) = (1, None);
     let replayed = stage.manifest(&wallet, Pair::ServicePartner, key, &undated);
@@ -192,6 +193,6 @@ async fn a_restored_party__should_sign_nothing_from_before() -> Result<()> {
     assert_eq!(refusal.code, Code::IssuedBeforeRestore);
     eprintln!("evidence: requests from before a restore = 2; sessions = 0");
 
-    // What is issued afterwards is signed.
+    // A request issued after that is signed.
     stage.sign_service_partner(&wallet, "m").await
 }

@@ -1,6 +1,6 @@
-//! A worker that is copied or rewound while a session is open. What repeats in a copy is played on
-//! the protocol alone (`crates/protocol/tests/suite/cloned_worker.rs`); here real workers notice
-//! that they are resumed.
+//! A worker is copied or rewound while a session is open. `crates/protocol/tests/suite/cloned_worker.rs`
+//! tests on the protocol alone what repeats in a copy. Here real workers notice that they were
+//! resumed.
 
 use std::{path::Path, time::Duration};
 
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a worker shows of how often it noticed something.
+/// How often a worker noticed a resumption by this sign, from its metrics.
 fn noticed(worker: &Worker, how: &str) -> Result<u64> {
     let (mut registry, mut text) = (Registry::default(), String::new());
     worker.register_metrics(&mut registry);
@@ -32,7 +32,7 @@ fn noticed(worker: &Worker, how: &str) -> Result<u64> {
     Ok(value.ok_or_else(|| anyhow!("no series {series} in {text}"))?.parse()?)
 }
 
-/// The partner's worker, told by a file which copy of its machine it runs on.
+/// Starts the partner's worker, with a file that identifies the copy of its machine.
 async fn start_partner(stage: &mut Stage, generation: &Path) -> Result<()> {
     std::fs::write(generation, "first copy")?;
     drop(stage.partner.worker.take());
@@ -67,7 +67,7 @@ async fn a_worker_on_a_copied_machine__should_end_its_sessions_and_go_on_with_ne
     drop(stage.service.worker.take());
     let service = MaliciousService::of(&stage, &wallet, key).await?;
 
-    // Message 3 is under way when the machine turns out to be another copy.
+    // Message 3 is in transit when the machine turns out to be another copy.
     let request = stage.request(&wallet, "m", "open while copied");
     let manifest = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
     let accepted = stage.invite(&manifest.responder.party, &manifest.encode()?).await?;
@@ -82,7 +82,7 @@ async fn a_worker_on_a_copied_machine__should_end_its_sessions_and_go_on_with_ne
     assert!(matches!(answered, Err(RequestError::NoResponders { .. })), "{answered:?}");
     let worker = stage.partner.worker.as_ref().ok_or_else(|| anyhow!("it runs"))?;
     assert_eq!(noticed(worker, "identity")?, 1);
-    // The store knows the session: neither copy takes it up again.
+    // The store knows the session, so neither copy can resume it.
     let again = stage.invite(&manifest.responder.party, &manifest.encode()?).await?;
     match again {
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::SessionReplayed),
@@ -105,7 +105,7 @@ async fn a_worker_whose_clocks_go_apart__should_say_so() -> Result<()> {
         .iter_mut()
         .find(|member| member.name().starts_with("partner"))
         .ok_or_else(|| anyhow!("no partner"))?;
-    // As after an hour in a snapshot, from which the wall clock was set right again.
+    // As after an hour in a snapshot, with the wall clock set right afterwards.
     member.shift_clock(3600)?;
     timeout(PATIENCE, async {
         while !member.log_tail(200).contains("this machine was resumed or copied") {

@@ -1,5 +1,5 @@
 //! N* forges, changes, truncates and replays the answer, to make the initiator lock its key. Only
-//! an authentic answer can.
+//! an authentic answer can do that.
 
 use anyhow::Result;
 use duet_party::store::PaillierState;
@@ -16,7 +16,7 @@ async fn answers_that_a_network_makes__should_lock_nothing() -> Result<()> {
     drop(stage.partner.worker.take());
     let partner = MaliciousPartner::of(&stage, &[&wallet], key).await?;
 
-    // What becomes of the honest answer on the way; `previous` is the one of the session before.
+    // What the network makes of the honest answer. `previous` is the answer of the session before.
     type Network = fn(Vec<u8>, &[u8]) -> Vec<u8>;
     let networks: [Network; 8] = [
         |mut answer, _| {
@@ -49,7 +49,7 @@ async fn answers_that_a_network_makes__should_lock_nothing() -> Result<()> {
         let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
         assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
         let opened = partner.opened(&manifest, &request, &mut rounds).await?;
-        // An answer that would lock if it arrived as it is: the network can only make less of it.
+        // This answer would lock the key if it arrived unchanged. The network can only weaken it.
         let (answer, _) = opened.state.respond_with(&duet_protocol::natural::Natural::from(2))?;
         opened.message.respond(network(answer.clone(), &previous)).await?;
         previous = answer;

@@ -1,5 +1,6 @@
-//! P2* has its bad answer decrypted, and the verdict is lost before the lock is written: the worker
-//! dies, or its disk is full. Were the lock forgotten with it, the attacker would go on asking.
+//! P2* sends a bad answer, the initiator decrypts it, and the verdict is lost before the lock is
+//! written: the worker dies, or its disk is full. If the lock were lost too, the attacker could ask
+//! again and again.
 
 use std::{fs, path::Path};
 
@@ -24,15 +25,15 @@ use duet_wire::{InvitationReply, Pair, WalletInfo};
 use sqlx::{Connection as _, Row as _};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
-/// What the partner answers.
+/// The partner's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Good,
     Bad,
 }
 
-/// Has the partner answer a session of the service, whose `disk` is full by the time the answer
-/// comes.
+/// Lets the partner answer a session of the service. `disk` says when the service's disk becomes
+/// full.
 async fn answered(
     stage: &Stage,
     attacker: &MaliciousPartner,
@@ -62,8 +63,8 @@ async fn answered(
         .await
 }
 
-/// The same, up to where the verdict is about to pass the gate: it is written as pending, and kept
-/// from the gate as long as what this returns lives.
+/// Runs a session with the partner's `answer` until the verdict is about to pass the gate. It is
+/// written as pending, and stays before the gate as long as the returned guard lives.
 async fn decrypted(
     stage: &Stage,
     attacker: &MaliciousPartner,
@@ -74,7 +75,7 @@ async fn decrypted(
     let kept = stage.service.party.context().verdicts.clone().lock_owned().await;
     answered(stage, attacker, wallet, key, answer, None).await?;
     let pending = async {
-        // At the end of all time everything pending is old.
+        // At the end of all time, every pending verdict is old.
         while stage.service.sqlite.abandoned(u64::MAX, 1).await?.is_empty() {
             tokio::task::yield_now().await;
         }
@@ -97,7 +98,7 @@ async fn state(stage: &Stage, key: PaillierKeyId) -> Result<PaillierState> {
     Ok(stage.service.sqlite.paillier_key(key).await?.context("the key's row is gone")?.state)
 }
 
-/// The files of a store and its key, as they are.
+/// Copies the files of a store and its key.
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for name in ["store.db", "store.db-wal", "store.db.generation", "key"] {
         if from.join(name).exists() {
@@ -107,7 +108,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What kill -9 leaves behind: the files as they are, opened by another process.
+/// Simulates `kill -9`: another process opens the files as they are.
 async fn killed_and_started_again(backend: &mut Backend) -> Result<()> {
     drop(backend.worker.take());
     let copy = tempfile::tempdir()?;
@@ -126,7 +127,7 @@ async fn a_worker_that_dies_before_the_lock__should_lock_when_it_starts_again() 
     drop(stage.partner.worker.take());
     let attacker = MaliciousPartner::of(&stage, &[&wallet], key).await?;
 
-    // A good verdict that is lost costs nothing.
+    // Losing a good verdict costs nothing.
     let kept = decrypted(&stage, &attacker, &wallet, key, Answer::Good).await?;
     killed_and_started_again(&mut stage.service).await?;
     drop(kept);
@@ -143,8 +144,8 @@ async fn a_worker_that_dies_before_the_lock__should_lock_when_it_starts_again() 
     let refused = stage.sign_service_partner(&wallet, "m").await.unwrap_err();
     assert!(refused.to_string().contains("[locked]"), "{refused}");
 
-    // Its evidence names the culprit, whom a rotation does not clear; the operator's word does,
-    // once.
+    // The stored evidence names the culprit. A rotation does not clear it. The operator's
+    // acceptance does, once.
     let service = &stage.service;
     let enroller = Enroller::new(service.party.context().clone(), service.bus.clone(), ModulusSize::Bits2048);
     enroller.rotate(service.party.identity(), None, None).await?;
@@ -185,8 +186,8 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
     stage.service.start().await?;
     while stage.outcomes.try_recv().is_ok() {}
 
-    // Full before the answer comes: nothing is decrypted. Full between decryption and gate: nothing
-    // leaves, good or bad.
+    // Full before the answer comes: nothing is decrypted. Full between decryption and gate: no
+    // verdict leaves, good or bad.
     let mut silent = 0;
     for (answer, is_full_before) in
         [(Answer::Good, true), (Answer::Bad, true), (Answer::Good, false), (Answer::Bad, false)]
@@ -202,8 +203,8 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
         assert!(stage.outcomes.try_recv().is_err(), "{answer:?}: something was said");
         silent += 1;
         assert!(stage.service.crash().await.is_err(), "a store that cannot write at all does not open");
-        // As when the process ends. Not before: the write-ahead log that goes with it would make
-        // room.
+        // As when the process ends. Not earlier, because closing removes the write-ahead log, which
+        // makes room.
         stage.service.sqlite.close().await;
         disk.empty()?;
         stage.service.crash().await?;
@@ -230,7 +231,7 @@ async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_start
         .await?;
     stack.partner.start().await?;
 
-    // The lock waits for a row that the test holds: the answer is decrypted by then.
+    // The lock waits for a row that the test holds. The answer is decrypted by then.
     let party = stack.party("service");
     let database = party.database().context("the stack is on a server")?;
     let mut holder = database.administer().await?;

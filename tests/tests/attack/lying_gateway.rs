@@ -1,6 +1,6 @@
-//! N* broke into the gateway and names its own parties, shows its own cards, changes receipts. The
-//! one who deals decides whom it deals to: with pinned parties nothing is sealed to others. What a
-//! page does is played in Chromium (`tests/browser/scenarios/lying-gateway.mjs`).
+//! N* controls the gateway. It names its own parties, shows its own cards and changes receipts. But
+//! the dealer decides whom it deals to: with pinned parties it seals nothing to others. Chromium
+//! plays a page's part (`tests/browser/scenarios/lying-gateway.mjs`).
 
 use std::fs;
 
@@ -55,7 +55,7 @@ async fn a_device_with_pinned_parties__should_deal_to_no_others() -> Result<()> 
         let culprit = refused.downcast_ref().map(PaperRefusal::party);
         assert_eq!(culprit.map(ToString::to_string).as_deref(), Some("service"), "{lie:?}: {refused:?}");
     }
-    // Honest again, it serves. Names of others are not asked for at all.
+    // Honest again, it serves. Other names are not even asked for.
     for lie in [Lie::Names, Lie::Nothing] {
         gateway.lie(lie)?;
         Device::deal(pinned.clone(), &mut Socket::open(gateway.url()).await?).await?;
@@ -80,7 +80,7 @@ async fn the_command__should_deal_to_the_configured_parties_alone() -> Result<()
         "--partner-token-file",
         option("--partner-token-file"),
     ];
-    // Nothing pins the parties.
+    // No configuration pins the parties.
     let refusal = device.refused(&[&["wallet", "create"], &tokens[..]].concat()).await?;
     assert_eq!(refusal.code, "usage", "{refusal:?}");
 

@@ -1,6 +1,6 @@
-//! P1* takes the signature and reports failure, to have more signatures than its limits allow: the
-//! responder charged the session before its answer left, and refunds nothing. Or it shows the
-//! responder a payment that the wallet's policy allows, and plays the session for another one.
+//! P1* keeps the signature and reports failure, to get more signatures than its limits permit. But
+//! the responder charges the session before its answer leaves, and refunds nothing. Or P1* shows
+//! the responder a payment that the wallet's policy permits, and runs the session for another one.
 
 use anyhow::{Result, ensure};
 use duet_bus::Address;
@@ -31,7 +31,7 @@ async fn seated(stage: &Stage, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Plays a session as an honest initiator would, and keeps the signature.
+/// Runs a session as an honest initiator does, and keeps the signature.
 async fn taken(
     liar: &MaliciousService,
     manifest: &Manifest,
@@ -46,7 +46,7 @@ async fn taken(
     Ok(gated.release(Unlocked::found_by_linearisable_read(key, manifest.session))?.0)
 }
 
-/// Says that a session failed which did not.
+/// Reports failure of a session that succeeded.
 async fn deny(stage: &Stage, liar: &MaliciousService, manifest: &Manifest) -> Result<()> {
     let outcome = Outcome {
         session: manifest.session,
@@ -79,13 +79,13 @@ async fn an_initiator_that_reports_failure__should_get_no_refund() -> Result<()>
         let signature = taken(&liar, &manifest, &request).await?;
         assert_eq!(charges(&stage).await?, charged, "charged when the answer is out");
         verify(&wallet, &request, &signature)?;
-        // It has the signature, and says that there is none.
+        // It has the signature, and reports that there is none.
         deny(&stage, &liar, &manifest).await?;
         let told = stage.outcome(&manifest, ShareIndex::Partner).await?;
         assert_eq!(told, OutcomeResult::Answered, "the responder says that it answered");
         assert_eq!(charges(&stage).await?, charged);
     }
-    // Nor does a restart refund.
+    // A restart refunds nothing either.
     stage.partner.crash().await?;
     stage.partner.start().await?;
     assert_eq!(charges(&stage).await?, 3);
@@ -94,7 +94,7 @@ async fn an_initiator_that_reports_failure__should_get_no_refund() -> Result<()>
     stage.sign_service_partner(&wallet, "m").await
 }
 
-/// A wallet whose owner lets 25 wei an hour go to one payee, at most 10 at once.
+/// A wallet whose owner permits 25 wei an hour to one payee, at most 10 at once.
 async fn limited(stage: &Stage) -> Result<WalletInfo> {
     let wallet = stage.create().await?;
     stage.enrolled(wallet.id).await?;
@@ -126,14 +126,15 @@ async fn an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_a
     let manifest =
         |stage: &Stage, request: &SigningRequest| stage.manifest(&wallet, Pair::ServicePartner, key, request);
 
-    // What it is after, shown as it is: the policy says no, although the initiator's would not.
+    // The payment that it wants, shown as it is. The responder's policy refuses it, although the
+    // initiator would not.
     let loot = payment(&stage, &wallet, MALLORY, 1000, 0);
     let shown = stage.invite(stage.partner.party.id(), &manifest(&stage, &loot).encode()?).await?;
     let InvitationReply::Refused(refusal) = shown else { panic!("{shown:?}") };
     assert_eq!(refusal.code, Code::PolicyRefused, "{refusal}");
 
-    // Shown smaller than it is, twice as much as may go at once in all. What the responder was
-    // shown is what it signs: its side of the session is bound to the digest that it derived
+    // The payment shown smaller than it is, twice as often as the limit permits. The responder
+    // signs what it was shown: its side of the session is bound to the digest that it derived
     // itself.
     let mut signed = 0;
     for nonce in 0..2 {
@@ -144,7 +145,7 @@ async fn an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_a
         let from = session.initiator.party.clone();
         let rounds = Address::Round { session: session.session, from, to: session.responder.party.clone() };
         stage.service.bus.publish(&rounds, first).await?;
-        // No answer to that one: the next message is taken for the first.
+        // This session gets no answer: the responder takes the next message for the first.
         let signature = taken(&liar, &session, &small).await?;
         verify(&wallet, &small, &signature)?;
         assert!(verify(&wallet, &loot, &signature).is_err());
@@ -153,8 +154,7 @@ async fn an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_a
         signed += 10;
     }
 
-    // 20 of 25 are gone, whatever the initiator says became of them. A third payment gets no
-    // ciphertext.
+    // 20 of 25 are spent, no matter what the initiator reports. A third payment gets no ciphertext.
     let third = payment(&stage, &wallet, PAYEE, 10, 2);
     let session = manifest(&stage, &third);
     seated(&stage, &session).await?;
@@ -171,7 +171,7 @@ async fn an_initiator_that_shows_a_smaller_payment__should_get_that_one_signed_a
         stage.partner.party.context().vault.store().charges(wallet.id, third.payload.digest()?).await?;
     assert_eq!(charges, 0, "what was refused is not charged");
 
-    // What there is room for is signed, by the honest pair.
+    // The honest pair signs what is left of the limit.
     stage.service.start().await?;
     let last = payment(&stage, &wallet, PAYEE, 5, 3);
     let session = manifest(&stage, &last);

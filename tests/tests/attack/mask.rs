@@ -1,4 +1,4 @@
-//! P1* looks at the plaintexts of many answers for traces of the responder's share: a mask that is
+//! P1* searches the plaintexts of many answers for traces of the responder's share: a mask that is
 //! too narrow, a multiplier that is not reduced, a plaintext that wraps.
 
 use duet_protocol::{
@@ -11,7 +11,7 @@ use duet_protocol::{
 
 use crate::attack::{support::rng, tries};
 
-/// Cells of the histogram over the mask's highest bits.
+/// Cells of the histogram over the highest bits of the mask.
 const CELLS: usize = 16;
 
 /// The 99.99 % quantile of χ² with 15 degrees of freedom.
@@ -24,7 +24,7 @@ fn plaintexts_of_answers__should_tell_nothing_but_their_residue() {
     let public = key.encryption_key();
     let order = curve::order();
     let mut rng = rng(6);
-    // The extremes of what the responder may hold, and something between.
+    // The extremes of the responder's possible values, and one between.
     let mut worst = 0.0_f64;
     let mut longest = 0;
     for multiplier in [Natural::one(), order.minus_one()] {
@@ -42,7 +42,7 @@ fn plaintexts_of_answers__should_tell_nothing_but_their_residue() {
             let expected = v * *x.as_scalar() + *u.as_scalar();
             assert_eq!(curve::reduce(&plaintext), expected, "it does not wrap");
             longest = longest.max(plaintext.bit_length());
-            // What P1* sees beyond the residue: (v·x + u)/q + ρ. Its top four bits are ρ's.
+            // What P1* sees besides the residue: (v·x + u)/q + ρ. Its top four bits are ρ's.
             let (rest, _) = plaintext.div_rem(&order).unwrap();
             let cell = (0..4).fold(0, |cell, bit| cell << 1 | usize::from(rest.bit(640 - bit)));
             cells[cell] += 1;

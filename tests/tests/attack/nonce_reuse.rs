@@ -1,6 +1,6 @@
-//! A crash, a redelivery or a second worker on one invitation, so that a nonce serves twice and the
-//! share follows from two equations. P1* uses one nonce of its own in every session, so that equal
-//! nonces of the responder would show as equal `r`.
+//! A crash, a redelivery or a second worker could use one nonce twice, and then two equations give
+//! the share. P1* uses one nonce of its own in every session. So equal nonces of the responder
+//! would show as equal `r`.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use duet_tests::{
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
 
-/// The stage without the service, whose part is the test's.
+/// The stage without the service, whose part the test plays.
 struct Attack {
     stage: Stage,
     wallet: WalletInfo,
@@ -57,7 +57,7 @@ impl Attack {
         let setup = self.service.setup(manifest, &self.request)?;
         let (state, first) = Initiator::start_with_nonce(setup, nonce, &mut system_rng())?;
         let second = self.service.send(manifest, first.clone()).await?;
-        // Delivered again, it gets the very same answer: no second nonce.
+        // Delivered again, it gets the same answer, and no second nonce.
         assert_eq!(self.service.send(manifest, first).await?, second);
         Ok(state.receive(&second, &mut system_rng())?)
     }
@@ -92,7 +92,7 @@ async fn a_responder_that_dies_around_every_message__should_use_no_nonce_twice()
             assert!(seen.insert(r_of(&state)), "a nonce was used before: {dies_after}");
             if dies_after != "message 2" {
                 attack.service.send(&manifest, third.clone()).await?;
-                // A second answer in the same session would be a second equation with one nonce.
+                // A second answer in one session would be a second equation with the same nonce.
                 if dies_after == "the end" {
                     let told = attack.stage.outcome(&manifest, ShareIndex::Partner).await?;
                     assert_eq!(told, OutcomeResult::Answered);
@@ -102,7 +102,7 @@ async fn a_responder_that_dies_around_every_message__should_use_no_nonce_twice()
             }
         }
         attack.crash().await?;
-        // The session is spent, whatever became of it.
+        // The session is spent, however it ended.
         assert_eq!(attack.invited(&manifest).await?, Some(Code::SessionReplayed), "{dies_after}");
         refused_again += 1;
     }
@@ -121,7 +121,7 @@ async fn one_invitation_to_two_workers__should_be_taken_once() -> Result<()> {
     let accepted = deliveries.iter().filter(|code| code.is_none()).count();
     let replayed = deliveries.iter().filter(|code| **code == Some(Code::SessionReplayed)).count();
     assert_eq!((accepted, replayed), (1, DELIVERIES - 1), "{deliveries:?}");
-    // And the one that took it answers once.
+    // The worker that accepted the session answers once.
     let (_, third) = attack.opened(&manifest).await?;
     attack.service.send(&manifest, third).await?;
     drop(second_worker);

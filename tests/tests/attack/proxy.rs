@@ -1,4 +1,4 @@
-//! A proxy that the environment names must hear no secret, and nothing that stays on this machine.
+//! A proxy named by the environment must see no secret, and no traffic within this machine.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use duet_tests::{
 
 use crate::webhooks::{self, Receiver};
 
-/// A name that resolves nowhere (RFC 6761), so that only a proxy could know it.
+/// A name that never resolves (RFC 6761), so that only a proxy could know it.
 const ELSEWHERE: &str = "orchestrator.invalid";
 
 /// A documentation address (RFC 5737).
 const NOWHERE: &str = "192.0.2.1:8080";
 
-/// A command as it runs in a shell that names `proxy` in `variable`.
+/// A command in a shell whose `variable` names `proxy`.
 fn behind(proxy: &RecordingProxy, duet: &Duet, variable: &str) -> Duet {
     duet.clone().with(variable, &proxy.url())
 }
@@ -27,8 +27,8 @@ fn behind(proxy: &RecordingProxy, duet: &Duet, variable: &str) -> Duet {
 async fn loopback__should_never_be_reached_through_a_proxy() {
     let proxy = RecordingProxy::start().await.unwrap();
     let url = proxy.url();
-    // Each process has every variable, and each exports traces to a collector that is not there:
-    // that costs nothing.
+    // Each process has every variable. Each also exports traces to a collector that is not there,
+    // which costs nothing.
     let mut settings: Vec<(&str, &str)> = VARIABLES.iter().map(|name| (*name, url.as_str())).collect();
     settings.extend([
         ("DUET_TRACES", "http://localhost:9"),
@@ -81,7 +81,7 @@ async fn loopback__should_never_be_reached_through_a_proxy() {
         assert_eq!(sealed.code, "vault-refused", "{}", sealed.message);
         commands += 2;
     }
-    // A queued job goes through every process, and its result to a webhook.
+    // A queued job passes through every process, and its result goes to a webhook.
     let mut receiver = Receiver::start().await.unwrap();
     let (_, secret) = webhooks::add(&plain, &receiver).await.unwrap();
     wallet.queue(&["message", "through every process"]).await.unwrap();
@@ -110,7 +110,7 @@ async fn secret__should_leave_the_machine_by_tls_alone() {
     let (mut refused, mut tunnels) = (0, 0);
     for variable in VARIABLES {
         let duet = behind(&proxy, &duet, variable);
-        // Plain HTTP to another machine: nothing is sent, through a proxy or not.
+        // Plain HTTP to another machine: nothing is sent, with or without a proxy.
         let api = format!("http://{NOWHERE}");
         let answer = duet.refused(&["job", "list", "--api-url", &api]).await.unwrap();
         assert_eq!(answer.code, "usage", "{variable}: {}", answer.message);
@@ -137,14 +137,15 @@ async fn secret__should_leave_the_machine_by_tls_alone() {
         assert!(answer.message.contains("--traces"), "{}", answer.message);
         refused += 2;
 
-        // TLS to another machine: the proxy is asked for a tunnel, and the error names it.
+        // TLS to another machine: the client asks the proxy for a tunnel, and the error names the
+        // proxy.
         let before = proxy.heard().len();
         let api = format!("https://{ELSEWHERE}");
         let answer = duet.refused(&["job", "list", "--api-url", &api, "--timeout", "1s"]).await.unwrap();
         assert_eq!(answer.code, "api-unreachable", "{variable}: {}", answer.message);
         let is_named = answer.message.contains(&format!("through the proxy {}", proxy.url()));
         let is_asked = proxy.heard().len() > before;
-        // `HTTP_PROXY` is for plain HTTP alone.
+        // `HTTP_PROXY` applies to plain HTTP only.
         let is_wanted = !variable.eq_ignore_ascii_case("HTTP_PROXY");
         assert_eq!((is_named, is_asked), (is_wanted, is_wanted), "{variable}: {}", answer.message);
         tunnels += u32::from(is_asked);

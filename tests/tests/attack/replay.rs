@@ -1,5 +1,5 @@
 //! N* and P1* replay everything that an honest session sent: its invitation, its rounds, its
-//! report; into the same session, into another, before and after a restart.
+//! report. They replay it into the same session and into another, before and after a restart.
 
 use anyhow::Result;
 use duet_bus::{Address, RequestError};
@@ -45,7 +45,8 @@ async fn everything_that_was_sent__should_count_once() -> Result<()> {
             let replayed = service.send(&old, message.clone()).await;
             assert!(matches!(replayed, Err(RequestError::NoResponders { .. })), "{replayed:?}");
         }
-        // Into a new session, ahead of its own messages: ignored there, and the session goes on.
+        // Replayed into a new session before its own messages: the responder ignores it, and the
+        // session continues.
         let new = stage.manifest(&wallet, Pair::ServicePartner, key, &request);
         assert_eq!(invited(&stage, &new).await?, None);
         let address = Address::Round {

@@ -1,5 +1,5 @@
-//! A lock is undone behind a party's back: its row is set back by hand, or the whole store is put
-//! back to yesterday while the broker's stream, or another party, knows better.
+//! A lock is undone without the party's knowledge. Its row is reset by hand, or the whole store is
+//! put back to yesterday. The broker's stream or another party knows better.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -26,8 +26,7 @@ use tokio::time::{sleep, timeout};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A wallet whose service has just been given a bad answer by the partner, and so has locked its
-/// key.
+/// Makes the service lock its key: the partner gives it a bad answer in a wallet's session.
 async fn lock(stage: &mut Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Result<()> {
     let attacker = MaliciousPartner::of(stage, &[wallet], key).await?;
     drop(stage.partner.worker.take());
@@ -37,7 +36,8 @@ async fn lock(stage: &mut Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Res
     let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     ensure!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
     let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
-    // The partner's own worker listens again before the lock is told: it is one of the witnesses.
+    // The partner's own worker listens again before the lock is published, because it is one of the
+    // witnesses.
     stage.partner.start().await?;
     opened.answer(|state| state.respond_with(&Natural::from(2))).await?;
     match stage.outcome(&manifest, ShareIndex::Service).await? {
@@ -46,7 +46,7 @@ async fn lock(stage: &mut Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Res
     }
 }
 
-/// Stops the service in order, so that its files lie still.
+/// Stops the service in order, so that its files no longer change.
 async fn stop(stage: &mut Stage) -> Result<()> {
     drop(stage.service.worker.take());
     stage.service.sqlite.close().await;
@@ -64,7 +64,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The whole directory of the service, as it is now.
+/// A copy of the service's whole directory, as it is now.
 async fn yesterday(stage: &mut Stage) -> Result<TempDir> {
     stop(stage).await?;
     let kept = tempfile::tempdir()?;
@@ -80,13 +80,13 @@ async fn put_back(stage: &mut Stage, kept: &TempDir) -> Result<()> {
     stage.service.crash().await
 }
 
-/// What the partner keeps of the service's audit log, newest chain last.
+/// The heads of the service's audit log that the partner keeps, newest chain last.
 async fn kept_by_partner(stage: &Stage) -> Result<Vec<SignedHead>> {
     let rows = stage.partner.sqlite.heads(&name("service")).await?;
     rows.into_iter().map(|row| Ok(codec::decode(&row.head)?)).collect()
 }
 
-/// Waits until stream and partner both know that `key` is locked.
+/// Waits until the stream and the partner both know that `key` is locked.
 async fn witnessed(stage: &Stage, key: PaillierKeyId) -> Result<()> {
     timeout(PATIENCE, async {
         loop {
@@ -118,7 +118,7 @@ async fn refusal(stage: &Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Resu
     }
 }
 
-/// What somebody with access to the database does, without its key.
+/// Changes the database as an attacker without the key would.
 async fn set_back_by_hand(stage: &Stage, statements: &[&str]) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(stage.service.directory.path().join("store.db"));
     let mut connection = SqliteConnection::connect_with(&options).await?;
@@ -140,8 +140,8 @@ async fn a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anyt
     lock(&mut stage, &wallet, key).await?;
     witnessed(&stage, key).await?;
 
-    // The column; the old row and the sealed key with it; and then the records of the lock are
-    // removed as well.
+    // First the column. Then the old row and the sealed key with it. Last, the records of the lock
+    // are removed too.
     let old = before.path().join("store.db");
     let attach = format!("ATTACH '{}' AS old", old.display());
     let row = [
@@ -177,7 +177,8 @@ async fn a_store_put_back_to_yesterday__should_initiate_nothing_until_it_is_rota
     stage.enrolled(wallet.id).await?;
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     let kept = yesterday(&mut stage).await?;
-    // Without a lock in between as well: who puts a store back does not know what it has forgotten.
+    // Also without a lock in between: an operator who restores a store does not know what it has
+    // forgotten.
     stage.sign_service_partner(&wallet, "m").await?;
     timeout(PATIENCE, async {
         while kept_by_partner(&stage).await?.last().is_none_or(|head| head.head.position.sequence < 8) {
@@ -237,7 +238,7 @@ async fn a_party_that_hears_from_no_witness__should_initiate_nothing() -> Result
     let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
     drop(stage.partner.worker.take());
     stage.service.crash().await?;
-    // Without streams, and without the partner.
+    // Without the streams, and without the partner.
     stage.broker.restart_empty().await?;
     stage.service.start().await?;
     let request = stage.request(&wallet, "m", "afterwards");
@@ -246,7 +247,7 @@ async fn a_party_that_hears_from_no_witness__should_initiate_nothing() -> Result
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::StorageUnavailable, "{refusal}"),
         InvitationReply::Accepted { .. } => bail!("the service initiates"),
     }
-    // One of them is enough.
+    // One of the two is enough.
     stage.partner.start().await?;
     timeout(PATIENCE, async {
         while stage.sign_service_partner(&wallet, "m").await.is_err() {

@@ -1,5 +1,5 @@
-//! A stolen disk, its logs, a core dump, the memory of a process that has signed: nowhere are the
-//! bytes of a share.
+//! A stolen disk, its logs, a core dump, and the memory of a process that has signed: none contains
+//! the bytes of a share.
 
 use std::{
     fs,
@@ -36,16 +36,16 @@ use rustix::{
 };
 use tokio::{process::Command, time::timeout};
 
-/// How long a process may take to end, or to forget what it has done with.
+/// How long a process may take to end, or to wipe finished work.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The most of a process's memory that is read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// The guard below a thread's stack.
+/// The size of the guard page below a thread's stack.
 const PAGE: u64 = 4096;
 
-/// A secret and the ways in which its bytes could lie around.
+/// A secret, in the forms in which its bytes could occur.
 struct Secret {
     whose: &'static str,
     writings: Vec<Vec<u8>>,
@@ -56,7 +56,7 @@ impl Secret {
         let reversed: Vec<u8> = bytes.iter().rev().copied().collect();
         let hexadecimal = hex::encode(bytes);
         let upper = hexadecimal.to_uppercase();
-        // Big-endian, as the limbs of a computation, and as text.
+        // Big-endian, in the order of a computation's limbs, and as text.
         Self { whose, writings: vec![bytes.to_vec(), reversed, hexadecimal.into(), upper.into()] }
     }
 
@@ -65,7 +65,7 @@ impl Secret {
     }
 }
 
-/// Whether `needle` is in `haystack`; looks at each place where its first byte is.
+/// Whether `needle` is in `haystack`. Compares at each occurrence of its first byte.
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     let Some(first) = needle.first() else { return false };
     let mut rest = haystack;
@@ -79,7 +79,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     false
 }
 
-/// The share that the store at `store` holds of a wallet.
+/// The share of a wallet in the store at `store`.
 async fn share_of(whose: &'static str, store: PathBuf, key: PathBuf, wallet: &str) -> Result<Secret> {
     let opened: Arc<dyn ShareStore> = Arc::new(SqliteStore::open(&SqliteOptions::at(store)).await?);
     let vault = Vault::open(opened, &KeyFile::at(key), &Clock::system()).await?;
@@ -92,11 +92,11 @@ async fn share_of(whose: &'static str, store: PathBuf, key: PathBuf, wallet: &st
     let label = RecordLabel::of_wallet(RecordKind::Share, wallet, index, Epoch(0), &[]);
     let record = vault.read(&label).await?.context("no share")?;
     KeyShare::from_secret_bytes(&record)?;
-    // The record ends with the share.
+    // The share is at the end of the record.
     Ok(Secret::new(whose, &record[record.len() - 32..]))
 }
 
-/// Every file below `folder`, and how many bytes they are.
+/// Collects every file below `folder`.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -109,14 +109,14 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The files in which a secret is, how many were looked into, and their bytes.
+/// The files that contain a secret, the number of searched files, and their bytes.
 fn search(folders: &[impl AsRef<Path>], secrets: &[Secret]) -> Result<(Vec<String>, usize, u64)> {
     let (mut hits, mut all, mut bytes) = (Vec::new(), Vec::new(), 0);
     for folder in folders {
         files(folder.as_ref(), &mut all)?;
     }
     for file in &all {
-        // A broker's file may be gone by now.
+        // The broker may have removed a file in the meantime.
         let Ok(content) = fs::read(file) else { continue };
         bytes += content.len() as u64;
         for secret in secrets.iter().filter(|secret| secret.is_in(&content)) {
@@ -126,14 +126,14 @@ fn search(folders: &[impl AsRef<Path>], secrets: &[Secret]) -> Result<(Vec<Strin
     Ok((hits, all.len(), bytes))
 }
 
-/// What was found in a process's memory.
+/// The findings in a process's memory.
 #[derive(Default)]
 struct Memory {
-    /// The secrets in what the process allocated, and where.
+    /// The secrets in allocated memory, with their addresses.
     allocated: Vec<String>,
-    /// The same of its threads' stacks.
+    /// The secrets on the stacks of threads, with their addresses.
     on_stacks: Vec<String>,
-    /// How many bytes were read.
+    /// The number of bytes read.
     read: usize,
 }
 
@@ -143,7 +143,7 @@ fn range(line: &str) -> Option<(u64, u64)> {
     Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
 }
 
-/// Searches a process's memory; `None` when the system does not let us.
+/// Searches the memory of a process. `None` when the system does not permit that.
 fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<Memory>> {
     let Ok(mut memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return Ok(None) };
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
@@ -151,10 +151,10 @@ fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<Memory>> {
     let mut guard_ends_at = None;
     for line in maps.lines() {
         let (mut at, end) = range(line).with_context(|| line.to_owned())?;
-        // A thread's stack lies above one page that nobody may touch.
+        // A thread's stack lies above one inaccessible page.
         let is_stack = guard_ends_at == Some(at) || line.ends_with("[stack]");
         guard_ends_at = (line.contains(" ---p") && end - at == PAGE).then_some(end);
-        // What is written to can hold a secret: heap, stacks, data.
+        // Writable memory can contain a secret: heap, stacks, data.
         if !line.contains(" rw") {
             continue;
         }
@@ -162,7 +162,7 @@ fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<Memory>> {
         while at < end {
             let length = usize::try_from(end - at)?.min(CHUNK);
             let mut chunk = vec![0; length];
-            // A mapping may be gone, and some cannot be read at all.
+            // A mapping may have disappeared, and some cannot be read at all.
             if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut chunk).is_err() {
                 break;
             }
@@ -182,8 +182,8 @@ fn search_memory(pid: u32, secrets: &[Secret]) -> Result<Option<Memory>> {
     Ok(Some(found))
 }
 
-/// Whether this system writes a core for a process that aborts in `folder`; tried with one that
-/// does not object.
+/// Whether this system writes a core file into `folder` when a process aborts. Tries it with a
+/// program that permits core dumps.
 async fn writes_cores(folder: &Path) -> Result<bool> {
     let mut command = Command::new("sleep");
     command.arg("60").current_dir(folder);
@@ -200,7 +200,7 @@ async fn abort(process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// How many core files are in a folder.
+/// The number of core files in a folder.
 fn cores(folder: &Path) -> Result<usize> {
     let names = fs::read_dir(folder)?.flatten().map(|entry| entry.file_name());
     Ok(names.filter(|name| name.to_string_lossy().starts_with("core")).count())
@@ -208,7 +208,7 @@ fn cores(folder: &Path) -> Result<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_core() -> Result<()> {
-    // Whatever the shell that started us allows, our children may write cores.
+    // Permit core files for child processes, whatever the shell permits.
     let hard = getrlimit(Resource::Core).maximum;
     setrlimit(Resource::Core, Rlimit { current: hard, maximum: hard })?;
 
@@ -226,7 +226,7 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
     let key = stack.directory().join("device.key");
     secrets.push(share_of("device", home.join("device.db"), key, &wallet.id).await?);
 
-    // That the search finds what is there.
+    // Check that the search finds secrets that are there.
     let folders = [stack.directory().to_owned(), stack.broker.credentials().to_owned()];
     for secret in &secrets {
         for writing in &secret.writings {
@@ -239,14 +239,14 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
     let (hits, count, bytes) = search(&folders, &secrets)?;
     assert_eq!(hits, Vec::<String>::new());
 
-    // That the search of memory finds what is there: this process has all of them.
+    // Check that the search of memory finds secrets that are there: this process has all of them.
     if let Some(Memory { allocated, .. }) = search_memory(std::process::id(), &secrets)? {
         let found = |secret: &Secret| allocated.iter().any(|hit| hit.starts_with(secret.whose));
         assert!(secrets.iter().all(found), "the search is blind");
     }
-    // The workers have signed and wait for more. What a session allocated is wiped when it ends.
-    // Copies that the compiler made on a thread's stack while values moved last until something
-    // overwrites them: they are counted, no more.
+    // The workers have signed and are idle. A session's allocations are wiped at its end. Copies
+    // that the compiler made on a thread's stack remain until they are overwritten: the test only
+    // counts them.
     let (mut memory_read, mut on_stacks) = (0, 0);
     for server in [&mut stack.service, &mut stack.partner] {
         let pid = server.process()?.id().context("it runs")?;
@@ -270,7 +270,7 @@ async fn a_party_that_signed__should_leave_its_share_in_no_file_log_memory_or_co
         assert!(core.split_whitespace().filter(|&word| word == "0").count() == 2, "{core}");
     }
 
-    // Aborted, they leave no core where another program does.
+    // Aborted workers leave no core, where another program does.
     let here = std::env::current_dir()?;
     let before = cores(&here)?;
     for server in [&mut stack.service, &mut stack.partner] {
@@ -308,8 +308,8 @@ async fn a_worker__should_lock_its_memory_where_there_is_no_limit_to_that() -> R
     let mut stack = Stack::start().await?;
     let wallet = stack.create_wallet("device", ALL_KINDS).await?;
 
-    // One worker for which there is a limit, and one for which, if this user has the right, there
-    // is none: by the capability or by the limit.
+    // One worker with a limit on locked memory. If this user has the right, also one without a
+    // limit: by the capability, or by the limit itself.
     let capable = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
     let limited = if capable { [WITHOUT_CAPABILITY, LIMITED].concat() } else { LIMITED.to_vec() };
     let by_limit = runs(UNLIMITED).await?;
@@ -325,7 +325,7 @@ async fn a_worker__should_lock_its_memory_where_there_is_no_limit_to_that() -> R
         let process = server.process()?;
         let pid = process.id().context("it runs")?;
         let (locked, swapped) = (memory(pid, "VmLck")?, memory(pid, "VmSwap")?);
-        // Below a limit, the first allocation beyond it would end the worker.
+        // Under a limit, the first allocation beyond it would end the worker.
         assert_eq!((locked > 0, swapped), (locks, 0), "{locked} bytes are locked");
         let log = process.log_tail(1000);
         let says = log.lines().rfind(|line| line.contains("memory is ")).context("it does not say")?;

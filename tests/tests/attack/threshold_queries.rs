@@ -1,6 +1,6 @@
-//! P2* adds a multiple of `q·x` to its answers so that a session is valid exactly when a share `x`
-//! is below a threshold of its choice. So `T` sessions before the first failure name one of `T + 1`
-//! intervals: a lock is worth `log2(T + 1)` bits.
+//! P2* adds a multiple of `q·x` to its answers, so that a session is valid exactly when a share `x`
+//! is below a chosen threshold. The number of valid sessions before the first failure then names
+//! one of `T + 1` intervals. So a lock is worth `log2(T + 1)` bits.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -30,7 +30,7 @@ use crate::attack::{
     tries,
 };
 
-/// An interval in which the share is known to lie, from the first number to below the second.
+/// An interval that contains the share: from the first number to below the second.
 #[derive(Debug, Clone, PartialEq)]
 struct Interval(Natural, Natural);
 
@@ -39,8 +39,7 @@ impl Interval {
         Self(Natural::zero(), curve::order())
     }
 
-    /// The bounds of `parts` intervals of equal width, from the highest down, without the outermost
-    /// two.
+    /// The inner bounds of `parts` intervals of equal width, highest first.
     fn thresholds(&self, parts: u32) -> Vec<Natural> {
         let width = self.1.checked_sub(&self.0).unwrap();
         let parts = u64::from(parts);
@@ -51,8 +50,8 @@ impl Interval {
         (1..parts).rev().map(at).collect()
     }
 
-    /// What the answers to [`Self::thresholds`] say: how many sessions were valid before the first
-    /// that was not.
+    /// The interval that the answers to [`Self::thresholds`] name. `valid` is the number of valid
+    /// sessions before the first failure.
     fn named(&self, thresholds: &[Natural], valid: usize) -> Self {
         let low = thresholds.get(valid).unwrap_or(&self.0);
         let high = valid.checked_sub(1).and_then(|last| thresholds.get(last)).unwrap_or(&self.1);
@@ -63,13 +62,13 @@ impl Interval {
         share.checked_sub(&self.0).is_some() && share.checked_sub(&self.1).is_none()
     }
 
-    /// How many bits of a share it leaves open.
+    /// The number of bits of a share that remain unknown.
     fn open_bits(&self) -> u32 {
         self.1.checked_sub(&self.0).unwrap().bit_length()
     }
 }
 
-/// How many sessions are valid before the first that is not, as the share itself says.
+/// The number of valid sessions before the first failure, computed from the share itself.
 fn expected(thresholds: &[Natural], share: &Natural) -> usize {
     thresholds.iter().take_while(|threshold| share.checked_sub(threshold).is_none()).count()
 }
@@ -85,7 +84,7 @@ fn sessions_before_the_first_failure__should_name_one_of_one_more_intervals() {
     let (victim, throwaway) = (world.wallet(None), world.wallet(None));
     let share = number(&victim.service.to_secret_bytes().unwrap());
     let encrypted = victim.enrolment(Seats::ServicePartner).ciphertext().clone();
-    // Within the wallet itself, and through another one under the same N.
+    // Through the wallet itself, and through another one under the same N.
     for through in [&victim, &throwaway] {
         let thresholds = Interval::of_all_shares().thresholds(parts);
         let mut valid = 0;
@@ -110,8 +109,8 @@ fn sessions_before_the_first_failure__should_name_one_of_one_more_intervals() {
     );
 }
 
-/// Asks for the interval of `victim`'s share through sessions of `through`, until one fails; how
-/// many were valid.
+/// Asks for the interval of `victim`'s share, through sessions of `through`, until one fails.
+/// Returns the number of valid ones.
 async fn ask(
     stage: &mut Stage,
     key: PaillierKeyId,
@@ -186,7 +185,7 @@ async fn locks__should_add_up_over_rotations_only_by_the_operators_word_and_once
     for (round, through) in [(1, &victim), (2, &throwaway)] {
         let key = stage.paillier_key(victim.id, Pair::ServicePartner).await?;
         let thresholds = known.thresholds(parts);
-        // No share is below the last one: there is a lock.
+        // No share is below the last threshold, so there is a lock.
         let asked = [&thresholds[..], &[Natural::one()]].concat();
         let valid = ask(&mut stage, key, (&victim, &[through]), &asked).await?;
         assert_eq!(valid, expected(&thresholds, &share), "sessions before the failure");
@@ -195,7 +194,7 @@ async fn locks__should_add_up_over_rotations_only_by_the_operators_word_and_once
         assert!(known.open_bits() <= 257 - round * parts.ilog2(), "{known:?}");
         sessions += valid + 1;
 
-        // Without the operator's word a new key changes nothing, for no wallet.
+        // Without the operator's acceptance, a new key helps no wallet.
         rotate(&stage).await?;
         for wallet in [&victim, &throwaway] {
             assert_eq!(refusal(&stage, wallet).await?, Code::Locked);

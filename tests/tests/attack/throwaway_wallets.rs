@@ -1,4 +1,5 @@
-//! P2* asks for bits of one wallet's share through sessions of others under the same Paillier key.
+//! P2* asks for bits of one wallet's share through sessions of other wallets under the same
+//! Paillier key.
 
 use anyhow::{Result, ensure};
 use duet_party::{compute::system_rng, culprits};
@@ -44,7 +45,8 @@ fn wallets_under_one_key_without_a_lock__should_give_away_each_others_shares() {
     eprintln!("evidence: bits of another wallet's share read without a lock = {bits}");
 }
 
-/// One query through `through` on the share of `victim`; whether a verdict was heard, and which.
+/// One query through `through` on the share of `victim`. Returns the verdict, if the attacker
+/// learns one.
 async fn query(
     stage: &mut Stage,
     attacker: &MaliciousPartner,
@@ -92,7 +94,7 @@ async fn throwaway_wallets__should_give_one_failure_in_all() -> Result<()> {
     let all: Vec<&WalletInfo> = throwaways.iter().chain([&victim]).collect();
     let attacker = MaliciousPartner::of(&stage, &all, key).await?;
     let (mut failures, mut refused) = (0, 0);
-    // 64 bits are all zero practically never: the second query at the latest fails.
+    // 64 zero bits practically never occur: the second query fails at the latest.
     for bits in [1, 64] {
         for throwaway in &throwaways {
             match query(&mut stage, &attacker, (&victim, throwaway), key, bits).await? {
@@ -125,7 +127,7 @@ async fn throwaway_wallets__should_give_one_failure_in_all() -> Result<()> {
     stage.enrolled(other.id).await?;
     let others_key = stage.paillier_key(other.id, Pair::ServicePartner).await?;
     assert_ne!(others_key, key, "never one key for two tenants");
-    // But the card that locked the first one is quarantined until the operator says otherwise.
+    // But the card that locked the first key is quarantined until the operator accepts it.
     let refusal = stage.sign_service_partner(&other, "m").await.unwrap_err();
     ensure!(refusal.to_string().contains("quarantined"), "{refusal}");
     culprits::accept(stage.service.party.context(), stage.partner.party.card().fingerprint()).await?;

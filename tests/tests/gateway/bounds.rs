@@ -1,4 +1,4 @@
-//! What strangers cannot use up.
+//! Resources that strangers cannot use up.
 
 use duet_protocol::codec::{self, Message as _};
 use duet_tests::{
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// A gateway with a broker behind it and no parties.
+/// A gateway with a broker behind it, and no parties.
 pub(crate) struct Alone {
     pub(crate) gateway: Server,
     pub(crate) url: String,
@@ -46,7 +46,7 @@ pub(crate) fn card() -> (Destination, Vec<u8>) {
     (Destination::Card(party("service")), codec::encode(&CardRequest::Card).unwrap())
 }
 
-/// A gateway without parties answers that nobody listens: it has done its part.
+/// A gateway without parties answers that no party listens. That is a served request.
 pub(crate) async fn is_served(socket: &mut Socket) {
     let (to, message) = card();
     assert_eq!(socket.refused(to, message).await.unwrap(), Code::NoPairAvailable);
@@ -75,7 +75,7 @@ async fn frames_that_are_none__should_close_the_socket_with_a_reason() {
     let mut trailing = encoded(&request);
     trailing.push(0);
     let long_build = ClientFrame::Hello { protocol: 1, build: "a".repeat(200) };
-    // What is sent after the challenge, and with what the socket is closed.
+    // The frames after the challenge, and the code with which the socket is closed.
     for (frames, code) in [
         (vec![encoded(&request)], 1008),
         (vec![encoded(&hello(2))], 1008),
@@ -99,8 +99,8 @@ async fn frames_that_are_none__should_close_the_socket_with_a_reason() {
     socket.stream.send(Message::text("hello")).await.unwrap();
     assert_eq!(socket.closed().await.unwrap().0, 1003);
 
-    // Far too much is not even read to its end; whether the reason gets through is up to the
-    // network.
+    // An oversized frame is not even read to its end. The network decides whether the reason gets
+    // through.
     let mut socket = Socket::open(&alone.url).await.unwrap();
     let sent = socket.stream.send(Message::Binary(vec![0x60; 8 << 20].into())).await;
     if sent.is_ok() {
@@ -125,7 +125,7 @@ async fn flood_of_tiny_frames__should_not_keep_an_honest_device_from_being_serve
                 }
             }
             let (to, message) = card();
-            // Answered only when everything before it has been read.
+            // The answer comes only after everything before it was read.
             socket.request(to, message).await.ok();
         }));
     }
@@ -146,8 +146,7 @@ async fn one_address__should_have_so_many_connections_and_no_more() {
     let _second = Socket::open_from(&alone.url, "127.0.0.2").await.unwrap();
     assert!(upgrade(&alone.url, "127.0.0.2", Some(PAGE_ORIGIN)).await.is_err());
     is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
-    // A place that is given back can be taken again; when that is noticed is the gateway's
-    // business.
+    // A place that was given back can be taken again. The gateway decides when it notices.
     drop(first);
     timeout(DEADLINE, async {
         while upgrade(&alone.url, "127.0.0.2", Some(PAGE_ORIGIN)).await.is_err() {
@@ -185,7 +184,7 @@ async fn whoever_takes_too_long_to_begin__should_be_disconnected() {
     timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it was not disconnected").ok();
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
-    // A connection on which nothing is asked at all.
+    // A connection without any request.
     let mut stream = tcp(&alone.url, "127.0.0.1").await.unwrap();
     let mut nothing = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut nothing)).await.expect("it was not disconnected").ok();
@@ -197,7 +196,7 @@ async fn whoever_takes_too_long_to_begin__should_be_disconnected() {
 #[tokio::test]
 async fn silent_socket__should_be_pinged_and_then_closed() {
     let alone = Alone::start(&["--idle", "1s", "--unauthenticated", "4s"]).await;
-    // One that answers pings lives on, until it has asked for nothing for too long.
+    // A device that answers pings stays, until it has asked for nothing for too long.
     let mut alive = Socket::open(&alone.url).await.unwrap();
     let mut pings = 0;
     loop {
@@ -212,12 +211,12 @@ async fn silent_socket__should_be_pinged_and_then_closed() {
         }
     }
     assert!(pings >= 3, "{pings}");
-    // One that is read as bytes answers nothing.
+    // A socket that is read as raw bytes answers no pings.
     let silent = Socket::open(&alone.url).await.unwrap();
     let mut stream = silent.stream.into_inner();
     let mut bytes = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("it was not closed").ok();
-    // A close frame with 1001.
+    // A close frame with code 1001.
     assert!(bytes.windows(4).any(|w| w[0] == 0x88 && w[2..] == 1001_u16.to_be_bytes()), "{bytes:02x?}");
 }
 

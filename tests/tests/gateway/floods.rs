@@ -1,5 +1,5 @@
-//! Floods: many slow strangers and very many tiny frames. Memory stays bounded, and whoever behaves
-//! is served.
+//! Floods of slow strangers and of tiny frames. Memory stays bounded, and honest clients are
+//! served.
 
 use duet_protocol::{
     codec::{self, Message as _},
@@ -20,13 +20,13 @@ use crate::{
 };
 
 impl Alone {
-    /// What the gateway has in memory, in KiB.
+    /// The gateway's resident memory, in KiB.
     fn resident_kib(&mut self) -> u64 {
         resident_bytes(self.gateway.process().unwrap().id().unwrap()).unwrap() / 1024
     }
 }
 
-/// More than a flood may cost in memory: a hundredth of what it sends, and some slack for the
+/// The most memory that a flood may cost: a hundredth of what it sends, and some slack for the
 /// allocator.
 const MAX_GROWTH_KIB: u64 = 64 * 1024;
 
@@ -36,7 +36,7 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
     let mut alone = Alone::start(&["--handshake", "2s"]).await;
     is_served(&mut Socket::open(&alone.url).await.unwrap()).await;
     let before = alone.resident_kib();
-    // Headers that never end, one byte at a time, from some addresses; and sockets that never
+    // Headers that never end, one byte at a time, from several addresses. Also sockets that never
     // greet.
     let mut slow = Vec::new();
     for address in ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"] {
@@ -44,7 +44,7 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
             let mut stream = tcp(&alone.url, address).await.unwrap();
             stream.write_all(b"GET /v1/device HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ").await.unwrap();
             slow.push(tokio::spawn(async move {
-                // Until it is disconnected, as it has to be.
+                // Until the gateway disconnects it, as it must.
                 while stream.write_all(b"a").await.is_ok() {
                     tokio::task::yield_now().await;
                     let mut answer = [0; 64];
@@ -76,7 +76,7 @@ async fn slow_strangers__should_not_keep_an_honest_device_from_being_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory__should_stay_bounded_under_a_flood_of_frames() {
     let frames = tries(100_000, 1_000_000);
-    // As fast as the gateway reads: it is not its rate limit that is tried here.
+    // As fast as the gateway reads: the test is not about its rate limit.
     let mut alone = Alone::start(&["--frames-per-second", "1000"]).await;
     let mut honest = Socket::open(&alone.url).await.unwrap();
     is_served(&mut honest).await;
@@ -95,7 +95,7 @@ async fn memory__should_stay_bounded_under_a_flood_of_frames() {
             sent
         }));
     }
-    // Large frames too, as large as may be, from one more address.
+    // Large frames as well, of the maximal size, from a further address.
     let mut large = Socket::open_from(&alone.url, "127.0.0.6").await.unwrap();
     let (to, _) = card();
     let message = vec![0x61; ClientFrame::MAX_SIZE_BYTES / 2];

@@ -1,4 +1,4 @@
-//! What a gateway answers over HTTP, and where it refuses to start.
+//! The gateway's answers over HTTP, and the settings with which it refuses to start.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Error;
 
 use crate::gateway::bounds::Alone;
 
-/// A folder as the page's build leaves it.
+/// A folder as the page's build makes it.
 fn page() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
@@ -82,7 +82,7 @@ async fn page__should_be_served_with_headers_that_let_it_load_nothing_else() {
         assert_eq!(get(&format!("{}{outside}", alone.url), &[]).await.status(), 404, "{outside}");
     }
 
-    // The build is told to pages, and the page's own origin may connect.
+    // The gateway tells pages its build, and the page's own origin may connect.
     let info: Value = get(&format!("{}/v1/info", alone.url), &[]).await.json().await.unwrap();
     assert_eq!(
         (info["build"].as_str(), info["protocol"].as_u64()),
@@ -93,7 +93,7 @@ async fn page__should_be_served_with_headers_that_let_it_load_nothing_else() {
     for own in [alone.url.clone(), format!("http://localhost:{port}")] {
         assert!(upgrade(&alone.url, "127.0.0.1", Some(&own)).await.is_ok(), "{own}");
     }
-    // Replaced while it runs, as an update is.
+    // Replace the page while the gateway runs, as an update does.
     fs::write(folder.path().join("build.json"), r#"{"build":"4567"}"#).unwrap();
     assert_eq!(Socket::silent(&alone.url, "127.0.0.1").await.unwrap().build, "4567");
 }
@@ -108,8 +108,8 @@ async fn info__should_be_for_pages_that_are_allowed() {
     assert_eq!((info["build"].as_str(), info["tenant"].as_str()), (Some(""), Some("demo")));
     assert_eq!(info["backends"][0], serde_json::json!({"role": "service", "party": "service"}));
     assert!(info.get("admission").is_none() && info.get("rpc").is_none(), "{info}");
-    // One that is not may read that it is not, and which it is: its browser tells it nothing of a
-    // refused socket.
+    // A page of another origin may read the refusal, which names its origin. The page's browser
+    // would tell it nothing about a refused socket.
     for (foreign, named) in
         [("https://evil.example", "--origin https://evil.example"), ("null", "none of the web's")]
     {
@@ -125,7 +125,7 @@ async fn info__should_be_for_pages_that_are_allowed() {
         let body = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned();
         assert!(body.contains(named), "{body}");
     }
-    // A name that was made to point here is not ours.
+    // A foreign name that resolves to this machine is not the gateway's.
     let rebound = get(&url, &[("host", "evil.example")]).await;
     assert_eq!(rebound.status(), 401);
     assert_eq!(get(&format!("{}/", alone.url), &[]).await.status(), 404, "there is no page here");
@@ -147,7 +147,7 @@ async fn pages_of_this_machine__should_be_allowed_when_trying_out() {
         assert_eq!(get(&url, &[("origin", elsewhere)]).await.status(), 401, "{elsewhere}");
         assert!(upgrade(&alone.url, "127.0.0.1", Some(elsewhere)).await.is_err(), "{elsewhere}");
     }
-    // The gateway itself is still known under its own names alone.
+    // The gateway itself is still reached under its own names only.
     assert_eq!(get(&url, &[("host", "localhost:5173")]).await.status(), 401);
     assert_eq!(
         get(&url, &[("host", &alone.url.replace("http://127.0.0.1", "localhost"))]).await.status(),

@@ -1,4 +1,4 @@
-//! Behind proxies: whose connections are counted.
+//! Behind proxies, limits count the clients' connections.
 
 use duet_tests::{browser::socket::upgrade_with, stack::PAGE_ORIGIN};
 use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
@@ -9,7 +9,7 @@ type Upgraded = Result<WebSocketStream<tokio::net::TcpStream>, Error>;
 
 const ONE_EACH: [&str; 2] = ["--max-connections-per-address", "1"];
 
-/// A socket through a proxy at `from`, which says so in a header.
+/// A socket through a proxy at `from`, which names its client in a header.
 async fn through(alone: &Alone, from: &str, header: &'static str, value: &str) -> Upgraded {
     upgrade_with(&alone.url, from, Some(PAGE_ORIGIN), &[(header, value)]).await
 }
@@ -26,7 +26,7 @@ async fn clients_of_a_trusted_proxy__should_count_by_their_own_address() {
     let _one = visit("198.51.100.1").await.unwrap();
     let _other = visit("198.51.100.2").await.unwrap();
     assert!(is_overloaded(visit("198.51.100.1").await));
-    // What a client writes itself stands left of what the proxy saw, and is nobody's word.
+    // What a client writes itself stands left of the proxy's entry, and is not trusted.
     assert!(is_overloaded(visit("203.0.113.5, 198.51.100.1").await));
     assert!(is_overloaded(visit("198.51.100.77, 127.0.0.2, 198.51.100.2").await));
     visit("198.51.100.1, 203.0.113.5").await.unwrap();
@@ -50,7 +50,7 @@ async fn a_header_that_the_proxies_do_not_write__should_not_be_read() {
     let _other =
         through(&alone, "127.0.0.2", "forwarded", "for=\"[2001:db8::5]:99\";proto=https").await.unwrap();
     assert!(is_overloaded(through(&alone, "127.0.0.2", "forwarded", "for=198.51.100.1").await));
-    // Without the header that counts, they are the proxy's own.
+    // Without the configured header, the connections count as the proxy's own.
     let _own = through(&alone, "127.0.0.2", "x-forwarded-for", "198.51.100.3").await.unwrap();
     assert!(is_overloaded(through(&alone, "127.0.0.2", "x-forwarded-for", "198.51.100.4").await));
 }

@@ -1,4 +1,4 @@
-//! What a gateway does not forward.
+//! Messages that a gateway does not forward.
 
 use duet_protocol::{
     codec,
@@ -60,7 +60,7 @@ async fn stranger__should_get_nothing_but_cards_and_a_partys_own_refusal() {
         assert_eq!(socket.refused(to.clone(), message).await.unwrap(), code, "{to:?}");
     }
 
-    // Nor does a key of its own help.
+    // A key of its own does not help either.
     let stranger = SigningKey::from_bytes(&[9; 32]);
     let refusal = socket.authenticate(wallet, &stranger).await.unwrap_err();
     assert_eq!(code_of(&refusal), Code::BadSignature);
@@ -76,7 +76,7 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
     let device = Device::create(url, &mut ours).await.unwrap();
     let other = Device::create(url, &mut theirs).await.unwrap();
 
-    // A proof counts on its own socket, for its own wallet, within a minute.
+    // A proof is valid on its own socket, for its own wallet, within a minute.
     let proof = |challenge, wallet, issued_at_ms| {
         Authentication { challenge, wallet, issued_at_ms }.frame(&**device.wallet.keys())
     };
@@ -93,7 +93,8 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
 
     device.authenticate(&mut ours).await.unwrap();
     other.authenticate(&mut theirs).await.unwrap();
-    // An approval goes where it belongs, and only if it says so itself.
+    // A socket may send approvals only for wallets whose key it proved, and only ones that name
+    // that wallet.
     let list = other.approval(ApprovalAction::List).unwrap();
     assert_eq!(
         ours.refused(Destination::Approval(other.id()), list.clone()).await.unwrap(),
@@ -133,11 +134,11 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
     let nonsense = b"{\"not\": \"progress\"}".to_vec();
     assert_eq!(ours.refused(Destination::Event { session }, nonsense).await.unwrap(), Code::MalformedMessage);
 
-    // None of that has hurt the session.
+    // None of these refusals has affected the session.
     device.run(&mut ours, &manifest).await.unwrap();
 
-    // Whoever goes on with proofs that do not hold is answered ever later; from the same address,
-    // one that holds is not.
+    // A client with repeated invalid proofs is answered ever later. A valid proof from the same
+    // address is not.
     let mut guesser = Socket::open(url).await.unwrap();
     let guess = proof(guesser.challenge, other.id(), now_ms());
     let guesses = tokio::spawn(async move {
@@ -148,8 +149,8 @@ async fn device__should_speak_for_its_own_wallet_and_sessions_only() {
             }
         }
     });
-    // More proofs than are guessed, one after the other as well: without the wait the guesses would
-    // be through first.
+    // More valid proofs than guesses, also one after the other. Without the delay, the guesses
+    // would finish first.
     for _ in 0..150 {
         device.authenticate(&mut ours).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Wallets made and signatures made through gateways.
+//! Wallets and signatures made through gateways.
 
 use duet_protocol::signature;
 use duet_tests::{
@@ -12,7 +12,7 @@ use duet_wire::{
     gateway::{ClientFrame, Destination},
 };
 
-/// Whether `signed` is one over the message by the wallet, which the library's verifier says.
+/// Checks with the library's verifier that `signed` is the wallet's signature over the message.
 fn assert_signed(device: &Device, message: &str, signed: &duet_wire::RecoverableSignature) {
     let document = serde_json::json!({"kind": "personal_message", "text": message}).to_string();
     let digest = Payload::from_json(document.as_bytes()).unwrap().digest().unwrap();
@@ -36,7 +36,7 @@ async fn browser_party__should_make_a_wallet_sign_and_decide_on_jobs_through_the
         assert_signed(&device, &message, &signed);
     }
 
-    // A job that somebody else queued waits for the owner, and the page is told.
+    // A job that a team queued waits for the owner, and the page learns of it.
     let key = stack.directory().join("owner.requester");
     std::fs::write(&key, hex::encode(device.owner.to_bytes())).unwrap();
     std::process::Command::new("chmod").arg("600").arg(&key).status().unwrap();
@@ -71,7 +71,7 @@ async fn browser_party__should_make_a_wallet_sign_and_decide_on_jobs_through_the
     assert_eq!(reply, ApprovalReply::Done);
     socket.waits(id, 0).await.unwrap();
 
-    // Once it is locked, nothing about it is forwarded any more.
+    // Once the wallet is locked in the page, the gateway forwards nothing about it.
     socket.send(&ClientFrame::Leave { wallet: id }).await.unwrap();
     let list = device.approval(ApprovalAction::List).unwrap();
     assert_eq!(socket.refused(Destination::Approval(id), list).await.unwrap().as_str(), "unauthorized");
@@ -86,8 +86,8 @@ async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     stack.all_pairs_ready(&device.id().to_string()).await.unwrap();
     device.authenticate(&mut socket).await.unwrap();
 
-    // Killed after the signature, before its report: the report still gets through, by another
-    // socket.
+    // The gateway is killed after the signature and before its report. The report still gets
+    // through on another socket.
     let manifest = device.begin(&mut socket, "before the report", "device+service").await.unwrap();
     let (signed, report) = device.compute(&mut socket, &manifest).await.unwrap();
     stack.gateway.kill().await.unwrap();
@@ -109,7 +109,8 @@ async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     let result = result.verify(&key_of(stack.orchestrator_key())).unwrap();
     assert_eq!(result.signature, signed);
 
-    // Killed right after the session began: that session is lost, and a later signature works.
+    // The gateway is killed right after the session began. That session is lost, and a later one
+    // signs.
     device.begin(&mut socket, "lost", "device+service").await.unwrap();
     stack.gateway.kill().await.unwrap();
     stack.gateway.start().await.unwrap();
@@ -135,7 +136,7 @@ async fn two_gateways_at_once__should_serve_one_wallet_alike() {
         let signed = device.sign(socket, &message, "device+partner").await.unwrap();
         assert_signed(&device, &message, &signed);
     }
-    // A session belongs to the socket that its manifest came to.
+    // A session belongs to the socket that received its manifest.
     let manifest = device.begin(&mut sockets[0], "begun on one", "device+service").await.unwrap();
     let refused = device.compute(&mut sockets[1], &manifest).await.unwrap_err();
     assert!(refused.to_string().contains("unauthorized"), "{refused}");

@@ -59,7 +59,7 @@ async fn a_failed_attempt__should_be_tried_again_in_a_new_session() {
     };
     assert_eq!((reporter.as_str(), by.as_str()), ("service", "service"));
 
-    // In each session the responder was asked before the initiator.
+    // In each session, the responder was invited before the initiator.
     rig.invited.close();
     let mut invited: Vec<PartyId> = Vec::new();
     while let Some(party) = rig.invited.recv().await {
@@ -153,22 +153,22 @@ async fn an_outcome_from_the_wrong_party__should_change_nothing() {
     let partner_key = rig.world.card(ShareIndex::Partner);
     let service_key = rig.world.card(ShareIndex::Service);
 
-    // Nobody in this session.
+    // A party without a seat in this session.
     let device: PartyId = "device".parse().unwrap();
     let reply = report(&rig.device, &device_key, &device, &manifest, failed()).await;
     assert_eq!(refused(reply), Code::Unauthorized);
-    // In its seat, with another's key.
+    // A report for the party's own seat, signed with another party's key.
     let reply = report(&rig.service.bus, &device_key, &rig.service.name, &manifest, failed()).await;
     assert_eq!(refused(reply), Code::BadSignature);
-    // The responder learns no signature.
+    // A responder never learns a signature.
     let reply = report(&rig.partner.bus, &partner_key, &rig.partner.name, &manifest, signed()).await;
     assert_eq!(refused(reply), Code::PeerMisbehaved);
-    // Another attempt.
+    // A report about another attempt.
     let mut other = manifest.clone();
     other.attempt += 1;
     let reply = report(&rig.service.bus, &service_key, &rig.service.name, &other, signed()).await;
     assert_eq!(refused(reply), Code::Conflict);
-    // A session that never was.
+    // A report about a session that never existed.
     let mut other = manifest.clone();
     other.session.0[0] ^= 1;
     let reply = report(&rig.service.bus, &service_key, &rig.service.name, &other, signed()).await;
@@ -179,7 +179,7 @@ async fn an_outcome_from_the_wrong_party__should_change_nothing() {
     assert_eq!(reply, OutcomeReply::Acknowledged);
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!((settled.state, settled.attempts), (JobStateName::Signed, 1));
-    // A report that is repeated is acknowledged again.
+    // A repeated report is acknowledged again.
     let reply = report(&rig.service.bus, &service_key, &rig.service.name, &manifest, signed()).await;
     assert_eq!(reply, OutcomeReply::Acknowledged);
 }
@@ -201,7 +201,7 @@ async fn a_session_whose_orchestrator_died__should_end_once_through_another() {
     let settled = rig.settled(&second.url, &job).await;
     assert_eq!((settled.state, settled.attempts), (JobStateName::Signed, 1));
 
-    // The announcement that the first left behind comes again and starts nothing.
+    // The announcement that the first orchestrator left is delivered again, and starts nothing.
     let bus = rig.broker.connect(Role::Orchestrator).await.unwrap();
     let drained = async {
         loop {
@@ -235,7 +235,7 @@ async fn a_session_that_died_with_its_orchestrator__should_be_followed_by_anothe
     let second = rig.start().await;
     let settled = rig.settled(&second.url, &job).await;
     assert_eq!((settled.state, settled.attempts), (JobStateName::Signed, 2));
-    // The first session's signature, should it exist after all, comes too late.
+    // The first session's signature, if it exists after all, comes too late.
     let signed = OutcomeResult::Signed { signature: signature_for(&rig.world, &manifest) };
     let key = rig.world.card(ShareIndex::Service);
     let reply = report(&rig.service.bus, &key, &rig.service.name, &manifest, signed).await;

@@ -1,4 +1,4 @@
-//! Batches and results: submitted at once, told as they come, gone on with from a cursor anywhere.
+//! Batches and results: submitted at once, reported as they end, and continued from any cursor.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ impl Rig {
     }
 }
 
-/// The next end that a stream tells; `None` when it says that it is done.
+/// The next end in a stream. `None` when the stream reports that it is complete.
 async fn next_end(events: &mut Events) -> Option<EndView> {
     let (name, data) = events.next().await.expect("the stream broke");
     match name.as_str() {
@@ -60,7 +60,7 @@ async fn next_end(events: &mut Events) -> Option<EndView> {
     }
 }
 
-/// All ends that a stream tells until it is done, which must each be of another job.
+/// All ends in a stream until it is complete. Each must be of another job.
 async fn all_ends(mut events: Events) -> BTreeMap<JobId, EndView> {
     let mut all = BTreeMap::new();
     while let Some(end) = next_end(&mut events).await {
@@ -81,13 +81,13 @@ async fn a_batch__should_be_told_to_its_end_from_any_cursor_on_any_orchestrator(
     let orchestrators = [rig.start().await, rig.start().await];
     let requests: Vec<Value> =
         (0..12).map(|number| rig.request(&format!("item-{number}"), BACKEND)).collect();
-    // Somebody else's and this tenant's other jobs are none of the batch's.
+    // Jobs of another tenant, and this tenant's other jobs, are not part of the batch.
     rig.accepted(&orchestrators[0].url, &rig.request("apart", BACKEND)).await;
     rig.accepted(&orchestrators[0].url, &rig.other_request("theirs", BACKEND)).await;
     let answer = rig.accepted_batch(&orchestrators[0].url, &requests).await;
     assert!(answer.items.iter().all(|item| item.verdict == ItemVerdict::Accepted));
 
-    // Read one by one, each time by another orchestrator, from where the last one left off.
+    // Read ends one by one, each from another orchestrator, after the last one's cursor.
     let (mut seen, mut last) = (Vec::new(), String::new());
     for orchestrator in orchestrators.iter().cycle() {
         let mut events = rig.batch_events(&orchestrator.url, &answer, &last).await;
@@ -100,7 +100,7 @@ async fn a_batch__should_be_told_to_its_end_from_any_cursor_on_any_orchestrator(
     once.sort_unstable();
     assert_eq!(once, jobs(&answer));
 
-    // From the beginning it is told again, in the same order.
+    // From the beginning, the ends come again in the same order.
     let mut again = rig.batch_events(&orchestrators[1].url, &answer, "").await;
     let mut order = Vec::new();
     while let Some(end) = next_end(&mut again).await {
@@ -125,7 +125,7 @@ async fn a_batch_that_is_submitted_again__should_be_the_same_one() {
     assert!(again.items.iter().all(|item| item.verdict == ItemVerdict::Known));
     assert_eq!(all_ends(rig.batch_events(url, &again, "").await).await.len(), 3);
 
-    // Jobs that had ended before another batch named them are told by it as well, and once.
+    // The batch also reports jobs that had ended before it named them, each once.
     rig.script(&[Act::Refuse(Code::Locked)]);
     let mut mixed = old;
     mixed.extend((0..2).map(|number| rig.request(&format!("new-{number}"), BACKEND)));
@@ -136,7 +136,7 @@ async fn a_batch_that_is_submitted_again__should_be_the_same_one() {
     let failed: Vec<_> = all.values().filter(|end| end.state == JobStateName::Failed).collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].ending.failure.as_ref().unwrap().code, Code::Locked);
-    // From each cursor on, exactly what follows it.
+    // From each cursor, exactly the following ends.
     let mut order = Vec::new();
     let mut events = rig.batch_events(url, &second, "").await;
     while let Some(end) = next_end(&mut events).await {
@@ -186,7 +186,8 @@ async fn requests_of_a_batch__should_stand_and_fall_alone() {
     );
     assert_eq!(answer.items[1].job, Some(taken.id));
 
-    // A batch that finds no room at all is told when to come back; one that finds some is answered.
+    // A batch without room for any of its jobs is told when to come back. With room for some, it is
+    // answered.
     let more: Vec<Value> = (0..3).map(|number| rig.request(&format!("more-{number}"), DEVICE)).collect();
     let answer = rig.accepted_batch(url, &more).await;
     assert!(answer.items.iter().any(|item| item.verdict == ItemVerdict::Accepted));
@@ -195,14 +196,14 @@ async fn requests_of_a_batch__should_stand_and_fall_alone() {
     assert!(refused.headers().contains_key("retry-after"));
     problem(refused, StatusCode::TOO_MANY_REQUESTS, Code::QueueFull).await;
 
-    // What is no batch is refused with the place of what is wrong.
+    // An invalid batch is refused with the path of the fault.
     let body = json!({"requests": [{"body": "{}", "requester": "00", "signature": "00"}]});
     let request = rig.http.post(format!("{url}/v1/batches")).bearer_auth(TOKEN).body(body.to_string());
     let body = problem(request.send().await.unwrap(), StatusCode::BAD_REQUEST, Code::MalformedJson).await;
     assert_eq!(body["path"], "requests[0].requester");
     let many = vec![rig.request("many", DEVICE); MAX_BATCH_ITEMS + 1];
     problem(rig.submit_batch(url, &many).await, StatusCode::BAD_REQUEST, Code::MalformedJson).await;
-    // A stranger finds no batch here.
+    // Another tenant does not find the batch.
     let path = format!("{url}/v1/batches/{}", answer.id.unwrap());
     let stranger = rig.http.get(path).bearer_auth(OTHER_TOKEN).send().await.unwrap();
     problem(stranger, StatusCode::NOT_FOUND, Code::NotFound).await;
@@ -232,11 +233,11 @@ async fn results__should_be_paged_and_followed_from_a_cursor() {
     let mut jobs: Vec<JobId> = told.iter().map(|end| end.job).collect();
     jobs.sort_unstable();
     assert_eq!(jobs, submitted);
-    // It goes on with what ends later, wherever that was submitted.
+    // It continues with later ends, of jobs submitted anywhere.
     let late = rig.accepted(&first.url, &rig.request("late", BACKEND)).await;
     assert_eq!(next_end(&mut events).await.unwrap().job, late.id);
 
-    // The same in pages.
+    // The same ends in pages.
     let (mut paged, mut next) = (Vec::new(), "0".to_owned());
     loop {
         let path = format!("/v1/results?limit=4&after={next}");
@@ -264,8 +265,8 @@ async fn an_end_that_was_published_and_not_noted__should_not_be_told_twice() {
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("noted", BACKEND)).await;
     rig.settled(&orchestrator.url, &job).await;
-    // As if the process had died between publishing and noting it, longer ago than the stream
-    // remembers.
+    // As if the process had died between publishing and recording it, longer ago than the stream's
+    // window for duplicates.
     let mut entry = rig.told([&job]).await.remove(0);
     entry.value.end_published_at_ms = None;
     let key = Key::from((&job.tenant, job.id));
@@ -298,7 +299,7 @@ async fn the_command__should_submit_a_batch_and_tell_how_it_ends() {
         .with("DUET_REQUESTER_KEY", key_file.to_str().unwrap());
     let lines = lines.to_str().unwrap();
     let submitted = duet.json(&["batch", "submit", lines, "--expires-at", "4000000000"]).await;
-    // Further ahead than thirty days: each request is refused by name.
+    // Further ahead than thirty days: the answer names each refused request.
     let refused = submitted.unwrap();
     assert_eq!(refused["batch"]["items"][0]["problem"]["code"], "valid-too-long");
 
@@ -313,7 +314,7 @@ async fn the_command__should_submit_a_batch_and_tell_how_it_ends() {
     assert_eq!(shown["batch"]["jobs"][0]["state"], "signed");
     let results = duet.json(&["job", "results"]).await.unwrap();
     let cursor = results["results"][0]["cursor"].as_str().unwrap();
-    // One document a line; behind the first end there is one.
+    // One document a line. One end follows the first.
     let last = duet.json(&["batch", "watch", id, "--after", cursor]).await.unwrap();
     assert_eq!(last["end"]["job"], results["results"][1]["job"]);
     let urgent = rig.get(&orchestrator.url, &format!("/v1/jobs/{}", answer.items[1].job.unwrap())).await;

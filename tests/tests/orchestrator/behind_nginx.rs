@@ -1,4 +1,4 @@
-//! Event streams through a reverse proxy that buffers what it passes on.
+//! Event streams through a reverse proxy that buffers responses.
 
 use duet_tests::nginx::Nginx;
 use futures::StreamExt as _;
@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use crate::orchestrator::rig::{DEADLINE, Rig, TOKEN};
 
-/// The next part of a body that is still open; `""` at its end.
+/// The next part of a body that is still open, or `""` at its end.
 async fn part(response: &mut (impl futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin)) -> String {
     let part = timeout(DEADLINE, response.next()).await.expect("nginx holds the stream back");
     part.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap()).unwrap_or_default()
 }
 
-/// What has been read of a body once it contains `wanted`.
+/// What was read of a body once it contains `wanted`.
 async fn until(
     body: &mut (impl futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin),
     wanted: &str,
@@ -44,12 +44,12 @@ async fn events__should_come_through_nginx_as_they_happen() {
         response
     };
 
-    // It waits for its owner, so its stream stays open after the first event.
+    // The job waits for its owner, so its stream stays open after the first event.
     let job = rig.accepted(&running.url, &rig.request("parked", &["device+service"])).await;
     let mut events = open(&format!("/v1/jobs/{}/events", job.id)).await.bytes_stream();
     let first = until(&mut events, "awaiting_owner").await;
     assert!(first.starts_with(": open\n\n"), "{first}");
-    // Nothing has ended: there is no event, and a reader still sees at once that the stream is
+    // No job has ended, so there is no event. The reader still learns at once that the stream is
     // open.
     let mut ends = open("/v1/results/events").await.bytes_stream();
     assert_eq!(until(&mut ends, "\n\n").await, ": open\n\n");

@@ -1,4 +1,4 @@
-//! The inputs of `tests/cases` over HTTP, one by one and in a batch.
+//! Submits the inputs of `tests/cases` over HTTP, one by one and in a batch.
 
 use std::{fs, path::Path};
 
@@ -14,8 +14,8 @@ fn cases(name: &str) -> Vec<Value> {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
-/// A payload, and what is to become of it: the digest that is signed where it is known, or what a
-/// refusal names.
+/// A payload and its expected outcome: the signed digest where it is known, or what the refusal
+/// names.
 struct Case {
     name: String,
     payload: Value,
@@ -71,7 +71,7 @@ fn documents() -> impl Iterator<Item = Case> {
 }
 
 impl Case {
-    /// A request of its own, so that no two cases are the same transaction.
+    /// A request whose transaction differs from that of every other case.
     fn request(&self, rig: &Rig, number: usize) -> Value {
         let mut request = rig.request(&format!("case-{number}"), DEVICE);
         request["payload"] = self.payload.clone();

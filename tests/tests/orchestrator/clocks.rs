@@ -1,4 +1,4 @@
-//! Clocks that differ: said by name, and no attempt is used up.
+//! Clocks that differ: the error names the clock, and no attempt is used up.
 
 use duet_wire::{Code, JobStateName, job::AttemptOutcome};
 use serde_json::json;
@@ -10,7 +10,7 @@ const BACKEND: &[&str] = &["service+partner"];
 #[tokio::test]
 async fn a_party_whose_clock_is_ahead__should_be_named_and_use_up_no_attempt() {
     let rig = Rig::new().await;
-    // More than a job has attempts.
+    // More refusals than a job has attempts.
     rig.script(&[Act::Ahead(40_000); 8]);
     let orchestrator = rig.start().await;
     let job = rig.accepted(&orchestrator.url, &rig.request("ahead", BACKEND)).await;
@@ -27,7 +27,7 @@ async fn a_party_whose_clock_is_ahead__should_be_named_and_use_up_no_attempt() {
     assert_eq!(failures.len(), 8);
     for (code, message) in failures {
         assert_eq!(code, Code::ClockDiffers);
-        // The message's way adds to the difference or takes from it.
+        // The time in transit adds to the difference or reduces it.
         let said = message.strip_prefix("the clock of service is ").and_then(|rest| rest.split_once(' '));
         let (seconds, rest) = said.unwrap_or_else(|| panic!("{message}"));
         assert!((39..60).contains(&seconds.parse::<u64>().unwrap()), "{message}");
@@ -54,6 +54,6 @@ async fn a_request_from_a_clock_that_is_ahead__should_be_accepted() {
     let orchestrator = rig.start().await;
     let mut request = rig.request("requester-ahead", BACKEND);
     request["issued_at"] = json!(now_ms() / 1000 + 600);
-    // The parties decide when it counts.
+    // The parties decide when a request becomes valid.
     rig.accepted(&orchestrator.url, &request).await;
 }

@@ -1,4 +1,4 @@
-//! Jobs that were given up: looked at and put back, over HTTP and with the command.
+//! Dead letters, listed and put back into the queue over HTTP and with the command.
 
 use duet_orchestrator::api::{JobPage, JobView};
 use duet_protocol::ids::ShareIndex;
@@ -11,7 +11,7 @@ use crate::orchestrator::rig::{Act, DEADLINE, Rig, Running, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 
-/// A job that three attempts in vain made a dead letter.
+/// A job that three failed attempts made a dead letter.
 async fn dead_letter(rig: &Rig, orchestrator: &Running, name: &str) -> JobView {
     rig.script(&[Act::Fail(Code::Deadline); 3]);
     let job = rig.accepted(&orchestrator.url, &rig.request(name, BACKEND)).await;
@@ -47,7 +47,7 @@ async fn a_dead_letter__should_be_signed_after_it_was_put_back() {
     let shown: JobView = rig.get(url, &format!("/v1/dead-letters/{}", older.id)).await.json().await.unwrap();
     assert_eq!((shown.history.len(), shown.ending.failure.unwrap().code), (3, Code::Deadline));
 
-    // Whatever it was is repaired: it has all its attempts again, and the second of them succeeds.
+    // Its cause is repaired. It has all its attempts again, and the second of them succeeds.
     rig.script(&[Act::Fail(Code::Deadline), Act::Sign]);
     let back = redrive(&rig, url, TOKEN, &older.id.to_string()).await;
     assert_eq!(back.status(), StatusCode::ACCEPTED);
@@ -92,7 +92,7 @@ async fn what_is_no_dead_letter_of_the_tenant__should_not_be_put_back() {
     let absent = rig.get(url, &format!("/v1/dead-letters/{}", running.id)).await;
     problem(absent, StatusCode::NOT_FOUND, Code::NotFound).await;
 
-    // The owner's no stands.
+    // A rejection by the owner stays.
     let asked = rig.accepted(url, &rig.request("rejected", &["device+service"])).await;
     rig.reaches(url, &asked, JobStateName::AwaitingOwner).await;
     let key = rig.world.card(ShareIndex::Device);

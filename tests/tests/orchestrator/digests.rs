@@ -1,4 +1,4 @@
-//! A transaction belongs to one job, and an old signature is no way around a decision.
+//! A transaction belongs to one job, and an old signature does not bypass a decision.
 
 use duet_wire::{
     Code, JobStateName,
@@ -12,7 +12,7 @@ use crate::orchestrator::rig::{Act, DEADLINE, Rig, Running, TOKEN, problem};
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];
 
-/// A request for one transaction, the same whatever the key.
+/// A request for one transaction, the same for every key.
 fn payment(rig: &Rig, key: &str, nonce: u64) -> Value {
     let mut request = rig.request(key, BACKEND);
     request["payload"] = json!({
@@ -48,7 +48,7 @@ async fn a_transaction_of_another_job__should_be_refused_unless_it_is_meant() {
     let first = rig.accepted(&orchestrator.url, &payment(&rig, "first", 0)).await;
     let id = first.id.to_string();
 
-    // While it runs, and when it is signed; its own submission again is the same job.
+    // While the job runs, and after it is signed. Its own submission again gives the same job.
     let manifest = rig.held.recv().await.unwrap();
     refused(&rig, &orchestrator, &payment(&rig, "second", 0), &id).await;
     rig.release(&manifest).await;
@@ -56,14 +56,15 @@ async fn a_transaction_of_another_job__should_be_refused_unless_it_is_meant() {
     refused(&rig, &orchestrator, &payment(&rig, "second", 0), &id).await;
     assert_eq!(rig.submit(&orchestrator.url, &payment(&rig, "first", 0)).await.status(), StatusCode::OK);
 
-    // Another nonce is another transaction, another key of the wallet another sender.
+    // Another nonce is another transaction. Another key of the wallet is another sender.
     rig.accepted(&orchestrator.url, &payment(&rig, "next", 1)).await;
     let mut child = payment(&rig, "child", 0);
     child["path"] = json!("m/1");
     rig.script(&[Act::Refuse(Code::PolicyRefused)]);
     rig.accepted(&orchestrator.url, &child).await;
 
-    // Meant: by a header that says so and nothing else, in a batch by a member.
+    // A repetition is signed only if the requester states that it is intended: by a header with an
+    // exact value, or in a batch by a member.
     let unclear = submit_meant(&rig, &orchestrator, &payment(&rig, "second", 0), "perhaps").await;
     problem(unclear, StatusCode::BAD_REQUEST, Code::MalformedJson).await;
     let not_meant = submit_meant(&rig, &orchestrator, &payment(&rig, "second", 0), "false").await;
@@ -94,7 +95,7 @@ async fn a_transaction_whose_job_failed__should_be_free_and_then_not_come_back()
     let second = rig.accepted(&orchestrator.url, &payment(&rig, "second", 0)).await;
     assert_eq!(rig.settled(&orchestrator.url, &second).await.state, JobStateName::Signed);
 
-    // The dead letter would sign it a second time.
+    // The dead letter would sign the transaction a second time.
     let path = format!("{}/v1/dead-letters/{}/redrive", orchestrator.url, first.id);
     let back = rig.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap();
     let refused = problem(back, StatusCode::CONFLICT, Code::DuplicateDigest).await;
@@ -119,7 +120,7 @@ async fn one_transaction_under_many_keys_at_once__should_be_one_job() {
     other.stop().await;
 }
 
-/// The same message for every key.
+/// A request for one message, the same for every key.
 fn login(rig: &Rig, key: &str, pairs: &[&str]) -> Value {
     let mut request = rig.request(key, pairs);
     request["payload"] = json!({"kind": "personal_message", "text": "log in"});
@@ -133,7 +134,8 @@ async fn the_same_message__should_get_its_first_signature_only_after_a_new_decis
     let first = rig.accepted(&orchestrator.url, &login(&rig, "monday", BACKEND)).await;
     let first = rig.settled(&orchestrator.url, &first).await.ending.signature.unwrap();
 
-    // A party signs with a new nonce: another signature, as good. The first one is told.
+    // The party signs with a new nonce, so its signature differs and is as valid. The answer has
+    // the first one.
     rig.script(&[Act::SignAfresh]);
     let second = rig.accepted(&orchestrator.url, &login(&rig, "tuesday", BACKEND)).await;
     let second = rig.settled(&orchestrator.url, &second).await;
@@ -141,13 +143,13 @@ async fn the_same_message__should_get_its_first_signature_only_after_a_new_decis
     let signed = second.ending.result.unwrap().verify(&rig.result_key()).unwrap();
     assert_eq!(signed.signature.to_string(), first);
 
-    // By another orchestrator as well, which has seen none of it.
+    // Also from another orchestrator, which has not seen the first job.
     let other = rig.start().await;
     rig.script(&[Act::SignAfresh]);
     let third = rig.accepted(&other.url, &login(&rig, "wednesday", BACKEND)).await;
     assert_eq!(rig.settled(&other.url, &third).await.ending.signature.as_ref(), Some(&first));
 
-    // A party that refuses, an owner who rejects: there is no signature, not even the old one.
+    // When a party refuses or the owner rejects, there is no signature, not even the old one.
     for code in [Code::PolicyRefused, Code::ApprovalMissing, Code::Locked] {
         rig.script(&[Act::Refuse(code)]);
         let job = rig.accepted(&orchestrator.url, &login(&rig, code.as_str(), BACKEND)).await;
@@ -162,7 +164,7 @@ async fn the_same_message__should_get_its_first_signature_only_after_a_new_decis
     let rejected = rig.settled(&orchestrator.url, &job).await;
     assert_eq!(rejected.ending.failure.map(|failure| failure.code), Some(Code::RejectedByOwner));
     assert_eq!((rejected.ending.signature, rejected.ending.result), (None, None));
-    // One that has expired is refused as ever.
+    // An expired request is refused as usual.
     let mut late = login(&rig, "friday", BACKEND);
     late["expires_at"] = json!(1);
     problem(rig.submit(&orchestrator.url, &late).await, StatusCode::GONE, Code::JobExpired).await;

@@ -1,4 +1,4 @@
-//! The broker comes back with an empty store while orchestrators run.
+//! The broker returns with an empty store while orchestrators run.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::orchestrator::rig::{DEADLINE, Rig};
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];
 
-/// Asks an orchestrator for its readiness until it is ready and says that something was lost;
-/// returns all other answers.
+/// Asks an orchestrator for its readiness until it is ready and reports a loss. Returns all earlier
+/// answers.
 async fn ready_after_a_loss(rig: &Rig, url: &str) -> Vec<Value> {
     let (mut look, mut refusals) = (interval(Duration::from_millis(50)), Vec::new());
     let ready = timeout(DEADLINE, async {
@@ -38,8 +38,8 @@ async fn ready_after_a_loss(rig: &Rig, url: &str) -> Vec<Value> {
 async fn orchestrators__should_make_everything_anew_and_say_so() {
     let mut rig = Rig::new().await;
     let (first, second) = (rig.start().await, rig.start().await);
-    // A job waits for its owner, one is signed: so there are revisions and results that will be
-    // gone.
+    // One job waits for its owner, and one is signed. So there are revisions and results that will
+    // be lost.
     let waiting = rig.accepted(&first.url, &rig.request("waiting", DEVICE)).await;
     rig.reaches(&second.url, &waiting, JobStateName::AwaitingOwner).await;
     let signed = rig.accepted(&first.url, &rig.request("signed", BACKEND)).await;
@@ -61,14 +61,14 @@ async fn orchestrators__should_make_everything_anew_and_say_so() {
             }
         }
     }
-    // What was queued is gone, and its reader is not kept waiting.
+    // The queued job is lost, and the reader of its stream is not kept waiting.
     assert_eq!(
         rig.get(&first.url, &format!("/v1/jobs/{}", waiting.id)).await.status(),
         StatusCode::NOT_FOUND
     );
     while events.next().await.is_some() {}
-    // The same request is taken again, by either, and signed; lists and events show what there is
-    // now.
+    // Either orchestrator accepts the request again, and it is signed. Lists and events show the
+    // present state.
     let again = rig.accepted(&second.url, &rig.request("signed", BACKEND)).await;
     assert_eq!(rig.settled(&first.url, &again).await.state, JobStateName::Signed);
     let again = rig.accepted(&first.url, &rig.request("waiting", DEVICE)).await;

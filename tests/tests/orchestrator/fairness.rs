@@ -1,4 +1,4 @@
-//! Whose job comes first: tenants take turns, priorities share a tenant's starts, deadlines hold.
+//! The order of jobs: tenants in turn, priorities within a tenant, and deadlines.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::orchestrator::rig::{Act, OTHER_TOKEN, Rig, Running, TOKEN, now_ms};
 
 const BACKEND: &[&str] = &["service+partner"];
 
-/// A rig with one orchestrator that works on one job at a time, and a session that holds that
+/// A rig with one orchestrator that processes one job at a time, and a session that occupies that
 /// place.
 async fn held() -> (Rig, Running, Manifest) {
     let mut rig = Rig::with(|config| config.queue.max_in_flight = 1).await;
@@ -22,7 +22,7 @@ async fn held() -> (Rig, Running, Manifest) {
     (rig, orchestrator, manifest)
 }
 
-/// In which place each job ended, over both tenants.
+/// The position at which each job ended, over both tenants.
 async fn places(rig: &Rig, url: &str) -> BTreeMap<JobId, usize> {
     let mut ends = rig.ends(url, TOKEN).await;
     ends.extend(rig.ends(url, OTHER_TOKEN).await);
@@ -47,7 +47,8 @@ async fn a_flood_of_one_tenant__should_not_keep_anothers_job_waiting() {
     rig.told(flood.iter().chain([&single])).await;
     let places = places(&rig, url).await;
     assert_eq!(places.len(), 152);
-    // The held one, at most one of the flood, and it. (Ends are published side by side: one more.)
+    // Before it: the held job, and at most one of the flood. (Ends are published concurrently, so
+    // one more.)
     assert!(places[&single.id] <= 3, "it ended as number {}", places[&single.id]);
 }
 
@@ -71,8 +72,8 @@ async fn an_urgent_job__should_overtake_and_a_patient_one_not_starve() {
     }
     rig.told(urgent.iter().chain(&normal).chain([&patient])).await;
     let places = places(&rig, url).await;
-    // Sixteen urgent ones come first (but for one start that the announcement in hand had begun),
-    // and the patient one within the first round of 21.
+    // Sixteen urgent jobs come first, except for one start that the pending announcement began. The
+    // patient one comes within the first round of 21.
     let ahead = normal.iter().filter(|job| places[&job.id] < 14).count();
     assert!(ahead <= 1, "{ahead} of the others came before the urgent ones");
     assert!(places[&patient.id] <= 23, "the patient one ended as number {}", places[&patient.id]);
@@ -80,7 +81,7 @@ async fn an_urgent_job__should_overtake_and_a_patient_one_not_starve() {
 
     let refused = rig.submit_urgently(url, &rig.request("now", BACKEND), "now").await;
     assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
-    // The priority is beside the request: with another one it is the same job.
+    // The priority is not part of the request: with another one it is the same job.
     let again = rig.submit_urgently(url, &rig.request("patient", BACKEND), "high").await;
     assert_eq!(again.status(), StatusCode::OK);
 }
@@ -94,7 +95,7 @@ async fn a_deadline__should_hold_while_a_job_is_queued() {
     let job = rig.accepted(url, &request).await;
     let settled = rig.settled(url, &job).await;
     assert_eq!((settled.state, settled.attempts), (JobStateName::Expired, 0));
-    // That it expired is told as well.
+    // The expiry is reported as well.
     let ends = async {
         loop {
             if let Some(end) = rig.ends(url, TOKEN).await.into_iter().find(|end| end.job == job.id) {
@@ -108,7 +109,7 @@ async fn a_deadline__should_hold_while_a_job_is_queued() {
         (end.state, end.ending.failure.unwrap().code.as_str()),
         (JobStateName::Expired, "job-expired")
     );
-    // Nobody was invited to anything but the session that is held.
+    // No party was invited to anything but the held session.
     rig.release(&manifest).await;
     let sessions: Vec<SessionId> = vec![manifest.session];
     assert_eq!(sessions.len(), 1);
@@ -126,8 +127,8 @@ async fn sessions_that_hang__should_leave_places_to_other_tenants() {
         rig.accepted(url, &rig.request(&format!("hangs-{number}"), BACKEND)).await;
         manifests.push(rig.held.recv().await.unwrap());
     }
-    // Three quarters of the places are taken: the fourth job of this tenant waits, another's does
-    // not.
+    // Three quarters of the places are taken. The fourth job of this tenant waits, and another
+    // tenant's does not.
     let waits = rig.accepted(url, &rig.request("waits", BACKEND)).await;
     let single = rig.accepted(url, &rig.other_request("single", BACKEND)).await;
     assert_eq!(rig.settled(url, &single).await.state, JobStateName::Signed);

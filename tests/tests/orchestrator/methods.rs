@@ -1,4 +1,4 @@
-//! What paths answer to methods that they do not have.
+//! The answers of paths to methods that they do not support.
 
 use duet_wire::Code;
 use reqwest::{Method, StatusCode};
@@ -35,7 +35,7 @@ async fn a_wrong_method__should_be_refused_with_those_that_are_right() {
             for taken in &taken {
                 assert!(allowed.contains(&taken.as_str()), "{method} {path}: {taken} is not in {allow}");
             }
-            // HEAD goes with GET, and nothing else is there.
+            // HEAD comes with GET, and no other method exists.
             let head = usize::from(taken.iter().any(|taken| taken == "GET"));
             assert_eq!(allowed.len(), taken.len() + head, "{method} {path}: {allow}, but {taken:?}");
             refused += 1;
@@ -51,7 +51,7 @@ async fn a_wrong_method__should_be_refused_with_those_that_are_right() {
         }
     }
     assert!(refused > 60, "only {refused} were asked");
-    // A path that is none stays one.
+    // An unknown path stays unknown.
     problem(rig.get(&running.url, "/v1/nothing").await, StatusCode::NOT_FOUND, Code::NotFound).await;
     running.stop().await;
 }

@@ -45,7 +45,7 @@ fn record_of(reply: &ApprovalReply) -> JobRecord {
     serde_json::from_slice(record).unwrap()
 }
 
-/// How many jobs wait for the owner of the rig's wallet, as a gateway learns it.
+/// The number of jobs that wait for the owner of the rig's wallet, as a gateway learns it.
 async fn waiting(rig: &Rig) -> u32 {
     let wallet = rig.world.wallet.id;
     let question = codec::encode(&WaitingQuestion { wallet }).unwrap();
@@ -67,7 +67,7 @@ async fn the_owners_own_request__should_be_a_session_at_once() {
     assert_eq!(rig.invited.recv().await.unwrap().as_str(), "service");
     assert_eq!(rig.world.wallet.id, manifest.wallet);
 
-    // Asked again in the middle, it is the same job, and no second session.
+    // Asked again in the meantime, it gives the same job, and no second session.
     let running = record_of(&rig.owner(&key, own(&rig, &request)).await);
     assert_eq!((running.id, running.state.name()), (manifest.job, JobStateName::Running));
     assert!(rig.invited.try_recv().is_err());
@@ -75,13 +75,13 @@ async fn the_owners_own_request__should_be_a_session_at_once() {
     let signature = signature_for(&rig.world, &manifest);
     let signed = OutcomeResult::Signed { signature };
     assert_eq!(report(&rig.device, &key, &device(), &manifest, signed).await, OutcomeReply::Acknowledged);
-    // The device sees the outcome after a reload, whichever way it asks.
+    // The device sees the outcome after a reload, with either question.
     for action in [own(&rig, &request), ApprovalAction::Job { job: manifest.job }] {
         let record = record_of(&rig.owner(&key, action).await);
         let JobState::Signed { result } = &record.state else { panic!("{record:?}") };
         assert_eq!(result.verify(&rig.result_key()).unwrap().signature, signature);
     }
-    // To the tenant it is a job like any other, submitted again or listed.
+    // To the tenant it is an ordinary job: submitted again or listed.
     let view: duet_orchestrator::api::JobView =
         rig.submit(&orchestrator.url, &request).await.json().await.unwrap();
     assert_eq!((view.id, view.state, view.attempts), (manifest.job, JobStateName::Signed, 1));
@@ -130,7 +130,7 @@ async fn what_the_owner_may_not_ask_for__should_be_refused_and_leave_nothing() {
     assert_eq!(list["jobs"], json!([]), "{list}");
     assert!(rig.invited.try_recv().is_err());
 
-    // The queue's limit is the same as for everybody.
+    // The limit of the queue applies to owners too.
     rig.accepted(&orchestrator.url, &rig.request("the-only-one", DEVICE)).await;
     assert_eq!(refused(&rig.owner(&key, own(&rig, &request)).await), Code::QueueFull);
 }
@@ -170,10 +170,10 @@ async fn an_approved_job__should_be_signed_with_the_device() {
     let manifest = Manifest::decode(&manifest).unwrap();
     manifest.verify(now_ms()).unwrap();
     assert_eq!(manifest.pair(), Some(Pair::DeviceService));
-    // The responder, and nobody else, was invited.
+    // Only the responder was invited.
     assert_eq!(rig.invited.recv().await.unwrap().as_str(), "service");
     assert!(rig.invited.try_recv().is_err());
-    // It runs; it cannot be approved a second time.
+    // The job runs. It cannot be approved a second time.
     let again = rig.owner(&key, ApprovalAction::Approve { job: job.id }).await;
     assert_eq!(refused(&again), Code::Conflict);
 
@@ -183,7 +183,8 @@ async fn an_approved_job__should_be_signed_with_the_device() {
     assert_eq!((settled.state, settled.pair), (JobStateName::Signed, Some(Pair::DeviceService)));
 }
 
-/// The pair that is preferred cannot sign; the owner is asked, and then it can after all.
+/// The preferred pair cannot sign, so the owner is asked. Then the preferred pair can sign after
+/// all.
 #[tokio::test]
 async fn a_job_that_prefers_backends__should_not_wait_for_its_owner_longer_than_it_must() {
     let rig = Rig::with(|config| config.queue.max_retry_pause = Duration::from_millis(200)).await;
@@ -199,7 +200,7 @@ async fn a_job_that_prefers_backends__should_not_wait_for_its_owner_longer_than_
     *rig.world.initiator_state.lock().unwrap() = InitiatorState::Ready;
     let settled = rig.settled(&orchestrator.url, &preferring).await;
     assert_eq!((settled.state, settled.pair), (JobStateName::Signed, Some(Pair::ServicePartner)));
-    // Who names the device first waits for it.
+    // A request that names the device first waits for it.
     let key = rig.world.card(ShareIndex::Device);
     let ApprovalReply::Jobs { jobs, .. } = rig.owner(&key, ApprovalAction::List).await else {
         panic!("no list")
@@ -296,7 +297,7 @@ async fn a_job_whose_owner_does_not_come__should_expire() {
     let key = rig.world.card(ShareIndex::Device);
     let reply = rig.owner(&key, ApprovalAction::Approve { job: job.id }).await;
     assert_eq!(refused(&reply), Code::JobExpired);
-    // Submitting it again finds the same job, expired.
+    // Submitting it again gives the same job, expired.
     let again = rig.submit(&orchestrator.url, &request).await;
     assert_eq!(again.json::<serde_json::Value>().await.unwrap()["state"], "expired");
 }

@@ -1,4 +1,4 @@
-//! Jobs that nobody can work on: they are set aside, and the queue goes on.
+//! Jobs that cannot be processed are set aside, and the queue continues.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::orchestrator::rig::{Act, DEADLINE, Rig, now_ms};
 
 const BACKEND: &[&str] = &["service+partner"];
 
-/// A bucket in which anything can be written.
+/// A bucket into which the test can write anything.
 async fn bucket(bus: &Bus) -> kv::Bucket<Value> {
     bus.ensure_bucket::<Value>(kv::JOBS, &StorageSettings::default()).await.unwrap()
 }
@@ -37,11 +37,11 @@ async fn entries_that_cannot_be_read__should_not_block_the_queue() {
     let bucket = bucket(&bus).await;
     let tenant = "demo".parse().unwrap();
 
-    // No record at all.
+    // An entry that is not a record.
     let garbage = JobId([0xaa; 16]);
     bucket.create(&Key::from((&tenant, garbage)), &Value::from("garbage")).await.unwrap();
     announce(&bus, garbage).await;
-    // A record under another's name.
+    // A record under another job's name.
     let misplaced = JobId([0xbb; 16]);
     let document = serde_json::to_value(record(&rig, "misplaced")).unwrap();
     bucket.create(&Key::from((&tenant, misplaced)), &document).await.unwrap();
@@ -52,14 +52,14 @@ async fn entries_that_cannot_be_read__should_not_block_the_queue() {
     let key = Key::from((&tenant, unreadable.id));
     bucket.create(&key, &serde_json::to_value(&unreadable).unwrap()).await.unwrap();
     announce(&bus, unreadable.id).await;
-    // An announcement of nothing.
+    // An announcement of a job that does not exist.
     announce(&bus, JobId([0xcc; 16])).await;
 
     for number in 0..5 {
         let job = rig.accepted(url, &rig.request(&format!("healthy-{number}"), BACKEND)).await;
         assert_eq!(rig.settled(url, &job).await.state, JobStateName::Signed);
     }
-    // The one that is a record ends as a dead letter, and hides no others from lists.
+    // The one valid record ends as a dead letter. The others do not hide jobs from lists.
     let ended = async {
         loop {
             let value = bucket.get(&key).await.unwrap().unwrap().value;
@@ -87,11 +87,11 @@ async fn a_job_that_kills_its_workers__should_end_and_let_others_by() {
     .await;
     let orchestrator = rig.start().await;
     let url = &orchestrator.url;
-    // Both attempts end with a worker that is never heard of again.
+    // In both attempts the worker is never heard of again.
     rig.script(&[Act::Hold, Act::Sign, Act::Hold]);
     let poison = rig.accepted(url, &rig.request("poison", BACKEND)).await;
     rig.held.recv().await.unwrap();
-    // While it rests between its attempts, another's turn comes.
+    // While it waits between its attempts, another job has its turn.
     let healthy = rig.accepted(url, &rig.request("healthy", BACKEND)).await;
     assert_eq!(rig.settled(url, &healthy).await.state, JobStateName::Signed);
     let settled = rig.settled(url, &poison).await;

@@ -1,4 +1,4 @@
-//! Bounds that a tenant meets: refusals say when to come back, and leave other tenants alone.
+//! Limits of a tenant: refusals state when to come back, and do not affect other tenants.
 
 use std::num::NonZeroU32;
 
@@ -11,7 +11,7 @@ use crate::orchestrator::rig::{Act, DEADLINE, OTHER_TOKEN, Rig, TOKEN, problem};
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];
 
-/// When to come back, in seconds.
+/// The seconds after which the client should come back.
 fn retry_after(response: &Response) -> u64 {
     response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
 }
@@ -27,7 +27,7 @@ async fn a_tenant_with_all_its_jobs_open__should_be_refused_alone() {
     assert!((1..=60).contains(&retry_after(&refused)));
     let body = problem(refused, StatusCode::TOO_MANY_REQUESTS, Code::QueueFull).await;
     assert!(body["detail"].as_str().unwrap().starts_with("the tenant has 2 open jobs"), "{body}");
-    // What it submitted before is known all the same, and the other tenant is not touched.
+    // An earlier submission is still known, and the other tenant is not affected.
     assert_eq!(rig.submit(url, &rig.request("first", DEVICE)).await.status(), StatusCode::OK);
     rig.accepted(url, &rig.other_request("theirs", DEVICE)).await;
 
@@ -44,7 +44,7 @@ async fn a_tenant_that_asks_too_often__should_be_slowed_down_alone() {
     let orchestrator = rig.start().await;
     let url = &orchestrator.url;
     let mut answers = Vec::new();
-    // Two at once are its right; of many within a few seconds most are too many.
+    // Two at once are permitted. Of many within a few seconds, most are too many.
     for _ in 0..40 {
         answers.push(rig.get(url, "/v1/jobs").await);
     }
@@ -98,7 +98,7 @@ async fn a_full_stream_of_announcements__should_refuse_new_jobs_and_lose_none() 
     assert!(retry_after(&refused) >= 1);
     let body = problem(refused, StatusCode::TOO_MANY_REQUESTS, Code::QueueFull).await;
     assert!(body["detail"].as_str().unwrap().contains("DUET_JOBS"), "{body}");
-    // Whatever was accepted is signed, announced or not, and then there is room again.
+    // All accepted jobs are signed, even those without an announcement. Then there is room again.
     rig.release(&manifest).await;
     for job in &accepted {
         assert_eq!(rig.settled(url, job).await.state, JobStateName::Signed);

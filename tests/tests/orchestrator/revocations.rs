@@ -1,4 +1,4 @@
-//! Jobs whose request is revoked: who may, what becomes of the job, and that the parties are told.
+//! Revoked requests: who may revoke, how the job ends, and that the parties are told.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -20,7 +20,7 @@ fn parties(names: [&str; 2]) -> Vec<PartyId> {
     names.map(|name| name.parse().unwrap()).to_vec()
 }
 
-/// Waits until both parties keep the revocation, and the job says so.
+/// Waits until both parties keep the revocation and the job shows that.
 async fn kept(rig: &Rig, url: &str, job: &JobView) -> JobView {
     loop {
         let view: JobView = rig.get(url, &format!("/v1/jobs/{}", job.id)).await.json().await.unwrap();
@@ -52,13 +52,13 @@ async fn a_job_that_waits__should_be_cancelled_at_the_parties_as_well() {
     assert!(rig.world.revoked.lock().unwrap().is_empty(), "no party was told");
 
     assert_eq!(rig.revoke(url, &job, &proof).await.status(), StatusCode::OK);
-    // The requester is the wallet's owner here: a job that has come to its owner meanwhile is
-    // rejected, not cancelled.
+    // Here the requester is also the wallet's owner. A job that waits for its owner by then is
+    // rejected, and not cancelled.
     let ended = kept(&rig, url, &job).await;
     let rejected = ended.ending.failure.is_some_and(|failure| failure.code == Code::RejectedByOwner);
     assert!(ended.state == JobStateName::Cancelled || rejected, "{:?}", ended.state);
     assert_eq!(rig.world.revoked.lock().unwrap().len(), 2);
-    // Again, it changes nothing.
+    // A second revocation changes nothing.
     assert_eq!(rig.revoke(url, &job, &proof).await.status(), StatusCode::OK);
     assert_eq!(rig.world.revoked.lock().unwrap().len(), 2);
 }
@@ -84,7 +84,7 @@ async fn parties_that_do_not_answer__should_be_told_until_they_do() {
     let job = rig.accepted(&first.url, &rig.request("busy", DEVICE)).await;
     let proof = rig.revocation(&first.url, &job, &rig.world.requester).await;
     assert_eq!(rig.revoke(&first.url, &job, &proof).await.status(), StatusCode::OK);
-    // By another orchestrator as well: it is in the job.
+    // Also by another orchestrator, because the job's record contains it.
     first.stop().await;
     let second = rig.start().await;
     kept(&rig, &second.url, &job).await;

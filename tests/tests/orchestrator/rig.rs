@@ -1,5 +1,5 @@
-//! A real broker, a real orchestrator, and parties that follow a script: they speak the real
-//! messages with real keys over the broker, but one of them signs alone, with the whole key.
+//! A real broker, a real orchestrator, and parties that follow a script. The parties exchange the
+//! real messages with real keys over the broker. But one of them signs alone, with the whole key.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +45,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The longest any test waits for anything.
+/// The longest wait of any test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The tenant's bearer token.
@@ -62,27 +62,27 @@ fn ed25519(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
-/// What a scripted initiator does with its next session.
+/// What the scripted initiator does in its next session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     /// Accepts, and reports a signature.
     Sign,
-    /// Accepts, and reports another signature than [`Act::Sign`] does, as valid.
+    /// Accepts, and reports a different valid signature than [`Act::Sign`] does.
     SignAfresh,
-    /// Accepts, and reports a signature over something else.
+    /// Accepts, and reports a signature over another digest.
     SignAnotherDigest,
     /// Accepts, and reports a failure.
     Fail(Code),
-    /// Accepts, and says nothing more: the test has the manifest.
+    /// Accepts, and reports nothing: the test gets the manifest.
     Hold,
     /// Refuses the invitation.
     Refuse(Code),
-    /// Refuses the invitation because the session is over by its own clock, which is so many
+    /// Refuses the invitation because the session has expired by its own clock, which is this many
     /// milliseconds ahead.
     Ahead(u64),
 }
 
-/// A wallet whose whole key the test holds.
+/// A wallet whose whole key the test has.
 pub(crate) struct Wallet {
     pub(crate) id: WalletId,
     key: k256::ecdsa::SigningKey,
@@ -109,7 +109,7 @@ impl Wallet {
         RecoverableSignature::new(r.into(), s.into(), recovery.is_y_odd()).unwrap()
     }
 
-    /// A signature with another nonce than [`Self::sign`]'s.
+    /// A signature with another nonce than [`Self::sign`] uses.
     fn sign_afresh(&self, digest: &[u8; 32]) -> RecoverableSignature {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).unwrap();
@@ -122,7 +122,7 @@ impl Wallet {
     }
 }
 
-/// What all scripted parties know.
+/// The state that all scripted parties share.
 pub(crate) struct World {
     pub(crate) wallet: Wallet,
     /// The wallet of the tenant `other`.
@@ -133,9 +133,9 @@ pub(crate) struct World {
     pub(crate) initiator_state: Mutex<InitiatorState>,
     pub(crate) held: mpsc::UnboundedSender<Manifest>,
     pub(crate) invited: mpsc::UnboundedSender<PartyId>,
-    /// The revocations that the parties keep: whose, and the hash of which request.
+    /// The revocations that the parties keep: the party, and the hash of the request.
     pub(crate) revoked: Mutex<Vec<(ShareIndex, [u8; 32])>>,
-    /// How many revocations they refuse before, because their stores do not work.
+    /// How many revocations they refuse first, because their stores fail.
     pub(crate) busy: AtomicU32,
 }
 
@@ -144,7 +144,7 @@ impl World {
         ed25519(100 + u8::from(index))
     }
 
-    /// The wallet that a session is about.
+    /// The wallet of a session.
     fn wallet_of(&self, id: WalletId) -> &Wallet {
         if id == self.other_wallet.id { &self.other_wallet } else { &self.wallet }
     }
@@ -202,7 +202,7 @@ impl World {
     }
 }
 
-/// Reports how a session ended, as `bus`'s role, under `key`, in the name of `from`.
+/// Reports how a session ended, as the role of `bus`, signed with `key`, in the name of `from`.
 pub(crate) async fn report(
     bus: &Bus,
     key: &SigningKey,
@@ -223,7 +223,7 @@ pub(crate) async fn report(
     codec::decode(&reply).unwrap()
 }
 
-/// The signature that a session is about.
+/// The signature that a session should make.
 pub(crate) fn signature_for(world: &World, manifest: &Manifest) -> RecoverableSignature {
     let request = manifest.request.verify().unwrap();
     assert!(request.path.is_root(), "the scripted parties know the root key only");
@@ -271,7 +271,7 @@ async fn play_invitation(world: Arc<World>, bus: Bus, me: PartyId, index: ShareI
             return;
         }
     };
-    // The orchestrator may have been killed meanwhile: then there is no answer.
+    // If the orchestrator was killed in the meantime, no answer comes.
     report(&bus, &world.card(index), &me, &manifest, result).await;
 }
 
@@ -301,7 +301,7 @@ async fn play_card_request(world: Arc<World>, index: ShareIndex, incoming: Incom
     incoming.respond(codec::encode(&reply).unwrap()).await.unwrap();
 }
 
-/// A scripted party that listens.
+/// A scripted party that is subscribed.
 pub(crate) struct Party {
     pub(crate) bus: Bus,
     pub(crate) name: PartyId,
@@ -330,7 +330,7 @@ async fn party(world: &Arc<World>, broker: &Broker, role: Role, index: ShareInde
     Party { bus, name, _services: vec![cards, invitations] }
 }
 
-/// An orchestrator that runs.
+/// A running orchestrator.
 pub(crate) struct Running {
     pub(crate) url: String,
     task: JoinHandle<()>,
@@ -350,7 +350,7 @@ impl Running {
     }
 }
 
-/// All of it.
+/// The whole rig.
 pub(crate) struct Rig {
     pub(crate) broker: Broker,
     pub(crate) world: Arc<World>,
@@ -368,7 +368,7 @@ impl Rig {
         Self::with(|_| {}).await
     }
 
-    /// A rig whose orchestrators are told what `adjust` makes of the configuration.
+    /// A rig whose orchestrators have the configuration that `adjust` makes.
     pub(crate) async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         let broker = Broker::start().await.unwrap();
         let (held_sender, held) = mpsc::unbounded_channel();
@@ -411,7 +411,7 @@ impl Rig {
         self.config.result_key.verifying_key().to_bytes()
     }
 
-    /// Starts an orchestrator; several may run at once.
+    /// Starts an orchestrator. Several may run at once.
     pub(crate) async fn start(&self) -> Running {
         let server = Server::bind(self.config.clone()).await.unwrap();
         let url = format!("http://{}", server.address());
@@ -423,12 +423,12 @@ impl Rig {
         Running { url, task, stop }
     }
 
-    /// Says what the initiator does in the next sessions.
+    /// Sets what the initiator does in the next sessions.
     pub(crate) fn script(&self, acts: &[Act]) {
         self.world.script.lock().unwrap().extend(acts);
     }
 
-    /// A request that lasts an hour and is allowed.
+    /// A permitted request that is valid for an hour.
     pub(crate) fn request(&self, key: &str, pairs: &[&str]) -> Value {
         json!({
             "version": 2,
@@ -442,7 +442,7 @@ impl Rig {
         })
     }
 
-    /// The same of the tenant `other`.
+    /// A permitted request of the tenant `other`.
     pub(crate) fn other_request(&self, key: &str, pairs: &[&str]) -> Value {
         let mut request = self.request(key, pairs);
         request["tenant"] = json!("other");
@@ -460,7 +460,7 @@ impl Rig {
         self.submit_as(url, TOKEN, request["idempotency_key"].as_str().unwrap(), self.signed(request)).await
     }
 
-    /// Submits `request` with a priority, as whichever tenant it names.
+    /// Submits `request` with a priority, as the tenant that it names.
     pub(crate) async fn submit_urgently(&self, url: &str, request: &Value, priority: &str) -> Response {
         let token = if request["tenant"] == "other" { OTHER_TOKEN } else { TOKEN };
         self.submission(url, token, request["idempotency_key"].as_str().unwrap(), self.signed(request))
@@ -497,12 +497,12 @@ impl Rig {
             .timeout(DEADLINE)
     }
 
-    /// Submits `request`, which is accepted.
+    /// Submits `request`, which must be accepted.
     pub(crate) async fn accepted(&self, url: &str, request: &Value) -> JobView {
         self.accepted_urgently(url, request, "normal").await
     }
 
-    /// Submits `request` with a priority; it is accepted.
+    /// Submits `request` with a priority. It must be accepted.
     pub(crate) async fn accepted_urgently(&self, url: &str, request: &Value, priority: &str) -> JobView {
         let response = self.submit_urgently(url, request, priority).await;
         let status = response.status();
@@ -520,14 +520,14 @@ impl Rig {
         self.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).send().await.unwrap()
     }
 
-    /// The revocation of a job's request by `key`.
+    /// A revocation of a job's request, signed with `key`.
     pub(crate) async fn revocation(&self, url: &str, job: &JobView, key: &SigningKey) -> RevocationProof {
         let answer = self.get(url, &format!("/v1/jobs/{}/request", job.id)).await;
         let request: SignedRequest = answer.json().await.unwrap();
         RevocationProof::sign(job.wallet, request.content_hash(), key)
     }
 
-    /// Cancels with a revocation.
+    /// Cancels a job with a revocation.
     pub(crate) async fn revoke(&self, url: &str, job: &JobView, proof: &RevocationProof) -> Response {
         let path = format!("{url}/v1/jobs/{}/cancel", job.id);
         self.http.post(path).bearer_auth(TOKEN).timeout(DEADLINE).json(proof).send().await.unwrap()
@@ -539,7 +539,7 @@ impl Rig {
         self.event_stream(&format!("{url}/v1/jobs/{}/events", job.id), token, "12345").await
     }
 
-    /// Opens an event stream, having seen everything up to `last`.
+    /// Opens an event stream after the cursor `last`.
     pub(crate) async fn event_stream(&self, url: &str, token: &str, last: &str) -> Events {
         let mut request = self.http.get(url).bearer_auth(token);
         if !last.is_empty() {
@@ -551,15 +551,15 @@ impl Rig {
         Events { chunks: response.bytes_stream().boxed(), buffer: String::new() }
     }
 
-    /// The bucket of jobs, as orchestrators have it.
+    /// The bucket of jobs, as orchestrators use it.
     pub(crate) async fn bucket(&self) -> Bucket<JobRecord> {
         let bus = self.broker.connect(Role::Orchestrator).await.unwrap();
         bus.ensure_bucket(kv::JOBS, &StorageSettings::default()).await.unwrap()
     }
 
-    /// Waits until the ends of jobs are published and it is noted that they are: only until then
-    /// may an orchestrator send one again, which the stream drops and who listens to the subject
-    /// itself hears twice. Returns the jobs' entries.
+    /// Waits until the ends of jobs are published and recorded as published. Before that, an
+    /// orchestrator may publish an end again. The stream drops the second one, but a subscriber of
+    /// the subject receives both. Returns the jobs' entries.
     pub(crate) async fn told(&self, jobs: impl IntoIterator<Item = &JobView>) -> Vec<Entry<JobRecord>> {
         let bucket = self.bucket().await;
         let mut entries = Vec::new();
@@ -579,20 +579,20 @@ impl Rig {
         entries
     }
 
-    /// The jobs whose ends these are, all of them with results that the orchestrator signed.
+    /// The jobs of these ends. Each end must contain a result that the orchestrator signed.
     pub(crate) fn with_results(&self, ends: &[EndView]) -> Vec<JobId> {
         let result = |end: &EndView| end.ending.result.as_ref().unwrap().verify(&self.result_key()).unwrap();
         ends.iter().map(|end| result(end).job).collect()
     }
 
-    /// Every end of a tenant's job from the first on.
+    /// Every end of a tenant's jobs, from the first on.
     pub(crate) async fn ends(&self, url: &str, token: &str) -> Vec<EndView> {
         let request = self.http.get(format!("{url}/v1/results?limit=200")).bearer_auth(token);
         let page: EndPage = request.timeout(DEADLINE).send().await.unwrap().json().await.unwrap();
         page.results
     }
 
-    /// Lets the initiator's held session end with its signature.
+    /// Lets the held session of the initiator end with its signature.
     pub(crate) async fn release(&self, manifest: &Manifest) {
         let signed = OutcomeResult::Signed { signature: signature_for(&self.world, manifest) };
         let key = self.world.card(ShareIndex::Service);
@@ -600,7 +600,7 @@ impl Rig {
         assert_eq!(reply, OutcomeReply::Acknowledged);
     }
 
-    /// Follows a job to its end.
+    /// Follows a job until it has ended.
     pub(crate) async fn settled(&self, url: &str, job: &JobView) -> JobView {
         let mut events = self.events(url, job).await;
         let mut last = None;
@@ -612,7 +612,7 @@ impl Rig {
         last.unwrap()
     }
 
-    /// Follows a job until it is in `state`.
+    /// Follows a job until it reaches `state`.
     pub(crate) async fn reaches(&self, url: &str, job: &JobView, state: JobStateName) -> JobView {
         let mut events = self.events(url, job).await;
         while let Some((name, data)) = events.next().await {
@@ -649,7 +649,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The next event's name and data; `None` at the end of the stream. Comments are skipped.
+    /// The name and data of the next event. `None` at the end of the stream. Comments are skipped.
     pub(crate) async fn next(&mut self) -> Option<(String, String)> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {

@@ -1,4 +1,4 @@
-//! Several orchestrators side by side: no leader, and any of them answers for any job.
+//! Several orchestrators at once: there is no leader, and each answers for any job.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ async fn any_orchestrator__should_answer_for_any_job() {
     let orchestrators = [rig.start().await, rig.start().await, rig.start().await];
     let [first, second, third] = &orchestrators;
     let job = rig.accepted(&first.url, &rig.request("anywhere", DEVICE)).await;
-    // Shown, listed, known and cancelled elsewhere than it was submitted.
+    // Another orchestrator than the one it was submitted to shows, lists, finds and cancels it.
     rig.reaches(&second.url, &job, JobStateName::AwaitingOwner).await;
     let shown: JobView = rig.get(&third.url, &format!("/v1/jobs/{}", job.id)).await.json().await.unwrap();
     assert_eq!(shown.id, job.id);
@@ -27,7 +27,7 @@ async fn any_orchestrator__should_answer_for_any_job() {
     assert_eq!(rig.cancel(&third.url, &job).await.status(), StatusCode::OK);
     assert_eq!(rig.settled(&first.url, &job).await.state, JobStateName::Cancelled);
 
-    // A dead letter is put back by another than the one that gave up.
+    // Another orchestrator than the one that gave up puts a dead letter back.
     rig.script(&[Act::Refuse(Code::Locked)]);
     let dead = rig.accepted(&first.url, &rig.request("dead", BACKEND)).await;
     assert_eq!(rig.settled(&second.url, &dead).await.state, JobStateName::Failed);
@@ -46,7 +46,7 @@ async fn an_orchestrator_that_dies_at_work__should_leave_its_jobs_to_the_others(
     })
     .await;
     let first = rig.start().await;
-    // Its places are taken by sessions that nobody ends, and more jobs wait behind them.
+    // Sessions that never end occupy its places, and more jobs wait behind them.
     rig.script(&[Act::Hold; 3]);
     let mut jobs = Vec::new();
     for number in 0..20 {
@@ -77,7 +77,7 @@ async fn what_one_orchestrator_remembers__should_not_outlive_its_truth() {
         problem(refused, StatusCode::LOCKED, Code::Locked).await;
     }
     *rig.world.initiator_state.lock().unwrap() = InitiatorState::Ready;
-    // The facts are good for five minutes, but not to refuse anything by.
+    // The facts are valid for five minutes, but not for refusing a job.
     for (url, key) in [(&first.url, "ready-1"), (&second.url, "ready-2")] {
         let accepted = async {
             loop {

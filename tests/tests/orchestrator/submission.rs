@@ -1,4 +1,4 @@
-//! Submitting, looking at, listing and cancelling jobs.
+//! Submitting, reading, listing and cancelling jobs.
 
 use duet_bus::{Filter, Role};
 use duet_wire::{
@@ -39,7 +39,7 @@ async fn a_queued_job__should_end_in_one_signed_result() {
     assert_eq!(result.digest, job.digest);
     assert_eq!(result.address, rig.world.wallet.address());
 
-    // The signature, by a library that had no part in making it.
+    // Verify the signature with a library that took no part in making it.
     let signature = alloy_primitives::Signature::from_raw_array(&result.signature.to_bytes()).unwrap();
     let recovered = signature.recover_address_from_prehash(&job.digest.into()).unwrap();
     assert_eq!(recovered.0.0, rig.world.wallet.address());
@@ -48,7 +48,7 @@ async fn a_queued_job__should_end_in_one_signed_result() {
     let published: SignedResult = serde_json::from_slice(&published.payload).unwrap();
     assert_eq!(published, signed);
 
-    // The same submission again is the same job with the same result, and nothing is published.
+    // The same submission again gives the same job with the same result, and nothing is published.
     let again = rig.submit(&orchestrator.url, &rig.request("payout-1", BACKEND)).await;
     assert_eq!(again.status(), StatusCode::OK);
     let again: Value = again.json().await.unwrap();
@@ -128,7 +128,7 @@ async fn a_submission_that_cannot_be_signed__should_be_refused_by_name() {
         problem(refused, StatusCode::from_u16(status).unwrap(), code).await;
     }
 
-    // The path of what is malformed is named.
+    // The refusal names the path of the fault.
     let refused = rig.submit(url, &with("/payload/text", json!(7))).await;
     let body = problem(refused, StatusCode::BAD_REQUEST, Code::MalformedJson).await;
     assert_eq!(body["path"], "payload.text", "{body}");
@@ -154,7 +154,7 @@ async fn a_submission_that_cannot_be_signed__should_be_refused_by_name() {
     let huge = with("/payload/text", json!("x".repeat(200 * 1024)));
     problem(rig.submit(url, &huge).await, StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge).await;
 
-    // None of it left a job behind.
+    // None of these left a job.
     let list: Value = rig.get(url, "/v1/jobs").await.json().await.unwrap();
     assert_eq!(list["jobs"], json!([]));
 }
@@ -187,7 +187,7 @@ async fn whoever_goes_on_failing__should_be_slowed_down_and_nobody_else() {
         assert!((1..=60).contains(&wait), "{wait}");
         problem(slowed, StatusCode::TOO_MANY_REQUESTS, Code::RateLimited).await;
     }
-    // From the same address and of the same tenant, what is right is taken.
+    // A valid request from the same address and tenant is accepted.
     rig.accepted(url, &request).await;
 }
 
@@ -321,7 +321,8 @@ async fn each_way_to_be_unauthorised__should_say_what_is_expected() {
         detail
     };
 
-    // The token: none, under another scheme, and nobody's, which is not shown again.
+    // The token: none, under another scheme, and an unknown one, which is not repeated in the
+    // answer.
     let jobs = || rig.http.get(format!("{url}/v1/jobs")).timeout(DEADLINE);
     let unauthorized = async |request: reqwest::RequestBuilder| {
         let answer = request.send().await.unwrap();
@@ -333,7 +334,7 @@ async fn each_way_to_be_unauthorised__should_say_what_is_expected() {
     let unknown = unauthorized(jobs().bearer_auth("not-a-token")).await;
     assert!(!detail(&unknown, &["Authorization", "not known here"]).contains("not-a-token"));
 
-    // The signature, without the line that says what is signed: alone and in a batch.
+    // The signature without the tag that says what is signed: alone and in a batch.
     let request = rig.request("unsigned", BACKEND);
     let body = serde_json::to_vec(&request).unwrap();
     let mut signed = rig.signed(&request);
@@ -359,7 +360,7 @@ async fn each_way_to_be_unauthorised__should_say_what_is_expected() {
     assert_eq!(answer["items"][0]["problem"]["code"], "bad-signature", "{answer}");
     detail(&answer["items"][0]["problem"], &expected);
 
-    // An approval that is signed as a request is.
+    // An approval that is signed like a request.
     rig.script(&[Act::Hold]);
     let job = rig.accepted(url, &rig.request("approved", BACKEND)).await;
     let approver = SigningKey::from_bytes(&[70; 32]);

@@ -1,23 +1,23 @@
 //! The published attacks, one row each, and the tests that play them.
 //!
-//! A test is named where it lives, by its package, its target and its path as `cargo test` prints
-//! it. One that only attacks lies in `tests/tests/attack`, in a module per row; the others stand
-//! with what they also test.
+//! A test is named by its package, its target, and its path as `cargo test` prints it. A test that
+//! only attacks lies in `tests/tests/attack`, in one module for each row. The others lie beside the
+//! code that they also test.
 
-/// One attack and everything that plays it.
+/// One attack, and all tests of it.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// What `cargo xtask attack <name>` selects.
+    /// The name that `cargo xtask attack <name>` selects.
     pub(crate) name: &'static str,
     pub(crate) attack: &'static str,
     pub(crate) source: &'static str,
     pub(crate) checks: &'static [Check],
 }
 
-/// Where a row's attacks are.
+/// The tests or commands of a row.
 #[derive(Debug)]
 pub(crate) enum Check {
-    /// Tests of one target of one package; those that take minutes only when they are asked for.
+    /// Tests of one target of one package. `long` ones take minutes and run only on request.
     Tests { package: &'static str, target: Target, names: &'static [&'static str], long: bool },
     /// `cargo deny check` with these checks.
     Deny(&'static [&'static str]),

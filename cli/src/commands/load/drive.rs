@@ -1,4 +1,4 @@
-//! Offering load: jobs that arrive at a constant rate, or a constant number of them.
+//! Offers load: jobs at a constant rate, or a constant number of open jobs.
 
 use std::{
     sync::{
@@ -32,13 +32,14 @@ use crate::{
     error::{CliError, ErrorCode},
 };
 
-/// How long a closed loop rests after a failure: what refuses at once would be asked without end.
+/// How long a closed loop pauses after a failure. Otherwise it would flood a deployment that
+/// refuses at once.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// How long a request stays valid beyond the time that its job may take.
+/// How long a request stays valid after its job's deadline.
 const VALID_BEYOND: Duration = Duration::from_secs(60);
 
-/// Whose signatures are asked for, where.
+/// The deployment under load, and the accounts whose signatures it is asked for.
 pub(super) struct Target {
     pub(super) api: ApiClient,
     pub(super) tenant: TenantId,
@@ -46,26 +47,26 @@ pub(super) struct Target {
     pub(super) pairs: Vec<Pair>,
     pub(super) path: DerivationPath,
     pub(super) message_bytes: usize,
-    /// The share of the signatures that is verified, from 0 to 1.
+    /// The share of the signatures to verify, from 0 to 1.
     pub(super) verify: f64,
-    /// What tells this run's jobs from any other's.
+    /// Distinguishes this run's jobs from those of other runs.
     pub(super) run: String,
-    /// How many jobs were begun.
+    /// The number of jobs begun.
     pub(super) begun: AtomicU64,
 }
 
-/// A wallet with a key that may ask it.
+/// A wallet, and a requester's key that may ask it to sign.
 pub(super) struct Account {
     pub(super) wallet: WalletId,
-    /// The account that has to sign.
+    /// The account that must have signed.
     pub(super) address: Address,
     pub(super) key: SigningKey,
 }
 
-/// A name that no other run has.
+/// A random name for a run.
 ///
 /// # Errors
-/// When the system has no randomness.
+/// When the operating system provides no randomness.
 pub(super) fn random_name() -> Result<String, CliError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes)
@@ -73,10 +74,10 @@ pub(super) fn random_name() -> Result<String, CliError> {
     Ok(hex::encode(bytes))
 }
 
-/// Offers one load and tells what became of it.
+/// Offers one load, and returns the measured step.
 ///
 /// # Errors
-/// When a request cannot be made at all; what happens to requests that were made is in the step.
+/// When a request cannot be made at all. The step counts failures of requests that were made.
 pub(super) async fn step(
     target: &Arc<Target>,
     offered: Offered,
@@ -98,8 +99,8 @@ pub(super) async fn step(
     Ok(Step { busy_cores: used.busy_cores, processes: used.processes, ..recorder.step(offered, timing) })
 }
 
-/// Jobs are due at `start`, and every `1 / per_second` from then on. What cannot be sent when it is
-/// due is sent later, and its time runs all the same.
+/// Starts a job every `1 / per_second` from `start` on. A job that has to wait for room is sent
+/// later, but its time runs from when it was due.
 async fn open_loop(
     target: &Arc<Target>,
     recorder: &Arc<Recorder>,
@@ -130,7 +131,7 @@ async fn open_loop(
             drop(permit);
         });
     }
-    // Each has a deadline of its own.
+    // Each job has its own deadline.
     while open.join_next().await.is_some() {}
 }
 
@@ -157,7 +158,7 @@ async fn closed_loop(target: &Arc<Target>, recorder: &Arc<Recorder>, in_flight: 
 }
 
 impl Target {
-    /// One job from its submission to its signature.
+    /// Runs one job from submission to signature.
     async fn sign(&self, due: Instant, deadline: Instant) -> Sample {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let sent = Instant::now();
@@ -168,7 +169,7 @@ impl Target {
         Sample { due, sent, ended: Instant::now(), outcome }
     }
 
-    /// Whether the signature was verified.
+    /// Submits a request and waits for its signature. Returns whether it was verified.
     async fn signature(&self, number: u64, patience: Duration) -> Result<bool, CliError> {
         let account = self.account(number)?;
         let (signed, key, digest) = self.request(number, account, patience)?;
@@ -186,7 +187,7 @@ impl Target {
         self.accounts.get(index).ok_or_else(|| CliError::usage("there is no wallet to load"))
     }
 
-    /// Evenly spread over all of them, and the last of the first hundred for a hundredth.
+    /// Spreads verification evenly over all jobs: a share of 1/100 picks the last of each hundred.
     fn is_verified(&self, number: u64) -> bool {
         let wanted = |count: u64| (to_f64(count) * self.verify).floor();
         wanted(number + 1) > wanted(number)
@@ -220,13 +221,13 @@ impl Target {
     }
 }
 
-/// What was used while a step counted.
+/// What processes used while a step counted.
 struct Used {
     busy_cores: Option<f64>,
     processes: Vec<ProcessUse>,
 }
 
-/// Looks at `processes` and this one when counting begins and when it ends.
+/// Reads the usage of `processes` and of this process when counting begins and when it ends.
 async fn watch(processes: &[NamedProcess], recorder: &Recorder) -> Used {
     let own = NamedProcess { name: "load".to_owned(), id: std::process::id() };
     let watched: Vec<&NamedProcess> = processes.iter().chain([&own]).collect();

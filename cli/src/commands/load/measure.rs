@@ -1,4 +1,4 @@
-//! Counting what becomes of jobs.
+//! Counts the outcomes of jobs.
 
 use std::{
     collections::BTreeMap,
@@ -12,26 +12,27 @@ use tokio::time::Instant;
 use super::report::{Offered, Quantiles, SIGNED, Step, Timing};
 use crate::error::{CliError, ErrorCode};
 
-/// The longest time that is told apart, in microseconds: two days, more than a job may take.
+/// The longest time that the histogram distinguishes, in microseconds: two days, longer than any
+/// job may take.
 const LONGEST_US: u64 = 2 * 24 * 3600 * 1_000_000;
 
-/// Significant digits of times.
+/// Significant digits of recorded times.
 const DIGITS: u8 = 3;
 
-/// What became of one job.
+/// The outcome and times of one job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
-    /// When it was due.
+    /// When the job was due.
     pub(super) due: Instant,
-    /// When it was sent.
+    /// When the client sent it.
     pub(super) sent: Instant,
-    /// When its end was known.
+    /// When the client learned of its end.
     pub(super) ended: Instant,
-    /// Whether its signature was verified, or why there is none.
+    /// Whether its signature was verified, or the code of its error.
     pub(super) outcome: Result<bool, ErrorCode>,
 }
 
-/// Takes the samples of one step.
+/// Collects the samples of one step.
 pub(super) struct Recorder {
     counts_from: Instant,
     counts_until: Instant,
@@ -50,10 +51,10 @@ struct Counts {
 }
 
 impl Recorder {
-    /// For a step that starts at `start`.
+    /// A recorder for a step that starts at `start`.
     ///
     /// # Errors
-    /// Never with the bounds there are.
+    /// Never, with the constant bounds of the histogram.
     pub(super) fn new(start: Instant, timing: &Timing) -> Result<Self, CliError> {
         let histogram = || {
             Histogram::new_with_bounds(1, LONGEST_US, DIGITS)
@@ -79,17 +80,17 @@ impl Recorder {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When counting begins and ends.
+    /// When counting begins and when it ends.
     pub(super) const fn counted(&self) -> (Instant, Instant) {
         (self.counts_from, self.counts_until)
     }
 
-    /// Signatures finished so far while it counted.
+    /// Signatures finished so far while the step counts.
     pub(super) fn signed_meanwhile(&self) -> u64 {
         self.lock().signed_meanwhile
     }
 
-    /// Takes one sample.
+    /// Adds one sample.
     pub(super) fn take(&self, sample: &Sample) {
         let counted = self.counts_from..self.counts_until;
         let mut counts = self.lock();
@@ -99,7 +100,7 @@ impl Recorder {
             counts.signed_meanwhile += u64::from(counted.contains(&sample.ended));
             let second = sample.ended.saturating_duration_since(self.start).as_secs();
             let second = usize::try_from(second).unwrap_or(usize::MAX);
-            // As many seconds as a step lasts; it ends by itself.
+            // One entry for each second of the step: its duration bounds the list.
             if second >= counts.signed_in_each_s.len() {
                 counts.signed_in_each_s.resize(second.saturating_add(1), 0);
             }
@@ -119,7 +120,7 @@ impl Recorder {
         }
     }
 
-    /// What the step found, without what processes used.
+    /// The measured step, without the usage of processes.
     pub(super) fn step(&self, offered: Offered, timing: &Timing) -> Step {
         let counts = self.lock();
         let signed_per_s = thousandth(to_f64(counts.signed_meanwhile) / timing.measured_s);
@@ -149,7 +150,7 @@ pub(super) const fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
-/// Rounded to a thousandth.
+/// `number`, rounded to a thousandth.
 pub(super) fn thousandth(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
@@ -185,7 +186,7 @@ mod tests {
     fn time_counts_from_when_a_job_was_due() {
         let start = Instant::now();
         let recorder = Recorder::new(start, &TIMING).unwrap();
-        // A stall of a second: what was due meanwhile is sent late.
+        // A stall of one second: jobs due in it are sent late.
         recorder.take(&sample(start, 2000, 3000, 3020));
         let step = recorder.step(Offered::Open { per_second: 1.0 }, &TIMING);
         assert!((1019.0..=1021.0).contains(&step.latency_ms.p50), "{step:?}");

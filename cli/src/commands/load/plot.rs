@@ -1,4 +1,4 @@
-//! Curves from reports, as SVG.
+//! Draws curves from reports, as SVG.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
@@ -18,8 +18,7 @@ use crate::error::CliError;
 /// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (900, 520);
 
-/// One colour for each line, told apart by most people who do not see all colours (Okabe and Ito,
-/// 2008).
+/// A colour for each line. Most colour-blind people can tell these apart (Okabe and Ito, 2008).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -29,7 +28,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// Which files were drawn.
+/// The files that were drawn.
 #[derive(Debug, Serialize)]
 pub(super) struct Drawn {
     pub(super) files: Vec<PathBuf>,
@@ -42,13 +41,13 @@ impl fmt::Display for Drawn {
     }
 }
 
-/// A line of a plot.
+/// One line of a plot.
 struct Line {
     name: String,
     points: Vec<(f64, f64)>,
 }
 
-/// What belongs to a plot beside its lines.
+/// The texts and axes around a plot's lines.
 struct Frame<'a> {
     title: &'a str,
     x: &'a str,
@@ -62,11 +61,11 @@ fn failed(error: impl fmt::Display) -> CliError {
 /// Reads a quantile of a step's latencies, in milliseconds.
 type Quantile = fn(&Step) -> f64;
 
-/// Latency against the rate at which jobs arrive, from the open loops of `reports`: on a
-/// logarithmic scale, three quantiles of each report.
+/// Latency over the rate at which jobs arrive, from the open loops of `reports`. The scale is
+/// logarithmic; each report has three quantiles.
 ///
 /// # Errors
-/// When there is no open loop in any of them.
+/// When no report contains an open loop.
 pub(super) fn latency(reports: &[LoadReport]) -> Result<String, CliError> {
     let quantiles: [(&str, Quantile); 3] = [
         ("p50", |step| step.latency_ms.p50),
@@ -101,11 +100,11 @@ pub(super) fn latency(reports: &[LoadReport]) -> Result<String, CliError> {
     draw(&frame, &lines, 0.0..rate * 1.05, (1.0..slowest * 1.5).log_scale())
 }
 
-/// The most signatures per second of each report against the workers that its deployment had,
-/// beside what as many times the fewest workers would have made.
+/// The highest rate of signatures in each report over the deployment's number of workers. A second
+/// line shows linear scaling from the smallest deployment.
 ///
 /// # Errors
-/// When no report says how many workers there were.
+/// When no report states its number of workers.
 pub(super) fn scaling(reports: &[LoadReport]) -> Result<String, CliError> {
     let mut measured: Vec<(f64, f64)> = reports
         .iter()
@@ -115,7 +114,7 @@ pub(super) fn scaling(reports: &[LoadReport]) -> Result<String, CliError> {
         })
         .collect();
     measured.sort_by(|one, other| one.0.total_cmp(&other.0).then(other.1.total_cmp(&one.1)));
-    // Of several reports with as many workers the best counts.
+    // Of several reports with the same number of workers, the best one counts.
     measured.dedup_by(|later, earlier| later.0.total_cmp(&earlier.0).is_eq());
     let Some((fewest, first)) = measured.first().copied() else {
         return Err(CliError::input("no report says how many workers there were (--workers)"));
@@ -131,7 +130,7 @@ pub(super) fn scaling(reports: &[LoadReport]) -> Result<String, CliError> {
     draw(&frame, &lines, 0.0..most + 1.0, 0.0..fastest * 1.1)
 }
 
-/// The largest coordinates of any point.
+/// The largest x and y of all points.
 fn largest(lines: &[Line]) -> Result<(f64, f64), CliError> {
     let points = || lines.iter().flat_map(|line| &line.points);
     if points().next().is_none() {
@@ -140,7 +139,7 @@ fn largest(lines: &[Line]) -> Result<(f64, f64), CliError> {
     Ok((points().map(|point| point.0).fold(1.0, f64::max), points().map(|point| point.1).fold(1.0, f64::max)))
 }
 
-/// The whole plot as SVG.
+/// The whole plot, as SVG.
 fn draw<Y>(frame: &Frame<'_>, lines: &[Line], x: Range<f64>, y: Y) -> Result<String, CliError>
 where
     Y: AsRangedCoord<Value = f64>,

@@ -1,14 +1,14 @@
-//! What processes of this machine use, from Linux's `/proc` (proc(5)).
+//! Resource use of processes on this machine, from Linux's `/proc` (proc(5)).
 
 use std::{fs, str::FromStr};
 
-/// Clock ticks a second in `/proc`: a constant of Linux's interface to programs.
+/// Clock ticks a second in `/proc`, a constant of Linux's user-space interface.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A process with a name for the report.
+/// A process, named for the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedProcess {
-    /// What it is called.
+    /// Its name in the report.
     pub(crate) name: String,
     /// Its process id.
     pub(crate) id: u32,
@@ -27,13 +27,13 @@ impl FromStr for NamedProcess {
 /// Processor time and memory of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
-    /// Processor time so far, in milliseconds, of all its threads, those that have ended included.
+    /// Processor time so far in milliseconds, over all its threads, ended ones included.
     pub(crate) cpu_ms: f64,
-    /// Memory that is resident, in bytes.
+    /// Resident memory in bytes.
     pub(crate) resident_bytes: u64,
 }
 
-/// What the process with this id has used so far; `None` when there is none, or no `/proc`.
+/// What the process `id` has used so far. `None` when there is no such process, or no `/proc`.
 pub(crate) fn usage(id: u32) -> Option<Usage> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
@@ -43,7 +43,7 @@ pub(crate) fn usage(id: u32) -> Option<Usage> {
     })
 }
 
-/// What all processors have worked so far, in milliseconds, for whomever.
+/// The time that all processors have worked so far, in milliseconds, for all processes together.
 pub(crate) fn machine_cpu_ms() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     Some(machine_ticks(&stat)? * 1000.0 / TICKS_PER_SECOND)
@@ -63,7 +63,8 @@ fn resident(status: &str) -> u64 {
     kibibytes.unwrap_or(0).saturating_mul(1024)
 }
 
-/// `user nice system idle iowait irq softirq steal …` of all processors: all but idle and waiting.
+/// The ticks that all processors worked: `user nice system idle iowait irq softirq steal …` without
+/// `idle` and `iowait`.
 fn machine_ticks(stat: &str) -> Option<f64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<f64> =

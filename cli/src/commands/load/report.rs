@@ -1,4 +1,4 @@
-//! What a run found, as the JSON document that it leaves and as text.
+//! The outcome of a run: a JSON document, and text for people.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
@@ -7,34 +7,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::{duration, error::CliError};
 
-/// The version of the report's form.
+/// The version of the report's format.
 const VERSION: u8 = 1;
 
-/// The outcome that counts as a success, beside error codes.
+/// The outcome of a successful job. All other outcomes are error codes.
 pub(super) const SIGNED: &str = "signed";
 
-/// How much of what arrives has to be signed meanwhile for a rate to count as sustained: all, but
-/// for what is under way when counting ends.
+/// A rate counts as sustained if at least this share of the jobs is signed while the step counts.
+/// It is less than 1 because some jobs are still under way when counting ends.
 const SUSTAINED_SHARE: f64 = 0.98;
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadReport {
-    /// The form's version.
+    /// The version of the format.
     pub(crate) version: u8,
-    /// When it began, in milliseconds since 1970.
+    /// When the run began, in milliseconds since 1970.
     pub(crate) started_at_ms: u64,
-    /// What it is called.
+    /// The run's name.
     pub(crate) label: String,
     /// Where the generator ran.
     pub(crate) machine: Machine,
-    /// What it was told.
+    /// The settings of the run.
     pub(crate) settings: Settings,
-    /// What it found, in the order in which it was run.
+    /// The steps in the order in which they ran.
     pub(crate) steps: Vec<Step>,
 }
 
-/// The machine, as far as Linux says.
+/// The machine, as Linux describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// Its processor.
@@ -45,29 +45,29 @@ pub(crate) struct Machine {
     pub(crate) memory_bytes: u64,
     /// Its kernel.
     pub(crate) kernel: String,
-    /// How many wanted to run, on average over a minute, before the run.
+    /// The load average over one minute before the run.
     pub(crate) load_before: f64,
 }
 
-/// What a run was told.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
-    /// The interface.
+    /// The URL of the orchestrator's interface.
     pub(crate) api_url: String,
-    /// How many wallets took turns.
+    /// The number of wallets used in turn.
     pub(crate) wallets: usize,
-    /// How many workers each party has, as stated.
+    /// The number of workers of each party, as the user stated it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) workers_per_party: Option<u32>,
-    /// The pairs that could sign.
+    /// The pairs that may sign.
     pub(crate) pairs: Vec<Pair>,
     /// The size of each message in bytes.
     pub(crate) message_bytes: u32,
-    /// The share of the signatures that was verified.
+    /// The share of the signatures to verify.
     pub(crate) verified_share: f64,
-    /// The most jobs that were open at once in an open loop.
+    /// The most jobs open at once in an open loop.
     pub(crate) max_open_jobs: usize,
-    /// How long everything took.
+    /// The durations of a step.
     #[serde(flatten)]
     pub(crate) timing: Timing,
 }
@@ -75,16 +75,16 @@ pub(crate) struct Settings {
 /// How long a step takes, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Timing {
-    /// Before it counts.
+    /// Warm-up, before the step counts.
     pub(crate) warm_up_s: f64,
-    /// While it counts.
+    /// While the step counts.
     pub(crate) measured_s: f64,
-    /// For one job, from when it was due.
+    /// The deadline of one job, from its due time.
     pub(crate) job_timeout_s: f64,
 }
 
 impl Timing {
-    /// With these durations.
+    /// The timing with these durations.
     pub(crate) fn new(warm_up: Duration, measured: Duration, job_timeout: Duration) -> Self {
         Self {
             warm_up_s: warm_up.as_secs_f64(),
@@ -97,7 +97,7 @@ impl Timing {
         Duration::from_secs_f64(self.warm_up_s)
     }
 
-    /// Until no further job is started.
+    /// How long the step starts jobs.
     pub(crate) fn running(&self) -> Duration {
         Duration::from_secs_f64(self.warm_up_s + self.measured_s)
     }
@@ -106,95 +106,95 @@ impl Timing {
         Duration::from_secs_f64(self.job_timeout_s)
     }
 
-    /// The longest that a step may take.
+    /// The longest time that the step may take.
     pub(crate) fn longest(&self) -> Duration {
         self.running() + self.job_timeout()
     }
 }
 
-/// What was offered in a step.
+/// The load offered in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "loop", rename_all = "snake_case")]
 pub(crate) enum Offered {
-    /// Jobs arrive at a constant rate, whatever becomes of those before.
+    /// Jobs arrive at a constant rate, even while earlier ones are unfinished.
     Open {
-        /// Their rate.
+        /// The rate, in jobs a second.
         per_second: f64,
     },
-    /// So many jobs are open at a time.
+    /// A constant number of jobs is open.
     Closed {
-        /// Their number.
+        /// The number of open jobs.
         in_flight: usize,
     },
 }
 
-/// What one step found. Times are milliseconds.
+/// The measurements of one step. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Step {
-    /// What was offered.
+    /// The load that was offered.
     #[serde(flatten)]
     pub(crate) offered: Offered,
-    /// How many jobs were due while it counted.
+    /// The number of jobs due while the step counted.
     pub(crate) due: u64,
-    /// What became of those: `signed`, or the code of their error.
+    /// The number of those jobs by outcome: `signed`, or an error code.
     pub(crate) outcomes: BTreeMap<String, u64>,
-    /// How many of all signatures were verified.
+    /// The number of all signatures that were verified.
     pub(crate) verified: u64,
-    /// Signatures per second that were finished while it counted.
+    /// Signatures a second, finished while the step counted.
     pub(crate) signed_per_s: f64,
-    /// Of an open loop, whether the deployment kept up with it: nothing failed, and as much was
-    /// signed as arrived.
+    /// Whether the deployment kept up with an open loop: no job failed, and signatures kept pace
+    /// with arrivals.
     pub(crate) sustained: bool,
-    /// From when a job was due until its signature was there: what is missed while others wait
-    /// counts. In a closed loop a job is due when the one before it is done, so nothing can be
-    /// missed and this says less.
+    /// Time from when a job was due to its signature. So waiting for other jobs counts. In a closed
+    /// loop a job is due when its predecessor ends: it never waits, and the figure says less.
     pub(crate) latency_ms: Quantiles,
-    /// From when its submission was sent.
+    /// Time from sending the submission to the signature.
     pub(crate) service_ms: Quantiles,
-    /// Signatures finished in each second of the step, the warm-up included.
+    /// Signatures finished in each second of the step, warm-up included.
     pub(crate) signed_in_each_s: Vec<u64>,
-    /// How many processors worked on average, for whomever.
+    /// The average number of busy processors, for all processes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) busy_cores: Option<f64>,
-    /// What the named processes used, and this one as `load`.
+    /// The use of the named processes, and of this one as `load`.
     pub(crate) processes: Vec<ProcessUse>,
 }
 
-/// What one process used while a step counted.
+/// The use of one process while a step counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProcessUse {
-    /// Which.
+    /// The name of the process.
     pub(crate) name: String,
     /// Processor time in milliseconds, of all its threads.
     pub(crate) cpu_ms: f64,
-    /// The same per signature.
+    /// Processor time per signature, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_ms_per_signature: Option<f64>,
     /// Resident memory at the end, in bytes.
     pub(crate) resident_bytes: u64,
 }
 
-/// How some times are distributed, in milliseconds.
+/// The distribution of some times, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
-    /// The least.
+    /// The minimum.
     pub(crate) min: f64,
-    /// On average.
+    /// The mean.
     pub(crate) mean: f64,
-    /// Half of them take at most this.
+    /// The median.
     pub(crate) p50: f64,
-    /// 90 of 100.
+    /// The 90th percentile.
     pub(crate) p90: f64,
-    /// 99 of 100.
+    /// The 99th percentile.
     pub(crate) p99: f64,
-    /// 999 of 1000.
+    /// The 99.9th percentile.
     pub(crate) p999: f64,
-    /// The most.
+    /// The maximum.
     pub(crate) max: f64,
 }
 
 impl Offered {
-    /// Whether a deployment keeps up that signs so many per second, if all that was due is signed.
+    /// Whether an open loop counts as sustained at this rate of signatures, if no due job fails. A
+    /// closed loop never does.
     pub(crate) fn is_sustained_by(&self, signed_per_s: f64) -> bool {
         match self {
             Self::Open { per_second } => signed_per_s >= SUSTAINED_SHARE * per_second,
@@ -204,7 +204,7 @@ impl Offered {
 }
 
 impl Machine {
-    /// This machine.
+    /// Reads the description of this machine.
     pub(crate) fn read() -> Self {
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, name: &str| {
@@ -228,14 +228,14 @@ impl Machine {
 }
 
 impl Step {
-    /// How many of the jobs that were due came to a signature.
+    /// The number of due jobs that got a signature.
     pub(crate) fn signed(&self) -> u64 {
         self.outcomes.get(SIGNED).copied().unwrap_or(0)
     }
 }
 
 impl LoadReport {
-    /// A run that begins now.
+    /// A report of a run that begins now.
     pub(crate) fn new(label: String, machine: Machine, settings: Settings) -> Self {
         let started_at_ms = u64::try_from(duration::since_1970().as_millis()).unwrap_or(u64::MAX);
         Self { version: VERSION, started_at_ms, label, machine, settings, steps: Vec::new() }
@@ -244,7 +244,7 @@ impl LoadReport {
     /// Reads a report.
     ///
     /// # Errors
-    /// When the file cannot be read or is none.
+    /// When the file cannot be read or is no report.
     pub(crate) fn read(file: &Path) -> Result<Self, CliError> {
         let name = file.display().to_string();
         let text = fs::read(file).map_err(|error| CliError::io(&name, &error))?;
@@ -258,10 +258,10 @@ impl LoadReport {
         }
     }
 
-    /// The report as a document.
+    /// The report as JSON.
     ///
     /// # Errors
-    /// Never with numbers that are finite.
+    /// Never: all its numbers are finite.
     pub(crate) fn to_json(&self) -> Result<Vec<u8>, CliError> {
         let mut json = serde_json::to_vec_pretty(self)
             .map_err(|error| CliError::internal(format!("the report has no JSON form: {error}")))?;
@@ -269,15 +269,15 @@ impl LoadReport {
         Ok(json)
     }
 
-    /// The most signatures per second of all steps.
+    /// The highest rate of signatures of all steps.
     pub(crate) fn most_signed_per_s(&self) -> f64 {
         self.steps.iter().map(|step| step.signed_per_s).fold(0.0, f64::max)
     }
 
-    /// Whether the run served its purpose: something was signed, and nothing was signed wrongly.
+    /// Checks that something was signed and that no signature was invalid.
     ///
     /// # Errors
-    /// When not.
+    /// When a check fails.
     pub(crate) fn verdict(&self) -> Result<(), CliError> {
         let count =
             |outcome: &str| -> u64 { self.steps.iter().filter_map(|step| step.outcomes.get(outcome)).sum() };

@@ -1,4 +1,4 @@
-//! Stored wallets and backups through the crate's public interface.
+//! Tests stored wallets and backups through the crate's public interface.
 
 #[cfg(test)]
 mod wallets;

@@ -1,4 +1,4 @@
-//! Stored wallets and backups, with wallets that were really dealt.
+//! Tests stored wallets and backups with wallets that a real dealing made.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn key(byte: u8) -> KeyEncryptionKey {
     KeyEncryptionKey::from_bytes(Zeroizing::new([byte; 32]))
 }
 
-/// A party whose parameters are taken as proved: proving them takes seconds.
+/// A party whose parameters count as proved: proving them takes seconds.
 fn backend(name: &str, fixture: usize) -> Backend {
     let (rng, arithmetic) = (&mut rng(fixture as u64), default_arithmetic());
     let keys = PartyKeys::generate(rng);
@@ -85,7 +85,7 @@ impl Setting {
     }
 }
 
-/// The device's part, as it is after everybody has committed.
+/// The device's part, after all parties have committed.
 fn device(dealt: &Dealt) -> DeviceWallet {
     let bytes = dealt.pending.device().to_secret_bytes().unwrap();
     DeviceWallet::from_secret_bytes(&bytes, default_arithmetic()).unwrap()
@@ -96,7 +96,7 @@ fn new_key(fixture: usize) -> Arc<PaillierKey> {
     Arc::new(PaillierKey::new("device".parse().unwrap(), decryption))
 }
 
-/// The newest key, proved and offered.
+/// Proves the newest key and offers it.
 fn offer_to(wallet: &StoredWallet, responder: &Backend) -> Result<EnrolmentOffer, RotationError> {
     let proofs = wallet.proof_task(&responder.card)?.prove(default_arithmetic(), &mut rng(4)).unwrap();
     wallet.offer(&responder.card, proofs, 2, &mut rng(4))
@@ -164,7 +164,7 @@ fn an_old_key_serves_until_its_responder_has_agreed_on_the_new_one() {
     assert_eq!(parties(&wallet), ["service", "partner"]);
     let serves = |wallet: &StoredWallet, party, id: PaillierKeyId| wallet.key_for(party, id).is_some();
     assert!(serves(&wallet, &service, old) && serves(&wallet, &partner, old));
-    // It may have been taken, and the answer lost.
+    // The responder may have accepted the key while its answer was lost.
     assert!(serves(&wallet, &service, new.id()));
 
     wallet.agree(&service, new.id()).unwrap();
@@ -198,7 +198,7 @@ fn an_offer_convinces_its_responder() {
     let (enrolment, _) = verifier.verify(&offer).unwrap();
     assert_eq!(enrolment.paillier_key(), wallet.newest_key().unwrap().id());
     assert!(matches!(offer_to(&wallet, &backend("service", 3)), Err(RotationError::Stranger(_))));
-    // Proofs for one responder are none for another.
+    // Proofs for one responder do not serve another.
     let for_service = wallet.proof_task(&setting.service.card).unwrap();
     let proofs = for_service.prove(default_arithmetic(), &mut rng(5)).unwrap();
     assert_eq!(
