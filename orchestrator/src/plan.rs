@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use duet_protocol::ids::ShareIndex;
 use duet_wire::{
-    error::{Code, Refusal},
+    error::{Class, Code, Refusal},
     request::Pair,
 };
 
@@ -34,62 +34,11 @@ pub(crate) enum Decision {
     Fail(Refusal),
 }
 
-/// Whether the code means that this pair will not sign the job, however often it is asked, until an
-/// operator or the owner removes the cause. Another pair may still sign.
+/// Whether the pair does not sign this job, however often it is asked, until a person repairs
+/// something. Another pair still may.
 #[must_use]
 pub(crate) const fn rules_out_pair(code: Code) -> bool {
-    match code {
-        Code::Locked
-        | Code::NeedsRotation
-        | Code::WrongPassphrase
-        | Code::NotEnrolled
-        | Code::UnknownWallet
-        | Code::CardMismatch
-        | Code::RequesterNotAllowed
-        | Code::ValidTooLong
-        | Code::IssuedBeforeRestore
-        | Code::KindNotAllowed
-        | Code::PolicyRefused
-        | Code::LimitExceeded
-        | Code::TooManyAnswers
-        // An approval puts the job back into the queue.
-        | Code::ApprovalMissing
-        | Code::WrongTenant
-        | Code::BadSignature
-        | Code::InvalidPayload
-        | Code::InvalidEndpoint
-        | Code::ChainIdMismatch
-        | Code::MalformedJson
-        | Code::MalformedMessage
-        | Code::UnsupportedVersion
-        | Code::TooLarge
-        | Code::Quota
-        | Code::AdmissionToken
-        | Code::WalletExists
-        | Code::DuplicateDigest
-        | Code::Unauthorized
-        | Code::NotFound
-        | Code::MethodNotAllowed => true,
-        // These end the job; that decision is made elsewhere.
-        Code::RejectedByOwner | Code::Cancelled => true,
-        // A party refuses by its own clock, which may be wrong. The orchestrators decide when a job
-        // expires.
-        Code::JobExpired
-        | Code::ClockDiffers
-        | Code::StaleEpoch
-        | Code::StalePaillierKey
-        | Code::SessionReplayed
-        | Code::Conflict
-        | Code::QueueFull
-        | Code::RateLimited
-        | Code::Overloaded
-        | Code::NoPairAvailable
-        | Code::BrokerUnreachable
-        | Code::StorageUnavailable
-        | Code::Deadline
-        | Code::PeerMisbehaved
-        | Code::Internal => false,
-    }
+    matches!(code.class(), Class::Refused)
 }
 
 /// Whether a refusal with this code shows that the directory is out of date, so that the wallet's
@@ -159,23 +108,21 @@ pub(crate) fn decide(
     }
 }
 
-/// How many attempts count towards [`QueueSettings::max_attempts`].
-///
-/// A refusal that a repetition does not cure and a pair's first accusation do not count: each pair
-/// has at most one of either, and another pair goes on at once. An attempt that failed because two
-/// clocks differ does not count either. The job then waits until the clock is set, or it expires.
+/// The attempts that count towards [`QueueSettings::max_attempts`]. Three kinds do not. A refusal
+/// that repetition does not cure, and a pair's first accusation: each pair has one of either at
+/// most, and another pair goes on at once. And an attempt that says nothing about the job
+/// ([`Class::Wait`]): the job waits until the cause is gone, or until it expires.
 fn counted(past: &[PastAttempt]) -> usize {
-    let is_first_accusation = |at: usize, attempt: &PastAttempt| {
-        let earlier = past.iter().take(at);
-        is_accusation(attempt)
-            && !earlier.into_iter().any(|one| one.pair == attempt.pair && is_accusation(one))
-    };
     let counts = |&(at, attempt): &(usize, &PastAttempt)| {
-        !rules_out_pair(attempt.code)
-            && attempt.code != Code::ClockDiffers
-            && !is_first_accusation(at, attempt)
+        attempt.code.class() == Class::Tried
+            && !is_first_accusation(past.get(..at).unwrap_or_default(), attempt)
     };
     past.iter().enumerate().filter(counts).count()
+}
+
+/// Whether one of the attempt's pair accuses the other, for the first time after `before`.
+fn is_first_accusation(before: &[PastAttempt], attempt: &PastAttempt) -> bool {
+    is_accusation(attempt) && !before.iter().any(|one| one.pair == attempt.pair && is_accusation(one))
 }
 
 /// Whether one party of the pair accused the other, as the initiator does when it locks its key.
@@ -236,8 +183,7 @@ fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &Qu
 #[must_use]
 pub(crate) fn pause(past: &[PastAttempt], jitter: f64, settings: &QueueSettings) -> Duration {
     let Some((last, before)) = past.split_last() else { return Duration::ZERO };
-    let is_first_accusation = last.code != Code::ClockDiffers && counted(past) == counted(before);
-    if rules_out_pair(last.code) || is_first_accusation {
+    if rules_out_pair(last.code) || is_first_accusation(before, last) {
         return Duration::ZERO;
     }
     let tried = past.iter().filter(|p| !rules_out_pair(p.code)).count();
@@ -305,17 +251,19 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_differ_use_up_no_attempt() {
-        let differs = [(Pair::ServicePartner, Code::ClockDiffers); 20];
-        assert_eq!(decide_with(&[Pair::ServicePartner], &differs), Decision::Try(Pair::ServicePartner));
-        assert!(pause(&past(&differs), 0.0, &QueueSettings::default()) > Duration::ZERO);
-        // Another pair has its turn meanwhile.
-        assert_eq!(decide_with(&ALL, &differs[..2]), Decision::AwaitOwner(Pair::DeviceService));
-        let failed = [(Pair::ServicePartner, Code::Deadline); 6];
-        let Decision::Fail(_) = decide_with(&[Pair::ServicePartner], &[&differs[..], &failed].concat())
-        else {
-            panic!("the others count as before")
-        };
+    fn what_says_nothing_about_the_job_uses_up_no_attempt() {
+        for code in Code::ALL.iter().copied().filter(|code| code.class() == Class::Wait) {
+            let waits = [(Pair::ServicePartner, code); 40];
+            assert_eq!(decide_with(&[Pair::ServicePartner], &waits), Decision::Try(Pair::ServicePartner));
+            assert!(pause(&past(&waits), 0.0, &QueueSettings::default()) > Duration::ZERO, "{code}");
+            // Another pair has its turn meanwhile.
+            assert_eq!(decide_with(&ALL, &waits[..2]), Decision::AwaitOwner(Pair::DeviceService));
+            let failed = [(Pair::ServicePartner, Code::Deadline); 6];
+            let Decision::Fail(_) = decide_with(&[Pair::ServicePartner], &[&waits[..], &failed].concat())
+            else {
+                panic!("the others count as before")
+            };
+        }
     }
 
     #[test]
@@ -350,7 +298,7 @@ mod tests {
         // left.
         assert_eq!(without(&[Pair::DeviceService, Pair::ServicePartner], &failed), None);
         assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Locked)]), None);
-        assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Overloaded); 5]), None);
+        assert_eq!(without(&ALL, &[(Pair::ServicePartner, Code::Deadline); 5]), None);
     }
 
     #[test]
@@ -396,7 +344,7 @@ mod tests {
                 }
             }
             // Six attempts that count, and for each pair one refusal and one accusation.
-            let said = history.iter().filter(|attempt| attempt.code != Code::ClockDiffers).count();
+            let said = history.iter().filter(|attempt| attempt.code.class() != Class::Wait).count();
             prop_assert!(said <= 6 + 2 * count);
         }
 

@@ -153,6 +153,11 @@ impl Orchestrator {
                     RequestError::NoResponders { .. } => {
                         Refusal::new(Code::Overloaded, format!("no worker of {party} is free"))
                     }
+                    // No session runs yet, so the silence says nothing about the job.
+                    RequestError::TimedOut { .. } => Refusal::new(
+                        Code::Overloaded,
+                        format!("{party} did not answer the invitation in time"),
+                    ),
                     other => other.to_refusal(party.as_str()),
                 },
                 culprit: None,

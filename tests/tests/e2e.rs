@@ -7,6 +7,7 @@ mod attack;
 mod audit;
 mod broker_permissions;
 mod bus;
+mod busy;
 mod chaos;
 mod cluster;
 mod gateway;

@@ -176,6 +176,89 @@ codes! {
 /// Where the codes are explained, relative to the repository.
 pub const ERRORS_PAGE: &str = "docs/errors.md";
 
+/// What a code means for a job when a session or an invitation ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The pair does not sign this job until a person repairs something. The job goes to another
+    /// pair, or ends with the code if there is none.
+    Refused,
+    /// It says nothing about the job. The job waits, and no attempt is counted.
+    Wait,
+    /// The session failed. The attempt counts, and after some of them the job ends with the code.
+    Tried,
+}
+
+impl Class {
+    /// The class as text: `refused`, `wait` or `tried`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Wait => "wait",
+            Self::Tried => "tried",
+        }
+    }
+}
+
+impl Code {
+    /// What the code means for a job when a session or an invitation ends with it.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Locked
+            | Self::NeedsRotation
+            | Self::WrongPassphrase
+            | Self::NotEnrolled
+            | Self::UnknownWallet
+            | Self::CardMismatch
+            | Self::RequesterNotAllowed
+            | Self::ValidTooLong
+            | Self::IssuedBeforeRestore
+            | Self::KindNotAllowed
+            | Self::PolicyRefused
+            | Self::LimitExceeded
+            | Self::TooManyAnswers
+            // The approver puts the job back.
+            | Self::ApprovalMissing
+            | Self::WrongTenant
+            | Self::BadSignature
+            | Self::InvalidPayload
+            | Self::InvalidEndpoint
+            | Self::ChainIdMismatch
+            | Self::MalformedJson
+            | Self::MalformedMessage
+            | Self::UnsupportedVersion
+            | Self::TooLarge
+            | Self::Quota
+            | Self::AdmissionToken
+            | Self::WalletExists
+            | Self::DuplicateDigest
+            | Self::Unauthorized
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            // These two end the job; no pair is asked any more.
+            | Self::RejectedByOwner
+            | Self::Cancelled => Class::Refused,
+            Self::ClockDiffers
+            // A party says so by its own clock, which may be wrong. Only the orchestrators decide
+            // when a job expires.
+            | Self::JobExpired
+            // The orchestrator knew an older state of the wallet, and asks again.
+            | Self::StaleEpoch
+            | Self::StalePaillierKey
+            | Self::SessionReplayed
+            // No seat is free, or no worker listens.
+            | Self::Overloaded
+            | Self::NoPairAvailable
+            | Self::QueueFull
+            | Self::RateLimited
+            | Self::BrokerUnreachable
+            | Self::StorageUnavailable => Class::Wait,
+            Self::Conflict | Self::Deadline | Self::PeerMisbehaved | Self::Internal => Class::Tried,
+        }
+    }
+}
+
 /// The text is no code that this build knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown error code")]
@@ -316,6 +399,16 @@ mod tests {
             for part in ["**Cause:** ", "**Remedy:** "] {
                 assert_eq!(text.matches(part).count(), 1, "{code}: {part}");
             }
+        }
+    }
+
+    #[test]
+    fn the_page_lists_the_codes_of_each_class() {
+        for class in [Class::Wait, Class::Tried] {
+            let codes = Code::ALL.iter().filter(|code| code.class() == class);
+            let listed: Vec<String> = codes.map(|code| format!("`{code}`")).collect();
+            let start = format!("| {} | {} |", class.as_str(), listed.join(", "));
+            assert!(PAGE.contains(&start), "expected a row that begins: {start}");
         }
     }
 

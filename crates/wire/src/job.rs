@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     JobId, Priority, TenantId,
     encoding::hex_array,
-    error::{Code, Refusal, bounded},
+    error::{Class, Code, Refusal, bounded},
     request::{Pair, SignedRequest, SigningRequest},
     result::SignedResult,
     revocation::RevocationProof,
@@ -495,6 +495,16 @@ impl JobRecord {
         self.attempts.iter().filter(move |attempt| attempt.attempt > before)
     }
 
+    /// Removes the oldest attempt that says nothing about the job, or the oldest of all. So the
+    /// attempts that count are still there after a long wait.
+    fn forget_an_attempt(&mut self) {
+        let says_nothing = |attempt: &Attempt| match attempt.outcome {
+            Some(AttemptOutcome::Failed { code, .. }) => code.class() == Class::Wait,
+            _ => false,
+        };
+        self.attempts.remove(self.attempts.iter().position(says_nothing).unwrap_or(0));
+    }
+
     /// Applies `event` at `now_ms`. `fence` is the token that the caller holds: the record's token
     /// when its attempt began. It matters only for events that end an attempt.
     ///
@@ -515,7 +525,7 @@ impl JobRecord {
                 self.fence = self.fence.saturating_add(1);
                 self.attempts_started = self.attempts_started.saturating_add(1);
                 if self.attempts.len() >= MAX_REMEMBERED_ATTEMPTS {
-                    self.attempts.remove(0);
+                    self.forget_an_attempt();
                 }
                 self.attempts.push(Attempt {
                     attempt: self.attempts_started,
