@@ -1,4 +1,4 @@
-//! How much of the gateway each address has.
+//! Counts how much of the gateway each address uses.
 
 use core::net::IpAddr;
 use std::{
@@ -9,13 +9,13 @@ use std::{
 use duet_failures::AddressKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What one address has.
+/// The use of one address.
 struct Share {
     connections: usize,
     requests: Arc<Semaphore>,
 }
 
-/// What everybody has.
+/// The use of all addresses.
 #[derive(Default)]
 struct Taken {
     shares: HashMap<AddressKey, Share>,
@@ -46,22 +46,23 @@ impl Addresses {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many connections there are.
+    /// How many connections are open.
     pub(crate) fn connections(&self) -> usize {
         self.lock().connections
     }
 
-    /// Room for one connection from `address`; `None` when there is none.
+    /// Takes a place for one connection from `address`. `None` when there is no room.
     pub(crate) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
         self.take(address, Counts { among_all: true, for_address: true })
     }
 
-    /// Room for one connection of a trusted proxy: what its clients do counts for them.
+    /// Takes a place for one connection of a trusted proxy. Its clients' requests count for the
+    /// clients.
     pub(crate) fn connect_proxy(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
         self.take(address, Counts { among_all: true, for_address: false })
     }
 
-    /// Room for what `client` does through a proxy's connection, which itself counts among all.
+    /// Takes a place for a `client` behind a proxy. The proxy's own connection counts among all.
     pub(crate) fn connect_behind(self: &Arc<Self>, client: IpAddr) -> Option<Connection> {
         self.take(client, Counts { among_all: false, for_address: true })
     }
@@ -91,14 +92,14 @@ impl Addresses {
     }
 }
 
-/// What a connection is counted in.
+/// The totals that a connection counts towards.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     among_all: bool,
     for_address: bool,
 }
 
-/// One connection's place. Dropping it gives it back.
+/// One connection's place. Dropping it frees the place.
 pub(crate) struct Connection {
     key: AddressKey,
     requests: Arc<Semaphore>,
@@ -112,8 +113,8 @@ impl Connection {
         self.key
     }
 
-    /// Room for one request; `None` when its address, or everybody together, has too many under
-    /// way.
+    /// Takes room for one request. `None` when its address, or all addresses together, have too
+    /// many under way.
     pub(crate) fn request(&self) -> Option<RequestRoom> {
         let own = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         let all = Arc::clone(&self.addresses.requests).try_acquire_owned().ok()?;
@@ -137,7 +138,7 @@ impl Drop for Connection {
     }
 }
 
-/// One request's room. Dropping it gives it back.
+/// One request's room. Dropping it frees the room.
 pub(crate) struct RequestRoom {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,

@@ -9,14 +9,14 @@ use std::{
 use duet_protocol::ids::{PartyId, SessionId, WalletId};
 use duet_wire::{Manifest, gateway::MAX_WALLETS_PER_SOCKET};
 
-/// Sessions of one socket that have not expired. A device has one at a time and wallet; a session
-/// lasts half a minute.
+/// How many unexpired sessions one socket may have. A device has one per wallet at a time, and a
+/// session lasts half a minute.
 const MAX_SESSIONS: usize = 128;
 
 struct Authenticated {
     /// The Ed25519 key of the device's card.
     device_key: [u8; 32],
-    /// How many jobs wait, as the device was told.
+    /// The last number of waiting jobs that the device was told.
     told: Option<u32>,
 }
 
@@ -32,11 +32,11 @@ struct State {
     sessions: BTreeMap<SessionId, Session>,
 }
 
-/// What a socket may do.
+/// The rights of one socket.
 #[derive(Default)]
 pub(crate) struct Device(Mutex<State>);
 
-/// No more wallets fit on this socket.
+/// The socket already has as many wallets as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyWallets;
 
@@ -45,14 +45,14 @@ impl Device {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a proof for `wallet` can be taken.
+    /// Checks that the socket may add `wallet`.
     pub(crate) fn has_room_for(&self, wallet: WalletId) -> Result<(), TooManyWallets> {
         let state = self.lock();
         let fits = state.wallets.contains_key(&wallet) || state.wallets.len() < MAX_WALLETS_PER_SOCKET;
         fits.then_some(()).ok_or(TooManyWallets)
     }
 
-    /// `wallet`'s device key is `device_key`, and the socket has proven to hold it.
+    /// Records that the socket has proven to hold `device_key`, the device key of `wallet`.
     pub(crate) fn authenticated(&self, wallet: WalletId, device_key: [u8; 32]) {
         self.lock().wallets.insert(wallet, Authenticated { device_key, told: None });
     }
@@ -69,7 +69,7 @@ impl Device {
         self.lock().wallets.contains_key(&wallet)
     }
 
-    /// Whether any wallet is.
+    /// Whether any wallet is authenticated.
     pub(crate) fn is_anyone(&self) -> bool {
         !self.lock().wallets.is_empty()
     }
@@ -79,7 +79,8 @@ impl Device {
         self.lock().wallets.iter().map(|(wallet, known)| (*wallet, known.device_key)).collect()
     }
 
-    /// The orchestrator has answered the device with this manifest.
+    /// Records a session of this socket: the orchestrator has answered the device with this
+    /// manifest.
     pub(crate) fn joins(&self, manifest: &Manifest, now_ms: u64) {
         let mut state = self.lock();
         state.sessions.retain(|_, session| session.expires_at_ms > now_ms);
@@ -103,15 +104,15 @@ impl Device {
         self.lock().sessions.get(&session).filter(|session| session.responder == *to).map(|s| s.wallet)
     }
 
-    /// The authenticated wallet after `last`, in a circle.
+    /// The next authenticated wallet after `last`, in a circle.
     pub(crate) fn wallet_after(&self, last: Option<WalletId>) -> Option<WalletId> {
         let state = self.lock();
         let after = last.and_then(|last| state.wallets.keys().find(|wallet| **wallet > last));
         after.or_else(|| state.wallets.keys().next()).copied()
     }
 
-    /// Whether the device has to be told that `jobs` wait for `wallet`'s owner; it counts as told
-    /// then.
+    /// Whether the device has to be told that `jobs` wait for `wallet`'s owner. Records that it has
+    /// been told.
     pub(crate) fn is_news(&self, wallet: WalletId, jobs: u32) -> bool {
         match self.lock().wallets.get_mut(&wallet) {
             Some(known) if known.told != Some(jobs) => {

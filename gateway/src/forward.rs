@@ -1,4 +1,4 @@
-//! What is forwarded, for whom, and how long an answer may take.
+//! Decides which messages to forward, for which device, and how long an answer may take.
 
 use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,18 +24,18 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::{Backend, device::Device, rates::Rates};
 
-/// A party may take this long to verify a package or an enrolment.
+/// How long a party may take to verify a package or an enrolment.
 const PARTY_DEADLINE: Duration = Duration::from_secs(30);
-/// The orchestrator invites the responder meanwhile.
+/// How long the orchestrator may take. It invites the responder meanwhile.
 const APPROVAL_DEADLINE: Duration = Duration::from_secs(15);
-/// One round of a session, as long as a party waits for it.
+/// How long one round of a session may take: as long as a party waits for it.
 const ROUND_DEADLINE: Duration = Duration::from_secs(10);
-/// Storing an outcome.
+/// How long storing an outcome may take.
 const OUTCOME_DEADLINE: Duration = Duration::from_secs(5);
-/// What a party knows about a wallet.
+/// How long a party may take to answer about a wallet.
 const FACTS_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a message that may arrive twice is sent again while nobody listens: a worker that
-/// starts.
+/// How long a message that may arrive twice is sent again while no process listens, for example
+/// while a worker starts.
 const RESEND_FOR: Duration = Duration::from_secs(1);
 
 /// Milliseconds since 1970; 0 on a clock set before that.
@@ -44,11 +44,11 @@ pub(crate) fn now_ms() -> u64 {
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Forwards for devices.
+/// Forwards the messages of devices.
 pub(crate) struct Forwarder {
     pub(crate) bus: Bus,
     pub(crate) backends: Vec<Backend>,
-    /// As whom devices speak.
+    /// The party name under which devices speak.
     pub(crate) device: PartyId,
 }
 
@@ -61,10 +61,9 @@ fn malformed(error: &dyn core::fmt::Display) -> Refusal {
 }
 
 impl Forwarder {
-    /// Whether the proof holds: the parties are asked for the wallet's device key, and the first
-    /// that names the key which made the proof decides. A party that names another one gains
-    /// nothing by it: approvals and outcomes are checked again, and a session needs the device's
-    /// share.
+    /// Checks a device's proof. It asks the parties for the wallet's device key, and the first that
+    /// names the key of the proof decides. A party that names a wrong key gains nothing: approvals
+    /// and outcomes are checked again, and a session needs the device's share.
     ///
     /// # Errors
     /// When no party knows the wallet, or none names the key, or none answers.
@@ -90,8 +89,7 @@ impl Forwarder {
                 },
                 Err(refusal) => refusal,
             };
-            // A bad proof says more than a wallet that one party does not know, and silence says
-            // least.
+            // A bad proof says more than a wallet that one party does not know. Silence says least.
             let weight = |refusal: &Refusal| match refusal.code {
                 Code::ClockDiffers => 3,
                 Code::BadSignature => 2,
@@ -124,7 +122,8 @@ impl Forwarder {
         }
     }
 
-    /// Forwards `message` if the socket may send it; the reply, or nothing for what nobody answers.
+    /// Forwards `message` if the socket may send it. Returns the reply, or `None` for a message
+    /// that gets no answer.
     ///
     /// # Errors
     /// Why it was not forwarded, or not answered.
@@ -240,7 +239,7 @@ impl Forwarder {
         }
         let address = Address::Approval(wallet);
         let reply = self.resending(&address, "orchestrator", message, APPROVAL_DEADLINE).await?;
-        // A session's manifest is what lets the device speak in it.
+        // The session's manifest gives the device the right to speak in it.
         if let Ok(ApprovalReply::Session { manifest }) = codec::decode(&reply) {
             match Manifest::decode(&manifest) {
                 Ok(manifest) if manifest.wallet == wallet && manifest.initiator.party == self.device => {
@@ -252,7 +251,8 @@ impl Forwarder {
         Ok(reply)
     }
 
-    /// Asks, again for a moment while nobody listens: only for messages that may arrive twice.
+    /// Sends a request, and again for a moment while no process listens. Only for messages that may
+    /// arrive twice.
     async fn resending(
         &self,
         address: &Address,
@@ -281,8 +281,8 @@ fn within_rate(rates: &Rates, wallet: WalletId) -> Result<(), Refusal> {
     }
 }
 
-/// The wallet whose device has signed this outcome of `session`. It need not be the connection on
-/// which the session began: a device that lost that one still has to say how the session ended.
+/// The wallet whose device signed this outcome of `session`. The session may have begun on another
+/// connection: a device that lost that connection still has to report the outcome.
 fn check_outcome(
     device: &Device,
     from: &PartyId,
@@ -312,7 +312,7 @@ fn bounded(reply: Bytes) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Why `whom` did not answer.
+/// The refusal when `whom` did not answer.
 fn unanswered(whom: &str, error: &RequestError) -> Refusal {
     match error {
         RequestError::TooLarge { .. } => Refusal::new(Code::TooLarge, "the message is too large"),

@@ -1,4 +1,4 @@
-//! The gateway's HTTP side: the socket's beginning, what pages may know, whether it is well.
+//! The gateway's HTTP side: the start of a socket, the information for pages, and its health.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,10 +30,10 @@ use crate::{
     socket::{self, MAX_MESSAGE_SIZE_BYTES},
 };
 
-/// What pages may know: all of it public, but for a demonstration's tokens.
+/// The information for pages. All of it is public, except for a demonstration's tokens.
 #[derive(Debug, Serialize)]
 struct Info<'a> {
-    /// The page that is served here; empty when none is.
+    /// The build of the page that this gateway serves. Empty when it serves none.
     build: String,
     protocol: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,13 +41,13 @@ struct Info<'a> {
     backends: &'a [Backend],
     #[serde(skip_serializing_if = "Option::is_none")]
     rpc: Option<&'a Rpc>,
-    /// Whether pages that pin no parties may deal to these.
+    /// Whether a page that pins no parties may deal shares to these.
     trial: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     admission: &'a BTreeMap<PartyId, String>,
 }
 
-/// Everything a gateway answers.
+/// All routes of a gateway.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let judge = Arc::clone(&gateway);
     let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| {
@@ -60,8 +60,8 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     );
     let fresh =
         SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // A page that embeds what a gateway tells has to be allowed by CORS, not only by not being
-    // stopped.
+    // A page that embeds the gateway's answers needs permission by CORS. It must not pass merely
+    // because nothing stops it.
     let own = SetResponseHeaderLayer::if_not_present(
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("same-origin"),
@@ -93,7 +93,7 @@ fn problem(code: Code, detail: &str) -> Response {
     (status, [content_type], Json(problem)).into_response()
 }
 
-/// A refusal of a method, by whatever answered it, with the body that all refusals have. `Allow`
+/// Gives a refused method the body that all refusals have, whichever layer refused it. `Allow`
 /// stays.
 async fn explain_method(mut response: Response) -> Response {
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -104,8 +104,8 @@ async fn explain_method(mut response: Response) -> Response {
     response
 }
 
-/// Why pages of `origin` are refused, if they are: by name, with what its operator can do. A caller
-/// that names none is no page of a browser's.
+/// Why pages of `origin` are refused, if they are. The text names the origin and what its operator
+/// can do. A caller that sends no origin is not a page in a browser.
 fn refused_origin(gateway: &Gateway, origin: Option<&HeaderValue>) -> Option<String> {
     let text = origin?.to_str().unwrap_or_default();
     if gateway.allows(text) {
@@ -121,13 +121,13 @@ fn refused_origin(gateway: &Gateway, origin: Option<&HeaderValue>) -> Option<Str
     })
 }
 
-/// The address that asks has as much of the gateway as one may have.
+/// The refusal when the address already uses as much of the gateway as it may.
 pub(crate) fn no_room() -> Response {
     problem(Code::Overloaded, "this address has too many connections, or opens them too often")
 }
 
-/// On the loopback, refuses what is asked under a foreign name: a page of that name would be
-/// same-origin with this gateway if its owner had the name point here (DNS rebinding).
+/// On the loopback, refuses requests under a foreign name (DNS rebinding). If the owner of a name
+/// points it here, a page of that name would be same-origin with this gateway.
 async fn known_host(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     if !gateway.is_loopback || host(&request).is_some_and(|host| gateway.answers_to(host)) {
         return next.run(request).await;
@@ -146,8 +146,8 @@ fn host(request: &Request) -> Option<&str> {
 async fn info(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     if let Some(why) = refused_origin(&gateway, headers.get(header::ORIGIN)) {
         let mut response = problem(Code::Unauthorized, &why);
-        // The page that is refused may read why: a browser shows it nothing of a socket that was
-        // refused.
+        // The refused page may read the reason, because a browser shows it nothing about a refused
+        // socket.
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         return response;
     }
@@ -163,7 +163,7 @@ async fn info(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Respon
     .into_response()
 }
 
-/// Whether it can serve devices.
+/// Whether the gateway can serve devices.
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.stop.is_cancelled() {
         problem(Code::Overloaded, "the gateway stops")
@@ -174,14 +174,14 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     }
 }
 
-/// Begins a device's socket.
+/// Starts a device's socket.
 async fn device(
     State(gateway): State<Arc<Gateway>>,
     Extension(connection): Extension<Arc<Connection>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    // Browsers let any page open a socket anywhere, and say which page it is.
+    // Browsers let any page open a socket anywhere, and state the page's origin.
     let Some(origin) = headers.get(header::ORIGIN) else {
         gateway.metrics.turned_away(TurnedAway::Origin);
         return problem(Code::Unauthorized, "a socket is for pages, and the request names no Origin");
@@ -199,7 +199,7 @@ async fn device(
     upgrade
         .max_message_size(MAX_MESSAGE_SIZE_BYTES)
         .max_frame_size(MAX_MESSAGE_SIZE_BYTES)
-        // Each frame is written at once.
+        // Write each frame at once.
         .write_buffer_size(0)
         .max_write_buffer_size(2 * MAX_MESSAGE_SIZE_BYTES)
         .on_upgrade(move |socket| {
@@ -208,12 +208,12 @@ async fn device(
         })
 }
 
-/// The names under which a browser on this machine reaches a gateway at `port`.
+/// The names under which a browser on this machine reaches the gateway at `port`.
 pub(crate) fn loopback_authorities(port: u16) -> Vec<String> {
     ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}")).to_vec()
 }
 
-/// Whether `host`, from a request, is one of ours.
+/// Whether `host`, from a request, is a name of this gateway.
 pub(crate) fn is_known(host: &str, port: u16, origins: &[Origin]) -> bool {
     let host = host.to_ascii_lowercase();
     loopback_authorities(port).contains(&host) || origins.iter().any(|origin| origin.authority() == host)

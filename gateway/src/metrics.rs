@@ -1,8 +1,8 @@
-//! What a gateway counts, for whoever watches it.
+//! What a gateway counts, for its operator.
 //!
-//! Names, labels and what to be alarmed by are in `docs/metrics.md`. Labels are texts of this
-//! program: none is made of what strangers send, so that nobody can make a series of his own, and
-//! no wallet, session or address can be told by one.
+//! `docs/metrics.md` lists names, labels and alarms. Labels are texts of this program and never
+//! come from a message. So no stranger can create a series of its own, and no label identifies a
+//! wallet, session or address.
 
 use std::sync::Arc;
 
@@ -20,27 +20,28 @@ use tokio::time::Instant;
 
 use crate::{addresses::Addresses, server::Gateway};
 
-/// Bounds of a request's duration, in seconds. A round of a session is a few milliseconds of a
-/// party's arithmetic, a package some hundred; the longest is given up after 30 s (`forward`).
+/// Bounds of a request's duration, in seconds. A round of a session takes a few milliseconds of a
+/// party's arithmetic, a package some hundred. The slowest request times out after 30 s
+/// (`forward`).
 const REQUEST_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 30.0];
 
-/// The code of what went well.
+/// The code of a success.
 const NO_CODE: &str = "none";
 
-/// Why somebody was turned away before anything was read of him.
+/// Why a client was turned away before anything was read from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
-    /// There are too many connections, of the address or in all.
+    /// There are too many connections, of its address or in all.
     NoRoom,
-    /// The address opens them too often.
+    /// Its address opens connections too often.
     TooOften,
     /// Its TLS handshake failed or took too long.
     Tls,
-    /// It asked for a name that is not ours.
+    /// It used a host name that is not this gateway's.
     Host,
-    /// Its page may not speak to this gateway.
+    /// The origin of its page may not use this gateway.
     Origin,
-    /// The gateway stops.
+    /// The gateway is stopping.
     Stopping,
 }
 
@@ -79,7 +80,7 @@ struct RequestLabels {
 
 const REQUESTS: [&str; 7] = ["authenticate", "card", "share", "approval", "round", "outcome", "event"];
 const FRAMES: [&str; 6] = ["hello", "authenticate", "request", "leave", "control", "malformed"];
-/// Why sockets end: see `socket`.
+/// Why sockets end; see `socket`.
 pub(crate) const ENDS: [&str; 4] = ["gone", "violation", "going_away", "idle"];
 
 /// Counts and durations.
@@ -93,8 +94,7 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
-    /// What an alarm may look for is there from the beginning, so that the first of it is seen as
-    /// an increase.
+    /// Creates every series that an alarm may use, so that its first event shows as an increase.
     fn default() -> Self {
         let metrics = Self {
             turned_away: Family::default(),
@@ -145,22 +145,22 @@ impl Metrics {
         );
     }
 
-    /// Somebody was turned away.
+    /// Counts a client that was turned away.
     pub(crate) fn turned_away(&self, reason: TurnedAway) {
         self.turned_away.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
-    /// A socket has ended; `reason` is one of [`ENDS`].
+    /// Counts a socket that ended. `reason` is one of [`ENDS`].
     pub(crate) fn socket_ended(&self, reason: &'static str) {
         self.ended.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// A ping, a pong or a close was read.
+    /// Counts a ping, a pong or a close.
     pub(crate) fn control_frame(&self) {
         self.count_frame("control");
     }
 
-    /// A frame was read, which parsed if there is one.
+    /// Counts a frame that was read. `None` stands for one that did not parse.
     pub(crate) fn frame(&self, frame: Option<&ClientFrame>) {
         self.count_frame(match frame {
             Some(ClientFrame::Hello { .. }) => "hello",
@@ -175,7 +175,7 @@ impl Metrics {
         self.frames.get_or_create(&KindLabel { kind }).inc();
     }
 
-    /// A device's request was answered or refused, having come in at `began`.
+    /// Counts a device's request that was answered or refused. It arrived at `began`.
     pub(crate) fn request<T>(&self, kind: &'static str, began: Instant, answered: &Result<T, Refusal>) {
         let (outcome, code) = match answered {
             Ok(_) => ("answered", NO_CODE),
@@ -186,7 +186,7 @@ impl Metrics {
     }
 }
 
-/// What kind of request goes there.
+/// The label for requests to this destination.
 pub(crate) const fn kind(to: &Destination) -> &'static str {
     match to {
         Destination::Card(_) => "card",
@@ -198,7 +198,7 @@ pub(crate) const fn kind(to: &Destination) -> &'static str {
     }
 }
 
-/// What is open when somebody asks.
+/// Reads what is open when the metrics are read.
 struct Open {
     gateway: Arc<Gateway>,
     addresses: Arc<Addresses>,
@@ -223,7 +223,7 @@ impl Collector for Open {
     }
 }
 
-/// Has `registry` show what the gateway does, and what is open.
+/// Registers the gateway's metrics with `registry`.
 pub(crate) fn register(gateway: &Arc<Gateway>, addresses: &Arc<Addresses>, registry: &mut Registry) {
     gateway.metrics.register(registry);
     gateway.forwarder.bus.register_metrics(registry);

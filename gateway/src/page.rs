@@ -13,20 +13,20 @@ use axum::{
 use serde::Deserialize;
 use tower_http::{services::ServeDir, set_header::SetResponseHeaderLayer};
 
-/// Where the page's build writes its id.
+/// The file to which the page's build writes its id.
 const BUILD_FILE: &str = "build.json";
 
 /// The largest such file.
 const MAX_BUILD_FILE_BYTES: u64 = 4096;
 
-/// Below it the build puts files whose names carry a hash of their content.
+/// The path of files whose names contain a hash of their content.
 const HASHED_FILES: &str = "/assets/";
 
-/// Where the page may connect to beside itself.
+/// The addresses that the page may connect to beside its own.
 pub(crate) struct Connections {
-    /// `host:port` under which a browser reaches this gateway.
+    /// Each `host:port` under which a browser reaches this gateway.
     pub(crate) authorities: Vec<String>,
-    /// Whether it is reached with TLS.
+    /// Whether the browser reaches it with TLS.
     pub(crate) is_encrypted: bool,
     /// The Ethereum node's address.
     pub(crate) rpc: Option<String>,
@@ -36,7 +36,7 @@ impl Connections {
     fn sources(&self) -> String {
         let scheme = if self.is_encrypted { "wss" } else { "ws" };
         let mut sources = vec!["'self'".to_owned()];
-        // 'self' covers the socket in most browsers, but not in all.
+        // In most browsers, but not in all, 'self' covers the socket.
         // A policy cannot name an IPv6 address; browsers complain of one.
         let named = self.authorities.iter().filter(|authority| !authority.starts_with('['));
         sources.extend(named.map(|authority| format!("{scheme}://{authority}")));
@@ -45,7 +45,7 @@ impl Connections {
     }
 }
 
-/// Scheme, host and port of a URL, if it is one that may stand in a policy.
+/// Scheme, host and port of a URL, if a policy can name it.
 fn origin_of(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -54,7 +54,7 @@ fn origin_of(url: &str) -> Option<String> {
     origin.parse::<crate::Origin>().ok().map(|origin| origin.to_string())
 }
 
-/// The page's id: what its build wrote, or nothing.
+/// The page's id as its build wrote it, or an empty text.
 pub(crate) async fn build(folder: &Path) -> String {
     #[derive(Deserialize)]
     struct Build {
@@ -104,8 +104,8 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(
         ))
 }
 
-/// Files named by their content for ever; the page itself never, so that a reload is a new page;
-/// the rest is asked for again each time.
+/// Lets browsers keep files with a hash in their name for ever, and never the page itself, so that
+/// a reload shows a new page. Other files are revalidated each time.
 async fn cache(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let value = if path.starts_with(HASHED_FILES) {

@@ -1,9 +1,9 @@
-//! Who a client behind a proxy is.
+//! Finds the address of a client behind a proxy.
 //!
-//! A proxy appends the address it was reached from to a header; what stands left of that came with
-//! the request and is the client's own word. So the list is read from the right, and only as long
-//! as those who wrote are trusted: the first address that is no trusted proxy's is the client's,
-//! and nothing left of it is looked at (RFC 7239, section 8.1).
+//! A proxy appends the address of its peer to a header. Entries further left came with the request
+//! and are only the client's claim. So the list is read from the right, as long as the writer of an
+//! entry is trusted. The first address that is not a trusted proxy's is the client's; entries left
+//! of it are ignored (RFC 7239, section 8.1).
 
 use core::{net::IpAddr, net::SocketAddr, str::FromStr};
 
@@ -12,8 +12,8 @@ use ipnet::IpNet;
 
 use crate::InvalidSetting;
 
-/// The header in which proxies say whom they speak for. Which one is a setting and never a guess:
-/// one that the proxies do not write is passed on as the client made it up.
+/// The header in which proxies state their client's address. It is a setting and never guessed: a
+/// header that the proxies do not write would come from the client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ClientHeader {
     /// `X-Forwarded-For`, addresses with commas between them.
@@ -31,7 +31,8 @@ impl ClientHeader {
         }
     }
 
-    /// The address in one element; `None` for what is none, such as `unknown` and hidden names.
+    /// The address in one element. `None` for an element without one, such as `unknown` or a hidden
+    /// name.
     fn address(self, element: &str) -> Option<IpAddr> {
         match self {
             Self::XForwardedFor => address(element),
@@ -54,19 +55,19 @@ impl FromStr for ClientHeader {
     }
 }
 
-/// An address, perhaps with a port, IPv6 perhaps in brackets.
+/// Reads an address, with or without a port, IPv6 with or without brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// The proxies whose word about their clients' addresses is taken. None by default.
+/// The proxies whose statements about their clients' addresses count. None by default.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies {
     /// Their networks.
     pub networks: Vec<IpNet>,
-    /// Where they say it.
+    /// The header that they write.
     pub header: ClientHeader,
 }
 
@@ -80,13 +81,14 @@ impl TrustedProxies {
         Ok(())
     }
 
-    /// Whether `peer` is one of them.
+    /// Whether `peer` is a trusted proxy.
     pub(crate) fn contains(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.networks.iter().any(|network| network.contains(&peer))
     }
 
-    /// For whom the request of `peer` is: `peer` itself unless it is trusted and says otherwise.
+    /// The client that a request of `peer` is for: `peer` itself, unless it is a trusted proxy that
+    /// names another address.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer;
         let values = headers.get_all(self.header.name());
@@ -96,7 +98,8 @@ impl TrustedProxies {
             if !self.contains(client) {
                 break;
             }
-            // What is no address was written by a trusted proxy, which knows no more than this.
+            // An element without an address was written by a trusted proxy that does not know its
+            // client.
             let Some(named) = self.header.address(element) else { break };
             client = named;
         }
@@ -121,12 +124,12 @@ mod tests {
     fn the_right_most_untrusted_address_is_the_clients() {
         let found = |peer, lines: &[&str]| client(ClientHeader::XForwardedFor, peer, lines);
         assert_eq!(found("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
-        // What the client made up stands further left.
+        // The client's own claims stand further left.
         assert_eq!(found("10.0.0.1", &["203.0.113.9, 198.51.100.7"]), "198.51.100.7");
         assert_eq!(found("10.0.0.1", &["203.0.113.9", "198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(found("::ffff:10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
         assert_eq!(found("2001:db8::1", &["[2a00::5]:80"]), "2a00::5");
-        // Only proxies in the list: the left-most of them asked for itself.
+        // Only proxies are in the list: the left-most one sent the request itself.
         assert_eq!(found("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
     }
 
@@ -138,7 +141,7 @@ mod tests {
         for none in ["", "unknown", "203.0.113.9, ", "203.0.113.9, not-an-address", "203.0.113.9,1.2.3"] {
             assert_eq!(found("10.0.0.1", &[none]), "10.0.0.1", "{none}");
         }
-        // The other header is the client's own.
+        // The client wrote the other header.
         let mut headers = HeaderMap::new();
         headers.insert(header::FORWARDED, "for=203.0.113.9".parse().unwrap());
         let proxies =

@@ -1,5 +1,5 @@
-//! How often: token buckets by address and by wallet (the generic cell rate algorithm, from
-//! `governor`).
+//! Limits how often an address or a wallet may act: token buckets (the generic cell rate algorithm,
+//! from `governor`).
 
 use core::{num::NonZeroU32, time::Duration};
 
@@ -9,7 +9,7 @@ use governor::{DefaultKeyedRateLimiter, Jitter, Quota, RateLimiter};
 
 use crate::Limits;
 
-/// How far frames that waited for the same moment are spread.
+/// By how much frames that waited for the same moment are spread.
 const JITTER: Duration = Duration::from_millis(20);
 
 /// All rates.
@@ -43,10 +43,10 @@ impl Rates {
         self.connections.check_key(&address).is_ok()
     }
 
-    /// Waits until the address may have one more frame read.
+    /// Waits until one more frame of the address may be read.
     ///
     /// # Cancel safety
-    /// Cancel safe; the frame may have been counted.
+    /// Cancel safe. The frame may have been counted.
     pub(crate) async fn frame(&self, address: AddressKey) {
         if self.frames.check_key(&address).is_err() {
             self.frames.until_key_ready_with_jitter(&address, Jitter::up_to(JITTER)).await;
@@ -63,17 +63,17 @@ impl Rates {
         self.devices.check_key(&wallet).is_ok()
     }
 
-    /// Counts a proof that did not hold, and waits when the address has sent too many.
+    /// Counts an invalid proof. Waits when the address has sent too many.
     ///
     /// # Cancel safety
-    /// Cancel safe; the failure was counted.
+    /// Cancel safe. The failure was counted.
     pub(crate) async fn refused_proof(&self, address: AddressKey) {
         if self.refused_proofs.note(&address).is_err() {
             self.refused_proofs.wait(&address).await;
         }
     }
 
-    /// Forgets addresses and wallets that have been quiet long enough to start afresh.
+    /// Forgets addresses and wallets whose whole allowance is restored.
     pub(crate) fn forget_quiet(&self) {
         self.connections.retain_recent();
         self.frames.retain_recent();

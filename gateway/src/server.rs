@@ -1,4 +1,4 @@
-//! Putting a gateway together and running it.
+//! Sets up a gateway and runs it.
 
 use core::{
     convert::Infallible,
@@ -42,10 +42,10 @@ use crate::{
     rates::Rates,
 };
 
-/// As whom devices speak on the broker.
+/// The party name under which devices speak on the broker.
 const DEVICE: &str = "device";
 
-/// How long to wait after an accept failed: for file descriptors, most likely.
+/// How long to wait after an accept failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often quiet addresses are forgotten.
@@ -54,40 +54,40 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest header of a request.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// Beyond the drain of requests: closing sockets, and the broker's connection.
+/// How long closing sockets and the broker's connection may take, beyond the drain of requests.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
-/// Why a gateway does not serve (any more).
+/// Why a gateway does not serve, or no longer does.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// A setting does not hold.
+    /// A setting is not valid.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
-    /// The broker.
+    /// The connection to the broker failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// It cannot listen.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Where it was to listen.
+        /// The address that it was to listen on.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The certificate or its key.
+    /// The certificate or its key is not usable.
     #[error("{file} is not usable: {reason}")]
     Certificate {
-        /// Which file.
+        /// The file.
         file: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The page's folder.
+    /// The page's folder has no page.
     #[error("there is no page in {0}: it has no index.html")]
     Page(PathBuf),
 }
 
-/// What all sockets of a gateway share. None of it is about any device.
+/// The state that all sockets of a gateway share. None of it is about a device.
 pub(crate) struct Gateway {
     pub(crate) forwarder: Forwarder,
     pub(crate) audit: Recorder,
@@ -110,7 +110,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// The build of the page that is served now; it may be replaced while the gateway runs.
+    /// The build of the page that the gateway serves now. It may be replaced while the gateway
+    /// runs.
     pub(crate) async fn build(&self) -> String {
         match &self.page {
             Some(folder) => page::build(folder).await,
@@ -129,7 +130,7 @@ impl Gateway {
         http::is_known(host, self.port, &self.origins)
     }
 
-    /// Where the page may connect to.
+    /// The addresses that the page may connect to.
     pub(crate) fn connections(&self) -> page::Connections {
         page::Connections {
             authorities: http::loopback_authorities(self.port),
@@ -139,7 +140,7 @@ impl Gateway {
     }
 }
 
-/// A gateway that is ready: it is connected and listens.
+/// A gateway that is ready: it is connected to the broker, and it listens.
 pub struct Server {
     gateway: Arc<Gateway>,
     addresses: Arc<Addresses>,
@@ -213,20 +214,20 @@ impl Server {
         Ok(Self { gateway, addresses, listener, address, tls, recording })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where programs find it.
+    /// The URL for programs.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.gateway.is_encrypted { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// Where a person on this machine opens it. On the loopback that is a name, because passkeys
+    /// The URL for a person on this machine. On the loopback it has a host name, because passkeys
     /// belong to one.
     #[must_use]
     pub fn url_for_people(&self) -> String {
@@ -237,12 +238,12 @@ impl Server {
         format!("{scheme}://localhost:{}", self.address.port())
     }
 
-    /// Has `registry` show what this gateway does. `docs/metrics.md` explains the names.
+    /// Registers this gateway's metrics with `registry`. `docs/metrics.md` explains the names.
     pub fn register_metrics(&self, registry: &mut Registry) {
         metrics::register(&self.gateway, &self.addresses, registry);
     }
 
-    /// Serves until `stop`; then answers what is under way and closes every socket.
+    /// Serves until `stop`. Then it answers the requests under way and closes every socket.
     ///
     /// # Cancel safety
     /// Dropping it breaks every socket; nothing else is lost.
@@ -296,7 +297,7 @@ impl Server {
     }
 }
 
-/// Room for one connection, unless its address has too many or opens them too quickly.
+/// Takes a place for a connection. `None` when its address has too many or opens them too often.
 fn admit(gateway: &Gateway, addresses: &Arc<Addresses>, peer: SocketAddr) -> Option<Arc<Connection>> {
     let is_proxy = gateway.proxies.contains(peer.ip());
     let connection = if is_proxy { addresses.connect_proxy(peer.ip()) } else { addresses.connect(peer.ip()) };
@@ -312,7 +313,7 @@ fn admit(gateway: &Gateway, addresses: &Arc<Addresses>, peer: SocketAddr) -> Opt
     None
 }
 
-/// Who connected, and the place that takes.
+/// A peer, and the place that its connection takes.
 struct Visitor {
     peer: IpAddr,
     connection: Arc<Connection>,
@@ -320,8 +321,8 @@ struct Visitor {
 }
 
 impl Visitor {
-    /// The place that a request counts for: the connection's, unless a trusted proxy asks for
-    /// somebody else, who may have too many or open sockets too often.
+    /// The place that a request counts for: the connection's own. For a trusted proxy it is the
+    /// client's, which may have too many connections or open sockets too often.
     fn place(
         &self,
         gateway: &Gateway,
@@ -332,7 +333,7 @@ impl Visitor {
         }
         let client = gateway.proxies.client(self.peer, request.headers());
         let place = self.addresses.connect_behind(client).map(Arc::new).ok_or(TurnedAway::NoRoom)?;
-        // One connection of a proxy brings many requests; what a client opens is its sockets.
+        // A proxy sends many requests over one connection, so only a client's sockets are counted.
         let opens = request.headers().contains_key(header::UPGRADE);
         if opens && !gateway.rates.connection(place.key()) {
             return Err(TurnedAway::TooOften);
@@ -381,7 +382,8 @@ async fn serve_http(
         let router = router.clone();
         async move {
             let Ok(place) = place else { return Ok::<_, Infallible>(http::no_room()) };
-            // The socket, if this becomes one, keeps the place after HTTP is done with it.
+            // If the request becomes a socket, the socket keeps the place after HTTP is done with
+            // it.
             request.extensions_mut().insert(Arc::clone(&place));
             let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
             drop(place);
@@ -390,7 +392,7 @@ async fn serve_http(
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        // Also how long a connection may rest between requests.
+        // This also bounds how long a connection may rest between requests.
         .header_read_timeout(gateway.limits.handshake)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)

@@ -1,4 +1,4 @@
-//! What a gateway is told.
+//! A gateway's settings.
 
 use core::{
     fmt,
@@ -19,50 +19,53 @@ use serde::Serialize;
 
 use crate::TrustedProxies;
 
-/// All that a gateway is told.
+/// A gateway's whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where it listens; port 0 picks a free one. Without [`Self::tls`] on the loopback only.
+    /// The address to listen on; port 0 picks a free one. Without [`Self::tls`] it must be on the
+    /// loopback.
     pub listen: SocketAddr,
-    /// The certificate to serve under.
+    /// The certificate to serve with.
     pub tls: Option<TlsFiles>,
     /// The broker, with the gateway's credential.
     pub broker: ConnectSettings,
     /// The parties that devices may speak to.
     pub backends: Vec<Backend>,
-    /// The tenant that wallets made here belong to.
+    /// The tenant that wallets made with this gateway belong to.
     pub tenant: Option<TenantId>,
-    /// A node for the chain that the page is about.
+    /// An Ethereum node for the page's chain.
     pub rpc: Option<Rpc>,
     /// Folder of the built page, served on the loopback only.
     pub page: Option<PathBuf>,
-    /// Whose pages may speak to it, beside the one it serves itself.
+    /// The origins whose pages may use it, beside the page that it serves itself.
     pub origins: Vec<Origin>,
-    /// Whether pages of any origin on this machine's loopback may too; on the loopback only, for
-    /// trying out.
+    /// Whether pages of any origin on this machine's loopback may use it as well. For trials, and
+    /// on the loopback only.
     pub loopback_origins: bool,
-    /// Whether it says that it is for trying out: pages that pin no parties then deal to those it
-    /// names. On the loopback only.
+    /// Whether the gateway tells pages that it is for trials. A page that pins no parties then
+    /// deals to the parties that this gateway names. On the loopback only.
     pub trial: bool,
-    /// Admission tokens that it tells every page; only with [`Self::trial`].
+    /// Admission tokens that it gives to every page. Only with [`Self::trial`].
     pub admission: BTreeMap<PartyId, AdmissionToken>,
-    /// Proxies in front of it. Default none: an address is that of whoever connects.
+    /// The trusted proxies in front of it. Default none: then a client's address is its
+    /// connection's.
     pub proxies: TrustedProxies,
     /// The Ed25519 key that signs the gateway's audit log. It signs nothing else.
     pub audit_key: SigningKey,
-    /// Bounds.
+    /// The bounds on what clients can make it do.
     pub limits: Limits,
 }
 
 impl Config {
-    /// Where a gateway listens when nothing says otherwise.
+    /// The default address to listen on.
     pub const DEFAULT_LISTEN: SocketAddr =
         SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), 8081);
 
-    /// Refuses what would be served in the clear, or to others than this machine.
+    /// Refuses settings that would serve in the clear, or serve other machines what is for this
+    /// one.
     ///
     /// # Errors
-    /// The first setting that does not hold.
+    /// The first invalid setting.
     pub fn check(&self) -> Result<(), InvalidSetting> {
         let loopback = self.listen.ip().is_loopback();
         if !loopback && self.tls.is_none() {
@@ -98,7 +101,7 @@ impl Config {
     }
 }
 
-/// A setting that a gateway does not start with.
+/// A gateway does not start with this setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSetting(pub &'static str);
@@ -112,7 +115,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Which share a backend party holds.
+/// The share that a backend party holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendRole {
@@ -125,11 +128,12 @@ pub enum BackendRole {
 /// A party that devices may speak to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// Which share it holds.
+    /// The share that it holds.
     pub role: BackendRole,
     /// Its name.
     pub party: PartyId,
-    /// Its card's fingerprint. Pages pin their own; one that differs from this refuses to deal.
+    /// Its card's fingerprint. Pages pin their own, and refuse to deal when it differs from this
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<CardFingerprint>,
 }
@@ -140,15 +144,15 @@ pub struct Backend {
 pub struct Rpc {
     /// The chain it is on.
     pub chain_id: u64,
-    /// Where its JSON-RPC is.
+    /// The URL of its JSON-RPC.
     pub url: String,
 }
 
-/// Where a page comes from: scheme, host and port (RFC 6454), as browsers write it in `Origin`.
+/// The origin of a page: scheme, host and port (RFC 6454), as browsers write it in `Origin`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin(String);
 
-/// Text that is no origin.
+/// The text is not an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an origin is http:// or https:// with a host and maybe a port, lower case, and nothing after it")]
 pub struct InvalidOrigin;
@@ -160,7 +164,7 @@ impl Origin {
         &self.0
     }
 
-    /// Whether it is of this machine's loopback: `localhost` or a loopback address, at any port.
+    /// Whether it is on this machine's loopback: `localhost` or a loopback address, at any port.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let authority = self.authority();
@@ -204,46 +208,46 @@ impl FromStr for Origin {
 /// Bounds on what strangers can make a gateway do.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections in all, sockets and page visits. Default 1024, some 2 MiB each at the very
-    /// worst.
+    /// How many connections may be open in all, sockets and page visits. Default 1024, some 2 MiB
+    /// each at the very worst.
     pub max_connections: usize,
-    /// Connections of one address. Default 64: a household or an office behind one address.
+    /// How many connections one address may have open. Default 64: a household or an office behind
+    /// one address.
     pub max_connections_per_address: usize,
-    /// Connections and sockets that one address may open per second, five times as many at once.
-    /// Default 20.
+    /// How many connections and sockets one address may open per second; five times as many at
+    /// once. Default 20.
     pub connections_per_second: NonZeroU32,
-    /// Frames that are read from one address per second, four times as many at once; what comes
-    /// faster waits. Default 100.
+    /// How many frames of one address are read per second; four times as many at once. Faster
+    /// frames wait. Default 100.
     pub frames_per_second: NonZeroU32,
-    /// Messages about wallets being made that one address may send per minute, half of it at once.
-    /// Making one takes four. Default 60.
+    /// How many messages about new wallets one address may send per minute; half of it at once.
+    /// Creating a wallet takes four. Default 60.
     pub shares_per_minute: NonZeroU32,
-    /// Proofs of a device's key from one address that may fail per minute, and as many at once.
-    /// What fails beyond that is answered later, and its socket closed when that takes longer than
-    /// [`Self::handshake`]; proofs that hold are never held up. Default 30.
+    /// How many invalid proofs of a device's key one address may send per minute, and as many at
+    /// once. A further invalid proof is answered later, and its socket is closed when that takes
+    /// longer than [`Self::handshake`]. Valid proofs never wait. Default 30.
     pub refused_proofs_per_minute: NonZeroU32,
-    /// Requests about one wallet per second, over all its sockets, four times as many at once. A
-    /// signature takes some ten with its progress. Default 100.
+    /// How many requests about one wallet may arrive per second, over all its sockets; four times
+    /// as many at once. A signature takes some ten with its progress. Default 100.
     pub requests_per_second_per_device: NonZeroU32,
-    /// Requests under way in all. Default 512.
+    /// How many requests may be under way in all. Default 512.
     pub max_requests: usize,
-    /// Requests under way of one address. Default 64.
+    /// How many requests of one address may be under way. Default 64.
     pub max_requests_per_address: usize,
-    /// How long a socket may be silent before it is closed; it is pinged after half of that.
-    /// Default 60 s.
+    /// How long a socket may be silent before the gateway closes it. It is pinged after half of
+    /// that. Default 60 s.
     pub idle: Duration,
-    /// How long a socket on which no wallet is authenticated may go without a request. Default 10
-    /// min.
+    /// How long a socket without an authenticated wallet may go without a request. Default 10 min.
     pub unauthenticated: Duration,
-    /// How long a TLS handshake, a request's header, and a device's first frame may take, each.
-    /// Default 10 s.
+    /// How long each of these may take: a TLS handshake, a request's header, a device's first
+    /// frame. Default 10 s.
     pub handshake: Duration,
-    /// How long one frame may take to be written. Default 10 s.
+    /// How long writing one frame may take. Default 10 s.
     pub write: Duration,
-    /// How often a socket asks how many jobs wait, for one of its wallets after the other. Default
+    /// How often a socket asks how many jobs wait, for one of its wallets after another. Default
     /// 1.5 s.
     pub waiting_interval: Duration,
-    /// How long requests under way may go on after the gateway was told to stop. Default 10 s.
+    /// How long requests under way may go on after the gateway is told to stop. Default 10 s.
     pub drain: Duration,
 }
 

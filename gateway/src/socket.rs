@@ -29,31 +29,31 @@ use tracing::Instrument as _;
 
 use crate::{addresses::Connection, device::Device, metrics, server::Gateway, waiting};
 
-/// Frames that wait to be written to one socket. When it is full, requests wait to hand in their
-/// replies, and no further ones are read.
+/// How many frames may wait to be written to one socket. When it is full, requests wait to send
+/// their replies, and no further ones are read.
 const OUTBOX_FRAMES: usize = 32;
 
-/// Requests of one socket under way at once. A device needs two or three; when so many are under
-/// way, no further frame is read.
+/// How many requests of one socket may be under way at once. A device needs two or three. At this
+/// bound no further frame is read.
 const MAX_REQUESTS: usize = 16;
 
 /// How long a peer may take to answer a close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The largest WebSocket message that is taken from the network. It is above what a frame may have,
-/// so that one somewhat too large is read, and its sender told so.
+/// The largest WebSocket message that the gateway reads. It exceeds the largest frame, so that a
+/// frame that is somewhat too large is read and its sender learns why it is refused.
 pub(crate) const MAX_MESSAGE_SIZE_BYTES: usize = 1024 * 1024;
 
-/// Where frames for the device go.
+/// Sends frames to the device.
 #[derive(Clone)]
 pub(crate) struct Outbox(mpsc::Sender<Message>);
 
-/// The socket is gone.
+/// The socket is closed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gone;
 
 impl Outbox {
-    /// Hands in a frame, waiting while there is no room.
+    /// Sends a frame. Waits while there is no room.
     pub(crate) async fn frame(&self, frame: &ServerFrame) -> Result<(), Gone> {
         let bytes = codec::encode(frame).map_err(|error| {
             tracing::error!(%error, ?frame, "a frame does not encode");
@@ -66,18 +66,18 @@ impl Outbox {
 /// Why a socket ends.
 #[derive(Debug)]
 enum End {
-    /// The other side closed it, or it broke.
+    /// The device closed it, or it broke.
     Gone,
-    /// A frame that is none, or that is not allowed there.
+    /// The device sent an invalid frame, or one that is not allowed at that point.
     Violation { code: u16, reason: &'static str },
-    /// The gateway stops.
+    /// The gateway is stopping.
     GoingAway,
-    /// Nothing was heard for too long.
+    /// The device was silent for too long.
     Idle(&'static str),
 }
 
 impl End {
-    /// The same for those who count; one of [`metrics::ENDS`].
+    /// The metrics label: one of [`metrics::ENDS`].
     const fn name(&self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -87,7 +87,7 @@ impl End {
         }
     }
 
-    /// What the device is told, if it can be told anything.
+    /// The close frame for the device. `None` when the connection is gone.
     fn close(&self) -> Option<CloseFrame> {
         let (code, reason) = match self {
             Self::Gone => return None,
@@ -103,7 +103,7 @@ impl End {
 pub(crate) async fn run(gateway: Arc<Gateway>, socket: WebSocket, connection: Arc<Connection>) {
     let (sink, mut stream) = socket.split();
     let (sender, receiver) = mpsc::channel(OUTBOX_FRAMES);
-    // Whatever ends this future ends its tasks.
+    // When this future ends, its tasks end.
     let mut background = JoinSet::new();
     background.spawn(write(sink, receiver, gateway.limits.write));
     let outbox = Outbox(sender);
@@ -129,7 +129,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, socket: WebSocket, connection: Ar
     tracing::debug!(?end, "socket ends");
     conversation.gateway.metrics.socket_ended(end.name());
     if matches!(end, End::GoingAway) {
-        // What is under way may still be answered.
+        // Requests under way may still be answered.
         let drain = conversation.gateway.limits.drain;
         timeout(drain, async { while conversation.requests.join_next().await.is_some() {} }).await.ok();
     }
@@ -138,10 +138,9 @@ pub(crate) async fn run(gateway: Arc<Gateway>, socket: WebSocket, connection: Ar
     if let Some(frame) = end.close() {
         let closing = async {
             outbox.0.send(Message::Close(Some(frame))).await.ok();
-            // The writer ends when it has written that.
+            // The writer ends after it has written the close frame.
             outbox.0.closed().await;
-            // A connection that is dropped with something unread in it is reset, and the close may
-            // be lost.
+            // Dropping a connection with unread data resets it, and the close frame may be lost.
             while let Some(Ok(_)) = stream.next().await {}
         };
         timeout(CLOSE_DEADLINE, closing).await.ok();
@@ -193,7 +192,7 @@ impl Conversation {
                 () = self.outbox.0.closed() => return End::Gone,
                 Some(_) = self.requests.join_next(), if !self.requests.is_empty() => {
                     if !has_room {
-                        // Nothing was read meanwhile, so nothing could be heard.
+                        // Nothing was read meanwhile, so the device's silence does not count.
                         self.heard_at = Instant::now();
                     }
                     continue;
@@ -240,7 +239,7 @@ impl Conversation {
         self.outbox.frame(&challenge).await.map_err(|Gone| End::Gone)
     }
 
-    /// What has to be done next if nothing is heard, and when.
+    /// The next action if the device stays silent, and its time.
     fn next_deadline(&self) -> (Instant, Due) {
         let limits = &self.gateway.limits;
         if !self.greeted {
@@ -250,7 +249,7 @@ impl Conversation {
         }
         let ping = (self.heard_at.max(self.pinged_at) + limits.idle / 2, Due::Ping);
         if self.requests.len() >= MAX_REQUESTS {
-            // Nothing is read before one of them ends, and each has a deadline.
+            // No frame is read before one of them ends, and each has a deadline.
             return ping;
         }
         let mut next = (self.heard_at + limits.idle, Due::End(End::Idle("nothing was heard for too long")));
@@ -272,7 +271,7 @@ impl Conversation {
             None => return Err(End::Gone),
         };
         self.heard_at = Instant::now();
-        // Pings and pongs count too: they cost as much to read.
+        // Pings and pongs count too, because they cost as much to read.
         self.gateway.rates.frame(self.connection.key()).await;
         let bytes = match message {
             Message::Binary(bytes) => bytes,
@@ -342,7 +341,7 @@ impl Conversation {
         signature: &[u8; 64],
     ) -> Result<(), End> {
         let began = Instant::now();
-        // In turn with the other frames, so that what follows may rely on it.
+        // Handled in order with the other frames, so that later frames can rely on it.
         let proof = Authentication { challenge: self.challenge, wallet, issued_at_ms };
         let checked = if self.device.has_room_for(wallet).is_err() {
             Err(Refusal::new(Code::Quota, "too many wallets on one connection"))
@@ -359,7 +358,7 @@ impl Conversation {
                 self.gateway.audit.note(Event::DeviceAuthenticated { wallet, device: key });
                 self.device.authenticated(wallet, key);
                 self.outbox.frame(&ServerFrame::Authenticated { wallet }).await.map_err(|Gone| End::Gone)?;
-                // When there is no room, the wallet has its turn soon.
+                // Without room the wallet has its regular turn soon.
                 self.nudge.try_send(wallet).ok();
                 Ok(())
             }
@@ -420,7 +419,7 @@ impl Conversation {
             if outbox.frame(&reply).await.is_ok()
                 && let Some(wallet) = about
             {
-                // What the owner decided has most likely changed the number.
+                // The owner's decision has most likely changed the number.
                 nudge.try_send(wallet).ok();
             }
         };
@@ -429,13 +428,13 @@ impl Conversation {
     }
 }
 
-/// What is due when nothing is heard.
+/// The action that is due if the device stays silent.
 enum Due {
     Ping,
     End(End),
 }
 
-/// Why reading failed: too much at once, or the connection.
+/// Why reading failed: a message too large, or the connection.
 fn broken(error: &axum::Error) -> End {
     use std::error::Error as _;
     let mut cause = error.source();

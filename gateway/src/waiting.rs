@@ -1,6 +1,6 @@
-//! How many jobs wait for the owners on one socket. The orchestrators are asked, for one wallet
-//! after the other, so that a socket costs the same however many wallets are on it; a lost or late
-//! answer is made up for by the next round.
+//! Tells a device how many jobs wait for the owners of its wallets. It asks the orchestrators about
+//! one wallet after another, so that a socket costs the same however many wallets it has. The next
+//! round makes up for a lost or late answer.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::{device::Device, server::Gateway, socket::Outbox};
 /// How long an answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How many wallets may wait to be asked about at once, out of their turn. When there are more,
-/// those have their turn.
+/// How many wallets may wait to be asked about out of turn. Beyond that, they have their regular
+/// turn.
 pub(crate) const NUDGES: usize = 64;
 
-/// Tells the device how many jobs wait, until its socket is gone. A wallet that comes through
+/// Tells the device how many jobs wait, until its socket is closed. A wallet that arrives through
 /// `nudges` is asked about at once.
 pub(crate) async fn run(
     gateway: Arc<Gateway>,
@@ -60,7 +60,8 @@ async fn ask(gateway: &Gateway, wallet: WalletId) -> Option<u32> {
     }
 }
 
-/// The interval, up to a quarter shorter or longer, so that sockets which came together part.
+/// The interval, up to a quarter shorter or longer, so that sockets that were opened together
+/// spread out.
 fn pause(interval: Duration) -> Duration {
     let random = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
     interval.mul_f64(0.75 + random / 2.0)

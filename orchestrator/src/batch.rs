@@ -163,7 +163,7 @@ impl Orchestrator {
             BatchRecord { id, tenant: tenant.clone(), created_at_ms: now_ms(), after, jobs, ended_before };
         match self.batches.create(&key(tenant, id), &record).await {
             Ok(_) => Ok(record),
-            // Another orchestrator accepts the same batch at this moment.
+            // The same batch is submitted twice at this moment.
             Err(WriteError::Conflict { .. }) => self.batch(tenant, id).await?.ok_or(StoreError::Contended),
             Err(error) => Err(error.into()),
         }

@@ -8,7 +8,7 @@
 //! sight of its first job. So a transaction's digest belongs to the first job that has it, until
 //! that job fails, expires or is cancelled.
 //!
-//! Another job with the digest is refused with `duplicate-digest`, with two exceptions: the
+//! Another job with the digest is refused with `duplicate-digest`. There are two exceptions: the
 //! submission says that the repetition is meant, or the owner has just approved it on the device.
 //! This protects a caller from its own mistake. It grants no right, so it is not under the
 //! requester's signature, and the parties decide without it.

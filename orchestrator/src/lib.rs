@@ -12,8 +12,8 @@
 //!    path and pairs. It accepts the job by creating the job's entry in the key-value bucket.
 //! 2. `submit` then announces the job on `duet.v1.job.<tenant>`. If the announcement is lost,
 //!    `sweep` sends it again. Each announcement is a permit to process one job.
-//! 3. `work`: the orchestrator that receives the permit spends it on the next job in the fair order
-//!    of `line`: round-robin over tenants, weighted by priority within a tenant. `plan` then
+//! 3. `work`: the orchestrator that receives the permit spends it on the next job in fair order
+//!    (`line`). Tenants take turns, and priorities share a tenant's turns by weight. `plan` then
 //!    decides which pair tries, whether the job waits for its owner, or whether it has failed.
 //! 4. `session`: the orchestrator stores the attempt and its session. It writes the job's entry by
 //!    compare-and-swap, so one orchestrator wins. Then it invites the responder, then the
@@ -32,11 +32,17 @@
 //!
 //! # Durable writes
 //!
-//! These follow one another from submission to result: the job's entry (1), its announcement (2),
-//! the attempt in the job's entry beside the session's entry (3 and 4, sent together), and the
-//! result in the job's entry (5). The others are off that path: the published result (6), the
-//! session's end (7), and the note that the result was published (8). In all there are 8 writes,
-//! and the path waits for 4 in sequence. That both parties accepted is an event, not a write.
+//! The path from submission to result has these writes, one after another:
+//!
+//! 1. the job's entry;
+//! 2. its announcement;
+//! 3. the attempt in the job's entry, and beside it the session's entry (two writes, sent
+//!    together);
+//! 4. the result in the job's entry.
+//!
+//! Three more are off that path: the published result, the session's end, and the note that the
+//! result was published. In all there are 8 writes, and the path waits for 4 in sequence. That both
+//! parties accepted is an event, not a write.
 //!
 //! # Exactly once
 //!

@@ -15,8 +15,8 @@
 //!   leave places for the others.
 //! - **Priorities** share a tenant's starts by their weights ([`Priority::weight`]), the more
 //!   urgent first. A priority with a waiting job gets at least one of any 21 consecutive starts.
-//! - **One priority's** jobs start in the order in which they were accepted, with one exception:
-//!   where any job of that priority would do, an announcement starts the job it names. So two
+//! - **One priority's** jobs start in the order in which they were accepted, with one exception.
+//!   Where any job of that priority would do, an announcement starts the job it names. So two
 //!   orchestrators with an announcement each do not reach for the same job.
 //!
 //! A start costs the logarithm of the number of waiting jobs, and one step for each tenant at its

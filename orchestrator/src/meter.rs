@@ -12,7 +12,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 
 /// Counts events of the last half minute in two numbers: those of the current window, and those of
-/// the previous one, weighted by its part that is recent enough.
+/// the previous one. Of the latter only the recent part counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Meter {
     window: u64,

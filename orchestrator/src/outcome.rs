@@ -128,9 +128,9 @@ impl Orchestrator {
             return Err(refused(Code::Conflict, "the report is about another session, job or attempt"));
         }
         let key = Key::from((&record.tenant, record.job));
-        // The board has the record of a job that this process works on. If that record is behind,
-        // the compare-and-swap declines. It cannot show that a session is over, so otherwise the
-        // entry is read.
+        // The board has the record of a job that this process works on. It serves while it shows
+        // the session as running: if it is behind, the compare-and-swap declines. Otherwise the
+        // entry is read, since a stale record cannot show that a session is over.
         let known = self.board.recent(&key).filter(|job| running_pair(&job.value, session).is_some());
         let job = match known {
             Some(snapshot) => Some(Entry::clone(&snapshot)),

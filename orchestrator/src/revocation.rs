@@ -1,5 +1,5 @@
-//! Carries revocations to the parties. A job's requester or the wallet's owner revokes a request by
-//! a signature, and the orchestrator tells each party that holds a share until the party has stored
+//! Carries revocations to the parties. A job's requester or the wallet's owner signs a revocation
+//! of the request. The orchestrator tells each party that holds a share, until the party has stored
 //! it.
 //!
 //! The orchestrator only carries the revocation. Its own state "cancelled" binds no party; a

@@ -103,7 +103,7 @@ impl Orchestrator {
         record.apply(SessionEvent::Invite, now).map_err(|error| internal(&error))?;
         let fence = entry.value.fence;
         let started = self.jobs.change(key, Some(entry), |job| {
-            // The manifest belongs to the record as it was read first. A newer one declines it.
+            // The manifest was made for the record as first read, so a newer record is declined.
             if job.fence != fence || job.attempts_started.saturating_add(1) != attempt {
                 return Err(());
             }

@@ -2,9 +2,10 @@
 //! stream that delivers late, out of order and more than once. Its parties report at any time, and
 //! its processes die between any two steps.
 //!
-//! Every decision runs the production code: the record's transitions ([`JobRecord::apply`]), the
-//! event after a failure ([`event_after`]), the choice of a pair ([`plan::decide`]), the fair order
-//! ([`Line`]), and the sweeper's findings ([`need`]). Only the transport between them is simulated.
+//! Every decision runs the production code. That is the record's transitions
+//! ([`JobRecord::apply`]), the event after a failure ([`event_after`]), the choice of a pair
+//! ([`plan::decide`]), the fair order ([`Line`]), and the sweeper's findings ([`need`]). Only the
+//! transport between them is simulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -154,8 +154,8 @@ impl Orchestrator {
             let detail = "the Idempotency-Key header and the request's idempotency_key differ";
             return Err(Problem::new(Code::MalformedJson, detail).at("idempotency_key").into());
         }
-        // A repeated submission is answered from the record, even when it would be refused today:
-        // the request may have expired since, or its requester may no longer be allowed. The record
+        // A repeated submission is answered from the record, even when it would be refused today.
+        // The request may have expired since, or its requester may no longer be allowed. The record
         // is fetched first only where the board knows one. Otherwise creating it shows whether
         // there is one.
         let key = Key::from((tenant, request.job()));

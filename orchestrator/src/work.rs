@@ -3,9 +3,8 @@
 //!
 //! Each announcement is a permit to process one job, not necessarily the job it names. The stream
 //! holds as many as there are waiting jobs. A job that is settled or parked spends one. A job that
-//! has to be tried again returns its announcement to the stream. When no job waits, the
-//! announcement is dropped. If there are too few, the sweeper adds some; if there are too many, the
-//! surplus is dropped.
+//! has to be tried again returns its announcement to the stream. An announcement is dropped when no
+//! job waits. If the stream has too few, the sweeper adds some.
 
 use core::{panic::AssertUnwindSafe, time::Duration};
 use std::sync::Arc;
@@ -618,8 +617,8 @@ fn unreadable() -> Refusal {
     Refusal::new(Code::Internal, "the stored request cannot be read by this version")
 }
 
-/// Acknowledges with confirmation. Without it the broker may deliver the announcement again, which
-/// is harmless but better known.
+/// Acknowledges with confirmation. Without it the broker may deliver the announcement again. That
+/// is harmless, but the log should show it.
 pub(crate) async fn acknowledge(message: &Message) {
     match timeout(ACKNOWLEDGE_DEADLINE, message.double_ack()).await {
         Ok(Ok(())) => {}

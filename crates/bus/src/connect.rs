@@ -115,7 +115,7 @@ pub enum ConnectError {
     Refused {
         /// What was tried.
         urls: String,
-        /// As whom.
+        /// The role that was to connect.
         role: Role,
     },
     /// No encrypted connection: the certificate is from another authority or for another name, or

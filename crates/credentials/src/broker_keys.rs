@@ -1,6 +1,6 @@
-//! The public nkeys that the broker knows of each role, as its environment names them: that of the
-//! seed in use, and another one, which is the next or the old seed's while the role's nkey is
-//! exchanged, and otherwise one whose seed nobody has. The configuration always needs two, since an
+//! The public nkeys of each role in the broker's environment. Each role has two: the key of the
+//! seed in use, and another one. During an exchange the other is the next or the old seed's key.
+//! Otherwise it is a key whose seed was never kept. The configuration always needs two, because an
 //! unset variable is an error there.
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::{
     secret_file::SecretFile,
 };
 
-/// Every role's two public nkeys, as variables and their values.
+/// Every role's two public nkeys, as variables with their values.
 pub(crate) fn all(layout: &Layout) -> Result<Vec<(String, String)>, InitError> {
     let known = match layout.broker_environment() {
         file if file.exists() => layout.read_broker_environment()?,
@@ -29,7 +29,7 @@ pub(crate) fn all(layout: &Layout) -> Result<Vec<(String, String)>, InitError> {
     Ok(pairs)
 }
 
-/// Has every environment name what the role's file holds. Outside an exchange the other key is a
+/// Writes the keys in the role's file to every environment. Outside an exchange the other key is a
 /// new one.
 pub(crate) fn update(
     layout: &Layout,
@@ -40,13 +40,12 @@ pub(crate) fn update(
     write(layout, &of(layout, role, file, None)?, made)
 }
 
-/// Has every environment name both keys of every role: those that an earlier version made named
-/// one.
+/// Writes both keys of every role to every environment. An earlier version wrote only one.
 pub(crate) fn complete(layout: &Layout, made: &mut Made) -> Result<(), InitError> {
     write(layout, &all(layout)?, made)
 }
 
-/// The role's two keys; `spare` is the other one outside an exchange, or one that is drawn now.
+/// The role's two keys. Outside an exchange the other one is `spare`, or a key drawn now.
 fn of(
     layout: &Layout,
     role: Role,
@@ -69,7 +68,7 @@ fn public(layout: &Layout, role: Role, seed: &str) -> Result<String, InitError> 
         .map_err(|_| ReadError::Malformed { path: layout.nkey(role), expected: "an nkey seed" }.into())
 }
 
-/// The broker's environment and its nodes', those there are.
+/// The environments that exist: the broker's and its nodes'.
 fn environments(layout: &Layout) -> Result<Vec<PathBuf>, InitError> {
     let mut files = vec![layout.broker_environment()];
     files.extend(nodes::names(layout)?.iter().map(|name| layout.node(name).environment()));
@@ -77,7 +76,7 @@ fn environments(layout: &Layout) -> Result<Vec<PathBuf>, InitError> {
     Ok(files)
 }
 
-/// Gives variables values in every environment, and leaves all other lines as they are.
+/// Sets variables in every environment and leaves all other lines as they are.
 fn write(layout: &Layout, pairs: &[(String, String)], made: &mut Made) -> Result<(), InitError> {
     for path in environments(layout)? {
         let before = read_secret(&path)?;

@@ -1,9 +1,9 @@
-//! Development certificates: an authority for what clients connect to, and one for the nodes of a
-//! cluster among themselves. Their private keys are not kept.
+//! Development certificates: one authority for the servers that clients connect to, and one for the
+//! nodes of a cluster among themselves. Their private keys are not kept.
 //!
-//! While a family of certificates is exchanged, the next ones lie beside those in use with `.next`
-//! at the end of their names, the next authority's too, and the authority's file holds both
-//! authorities.
+//! During the exchange of a family of certificates, the next certificates lie beside those in use,
+//! with `.next` at the end of their names. So does the next authority. The authority's file then
+//! holds both authorities.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ use crate::{
 /// Days for which the certificates are valid.
 const VALIDITY_DAYS: i64 = 825;
 
-/// A certificate to be issued, and where it and its key go.
+/// A certificate to issue, and the paths for it and its key.
 struct Wanted {
     common_name: String,
     names: Vec<String>,
@@ -34,32 +34,32 @@ struct Wanted {
     key: PathBuf,
 }
 
-/// What all certificates of one authority are for.
+/// The purpose of all certificates of one authority.
 #[derive(Clone, Copy)]
 enum Use {
-    /// Showing it to clients.
+    /// Shown to clients.
     Server,
-    /// Showing it to other nodes, as whoever connects and as whoever is connected to.
+    /// Shown to other nodes, both by the connecting node and by the accepting one.
     Route,
 }
 
-/// The certificates of one authority, and where its own goes.
+/// The certificates of one authority, and the path for the authority's own.
 pub(crate) struct Family {
     name: &'static str,
     purpose: Use,
     wanted: Vec<Wanted>,
-    /// All with the same content; the first one is read.
+    /// Files with the same content. The first one is read.
     authorities: Vec<PathBuf>,
 }
 
-/// Makes the broker's certificates and those of its nodes, unless they are all there.
+/// Makes the certificates of the broker and of its nodes, unless they all exist.
 pub(crate) fn make(layout: &Layout, settings: &InitSettings, made: &mut Made) -> Result<(), InitError> {
     Family::servers(layout, &settings.server_names, &settings.nodes).make(made)?;
     Family::routes(layout, &settings.nodes).make(made)
 }
 
 impl Family {
-    /// What the broker and its nodes show to clients.
+    /// The certificates that the broker and its nodes show to clients.
     fn servers(layout: &Layout, names: &[String], nodes: &[Node]) -> Self {
         let mut wanted = vec![Wanted {
             common_name: "Duet development broker".to_owned(),
@@ -87,7 +87,7 @@ impl Family {
         }
     }
 
-    /// What the nodes show each other.
+    /// The certificates that nodes show each other.
     fn routes(layout: &Layout, nodes: &[Node]) -> Self {
         let mut wanted = Vec::new();
         let mut authorities = vec![layout.route_ca_certificate()];
@@ -104,7 +104,7 @@ impl Family {
         Self { name: "Duet development cluster", purpose: Use::Route, wanted, authorities }
     }
 
-    /// The servers' certificates that are there, for the names they were made for.
+    /// The existing servers' certificates, for the names they were made for.
     pub(crate) fn servers_there(layout: &Layout) -> Result<Self, InitError> {
         let names = read_secret(&layout.server_names())?;
         let names: Vec<String> =
@@ -112,17 +112,17 @@ impl Family {
         Ok(Self::servers(layout, &names, &nodes::known(layout)?))
     }
 
-    /// The nodes' certificates that are there.
+    /// The existing nodes' certificates.
     pub(crate) fn routes_there(layout: &Layout) -> Result<Self, InitError> {
         Ok(Self::routes(layout, &nodes::known(layout)?))
     }
 
-    /// Whether there are any.
+    /// Whether the family has no certificates.
     pub(crate) const fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Issues all under a new authority, unless all files are there.
+    /// Issues all certificates under a new authority, unless all files exist.
     fn make(&self, made: &mut Made) -> Result<(), InitError> {
         if self.is_empty() || self.leaves().chain(&self.authorities).all(|file| file.exists()) {
             return Ok(());
@@ -140,8 +140,7 @@ impl Family {
         self.authorities.first().cloned().unwrap_or_default()
     }
 
-    /// How far the exchange of this family is. A preparation that was interrupted has changed
-    /// nothing yet.
+    /// The stage of this family's exchange. An interrupted preparation has changed nothing yet.
     pub(crate) fn stage(&self) -> Result<Stage, InitError> {
         let authority = self.authority();
         if !next(&authority).exists() {
@@ -157,19 +156,19 @@ impl Family {
         })
     }
 
-    /// Issues the next ones beside those in use, and has both authorities trusted.
+    /// Issues the next certificates beside those in use, and makes clients trust both authorities.
     pub(crate) fn prepare(&self, made: &mut Made) -> Result<(), InitError> {
         let before = read_secret(&self.authority())?;
         self.issue(next, made)?;
         let both = format!("{}\n{}", before.trim(), read_secret(&next(&self.authority()))?.as_str());
-        // The one that is read is last: before it nothing has begun.
+        // The file that is read comes last. Until it is written, the exchange has not begun.
         for file in self.authorities.iter().rev() {
             put(file, both.as_bytes(), made)?;
         }
         Ok(())
     }
 
-    /// Puts the next ones in the place of those in use.
+    /// Moves the next certificates into the place of those in use.
     pub(crate) fn switch(&self, made: &mut Made) -> Result<(), InitError> {
         for file in self.leaves().filter(|file| next(file).exists()) {
             fs::rename(next(file), file).map_err(|source| InitError::Io { path: file.clone(), source })?;
@@ -178,7 +177,7 @@ impl Family {
         Ok(())
     }
 
-    /// Has the new authority trusted alone.
+    /// Makes clients trust only the new authority.
     pub(crate) fn retire(&self, made: &mut Made) -> Result<(), InitError> {
         let alone = read_secret(&next(&self.authority()))?;
         for file in self.authorities.iter().rev() {
@@ -193,8 +192,8 @@ impl Family {
         Ok(())
     }
 
-    /// Issues all under a new authority into the files that `place` makes of theirs, the
-    /// authority's last.
+    /// Issues all certificates under a new authority. `place` maps each file to the path to write.
+    /// The authority's files come last.
     fn issue(&self, place: impl Fn(&Path) -> PathBuf, made: &mut Made) -> Result<(), InitError> {
         let not_before = time::OffsetDateTime::now_utc() - time::Duration::DAY;
         let not_after = not_before + time::Duration::days(VALIDITY_DAYS);
@@ -232,7 +231,7 @@ impl Family {
     }
 }
 
-/// Where what comes after `file` lies until it takes its place.
+/// The path of `file`'s successor until it takes the place of `file`.
 fn next(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".next");

@@ -1,4 +1,4 @@
-//! Making what is missing in a credentials directory.
+//! Creates what is missing in a credentials directory.
 
 use std::{
     fs::{self, OpenOptions},
@@ -26,14 +26,14 @@ pub struct InitSettings {
     pub server_names: Vec<String>,
     /// Where the broker listens. Default 127.0.0.1.
     pub host: String,
-    /// On which port. Default 4222.
+    /// The broker's port. Default 4222.
     pub port: u16,
-    /// On which port of the loopback its monitoring listens. Default 8222.
+    /// The port of the broker's monitoring on the loopback. Default 8222.
     pub monitor_port: u16,
-    /// The nodes of a cluster; none by default. They listen on the ports above, each on its own
+    /// The nodes of a cluster. None by default. They listen on the ports above, each on its own
     /// host.
     pub nodes: Vec<Node>,
-    /// On which port the nodes listen for each other. Default 6222.
+    /// The port on which the nodes listen for each other. Default 6222.
     pub cluster_port: u16,
 }
 
@@ -52,14 +52,14 @@ impl Default for InitSettings {
     }
 }
 
-/// What [`initialise`] found missing and made.
+/// The files that [`initialise`] found missing and made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Made {
-    /// The new files, in the order of their making.
+    /// The new files, in the order in which they were made.
     pub files: Vec<PathBuf>,
 }
 
-/// Why nothing, or not everything, was made. Running it again goes on from there.
+/// Why not everything was made. Another run continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A file or directory cannot be written.
@@ -70,7 +70,7 @@ pub enum InitError {
         /// Why.
         source: io::Error,
     },
-    /// What is there already cannot be read.
+    /// An existing file cannot be read.
     #[error(transparent)]
     Existing(#[from] ReadError),
     /// The operating system has no entropy.
@@ -90,7 +90,7 @@ pub enum InitError {
 /// Makes what is missing in `directory`.
 ///
 /// # Errors
-/// See [`InitError`]. Files are put in place whole or not at all.
+/// See [`InitError`]. Each file is written whole or not at all.
 pub fn initialise(directory: &Path, settings: &InitSettings) -> Result<Made, InitError> {
     make_directory(directory)?;
     let directory =
@@ -121,7 +121,7 @@ pub fn initialise(directory: &Path, settings: &InitSettings) -> Result<Made, Ini
     Ok(made)
 }
 
-/// What `nats.conf` takes from its environment. Port -1 there means a free one.
+/// The variables that `nats.conf` reads from its environment. Port -1 means a free port.
 fn broker_environment(layout: &Layout, settings: &InitSettings) -> Result<String, InitError> {
     let mut lines = vec![
         "# For nats.conf: set -a; . ./broker.env; nats-server -c nats.conf".to_owned(),
@@ -145,9 +145,9 @@ pub(crate) fn public_nkeys(layout: &Layout) -> Result<Vec<String>, InitError> {
     Ok(broker_keys::all(layout)?.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }
 
-/// A value quoted twice: single quotes for the shell, and inside them double quotes for
-/// `nats-server`, which parses a variable's value like a piece of its configuration and would end
-/// an unquoted one at a space, a comma or a `#`.
+/// A value quoted twice: in single quotes for the shell, and inside them in double quotes for
+/// `nats-server`. The server parses a variable's value like a piece of its configuration, and would
+/// end an unquoted one at a space, a comma or a `#`.
 pub(crate) fn quoted(path: &Path) -> Result<String, InitError> {
     match path.to_str() {
         Some(text) if !text.contains(['"', '\'', '\\', '\n', '\r', '$']) => Ok(format!("'\"{text}\"'")),
@@ -188,13 +188,13 @@ pub(crate) fn make_secret(
     Ok(())
 }
 
-/// Puts a file in place whole, on disk, and readable by its owner alone.
+/// Writes a file whole, flushed to disk, and readable only by its owner.
 pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), InitError> {
     let io = |source| InitError::Io { path: path.to_owned(), source };
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let temporary = PathBuf::from(name);
-    // A left-over of an interrupted run may have other permissions.
+    // A file left by an interrupted run may have other permissions.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}

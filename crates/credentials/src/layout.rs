@@ -1,4 +1,4 @@
-//! Where each credential lies below the directory, and reading it.
+//! The path of each credential below the directory, and its reader.
 
 use core::fmt;
 use std::{
@@ -23,7 +23,7 @@ pub(crate) const TOKEN_MARK: &str = "duet_";
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// The token, to be sent or hashed; not to be logged.
+    /// The token, to be sent or hashed. Never log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -73,7 +73,7 @@ impl Layout {
         self.directory.join("tls").join("server.pem")
     }
 
-    /// The names and addresses that the broker's certificate has, one a line.
+    /// The names and addresses in the broker's certificate, one per line.
     #[must_use]
     pub fn server_names(&self) -> PathBuf {
         self.directory.join("tls").join("names")
@@ -85,7 +85,7 @@ impl Layout {
         self.directory.join("tls").join("server.key")
     }
 
-    /// The broker's environment, one `NAME=value` a line.
+    /// The broker's environment, one `NAME=value` per line.
     #[must_use]
     pub fn broker_environment(&self) -> PathBuf {
         self.directory.join("broker.env")
@@ -132,11 +132,11 @@ impl Layout {
             .map_err(|_| ReadError::Malformed { path: self.nkey(role), expected: "an nkey seed" })
     }
 
-    /// What a connection to the broker at `url` as `role` takes, with the credentials of this
+    /// The settings for a connection to the broker at `url` as `role`, with the credentials of this
     /// directory.
     ///
     /// # Errors
-    /// When the role's seed cannot be read or is none.
+    /// When the role's seed cannot be read or is malformed.
     pub fn connect_settings(&self, role: Role, url: &str) -> Result<ConnectSettings, ReadError> {
         let ca_file = self.ca_certificate();
         Ok(ConnectSettings {
@@ -157,7 +157,7 @@ impl Layout {
         signing_key(self.orchestrator_key(), self.read_orchestrator_key_file()?.in_use())
     }
 
-    /// Reads the other key that signs results, while the key is exchanged.
+    /// Reads the other key that signs results, during an exchange.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -180,7 +180,7 @@ impl Layout {
         signing_key(path, file.in_use())
     }
 
-    /// Reads all tenants' tokens: all that are accepted of each.
+    /// Reads all tenants' tokens: for each tenant all that are accepted.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -190,7 +190,7 @@ impl Layout {
         let mut tokens = BTreeMap::new();
         for entry in fs::read_dir(&path).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
-            // Anything else there, an editor's backup for example, is no tenant.
+            // Any other file there, for example an editor's backup, is no tenant's.
             let Some(tenant) = name.to_str().and_then(|name| name.parse::<TenantId>().ok()) else { continue };
             let file = read_secret_file(self.token(&tenant), A_TOKEN)?;
             let accepted = file.accepted().map(|text| token(self.token(&tenant), text));
@@ -213,7 +213,7 @@ impl Layout {
         self.directory.join("nodes")
     }
 
-    /// Where everything of one node of a cluster lies.
+    /// The paths of one node of a cluster.
     #[must_use]
     pub fn node(&self, name: &str) -> NodeLayout {
         NodeLayout::new(&self.nodes().join(name))
@@ -271,9 +271,9 @@ pub enum ReadError {
     },
 }
 
-/// What a file of a key holds.
+/// The content of a key's file.
 const DIGITS: &str = "64 hexadecimal digits";
-/// What a file of a token holds.
+/// The content of a token's file.
 const A_TOKEN: &str = "a token of this program's making";
 
 fn signing_key(path: PathBuf, digits: &str) -> Result<SigningKey, ReadError> {
@@ -290,7 +290,7 @@ fn token(path: PathBuf, text: &str) -> Result<Token, ReadError> {
     Ok(Token(text.to_owned().into()))
 }
 
-/// Reads a file of one secret, or of two while it is exchanged.
+/// Reads a file with one secret, or with two during an exchange.
 pub(crate) fn read_secret_file(path: PathBuf, expected: &'static str) -> Result<SecretFile, ReadError> {
     SecretFile::parse(&read_secret(&path)?).map_err(|_| ReadError::Malformed { path, expected })
 }

@@ -1,4 +1,5 @@
-//! What `duet init --node NAME=HOST …` writes for each node of a cluster, and reading it back.
+//! The folder that `duet init --node NAME=HOST …` writes for each node of a cluster, and its
+//! reader.
 //!
 //! | path below `nodes/<name>/` | what |
 //! |---|---|
@@ -17,14 +18,14 @@ use crate::{
     layout::{Layout, ReadError, read_environment},
 };
 
-/// A node of a cluster: its name, and the host on which it listens and the others find it.
+/// A node of a cluster: its name, and the host where it listens and the others find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     name: String,
     host: String,
 }
 
-/// The text names no node.
+/// The text is not a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected NAME=HOST: a name of lower-case letters, digits and hyphens, at most 32; a host name or an address"
@@ -112,7 +113,7 @@ impl NodeLayout {
         self.directory.join("route-ca.pem")
     }
 
-    /// The node's environment, one `NAME=value` a line.
+    /// The node's environment, one `NAME=value` per line.
     #[must_use]
     pub fn environment(&self) -> PathBuf {
         self.directory.join("node.env")
@@ -171,7 +172,7 @@ pub(crate) fn known(layout: &Layout) -> Result<Vec<Node>, ReadError> {
     names(layout)?.into_iter().map(known).collect()
 }
 
-/// What names the host that a node listens on.
+/// The variable with the host that a node listens on.
 const HOST_VARIABLE: &str = "DUET_BROKER_HOST";
 
 /// Makes the environments that are missing.
@@ -187,10 +188,10 @@ pub(crate) fn make_environments(
     Ok(())
 }
 
-/// What `node.conf` takes from its environment, but for paths.
+/// The variables that `node.conf` reads from its environment, except for paths.
 fn environment(layout: &Layout, settings: &InitSettings, node: &Node) -> Result<String, InitError> {
     let text = |value: &str| quoted(Path::new(value));
-    // A host that is an IPv6 address is put in brackets before a port.
+    // An IPv6 address needs brackets before a port.
     let at = |host: &str, port: u16| {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     };

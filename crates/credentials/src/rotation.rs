@@ -1,11 +1,11 @@
-//! Exchanging a credential of a directory that `duet init` filled, while everything runs.
+//! Exchanges a credential of a directory that `duet init` filled, while all processes run.
 //!
-//! Three steps, and between each two of them everybody who has to know is started again: the next
-//! one is made and accepted ([`Step::Prepare`]), it is used ([`Step::Switch`]), the old one is
-//! accepted no more ([`Step::Retire`]). At no moment does anybody present what somebody else does
-//! not accept, in whichever order processes are started again.
+//! An exchange has three steps. [`Step::Prepare`] makes the next secret, which is accepted from
+//! then on. [`Step::Switch`] puts it into use. [`Step::Retire`] ends the acceptance of the old one.
+//! Between two steps the operator restarts every process that has to know. So no process ever
+//! presents a secret that another does not accept, in whichever order they are restarted.
 //!
-//! A step that was interrupted is completed by taking it again.
+//! Repeating an interrupted step completes it.
 
 use core::{fmt, str::FromStr};
 
@@ -35,13 +35,14 @@ pub enum Credential {
     OrchestratorKey,
     /// The key that signs the gateways' audit log: `gateway-key`.
     GatewayKey,
-    /// What the broker shows to clients, and its authority: `tls`.
+    /// The certificates that the broker shows to clients, and their authority: `tls`.
     Tls,
-    /// What the nodes of a cluster show each other, and its authority: `route-tls`.
+    /// The certificates that the nodes of a cluster show each other, and their authority:
+    /// `route-tls`.
     RouteTls,
 }
 
-/// The text names no credential.
+/// The text is not a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is none of nkey/ROLE, token/TENANT, orchestrator-key, gateway-key, tls and route-tls")]
 pub struct UnknownCredential(pub String);
@@ -49,30 +50,30 @@ pub struct UnknownCredential(pub String);
 /// A step of the exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The next one is made, and accepted beside the one in use.
+    /// Make the next secret, which is accepted beside the one in use.
     Prepare,
-    /// The next one is used, and the old one still accepted.
+    /// Use the next secret. The old one is still accepted.
     Switch,
-    /// The old one is accepted no more.
+    /// Stop accepting the old secret.
     Retire,
 }
 
-/// How a credential is.
+/// The state of a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Standing {
-    /// Which.
+    /// The credential.
     pub credential: Credential,
-    /// How far its exchange is.
+    /// The stage of its exchange.
     pub stage: Stage,
-    /// The public half of the one in use, of those that have one: an nkey, or an Ed25519 key in
+    /// The public half of the secret in use, if it has one: an nkey, or an Ed25519 key in
     /// hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_use: Option<String>,
-    /// That of the other one that is accepted.
+    /// The public half of the other accepted secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
-    /// Whose processes have to be given the files as they are now, and be started again, before the
-    /// next step; empty when no exchange is under way, and where nobody has to.
+    /// The processes that need the current files and a restart before the next step. Empty when no
+    /// exchange is under way, or when no process has to know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
     /// The files that were written.
@@ -89,9 +90,9 @@ pub enum RotationError {
     /// The credential is at another stage.
     #[error("{credential} is {stage}; {expected}")]
     OutOfTurn {
-        /// Which.
+        /// The credential.
         credential: Credential,
-        /// How far its exchange is.
+        /// The stage of its exchange.
         stage: Stage,
         /// What comes next.
         expected: &'static str,
@@ -108,7 +109,7 @@ impl From<ReadError> for RotationError {
 }
 
 impl Credential {
-    /// Every one in a directory.
+    /// All credentials of a directory.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -122,7 +123,7 @@ impl Credential {
         Ok(all)
     }
 
-    /// How it is.
+    /// The credential's state.
     ///
     /// # Errors
     /// When its files cannot be read.
@@ -130,7 +131,7 @@ impl Credential {
         self.standing_after(layout, None, Made::default())
     }
 
-    /// Takes a step. Taking it again changes nothing, but completes what was interrupted.
+    /// Takes a step. Repeating it changes nothing, but completes an interrupted one.
     ///
     /// # Errors
     /// When it is not the credential's next step, or files cannot be read or written.
@@ -152,7 +153,7 @@ impl Credential {
         self.standing_after(layout, Some(step), made)
     }
 
-    /// Takes a step with a secret in a file of its own.
+    /// Takes a step for a secret with a file of its own.
     fn exchange(
         &self,
         layout: &Layout,
@@ -174,8 +175,8 @@ impl Credential {
             Self::Nkey(role) => broker_keys::update(layout, *role, file, made),
             _ => Ok(()),
         };
-        // The broker's environment forgets the old key before the file does: an interruption leaves
-        // a step to take again, and nothing that is accepted though the file says that it is not.
+        // The broker's environment drops the old key before the file does. After an interruption
+        // the step can be repeated, and no key is accepted that the file no longer has.
         if step == Step::Retire {
             names(&file, made)?;
         }
@@ -236,14 +237,14 @@ impl Credential {
         let step = match stage {
             Stage::Prepared => Some(Step::Prepare),
             Stage::Switched => Some(Step::Switch),
-            // What comes after the last step nobody can tell from the files.
+            // The files do not show which restarts follow the last step.
             Stage::Settled => step,
         };
         let restart = step.map(|step| self.restart(step)).unwrap_or_default();
         Ok(Standing { credential: self.clone(), stage, in_use, other, restart, files: made.files })
     }
 
-    /// The public half of a secret, where there is one and the secret is not malformed.
+    /// The public half of a secret. `None` if it has none or is malformed.
     fn public(&self, secret: &str) -> Option<String> {
         match self {
             Self::Nkey(_) => secret.parse::<NkeySeed>().ok()?.public_key().ok(),
@@ -257,7 +258,7 @@ impl Credential {
         }
     }
 
-    /// Who has to be started again after a step.
+    /// The processes to restart after a step.
     fn restart(&self, step: Step) -> Vec<String> {
         let everybody = [Role::Orchestrator, Role::Service, Role::Partner, Role::Gateway];
         match (self, step) {
@@ -273,19 +274,19 @@ impl Credential {
             }
             (Self::Token(tenant), Step::Switch) => vec![format!("tenant {tenant}")],
             (Self::GatewayKey, Step::Switch) => vec![Role::Gateway.to_string()],
-            // Its public key is for auditors to know; no process accepts it.
+            // Only auditors need its public key; no process accepts it.
             (Self::GatewayKey, Step::Prepare | Step::Retire) => Vec::new(),
         }
     }
 }
 
-/// What the file of a secret holds.
+/// The content of a secret's file.
 const EXPECTED: &str = "a secret, and at most one other that is accepted";
 
 /// Draws a new secret.
 type Draw = fn() -> Result<Zeroizing<String>, InitError>;
 
-/// How a credential is kept.
+/// How a credential is stored.
 enum Kind {
     /// In a file of its own.
     Secret { path: PathBuf, draw: Draw },
@@ -374,12 +375,12 @@ mod tests {
         let new = prepared.other.clone().unwrap();
         assert_eq!((prepared.stage, prepared.in_use.as_ref()), (Stage::Prepared, Some(&old)));
         accepted(&[&old, &new]);
-        // Again: completed, and not a third key.
+        // A repeated step completes the first one and makes no third key.
         assert_eq!(credential.take(&layout, Step::Prepare).unwrap().other.as_ref(), Some(&new));
         credential.take(&layout, Step::Switch).unwrap();
         accepted(&[&old, &new]);
         assert_eq!(layout.read_seed(Role::Service).unwrap().public_key().unwrap(), new);
-        // A node that is added meanwhile, too.
+        // A node that is added during the exchange gets both keys, too.
         fs::remove_file(layout.node("n2").environment()).unwrap();
         let nodes = vec!["n2=broker-2.example".parse().unwrap()];
         initialise(layout.directory(), &InitSettings { nodes, ..InitSettings::default() }).unwrap();
@@ -459,7 +460,7 @@ mod tests {
         let (_directory, layout) = directory();
         let before = fs::read_to_string(layout.ca_certificate()).unwrap();
         Credential::Tls.take(&layout, Step::Prepare).unwrap();
-        // The authority's file is the last that is written.
+        // The authority's file is written last.
         write_secret(&layout.ca_certificate(), before.as_bytes()).unwrap();
         assert_eq!(Credential::Tls.standing(&layout).unwrap().stage, Stage::Settled);
         assert_eq!(Credential::Tls.take(&layout, Step::Prepare).unwrap().stage, Stage::Prepared);

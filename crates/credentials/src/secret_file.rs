@@ -1,24 +1,24 @@
-//! A file with one secret, and with a second one while the secret is exchanged.
+//! A file with one secret, or with two during an exchange.
 //!
-//! The first line is the secret in use. While both are accepted a second line names the other one:
-//! `next …` before the change, `old …` after it. So one file says everything, changes whole, and
-//! can be copied to wherever it is read: who presents a secret takes the first line, who checks it
-//! takes both.
+//! The first line is the secret in use. While two are accepted, a second line has the other one:
+//! `next …` before the change, `old …` after it. So one file contains everything, changes whole,
+//! and can be copied to every process that reads it. A process that presents a secret uses the
+//! first line. A process that checks one uses both.
 
 use core::fmt;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-/// How far the exchange of a credential is.
+/// The stage of a credential's exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// There is one, and nothing else is accepted.
+    /// There is one secret, and no other is accepted.
     Settled,
-    /// The next one is made and accepted, and not used yet.
+    /// The next secret exists and is accepted, but is not in use yet.
     Prepared,
-    /// The next one is in use, and the old one still accepted.
+    /// The next secret is in use. The old one is still accepted.
     Switched,
 }
 
@@ -32,9 +32,9 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What the second line begins with before the change.
+/// How the second line begins before the change.
 const NEXT: &str = "next ";
-/// What the second line begins with after the change.
+/// How the second line begins after the change.
 const OLD: &str = "old ";
 
 /// The content of such a file. Wiped on drop and never printed.
@@ -43,7 +43,7 @@ pub struct SecretFile {
     other: Option<(Other, Zeroizing<String>)>,
 }
 
-/// What the second secret is.
+/// The role of the second secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Other {
     Next,
@@ -59,7 +59,7 @@ impl Other {
     }
 }
 
-/// The text holds no secret, or more than two, or says of the second one neither `next` nor `old`.
+/// The text has no secret, more than two, or a second one without `next` or `old`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a line with the secret, and at most one more that begins with 'next ' or 'old '")]
 pub struct InvalidSecretFile;
@@ -74,7 +74,7 @@ impl SecretFile {
     /// Reads a file's text.
     ///
     /// # Errors
-    /// When it holds something else.
+    /// When the text is malformed.
     pub fn parse(text: &str) -> Result<Self, InvalidSecretFile> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let held = |secret: &str| Zeroizing::new(secret.trim().to_owned());
@@ -95,18 +95,18 @@ impl SecretFile {
         &self.in_use
     }
 
-    /// The other one that is accepted, while there is one.
+    /// The other accepted secret, during an exchange.
     #[must_use]
     pub fn other(&self) -> Option<&str> {
         self.other.as_ref().map(|(_, secret)| secret.as_str())
     }
 
-    /// All that are accepted.
+    /// All accepted secrets.
     pub fn accepted(&self) -> impl Iterator<Item = &str> {
         core::iter::once(self.in_use()).chain(self.other())
     }
 
-    /// How far the exchange is.
+    /// The stage of the exchange.
     #[must_use]
     pub const fn stage(&self) -> Stage {
         match self.other {
@@ -116,12 +116,12 @@ impl SecretFile {
         }
     }
 
-    /// The same with `next` accepted as well.
+    /// Adds `next` as the next secret, which is then accepted as well.
     pub(crate) fn prepared(self, next: Zeroizing<String>) -> Self {
         Self { in_use: self.in_use, other: Some((Other::Next, next)) }
     }
 
-    /// The same with the next one in use, if there is a next one.
+    /// Puts the next secret into use, if there is one.
     pub(crate) fn switched(self) -> Self {
         match self.other {
             Some((Other::Next, next)) => Self { in_use: next, other: Some((Other::Old, self.in_use)) },
@@ -129,7 +129,7 @@ impl SecretFile {
         }
     }
 
-    /// The same with the one in use alone.
+    /// Drops all but the secret in use.
     pub(crate) fn retired(self) -> Self {
         Self::new(self.in_use)
     }
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(accepted(&file), (Stage::Prepared, vec!["one", "two"]));
         let file = SecretFile::parse(&file.switched().to_text()).unwrap();
         assert_eq!(accepted(&file), (Stage::Switched, vec!["two", "one"]));
-        // Once more changes nothing.
+        // A repeated switch changes nothing.
         let file = SecretFile::parse(&file.switched().to_text()).unwrap();
         assert_eq!(accepted(&file), (Stage::Switched, vec!["two", "one"]));
         let file = SecretFile::parse(&file.retired().to_text()).unwrap();

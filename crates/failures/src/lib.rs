@@ -1,7 +1,11 @@
-//! Failures by who caused them – wrong tokens, bad signatures, proofs that do not hold –, so that
-//! whoever goes on failing is counted and slowed down.
+//! Counts failures by their source – wrong tokens, bad signatures, invalid proofs – and slows down
+//! a source that goes on failing.
 //!
-//! Only failures are slowed down: what is right is served, whoever else fails from the same
+//! The central type is [`Failures`], keyed by a tenant or by the second type, [`AddressKey`]. A
+//! caller passes each failure to [`Failures::note`], and lets a source that failed too often wait
+//! ([`Failures::wait`]) or refuses it.
+//!
+//! Only failures are slowed down. A valid request is served, whichever client fails from the same
 //! address.
 
 use core::{
@@ -22,7 +26,8 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-/// An address as it is counted: IPv6 by its /64, which is what one household or machine is given.
+/// The key under which an address is counted. IPv6 counts by its /64, the range that one household
+/// or machine gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressKey(IpAddr);
 
@@ -38,17 +43,17 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-/// Sources that are counted one by one, a hundred bytes or so each. When there are more within a
-/// minute, the ones that came too late wait as if they had failed too often.
+/// How many sources are counted one by one, at a hundred bytes or so each. When more fail within a
+/// minute, the late ones wait as if they had failed too often.
 const MAX_SOURCES: usize = 16_384;
 
-/// After so long without a failure a source has its whole allowance again, and can be forgotten.
+/// After this long without a failure, a source has its whole allowance again and can be forgotten.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What a source that is not counted waits.
+/// How long a source has to wait when it is not counted.
 const UNCOUNTED_WAIT: Duration = Duration::from_secs(1);
 
-/// From how many failures on the log says so, each time they have doubled.
+/// The log reports a source from this many failures on, each time they have doubled.
 const WORTH_A_LINE: u64 = 8;
 
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +62,10 @@ struct Count {
     last: Instant,
 }
 
-/// Who has failed how often. `K` is what failures are counted by: an address, a tenant.
+/// Counts how often each source has failed. `K` identifies a source: an address or a tenant.
 #[derive(Debug)]
 pub struct Failures<K: Clone + Eq + Hash> {
-    /// What is counted, for the log.
+    /// The kind of failure, for the log.
     what: &'static str,
     allowance: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
@@ -68,8 +73,8 @@ pub struct Failures<K: Clone + Eq + Hash> {
 }
 
 impl<K: Clone + Debug + Eq + Hash> Failures<K> {
-    /// Each source may fail `per_minute` times a minute, and as often at once. `what` is counted:
-    /// `wrong token`, say.
+    /// Each source may fail `per_minute` times a minute, and as many times at once. `what` names
+    /// the kind of failure, for example `wrong token`.
     #[must_use]
     pub fn new(what: &'static str, per_minute: NonZeroU32) -> Self {
         Self {
@@ -83,7 +88,7 @@ impl<K: Clone + Debug + Eq + Hash> Failures<K> {
     /// Counts a failure of `source`.
     ///
     /// # Errors
-    /// How long the source has to wait until it may fail again, when it has failed too often.
+    /// When the source has failed too often: how long it has to wait until it may fail again.
     pub fn note(&self, source: &K) -> Result<(), Duration> {
         if !self.count_one(source) {
             return Err(UNCOUNTED_WAIT);
@@ -91,8 +96,8 @@ impl<K: Clone + Debug + Eq + Hash> Failures<K> {
         self.allowance.check_key(source).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Waits until `source`, which has failed too often, may fail once more; that counts as used
-    /// then.
+    /// Waits until `source`, which has failed too often, may fail once more. That one failure then
+    /// counts as used.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -106,7 +111,7 @@ impl<K: Clone + Debug + Eq + Hash> Failures<K> {
         counts.get(source).map_or(0, |count| count.failures)
     }
 
-    /// Whether there was room to count it.
+    /// Counts a failure of `source`. Returns false when there was no room for it.
     fn count_one(&self, source: &K) -> bool {
         let now = Instant::now();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

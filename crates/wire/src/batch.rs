@@ -72,9 +72,9 @@ pub struct BatchItem {
     pub repeat_digest: bool,
 }
 
-/// A submitted batch:
-/// `{"requests": [{"body": "…", "requester": "…", "signature": "…", "priority": "normal", "repeat_digest": false}, …]}`,
-/// where `body` is a signing request's exact text.
+/// A submitted batch: `{"requests": [{"body": "…", "requester": "…", "signature": "…",
+/// "priority": "normal", "repeat_digest": false}, …]}`, where `body` is a signing request's exact
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchRequest {
     /// The requests, at least one and at most [`MAX_BATCH_ITEMS`].

@@ -128,12 +128,12 @@ impl Manifest {
             .find(|pair| pair.initiator() == self.initiator.index && pair.responder() == self.responder.index)
     }
 
-    /// Checks everything that can be checked without a share: the requester's signature, the
-    /// manifest against the request, that the seats form a pair, and that both are valid at
-    /// `now_ms` (milliseconds since 1970 by the caller's clock).
+    /// Checks everything that can be checked without a share. The requester's signature verifies,
+    /// the manifest agrees with the request, and the seats form a pair. Manifest and request are
+    /// both valid at `now_ms` (milliseconds since 1970 by the caller's clock).
     ///
-    /// The party itself checks the rest: that the wallet allows the requester, the wallet's tenant,
-    /// the epoch, the Paillier key and its lock, its own seat, that the session is new, and how
+    /// The party itself checks the rest: the wallet's tenant and requesters, the epoch, the
+    /// Paillier key and its lock, and its own seat. It also checks that the session is new, and how
     /// long the request may be valid ([`SigningRequest::require_lifetime`]).
     ///
     /// # Errors

@@ -14,8 +14,8 @@ use crate::{
 
 /// A manifest that is valid for a wallet and the holder of one of its shares.
 ///
-/// The caller checks what only its store knows: that the session is new, that the Paillier key is
-/// the enrolled one and not locked, and which card the other seat has.
+/// The caller checks what only its store knows: the session is new, the Paillier key is the
+/// enrolled one and not locked, and the other seat has the right card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seated {
     /// The manifest.
@@ -28,8 +28,8 @@ pub struct Seated {
 
 impl Seated {
     /// Decodes a manifest's received bytes and checks them for the holder of `share` at `now_ms`
-    /// (milliseconds since 1970): signature and document of the request, seats, epoch, tenant,
-    /// requester and kind of payload.
+    /// (milliseconds since 1970). It checks the request's signature and document, the seats, epoch,
+    /// tenant, requester and kind of payload.
     ///
     /// # Errors
     /// The first check that fails.

@@ -30,8 +30,8 @@ impl JsonError {
 /// Parses all of `bytes` as one JSON value.
 ///
 /// # Errors
-/// When `bytes` has more than `max_size_bytes` or is not JSON, a field appears twice, the depth
-/// exceeds [`MAX_DEPTH`], a number is not a 64-bit integer, or anything follows the value.
+/// On more than `max_size_bytes`, anything that is not JSON, or anything after the value. Also on a
+/// field given twice, a depth over [`MAX_DEPTH`], or a number that is not a 64-bit integer.
 pub fn parse(bytes: &[u8], max_size_bytes: usize) -> Result<Value, JsonError> {
     if bytes.len() > max_size_bytes {
         return Err(JsonError::new(

@@ -1,6 +1,6 @@
 //! Where deliveries may go. A tenant that adds an endpoint must not make the orchestrator connect
-//! to what only the orchestrator can reach: its own machine, its network, a cloud's metadata
-//! service (server-side request forgery).
+//! to what only the orchestrator can reach (server-side request forgery). That is its own machine,
+//! its network, or a cloud's metadata service.
 //!
 //! Names are resolved here, and connections go only to the addresses that were checked. So a name
 //! that resolves differently a moment later gains nothing. Redirects are not followed and proxies
