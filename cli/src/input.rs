@@ -263,8 +263,8 @@ pub(crate) fn read_document(file: &Path, limit: usize) -> Result<Vec<u8>, CliErr
 
 /// Parses `0x` and an even number of hexadecimal digits.
 ///
+/// # Errors
 /// When the text has another form.
-/// When it is something else.
 pub(crate) fn parse_bytes(text: &str) -> Result<Vec<u8>, String> {
     text.strip_prefix("0x")
         .and_then(|digits| hex::decode(digits).ok())
@@ -273,8 +273,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<Vec<u8>, String> {
 
 /// Parses 32 bytes.
 ///
+/// # Errors
 /// When the text has another form.
-/// When it is something else.
 pub(crate) fn parse_digest(text: &str) -> Result<[u8; 32], String> {
     parse_bytes(text)
         .ok()
@@ -284,8 +284,8 @@ pub(crate) fn parse_digest(text: &str) -> Result<[u8; 32], String> {
 
 /// Parses an Ed25519 public key: 64 hexadecimal digits.
 ///
+/// # Errors
 /// When the text has another form.
-/// When it is something else.
 pub(crate) fn parse_key(text: &str) -> Result<[u8; 32], String> {
     let mut key = [0; 32];
     hex::decode_to_slice(text, &mut key).map_err(|_| "64 hexadecimal digits expected".to_owned())?;

@@ -1,6 +1,7 @@
-# A node of the broker with Duet's configuration: docker build -f deploy/images/broker.Dockerfile -t duet-broker .
+# A node of the broker with Duet's configuration:
+# docker build -f deploy/images/broker.Dockerfile -t duet-broker .
 #
-# The server is one static program; its image holds it and nothing else.
+# The server is one static program, and the image contains nothing else.
 
 FROM docker.io/library/nats:2.12-alpine AS server
 RUN install -d -o 65532 -g 65532 -m 0700 /jetstream

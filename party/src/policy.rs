@@ -319,9 +319,9 @@ pub(crate) async fn take_approval(context: &Context, approval: &RequestApproval)
 /// Records an approval, if an applying policy asks this approver. It counts for a day from its
 /// date.
 ///
-/// When no policy asks the approver, when the approval or its request is invalid, when the clocks
-/// differ, or when the store cannot be written.
-/// stored.
+/// # Errors
+/// When no policy asks the approver, or when the approval or its request is invalid. When the
+/// clocks differ, or when the store cannot be written.
 pub(crate) async fn take_dated_approval(
     context: &Context,
     approval: &DatedApproval,

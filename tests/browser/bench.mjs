@@ -1,8 +1,8 @@
-// The page's speed in Chromium, with the whole stack on this machine: `cargo xtask bench browser`.
+// Measures the page's speed in Chromium, with the whole stack on this machine: `cargo xtask bench
+// browser`.
 //
-// Prints one flat JSON object. Every time is taken by the page's own clock, from the click to the
-// change of the document that the click was for; what it takes to tell the browser to click is not
-// in it.
+// Prints one flat JSON object. The page's own clock takes each time, from the click to its effect
+// in the document. The time to tell the browser to click is not included.
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ const KEYGENS = 12;
 const UNLOCKS = 20;
 const SIGNATURES = 60;
 const LOADS = 20;
-/** Runs before the first that counts: connections are made, code is compiled. */
+/** Runs before counting begins: they open connections and compile code. */
 const WARM_UP = 3;
 
 const rounded = (milliseconds) => Math.round(milliseconds * 1e3) / 1e3;
@@ -27,7 +27,10 @@ function figure(times) {
   return { median_ms: rounded(median), min_ms: rounded(sorted[0]), max_ms: rounded(sorted.at(-1)), n: sorted.length };
 }
 
-/** Clicks in the page and waits there until the selector matches: milliseconds between the two. */
+/**
+ * Clicks in the page, and waits there until the selector matches. Returns the milliseconds between
+ * the two.
+ */
 function clicked(page, id, selector) {
   return page.tab.evaluate(
     ([button, wanted]) =>
@@ -55,7 +58,7 @@ const open = async (profile) => {
   return page;
 };
 
-/** Everything a person waits for, once. */
+/** Runs once everything that a user waits for during a creation. */
 async function keygen(page) {
   await page.fillCreation();
   const time = await clicked(page, 'create-submit', '[data-testid="create-secured"]');
@@ -75,7 +78,7 @@ async function signature(page, id, number) {
   return clicked(page, 'review-sign', '[data-testid="signature-verified"][data-valid="true"]');
 }
 
-/** The longest task on the page's main thread while `work` is done. */
+/** The longest task on the page's main thread while `work` runs. */
 async function longestTask(page, work) {
   await browser.startTracing(page.tab, { categories: ['toplevel', 'disabled-by-default-devtools.timeline', '__metadata'] });
   await work();

@@ -1,5 +1,5 @@
-// The page in a real browser, against the real stack. One process, one stack, one browser;
-// scenarios run one after the other, each in profiles of its own.
+// The page in a real browser, against the real stack. There is one process, one stack and one
+// browser. Scenarios run one after the other, each in its own profiles.
 
 import './scenarios/search.mjs';
 import './scenarios/create.mjs';

@@ -1,20 +1,24 @@
-// Judges signatures with two libraries that had no part in making them: ethers and viem.
+// Verifies signatures with two libraries that took no part in making them: ethers and viem.
 //
 //   node verify.mjs < CHECKS.json
 //
-// CHECKS is an array (or { "checks": [...] }) of objects with a `kind` and what goes with it:
+// CHECKS is an array (or { "checks": [...] }) of objects with a `kind` and its members:
 //
-//   { "kind": "transaction",      "address", "signed_transaction", "expect"?: { "chainId", "to",
-//   "value", "nonce", … } } { "kind": "personal_message", "address", "signature", "text" | "hex" }
-//   { "kind": "typed_data",       "address", "signature", "typed_data": { types, domain,
-//   primaryType, message } } { "kind": "digest",           "address", "signature", "digest" }
+//   { "kind": "transaction", "address", "signed_transaction",
+//     "expect"?: { "chainId", "to", "value", "nonce", … } }
+//   { "kind": "personal_message", "address", "signature", "text" | "hex" }
+//   { "kind": "typed_data", "address", "signature",
+//     "typed_data": { types, domain, primaryType, message } }
+//   { "kind": "digest", "address", "signature", "digest" }
 //
-// An optional `name` is repeated in the verdict, and an optional `digest` is compared with the one
-// that each library computes from the payload by itself. Signatures are 65 bytes, r ‖ s ‖ v, with v
-// in 0, 1, 27, 28.
+// The verdict repeats an optional `name`. An optional `digest` is compared with the one that each
+// library computes from the payload. Signatures are 65 bytes, r ‖ s ‖ v, with v in 0, 1, 27, 28.
 //
-// Prints { "ok", "checks": [{ "name", "kind", "ok", "ethers": {…}, "viem": {…}, "problems": [] }]
-// }. Exits 0 when every check holds, 1 when one does not, 2 when the input makes no sense.
+// The output is one document:
+//
+//   { "ok", "checks": [{ "name", "kind", "ok", "ethers": {…}, "viem": {…}, "problems": [] }] }
+//
+// The exit code is 0 when every check holds, 1 when one does not, and 2 for invalid input.
 
 import { readFileSync } from 'node:fs';
 import process from 'node:process';
@@ -29,7 +33,7 @@ import {
 
 const HALF_ORDER = 0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0n;
 
-/** Strictly 65 bytes of hexadecimal, with or without 0x. */
+/** Parses exactly 65 bytes of hexadecimal, with or without 0x. */
 function signatureOf(check) {
   const hex = String(check.signature ?? '').replace(/^0x/, '').toLowerCase();
   if (!/^[0-9a-f]{130}$/.test(hex)) throw new Error('signature: expected 65 bytes of hexadecimal');
@@ -47,13 +51,13 @@ function requireLowS(s, problems) {
   if (BigInt(s) > HALF_ORDER) problems.push('s is above half the order');
 }
 
-/** EIP-712 as ethers wants it: without the domain's own type. */
+/** The types in ethers' form: without the domain's own type. */
 function typesForEthers(types) {
   const { EIP712Domain: _, ...rest } = types;
   return rest;
 }
 
-/** The two libraries' digests and recovered signers of a 65-byte signature. */
+/** The digests and recovered signers of a 65-byte signature, by both libraries. */
 async function judge(signature, digests, problems) {
   requireLowS(`0x${signature.slice(66, 130)}`, problems);
   return {
@@ -74,7 +78,7 @@ const KINDS = {
     for (const [field, wanted] of Object.entries(check.expect ?? {})) {
       const seen = { ethers: transaction[field], viem: parsed[field === 'gasLimit' ? 'gas' : field] };
       for (const [library, value] of Object.entries(seen)) {
-        // viem leaves out what is zero or empty.
+        // viem leaves out members that are zero or empty.
         const same = String(value ?? (/^(data)$/.test(field) ? '0x' : 0)).toLowerCase() === String(wanted).toLowerCase();
         if (!same) problems.push(`${library}: ${field} is ${value}, expected ${wanted}`);
       }

@@ -1,5 +1,5 @@
-// The judges judged: what ethers and viem sign themselves is accepted, and nothing that differs
-// from it in one place. Run with `node --test`.
+// Tests `verify.mjs`: it accepts what ethers and viem sign themselves, and rejects each change in
+// one place. Run with `node --test`.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

@@ -1,4 +1,4 @@
-// What Duet's webhook signatures are tested with is judged by the specification's own library.
+// The specification's own library checks the test vectors of Duet's webhook signatures.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -23,7 +23,7 @@ function verifies({ secret, id, timestamp, signature, body, now }) {
 }
 
 test('vectors__should_get_the_same_verdict_from_the_specification', () => {
-  // The library reads the head of a malformed timestamp as a number; Duet's receivers do not.
+  // The library reads the beginning of a malformed timestamp as a number. Duet's receivers do not.
   const judged = vectors.filter(({ verdict }) => verdict !== 'malformed-timestamp');
   assert.ok(judged.length >= 13);
   for (const vector of judged) {

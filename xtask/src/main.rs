@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask install | demo | test | chaos | attack | fuzz | bench | page | wasm | sbom`.
+//! Project tasks. `cargo xtask --help` lists them.
 //!
 //! Each task is a module. [`install`] finds what the machine lacks and installs it. [`suites`] runs
 //! the tests, as continuous integration does. [`attack`] plays the published attacks, and [`fuzz`]

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The repository's root. It is the one in which this task runs, which may differ from the one in
-/// which it was compiled: a target folder may have been copied.
+/// The repository's root, in which this task runs. It may differ from the one in which the task was
+/// compiled: a target folder may have been copied.
 pub(crate) fn root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);

@@ -128,8 +128,8 @@ impl DeviceIdentity {
     /// Combines the parts.
     ///
     /// # Errors
-    /// When the share is not the device's, when card and keys are not those of the share's holder,
-    /// or when the owner's key is not the one in the wallet's record.
+    /// When the share is not the device's, or when card and keys are not those of the share's
+    /// holder. When the owner's key is not the one in the wallet's record.
     pub fn new(
         share: Arc<KeyShare>,
         keys: Arc<PartyKeys>,

@@ -38,7 +38,7 @@ CREATE TABLE wallets (
     -- Null while the wallet is only prepared.
     commit_ack      BYTEA,
     committed_at_ms BIGINT,
-    -- 1 once this party has agreed on a Paillier key with a responder, or has none to agree with.
+    -- 1 once this party has agreed on a Paillier key with somebody, or has nobody to agree with.
     enrolled        BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX wallets_by_token ON wallets (token) WHERE token IS NOT NULL;

@@ -1,5 +1,5 @@
--- Every few seconds the worker looks up committed wallets that have yet to agree on a Paillier key
--- with a responder. This column and its index save it from reading all wallets.
+-- Which committed wallets have yet to agree on a Paillier key with somebody is looked up every few seconds: that must not
+-- read all wallets.
 ALTER TABLE wallets ADD COLUMN enrolled INTEGER NOT NULL DEFAULT 0;
 UPDATE wallets SET enrolled = 1
  WHERE EXISTS (SELECT 1 FROM own_enrolments WHERE wallet = wallets.id AND agreed IS NOT NULL);

@@ -3,7 +3,7 @@
 
 -- Good verdicts under the key: T of the bound log2(T + 1) on the bits that its lock gives away.
 ALTER TABLE paillier_keys ADD COLUMN verdicts INTEGER NOT NULL DEFAULT 0;
--- Earlier versions did not count. No key has made more.
+-- Nobody counted before. No key has made more.
 UPDATE paillier_keys SET verdicts = 4294967295;
 -- Whose answer locked it.
 ALTER TABLE paillier_keys ADD COLUMN locked_card BLOB;

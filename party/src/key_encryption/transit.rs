@@ -1,15 +1,14 @@
 //! HashiCorp Vault's transit engine. It encrypts and decrypts under keys that never leave it.
 //!
-//! It takes three calls of Vault's [HTTP
-//! interface](https://developer.hashicorp.com/vault/api-docs/secret/transit): `POST
-//! /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY` and `…/rewrap/KEY`. One call runs each time a store is
-//! opened or its key is wrapped. The token needs the capability `update` on these paths, and no
-//! other.
+//! Opening a store or wrapping its key takes one call of Vault's
+//! [HTTP interface](https://developer.hashicorp.com/vault/api-docs/secret/transit):
+//! `POST /v1/MOUNT/encrypt/KEY`, `…/decrypt/KEY` or `…/rewrap/KEY`. The token needs the capability
+//! `update` on these paths, and no other.
 //!
 //! # Security
-//! Vault sees the store's key. So TLS is required beyond this machine, and neither redirects nor
-//! proxies are followed. Our copies of sent and received data are wiped. Buffers in the HTTP and
-//! TLS libraries are not.
+//! Vault sees the store's key. So TLS is required beyond this machine. The client follows no
+//! redirect and uses no proxy. Our copies of sent and received data are wiped. Buffers in the HTTP
+//! and TLS libraries are not.
 
 use std::{fmt, net::IpAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-// A wallet moves to another browser.
+// A wallet moves to another browser through its backup file.
 
 import assert from 'node:assert/strict';
 

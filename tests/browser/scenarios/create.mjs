@@ -1,4 +1,4 @@
-// A wallet comes to be, with both kinds of third share, and the first thing it does.
+// A wallet is created, with both kinds of third share, and signs for the first time.
 
 import assert from 'node:assert/strict';
 

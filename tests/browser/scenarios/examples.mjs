@@ -1,5 +1,5 @@
-// The examples for developers, from a web server of their own and against a gateway with the
-// demonstration's settings: each sends a transaction with the library as it is published.
+// The examples for developers, from their own web server and with a gateway that has the
+// demonstration's settings. Each sends a transaction with the library as it is published.
 
 import assert from 'node:assert/strict';
 

@@ -11,7 +11,7 @@ scenario('the owner approves one job and rejects another, and the team sees both
   await page.shown('inbox-empty');
 
   const approved = await scene.stack.submit(id, ['message', 'Pay the gardener']);
-  // It appears by itself.
+  // The job appears without a reload.
   await page.state(`job-${approved.id}`, 'waiting');
   assert.equal((await page.get('inbox-count').innerText()).trim(), '1');
   assert.match(await page.get(`job-${approved.id}`).innerText(), /Pay the gardener/, 'what would be signed is spelled out');
@@ -29,12 +29,12 @@ scenario('the owner approves one job and rejects another, and the team sees both
   judge({ kind: 'personal_message', address, signature: job.signature, text: 'Pay the gardener' });
   assert.match(JSON.stringify(await scene.stack.settled(rejected.id)), /"rejected-by-owner"/);
 
-  // A third, found after a reload.
+  // A third job, found after a reload.
   const third = await scene.stack.submit(id, ['message', 'Pay the plumber']);
   await page.state(`job-${third.id}`, 'waiting');
   await page.reload();
   await page.online();
-  // What was answered in this tab can still be looked at.
+  // Jobs answered in this tab can still be looked at.
   await page.state(`job-${approved.id}`, 'signed');
   await page.state(`job-${rejected.id}`, 'rejected');
   await page.shown(`inbox-locked-${id}`);

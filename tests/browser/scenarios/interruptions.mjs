@@ -1,5 +1,5 @@
-// What happens in the middle: the tab is reloaded, the gateway dies. A paused service is the
-// middle: whatever waits for it has begun and is not done.
+// Interruptions in the middle of work: the tab is reloaded, or the gateway dies. A paused service
+// holds work in the middle: it has begun and cannot end.
 
 import assert from 'node:assert/strict';
 
@@ -8,7 +8,7 @@ import { judge } from '../support/judges.mjs';
 import { PASSPHRASE } from '../support/page.mjs';
 import { scenario } from '../support/world.mjs';
 
-/** Does something while the service does not answer. */
+/** Runs `work` while the service does not answer. */
 async function whilePaused(stack, work) {
   await stack.pause('service');
   try {
@@ -18,9 +18,9 @@ async function whilePaused(stack, work) {
   }
 }
 
-/** A wallet that both parties have a part of and neither has committed. */
+/** Interrupts a creation when both parties have prepared the wallet and neither has committed. */
 async function interruptedCreation(scene, page, interrupt) {
-  // The cards come first: the service is stopped once it has given its own.
+  // Cards come first: the service is paused after it has shown its own.
   await page.startCreation();
   await page.tab.locator('[data-testid^="create-step-"][data-state="done"]').first().waitFor();
   await whilePaused(scene.stack, async () => {
@@ -59,7 +59,7 @@ scenario('the gateway dies in the middle of key generation, and the wallet is fi
     await page.shown('offline-banner');
     await scene.stack.start('gateway');
   });
-  // Either it goes on by itself, or it says what happened and can be resumed.
+  // Either it continues by itself, or it shows what happened and can be resumed.
   const done = page.get('create-secured');
   const error = page.get('error');
   await done.or(error).first().waitFor();
@@ -91,7 +91,9 @@ scenario('a reload in the middle of a signature costs that signature and no more
   judge({ kind: 'personal_message', address, signature, text: 'Afterwards' });
 });
 
-/** Keeps the keys' store from being written, as a slow disk does, until told otherwise. Readers are not kept waiting. */
+/**
+ * Delays writes to the keys' store like a slow disk, until told otherwise. Reads are not delayed.
+ */
 async function holdStore({ tab }) {
   await tab.evaluate(
     () =>
@@ -114,10 +116,10 @@ async function holdStore({ tab }) {
 
 scenario('a signature whose end the page did not see is shown after a reload', async (scene) => {
   const { page, id, address } = await scene.wallet({ third: 'backup-file' });
-  // From the second signature on, the store is written to at the end only.
+  // From the second signature on, the device writes to the store only at the end.
   await page.signMessage(id, 'Seen');
-  // The device reports it and waits a moment for the acknowledgement: the reload has to come within
-  // that.
+  // The device reports the signature, and waits a moment for the acknowledgement. The reload must
+  // come within that moment.
   for (let attempt = 1; ; attempt += 1) {
     await page.reviewMessage(id, 'Unseen');
     const release = await holdStore(page);
@@ -159,7 +161,7 @@ scenario('the gateway dies in the middle of a signature; the page says so and si
   await scene.stack.start('gateway');
   await page.online();
   assert.equal(await page.get('offline-banner').count(), 0);
-  // It may have come to an end by itself; if not, it says that it did not.
+  // It may have ended by itself. If not, it shows that it failed.
   const state = await page.state('signing', ['signed', 'failed']);
   if (state === 'failed') assert.ok(['gateway-unreachable', 'party-unreachable', 'refused'].includes(await page.error()));
   const signature = await page.signMessage(id, 'Connected again');

@@ -1,4 +1,4 @@
-// Everything that a wallet is for, done from the keyboard.
+// A wallet's whole use, with the keyboard alone.
 
 import assert from 'node:assert/strict';
 
@@ -14,14 +14,14 @@ scenario('a wallet is made, opened and used without a pointer', async (scene) =>
   const keyboard = new Keyboard(page);
   await page.state('view', 'welcome', 'data-view');
 
-  // Past the header in one step, to what the view is about.
+  // One step leads past the header to the view's content.
   await keyboard.activate('skip-link');
   assert.equal(await page.tab.evaluate(() => globalThis.document.activeElement?.localName), 'h1');
   await keyboard.activate('welcome-create');
   await page.state('view', 'create', 'data-view');
   assert.equal(await heading(page), 'Create a wallet', 'a new view says what it is');
 
-  // Sent too early, the form leads to what is missing.
+  // Submitted too early, the form moves the focus to the missing field.
   await keyboard.activate('create-submit');
   await page.shown('field-error-create-label');
   await keyboard.type('create-label', 'Without a mouse');
@@ -45,7 +45,7 @@ scenario('a wallet is made, opened and used without a pointer', async (scene) =>
   await page.state('view', 'wallet', 'data-view');
   const id = await page.get('wallet').getAttribute('data-id');
 
-  // A dialog keeps the focus, closes on Escape, and gives the focus back.
+  // A dialog holds the focus, closes on Escape, and returns the focus.
   await keyboard.activate('wallet-receive');
   await page.shown('receive-dialog');
   await keyboard.to('receive-close');

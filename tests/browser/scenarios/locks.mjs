@@ -1,4 +1,4 @@
-// The lock on a Paillier key, and a storage that does not write: what the page may say then, and
+// The lock on a Paillier key, and a storage that fails to write: what the page may reveal then, and
 // when.
 
 import assert from 'node:assert/strict';
@@ -8,7 +8,7 @@ import { judge } from '../support/judges.mjs';
 import { workerOf } from '../support/worker.mjs';
 import { scenario } from '../support/world.mjs';
 
-/** Tries to sign; the failure's kind, and what was noted in the worker meanwhile. */
+/** Tries to sign. Returns the kind of the failure, and what the worker did meanwhile. */
 async function fails(page, worker, id, text) {
   await page.reviewMessage(id, text);
   await worker.said();
@@ -17,7 +17,9 @@ async function fails(page, worker, id, text) {
   return { kind: await page.error(), said: await worker.said() };
 }
 
-/** From the responder's last message to the answer: all that a verdict could show in. */
+/**
+ * Everything from the responder's last message to the page's answer, in which a verdict could show.
+ */
 function afterVerdict(said) {
   const start = said.indexOf('note received 4');
   const end = said.findIndex((entry) => entry.startsWith('answer '));
@@ -31,18 +33,18 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   const worker = await workerOf(page);
   await worker.record();
 
-  // The disk is full when a good verdict is to be written: it is not spoken.
+  // The disk is full when a good verdict should be written, so the page does not reveal it.
   await worker.refuseWrites('keys');
   const good = await fails(page, worker, id, 'Into the dark');
   assert.equal(good.kind, 'storage');
-  // Nothing begins before the storage was seen to work.
+  // Nothing begins before the storage has worked again.
   const next = await fails(page, worker, id, 'Still dark');
   assert.equal(next.kind, 'storage');
   assert.ok(!next.said.includes('sent'), `nothing is sent: ${next.said.join(', ')}`);
   await worker.allowWrites();
 
-  // The service turns. A bad verdict that cannot be written looks like a good one. What the good
-  // one left behind is judged first, and then the storage is tried: two writes.
+  // The service starts to cheat. A bad verdict that cannot be written looks like a good one. First
+  // the pending good verdict is judged, then the storage is tried: two writes.
   await scene.stack.spoil(id);
   await worker.refuseWrites('keys', 2);
   const unsaid = await fails(page, worker, id, 'Poisoned in the dark');
@@ -50,8 +52,8 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   assert.deepEqual(afterVerdict(unsaid.said), afterVerdict(good.said));
   await worker.allowWrites();
 
-  // The tab ends, and the storage is back: what the bad answer left behind is judged before
-  // anything is initiated.
+  // The tab ends, and the storage works again. The pending bad answer is judged before anything is
+  // initiated.
   const left = (await page.stored('pending')).filter((row) => row.wallet === id);
   assert.equal(left.length, 1, 'one verdict is pending');
   await page.reload();
@@ -71,7 +73,7 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   const [wallet] = (await page.stored('wallets')).filter((row) => row.id === id);
   assert.equal(wallet.failures, 1);
 
-  // It outlives the tab, and nothing but a new key ends it.
+  // The lock outlives the tab, and only a new key ends it.
   await page.reload();
   await page.online();
   await page.openWallet(id);
@@ -87,8 +89,8 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
   const signature = await page.signMessage(id, 'Under a new key');
   judge({ kind: 'personal_message', address, signature, text: 'Under a new key' });
 
-  // A bad verdict that can be written: the lock is on the disk before the page or anybody else
-  // hears.
+  // A bad verdict that can be written: the lock is on the disk before the page or the gateway
+  // learns of it.
   await scene.stack.spoil(id);
   const last = await workerOf(page);
   await last.record();
@@ -102,7 +104,7 @@ scenario('a bad answer locks the key before anything is said, and a new key ends
 scenario('a store of the version before pending verdicts opens, and its wallet signs', async (scene) => {
   const { page, id, address } = await scene.wallet({ third: 'backup-file' });
   const { origin } = new URL(page.tab.url());
-  // No page of ours holds the store while it is put back to what version 2 kept.
+  // No page of ours has the store open while the test puts it back to the content of version 2.
   await page.tab.goto(`${origin}/config.json`);
   await page.tab.evaluate(async () => {
     const done = (request) =>

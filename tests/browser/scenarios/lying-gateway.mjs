@@ -1,5 +1,5 @@
-// A gateway that was broken into names its own parties, shows its own cards, changes receipts:
-// nothing is sealed to others than those that the page's configuration pins.
+// A gateway under an attacker's control names its own parties, shows its own cards and changes
+// receipts. The page seals nothing to parties other than those that its configuration pins.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -15,14 +15,14 @@ import { launch } from '../support/profile.mjs';
 import { serveSite } from '../support/site.mjs';
 import { scenario } from '../support/world.mjs';
 
-/** Names that only this suite's browser knows, as if they were other machines'. */
+/** Host names that only this suite's browser resolves, as if they were other machines. */
 const WALLET_HOST = 'wallet.duet.test';
 const GATEWAY_HOST = 'gateway.duet.test';
 
-/** The parties with their tokens, so that a page needs nothing else. */
+/** The parties with their tokens, so that a page needs no other setting. */
 const configured = ({ facts }) => facts.parties.map((party, at) => ({ ...party, token: facts.tokens[at] }));
 
-/** A page of the developers' site that is configured so. */
+/** Opens a page of the developers' site with this configuration. */
 async function pinned(scene, config) {
   const bundle = new Bundle(config);
   scene.endings.push(() => bundle.remove());
@@ -33,7 +33,7 @@ async function pinned(scene, config) {
   return { page, bundle };
 }
 
-/** Whether anything of a wallet is in the browser, or was sent to the attacker. */
+/** Checks that the browser has nothing of a wallet, and that the attacker received nothing. */
 async function nothingDealt(scene, page) {
   assert.deepEqual(await page.stored('wallets'), [], 'nothing is stored');
   assert.deepEqual(await page.stored('recipients'), [], 'nobody is pinned');
@@ -60,7 +60,7 @@ scenario('a gateway that lies about parties and cards gets no share', async (sce
     await refused(page, by, 'card-mismatch');
     await nothingDealt(scene, page);
   }
-  // What is shown for comparison is the configuration's, whatever the gateway says.
+  // The page shows the configuration's fingerprints for comparison, whatever the gateway reports.
   await scene.stack.lie('names');
   await page.reload();
   await page.online();
@@ -94,7 +94,7 @@ scenario('a gateway that lies about receipts leaves the wallet pending, and the 
   await refused(page, 'service', 'peer-misbehaved');
   assert.deepEqual((await page.stored('wallets')).map(({ status }) => status), ['pending']);
 
-  // A page that trusts others than the creation was begun for does not go on with it.
+  // A page that pins other parties than the creation began with does not continue it.
   const others = configured(scene.stack).map((party) => ({ ...party, fingerprint: '5a'.repeat(32) }));
   bundle.configure({ gateway, parties: others });
   await scene.stack.lie('nothing');
@@ -114,7 +114,10 @@ scenario('a gateway that lies about receipts leaves the wallet pending, and the 
   await scene.learn(page, id);
 });
 
-/** A browser that takes the hosts of this suite for this machine, and the stack's certificate for theirs. */
+/**
+ * Launches a browser that resolves this suite's hosts to this machine, and accepts the stack's
+ * certificate for them.
+ */
 async function launchElsewhere(scene) {
   const { facts } = scene.stack;
   const certificate = new X509Certificate(readFileSync(facts.certificate));
@@ -124,7 +127,7 @@ async function launchElsewhere(scene) {
   return browser;
 }
 
-/** A web server for the page on an origin of its own, with the headers that deploy/README.md gives. */
+/** Starts a web server for the page on its own origin, with the headers from deploy/README.md. */
 async function serveElsewhere(scene) {
   const { certificate, key } = scene.stack.facts;
   const site = await serveSite({}, { host: WALLET_HOST, tls: { certificate, key } });
@@ -178,7 +181,7 @@ scenario('a page on an origin of its own and a production gateway make wallets',
   const page = new Page(await profile.tab());
   await page.ready();
   await page.online();
-  // The gateway hands out no token: the owner brings them, here into the field.
+  // The gateway gives out no tokens. Here the owner enters them into the field.
   await page.fillCreation({ third: 'backup-file' });
   await page.get('create-submit').click();
   await page.get('field-error-create-tokens').waitFor();
@@ -192,7 +195,7 @@ scenario('a page on an origin of its own and a production gateway make wallets',
   scene.secrets.learn(first.file);
   await scene.learn(page, first.id);
 
-  // And here by a link, which leaves nothing in the address bar.
+  // Here they come by a link, which leaves nothing in the address bar.
   const tab = await profile.tab(`#token=${tokens.join(',')}`);
   const linked = new Page(tab);
   await linked.ready();
@@ -262,7 +265,7 @@ scenario('a browser of version 1 keeps what it pinned, by role', async (scene) =
     { role: 'service', fingerprint: service, party: 'first' },
     { role: 'unknown', fingerprint: other, party: 'third' },
   ]);
-  // This gateway for trying out shows other cards than were pinned: it is refused.
+  // This gateway for trials shows other cards than were pinned, so the page refuses.
   await page.startCreation();
   await refused(page, 'service', 'card-mismatch');
   await page.go('#/create', 'create');

@@ -1,5 +1,5 @@
-// Sites make keys from signatures: the same message gets the same one, but never without a new
-// decision.
+// Sites derive keys from signatures. The same message gets the same signature, but never without a
+// new decision.
 
 import assert from 'node:assert/strict';
 
@@ -28,7 +28,7 @@ scenario('the same message and typed data get the same signature, after a reload
   assert.match(await page.get('review-same-signature').innerText(), /may not know this wallet/);
   const first = await page.sign();
   judge({ kind: 'personal_message', address, signature: first, text: LOGIN });
-  // What leaves the page is what `ecrecover` takes.
+  // The page returns the form that `ecrecover` takes.
   assert.match(first, /^0x[0-9a-f]{128}(1b|1c)$/);
   assert.notEqual(address, address.toLowerCase(), 'the address has its checksum');
   const typed = await typedData();
@@ -45,7 +45,7 @@ scenario('the same message and typed data get the same signature, after a reload
   assert.equal(await page.signMessage(id, LOGIN), first);
   assert.equal(await typedData(), typed);
 
-  // What is kept is sealed: neither digest nor signature is in the record.
+  // Kept answers are sealed: the record shows neither digest nor signature.
   const record = (await page.stored('records')).find(({ wallet, kind }) => wallet === id && kind === 'answers');
   const sealed = Buffer.from(record.sealed).toString('latin1');
   assert.ok(sealed.length > 0 && !sealed.includes(first.slice(2, 40)) && !sealed.includes('signature'));

@@ -1,5 +1,5 @@
-// The search for secrets finds them wherever they are: without this, that it finds none would mean
-// nothing.
+// The search for secrets finds them wherever they are. Otherwise it would prove nothing when it
+// finds none.
 
 import assert from 'node:assert/strict';
 
@@ -48,13 +48,13 @@ scenario('a secret that is written down or sent anywhere is found', async (scene
         socket.onerror = resolve;
       }),
   };
-  // A prime is found as a share is.
+  // It finds a prime as it finds a share.
   const leaky = await scene.open();
   await leaky.tab.evaluate((secret) => localStorage.setItem('x', secret.join(',')), [...primes[0].bytes]);
   assert.match((await search(scene.profiles.pop(), scene.secrets)).join(), /localStorage: a Paillier key's p/);
   await leaky.tab.context().close();
   for (const [channel, leak] of Object.entries(leaks)) {
-    // In a profile of its own, so that each way is found for itself.
+    // In a profile of its own, so that each place is found by itself.
     const tab = await scene.open();
     const other = scene.profiles.at(-1);
     await tab.tab.evaluate(leak, [...bytes]);

@@ -1,5 +1,5 @@
-// Messages and typed data, judged by ethers and viem; what is wrong is said before anything is
-// sent.
+// Messages and typed data, verified by ethers and viem. The page reports bad input before anything
+// is sent.
 
 import assert from 'node:assert/strict';
 
@@ -43,7 +43,7 @@ scenario('a message and typed data are signed as ethers and viem read them', asy
   const typed = { digest: await page.get('review').getAttribute('data-digest'), signature: await page.sign() };
   judge({ kind: 'typed_data', address, ...typed, typed_data: MAIL });
 
-  // The page's own verifier says yes, and to another address no.
+  // The page's own verifier accepts it, and rejects it for another address.
   await page.go('#/verify', 'verify');
   await page.get('verify-kind').selectOption('personal_message');
   await page.get('verify-payload').fill(text);
@@ -77,7 +77,7 @@ scenario('what is wrong with a transaction is said beside the field, and nothing
   await page.get('review-submit').click();
   await page.shown('field-error-typed-data-json');
 
-  // For another chain than the node's: only with a tick.
+  // For a chain other than the node's, the page asks for a tick first.
   const elsewhere = { ...MAIL, domain: { ...MAIL.domain, chainId: 1 } };
   await page.get('typed-data-json').fill(JSON.stringify(elsewhere));
   await page.shown('chain-warning');

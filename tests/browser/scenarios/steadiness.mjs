@@ -1,4 +1,4 @@
-// Nothing moves under a finger while parties take turns.
+// Nothing moves under the user's finger while parties take turns.
 
 import assert from 'node:assert/strict';
 
@@ -6,12 +6,12 @@ import { scenario } from '../support/world.mjs';
 
 const SIZES = { desktop: { width: 1280, height: 900 }, phone: { width: 360, height: 780 } };
 
-/** What must stay where it is, once it is there. */
+/** Elements that must not move once they are shown. */
 const FIXED = ['.signing-head', '[data-testid="timeline"]', '[data-testid^="timeline-"]', '.signing-result', '.footer'];
 
 /**
- * Notes where the parts of a running signature are, in every frame from the first in which it shows
- * until it is over. Gives those that moved, or changed their width.
+ * Records the positions of a running signature's elements, in every frame from the first one that
+ * shows it until it is over. Returns the elements that moved or changed their width.
  */
 function watch(tab) {
   return tab.evaluate(
@@ -30,7 +30,7 @@ function watch(tab) {
               const at = [left + globalThis.scrollX, top + globalThis.scrollY, width].map(Math.round).join(' ');
               const before = first.get(name) ?? at;
               first.set(name, before);
-              // What comes of it may be longer than the rounds: then the page ends further down.
+              // The result may be taller than the rounds. Then the page ends further down.
               if (before !== at && !(name === 'footer' && signing.dataset.state !== 'signing')) moved.add(`${name}: ${before} became ${at}`);
             }
           }
@@ -48,7 +48,7 @@ scenario('nothing moves while a signature is made', async (scene) => {
   for (const [size, viewport] of Object.entries(SIZES)) {
     await page.tab.setViewportSize(viewport);
     await page.reviewMessage(id, `Steady on a ${size}`);
-    // Held for a moment, so that it is seen in more states than a fast machine draws.
+    // Paused for a moment, so that the test sees more states than a fast machine draws.
     await scene.stack.pause('service');
     const watched = watch(page.tab);
     try {

@@ -24,7 +24,7 @@ scenario('two tabs sign with one wallet at once', async (scene) => {
     const text = `Afterwards, from tab ${index + 1}`;
     judge({ kind: 'personal_message', address, signature: await tab.signMessage(id, text), text });
   }
-  // What one tab locks is locked in that tab; the other goes on.
+  // Locking a wallet in one tab locks it there. The other tab continues.
   await first.openWallet(id);
   await first.lock();
   judge({ kind: 'personal_message', address, signature: await second.signMessage(id, 'Alone'), text: 'Alone' });

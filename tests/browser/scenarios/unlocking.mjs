@@ -22,7 +22,7 @@ scenario('a wrong passphrase opens nothing, the right one does, and locking clos
   await page.walletState('unlocked');
   judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Open'), text: 'Open' });
 
-  // A reload forgets what was unlocked, and nothing else.
+  // A reload locks what was unlocked, and changes nothing else.
   await page.openWallet(id);
   await page.reload();
   await page.walletState('locked');
@@ -41,7 +41,7 @@ scenario('a wallet that nobody uses locks itself', async (scene) => {
   await page.unlock();
   await page.walletState('unlocked');
   await worker.pass(IDLE_MS - 1);
-  // Using it begins the time anew.
+  // Using the wallet restarts the time.
   judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'In use'), text: 'In use' });
   await page.openWallet(id);
   await worker.pass(IDLE_MS - 1);
@@ -67,7 +67,7 @@ scenario('a passkey seals and opens a wallet', async (scene) => {
   const signature = await page.signMessage(id, 'By touch');
   judge({ kind: 'personal_message', address, signature, text: 'By touch' });
 
-  // Somebody else at the device. Last, because the authenticator takes nobody's finger after that.
+  // A stranger at the device. Last, because the authenticator accepts no finger after that.
   await page.openWallet(id);
   await page.lock();
   await key.verifies(false);

@@ -1,5 +1,5 @@
-// Every view, in both themes, on a desktop and a phone: no serious finding by axe, and a picture
-// for people to look at.
+// Every view, in both themes, on a desktop and a phone: axe finds nothing serious, and the test
+// saves a picture for people to look at.
 
 import { PASSPHRASE } from '../support/page.mjs';
 import { inspect } from '../support/accessibility.mjs';
@@ -22,7 +22,7 @@ scenario('every view can be used by everybody', async (scene) => {
   await look('not-found');
 
   await page.startCreation({ requesters: scene.stack.facts.requester });
-  // Held where it waits for the service, to be looked at.
+  // Held while it waits for the service, so that it can be inspected.
   await page.state('create-step-paillier-key', 'active');
   await scene.stack.pause('service');
   try {

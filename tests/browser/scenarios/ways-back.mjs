@@ -1,5 +1,5 @@
-// What an owner loses with a browser: the backup before the address, and what the wallet says
-// afterwards.
+// What an owner loses with a browser. The backup is due before the address shows, and the wallet
+// warns afterwards.
 
 import assert from 'node:assert/strict';
 
@@ -8,7 +8,7 @@ import { OTHER_PASSPHRASE, PASSPHRASE } from '../support/page.mjs';
 import { workerOf } from '../support/worker.mjs';
 import { scenario } from '../support/world.mjs';
 
-/** Every text, attribute and field of the tab in which an address could show. */
+/** Every text, attribute and field of the tab that could show an address. */
 function shown(page) {
   return page.tab.evaluate(() => globalThis.document.documentElement.outerHTML.toLowerCase());
 }
@@ -22,7 +22,7 @@ scenario('the address shows once the backup file was opened again, and the file 
   const hidden = async (where) => assert.ok(!(await shown(page)).includes(address.toLowerCase().slice(2)), `no address on ${where}`);
   await hidden('the last step');
 
-  // Leaving asks first, and leads to no address either.
+  // Leaving the view asks first, and shows no address either.
   await page.tab.evaluate(() => { globalThis.location.hash = '#/'; });
   await page.shown('leave-dialog');
   await page.get('leave-stay').click();
@@ -35,7 +35,7 @@ scenario('the address shows once the backup file was opened again, and the file 
   await page.shown('backup-gate');
   await hidden('the wallet');
 
-  // A reload changes nothing. A file that is no backup, or another wallet's, is none.
+  // A reload changes nothing. A file that is no backup, or that of another wallet, is refused.
   await page.reload();
   await page.unlock();
   await page.shown('backup-gate');
@@ -80,7 +80,7 @@ scenario('a waived backup is said wherever the wallet is shown', async (scene) =
   const { page, id } = await scene.wallet();
   const { persistent } = await page.tab.evaluate(async () => ({ persistent: await navigator.storage.persisted() }));
   const [{ exportedAt }] = await page.stored('wallets');
-  // The test itself made a file, to know the wallet's secrets, and did not open it again here.
+  // The test made a file itself, to learn the wallet's secrets, and did not open it again here.
   assert.ok(exportedAt > 0);
   await page.openWallet(id);
   await page.state('ways-back', 'unchecked');
@@ -95,7 +95,7 @@ scenario('a waived backup is said wherever the wallet is shown', async (scene) =
 scenario('the browser is asked to keep the storage when a wallet is made', async (scene) => {
   const profile = await scene.profile();
   await profile.context.addInitScript(() => {
-    // The blank page before this one has none of it.
+    // The blank page before this one has no such API.
     if (!isSecureContext) return;
     globalThis.duetAsked = 0;
     const { persist } = StorageManager.prototype;
@@ -126,7 +126,7 @@ scenario('a connection to the storage that the browser closed is opened again', 
 scenario('a passkey that does not give the same secret twice protects nothing', async (scene) => {
   const profile = await scene.profile();
   await profile.context.addInitScript(() => {
-    // The blank page before this one has none of it.
+    // The blank page before this one has no such API.
     if (!isSecureContext) return;
     globalThis.duetRemoved = [];
     PublicKeyCredential.signalUnknownCredential = async ({ credentialId }) => void globalThis.duetRemoved.push(credentialId);
@@ -134,7 +134,7 @@ scenario('a passkey that does not give the same secret twice protects nothing', 
     let first = true;
     PublicKeyCredential.prototype.getClientExtensionResults = function changed() {
       const results = getClientExtensionResults.call(this);
-      // At the creation the authenticator gives another output than it gives later.
+      // At the creation, the authenticator returns another output than later.
       if (first && results.prf?.results) {
         first = false;
         new Uint8Array(results.prf.results.first)[0] ^= 1;

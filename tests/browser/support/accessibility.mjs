@@ -1,4 +1,4 @@
-// axe on a view, and a picture of it for people to look at.
+// Runs axe on a view, and saves a picture of it for people to look at.
 
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 const SIZES = { desktop: { width: 1280, height: 900 }, phone: { width: 360, height: 780 } };
 const THEMES = ['light', 'dark'];
 
-/** What axe finds serious or critical, in words. */
+/** The serious and critical findings of axe, in words. */
 export async function findings(page) {
   if (!(await page.evaluate(() => 'axe' in globalThis))) await page.evaluate(AXE);
   const { violations } = await page.evaluate(() =>
@@ -27,8 +27,8 @@ export async function findings(page) {
 }
 
 /**
- * Looks at a view as it stands: a picture in both themes on a desktop and a phone, axe on each, and
- * nothing that has to be scrolled for sideways.
+ * Checks a view as it stands. Saves a picture in both themes on a desktop and a phone, runs axe on
+ * each, and checks that nothing requires sideways scrolling.
  */
 export async function inspect(page, name) {
   const folder = join(RESULTS, 'screenshots');

@@ -1,4 +1,4 @@
-// The page as an operator publishes it: the built bundle with a configuration of its own.
+// The page as an operator publishes it: the built bundle with its own configuration.
 
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { setting } from './stack.mjs';
 
 const PUBLISH = fileURLToPath(new URL('../../../xtask/publish.mjs', import.meta.url));
 
-/** A copy of the built page that is configured so. */
+/** A copy of the built page, with this configuration. */
 export class Bundle {
   #directory = mkdtempSync(join(tmpdir(), 'duet-bundle-'));
 
@@ -29,7 +29,9 @@ export class Bundle {
     return this;
   }
 
-  /** Configures it as `cargo xtask page --config` does: the configuration is hashed with the rest. */
+  /**
+   * Configures it as `cargo xtask page --config` does: the configuration is hashed with the rest.
+   */
   publish(config) {
     const file = join(this.#directory, 'config.json');
     writeFileSync(file, JSON.stringify(config));

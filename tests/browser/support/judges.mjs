@@ -1,5 +1,5 @@
-// ethers and viem, which had no part in making the signatures: `tests/js/verify.mjs` in a process
-// of its own.
+// ethers and viem, which took no part in making the signatures: runs `tests/js/verify.mjs` as a
+// process.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

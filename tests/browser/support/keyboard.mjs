@@ -1,11 +1,14 @@
-// The page without a pointer.
+// Uses the page without a pointer.
 
 import assert from 'node:assert/strict';
 
 /** More stops than any view has. */
 const STOPS = 60;
 
-/** A person who has a keyboard and nothing else: what is to be used is reached by Tab, and shows that it has the focus. */
+/**
+ * A user with only a keyboard. The user reaches elements by Tab, and each must show that it has the
+ * focus.
+ */
 export class Keyboard {
   constructor(page) {
     this.page = page;
@@ -15,14 +18,14 @@ export class Keyboard {
     return this.page.tab.keyboard.press(key);
   }
 
-  /** Goes on with Tab until the element has the focus. */
+  /** Presses Tab until the element has the focus. */
   async to(id) {
     const passed = [];
     for (let stop = 0; stop <= STOPS; stop += 1) {
       const focus = await this.#focus();
       if (focus.id === id) {
         assert.ok(focus.outlined, `${id} shows that it has the focus`);
-        // The browser scrolls there by itself, in a frame to come.
+        // The browser scrolls there by itself, in a later frame.
         await this.page.tab.waitForFunction(inSight);
         return;
       }
@@ -42,7 +45,7 @@ export class Keyboard {
     await this.press(key);
   }
 
-  /** Who has the focus: its id, and whether it or what surrounds it is outlined. */
+  /** The element with the focus: its id, and whether it or an element around it is outlined. */
   #focus() {
     return this.page.tab.evaluate(() => {
       const active = globalThis.document.activeElement;
@@ -56,7 +59,7 @@ export class Keyboard {
   }
 }
 
-/** Whether what has the focus is on the screen. */
+/** Whether the element with the focus is on the screen. */
 function inSight() {
   const { top, bottom, left, right } = globalThis.document.activeElement.getBoundingClientRect();
   return bottom > 0 && top < globalThis.innerHeight && right > 0 && left < globalThis.innerWidth;

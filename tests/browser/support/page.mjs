@@ -1,10 +1,10 @@
-// The page as a person uses it. Everything is found by the ids of frontend-wasm/page/TESTIDS.md;
-// every wait is for a state.
+// The page as a user operates it. Elements are found by the ids of frontend-wasm/page/TESTIDS.md.
+// Every wait is for a state.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 
-/** A good passphrase, and another. */
+/** A good passphrase, and another one. */
 export const PASSPHRASE = 'correct horse battery staple';
 export const OTHER_PASSPHRASE = 'seven wandering lanterns hum';
 
@@ -18,7 +18,7 @@ export class Page {
     return this.tab.getByTestId(id);
   }
 
-  /** Waits for an element in a state; several states may do. Returns the one it came to. */
+  /** Waits until an element has one of the wanted states. Returns its state. */
   async state(id, wanted, attribute = 'data-state') {
     const states = [wanted].flat();
     const selector = states.map((state) => `[data-testid="${id}"][${attribute}="${state}"]`).join(', ');
@@ -29,12 +29,12 @@ export class Page {
     return element.getAttribute(attribute);
   }
 
-  /** What the page shows, for messages about what went wrong. */
+  /** What the page shows, for error messages. */
   async situation() {
     return this.tab.evaluate(() => globalThis.document.querySelector('[data-testid="app"]')?.innerText ?? globalThis.document.body.innerText);
   }
 
-  /** An element's text without what only breaks its lines; also of one that is folded away. */
+  /** The text of an element without its line breaks, also when the element is folded away. */
   async text(id) {
     return (await this.get(id).first().textContent()).replace(/\s/g, '');
   }
@@ -48,7 +48,10 @@ export class Page {
     return this.state('connection', 'online');
   }
 
-  /** Goes to a route without loading anything again; afresh if it is there already, where a result may still show. */
+  /**
+   * Goes to a route without loading the page again. If it is there already, it renders the route
+   * anew, because an old result may still show.
+   */
   async go(route, view) {
     if (new URL(this.tab.url()).hash === route) await this.go('#/settings', 'settings');
     await this.tab.evaluate((hash) => { globalThis.location.hash = hash; }, route);
@@ -86,7 +89,10 @@ export class Page {
     await this.get('create-submit').click();
   }
 
-  /** Saves the backup file of the device's share, which is due before the address shows, and opens it again. */
+  /**
+   * Saves the backup file of the device's share, which is due before the address shows, and opens
+   * the file again.
+   */
   async saveDueBackup(passphrase) {
     if (passphrase !== undefined) {
       await this.get('backup-passphrase').fill(passphrase);
@@ -99,21 +105,24 @@ export class Page {
     return file;
   }
 
-  /** Goes on without the backup that is due before the address shows. */
+  /** Declines the backup that is due before the address shows. */
   async waiveBackup() {
     await this.get('backup-waive').click();
     await this.get('waive-sure').check();
     await this.get('waive-confirm').click();
   }
 
-  /** Passes the gate in front of the address without a backup, and opens the wallet. */
+  /** Passes the gate before the address without a backup, and opens the wallet. */
   async finishCreation() {
     await this.shown('create-secured');
     await this.waiveBackup();
     return this.openCreated();
   }
 
-  /** The finished wallet whose address shows: saves the file of the third share if there is one, and opens the wallet. */
+  /**
+   * Opens a finished wallet whose address shows. Saves the file of the third share before, if there
+   * is one.
+   */
   async openCreated() {
     await this.shown('create-done');
     const address = await this.get('create-done').getAttribute('data-address');
@@ -132,7 +141,7 @@ export class Page {
     return this.finishCreation();
   }
 
-  /** Waits for an element; fails at once, with what the page says, when an error shows instead. */
+  /** Waits for an element. Fails at once, with the page's message, when an error shows instead. */
   async shown(id) {
     const wanted = this.get(id).first();
     const error = this.get('error').first();
@@ -148,7 +157,7 @@ export class Page {
     return error.getAttribute('data-kind');
   }
 
-  /** Clicks what saves a file and returns the bytes. */
+  /** Clicks an element that saves a file. Returns the file's bytes. */
   async download(id) {
     const [download] = await Promise.all([this.tab.waitForEvent('download'), this.get(id).click()]);
     return readFile(await download.path());
@@ -172,7 +181,7 @@ export class Page {
     await this.walletState('locked');
   }
 
-  /** Everything in a store of the browser's database; bytes as arrays. */
+  /** All records in a store of the browser's database. Bytes become arrays. */
   stored(store) {
     return this.tab.evaluate(async (name) => {
       const done = (request) =>
@@ -213,12 +222,12 @@ export class Page {
     await this.shown('review');
   }
 
-  /** Clicks, and does not wait for what comes of it. */
+  /** Clicks, and does not wait for the result. */
   async startSigning() {
     await this.get('review-sign').click();
   }
 
-  /** Waits until a signature is there, verified by the page. */
+  /** Waits until a signature shows that the page has verified. */
   async signed() {
     const state = await this.state('signing', ['signed', 'failed']);
     if (state !== 'signed') throw new Error(`not signed: ${await this.situation()}`);
@@ -238,7 +247,7 @@ export class Page {
 
   // -------------------------------------------------------------------------------------- backup
 
-  /** The device's share, sealed by a passphrase. */
+  /** The file with the device's share, sealed with a passphrase. */
   async backUp(wallet, passphrase = OTHER_PASSPHRASE) {
     await this.go(`#/wallet/${wallet}/settings`, 'wallet-settings');
     await this.get('backup-passphrase').fill(passphrase);

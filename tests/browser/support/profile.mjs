@@ -1,4 +1,4 @@
-// A browser profile of one's own, and everything that leaves it or is said in it.
+// A browser profile, and a record of everything that leaves it or is printed in it.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,13 +17,13 @@ const SWITCHES = [
   '--disable-sync',
 ];
 
-/** How long a state may take to come about on a busy machine. What is measured is measured elsewhere. */
+/** How long a state may take to appear, on a busy machine. Speed is measured elsewhere. */
 export const PATIENCE_MS = 120_000;
 
-/** Where screenshots and traces go. */
+/** The folder of screenshots and traces. */
 export const RESULTS = process.env.DUET_BROWSER_RESULTS ?? 'target/browser';
 
-/** Starts the browser, maybe with more switches; `DUET_BROWSER_HEADED=1` shows it. */
+/** Starts the browser, optionally with more switches. `DUET_BROWSER_HEADED=1` shows it. */
 export function launch(more = []) {
   return chromium.launch({
     executablePath: setting('CHROMIUM'),
@@ -32,11 +32,14 @@ export function launch(more = []) {
   });
 }
 
-/** A fresh profile: no storage, no passkeys, nothing of another. */
+/** A fresh profile: no storage, no passkeys, and nothing of another profile. */
 export class Profile {
-  /** What was written on the console, thrown and not caught, sent and received. `[{ channel, bytes }]` */
+  /**
+   * Everything that was printed on the console, thrown and not caught, sent or received. `[{
+   * channel, bytes }]`
+   */
   records = [];
-  /** Errors that nobody caught: always a defect. */
+  /** Uncaught errors, which are always defects. */
   uncaught = [];
   context;
   origin;
@@ -93,7 +96,7 @@ export class Profile {
     return page;
   }
 
-  /** Gives the tab an authenticator such as phones and laptops have, with the PRF extension. */
+  /** Gives the tab an authenticator like those of phones and laptops, with the PRF extension. */
   async authenticator(page, options = {}) {
     const devtools = await this.context.newCDPSession(page);
     await devtools.send('WebAuthn.enable');
@@ -111,7 +114,7 @@ export class Profile {
       },
     });
     return {
-      /** Whether the person at the device proves to be its owner. */
+      /** Sets whether the user at the device verifies as its owner. */
       verifies: (isUserVerified) =>
         devtools.send('WebAuthn.setUserVerified', { authenticatorId, isUserVerified }),
     };

@@ -1,5 +1,5 @@
-// Looks for secret bytes in the clear: in everything a profile keeps, and in everything that left
-// it or was said in it.
+// Searches for secret bytes in the clear: in everything that a profile stores, and in everything
+// that it sent or printed.
 
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -7,15 +7,15 @@ import { join } from 'node:path';
 import { OTHER_PASSPHRASE } from './page.mjs';
 import { setting } from './stack.mjs';
 
-/** So many bytes in a row are no accident, and no secret of ours is shorter. */
+/** This many equal bytes in a row are no accident, and no secret of ours is shorter. */
 const WINDOW_BYTES = 16;
 
-/** The secrets of the wallets of a scenario. */
+/** The secrets of a scenario's wallets. */
 export class Secrets {
   /** `[{ name, bytes }]` */
   known = [];
 
-  /** Opens a backup with the module under Node, and remembers what is secret in it. */
+  /** Opens a backup with the module under Node, and remembers the secrets in it. */
   learn(file, passphrase = OTHER_PASSPHRASE) {
     for (const { name, bytes } of opened('the backup', duet().secretsOfBackup(file, passphrase))) this.add(name, bytes);
   }
@@ -34,7 +34,10 @@ export class Secrets {
     this.known.push({ name, bytes: Buffer.from(bytes) });
   }
 
-  /** Everything that must be found nowhere, with the secret it is a part of: `[{ name, form, needle }]`. */
+  /**
+   * All byte strings that must not occur anywhere, each with its secret: `[{ name, form, needle
+   * }]`.
+   */
   needles() {
     return this.known.flatMap(({ name, bytes }) =>
       [bytes, Buffer.from(bytes).reverse()].flatMap((order) =>
@@ -52,7 +55,10 @@ function opened(what, result) {
   return result.value;
 }
 
-/** Pieces that together cover a key: whoever writes down half of it is found, too. Of a long number, a few. */
+/**
+ * Pieces that together cover a key, so that the search also finds half a key. A few pieces of a
+ * long number.
+ */
 function windows(bytes) {
   const all = [];
   const step = Math.max(WINDOW_BYTES / 2, bytes.length / 4);
@@ -62,10 +68,10 @@ function windows(bytes) {
   return all;
 }
 
-/** The ways in which programs write bytes. */
+/** The forms in which programs write bytes. */
 function forms(bytes) {
   const base64 = [0, 1, 2].map((shift) => {
-    // What stands before decides how the same bytes look; what is at the edges depends on the
+    // The preceding bytes decide how the same bytes look. At the edges, the form depends on the
     // neighbours.
     const text = Buffer.concat([Buffer.alloc(shift), bytes]).toString('base64');
     return text.slice(Math.ceil((shift * 4) / 3), Math.floor(((shift + bytes.length) * 8) / 6));
@@ -82,7 +88,7 @@ function forms(bytes) {
   ];
 }
 
-/** Everything that the origin keeps in the browser, byte by byte. Runs in the page. */
+/** Everything that the origin stores in the browser, byte by byte. Runs in the page. */
 async function dump() {
   const kept = [];
   const bytes = (value) => {
@@ -90,7 +96,7 @@ async function dump() {
     for (const byte of value) text += String.fromCharCode(byte);
     return btoa(text);
   };
-  // Objects keyed by number are how some libraries write byte arrays.
+  // Some libraries write byte arrays as objects with numbers as keys.
   const walk = async (channel, value) => {
     if (value === null || value === undefined) return;
     if (typeof value === 'string' || typeof value === 'number' || typeof value === 'bigint') {
@@ -140,9 +146,9 @@ async function dump() {
   return kept;
 }
 
-/** Every place in a profile where a secret stands in the clear, in words. */
+/** Every place in a profile where a secret occurs in the clear, in words. */
 export async function search(profile, secrets) {
-  // Every tab has a session storage of its own; what else there is, each of them sees.
+  // Each tab has its own session storage. All tabs see the other storage.
   const tabs = profile.context.pages();
   if (tabs.length === 0) tabs.push(await profile.tab());
   const kept = (await Promise.all(tabs.map((tab) => tab.evaluate(dump)))).flat();

@@ -1,5 +1,5 @@
-// A developer's or an operator's web server: folders under one origin of its own, which the gateway
-// is told to allow.
+// The web server of a developer or operator: folders under its own origin, which the gateway is
+// told to permit.
 
 import { createReadStream, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -16,9 +16,9 @@ const TYPES = {
 };
 
 /**
- * Serves `folders`, an object from a name to a folder, as `/<name>/…` on a free port. More may be
- * added while it serves. With `tls`, files of a certificate and its key, under https; `host` is the
- * name that the browser is told.
+ * Serves `folders`, an object from a name to a folder, as `/<name>/…` on a free port. Folders may
+ * be added while it serves. With `tls`, the files of a certificate and its key, it serves https.
+ * `host` is the name in the URL for the browser.
  */
 export async function serveSite(folders, { host = 'localhost', tls, headers = {} } = {}) {
   const answer = (request, response) => {

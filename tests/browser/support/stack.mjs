@@ -7,25 +7,29 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { createInterface } from 'node:readline';
 
-/** A setting that `cargo xtask` makes. */
+/** A setting that `cargo xtask` provides. */
 export function setting(name) {
   const value = process.env[name];
   if (!value) throw new Error(`${name} is not set: run \`cargo xtask test browser\``);
   return value;
 }
 
-/** Everything but the browser, as real processes. It ends with this process, however that ends. */
+/**
+ * Everything but the browser, as real processes. They end with this process, even if it is killed.
+ */
 export class Stack {
   #child;
   #next = 1;
   #waiting = new Map();
-  /** A folder with a link to the page that is served, so that another can be served in its place. */
+  /** A folder with a link to the served page, so that another page can replace it. */
   #folder = mkdtempSync(join(tmpdir(), 'duet-browser-'));
 
-  /** What the stack said when it served: URLs, chain id, the team's key. */
+  /** The facts that the stack printed when it served: URLs, chain id, the team's key. */
   facts;
 
-  /** Starts it, with a gateway as the demonstration has it, and waits until everything serves. */
+  /**
+   * Starts the stack, with a gateway like the demonstration's, and waits until everything serves.
+   */
   static async start() {
     const stack = new Stack();
     stack.#link(setting('DUET_PAGE'));
@@ -58,7 +62,7 @@ export class Stack {
     return stack;
   }
 
-  /** Where the page is: passkeys belong to a domain, and a bare address is none. */
+  /** The URL of the page. Passkeys belong to a domain, and an IP address is none. */
   get url() {
     return this.facts.gateway.replace('127.0.0.1', 'localhost');
   }
@@ -92,7 +96,7 @@ export class Stack {
     return this.order('resume', { what });
   }
 
-  /** Serves another folder as the page, from the same address. */
+  /** Serves another folder as the page, at the same address. */
   serve(page) {
     this.#link(page);
     return this.restart('gateway');
@@ -104,17 +108,23 @@ export class Stack {
     renameSync(next, join(this.#folder, 'page'));
   }
 
-  /** Makes the service answer a wallet's device with wrong ciphertexts until the device makes a new key. */
+  /**
+   * Makes the service answer a wallet's device with wrong ciphertexts, until the device makes a new
+   * key.
+   */
   spoil(wallet) {
     return this.order('spoil', { wallet });
   }
 
-  /** Puts a relay in front of the gateway that lies about something; its address. */
+  /** Puts a relay in front of the gateway, which lies. Returns its URL. */
   lie(lie) {
     return this.order('lie', { lie });
   }
 
-  /** What the relay's own parties were given: how many packages, and whether a whole key. */
+  /**
+   * What the relay's own parties received: the number of packages, and whether they have a whole
+   * key.
+   */
   taken() {
     return this.order('taken');
   }
@@ -127,12 +137,14 @@ export class Stack {
     return BigInt(await this.order('balance', { address }));
   }
 
-  /** The receipt of a transaction that the node has or is about to have mined. */
+  /** The receipt of a transaction that the node has mined, or is about to mine. */
   receipt(hash) {
     return this.order('receipt', { hash });
   }
 
-  /** Queues a job as the team does; it waits for the owner unless service and partner may sign it. */
+  /**
+   * Queues a job as a team does. It waits for the owner, unless service and partner may sign it.
+   */
   submit(wallet, payload, pairs = 'device+service') {
     return this.order('submit', { wallet, payload, pairs });
   }
@@ -141,12 +153,12 @@ export class Stack {
     return (await this.order('job', { job })).job;
   }
 
-  /** Waits until a job is settled, as the team sees it. */
+  /** Waits until a job is settled, from the team's view. */
   async settled(job) {
     return (await this.order('watch', { job })).job;
   }
 
-  /** Ends everything and waits until it has. */
+  /** Ends all processes, and waits until they have ended. */
   async stop() {
     if (this.#child.exitCode !== null) return;
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));

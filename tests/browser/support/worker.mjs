@@ -1,7 +1,7 @@
-// The worker in which the page's secrets are, as a test reaches into it: what it stores, says and
-// waits for.
+// The worker that holds the page's secrets. A test observes what it stores and sends, and controls
+// its timers.
 
-/** The tab's worker; its helpers come and go. */
+/** The tab's worker. Its helper workers start and end. */
 export async function workerOf({ tab }) {
   for (const worker of tab.workers()) {
     if ((await worker.evaluate(() => globalThis.name).catch(() => null)) === 'duet') return new Worker(worker);
@@ -16,7 +16,7 @@ class Worker {
     this.#worker = worker;
   }
 
-  /** Lets `allowed` more records be written into a store, and refuses the next as a full disk does. */
+  /** Permits `allowed` more records in a store, and then refuses writes as a full disk does. */
   refuseWrites(store, allowed = 0) {
     return this.#worker.evaluate(
       ([name, count]) => {
@@ -35,7 +35,10 @@ class Worker {
     );
   }
 
-  /** Closes the database's connection under the next transaction, as a browser does to free memory or after a crash of its storage. */
+  /**
+   * Closes the database's connection during the next transaction, as a browser does to free memory
+   * or after its storage crashed.
+   */
   closeDatabase() {
     return this.#worker.evaluate(() => {
       const { transaction } = IDBDatabase.prototype;
@@ -52,7 +55,10 @@ class Worker {
     return this.#worker.evaluate(() => globalThis.duetAllowWrites());
   }
 
-  /** Notes from now on, in order, what goes over the socket, what the page is told of a signature, and what became of the keys' store. */
+  /**
+   * Records from now on, in order: messages on the socket, what the page learns of a signature, and
+   * writes to the keys' store.
+   */
   record() {
     return this.#worker.evaluate(() => {
       const said = [];
@@ -76,12 +82,12 @@ class Worker {
     });
   }
 
-  /** What was noted since the last time. */
+  /** What was recorded since the last call. */
   said() {
     return this.#worker.evaluate(() => globalThis.duetSaid.splice(0));
   }
 
-  /** Takes over the worker's long timers, of a minute and more. */
+  /** Takes control of the worker's long timers, of a minute and more. */
   async holdTimers() {
     await this.#worker.evaluate(() => {
       const LONG_MS = 60_000;
@@ -109,7 +115,7 @@ class Worker {
     });
   }
 
-  /** Lets time pass for the timers that were taken over. */
+  /** Lets time pass for the controlled timers. */
   pass(ms) {
     return this.#worker.evaluate((passed) => globalThis.duetPass(passed), ms);
   }

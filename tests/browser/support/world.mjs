@@ -1,5 +1,5 @@
-// What all scenarios share: one stack, one browser. Each has profiles of its own, and what they
-// kept and sent is searched for secrets when it is over.
+// What all scenarios share: one stack and one browser. Each scenario has its own profiles. At its
+// end, they and their messages are searched for secrets.
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { Secrets, search } from './secrets.mjs';
 import { serveSite } from './site.mjs';
 import { Stack } from './stack.mjs';
 
-/** A scenario that hangs is stopped after so long. */
+/** A scenario that hangs is stopped after this time. */
 const DEADLINE_MS = 480_000;
 
 const EXAMPLES = ['viem', 'ethers', 'eip1193'];
@@ -34,17 +34,17 @@ after(async () => {
   await site?.close();
 });
 
-/** What a scenario works with. */
+/** The tools of a scenario. */
 class Scene {
   stack = stack;
   browser = browser;
-  /** Where the examples are: `<site>/viem/`. */
+  /** The URL of the examples: `<site>/viem/`. */
   site = site.origin;
-  /** The folders that it serves, by name; a scenario may add some. */
+  /** The folders that the site serves, by name. A scenario may add some. */
   folders = site.folders;
   secrets = new Secrets();
   profiles = [];
-  /** What ends after the profiles were searched and closed, the last first. */
+  /** Functions to call after the profiles were searched and closed, last first. */
   endings = [];
 
   /** A fresh profile. */
@@ -54,7 +54,7 @@ class Scene {
     return profile;
   }
 
-  /** A tab with the page, ready and connected; in a fresh profile unless one is given. */
+  /** A tab with the page, ready and connected. It uses a fresh profile unless one is given. */
   async open(profile, route) {
     const page = new Page(await (profile ?? (await this.profile())).tab(route));
     await page.ready();
@@ -62,7 +62,7 @@ class Scene {
     return page;
   }
 
-  /** A tab with a new wallet, whose secrets are known from its backup. */
+  /** A tab with a new wallet. Its secrets are known from its backup. */
   async wallet(options) {
     const page = await this.open();
     const wallet = await page.create(options);
@@ -71,13 +71,19 @@ class Scene {
     return { page, ...wallet };
   }
 
-  /** Remembers which bytes must be nowhere in the clear: from the backup, opened outside the browser. */
+  /**
+   * Remembers bytes that must not occur in the clear, from the backup, which is opened outside the
+   * browser.
+   */
   async learn(page, wallet, passphrase) {
     this.secrets.learn(await page.backUp(wallet, passphrase), passphrase);
     await this.learnKeys(page, wallet);
   }
 
-  /** Remembers the primes of a wallet's Paillier keys, from its sealed record. What a passkey seals stays sealed. */
+  /**
+   * Remembers the primes of a wallet's Paillier keys, from its sealed record. A record sealed by a
+   * passkey stays sealed.
+   */
   async learnKeys(page, wallet, passphrase = PASSPHRASE) {
     const [rows, records] = [await page.stored('wallets'), await page.stored('records')];
     const { protection } = rows.find(({ id }) => id === wallet);
@@ -86,7 +92,7 @@ class Scene {
   }
 }
 
-/** A scenario: afterwards nothing secret may be anywhere, and no error may have gone uncaught. */
+/** Runs a scenario. Afterwards no secret may occur in the clear, and no error may be uncaught. */
 export function scenario(name, play) {
   test(name, { timeout: DEADLINE_MS }, async () => {
     const scene = new Scene();
@@ -106,7 +112,7 @@ export function scenario(name, play) {
   });
 }
 
-/** What the tabs showed when a scenario failed. */
+/** Saves what the tabs showed when a scenario failed. */
 async function picture(scene, name) {
   const folder = join(RESULTS, 'failures');
   mkdirSync(folder, { recursive: true });

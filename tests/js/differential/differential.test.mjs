@@ -1,8 +1,9 @@
-// Duet signs what the libraries that people use sign, or refuses. Documents at random, from fixed
-// seeds; longer by hand:
+// Duet signs what common libraries sign, or refuses. The documents are random, from fixed seeds.
+// For a longer run:
 //
-//   cargo xtask wasm && cargo xtask page DUET_WASM_PACKAGE=target/wasm/nodejs
-//   DUET_DIFFERENTIAL_ROUNDS=100 node --test tests/js/differential/*.test.mjs
+//   cargo xtask wasm && cargo xtask page
+//   DUET_WASM_PACKAGE=target/wasm/nodejs DUET_DIFFERENTIAL_ROUNDS=100 \
+//     node --test tests/js/differential/*.test.mjs
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
@@ -23,25 +24,25 @@ const folder = process.env.DUET_WASM_PACKAGE;
 if (!folder) throw new Error('DUET_WASM_PACKAGE is not set: run `cargo xtask test wasm`');
 const duet = createRequire(import.meta.url)(resolve(folder, 'duet_frontend_wasm.js'));
 
-/** How many times as many documents as in the test command. Each round has seeds of its own. */
+/** The number of rounds. Each has as many documents as a default run, and seeds of its own. */
 const ROUNDS = Number(process.env.DUET_DIFFERENTIAL_ROUNDS ?? 1);
 const TYPED_DATA_EACH_ROUND = 6_000;
 const TRANSACTIONS_EACH_ROUND = 10_000;
 
-/** What Duet says to a payload's document: the digest that it signs, or why it signs none. */
+/** Duet's answer to a payload's document: the digest that it signs, or why it refuses. */
 function asked(document) {
   const { ok, value, error } = duet.describe(document);
   return ok ? { digest: value.digest } : { refusal: error.path === undefined ? error.message : error.message };
 }
 
-/** Counts what is found, and keeps the first of what should not be. */
+/** Counts cases, and keeps the first of those that must not occur. */
 function findings(kinds) {
   const counts = new Map();
   const wrong = [];
   return {
     count: (name) => counts.set(name, (counts.get(name) ?? 0) + 1),
     wrong: (seed, what) => wrong.push({ seed, ...what }),
-    /** A refusal of what others sign is of a kind that is meant. */
+    /** Checks that a refusal of what others sign is of an intended kind. */
     refused(seed, refusal, what) {
       const kind = kinds.find(({ refusal: pattern }) => pattern.test(refusal));
       if (kind) this.count(`refused: ${kind.name}`);
@@ -69,7 +70,7 @@ test('typed_data__should_be_signed_as_metamask_and_another_library_sign_it', (co
       if (own.digest !== said.agreed) found.wrong(seed, { own, said, text });
     } else if (said.agreed !== null) {
       found.refused(seed, own.refusal, { said, text });
-      // Dropped by choice, undeclared members change nothing.
+      // Undeclared members that are dropped on request change nothing.
       const dropped = asked(JSON.stringify({ kind: 'typed_data', ...document, undeclared: 'drop' }));
       if (dropped.digest !== undefined && dropped.digest !== said.agreed) found.wrong(seed, { dropped, said, text });
     }
@@ -87,7 +88,7 @@ test('transactions__should_be_signed_as_ethers_and_viem_sign_them', (context) =>
     const text = JSON.stringify(document);
     if (own.digest !== undefined) {
       found.count('signed');
-      // viem takes no address in capital letters; what it takes, it signs alike.
+      // viem refuses addresses in capital letters. What it accepts, it signs alike.
       const others = [said.ethers, said.viem].filter((digest) => digest !== null);
       if (others.length === 0 || others.some((digest) => digest !== own.digest)) found.wrong(seed, { own, said, text });
     } else if (said.ethers !== null && said.ethers === said.viem) {
@@ -113,7 +114,7 @@ test('the_libraries_own_requests__should_be_signed_as_they_sign_them', (context)
       } catch {
         continue;
       }
-      // What a library refuses and Duet signs is the other test's.
+      // The other test covers what a library refuses and Duet signs.
       if (own.digest === undefined || said[name] === null) continue;
       counts.set(name, (counts.get(name) ?? 0) + 1);
       assert.equal(own.digest, said[name], `seed ${seed} through ${name}: ${JSON.stringify(document)}`);

@@ -1,5 +1,5 @@
-// Typed data at random: mostly as applications send it, some of it odd in the ways in which it is
-// odd in the field.
+// Random typed data: mostly as applications send it, and some of it odd in ways that occur in
+// practice.
 
 const ELEMENTARY = [
   'address', 'bool', 'string', 'bytes', 'bytes1', 'bytes4', 'bytes20', 'bytes32', 'uint8', 'uint64', 'uint128', 'uint256', 'int8', 'int64',
@@ -24,7 +24,7 @@ const ODD_VALUES = [
   (-(2n ** 255n) - 1n).toString(), '\ud800', 'ü', '\u0000', '127', '128', '-128', '-129', '0x80', '255', '0xff', '0x100',
 ];
 
-/** How many structs may be inside each other before a value ends. */
+/** The depth of nested structs, after which a value ends. */
 const DEPTH = 4;
 
 function typeName(random, names) {
@@ -110,7 +110,7 @@ export function typedData(random) {
       const member = random.is(0.04) ? random.pick(ODD_MEMBERS) : random.pick(MEMBER_NAMES);
       members.set(member, typeName(random, reachable.length > 0 ? reachable : ELEMENTARY));
     }
-    // So that all structs are used, as ethers wants them.
+    // So that all structs are used, as ethers requires.
     if (at + 1 < names.length && random.is(0.8)) members.set('next', names[at + 1] + random.pick(['', '[]']));
     types[name] = [...members].map(([member, type]) => ({ name: member, type }));
     if (random.is(0.005) && types[name].length > 0) types[name].push({ ...types[name][0] });

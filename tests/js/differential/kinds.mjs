@@ -1,8 +1,8 @@
-// The kinds of differences that are meant, each with its reason. `docs/adapters.md` has the same
-// list for people.
+// The intended kinds of differences, each with its reason. `docs/adapters.md` has the same list for
+// readers.
 //
-// Of typed data: what MetaMask and another library sign and Duet refuses, by what Duet says. It
-// never signs what they do not sign with the same digest: that has no kinds.
+// Typed data that MetaMask and another library sign and Duet refuses, by Duet's message. The
+// reverse has no kinds: Duet never signs another digest, or what they refuse.
 
 export const TYPED_DATA = [
   {
@@ -72,7 +72,7 @@ export const TYPED_DATA = [
   },
 ];
 
-// Of transactions: what ethers and viem sign and Duet refuses.
+// Transactions that ethers and viem sign and Duet refuses.
 
 export const TRANSACTIONS = [
   {

@@ -1,4 +1,4 @@
-// Chance that repeats: the same seed gives the same choices on every machine.
+// Repeatable random choices: the same seed gives the same choices on every machine.
 
 /** A generator of choices (mulberry32). */
 export function chance(seed) {
@@ -13,12 +13,12 @@ export function chance(seed) {
   const below = (bound) => Math.floor(next() * bound);
   return {
     below,
-    /** Whether something of this probability happens. */
+    /** Returns true with this probability. */
     is: (probability) => next() < probability,
     pick: (list) => list[below(list.length)],
-    /** So many bytes as hexadecimal digits. */
+    /** This many random bytes, as hexadecimal digits. */
     hex: (bytes) => Array.from({ length: bytes }, () => below(256).toString(16).padStart(2, '0')).join(''),
-    /** An integer of up to so many bits. */
+    /** An integer of at most this many bits. */
     bits: (most) => {
       const width = below(most + 1);
       let number = 0n;

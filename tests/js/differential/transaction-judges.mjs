@@ -1,4 +1,4 @@
-// The hashes that ethers and viem sign for a transaction, each as its users call it.
+// The hashes that ethers and viem sign for a transaction. Each is called as its users call it.
 
 import { Transaction } from 'ethers';
 import { keccak256, serializeTransaction } from 'viem';
@@ -13,7 +13,7 @@ function attempt(work) {
   }
 }
 
-/** JSON-RPC's names as ethers has them. */
+/** The names of JSON-RPC, in ethers' form. */
 export function forEthers({ gas, input, type, ...members }) {
   return {
     ...members,
@@ -23,7 +23,7 @@ export function forEthers({ gas, input, type, ...members }) {
   };
 }
 
-/** JSON-RPC's names and values as viem has them. */
+/** The names and values of JSON-RPC, in viem's form. */
 export function forViem({ gas, gasLimit, input, type, ...members }) {
   const number = (name, read) => (members[name] == null ? {} : { [name]: read(members[name]) });
   const limit = gas ?? gasLimit;
@@ -41,7 +41,10 @@ export function forViem({ gas, gasLimit, input, type, ...members }) {
   };
 }
 
-/** Without a type, ethers takes a gas price for one of EIP-2930; nodes and viem take it for a legacy transaction. */
+/**
+ * Adds the implied type: without one, ethers takes a gas price for EIP-2930. Nodes and viem take it
+ * for a legacy transaction.
+ */
 function impliedType({ type, gasPrice, maxFeePerGas, maxPriorityFeePerGas, accessList }) {
   const isPriced = gasPrice != null && maxFeePerGas == null && maxPriorityFeePerGas == null;
   return type == null && isPriced ? { type: accessList == null ? 0 : 1 } : {};
@@ -50,7 +53,7 @@ function impliedType({ type, gasPrice, maxFeePerGas, maxPriorityFeePerGas, acces
 /** The hash that ethers signs for its own form, with the type that it infers. */
 export const ethersHash = (document) => attempt(() => Transaction.from(forEthers(document)).unsignedHash);
 
-/** The hash that each library signs, `null` where it refuses. */
+/** The hash that each library signs, or `null` where it refuses. */
 export function judge(document) {
   return {
     ethers: attempt(() => Transaction.from({ ...forEthers(document), ...impliedType(document) }).unsignedHash),

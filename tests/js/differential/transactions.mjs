@@ -1,5 +1,5 @@
-// Transactions at random, in the JSON of the JSON-RPC interface: mostly as libraries send them,
-// some of it odd.
+// Random transactions in the JSON of the JSON-RPC interface: mostly as libraries send them, and
+// some of them odd.
 
 const CHECKSUMMED = '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed';
 const ODD_VALUES = [

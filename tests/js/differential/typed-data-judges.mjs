@@ -1,4 +1,5 @@
-// What ethers, viem and MetaMask's eth-sig-util sign for typed data, each as its users call it.
+// The digests that ethers, viem and MetaMask's eth-sig-util sign for typed data. Each is called as
+// its users call it.
 
 import { createRequire } from 'node:module';
 
@@ -11,7 +12,7 @@ const DOMAIN = [
   ['name', 'string'], ['version', 'string'], ['chainId', 'uint256'], ['verifyingContract', 'address'], ['salt', 'bytes32'],
 ];
 
-/** A digest, or `null` from a library that refuses. */
+/** A digest, or `null` if the library refuses. */
 function attempt(work) {
   try {
     return work();
@@ -22,7 +23,10 @@ function attempt(work) {
 
 const present = (domain) => DOMAIN.filter(([name]) => domain?.[name] != null);
 
-/** eth-sig-util takes an undeclared domain for an empty one; ethers and viem, which say what is there, decide. */
+/**
+ * eth-sig-util takes an undeclared domain for an empty one. So ethers and viem, which check what is
+ * there, decide.
+ */
 function metamask(document) {
   const { types, domain } = document;
   const implied = present(domain).map(([name, type]) => ({ name, type }));
@@ -30,7 +34,7 @@ function metamask(document) {
   return attempt(() => `0x${Buffer.from(TypedDataUtils.eip712Hash({ ...document, types: whole }, 'V4')).toString('hex')}`);
 }
 
-/** ethers makes the domain's type from the members that are there, and finds the primary type by itself. */
+/** ethers derives the domain's type from its members, and finds the primary type by itself. */
 function ethers({ types, primaryType, domain, message }) {
   const { EIP712Domain: declared, ...others } = types;
   const said = JSON.stringify(present(domain));
@@ -41,7 +45,10 @@ function ethers({ types, primaryType, domain, message }) {
 
 const viem = (document) => attempt(() => hashTypedData(document));
 
-/** What each library signs, and what eth-sig-util and at least one of the others agree on. */
+/**
+ * The digest that each library signs, and the one that eth-sig-util and at least one other agree
+ * on.
+ */
 export function judge(document) {
   const said = { metamask: metamask(document), ethers: ethers(document), viem: viem(document) };
   const agreed = said.metamask !== null && (said.metamask === said.ethers || said.metamask === said.viem);

@@ -4,8 +4,8 @@
 //!
 //! `stack-load REPORTS PLOTS MILLISECONDS MILLISECONDS` writes the reports into one folder and both
 //! curves into another. The two last arguments are the cryptography of one signature, in
-//! milliseconds of one core while all cores sign, with the work of all parties added up. The first
-//! is for any wallet. The second uses the randomizer table that each responding worker builds after
+//! milliseconds of one core while all cores sign. They add up the work of all parties. The first is
+//! for any wallet. The second uses the randomizer table that each responding worker builds after
 //! its first thousand answers.
 //!
 //! It measures the stack without tables first, and then with tables. It prints one flat JSON object

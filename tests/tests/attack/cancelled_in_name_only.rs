@@ -1,6 +1,6 @@
-//! A lying orchestrator keeps a signed request. It brings the request to the parties after the
-//! requester or the owner revoked it, long after it was meant, or after a party's store was put
-//! back to before the revocation.
+//! A lying orchestrator keeps a signed request, and brings it to the parties later: after a
+//! revocation, long after it was meant, or after a party's store was put back to before the
+//! revocation.
 
 use anyhow::{Context as _, Result, bail};
 use duet_bus::{Address, Speaker};
