@@ -63,14 +63,14 @@ async fn a_job_that_fails_again_after_it_was_put_back__should_be_a_dead_letter_a
     let rig = rig().await;
     let orchestrator = rig.start().await;
     let job = dead_letter(&rig, &orchestrator, "twice").await;
-    rig.script(&[Act::Fail(Code::Overloaded); 3]);
+    rig.script(&[Act::Fail(Code::Internal); 3]);
     assert_eq!(
         redrive(&rig, &orchestrator.url, TOKEN, &job.id.to_string()).await.status(),
         StatusCode::ACCEPTED
     );
     let settled = rig.settled(&orchestrator.url, &job).await;
     assert_eq!((settled.state, settled.history.len()), (JobStateName::Failed, 6));
-    assert_eq!(settled.ending.failure.unwrap().code, Code::Overloaded);
+    assert_eq!(settled.ending.failure.unwrap().code, Code::Internal);
 }
 
 #[tokio::test]
