@@ -107,6 +107,7 @@ pub(crate) async fn finish_pending(context: &Context, owner: &PartyId) -> Result
             tracing::warn!(good, bad, "a sibling ended with sessions under way; their verdicts are judged");
         }
     }
+    context.metrics.unclean_starts(context.store().unclean_starts().await?);
     context.note_finished_pending();
     Ok(finished)
 }

@@ -426,10 +426,18 @@ async fn a_database_server_whose_disk_is_truly_full__should_let_no_verdict_out_a
     Ok(())
 }
 
+/// What the service's worker shows of its unclean starts.
+async fn unclean_starts(stack: &Stack) -> Result<i64> {
+    let text = stack.service.metrics().await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("duet_unclean_starts "));
+    Ok(line.context("the metric is not shown")?.parse()?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_starts_again() -> Result<()> {
     let server = Postgres::shared().await?;
-    let mut stack = Stack::start_on(Some(server)).await?;
+    let mut stack = Stack::start_as(&[("DUET_METRICS_LISTEN", "127.0.0.1:0")], Some(server)).await?;
+    assert_eq!(unclean_starts(&stack).await?, 0);
     let wallet = stack.create_wallet("device", ALL_KINDS).await?;
     wallet.sign_by(StackPair::ServicePartner, &["message", "honest"]).await?;
     stack.partner.stop().await?;
@@ -475,10 +483,15 @@ async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_start
     stack.service.start().await?;
     let status = party.command(&stack.duet()).json(&["party", "status"]).await?;
     assert_eq!(status["unclean_starts"], 1, "{status}");
+    assert_eq!(unclean_starts(&stack).await?, 1);
     let states: Vec<_> =
         status["paillier_keys"].as_array().context("keys")?.iter().map(|key| &key["state"]).collect();
     assert_eq!(states, ["locked"], "{status}");
     assert_eq!(text(&status, "/culprits/0/state")?, "quarantined");
+    // A start in order counts nothing, and shows what was counted before.
+    stack.service.stop().await?;
+    stack.service.start().await?;
+    assert_eq!(unclean_starts(&stack).await?, 1);
     eprintln!("evidence: processes killed between decryption and lock = 1; locks forgotten = 0");
     Ok(())
 }
