@@ -13,6 +13,7 @@ use super::gate::Blame;
 use crate::{
     compute::system_rng,
     context::Context,
+    culprits,
     error::PartyError,
     store::{AnswersOf, Lock, LockOutcome, NewPending, PaillierState, PendingRow, StoreError, pending_label},
 };
@@ -33,8 +34,8 @@ struct Stored {
 
 /// Writes what is about to be decrypted.
 ///
-/// # Errors
-/// When it cannot be written, or the request has had too many answers. Then nothing may be decrypted.
+/// # Errors When it cannot be written, the request has had too many answers, or the responder is
+/// quarantined by now. Then nothing may be decrypted.
 pub(super) async fn write(
     context: &Context,
     verdict: &PendingVerdict,
@@ -107,6 +108,9 @@ pub(crate) async fn finish_pending(context: &Context, owner: &PartyId) -> Result
             tracing::warn!(good, bad, "a sibling ended with sessions under way; their verdicts are judged");
         }
     }
+    if is_start || finished.bad > 0 {
+        culprits::blame_unblamed(context).await?;
+    }
     context.metrics.unclean_starts(context.store().unclean_starts().await?);
     context.note_finished_pending();
     Ok(finished)
@@ -138,6 +142,7 @@ async fn finish(context: &Context, owner: &PartyId, row: &PendingRow) -> Result<
     let key = lock.key;
     if store.noting(Draft::new(at_ms, event)).lock_paillier_key(&lock).await? == LockOutcome::Locked {
         context.metrics.locked();
+        context.witness.locked();
         tracing::error!(paillier_key = %key, session = %lock.session, "a bad verdict was left behind: the key is locked");
     }
     context.forget_key(key);
