@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -275,6 +276,12 @@ impl Stage {
     /// When it is not made.
     pub async fn create(&self) -> Result<WalletInfo> {
         Ok(self.device.create_wallet(&self.device_bus, self.order(), Arc::new(|_| {})).await?)
+    }
+
+    /// The database of the device's share store.
+    #[must_use]
+    pub fn device_database(&self) -> PathBuf {
+        self.device_directory.path().join("store.db")
     }
 
     /// Forgets the device's process and opens its store anew.

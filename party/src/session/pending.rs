@@ -52,11 +52,11 @@ pub(super) async fn write(
         .map_err(|error| PartyError::Stored { what: "pending verdict", reason: error.to_string() })?;
     let (label, at_ms) = (pending_label(session), context.clock.now_ms());
     let store = context.store().answering(answers);
-    let record = context.vault.seal_now(&label, &plaintext)?;
-    match store.put_pending(&NewPending { session, key, record, at_ms }).await {
+    let (card, record) = (blame.card, context.vault.seal_now(&label, &plaintext)?);
+    match store.put_pending(&NewPending { session, key, card, record, at_ms }).await {
         Err(StoreError::KeyChanged) => {
             let record = context.vault.seal(&label, &plaintext).await?;
-            store.put_pending(&NewPending { session, key, record, at_ms }).await?;
+            store.put_pending(&NewPending { session, key, card, record, at_ms }).await?;
         }
         written => written?,
     }
