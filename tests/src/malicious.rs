@@ -254,8 +254,7 @@ pub async fn answer_badly_to(party: &PartyFolder, wallet: WalletId, initiator: S
 }
 
 /// Makes a party of this process answer the holder of share `initiator` with authentic and wrong
-/// `c3`s, as
-/// [`answer_badly_to`] does. It takes effect when the party is opened anew.
+/// `c3`s, as [`answer_badly_to`] does. It takes effect when the party is opened anew.
 ///
 /// # Errors
 /// When the initiator has not enrolled for the wallet.

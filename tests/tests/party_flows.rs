@@ -470,7 +470,7 @@ async fn a_devices_lock_that_names_no_card__should_quarantine_its_signer_or_else
     let of_before = "UPDATE paillier_keys SET locked_card = NULL";
     let cases = [
         (of_before.to_owned(), vec![service]),
-        // Without evidence, or with some that nobody signed, it may be either.
+        // Without evidence, or with a forged one, it may be either.
         (format!("{of_before}, locked_evidence = NULL"), vec![service, partner]),
         (format!("{of_before}, locked_evidence = {forgery}"), vec![service, partner]),
     ];

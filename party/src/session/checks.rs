@@ -228,8 +228,8 @@ pub(crate) fn require_unlocked(state: Option<PaillierState>) -> Result<(), Party
     }
 }
 
-/// That nothing is initiated with the holder of a card, with what the operator can do, and which
-/// pair signs meanwhile.
+/// The refusal to initiate with the holder of a card: what the operator can do, and which pair signs
+/// meanwhile.
 pub(crate) fn distrusted(card: CardFingerprint, standing: Standing, way: Option<String>) -> PartyError {
     let mut message = if standing.is_final() {
         format!("the responder's card {card} locked {} keys: replace that party", standing.locks)
@@ -246,8 +246,8 @@ pub(crate) fn distrusted(card: CardFingerprint, standing: Standing, way: Option<
     PartyError::refused(Code::Locked, message)
 }
 
-/// How a wallet signs without the holder of `share` initiating with that of `responder`. `None`: in
-/// no way that is known here.
+/// Which pair signs while the holder of `share` does not initiate with that of `responder`. `None`:
+/// none that this party knows of.
 async fn other_way(
     context: &Context,
     share: &KeyShare,

@@ -34,8 +34,9 @@ struct Stored {
 
 /// Writes what is about to be decrypted.
 ///
-/// # Errors When it cannot be written, the request has had too many answers, or the responder is
-/// quarantined by now. Then nothing may be decrypted.
+/// # Errors
+/// When it cannot be written, the request has had too many answers, or the responder is quarantined
+/// by now. Then nothing may be decrypted.
 pub(super) async fn write(
     context: &Context,
     verdict: &PendingVerdict,

@@ -263,7 +263,7 @@ async fn locks_that_blame_no_card_get_suspects<S: ShareStore>([store, other]: Tw
     store.blame(third, &[partner]).await.unwrap();
     store.blame(third, &[partner, service]).await.unwrap();
     assert_eq!((locks(service).await, locks(partner).await), (2, 1));
-    // A key that is not locked is nobody's fault.
+    // Nothing is blamed for a key that is not locked.
     store.blame(ready, &[partner]).await.unwrap();
     assert_eq!(locks(partner).await, 1);
 
