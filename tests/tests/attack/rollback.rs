@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use duet_bus::{audit::read_head, streams::StorageSettings};
 use duet_party::{
     enrolment::Enroller,
+    party::fetch_card,
     store::{KeyStore as _, PaillierState, RecordStore as _, Standing, WalletStore as _, WitnessStore as _},
 };
 use duet_protocol::{
@@ -227,6 +228,13 @@ async fn a_lock_that_only_another_party_remembers__should_be_found_when_the_stor
     put_back(&mut stage, &kept).await?;
     stage.broker.restart_empty().await?;
     stage.orchestrator.ensure_streams(&StorageSettings::default()).await?;
+    // The empty stream counts as an answer, so the party that remembers has to be back.
+    timeout(PATIENCE, async {
+        while fetch_card(&stage.service.bus, &name("service"), &name("partner")).await.is_err() {
+            sleep(LOOK_EVERY).await;
+        }
+    })
+    .await?;
     stage.service.start().await?;
     assert_eq!(refusal(&stage, &wallet, key).await?, Code::Locked);
     assert!(stage.service.sqlite.was_restored().await?);
