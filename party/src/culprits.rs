@@ -6,13 +6,18 @@
 //! life, and the card of the responder is quarantined until the operator of this party says
 //! otherwise, once.
 
-use duet_protocol::ids::{CardFingerprint, WalletId};
-use duet_wire::Code;
+use duet_protocol::{
+    codec,
+    ids::{CardFingerprint, ShareIndex, WalletId},
+    session::CipherEvidence,
+    share::KeyShare,
+};
+use duet_wire::{Code, audit::Event};
 
 use crate::{
     context::Context,
     error::PartyError,
-    store::{Culprit, MOVE_FUNDS_AFTER, Standing},
+    store::{Culprit, MOVE_FUNDS_AFTER, Standing, UnblamedLock},
 };
 
 /// Wallets that are listed at most.
@@ -82,13 +87,60 @@ pub async fn culprits(context: &Context) -> Result<Vec<Culprit>, PartyError> {
     Ok(context.store().culprits().await?)
 }
 
-/// Notes the operator's word to go on with the holder of `card` after its first lock.
+/// Blames responders for a device's locks of which no card is blamed: the one that signed the
+/// answer that is kept beside the lock, or else both responders of the wallet, as suspects.
+///
+/// # Errors
+/// When the store cannot be read or written. Then nothing may be initiated.
+pub(crate) async fn blame_unblamed(context: &Context) -> Result<(), PartyError> {
+    for lock in context.store().unblamed_locks().await? {
+        // Without the wallet there is no session that could go on.
+        let Some(row) = context.store().wallet(lock.wallet).await? else { continue };
+        let share = context.share(&row).await?;
+        let cards = match signer(context, &share, &lock).await? {
+            Some(card) => vec![card],
+            None => responders(&share).collect(),
+        };
+        tracing::warn!(paillier_key = %lock.key, ?cards, "a lock blames no card yet: these are quarantined");
+        context.store().blame(lock.key, &cards).await?;
+    }
+    Ok(())
+}
+
+/// The cards of those who answer the holder of `share`.
+fn responders(share: &KeyShare) -> impl Iterator<Item = CardFingerprint> {
+    let above = ShareIndex::ALL.into_iter().filter(|index| *index > share.index());
+    above.filter_map(|index| share.wallet().holder(index).card().copied())
+}
+
+/// The responder whose signature is under the answer that is kept beside a lock.
+async fn signer(
+    context: &Context,
+    share: &KeyShare,
+    lock: &UnblamedLock,
+) -> Result<Option<CardFingerprint>, PartyError> {
+    let evidence = lock.evidence.as_deref().and_then(|bytes| codec::decode::<CipherEvidence>(bytes).ok());
+    let Some(evidence) = evidence else { return Ok(None) };
+    for fingerprint in responders(share) {
+        if let Some(card) = context.card(fingerprint).await?
+            && *card.party() == evidence.responder
+            && evidence.verify(card.identity()).is_ok()
+        {
+            return Ok(Some(fingerprint));
+        }
+    }
+    Ok(None)
+}
+
+/// Notes the operator's word to go on with the holder of `card` after its first lock, in the audit
+/// log as well.
 ///
 /// # Errors
 /// When the card locked nothing, when it locked more than one key, or when the store cannot be
 /// written.
 pub async fn accept(context: &Context, card: CardFingerprint) -> Result<Accepted, PartyError> {
-    let standing = context.store().accept_culprit(card, context.clock.now_ms()).await?;
+    let accepting = context.noting(Event::CulpritAccepted { card });
+    let standing = accepting.accept_culprit(card, context.clock.now_ms()).await?;
     if standing.locks == 0 {
         return Err(PartyError::refused(Code::NotFound, format!("the card {card} locked no key here")));
     }

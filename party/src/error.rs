@@ -88,6 +88,7 @@ impl PartyError {
             Self::Store(StoreError::Exists(_) | StoreError::PolicyChanged) => Code::Conflict,
             Self::Store(StoreError::LimitExceeded(_)) => Code::LimitExceeded,
             Self::Store(StoreError::TooManyAnswers) => Code::TooManyAnswers,
+            Self::Store(StoreError::Quarantined(_)) => Code::Locked,
             Self::Store(StoreError::Revoked) => Code::Cancelled,
             Self::Store(_) => Code::StorageUnavailable,
             Self::Unlock(error) => error.code(),
@@ -117,7 +118,8 @@ impl PartyError {
                 StoreError::LimitExceeded(_)
                 | StoreError::PolicyChanged
                 | StoreError::Revoked
-                | StoreError::TooManyAnswers,
+                | StoreError::TooManyAnswers
+                | StoreError::Quarantined(_),
             ) => Refusal::new(self.code(), self.to_string()),
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {
                 Refusal::new(

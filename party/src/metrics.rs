@@ -105,6 +105,7 @@ pub(crate) struct Metrics {
     locks: Counter,
     resumptions: Family<NoticedLabel, Counter>,
     finished: Family<VerdictLabel, Counter>,
+    unclean_starts: Gauge,
     decisions: Family<DecisionLabel, Counter>,
     store: Family<DecisionLabel, Histogram>,
 }
@@ -120,6 +121,7 @@ impl Default for Metrics {
             locks: Counter::default(),
             resumptions: Family::default(),
             finished: Family::default(),
+            unclean_starts: Gauge::default(),
             decisions: Family::default(),
             store: Family::new_with_constructor(|| Histogram::new(STORE_SECONDS)),
         };
@@ -182,6 +184,11 @@ impl Metrics {
             self.finished.clone(),
         );
         registry.register(
+            "duet_unclean_starts",
+            "Starts in the share store's life that found verdicts of a process that had ended with sessions under way",
+            self.unclean_starts.clone(),
+        );
+        registry.register(
             "duet_policy_decisions",
             "What policies said to requests that came with an invitation",
             self.decisions.clone(),
@@ -236,7 +243,12 @@ impl Metrics {
         }
     }
 
-    /// Counts a decision of policies.
+    /// So many starts have found verdicts left behind, in the store's life.
+    pub(crate) fn unclean_starts(&self, starts: u64) {
+        self.unclean_starts.set(i64::try_from(starts).unwrap_or(i64::MAX));
+    }
+
+    /// Policies were asked.
     pub(crate) fn decided(&self, decided: &Result<Ruling, PartyError>) {
         let decision = match decided {
             Ok(Ruling { rule: Some(_), .. }) => "allowed",

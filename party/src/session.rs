@@ -20,7 +20,7 @@ use duet_wire::{
 };
 
 pub(crate) use self::{
-    checks::{Accepted, Role, check, require_unlocked},
+    checks::{Accepted, Role, check, distrusted, require_unlocked},
     initiator::initiate,
     outcome::report,
     pending::{Finished, finish_pending},

@@ -68,6 +68,10 @@ pub enum StoreError {
     /// The signed request has had as many answers as one request may have. Nothing was decided.
     #[error("the request has had {MAX_ANSWERS_PER_REQUEST} answers; sign a new one")]
     TooManyAnswers,
+    /// The responder's card is quarantined by now. Nothing was written, so nothing may be
+    /// decrypted.
+    #[error("the responder's card {0} is quarantined after a bad signature")]
+    Quarantined(CardFingerprint),
     /// The database is set up so that it may forget what it has committed.
     #[error("share store unsafe: {0}")]
     Unsafe(String),
@@ -325,13 +329,26 @@ pub struct Lock {
     pub at_ms: u64,
 }
 
+/// A device's lock of which no card is blamed: it is from before locks named one, or what was
+/// pending could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnblamedLock {
+    /// The key.
+    pub key: PaillierKeyId,
+    /// The wallet that the key is for.
+    pub wallet: WalletId,
+    /// The responder's signed answer, when the lock has one.
+    pub evidence: Option<Vec<u8>>,
+}
+
 /// Locks that a wallet may have had before its funds are to be moved to a new one.
 pub const MOVE_FUNDS_AFTER: u32 = 3;
 
 /// What this party thinks of a responder's card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// How many of this party's keys its answers locked.
+    /// How many of this party's keys its answers locked. Locks of which it is one of two suspects
+    /// count as one in all.
     pub locks: u32,
     /// Whether the operator said to go on with it after the first lock.
     pub is_accepted: bool,
@@ -689,8 +706,14 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError>;
     /// Every card whose answers locked a key.
     async fn culprits(&self) -> Result<Vec<Culprit>, StoreError>;
+    /// Devices' locks of which no card is blamed yet.
+    async fn unblamed_locks(&self) -> Result<Vec<UnblamedLock>, StoreError>;
+    /// Blames cards for the lock of a key of which none is blamed yet: one card as if the lock had
+    /// named it, several as suspects. All are quarantined.
+    async fn blame(&self, key: PaillierKeyId, cards: &[CardFingerprint]) -> Result<(), StoreError>;
     /// Notes the operator's word to go on with a card after its first lock; what it thinks of the
-    /// card then.
+    /// card then. Decides something only the first time, and never ahead of a lock or after the
+    /// second.
     async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError>;
     /// The good verdicts under each locked key that a wallet was ever enrolled under: what bounds
     /// the bits it lost.

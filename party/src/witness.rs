@@ -116,6 +116,7 @@ pub(crate) async fn repair_locks(
     let found = Event::KeysFoundLocked { paillier_keys: forgotten.iter().copied().collect() };
     for key in context.noting(found).lock_witnessed(&forgotten, context.clock.now_ms()).await? {
         tracing::error!(paillier_key = %key, "the share store forgot that this key is locked; it is locked again");
+        context.forget_key(key);
     }
     Ok(())
 }

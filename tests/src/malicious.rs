@@ -251,6 +251,23 @@ pub async fn answer_badly_to(party: &PartyFolder, wallet: WalletId, initiator: S
         None => Arc::new(SqliteStore::open(&SqliteOptions::at(party.store())).await?),
     };
     let vault = Vault::open(Arc::clone(&store), &KeyFile::at(party.key_file()), &Clock::system()).await?;
+    spoil(&vault, wallet, initiator).await?;
+    drop(vault);
+    store.close().await;
+    Ok(())
+}
+
+/// Makes a party of this process answer the holder of share `initiator` with authentic and wrong
+/// `c3`s, as [`answer_badly_to`] does. It takes effect when the party is opened anew.
+///
+/// # Errors
+/// When the initiator has not enrolled for the wallet.
+pub async fn answer_badly_in(backend: &Backend, wallet: WalletId, initiator: ShareIndex) -> Result<()> {
+    spoil(&backend.party.context().vault, wallet, initiator).await
+}
+
+/// Changes what a party takes for an initiator's encrypted share.
+async fn spoil(vault: &Vault, wallet: WalletId, initiator: ShareIndex) -> Result<()> {
     let held = vault.store().enrolments(wallet).await?;
     let of_initiator: Vec<_> = held.iter().filter(|row| row.initiator == initiator).collect();
     ensure!(!of_initiator.is_empty(), "share {initiator} has not enrolled for {wallet}");
@@ -264,7 +281,5 @@ pub async fn answer_badly_to(party: &PartyFolder, wallet: WalletId, initiator: S
             .context("the changed record is no enrolment")?;
         vault.write(&label, &record).await?;
     }
-    drop(vault);
-    store.close().await;
     Ok(())
 }

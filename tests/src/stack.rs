@@ -302,7 +302,12 @@ impl Stack {
         Self::start_as(settings, None).await
     }
 
-    async fn start_as(settings: &[(&str, &str)], server: Option<&Postgres>) -> Result<Self> {
+    /// Starts everything with these settings in every process's environment, and with the parties'
+    /// share stores in databases of `server`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_as(settings: &[(&str, &str)], server: Option<&Postgres>) -> Result<Self> {
         let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
         let broker = Broker::start().await?;
         let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -279,7 +280,13 @@ impl Stage {
         Ok(self.device.create_wallet(&self.device_bus, self.order(), Arc::new(|_| {})).await?)
     }
 
-    /// Simulates a restart of the device's process, which opens its store again.
+    /// The database of the device's share store.
+    #[must_use]
+    pub fn device_database(&self) -> PathBuf {
+        self.device_directory.path().join("store.db")
+    }
+
+    /// Forgets the device's process and opens its store anew.
     ///
     /// # Errors
     /// When the store does not open.

@@ -9,8 +9,10 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
+use duet_protocol::ids::ShareIndex;
 use duet_tests::{
     duet::{Duet, text},
+    malicious::answer_badly_to,
     stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
 use serde_json::Value;
@@ -161,6 +163,34 @@ async fn every_decision__should_be_in_the_log_that_verifies() {
     let log = fs::read(&exported).unwrap();
     assert!(!log.is_empty());
     tampering(&stack, &duet, &keys, &exported, &report).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_to_go_on_with_a_culprit__should_be_in_the_log_that_verifies() {
+    let mut stack = Stack::start().await.unwrap();
+    let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
+    let duet = stack.duet();
+    let keys = keys(&stack).await;
+    wallet.sign_by(Pair::ServicePartner, &["message", "honest"]).await.unwrap();
+    stack.partner.stop().await.unwrap();
+    answer_badly_to(&stack.party("partner"), wallet.id.parse().unwrap(), ShareIndex::Service).await.unwrap();
+    stack.partner.start().await.unwrap();
+    wallet.queue(&["message", "bad"]).await.unwrap_err();
+    let card = stack.party("partner").command(&duet).json(&["party", "card"]).await.unwrap();
+    let card = text(&card, "/fingerprint").unwrap();
+    until_shipped(&duet, &wallet.id, &[("service", "key_locked")]).await;
+    let service = stack.party("service").command(&duet);
+    for _ in 0..2 {
+        let accepted = service.json(&["party", "accept-culprit", card]).await.unwrap();
+        assert_eq!(accepted["accepted"], true);
+    }
+    let records = until_shipped(&duet, card, &[("service", "culprit_accepted")]).await;
+    let accepted = records.iter().filter(|record| record["body"]["event"]["kind"] == "culprit_accepted");
+    assert_eq!(accepted.count(), 1, "said again it decides nothing");
+    let report = verify(&duet, &keys, &[]).await.unwrap();
+    assert_eq!(report["valid"], true, "{report}");
+    let unknown = report["chains"].as_array().unwrap().iter().map(|chain| chain["unknown"].clone());
+    assert!(unknown.clone().all(|unknown| unknown == 0), "{report}");
 }
 
 async fn export(stack: &Stack, duet: &Duet) -> PathBuf {

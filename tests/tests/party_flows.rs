@@ -17,23 +17,27 @@ use duet_party::{
     device::{CreateProgress, OnProgress},
     enrolment::Enroller,
     store::{
-        Readiness, RecordStore as _,
+        Culprit, Readiness, RecordStore as _, Standing,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
 use duet_protocol::{
-    ids::{Epoch, PaillierKeyId, ShareIndex, WalletId},
+    codec,
+    identity::IdentitySignature,
+    ids::{Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId},
     natural::Natural,
     paillier::ModulusSize,
+    session::CipherEvidence,
 };
 use duet_tests::{
-    malicious::MaliciousPartner,
+    malicious::{MaliciousPartner, answer_badly_in},
     stage::{Backend, PATIENCE, Stage, name, now_ms, random, tenant},
 };
 use duet_wire::{
-    Code, InvitationReply, Manifest, OutcomeResult, Pair, Seat, SignedRequest, SigningRequest,
+    Code, InvitationReply, Manifest, OutcomeResult, Pair, Seat, SignedRequest, SigningRequest, WalletInfo,
     request::UNDATED_REQUEST_VERSION, signing::SigningKey,
 };
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -381,7 +385,123 @@ async fn sixty_four_bad_answers_at_once__should_yield_one_verdict() -> Result<()
     Ok(())
 }
 
-/// One signed request gets sixteen answers: from the responder, and from an initiator whose
+/// The refusal of a session that the device was to initiate.
+async fn refusal(stage: &mut Stage, wallet: &WalletInfo, pair: Pair) -> Result<String> {
+    match stage.sign_device(wallet, pair, "m").await {
+        Ok(()) => bail!("{pair:?} signs"),
+        Err(error) => Ok(error.to_string()),
+    }
+}
+
+/// Has the service answer the device badly in a wallet, once; it is honest again when the device
+/// has enrolled anew.
+async fn lock_device(stage: &mut Stage, wallet: &WalletInfo) -> Result<()> {
+    answer_badly_in(&stage.service, wallet.id, ShareIndex::Device).await?;
+    stage.service.crash().await?;
+    stage.service.start().await?;
+    let refused = refusal(stage, wallet, Pair::DeviceService).await?;
+    assert!(refused.contains("bad signature; the Paillier key is locked"), "{refused}");
+    Ok(())
+}
+
+/// A card that locked a key of a device: nothing is initiated with it in any wallet of the device's
+/// store, whatever is rotated, until the owner's word; and after its second lock never again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_locked_a_device__should_stay_out_of_all_its_wallets_until_the_owners_word() -> Result<()>
+{
+    let mut stage = Stage::set().await?;
+    let wallets = [stage.create().await?, stage.create().await?];
+    let [first, second] = &wallets;
+    let culprit = stage.service.party.card().fingerprint();
+    lock_device(&mut stage, first).await?;
+    // That wallet's key was for both responders.
+    let refused = refusal(&mut stage, first, Pair::DevicePartner).await?;
+    assert!(refused.contains("[locked]"), "{refused}");
+
+    for _ in 0..2 {
+        // The error names the card, the word, and the pair that goes on.
+        let refused = refusal(&mut stage, second, Pair::DeviceService).await?;
+        for part in ["[locked]", &format!("accept-culprit {culprit}"), "meanwhile partner answers this party"]
+        {
+            assert!(refused.contains(part), "{refused}");
+        }
+        stage.sign_device(second, Pair::DevicePartner, "m").await?;
+        stage.reopen_device().await?;
+    }
+    stage.device.rotate(&stage.device_bus, first.id).await?;
+    stage.sign_device(first, Pair::DevicePartner, "m").await?;
+    for wallet in &wallets {
+        let refused = refusal(&mut stage, wallet, Pair::DeviceService).await?;
+        assert!(refused.contains("quarantined"), "{refused}");
+    }
+    let refused = stage.create().await.unwrap_err().to_string();
+    assert!(refused.contains("quarantined"), "no new wallet is dealt to it: {refused}");
+
+    culprits::accept(stage.device.context(), culprit).await?;
+    for wallet in &wallets {
+        stage.sign_device(wallet, Pair::DeviceService, "m").await?;
+    }
+    lock_device(&mut stage, second).await?;
+    let refused = culprits::accept(stage.device.context(), culprit).await.unwrap_err().to_string();
+    assert!(refused.contains("final"), "{refused}");
+    stage.device.rotate(&stage.device_bus, second.id).await?;
+    for wallet in &wallets {
+        let refused = refusal(&mut stage, wallet, Pair::DeviceService).await?;
+        assert!(refused.contains("replace that party; meanwhile partner answers this party"), "{refused}");
+        stage.sign_device(wallet, Pair::DevicePartner, "m").await?;
+    }
+    Ok(())
+}
+
+/// A device's lock from before locks named a card: the signed answer beside it names the responder,
+/// and where there is none both responders of the wallet are quarantined.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_devices_lock_that_names_no_card__should_quarantine_its_signer_or_else_both() -> Result<()> {
+    let mut stage = Stage::set().await?;
+    let wallet = stage.create().await?;
+    let [service, partner] =
+        [&stage.service, &stage.partner].map(|backend| backend.party.card().fingerprint());
+    lock_device(&mut stage, &wallet).await?;
+    let forgery = CipherEvidence {
+        session: SessionId(random()),
+        responder: name("partner"),
+        sid: random(),
+        ciphertext_hash: random(),
+        signature: IdentitySignature(random()),
+    };
+    let forgery = format!("x'{}'", hex::encode(codec::encode(&forgery)?));
+    let of_before = "UPDATE paillier_keys SET locked_card = NULL";
+    let cases = [
+        (of_before.to_owned(), vec![service]),
+        // Without evidence, or with a forged one, it may be either.
+        (format!("{of_before}, locked_evidence = NULL"), vec![service, partner]),
+        (format!("{of_before}, locked_evidence = {forgery}"), vec![service, partner]),
+    ];
+    for (statement, mut expected) in cases {
+        let options = SqliteConnectOptions::new().filename(stage.device_database());
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        for statement in ["DELETE FROM suspects", &statement] {
+            sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
+        }
+        connection.close().await?;
+        stage.reopen_device().await?;
+        expected.sort();
+        let culprits = culprits::culprits(stage.device.context()).await?;
+        let standing = Standing { locks: 1, is_accepted: false };
+        let expected: Vec<_> = expected.into_iter().map(|card| Culprit { card, standing }).collect();
+        assert_eq!(culprits, expected, "{statement}");
+    }
+    stage.device.rotate(&stage.device_bus, wallet.id).await?;
+    for (pair, card) in [(Pair::DeviceService, service), (Pair::DevicePartner, partner)] {
+        let refused = refusal(&mut stage, &wallet, pair).await?;
+        assert!(refused.contains("quarantined"), "{refused}");
+        culprits::accept(stage.device.context(), card).await?;
+        stage.sign_device(&wallet, pair, "m").await?;
+    }
+    Ok(())
+}
+
+/// One signed request is worth sixteen answers: at the responder, and at an initiator whose
 /// responder does not count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {

@@ -10,10 +10,11 @@
 mod programs;
 
 use std::{
+    env,
     fs::{self, File},
     io::Write as _,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         OnceLock,
@@ -81,7 +82,8 @@ impl Server {
     /// When PostgreSQL 13 or newer is not installed, or when the server does not start.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
-        let server = SHARED.get_or_init(|| Self::launch(&[]).map_err(|error| format!("{error:#}")));
+        let server =
+            SHARED.get_or_init(|| Self::launch(&env::temp_dir(), &[]).map_err(|error| format!("{error:#}")));
         let server = server.as_ref().map_err(|error| anyhow!("{error}"))?;
         server.ready().await?;
         Ok(server)
@@ -92,13 +94,22 @@ impl Server {
     /// # Errors
     /// As [`Self::shared`].
     pub async fn start(settings: &[&str]) -> Result<Self> {
-        let server = Self::launch(settings)?;
+        Self::start_in(&env::temp_dir(), settings).await
+    }
+
+    /// A server with `settings` of its own that keeps everything in a folder of its own below
+    /// `parent`. The user that the server runs as must be able to reach `parent`.
+    ///
+    /// # Errors
+    /// As [`Self::shared`].
+    pub async fn start_in(parent: &Path, settings: &[&str]) -> Result<Self> {
+        let server = Self::launch(parent, settings)?;
         server.ready().await?;
         Ok(server)
     }
 
-    fn launch(settings: &[&str]) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("duet-pg-").tempdir()?.keep();
+    fn launch(parent: &Path, settings: &[&str]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("duet-pg-").tempdir_in(parent)?.keep();
         let mut password = [0; 16];
         getrandom::fill(&mut password)?;
         let mut server = Self {
@@ -216,6 +227,14 @@ impl Server {
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// What the server has logged so far.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.folder.join("log"))?).into_owned())
     }
 
     fn superuser(&self, database: &str) -> PgConnectOptions {

@@ -29,6 +29,7 @@ use crate::{
     context::{card_label, paillier_label},
     error::PartyError,
     party::fetch_card,
+    session::distrusted,
     store::{NewWallet, PaillierScope, PaillierState, PinOutcome, PrepareOutcome, deal_label},
 };
 
@@ -128,6 +129,12 @@ impl Device {
         progress: OnProgress,
     ) -> Result<WalletId, PartyError> {
         let CreateWallet { tenant, service, partner, requesters, modulus } = order;
+        for card in [service.fingerprint, partner.fingerprint] {
+            let standing = self.context.store().standing(card).await?;
+            if !standing.is_trusted() {
+                return Err(distrusted(card, standing, None));
+            }
+        }
         let service = self.backend(bus, service, &progress).await?;
         let partner = self.backend(bus, partner, &progress).await?;
         let mut all = vec![self.owner()?];

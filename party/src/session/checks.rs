@@ -115,7 +115,7 @@ pub(crate) async fn check(
     })?;
 
     let role = if initiates {
-        initiator(context, &manifest, identity, peer_card.fingerprint()).await?
+        initiator(context, &share, &manifest, identity, peer_card.fingerprint()).await?
     } else {
         responder(context, &manifest).await?
     };
@@ -164,6 +164,7 @@ fn require_current(facts: RequestFacts, request: &SigningRequest) -> Result<(), 
 
 async fn initiator(
     context: &Context,
+    share: &KeyShare,
     manifest: &Manifest,
     identity: &Identity,
     responder: CardFingerprint,
@@ -200,7 +201,11 @@ async fn initiator(
     }
     let state = store.paillier_key(manifest.paillier_key).await?.map(|key| key.state);
     require_unlocked(state)?;
-    require_trusted(responder, store.standing(responder).await?)?;
+    let standing = store.standing(responder).await?;
+    if !standing.is_trusted() {
+        let way = other_way(context, share, manifest.responder.index).await?;
+        return Err(distrusted(responder, standing, way));
+    }
     match context.paillier_key(manifest.paillier_key, identity.party()).await {
         Ok(paillier) => Ok(Role::Initiator { paillier }),
         Err(error) => {
@@ -224,15 +229,10 @@ pub(crate) fn require_unlocked(state: Option<PaillierState>) -> Result<(), Party
     }
 }
 
-/// That this party initiates with the holder of a card.
-///
-/// # Errors
-/// [`Code::Locked`] with what the operator can do.
-pub(crate) fn require_trusted(card: CardFingerprint, standing: Standing) -> Result<(), PartyError> {
-    if standing.is_trusted() {
-        return Ok(());
-    }
-    let message = if standing.is_final() {
+/// The refusal to initiate with the holder of a card: what the operator can do, and which pair
+/// signs meanwhile.
+pub(crate) fn distrusted(card: CardFingerprint, standing: Standing, way: Option<String>) -> PartyError {
+    let mut message = if standing.is_final() {
         format!("the responder's card {card} locked {} keys: replace that party", standing.locks)
     } else {
         format!(
@@ -240,7 +240,34 @@ pub(crate) fn require_trusted(card: CardFingerprint, standing: Standing) -> Resu
              until this party's operator says `accept-culprit {card}`"
         )
     };
-    Err(PartyError::refused(Code::Locked, message))
+    if let Some(way) = way {
+        message.push_str("; meanwhile ");
+        message.push_str(&way);
+    }
+    PartyError::refused(Code::Locked, message)
+}
+
+/// Which pair signs while the holder of `share` does not initiate with that of `responder`. `None`:
+/// none that this party knows of.
+async fn other_way(
+    context: &Context,
+    share: &KeyShare,
+    responder: ShareIndex,
+) -> Result<Option<String>, PartyError> {
+    let wallet = share.wallet();
+    let holder = |index: ShareIndex| wallet.holder(index).party().zip(wallet.holder(index).card());
+    let others = ShareIndex::ALL.into_iter().filter(|index| *index > share.index() && *index != responder);
+    for (party, card) in others.filter_map(holder) {
+        if context.store().standing(*card).await?.is_trusted() {
+            return Ok(Some(format!("{party} answers this party")));
+        }
+    }
+    let without = ShareIndex::ALL.into_iter().filter(|index| *index != share.index());
+    let without: Vec<_> = without.filter_map(holder).map(|(party, _)| party.to_string()).collect();
+    Ok(match without.as_slice() {
+        [first, second] => Some(format!("{first} and {second} sign")),
+        _ => None,
+    })
 }
 
 pub(crate) const fn locked_message() -> &'static str {

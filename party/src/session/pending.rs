@@ -13,6 +13,7 @@ use super::gate::Blame;
 use crate::{
     compute::system_rng,
     context::Context,
+    culprits,
     error::PartyError,
     store::{AnswersOf, Lock, LockOutcome, NewPending, PaillierState, PendingRow, StoreError, pending_label},
 };
@@ -34,8 +35,8 @@ struct Stored {
 /// Writes what is about to be decrypted.
 ///
 /// # Errors
-/// When it cannot be written, or the request has had too many answers. Then nothing may be
-/// decrypted.
+/// When it cannot be written, the request has had too many answers, or the responder is quarantined
+/// by now. Then nothing may be decrypted.
 pub(super) async fn write(
     context: &Context,
     verdict: &PendingVerdict,
@@ -52,11 +53,11 @@ pub(super) async fn write(
         .map_err(|error| PartyError::Stored { what: "pending verdict", reason: error.to_string() })?;
     let (label, at_ms) = (pending_label(session), context.clock.now_ms());
     let store = context.store().answering(answers);
-    let record = context.vault.seal_now(&label, &plaintext)?;
-    match store.put_pending(&NewPending { session, key, record, at_ms }).await {
+    let (card, record) = (blame.card, context.vault.seal_now(&label, &plaintext)?);
+    match store.put_pending(&NewPending { session, key, card, record, at_ms }).await {
         Err(StoreError::KeyChanged) => {
             let record = context.vault.seal(&label, &plaintext).await?;
-            store.put_pending(&NewPending { session, key, record, at_ms }).await?;
+            store.put_pending(&NewPending { session, key, card, record, at_ms }).await?;
         }
         written => written?,
     }
@@ -108,6 +109,10 @@ pub(crate) async fn finish_pending(context: &Context, owner: &PartyId) -> Result
             tracing::warn!(good, bad, "a sibling ended with sessions under way; their verdicts are judged");
         }
     }
+    if is_start || finished.bad > 0 {
+        culprits::blame_unblamed(context).await?;
+    }
+    context.metrics.unclean_starts(context.store().unclean_starts().await?);
     context.note_finished_pending();
     Ok(finished)
 }
@@ -138,6 +143,7 @@ async fn finish(context: &Context, owner: &PartyId, row: &PendingRow) -> Result<
     let key = lock.key;
     if store.noting(Draft::new(at_ms, event)).lock_paillier_key(&lock).await? == LockOutcome::Locked {
         context.metrics.locked();
+        context.witness.locked();
         tracing::error!(paillier_key = %key, session = %lock.session, "a bad verdict was left behind: the key is locked");
     }
     context.forget_key(key);

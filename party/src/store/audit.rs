@@ -44,10 +44,10 @@ pub(super) fn found_locked(rows: &[impl Columns], at_ms: u64) -> Result<Option<D
 /// A store has no chain until one is begun, as a device's never is; then nothing is recorded.
 #[async_trait]
 pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
-    /// The same store, which appends `entry` to the newest chain in the very transaction of the
-    /// decision that is asked of it: a claim, a charge, a lock, a key, an enrolment taken or
-    /// agreed, a wallet prepared or committed, a pin. If nothing is decided, because it was before
-    /// or is refused, nothing is appended. For one call.
+    /// Returns this store, which appends `entry` to the newest chain in the very transaction of the
+    /// decision that is asked of it: a claim, a charge, a lock, an accepted culprit, a key, an
+    /// enrolment taken or agreed, a wallet prepared or committed, a pin. If nothing is decided,
+    /// because it was before or is refused, nothing is appended. For one call.
     fn noting(&self, entry: Draft) -> Arc<dyn ShareStore>;
     /// Begins a chain with `genesis`, unless the newest one is another than `after`, or `after` is
     /// still written: then somebody else began one, and nothing is done. A chain that follows

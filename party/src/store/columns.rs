@@ -9,8 +9,9 @@ use duet_wire::{
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
-    AuditChain, Culprit, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierState, PendingRow,
-    PolicyMark, PolicyRow, RequestFacts, Standing, StoreError, WalletRow, WalletState, moment,
+    AuditChain, Culprit, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierScope, PaillierState,
+    PendingRow, PolicyMark, PolicyRow, RequestFacts, Standing, StoreError, UnblamedLock, WalletRow,
+    WalletState, moment,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -174,6 +175,15 @@ pub(super) fn pending_row(row: &impl Columns) -> Result<PendingRow, StoreError> 
         session: SessionId(bytes(row, "session")?),
         key: PaillierKeyId(bytes(row, "paillier_key")?),
     })
+}
+
+/// A locked key of a device, with its evidence.
+pub(super) fn unblamed_lock(row: &impl Columns) -> Result<UnblamedLock, StoreError> {
+    let Some(PaillierScope::Wallet(wallet)) = PaillierScope::parse(&text(row, "scope")?) else {
+        return Err(StoreError::Corrupt("a device's key that is no wallet's"));
+    };
+    let evidence = row.bytes_at("locked_evidence").map_err(unavailable("read a row"))?;
+    Ok(UnblamedLock { key: PaillierKeyId(bytes(row, "id")?), wallet, evidence })
 }
 
 /// A card with the number of locks it caused and of the operator's words about it.

@@ -19,6 +19,7 @@ const SQLITE: &[Script] = &[
     (13, "lost locks", include_str!("../../migrations/sqlite/0013_lost_locks.sql")),
     (14, "witness", include_str!("../../migrations/sqlite/0014_witness.sql")),
     (15, "time", include_str!("../../migrations/sqlite/0015_time.sql")),
+    (16, "suspects", include_str!("../../migrations/sqlite/0016_suspects.sql")),
 ];
 
 const POSTGRES: &[Script] = &[
@@ -27,6 +28,7 @@ const POSTGRES: &[Script] = &[
     (3, "lost locks", include_str!("../../migrations/postgres/0003_lost_locks.sql")),
     (4, "witness", include_str!("../../migrations/postgres/0004_witness.sql")),
     (5, "time", include_str!("../../migrations/postgres/0005_time.sql")),
+    (6, "suspects", include_str!("../../migrations/postgres/0006_suspects.sql")),
 ];
 
 pub(super) fn of_sqlite() -> Migrator {
@@ -57,14 +59,15 @@ mod tests {
     use crate::{
         at_rest::{RecordKind, RecordLabel},
         store::{
-            PaillierState, ShareStore, Standing,
+            PaillierState, ShareStore, Standing, UnblamedLock,
             postgres::{PostgresOptions, PostgresStore},
             sqlite::{SqliteOptions, SqliteStore},
         },
     };
 
-    /// A store of version 0.1 with two locked keys, of which one was replaced by a rotation, and a
-    /// key that is not locked. `bytes` writes a number's bytes as the database does.
+    /// A store of version 0.1 with two locked keys, of which one was replaced by a rotation, a key
+    /// that is not locked, and a device's locked key. `bytes` writes a number's bytes as the
+    /// database does.
     fn old_store(bytes: impl Fn(u8, usize) -> String) -> String {
         let scope = |card: u8| format!("responder/{}/acme", hex::encode([card; 32]));
         let wallet = |id: u8, tenant: &str| {
@@ -100,6 +103,7 @@ mod tests {
             key(1, &scope(7), true),
             key(2, &scope(8), true),
             key(3, &scope(8), false),
+            key(4, &format!("wallet/{}", WalletId([2; 32])), true),
             enrolled(1, "partner", 3),
             enrolled(2, "partner", 3),
         ]
@@ -113,11 +117,14 @@ mod tests {
             store.record(&label).await.unwrap().is_some()
         };
         assert_eq!([sealed(1).await, sealed(2).await, sealed(3).await], [false, false, true]);
-        for id in [1, 2] {
+        for id in [1, 2, 4] {
             assert_eq!(store.paillier_key(key(id)).await.unwrap().unwrap().state, PaillierState::Locked);
         }
         let failures = async |id: u8| store.wallet(WalletId([id; 32])).await.unwrap().unwrap().failures;
-        assert_eq!([failures(1).await, failures(2).await], [2, 0]);
+        assert_eq!([failures(1).await, failures(2).await], [2, 1]);
+        // Whom a device's lock blames is told when its records can be read.
+        let unblamed = UnblamedLock { key: key(4), wallet: WalletId([2; 32]), evidence: None };
+        assert_eq!(store.unblamed_locks().await.unwrap(), [unblamed]);
         // The lock that nobody answered to with a rotation is a quarantine; the other was accepted
         // by it.
         let standing = async |card: u8| store.standing(CardFingerprint([card; 32])).await.unwrap();

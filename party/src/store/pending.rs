@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use duet_protocol::ids::{PaillierKeyId, SessionId};
+use duet_protocol::ids::{CardFingerprint, PaillierKeyId, SessionId};
 
 use super::{ShareStore, StoreError};
 use crate::at_rest::SealedRecord;
@@ -55,6 +55,8 @@ pub struct NewPending {
     pub session: SessionId,
     /// The Paillier key.
     pub key: PaillierKeyId,
+    /// The card of the responder whose answer it is.
+    pub card: CardFingerprint,
     /// Everything that decides the verdict, sealed under [`pending_label`](super::pending_label).
     pub record: SealedRecord,
     /// When, in Unix milliseconds.
@@ -81,7 +83,9 @@ pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
     /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by
     /// itself: what releases the verdict or locks the key is, and whatever was written before goes
     /// to the disk with it. A power cut before that takes the verdict with the worker's memory, and
-    /// nobody heard of either.
+    /// nobody heard of either. [`StoreError::Quarantined`], and nothing is written, when a lock
+    /// that was committed before blames the card: also of a session that had begun by then, under
+    /// whichever key.
     async fn put_pending(&self, pending: &NewPending) -> Result<(), StoreError>;
     /// What processes that are gone left behind, oldest first: at most `limit`.
     async fn abandoned(&self, now_ms: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;

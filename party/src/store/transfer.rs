@@ -163,6 +163,7 @@ const TABLES: &[Table] = &[
         ],
     },
     Table { name: "enrolled_under", columns: &[("paillier_key", Bytes), ("wallet", Bytes)] },
+    Table { name: "suspects", columns: &[("paillier_key", Bytes), ("card", Bytes)] },
     Table { name: "accepted_culprits", columns: &[("card", Bytes), ("accepted_at_ms", Number)] },
     Table {
         name: "pending_verdicts",

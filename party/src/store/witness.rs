@@ -32,8 +32,10 @@ pub trait WitnessStore: fmt::Debug + Send + Sync + 'static {
     /// keys' rows say.
     async fn locked_by_audit(&self) -> Result<BTreeSet<PaillierKeyId>, StoreError>;
     /// Locks those of `keys` that this store has and does not show as locked, deletes their sealed
-    /// records, and returns them. One transaction; the lock has no session and no evidence. The
-    /// card of the responder that the key is for is quarantined as by any lock.
+    /// records, and returns them. One transaction; the lock has no session and no evidence. As by
+    /// any lock, a failure is counted for every wallet that this store knows to be enrolled under
+    /// the key, unless the key's row still shows when it was locked, and so that it was counted
+    /// then; and the card that the key's scope names is quarantined. A key of a device names none.
     async fn lock_witnessed(
         &self,
         keys: &BTreeSet<PaillierKeyId>,

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::parties::make_private_folder;
 
-/// The size of the disk: many times that of a share store with a few wallets.
-const SIZE: &str = "48m";
+/// What it holds, in mebibytes: a share store of a few wallets many times over.
+const SIZE_MIB: u32 = 48;
 
 /// The size of each write that fills the disk.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -30,8 +30,16 @@ impl SmallDisk {
     /// # Errors
     /// When this process may not mount. The error contains the system's reason.
     pub fn mount(folder: &Path) -> Result<Self> {
+        Self::mount_of(folder, SIZE_MIB)
+    }
+
+    /// Mounts a disk of `size_mib` mebibytes at `folder`, which is made.
+    ///
+    /// # Errors
+    /// When this process may not; with what the system says.
+    pub fn mount_of(folder: &Path, size_mib: u32) -> Result<Self> {
         make_private_folder(folder)?;
-        let options = format!("size={SIZE},mode=0700");
+        let options = format!("size={size_mib}m,mode=0700");
         let output = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "duet-tests"])
             .arg(folder)

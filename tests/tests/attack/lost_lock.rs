@@ -2,14 +2,20 @@
 //! written: the worker dies, or its disk is full. If the lock were lost too, the attacker could ask
 //! again and again.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use duet_party::{
+    Context, Party, PartySettings,
     compute::system_rng,
     culprits,
     enrolment::Enroller,
-    store::{KeyStore as _, PaillierState, PendingStore as _, Readiness, RecordStore as _},
+    key_encryption::KeyFile,
+    store::{
+        PaillierState, PendingStore as _, Readiness, RecordStore as _, ShareStore,
+        postgres::{PostgresOptions, PostgresStore},
+    },
+    vault::Vault,
 };
 use duet_protocol::{ids::PaillierKeyId, natural::Natural, paillier::ModulusSize, responder::Charged};
 use duet_test_postgres::Server as Postgres;
@@ -17,12 +23,12 @@ use duet_tests::{
     chaos::SmallDisk,
     duet::text,
     http::Api,
-    malicious::{MaliciousPartner, answer_badly_to},
+    malicious::{MaliciousPartner, Opened, answer_badly_to},
     stack::{ALL_KINDS, Pair as StackPair, Stack},
-    stage::{Backend, PATIENCE, Stage},
+    stage::{Backend, PATIENCE, Stage, limits},
 };
-use duet_wire::{InvitationReply, Pair, WalletInfo};
-use sqlx::{Connection as _, Row as _};
+use duet_wire::{Code, InvitationReply, Pair, WalletInfo};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 /// The partner's answer.
@@ -32,25 +38,22 @@ enum Answer {
     Bad,
 }
 
-/// Lets the partner answer a session of the service. `disk` says when the service's disk becomes
-/// full.
-async fn answered(
+/// A session of the service, played up to where it waits for the partner's answer.
+async fn opened(
     stage: &Stage,
     attacker: &MaliciousPartner,
     wallet: &WalletInfo,
     key: PaillierKeyId,
-    answer: Answer,
-    disk: Option<&SmallDisk>,
-) -> Result<()> {
+) -> Result<Opened> {
     let request = stage.request(wallet, "m", "lost");
     let manifest = stage.manifest(wallet, Pair::ServicePartner, key, &request);
     let mut rounds = attacker.listen(&manifest).await?;
     let accepted = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     ensure!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
-    let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
-    if let Some(disk) = disk {
-        disk.fill()?;
-    }
+    attacker.opened(&manifest, &request, &mut rounds).await
+}
+
+async fn give(opened: Opened, answer: Answer) -> Result<()> {
     opened
         .answer(move |state| match answer {
             Answer::Good => {
@@ -63,8 +66,8 @@ async fn answered(
         .await
 }
 
-/// Runs a session with the partner's `answer` until the verdict is about to pass the gate. It is
-/// written as pending, and stays before the gate as long as the returned guard lives.
+/// Plays a session up to where the verdict is about to pass the gate: it is written as pending, and
+/// kept from the gate as long as what this returns lives.
 async fn decrypted(
     stage: &Stage,
     attacker: &MaliciousPartner,
@@ -73,10 +76,10 @@ async fn decrypted(
     answer: Answer,
 ) -> Result<OwnedMutexGuard<()>> {
     let kept = stage.service.party.context().verdicts.clone().lock_owned().await;
-    answered(stage, attacker, wallet, key, answer, None).await?;
+    give(opened(stage, attacker, wallet, key).await?, answer).await?;
     let pending = async {
-        // At the end of all time, every pending verdict is old.
-        while stage.service.sqlite.abandoned(u64::MAX, 1).await?.is_empty() {
+        // At the end of all time everything pending is old.
+        while store(stage).abandoned(u64::MAX, 1).await?.is_empty() {
             tokio::task::yield_now().await;
         }
         anyhow::Ok(())
@@ -85,17 +88,17 @@ async fn decrypted(
     Ok(kept)
 }
 
+/// The service's share store, whichever database it is in.
+fn store(stage: &Stage) -> &Arc<dyn ShareStore> {
+    stage.service.party.context().vault.store()
+}
+
 async fn becomes_unready(stage: &Stage) -> Result<()> {
-    let unready = async {
-        while stage.service.sqlite.readiness() == Readiness::Ready {
-            tokio::task::yield_now().await;
-        }
-    };
-    Ok(timeout(PATIENCE, unready).await?)
+    Ok(timeout(PATIENCE, store(stage).until_ready(false)).await?)
 }
 
 async fn state(stage: &Stage, key: PaillierKeyId) -> Result<PaillierState> {
-    Ok(stage.service.sqlite.paillier_key(key).await?.context("the key's row is gone")?.state)
+    Ok(store(stage).paillier_key(key).await?.context("the key's row is gone")?.state)
 }
 
 /// Copies the files of a store and its key.
@@ -193,7 +196,9 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
         [(Answer::Good, true), (Answer::Bad, true), (Answer::Good, false), (Answer::Bad, false)]
     {
         if is_full_before {
-            answered(&stage, &attacker, &wallet, key, answer, Some(&disk)).await?;
+            let opened = opened(&stage, &attacker, &wallet, key).await?;
+            disk.fill()?;
+            give(opened, answer).await?;
         } else {
             let kept = decrypted(&stage, &attacker, &wallet, key, answer).await?;
             disk.fill()?;
@@ -220,10 +225,223 @@ async fn a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none() 
     Ok(())
 }
 
+/// What the data folder of a server with one store takes, and as much again.
+const SERVER_DISK_MIB: u32 = 160;
+/// The size of a file of PostgreSQL's log, as `initdb` makes it: it is there in full before it is
+/// written to.
+const LOG_FILE_BYTES: i64 = 16 * 1024 * 1024;
+/// Room in the newest of these files that no commit of a share store fits into.
+const NO_ROOM_BYTES: i64 = 128;
+
+/// A PostgreSQL server that keeps everything on a small file system of its own.
+struct SmallServer {
+    server: Postgres,
+    disk: SmallDisk,
+}
+
+impl SmallServer {
+    /// Starts one in `folder`. `None` when no disk can be mounted here.
+    async fn start(folder: &Path) -> Result<Option<Self>> {
+        let mounted = folder.join("disk");
+        let disk = match SmallDisk::mount_of(&mounted, SERVER_DISK_MIB) {
+            Ok(disk) => disk,
+            Err(error) => {
+                eprintln!("SKIPPED: no disk can be mounted here: {error}");
+                return Ok(None);
+            }
+        };
+        for reached in [folder, &mounted] {
+            fs::set_permissions(reached, fs::Permissions::from_mode(0o711))?;
+        }
+        // Only what the test does writes to the log, and no file of it is kept for later.
+        let settings = [
+            "wal_level=minimal",
+            "max_wal_senders=0",
+            "wal_recycle=off",
+            "checkpoint_timeout=1h",
+            "autovacuum=off",
+        ];
+        Ok(Some(Self { server: Postgres::start_in(&mounted, &settings).await?, disk }))
+    }
+
+    /// Fills the disk to the last byte, and the newest file of the server's log as well: no commit
+    /// finds a place.
+    async fn fill(&self) -> Result<()> {
+        self.disk.fill()?;
+        let mut connection = self.server.maintenance().await?;
+        // The party's worker writes meanwhile. When that is what finds no place, the server has
+        // ended by itself.
+        while let Ok(true) = Self::use_up(&mut connection).await {}
+        Ok(())
+    }
+
+    /// Writes to the server's log what its newest file still holds; whether there may be room yet.
+    async fn use_up(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let row = sqlx::query(
+            "SELECT (at - '0/0')::BIGINT AS at,
+                    (SELECT COUNT(*) FROM pg_ls_waldir() WHERE name > pg_walfile_name(at)) AS later
+             FROM pg_current_wal_insert_lsn() AS at",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let (at, later): (i64, i64) = (row.try_get("at")?, row.try_get("later")?);
+        let left = LOG_FILE_BYTES - at % LOG_FILE_BYTES;
+        if later == 0 && left <= NO_ROOM_BYTES {
+            return Ok(false);
+        }
+        // A page's head takes 24 of 8,192 bytes; the record's own head and that of the commit some
+        // 130.
+        let bytes = (left - left / 256 - 160).max(1);
+        let statement = format!("SELECT pg_logical_emit_message(true, 'duet', repeat('x', {bytes}))");
+        sqlx::query(AssertSqlSafe(statement)).execute(connection).await?;
+        Ok(true)
+    }
+
+    /// Gives the room back, and starts the server as its operator would.
+    async fn give_room(&mut self) -> Result<()> {
+        self.disk.empty()?;
+        self.server.kill()?;
+        self.server.resume()?;
+        self.server.ready().await
+    }
+}
+
+/// Opens the service in the database, as a new process does.
+async fn open_service(stage: &mut Stage, options: &PostgresOptions) -> Result<()> {
+    drop(stage.service.worker.take());
+    let store: Arc<dyn ShareStore> = Arc::new(PostgresStore::open(options).await?);
+    let source = KeyFile::at(stage.service.directory.path().join("key"));
+    let vault = Vault::open(store, &source, &duet_party::clock::Clock::system()).await?;
+    let settings = PartySettings { limits: limits(), ..PartySettings::default() };
+    stage.service.party = Party::open(Context::new(vault)).await?.with_settings(settings);
+    Ok(())
+}
+
+/// That a process which starts while the disk is full initiates nothing.
+async fn initiates_nothing(
+    stage: &mut Stage,
+    options: &PostgresOptions,
+    wallet: &WalletInfo,
+    key: PaillierKeyId,
+) -> Result<()> {
+    // With the log full a server does not even start; then there is no store to open.
+    if open_service(stage, options).await.is_err() {
+        return Ok(());
+    }
+    ensure!(store(stage).readiness() != Readiness::Ready, "the test write succeeded on a full disk");
+    stage.service.start().await?;
+    let request = stage.request(wallet, "m", "on a full disk");
+    let manifest = stage.manifest(wallet, Pair::ServicePartner, key, &request);
+    match stage.invite_when_present(&manifest.initiator.party, &manifest.encode()?).await? {
+        InvitationReply::Refused(refusal) if refusal.code == Code::StorageUnavailable => Ok(()),
+        reply => anyhow::bail!("{reply:?}"),
+    }
+}
+
+/// Gives the service a new key and lets it go on with the partner; the partner's part under that
+/// key.
+async fn rotated(stage: &mut Stage, wallet: &WalletInfo) -> Result<(PaillierKeyId, MaliciousPartner)> {
+    stage.partner.start().await?;
+    let service = &stage.service;
+    let enroller = Enroller::new(service.party.context().clone(), service.bus.clone(), ModulusSize::Bits2048);
+    enroller.rotate(service.party.identity(), None, None).await?;
+    let key = stage.paillier_key(wallet.id, Pair::ServicePartner).await?;
+    drop(stage.partner.worker.take());
+    let attacker = MaliciousPartner::of(stage, &[wallet], key).await?;
+    Ok((key, attacker))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_server_whose_disk_is_truly_full__should_let_no_verdict_out_and_forget_none() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let Some(mut small) = SmallServer::start(folder.path()).await? else { return Ok(()) };
+    let database = small.server.database().await?;
+    let options = PostgresOptions::at(&database.url)?.with_password(&database.password.clone().into());
+    let mut stage = Stage::set().await?;
+    let wallet = stage.create().await?;
+    stage.enrolled(wallet.id).await?;
+    // The service moves to the server by way of a backup, so its key has to be rotated.
+    drop(stage.service.worker.take());
+    let backup = folder.path().join("backup.db");
+    stage.service.sqlite.back_up(&backup).await?;
+    PostgresStore::restore(&backup, &options).await?.close().await;
+    open_service(&mut stage, &options).await?;
+    stage.service.start().await?;
+    let (mut key, mut attacker) = rotated(&mut stage, &wallet).await?;
+    while stage.outcomes.try_recv().is_ok() {}
+
+    // Full before the answer comes: nothing leaves, and with the log ends what was not flushed.
+    // Full between decryption and gate: nothing leaves, and what is pending is judged by the next
+    // process, or the lock is written by this one.
+    let mut silent = 0;
+    for (answer, is_full_before, lives_on) in [
+        (Answer::Good, true, false),
+        (Answer::Bad, true, false),
+        (Answer::Good, false, false),
+        (Answer::Bad, false, false),
+        (Answer::Bad, false, true),
+    ] {
+        let what = format!("{answer:?}, full before: {is_full_before}, lives on: {lives_on}");
+        if is_full_before {
+            let opened = opened(&stage, &attacker, &wallet, key).await?;
+            small.fill().await?;
+            give(opened, answer).await?;
+        } else {
+            let kept = decrypted(&stage, &attacker, &wallet, key, answer).await?;
+            // The server's log is flushed by any commit.
+            database.run("SELECT txid_current()").await?;
+            small.fill().await?;
+            drop(kept);
+        }
+        becomes_unready(&stage).await?;
+        assert!(stage.outcomes.try_recv().is_err(), "{what}: something was said");
+        silent += 1;
+        if lives_on {
+            small.give_room().await?;
+            timeout(PATIENCE, store(&stage).until_ready(true)).await?;
+        } else {
+            initiates_nothing(&mut stage, &options, &wallet, key).await?;
+            small.give_room().await?;
+            open_service(&mut stage, &options).await?;
+            stage.service.start().await?;
+        }
+        let expected = match (answer, is_full_before) {
+            (Answer::Bad, false) => PaillierState::Locked,
+            _ => PaillierState::Ready,
+        };
+        assert_eq!(state(&stage, key).await?, expected, "{what}");
+        assert!(store(&stage).abandoned(u64::MAX, 1).await?.is_empty(), "{what}");
+        assert!(stage.outcomes.try_recv().is_err(), "{what}: something was said afterwards");
+        if expected == PaillierState::Locked && !lives_on {
+            let culprit = stage.partner.party.card().fingerprint();
+            culprits::accept(stage.service.party.context(), culprit).await?;
+            (key, attacker) = rotated(&mut stage, &wallet).await?;
+        }
+    }
+    ensure!(small.server.log()?.contains("No space left on device"), "the disk was never full");
+    // What had no answer to fear signs again on the room that was given back: the device with the
+    // service.
+    stage.sign_device(&wallet, Pair::DeviceService, "m").await?;
+    eprintln!(
+        "evidence: verdicts on a full file system of a server = {silent}; told = 0; locks forgotten = 0"
+    );
+    drop(stage);
+    Ok(())
+}
+
+/// What the service's worker shows of its unclean starts.
+async fn unclean_starts(stack: &Stack) -> Result<i64> {
+    let text = stack.service.metrics().await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("duet_unclean_starts "));
+    Ok(line.context("the metric is not shown")?.parse()?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_starts_again() -> Result<()> {
     let server = Postgres::shared().await?;
-    let mut stack = Stack::start_on(Some(server)).await?;
+    let mut stack = Stack::start_as(&[("DUET_METRICS_LISTEN", "127.0.0.1:0")], Some(server)).await?;
+    assert_eq!(unclean_starts(&stack).await?, 0);
     let wallet = stack.create_wallet("device", ALL_KINDS).await?;
     wallet.sign_by(StackPair::ServicePartner, &["message", "honest"]).await?;
     stack.partner.stop().await?;
@@ -269,10 +487,15 @@ async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_start
     stack.service.start().await?;
     let status = party.command(&stack.duet()).json(&["party", "status"]).await?;
     assert_eq!(status["unclean_starts"], 1, "{status}");
+    assert_eq!(unclean_starts(&stack).await?, 1);
     let states: Vec<_> =
         status["paillier_keys"].as_array().context("keys")?.iter().map(|key| &key["state"]).collect();
     assert_eq!(states, ["locked"], "{status}");
     assert_eq!(text(&status, "/culprits/0/state")?, "quarantined");
+    // A start in order counts nothing, and shows what was counted before.
+    stack.service.stop().await?;
+    stack.service.start().await?;
+    assert_eq!(unclean_starts(&stack).await?, 1);
     eprintln!("evidence: processes killed between decryption and lock = 1; locks forgotten = 0");
     Ok(())
 }

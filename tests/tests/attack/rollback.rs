@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use duet_bus::{audit::read_head, streams::StorageSettings};
 use duet_party::{
     enrolment::Enroller,
-    store::{KeyStore as _, PaillierState, RecordStore as _, WitnessStore as _},
+    party::fetch_card,
+    store::{KeyStore as _, PaillierState, RecordStore as _, Standing, WalletStore as _, WitnessStore as _},
 };
 use duet_protocol::{
     codec,
@@ -118,7 +119,11 @@ async fn refusal(stage: &Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Resu
     }
 }
 
-/// Changes the database as an attacker without the key would.
+async fn failures(stage: &Stage, wallet: &WalletInfo) -> Result<u32> {
+    Ok(stage.service.sqlite.wallet(wallet.id).await?.context("no wallet")?.failures)
+}
+
+/// What somebody with access to the database does, without its key.
 async fn set_back_by_hand(stage: &Stage, statements: &[&str]) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(stage.service.directory.path().join("store.db"));
     let mut connection = SqliteConnection::connect_with(&options).await?;
@@ -151,8 +156,10 @@ async fn a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anyt
     ];
     let records = "UPDATE audit_records SET body = '{}' WHERE body LIKE '%_locked%'";
     let everything = [&row[..], &[records]].concat();
-    let tries: [&[&str]; 3] = [&["UPDATE paillier_keys SET state = 0"], &row, &everything];
-    for statements in tries {
+    // The first leaves the time of the lock: it was counted. Where that is gone, it counts again.
+    let tries: [(&[&str], u32); 3] =
+        [(&["UPDATE paillier_keys SET state = 0"], 1), (&row, 2), (&everything, 3)];
+    for (statements, expected) in tries {
         stop(&mut stage).await?;
         set_back_by_hand(&stage, statements).await?;
         stage.service.crash().await?;
@@ -162,6 +169,7 @@ async fn a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anyt
         assert_eq!(refusal(&stage, &wallet, key).await?, Code::Locked, "{statements:?}");
         let state = stage.service.sqlite.paillier_key(key).await?.context("no key")?.state;
         assert_eq!(state, PaillierState::Locked, "{statements:?}");
+        assert_eq!(failures(&stage, &wallet).await?, expected, "{statements:?}");
     }
     eprintln!(
         "evidence: locks set back in the database = {}; sessions initiated afterwards = 0",
@@ -223,9 +231,21 @@ async fn a_lock_that_only_another_party_remembers__should_be_found_when_the_stor
     put_back(&mut stage, &kept).await?;
     stage.broker.restart_empty().await?;
     stage.orchestrator.ensure_streams(&StorageSettings::default()).await?;
+    // The empty stream counts as an answer, so the party that remembers has to be back.
+    timeout(PATIENCE, async {
+        while fetch_card(&stage.service.bus, &name("service"), &name("partner")).await.is_err() {
+            sleep(LOOK_EVERY).await;
+        }
+    })
+    .await?;
     stage.service.start().await?;
     assert_eq!(refusal(&stage, &wallet, key).await?, Code::Locked);
     assert!(stage.service.sqlite.was_restored().await?);
+    // With the lock come back what it costs the wallet, and the quarantine of the responder.
+    assert_eq!(failures(&stage, &wallet).await?, 1);
+    let culprit = stage.partner.party.card().fingerprint();
+    let standing = stage.service.sqlite.standing(culprit).await?;
+    assert_eq!(standing, Standing { locks: 1, is_accepted: false });
     eprintln!("evidence: stores put back with the stream lost = 1; locks forgotten = 0");
     Ok(())
 }

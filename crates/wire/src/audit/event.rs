@@ -288,6 +288,13 @@ pub enum Event {
         first_contact: bool,
     },
 
+    /// An operator said to go on with a card after its first bad signature. Written in the
+    /// transaction that notes it.
+    CulpritAccepted {
+        /// The card.
+        card: CardFingerprint,
+    },
+
     /// A party accepted a policy from a wallet's owner.
     PolicySet {
         /// The wallet.

@@ -17,10 +17,10 @@ use crate::{
     store::{
         Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, MAX_REVOCATIONS, OwnEnrolment, PaillierKeyRow,
         PaillierScope, PaillierState, RESTORED_AT, RequestFacts, Revoked, RevokedRequest, SUPERSEDED_FOR_MS,
-        SessionStore, Standing, StoreError, WalletRow,
+        SessionStore, Standing, StoreError, UnblamedLock, WalletRow,
         columns::{
             bytes, culprit, integer, number, own_enrolment, paillier_row, paillier_state, request_facts,
-            standing, state_number, unavailable, wallet_row,
+            standing, state_number, unavailable, unblamed_lock, wallet_row,
         },
         health::UnwrittenLock,
     },
@@ -33,7 +33,9 @@ pub(super) async fn write_lock(
 ) -> Result<LockOutcome, sqlx::Error> {
     let changed = sqlx::query(
         "UPDATE paillier_keys
-         SET state = $1, locked_session = $2, locked_evidence = $3, locked_at_ms = $4, locked_card = $6
+         SET state = $1, locked_session = $2, locked_evidence = $3, locked_at_ms = $4,
+           locked_card = CASE WHEN $6::BYTEA IS NULL AND scope LIKE 'responder/%'
+                              THEN decode(substr(scope, 11, 64), 'hex') ELSE $6 END
          WHERE id = $5 AND state <> $1",
     )
     .bind(state_number(PaillierState::Locked))
@@ -45,27 +47,59 @@ pub(super) async fn write_lock(
     .execute(&mut *connection)
     .await?
     .rows_affected();
-    remove_pending_of_key(connection, lock.key).await?;
     if changed == 0 {
+        remove_pending_of_key(connection, lock.key).await?;
         return Ok(LockOutcome::AlreadyLocked);
     }
-    let label = RecordLabel::of_party(RecordKind::PaillierKey, lock.key.as_bytes());
-    remove_record(connection, &label).await?;
-    // In the order of their ids, so that two locks at once do not wait for each other.
-    sqlx::query(
-        "UPDATE wallets SET failures = failures + 1 WHERE id IN (
-           SELECT id FROM wallets
-           WHERE id = $1 OR id IN (SELECT wallet FROM enrolled_under WHERE paillier_key = $2)
-           ORDER BY id FOR UPDATE)",
-    )
-    .bind(lock.wallet.as_ref().map(|wallet| wallet.as_bytes().as_slice()))
-    .bind(lock.key.as_bytes().as_slice())
-    .execute(&mut *connection)
-    .await?;
     if let Some(wallet) = lock.wallet {
         note_enrolled_under(connection, wallet, lock.key).await?;
     }
+    destroy_key(connection, lock.key).await?;
+    count_failure(connection, lock.key).await?;
     Ok(LockOutcome::Locked)
+}
+
+/// Removes a locked key, and what is pending under it.
+pub(super) async fn destroy_key(
+    connection: &mut PgConnection,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    remove_pending_of_key(connection, key).await?;
+    remove_record(connection, &RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes())).await
+}
+
+/// Counts the lock of a key for every wallet that was ever enrolled under it.
+pub(super) async fn count_failure(
+    connection: &mut PgConnection,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    // In the order of their ids, so that two locks at once do not wait for each other.
+    sqlx::query(
+        "UPDATE wallets SET failures = failures + 1 WHERE id IN (
+           SELECT id FROM wallets WHERE id IN (SELECT wallet FROM enrolled_under WHERE paillier_key = $1)
+           ORDER BY id FOR UPDATE)",
+    )
+    .bind(key.as_bytes().as_slice())
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// What this party thinks of a card, in the transaction it is given.
+pub(super) async fn standing_of(
+    connection: &mut PgConnection,
+    card: CardFingerprint,
+) -> Result<Standing, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = $1)
+                  + EXISTS (SELECT 1 FROM suspects WHERE card = $1)::INT AS locks,
+                (SELECT COUNT(*) FROM accepted_culprits WHERE card = $1) AS accepted",
+    )
+    .bind(card.as_bytes().as_slice())
+    .fetch_one(connection)
+    .await
+    .map_err(unavailable("look for a card's locks"))?;
+    standing(&row)
 }
 
 /// That a responder may have a wallet's share encrypted under a key, for good.
@@ -459,24 +493,19 @@ impl KeyStore for PostgresStore {
     async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError> {
         const OPERATION: &str = "look for a card's locks";
         within(OPERATION, async {
-            let row = sqlx::query(
-                "SELECT (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = $1) AS locks,
-                        (SELECT COUNT(*) FROM accepted_culprits WHERE card = $1) AS accepted",
-            )
-            .bind(card.as_bytes().as_slice())
-            .fetch_one(&self.pool)
-            .await
-            .map_err(unavailable(OPERATION))?;
-            standing(&row)
+            let mut connection = self.pool.acquire().await.map_err(unavailable(OPERATION))?;
+            standing_of(&mut connection, card).await
         })
         .await
     }
 
     async fn culprits(&self) -> Result<Vec<Culprit>, StoreError> {
         sqlx::query(
-            "SELECT locked_card AS card, COUNT(*) AS locks,
-                    (SELECT COUNT(*) FROM accepted_culprits WHERE card = locked_card) AS accepted
-             FROM paillier_keys WHERE locked_card IS NOT NULL GROUP BY locked_card ORDER BY locked_card",
+            "SELECT blamed.card, COUNT(*) AS locks,
+                    (SELECT COUNT(*) FROM accepted_culprits AS a WHERE a.card = blamed.card) AS accepted
+             FROM (SELECT locked_card AS card FROM paillier_keys WHERE locked_card IS NOT NULL
+                   UNION ALL SELECT DISTINCT card FROM suspects) AS blamed
+             GROUP BY blamed.card ORDER BY blamed.card",
         )
         .fetch_all(&self.pool)
         .await
@@ -486,24 +515,84 @@ impl KeyStore for PostgresStore {
         .collect()
     }
 
+    async fn unblamed_locks(&self) -> Result<Vec<UnblamedLock>, StoreError> {
+        const OPERATION: &str = "list locks that blame no card";
+        within(OPERATION, async {
+            sqlx::query(
+                "SELECT id, scope, locked_evidence FROM paillier_keys
+                 WHERE state = $1 AND locked_card IS NULL AND scope LIKE 'wallet/%'
+                   AND NOT EXISTS (SELECT 1 FROM suspects WHERE paillier_key = id)
+                 ORDER BY sequence",
+            )
+            .bind(state_number(PaillierState::Locked))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable(OPERATION))?
+            .iter()
+            .map(unblamed_lock)
+            .collect()
+        })
+        .await
+    }
+
+    async fn blame(&self, key: PaillierKeyId, cards: &[CardFingerprint]) -> Result<(), StoreError> {
+        const OPERATION: &str = "blame a card for a lock";
+        let statement = match cards {
+            [_] => {
+                "UPDATE paillier_keys SET locked_card = $2
+                 WHERE id = $1 AND state = $3 AND locked_card IS NULL"
+            }
+            _ => {
+                "INSERT INTO suspects (paillier_key, card)
+                 SELECT id, $2 FROM paillier_keys WHERE id = $1 AND state = $3 AND locked_card IS NULL
+                 ON CONFLICT DO NOTHING"
+            }
+        };
+        within(OPERATION, async {
+            let failed = unavailable(OPERATION);
+            let mut transaction = self.begin(OPERATION).await?;
+            for card in cards {
+                sqlx::query(statement)
+                    .bind(key.as_bytes().as_slice())
+                    .bind(card.as_bytes().as_slice())
+                    .bind(state_number(PaillierState::Locked))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(&failed)?;
+            }
+            transaction.commit().await.map_err(&failed)
+        })
+        .await
+    }
+
     async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError> {
         const OPERATION: &str = "accept a culprit";
         within(OPERATION, async {
+            let failed = unavailable(OPERATION);
+            let mut transaction = self.begin(OPERATION).await?;
+            let standing = standing_of(&mut transaction, card).await?;
             // Never ahead of the first lock, and never after the second.
-            sqlx::query(
-                "INSERT INTO accepted_culprits (card, accepted_at_ms)
-                 SELECT $1, $2 WHERE (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = $1) = 1
+            if standing.locks != 1 || standing.is_accepted {
+                return Ok(standing);
+            }
+            let new = sqlx::query(
+                "INSERT INTO accepted_culprits (card, accepted_at_ms) VALUES ($1, $2)
                  ON CONFLICT (card) DO NOTHING",
             )
             .bind(card.as_bytes().as_slice())
             .bind(integer(now_ms))
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await
-            .map(drop)
-            .map_err(unavailable(OPERATION))
+            .map_err(&failed)?;
+            if new.rows_affected() > 0 {
+                self.append_noted(&mut transaction).await?;
+            }
+            // A lock that was written meanwhile counts: it is final.
+            let standing = standing_of(&mut transaction, card).await?;
+            transaction.commit().await.map_err(&failed)?;
+            Ok(standing)
         })
-        .await?;
-        self.standing(card).await
+        .await
     }
 
     async fn losses(&self, wallet: WalletId) -> Result<Vec<u64>, StoreError> {

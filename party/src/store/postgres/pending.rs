@@ -8,8 +8,8 @@ use sqlx::{PgConnection, Row as _};
 use tokio::sync::Mutex;
 
 use super::{
-    PostgresOptions, PostgresStore, Turn, number_of, read_setting, remove_record, within, write_record,
-    write_setting,
+    PostgresOptions, PostgresStore, Turn, keys::standing_of, number_of, read_setting, remove_record, within,
+    write_record, write_setting,
 };
 use crate::store::{
     AnswersOf, MAX_ANSWERS_PER_REQUEST, NewPending, PendingRow, PendingStore, ShareStore, StoreError,
@@ -174,6 +174,9 @@ impl PendingStore for PostgresStore {
             // is this transaction's own.
             let beginning = "BEGIN; SET LOCAL synchronous_commit = off";
             let mut transaction = self.pool.begin_with(beginning).await.map_err(&failed)?;
+            if !standing_of(&mut transaction, pending.card).await?.is_trusted() {
+                return Err(StoreError::Quarantined(pending.card));
+            }
             self.count_answer(&mut transaction).await?;
             write_record(&mut transaction, &pending_label(pending.session), &pending.record)
                 .await

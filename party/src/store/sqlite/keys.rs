@@ -15,10 +15,10 @@ use crate::{
     store::{
         Charge, Culprit, Gate, KeyStore, Lock, LockOutcome, MAX_REVOCATIONS, OwnEnrolment, PaillierKeyRow,
         PaillierScope, PaillierState, RESTORED_AT, RequestFacts, Revoked, RevokedRequest, SUPERSEDED_FOR_MS,
-        SessionStore, Standing, StoreError, WalletRow,
+        SessionStore, Standing, StoreError, UnblamedLock, WalletRow,
         columns::{
             bytes, culprit, integer, number, own_enrolment, paillier_row, request_facts, standing,
-            state_number, unavailable, wallet_row,
+            state_number, unavailable, unblamed_lock, wallet_row,
         },
         health::UnwrittenLock,
     },
@@ -31,8 +31,10 @@ pub(super) async fn write_lock(
 ) -> Result<LockOutcome, sqlx::Error> {
     let changed = sqlx::query(
         "UPDATE paillier_keys
-         SET state = ?, locked_session = ?, locked_evidence = ?, locked_at_ms = ?, locked_card = ?
-         WHERE id = ? AND state <> ?",
+         SET state = ?1, locked_session = ?2, locked_evidence = ?3, locked_at_ms = ?4,
+           locked_card = CASE WHEN ?5 IS NULL AND scope LIKE 'responder/%'
+                              THEN unhex(substr(scope, 11, 64)) ELSE ?5 END
+         WHERE id = ?6 AND state <> ?1",
     )
     .bind(state_number(PaillierState::Locked))
     .bind(lock.session.as_bytes().as_slice())
@@ -40,29 +42,61 @@ pub(super) async fn write_lock(
     .bind(integer(lock.at_ms))
     .bind(lock.card.as_ref().map(|card| card.as_bytes().as_slice()))
     .bind(lock.key.as_bytes().as_slice())
-    .bind(state_number(PaillierState::Locked))
     .execute(&mut *connection)
     .await?
     .rows_affected();
-    remove_pending_of_key(connection, lock.key).await?;
     if changed == 0 {
+        remove_pending_of_key(connection, lock.key).await?;
         return Ok(LockOutcome::AlreadyLocked);
     }
-    let label = RecordLabel::of_party(RecordKind::PaillierKey, lock.key.as_bytes());
-    remove_record(connection, &label).await?;
-    sqlx::query(
-        "UPDATE wallets SET failures = failures + 1
-         WHERE id = ?1 OR id IN (SELECT wallet FROM enrolled_under WHERE paillier_key = ?2)",
-    )
-    .bind(lock.wallet.as_ref().map(|wallet| wallet.as_bytes().as_slice()))
-    .bind(lock.key.as_bytes().as_slice())
-    .execute(&mut *connection)
-    .await?;
     if let Some(wallet) = lock.wallet {
         note_enrolled_under(connection, wallet, lock.key).await?;
     }
+    destroy_key(connection, lock.key).await?;
+    count_failure(connection, lock.key).await?;
     raise_generation(connection, 0).await?;
     Ok(LockOutcome::Locked)
+}
+
+/// Removes a locked key, and what is pending under it.
+pub(super) async fn destroy_key(
+    connection: &mut SqliteConnection,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    remove_pending_of_key(connection, key).await?;
+    remove_record(connection, &RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes())).await
+}
+
+/// Counts the lock of a key for every wallet that was ever enrolled under it.
+pub(super) async fn count_failure(
+    connection: &mut SqliteConnection,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE wallets SET failures = failures + 1
+         WHERE id IN (SELECT wallet FROM enrolled_under WHERE paillier_key = ?)",
+    )
+    .bind(key.as_bytes().as_slice())
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// What this party thinks of a card, in the transaction it is given.
+pub(super) async fn standing_of(
+    connection: &mut SqliteConnection,
+    card: CardFingerprint,
+) -> Result<Standing, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = ?1)
+                  + EXISTS (SELECT 1 FROM suspects WHERE card = ?1) AS locks,
+                (SELECT COUNT(*) FROM accepted_culprits WHERE card = ?1) AS accepted",
+    )
+    .bind(card.as_bytes().as_slice())
+    .fetch_one(connection)
+    .await
+    .map_err(unavailable("look for a card's locks"))?;
+    standing(&row)
 }
 
 /// That a responder may have a wallet's share encrypted under a key, for good.
@@ -380,22 +414,17 @@ impl KeyStore for SqliteStore {
     }
 
     async fn standing(&self, card: CardFingerprint) -> Result<Standing, StoreError> {
-        let row = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = ?1) AS locks,
-                    (SELECT COUNT(*) FROM accepted_culprits WHERE card = ?1) AS accepted",
-        )
-        .bind(card.as_bytes().as_slice())
-        .fetch_one(&self.reader)
-        .await
-        .map_err(unavailable("look for a card's locks"))?;
-        standing(&row)
+        let mut connection = self.reader.acquire().await.map_err(unavailable("look for a card's locks"))?;
+        standing_of(&mut connection, card).await
     }
 
     async fn culprits(&self) -> Result<Vec<Culprit>, StoreError> {
         sqlx::query(
-            "SELECT locked_card AS card, COUNT(*) AS locks,
-                    (SELECT COUNT(*) FROM accepted_culprits WHERE card = locked_card) AS accepted
-             FROM paillier_keys WHERE locked_card IS NOT NULL GROUP BY locked_card ORDER BY locked_card",
+            "SELECT blamed.card, COUNT(*) AS locks,
+                    (SELECT COUNT(*) FROM accepted_culprits AS a WHERE a.card = blamed.card) AS accepted
+             FROM (SELECT locked_card AS card FROM paillier_keys WHERE locked_card IS NOT NULL
+                   UNION ALL SELECT DISTINCT card FROM suspects) AS blamed
+             GROUP BY blamed.card ORDER BY blamed.card",
         )
         .fetch_all(&self.reader)
         .await
@@ -405,21 +434,64 @@ impl KeyStore for SqliteStore {
         .collect()
     }
 
+    async fn unblamed_locks(&self) -> Result<Vec<UnblamedLock>, StoreError> {
+        sqlx::query(
+            "SELECT id, scope, locked_evidence FROM paillier_keys
+             WHERE state = ? AND locked_card IS NULL AND scope LIKE 'wallet/%'
+               AND NOT EXISTS (SELECT 1 FROM suspects WHERE paillier_key = id)
+             ORDER BY sequence",
+        )
+        .bind(state_number(PaillierState::Locked))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(unavailable("list locks that blame no card"))?
+        .iter()
+        .map(unblamed_lock)
+        .collect()
+    }
+
+    async fn blame(&self, key: PaillierKeyId, cards: &[CardFingerprint]) -> Result<(), StoreError> {
+        let failed = unavailable("blame a card for a lock");
+        let mut transaction = self.write("blame a card for a lock").await?;
+        let statement = match cards {
+            [_] => {
+                "UPDATE paillier_keys SET locked_card = ?2
+                 WHERE id = ?1 AND state = ?3 AND locked_card IS NULL"
+            }
+            _ => {
+                "INSERT OR IGNORE INTO suspects (paillier_key, card)
+                 SELECT id, ?2 FROM paillier_keys WHERE id = ?1 AND state = ?3 AND locked_card IS NULL"
+            }
+        };
+        for card in cards {
+            sqlx::query(statement)
+                .bind(key.as_bytes().as_slice())
+                .bind(card.as_bytes().as_slice())
+                .bind(state_number(PaillierState::Locked))
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+        }
+        transaction.commit().await.map_err(&failed)
+    }
+
     async fn accept_culprit(&self, card: CardFingerprint, now_ms: u64) -> Result<Standing, StoreError> {
         let failed = unavailable("accept a culprit");
         let mut transaction = self.write("accept a culprit").await?;
+        let standing = standing_of(&mut transaction, card).await?;
         // Never ahead of the first lock, and never after the second.
-        sqlx::query(
-            "INSERT OR IGNORE INTO accepted_culprits (card, accepted_at_ms)
-             SELECT ?1, ?2 WHERE (SELECT COUNT(*) FROM paillier_keys WHERE locked_card = ?1) = 1",
-        )
-        .bind(card.as_bytes().as_slice())
-        .bind(integer(now_ms))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
+        if standing.locks != 1 || standing.is_accepted {
+            return Ok(standing);
+        }
+        sqlx::query("INSERT INTO accepted_culprits (card, accepted_at_ms) VALUES (?, ?)")
+            .bind(card.as_bytes().as_slice())
+            .bind(integer(now_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        self.append_noted(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
-        self.standing(card).await
+        Ok(Standing { is_accepted: true, ..standing })
     }
 
     async fn losses(&self, wallet: WalletId) -> Result<Vec<u64>, StoreError> {

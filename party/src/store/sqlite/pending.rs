@@ -12,6 +12,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::{
     SqliteStore,
+    keys::standing_of,
     open::{read_setting, write_setting},
     remove_record, write_record,
 };
@@ -176,6 +177,9 @@ impl PendingStore for SqliteStore {
             // The writer's turn among all of this process: SQLite's own lock is not fair.
             let _turn = self.writer.acquire().await.map_err(&failed)?;
             let mut transaction = self.unflushed.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+            if !standing_of(&mut transaction, pending.card).await?.is_trusted() {
+                return Err(StoreError::Quarantined(pending.card));
+            }
             self.count_answer(&mut transaction).await?;
             write_record(&mut transaction, &pending_label(pending.session), &pending.record)
                 .await

@@ -8,16 +8,13 @@ use duet_wire::audit::ChainId;
 
 use super::{
     SqliteStore,
+    keys::{count_failure, destroy_key},
     open::{mark_restored, raise_generation},
-    remove_record,
 };
-use crate::{
-    at_rest::{RecordKind, RecordLabel},
-    store::{
-        HeadRow, PaillierState, StoreError, WitnessStore,
-        columns::{blob, bytes, integer, number, state_number, unavailable},
-        witness::named_as_locked,
-    },
+use crate::store::{
+    HeadRow, PaillierState, StoreError, WitnessStore,
+    columns::{blob, bytes, integer, number, state_number, unavailable},
+    witness::named_as_locked,
 };
 
 /// The condition of the index `audit_locks`, word for word: otherwise SQLite does not use it.
@@ -44,12 +41,21 @@ impl WitnessStore for SqliteStore {
         let mut transaction = self.write("repair a lock").await?;
         let mut repaired = Vec::new();
         for key in keys {
-            let changed = sqlx::query(
+            let uncounted: Option<bool> = sqlx::query_scalar(
+                "SELECT locked_at_ms IS NULL FROM paillier_keys WHERE id = ? AND state <> ?",
+            )
+            .bind(key.as_bytes().as_slice())
+            .bind(state_number(PaillierState::Locked))
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+            let Some(is_uncounted) = uncounted else { continue };
+            sqlx::query(
                 "UPDATE paillier_keys SET state = ?1, locked_at_ms = COALESCE(locked_at_ms, ?2),
                    locked_card = CASE WHEN scope LIKE 'responder/%'
                                       THEN COALESCE(locked_card, unhex(substr(scope, 11, 64)))
                                       ELSE locked_card END
-                 WHERE id = ?3 AND state <> ?1",
+                 WHERE id = ?3",
             )
             .bind(state_number(PaillierState::Locked))
             .bind(integer(now_ms))
@@ -57,11 +63,11 @@ impl WitnessStore for SqliteStore {
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
-            if changed.rows_affected() > 0 {
-                let label = RecordLabel::of_party(RecordKind::PaillierKey, key.as_bytes());
-                remove_record(&mut transaction, &label).await.map_err(&failed)?;
-                repaired.push(*key);
+            destroy_key(&mut transaction, *key).await.map_err(&failed)?;
+            if is_uncounted {
+                count_failure(&mut transaction, *key).await.map_err(&failed)?;
             }
+            repaired.push(*key);
         }
         if repaired.is_empty() {
             return Ok(repaired);
