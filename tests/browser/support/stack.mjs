@@ -104,9 +104,11 @@ export class Stack {
     renameSync(next, join(this.#folder, 'page'));
   }
 
-  /** Makes the service answer a wallet's device with wrong ciphertexts until the device makes a new key. */
-  spoil(wallet) {
-    return this.order('spoil', { wallet });
+  /**
+   * Makes a party answer a wallet's device with wrong ciphertexts until the device makes a new key.
+   */
+  spoil(wallet, what = 'service') {
+    return this.order('spoil', { wallet, what });
   }
 
   /** Puts a relay in front of the gateway that lies about something; its address. */

@@ -157,12 +157,12 @@ impl Theatre {
         })
     }
 
-    /// Makes the service answer a wallet's device with wrong ciphertexts.
+    /// Makes a party, `what`, answer a wallet's device with wrong ciphertexts.
     async fn spoil(&mut self, order: &Value) -> Result<Value> {
         let wallet = text(order, "/wallet")?.parse().context("wallet: no wallet's id")?;
-        self.stack.service.stop().await?;
-        malicious::answer_badly(&self.stack.party("service"), wallet).await?;
-        self.stack.service.start().await
+        self.server(order)?.stop().await?;
+        malicious::answer_badly(&self.stack.party(text(order, "/what")?), wallet).await?;
+        self.server(order)?.start().await
     }
 
     /// Puts a relay that lies in front of the gateway, or has it lie about something else.
