@@ -267,6 +267,15 @@ scenario('a lock of an earlier version quarantines the culprit\'s card', async (
   await worker.record();
   await page.signMessage(id, 'Since before');
   assert.deepEqual(asked(await worker.said()), ['partner']);
+
+  // The lock and the quarantine outlive the wallet: it may come back from a backup.
+  await page.go(`#/wallet/${id}/settings`, 'wallet-settings');
+  await page.get('forget-open').click();
+  await page.get('forget-sure').check();
+  await page.get('forget-confirm').click();
+  await page.state('view', 'welcome', 'data-view');
+  assert.equal((await page.stored('culprits')).length, 1);
+  assert.deepEqual((await page.stored('keys')).map(({ state }) => state), ['locked']);
 });
 
 scenario('a store of the version before pending verdicts opens, and its wallet signs', async (scene) => {
