@@ -17,3 +17,4 @@ import './scenarios/views.mjs';
 import './scenarios/keyboard.mjs';
 import './scenarios/steadiness.mjs';
 import './scenarios/examples.mjs';
+import './scenarios/adapters.mjs';

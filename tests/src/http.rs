@@ -203,7 +203,35 @@ impl Api {
         timeout(DEADLINE, wait).await.with_context(|| format!("job {job} was not settled in {DEADLINE:?}"))?
     }
 
-    /// Queues a message. Returns how long it took until it was signed.
+    /// Reads an event stream until `count` events of a name were heard, and returns their data as
+    /// it came.
+    ///
+    /// # Errors
+    /// When the stream ends or a minute passes before, or data is no JSON.
+    pub async fn events(&self, path: &str, name: &str, count: usize) -> Result<Vec<Value>> {
+        let request = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let listen = async {
+            let mut chunks = request.send().await?.error_for_status()?.bytes_stream();
+            let (mut text, mut heard) = (String::new(), Vec::new());
+            while let Some(chunk) = chunks.next().await {
+                text.push_str(&String::from_utf8_lossy(&chunk?));
+                while let Some((event, rest)) = text.split_once("\n\n") {
+                    let field = |field: &str| event.lines().find_map(|line| line.strip_prefix(field));
+                    if field("event:").map(str::trim) == Some(name) {
+                        heard.push(serde_json::from_str(field("data:").context("an event without data")?)?);
+                    }
+                    text = rest.to_owned();
+                    if heard.len() == count {
+                        return Ok(heard);
+                    }
+                }
+            }
+            bail!("{path} ended after {} of {count} events `{name}`", heard.len())
+        };
+        timeout(DEADLINE, listen).await.with_context(|| format!("{path}: no {count} events `{name}`"))?
+    }
+
+    /// Queues a message and returns how long it took until it was signed.
     ///
     /// # Errors
     /// When it is not signed.

@@ -12,6 +12,10 @@ use duet_tests::{
     recovery,
     stack::{ALL_KINDS, Pair, Stack},
 };
+use duet_wire::{
+    Priority,
+    batch::{BatchItem, BatchRequest},
+};
 use serde_json::{Value, json};
 
 /// Collects every text in a document under a member of this name, also in signed documents inside
@@ -77,6 +81,20 @@ async fn signatures_and_addresses__should_leave_in_one_form() {
         ("/v1/wallets".to_owned(), 0),
     ] {
         check_forms(&path, &api.get(&path).await.unwrap().body, least);
+    }
+    // What the streams themselves say, and not what our own client makes of it.
+    let request = api.request(&json!({"kind": "personal_message", "text": "batch"}), "batch").unwrap();
+    let item = BatchItem { request, priority: Priority::High, repeat_digest: false };
+    let batch = api.submit_batch(&BatchRequest { items: vec![item] }).await.unwrap();
+    let batch = text(&batch.body, "/id").unwrap();
+    for (path, name, count) in [
+        (format!("/v1/jobs/{job}/events"), "state", 1),
+        (format!("/v1/batches/{batch}/events"), "end", 1),
+        ("/v1/results/events".to_owned(), "end", 11),
+    ] {
+        for event in api.events(&path, name, count).await.unwrap() {
+            check_forms(&path, &event, 2);
+        }
     }
     for (arguments, least) in [
         (vec!["job", "get", job], 2),

@@ -169,6 +169,14 @@ export class Duet implements DuetApi {
     return this.#remote.call("waiveBackup", [id]);
   }
 
+  thirdShareFile(id: WalletId): Promise<Outcome<Uint8Array>> {
+    return this.#remote.call("thirdShareFile", [id]);
+  }
+
+  checkThirdShare(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>> {
+    return this.#remote.call("checkThirdShare", [id, file, passphrase]);
+  }
+
   restoreBackup(
     file: Uint8Array,
     passphrase: string,
@@ -186,6 +194,10 @@ export class Duet implements DuetApi {
 
   rotate(id: WalletId, options: ProgressOptions = {}): Promise<Outcome<WalletSummary>> {
     return this.#remote.call("rotate", [id], { signal: options.signal, onNote: options.onProgress });
+  }
+
+  acceptCulprit(id: WalletId, card: string): Promise<Outcome<boolean>> {
+    return this.#remote.call("acceptCulprit", [id, card]);
   }
 
   verify(options: VerifyOptions): Promise<Outcome<Verification>> {

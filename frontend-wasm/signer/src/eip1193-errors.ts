@@ -38,6 +38,7 @@ const CODES: Record<DuetErrorKind, number> = {
   "wrong-passphrase": rpcCodes.unauthorized,
   "needs-rotation": rpcCodes.unauthorized,
   "paillier-locked": rpcCodes.unauthorized,
+  quarantined: rpcCodes.unauthorized,
   "gateway-unreachable": rpcCodes.disconnected,
   "party-unreachable": rpcCodes.disconnected,
   "stale-page": rpcCodes.disconnected,

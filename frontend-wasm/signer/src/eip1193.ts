@@ -173,8 +173,7 @@ export class DuetProvider {
     }
   }
 
-  // ---------------------------------------------------------------------------------- accounts and
-  // chains
+  // --------------------------------------------------------------------------- accounts and chains
 
   async #connect(): Promise<Address[]> {
     if (this.#wallets.length === 0) await this.#choose();
@@ -246,8 +245,7 @@ export class DuetProvider {
     return null;
   }
 
-  // ---------------------------------------------------------------------------------------------
-  // signing
+  // -------------------------------------------------------------------------------------- signing
 
   async #personalSign([first, second]: readonly unknown[]): Promise<Hex> {
     // The address before the message is a common mistake, which MetaMask turns round, too.
@@ -370,8 +368,7 @@ export class DuetProvider {
     return price > baseFee ? price - baseFee : 0n;
   }
 
-  // ------------------------------------------------------------------------------------------------
-  // node
+  // ----------------------------------------------------------------------------------------- node
 
   async #quantity(method: string, params: readonly unknown[]): Promise<Hex> {
     return quantityHex((await this.#rpc(method, params)) as Quantity, method);

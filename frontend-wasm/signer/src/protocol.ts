@@ -72,8 +72,11 @@ export interface Methods {
   exportBackup: Method<[WalletId, string], Uint8Array>;
   checkBackup: Method<[WalletId, Uint8Array, string], WalletSummary>;
   waiveBackup: Method<[WalletId], WalletSummary>;
+  thirdShareFile: Method<[WalletId], Uint8Array>;
+  checkThirdShare: Method<[WalletId, Uint8Array, string], WalletSummary>;
   restoreBackup: Method<[Uint8Array, string, KeySource, string | null], WalletSummary>;
   rotate: Method<[WalletId], WalletSummary, CreateProgress>;
+  acceptCulprit: Method<[WalletId, string], boolean>;
   verify: Method<[VerifyOptions], Verification>;
 }
 

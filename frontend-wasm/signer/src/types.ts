@@ -16,8 +16,7 @@ export type Timestamp = number;
 /** `m`, or a BIP-32 path without hardened steps: `m/0/7`. */
 export type DerivationPath = string;
 
-// ----------------------------------------------------------------------------------------------
-// errors
+// ----------------------------------------------------------------------------------------- errors
 
 /** What came of something that can fail. Nothing of this library rejects for a foreseeable reason. */
 export type Outcome<T> = { ok: true; value: T } | { ok: false; error: DuetError };
@@ -49,6 +48,11 @@ export type DuetErrorKind =
   | "needs-rotation"
   /** A bad answer locked the Paillier key; the wallet signs again after `rotate`. */
   | "paillier-locked"
+  /**
+   * A bad signature of `by` locked a key in this browser, and no other pair is left: see
+   * `WalletSummary.culprits` and `acceptCulprit`.
+   */
+  | "quarantined"
   /** Somebody (`by`) said no; `code` says why and is explained in docs/errors.md. */
   | "refused"
   /** An argument is wrong; `field` is the path of what, for example `payload.maxFeePerGas`. */
@@ -74,8 +78,7 @@ export type DuetError = {
   };
 }[DuetErrorKind];
 
-// ------------------------------------------------------------------------------------------ the
-// gateway
+// ------------------------------------------------------------------------------------- the gateway
 
 /** Which share a party holds: the service share 2, the partner share 3. */
 export type BackendRole = "service" | "partner";
@@ -129,8 +132,7 @@ export interface ShareRecipient {
 /** `offline` is between two attempts; `stale-page` is final: the page must be reloaded. */
 export type Connection = "connecting" | "online" | "offline" | "stale-page";
 
-// -------------------------------------------------------------------------------------------
-// wallets
+// ---------------------------------------------------------------------------------------- wallets
 
 /** How a wallet's records are to be sealed in this browser. */
 export type Protection = { kind: "passphrase"; passphrase: string } | { kind: "passkey" };
@@ -167,10 +169,18 @@ export interface WalletSummary {
   /**
    * The backup file of this device's share. `exportedAt`: when one was last made here. `checkedAt`:
    * when one was last opened again here; only then is it known to work. `due`: the wallet is new,
-   * and its owner has neither opened a backup file again nor waived it. A page shows no address
-   * while a backup is due: money sent there is lost with this browser.
+   * and its owner has neither opened a backup file again nor waived it. `thirdDue`: the file of the
+   * third share was not opened again after it was saved; until then it is kept here. A page shows
+   * no address while one of them is due: money sent there is lost with this browser.
    */
-  backup: { exportedAt: Timestamp | null; checkedAt: Timestamp | null; due: boolean };
+  backup: { exportedAt: Timestamp | null; checkedAt: Timestamp | null; due: boolean; thirdDue: boolean };
+  /**
+   * What bad signatures of other parties may have cost this wallet, as far as this browser saw
+   * them.
+   */
+  losses: WalletLosses;
+  /** The wallet's parties whose bad signatures locked a key of any wallet in this browser. */
+  culprits: Culprit[];
   /** Whether the browser promised not to delete this page's storage by itself (`navigator.storage.persisted`). */
   persistent: boolean;
   /** Whether this browser got the wallet from a backup. */
@@ -179,11 +189,37 @@ export interface WalletSummary {
   attempts: { failed: number; nextAt: Timestamp };
 }
 
-export type WalletParty =
-  | { share: 1; role: "device"; party: string }
+/** What locked keys may have cost a wallet. No new key takes it back. */
+export interface WalletLosses {
+  /** Paillier keys of this wallet that bad signatures locked here. */
+  failures: number;
+  /** Bits of this device's share that they told at most. */
+  maxBits: number;
+  /** Whether there were so many that the funds are to be moved to a new wallet. */
+  moveFunds: boolean;
+}
+
+/** A party whose bad signature locked a key in this browser. */
+export interface Culprit {
+  role: BackendRole;
+  party: string;
+  /** The fingerprint of its card, 64 hexadecimal digits. */
+  fingerprint: string;
+  /** How many keys its answers locked, over all wallets of this browser. */
+  locks: number;
+  /**
+   * `quarantined`: nothing is initiated with it. `accepted`: the owner said to go on. `final`: it
+   * locked a second key, and no word changes that any more.
+   */
+  standing: "quarantined" | "accepted" | "final";
+}
+
+/** A party that answers this device. */
+export type RespondingParty =
   | { share: 2; role: "service"; party: string; fingerprint: string }
-  | { share: 3; role: "partner"; party: string; fingerprint: string }
-  | { share: 3; role: "backup-file" };
+  | { share: 3; role: "partner"; party: string; fingerprint: string };
+
+export type WalletParty = { share: 1; role: "device"; party: string } | RespondingParty | { share: 3; role: "backup-file" };
 
 /** How far a creation or a rotation is. `atMs` counts from its beginning. */
 export type CreateProgress = { atMs: number } & (
@@ -243,7 +279,10 @@ export interface RequesterChoice {
 
 export interface CreatedWallet {
   wallet: WalletSummary;
-  /** Share 3, sealed by its passphrase, if the third share is a backup file. To be saved by the owner; it is kept nowhere. */
+  /**
+   * Share 3, sealed by its passphrase, if the third share is a backup file. To be saved by the
+   * owner: see `checkThirdShare`.
+   */
   backupFile?: Uint8Array;
 }
 
@@ -252,8 +291,7 @@ export interface ProgressOptions {
   onProgress?: (progress: CreateProgress) => void;
 }
 
-// -------------------------------------------------------------------------------------------
-// payloads
+// --------------------------------------------------------------------------------------- payloads
 
 /** A number, as number, decimal string, `0x` and hexadecimal digits, or bigint. */
 export type Quantity = number | bigint | string;
@@ -354,16 +392,21 @@ export interface DescribedField {
   value: string;
 }
 
-// --------------------------------------------------------------------------------------------
-// signing
+// ---------------------------------------------------------------------------------------- signing
+
+/** A pair with this device in it. */
+export type DevicePair = `device+${BackendRole}`;
 
 export interface SignOptions {
   /** The root key unless given. */
   path?: DerivationPath;
   /** How long the request may be signed, in seconds; 10 minutes unless given. */
   expiresInS?: number;
-  /** With whom to sign, in order of preference; the service, then the partner, unless given. */
-  pairs?: ("device+service" | "device+partner")[];
+  /**
+   * With whom to sign, in order of preference; the service, then the partner, unless given. Never
+   * with a quarantined party.
+   */
+  pairs?: DevicePair[];
   signal?: AbortSignal;
   onStep?: (step: SigningStep) => void;
 }
@@ -410,8 +453,7 @@ export interface Signed {
   tookMs: number;
 }
 
-// ----------------------------------------------------------------------------------------------
-// inbox
+// ------------------------------------------------------------------------------------------ inbox
 
 /** A job that waits for the owner. Its request's signature was verified. */
 export interface WaitingJob {
@@ -436,8 +478,7 @@ export interface InboxNotice {
   jobs: number;
 }
 
-// ---------------------------------------------------------------------------------------
-// verification
+// ----------------------------------------------------------------------------------- verification
 
 export interface VerifyOptions {
   payload: Payload;
@@ -452,8 +493,7 @@ export type Verification =
   /** `signer`: by whom it is instead, if it is anybody's. */
   | { valid: false; digest: Hex; signer?: Address; reason: string };
 
-// ------------------------------------------------------------------------------------------ the
-// library
+// ------------------------------------------------------------------------------------- the library
 
 export interface OpenOptions {
   /** The gateway's address: `https://gateway.example` or, on loopback, `http://127.0.0.1:8080`. */
@@ -528,13 +568,34 @@ export interface DuetApi {
   checkBackup(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>>;
   /** Notes that the owner does without a backup of a new wallet. */
   waiveBackup(id: WalletId): Promise<Outcome<WalletSummary>>;
+  /**
+   * The file of the third share, sealed by its own passphrase. Kept until `checkThirdShare`, so
+   * that a wallet that was just made can be left and taken up again.
+   */
+  thirdShareFile(id: WalletId): Promise<Outcome<Uint8Array>>;
+  /**
+   * Opens the saved file of the third share again. Fails with `wrong-passphrase`, or `invalid` when
+   * the file is not this wallet's third share. Afterwards this browser keeps no copy, and
+   * `thirdDue` is over.
+   */
+  checkThirdShare(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>>;
   restoreBackup(
     file: Uint8Array,
     passphrase: string,
     protection: Protection,
     options?: { label?: string },
   ): Promise<Outcome<WalletSummary>>;
+  /**
+   * Makes a new Paillier key and has the other parties take it, all but quarantined ones. Ends a
+   * lock.
+   */
   rotate(id: WalletId, options?: ProgressOptions): Promise<Outcome<WalletSummary>>;
+  /**
+   * The owner's word to go on with a party whose bad signature locked a key: counts once, in every
+   * wallet of this browser. The wallet must be unlocked. `card` is the fingerprint. The value says
+   * whether `rotate` is due before the party answers again.
+   */
+  acceptCulprit(id: WalletId, card: string): Promise<Outcome<boolean>>;
 
   verify(options: VerifyOptions): Promise<Outcome<Verification>>;
 

@@ -76,6 +76,58 @@ scenario('a file that does not open, or is another wallet\'s, is no backup', asy
   await page.openCreated();
 });
 
+scenario('the file of the third share is read back from the disk before the address shows', async (scene) => {
+  const page = await scene.open();
+  const other = await page.create({ label: 'Other', third: 'backup-file' });
+  scene.secrets.learn(other.file);
+  await scene.learn(page, other.id);
+  const own = await page.backUp(other.id);
+  await page.startCreation({ label: 'New', third: 'backup-file' });
+  await page.shown('create-secured');
+  const [{ id, address }] = (await page.stored('wallets')).filter((row) => row.label === 'New');
+  const hidden = async (where) => assert.ok(!(await shown(page)).includes(address.toLowerCase().slice(2)), `no address on ${where}`);
+  const refused = async (file, sentence) => {
+    await page.checkThird(file);
+    await page.shown('field-error-third-file');
+    assert.match(await page.get('field-error-third-file').innerText(), sentence);
+    await hidden('the gate');
+  };
+
+  // Cut short, of another wallet, and another kind of file: each is refused, and says why.
+  const file = await page.download('create-download');
+  await refused(file.subarray(0, file.length - 1), /\.$/);
+  await refused(other.file, /another wallet/);
+  await refused(own, /own share/);
+  // Without the backup of the own share there is still no address: the third share's file is due.
+  await page.waiveBackup();
+  await hidden('the gate without a backup');
+
+  // Leaving asks, and loses nothing: the file is still here, and still due.
+  await page.tab.evaluate(() => { globalThis.location.hash = '#/'; });
+  await page.shown('leave-dialog');
+  await page.get('leave-stay').click();
+  await page.state('view', 'create', 'data-view');
+  await page.tab.evaluate(() => { globalThis.location.hash = '#/'; });
+  await page.get('leave-anyway').click();
+  await page.state('view', 'wallets', 'data-view');
+  await hidden('the list');
+  await page.reload();
+  await page.openWallet(id);
+  await page.unlock();
+  await page.shown('backup-gate');
+  await hidden('the wallet after a reload');
+  const again = await page.download('create-download');
+  assert.deepEqual(again, file, 'the same file is handed out again');
+  await page.checkThird(again, PASSPHRASE);
+  await page.shown('field-error-third-passphrase');
+  await page.checkThird(again, OTHER_PASSPHRASE);
+  await page.state('wallet', address, 'data-address');
+  const kept = (await page.stored('records')).filter((row) => row.wallet === id);
+  assert.ok(!kept.some(({ kind }) => kind === 'backup'), 'the browser keeps no copy');
+  scene.secrets.learn(file);
+  await scene.learn(page, id);
+});
+
 scenario('a waived backup is said wherever the wallet is shown', async (scene) => {
   const { page, id } = await scene.wallet();
   const { persistent } = await page.tab.evaluate(async () => ({ persistent: await navigator.storage.persisted() }));

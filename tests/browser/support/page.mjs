@@ -105,35 +105,51 @@ export class Page {
     return file;
   }
 
-  /** Declines the backup that is due before the address shows. */
+  /** Chooses a file of the third share as the one that was saved, and has it checked. */
+  async checkThird(buffer, passphrase) {
+    await this.get('third-file').setInputFiles({ name: 'third.age', mimeType: 'application/octet-stream', buffer });
+    if (passphrase !== undefined) await this.get('third-passphrase').fill(passphrase);
+    await this.get('third-check').click();
+  }
+
+  /**
+   * Saves the file of the third share, which is due before the address shows, and opens it again.
+   */
+  async saveThird(passphrase) {
+    const file = await this.download('create-download');
+    await this.checkThird(file, passphrase);
+    await this.shown('third-checked');
+    return file;
+  }
+
+  /** Goes on without the backup that is due before the address shows. */
   async waiveBackup() {
     await this.get('backup-waive').click();
     await this.get('waive-sure').check();
     await this.get('waive-confirm').click();
   }
 
-  /** Passes the gate before the address without a backup, and opens the wallet. */
+  /**
+   * Passes the gate in front of the address without a backup, with the file of the third share, and
+   * opens the wallet.
+   */
   async finishCreation() {
     await this.shown('create-secured');
+    const file = (await this.get('create-download').isVisible()) ? await this.saveThird() : undefined;
     await this.waiveBackup();
-    return this.openCreated();
+    return { ...(await this.openCreated()), file };
   }
 
-  /**
-   * Opens a finished wallet whose address shows. Saves the file of the third share before, if there
-   * is one.
-   */
+  /** The finished wallet whose address shows: opens the wallet. */
   async openCreated() {
     await this.shown('create-done');
     const address = await this.get('create-done').getAttribute('data-address');
     const text = await this.text('create-address');
     assert.equal(text, address, 'the address that is shown is the wallet\'s');
-    let file;
-    if (await this.get('create-download').isVisible()) file = await this.download('create-download');
     await this.get('create-open-wallet').click();
     await this.state('view', 'wallet', 'data-view');
     const id = await this.get('wallet').getAttribute('data-id');
-    return { id, address, file };
+    return { id, address };
   }
 
   async create(options) {
@@ -243,6 +259,21 @@ export class Page {
   async signMessage(wallet, text) {
     await this.reviewMessage(wallet, text);
     return this.sign();
+  }
+
+  // --------------------------------------------------------------------------------- after a lock
+
+  /** Clicks what makes a new key of the device, and waits until it is there. */
+  async replaceKey() {
+    await this.get('rotate-submit').first().click();
+    await this.shown('rotate-done');
+  }
+
+  /** Gives the owner's word to go on with a party whose signature was wrong. */
+  async acceptCulprit(role = 'service') {
+    await this.get(`culprit-accept-${role}`).click();
+    await this.get('culprit-sure').check();
+    await this.get('culprit-confirm').click();
   }
 
   // -------------------------------------------------------------------------------------- backup

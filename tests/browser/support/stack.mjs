@@ -109,11 +109,10 @@ export class Stack {
   }
 
   /**
-   * Makes the service answer a wallet's device with wrong ciphertexts, until the device makes a new
-   * key.
+   * Makes a party answer a wallet's device with wrong ciphertexts until the device makes a new key.
    */
-  spoil(wallet) {
-    return this.order('spoil', { wallet });
+  spoil(wallet, what = 'service') {
+    return this.order('spoil', { wallet, what });
   }
 
   /** Puts a relay in front of the gateway, which lies. Returns its URL. */

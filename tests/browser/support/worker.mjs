@@ -66,7 +66,10 @@ class Worker {
       const { postMessage } = globalThis;
       globalThis.postMessage = (message, ...more) => {
         if (message.type === 'answer') said.push(`answer ${message.outcome.ok ? 'ok' : message.outcome.error.kind}`);
-        if (message.type === 'note') said.push(`note ${message.note.step} ${message.note.message ?? ''}`.trim());
+        if (message.type === 'note') {
+          const { step, message: number, responder, party } = message.note;
+          said.push(`note ${step} ${number ?? responder ?? party ?? ''}`.trim());
+        }
         return postMessage.call(globalThis, message, ...more);
       };
       const { send } = WebSocket.prototype;

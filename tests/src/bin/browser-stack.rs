@@ -158,12 +158,12 @@ impl Theatre {
         })
     }
 
-    /// Makes the service send wrong ciphertexts to a wallet's device.
+    /// Makes a party, `what`, answer a wallet's device with wrong ciphertexts.
     async fn spoil(&mut self, order: &Value) -> Result<Value> {
         let wallet = text(order, "/wallet")?.parse().context("wallet: no wallet's id")?;
-        self.stack.service.stop().await?;
-        malicious::answer_badly(&self.stack.party("service"), wallet).await?;
-        self.stack.service.start().await
+        self.server(order)?.stop().await?;
+        malicious::answer_badly(&self.stack.party(text(order, "/what")?), wallet).await?;
+        self.server(order)?.start().await
     }
 
     /// Puts a lying relay in front of the gateway, or changes what it lies about.

@@ -2,15 +2,15 @@ import type { DuetError, WalletSummary } from "@duet/signer";
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 
-import { duet, noteWallet } from "../state/duet";
+import { duet } from "../state/duet";
 import { save } from "../state/save";
 import { fileName } from "../text/format";
 import { passphraseProblem, repeatProblem } from "../text/passphrase";
 import { Button } from "./button";
-import { BackupFileField, backupFileProblem } from "./field";
 import { focusFirstProblem, Form } from "./form";
 import { ErrorNotice, Notice } from "./notice";
 import { NewPassphrase } from "./protection";
+import { SavedFile } from "./saved-file";
 
 interface BackupFileProps {
   wallet: WalletSummary;
@@ -24,8 +24,7 @@ interface BackupFileProps {
 export function BackupFile({ wallet, passphrase: known, children }: BackupFileProps) {
   const [passphrase, setPassphrase] = useState(known ?? "");
   const [repeat, setRepeat] = useState(known ?? "");
-  const [problems, setProblems] = useState<{ passphrase?: string | null; repeat?: string | null; file?: string | null }>({});
-  const [file, setFile] = useState<File | null>(null);
+  const [problems, setProblems] = useState<{ passphrase?: string | null; repeat?: string | null }>({});
   const [state, setState] = useState<"new" | "saved" | "checked">("new");
   const [error, setError] = useState<DuetError | null>(null);
   const [busy, setBusy] = useState(false);
@@ -47,29 +46,6 @@ export function BackupFile({ wallet, passphrase: known, children }: BackupFilePr
     }
     save(outcome.value, fileName(wallet.label, "-share-1.age"));
     setState("saved");
-  };
-
-  const check = async () => {
-    setError(null);
-    const problem = backupFileProblem(file);
-    setProblems({ file: problem });
-    if (file === null || problem !== null) {
-      focusFirstProblem();
-      return;
-    }
-    setBusy(true);
-    const outcome = await duet().checkBackup(wallet.id, new Uint8Array(await file.arrayBuffer()), passphrase);
-    setBusy(false);
-    if (outcome.ok) {
-      setState("checked");
-      setPassphrase("");
-      setRepeat("");
-      noteWallet(outcome.value);
-    } else if (outcome.error.kind === "invalid") {
-      setProblems({ file: outcome.error.message });
-    } else {
-      setError(outcome.error);
-    }
   };
 
   return (
@@ -96,25 +72,16 @@ export function BackupFile({ wallet, passphrase: known, children }: BackupFilePr
         </div>
       </Form>
       {state === "saved" && (
-        <div data-testid="backup-done" data-saved="true">
-          <Form busy={busy} onSubmit={check}>
-            <p>The browser has the file. Choose the file that you saved, to check that it opens. Keep its passphrase apart from it.</p>
-            <BackupFileField
-              id="backup-file"
-              label="The saved file"
-              error={problems.file}
-              onChoose={(chosen) => {
-                setFile(chosen);
-                setProblems({});
-              }}
-            />
-            <div class="actions">
-              <Button testId="backup-check" tone="primary" type="submit" busy={busy}>
-                Check the file
-              </Button>
-            </div>
-          </Form>
-        </div>
+        <SavedFile
+          id="backup"
+          passphrase={passphrase}
+          check={(file, known) => duet().checkBackup(wallet.id, file, known)}
+          onChecked={() => {
+            setState("checked");
+            setPassphrase("");
+            setRepeat("");
+          }}
+        />
       )}
       {state === "checked" && (
         <Notice tone="good" testId="backup-checked">

@@ -7,23 +7,46 @@ import { Button } from "./button";
 import { Check } from "./choice";
 import { Dialog } from "./dialog";
 import { ErrorNotice } from "./notice";
+import { ThirdShareFile } from "./third-share-file";
 
 interface BackupGateProps {
   wallet: WalletSummary;
-  /** What seals the file, if the owner has just chosen it; else the owner is asked. */
+  /** What seals the backup file, if the owner has just chosen it; else the owner is asked. */
   passphrase?: string | undefined;
+  /** What seals the file of the third share, likewise. */
+  thirdPassphrase?: string | undefined;
 }
 
 /**
- * The last step of a new wallet: its owner makes a backup file of the device's share, and opens it
- * again, before the address is shown. What is sent to an address whose first share is in this
- * browser alone is lost with the browser.
+ * Whether files of a new wallet have yet to be saved and opened again. Until then its address is
+ * not shown.
  */
-export function BackupGate({ wallet, passphrase }: BackupGateProps) {
+export function isGated({ backup }: WalletSummary): boolean {
+  return backup.due || backup.thirdDue;
+}
+
+/**
+ * The last step of a new wallet: its owner saves the files, and opens them again, before the
+ * address is shown. What is sent to an address whose first share is in this browser alone is lost
+ * with the browser.
+ */
+export function BackupGate({ wallet, passphrase, thirdPassphrase }: BackupGateProps) {
+  // Each stays once shown, to say that it is done.
+  const [{ due, thirdDue }] = useState(wallet.backup);
+  return (
+    <div class="stack-loose" data-testid="backup-gate">
+      {thirdDue && <ThirdShareFile wallet={wallet} passphrase={thirdPassphrase} />}
+      {due && <OwnBackup wallet={wallet} passphrase={passphrase} />}
+    </div>
+  );
+}
+
+/** The backup file of the device's share, which the owner may do without. */
+function OwnBackup({ wallet, passphrase }: Omit<BackupGateProps, "thirdPassphrase">) {
   const [error, setError] = useState<DuetError | null>(null);
   const [waiving, setWaiving] = useState(false);
   return (
-    <div class="stack-loose" data-testid="backup-gate">
+    <>
       <BackupFile wallet={wallet} passphrase={passphrase}>
         <h2>Save a backup before you use the address</h2>
         <p class="soft">
@@ -32,13 +55,15 @@ export function BackupGate({ wallet, passphrase }: BackupGateProps) {
         </p>
       </BackupFile>
       {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
-      <div class="actions">
-        <Button testId="backup-waive" tone="quiet" onClick={() => setWaiving(true)}>
-          Continue without a backup …
-        </Button>
-      </div>
+      {wallet.backup.due && (
+        <div class="actions">
+          <Button testId="backup-waive" tone="quiet" onClick={() => setWaiving(true)}>
+            Continue without a backup …
+          </Button>
+        </div>
+      )}
       {waiving && <WaiveDialog wallet={wallet} onClose={() => setWaiving(false)} onError={setError} />}
-    </div>
+    </>
   );
 }
 

@@ -7,6 +7,7 @@ import { CopyButton } from "./address";
 import { Broadcast } from "./broadcast";
 import { Button } from "./button";
 import { FieldTree, KIND_NAMES, NotSignedMembers } from "./described";
+import { LockedKey } from "./locked-key";
 import { ErrorNotice, Notice } from "./notice";
 import { SameSignature } from "./same-signature";
 import { Summary } from "./summary";
@@ -164,6 +165,7 @@ function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBro
         {error && (
           <>
             <ErrorNotice error={error} onRetry={onRetry} />
+            {error.kind === "paillier-locked" && <LockedKey wallet={wallet} />}
             {onAnother && (
               <div class="actions">
                 <Button testId="sign-another" onClick={onAnother}>

@@ -4,11 +4,14 @@ import type { ComponentChildren } from "preact";
 
 import { duet, noteWallet } from "../state/duet";
 import { remaining } from "../text/format";
+import { trustedParty } from "../text/locks";
 import { Button } from "./button";
 import { PassphraseField } from "./field";
 import { Form } from "./form";
 import { ErrorNotice } from "./notice";
 import { Icon } from "./icon";
+import { LockedKey } from "./locked-key";
+import { Quarantine } from "./quarantine";
 import { Rotation } from "./rotation";
 
 interface UnlockFormProps {
@@ -93,12 +96,14 @@ export function UnlockWallet({ wallet }: { wallet: WalletSummary }) {
 export function Ready({ wallet, children }: { wallet: WalletSummary; children: ComponentChildren }) {
   switch (wallet.state) {
     case "unlocked":
-      return <>{children}</>;
+      // What can sign with no party says so before a form is filled in.
+      return trustedParty(wallet) ? <>{children}</> : <Quarantine wallet={wallet} />;
     case "locked":
       return <UnlockWallet wallet={wallet} />;
     case "needs-rotation":
-    case "paillier-locked":
       return <Rotation wallet={wallet} />;
+    case "paillier-locked":
+      return <LockedKey wallet={wallet} />;
     case "pending":
       return (
         <p class="soft">

@@ -80,7 +80,13 @@ const EXPLANATIONS: Record<DuetErrorKind, Explanation> = {
   "paillier-locked": {
     title: "The wallet protected itself",
     remedy:
-      "An answer from the other party did not verify, so this device stopped using its Paillier key. Replace the key to sign again; the address stays the same.",
+      "An answer from the other party did not verify, so this device stopped using its Paillier key. What it may have cost, and how to go on, is said below or with the wallet.",
+    tone: "bad",
+    again: false,
+  },
+  quarantined: {
+    title: "This party is not asked any more",
+    remedy: "It answered with a wrong signature before. With the wallet the page says which ways are left.",
     tone: "bad",
     again: false,
   },

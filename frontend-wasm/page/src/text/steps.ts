@@ -10,8 +10,7 @@ export interface StepRow<Name extends string = string> {
   text: string;
 }
 
-// ------------------------------------------------------------------------------------------
-// creation
+// --------------------------------------------------------------------------------------- creation
 
 export type CreateStepName =
   | "protection" | "card" | "shares" | "paillier-key" | "proofs" | "sealing" | "stored" | "preparing" | "committing" | "enrolling" | "ready";
@@ -108,8 +107,7 @@ export function advance(
   return next;
 }
 
-// -------------------------------------------------------------------------------------------
-// signing
+// ---------------------------------------------------------------------------------------- signing
 
 export type SigningStepName =
   | "requested" | "invited" | "checked" | "sent-1" | "received-2" | "sent-3" | "received-4" | "verified" | "reported";

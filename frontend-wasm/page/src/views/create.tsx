@@ -2,12 +2,12 @@ import type { CreatedWallet, CreateProgress, DuetError, ProtectionKind, ShareRec
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { AddressQr, AddressText, CopyButton } from "../components/address";
-import { BackupGate } from "../components/backup-gate";
+import { BackupGate, isGated } from "../components/backup-gate";
 import { Button, LinkButton } from "../components/button";
 import { Choices } from "../components/choice";
 import { TextArea, TextField } from "../components/field";
 import { focusFirstProblem, Form } from "../components/form";
-import { ErrorNotice, Notice } from "../components/notice";
+import { ErrorNotice } from "../components/notice";
 import { Elapsed, ProgressList } from "../components/progress";
 import { NewPassphrase, ProtectionChoice } from "../components/protection";
 import { RecipientList, RecipientNotices } from "../components/recipients";
@@ -17,8 +17,6 @@ import { href, reasonToStay } from "../router";
 import { linkTokens, splitTokens } from "../state/admission";
 import { created } from "../state/created";
 import { duet, info, noteWallet, walletById } from "../state/duet";
-import { save } from "../state/save";
-import { fileName } from "../text/format";
 import { passphraseProblem, repeatProblem } from "../text/passphrase";
 import { keysOf, requestersProblem } from "../text/requesters";
 import { advance, CREATE_STEPS, type CreateStepName, type Progress } from "../text/steps";
@@ -96,6 +94,7 @@ export function CreateView() {
   const abort = useRef<AbortController | null>(null);
   // What the owner chose for the wallet seals its backup file too, until that file is made.
   const passphrase = useRef<string | undefined>(undefined);
+  const thirdPassphrase = useRef<string | undefined>(undefined);
   const done = created.value;
 
   // Leaving the view ends what it shows: the finished wallet is in the list, an unfinished one can
@@ -131,13 +130,14 @@ export function CreateView() {
       return;
     }
     passphrase.current = draft.protection === "passphrase" ? draft.passphrase : undefined;
+    thirdPassphrase.current = draft.third === "backup-file" ? draft.backupPassphrase : undefined;
     setDraft(EMPTY);
     linkTokens.value = [];
     noteWallet(outcome.value.wallet);
     created.value = outcome.value;
   };
 
-  if (done) return <Created result={done} passphrase={passphrase.current} />;
+  if (done) return <Created result={done} passphrase={passphrase.current} thirdPassphrase={thirdPassphrase.current} />;
   return (
     <View
       name="create"
@@ -313,58 +313,33 @@ interface CreatedProps {
   result: CreatedWallet;
   /** What seals the wallet in this browser, if it is a passphrase. */
   passphrase: string | undefined;
+  /** What seals the file of the third share, if there is one. */
+  thirdPassphrase: string | undefined;
 }
 
-/** The finished wallet. Its address shows once the owner has opened a backup file again, or has waived it. */
-function Created({ result: { wallet: made, backupFile }, passphrase }: CreatedProps) {
-  const [saved, setSaved] = useState(false);
+/**
+ * The finished wallet. Its address shows once the owner has opened its files again, or has waived
+ * the backup of this share.
+ */
+function Created({ result: { wallet: made }, passphrase, thirdPassphrase }: CreatedProps) {
   const wallet = walletById(made.id) ?? made;
-  const { due } = wallet.backup;
-  const unsaved = backupFile !== undefined && !saved;
+  const { due, thirdDue } = wallet.backup;
   useEffect(() => {
     reasonToStay.value = due
       ? "There is no backup of your share yet. If this browser is lost, the wallet is lost."
-      : unsaved
-        ? "The file of the third share is not saved yet, and there is no other copy."
+      : thirdDue
+        ? "You have not opened the saved file of the third share yet. The address is shown once you have."
         : null;
     return () => {
       reasonToStay.value = null;
     };
-  }, [due, unsaved]);
+  }, [due, thirdDue]);
 
-  const thirdShare = backupFile && (
-    <section class="card">
-      <div class="stack-tight">
-        <h2>Save the file of the third share</h2>
-        <p class="soft">There is no other copy. Keep the file apart from this computer and from the backup of your own share: both files together are the whole key.</p>
-      </div>
-      <div class="actions">
-        <Button
-          testId="create-download"
-          tone={saved ? "secondary" : "primary"}
-          icon="download"
-          data={{ "data-saved": String(saved) }}
-          onClick={() => {
-            save(backupFile, fileName(wallet.label, "-share-3.age"));
-            setSaved(true);
-          }}
-        >
-          {saved ? "Save again" : "Save the file"}
-        </Button>
-      </div>
-      {saved && (
-        <Notice tone="good">
-          <p>The browser has the file. Check that it saved the file where you want it before you leave this page.</p>
-        </Notice>
-      )}
-    </section>
-  );
-  if (due) {
+  if (isGated(wallet)) {
     return (
       <View key="secured" name="create" title="One step is left" lead="All parties have verified and committed their shares. Now make sure that you can come back if you lose this browser." narrow>
         <div class="stack-loose" data-testid="create-secured" data-id={wallet.id}>
-          {thirdShare}
-          <BackupGate wallet={wallet} passphrase={passphrase} />
+          <BackupGate wallet={wallet} passphrase={passphrase} thirdPassphrase={thirdPassphrase} />
         </div>
       </View>
     );
@@ -386,9 +361,8 @@ function Created({ result: { wallet: made, backupFile }, passphrase }: CreatedPr
         <Holders wallet={wallet} />
         <WaysBack wallet={wallet} />
       </section>
-      {thirdShare}
       <div class="actions">
-        <LinkButton testId="create-open-wallet" tone={unsaved ? "secondary" : "primary"} href={href({ view: "wallet", wallet: wallet.id })}>
+        <LinkButton testId="create-open-wallet" tone="primary" href={href({ view: "wallet", wallet: wallet.id })}>
           Open the wallet
         </LinkButton>
       </div>

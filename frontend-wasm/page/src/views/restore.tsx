@@ -1,11 +1,11 @@
-import type { DuetError, ProtectionKind, WalletSummary } from "@duet/signer";
+import type { ProtectionKind, WalletSummary } from "@duet/signer";
 import { useState } from "preact/hooks";
 
 import { AddressText } from "../components/address";
 import { Button, LinkButton } from "../components/button";
-import { BackupFileField, backupFileProblem, PassphraseField, TextField } from "../components/field";
+import { TextField } from "../components/field";
 import { focusFirstProblem, Form } from "../components/form";
-import { ErrorNotice } from "../components/notice";
+import { OpenedFileError, OpenedFileFields, useOpenedFile } from "../components/opened-file";
 import { NewPassphrase, ProtectionChoice } from "../components/protection";
 import { Rotation } from "../components/rotation";
 import { SameSignature } from "../components/same-signature";
@@ -16,57 +16,44 @@ import { duet, noteWallet, walletById } from "../state/duet";
 import { passphraseProblem, repeatProblem } from "../text/passphrase";
 
 interface Problems {
-  file?: string | null;
-  passphrase?: string | null;
   fresh?: string | null;
   repeat?: string | null;
 }
 
 /** Brings a wallet here from the backup of its device share. */
 export function RestoreView() {
-  const [file, setFile] = useState<File | null>(null);
-  const [passphrase, setPassphrase] = useState("");
+  const opened = useOpenedFile();
   const [label, setLabel] = useState("");
   const [protection, setProtection] = useState<ProtectionKind>("passphrase");
   const [fresh, setFresh] = useState("");
   const [repeat, setRepeat] = useState("");
   const [problems, setProblems] = useState<Problems>({});
-  const [error, setError] = useState<DuetError | null>(null);
   const [busy, setBusy] = useState(false);
   const [restored, setRestored] = useState<string | null>(null);
 
   const submit = async () => {
-    setError(null);
     const found: Problems = {
-      file: backupFileProblem(file),
-      passphrase: passphrase === "" ? "Type the passphrase of the file." : null,
       fresh: protection === "passphrase" ? passphraseProblem(fresh) : null,
       repeat: protection === "passphrase" ? repeatProblem(fresh, repeat) : null,
     };
     setProblems(found);
-    if (file === null || Object.values(found).some((problem) => problem)) {
+    const ready = opened.check();
+    if (!ready || Object.values(found).some((problem) => problem)) {
       focusFirstProblem();
       return;
     }
     setBusy(true);
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    const outcome = await duet().restoreBackup(
-      bytes,
-      passphrase,
+    const read = await opened.read();
+    const outcome = read && await duet().restoreBackup(
+      read.bytes,
+      read.passphrase,
       protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: fresh },
       label.trim() === "" ? {} : { label: label.trim() },
     );
     setBusy(false);
+    if (!outcome) return;
     if (!outcome.ok) {
-      if (outcome.error.kind === "wrong-passphrase") {
-        setProblems({ passphrase: "This passphrase does not open the file." });
-        setError(outcome.error);
-        setPassphrase("");
-      } else if (outcome.error.kind === "invalid") {
-        setProblems({ file: outcome.error.message });
-      } else {
-        setError(outcome.error);
-      }
+      opened.refuse(outcome.error);
       return;
     }
     noteWallet(outcome.value);
@@ -84,16 +71,7 @@ export function RestoreView() {
       narrow
     >
       <Form busy={busy} onSubmit={submit}>
-        <BackupFileField
-          id="restore-file"
-          label="Backup file"
-          error={problems.file}
-          onChoose={(chosen) => {
-            setFile(chosen);
-            setProblems({ ...problems, file: null });
-          }}
-        />
-        <PassphraseField id="restore-passphrase" label="Passphrase of the file" value={passphrase} onInput={setPassphrase} error={problems.passphrase} />
+        <OpenedFileFields id="restore" label="Backup file" opened={opened} />
         <TextField id="restore-label" label="Name" optional hint="Only you see it." value={label} onInput={setLabel} maxLength={64} />
         <ProtectionChoice prefix="restore" passphraseText="A new one, for this browser." value={protection} onChange={setProtection} />
         {protection === "passphrase" && (
@@ -110,7 +88,7 @@ export function RestoreView() {
             />
           </div>
         )}
-        {error && <ErrorNotice error={error} onRetry={() => void submit()} />}
+        <OpenedFileError opened={opened} onRetry={() => void submit()} />
         <div class="actions">
           <Button testId="restore-submit" tone="primary" type="submit" busy={busy}>
             Restore

@@ -8,6 +8,7 @@ import { Dialog } from "../components/dialog";
 import { TextField } from "../components/field";
 import { Form } from "../components/form";
 import { ErrorNotice } from "../components/notice";
+import { LockedKey } from "../components/locked-key";
 import { Rotation } from "../components/rotation";
 import { SameSignature } from "../components/same-signature";
 import { UnlockWallet } from "../components/unlock";
@@ -31,7 +32,7 @@ export function WalletSettingsView({ wallet }: { wallet: WalletSummary }) {
       ) : (
         <>
           <Backup wallet={wallet} />
-          <Rotation wallet={wallet} />
+          {wallet.state === "paillier-locked" ? <LockedKey wallet={wallet} /> : <Rotation wallet={wallet} />}
         </>
       )}
       <Name wallet={wallet} />

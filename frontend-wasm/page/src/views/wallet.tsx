@@ -2,10 +2,13 @@ import type { WalletSummary } from "@duet/signer";
 import { useEffect, useState } from "preact/hooks";
 
 import { AddressQr, AddressText, CopyButton } from "../components/address";
-import { BackupGate } from "../components/backup-gate";
+import { BackupGate, isGated } from "../components/backup-gate";
 import { Button, LinkButton } from "../components/button";
 import { Dialog } from "../components/dialog";
+import { LockedKey } from "../components/locked-key";
+import { Losses } from "../components/losses";
 import { Notice } from "../components/notice";
+import { Quarantine } from "../components/quarantine";
 import { Rotation } from "../components/rotation";
 import { UnlockWallet } from "../components/unlock";
 import { View } from "../components/view";
@@ -18,10 +21,10 @@ import { duet, node, waiting } from "../state/duet";
 /** One wallet: what it has, and what can be done with it. */
 export function WalletView({ wallet }: { wallet: WalletSummary }) {
   const [receiving, setReceiving] = useState(false);
-  const mustRotate = wallet.state === "needs-rotation" || wallet.state === "paillier-locked";
+  const mustRotate = wallet.state === "needs-rotation" || wallet.state === "paillier-locked" ? wallet.state : null;
   // Stays once shown, to say that it is done.
   const [rotation, setRotation] = useState(mustRotate);
-  if (mustRotate && !rotation) setRotation(true);
+  if (mustRotate && mustRotate !== rotation) setRotation(mustRotate);
   useEffect(() => void refreshNodeChain(), [node.value?.url]);
   const address = wallet.address;
   const jobs = waiting.value.get(wallet.id) ?? 0;
@@ -37,7 +40,7 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
       </View>
     );
   }
-  if (wallet.backup.due) {
+  if (isGated(wallet)) {
     return (
       <View name="wallet" title={wallet.label} lead="One step is left before the page shows the address." back={{ href: href({ view: "home" }), text: "Wallets" }} narrow>
         <div data-testid="wallet" data-id={wallet.id} data-state={wallet.state} data-backup="due">
@@ -85,7 +88,10 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             </Notice>
           )}
           {wallet.state === "locked" && <UnlockWallet wallet={wallet} />}
-          {rotation && wallet.state !== "locked" && <Rotation wallet={wallet} />}
+          {wallet.state !== "locked" && rotation === "needs-rotation" && <Rotation wallet={wallet} />}
+          {wallet.state !== "locked" && rotation === "paillier-locked" && <LockedKey wallet={wallet} />}
+          {rotation !== "paillier-locked" && <Losses wallet={wallet} testId="wallet-losses" />}
+          {(wallet.state === "locked" || rotation !== "paillier-locked") && <Quarantine wallet={wallet} />}
         </div>
         <aside class="stack-loose">
           <section class="card" aria-labelledby="wallet-shares">

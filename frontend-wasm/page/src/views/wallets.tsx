@@ -2,6 +2,7 @@ import type { DuetError, WalletSummary } from "@duet/signer";
 import { useState } from "preact/hooks";
 
 import { AddressText } from "../components/address";
+import { isGated } from "../components/backup-gate";
 import { Button, LinkButton } from "../components/button";
 import { Dialog } from "../components/dialog";
 import { ErrorNotice } from "../components/notice";
@@ -47,8 +48,9 @@ export function WalletsView() {
 }
 
 function WalletCard({ wallet }: { wallet: WalletSummary }) {
+  const gated = isGated(wallet);
   return (
-    <article class="card wallet-card" data-testid={`wallet-card-${wallet.id}`} data-state={wallet.state} data-address={wallet.backup.due ? "" : (wallet.address ?? "")}>
+    <article class="card wallet-card" data-testid={`wallet-card-${wallet.id}`} data-state={wallet.state} data-address={gated ? "" : (wallet.address ?? "")}>
       <div class="row-between">
         <h2>
           <a class="wallet-link" href={href({ view: "wallet", wallet: wallet.id })} data-testid={`wallet-open-${wallet.id}`}>
@@ -58,8 +60,8 @@ function WalletCard({ wallet }: { wallet: WalletSummary }) {
         <StateBadge state={wallet.state} />
       </div>
       <Balance wallet={wallet} />
-      {wallet.backup.due && <p class="small soft">Make its backup. The page shows the address after that.</p>}
-      {wallet.address && !wallet.backup.due && (
+      {gated && <p class="small soft">Its files are due. The address is shown once they are saved and opened again.</p>}
+      {wallet.address && !gated && (
         <p class="small">
           <AddressText address={wallet.address} />
         </p>

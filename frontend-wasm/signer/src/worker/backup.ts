@@ -5,7 +5,7 @@ import type { KeySource } from "../protocol.js";
 import type { WalletId, WalletSummary } from "../types.js";
 import type { Context } from "./context.js";
 import { checkPassphrase, protectionOf, readLabel } from "./create.js";
-import { changeWallet, requireWallet, STRICT, type WalletRow } from "./database.js";
+import { changeWallet, requireRecord, requireWallet, STRICT, type WalletRow } from "./database.js";
 
 /** No backup is larger. */
 const MAX_FILE_BYTES = 128 * 1024;
@@ -28,7 +28,7 @@ export async function exportBackup(context: Context, id: WalletId, passphrase: s
 export async function checkBackup(context: Context, id: WalletId, file: Uint8Array, passphrase: string): Promise<WalletSummary> {
   const { engine, database, wallets } = context;
   const { address } = await requireWallet(database, id);
-  if (file.length > MAX_FILE_BYTES) fail("invalid", "The file is too large to be a backup.", { field: "file" });
+  checkSize(file);
   const device = engine.restore(file, passphrase);
   try {
     if (device.id !== id || device.address !== address) {
@@ -49,6 +49,44 @@ export async function waiveBackup({ database, wallets }: Context, id: WalletId):
   return wallets.summary(id);
 }
 
+/**
+ * The file of the third share, sealed by its own passphrase, until its owner has opened the saved
+ * one.
+ */
+export async function thirdShareFile({ database }: Context, id: WalletId): Promise<Uint8Array> {
+  const { thirdDue = false } = await requireWallet(database, id);
+  if (!thirdDue) fail("invalid", "The file of the third share is not kept here.", { field: "id" });
+  return requireRecord(database, id, "backup");
+}
+
+/**
+ * Opens the saved file of the third share again and compares it with the wallet. Afterwards no copy
+ * of it is kept here.
+ *
+ * @throws {Failure} `wrong-passphrase`; `invalid` when the file is not this wallet's third share.
+ */
+export async function checkThirdShare(context: Context, id: WalletId, file: Uint8Array, passphrase: string): Promise<WalletSummary> {
+  const { engine, database, wallets } = context;
+  const { address } = await requireWallet(database, id);
+  checkSize(file);
+  const third = engine.readThirdShare(file, passphrase);
+  if (third.wallet !== id || third.address !== address) {
+    fail("invalid", "The file is the third share of another wallet.", { field: "file", code: "other-wallet" });
+  }
+  const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);
+  const row = await transaction.objectStore("wallets").get(id);
+  if (row === undefined) fail("invalid", "There is no such wallet in this browser.", { field: "id" });
+  await transaction.objectStore("wallets").put({ ...row, thirdDue: false });
+  await transaction.objectStore("records").delete([id, "backup"]);
+  await transaction.done;
+  await wallets.changed();
+  return wallets.summary(id);
+}
+
+function checkSize(file: Uint8Array): void {
+  if (file.length > MAX_FILE_BYTES) fail("invalid", "The file is too large to be a backup.", { field: "file" });
+}
+
 /** Takes a wallet in from a backup. It signs once its Paillier key is rotated. */
 export async function restoreBackup(
   context: Context,
@@ -58,7 +96,7 @@ export async function restoreBackup(
   label: string | null,
 ): Promise<WalletSummary> {
   const { engine, database, wallets } = context;
-  if (file.length > MAX_FILE_BYTES) fail("invalid", "The file is too large to be a backup.", { field: "file" });
+  checkSize(file);
   if (source.kind === "passphrase") checkPassphrase(source.passphrase, "protection.passphrase");
   const name = label === null ? "Restored wallet" : readLabel(label);
   const device = engine.restore(file, passphrase);

@@ -295,8 +295,7 @@ class BoundVerdict implements Verdict {
   }
 }
 
-// ------------------------------------------------------------------------------------------------
-// dealing
+// ----------------------------------------------------------------------------------------- dealing
 
 function draw(order: DealOrder, nowMs: number) {
   const { tenant, device, service, partner, requesters, primes: [p, q] } = order;
@@ -369,19 +368,34 @@ function unprotect(descriptor: string, source: KeySource) {
   }
 }
 
-/** A backup file's own refusals are about the file, not about this browser's storage. */
-function restore(file: Uint8Array, passphrase: string) {
+/** Opens a backup file. Its own refusals are about the file, not about this browser's storage. */
+function openBackup(file: Uint8Array, passphrase: string, wanted: wasm.OpenedBackup["contents"], otherwise: string) {
   const opened: Result<wasm.OpenedBackup> = wasm.OpenedBackup.open(file, passphrase);
   if (!opened.ok && opened.error.kind === "record") {
     const error = bindingError(opened.error);
     throw new Failure(duetError("invalid", error.message, { field: "file" }));
   }
   const backup = take(opened, "file");
-  if (backup.contents !== "device") {
+  if (backup.contents !== wanted) {
     backup.free();
-    fail("invalid", "The file holds the third share of a wallet; a browser is restored from its own backup.", { field: "file" });
+    fail("invalid", otherwise, { field: "file" });
   }
-  return new BoundWallet(take(backup.restore(), "file"));
+  return backup;
+}
+
+function restore(file: Uint8Array, passphrase: string) {
+  const otherwise = "The file holds the third share of a wallet; a browser is restored from its own backup.";
+  return new BoundWallet(take(openBackup(file, passphrase, "device", otherwise).restore(), "file"));
+}
+
+function readThirdShare(file: Uint8Array, passphrase: string) {
+  const otherwise = "The file is a backup of this device's own share; choose the file of the third share.";
+  const backup = openBackup(file, passphrase, "third-share", otherwise);
+  try {
+    return { wallet: backup.wallet, address: backup.address as Address };
+  } finally {
+    backup.free();
+  }
 }
 
 const engine: Engine = {
@@ -398,6 +412,7 @@ const engine: Engine = {
   openPending: (sealed, key, id) => new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),
   openWallet: (sealed, key, id) => new BoundWallet(take(wasm.DeviceWallet.open(sealed, sealKey(key), id))),
   restore,
+  readThirdShare,
   sealItem: (key, wallet, item, content) => take(sealKey(key).seal(wallet, item, content)),
   openItem: (key, wallet, item, sealed) => take(sealKey(key).open(wallet, item, sealed)),
   searchPrime,

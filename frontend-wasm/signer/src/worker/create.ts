@@ -141,6 +141,7 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
       exportedAt: null,
       checkedAt: null,
       backupDue: true,
+      thirdDue: backupFile !== null,
       attempts: { failed: 0, nextAt: 0 },
     };
     await storePending(database, row, pending.seal(key), backupFile);
@@ -201,18 +202,18 @@ export async function discardPending(context: Context, id: WalletId): Promise<un
 
 export async function removeWallet(database: Database, id: WalletId): Promise<void> {
   const transaction = await database.transaction(["wallets", "records", "keys", "pending"], "readwrite", STRICT);
-  const keys = await transaction.objectStore("keys").index("wallet").getAllKeys(id);
+  const keys = await transaction.objectStore("keys").index("wallet").getAll(id);
   const pending = await transaction.objectStore("pending").index("wallet").getAllKeys(id);
   const records = await transaction.objectStore("records").getAllKeys(IDBKeyRange.bound([id], [id, []]));
-  for (const key of keys) await transaction.objectStore("keys").delete(key);
+  // A lock is never forgotten: the wallet may come back from a backup.
+  for (const key of keys) if (key.state !== "locked") await transaction.objectStore("keys").delete(key.id);
   for (const session of pending) await transaction.objectStore("pending").delete(session);
   for (const record of records) await transaction.objectStore("records").delete(record);
   await transaction.objectStore("wallets").delete(id);
   await transaction.done;
 }
 
-// ---------------------------------------------------------------------------------------------------
-// cards
+// ------------------------------------------------------------------------------------------- cards
 
 interface FetchedCard {
   card: Uint8Array;
@@ -255,8 +256,7 @@ async function recipientCard(context: Context, recipient: Recipient, signal: Abo
   return fetched;
 }
 
-// ----------------------------------------------------------------------------------------- store
-// and finish
+// -------------------------------------------------------------------------------- store and finish
 
 async function storePending(database: Database, row: WalletRow, sealed: Uint8Array, backup: Uint8Array | null): Promise<void> {
   const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);
@@ -264,7 +264,8 @@ async function storePending(database: Database, row: WalletRow, sealed: Uint8Arr
     fail("storage", "There is a wallet with this id already.");
   }
   await transaction.objectStore("records").put({ wallet: row.id, kind: "pending", sealed });
-  // Sealed by a passphrase of its own. It is there until it can be handed out, and no longer.
+  // Sealed by a passphrase of its own. It is there until its owner opened the saved file, and no
+  // longer.
   if (backup) await transaction.objectStore("records").put({ wallet: row.id, kind: "backup", sealed: backup });
   await transaction.objectStore("wallets").put(row);
   await transaction.done;
@@ -339,7 +340,10 @@ async function all<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]
   });
 }
 
-/** The finished wallet in the place of the pending one, in one step. Gives the backup file that was kept until now. */
+/**
+ * The finished wallet in the place of the pending one, in one step. Gives the file of the third
+ * share, if there is one.
+ */
 async function storeFinished(database: Database, device: DeviceWallet, sealed: Uint8Array): Promise<Uint8Array | undefined> {
   const { id, address, publicKey, newestKey } = device;
   if (newestKey === null) fail("internal", "A new wallet has no Paillier key.");
@@ -354,10 +358,10 @@ async function storeFinished(database: Database, device: DeviceWallet, sealed: U
   const backup = await records.get([id, "backup"]);
   await records.put({ wallet: id, kind: "device", sealed });
   await records.delete([id, "pending"]);
-  await records.delete([id, "backup"]);
   // Never over a key that is known already: it might be locked.
   if ((await keys.get(newestKey)) === undefined) await keys.put(readyKey(newestKey, id));
-  await wallets.put({ ...row, status: "ready", address, publicKey, parties: device.parties, paillierKey: newestKey });
+  const thirdDue = backup !== undefined;
+  await wallets.put({ ...row, status: "ready", address, publicKey, parties: device.parties, paillierKey: newestKey, thirdDue });
   await transaction.done;
   return backup?.sealed;
 }

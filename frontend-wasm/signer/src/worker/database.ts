@@ -10,10 +10,10 @@ import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type St
 
 import { duetError, fail, Failure } from "../errors.js";
 import type { PasskeyReference } from "../protocol.js";
-import type { Address, BackendRole, DuetError, Hex, Timestamp, WalletId, WalletParty } from "../types.js";
+import type { Address, BackendRole, DuetError, Hex, RespondingParty, Timestamp, WalletId, WalletParty } from "../types.js";
 
 const NAME = "duet";
-const VERSION = 3;
+const VERSION = 4;
 
 /** How a wallet's records are sealed: what is needed, besides the secret, to derive their key. */
 export type StoredProtection =
@@ -41,16 +41,19 @@ export interface WalletRow {
   checkedAt?: Timestamp | null;
   /** Whether the owner still has to save a backup, or to do without. Rows of earlier versions lack it: nothing is due. */
   backupDue?: boolean;
+  /**
+   * Whether the owner still has to open the saved file of the third share. Rows of earlier versions
+   * lack it: nothing is due.
+   */
+  thirdDue?: boolean;
   attempts: { failed: number; nextAt: Timestamp };
-  /** Paillier keys of this wallet that bad answers locked here, for its life. Missing in rows of before it was counted. */
-  failures?: number;
 }
 
 /**
  * `pending`: a creation under way. `device`: share, Paillier key and device keys. `owner`: the key
- * that signs requests. `backup`: the sealed file of the third share, until the creation is
- * finished. `rotation`: the device's record under a new Paillier key that not every party has taken
- * yet. `answers`: the first signatures of messages, see answers.ts.
+ * that signs requests. `backup`: the sealed file of the third share, until its owner opened the
+ * saved one. `rotation`: the device's record under a new Paillier key that not every party has
+ * taken yet. `answers`: the first signatures of messages, see answers.ts.
  */
 export type RecordKind = "pending" | "device" | "owner" | "backup" | "rotation" | "answers";
 
@@ -99,6 +102,20 @@ export interface PinRow {
   party: string;
 }
 
+/**
+ * A responder's card whose bad answers locked Paillier keys of this browser: see culprits.ts.
+ * Outlives the wallets.
+ */
+export interface CulpritRow {
+  /** 64 hexadecimal digits. */
+  fingerprint: string;
+  party: string;
+  /** The ids of the Paillier keys that it locked. */
+  locks: string[];
+  /** When the owner said to go on with it. */
+  acceptedAt: Timestamp | null;
+}
+
 interface Schema extends DBSchema {
   wallets: { key: string; value: WalletRow };
   records: { key: [string, RecordKind]; value: RecordRow };
@@ -107,6 +124,7 @@ interface Schema extends DBSchema {
   /** The cards that shares were dealt to. */
   recipients: { key: [string, string]; value: PinRow };
   pending: { key: string; value: PendingRow; indexes: { wallet: string } };
+  culprits: { key: string; value: CulpritRow };
 }
 
 export type StoreName = StoreNames<Schema>;
@@ -202,6 +220,10 @@ export class Database {
           if (oldVersion < 3) {
             database.createObjectStore("pending", { keyPath: "session" }).createIndex("wallet", "wallet");
           }
+          if (oldVersion < 4) {
+            database.createObjectStore("culprits", { keyPath: "fingerprint" });
+            if (oldVersion > 0) await quarantineFromLocks(transaction);
+          }
         },
         // A newer page wants to migrate: this one makes way, and is of no more use.
         blocking: (_current, _blocked, event) => {
@@ -252,6 +274,37 @@ async function pinByRole(database: Connection, transaction: Upgrade): Promise<vo
     for (const role of roles.size > 0 ? roles : ["unknown" as const]) await recipients.put({ role, fingerprint, party });
   }
   (database as unknown as IDBPDatabase).deleteObjectStore("pins");
+}
+
+/**
+ * Earlier versions kept the culprit's name beside the lock, or nothing. Its card is in the wallet's
+ * row. Where a lock names nobody and the wallet has one responder, it was that one.
+ */
+async function quarantineFromLocks(transaction: Upgrade): Promise<void> {
+  const culprits = transaction.objectStore("culprits");
+  const wallets = await transaction.objectStore("wallets").getAll();
+  for (const { id, wallet, lock } of await transaction.objectStore("keys").getAll()) {
+    if (lock === null) continue;
+    const responders = respondersOf(wallets.find((row) => row.id === wallet)?.parties ?? []);
+    const [only] = responders.length === 1 ? responders : [];
+    const culprit = lock.culprit === undefined ? only : responders.find(({ party }) => party === lock.culprit);
+    if (culprit) await culprits.put(withLock(await culprits.get(culprit.fingerprint), culprit, id));
+  }
+}
+
+/** The holders of a wallet that answer its device. */
+export function respondersOf(parties: readonly WalletParty[]): RespondingParty[] {
+  return parties.filter((party): party is RespondingParty => "fingerprint" in party);
+}
+
+/** A card's row with one more key that its answer locked. */
+export function withLock(
+  row: CulpritRow | undefined,
+  { fingerprint, party }: RespondingParty,
+  paillierKey: string,
+): CulpritRow {
+  const { locks, acceptedAt } = row ?? { locks: [], acceptedAt: null };
+  return { fingerprint, party, locks: [...new Set([...locks, paillierKey])], acceptedAt };
 }
 
 /** The wallet's row, or a refusal. */

@@ -208,6 +208,8 @@ export interface Engine {
   openPending(sealed: Uint8Array, key: SealKey, id: WalletId): Pending;
   openWallet(sealed: Uint8Array, key: SealKey, id: WalletId): DeviceWallet;
   restore(file: Uint8Array, passphrase: string): DeviceWallet;
+  /** Opens the file of a third share; which wallet it belongs to. */
+  readThirdShare(file: Uint8Array, passphrase: string): { wallet: WalletId; address: Address };
   /** Seals something beside a wallet, under a name; opened for the same wallet and name only. */
   sealItem(key: SealKey, wallet: WalletId, item: string, content: Uint8Array): Uint8Array;
   openItem(key: SealKey, wallet: WalletId, item: string, sealed: Uint8Array): Uint8Array;

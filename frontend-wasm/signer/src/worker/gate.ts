@@ -7,7 +7,7 @@
 
 import { duetError, fail, Failure } from "../errors.js";
 import type { WalletId } from "../types.js";
-import { type Database, type KeyRow, type PendingRow, STRICT } from "./database.js";
+import { type Database, type KeyRow, type PendingRow, respondersOf, STRICT, withLock } from "./database.js";
 import type { DeviceWallet, SealKey } from "./engine.js";
 
 export type GateVerdict = "open" | "locked-now" | Exclude<KeyRow["state"], "ready">;
@@ -84,9 +84,9 @@ function unwritable(thrown: unknown): Failure {
 }
 
 /**
- * Takes a verdict through the gate: writes the lock if it is `bad`, else that it was released, and
- * removes the pending verdict; then reads back what is stored. Called with the wallet's lock held,
- * so that no other tab comes in between.
+ * Takes a verdict through the gate: writes the lock and the culprit's quarantine if it is `bad`,
+ * else that it was released, and removes the pending verdict; then reads back what is stored.
+ * Called with the wallet's lock held, so that no other tab comes in between.
  *
  * @throws {Failure} `storage`, when the store does not write. Then nothing may be said about the
  * verdict.
@@ -97,7 +97,7 @@ export async function passGate(
   bad: { evidence: Uint8Array; record: Uint8Array } | null,
 ): Promise<GateVerdict> {
   try {
-    const transaction = await database.transaction(["keys", "pending", "records", "wallets"], "readwrite", STRICT);
+    const transaction = await database.transaction(["keys", "pending", "records", "wallets", "culprits"], "readwrite", STRICT);
     const keys = transaction.objectStore("keys");
     const row = await keys.get(key);
     if (row === undefined) fail("storage", "The record of this wallet's Paillier key is missing.");
@@ -113,9 +113,10 @@ export async function passGate(
     if (locks) {
       // The lock destroys the key: the record is sealed without it.
       await transaction.objectStore("records").put({ wallet, kind: "device", sealed: bad.record });
-      const wallets = transaction.objectStore("wallets");
-      const counted = await wallets.get(wallet);
-      if (counted) await wallets.put({ ...counted, failures: (counted.failures ?? 0) + 1 });
+      const holders = respondersOf((await transaction.objectStore("wallets").get(wallet))?.parties ?? []);
+      const culprit = holders.find(({ party }) => party === responder);
+      const culprits = transaction.objectStore("culprits");
+      if (culprit) await culprits.put(withLock(await culprits.get(culprit.fingerprint), culprit, key));
     }
     await transaction.done;
     const stored = await database.get("keys", key);

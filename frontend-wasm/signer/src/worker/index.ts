@@ -5,10 +5,11 @@
 
 import { fail } from "../errors.js";
 import type { WorkerSettings } from "../protocol.js";
-import { checkBackup, exportBackup, restoreBackup, waiveBackup } from "./backup.js";
+import { checkBackup, checkThirdShare, exportBackup, restoreBackup, thirdShareFile, waiveBackup } from "./backup.js";
 import { loadEngine } from "./bindings.js";
 import type { Context } from "./context.js";
 import { createWallet, discardPending, readLabel, removeWallet, resumeCreation } from "./create.js";
+import { acceptCulprit } from "./culprits.js";
 import { changeWallet, openDatabase, requireWallet } from "./database.js";
 import { help, HELPER_NAME } from "./helpers.js";
 import { inbox, reject } from "./inbox.js";
@@ -95,9 +96,12 @@ const handlers: Handlers = {
   exportBackup: async (_call, id, passphrase) => exportBackup(await context(), id, passphrase),
   checkBackup: async (_call, id, file, passphrase) => checkBackup(await context(), id, file, passphrase),
   waiveBackup: async (_call, id) => waiveBackup(await context(), id),
+  thirdShareFile: async (_call, id) => thirdShareFile(await context(), id),
+  checkThirdShare: async (_call, id, file, passphrase) => checkThirdShare(await context(), id, file, passphrase),
   restoreBackup: async (_call, file, passphrase, source, label) =>
     restoreBackup(await context(), file, passphrase, source, label),
   rotate: async (call, id) => rotate(await context(), call, id),
+  acceptCulprit: async (_call, id, card) => acceptCulprit(await context(), id, card),
   verify: async (_call, options) => (await context()).engine.verify(options),
 };
 

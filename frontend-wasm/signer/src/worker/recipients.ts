@@ -141,8 +141,7 @@ export function requireSameRecipients(parties: WalletParty[], settings: Deciding
   }
 }
 
-// ----------------------------------------------------------------------------------------------------
-// pins
+// -------------------------------------------------------------------------------------------- pins
 
 /** Whether a card of this role was dealt to before: by its fingerprint, never by a name. */
 export function seenBefore(pins: PinRow[], role: BackendRole, fingerprint: string | undefined): ShareRecipient["seen"] {

@@ -1,7 +1,8 @@
 /**
  * A new Paillier key for a wallet: ends a lock, and is due after a restore. It is stored before it
  * is first offered, and the old key goes on with a responder that has not taken the new one. An
- * interrupted rotation is simply repeated.
+ * interrupted rotation is simply repeated. A quarantined card is left out: its holder is offered no
+ * key.
  */
 
 import { fail } from "../errors.js";
@@ -9,6 +10,7 @@ import type { CreateProgress, WalletId, WalletSummary } from "../types.js";
 import type { Context } from "./context.js";
 import { fetchCard, readyKey, stopwatch } from "./create.js";
 import { STRICT } from "./database.js";
+import { quarantined, sortResponders } from "./culprits.js";
 import { checkpoint } from "./deadline.js";
 import type { DeviceWallet, SealKey } from "./engine.js";
 import { finishPending } from "./gate.js";
@@ -45,7 +47,10 @@ async function replaceKey(
     // Another tab locked it while this one had it in memory.
     if ((await context.database.get("keys", id))?.state === "locked") device.forgetKey(id);
   }
-  const interrupted = device.newestKey !== null && device.unenrolled.length > 0;
+  const { trusted, culprits: [culprit] } = await sortResponders(context.database, device);
+  if (trusted.length === 0 && culprit) throw quarantined(culprit);
+  const due = () => device.unenrolled.filter(({ party }) => trusted.some((one) => one.party === party));
+  const interrupted = device.newestKey !== null && due().length > 0;
   const newest = interrupted && device.newestKey ? await context.database.get("keys", device.newestKey) : undefined;
   // One that was begun is brought to its end, unless its own key was locked meanwhile.
   if (newest?.state !== "ready") {
@@ -53,7 +58,7 @@ async function replaceKey(
     await store(context, device, key);
   }
   // What is made for the parties is made at the same time; they take it one after the other.
-  const made = device.unenrolled.map(async ({ share, party }) => {
+  const made = due().map(async ({ share, party }) => {
     tell({ step: "card", party });
     const { card, fingerprint } = await fetchCard(context, party, fingerprintOf(device, party), signal);
     await helpers.verifyCard(card, fingerprint);

@@ -6,10 +6,13 @@
 import { duetError, fail, Failure } from "../errors.js";
 import { bytesToHex, payloadDocument } from "../payload.js";
 import type { SignOrder } from "../protocol.js";
-import type { DerivationPath, DuetError, Hex, JobId, Payload, Signed, SigningStep, WalletId } from "../types.js";
+import type {
+  BackendRole, DerivationPath, DevicePair, DuetError, Hex, JobId, Payload, RespondingParty, Signed, SigningStep, WalletId,
+} from "../types.js";
 import { firstSignature } from "./answers.js";
 import type { Context } from "./context.js";
 import { fetchCard } from "./create.js";
+import { quarantined, requireTrusted, sortResponders } from "./culprits.js";
 import { pauseMs } from "./backoff.js";
 import { cancelled, checkpoint, pause, within } from "./deadline.js";
 import type { Answered, ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Verdict } from "./engine.js";
@@ -68,7 +71,7 @@ export async function sign(
     const { device } = unlocked;
     requireKeyReady(summary);
     const path = order.path ?? "m";
-    const pairs = order.pairs ?? (await trusted(context, device));
+    const pairs = await trustedPairs(context, device, order.pairs);
     const document = requestDocument(device, payload, path, { ...order, pairs });
     let job = "";
     const ask = (nowMs: number): Uint8Array => {
@@ -111,7 +114,8 @@ export async function approve(
       fail("refused", "The job is about something else than was shown.", { code: "peer-misbehaved", by: "orchestrator" });
     }
     if (!found) return alreadyDone(context, device, id, job, call.signal);
-    const { description, path } = found;
+    const { description, path, pairs } = found;
+    await trustedPairs(context, device, pairs.filter((pair): pair is DevicePair => pair.startsWith("device+")));
     const wanted: Wanted = { wallet: id, job, digest, payload: description.payload, path };
     return context.tabs.exclusively(id, () =>
       withAttempts(context, unlocked, call.signal, async () => {
@@ -177,15 +181,21 @@ function endedError(reply: Extract<ApprovalReply, { kind: "job" }>): DuetError {
   }
 }
 
-/** The pairs of this device, without those whose responder's bad answer locked a key, as long as another one is left. */
-async function trusted({ database }: Context, device: DeviceWallet): Promise<NonNullable<SignOrder["pairs"]>> {
-  const keys = await database.keysOf(device.id);
-  const culprits = new Set(keys.map(({ lock }) => lock?.culprit));
-  const responders = device.parties.flatMap((holder) =>
-    holder.role === "service" || holder.role === "partner" ? [{ role: holder.role, name: holder.party }] : [],
-  );
-  const kept = responders.filter(({ name }) => !culprits.has(name));
-  return (kept.length > 0 ? kept : responders).map(({ role }) => `device+${role}` as const);
+/**
+ * The pairs to sign with: those that are `wanted`, or else all, without quarantined responders. One
+ * that has not taken the newest Paillier key comes last.
+ *
+ * @throws {Failure} `quarantined` when no pair is left. Then nothing was asked.
+ */
+async function trustedPairs({ database }: Context, device: DeviceWallet, wanted?: DevicePair[]): Promise<DevicePair[]> {
+  const { trusted, culprits } = await sortResponders(database, device);
+  const pairOf = ({ role }: { role: BackendRole }): DevicePair => `device+${role}`;
+  const isDue = ({ party }: RespondingParty): boolean => device.unenrolled.some((one) => one.party === party);
+  const asked = wanted ?? [...trusted.filter((one) => !isDue(one)), ...trusted.filter(isDue)].map(pairOf);
+  const kept = asked.filter((pair) => !culprits.some((one) => pairOf(one) === pair));
+  const [culprit] = culprits;
+  if (kept.length === 0 && culprit && (wanted === undefined || wanted.length > 0)) throw quarantined(culprit);
+  return kept;
 }
 
 function requestDocument(
@@ -235,7 +245,7 @@ async function withAttempts(
       asked = true;
       return await attempt();
     } catch (thrown) {
-      const again = isTransient(thrown) || isStale(thrown);
+      const again = isTransient(thrown) || isStale(thrown) || isQuarantined(thrown);
       if (!signal.aborted && again && count < ATTEMPTS && Date.now() < lastStartAt) {
         await pause(pauseMs(BACKOFF, count), signal);
         continue;
@@ -251,6 +261,14 @@ async function withAttempts(
 function isStale(thrown: unknown): boolean {
   const code = thrown instanceof Failure ? thrown.error.code : undefined;
   return code === "stale-paillier-key" || code === "stale-epoch" || code === "not-enrolled";
+}
+
+/**
+ * Whether the session was with a quarantined party: told so, the orchestrator takes another of the
+ * job's pairs.
+ */
+function isQuarantined(thrown: unknown): boolean {
+  return thrown instanceof Failure && thrown.error.kind === "quarantined";
 }
 
 /**
@@ -398,7 +416,8 @@ class Session {
   /** Up to message 4. Whatever happens, the nonce is gone afterwards. */
   async #exchange(facts: ManifestFacts): Promise<Verdict> {
     const { context, device, signal } = this;
-    const { session, responder, paillierKey } = facts;
+    const { session, responder, responderFingerprint, paillierKey } = facts;
+    await requireTrusted(context.database, responderFingerprint);
     const row = await context.database.get("keys", paillierKey);
     if (row?.state === "locked" && paillierKey !== device.newestKey && !device.unenrolled.some(({ party }) => party === responder)) {
       // The rotation that ended the lock came after what the session was drawn up from.
@@ -476,7 +495,7 @@ class Session {
       const culprit = verdict.settle(paillierKey);
       error = duetError(
         "paillier-locked",
-        `${culprit} answered with a bad signature; the Paillier key is locked. Make a new one to sign again.`,
+        `${culprit} answered with a bad signature; the Paillier key is locked, and ${culprit} is not asked again.`,
         { code: "peer-misbehaved", by: culprit || responder },
       );
     } else {

@@ -4,7 +4,8 @@ import { duetError, fail, Failure } from "../errors.js";
 import type { KeySource } from "../protocol.js";
 import type { WalletId, WalletState, WalletSummary } from "../types.js";
 import { attemptPauseMs } from "./backoff.js";
-import { changeWallet, type Database, type KeyRow, requireRecord, requireWallet, type WalletRow } from "./database.js";
+import { culpritsAmong, lossesOf } from "./culprits.js";
+import { changeWallet, type CulpritRow, type Database, type KeyRow, requireRecord, requireWallet, type WalletRow } from "./database.js";
 import type { DeviceWallet, Engine, SealKey } from "./engine.js";
 import { closedError } from "./gate.js";
 import type { Socket } from "./socket.js";
@@ -37,38 +38,39 @@ export class Wallets {
     private readonly onChange: (wallets: WalletSummary[]) => void,
   ) {}
 
-  // --------------------------------------------------------------------------------------------
-  // summaries
+  // ------------------------------------------------------------------------------------- summaries
 
   async summaries(): Promise<WalletSummary[]> {
-    const transaction = await this.database.transaction(["wallets", "keys"]);
-    const [rows, keys] = await Promise.all([
+    const transaction = await this.database.transaction(["wallets", "keys", "culprits"]);
+    const [rows, keys, culprits] = await Promise.all([
       transaction.objectStore("wallets").getAll(),
       transaction.objectStore("keys").getAll(),
+      transaction.objectStore("culprits").getAll(),
     ]);
-    const states = new Map(keys.map(({ id, state }) => [id, state]));
     const persistent = await isPersistent();
     return rows
-      .map((row) => this.#summary(row, states.get(row.paillierKey), persistent))
+      .map((row) => this.#summary(row, keys.filter(({ wallet }) => wallet === row.id), culprits, persistent))
       .sort((one, other) => one.createdAt - other.createdAt || (one.id < other.id ? -1 : 1));
   }
 
   async summary(id: WalletId): Promise<WalletSummary> {
     const row = await requireWallet(this.database, id);
-    const key = await this.database.get("keys", row.paillierKey);
-    return this.#summary(row, key?.state, await isPersistent());
+    const [keys, culprits] = await Promise.all([this.database.keysOf(id), this.database.getAll("culprits")]);
+    return this.#summary(row, keys, culprits, await isPersistent());
   }
 
-  #summary(row: WalletRow, state: KeyRow["state"] | undefined, persistent: boolean): WalletSummary {
+  #summary(row: WalletRow, keys: KeyRow[], culprits: CulpritRow[], persistent: boolean): WalletSummary {
     const { id, address, publicKey, label, createdAt, tenant, parties, restored, attempts } = row;
-    const { exportedAt, checkedAt = null, backupDue = false } = row;
+    const { exportedAt, checkedAt = null, backupDue = false, thirdDue = false } = row;
     // Without a Paillier key there is nothing to initiate with: the wallet comes from a backup.
-    const key = state ?? "needs-rotation";
+    const key = keys.find((one) => one.id === row.paillierKey)?.state ?? "needs-rotation";
     return {
       id, address, publicKey, label, createdAt, tenant, parties, restored, attempts, key,
       state: this.#state(row, key),
       protection: row.protection.kind,
-      backup: { exportedAt, checkedAt, due: backupDue },
+      backup: { exportedAt, checkedAt, due: backupDue, thirdDue },
+      losses: lossesOf(keys),
+      culprits: culpritsAmong(culprits, parties),
       persistent,
     };
   }
@@ -89,8 +91,7 @@ export class Wallets {
     this.onChange(await this.summaries());
   }
 
-  // ---------------------------------------------------------------------------------------------
-  // unlocking
+  // ------------------------------------------------------------------------------------- unlocking
 
   /**
    * Derives the key of a wallet's records. Wrong attempts are counted before they are tried, so
