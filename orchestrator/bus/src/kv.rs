@@ -34,8 +34,6 @@ pub const WEBHOOKS: &str = "duet_webhooks";
 pub const DIGESTS: &str = "duet_digests";
 /// The bucket of the signatures that messages and typed data got first; kept as long as the audit log.
 pub const ANSWERS: &str = "duet_answers";
-/// All buckets that an orchestrator makes, and cannot work without.
-pub const ALL: [&str; 6] = [JOBS, SESSIONS, BATCHES, WEBHOOKS, DIGESTS, ANSWERS];
 
 /// Values kept per key: the newest. A job's record tells its own history, and a bucket that kept what each
 /// was before would hold a fourth of the jobs.
