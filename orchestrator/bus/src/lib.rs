@@ -19,6 +19,7 @@
 //! | [`trace`] | which trace a message belongs to, in its headers |
 //! | [`failures`] | who has failed how often, to slow it down |
 //! | [`credentials`] | what `duet init` writes: nkeys, TLS, the orchestrator's key, tenants' tokens |
+//! | [`pem`] | PEM files as editors leave them |
 //! | [`nodes`] | what it writes for each node of a cluster |
 //! | [`rotation`] | exchanging any of it while everything runs; [`secret_file`] is what a file holds meanwhile |
 //!
@@ -38,6 +39,7 @@ pub mod failures;
 pub mod kv;
 mod metrics;
 pub mod nodes;
+pub mod pem;
 pub mod request;
 pub mod role;
 pub mod rotation;
