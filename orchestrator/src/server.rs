@@ -191,7 +191,7 @@ impl Server {
         let bus = Bus::connect(config.broker).await?;
         let Buckets { jobs, sessions, batches, endpoints, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
-        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
+        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.max_retry_pause));
         let instance = ulid::Ulid::new().to_string();
         let (recording, audit) =
             Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);

@@ -18,6 +18,7 @@ use tokio::time::{interval, timeout};
 use crate::{
     anvil::{CHAIN_ID, http_client},
     broker::Broker,
+    clocks,
     duet::{Duet, text},
     parties::{PartyFolder, make_private_folder},
     process::{self, Process},
@@ -191,6 +192,15 @@ impl Server {
     /// Has it run with other settings when it is started again.
     pub fn set_settings(&mut self, duet: Duet) {
         self.duet = duet;
+    }
+
+    /// Has its clock be ahead of the machine's by so many seconds, or behind it, when it is started again.
+    ///
+    /// # Errors
+    /// When libfaketime is not installed.
+    pub fn shift_clock(&mut self, seconds: i64) -> Result<()> {
+        self.duet = clocks::shifted(self.duet.clone(), seconds)?;
+        Ok(())
     }
 
     /// Gives the option `name`, which is among the arguments, another value.

@@ -7,6 +7,7 @@ mod audit;
 mod broker_permissions;
 mod bus;
 mod chaos;
+mod clocks;
 mod cluster;
 mod gateway;
 mod metrics;
