@@ -21,5 +21,6 @@ mod rotation;
 mod signing;
 mod signing_docs;
 mod traces;
+mod upgrade;
 mod webhooks;
 mod workers;
