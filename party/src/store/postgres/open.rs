@@ -146,8 +146,9 @@ impl PostgresOptions {
     }
 }
 
-/// The options with those files of certificates and keys that have byte order marks, read without them: the driver would
-/// pass over what is marked. It reads the others itself when it connects, and says which it cannot read.
+/// The options with those files of certificates and keys that have byte order marks, read without
+/// them: the driver would pass over what is marked. It reads the others itself when it connects,
+/// and says which it cannot read.
 fn with_pem_files(options: PgConnectOptions, url: &str) -> PgConnectOptions {
     let Ok(url) = reqwest::Url::parse(url) else { return options };
     url.query_pairs().fold(options, |options, (name, file)| {
@@ -258,5 +259,25 @@ impl PostgresStore {
             tracing::error!(%error, "the share store's test write failed; nothing is initiated");
         }
         Ok(store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_with_a_byte_order_mark_is_read_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            fs::write(&file, text).unwrap();
+            let url = format!("postgresql://duet@db.example/duet?sslrootcert={}", file.display());
+            format!("{:?}", PostgresOptions::at(&url).unwrap().connect)
+        };
+        // The driver says of itself whether it was given a file or what is in it.
+        let given = format!("ssl_root_cert: Some(Inline({:?}))", b"-----BEGIN CERTIFICATE-----");
+        assert!(options("marked.pem", "\u{feff}-----BEGIN CERTIFICATE-----").contains(&given));
+        assert!(options("plain.pem", "-----BEGIN CERTIFICATE-----").contains("ssl_root_cert: Some(File("));
     }
 }
