@@ -265,8 +265,9 @@ impl Drop for Observer {
 }
 
 impl Board {
-    /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once. No job rests
-    /// longer than `longest_pause`, whatever time was noted for it: the clock that noted it may have been ahead.
+    /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once. No
+    /// job rests longer than `longest_pause`, whatever time was noted for it: the clock that noted
+    /// it may have been ahead.
     pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration) -> Self {
         let jobs = Mutex::new(Jobs::new(max_in_hand_per_tenant));
         Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause) }

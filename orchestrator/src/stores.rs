@@ -32,7 +32,8 @@ use crate::{
     webhooks::Endpoint,
 };
 
-/// The buckets: what each keeps, and its name at the broker. What is made and what is looked for is this.
+/// The buckets: what each keeps, and its name at the broker. What is made and what is looked for is
+/// this.
 macro_rules! buckets {
     ($($field:ident: $value:ty = $name:expr;)*) => {
         /// Where state is kept.

@@ -346,7 +346,8 @@ impl Orchestrator {
                 }
                 JobState::Queued => {
                     let pause = until(record.next_attempt_at_ms, now);
-                    // A clock that was ahead noted a longer one: the board has held the job back for the longest.
+                    // A clock that was ahead noted a longer one: the board has held the job back
+                    // for the longest.
                     if !pause.is_zero() && pause <= self.queue.max_retry_pause {
                         return Ok(Looked::Later(pause));
                     }
@@ -595,8 +596,9 @@ impl Orchestrator {
     }
 }
 
-/// How long the outcome of a session may still take that ends at `expires_at_ms`; 0 for one that never began. An
-/// orchestrator whose clock was ahead may have noted that time: no session lasts longer than sessions may.
+/// How long the outcome of a session may still take that ends at `expires_at_ms`; 0 for one that
+/// never began. An orchestrator whose clock was ahead may have noted that time: no session lasts
+/// longer than sessions may.
 fn time_left(queue: &QueueSettings, expires_at_ms: u64, now_ms: u64) -> Duration {
     match expires_at_ms {
         0 => Duration::ZERO,

@@ -6,21 +6,23 @@ use anyhow::{Context as _, Result};
 
 use crate::duet::Duet;
 
-/// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one for processes with
-/// several threads.
+/// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one
+/// for processes with several threads.
 pub(crate) fn library() -> Option<PathBuf> {
     let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
     Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
 }
 
-/// A command whose processes take their time of day from the file `clock`, which may change while they run.
+/// A command whose processes take their time of day from the file `clock`, which may change while
+/// they run.
 pub(crate) fn from_file(duet: Duet, library: &Path, clock: &Path) -> Duet {
     preloaded(duet, library)
         .with("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())
         .with("FAKETIME_CACHE_DURATION", "1")
 }
 
-/// The command with a clock that is steadily ahead of the machine's by so many seconds, or behind it.
+/// The command with a clock that is steadily ahead of the machine's by so many seconds, or behind
+/// it.
 ///
 /// # Errors
 /// When libfaketime is not installed.

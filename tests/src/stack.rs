@@ -194,7 +194,8 @@ impl Server {
         self.duet = duet;
     }
 
-    /// Has its clock be ahead of the machine's by so many seconds, or behind it, when it is started again.
+    /// Has its clock be ahead of the machine's by so many seconds, or behind it, when it is started
+    /// again.
     ///
     /// # Errors
     /// When libfaketime is not installed.

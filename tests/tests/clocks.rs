@@ -14,8 +14,8 @@ use duet_tests::{
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
-/// How long a job may take to get where it should. It is shorter than the longest offset, so that no job waits for
-/// a time that a wrong clock noted.
+/// How long a job may take to get where it should. It is shorter than the longest offset, so that
+/// no job waits for a time that a wrong clock noted.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -137,7 +137,8 @@ async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_righ
     let mut stack = Box::pin(Stack::start_with(&[METRICS])).await.unwrap();
     let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
 
-    // A requester whose clock is behind is served. One whose clock is ahead waits, until that time has come.
+    // A requester whose clock is behind is served. One whose clock is ahead waits, until that time
+    // has come.
     for offset in [-60, -300] {
         Job::submit(&wallet, offset, &format!("requester {offset}")).await.is_signed_at_once().await;
     }
@@ -163,8 +164,8 @@ async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_righ
         shows(&stack.orchestrator, name, 0).await;
     }
 
-    // An orchestrator whose clock is ahead changes nothing; the sessions of one that is behind are over
-    // when they begin.
+    // An orchestrator whose clock is ahead changes nothing; the sessions of one that is behind are
+    // over when they begin.
     for offset in OFFSETS {
         restart(&mut stack.orchestrator, offset).await;
         let job = Job::submit(&wallet, 0, &format!("orchestrator {offset}")).await;
@@ -187,7 +188,8 @@ async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_righ
         }
     }
 
-    // Their time has come for the one, and comes for the other when all clocks but its own were wrong.
+    // Their time has come for the one, and comes for the other when all clocks but its own were
+    // wrong.
     minute.is_signed().await;
     for server in [&mut stack.service, &mut stack.partner, &mut stack.orchestrator] {
         restart(server, 300).await;

@@ -283,7 +283,8 @@ async fn approvals__should_be_counted_by_the_parties() {
     assert!(approve(&keys[0].0, &format!("0x{}", "11".repeat(32))).await.is_err());
     assert!(approve(&keys[2].0, &digest).await.unwrap_err().to_string().contains("unauthorized"));
 
-    // Over HTTP: a stranger learns whose approval counts; a date that is too old or in the future does not count.
+    // Over HTTP: a stranger learns whose approval counts; a date that is too old or in the future
+    // does not count.
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let (day, path) = (24 * 60 * 60, format!("/v1/jobs/{job}/approvals"));
     for (key, issued_at, status, code, says) in [

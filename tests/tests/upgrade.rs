@@ -220,8 +220,8 @@ async fn a_postgres_store_of_the_version_before__should_lock_and_sign_on() {
     let queue = ["job", "submit", "message", "no", "--wallet", SIGNING, "--requester-key", &key, "--wait"];
     assert_eq!(signing.duet.refused(&queue).await.unwrap().code, "locked");
 
-    // The operator's word and a new key end the lock; a dump in another database is a restored store, whose limits
-    // count as used up.
+    // The operator's word and a new key end the lock; a dump in another database is a restored
+    // store, whose limits count as used up.
     stack.service.stop().await.unwrap();
     let operator = party.command(&stack.duet());
     let card = FINGERPRINTS[1];

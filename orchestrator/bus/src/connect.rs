@@ -414,8 +414,9 @@ fn options(settings: &ConnectSettings, watch: &Arc<Watch>, urls: &str) -> async_
     options
 }
 
-/// The settings for TLS with the authorities in a file that has byte order marks: the client would pass over a marked
-/// certificate. `None` when there is no mark, or nothing of use; then the client reads the file and says what is wrong.
+/// The settings for TLS with the authorities in a file that has byte order marks: the client would
+/// pass over a marked certificate. `None` when there is no mark, or nothing of use; then the client
+/// reads the file and says what is wrong.
 fn marked_authorities(ca_file: &Path) -> Option<rustls::ClientConfig> {
     let bytes = fs::read(ca_file).ok().filter(|bytes| pem::is_marked(bytes))?;
     let mut authorities = rustls::RootCertStore::empty();

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 /// What some editors put before a text, in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a PEM file without the byte order marks in it, at its beginning or where files were joined.
-/// Parsers take a marked `-----BEGIN` for a comment and pass over what follows it.
+/// Reads a PEM file without the byte order marks in it, at its beginning or where files were
+/// joined. Parsers take a marked `-----BEGIN` for a comment and pass over what follows it.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -175,7 +175,8 @@ fn an_orchestrator_out_of_reach_is_said_once_and_in_the_end() {
     assert!(!log.contains("duet_0123"), "the token is a secret");
 }
 
-/// Answers every request with 503 and these headers. Returns its address, and how many requests there were.
+/// Answers every request with 503 and these headers. Returns its address, and how many requests
+/// there were.
 fn unavailable(headers: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
