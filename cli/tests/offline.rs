@@ -7,8 +7,13 @@
 )]
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
     process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
@@ -168,6 +173,91 @@ fn an_orchestrator_out_of_reach_is_said_once_and_in_the_end() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(log.matches("out of reach").count(), 1, "{log}");
     assert!(!log.contains("duet_0123"), "the token is a secret");
+}
+
+/// Answers every request with 503 and these headers. Returns its address, and how many requests
+/// there were.
+fn unavailable(headers: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = BufReader::new(connection.unwrap());
+            let mut line = String::new();
+            while connection.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
+            let answer = format!("HTTP/1.1 503 x\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n");
+            // A program that has given up does not read it.
+            connection.get_mut().write_all(answer.as_bytes()).ok();
+        }
+    });
+    (address, requests)
+}
+
+#[test]
+fn a_pause_that_is_asked_for_is_kept_in_seconds_and_as_a_date() {
+    let id = "00".repeat(16);
+    let tried = |headers| {
+        let (url, requests) = unavailable(headers);
+        let arguments = ["job", "get", &id, "--api-url", &url, "--timeout", "3s", "--json"];
+        let output = duet().args(arguments).env("DUET_API_TOKEN", "token").output().unwrap();
+        assert_eq!(error_of(&output), ("api-unreachable".to_owned(), Some(7)));
+        requests.load(Ordering::Relaxed)
+    };
+    // The pause is longer than the command's time: no second request follows.
+    assert_eq!(tried("retry-after: 50\r\n"), 1);
+    assert_eq!(
+        tried("date: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:27 GMT\r\n"),
+        1
+    );
+    // Without one, and where a date has passed, it is tried again and again.
+    assert!(tried("") > 1);
+    assert!(tried("retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n") > 1);
+}
+
+#[test]
+fn a_policy_check_warns_of_what_the_owners_bound_does_not_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let payload = directory.path().join("payload.json");
+    std::fs::write(&payload, json!({"kind": "personal_message", "text": "hi"}).to_string()).unwrap();
+    let checked = |rule: Value, is_json: bool| {
+        let mut rules = vec![rule];
+        let everything = json!({"name": "rest", "payloads": ["personal_message"]});
+        rules.push(everything);
+        let policy =
+            json!({"version": 1, "wallet": "11".repeat(32), "revision": 1, "delay": "1h", "rules": rules});
+        let payload = payload.to_str().unwrap();
+        let arguments = ["policy", "check", "-", "--payload", payload];
+        let more: &[&str] = if is_json { &["--json"] } else { &[] };
+        let output = run_with_input(&[&arguments[..], more].concat(), &policy.to_string());
+        assert!(output.status.success(), "{output:?}");
+        output
+    };
+    let bounded = |more: Value| {
+        let mut rule = json!({"name": "bounded", "owner_above": "1000", "max_value": "any"});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    for (rule, unbounded, named) in [
+        (json!({"payloads": ["transaction"], "calls": "any"}), "calls", "calls count"),
+        (json!({"payloads": ["typed_data"], "primary_types": "any"}), "typed_data", "typed data count"),
+        (json!({"payloads": ["personal_message"]}), "personal_message", "messages count"),
+    ] {
+        let warnings = document(&checked(bounded(rule.clone()), true))["warnings"].clone();
+        assert_eq!(warnings[0]["rule"], "bounded", "{warnings}");
+        assert_eq!(warnings[0]["unbounded"], json!([unbounded]), "{warnings}");
+        let shown = String::from_utf8(checked(bounded(rule), false).stdout).unwrap();
+        let (_, warning) = shown.split_once("warning: rule bounded: ").unwrap_or_else(|| panic!("{shown}"));
+        assert!(warning.contains(named) && warning.contains("a rule of their own"), "{shown}");
+    }
+    // A bound on transfers alone says what it does.
+    let transfers = document(&checked(bounded(json!({"payloads": ["transaction"]})), true));
+    assert_eq!(transfers.get("warnings"), None, "{transfers}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use axum::{Router, http::header};
 use duet_bus::{
     Bus, ConnectError, Speaker,
     audit::{Recorder, Recording},
+    pem,
 };
 use duet_protocol::ids::{PartyId, TenantId};
 use hyper::body::Incoming;
@@ -416,10 +417,12 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, GatewayError> {
         file: file.display().to_string(),
         reason: reason.to_string(),
     };
-    let chain = CertificateDer::pem_file_iter(&files.certificates)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let read = |file: &Path| pem::read(file).map_err(|error| unusable(file, &error));
+    let chain = CertificateDer::pem_slice_iter(&read(&files.certificates)?)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unusable(&files.certificates, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|error| unusable(&files.key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -5,7 +5,7 @@
 //! The board may lag behind the bucket, so no decision rests on it. Every decision is a
 //! compare-and-swap.
 
-use core::{cmp::Reverse, num::NonZeroUsize};
+use core::{cmp::Reverse, num::NonZeroUsize, time::Duration};
 use std::{
     collections::{BTreeSet, HashMap, hash_map},
     ops::Bound,
@@ -19,7 +19,7 @@ use lru::LruCache;
 use tokio::sync::watch;
 
 use crate::{
-    clock::now_ms,
+    clock::{now_ms, whole_millis},
     line::{Line, Next, Ticket},
     meter::Meter,
     plan,
@@ -196,6 +196,7 @@ pub(crate) struct Board {
     jobs: Mutex<Jobs>,
     /// Changes when a job becomes ready to start.
     freed: watch::Sender<()>,
+    longest_pause_ms: u64,
 }
 
 /// A job that this process works on. Dropping it releases the job.
@@ -267,9 +268,12 @@ impl Drop for Observer {
 }
 
 impl Board {
-    /// An empty board. Each tenant may have `max_in_hand_per_tenant` jobs in hand at once.
-    pub(crate) fn new(max_in_hand_per_tenant: usize) -> Self {
-        Self { jobs: Mutex::new(Jobs::new(max_in_hand_per_tenant)), freed: watch::Sender::new(()) }
+    /// An empty picture, with places for `max_in_hand_per_tenant` jobs of one tenant at once. No
+    /// job rests longer than `longest_pause`, whatever time was noted for it: the clock that noted
+    /// it may have been ahead.
+    pub(crate) fn new(max_in_hand_per_tenant: usize, longest_pause: Duration) -> Self {
+        let jobs = Mutex::new(Jobs::new(max_in_hand_per_tenant));
+        Self { jobs, freed: watch::Sender::new(()), longest_pause_ms: whole_millis(longest_pause) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -283,7 +287,9 @@ impl Board {
         if jobs.all.get(key).is_some_and(|known| known.revision >= revision) {
             return snapshot;
         }
-        let summary = Summary::new(&snapshot.value, revision);
+        let mut summary = Summary::new(&snapshot.value, revision);
+        let latest_ms = now_ms().saturating_add(self.longest_pause_ms);
+        summary.next_attempt_at_ms = summary.next_attempt_at_ms.min(latest_ms);
         let is_open = summary.is_open();
         jobs.list.insert(summary.place());
         jobs.count(&summary);
@@ -292,7 +298,7 @@ impl Board {
             let ticket = Ticket {
                 priority: record.priority,
                 since_ms: record.created_at_ms,
-                due_ms: record.next_attempt_at_ms,
+                due_ms: summary.next_attempt_at_ms,
             };
             jobs.line.put(&record.tenant, record.id, ticket);
             self.freed.send_replace(());
@@ -498,7 +504,7 @@ mod tests {
 
     #[test]
     fn lists_are_newest_first_and_paged() {
-        let board = Board::new(4);
+        let board = Board::new(4, Duration::from_secs(15));
         for job in 1..=5 {
             put(&board, record(job, u64::from(job) * 10, JobState::Queued), job.into());
         }
@@ -513,8 +519,24 @@ mod tests {
     }
 
     #[test]
+    fn a_job_rests_no_longer_than_the_longest_pause_whatever_time_was_noted() {
+        let board = Arc::new(Board::new(4, Duration::from_secs(15)));
+        let earliest_ms = now_ms();
+        let ahead = JobRecord { next_attempt_at_ms: u64::MAX, ..record(1, 1, JobState::Queued) };
+        put(&board, ahead, 1);
+        let latest_ms = now_ms() + 15_000;
+        let due_ms = board.due(&tenant(), JobId([1; 16])).unwrap();
+        assert!((earliest_ms..=latest_ms).contains(&due_ms), "{due_ms}");
+        assert_eq!(
+            board.select(|job| job.next_attempt_at_ms == due_ms).len(),
+            1,
+            "the sweeper sees the same"
+        );
+    }
+
+    #[test]
     fn open_jobs_are_counted_once() {
-        let board = Board::new(4);
+        let board = Board::new(4, Duration::from_secs(15));
         put(&board, record(1, 1, JobState::Queued), 1);
         put(&board, record(2, 1, JobState::Queued), 2);
         put(&board, record(1, 1, running()), 3);
@@ -531,7 +553,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_an_owner_are_counted_per_wallet() {
-        let board = Board::new(4);
+        let board = Board::new(4, Duration::from_secs(15));
         let waiting = |job: u8, wallet: u8| {
             let document = serde_json::json!({
                 "version": 1,
@@ -560,7 +582,7 @@ mod tests {
 
     #[test]
     fn the_newest_record_of_an_open_job_is_at_hand() {
-        let board = Board::new(4);
+        let board = Board::new(4, Duration::from_secs(15));
         let key = |job: u16| Key::from((&tenant(), JobId(u128::from(job).to_be_bytes())));
         let put = |job: u16, state: JobState, revision: u64| {
             let id = JobId(u128::from(job).to_be_bytes());
@@ -589,7 +611,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_known_changes_nothing() {
-        let board = Board::new(4);
+        let board = Board::new(4, Duration::from_secs(15));
         put(&board, record(1, 1, JobState::Cancelled), 5);
         put(&board, record(1, 1, JobState::Queued), 4);
         assert_eq!(open(&board), (0, 0));
@@ -597,7 +619,7 @@ mod tests {
 
     #[tokio::test]
     async fn observers_see_the_change_and_leave_nothing_behind() {
-        let board = Arc::new(Board::new(4));
+        let board = Arc::new(Board::new(4, Duration::from_secs(15)));
         let key = Key::from((&tenant(), JobId([1; 16])));
         let mut observer = board.observe(&key);
         put(&board, record(1, 1, running()), 1);

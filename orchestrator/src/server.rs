@@ -7,10 +7,10 @@ use axum::serve::ListenerExt as _;
 use duet_bus::{
     Bus, ConnectError, ConnectSettings, Filter, ServeOptions, Service, Speaker, SubscribeError,
     audit::Recording,
-    kv::{self, Bucket, Key, Pattern},
+    kv::{self, Key, Pattern},
     streams::{StorageError, StorageSettings},
 };
-use duet_wire::{JobRecord, session_state::SessionRecord, signing::SigningKey};
+use duet_wire::signing::SigningKey;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -21,10 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     approval,
     auth::{TenantAccess, Tokens},
-    batch::BatchRecord,
     board::Board,
     clock::now_ms,
-    digests::{Answer, Claim},
     directory::{Directory, PartyEntry},
     feed::{self, Feed},
     http,
@@ -34,10 +32,10 @@ use crate::{
     outcome, revocation,
     room::Room,
     settings::{HttpSettings, InvalidSetting, QueueSettings},
-    stores::Stores,
+    stores::{self, Buckets, Stores},
     sweep,
     tenants::Tenants,
-    webhooks::{self, Deliverer, Endpoint, Endpoints, WebhookSettings},
+    webhooks::{self, Deliverer, Endpoints, WebhookSettings},
     work,
 };
 
@@ -194,7 +192,7 @@ impl Server {
         let bus = Bus::connect(config.broker).await?;
         let Buckets { jobs, sessions, batches, endpoints, claims, answers } =
             prepare_storage(&bus, &config.storage, patience).await?;
-        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant()));
+        let board = Arc::new(Board::new(config.queue.in_flight_per_tenant(), config.queue.max_retry_pause));
         let instance = ulid::Ulid::new().to_string();
         let (recording, audit) =
             Recording::start(&bus, Speaker::Orchestrator, &instance, config.result_key.clone(), now_ms);
@@ -352,17 +350,7 @@ fn send_at_once(stream: &mut TcpStream) {
     }
 }
 
-/// The buckets that hold state.
-struct Buckets {
-    jobs: Bucket<JobRecord>,
-    sessions: Bucket<SessionRecord>,
-    batches: Bucket<BatchRecord>,
-    endpoints: Bucket<Endpoint>,
-    claims: Bucket<Claim>,
-    answers: Bucket<Answer>,
-}
-
-/// Creates streams and buckets, or brings them up to date.
+/// Makes streams and buckets, or brings them up to date.
 ///
 /// While JetStream does not answer, it tries again for `patience`. Nodes that have just started, or
 /// have just lost one of them, need some seconds to elect a leader.
@@ -373,18 +361,7 @@ async fn prepare_storage(
 ) -> Result<Buckets, StorageError> {
     let began = Instant::now();
     loop {
-        let prepared = Box::pin(async {
-            bus.ensure_streams(settings).await?;
-            Ok(Buckets {
-                jobs: bus.ensure_bucket(kv::JOBS, settings).await?,
-                sessions: bus.ensure_bucket(kv::SESSIONS, settings).await?,
-                batches: bus.ensure_bucket(kv::BATCHES, settings).await?,
-                endpoints: bus.ensure_bucket(kv::WEBHOOKS, settings).await?,
-                claims: bus.ensure_bucket(kv::DIGESTS, settings).await?,
-                answers: bus.ensure_bucket(kv::ANSWERS, settings).await?,
-            })
-        });
-        match prepared.await {
+        match Box::pin(stores::make(bus, settings)).await {
             Err(error @ StorageError::Unavailable { .. }) if began.elapsed() < patience => {
                 tracing::warn!(%error, "JetStream is not ready; trying again");
                 sleep(STORAGE_PAUSE.mul_f64(0.5 + jitter() / 2.0)).await;
@@ -472,7 +449,7 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
 /// # Errors
 /// See [`OrchestratorError`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), OrchestratorError> {
-    Server::bind(config).await?.serve(stop).await
+    Box::pin(Server::bind(config)).await?.serve(stop).await
 }
 
 #[cfg(test)]

@@ -17,21 +17,61 @@ use std::{
 };
 
 use duet_bus::{
-    deliveries, kv,
-    streams::{self, StorageError, StreamLook},
+    Bus,
+    kv::{self, Bucket},
+    streams::{self, StorageError, StorageSettings, StreamLook},
 };
-use duet_wire::{Code, Refusal, audit::Event};
+use duet_wire::{Code, JobRecord, Refusal, audit::Event, session_state::SessionRecord};
 use tokio::sync::watch;
 
-use crate::{clock::now_ms, orchestrator::Orchestrator};
+use crate::{
+    batch::BatchRecord,
+    clock::now_ms,
+    digests::{Answer, Claim},
+    orchestrator::Orchestrator,
+    webhooks::Endpoint,
+};
 
-/// The streams that an orchestrator cannot work without.
-const STREAMS: [&str; 6] =
-    [streams::JOBS, streams::RESULTS, streams::DEAD, streams::AUDIT, streams::HEADS, deliveries::DELIVERIES];
+/// The buckets: what each keeps, and its name at the broker. What is made and what is looked for is
+/// this.
+macro_rules! buckets {
+    ($($field:ident: $value:ty = $name:expr;)*) => {
+        /// Where state is kept.
+        pub(crate) struct Buckets {
+            $(pub(crate) $field: Bucket<$value>,)*
+        }
+
+        impl Buckets {
+            const NAMES: &[&str] = &[$($name),*];
+
+            async fn make(bus: &Bus, settings: &StorageSettings) -> Result<Self, StorageError> {
+                Ok(Self { $($field: Box::pin(bus.ensure_bucket($name, settings)).await?,)* })
+            }
+        }
+    };
+}
+
+buckets! {
+    jobs: JobRecord = kv::JOBS;
+    sessions: SessionRecord = kv::SESSIONS;
+    batches: BatchRecord = kv::BATCHES;
+    endpoints: Endpoint = kv::WEBHOOKS;
+    claims: Claim = kv::DIGESTS;
+    answers: Answer = kv::ANSWERS;
+}
+
+/// Makes streams and buckets, or brings them up to date.
+///
+/// # Errors
+/// See [`StorageError`].
+pub(crate) async fn make(bus: &Bus, settings: &StorageSettings) -> Result<Buckets, StorageError> {
+    bus.ensure_streams(settings).await?;
+    Buckets::make(bus, settings).await
+}
 
 /// All streams and buckets, by their stream names at the broker.
 pub(crate) fn names() -> impl Iterator<Item = String> {
-    STREAMS.iter().map(|name| (*name).to_owned()).chain(kv::ALL.iter().map(|bucket| format!("KV_{bucket}")))
+    streams::names().map(str::to_owned).chain(Buckets::NAMES.iter().map(|bucket| format!("KV_{bucket}")))
 }
 
 /// The refusal while `missing` do not exist. It says what an operator can do.
@@ -109,7 +149,8 @@ impl Orchestrator {
                 Err(_) => {}
             }
         }
-        if missing && let Err(error) = self.make_stores().await {
+        // With the settings that this orchestrator was started with.
+        if missing && let Err(error) = make(&self.bus, &self.storage).await {
             tracing::error!(%error, "streams and buckets that the broker has lost cannot be made anew; trying again");
             // The next look still finds the missing ones lost.
             return seen;
@@ -118,16 +159,6 @@ impl Orchestrator {
             self.note_lost(&lost);
         }
         seen
-    }
-
-    /// Creates what is missing, with this orchestrator's settings.
-    async fn make_stores(&self) -> Result<(), StorageError> {
-        self.bus.ensure_streams(&self.storage).await?;
-        for bucket in kv::ALL {
-            // The type does not matter here: nothing is read.
-            self.bus.ensure_bucket::<()>(bucket, &self.storage).await?;
-        }
-        Ok(())
     }
 
     fn note_lost(&self, lost: &[String]) {

@@ -38,6 +38,7 @@ use crate::{
     orchestrator::{Orchestrator, jitter},
     plan::{self, Decision},
     session::NotStarted,
+    settings::QueueSettings,
     settle::{Failure, past_attempts, running_pair},
 };
 
@@ -347,7 +348,9 @@ impl Orchestrator {
                 }
                 JobState::Queued => {
                     let pause = until(record.next_attempt_at_ms, now);
-                    if !pause.is_zero() {
+                    // A clock that was ahead noted a longer one: the board has held the job back
+                    // for the longest.
+                    if !pause.is_zero() && pause <= self.queue.max_retry_pause {
                         return Ok(Looked::Later(pause));
                     }
                     let Ok(request) = self.request_of(record) else {
@@ -580,10 +583,7 @@ impl Orchestrator {
         initiator: Option<PartyId>,
         observer: &mut Observer,
     ) -> Result<(), StoreError> {
-        let left = match expires_at_ms {
-            0 => Duration::ZERO,
-            moment => until(moment, now_ms()) + self.queue.outcome_grace,
-        };
+        let left = time_left(&self.queue, expires_at_ms, now_ms());
         let over = async {
             while let Some(snapshot) = observer.changed().await {
                 if running_pair(&snapshot.value, session).is_none() {
@@ -596,6 +596,16 @@ impl Orchestrator {
         }
         // The observer may have missed the end; then the compare-and-swap declines.
         self.end_attempt(key, session, request, Failure::no_outcome(initiator)).await
+    }
+}
+
+/// How long the outcome of a session may still take that ends at `expires_at_ms`; 0 for one that
+/// never began. An orchestrator whose clock was ahead may have noted that time: no session lasts
+/// longer than sessions may.
+fn time_left(queue: &QueueSettings, expires_at_ms: u64, now_ms: u64) -> Duration {
+    match expires_at_ms {
+        0 => Duration::ZERO,
+        moment => until(moment, now_ms).min(queue.session_timeout) + queue.outcome_grace,
     }
 }
 
@@ -633,5 +643,21 @@ pub(crate) async fn again(message: &Message, pause: Duration) {
     let pause = pause.max(Duration::from_millis(1));
     if let Err(error) = message.ack_with(AckKind::Nak(Some(pause))).await {
         tracing::debug!(%error, "a job was not put back; it comes again when its time is up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_a_clock_ahead_noted_lasts_no_longer_than_others() {
+        let queue = QueueSettings::default();
+        let longest = queue.session_timeout + queue.outcome_grace;
+        let session_ms = whole_millis(queue.session_timeout);
+        assert_eq!(time_left(&queue, 1_000 + session_ms, 1_000), longest);
+        assert_eq!(time_left(&queue, 301_000 + session_ms, 1_000), longest);
+        assert_eq!(time_left(&queue, 1_000, 1_000), queue.outcome_grace);
+        assert_eq!(time_left(&queue, 0, 1_000), Duration::ZERO);
     }
 }

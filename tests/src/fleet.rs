@@ -19,6 +19,7 @@ use tokio::time::{interval, timeout};
 
 use crate::{
     anvil::http_client,
+    clocks,
     cluster::Cluster,
     duet::{Duet, text},
     network::{Condition, Link},
@@ -240,7 +241,7 @@ impl Fleet {
         }
         let [service, partner] = &folders;
         let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
-        let has_clocks = faketime().is_some();
+        let has_clocks = clocks::library().is_some();
         let mut fleet = Self {
             members: Vec::new(),
             cluster,
@@ -304,8 +305,8 @@ impl Fleet {
         let urls: Vec<String> = links.iter().map(|link| format!("tls://127.0.0.1:{}", link.port())).collect();
         let clock = self.directory.path().join(format!("{name}.clock"));
         let mut duet = Duet::new(self.cluster.credentials()).with("DUET_NATS_URL", &urls.join(","));
-        if let Some(library) = faketime() {
-            duet = with_clock(duet, &library, &clock);
+        if let Some(library) = clocks::library() {
+            duet = clocks::from_file(duet, &library, &clock);
         }
         let server = server(duet, name);
         let mut member =
@@ -488,20 +489,4 @@ impl Fleet {
         }
         Ok(unready)
     }
-}
-
-/// The library that shifts a process's clock, where Debian's package `libfaketime` installs it.
-/// This is its variant for processes with threads.
-fn faketime() -> Option<PathBuf> {
-    let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
-    Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
-}
-
-/// A command whose processes read the time of day from the file `clock`. Their monotonic clock
-/// stays as it is.
-fn with_clock(duet: Duet, library: &Path, clock: &Path) -> Duet {
-    duet.with("LD_PRELOAD", &library.to_string_lossy())
-        .with("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())
-        .with("FAKETIME_CACHE_DURATION", "1")
-        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }

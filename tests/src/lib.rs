@@ -16,6 +16,7 @@ pub mod broker;
 pub mod browser;
 pub mod chaos;
 pub mod checker;
+pub mod clocks;
 pub mod cluster;
 pub mod duet;
 pub mod fleet;

@@ -61,13 +61,14 @@ impl Exposition {
     fn sample(&mut self, line: &str) -> Result<()> {
         let (series, value) = line.rsplit_once(' ').context("a sample without a value")?;
         let value: f64 = value.parse()?;
-        ensure!(value.is_finite() && value >= 0.0, "nothing here is negative");
+        ensure!(value.is_finite(), "not a number");
         let (name, labels) = match series.split_once('{') {
             None => (series, BTreeMap::new()),
             Some((name, labels)) => {
                 (name, parse_labels(labels.strip_suffix('}').context("labels do not end")?)?)
             }
         };
+        ensure!(value >= 0.0 || name == "duet_clock_skew_seconds", "only a difference is negative");
         let part = ["_bucket", "_sum", "_count"].into_iter().find_map(|part| name.strip_suffix(part));
         let family = match part.and_then(|name| self.families.get_mut(name)) {
             Some(family) if family.kind == "histogram" => family,

@@ -81,7 +81,14 @@ impl PartyFolder {
         self.database.as_ref()
     }
 
-    /// Moves the share store into a database of `server`, through a backup, as an operator does.
+    /// The party with its share store in `database`, where it lies already.
+    #[must_use]
+    pub fn in_database(mut self, database: Database) -> Self {
+        self.database = Some(database);
+        self
+    }
+
+    /// Moves the share store into a database of `server`, as an operator would: by a backup.
     ///
     /// # Errors
     /// When a command fails.

@@ -18,6 +18,7 @@ use tokio::time::{interval, timeout};
 use crate::{
     anvil::{CHAIN_ID, http_client},
     broker::Broker,
+    clocks,
     duet::{Duet, text},
     parties::{PartyFolder, make_private_folder},
     process::{self, Process},
@@ -197,7 +198,17 @@ impl Server {
         self.duet = duet;
     }
 
-    /// Changes the value of the option `name`, which must be among its arguments.
+    /// Has its clock be ahead of the machine's by so many seconds, or behind it, when it is started
+    /// again.
+    ///
+    /// # Errors
+    /// When libfaketime is not installed.
+    pub fn shift_clock(&mut self, seconds: i64) -> Result<()> {
+        self.duet = clocks::shifted(self.duet.clone(), seconds)?;
+        Ok(())
+    }
+
+    /// Gives the option `name`, which is among the arguments, another value.
     pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
         if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {

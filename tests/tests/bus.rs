@@ -5,6 +5,7 @@
 #![expect(non_snake_case, reason = "test names read as sentences: subject, then what it should do")]
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +21,7 @@ use duet_bus::{
     kv::WriteError,
     streams::{self, StorageError, StorageSettings},
 };
+use duet_credentials::Layout;
 use duet_protocol::ids::{PartyId, SessionId};
 use duet_tests::{broker::Broker, metrics::Exposition};
 use duet_wire::{
@@ -54,6 +56,22 @@ fn round(number: u8) -> (Address, Filter) {
     let (from, to) = (party("device"), party("service"));
     let filter = Filter::rounds(session(number), &from, &to);
     (Address::Round { session: session(number), from, to }, filter)
+}
+
+#[tokio::test]
+async fn credentials_with_a_byte_order_mark__should_be_read() {
+    let broker = Broker::start().await.unwrap();
+    let mut settings = broker.settings(Role::Service).unwrap();
+    let files =
+        settings.ca_file.clone().into_iter().chain([Layout::new(broker.credentials()).nkey(Role::Service)]);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("\u{feff}{text}")).unwrap();
+    }
+    settings = broker.settings(Role::Service).unwrap();
+    settings.patience = Duration::ZERO;
+    let bus = Bus::connect(settings).await.unwrap();
+    bus.sync(DEADLINE).await.unwrap();
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ use duet_tests::{
 use duet_wire::{
     Code, Invitation, InvitationReply, Manifest, Seat, SignedRequest, SigningRequest,
     card_request::{CardReply, CardRequest},
+    policy::DatedApproval,
+    signing::SigningKey,
 };
 use serde_json::{Value, json};
 
@@ -283,6 +285,26 @@ async fn approvals__should_be_counted_by_the_parties() {
     // Not another digest, not a stranger, and not one approver alone.
     assert!(approve(&keys[0].0, &format!("0x{}", "11".repeat(32))).await.is_err());
     assert!(approve(&keys[2].0, &digest).await.unwrap_err().to_string().contains("unauthorized"));
+
+    // Over HTTP: a stranger learns whose approval counts; a date that is too old or in the future
+    // does not count.
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (day, path) = (24 * 60 * 60, format!("/v1/jobs/{job}/approvals"));
+    for (key, issued_at, status, code, says) in [
+        (&keys[2], now_s, 401, "unauthorized", "expected a key of `approvals` in a rule that counts"),
+        (&keys[0], now_s - day - 60, 403, "approval-missing", "older than 24 h"),
+        (&keys[0], now_s + 90, 503, "clock-differs", "ahead of this party's"),
+    ] {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(fs::read_to_string(&key.0).unwrap().trim(), &mut bytes).unwrap();
+        let approval = DatedApproval::sign(request.clone(), issued_at, &SigningKey::from_bytes(&bytes));
+        let document = json!({
+            "approver": key.1, "issued_at": issued_at, "signature": hex::encode(approval.signature),
+        });
+        let answer = api.send("POST", &path, Some(&document)).await.unwrap();
+        assert_eq!((answer.status, &answer.body["code"]), (status, &json!(code)), "{answer:?}");
+        assert!(answer.body["detail"].as_str().unwrap().contains(says), "{answer:?}");
+    }
     approve(&keys[0].0, &digest).await.unwrap();
     assert_eq!(api.settled(&job).await.unwrap(), "failed", "one of two has approved it");
     let noted = approve(&keys[1].0, &digest).await.unwrap();

@@ -2,7 +2,8 @@
 
 use core::{fmt, time::Duration};
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +14,10 @@ use async_nats::{
     ConnectErrorKind, ServerError,
     connection::State,
     jetstream::{self, Context},
+    rustls::{
+        self,
+        pki_types::{CertificateDer, pem::PemObject as _},
+    },
 };
 use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::broadcast;
@@ -20,6 +25,7 @@ use tokio::sync::broadcast;
 use crate::{
     metrics::{Audit, Events},
     nkey::NkeySeed,
+    pem,
     role::Role,
 };
 
@@ -400,9 +406,24 @@ fn options(settings: &ConnectSettings, watch: &Arc<Watch>, urls: &str) -> async_
             core::future::ready(())
         });
     if let Some(ca_file) = &settings.ca_file {
-        options = options.add_root_certificates(ca_file.clone());
+        options = match marked_authorities(ca_file) {
+            Some(tls) => options.tls_client_config(tls),
+            None => options.add_root_certificates(ca_file.clone()),
+        };
     }
     options
+}
+
+/// The settings for TLS with the authorities in a file that has byte order marks: the client would
+/// pass over a marked certificate. `None` when there is no mark, or nothing of use; then the client
+/// reads the file and says what is wrong.
+fn marked_authorities(ca_file: &Path) -> Option<rustls::ClientConfig> {
+    let bytes = fs::read(ca_file).ok().filter(|bytes| pem::is_marked(bytes))?;
+    let mut authorities = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem::unmarked(&bytes)) {
+        authorities.add(certificate.ok()?).ok()?;
+    }
+    Some(rustls::ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth())
 }
 
 /// Whether another attempt may succeed.

@@ -36,8 +36,6 @@ pub const DIGESTS: &str = "duet_digests";
 /// The bucket of the first signature of each message and each typed data; kept as long as the audit
 /// log.
 pub const ANSWERS: &str = "duet_answers";
-/// All buckets. An orchestrator creates them and cannot work without them.
-pub const ALL: [&str; 6] = [JOBS, SESSIONS, BATCHES, WEBHOOKS, DIGESTS, ANSWERS];
 
 /// Values kept per key: the newest only. A job's record contains its own history. A bucket that
 /// kept earlier values would hold a quarter of the jobs.

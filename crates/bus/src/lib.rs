@@ -13,6 +13,7 @@
 //! | [`subjects`] | [`Address`], one subject, and [`Filter`], what a subscription listens to |
 //! | [`role`] | the broker's users, their inbox prefixes and credential names |
 //! | [`nkey`] | the seed with which a role proves who it is |
+//! | [`pem`] | reading PEM files with byte order marks |
 //! | [`connect`] | TLS, nkey, private inboxes, reconnection with back-off and jitter |
 //! | [`request`] | request and reply with deadlines; publishing into streams |
 //! | [`subscription`] | bounded subscriptions, and the round trip that shows they are registered |
@@ -37,6 +38,7 @@ pub mod ends;
 pub mod kv;
 mod metrics;
 pub mod nkey;
+pub mod pem;
 pub mod request;
 pub mod role;
 pub mod service;

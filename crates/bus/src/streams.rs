@@ -16,7 +16,7 @@ use async_nats::jetstream::{
 
 use crate::{
     connect::Bus,
-    deliveries::deliveries_config,
+    deliveries::{DELIVERIES, deliveries_config},
     request::{is_full, is_passing},
     subjects::PREFIX,
 };
@@ -32,6 +32,24 @@ pub const RESULTS: &str = "DUET_RESULTS";
 pub const AUDIT: &str = "DUET_AUDIT";
 /// How far each party's audit chain goes: one message per party, which never expires.
 pub const HEADS: &str = "DUET_HEADS";
+
+/// What makes a stream's configuration.
+type Configure = fn(&StorageSettings) -> Config;
+
+/// All streams that an orchestrator makes, and cannot work without.
+const ALL: [(&str, Configure); 6] = [
+    (JOBS, jobs_config),
+    (DEAD, dead_config),
+    (RESULTS, results_config),
+    (AUDIT, audit_config),
+    (HEADS, heads_config),
+    (DELIVERIES, deliveries_config),
+];
+
+/// The names of all streams that an orchestrator makes, and cannot work without.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().map(|(name, _)| name)
+}
 
 /// The durable consumer from which all orchestrators pull jobs.
 pub const JOBS_CONSUMER: &str = "orchestrators";
@@ -172,15 +190,8 @@ impl Bus {
     /// # Errors
     /// See [`StorageError`].
     pub async fn ensure_streams(&self, settings: &StorageSettings) -> Result<(), StorageError> {
-        for config in [
-            jobs_config(settings),
-            dead_config(settings),
-            results_config(settings),
-            audit_config(settings),
-            heads_config(settings),
-            deliveries_config(settings),
-        ] {
-            self.ensure_stream(config).await?;
+        for (_, configure) in ALL {
+            self.ensure_stream(configure(settings)).await?;
         }
         self.jobs_consumer(settings).await.map(drop)
     }
@@ -366,17 +377,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_stream_is_bounded_and_refuses_overflow() {
+    fn every_stream_is_bounded_and_says_what_it_does_when_full() {
         let settings = StorageSettings::default();
-        for config in [
-            jobs_config(&settings),
-            dead_config(&settings),
-            results_config(&settings),
-            audit_config(&settings),
-        ] {
-            assert_eq!(config.discard, DiscardPolicy::New, "{}", config.name);
-            assert!(config.max_bytes > 0 && config.max_age > Duration::ZERO, "{}", config.name);
-            assert_eq!(config.storage, StorageType::File, "{}", config.name);
+        for (name, configure) in ALL {
+            let config = configure(&settings);
+            assert_eq!(config.name, name);
+            assert!(config.max_bytes > 0, "{name}");
+            // A log of what was tried makes room; a party's newest head is never too old.
+            assert_eq!(config.discard == DiscardPolicy::New, name != DELIVERIES, "{name}");
+            assert_eq!(config.max_age > Duration::ZERO, name != HEADS, "{name}");
+            assert_eq!(config.storage, StorageType::File, "{name}");
         }
     }
 

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable as _};
 use base64ct::{Base64, Encoding as _};
 use bytes::Bytes;
+use duet_bus::pem;
 use reqwest::{
     Certificate, Client, Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
@@ -225,7 +226,7 @@ impl Transit {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("duet/", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = &options.authorities {
-            let authorities = Certificate::from_pem_bundle(pem)
+            let authorities = Certificate::from_pem_bundle(&pem::unmarked(pem))
                 .map_err(|error| settings(format!("Vault's authorities are no PEM certificates: {error}")))?;
             if authorities.is_empty() {
                 return Err(settings("there is no certificate among Vault's authorities"));

@@ -1,6 +1,6 @@
-//! A worker is copied or rewound while a session is open. `crates/protocol/tests/suite/cloned_worker.rs`
-//! tests on the protocol alone what repeats in a copy. Here real workers notice that they were
-//! resumed.
+//! A worker is copied or rewound while a session is open.
+//! `crates/protocol/tests/suite/cloned_worker.rs` tests on the protocol alone what repeats in a
+//! copy. Here real workers notice that they were resumed.
 
 use std::{path::Path, time::Duration};
 

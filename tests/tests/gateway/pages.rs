@@ -211,7 +211,13 @@ async fn gateway_beyond_the_loopback__should_need_a_certificate_and_serve_no_pag
     let alone = Alone::start(&[]).await;
     let credentials = alone.broker.credentials();
     let tls = |name: &str| credentials.join("tls").join(name).to_string_lossy().into_owned();
-    let (certificate, key) = (tls("server.pem"), tls("server.key"));
+    // As an editor saves them that puts a byte order mark before a text.
+    let marked = |name: &str| {
+        let file = tls(&format!("marked-{name}"));
+        fs::write(&file, format!("\u{feff}{}", fs::read_to_string(tls(name)).unwrap())).unwrap();
+        file
+    };
+    let (certificate, key) = (marked("server.pem"), marked("server.key"));
     let duet = duet_tests::duet::Duet::new(credentials).with("DUET_NATS_URL", &alone.broker.url());
     let encrypted = ["gateway", "--listen", "0.0.0.0:0", "--tls-cert", &certificate, "--tls-key", &key];
     let folder = page();

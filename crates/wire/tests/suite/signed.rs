@@ -5,7 +5,7 @@ use duet_wire::{
     Code, JobId, Outcome, OutcomeResult, SignedOutcome, SignedRequest, SignedResult,
     approval::{ApprovalAction, ApprovalError, ApprovalRequest, SignedApproval},
     manifest::ManifestError,
-    policy::RequestApproval,
+    policy::{DatedApproval, RequestApproval},
     signing::{self, Purpose, SigningKey},
 };
 
@@ -34,6 +34,30 @@ fn approval() -> ApprovalRequest {
 
 fn public(key: &SigningKey) -> [u8; 32] {
     key.verifying_key().to_bytes()
+}
+
+#[test]
+fn the_date_of_a_request_and_of_an_approval_is_signed() {
+    let key = requester();
+    let dated = |issued_at: u64| {
+        let document = format!(
+            r#"{{"version":2,"tenant":"acme","wallet":"{}","payload":{{"kind":"personal_message","text":"hi"}},"idempotency_key":"k","issued_at":{issued_at},"expires_at":{}}}"#,
+            "11".repeat(32),
+            NOW_MS / 1000 + 60
+        );
+        SignedRequest::sign(document.into_bytes(), &key)
+    };
+    let (first, later) = (dated(NOW_MS / 1000), dated(NOW_MS / 1000 + 1));
+    assert_eq!(first.verify().unwrap().issued_at, Some(NOW_MS / 1000));
+    // A kept request with a new date, under the old signature.
+    let moved = SignedRequest { body: later.body.clone(), ..first.clone() };
+    assert_eq!(moved.verify().unwrap_err().code(), Code::BadSignature);
+    assert_ne!(moved.content_hash(), first.content_hash(), "nor does an approval or a revocation follow it");
+
+    let approval = DatedApproval::sign(first, NOW_MS / 1000, &key);
+    assert!(approval.verify().is_ok());
+    let redated = DatedApproval { issued_at: approval.issued_at + 1, ..approval };
+    assert!(redated.verify().is_err());
 }
 
 #[test]

@@ -168,7 +168,7 @@ async fn an_accepted_culprit_is_recorded_once<S: ShareStore>([store, other]: Two
     store.lock_paillier_key(&lock(first, SessionId([1; 16]), b"evidence", 2)).await.unwrap();
     assert!(accept().await.is_trusted() && accept().await.is_trusted());
     let event = format!(r#"{{"at_ms":3,"event":{{"kind":"culprit_accepted","card":"{card}"}}}}"#);
-    assert_eq!(recorded().await, [event.clone()], "once, with the word that counts");
+    assert_eq!(recorded().await, std::slice::from_ref(&event), "once, with the word that counts");
     store.lock_paillier_key(&lock(second, SessionId([2; 16]), b"evidence", 4)).await.unwrap();
     assert!(accept().await.is_final());
     assert_eq!(recorded().await, [event]);

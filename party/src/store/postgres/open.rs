@@ -1,7 +1,8 @@
 //! Creating and opening a store.
 
-use std::{fmt, str::FromStr as _, time::Duration};
+use std::{fmt, fs, str::FromStr as _, time::Duration};
 
+use duet_bus::pem;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
@@ -104,7 +105,7 @@ impl PostgresOptions {
                 || connect.get_host().starts_with('/');
             connect = connect.ssl_mode(if here { PgSslMode::Prefer } else { PgSslMode::VerifyFull });
         }
-        let connect = connect
+        let connect = with_pem_files(connect, url)
             .application_name("duet")
             .options(DEADLINES)
             // Statements hold identifiers and sealed bytes; neither belongs into a log.
@@ -146,6 +147,29 @@ impl PostgresOptions {
         })
         .await
     }
+}
+
+/// The options with those files of certificates and keys that have byte order marks, read without
+/// them: the driver would pass over what is marked. It reads the others itself when it connects,
+/// and says which it cannot read.
+fn with_pem_files(options: PgConnectOptions, url: &str) -> PgConnectOptions {
+    let Ok(url) = reqwest::Url::parse(url) else { return options };
+    url.query_pairs().fold(options, |options, (name, file)| {
+        if !name.starts_with("ssl") {
+            return options;
+        }
+        let bytes = Zeroizing::new(fs::read(&*file).unwrap_or_default());
+        if !pem::is_marked(&bytes) {
+            return options;
+        }
+        let pem = pem::unmarked(&bytes);
+        match &*name {
+            "sslrootcert" => options.ssl_root_cert_from_pem(pem.to_vec()),
+            "sslcert" => options.ssl_client_cert_from_pem(pem.as_slice()),
+            "sslkey" => options.ssl_client_key_from_pem(pem.as_slice()),
+            _ => options,
+        }
+    })
 }
 
 impl PostgresStore {
@@ -239,5 +263,25 @@ impl PostgresStore {
             tracing::error!(%error, "the share store's test write failed; nothing is initiated");
         }
         Ok(store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_with_a_byte_order_mark_is_read_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            fs::write(&file, text).unwrap();
+            let url = format!("postgresql://duet@db.example/duet?sslrootcert={}", file.display());
+            format!("{:?}", PostgresOptions::at(&url).unwrap().connect)
+        };
+        // The driver says of itself whether it was given a file or what is in it.
+        let given = format!("ssl_root_cert: Some(Inline({:?}))", b"-----BEGIN CERTIFICATE-----");
+        assert!(options("marked.pem", "\u{feff}-----BEGIN CERTIFICATE-----").contains(&given));
+        assert!(options("plain.pem", "-----BEGIN CERTIFICATE-----").contains("ssl_root_cert: Some(File("));
     }
 }

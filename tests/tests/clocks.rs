@@ -1,0 +1,198 @@
+//! Real processes of which one has a wrong clock: the requester, a party, or the orchestrator.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
+#![expect(non_snake_case, reason = "tests are named <subject>__should_<result>")]
+
+use std::time::Duration;
+
+use duet_tests::{
+    clocks::shifted,
+    duet::text,
+    metrics::Exposition,
+    recovery,
+    stack::{Server, Stack, Wallet},
+};
+use serde_json::Value;
+use tokio::time::{interval, timeout};
+
+/// How long a job may take to get where it should. It is shorter than the longest offset, so that
+/// no job waits for a time that a wrong clock noted.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A minute and five minutes, each way, in seconds.
+const OFFSETS: [i64; 4] = [60, -60, 300, -300];
+
+const METRICS: (&str, &str) = ("DUET_METRICS_LISTEN", "127.0.0.1:0");
+
+/// A queued message.
+struct Job<'a> {
+    wallet: &'a Wallet,
+    id: String,
+    message: String,
+}
+
+impl<'a> Job<'a> {
+    /// Queues a message by a requester whose clock is off by so many seconds.
+    async fn submit(wallet: &'a Wallet, clock: i64, message: &str) -> Self {
+        let duet = shifted(wallet.duet.clone(), clock).unwrap();
+        let key = wallet.requester_key.to_string_lossy();
+        let submit = ["job", "submit", "message", message, "--wallet", &wallet.id, "--requester-key", &key];
+        let queued = duet.json(&submit).await.unwrap();
+        Self { wallet, id: text(&queued, "/job/id").unwrap().to_owned(), message: message.to_owned() }
+    }
+
+    async fn look(&self) -> Value {
+        let shown = self.wallet.duet.json(&["job", "get", &self.id]).await.unwrap();
+        shown.pointer("/job").unwrap().clone()
+    }
+
+    /// Waits until `found` finds something in the job.
+    async fn comes_to<T>(&self, what: &str, found: impl Fn(&Value) -> Option<T>) -> T {
+        let (mut look, mut last) = (interval(LOOK_EVERY), Value::Null);
+        let came = timeout(DEADLINE, async {
+            loop {
+                look.tick().await;
+                last = self.look().await;
+                if let Some(found) = found(&last) {
+                    return found;
+                }
+            }
+        });
+        let came = came.await;
+        came.unwrap_or_else(|_| panic!("{}: {what} did not come: {last:#}", self.message))
+    }
+
+    /// Waits until clocks are named as the reason why it waits. Returns what is said.
+    async fn waits_for_clocks(&self) -> String {
+        let failed = |job: &Value| {
+            assert!(["queued", "running"].contains(&text(job, "/state").unwrap()), "{job:#}");
+            let history = job.pointer("/history")?.as_array()?;
+            history.iter().find_map(|attempt| {
+                let said = |name| text(attempt, name).ok().map(str::to_owned);
+                Some((said("/outcome/code")?, said("/outcome/message")?))
+            })
+        };
+        let (code, message) = self.comes_to("a failed attempt", failed).await;
+        assert_eq!(code, "clock-differs", "{}: {message}", self.message);
+        message
+    }
+
+    async fn is_signed(&self) {
+        let signed = |job: &Value| {
+            let state = text(job, "/state").unwrap();
+            assert!(["queued", "running", "signed"].contains(&state), "{job:#}");
+            text(job, "/signature").ok().map(str::to_owned)
+        };
+        let signature = self.comes_to("a signature", signed).await;
+        let signer = recovery::message_signer(self.message.as_bytes(), &signature).unwrap();
+        assert_eq!(signer.to_string(), self.wallet.address, "{}", self.message);
+    }
+
+    /// That it was signed at the first attempt.
+    async fn is_signed_at_once(&self) {
+        self.is_signed().await;
+        let job = self.look().await;
+        assert_eq!(job.pointer("/history").unwrap().as_array().unwrap().len(), 1, "{job:#}");
+    }
+}
+
+/// Starts a server again, with a clock that is off by so many seconds.
+async fn restart(server: &mut Server, clock: i64) {
+    server.stop().await.unwrap();
+    server.shift_clock(clock).unwrap();
+    server.start().await.unwrap();
+}
+
+/// Waits until the orchestrator shows that a clock is ahead of its own by so many seconds.
+async fn shows(orchestrator: &Server, against: &str, ahead: i64) {
+    let series = format!("duet_clock_skew_seconds{{against={against}}}");
+    let (mut look, mut last) = (interval(LOOK_EVERY), None);
+    let shown = timeout(DEADLINE, async {
+        loop {
+            look.tick().await;
+            let shown = Exposition::parse(&orchestrator.metrics().await.unwrap()).unwrap();
+            last = shown.value(&series).ok();
+            // A request's date is in whole seconds, and an answer takes its time.
+            if last.is_some_and(|value| (value - ahead as f64).abs() < 5.0) {
+                return;
+            }
+        }
+    });
+    assert!(shown.await.is_ok(), "{series} is {last:?}, not {ahead}");
+}
+
+/// That a message names a clock, which way it is off, and by about how much.
+fn names(message: &str, clock: &str, offset: i64) {
+    let side = if offset > 0 { "ahead of" } else { "behind" };
+    // An answer takes its time, and minutes are rounded down.
+    let spans: &[&str] =
+        if offset.abs() == 60 { &["58 s", "59 s", "60 s", "61 s", "62 s"] } else { &["4 min", "5 min"] };
+    let said = spans.iter().any(|span| message.contains(&format!("{clock} {span} {side}")));
+    assert!(said, "{offset}: {message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job__should_wait_while_a_clock_is_wrong_and_be_signed_once_it_is_right() {
+    let mut stack = Box::pin(Stack::start_with(&[METRICS])).await.unwrap();
+    let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
+
+    // A requester whose clock is behind is served. One whose clock is ahead waits, until that time
+    // has come.
+    for offset in [-60, -300] {
+        Job::submit(&wallet, offset, &format!("requester {offset}")).await.is_signed_at_once().await;
+    }
+    let (minute, minutes) =
+        (Job::submit(&wallet, 60, "requester 60").await, Job::submit(&wallet, 300, "requester 300").await);
+    for (job, offset) in [(&minute, 60), (&minutes, 300)] {
+        names(&job.waits_for_clocks().await, "the request was issued", offset);
+    }
+    shows(&stack.orchestrator, "requester", 300).await;
+    assert!(stack.orchestrator.log_tail(500).contains("clocks differ"));
+
+    // A party whose clock is wrong takes nothing, says so, and counts no attempt.
+    for (offset, is_service) in OFFSETS.into_iter().zip([true, false, false, true]) {
+        let name = if is_service { "service" } else { "partner" };
+        restart(if is_service { &mut stack.service } else { &mut stack.partner }, offset).await;
+        let job = Job::submit(&wallet, 0, &format!("{name} {offset}")).await;
+        names(&job.waits_for_clocks().await, &format!("the clock of {name} is"), offset);
+        shows(&stack.orchestrator, name, offset).await;
+        let party = if is_service { &mut stack.service } else { &mut stack.partner };
+        assert!(party.log_tail(500).contains("clocks differ"), "{name} logs nothing");
+        restart(party, 0).await;
+        job.is_signed().await;
+        shows(&stack.orchestrator, name, 0).await;
+    }
+
+    // An orchestrator whose clock is ahead changes nothing; the sessions of one that is behind are
+    // over when they begin.
+    for offset in OFFSETS {
+        restart(&mut stack.orchestrator, offset).await;
+        let job = Job::submit(&wallet, 0, &format!("orchestrator {offset}")).await;
+        if offset > 0 {
+            job.is_signed_at_once().await;
+        } else {
+            names(&job.waits_for_clocks().await, "is", -offset);
+            shows(&stack.orchestrator, "requester", -offset).await;
+            restart(&mut stack.orchestrator, 0).await;
+            job.is_signed().await;
+        }
+        if offset == 300 {
+            // A time that it notes holds up no job for longer than a pause between attempts.
+            restart(&mut stack.partner, -60).await;
+            let resting = Job::submit(&wallet, 0, &format!("resting {offset}")).await;
+            resting.waits_for_clocks().await;
+            restart(&mut stack.orchestrator, 0).await;
+            restart(&mut stack.partner, 0).await;
+            resting.is_signed().await;
+        }
+    }
+
+    // Their time has come for the one, and comes for the other when all clocks but its own were
+    // wrong.
+    minute.is_signed().await;
+    for server in [&mut stack.service, &mut stack.partner, &mut stack.orchestrator] {
+        restart(server, 300).await;
+    }
+    minutes.is_signed().await;
+}
