@@ -36,7 +36,7 @@ async fn queue(stack: &Stack, wallet: &Wallet, url: &str, name: &str) -> Vec<Str
         BatchItem { request, priority: Priority::Normal, repeat_digest: false }
     });
     let answer = api.submit_batch(&BatchRequest { items: items.collect() }).await.unwrap();
-    let items = answer.body["items"].as_array().unwrap();
+    let items = answer.body.pointer("/items").and_then(serde_json::Value::as_array).unwrap();
     items.iter().map(|item| text(item, "/job").unwrap().to_owned()).collect()
 }
 

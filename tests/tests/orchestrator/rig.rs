@@ -413,7 +413,7 @@ impl Rig {
 
     /// Starts an orchestrator. Several may run at once.
     pub(crate) async fn start(&self) -> Running {
-        let server = Server::bind(self.config.clone()).await.unwrap();
+        let server = Box::pin(Server::bind(self.config.clone())).await.unwrap();
         let url = format!("http://{}", server.address());
         let stop = CancellationToken::new();
         let task = tokio::spawn({
