@@ -127,7 +127,8 @@ pub fn read_outcome_reply(reply: &[u8]) -> JsValue {
     })
 }
 
-/// A note on how far a session has come, for whoever watches: what was done at `now`.
+/// A note on how far a session has come, for the clients that follow its events: what was done at
+/// `now`.
 #[wasm_bindgen(js_name = progressNote, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn progress_note(

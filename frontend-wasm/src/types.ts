@@ -6,7 +6,7 @@ export type DuetError =
   | { kind: "refused"; message: string; code: string; path?: string }
   /** A card that is not the pinned one, or whose parameters are not proved. */
   | { kind: "card"; message: string }
-  /** A message that the peer did not send in this session. Nobody can be blamed. */
+  /** A message that the peer did not send in this session. No party can be blamed. */
   | { kind: "not-authentic"; message: string }
   /** The authenticated peer broke the protocol. */
   | { kind: "peer-misbehaved"; message: string; culprit: string }
@@ -25,7 +25,7 @@ export type DuetError =
   /** The caller's own mistake. */
   | { kind: "misuse"; message: string };
 
-/** What came of something that can fail. */
+/** The outcome of an operation that can fail. */
 export type Result<T> = { ok: true; value: T } | { ok: false; error: DuetError };
 
 /** How far the dealing of a wallet is. */
@@ -131,7 +131,7 @@ export type WaitingJob = {
   expiresAt: number;
 };
 
-/** What became of a job. Its signature is the orchestrator's word until it is verified. */
+/** A job's state and result. Its signature is the orchestrator's word until it is verified. */
 export type JobReport = {
   kind: "job";
   job: string;

@@ -343,7 +343,7 @@ impl DeviceWallet {
         self.approval(ApprovalAction::Revoke { job, proof }, now)
     }
 
-    /// A signed question for what became of a job, made at `now`.
+    /// A signed question for a job's state and result, made at `now`.
     #[wasm_bindgen(js_name = askJob, unchecked_return_type = "Result<Uint8Array>")]
     #[must_use]
     pub fn ask_job(&self, job: &str, now: f64) -> JsValue {

@@ -94,7 +94,10 @@ export function requestDocument(wallet, payload, path = 'm') {
 
 const SHARES = { service: 2, partner: 3 };
 
-/** A manifest for a payload between the device and the party called `responder`; signed by its owner unless by somebody else. */
+/**
+ * A manifest for a payload between the device and the party called `responder`. The wallet's owner
+ * signs the request, or the requester who has `secret` if it is given.
+ */
 export function manifestFor(wallet, responder, payload, { path = 'm', id = wallet.id, paillierKey = wallet.newestKey, secret } = {}) {
   const document = requestDocument(id, payload, path);
   const { requester, signature } = unwrap(secret ? duet.signRequest(document, secret) : wallet.signRequest(document));

@@ -142,7 +142,7 @@ impl From<PartyError> for Ended {
     }
 }
 
-/// Tells whoever watches how far a session is. May be lost.
+/// Tells the clients that follow a session's events how far it is. May be lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Reporter {
     bus: Bus,

@@ -78,8 +78,8 @@ pub enum StoreError {
     /// A row that this build cannot have written.
     #[error("share store corrupt: {0}")]
     Corrupt(&'static str),
-    /// What was to be written is sealed under a key that the store does not have any more, or the
-    /// key was to be changed and somebody else did. Nothing was written.
+    /// What was to be written is sealed under a key that the store does not have any more. Or the
+    /// caller wanted to change the key, and another process did so first. Nothing was written.
     #[error("the share store's key has been changed")]
     KeyChanged,
     /// A file beside the store.
@@ -183,7 +183,7 @@ pub struct WalletRow {
     pub failures: u32,
 }
 
-/// What became of an attempt to prepare a wallet.
+/// The outcome of an attempt to prepare a wallet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrepareOutcome {
     /// It is stored.
@@ -198,7 +198,7 @@ pub enum PrepareOutcome {
     QuotaExceeded,
 }
 
-/// What became of an attempt to commit a wallet.
+/// The outcome of an attempt to commit a wallet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// It is committed now.
@@ -303,10 +303,10 @@ pub struct DealRow {
     pub restored: bool,
 }
 
-/// What became of an attempt to lock.
+/// The outcome of an attempt to lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockOutcome {
-    /// This call locked the key: its caller, and nobody else, may report the bad signature.
+    /// This call locked the key: only its caller may report the bad signature.
     Locked,
     /// The key was locked before: answer `locked`, without a verdict.
     AlreadyLocked,
@@ -387,7 +387,7 @@ pub enum Gate {
     Closed(PaillierState),
 }
 
-/// What became of a pin.
+/// The outcome of an attempt to pin a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinOutcome {
     /// First contact: the card is pinned now.
@@ -465,9 +465,9 @@ pub enum UnlockRefused {
 
 /// The setting that says how the store's key is had.
 pub(crate) const KEY_DESCRIPTOR: &str = "key-descriptor";
-/// The setting that says which key the records are sealed under: its [`KeyId`]. Whoever stores a
-/// record reads it in the same transaction. A store from before there were changes has none until
-/// its first record.
+/// The setting that says which key the records are sealed under: its [`KeyId`]. A transaction that
+/// stores a record reads it too. A store from before there were changes has none until its first
+/// record.
 pub(crate) const KEY_ID: &str = "key-id";
 /// The setting in which a process that has the key before finds the one after it.
 pub(crate) const KEY_SUCCESSION: &str = "key-succession";
@@ -682,8 +682,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         responder: &PartyId,
         key: PaillierKeyId,
     ) -> Result<(), StoreError>;
-    /// Notes that this party has nobody to initiate with in `wallet`, so that it need not be looked
-    /// at again.
+    /// Notes that this party has no responder to initiate with in `wallet`, so that it need not be
+    /// looked at again.
     async fn waive_enrolment(&self, wallet: WalletId) -> Result<(), StoreError>;
     /// How far the enrolment with `responder` is.
     async fn own_enrolment(&self, wallet: WalletId, responder: &PartyId) -> Result<OwnEnrolment, StoreError>;

@@ -14,8 +14,7 @@
 //!
 //! Nothing is initiated, published or enrolled until the stream, or at least one peer, has
 //! answered. Those that did not answer are asked again, less and less often, until they do. A party
-//! that is asked by nobody and hears from nobody waits: without the broker it could not sign
-//! either.
+//! that gets no answer at all waits: without the broker it could not sign either.
 //!
 //! A head that is not signed by the party itself counts for nothing, so neither the broker nor a
 //! peer can lock a key or mark a store. Both can withhold what they keep; then the other one is the
@@ -387,7 +386,7 @@ impl Told {
 }
 
 impl Telling {
-    /// Tells whoever does not know it yet how far the chain goes.
+    /// Tells the stream and the peers that do not know it yet how far the chain goes.
     ///
     /// # Errors
     /// When the store cannot be read, or the stream does not take the head. Peers are told another

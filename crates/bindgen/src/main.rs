@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     };
     let mut bindgen = Bindgen::new();
     bindgen.input_path(module).typescript(true);
-    // Names of functions are a fifth of the module and serve nobody who downloads it; under Node
-    // they make traces readable.
+    // Names of functions are a fifth of the module, and no page uses them. Under Node they make
+    // traces readable.
     if target != "nodejs" {
         bindgen.remove_name_section(true).remove_producers_section(true);
     }

@@ -445,7 +445,7 @@ const ICON = `data:image/svg+xml,${encodeURIComponent(
     '<circle cx="58" cy="48" r="20" fill="none" stroke="#7fd1b9" stroke-width="7"/></svg>',
 )}`;
 
-/** Announces the provider now, and to whoever asks later. Gives what ends that. */
+/** Announces the provider now, and at each later request. Returns a function that ends that. */
 export function announce(provider: DuetProvider, info: Partial<ProviderInfo> = {}): () => void {
   const detail = Object.freeze({
     info: Object.freeze({ uuid: crypto.randomUUID(), name: "Duet", icon: ICON, rdns: "org.duet.signer", ...info }),

@@ -18,7 +18,10 @@ export type DerivationPath = string;
 
 // ----------------------------------------------------------------------------------------- errors
 
-/** What came of something that can fail. Nothing of this library rejects for a foreseeable reason. */
+/**
+ * The outcome of an operation that can fail. No promise of this library rejects for a foreseeable
+ * reason.
+ */
 export type Outcome<T> = { ok: true; value: T } | { ok: false; error: DuetError };
 
 export type DuetErrorKind =
@@ -53,7 +56,7 @@ export type DuetErrorKind =
    * `WalletSummary.culprits` and `acceptCulprit`.
    */
   | "quarantined"
-  /** Somebody (`by`) said no; `code` says why and is explained in docs/errors.md. */
+  /** `by` refused. `code` says why; docs/errors.md explains it. */
   | "refused"
   /** An argument is wrong; `field` is the path of what, for example `payload.maxFeePerGas`. */
   | "invalid"
@@ -67,7 +70,7 @@ export type DuetError = {
   [Kind in DuetErrorKind]: {
     readonly kind: Kind;
     readonly message: string;
-    /** A stable code of docs/errors.md, where somebody else refused. */
+    /** A stable code of docs/errors.md, where `by` refused. */
     readonly code?: string;
     /** Who is behind it: a party's name, `orchestrator` or `gateway`. */
     readonly by?: string;
@@ -547,8 +550,8 @@ export interface DuetApi {
   readTypedData(document: string | Record<string, unknown>, undeclared?: Undeclared): Promise<Outcome<TypedDataPayload>>;
   sign(id: WalletId, payload: Payload, options?: SignOptions): Promise<Outcome<Signed>>;
   /**
-   * What became of a signature whose end nobody here saw, such as one that was running when the
-   * page was reloaded: the signature, verified, or why there is none. `job` is that of its step
+   * The outcome of a signature whose end this page did not see, such as one that was running when
+   * the page was reloaded: the signature, verified, or why there is none. `job` is that of its step
    * `requested`. A job that still waits for its owner is rejected, so that it is not signed later
    * by accident. The kind `party-unreachable` says that it has not ended yet.
    */

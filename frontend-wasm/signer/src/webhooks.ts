@@ -15,7 +15,10 @@ export type WebhookHeaders = Headers | Readonly<Record<string, string | readonly
 
 /** A delivery that was checked. */
 export interface Delivered {
-  /** The message"s id: the job"s, the same every time. Whoever has handled it before does nothing. */
+  /**
+   * The message's id, which is the job's and the same every time. A receiver that has handled it
+   * before does nothing.
+   */
   readonly id: string;
   /** When it was sent, in seconds since 1970. */
   readonly timestamp: number;
@@ -24,7 +27,7 @@ export interface Delivered {
 /** Why a delivery is refused. */
 export type WebhookRefusal = "malformed-secret" | "malformed-timestamp" | "out-of-time" | "bad-signature";
 
-/** What came of checking a delivery. */
+/** The result of checking a delivery. */
 export type WebhookVerdict =
   | { readonly ok: true; readonly delivered: Delivered }
   | { readonly ok: false; readonly refusal: WebhookRefusal };

@@ -1,5 +1,5 @@
 // That the libraries' arguments become the right payloads. That the signatures hold is proved in a
-// real browser, with real parties: here nobody signs.
+// real browser, with real parties: here no party signs.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

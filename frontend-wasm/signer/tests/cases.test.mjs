@@ -65,7 +65,7 @@ async function provider(duet, undeclared) {
   return opened;
 }
 
-/** What came of a call: the description of what would have been signed, or the refusal. */
+/** The outcome of a call: the description of what would have been signed, or the refusal. */
 async function outcome(duet, work) {
   const before = duet.heard.length;
   try {

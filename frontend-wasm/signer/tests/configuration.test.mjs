@@ -1,4 +1,4 @@
-// Whom shares are dealt to: the page's configuration, and nobody that a gateway names.
+// Which parties get shares: those of the page's configuration, and none that only a gateway names.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';

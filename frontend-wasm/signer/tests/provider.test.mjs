@@ -1,4 +1,4 @@
-// The provider's own rules: whom it shows what, and which errors it gives. Nobody signs here.
+// The provider's own rules: what it shows to which page, and its errors. No party signs here.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';

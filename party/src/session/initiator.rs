@@ -105,7 +105,7 @@ async fn run(
     let (state, message3) =
         compute.run(move || state.receive(&message2, &mut system_rng())).await.map_err(abandoned)??;
     reporter.step(Step::Received { message: 2 }).await;
-    // Never sent again: whoever got it may have answered.
+    // Never sent again: the responder may have answered it.
     let message4: Bytes = bus.request(&address, message3, round).await.map_err(unanswered)?;
     // From the decryption to the store's answer no progress is told, good or bad. In a task of its
     // own: a session that is dropped now must not take a lock with it.

@@ -1,4 +1,4 @@
-//! Reporting how a session ended, signed, until somebody acknowledges it.
+//! Reporting how a session ended, signed, until the orchestrator acknowledges it.
 
 use std::time::Duration;
 

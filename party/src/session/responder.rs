@@ -23,8 +23,8 @@ use crate::{
     store::Charge,
 };
 
-/// Forged first messages that are ignored before the session is given up. The broker lets nobody
-/// but the initiator's role publish there, so one is rare already.
+/// Forged first messages that are ignored before the session is given up. The broker lets only the
+/// initiator's role publish there, so one is rare already.
 const MAX_FORGED_MESSAGES: u32 = 8;
 
 /// Runs a session to its end, or until `cut` is cancelled. `rounds` was registered at the broker
@@ -148,8 +148,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Waits for message 3. Message 1 is sent again while nobody seems to listen: the very same
-    /// bytes get the very same answer, which tells nothing new.
+    /// Waits for message 3. The initiator sends message 1 again while no party seems to listen. The
+    /// same bytes get the same answer, which tells nothing new.
     async fn opening(&mut self, message1: &Bytes, message2: &Bytes) -> Result<Incoming, Ended> {
         let end = Instant::now() + self.round;
         loop {

@@ -50,7 +50,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     /// because it was before or is refused, nothing is appended. For one call.
     fn noting(&self, entry: Draft) -> Arc<dyn ShareStore>;
     /// Begins a chain with `genesis`, unless the newest one is another than `after`, or `after` is
-    /// still written: then somebody else began one, and nothing is done. A chain that follows
+    /// still written. Then another process began one, and nothing is done. A chain that follows
     /// another says in its second record which keys are locked, if any are.
     async fn begin_audit(
         &self,

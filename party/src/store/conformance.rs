@@ -120,7 +120,7 @@ async fn settings_and_records<S: ShareStore>(store: &S) {
     }
     let other_epoch = RecordLabel { epoch: Epoch(2), ..second.clone() };
     assert_eq!(store.record(&other_epoch).await.unwrap(), None);
-    // A record that somebody moved to another label does not open there.
+    // A record that an attacker moved to another label does not open there.
     let moved = RecordLabel { item: b"other".to_vec(), ..first.clone() };
     store.put_records(&[(moved.clone(), records[0].1.clone())]).await.unwrap();
     assert!(store.record(&moved).await.unwrap().unwrap().open(&key(), &moved).is_err());
@@ -520,7 +520,7 @@ async fn noted_decisions<S: ShareStore>(store: &S) {
         noting().put_approval(wallet, [1; 32], [7; 32], 1_000, 1).await.unwrap();
         assert_eq!(recorded().await, 12, "policy {repeated}");
     }
-    // Whoever does not note records nothing.
+    // A caller that does not note records nothing.
     store.claim_session(SessionId([2; 16]), wallet, 5_000, 1_000).await.unwrap();
     assert_eq!(recorded().await, 12);
     assert!(is_chained(&store.audit_records(chain, 0, 100).await.unwrap()));

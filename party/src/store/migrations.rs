@@ -125,8 +125,8 @@ mod tests {
         // Whom a device's lock blames is told when its records can be read.
         let unblamed = UnblamedLock { key: key(4), wallet: WalletId([2; 32]), evidence: None };
         assert_eq!(store.unblamed_locks().await.unwrap(), [unblamed]);
-        // The lock that nobody answered to with a rotation is a quarantine; the other was accepted
-        // by it.
+        // A lock that no rotation followed is a quarantine. The other lock was accepted by its
+        // rotation.
         let standing = async |card: u8| store.standing(CardFingerprint([card; 32])).await.unwrap();
         assert_eq!(standing(7).await, Standing { locks: 1, is_accepted: false });
         assert_eq!(standing(8).await, Standing { locks: 1, is_accepted: true });

@@ -83,9 +83,9 @@ pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
     /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by
     /// itself: what releases the verdict or locks the key is, and whatever was written before goes
     /// to the disk with it. A power cut before that takes the verdict with the worker's memory, and
-    /// nobody heard of either. [`StoreError::Quarantined`], and nothing is written, when a lock
-    /// that was committed before blames the card: also of a session that had begun by then, under
-    /// whichever key.
+    /// no party has heard of either. [`StoreError::Quarantined`], and nothing is written, when a
+    /// lock that was committed before blames the card: also of a session that had begun by then,
+    /// under whichever key.
     async fn put_pending(&self, pending: &NewPending) -> Result<(), StoreError>;
     /// What processes that are gone left behind, oldest first: at most `limit`.
     async fn abandoned(&self, now_ms: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;

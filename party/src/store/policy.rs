@@ -35,7 +35,7 @@ pub struct PolicyMark {
     pub signature: [u8; 64],
 }
 
-/// What became of an attempt to store a policy.
+/// The outcome of an attempt to store a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutPolicy {
     /// It is stored.

@@ -11,13 +11,13 @@
 //! - *Once, ever* (a session, a charge, a pin, a key): `INSERT … ON CONFLICT DO NOTHING`. The
 //!   second of two at once waits for the first at the unique index and then inserts nothing.
 //! - *A row's state* (the lock, a commit): the row is locked, `FOR UPDATE` or by the `UPDATE`
-//!   itself. At `READ COMMITTED` whoever waited for it goes on with the version that was committed
-//!   meanwhile.
+//!   itself. At `READ COMMITTED` a transaction that waited for it goes on with the version that was
+//!   committed meanwhile.
 //! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a
 //!   scope, what was spent of a wallet's limits): a turn, which is an advisory lock that ends with
 //!   the transaction ([`Turn`]). Turns that share a number by accident merely wait for each other.
-//! - *Which key records are sealed under*: whoever writes one reads the key's id `FOR SHARE`; a
-//!   change of the key updates it first ([`key_change`]).
+//! - *Which key records are sealed under*: a transaction that writes one reads the key's id
+//!   `FOR SHARE`; a change of the key updates it first ([`key_change`]).
 //! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction
 //!   ends. So transactions that are recorded are committed one after the other, as on SQLite.
 //!
@@ -35,8 +35,8 @@
 //!
 //! # Deadlines
 //! The server ends a statement, a wait for a lock and an abandoned transaction by itself;
-//! [`within`] bounds what a server or network that says nothing at all can take. Nobody knows then
-//! whether a commit took place, which every method allows for.
+//! [`within`] bounds what a server or network that says nothing at all can take. The caller does
+//! not know then whether a commit took place, which every method allows for.
 
 mod audit;
 mod home;
@@ -120,7 +120,7 @@ impl Turn {
         AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock{shared}({number}, {name})")).into_sql_str()
     }
 
-    /// Takes the turn if nobody has it.
+    /// Takes the turn if no transaction has it.
     async fn try_take(self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, 0)")
             .bind(self as i32)

@@ -123,7 +123,7 @@ async fn failures(stage: &Stage, wallet: &WalletInfo) -> Result<u32> {
     Ok(stage.service.sqlite.wallet(wallet.id).await?.context("no wallet")?.failures)
 }
 
-/// What somebody with access to the database does, without its key.
+/// What an attacker with access to the database does, without its key.
 async fn set_back_by_hand(stage: &Stage, statements: &[&str]) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(stage.service.directory.path().join("store.db"));
     let mut connection = SqliteConnection::connect_with(&options).await?;

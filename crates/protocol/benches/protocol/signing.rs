@@ -133,7 +133,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
             });
             group.measurement_time(ONE_OPERATION);
             // As after an hour of one tenant's payouts: what follows measures prepared enrolments.
-            // A minute and a half of work: only for whoever measures it.
+            // A minute and a half of work, done only when this benchmark is selected.
             let table = LazyCell::new(|| {
                 enrolment.prepare();
                 let (mut rng, mut table) = (crate::rng(), RandomizerTableBuilder::new(key));

@@ -52,7 +52,7 @@ fn keygen_interrupted_after_every_message__should_end_in_the_same_wallet() {
         commit(&bundle, &partner, &world.partner, &world.service),
     ];
 
-    // Whoever dies after any step repeats it from its disk, with the very same bytes.
+    // A device or party that dies after any step repeats it from its disk, with the same bytes.
     let dealt = device_restarts(&dealt, &world);
     let service = party_restarts(&service, &world);
     let partner = party_restarts(&partner, &world);

@@ -142,7 +142,7 @@ fn a_rotation__should_replace_the_key_and_unlock_after_a_bad_signature() {
     let (_, one) = Initiator::start(stale, &mut world.rng).unwrap();
     let refused = Responder::accept(wallet.responder(&world, pair, &job), &one, &mut world.rng);
     assert_eq!(refused.unwrap_err(), SessionError::NotAuthentic(Round::Commitment));
-    // And nobody brings the old key back by replaying its offer.
+    // And a replay of its offer does not bring the old key back.
     let replayed = wallet.partner_verifier(&world).verify(&old_offer);
     assert_eq!(replayed.unwrap_err(), EnrolmentRefusal::Stale);
 }

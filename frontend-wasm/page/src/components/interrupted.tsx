@@ -14,13 +14,16 @@ type Fate =
   | { state: "signed"; signed: Signed }
   | { state: "not-signed"; error: DuetError | null };
 
-/** How long until it is asked again what became of one that has not ended. Its session ends by itself within a minute. */
+/**
+ * The pause before the banner asks again about a signature that has not ended. The session ends by
+ * itself within a minute.
+ */
 const AGAIN_MS = 3_000;
 
 /** Failures of the asking, which say nothing about the signature. */
 const UNHEARD = ["party-unreachable", "gateway-unreachable", "locked", "cancelled", "internal"];
 
-/** What became of a signature that was running when the page was closed or reloaded. */
+/** Shows the outcome of a signature that was running when the page was closed or reloaded. */
 export function InterruptedBanner({ running }: { running: Interrupted }) {
   const { what, job, payload, path } = running;
   // One that was never asked for cannot have been signed.

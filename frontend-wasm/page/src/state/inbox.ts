@@ -3,7 +3,7 @@ import type { DuetError, JobId, Signed, WaitingJob, WalletId } from "@duet/signe
 
 import { duet } from "./duet";
 
-/** The jobs that wait for the owner, and what became of those that were answered in this tab. */
+/** The jobs that wait for the owner, and the outcomes of those that were answered in this tab. */
 
 export type JobOutcome =
   | { state: "waiting" }

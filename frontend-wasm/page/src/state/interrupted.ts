@@ -2,9 +2,8 @@ import { signal } from "@preact/signals";
 import type { JobId, Payload, WalletId } from "@duet/signer";
 
 /**
- * A signature that was running when the page went away, so that the page can say what became of it
- * when it comes back. In this tab's storage: what is being signed is no secret, and no other tab's
- * business.
+ * A signature that was running when the page went away. The page shows its outcome when it comes
+ * back. It is kept in this tab's storage: it is no secret, and no other tab needs it.
  */
 
 const KEY = "duet.signing";

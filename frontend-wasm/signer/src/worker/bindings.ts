@@ -26,7 +26,7 @@ function take<T>(result: Result<T>, field?: string): T {
   throw new Failure(bindingError(result.error, field));
 }
 
-/** The same of somebody's reply: what is refused in it, `by` refuses. */
+/** Returns what was read from the reply of `by`. Throws a refusal by `by` if the reading failed. */
 function takeReply<T>(result: Result<T>, by: string): T {
   if (result.ok) return result.value;
   const { kind, code, message } = result.error;

@@ -39,7 +39,7 @@ export function readLabel(label: string): string {
   return trimmed;
 }
 
-/** Refuses what nobody should rely on. How good it is beyond that is for the page to say. */
+/** Refuses a passphrase that is too short. The page rates how good a longer one is. */
 export function checkPassphrase(passphrase: string, field: string): void {
   if ([...passphrase].length < MIN_PASSPHRASE_LENGTH) {
     fail("invalid", `A passphrase has at least ${MIN_PASSPHRASE_LENGTH} characters.`, { field });
@@ -192,7 +192,10 @@ export async function resumeCreation(
   return finish(context, { pending, key }, tell, call.signal);
 }
 
-/** Forgets a wallet nobody has seen the address of. Parties that prepared a share let it expire. */
+/**
+ * Forgets a wallet whose creation is not finished, so its owner has not seen its address. Parties
+ * that prepared a share let it expire.
+ */
 export async function discardPending(context: Context, id: WalletId): Promise<undefined> {
   const { status } = await requireWallet(context.database, id);
   if (status !== "pending") fail("invalid", "The wallet's creation is finished; it cannot be discarded.", { field: "id" });

@@ -278,7 +278,7 @@ async function pinByRole(database: Connection, transaction: Upgrade): Promise<vo
 
 /**
  * Earlier versions kept the culprit's name beside the lock, or nothing. Its card is in the wallet's
- * row. Where a lock names nobody and the wallet has one responder, it was that one.
+ * row. Where a lock names no culprit and the wallet has one responder, that responder is it.
  */
 async function quarantineFromLocks(transaction: Upgrade): Promise<void> {
   const culprits = transaction.objectStore("culprits");

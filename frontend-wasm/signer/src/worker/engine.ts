@@ -228,7 +228,7 @@ export interface Engine {
   readApproval(reply: Uint8Array): ApprovalReply;
   /** Whether the report was acknowledged; a refusal is final, too. */
   readOutcomeReply(reply: Uint8Array): void;
-  /** A note on how far a session has come, for whoever watches. */
+  /** A note on how far a session has come, for the clients that follow its events. */
   progressNote(session: string, step: ProgressStep, nowMs: number): Uint8Array;
 
   describe(payload: Payload): Description;

@@ -46,7 +46,7 @@ export class Helpers {
     this.#stopped = new Promise((_, reject) => {
       this.#reject = reject;
     });
-    // Whoever waits for an answer hears of it; nobody may.
+    // A caller that waits for an answer gets this rejection. There may be no such caller.
     this.#stopped.catch(() => undefined);
     this.#helpers = [0, 1].map(() => this.#start());
     signal.addEventListener("abort", () => this.stop(), { once: true });

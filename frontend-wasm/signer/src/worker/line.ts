@@ -19,7 +19,10 @@ const OUTCOME_MS = 5_000;
 /** Attempts at each message of a creation before it is left to be resumed. */
 const ATTEMPTS = 4;
 const BACKOFF = { firstMs: 600, maxMs: 5_000 };
-/** How often message 1 is sent while nobody listens: in a cluster, a subscription takes a moment to be known. */
+/**
+ * How often message 1 is sent while the responder does not listen: in a cluster, a subscription
+ * takes a moment to be known.
+ */
 const FIRST_MESSAGE_ATTEMPTS = 5;
 const FIRST_MESSAGE_BACKOFF = { firstMs: 50, maxMs: 400 };
 
@@ -64,7 +67,7 @@ export class Line {
     return this.engine.readApproval(reply);
   }
 
-  /** Message 1 of a session: the same bytes again while nobody listens yet. */
+  /** Sends message 1 of a session, the same bytes again while the responder does not listen yet. */
   async first(session: string, to: string, message: Uint8Array, signal?: AbortSignal): Promise<Uint8Array> {
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -85,7 +88,10 @@ export class Line {
     return this.socket.request({ kind: "round", session, to }, message, { deadlineMs: ROUND_MS, by: to, signal });
   }
 
-  /** Reports an outcome, until somebody has acknowledged or refused it, or `deadlineMs` have passed. */
+  /**
+   * Reports an outcome until the orchestrator has acknowledged or refused it, or `deadlineMs` have
+   * passed.
+   */
   async outcome(session: string, message: Uint8Array, deadlineMs: number): Promise<void> {
     const end = Date.now() + deadlineMs;
     for (let attempt = 1; ; attempt += 1) {
@@ -101,13 +107,13 @@ export class Line {
     }
   }
 
-  /** Tells whoever watches how far a session is. May be lost. */
+  /** Tells the clients that follow a session's events how far it is. May be lost. */
   progress(session: string, step: ProgressStep): void {
     this.socket.tell({ kind: "event", session }, this.engine.progressNote(session, step, Date.now()));
   }
 }
 
-/** Tries again what can be repeated, where nobody answered. */
+/** Repeats a request that is safe to repeat while neither the gateway nor a party answers. */
 async function repeated<T>(ask: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -125,7 +131,7 @@ export function isTransient(thrown: unknown): boolean {
   return thrown instanceof Failure && (thrown.error.kind === "gateway-unreachable" || thrown.error.kind === "party-unreachable");
 }
 
-/** The gateway's word that nobody was subscribed: the message was certainly not taken. */
+/** Whether the gateway says that no party was subscribed: then no party took the message. */
 function isUnheard(thrown: unknown): boolean {
   return thrown instanceof Refused && thrown.code === "no-pair-available";
 }

@@ -100,7 +100,7 @@ async function store({ database }: Context, device: DeviceWallet, key: SealKey):
   if (row && newestKey !== null) {
     const keys = transaction.objectStore("keys");
     if ((await keys.get(newestKey)) === undefined) await keys.put(readyKey(newestKey, id));
-    // The wallet goes by its new key once somebody answers to it.
+    // The wallet goes by its new key once at least one party has enrolled it.
     const taken = device.unenrolled.length < device.parties.filter((one) => "fingerprint" in one).length;
     await transaction.objectStore("wallets").put(taken ? { ...row, paillierKey: newestKey } : row);
     await transaction.objectStore("records").put({ wallet: id, kind: "device", sealed });

@@ -29,9 +29,9 @@ const SESSION_MS = 30_000;
 /** How long a finished signature waits for its report to be acknowledged; the report goes on by itself. */
 const REPORT_WAIT_MS = 2_000;
 const REPORT_MS = 30_000;
-/** Sessions that one call may begin, when the connection breaks or nobody answers. */
+/** Sessions that one call may begin, when the connection breaks or no party answers. */
 const ATTEMPTS = 3;
-/** Nobody who has waited so long should wait for another attempt. */
+/** A call that has taken this long begins no other attempt. */
 const ATTEMPTS_MS = 6_000;
 const BACKOFF = { firstMs: 500, maxMs: 2_000 };
 
@@ -92,7 +92,7 @@ export async function sign(
   });
 }
 
-/** A signature somebody else asked for. `digest` is what the owner saw. */
+/** Signs a job that waits for its owner's approval. `digest` is what the owner saw. */
 export async function approve(
   context: Context,
   call: Call<"approve">,
@@ -127,7 +127,7 @@ export async function approve(
   });
 }
 
-/** What became of a job whose end nobody here saw. */
+/** The outcome of a job whose end this page did not see. */
 export async function outcome(
   context: Context,
   call: Call<"outcome">,
@@ -150,7 +150,7 @@ export async function outcome(
   });
 }
 
-/** The job does not wait any more: says what became of it. */
+/** The job does not wait any more: throws how it ended. */
 async function alreadyDone(
   { line }: Context,
   device: DeviceWallet,
@@ -250,7 +250,7 @@ async function withAttempts(
         await pause(pauseMs(BACKOFF, count), signal);
         continue;
       }
-      // Nobody waits for it: the caller has its answer.
+      // Not awaited: the caller gets its answer now.
       if (asked) void abandon();
       throw thrown;
     }
@@ -272,9 +272,9 @@ function isQuarantined(thrown: unknown): boolean {
 }
 
 /**
- * The caller is told that nothing was signed; then nobody should sign it later by accident. While a
- * session of it has not ended for the orchestrator, it cannot be rejected yet: the inbox sees to it
- * when it comes back.
+ * The caller is told that nothing was signed, so the owner must not sign the job later by accident.
+ * While the orchestrator still has a session of it, the job cannot be rejected. The inbox rejects
+ * it when it comes back.
  */
 async function giveUp({ line, abandoned }: Context, device: DeviceWallet, { wallet, job }: Wanted): Promise<void> {
   abandoned.add(job);
@@ -383,7 +383,7 @@ class Session {
         new Failure(duetError("party-unreachable", "The session took too long.", { code: "deadline", by: facts.responder })),
       );
     } catch (thrown) {
-      // A verdict that is late is wiped, and nobody learns what it is.
+      // A late verdict is wiped unread.
       void exchange?.then((late) => late.free(), () => undefined);
       // Told at once, the orchestrator need not wait until the session expires.
       await this.#reportFailure(thrown);
@@ -447,7 +447,7 @@ class Session {
       context.line.progress(session, { step: "received", message: 2 });
       checkpoint(signal);
       this.tell({ step: "sent", message: 3, to: responder });
-      // From here on giving up changes nothing: whoever got message 3 may have answered.
+      // From here on giving up changes nothing: the responder may have answered message 3.
       const message4 = await context.line.third(session, responder, second.message);
       startedAt = performance.now();
       state = undefined;

@@ -43,7 +43,7 @@ interface Member {
   joined: Promise<void>;
 }
 
-/** A refusal by whoever was asked, or by the gateway itself. */
+/** A refusal by the destination of a request, or by the gateway itself. */
 export class Refused extends Failure {
   constructor(
     readonly code: string,
@@ -98,7 +98,7 @@ export class Socket {
   }
 
   /**
-   * Asks somebody, about `wallet` if one is given.
+   * Sends a request to `to`, about `wallet` if one is given.
    *
    * @throws {Refused} when the answer is no, {@link Failure} when there is none.
    */
@@ -122,12 +122,12 @@ export class Socket {
       return await within(reply, options.deadlineMs, late, options.signal);
     } finally {
       this.#pending.delete(id);
-      // Nobody else listens to it any more.
+      // No caller waits for the reply any more.
       reply.catch(() => undefined);
     }
   }
 
-  /** Says something that nobody answers, if there is a connection. */
+  /** Sends a message that gets no answer, if there is a connection. */
   tell(to: Destination, message: Uint8Array): void {
     if (!this.#challenge) return;
     const id = this.#nextId;
@@ -201,7 +201,7 @@ export class Socket {
           }
         }),
     );
-    // Whoever asks for something hears of it; by itself it is no news.
+    // The next request about this wallet gets the error. Without a request it is not reported.
     this.#proving = member.joined.catch(() => undefined);
   }
 
@@ -291,7 +291,7 @@ export class Socket {
     this.#timer = setTimeout(() => this.#connect(), pauseMs(BACKOFF, this.#attempt));
   }
 
-  /** Somebody waits: the next attempt is made soon, though never more often than the first pause. */
+  /** Connects again soon, though never more often than the first pause, because a request waits. */
   #hasten(): void {
     if (this.#connection !== "offline" || this.#timer === undefined) return;
     clearTimeout(this.#timer);

@@ -3,7 +3,7 @@
 import { duetError, fail, Failure } from "../errors.js";
 import type { WalletId } from "../types.js";
 
-/** A signature takes less; whoever waits longer hears that another tab is at work. */
+/** A signature takes less. A caller that waits longer is told that another tab is at work. */
 const WAIT_MS = 2_000;
 /** Uses of one wallet that wait for each other in one tab. */
 const MAX_WAITING = 16;

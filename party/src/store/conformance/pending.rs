@@ -311,7 +311,7 @@ async fn answers_are_bounded<S: ShareStore>([store, other]: Two<S>) {
             assert!(!is_pending(&*store, number).await, "so nothing may be decrypted");
         }
     }
-    // Long after the request has expired nobody asks for it any more.
+    // Long after the request has expired no party answers it any more.
     store.expire_prepared(5_000 + 3_600_000).await.unwrap();
     assert!(give(19, 1).await.unwrap());
 }

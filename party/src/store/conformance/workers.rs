@@ -75,7 +75,7 @@ async fn one_verdict<S: ShareStore>(workers: Two<S>) {
     }
 }
 
-/// Whoever asks the gate of one worker after the other worker's lock has returned finds it closed.
+/// A caller that asks one worker's gate after the other worker's lock has returned finds it closed.
 async fn no_verdict_after_a_lock<S: ShareStore>(workers: Two<S>) {
     for round in 1..=8 {
         let key = put_key(&*workers[0], round).await;

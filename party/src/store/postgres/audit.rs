@@ -1,6 +1,6 @@
 //! Audit chains. What is appended goes into the transaction that is passed in, as the last thing
-//! before it ends: the chain's row is locked until then, which keeps the chain in order over all
-//! workers, and whoever has it waits for nothing else.
+//! before it ends. The chain's row is locked until then, which keeps the chain in order over all
+//! workers. A transaction that has this lock waits for no other.
 
 use std::sync::Arc;
 

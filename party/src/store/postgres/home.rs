@@ -8,8 +8,8 @@
 //! them whenever a connection is made, and counts as restored when they differ: all its Paillier
 //! keys need rotation.
 //!
-//! Whoever replicates synchronously loses nothing in a failover, and says so when opening the
-//! store; then a new timeline alone does not matter. What cannot be noticed is a copy of the
+//! An operator who replicates synchronously loses nothing in a failover, and says so when opening
+//! the store. Then a new timeline alone does not matter. The store cannot notice a copy of the
 //! server's disk that is put back without recovery.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -190,7 +190,7 @@ impl PostgresStore {
     }
 }
 
-/// Whoever says that failovers lose nothing has to have a standby that commits wait for.
+/// An operator who says that failovers lose nothing must have a standby that commits wait for.
 pub(super) async fn require_synchronous_standby(connection: &mut PgConnection) -> Result<(), StoreError> {
     let standbys: String = sqlx::query_scalar("SELECT current_setting('synchronous_standby_names')")
         .fetch_one(connection)

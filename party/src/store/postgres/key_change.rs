@@ -17,9 +17,9 @@ const OPERATION: &str = "change its key";
 const RECORDS_AT_A_TIME: u32 = 500;
 
 impl PostgresStore {
-    /// As [`RecordStore::change_key`](crate::store::RecordStore::change_key). Whoever stores a
-    /// record meanwhile waits for it, as long as the deadlines of a statement allow; signing does
-    /// not.
+    /// As [`RecordStore::change_key`](crate::store::RecordStore::change_key). A transaction that
+    /// stores a record meanwhile waits for it, as long as the deadlines of a statement allow.
+    /// Signing does not wait.
     pub(super) async fn replace_key(&self, change: &KeyChange) -> Result<u64, StoreError> {
         let failed = unavailable(OPERATION);
         // Wrapping a large store anew takes longer than a statement may.
@@ -51,7 +51,7 @@ impl PostgresStore {
             Some(key) => rewrap_records(&mut transaction, key).await?,
             None => 0,
         };
-        // Last, because whoever decides meanwhile waits for the chain.
+        // Last, because every transaction that decides meanwhile waits for the chain.
         self.append_noted_if_open(&mut transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         connection.close().await.map_err(&failed)?;
@@ -61,8 +61,8 @@ impl PostgresStore {
 
 async fn rewrap_records(connection: &mut PgConnection, key: &NewKey) -> Result<u64, StoreError> {
     let failed = unavailable(OPERATION);
-    // First of all: from here on nobody adds a record under the old key, and whoever was about to
-    // has committed it.
+    // First of all: from here on no transaction adds a record under the old key. Those that were
+    // about to have committed it.
     write_setting(connection, KEY_ID, &key.id.0).await.map_err(&failed)?;
     if let Some(succession) = &key.succession {
         write_setting(connection, KEY_SUCCESSION, succession).await.map_err(&failed)?;

@@ -17,7 +17,7 @@ use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::H
 const MAX_CONNECTIONS: u32 = 12;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The server's own deadlines, in milliseconds: for a statement, for a wait within it, for a
-/// transaction that nobody goes on with.
+/// transaction that its client abandoned.
 const DEADLINES: [(&str, &str); 4] = [
     ("statement_timeout", "10000"),
     ("lock_timeout", "5000"),
@@ -141,7 +141,7 @@ impl PostgresOptions {
 
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
         within("connect to its server", async {
-            // Boxed, as the other large steps of opening a store are: whoever opens one need not
+            // Boxed, as the other large steps of opening a store are: the caller's future need not
             // hold them.
             Box::pin(self.connect.connect()).await.map_err(unavailable("connect to its server"))
         })

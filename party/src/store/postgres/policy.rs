@@ -123,7 +123,7 @@ impl PostgresStore {
         let failed = unavailable(operation);
         let (mut transaction, new);
         if let Some(spending) = self.spending.as_deref() {
-            // Others that charge nothing may go on then; whoever stores a policy may not.
+            // Other decisions that charge nothing go on then. A call that stores a policy waits.
             let is_shared = spending.spends.is_empty();
             let beginning = Turn::Policy.beginning(spending.wallet.as_bytes(), is_shared);
             transaction = self.pool.begin_with(beginning).await.map_err(&failed)?;

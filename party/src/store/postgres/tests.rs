@@ -318,8 +318,8 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     database.run(FAILOVER).await.unwrap();
     let refused = PostgresStore::open(&lossless).await;
     assert!(matches!(refused, Err(StoreError::Unsafe(_))), "nobody waits for a standby here: {refused:?}");
-    // A standby that nobody is, but that is named; commits would wait for it, so none is made but
-    // locally.
+    // The setting names a standby that does not exist. Commits would wait for it, so the test
+    // commits only locally.
     database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     database.run("SELECT pg_reload_conf()").await.unwrap();
     let mut connection = lossless.connect().await.unwrap();

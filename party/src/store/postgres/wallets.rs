@@ -80,8 +80,8 @@ async fn insert_wallet(connection: &mut PgConnection, wallet: &NewWallet) -> Res
 /// Prepares a wallet in the transaction it is given.
 async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
     let failed = unavailable("prepare a wallet");
-    // Always the wallet's turn before the key's, and that before the token's, so that nobody waits
-    // in a circle.
+    // Always the wallet's turn before the key's, and that before the token's, so that no
+    // transactions wait in a circle.
     Turn::Wallet.take(connection, wallet.id.as_bytes()).await.map_err(&failed)?;
     if let Some(row) = read_wallet(connection, wallet.id).await? {
         return Ok(if row.package_hash == wallet.package_hash {

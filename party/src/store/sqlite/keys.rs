@@ -143,7 +143,7 @@ async fn insert_key(
     Ok(true)
 }
 
-/// That a wallet has agreed with somebody, or has nobody to agree with.
+/// Notes that a wallet has agreed with a responder, or has none to agree with.
 async fn mark_enrolled(connection: &mut SqliteConnection, wallet: WalletId) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE wallets SET enrolled = 1 WHERE id = ? AND enrolled = 0")
         .bind(wallet.as_bytes().as_slice())

@@ -117,7 +117,7 @@ impl SqliteStore {
             .connect_with(connect.clone())
             .await
             .map_err(&failed)?;
-        // Boxed: whoever opens a store need not hold what this step takes.
+        // Boxed: the future of a caller that opens a store need not hold this step.
         Box::pin(migrations::of_sqlite().run(&writer))
             .await
             .map_err(|e| failed(sqlx::Error::Migrate(Box::new(e))))?;
