@@ -148,7 +148,7 @@ async fn is_up_to_date(store: &dyn ShareStore) {
 /// Charges a signature by the rule of the wallet's policy, right after the store was written.
 async fn charge(store: &dyn ShareStore, number: u8) -> Result<bool, StoreError> {
     let (wallet, session, digest) = (SIGNING.parse().unwrap(), SessionId([number; 16]), [number; 32]);
-    let limit = Limit { within_s: 30 * 24 * 60 * 60, value: Bound::Any, signatures: Some(5) };
+    let limit = Limit { within_s: 30 * 24 * 60 * 60, value: Bound::None, signatures: Some(5) };
     let limits = vec![SpendLimit { scope: "rule/messages".to_owned(), limit }];
     let spending = Spending {
         wallet,
