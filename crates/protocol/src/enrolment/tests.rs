@@ -159,7 +159,7 @@ fn proofs_hold_for_this_wallet_these_cards_and_this_key_only() {
 }
 
 #[test]
-fn a_verdict_about_the_modulus_saves_the_proofs_and_serves_nobody_else() {
+fn a_verdict_about_the_modulus_saves_the_proofs_and_serves_no_other_verifier() {
     let case = &*SHARED;
     let (_, verdict) = case.verify(&case.honest).unwrap();
     let mut offer = case.honest.offer.clone();
