@@ -105,6 +105,11 @@ async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     let refused = wallet.duet.refused(&only).await.unwrap();
     assert_eq!(refused.code, "locked", "{}", refused.message);
 
+    // The key is for the partner alone, so the lock quarantines the partner's card.
+    let partner = crew.stack.party("partner").command(&crew.stack.duet());
+    let card = partner.json(&["party", "card"]).await.unwrap();
+    service.json(&["party", "accept-culprit", text(&card, "/fingerprint").unwrap()]).await.unwrap();
+
     // A rotation by another process reaches all workers at once. None continues with the key in its
     // memory.
     let rotated = service.json(&["party", "rotate"]).await.unwrap();
