@@ -184,4 +184,35 @@ mod tests {
         assert_eq!(in_folder("sqlite"), listed(SQLITE));
         assert_eq!(in_folder("postgres"), listed(POSTGRES));
     }
+
+    /// A store keeps the checksum of each migration that it applied, comments included. It does not
+    /// open when a later build has another text.
+    #[test]
+    fn a_published_migration_never_changes() {
+        const OF_SQLITE: [&str; 9] = [
+            "c5f37003e7fc0952",
+            "b6314c4475e1d366",
+            "c4f16040bac80007",
+            "03532909f366cc49",
+            "51dccdd2877885f3",
+            "0d4c6ccfe419f3de",
+            "ed93fb01b6e85285",
+            "3bc84b5d13073a87",
+            "66a75fb7bc82da30",
+        ];
+        const OF_POSTGRES: [&str; 6] = [
+            "b8cce33afc0c7a7c",
+            "cfa2362710bcf5d0",
+            "a910e406c47cf503",
+            "ea5d4e93dc9a2557",
+            "6d9169800e358c24",
+            "ea020583b644c369",
+        ];
+        for (scripts, pinned) in [(SQLITE, &OF_SQLITE[..]), (POSTGRES, &OF_POSTGRES[..])] {
+            let migrator = migrator(scripts);
+            let checksums: Vec<String> =
+                migrator.iter().map(|migration| hex::encode(&migration.checksum[..8])).collect();
+            assert_eq!(checksums, pinned);
+        }
+    }
 }
