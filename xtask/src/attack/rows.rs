@@ -106,6 +106,7 @@ pub(crate) const ROWS: &[Row] = &[
                 "lost_lock::a_disk_that_is_truly_full__should_let_no_verdict_out_and_forget_none",
                 "lost_lock::a_database_server_whose_disk_is_truly_full__should_let_no_verdict_out_and_forget_none",
                 "lost_lock::a_process_killed_between_decryption_and_lock__should_lock_when_it_starts_again",
+                "lost_lock::a_worker_killed_under_load__should_need_no_rotation",
             ]),
             tests(
                 "duet-protocol",
