@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use duet_wire::{
-    batch::BatchRequest,
+    Priority,
+    batch::{BatchItem, BatchRequest},
     request::{SignedRequest, SigningRequest},
     signing::SigningKey,
 };
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::{
     anvil::http_client,
+    duet::text,
     stack::{Stack, TENANT, Wallet},
 };
 
@@ -152,6 +154,23 @@ impl Api {
             .timeout(DEADLINE)
             .body(batch.to_json()?);
         answer(post).await
+    }
+
+    /// Queues `count` messages in one batch. Returns the ids of their jobs. Their idempotency keys
+    /// are `<name>-<number>`.
+    ///
+    /// # Errors
+    /// When no answer comes, or a message is not accepted.
+    pub async fn queue_messages(&self, name: &str, count: usize) -> Result<Vec<String>> {
+        let items = (0..count).map(|number| {
+            let key = format!("{name}-{number}");
+            let request = self.request(&json!({"kind": "personal_message", "text": key}), &key)?;
+            Ok(BatchItem { request, priority: Priority::Normal, repeat_digest: false })
+        });
+        let batch = BatchRequest { items: items.collect::<Result<_>>()? };
+        let answer = self.submit_batch(&batch).await?;
+        let items = answer.body.pointer("/items").and_then(Value::as_array).context("a batch has items")?;
+        items.iter().map(|item| Ok(text(item, "/job")?.to_owned())).collect()
     }
 
     /// `GET` of a path.

@@ -11,11 +11,6 @@ use duet_tests::{
     http::Api,
     stack::{Stack, Wallet},
 };
-use duet_wire::{
-    Priority,
-    batch::{BatchItem, BatchRequest},
-};
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 /// How many jobs each orchestrator accepts.
@@ -30,14 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Queues jobs at the orchestrator at `url`, in one batch. Returns their ids.
 async fn queue(stack: &Stack, wallet: &Wallet, url: &str, name: &str) -> Vec<String> {
     let api = Api::at(url, stack.broker.credentials(), wallet).unwrap();
-    let items = (0..JOBS_EACH).map(|number| {
-        let key = format!("{name}-{number}");
-        let request = api.request(&json!({"kind": "personal_message", "text": key}), &key).unwrap();
-        BatchItem { request, priority: Priority::Normal, repeat_digest: false }
-    });
-    let answer = api.submit_batch(&BatchRequest { items: items.collect() }).await.unwrap();
-    let items = answer.body.pointer("/items").and_then(serde_json::Value::as_array).unwrap();
-    items.iter().map(|item| text(item, "/job").unwrap().to_owned()).collect()
+    api.queue_messages(name, JOBS_EACH).await.unwrap()
 }
 
 /// How many of `jobs` ended in which state. Waits until all have ended.

@@ -27,10 +27,7 @@ use duet_tests::{
     stack::{ALL_KINDS, Pair as StackPair, Stack},
     stage::{Backend, PATIENCE, Stage, limits},
 };
-use duet_wire::{
-    Code, InvitationReply, Pair, Priority, WalletInfo,
-    batch::{BatchItem, BatchRequest},
-};
+use duet_wire::{Code, InvitationReply, Pair, WalletInfo};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
@@ -539,15 +536,7 @@ async fn a_worker_killed_under_load__should_need_no_rotation() -> Result<()> {
     let mut stack = Stack::start().await?;
     let wallet = stack.create_wallet("device", ALL_KINDS).await?;
     let api = Api::new(&stack, &wallet)?;
-    let items = (0..JOBS).map(|number| {
-        let key = format!("load-{number}");
-        let request = api.request(&serde_json::json!({"kind": "personal_message", "text": key}), &key)?;
-        Ok(BatchItem { request, priority: Priority::Normal, repeat_digest: false })
-    });
-    let batch = BatchRequest { items: items.collect::<Result<_>>()? };
-    let answer = api.submit_batch(&batch).await?;
-    let items = answer.body.pointer("/items").and_then(serde_json::Value::as_array).context("items")?;
-    let jobs = items.iter().map(|item| Ok(text(item, "/job")?.to_owned())).collect::<Result<Vec<_>>>()?;
+    let jobs = api.queue_messages("load", JOBS).await?;
 
     // The orchestrator has 32 jobs in work, and the worker a seat for each: sessions are open
     // whenever it dies.
