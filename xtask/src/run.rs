@@ -22,7 +22,12 @@ pub(crate) fn root() -> PathBuf {
 /// scripts (ring's) run again when those variables change. Then half of the dependencies would be
 /// built again after each command typed by hand.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    as_cargo(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// As [`cargo`], for a program that itself starts Cargo.
+pub(crate) fn as_cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut cargo = command(program);
     for (name, _) in std::env::vars_os() {
         if name
             .to_str()
@@ -114,12 +119,13 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Counts {
-    /// The counts in one line of a test runner's output: cargo test's `test result:` or node's `#
-    /// pass 5`.
+    /// The counts in one line of a test runner's output: cargo test's `test result:`, nextest's
+    /// `Summary [`, or node's `# pass 5`.
     fn of_line(line: &str) -> Self {
         let mut counts = Self::default();
-        if let Some(result) = line.strip_prefix("test result: ") {
-            for part in result.split([';', '.']) {
+        let nextest = line.trim_start().strip_prefix("Summary [").and_then(|rest| rest.split_once(':'));
+        if let Some(result) = line.strip_prefix("test result: ").or(nextest.map(|(_, result)| result)) {
+            for part in result.split([';', '.', ',']) {
                 let mut words = part.split_whitespace();
                 let (Some(number), Some(word)) =
                     (words.next().and_then(|word| word.parse().ok()), words.next())
@@ -128,8 +134,8 @@ impl Counts {
                 };
                 match word {
                     "passed" => counts.passed = number,
-                    "failed" => counts.failed = number,
-                    "ignored" => counts.skipped = number,
+                    "failed" | "timed" => counts.failed += number,
+                    "ignored" | "skipped" => counts.skipped = number,
                     _ => {}
                 }
             }
@@ -161,22 +167,24 @@ pub(crate) fn tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command, prints its standard output, and passes each line to `read`.
+/// Runs a command, prints its standard output and error, and passes each line to `read`.
 pub(crate) fn lines(command: &mut Command, read: &mut dyn FnMut(&str)) -> Result<ExitStatus> {
     let line = line(command);
     println!("$ {line}");
+    let (reader, writer) = std::io::pipe()?;
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
         .spawn()
         .with_context(|| format!("cannot start: {line}"))?;
-    if let Some(stdout) = child.stdout.take() {
-        for text in BufReader::new(stdout).split(b'\n') {
-            let text = text?;
-            let text = String::from_utf8_lossy(&text);
-            println!("{text}");
-            read(&text);
-        }
+    // The command keeps this process's ends of the pipe open until they are replaced.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for text in BufReader::new(reader).split(b'\n') {
+        let text = text?;
+        let text = String::from_utf8_lossy(&text);
+        println!("{text}");
+        read(&text);
     }
     Ok(child.wait()?)
 }
@@ -189,6 +197,8 @@ mod unit_tests {
     fn closing_lines_are_counted() {
         let cargo = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.53s";
         assert_eq!(Counts::of_line(cargo), Counts { passed: 12, failed: 1, skipped: 2 });
+        let nextest = "     Summary [ 577.214s] 526/617 tests run: 523 passed (1 slow), 2 failed, 1 timed out, 4 skipped";
+        assert_eq!(Counts::of_line(nextest), Counts { passed: 523, failed: 3, skipped: 4 });
         assert_eq!(Counts::of_line("# pass 5"), Counts { passed: 5, failed: 0, skipped: 0 });
         assert_eq!(Counts::of_line("# Subtest: pass 5"), Counts::default());
         assert_eq!(Counts::of_line("test a::b ... ok"), Counts::default());

@@ -1,16 +1,23 @@
 //! `cargo xtask test`: runs the suites of continuous integration, all of them or the named ones.
+//!
+//! [`Suite`] names and runs them. When all run, those that use no port or file of others run beside
+//! the tests in Rust ([`report::Beside`]).
+
+mod report;
 
 use std::{
     env, fs,
+    io::{BufRead as _, BufReader},
     num::NonZeroUsize,
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use self::report::{Beside, REPORT, Report, summary};
 use crate::{
     dependencies,
     install::{self, Need},
@@ -18,7 +25,7 @@ use crate::{
     page,
     programs::{self, Profile},
     prose,
-    run::{Counts, cargo, command, human, root, target_folder, tests, visibly},
+    run::{Counts, as_cargo, cargo, command, root, target_folder, tests, visibly},
     wasm,
 };
 
@@ -31,7 +38,7 @@ pub(crate) enum Suite {
     Lint,
     /// Licences, banned crates, sources and hashes of dependencies.
     Deny,
-    /// The native binary and the page, and the types of the page.
+    /// The native binary, every test, the page, and the types of the page.
     Build,
     /// Unit, integration and documentation tests of every crate.
     Unit,
@@ -46,6 +53,12 @@ pub(crate) enum Suite {
 /// The protocol with the constant-time arithmetic alone.
 const WITHOUT_GMP: [&str; 3] = ["--package", "duet-protocol", "--no-default-features"];
 
+/// The tests of all crates but the end-to-end tests.
+const UNIT: &[&str] = &["--workspace"];
+/// The end-to-end tests, which run only by name. The whole workspace, as for the unit tests: the
+/// features match, and nothing is built again.
+const E2E: &[&str] = &["--workspace", "--test", "e2e"];
+
 const ALL: &[Suite] = &[
     Suite::Fmt,
     Suite::Lint,
@@ -58,6 +71,32 @@ const ALL: &[Suite] = &[
 ];
 
 impl Suite {
+    /// Whether it uses no port, file or build folder of the tests in Rust, so that it may run
+    /// beside them.
+    const fn runs_beside(self) -> bool {
+        matches!(self, Self::Wasm | Self::Browser)
+    }
+
+    /// Whether others may run beside it.
+    const fn leaves_room(self) -> bool {
+        matches!(self, Self::Unit | Self::E2e)
+    }
+
+    /// The seconds that it may take on two cores with its dependencies compiled. A suite over its
+    /// line is reported, and does not fail: machines differ.
+    const fn line_seconds(self) -> u64 {
+        match self {
+            Self::Fmt => 20,
+            Self::Lint => 100,
+            Self::Deny => 10,
+            Self::Build => 240,
+            Self::Unit => 240,
+            Self::Wasm => 120,
+            Self::E2e => 590,
+            Self::Browser => 600,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Fmt => "fmt",
@@ -76,12 +115,13 @@ impl Suite {
             Self::Fmt => &[Need::Lints],
             Self::Lint => &[Need::Lints, Need::Compiler],
             Self::Deny => &[Need::CargoDeny],
-            Self::Build => &[Need::Compiler, Need::Wasm, Need::Npm(Packages::Frontend)],
+            Self::Build => &[Need::Compiler, Need::Nextest, Need::Wasm, Need::Npm(Packages::Frontend)],
             // Some crates' own tests need a real broker or a real database.
-            Self::Unit => &[Need::Compiler, Need::NatsServer, Need::Postgres],
+            Self::Unit => &[Need::Compiler, Need::Nextest, Need::NatsServer, Need::Postgres],
             Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
             Self::E2e => &[
                 Need::Compiler,
+                Need::Nextest,
                 Need::Npm(Packages::Judges),
                 Need::NatsServer,
                 Need::Postgres,
@@ -112,13 +152,21 @@ impl Suite {
             Self::Deny => dependencies::check(),
             Self::Build => {
                 programs::duet(Profile::Debug)?;
+                programs::of_tests("browser-stack", Profile::Debug)?;
+                for selection in [UNIT, E2E] {
+                    visibly(nextest()?.arg("--no-run").args(selection))?;
+                }
                 // For users who build without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
                 page::build(&page::default_folder(), None)?;
                 page::build_examples()?;
                 page::check_types()
             }
-            Self::Unit => tests(cargo().args(["test", "--locked", "--no-fail-fast", "--workspace"]), counts),
+            Self::Unit => {
+                let postgres = TestPostgres::start()?;
+                tests(postgres.tell(nextest()?.args(UNIT)), counts)?;
+                tests(cargo().args(["test", "--locked", "--workspace", "--doc"]), counts)
+            }
             Self::Wasm => {
                 let folder = wasm::default_folder(wasm::Target::Nodejs);
                 wasm::build(wasm::Target::Nodejs, &folder)?;
@@ -137,16 +185,15 @@ impl Suite {
             }
             Self::E2e => {
                 tests(node_test().args(test_files("tests/js")?), counts)?;
-                let mut cargo = cargo();
-                cargo.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
+                let postgres = TestPostgres::start()?;
+                let mut nextest = nextest()?;
+                nextest.args(E2E).env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
                 // One and a half times as many as cores, because these tests wait much of the time.
                 let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-                if env::var_os("RUST_TEST_THREADS").is_none() {
-                    cargo.env("RUST_TEST_THREADS", (cores + cores / 2).to_string());
+                if env::var_os("NEXTEST_TEST_THREADS").is_none() {
+                    nextest.args(["--test-threads", &(cores + cores / 2).to_string()]);
                 }
-                // The whole workspace, as for the unit tests: the features match, and nothing is
-                // built again.
-                tests(cargo.args(["test", "--locked", "--workspace", "--test", "e2e"]), counts)
+                tests(postgres.tell(&mut nextest), counts)
             }
             Self::Browser => {
                 page::build(&page::default_folder(), None)?;
@@ -194,6 +241,46 @@ pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Re
     Ok(())
 }
 
+/// nextest, which runs each test in a process of its own. `.config/nextest.toml` has its settings.
+fn nextest() -> Result<Command> {
+    let program = install::nextest().context("cargo-nextest is missing: run `cargo xtask install`")?;
+    let mut nextest = as_cargo(program);
+    nextest.args(["nextest", "run", "--locked", "--color=never"]);
+    Ok(nextest)
+}
+
+/// A PostgreSQL server for all tests of a suite. Without it each test's process starts its own.
+struct TestPostgres {
+    server: Child,
+    folder: String,
+}
+
+impl TestPostgres {
+    fn start() -> Result<Self> {
+        let program = programs::of_tests("test-postgres", Profile::Debug)?;
+        let mut server = command(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut folder = String::new();
+        let stdout = server.stdout.take().context("the server's output is piped")?;
+        BufReader::new(stdout).read_line(&mut folder)?;
+        if folder.is_empty() {
+            bail!("the tests' PostgreSQL server did not start: {}", server.wait()?);
+        }
+        Ok(Self { server, folder: folder.trim_end().to_owned() })
+    }
+
+    fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("DUET_TEST_POSTGRES", &self.folder)
+    }
+}
+
+impl Drop for TestPostgres {
+    fn drop(&mut self) {
+        // The server ends when its standard input is closed.
+        drop(self.server.stdin.take());
+        let _ = self.server.wait();
+    }
+}
+
 /// Node's test runner, with the reporter whose closing lines are counted.
 fn node_test() -> Command {
     let mut node = command("node");
@@ -229,36 +316,26 @@ pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
     install::ensure(&needs, no_install)?;
 
     let started = Instant::now();
-    let mut counts = Counts::default();
-    let mut reports: Vec<(Suite, Duration, Counts, Result<()>)> = Vec::new();
+    let mut reports = Vec::new();
+    let mut beside = None;
+    let (mut first, mut second) = (Vec::new(), Vec::new());
     for &suite in suites {
-        println!("\n=== {} ===", suite.name());
-        let started = Instant::now();
-        let mut own = Counts::default();
-        let result = suite.run(&mut own);
-        if let Err(error) = &result {
-            println!("{} failed: {error:#}", suite.name());
+        if suite.runs_beside() { second.push(suite) } else { first.push(suite) }
+    }
+    for suite in first {
+        // Before the suites that wait much everything is compiled, and the processor is free.
+        if suite.leaves_room() && beside.is_none() && !second.is_empty() {
+            beside = Some(Beside::start(&std::mem::take(&mut second))?);
         }
-        counts += own;
-        reports.push((suite, started.elapsed(), own, result));
+        reports.push(Report::of(suite));
     }
-
-    println!("\n=== summary ===");
-    for (suite, duration, own, result) in &reports {
-        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
-        let tests = match own.passed + own.failed + own.skipped {
-            0 => String::new(),
-            _ => format!("  {} passed, {} failed, {} skipped", own.passed, own.failed, own.skipped),
-        };
-        println!("{:<8} {verdict:<7} {:>13}{tests}", suite.name(), human(*duration));
+    if let Some(beside) = beside {
+        reports.extend(beside.finish()?);
     }
-    println!("{:<8} {:<7} {:>13}", "total", "", human(started.elapsed()));
-    let failures = reports.iter().filter(|(.., result)| result.is_err()).count();
-    if counts != Counts::default() {
-        println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    reports.extend(second.into_iter().map(Report::of));
+    if let Some(file) = env::var_os(REPORT) {
+        let lines: String = reports.iter().map(Report::line).collect();
+        fs::write(file, lines).context("the report cannot be written")?;
     }
-    if failures > 0 {
-        bail!("{failures} of {} suites failed", reports.len());
-    }
-    Ok(())
+    summary(&reports, started.elapsed())
 }

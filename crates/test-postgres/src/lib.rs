@@ -2,7 +2,9 @@
 //! folder. It listens on a Unix socket and, on request, on the loopback. Its settings make commits
 //! durable.
 //!
-//! [`Server::shared`] starts one server for each process, so that a test binary pays for one start.
+//! [`Server::shared`] uses the server that the variable [`SHARED`] names, or else starts one for the
+//! process. The program `test-postgres` starts such a server for a whole run of tests, because the
+//! test runner gives each test a process of its own.
 //! [`Server::database`] gives each test a [`Database`] of its own. A server ends with the process
 //! that started it, even if that process is killed. A shell beside it holds the other end of a
 //! pipe. When the pipe closes, the shell stops the server and removes its folder.
@@ -34,6 +36,9 @@ use crate::programs::{Account, server_account, server_programs};
 /// How long the server may take to accept connections or to end, even on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The variable that names the folder of a running server, for [`Server::shared`].
+pub const SHARED: &str = "DUET_TEST_POSTGRES";
+
 /// The role that owns test databases. It is no superuser, as a party's role should not be one.
 const ROLE: &str = "duet";
 /// The port that names the socket. It need not be free: each server has a folder of its own.
@@ -58,6 +63,7 @@ kill -KILL "$telling"
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
+    owner: Owner,
     watch: Option<Child>,
     settings: Vec<String>,
     password: String,
@@ -75,15 +81,21 @@ pub struct Database {
     superuser: PgConnectOptions,
 }
 
+/// The process that started a server, and ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    This,
+    Other,
+}
+
 impl Server {
-    /// The server of this process. The first call starts it.
+    /// The server that [`SHARED`] names, or else this process's own, which the first call starts.
     ///
     /// # Errors
     /// When PostgreSQL 13 or newer is not installed, or when the server does not start.
     pub async fn shared() -> Result<&'static Self> {
-        static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
-        let server =
-            SHARED.get_or_init(|| Self::launch(&env::temp_dir(), &[]).map_err(|error| format!("{error:#}")));
+        static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Self::attach_or_launch().map_err(|error| format!("{error:#}")));
         let server = server.as_ref().map_err(|error| anyhow!("{error}"))?;
         server.ready().await?;
         Ok(server)
@@ -108,12 +120,35 @@ impl Server {
         Ok(server)
     }
 
+    fn attach_or_launch() -> Result<Self> {
+        let Some(folder) = env::var_os(SHARED).map(PathBuf::from) else {
+            return Self::launch(&env::temp_dir(), &[]);
+        };
+        let password = fs::read_to_string(folder.join("password"))
+            .with_context(|| format!("{SHARED} names no server's folder: {}", folder.display()))?;
+        Ok(Self {
+            folder,
+            owner: Owner::Other,
+            watch: None,
+            settings: Vec::new(),
+            password,
+            databases: AtomicU32::new(0),
+        })
+    }
+
+    /// The folder with everything that belongs to the server.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn launch(parent: &Path, settings: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("duet-pg-").tempdir_in(parent)?.keep();
         let mut password = [0; 16];
         getrandom::fill(&mut password)?;
         let mut server = Self {
             folder,
+            owner: Owner::This,
             watch: None,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             password: hex::encode(password),
@@ -169,6 +204,9 @@ impl Server {
     /// # Errors
     /// When it runs already, or cannot be started.
     pub fn resume(&mut self) -> Result<()> {
+        if self.owner == Owner::Other {
+            bail!("another process started the server");
+        }
         if self.watch.is_some() {
             bail!("the server is running");
         }
@@ -275,7 +313,8 @@ impl Server {
     /// When it cannot be created.
     pub async fn database(&self) -> Result<Database> {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
-        let name = format!("duet_{number}");
+        // Several processes may share the server.
+        let name = format!("duet_{}_{number}", std::process::id());
         let mut connection = self.maintenance().await?;
         let role = format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{}'", self.password);
         match sqlx::query(AssertSqlSafe(role)).execute(&mut connection).await {
@@ -362,6 +401,9 @@ impl Database {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.owner == Owner::Other {
+            return;
+        }
         if let Some(mut watch) = self.watch.take() {
             drop(watch.stdin.take());
             // The shell has stopped the server and removed the folder. A failure has no caller to
