@@ -21,6 +21,7 @@ use crate::{
     anvil::http_client,
     clocks,
     cluster::Cluster,
+    databases,
     duet::{Duet, text},
     network::{Condition, Link},
     parties::{PartyFolder, make_private_folder},
@@ -236,7 +237,7 @@ impl Fleet {
         };
         if let Some(server) = &postgres {
             for folder in folders.iter_mut().filter(|folder| shape.on_postgres.contains(&folder.name())) {
-                folder.move_to(&duet, server).await?;
+                folder.move_to(&duet, databases::one(server).await?).await?;
             }
         }
         let [service, partner] = &folders;

@@ -18,6 +18,7 @@ pub mod chaos;
 pub mod checker;
 pub mod clocks;
 pub mod cluster;
+pub mod databases;
 pub mod duet;
 pub mod fleet;
 pub mod history;

@@ -25,6 +25,7 @@ use duet_tests::{
     anvil::{http_client, https_client},
     broker::Broker,
     cluster::{Cluster, NODES},
+    databases,
     duet::{Duet, text},
     http::Api,
     nats_server::NatsServer,
@@ -328,7 +329,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
 async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_go_on() -> Result<()> {
     // A server of its own, because a role and its password are shared by all databases of a server.
     let server = Postgres::start(&[]).await?;
-    let mut stack = Stack::start_on(Some(&server)).await?;
+    let mut stack = Stack::start_on(Some(databases::two(&server).await?)).await?;
     let mut more = stack.second_workers().await?;
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let mut traffic = Traffic::start(&stack, &wallet);

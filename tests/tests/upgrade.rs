@@ -20,7 +20,7 @@ use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     broker::Broker,
     duet::{Duet, text},
-    parties::{PartyFolder, make_private_folder},
+    parties::{Database, PartyFolder, make_private_folder},
     programs, recovery,
     stack::{Stack, TENANT, Wallet},
 };
@@ -73,7 +73,7 @@ async fn run(server: Option<&Postgres>) -> Stack {
         let database = server.database().await.unwrap();
         let dump = fs::read_to_string(fixtures().join("service/service.sql")).unwrap();
         database.run(&format!("SET ROLE duet;\n{dump}")).await.unwrap();
-        service = service.in_database(database);
+        service = service.in_database(Database { url: database.url, password: database.password });
     }
     let folders = [service, PartyFolder::new(here, "partner")];
     let tokens = ["service", "partner"].map(|name| here.join(name).join("demo.token"));

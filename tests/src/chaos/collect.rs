@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{audit, load::Signers};
 use crate::{
     anvil::http_client,
+    databases,
     fleet::Fleet,
     history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
     parties::PartyFolder,
@@ -228,8 +229,8 @@ async fn read_store(party: &PartyFolder) -> Result<(Vec<Charge>, Vec<PaillierKey
     const CHARGES: &str = "SELECT session, digest FROM charges";
     const KEYS: &str = "SELECT id, state FROM paillier_keys";
     let (charged, kept): (Vec<Charged>, Vec<Kept>) = match party.database() {
-        Some(database) => {
-            let mut connection = database.administer().await?;
+        Some(_) => {
+            let mut connection = databases::administered(party)?.administer().await?;
             let charged = sqlx::query_as(CHARGES).fetch_all(&mut connection).await?;
             let kept = sqlx::query_as(KEYS).fetch_all(&mut connection).await?;
             connection.close().await?;
