@@ -1,9 +1,8 @@
 //! Share stores in databases of a throw-away PostgreSQL server.
 
 use anyhow::{Context as _, Result};
+use duet_harness::parties::{Database, PartyFolder};
 use duet_test_postgres::{Database as TestDatabase, Server};
-
-use crate::parties::{Database, PartyFolder};
 
 /// A new database of `server`.
 ///

@@ -7,6 +7,11 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Du
 
 use anyhow::{Result, ensure};
 use duet_credentials::{InitSettings, Layout, initialise};
+use duet_harness::{
+    duet::{Duet, text},
+    parties::PartyFolder,
+    stack::{ALL_KINDS, Pair, Stack, Wallet},
+};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     clock::Clock,
@@ -20,11 +25,7 @@ use duet_party::{
 };
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
-    databases,
-    duet::{Duet, text},
-    parties::PartyFolder,
-    recovery,
-    stack::{ALL_KINDS, Pair, Stack, Wallet},
+    databases, recovery,
     transit::{Mood, TOKEN, TransitServer},
 };
 use tokio::task::JoinSet;

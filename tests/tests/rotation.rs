@@ -16,20 +16,22 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use duet_bus::{Address, Bus, ConnectError, ConnectSettings, NkeySeed, Role};
 use duet_credentials::{InitSettings, Layout, initialise};
+use duet_harness::{
+    anvil::{http_client, https_client},
+    broker::Broker,
+    duet::{Duet, text},
+    http::Api,
+    nats_server::NatsServer,
+    stack::{Server, Stack, TENANT, Wallet},
+};
 use duet_party::store::{
     RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
-    anvil::{http_client, https_client},
-    broker::Broker,
     cluster::{Cluster, NODES},
     databases,
-    duet::{Duet, text},
-    http::Api,
-    nats_server::NatsServer,
-    stack::{Server, Stack, TENANT, Wallet},
 };
 use rustls::{
     ClientConfig, RootCertStore,

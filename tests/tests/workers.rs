@@ -12,19 +12,18 @@ use std::{
     },
 };
 
+use duet_harness::{
+    duet::text,
+    parties::Database,
+    stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
+};
 use duet_party::store::{
     Gate, KeyStore as _, Lock, LockOutcome, PaillierState, RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_protocol::ids::SessionId;
 use duet_test_postgres::Server as Postgres;
-use duet_tests::{
-    databases,
-    duet::text,
-    parties::Database,
-    recovery,
-    stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
-};
+use duet_tests::{databases, recovery};
 use tokio::task::JoinSet;
 
 /// A stack with a second worker of each party.

@@ -5,18 +5,16 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use duet_bus::{Role, streams};
+use duet_harness::{anvil::http_client, parties::PartyFolder, process::resident_bytes};
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{Instant, sleep};
 
 use super::{audit, load::Signers};
 use crate::{
-    anvil::http_client,
     databases,
     fleet::Fleet,
     history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
-    parties::PartyFolder,
-    process::resident_bytes,
 };
 
 /// How long the evidence may take to be complete. A sweeper publishes results that a crash left

@@ -5,6 +5,11 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
+use duet_harness::{
+    duet::text,
+    http::Api,
+    stack::{ALL_KINDS, Pair as StackPair, Stack},
+};
 use duet_party::{
     Context, Party, PartySettings,
     compute::system_rng,
@@ -22,10 +27,7 @@ use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     chaos::SmallDisk,
     databases,
-    duet::text,
-    http::Api,
     malicious::{MaliciousPartner, Opened, answer_badly_to},
-    stack::{ALL_KINDS, Pair as StackPair, Stack},
     stage::{Backend, PATIENCE, Stage, limits},
 };
 use duet_wire::{Code, InvitationReply, Pair, WalletInfo};

@@ -109,7 +109,7 @@ impl Server {
 
     /// This server, under another name.
     #[must_use]
-    pub(crate) fn named(mut self, name: &str) -> Self {
+    pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
@@ -208,7 +208,7 @@ impl Server {
     }
 
     /// Gives the option `name`, which is among the arguments, another value.
-    pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
+    pub fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
         if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {
             value.clone_into(argument);
@@ -584,7 +584,8 @@ impl Stack {
 }
 
 /// `wallet create` with the pinned cards and the tokens of service and partner.
-pub(crate) fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> Vec<String> {
+#[must_use]
+pub fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> Vec<String> {
     let [service, partner] = fingerprints;
     let [service_token, partner_token] = tokens;
     let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -651,7 +652,8 @@ impl Wallet {
 
 /// A gateway for the parties in `folders`. All tests connect from one address, so limits per
 /// address are raised, except those that a test is about.
-pub(crate) fn gateway(
+#[must_use]
+pub fn gateway(
     duet: &Duet,
     listen: &str,
     folders: &[PartyFolder; 2],
@@ -685,7 +687,10 @@ pub(crate) fn gateway(
 }
 
 /// Writes a new random key, readable by its owner only.
-pub(crate) fn write_key(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When the file exists already, or cannot be written.
+pub fn write_key(path: &Path) -> Result<()> {
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
