@@ -21,6 +21,7 @@ mod duration;
 mod error;
 mod health;
 mod input;
+mod json_rpc;
 mod logging;
 mod memory;
 mod monitoring;

@@ -2,23 +2,24 @@
 
 use std::{fmt, time::Duration};
 
-use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_network::Ethereum;
-use alloy_primitives::{Address, B256, U128};
-use alloy_provider::{Identity, Provider as _, ProviderBuilder, RootProvider};
-use alloy_rpc_types_eth::{TransactionInput, TransactionReceipt, TransactionRequest as NodeRequest};
+use alloy_eips::eip2930::AccessList;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U64, U128, U256};
 use backon::{ExponentialBuilder, Retryable as _};
 use clap::Args;
 use duet_wire::{
     Code,
     payload::{Chain, TransactionDraft, TransactionType},
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
     duration,
     error::{CliError, ErrorCode},
     input::payload_error,
+    json_rpc::{CallError, JsonRpc},
     outgoing::{self, Route},
     transaction::Draft,
 };
@@ -28,6 +29,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The number of recent blocks from which the priority fee is derived.
 const FEE_HISTORY_BLOCKS: u64 = 10;
+
+/// No parameters: an empty list in JSON.
+const NOTHING: [(); 0] = [];
 
 /// The node, and whether it broadcasts.
 #[derive(Debug, Clone, Args)]
@@ -67,7 +71,7 @@ impl NodeOptions {
 
 /// A connection to an Ethereum node.
 pub(crate) struct Node {
-    provider: RootProvider<Ethereum>,
+    rpc: JsonRpc,
     // Errors show only the host: node providers put keys into paths and queries.
     host: String,
     route: Route,
@@ -127,18 +131,24 @@ impl Node {
             .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|error| CliError::internal(format!("no HTTP client: {error}")))?;
-        let provider =
-            ProviderBuilder::<Identity, Identity, Ethereum>::default().connect_reqwest(client, url);
-        Ok(Self { provider, host, route })
+        Ok(Self { rpc: JsonRpc::new(client, url), host, route })
     }
 
-    fn failed(&self, error: &alloy_provider::transport::TransportError) -> CliError {
-        match error.as_error_resp() {
-            Some(answer) => CliError::new(
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        parameters: impl Serialize + Send,
+    ) -> Result<T, CliError> {
+        self.rpc.call(method, parameters).await.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &CallError) -> CliError {
+        match error {
+            CallError::Refused(answer) => CliError::new(
                 ErrorCode::NodeRefused,
                 format!("the node {} refuses: {} ({})", self.host, answer.message, answer.code),
             ),
-            None => {
+            CallError::Unusable => {
                 let what = format!("no usable answer from the node {}{}", self.host, self.route.described());
                 let error = CliError::new(ErrorCode::NodeUnreachable, what);
                 match self.route.remedy() {
@@ -154,7 +164,7 @@ impl Node {
     /// # Errors
     /// When the node does not answer.
     pub(crate) async fn chain_id(&self) -> Result<u64, CliError> {
-        self.provider.get_chain_id().await.map_err(|error| self.failed(&error))
+        Ok(self.call::<U64>("eth_chainId", NOTHING).await?.to())
     }
 
     /// Refuses a transaction for a chain other than the node's.
@@ -188,23 +198,22 @@ impl Node {
         };
         members.chain = Some(Chain::Id(self.check_chain_id(wanted).await?));
         if members.nonce.is_none() {
-            let next = self.provider.get_transaction_count(from).block_id(BlockId::pending()).await;
-            members.nonce = Some(next.map_err(|error| self.failed(&error))?);
+            let next: U64 = self.call("eth_getTransactionCount", (from, "pending")).await?;
+            members.nonce = Some(next.to());
         }
         self.fill_fees(members).await?;
         if members.gas.is_none()
             && let Some(to) = members.to
         {
-            let call = NodeRequest {
-                from: Some(from),
-                to: Some(to),
+            let call = NodeCall {
+                from,
+                to,
                 value: members.value,
-                input: TransactionInput::new(members.input.clone().unwrap_or_default()),
+                input: members.input.clone().unwrap_or_default(),
                 access_list: members.access_list.clone(),
-                ..NodeRequest::default()
             };
-            let gas = self.provider.estimate_gas(call).await.map_err(|error| self.failed(&error))?;
-            members.gas = Some(gas);
+            let gas: U64 = self.call("eth_estimateGas", (call, "pending")).await?;
+            members.gas = Some(gas.to());
         }
         Ok(draft)
     }
@@ -239,10 +248,13 @@ impl Node {
 
     async fn fill_price(&self, members: &mut TransactionDraft) -> Result<(), CliError> {
         if members.gas_price.is_none() {
-            members.gas_price =
-                Some(self.provider.get_gas_price().await.map_err(|error| self.failed(&error))?);
+            members.gas_price = Some(self.gas_price().await?);
         }
         Ok(())
+    }
+
+    async fn gas_price(&self) -> Result<u128, CliError> {
+        Ok(self.call::<U128>("eth_gasPrice", NOTHING).await?.to())
     }
 
     /// The base fee of the latest block in wei. `None` on a chain without base fees.
@@ -253,11 +265,7 @@ impl Node {
         struct Block {
             base_fee_per_gas: Option<U128>,
         }
-        let latest: Option<Block> = self
-            .provider
-            .raw_request("eth_getBlockByNumber".into(), ("latest", false))
-            .await
-            .map_err(|error| self.failed(&error))?;
+        let latest: Option<Block> = self.call("eth_getBlockByNumber", ("latest", false)).await?;
         Ok(latest.and_then(|block| block.base_fee_per_gas).map(|fee| fee.to()))
     }
 
@@ -282,31 +290,35 @@ impl Node {
     /// the last blocks, else from the gas price minus the base fee. Not every node implements every
     /// method.
     async fn priority_fee(&self, base_fee: u128) -> Result<u128, CliError> {
-        match self.provider.get_max_priority_fee_per_gas().await {
-            Ok(tip) => return Ok(tip),
-            Err(error) if error.as_error_resp().is_none() => return Err(self.failed(&error)),
-            Err(_) => {}
+        // Read only this member: nodes differ in the others.
+        #[derive(Debug, Deserialize)]
+        struct History {
+            reward: Option<Vec<Vec<U128>>>,
         }
-        let history =
-            self.provider.get_fee_history(FEE_HISTORY_BLOCKS, BlockNumberOrTag::Latest, &[50.0]).await;
-        match history {
+        match self.rpc.call::<U128>("eth_maxPriorityFeePerGas", NOTHING).await {
+            Ok(tip) => return Ok(tip.to()),
+            Err(CallError::Unusable) => return Err(self.failed(&CallError::Unusable)),
+            Err(CallError::Refused(_)) => {}
+        }
+        let median = [50.0];
+        let blocks = U64::from(FEE_HISTORY_BLOCKS);
+        match self.rpc.call::<History>("eth_feeHistory", (blocks, "latest", median)).await {
             Ok(history) => {
                 let mut paid: Vec<u128> = history
                     .reward
                     .unwrap_or_default()
                     .into_iter()
-                    .filter_map(|block| block.first().copied())
+                    .filter_map(|block| block.first().map(U128::to))
                     .collect();
                 paid.sort_unstable();
                 if let Some(median) = paid.get(paid.len() / 2) {
                     return Ok(*median);
                 }
             }
-            Err(error) if error.as_error_resp().is_none() => return Err(self.failed(&error)),
-            Err(_) => {}
+            Err(CallError::Unusable) => return Err(self.failed(&CallError::Unusable)),
+            Err(CallError::Refused(_)) => {}
         }
-        let price = self.provider.get_gas_price().await.map_err(|error| self.failed(&error))?;
-        Ok(price.saturating_sub(base_fee))
+        Ok(self.gas_price().await?.saturating_sub(base_fee))
     }
 
     /// Broadcasts a signed transaction and waits for its receipt. Also waits when the node has the
@@ -320,11 +332,12 @@ impl Node {
         hash: B256,
         timeout: Duration,
     ) -> Result<Receipt, CliError> {
-        if let Err(error) = self.provider.send_raw_transaction(raw).await {
+        let raw = Bytes::copy_from_slice(raw);
+        if let Err(error) = self.rpc.call::<B256>("eth_sendRawTransaction", (raw,)).await {
             // Nodes report a known transaction with different words. So ask whether the node has
             // it.
-            let known = self.provider.get_transaction_by_hash(hash).await.is_ok_and(|found| found.is_some());
-            if !known {
+            let found = self.rpc.call::<Option<IgnoredAny>>("eth_getTransactionByHash", (hash,)).await;
+            if !matches!(found, Ok(Some(_))) {
                 return Err(self.failed(&error));
             }
         }
@@ -347,8 +360,7 @@ impl Node {
 
     async fn receipt(&self, hash: B256) -> Result<Receipt, CliError> {
         let poll = || async {
-            let found =
-                self.provider.get_transaction_receipt(hash).await.map_err(|error| self.failed(&error))?;
+            let found: Option<NodeReceipt> = self.call("eth_getTransactionReceipt", (hash,)).await?;
             found.ok_or_else(|| CliError::new(Code::Deadline, "not included yet"))
         };
         let pauses = ExponentialBuilder::default()
@@ -358,18 +370,46 @@ impl Node {
             .with_jitter()
             // The caller's deadline ends the retries.
             .without_max_times();
-        poll.retry(pauses).await.map(|receipt| Receipt::from(&receipt))
+        poll.retry(pauses).await.map(Receipt::from)
     }
 }
 
-impl From<&TransactionReceipt> for Receipt {
-    fn from(receipt: &TransactionReceipt) -> Self {
+/// The call of a transaction without its fees, for the node to run.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeCall {
+    from: Address,
+    to: TxKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<U256>,
+    input: Bytes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_list: Option<AccessList>,
+}
+
+/// The members of a node's receipt that are shown.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeReceipt {
+    transaction_hash: B256,
+    block_number: Option<U64>,
+    /// 0 after a failure. Receipts from before EIP-658 have none.
+    status: Option<U64>,
+    gas_used: U64,
+    /// Older nodes call it the gas price, or leave it out.
+    #[serde(alias = "gasPrice")]
+    effective_gas_price: Option<U128>,
+    contract_address: Option<Address>,
+}
+
+impl From<NodeReceipt> for Receipt {
+    fn from(receipt: NodeReceipt) -> Self {
         Self {
             transaction_hash: receipt.transaction_hash,
-            block_number: receipt.block_number,
-            status: receipt.status(),
-            gas_used: receipt.gas_used,
-            effective_gas_price: receipt.effective_gas_price.to_string(),
+            block_number: receipt.block_number.map(|number| number.to()),
+            status: receipt.status.is_none_or(|status| !status.is_zero()),
+            gas_used: receipt.gas_used.to(),
+            effective_gas_price: receipt.effective_gas_price.unwrap_or_default().to_string(),
             contract: receipt.contract_address.map(|address| address.to_checksum(None)),
         }
     }

@@ -18,6 +18,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_harness::{
+    duet::text,
+    http::Api,
+    process::resident_bytes,
+    stack::{Pair, Wallet},
+};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,12 +36,8 @@ use self::{
 pub use self::{disk::SmallDisk, faults::Fault, load::Load, seed::Seed};
 use crate::{
     checker::{self, Finding},
-    duet::text,
     fleet::{Fleet, READY_DEADLINE, Shape},
     history::{Asked, History, Submission},
-    http::Api,
-    process::resident_bytes,
-    stack::{Pair, Wallet},
 };
 
 /// The interval at which faults begin and end, and ended processes start again.

@@ -10,14 +10,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use duet_bus::{Bus, ConnectSettings, Role, streams::StorageSettings};
 use duet_credentials::{InitSettings, Layout, initialise};
+use duet_harness::{anvil::http_client, nats_server::NatsServer};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
 use crate::{
-    anvil::http_client,
-    nats_server::NatsServer,
     network::{Condition, Link},
     wire::{Capture, Tap},
 };

@@ -12,19 +12,22 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_harness::{
+    anvil::http_client,
+    clocks,
+    duet::{Duet, text},
+    parties::{PartyFolder, make_private_folder},
+    stack::{self, Pair, Server, TENANT, Wallet, creation_arguments, write_key},
+};
 use duet_test_postgres::Server as Postgres;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
 use crate::{
-    anvil::http_client,
-    clocks,
     cluster::Cluster,
-    duet::{Duet, text},
+    databases,
     network::{Condition, Link},
-    parties::{PartyFolder, make_private_folder},
-    stack::{self, Pair, Server, TENANT, Wallet, creation_arguments, write_key},
     wire::Capture,
 };
 
@@ -117,7 +120,7 @@ impl Member {
     ///
     /// # Errors
     /// When it is not running.
-    pub fn process(&mut self) -> Result<&mut crate::process::Process> {
+    pub fn process(&mut self) -> Result<&mut duet_harness::process::Process> {
         self.server.process()
     }
 
@@ -236,7 +239,7 @@ impl Fleet {
         };
         if let Some(server) = &postgres {
             for folder in folders.iter_mut().filter(|folder| shape.on_postgres.contains(&folder.name())) {
-                folder.move_to(&duet, server).await?;
+                folder.move_to(&duet, databases::one(server).await?).await?;
             }
         }
         let [service, partner] = &folders;
@@ -403,7 +406,7 @@ impl Fleet {
             write_key(&key_file)?;
         }
         let nodes: Vec<String> =
-            self.cluster.nodes().iter().map(crate::nats_server::NatsServer::url).collect();
+            self.cluster.nodes().iter().map(duet_harness::nats_server::NatsServer::url).collect();
         let api = self.api_urls().first().cloned().context("there is no orchestrator")?;
         Ok(Duet::new(self.cluster.credentials())
             .with("DUET_NATS_URL", &nodes.join(","))

@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use duet_harness::{anvil::http_client, stack::TENANT};
 use duet_party::compute::system_rng;
 use duet_protocol::{
     admission::AdmissionToken,
@@ -45,9 +46,7 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 use crate::{
-    anvil::http_client,
     browser::socket::upgrade,
-    stack::TENANT,
     stage::{now_ms, random},
 };
 

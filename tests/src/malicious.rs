@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
 use duet_bus::{Address, Bus, Filter, Incoming, RequestError, Subscription};
+use duet_harness::parties::PartyFolder;
 use duet_party::{
     Identity,
     at_rest::{RecordKind, RecordLabel},
@@ -33,10 +34,7 @@ use duet_protocol::{
 use duet_wire::{Manifest, SigningRequest, WalletInfo};
 use tokio::time::timeout;
 
-use crate::{
-    parties::PartyFolder,
-    stage::{Backend, PATIENCE, Stage},
-};
+use crate::stage::{Backend, PATIENCE, Stage};
 
 async fn read(backend: &Backend, label: &RecordLabel) -> Result<Vec<u8>> {
     let record = backend.party.context().vault.read(label).await?.context("no such record")?;

@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::programs;
+use duet_harness::programs;
 
 /// The metrics that a process shows.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -7,14 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use duet_harness::process::Process;
 use tempfile::TempDir;
 use tokio::{
     net::UnixStream,
     process::Command,
     time::{interval, timeout},
 };
-
-use crate::process::Process;
 
 /// How long nginx may take before it listens.
 const START_DEADLINE: Duration = Duration::from_secs(60);

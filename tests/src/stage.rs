@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use duet_bus::{
     Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service, streams::StorageSettings,
 };
+use duet_harness::broker::Broker;
 use duet_party::{
     Context, Device, Party, PartySettings, SessionLimits, Worker, WorkerSettings,
     compute::system_rng,
@@ -42,8 +43,6 @@ use duet_wire::{
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
-
-use crate::broker::Broker;
 
 /// The longest wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);

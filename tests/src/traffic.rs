@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use duet_harness::{anvil::http_client, broker::Broker};
 use serde_json::Value;
 use tokio::time::{interval, timeout};
-
-use crate::{anvil::http_client, broker::Broker};
 
 /// The interval at which the broker is asked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);

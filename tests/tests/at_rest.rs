@@ -7,6 +7,11 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Du
 
 use anyhow::{Result, ensure};
 use duet_credentials::{InitSettings, Layout, initialise};
+use duet_harness::{
+    duet::{Duet, text},
+    parties::PartyFolder,
+    stack::{ALL_KINDS, Pair, Stack, Wallet},
+};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     clock::Clock,
@@ -20,10 +25,7 @@ use duet_party::{
 };
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
-    duet::{Duet, text},
-    parties::PartyFolder,
-    recovery,
-    stack::{ALL_KINDS, Pair, Stack, Wallet},
+    databases, recovery,
     transit::{Mood, TOKEN, TransitServer},
 };
 use tokio::task::JoinSet;
@@ -76,7 +78,7 @@ async fn sign(wallet: &Wallet, message: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers__should_go_on_while_what_opens_their_store_changes() {
     let postgres = Postgres::shared().await.unwrap();
-    let mut stack = Stack::start_on(Some(postgres)).await.unwrap();
+    let mut stack = Stack::start_on(Some(databases::two(postgres).await.unwrap())).await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let vault = TransitServer::start(&["duet"]).await.unwrap();
     let service = stack.party("service");
@@ -406,7 +408,7 @@ async fn a_process_that_is_killed_while_it_changes_a_stores_key__should_leave_it
     let directory = tempfile::tempdir()?;
     party = PartyFolder::new(directory.path(), "partner");
     party.copy_or_set_up(&duet).await?;
-    party.move_to(&duet, Postgres::shared().await?).await?;
+    party.move_to(&duet, databases::one(Postgres::shared().await?).await?).await?;
     let database = party.database().unwrap();
     let options = PostgresOptions::at(&database.url)?.with_password(&database.password.clone().into());
     let killed = change_and_kill(&party.command(&duet), party.path(), async || {

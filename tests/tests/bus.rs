@@ -22,8 +22,9 @@ use duet_bus::{
     streams::{self, StorageError, StorageSettings},
 };
 use duet_credentials::Layout;
+use duet_harness::broker::Broker;
 use duet_protocol::ids::{PartyId, SessionId};
-use duet_tests::{broker::Broker, metrics::Exposition};
+use duet_tests::metrics::Exposition;
 use duet_wire::{
     audit::{
         Body, Event, Record, lines,

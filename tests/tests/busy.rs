@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use duet_tests::{
+use duet_harness::{
     duet::text,
     http::Api,
     stack::{Stack, Wallet},

@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use duet_tests::{
+use duet_harness::{
     clocks::shifted,
     duet::text,
-    metrics::Exposition,
-    recovery,
     stack::{Server, Stack, Wallet},
 };
+use duet_tests::{metrics::Exposition, recovery};
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 

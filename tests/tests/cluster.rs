@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use duet_bus::{Address, PublishError, Role, kv, streams};
+use duet_harness::{duet::text, stack::Pair};
 use duet_protocol::ids::SessionId;
 use duet_tests::{
     cluster::{Cluster, NODES},
-    duet::text,
     fleet::{Fleet, Shape},
     recovery,
-    stack::Pair,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
+use duet_harness::{
+    duet::text,
+    http::Api,
+    stack::{Server, Stack},
+};
 use duet_protocol::ids::ShareIndex;
 use duet_tests::{
     browser::{
         device::Device,
         socket::{Socket, upgrade},
     },
-    duet::text,
-    http::Api,
     malicious::MaliciousPartner,
     metrics::{Exposition, Family, documented},
-    stack::{Server, Stack},
     stage::Stage,
 };
 use duet_wire::{Code, OutcomeResult, Pair, gateway::Destination};

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use duet_tests::{
+use duet_harness::{
     anvil::http_client,
     http::{Answer, Api},
     programs,

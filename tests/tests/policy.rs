@@ -13,14 +13,14 @@ use std::{
 };
 
 use duet_bus::{Address, Role};
-use duet_protocol::{
-    codec,
-    ids::{SessionId, ShareIndex},
-};
-use duet_tests::{
+use duet_harness::{
     duet::text,
     http::Api,
     stack::{Server, Stack, Wallet},
+};
+use duet_protocol::{
+    codec,
+    ids::{SessionId, ShareIndex},
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, Manifest, Seat, SignedRequest, SigningRequest,

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use duet_tests::{
+use duet_harness::{
     duet::{Duet, text},
     http::Api,
     process::Process,
-    recovery,
     stack::{ALL_KINDS, Pair, Stack, Wallet},
+};
+use duet_tests::{
+    recovery,
     traffic::{Connections, Traffic},
 };
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use duet_tests::{
+use duet_harness::{
     http::Api,
     stack::{ALL_KINDS, Pair, Stack},
 };
@@ -49,7 +49,7 @@ async fn command_line__should_refuse_bad_input_with_its_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn transaction_for_another_chain__should_be_refused_before_it_is_signed() {
     let stack = Stack::start().await.unwrap();
-    let anvil = duet_tests::anvil::Anvil::start(&stack.directory().join("logs")).await.unwrap();
+    let anvil = duet_harness::anvil::Anvil::start(&stack.directory().join("logs")).await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let payload = ["tx", "--to", NOBODY, "--value", "1wei", "--chain-id", "1", "--rpc", anvil.url()];
     let refusal = wallet.duet.refused(&[&["sign"], &payload[..]].concat()).await.unwrap();
@@ -101,7 +101,7 @@ async fn http_interface__should_answer_with_problems_that_have_codes() {
     let missing = api.get(&format!("/v1/jobs/{}", "00".repeat(16))).await.unwrap();
     assert_eq!((missing.status, missing.body["code"].as_str()), (404, Some("not-found")), "{missing:?}");
 
-    let client = duet_tests::anvil::http_client().unwrap();
+    let client = duet_harness::anvil::http_client().unwrap();
     let anonymous =
         client.get(format!("{}/v1/jobs", stack.api_url())).timeout(Duration::from_secs(30)).send();
     assert_eq!(anonymous.await.unwrap().status(), 401);

@@ -16,19 +16,22 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use duet_bus::{Address, Bus, ConnectError, ConnectSettings, NkeySeed, Role};
 use duet_credentials::{InitSettings, Layout, initialise};
+use duet_harness::{
+    anvil::{http_client, https_client},
+    broker::Broker,
+    duet::{Duet, text},
+    http::Api,
+    nats_server::NatsServer,
+    stack::{Server, Stack, TENANT, Wallet},
+};
 use duet_party::store::{
     RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
-    anvil::{http_client, https_client},
-    broker::Broker,
     cluster::{Cluster, NODES},
-    duet::{Duet, text},
-    http::Api,
-    nats_server::NatsServer,
-    stack::{Server, Stack, TENANT, Wallet},
+    databases,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -328,7 +331,7 @@ async fn every_credential__should_be_exchanged_while_jobs_go_on() -> Result<()> 
 async fn a_databases_password__should_be_exchanged_worker_by_worker_while_jobs_go_on() -> Result<()> {
     // A server of its own, because a role and its password are shared by all databases of a server.
     let server = Postgres::start(&[]).await?;
-    let mut stack = Stack::start_on(Some(&server)).await?;
+    let mut stack = Stack::start_on(Some(databases::two(&server).await?)).await?;
     let mut more = stack.second_workers().await?;
     let wallet = stack.create_wallet("device", "personal_message").await?;
     let mut traffic = Traffic::start(&stack, &wallet);

@@ -4,12 +4,13 @@
 
 use std::fs;
 
-use duet_tests::{
+use duet_harness::{
     anvil::{Anvil, CHAIN_ID},
     duet::text,
-    judges, recovery,
+    judges,
     stack::{ALL_KINDS, Pair, Stack},
 };
+use duet_tests::recovery;
 use serde_json::{Value, json};
 
 const RECIPIENT: &str = "0x00000000000000000000000000000000DeaDBeef";

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use duet_tests::{
+use duet_harness::{
     http::{Api, http_token},
     process, programs,
     stack::{ALL_KINDS, Stack, TENANT},

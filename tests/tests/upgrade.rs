@@ -9,6 +9,13 @@ use std::{
     sync::Arc,
 };
 
+use duet_harness::{
+    broker::Broker,
+    duet::{Duet, text},
+    parties::{Database, PartyFolder, make_private_folder},
+    programs,
+    stack::{Stack, TENANT, Wallet},
+};
 use duet_party::store::{
     Charge, KeyStore as _, NewWallet, PaillierState, PolicyRow, PrepareOutcome, RecordStore as _, Revoked,
     RevokedRequest, ShareStore, Spending, StoreError, WalletStore as _,
@@ -17,13 +24,7 @@ use duet_party::store::{
 };
 use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
 use duet_test_postgres::Server as Postgres;
-use duet_tests::{
-    broker::Broker,
-    duet::{Duet, text},
-    parties::{PartyFolder, make_private_folder},
-    programs, recovery,
-    stack::{Stack, TENANT, Wallet},
-};
+use duet_tests::recovery;
 use duet_wire::policy::{Bound, Limit, Spend, SpendLimit, SpendOption};
 use serde_json::Value;
 
@@ -73,7 +74,7 @@ async fn run(server: Option<&Postgres>) -> Stack {
         let database = server.database().await.unwrap();
         let dump = fs::read_to_string(fixtures().join("service/service.sql")).unwrap();
         database.run(&format!("SET ROLE duet;\n{dump}")).await.unwrap();
-        service = service.in_database(database);
+        service = service.in_database(Database { url: database.url, password: database.password });
     }
     let folders = [service, PartyFolder::new(here, "partner")];
     let tokens = ["service", "partner"].map(|name| here.join(name).join("demo.token"));

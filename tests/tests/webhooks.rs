@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use duet_tests::{
+use duet_harness::{
     duet::{Duet, text},
     stack::Stack,
 };

@@ -12,17 +12,18 @@ use std::{
     },
 };
 
+use duet_harness::{
+    duet::text,
+    parties::Database,
+    stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
+};
 use duet_party::store::{
     Gate, KeyStore as _, Lock, LockOutcome, PaillierState, RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_protocol::ids::SessionId;
 use duet_test_postgres::Server as Postgres;
-use duet_tests::{
-    duet::text,
-    recovery,
-    stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
-};
+use duet_tests::{databases, recovery};
 use tokio::task::JoinSet;
 
 /// A stack with a second worker of each party.
@@ -33,8 +34,8 @@ struct Crew {
 }
 
 impl Crew {
-    async fn start(database: Option<&Postgres>) -> Self {
-        let stack = Stack::start_on(database).await.unwrap();
+    async fn start(databases: Option<[Database; 2]>) -> Self {
+        let stack = Stack::start_on(databases).await.unwrap();
         let workers = stack.second_workers().await.unwrap();
         Self { stack, _workers: workers }
     }
@@ -67,7 +68,7 @@ async fn sign_one(wallet: &Wallet, message: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_on_one_database__should_share_jobs_locks_and_rotations() {
     let server = Postgres::shared().await.unwrap();
-    let crew = Crew::start(Some(server)).await;
+    let crew = Crew::start(Some(databases::two(server).await.unwrap())).await;
     let wallet = crew.stack.create_wallet("device", ALL_KINDS).await.unwrap();
     sign_many(&wallet, "shared", 16).await;
     for worker in ["service", "service-2", "partner", "partner-2"] {
@@ -133,7 +134,7 @@ async fn workers_on_one_file__should_share_jobs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker__should_end_with_0_while_no_job_is_lost() {
     let server = Postgres::shared().await.unwrap();
-    let mut stack = Stack::start_on(Some(server)).await.unwrap();
+    let mut stack = Stack::start_on(Some(databases::two(server).await.unwrap())).await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let mut teams = JoinSet::new();

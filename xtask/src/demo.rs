@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: installs, builds, and starts the demonstration (`tests/src/bin/demo.rs`).
+//! `cargo xtask demo`: installs, builds, and starts the demonstration (`crates/demo`).
 
 use std::os::unix::process::CommandExt as _;
 

@@ -4,7 +4,7 @@
 //! the tests, as continuous integration does. [`attack`] plays the published attacks, and [`fuzz`]
 //! runs the fuzzers. [`wasm`] builds the browser's module, and [`page`] the page around it.
 //! [`bench`] collects the measurements. [`demo`] hands over to the demonstration in
-//! `tests/src/bin/demo.rs`.
+//! `crates/demo`.
 //!
 //! [`Arguments`] parses the command line, and [`main`] calls the task's function.
 #![expect(clippy::print_stdout, reason = "a command line talks on stdout")]

@@ -276,16 +276,8 @@ impl Server {
     }
 
     fn superuser(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(&self.folder)
-            .port(SOCKET_PORT)
-            .username("postgres")
-            .password(&self.password)
-            .database(database)
-            // This connection may write even while [`Database::refuse_writes`] refuses all other
-            // writes.
-            .options([("default_transaction_read_only", "off")])
-            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+        let server = PgConnectOptions::new_without_pgpass().socket(&self.folder).port(SOCKET_PORT);
+        as_superuser(server.database(database), &self.password)
     }
 
     /// Connects as superuser to the database that always exists.
@@ -339,6 +331,18 @@ impl Server {
 }
 
 impl Database {
+    /// A database that [`Server::database`] made, from the address and the password that it
+    /// returned.
+    ///
+    /// # Errors
+    /// When `url` is no address of such a database.
+    pub fn at(url: &str, password: &str) -> Result<Self> {
+        let owner: PgConnectOptions = url.parse()?;
+        let name = owner.get_database().context("the address names no database")?.to_owned();
+        let superuser = as_superuser(owner, password);
+        Ok(Self { url: url.to_owned(), password: password.to_owned(), name, superuser })
+    }
+
     /// The database's name on the server.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -412,6 +416,17 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The options of a connection as superuser, who has the password of the databases' owner.
+fn as_superuser(options: PgConnectOptions, password: &str) -> PgConnectOptions {
+    options
+        .username("postgres")
+        .password(password)
+        // This connection may write even while [`Database::refuse_writes`] refuses all other
+        // writes.
+        .options([("default_transaction_read_only", "off")])
+        .ssl_mode(sqlx::postgres::PgSslMode::Disable)
 }
 
 #[cfg(test)]

@@ -16,12 +16,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use duet_tests::{
+use duet_harness::{
     anvil::{Anvil, CHAIN_ID},
     duet::{Duet, text},
-    lying_gateway::{Lie, LyingGateway},
-    malicious, programs,
+    programs,
     stack::{Server, Stack, TENANT, for_trying_out},
+};
+use duet_tests::{
+    lying_gateway::{Lie, LyingGateway},
+    malicious,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;

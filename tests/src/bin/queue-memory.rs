@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
 use anyhow::{Context as _, Result, ensure};
-use duet_tests::{http::Api, process::resident_bytes, stack::Stack};
+use duet_harness::{http::Api, process::resident_bytes, stack::Stack};
 use duet_wire::{
     Priority,
     batch::{BatchItem, BatchRequest, MAX_BATCH_ITEMS},

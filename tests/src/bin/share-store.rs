@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use duet_harness::process::resident_bytes;
 use duet_party::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     clock::Clock,
@@ -32,7 +33,6 @@ use duet_protocol::{
     transcript::sha256,
 };
 use duet_test_postgres::Server as Postgres;
-use duet_tests::process::resident_bytes;
 use serde_json::{Map, Value, json};
 
 const WALLETS: u32 = 1_000_000;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use duet_tests::{http::Api, stack::Stack};
+use duet_harness::{http::Api, stack::Stack};
 use serde_json::{Map, Value, json};
 
 /// Signatures before counting begins. They open connections, and the partner learns the service's

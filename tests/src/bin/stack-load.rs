@@ -23,7 +23,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use duet_tests::{
+use duet_harness::{
     duet::Duet,
     stack::{Server, Stack, Wallet},
 };

@@ -37,15 +37,11 @@ use duet_wire::{
 };
 use serde_json::{Value, json};
 
+use duet_harness::{anvil::http_client, duet::text, stack::TENANT};
 use tokio::time::sleep;
 
 use super::socket::Socket;
-use crate::{
-    anvil::http_client,
-    duet::text,
-    stack::TENANT,
-    stage::{name as party, now_ms, random},
-};
+use crate::stage::{name as party, now_ms, random};
 
 /// How often message 1 is sent while the responder's subscription is unknown. In a cluster, a
 /// subscription takes a moment to spread.

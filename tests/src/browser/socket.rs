@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_harness::stack::PAGE_ORIGIN;
 use duet_protocol::{codec, ids::WalletId};
 use duet_wire::{
     Code, Refusal,
@@ -19,7 +20,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _, protocol::CloseFrame},
 };
 
-use crate::{stack::PAGE_ORIGIN, stage::now_ms};
+use crate::stage::now_ms;
 
 /// The longest wait, unless a test sets another deadline.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -5,17 +5,16 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use duet_bus::{Role, streams};
+use duet_harness::{anvil::http_client, parties::PartyFolder, process::resident_bytes};
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{Instant, sleep};
 
 use super::{audit, load::Signers};
 use crate::{
-    anvil::http_client,
+    databases,
     fleet::Fleet,
     history::{Charge, Footprint, Growth, History, PaillierKey, Streams, Submission},
-    parties::PartyFolder,
-    process::resident_bytes,
 };
 
 /// How long the evidence may take to be complete. A sweeper publishes results that a crash left
@@ -228,8 +227,8 @@ async fn read_store(party: &PartyFolder) -> Result<(Vec<Charge>, Vec<PaillierKey
     const CHARGES: &str = "SELECT session, digest FROM charges";
     const KEYS: &str = "SELECT id, state FROM paillier_keys";
     let (charged, kept): (Vec<Charged>, Vec<Kept>) = match party.database() {
-        Some(database) => {
-            let mut connection = database.administer().await?;
+        Some(_) => {
+            let mut connection = databases::administered(party)?.administer().await?;
             let charged = sqlx::query_as(CHARGES).fetch_all(&mut connection).await?;
             let kept = sqlx::query_as(KEYS).fetch_all(&mut connection).await?;
             connection.close().await?;

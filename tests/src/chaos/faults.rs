@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use super::{disk::SmallDisk, seed::Seed};
 use crate::{
     cluster::{NODES, PAIRS},
+    databases,
     fleet::Fleet,
     network::{Condition, Passage},
-    parties::PartyFolder,
 };
 
 /// The routes between nodes without faults: one of them is slower than the others.
@@ -247,6 +247,6 @@ fn at(fleet: &mut Fleet, member: usize) -> Result<&mut crate::fleet::Member> {
 async fn refuse_writes(fleet: &mut Fleet, party: usize, refuse: bool) -> Result<()> {
     // It may be recovering from a kill.
     fleet.postgres_mut().context("there is no database server")?.ready().await?;
-    let database = fleet.parties().get(party).and_then(PartyFolder::database);
-    database.context("there is no such database")?.refuse_writes(refuse).await
+    let party = fleet.parties().get(party).context("there is no such party")?;
+    databases::administered(party)?.refuse_writes(refuse).await
 }

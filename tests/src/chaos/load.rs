@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_harness::http::Api;
 use duet_wire::request::SignedRequest;
 use serde_json::{Value, json};
 use tokio::{
@@ -13,10 +14,7 @@ use tokio::{
 };
 
 use super::{devices::Devices, seed::Seed};
-use crate::{
-    history::{Asked, Submission},
-    http::Api,
-};
+use crate::history::{Asked, Submission};
 
 /// The pause before a team asks an orchestrator again.
 pub(super) const PAUSE: Duration = Duration::from_millis(300);

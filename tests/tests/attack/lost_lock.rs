@@ -5,6 +5,11 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
+use duet_harness::{
+    duet::text,
+    http::Api,
+    stack::{ALL_KINDS, Pair as StackPair, Stack},
+};
 use duet_party::{
     Context, Party, PartySettings,
     compute::system_rng,
@@ -21,10 +26,8 @@ use duet_protocol::{ids::PaillierKeyId, natural::Natural, paillier::ModulusSize,
 use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     chaos::SmallDisk,
-    duet::text,
-    http::Api,
+    databases,
     malicious::{MaliciousPartner, Opened, answer_badly_to},
-    stack::{ALL_KINDS, Pair as StackPair, Stack},
     stage::{Backend, PATIENCE, Stage, limits},
 };
 use duet_wire::{Code, InvitationReply, Pair, WalletInfo};
@@ -440,7 +443,8 @@ async fn unclean_starts(stack: &Stack) -> Result<i64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_starts_again() -> Result<()> {
     let server = Postgres::shared().await?;
-    let mut stack = Stack::start_as(&[("DUET_METRICS_LISTEN", "127.0.0.1:0")], Some(server)).await?;
+    let databases = databases::two(server).await?;
+    let mut stack = Stack::start_as(&[("DUET_METRICS_LISTEN", "127.0.0.1:0")], Some(databases)).await?;
     assert_eq!(unclean_starts(&stack).await?, 0);
     let wallet = stack.create_wallet("device", ALL_KINDS).await?;
     wallet.sign_by(StackPair::ServicePartner, &["message", "honest"]).await?;
@@ -451,7 +455,7 @@ async fn a_process_killed_between_decryption_and_lock__should_lock_when_it_start
 
     // The lock waits for a row that the test holds. The answer is decrypted by then.
     let party = stack.party("service");
-    let database = party.database().context("the stack is on a server")?;
+    let database = databases::administered(&party)?;
     let mut holder = database.administer().await?;
     let mut watcher = database.administer().await?;
     let mut held = holder.begin().await?;

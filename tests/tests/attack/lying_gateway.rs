@@ -5,6 +5,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use duet_harness::stack::Stack;
 use duet_protocol::{card::CardRefusal, curve::SecretScalar, keygen::PaperRefusal};
 use duet_tests::{
     browser::{
@@ -12,7 +13,6 @@ use duet_tests::{
         socket::Socket,
     },
     lying_gateway::{Lie, LyingGateway},
-    stack::Stack,
 };
 use serde_json::json;
 

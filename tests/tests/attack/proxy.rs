@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use duet_tests::{
+use duet_harness::{
     anvil::Anvil,
     duet::Duet,
-    proxy::{RecordingProxy, VARIABLES},
     stack::{ALL_KINDS, Stack, TENANT},
+};
+use duet_tests::{
+    proxy::{RecordingProxy, VARIABLES},
     transit::{TOKEN, TransitServer},
 };
 

@@ -12,6 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use duet_harness::{
+    process::{Process, memory},
+    stack::{ALL_KINDS, Pair, Stack},
+};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     clock::Clock,
@@ -25,10 +29,6 @@ use duet_party::{
 use duet_protocol::{
     ids::{Epoch, ShareIndex, WalletId},
     share::KeyShare,
-};
-use duet_tests::{
-    process::{Process, memory},
-    stack::{ALL_KINDS, Pair, Stack},
 };
 use rustix::{
     process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},

@@ -1,12 +1,14 @@
 //! Resources that strangers cannot use up.
 
-use duet_protocol::codec::{self, Message as _};
-use duet_tests::{
+use duet_harness::{
     broker::Broker,
-    browser::socket::{DEADLINE, Socket, tcp, upgrade},
     duet::Duet,
     duet::text,
     stack::{PAGE_ORIGIN, Server},
+};
+use duet_protocol::codec::{self, Message as _};
+use duet_tests::{
+    browser::socket::{DEADLINE, Socket, tcp, upgrade},
     stage::name as party,
 };
 use duet_wire::{
@@ -241,7 +243,7 @@ async fn broker_out_of_reach__should_be_said_and_got_over() {
     let mut socket = Socket::open(&alone.url).await.unwrap();
     is_served(&mut socket).await;
     alone.broker.kill().await.unwrap();
-    let client = duet_tests::anvil::http_client().unwrap();
+    let client = duet_harness::anvil::http_client().unwrap();
     let ready = async || client.get(format!("{}/readyz", alone.url)).send().await.unwrap().status().as_u16();
     let becomes = async |status: u16| {
         timeout(DEADLINE, async {

@@ -1,14 +1,12 @@
 //! Floods of slow strangers and of tiny frames. Memory stays bounded, and honest clients are
 //! served.
 
+use duet_harness::process::resident_bytes;
 use duet_protocol::{
     codec::{self, Message as _},
     ids::WalletId,
 };
-use duet_tests::{
-    browser::socket::{DEADLINE, Socket, tcp},
-    process::resident_bytes,
-};
+use duet_tests::browser::socket::{DEADLINE, Socket, tcp};
 use duet_wire::gateway::ClientFrame;
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

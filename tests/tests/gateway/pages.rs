@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use duet_tests::{
+use duet_harness::{
     anvil::{http_client, https_client},
-    browser::socket::{Socket, upgrade},
     stack::PAGE_ORIGIN,
 };
+use duet_tests::browser::socket::{Socket, upgrade};
 use duet_wire::gateway::GATEWAY_PROTOCOL;
 use reqwest::{Method, Response};
 use serde_json::Value;
@@ -192,7 +192,7 @@ async fn a_gateway_for_others__should_tell_no_tokens_and_not_be_for_trying_out()
     let credentials = alone.broker.credentials();
     let tls = |name: &str| credentials.join("tls").join(name).to_string_lossy().into_owned();
     let (certificate, key) = (tls("server.pem"), tls("server.key"));
-    let duet = duet_tests::duet::Duet::new(credentials).with("DUET_NATS_URL", &alone.broker.url());
+    let duet = duet_harness::duet::Duet::new(credentials).with("DUET_NATS_URL", &alone.broker.url());
     let elsewhere = ["gateway", "--listen", "0.0.0.0:0", "--tls-cert", &certificate, "--tls-key", &key];
     for arguments in [
         [&elsewhere[..], &["--trial"]].concat(),
@@ -218,7 +218,7 @@ async fn gateway_beyond_the_loopback__should_need_a_certificate_and_serve_no_pag
         file
     };
     let (certificate, key) = (marked("server.pem"), marked("server.key"));
-    let duet = duet_tests::duet::Duet::new(credentials).with("DUET_NATS_URL", &alone.broker.url());
+    let duet = duet_harness::duet::Duet::new(credentials).with("DUET_NATS_URL", &alone.broker.url());
     let encrypted = ["gateway", "--listen", "0.0.0.0:0", "--tls-cert", &certificate, "--tls-key", &key];
     let folder = page();
     for arguments in [
@@ -232,9 +232,9 @@ async fn gateway_beyond_the_loopback__should_need_a_certificate_and_serve_no_pag
         assert_eq!(duet.refused(&arguments).await.unwrap().code, "usage", "{arguments:?}");
     }
     let logs = tempfile::tempdir().unwrap();
-    let mut gateway = duet_tests::stack::Server::new("encrypted", duet, &encrypted, logs.path());
+    let mut gateway = duet_harness::stack::Server::new("encrypted", duet, &encrypted, logs.path());
     let ready = gateway.start().await.unwrap();
-    let url = duet_tests::duet::text(&ready, "/url").unwrap().replace("0.0.0.0", "127.0.0.1");
+    let url = duet_harness::duet::text(&ready, "/url").unwrap().replace("0.0.0.0", "127.0.0.1");
     assert!(url.starts_with("https://"));
     let client = https_client(&credentials.join("tls").join("ca.pem")).unwrap();
     assert_eq!(client.get(format!("{url}/healthz")).send().await.unwrap().status(), 200);

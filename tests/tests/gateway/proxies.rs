@@ -1,6 +1,7 @@
 //! Behind proxies, limits count the clients' connections.
 
-use duet_tests::{browser::socket::upgrade_with, stack::PAGE_ORIGIN};
+use duet_harness::stack::PAGE_ORIGIN;
+use duet_tests::browser::socket::upgrade_with;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 
 use crate::gateway::bounds::Alone;

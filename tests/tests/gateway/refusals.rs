@@ -1,12 +1,12 @@
 //! Messages that a gateway does not forward.
 
+use duet_harness::stack::{ALL_KINDS, Stack};
 use duet_protocol::{
     codec,
     ids::{SessionId, WalletId},
 };
 use duet_tests::{
     browser::{device::Device, socket::Socket},
-    stack::{ALL_KINDS, Stack},
     stage::{name as party, now_ms},
 };
 use duet_wire::{

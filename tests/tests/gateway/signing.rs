@@ -1,11 +1,8 @@
 //! Wallets and signatures made through gateways.
 
+use duet_harness::{duet::text, stack::Stack};
 use duet_protocol::signature;
-use duet_tests::{
-    browser::{device::Device, socket::Socket},
-    duet::text,
-    stack::Stack,
-};
+use duet_tests::browser::{device::Device, socket::Socket};
 use duet_wire::{
     JobRecord, JobState, Payload,
     approval::{ApprovalAction, ApprovalReply},

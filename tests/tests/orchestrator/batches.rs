@@ -293,7 +293,7 @@ async fn the_command__should_submit_a_batch_and_tell_how_it_ends() {
         .to_string()
     };
     std::fs::write(&lines, [line(1, "low"), String::new(), line(2, "high")].join("\n")).unwrap();
-    let duet = duet_tests::duet::Duet::new(rig.broker.credentials())
+    let duet = duet_harness::duet::Duet::new(rig.broker.credentials())
         .with("DUET_API_URL", &orchestrator.url)
         .with("DUET_API_TOKEN", TOKEN)
         .with("DUET_REQUESTER_KEY", key_file.to_str().unwrap());

@@ -1,8 +1,8 @@
 //! Dead letters, listed and put back into the queue over HTTP and with the command.
 
+use duet_harness::duet::Duet;
 use duet_orchestrator::api::{JobPage, JobView};
 use duet_protocol::ids::ShareIndex;
-use duet_tests::duet::Duet;
 use duet_wire::{Code, JobStateName, approval::ApprovalAction, approval::ApprovalReply};
 use reqwest::StatusCode;
 use serde_json::json;

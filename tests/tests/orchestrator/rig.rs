@@ -15,6 +15,7 @@ use duet_bus::{
     kv::{self, Bucket, Entry, Key},
     streams::StorageSettings,
 };
+use duet_harness::broker::Broker;
 use duet_orchestrator::{
     Config, PartyEntry, Server, TenantAccess, TokenHash,
     api::{EndPage, EndView, JobView},
@@ -25,7 +26,6 @@ use duet_protocol::{
     public_key::PublicKey,
     signature::{self, RecoverableSignature},
 };
-use duet_tests::broker::Broker;
 use duet_wire::{
     Code, Invitation, InvitationReply, JobId, JobRecord, JobStateName, Manifest, Outcome, OutcomeReply,
     OutcomeResult, PayloadKindTag, Refusal, SignedOutcome, SignedRequest, TenantId, WalletInfo,
@@ -403,7 +403,7 @@ impl Rig {
         let service = party(&world, &broker, Role::Service, ShareIndex::Service).await;
         let partner = party(&world, &broker, Role::Partner, ShareIndex::Partner).await;
         let device = broker.connect(Role::Gateway).await.unwrap();
-        let http = duet_tests::anvil::http_client().unwrap();
+        let http = duet_harness::anvil::http_client().unwrap();
         Self { broker, world, service, partner, device, held, invited, http, config }
     }
 

@@ -8,7 +8,7 @@
 use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use duet_tests::{
+use duet_harness::{
     anvil::{Anvil, CHAIN_ID},
     broker::Broker,
     duet::{Duet, text},

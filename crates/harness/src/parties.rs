@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use duet_test_postgres::{Database, Server};
 
 use crate::{
     duet::{Duet, text},
@@ -17,6 +16,15 @@ use crate::{
 
 /// How long the set-up may take: four safe primes on a busy machine.
 const SET_UP_DEADLINE: Duration = Duration::from_secs(900);
+
+/// A database for a share store.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Its address without the password, in the form of `--store`.
+    pub url: String,
+    /// Its owner's password.
+    pub password: String,
+}
 
 /// The folder of one party: its share store, the key that opens it, and facts about the party.
 #[derive(Clone, Debug)]
@@ -88,15 +96,15 @@ impl PartyFolder {
         self
     }
 
-    /// Moves the share store into a database of `server`, as an operator would: by a backup.
+    /// Moves the share store into an empty `database`, as an operator would: by a backup.
     ///
     /// # Errors
     /// When a command fails.
-    pub async fn move_to(&mut self, duet: &Duet, server: &Server) -> Result<()> {
+    pub async fn move_to(&mut self, duet: &Duet, database: Database) -> Result<()> {
         let file = self.folder.join("moving.backup");
         let file = file.to_string_lossy();
         self.command(duet).json(&["party", "backup", "--out", &file]).await?;
-        self.database = Some(server.database().await?);
+        self.database = Some(database);
         self.command(duet).json(&["party", "restore", "--from", &file]).await?;
         Ok(())
     }

@@ -8,14 +8,16 @@ use crate::duet::Duet;
 
 /// The library that sets a process's clock, as Debian's package `libfaketime` installs it; the one
 /// for processes with several threads.
-pub(crate) fn library() -> Option<PathBuf> {
+#[must_use]
+pub fn library() -> Option<PathBuf> {
     let folder = format!("/usr/lib/{}-linux-gnu/faketime", std::env::consts::ARCH);
     Some(Path::new(&folder).join("libfaketimeMT.so.1")).filter(|library| library.exists())
 }
 
 /// A command whose processes take their time of day from the file `clock`, which may change while
 /// they run.
-pub(crate) fn from_file(duet: Duet, library: &Path, clock: &Path) -> Duet {
+#[must_use]
+pub fn from_file(duet: Duet, library: &Path, clock: &Path) -> Duet {
     preloaded(duet, library)
         .with("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())
         .with("FAKETIME_CACHE_DURATION", "1")

@@ -5,13 +5,14 @@ use std::{env, path::PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The repository's root, in which cargo runs this program. It may differ from the one in which the
-/// program was compiled: a target folder may have been copied. Every package that cargo runs this
-/// program from lies directly in the root.
+/// program was compiled: a target folder may have been copied. A package's folder lies in the root,
+/// or in a folder of the root; the root has `nats.conf`.
 #[must_use]
 pub fn repository() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    manifest.parent().unwrap_or(&manifest).to_path_buf()
+    let root = manifest.ancestors().find(|folder| folder.join("nats.conf").is_file());
+    root.unwrap_or(&manifest).to_path_buf()
 }
 
 /// The `duet` program: `DUET_PROGRAM`, or the one in the target folder of this program.

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use duet_test_postgres::Server as Postgres;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
@@ -20,7 +19,7 @@ use crate::{
     broker::Broker,
     clocks,
     duet::{Duet, text},
-    parties::{PartyFolder, make_private_folder},
+    parties::{Database, PartyFolder, make_private_folder},
     process::{self, Process},
     programs,
 };
@@ -110,7 +109,7 @@ impl Server {
 
     /// This server, under another name.
     #[must_use]
-    pub(crate) fn named(mut self, name: &str) -> Self {
+    pub fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
@@ -209,7 +208,7 @@ impl Server {
     }
 
     /// Gives the option `name`, which is among the arguments, another value.
-    pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
+    pub fn set_argument(&mut self, name: &str, value: &str) {
         let at = self.arguments.iter().position(|argument| argument == name);
         if let Some(argument) = at.and_then(|at| self.arguments.get_mut(at + 1)) {
             value.clone_into(argument);
@@ -297,12 +296,12 @@ impl Stack {
         Self::start_as(&[], None).await
     }
 
-    /// Starts a stack whose share stores are in databases of `server`.
+    /// Starts a stack with the share stores of service and partner in these databases, or in files.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_on(server: Option<&Postgres>) -> Result<Self> {
-        Self::start_as(&[], server).await
+    pub async fn start_on(databases: Option<[Database; 2]>) -> Result<Self> {
+        Self::start_as(&[], databases).await
     }
 
     /// Starts a stack with these settings in the environment of every process.
@@ -313,12 +312,12 @@ impl Stack {
         Self::start_as(settings, None).await
     }
 
-    /// Starts everything with these settings in every process's environment, and with the parties'
-    /// share stores in databases of `server`.
+    /// Starts everything with these settings in every process's environment, and with the share
+    /// stores of service and partner in these databases, or in files.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_as(settings: &[(&str, &str)], server: Option<&Postgres>) -> Result<Self> {
+    pub async fn start_as(settings: &[(&str, &str)], databases: Option<[Database; 2]>) -> Result<Self> {
         let directory = Arc::new(tempfile::Builder::new().prefix("duet-test-").tempdir()?);
         let broker = Broker::start().await?;
         let duet = Duet::new(broker.credentials()).with("DUET_NATS_URL", &broker.url());
@@ -328,9 +327,9 @@ impl Stack {
             [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
         let [service, partner] = &mut folders;
         let fingerprints = [service.copy_or_set_up(&duet).await?, partner.copy_or_set_up(&duet).await?];
-        if let Some(server) = server {
-            service.move_to(&duet, server).await?;
-            partner.move_to(&duet, server).await?;
+        if let Some([of_service, of_partner]) = databases {
+            service.move_to(&duet, of_service).await?;
+            partner.move_to(&duet, of_partner).await?;
         }
         let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
         Self::run(directory, broker, &duet, &folders, fingerprints, tokens).await
@@ -585,7 +584,8 @@ impl Stack {
 }
 
 /// `wallet create` with the pinned cards and the tokens of service and partner.
-pub(crate) fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> Vec<String> {
+#[must_use]
+pub fn creation_arguments(fingerprints: &[String; 2], tokens: &[PathBuf; 2]) -> Vec<String> {
     let [service, partner] = fingerprints;
     let [service_token, partner_token] = tokens;
     let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -652,7 +652,8 @@ impl Wallet {
 
 /// A gateway for the parties in `folders`. All tests connect from one address, so limits per
 /// address are raised, except those that a test is about.
-pub(crate) fn gateway(
+#[must_use]
+pub fn gateway(
     duet: &Duet,
     listen: &str,
     folders: &[PartyFolder; 2],
@@ -686,7 +687,10 @@ pub(crate) fn gateway(
 }
 
 /// Writes a new random key, readable by its owner only.
-pub(crate) fn write_key(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When the file exists already, or cannot be written.
+pub fn write_key(path: &Path) -> Result<()> {
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
