@@ -26,7 +26,7 @@ mod stolen_disk;
 mod threshold_queries;
 mod throwaway_wallets;
 
-#[path = "../../crates/protocol/tests/support/mod.rs"]
+#[path = "../../crates/adversary/src/world.rs"]
 mod support;
 
 /// `short`, or `long` under `cargo xtask attack --long`.

@@ -22,7 +22,7 @@ use duet_wire::{
     signing::SigningKey,
 };
 
-#[path = "../../protocol/tests/support/mod.rs"]
+#[path = "../../adversary/src/world.rs"]
 mod support;
 
 const REQUEST: &str = r#"{"version":1,"tenant":"acme","wallet":"1111111111111111111111111111111111111111111111111111111111111111","path":"m/0/5","payload":PAYLOAD,"idempotency_key":"payout-1","expires_at":2000000000,"pairs":["device+service","service+partner"]}"#;

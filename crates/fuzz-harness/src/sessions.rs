@@ -11,7 +11,7 @@ use duet_protocol::{
     verdict::Verdict,
 };
 
-#[path = "../../protocol/tests/support/mod.rs"]
+#[path = "../../adversary/src/world.rs"]
 mod support;
 
 use self::support::{Job, Pair, Wallet, World};

@@ -26,6 +26,7 @@ pub mod card;
 pub mod card_update;
 mod channel;
 #[cfg(any(test, feature = "test-hooks"))]
+#[path = "../../adversary/src/cloned_worker.rs"]
 pub mod cloned_worker;
 pub mod codec;
 pub mod curve;
@@ -54,6 +55,7 @@ pub mod session;
 pub mod share;
 pub mod signature;
 #[cfg(any(test, feature = "test-hooks"))]
+#[path = "../../adversary/src/test_fixtures.rs"]
 pub mod test_fixtures;
 pub mod transcript;
 pub mod verdict;
@@ -62,5 +64,5 @@ pub mod verdict;
 #[cfg(test)]
 extern crate self as duet_protocol;
 #[cfg(test)]
-#[path = "../tests/support/mod.rs"]
+#[path = "../../adversary/src/world.rs"]
 mod support;

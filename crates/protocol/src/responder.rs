@@ -418,6 +418,7 @@ impl ReadyToRespond {
 }
 
 #[cfg(any(test, feature = "test-hooks"))]
+#[path = "../../adversary/src/oracle.rs"]
 mod oracle;
 
 /// The tools of a cheating responder, for tests that play one.

@@ -16,7 +16,7 @@ mod keygen;
 mod paillier;
 mod proofs;
 mod signing;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../../adversary/src/world.rs"]
 mod support;
 
 /// Every arithmetic that is built in, with its name in the results.

@@ -20,6 +20,6 @@ mod keygen;
 mod pending_verdicts;
 #[cfg(feature = "gmp")]
 mod signing;
-#[path = "../support/mod.rs"]
+#[path = "../../../adversary/src/world.rs"]
 mod support;
 mod vectors;
