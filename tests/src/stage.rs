@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use duet_adversary::test_fixtures;
 use duet_bus::{
     Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service, streams::StorageSettings,
 };
@@ -32,7 +33,7 @@ use duet_protocol::{
     ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, TenantId, WalletId},
     paillier::ModulusSize,
     public_key::{ChainCode, PublicKey},
-    signature, test_fixtures,
+    signature,
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_adversary::{oracle::respond_as_abort_oracle, responder::respond_with};
 use duet_bus::Role;
 use duet_party::{
     PartySettings, SessionLimits, Worker, WorkerSettings,
@@ -288,7 +289,7 @@ async fn attack(
     // This is right only if the victim's share has these 64 low bits, which is practically
     // impossible.
     let guess = Natural::from_be_bytes(&random::<8>());
-    opened.answer(move |state| state.respond_as_abort_oracle(64, &guess, &mut system_rng())).await
+    opened.answer(move |state| respond_as_abort_oracle(state, 64, &guess, &mut system_rng())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -537,7 +538,7 @@ async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
     let invited = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     assert!(matches!(invited, InvitationReply::Accepted { .. }), "{invited:?}");
     let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
-    opened.answer(|state| state.respond_with(&Natural::from(2))).await?;
+    opened.answer(|state| respond_with(state, &Natural::from(2))).await?;
     match stage.outcome(&manifest, ShareIndex::Service).await? {
         OutcomeResult::Failed { code, culprit: None, .. } => assert_eq!(code, Code::TooManyAnswers),
         other => panic!("{other:?}"),

@@ -5,6 +5,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
+use duet_adversary::responder::respond_with;
 use duet_party::{
     Context, Party, PartySettings,
     compute::system_rng,
@@ -61,7 +62,7 @@ async fn give(opened: Opened, answer: Answer) -> Result<()> {
                 let charged = Charged::committed_durably(session, wallet, digest);
                 state.respond(charged, None, &mut system_rng())
             }
-            Answer::Bad => state.respond_with(&Natural::from(2)),
+            Answer::Bad => respond_with(state, &Natural::from(2)),
         })
         .await
 }

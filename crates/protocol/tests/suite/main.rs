@@ -20,6 +20,4 @@ mod keygen;
 mod pending_verdicts;
 #[cfg(feature = "gmp")]
 mod signing;
-#[path = "../../../adversary/src/world.rs"]
-mod support;
 mod vectors;
