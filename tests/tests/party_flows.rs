@@ -32,6 +32,7 @@ use duet_protocol::{
 };
 use duet_tests::{
     malicious::{MaliciousPartner, answer_badly_in},
+    refused_writes::{Refused, accept, refuse},
     stage::{Backend, PATIENCE, Stage, name, now_ms, random, tenant},
 };
 use duet_wire::{
@@ -591,7 +592,8 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
 
     // The disk accepts the pending verdict, and fails before the lock.
-    stage.service.sqlite.refuse_decisions(true).await?;
+    let database = stage.service.sqlite.path().to_owned();
+    refuse(&database, Refused::Decisions).await?;
     together.wait().await;
     attack.await??;
     let becomes = |ready: bool| {
@@ -609,7 +611,7 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     stage.invite_until_absent(&next.initiator.party, &next_manifest).await?;
 
     // The disk works again: the lock is written before anything else.
-    stage.service.sqlite.refuse_decisions(false).await?;
+    accept(&database).await?;
     becomes(true).await?;
     match stage.invite_when_present(&next.initiator.party, &next_manifest).await? {
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::Locked),

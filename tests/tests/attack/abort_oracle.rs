@@ -14,6 +14,7 @@ use duet_party::{
 use duet_protocol::{arithmetic::default_arithmetic, ids::PaillierKeyId, natural::Natural, verdict::Verdict};
 use duet_tests::{
     malicious::MaliciousPartner,
+    refused_writes::{Refused, accept, refuse},
     stage::{Stage, name},
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
@@ -154,7 +155,8 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
     let session = opened(&stage, &attacker, &manifest, &request).await?;
 
     // The disk fails just before the bad answer arrives, and is still full after the restart.
-    stage.service.sqlite.refuse_writes(true).await?;
+    let database = stage.service.sqlite.path().to_owned();
+    refuse(&database, Refused::All).await?;
     session.answer(|state| respond_with(state, &Natural::from(2))).await?;
     let unready = async {
         while stage.service.sqlite.readiness() == Readiness::Ready {
@@ -162,8 +164,10 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
         }
     };
     tokio::time::timeout(duet_tests::stage::PATIENCE, unready).await?;
+    drop(stage.service.worker.take());
+    accept(&database).await?;
     stage.service.crash().await?;
-    stage.service.sqlite.refuse_writes(true).await?;
+    refuse(&database, Refused::All).await?;
     // Opening the store made its test write before the disk was full again.
     assert!(stage.service.sqlite.recover().await.is_err());
     stage.service.start().await?;

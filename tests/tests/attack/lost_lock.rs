@@ -23,6 +23,7 @@ use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     chaos::SmallDisk,
     duet::text,
+    held_gate::HeldGate,
     http::Api,
     malicious::{MaliciousPartner, Opened, answer_badly_to},
     stack::{ALL_KINDS, Pair as StackPair, Stack},
@@ -76,7 +77,7 @@ async fn decrypted(
     key: PaillierKeyId,
     answer: Answer,
 ) -> Result<OwnedMutexGuard<()>> {
-    let kept = stage.service.party.context().verdicts.clone().lock_owned().await;
+    let kept = stage.service.gate.hold().await;
     give(opened(stage, attacker, wallet, key).await?, answer).await?;
     let pending = async {
         // At the end of all time everything pending is old.
@@ -310,11 +311,13 @@ impl SmallServer {
 /// Opens the service in the database, as a new process does.
 async fn open_service(stage: &mut Stage, options: &PostgresOptions) -> Result<()> {
     drop(stage.service.worker.take());
-    let store: Arc<dyn ShareStore> = Arc::new(PostgresStore::open(options).await?);
+    let gate = HeldGate::new(Arc::new(PostgresStore::open(options).await?));
+    let store: Arc<dyn ShareStore> = Arc::new(gate.clone());
     let source = KeyFile::at(stage.service.directory.path().join("key"));
     let vault = Vault::open(store, &source, &duet_party::clock::Clock::system()).await?;
     let settings = PartySettings { limits: limits(), ..PartySettings::default() };
     stage.service.party = Party::open(Context::new(vault)).await?.with_settings(settings);
+    stage.service.gate = gate;
     Ok(())
 }
 
