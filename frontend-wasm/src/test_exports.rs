@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use duet_adversary::{responder::respond_with, test_fixtures};
 use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,
@@ -24,7 +25,6 @@ use duet_protocol::{
     responder::{AwaitingOpening, Charged, Responder, ResponderSetup},
     ring_pedersen::{Parameters, Trapdoor},
     share::KeyShare,
-    test_fixtures,
     transcript::{Binding, ProofContext},
 };
 use duet_wire::{
@@ -262,7 +262,7 @@ impl TestResponder {
     #[must_use]
     pub fn receive_and_cheat(self, message: &[u8]) -> JsValue {
         outcome(self.0.receive(message).map_err(Failure::from).and_then(|ready| {
-            let (message, _) = ready.respond_with(&Natural::from(5))?;
+            let (message, _) = respond_with(ready, &Natural::from(5))?;
             Ok(bytes(&message))
         }))
     }

@@ -58,10 +58,6 @@ pub struct Context {
     pub(crate) metrics: Metrics,
     /// Whether the store was compared with the audit heads that others keep.
     pub(crate) witness: Witness,
-    /// A test hook. Holding it stops verdicts before the gate: at that instant a test kills the
-    /// process.
-    #[cfg(any(test, feature = "test-hooks"))]
-    pub verdicts: Arc<tokio::sync::Mutex<()>>,
     hot: Arc<Mutex<Hot>>,
     /// Whether the pending verdicts of earlier processes have been judged. Nothing is initiated
     /// before.
@@ -125,8 +121,6 @@ impl Context {
             policies: VerifiedPolicies::default(),
             metrics: Metrics::default(),
             witness: Witness::default(),
-            #[cfg(any(test, feature = "test-hooks"))]
-            verdicts: Arc::default(),
             hot: Arc::new(Mutex::new(Hot {
                 keys: LruCache::new(MAX_HOT_KEYS),
                 enrolments: LruCache::new(MAX_HOT_ENROLMENTS),

@@ -297,6 +297,9 @@ fn draw(key: &EncryptionKey) -> OneTimeRandomizer {
 
 #[cfg(test)]
 mod tests {
+    use duet_adversary::{dealing::chosen_randomizer, test_fixtures};
+    use duet_protocol::{arithmetic::default_arithmetic, natural::Natural};
+
     use super::*;
 
     const KEYS: [PaillierKeyId; 3] = [PaillierKeyId([1; 16]), PaillierKeyId([2; 16]), PaillierKeyId([3; 16])];
@@ -333,14 +336,11 @@ mod tests {
         assert!(randomizers.begins_table(first));
         assert!(!randomizers.begins_table(second), "a table that is being built stays");
         let built = || {
-            let key = duet_protocol::test_fixtures::decryption_key(
-                0,
-                duet_protocol::arithmetic::default_arithmetic(),
-            );
+            let key = test_fixtures::decryption_key(0, default_arithmetic());
             let mut builder = RandomizerTableBuilder::new(key.encryption_key());
-            let number = duet_protocol::natural::Natural::one();
+            let number = Natural::one();
             while builder.missing() > 0 {
-                builder.add(OneTimeRandomizer::chosen(key.encryption_key(), number.clone())).unwrap();
+                builder.add(chosen_randomizer(key.encryption_key(), number.clone())).unwrap();
             }
             Arc::new(builder.finish().unwrap())
         };

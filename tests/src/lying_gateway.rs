@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use duet_adversary::test_fixtures;
 use duet_harness::{anvil::http_client, stack::TENANT};
 use duet_party::compute::system_rng;
 use duet_protocol::{
@@ -30,7 +31,6 @@ use duet_protocol::{
     ids::{CardFingerprint, PartyId, ShareIndex},
     package::{PreparedShare, Receiver},
     receipt::ReceiptBundle,
-    test_fixtures,
 };
 use duet_wire::{
     card_request::{CardReply, CardRequest},

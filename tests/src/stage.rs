@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use duet_adversary::test_fixtures;
 use duet_bus::{
     Address, Bus, Filter, Incoming, RequestError, Role, ServeOptions, Service, streams::StorageSettings,
 };
@@ -33,7 +34,7 @@ use duet_protocol::{
     ids::{PaillierKeyId, PartyId, SessionId, ShareIndex, TenantId, WalletId},
     paillier::ModulusSize,
     public_key::{ChainCode, PublicKey},
-    signature, test_fixtures,
+    signature,
 };
 use duet_wire::{
     Code, Invitation, InvitationReply, Manifest, Outcome, OutcomeReply, OutcomeResult, Pair, Seat,
@@ -43,6 +44,8 @@ use duet_wire::{
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
+
+use crate::held_gate::HeldGate;
 
 /// The longest wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,7 +90,7 @@ async fn context(directory: &TempDir) -> Result<Context> {
     Ok(open(directory).await?.0)
 }
 
-async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
+async fn open(directory: &TempDir) -> Result<(Context, SqliteStore, HeldGate)> {
     let path = directory.path().join("store.db");
     let source = KeyFile::at(directory.path().join("key"));
     let clock = duet_party::clock::Clock::system();
@@ -95,13 +98,14 @@ async fn open(directory: &TempDir) -> Result<(Context, SqliteStore)> {
     let options = SqliteOptions::at(path);
     let sqlite =
         if exists { SqliteStore::open(&options).await? } else { SqliteStore::create(&options).await? };
-    let store: Arc<dyn ShareStore> = Arc::new(sqlite.clone());
+    let gate = HeldGate::new(Arc::new(sqlite.clone()));
+    let store: Arc<dyn ShareStore> = Arc::new(gate.clone());
     let vault = if exists {
         Vault::open(store, &source, &clock).await?
     } else {
         Vault::create(store, &source).await?
     };
-    Ok((Context::new(vault), sqlite))
+    Ok((Context::new(vault), sqlite, gate))
 }
 
 /// Limits longer than the defaults, for busy machines.
@@ -119,8 +123,10 @@ pub fn limits() -> SessionLimits {
 pub struct Backend {
     /// The directory of its store and of the key that opens the store.
     pub directory: TempDir,
-    /// Its share store, which a test can make fail.
+    /// Its share store.
     pub sqlite: SqliteStore,
+    /// The gate between its worker and that store, which a test can hold shut.
+    pub gate: HeldGate,
     /// The party itself.
     pub party: Party,
     /// Its connection to the broker.
@@ -138,10 +144,10 @@ impl Backend {
         let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), &mut rng);
         let card = Card::new_verifier(name(role.as_str()), &keys, &parameters, &trapdoor, &mut rng);
         let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        let (context, sqlite) = open(&directory).await?;
+        let (context, sqlite, gate) = open(&directory).await?;
         let party = Party::adopt(context, keys, card, index).await?.with_settings(settings);
         let bus = broker.connect(role).await?;
-        Ok(Self { directory, sqlite, party, bus, worker: None })
+        Ok(Self { directory, sqlite, gate, party, bus, worker: None })
     }
 
     /// Starts a worker.
@@ -161,9 +167,10 @@ impl Backend {
     pub async fn crash(&mut self) -> Result<()> {
         drop(self.worker.take());
         let settings = PartySettings { limits: limits(), ..PartySettings::default() };
-        let (context, sqlite) = open(&self.directory).await?;
+        let (context, sqlite, gate) = open(&self.directory).await?;
         self.party = Party::open(context).await?.with_settings(settings);
         self.sqlite = sqlite;
+        self.gate = gate;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod policy;
 mod recovery;
 mod refusals;
 mod rotation;
+mod shipped;
 mod signing;
 mod signing_docs;
 mod traces;

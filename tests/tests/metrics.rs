@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use duet_adversary::responder::respond_with;
 use duet_harness::{
     duet::text,
     http::Api,
@@ -317,7 +318,7 @@ async fn lock__should_be_counted() {
     stage.invite(&manifest.initiator.party, &manifest.encode().unwrap()).await.unwrap();
     let opened = partner.opened(&manifest, &request, &mut rounds).await.unwrap();
     assert_eq!(shown().value("duet_sessions_active{role=initiator}").unwrap(), 1.0);
-    opened.answer(|state| state.respond_with(&duet_protocol::natural::Natural::from(2))).await.unwrap();
+    opened.answer(|state| respond_with(state, &duet_protocol::natural::Natural::from(2))).await.unwrap();
     let outcome = stage.outcome(&manifest, ShareIndex::Service).await.unwrap();
     assert!(matches!(outcome, OutcomeResult::Failed { code: Code::PeerMisbehaved, .. }), "{outcome:?}");
     let expected: BTreeMap<String, f64> = [

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use duet_adversary::{oracle::respond_as_abort_oracle, responder::respond_with};
 use duet_bus::Role;
 use duet_party::{
     PartySettings, SessionLimits, Worker, WorkerSettings,
@@ -31,6 +32,7 @@ use duet_protocol::{
 };
 use duet_tests::{
     malicious::{MaliciousPartner, answer_badly_in},
+    refused_writes::{Refused, accept, refuse},
     stage::{Backend, PATIENCE, Stage, name, now_ms, random, tenant},
 };
 use duet_wire::{
@@ -288,7 +290,7 @@ async fn attack(
     // This is right only if the victim's share has these 64 low bits, which is practically
     // impossible.
     let guess = Natural::from_be_bytes(&random::<8>());
-    opened.answer(move |state| state.respond_as_abort_oracle(64, &guess, &mut system_rng())).await
+    opened.answer(move |state| respond_as_abort_oracle(state, 64, &guess, &mut system_rng())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -537,7 +539,7 @@ async fn a_request__should_get_sixteen_answers_and_no_more() -> Result<()> {
     let invited = stage.invite(&manifest.initiator.party, &manifest.encode()?).await?;
     assert!(matches!(invited, InvitationReply::Accepted { .. }), "{invited:?}");
     let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
-    opened.answer(|state| state.respond_with(&Natural::from(2))).await?;
+    opened.answer(|state| respond_with(state, &Natural::from(2))).await?;
     match stage.outcome(&manifest, ShareIndex::Service).await? {
         OutcomeResult::Failed { code, culprit: None, .. } => assert_eq!(code, Code::TooManyAnswers),
         other => panic!("{other:?}"),
@@ -590,7 +592,8 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
 
     // The disk accepts the pending verdict, and fails before the lock.
-    stage.service.sqlite.refuse_decisions(true).await?;
+    let database = stage.service.sqlite.path().to_owned();
+    refuse(&database, Refused::Decisions).await?;
     together.wait().await;
     attack.await??;
     let becomes = |ready: bool| {
@@ -608,7 +611,7 @@ async fn a_lock_that_cannot_be_written__should_silence_the_party_until_it_is() -
     stage.invite_until_absent(&next.initiator.party, &next_manifest).await?;
 
     // The disk works again: the lock is written before anything else.
-    stage.service.sqlite.refuse_decisions(false).await?;
+    accept(&database).await?;
     becomes(true).await?;
     match stage.invite_when_present(&next.initiator.party, &next_manifest).await? {
         InvitationReply::Refused(refusal) => assert_eq!(refusal.code, Code::Locked),

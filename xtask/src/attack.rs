@@ -198,7 +198,6 @@ impl Wanted {
             test.env("DUET_ATTACK_LONG", "1");
         }
         if self.targets.contains(&END_TO_END_PROGRAM) {
-            // Attack the program as it is shipped, without any feature for tests.
             test.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
         }
         // The verdicts show failed tests. A test that was cut short has no verdict.

@@ -24,15 +24,23 @@ impl Profile {
     }
 }
 
-/// Builds `duet` alone, so that it has no feature for tests. Returns its path.
+/// Builds `duet`, and returns its path. The program of the tests comes from the tests' selection.
+/// The shipped one is selected alone, as its packagers build it.
 pub(crate) fn duet(profile: Profile) -> Result<PathBuf> {
-    build(profile, &["--package", "duet"], "duet")
+    match profile {
+        Profile::Debug => of_tests("duet", profile),
+        Profile::Release => build(profile, &["--package", "duet"], "duet"),
+    }
 }
 
-/// Builds a program in `tests/src/bin` or `crates/demo`, and returns its path. It selects the whole workspace, so
-/// that features match those of the tests and nothing is built twice.
+/// Builds a program of the workspace, and returns its path. It selects what the tests select, so
+/// that nothing is built twice: the whole workspace, and an example beside the program. With an
+/// example the selection takes the features that dev-dependencies ask for, as tests do.
 pub(crate) fn of_tests(name: &str, profile: Profile) -> Result<PathBuf> {
-    build(profile, &["--workspace", "--bin", name], name)
+    match profile {
+        Profile::Debug => build(profile, &["--workspace", "--bin", name, "--example", "seeds"], name),
+        Profile::Release => build(profile, &["--workspace", "--bin", name], name),
+    }
 }
 
 fn build(profile: Profile, selection: &[&str], name: &str) -> Result<PathBuf> {

@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path};
 
+use duet_adversary::world::{World, party};
 use duet_at_rest::{Argon2Cost, KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord, protection};
 use duet_protocol::{
     arithmetic::default_arithmetic,
@@ -21,9 +22,6 @@ use duet_wire::{
     share_request::{ShareReply, ShareRequest},
     signing::SigningKey,
 };
-
-#[path = "../../protocol/tests/support/mod.rs"]
-mod support;
 
 const REQUEST: &str = r#"{"version":1,"tenant":"acme","wallet":"1111111111111111111111111111111111111111111111111111111111111111","path":"m/0/5","payload":PAYLOAD,"idempotency_key":"payout-1","expires_at":2000000000,"pairs":["device+service","service+partner"]}"#;
 
@@ -52,7 +50,7 @@ fn message<M: codec::Message>(target: &str, name: &str, message: &M) {
 }
 
 fn decoders() {
-    let mut world = support::World::new(default_arithmetic(), 71);
+    let mut world = World::new(default_arithmetic(), 71);
     let pending = world.deal(None);
     let (service, partner) = (world.prepare(&pending, 0), world.prepare(&pending, 1));
     let receipt = service.receipt(&world.service.keys, &world.service.card);
@@ -71,7 +69,7 @@ fn decoders() {
     let key = SigningKey::from_bytes(&[7; 32]);
     let signed = SignedRequest::sign(REQUEST.replace("PAYLOAD", PAYLOADS[0]).into_bytes(), &key);
     let request: SigningRequest = signed.verify().unwrap();
-    let seat = |name: &str, index| Seat { party: support::party(name), index };
+    let seat = |name: &str, index| Seat { party: party(name), index };
     let manifest = Manifest {
         session: SessionId([2; 16]),
         job: request.job(),
@@ -92,7 +90,7 @@ fn decoders() {
         session: manifest.session,
         job: manifest.job,
         attempt: 1,
-        from: support::party("service"),
+        from: party("service"),
         result: OutcomeResult::Failed { code: Code::Deadline, culprit: None, message: "late".to_owned() },
     };
     message("decoders", "outcome", &outcome);
@@ -115,7 +113,7 @@ fn decoders() {
     message("frames", "hello", &ClientFrame::Hello { protocol: 1, build: "x".to_owned() });
     let proof = Authentication { challenge: [1; 32], wallet, issued_at_ms: 7 };
     message("frames", "proof", &proof.frame(&key));
-    let to = Destination::Round { session, to: support::party("service") };
+    let to = Destination::Round { session, to: party("service") };
     message("frames", "request", &ClientFrame::Request { id: 1, to, message: vec![1; 40] });
     message("frames", "leave", &ClientFrame::Leave { wallet });
     message("frames", "refused", &ServerFrame::Refused { id: Some(1), refusal });

@@ -4,17 +4,13 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use duet_adversary::world::{Job, Pair, Wallet, World};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     initiator::{AwaitingCipher, AwaitingResponse, Initiator},
     responder::{AwaitingOpening, Responder},
     verdict::Verdict,
 };
-
-#[path = "../../protocol/tests/support/mod.rs"]
-mod support;
-
-use self::support::{Job, Pair, Wallet, World};
 
 /// The most deliveries in one input. Each may cost a Paillier operation.
 const MAX_DELIVERIES: usize = 12;

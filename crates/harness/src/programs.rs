@@ -26,7 +26,7 @@ pub fn duet() -> Result<PathBuf> {
     let here = env::current_exe()?;
     let folder = here.ancestors().nth(1).context("a program lies in a folder")?;
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    existing(folder.join("duet"), "run `cargo build --package duet`")
+    existing(folder.join("duet"), "run `cargo build --workspace --bin duet`")
 }
 
 /// The folder of the built page, if `DUET_PAGE` names one.

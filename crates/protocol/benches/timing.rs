@@ -17,17 +17,14 @@
 
 use std::{hint::black_box, time::Instant};
 
+use duet_adversary::test_fixtures::{self, Seeded, rng};
 use duet_protocol::{
     arithmetic::{Arithmetic, GROUP_SIZE, constant_time},
     curve::{Scalar, SecretScalar},
     natural::Natural,
     paillier::{Ciphertext, DecryptionKey},
-    test_fixtures,
 };
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::rand_core::Rng as _;
 
 /// Samples beyond which the scheduler and not the code is measured: the slowest are left out at
 /// several thresholds, and the largest `|t|` counts.
@@ -51,13 +48,13 @@ fn welch(a: &[f64], b: &[f64]) -> f64 {
 fn measure<T>(
     name: &str,
     samples: usize,
-    mut make: impl FnMut(bool, &mut ChaCha20Rng) -> T,
+    mut make: impl FnMut(bool, &mut Seeded) -> T,
     mut operation: impl FnMut(&T),
 ) {
     let factor: f64 =
         std::env::var("DUET_TIMING_FACTOR").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
     let samples = (samples as f64 * factor) as usize;
-    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut rng = rng(1);
     let inputs: Vec<(bool, T)> = (0..samples)
         .map(|_| {
             let class = rng.next_u32() & 1 == 1;
@@ -93,7 +90,7 @@ fn measure<T>(
 
 /// A ciphertext that an attacker chose because powers of small numbers are fast, against
 /// encryptions of random plaintexts.
-fn chosen(key: &DecryptionKey) -> impl FnMut(bool, &mut ChaCha20Rng) -> Ciphertext {
+fn chosen(key: &DecryptionKey) -> impl FnMut(bool, &mut Seeded) -> Ciphertext {
     let public = key.encryption_key();
     let small = Ciphertext::parse(&Natural::from(2), public).unwrap();
     let mut honest = ciphertexts(key);
@@ -101,7 +98,7 @@ fn chosen(key: &DecryptionKey) -> impl FnMut(bool, &mut ChaCha20Rng) -> Cipherte
 }
 
 /// Encryptions of one plaintext against encryptions of random ones.
-fn ciphertexts(key: &DecryptionKey) -> impl FnMut(bool, &mut ChaCha20Rng) -> Ciphertext {
+fn ciphertexts(key: &DecryptionKey) -> impl FnMut(bool, &mut Seeded) -> Ciphertext {
     let public = key.encryption_key();
     move |random, rng| {
         let plaintext = if random { Natural::random_below(rng, public.modulus()) } else { Natural::one() };
@@ -110,14 +107,14 @@ fn ciphertexts(key: &DecryptionKey) -> impl FnMut(bool, &mut ChaCha20Rng) -> Cip
 }
 
 fn decrypt(key: &DecryptionKey) -> impl FnMut(&Ciphertext) {
-    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let mut rng = rng(7);
     move |ciphertext| {
         black_box(key.decrypt(ciphertext, &mut rng));
     }
 }
 
 /// A power of two of full length against random numbers of that length.
-fn exponents(random: bool, rng: &mut ChaCha20Rng) -> Natural {
+fn exponents(random: bool, rng: &mut Seeded) -> Natural {
     let high = Natural::power_of_two(1023);
     let low = Natural::random_below(rng, &high);
     if random { &high + &low } else { high }
@@ -125,14 +122,14 @@ fn exponents(random: bool, rng: &mut ChaCha20Rng) -> Natural {
 
 fn power(arithmetic: &'static dyn Arithmetic, n: &Natural) -> impl FnMut(&Natural) {
     let modulus = arithmetic.modulus(n).unwrap();
-    let base = Natural::random_below(&mut ChaCha20Rng::seed_from_u64(2), n);
+    let base = Natural::random_below(&mut rng(2), n);
     move |exponent| {
         black_box(modulus.pow(&base, exponent));
     }
 }
 
 /// The scalar 1 against random ones.
-fn scalars(random: bool, rng: &mut ChaCha20Rng) -> SecretScalar {
+fn scalars(random: bool, rng: &mut Seeded) -> SecretScalar {
     let drawn = SecretScalar::random(rng);
     if random { drawn } else { SecretScalar::new(Scalar::ONE).unwrap() }
 }
@@ -146,15 +143,14 @@ fn main() {
     let sparse = "constant-time pow mod N: exponent sparse or random";
     measure(sparse, 4_000, exponents, power(constant_time(), n));
     let squared = constant_time().modulus(&n.square()).unwrap();
-    let powers =
-        squared.secret_fixed_base(&Natural::random_below(&mut ChaCha20Rng::seed_from_u64(4), n), 1024);
+    let powers = squared.secret_fixed_base(&Natural::random_below(&mut rng(4), n), 1024);
     measure("powers by tables mod N²: exponent sparse or random", 4_000, exponents, |exponent| {
         black_box(powers.pow(exponent).unwrap());
     });
     let groups: Vec<[Natural; GROUP_SIZE]> =
         (0..256).map(|_| std::array::from_fn(|_| n.minus_one())).collect();
     let choices = constant_time().paillier(n).unwrap().choices(&groups).unwrap();
-    let choose = |random: bool, rng: &mut ChaCha20Rng| {
+    let choose = |random: bool, rng: &mut Seeded| {
         let mut bits = [0; 128];
         if random {
             rng.fill_bytes(&mut bits);
@@ -167,7 +163,7 @@ fn main() {
     measure("k256 scalar times generator: 1 or random", 50_000, scalars, |scalar| {
         black_box(scalar.public());
     });
-    let point = SecretScalar::random(&mut ChaCha20Rng::seed_from_u64(3)).public();
+    let point = SecretScalar::random(&mut rng(3)).public();
     measure("k256 scalar times point: 1 or random", 50_000, scalars, |scalar| {
         black_box(point.mul(scalar.as_scalar()));
     });

@@ -9,6 +9,7 @@
 use core::fmt;
 use std::sync::{Arc, OnceLock};
 
+use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     hedge::{self, Entropy, Purpose},
     identity::{IdentitySignature, PartyKeys, Statement},
     ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, ShareIndex, WalletId},
-    natural::Natural,
+    natural::{Integer, Natural},
     paillier::{
         Ciphertext, EncryptError, EncryptionKey, InvalidCiphertext, InvalidModulus, PreparedCiphertext,
     },
@@ -281,6 +282,29 @@ impl UnsignedOffer {
         }))
     }
 
+    /// The same offer with a ciphertext and a range proof that draw from `rng` as it is, without a
+    /// hedge ([`crate::door`]).
+    pub(crate) fn drawn_again(
+        mut self,
+        setup: &OfferSetup<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, OfferError> {
+        let OfferSetup { share, paillier, card, responder, .. } = *setup;
+        let key = paillier.decryption().encryption_key();
+        let secret = share.secret().to_natural();
+        let (ciphertext, nonce) = key.encrypt(&secret, rng).map_err(|_| OfferError::Encryption)?;
+        let statement = log_star::Statement {
+            key,
+            ciphertext: &ciphertext,
+            point: share.wallet().public_share(share.index()),
+            parameters: responder.parameters(),
+        };
+        let context = self.0.context(card, responder.card(), paillier.id());
+        self.0.range_proof = LogStarProof::attempt(&statement, &Integer::from(secret), &nonce, &context, rng);
+        self.0.ciphertext = ciphertext.as_natural().clone();
+        Ok(self)
+    }
+
     /// Signs the whole offer with the keys of its setup.
     pub(crate) fn sign(mut self, keys: &PartyKeys, modulus_proofs: Option<ModulusProofs>) -> EnrolmentOffer {
         self.0.modulus_proofs = modulus_proofs;
@@ -327,12 +351,9 @@ impl EnrolmentOffer {
         transcript::hash("paillier-modulus", &self.offer.modulus)
     }
 
-    /// `z1` of Πlog* and the challenge that it answers, as a curious responder sees them.
-    #[cfg(any(test, feature = "test-hooks"))]
-    pub(crate) fn range_response(
-        &self,
-        verifier: &OfferVerifier<'_>,
-    ) -> Option<(crate::natural::Integer, Natural)> {
+    /// `z1` of Πlog* and the challenge that it answers, as a curious responder sees them
+    /// ([`crate::door`]).
+    pub(crate) fn range_response(&self, verifier: &OfferVerifier<'_>) -> Option<(Integer, Natural)> {
         let own = verifier.card.own_parameters(verifier.arithmetic).ok()?;
         let key = EncryptionKey::parse(&self.offer.modulus, verifier.arithmetic).ok()?;
         let ciphertext = Ciphertext::parse(&self.offer.ciphertext, &key).ok()?;

@@ -48,13 +48,6 @@ impl fmt::Debug for Environment {
 pub trait Entropy: CryptoRng {
     /// The place and time of the draw.
     fn environment(&self) -> Environment;
-
-    /// Whether the hedge is on. A test that plays a cloned worker turns it off to show that its
-    /// attack works.
-    #[cfg(any(test, feature = "test-hooks"))]
-    fn is_hedged(&self) -> bool {
-        true
-    }
 }
 
 /// A generator in an environment, which a driver passes to this crate.
@@ -62,8 +55,6 @@ pub trait Entropy: CryptoRng {
 pub struct Surrounded<R> {
     rng: R,
     environment: Environment,
-    #[cfg(any(test, feature = "test-hooks"))]
-    is_hedged: bool,
 }
 
 impl<R: CryptoRng> Surrounded<R> {
@@ -71,19 +62,7 @@ impl<R: CryptoRng> Surrounded<R> {
     /// good.
     #[must_use]
     pub const fn new(rng: R, environment: Environment) -> Self {
-        Self {
-            rng,
-            environment,
-            #[cfg(any(test, feature = "test-hooks"))]
-            is_hedged: true,
-        }
-    }
-
-    /// The generator alone, without its hedge: the control of tests that play a cloned worker.
-    #[cfg(any(test, feature = "test-hooks"))]
-    #[must_use]
-    pub const fn without_hedge(rng: R, environment: Environment) -> Self {
-        Self { rng, environment, is_hedged: false }
+        Self { rng, environment }
     }
 }
 
@@ -109,15 +88,10 @@ impl<R: CryptoRng> Entropy for Surrounded<R> {
     fn environment(&self) -> Environment {
         self.environment
     }
-
-    #[cfg(any(test, feature = "test-hooks"))]
-    fn is_hedged(&self) -> bool {
-        self.is_hedged
-    }
 }
 
 /// A seeded generator as a machine in one environment, for tests that have to repeat.
-#[cfg(any(test, feature = "test-hooks"))]
+#[cfg(test)]
 impl Entropy for rand_chacha::ChaCha20Rng {
     fn environment(&self) -> Environment {
         Environment { process: [0; 32], now_ns: 0 }
@@ -228,12 +202,6 @@ impl<'a> Hedge<'a> {
         let environment = self.entropy.environment();
         let info = Info { purpose, statement: self.statement, item, environment };
         let info = transcript::hash("hedge", &info);
-        #[cfg(any(test, feature = "test-hooks"))]
-        if !self.entropy.is_hedged() {
-            let mut seed = Zeroizing::new([0; 32]);
-            seed.iter_mut().zip(salt.iter()).for_each(|(to, from)| *to = *from);
-            return Generator(ChaCha20Rng::from_seed(*seed));
-        }
         let hkdf = Hkdf::<Sha512>::new(Some(salt.as_ref()), &self.secret);
         let mut seed = Zeroizing::new([0; 32]);
         // 32 bytes are less than one block; the library refuses only above 255 of them.
@@ -296,17 +264,6 @@ mod tests {
         for (input, drawn) in differing {
             assert_ne!(base, drawn, "{input}");
         }
-    }
-
-    #[test]
-    fn without_its_hedge_a_generator_repeats() {
-        let drawn = [1, 2].map(|statement: u8| {
-            let mut entropy = Surrounded::without_hedge(Seeded::seed_from_u64(1), AT);
-            let mut drawn = [0; 32];
-            generator(&mut entropy, &[1], Purpose::Mask, &[statement; 32]).fill_bytes(&mut drawn);
-            drawn
-        });
-        assert_eq!(drawn[0], drawn[1]);
     }
 
     #[test]

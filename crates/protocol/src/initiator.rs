@@ -17,6 +17,7 @@ use crate::{
     hedge::{Entropy, Hedge, Purpose},
     identity::PartyKeys,
     ids::{SessionId, ShareIndex},
+    natural::Natural,
     nonce::Nonce,
     paillier::Ciphertext,
     paillier_key::PaillierKey,
@@ -74,20 +75,6 @@ impl Initiator {
     ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
         start_with(setup, None, entropy)
     }
-
-    /// Starts with a nonce of the caller's choice. For reproducing published signatures only: a
-    /// nonce used twice gives away the key.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    #[cfg(any(test, feature = "test-hooks"))]
-    pub fn start_with_nonce(
-        setup: InitiatorSetup,
-        nonce: crate::curve::SecretScalar,
-        entropy: &mut dyn Entropy,
-    ) -> Result<(AwaitingResponse, Vec<u8>), SessionError> {
-        start_with(setup, Some(Nonce::chosen(nonce)), entropy)
-    }
 }
 
 pub(crate) fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
@@ -105,7 +92,8 @@ pub(crate) fn agree(setup: &InitiatorSetup) -> Result<Agreement, ApiMisuse> {
     Agreement::new(&terms, &setup.card, &setup.keys)
 }
 
-fn start_with(
+/// Starts with a nonce that the caller chose ([`crate::door`]), or with a fresh one.
+pub(crate) fn start_with(
     setup: InitiatorSetup,
     chosen: Option<Nonce>,
     entropy: &mut dyn Entropy,
@@ -170,6 +158,11 @@ impl AwaitingResponse {
         self.common.nonce.public_hash()
     }
 
+    /// `R1` ([`crate::door`]).
+    pub(crate) const fn nonce_point(&self) -> Point {
+        self.opening.point
+    }
+
     /// Checks the responder's nonce proof and opens the commitment: message 3.
     ///
     /// # Errors
@@ -226,6 +219,11 @@ impl core::fmt::Debug for AwaitingCipher {
 }
 
 impl AwaitingCipher {
+    /// `r` of the joint nonce `k1·k2·G` ([`crate::door`]).
+    pub(crate) const fn signature_r(&self) -> Scalar {
+        self.r
+    }
+
     /// Checks that the answer comes from the responder and is a ciphertext. It decrypts nothing
     /// yet.
     ///
@@ -320,6 +318,12 @@ impl AuthenticAnswer {
         Ok(self.finish(entropy))
     }
 
+    /// `c3`, and its plaintext as an integer ([`crate::door`]).
+    pub(crate) fn look_into(&self, entropy: &mut dyn Entropy) -> (Natural, Natural) {
+        let key = self.common.paillier.decryption();
+        (self.ciphertext.as_natural().clone(), key.decrypt(&self.ciphertext, entropy))
+    }
+
     fn finish(self, entropy: &mut dyn Entropy) -> Verdict {
         let signature = self.signature(entropy);
         let Self { common: Common { agreement, .. }, evidence, .. } = self;
@@ -340,48 +344,6 @@ impl AuthenticAnswer {
         let signature = RecoverableSignature::normalized(&self.r, &s, self.y_parity)?;
         signature::verify(child, &agreement.digest, &signature).ok()?;
         Some(signature)
-    }
-}
-
-/// The public nonce of a session, for tests that count nonces.
-#[cfg(any(test, feature = "test-hooks"))]
-impl AwaitingResponse {
-    /// `R1`, which no two sessions share.
-    #[must_use]
-    pub fn nonce_point(&self) -> crate::curve::Point {
-        self.opening.point
-    }
-}
-
-#[cfg(any(test, feature = "test-hooks"))]
-impl AwaitingCipher {
-    /// `r` of the joint nonce `k1·k2·G`. It shows an initiator that repeats `k1` whether `k2`
-    /// repeats.
-    #[must_use]
-    pub const fn signature_r(&self) -> Scalar {
-        self.r
-    }
-
-    /// The answer as a curious initiator decrypts it: the integer, not only its residue mod `q`.
-    ///
-    /// # Errors
-    /// As [`Self::receive`].
-    pub fn look_into(
-        mut self,
-        message4: &[u8],
-        entropy: &mut dyn Entropy,
-    ) -> Result<crate::cloned_worker::SeenAnswer, SessionError> {
-        let Common { agreement, responder, paillier, .. } = &self.common;
-        let payload = self.channel.read(message4).map_err(SessionError::not_authentic(Round::Cipher))?;
-        let answer: SignedCipher = decode(&payload, Round::Cipher, responder.party())?;
-        let ciphertext = Ciphertext::parse(&answer.ciphertext, paillier.decryption().encryption_key())
-            .map_err(|invalid| SessionError::peer(responder.party(), invalid))?;
-        Ok(crate::cloned_worker::SeenAnswer {
-            plaintext: paillier.decryption().decrypt(&ciphertext, entropy),
-            ciphertext: answer.ciphertext,
-            r: self.r,
-            digest: agreement.digest,
-        })
     }
 }
 

@@ -133,26 +133,6 @@ pub fn deal(
     Drawn::draw(setup, None, progress, entropy)?.deal(progress, entropy)
 }
 
-/// Deals a wallet of a given private key, with an existing Paillier key. For reproducing published
-/// signatures, and for tests that cannot wait for primes.
-///
-/// # Errors
-/// As [`deal`].
-#[cfg(any(test, feature = "test-hooks"))]
-pub fn deal_chosen(
-    setup: &DealerSetup,
-    private_key: Option<crate::curve::SecretScalar>,
-    paillier: Option<crate::paillier::DecryptionKey>,
-    entropy: &mut dyn Entropy,
-) -> Result<Dealt, DealError> {
-    let polynomial = match private_key {
-        Some(private_key) => crate::share::Polynomial::through(private_key, entropy),
-        None => crate::share::Polynomial::random(entropy),
-    };
-    let paillier = paillier.map(|key| PaillierKey::new(setup.device.clone(), key));
-    Drawn::of_polynomial(setup, &polynomial, paillier, &mut (), entropy)?.deal(&mut (), entropy)
-}
-
 /// One package to deliver, and the expected contents of its receipt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delivery {
@@ -361,13 +341,6 @@ impl PendingWallet {
     #[must_use]
     pub fn public(&self) -> &WalletPublic {
         self.device.share.wallet()
-    }
-
-    /// The device's part before any party has committed, for tests.
-    #[cfg(any(test, feature = "test-hooks"))]
-    #[must_use]
-    pub const fn device(&self) -> &DeviceWallet {
-        &self.device
     }
 
     /// The packages to send, each repeatedly until its receipt arrives.

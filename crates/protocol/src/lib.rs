@@ -25,11 +25,11 @@ mod bytes;
 pub mod card;
 pub mod card_update;
 mod channel;
-#[cfg(any(test, feature = "test-hooks"))]
-pub mod cloned_worker;
 pub mod codec;
 pub mod curve;
 pub mod dealing;
+#[doc(hidden)]
+pub mod door;
 pub mod enrolment;
 pub mod hedge;
 pub mod identity;
@@ -53,14 +53,17 @@ mod seal;
 pub mod session;
 pub mod share;
 pub mod signature;
-#[cfg(any(test, feature = "test-hooks"))]
-pub mod test_fixtures;
 pub mod transcript;
 pub mod verdict;
 
-// The tests beside the code use the same parties as those in `tests/`.
+// The tests beside the code use the same parties as all other tests. The adversary crate itself
+// would link a second copy of this one, whose types are others.
 #[cfg(test)]
 extern crate self as duet_protocol;
 #[cfg(test)]
-#[path = "../tests/support/mod.rs"]
-mod support;
+#[path = "../../adversary/src/test_fixtures.rs"]
+mod test_fixtures;
+#[cfg(test)]
+#[path = "../../adversary/src/world.rs"]
+#[expect(clippy::disallowed_types, reason = "a file of the adversary crate")]
+mod world;

@@ -38,8 +38,7 @@ impl Nonce {
         Self { secret, public }
     }
 
-    /// A nonce of the caller's choice, for reproducing published signatures.
-    #[cfg(any(test, feature = "test-hooks"))]
+    /// A nonce of the caller's choice ([`crate::door`]).
     pub(crate) fn chosen(secret: SecretScalar) -> Self {
         Self::new(secret)
     }

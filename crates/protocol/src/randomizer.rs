@@ -55,10 +55,9 @@ impl core::fmt::Debug for OneTimeRandomizer {
     }
 }
 
-#[cfg(any(test, feature = "test-hooks"))]
 impl OneTimeRandomizer {
-    /// Any number as a randomizer, for tests.
-    pub fn chosen(key: &EncryptionKey, value: Natural) -> Self {
+    /// Any number as a randomizer ([`crate::door`]).
+    pub(crate) fn chosen(key: &EncryptionKey, value: Natural) -> Self {
         Self { modulus: key.modulus().clone(), value, exponent_blind: Zeroizing::new(1) }
     }
 }

@@ -12,7 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::{
     card::Card,
     channel::{Channel, Handshake},
-    curve::Scalar,
+    curve::{Point, Scalar},
     enrolment::VerifiedEnrolment,
     hedge::{self, Entropy, Hedge, Purpose},
     identity::PartyKeys,
@@ -91,21 +91,6 @@ impl Responder {
     ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
         accept_with(setup, message1, None, entropy)
     }
-
-    /// Accepts with a nonce of the caller's choice. For reproducing published signatures only: a
-    /// nonce used twice gives away the key.
-    ///
-    /// # Errors
-    /// As [`Self::accept`].
-    #[cfg(any(test, feature = "test-hooks"))]
-    pub fn accept_with_nonce(
-        setup: ResponderSetup,
-        message1: &[u8],
-        nonce: crate::curve::SecretScalar,
-        entropy: &mut dyn Entropy,
-    ) -> Result<(AwaitingOpening, Vec<u8>), SessionError> {
-        accept_with(setup, message1, Some(Nonce::chosen(nonce)), entropy)
-    }
 }
 
 pub(crate) fn agree(setup: &ResponderSetup) -> Result<Agreement, ApiMisuse> {
@@ -131,7 +116,8 @@ pub(crate) fn agree(setup: &ResponderSetup) -> Result<Agreement, ApiMisuse> {
     Agreement::new(&terms, &setup.card, &setup.keys)
 }
 
-fn accept_with(
+/// Accepts with a nonce that the caller chose ([`crate::door`]), or with a fresh one.
+pub(crate) fn accept_with(
     setup: ResponderSetup,
     message1: &[u8],
     chosen: Option<Nonce>,
@@ -311,9 +297,9 @@ impl UnchargedAnswer {
 
 /// `v` and `u` of Lindell 2017, protocol 3.3, step 4, with Shamir shares: the signature is
 /// `k1⁻¹·(v·x_i + u)`. Wiped on drop.
-struct AffineTerms {
-    multiplier: Zeroizing<Scalar>,
-    plaintext: Zeroizing<Scalar>,
+pub(crate) struct AffineTerms {
+    pub(crate) multiplier: Zeroizing<Scalar>,
+    pub(crate) plaintext: Zeroizing<Scalar>,
 }
 
 impl ReadyToRespond {
@@ -378,7 +364,7 @@ impl ReadyToRespond {
     }
 
     /// `v = k2⁻¹·r·λ_i`, `u = k2⁻¹·(m + r·(λ_j·x_j + δ))`, both reduced mod `q`.
-    fn terms(&self) -> Result<AffineTerms, ApiMisuse> {
+    pub(crate) fn terms(&self) -> Result<AffineTerms, ApiMisuse> {
         let share = &self.setup.share;
         let wallet = share.wallet();
         let (own, other) = (share.index(), self.setup.enrolment.initiator_index());
@@ -415,25 +401,22 @@ impl ReadyToRespond {
         };
         Ok((message, evidence))
     }
-}
 
-#[cfg(any(test, feature = "test-hooks"))]
-mod oracle;
-
-/// The tools of a cheating responder, for tests that play one.
-#[cfg(any(test, feature = "test-hooks"))]
-impl ReadyToRespond {
-    /// `R2`, which no two answers share.
-    #[must_use]
-    pub fn nonce_point(&self) -> crate::curve::Point {
+    /// `R2` ([`crate::door`]).
+    pub(crate) const fn nonce_point(&self) -> Point {
         self.nonce.public()
     }
 
-    /// Signs and sends any number as the answer: authentic, but as wrong as the caller chooses.
-    ///
-    /// # Errors
-    /// Never for numbers below `2^6144`.
-    pub fn respond_with(mut self, ciphertext: &Natural) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
+    /// The encrypted share to answer with ([`crate::door`]).
+    pub(crate) fn enrolment(&self) -> &VerifiedEnrolment {
+        &self.setup.enrolment
+    }
+
+    /// Signs and sends any number as the answer ([`crate::door`]).
+    pub(crate) fn respond_with(
+        mut self,
+        ciphertext: &Natural,
+    ) -> Result<(Vec<u8>, CipherEvidence), SessionError> {
         self.send(ciphertext)
     }
 }

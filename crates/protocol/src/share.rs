@@ -478,8 +478,7 @@ impl Polynomial {
         Self { constant: SecretScalar::random(rng), slope: SecretScalar::random(rng) }
     }
 
-    /// A polynomial through a key that is chosen, for reproducing published signatures.
-    #[cfg(any(test, feature = "test-hooks"))]
+    /// A polynomial through a key that the caller chose ([`crate::door`]).
     pub(crate) fn through(constant: SecretScalar, rng: &mut dyn rand_core::CryptoRng) -> Self {
         Self { constant, slope: SecretScalar::random(rng) }
     }

@@ -135,8 +135,6 @@ async fn run(
             .run(move || answer.decrypt(&written, &mut system_rng()))
             .await
             .map_err(|_| Ended::Silent)??;
-        #[cfg(any(test, feature = "test-hooks"))]
-        drop(context.verdicts.lock().await);
         let key = verdict.paillier_key();
         let releasing = release(&**context.store(), verdict, &context.clock, blame);
         let released = context.metrics.stored(StoreDecision::Release, releasing).await;

@@ -1,9 +1,10 @@
 //! Measures how long a lookup of one wallet and its share takes in a full store, in SQLite and in
 //! PostgreSQL. Also measures the memory of the process that looks it up.
 //!
-//! Prints one flat JSON object for `cargo xtask bench`. It writes the wallets with the worker's own
-//! statements, many in one transaction, and seals every record. A lookup is the worker's before a
-//! session: it reads the wallet's row and its share's record, and opens the record.
+//! Prints one flat JSON object for `cargo xtask bench`. It seals every record, and writes the rows
+//! of many wallets in one transaction: the worker's own statements take one transaction for each.
+//! A lookup is the worker's before a session: it reads the wallet's row and its share's record, and
+//! opens the record.
 //! `DUET_BENCH_WALLETS` sets the number of wallets; the default is a million.
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 
@@ -22,7 +23,7 @@ use duet_party::{
     clock::Clock,
     key_encryption::KeyFile,
     store::{
-        EnrolmentRow, NewWallet, ShareStore, StoreError,
+        EnrolmentRow, NewWallet, ShareStore,
         postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
@@ -34,6 +35,7 @@ use duet_protocol::{
 };
 use duet_test_postgres::Server as Postgres;
 use serde_json::{Map, Value, json};
+use sqlx::{Connection as _, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 const WALLETS: u32 = 1_000_000;
 /// Wallets written in one transaction.
@@ -68,12 +70,75 @@ impl Store {
             Self::Postgres(store) => Arc::new(PostgresStore::clone(store)),
         }
     }
+}
 
-    async fn load(&self, wallets: &[(NewWallet, Vec<u8>)]) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(store) => store.load_committed(wallets).await,
-            Self::Postgres(store) => store.load_committed(wallets).await,
+/// A connection beside the store's own, which writes rows as the store's statements do. Both
+/// databases read `$1`.
+enum Loader {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+const WALLET: &str = "INSERT INTO wallets (id, epoch, share_index, tenant, public_key, package_hash,
+    receipt, prepared_at_ms, expires_at_ms, commit_ack, committed_at_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $8)";
+const RECORD: &str = "INSERT INTO records (kind, wallet, share_index, epoch, item, sealed)
+    VALUES ($1, $2, $3, $4, $5, $6)";
+const ENROLMENT: &str = "INSERT INTO enrolments (wallet, initiator, paillier_key, epoch, sequence,
+    added_at_ms) VALUES ($1, $2, $3, $4, $5, $5)";
+
+/// Writes committed wallets, each with its acknowledgement, in one transaction.
+macro_rules! load {
+    ($connection:expr, $wallets:expr) => {{
+        let mut transaction = $connection.begin().await?;
+        for (wallet, commit_ack) in $wallets {
+            let now_ms = i64::try_from(wallet.prepared_at_ms)?;
+            sqlx::query(WALLET)
+                .bind(wallet.id.as_bytes().as_slice())
+                .bind(i64::from(wallet.epoch.0))
+                .bind(i64::from(u8::from(wallet.index)))
+                .bind(wallet.tenant.as_str())
+                .bind(wallet.public_key.as_slice())
+                .bind(wallet.package_hash.as_slice())
+                .bind(wallet.receipt.as_slice())
+                .bind(now_ms)
+                .bind(i64::try_from(wallet.expires_at_ms)?)
+                .bind(commit_ack.as_slice())
+                .execute(&mut *transaction)
+                .await?;
+            for (label, record) in &wallet.records {
+                sqlx::query(RECORD)
+                    .bind(label.kind as i64)
+                    .bind(wallet.id.as_bytes().as_slice())
+                    .bind(label.index.map_or(0, |index| i64::from(u8::from(index))))
+                    .bind(i64::from(label.epoch.0))
+                    .bind(label.item.as_slice())
+                    .bind(record.as_bytes())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            for enrolment in &wallet.enrolments {
+                sqlx::query(ENROLMENT)
+                    .bind(enrolment.wallet.as_bytes().as_slice())
+                    .bind(i64::from(u8::from(enrolment.initiator)))
+                    .bind(enrolment.paillier_key.as_bytes().as_slice())
+                    .bind(i64::from(enrolment.epoch.0))
+                    .bind(now_ms)
+                    .execute(&mut *transaction)
+                    .await?;
+            }
         }
+        transaction.commit().await?;
+    }};
+}
+
+impl Loader {
+    async fn load(&mut self, wallets: &[(NewWallet, Vec<u8>)]) -> Result<()> {
+        match self {
+            Self::Sqlite(connection) => load!(connection, wallets),
+            Self::Postgres(connection) => load!(connection, wallets),
+        }
+        Ok(())
     }
 }
 
@@ -123,11 +188,11 @@ fn wallet(vault: &Vault, number: u32) -> Result<(NewWallet, Vec<u8>)> {
     Ok((wallet, vec![2; 200]))
 }
 
-async fn fill(store: &Store, vault: &Vault, wallets: u32) -> Result<()> {
+async fn fill(store: &Store, mut loader: Loader, vault: &Vault, wallets: u32) -> Result<()> {
     for first in (0..wallets).step_by(usize::try_from(BATCH)?) {
         let batch: Vec<_> =
             (first..wallets.min(first + BATCH)).map(|number| wallet(vault, number)).collect::<Result<_>>()?;
-        store.load(&batch).await?;
+        loader.load(&batch).await?;
         if first % (100 * BATCH) == 0 {
             eprintln!("{first} of {wallets}");
         }
@@ -177,7 +242,7 @@ async fn look(place: &str, key: &Path, wallets: u32) -> Result<Value> {
 /// Fills a store, and starts another process that looks up wallets.
 async fn measure(
     name: &str,
-    store: Store,
+    (store, loader): (Store, Loader),
     place: &str,
     password: &str,
     key: &Path,
@@ -186,7 +251,7 @@ async fn measure(
     let source = KeyFile::at(key);
     let vault = Vault::create(store.shared(), &source).await?;
     let started = Instant::now();
-    fill(&store, &vault, wallets).await?;
+    fill(&store, loader, &vault, wallets).await?;
     store.shared().close().await;
     eprintln!("{name}: {wallets} wallets in {:.0} s", started.elapsed().as_secs_f64());
     let output = Command::new(env::current_exe()?)
@@ -226,12 +291,15 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (file, key) = (folder.path().join("store.db"), |name: &str| folder.path().join(name));
     let sqlite = Store::Sqlite(SqliteStore::create(&SqliteOptions::at(&file)).await?);
+    let loader = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&file)).await?;
+    let sqlite = (sqlite, Loader::Sqlite(loader));
     let place = file.to_string_lossy();
     let mut figures = measure("sqlite", sqlite, &place, "", &key("sqlite.key"), wallets).await?;
     let server = Postgres::start(&["shared_buffers=256MB", "max_wal_size=2GB"]).await?;
     let database = server.database().await?;
     let options = PostgresOptions::at(&database.url)?.with_password(&database.password.clone().into());
     let postgres = Store::Postgres(Box::new(PostgresStore::create(&options).await?));
+    let postgres = (postgres, Loader::Postgres(database.administer().await?));
     let (place, password) = (&database.url, &database.password);
     figures.append(&mut measure("postgres", postgres, place, password, &key("postgres.key"), wallets).await?);
     println!("{}", Value::Object(figures));

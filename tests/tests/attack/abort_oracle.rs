@@ -2,6 +2,11 @@
 //! (CVE-2023-33242, ePrint 2023/1234).
 
 use anyhow::Result;
+use duet_adversary::{
+    oracle::respond_as_abort_oracle,
+    responder::respond_with,
+    world::{Job, Pair as Seats, World},
+};
 use duet_party::{
     compute::system_rng,
     store::{Readiness, RecordStore as _},
@@ -9,14 +14,12 @@ use duet_party::{
 use duet_protocol::{arithmetic::default_arithmetic, ids::PaillierKeyId, natural::Natural, verdict::Verdict};
 use duet_tests::{
     malicious::MaliciousPartner,
+    refused_writes::{Refused, accept, refuse},
     stage::{Stage, name},
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
 
-use crate::attack::{
-    support::{Job, Pair as Seats, World},
-    tries,
-};
+use crate::attack::tries;
 
 /// The low `bits` bits of a big-endian number.
 fn low_bits(number: &[u8], bits: u32) -> Vec<bool> {
@@ -35,7 +38,7 @@ fn an_initiator_without_a_lock__should_give_its_share_away() {
     for bit in 0..bits {
         let job = Job::random(&mut world.rng, "m");
         let (initiator, responder, _) = wallet.run_to_answer(&mut world, Seats::DeviceService, &job);
-        let (answer, _) = responder.respond_as_abort_oracle(bit + 1, &known, &mut world.rng).unwrap();
+        let (answer, _) = respond_as_abort_oracle(responder, bit + 1, &known, &mut world.rng).unwrap();
         let wrong = matches!(initiator.receive(&answer, &mut world.rng).unwrap(), Verdict::Bad(_));
         if wrong {
             known = &known + &Natural::power_of_two(bit);
@@ -74,7 +77,7 @@ async fn query(
         }
     }
     let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
-    opened.answer(move |state| state.respond_as_abort_oracle(bits, &guess, &mut system_rng())).await?;
+    opened.answer(move |state| respond_as_abort_oracle(state, bits, &guess, &mut system_rng())).await?;
     match stage.outcome(&manifest, duet_protocol::ids::ShareIndex::Service).await? {
         OutcomeResult::Signed { .. } => Ok(Heard::Signature),
         OutcomeResult::Failed { code: Code::PeerMisbehaved, culprit, .. } => {
@@ -152,16 +155,19 @@ async fn a_party_that_could_not_lock__should_say_nothing_and_initiate_nothing_af
     let session = opened(&stage, &attacker, &manifest, &request).await?;
 
     // The disk fails just before the bad answer arrives, and is still full after the restart.
-    stage.service.sqlite.refuse_writes(true).await?;
-    session.answer(|state| state.respond_with(&Natural::from(2))).await?;
+    let database = stage.service.sqlite.path().to_owned();
+    refuse(&database, Refused::All).await?;
+    session.answer(|state| respond_with(state, &Natural::from(2))).await?;
     let unready = async {
         while stage.service.sqlite.readiness() == Readiness::Ready {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(duet_tests::stage::PATIENCE, unready).await?;
+    drop(stage.service.worker.take());
+    accept(&database).await?;
     stage.service.crash().await?;
-    stage.service.sqlite.refuse_writes(true).await?;
+    refuse(&database, Refused::All).await?;
     // Opening the store made its test write before the disk was full again.
     assert!(stage.service.sqlite.recover().await.is_err());
     stage.service.start().await?;

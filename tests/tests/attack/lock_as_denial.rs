@@ -2,6 +2,7 @@
 //! an authentic answer can do that.
 
 use anyhow::Result;
+use duet_adversary::responder::respond_with;
 use duet_party::store::PaillierState;
 use duet_protocol::ids::ShareIndex;
 use duet_tests::{malicious::MaliciousPartner, stage::Stage};
@@ -50,7 +51,7 @@ async fn answers_that_a_network_makes__should_lock_nothing() -> Result<()> {
         assert!(matches!(accepted, InvitationReply::Accepted { .. }), "{accepted:?}");
         let opened = partner.opened(&manifest, &request, &mut rounds).await?;
         // This answer would lock the key if it arrived unchanged. The network can only weaken it.
-        let (answer, _) = opened.state.respond_with(&duet_protocol::natural::Natural::from(2))?;
+        let (answer, _) = respond_with(opened.state, &duet_protocol::natural::Natural::from(2))?;
         opened.message.respond(network(answer.clone(), &previous)).await?;
         previous = answer;
         match stage.outcome(&manifest, ShareIndex::Service).await? {

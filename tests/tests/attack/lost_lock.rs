@@ -5,6 +5,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
+use duet_adversary::responder::respond_with;
 use duet_harness::{
     duet::text,
     http::Api,
@@ -27,6 +28,7 @@ use duet_test_postgres::Server as Postgres;
 use duet_tests::{
     chaos::SmallDisk,
     databases,
+    held_gate::HeldGate,
     malicious::{MaliciousPartner, Opened, answer_badly_to},
     stage::{Backend, PATIENCE, Stage, limits},
 };
@@ -64,7 +66,7 @@ async fn give(opened: Opened, answer: Answer) -> Result<()> {
                 let charged = Charged::committed_durably(session, wallet, digest);
                 state.respond(charged, None, &mut system_rng())
             }
-            Answer::Bad => state.respond_with(&Natural::from(2)),
+            Answer::Bad => respond_with(state, &Natural::from(2)),
         })
         .await
 }
@@ -78,7 +80,7 @@ async fn decrypted(
     key: PaillierKeyId,
     answer: Answer,
 ) -> Result<OwnedMutexGuard<()>> {
-    let kept = stage.service.party.context().verdicts.clone().lock_owned().await;
+    let kept = stage.service.gate.hold().await;
     give(opened(stage, attacker, wallet, key).await?, answer).await?;
     let pending = async {
         // At the end of all time everything pending is old.
@@ -312,11 +314,13 @@ impl SmallServer {
 /// Opens the service in the database, as a new process does.
 async fn open_service(stage: &mut Stage, options: &PostgresOptions) -> Result<()> {
     drop(stage.service.worker.take());
-    let store: Arc<dyn ShareStore> = Arc::new(PostgresStore::open(options).await?);
+    let gate = HeldGate::new(Arc::new(PostgresStore::open(options).await?));
+    let store: Arc<dyn ShareStore> = Arc::new(gate.clone());
     let source = KeyFile::at(stage.service.directory.path().join("key"));
     let vault = Vault::open(store, &source, &duet_party::clock::Clock::system()).await?;
     let settings = PartySettings { limits: limits(), ..PartySettings::default() };
     stage.service.party = Party::open(Context::new(vault)).await?.with_settings(settings);
+    stage.service.gate = gate;
     Ok(())
 }
 

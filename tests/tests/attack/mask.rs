@@ -1,15 +1,15 @@
 //! P1* searches the plaintexts of many answers for traces of the responder's share: a mask that is
 //! too narrow, a multiplier that is not reduced, a plaintext that wraps.
 
+use duet_adversary::test_fixtures::{self, rng};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     curve::{self, SecretScalar},
     natural::Natural,
     paillier::{Ciphertext, masked_plaintext},
-    test_fixtures,
 };
 
-use crate::attack::{support::rng, tries};
+use crate::attack::tries;
 
 /// Cells of the histogram over the highest bits of the mask.
 const CELLS: usize = 16;

@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use duet_adversary::initiator::{signature_r, start_with_nonce};
 use duet_bus::RequestError;
 use duet_party::compute::system_rng;
 use duet_protocol::{
     curve::{Scalar, SecretScalar},
     ids::ShareIndex,
-    initiator::{AwaitingCipher, Initiator},
+    initiator::AwaitingCipher,
 };
 use duet_tests::{
     malicious::MaliciousService,
@@ -55,7 +56,7 @@ impl Attack {
     async fn opened(&self, manifest: &Manifest) -> Result<(AwaitingCipher, Vec<u8>)> {
         let nonce = SecretScalar::from_bytes(&self.nonce)?;
         let setup = self.service.setup(manifest, &self.request)?;
-        let (state, first) = Initiator::start_with_nonce(setup, nonce, &mut system_rng())?;
+        let (state, first) = start_with_nonce(setup, nonce, &mut system_rng())?;
         let second = self.service.send(manifest, first.clone()).await?;
         // Delivered again, it gets the same answer, and no second nonce.
         assert_eq!(self.service.send(manifest, first).await?, second);
@@ -75,7 +76,7 @@ impl Attack {
 
 /// `r` of a session's joint nonce, as an ordered value.
 fn r_of(state: &AwaitingCipher) -> Vec<u8> {
-    let r: Scalar = state.signature_r();
+    let r: Scalar = signature_r(state);
     r.to_bytes().to_vec()
 }
 

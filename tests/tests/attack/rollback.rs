@@ -4,6 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_adversary::responder::respond_with;
 use duet_bus::{audit::read_head, streams::StorageSettings};
 use duet_party::{
     enrolment::Enroller,
@@ -40,7 +41,7 @@ async fn lock(stage: &mut Stage, wallet: &WalletInfo, key: PaillierKeyId) -> Res
     // The partner's own worker listens again before the lock is published, because it is one of the
     // witnesses.
     stage.partner.start().await?;
-    opened.answer(|state| state.respond_with(&Natural::from(2))).await?;
+    opened.answer(|state| respond_with(state, &Natural::from(2))).await?;
     match stage.outcome(&manifest, ShareIndex::Service).await? {
         OutcomeResult::Failed { code: Code::PeerMisbehaved, .. } => Ok(()),
         other => bail!("{other:?}"),

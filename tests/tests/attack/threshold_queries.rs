@@ -5,6 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duet_adversary::{
+    oracle::respond_as_threshold,
+    world::{Job, Pair as Seats, World},
+};
 use duet_party::{
     at_rest::{RecordKind, RecordLabel},
     compute::system_rng,
@@ -25,10 +29,7 @@ use duet_tests::{
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
 
-use crate::attack::{
-    support::{Job, Pair as Seats, World},
-    tries,
-};
+use crate::attack::tries;
 
 /// An interval that contains the share: from the first number to below the second.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +92,7 @@ fn sessions_before_the_first_failure__should_name_one_of_one_more_intervals() {
         for threshold in &thresholds {
             let job = Job::random(&mut world.rng, "m");
             let (initiator, responder, _) = through.run_to_answer(&mut world, Seats::ServicePartner, &job);
-            let (answer, _) = responder.respond_as_threshold(&encrypted, threshold, &mut world.rng).unwrap();
+            let (answer, _) = respond_as_threshold(responder, &encrypted, threshold, &mut world.rng).unwrap();
             match initiator.receive(&answer, &mut world.rng).unwrap() {
                 Verdict::Good(_) => valid += 1,
                 Verdict::Bad(_) => break,
@@ -131,7 +132,7 @@ async fn ask(
         let opened = attacker.opened(&manifest, &request, &mut rounds).await?;
         let (encrypted, threshold) = (encrypted.clone(), threshold.clone());
         opened
-            .answer(move |state| state.respond_as_threshold(&encrypted, &threshold, &mut system_rng()))
+            .answer(move |state| respond_as_threshold(state, &encrypted, &threshold, &mut system_rng()))
             .await?;
         match stage.outcome(&manifest, ShareIndex::Service).await? {
             OutcomeResult::Signed { .. } => valid += 1,

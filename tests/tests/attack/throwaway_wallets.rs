@@ -2,6 +2,10 @@
 //! Paillier key.
 
 use anyhow::{Result, ensure};
+use duet_adversary::{
+    oracle::respond_as_oracle_on_another_wallet,
+    world::{Job, Pair as Seats, World},
+};
 use duet_party::{compute::system_rng, culprits};
 use duet_protocol::{
     arithmetic::default_arithmetic,
@@ -15,10 +19,7 @@ use duet_tests::{
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
 
-use crate::attack::{
-    support::{Job, Pair as Seats, World},
-    tries,
-};
+use crate::attack::tries;
 
 #[test]
 fn wallets_under_one_key_without_a_lock__should_give_away_each_others_shares() {
@@ -32,9 +33,9 @@ fn wallets_under_one_key_without_a_lock__should_give_away_each_others_shares() {
         let job = Job::random(&mut world.rng, "m");
         let (initiator, responder, _) = throwaway.run_to_answer(&mut world, Seats::ServicePartner, &job);
         let guess = Natural::from(known);
-        let (answer, _) = responder
-            .respond_as_oracle_on_another_wallet(&victims_share, bit + 1, &guess, &mut world.rng)
-            .unwrap();
+        let (answer, _) =
+            respond_as_oracle_on_another_wallet(responder, &victims_share, bit + 1, &guess, &mut world.rng)
+                .unwrap();
         if matches!(initiator.receive(&answer, &mut world.rng).unwrap(), Verdict::Bad(_)) {
             known |= 1 << bit;
         }
@@ -68,7 +69,7 @@ async fn query(
     opened
         .answer(move |state| {
             let guess = Natural::zero();
-            state.respond_as_oracle_on_another_wallet(&victims_share, bits, &guess, &mut system_rng())
+            respond_as_oracle_on_another_wallet(state, &victims_share, bits, &guess, &mut system_rng())
         })
         .await?;
     match stage.outcome(&manifest, ShareIndex::Service).await? {

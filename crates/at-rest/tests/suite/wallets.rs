@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use duet_adversary::{
+    dealing,
+    test_fixtures::{self, rng},
+};
 use duet_at_rest::{
     KeyEncryptionKey, OpenError, SealedRecord,
     age::{DecryptError, WorkFactor},
@@ -17,20 +21,14 @@ use duet_protocol::{
     enrolment::{EnrolmentOffer, OfferVerifier},
     identity::{IdentityKey, PartyKeys},
     ids::{PaillierKeyId, ShareIndex, WalletId},
-    keygen::{Backend, DealerSetup, Dealt, DeviceWallet, ThirdHolder, deal_chosen},
+    keygen::{Backend, DealerSetup, Dealt, DeviceWallet, ThirdHolder},
     paillier::ModulusSize,
     paillier_key::PaillierKey,
     share::Requester,
-    test_fixtures,
 };
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use zeroize::Zeroizing;
 
 const QUICK: WorkFactor = WorkFactor::new(4).unwrap();
-
-fn rng(seed: u64) -> ChaCha20Rng {
-    ChaCha20Rng::seed_from_u64(seed)
-}
 
 fn key(byte: u8) -> KeyEncryptionKey {
     KeyEncryptionKey::from_bytes(Zeroizing::new([byte; 32]))
@@ -73,7 +71,7 @@ impl Setting {
             arithmetic: default_arithmetic(),
         };
         let paillier = test_fixtures::decryption_key(0, default_arithmetic());
-        deal_chosen(&setup, None, Some(paillier), &mut rng(3)).unwrap()
+        dealing::deal_chosen(&setup, None, Some(paillier), &mut rng(3)).unwrap()
     }
 
     fn partnered(&self) -> Dealt {
@@ -87,7 +85,7 @@ impl Setting {
 
 /// The device's part, after all parties have committed.
 fn device(dealt: &Dealt) -> DeviceWallet {
-    let bytes = dealt.pending.device().to_secret_bytes().unwrap();
+    let bytes = dealing::device(&dealt.pending).to_secret_bytes().unwrap();
     DeviceWallet::from_secret_bytes(&bytes, default_arithmetic()).unwrap()
 }
 

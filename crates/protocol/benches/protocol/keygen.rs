@@ -2,9 +2,10 @@
 //! and every proof included. Both receivers are verified one after the other, on one thread.
 
 use criterion::Criterion;
+use duet_adversary::world::World;
 use duet_protocol::keygen;
 
-use crate::{arithmetics, group, support::World};
+use crate::{arithmetics, group};
 
 pub(crate) fn benches(criterion: &mut Criterion) {
     for (name, arithmetic) in arithmetics() {

@@ -9,15 +9,13 @@
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main, measurement::WallTime};
+use duet_adversary::test_fixtures::{self, Seeded};
 use duet_protocol::arithmetic::{Arithmetic, constant_time, default_arithmetic};
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 
 mod keygen;
 mod paillier;
 mod proofs;
 mod signing;
-#[path = "../../tests/support/mod.rs"]
-mod support;
 
 /// Every arithmetic that is built in, with its name in the results.
 fn arithmetics() -> Vec<(&'static str, &'static dyn Arithmetic)> {
@@ -28,8 +26,8 @@ fn arithmetics() -> Vec<(&'static str, &'static dyn Arithmetic)> {
     all
 }
 
-fn rng() -> ChaCha20Rng {
-    ChaCha20Rng::seed_from_u64(1)
+fn rng() -> Seeded {
+    test_fixtures::rng(1)
 }
 
 /// How long the samples of one benchmark take together.

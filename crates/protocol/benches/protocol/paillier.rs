@@ -1,12 +1,12 @@
 //! The Paillier operations of a signature, and the search for primes.
 
 use criterion::{BatchSize, Criterion};
+use duet_adversary::test_fixtures;
 use duet_protocol::{
     arithmetic::PrimeKind,
     curve::{Scalar, scalar_to_natural},
     natural::Natural,
     paillier::{Ciphertext, masked_plaintext},
-    test_fixtures,
 };
 
 use crate::{arithmetics, group, rng};

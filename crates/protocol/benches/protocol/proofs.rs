@@ -1,6 +1,7 @@
 //! Every proof: proving and verifying.
 
 use criterion::Criterion;
+use duet_adversary::test_fixtures;
 use duet_protocol::{
     curve::SecretScalar,
     ids::{Epoch, PaillierKeyId, WalletId},
@@ -11,7 +12,6 @@ use duet_protocol::{
         parameters::ParametersProof,
         schnorr::SchnorrProof,
     },
-    test_fixtures,
     transcript::{Binding, ProofContext},
 };
 

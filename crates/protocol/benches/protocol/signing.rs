@@ -8,6 +8,7 @@ use std::{
 };
 
 use criterion::{BatchSize, Criterion};
+use duet_adversary::world::{Job, Pair, World, good};
 use duet_protocol::{
     arithmetic::{Arithmetic, default_arithmetic},
     initiator::Initiator,
@@ -15,10 +16,7 @@ use duet_protocol::{
     responder::Responder,
 };
 
-use crate::{
-    ONE_OPERATION, arithmetics, group,
-    support::{Job, Pair, World, good},
-};
+use crate::{ONE_OPERATION, arithmetics, group};
 
 /// How long the samples of what all cores do take together: many signatures on each core for one
 /// sample, which ends with the last.

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     arithmetic::default_arithmetic,
     curve::SecretScalar,
-    support::{Wallet, World},
     test_fixtures,
+    world::{Wallet, World},
 };
 
 /// One for all tests that leave it as it is: it takes seconds to make.
@@ -88,7 +88,7 @@ fn crafted_ciphertexts_are_refused_alike_whatever_is_in_them() {
     let long = std::env::var_os("DUET_ATTACK_LONG").is_some();
     let (_, verdict) = case.verify(&case.honest).unwrap();
     let verifier = OfferVerifier { modulus: Some(verdict), ..case.wallet.partner_verifier(&case.world) };
-    let enrolment = case.wallet.enrolment(crate::support::Pair::ServicePartner);
+    let enrolment = case.wallet.enrolment(crate::world::Pair::ServicePartner);
     let key = enrolment.encryption_key();
     let squared = key.squared_arithmetic();
     let share = case.wallet.service.secret().to_natural();

@@ -5,7 +5,8 @@ use crate::{
     arithmetic::default_arithmetic,
     curve::Scalar,
     keygen::PendingWallet,
-    support::{NOW_UNIX_S, World, party},
+    test_fixtures::rng,
+    world::{NOW_UNIX_S, World, party},
 };
 
 const SERVICE: usize = 0;
@@ -42,7 +43,7 @@ impl Case {
 
     /// Seals the changed contents as the device would have.
     fn seal(&mut self, contents: &PackageContents) -> Envelope {
-        let device = self.pending.device();
+        let device = &self.pending.device;
         let (keys, card) = (device.keys().clone(), device.card().clone());
         let receiver = self.world.service.card.clone();
         Envelope::seal(contents, ShareIndex::Service, &keys, &card, &receiver, &mut self.world.rng).unwrap()
@@ -113,9 +114,7 @@ fn the_envelope_is_checked_first() {
     assert_eq!(case.verify(&other).unwrap_err().check(), "seal");
     // Another device cannot pass the package off as its own.
     let mut other = case.envelope();
-    let thief = PartyKeys::generate(
-        &mut crate::support::SeedableRng::seed_from_u64(3) as &mut rand_chacha::ChaCha20Rng
-    );
+    let thief = PartyKeys::generate(&mut rng(3));
     other.sender = Card::new(party("device"), &thief);
     assert_eq!(case.verify(&other).unwrap_err().check(), "seal");
     // The partner's package is not the service's.
@@ -148,7 +147,7 @@ impl Case {
             sender: envelope.sender.fingerprint(),
             receiver: self.world.service.card.fingerprint(),
         };
-        let keys = self.pending.device().keys().clone();
+        let keys = self.pending.device.keys().clone();
         let to = *self.world.service.card.noise_key();
         envelope.sealed = seal::seal(&keys, &to, &context, plaintext, &mut self.world.rng).unwrap();
         self.verify(&envelope).unwrap_err().check()

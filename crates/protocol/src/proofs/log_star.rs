@@ -169,7 +169,7 @@ impl LogStarProof {
     }
 
     /// One run of the prover, which an unlikely draw can put out of range.
-    pub(super) fn attempt(
+    pub(crate) fn attempt(
         statement: &Statement<'_>,
         secret: &Integer,
         nonce: &EncryptionNonce,
@@ -199,8 +199,7 @@ impl LogStarProof {
         Self { z1: &alpha + &(&e * secret), z2, z3: &gamma + &(&e * &mu), commitment }
     }
 
-    /// `z1` and the challenge that it answers, as a curious verifier sees them.
-    #[cfg(any(test, feature = "test-hooks"))]
+    /// `z1` and the challenge that it answers, as a curious verifier sees them ([`crate::door`]).
     pub(crate) fn response(&self, statement: &Statement<'_>, context: &ProofContext) -> (Integer, Natural) {
         (self.z1.clone(), statement.challenge(context, &self.commitment))
     }

@@ -10,8 +10,9 @@ use crate::{
     initiator::{self, Initiator},
     paillier::InvalidCiphertext,
     responder::{self, Charged, Responder},
-    support::{Job, PAIRS, Pair, SeedableRng, Wallet, World, bad, good, party, rng},
+    test_fixtures::rng,
     verdict::{ForeignToken, LockWritten, Unlocked, Verdict},
+    world::{Job, PAIRS, Pair, Wallet, World, bad, good, party},
 };
 
 fn case() -> (World, Wallet) {
@@ -365,7 +366,7 @@ fn no_nonce_is_used_twice_even_by_a_repeating_generator() {
         let (first, second, _) = wallet.open(&mut world, Pair::DeviceService, &job);
         assert!(points.insert(first.nonce_point().to_bytes()), "R1 of {trial}");
         drop(second);
-        world.rng = rand_chacha::ChaCha20Rng::seed_from_u64(trial);
+        world.rng = rng(trial);
         let (_, ready, _) = wallet.run_to_answer(&mut world, Pair::DeviceService, &job);
         assert!(points.insert(ready.nonce_point().to_bytes()), "R2 of {trial}");
     }

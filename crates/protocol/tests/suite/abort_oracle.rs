@@ -2,7 +2,10 @@
 //! one bit of the initiator's share from whether the signature verifies. It gets one verdict, ever.
 use std::collections::BTreeSet;
 
-use crate::support::{Job, Pair, Wallet, World, party};
+use duet_adversary::{
+    oracle::respond_as_abort_oracle,
+    world::{Job, Pair, Wallet, World, party},
+};
 use duet_protocol::{
     arithmetic::gmp,
     ids::PaillierKeyId,
@@ -48,7 +51,8 @@ impl Store {
 fn query(world: &mut World, wallet: &Wallet, pair: Pair, bits: u32, guess: u64) -> (Verdict, Job) {
     let job = Job::random(&mut world.rng, "m");
     let (initiator, responder, _) = wallet.run_to_answer(world, pair, &job);
-    let (answer, _) = responder.respond_as_abort_oracle(bits, &Natural::from(guess), &mut world.rng).unwrap();
+    let (answer, _) =
+        respond_as_abort_oracle(responder, bits, &Natural::from(guess), &mut world.rng).unwrap();
     (initiator.receive(&answer, &mut world.rng).unwrap(), job)
 }
 

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::support::{World, party, rng};
+use duet_adversary::{
+    test_fixtures::{self, rng},
+    world::{World, party},
+};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     card::{Card, CardRefusal, VerifiedCard},
@@ -13,7 +16,6 @@ use duet_protocol::{
     ids::{CardFingerprint, WalletId},
     ring_pedersen::Parameters,
     share::Requester,
-    test_fixtures,
 };
 
 #[test]

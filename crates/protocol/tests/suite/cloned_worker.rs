@@ -2,27 +2,33 @@
 //! merely curious peer computes the key from what the copies send, unless everything random that
 //! meets a secret is hedged.
 //!
-//! Each attack is played twice: against a worker whose hedge is off, where it has to succeed, and
-//! against one whose generator, process number and clock repeat as well, where it has to fail.
-use crate::support::{Job, Pair, Wallet, World, good, rng};
-use duet_protocol::{
-    arithmetic::gmp,
+//! Each attack is played twice: against a worker without a hedge, where it has to succeed, and
+//! against the product, whose generator, process number and clock repeat as well, where it has to
+//! fail.
+//!
+//! A worker without a hedge takes its random numbers from its generator as they are. The adversary
+//! crate plays it, because the product has no such worker.
+use duet_adversary::{
     cloned_worker::{
         CuriousInitiator, SeenAnswer, SeenSignature, interpolate, key_from_one_initiator_nonce,
-        share_from_two_offers,
+        offer_without_hedge, share_from_two_offers,
     },
+    dealing::deal_chosen,
+    initiator::{look_into, nonce_point, start_with_nonce},
+    responder::{accept_with_nonce, respond_without_hedge},
+    test_fixtures::{self, SMOOTH_FACTORS, Seeded, rng},
+    world::{Job, Pair, Wallet, World, good},
+};
+use duet_protocol::{
+    arithmetic::gmp,
     curve::SecretScalar,
     enrolment::{EnrolmentOffer, OfferSetup},
     hedge::{Environment, Surrounded},
     ids::ShareIndex,
     initiator::Initiator,
-    keygen,
     paillier::DecryptionKey,
-    responder::Responder,
     session::{ApiMisuse, SessionError},
-    test_fixtures::{self, SMOOTH_FACTORS},
 };
-use rand_chacha::ChaCha20Rng;
 
 const PAIR: Pair = Pair::DeviceService;
 
@@ -43,12 +49,8 @@ enum Modulus {
 
 /// A copy of a machine at `now_ns`: its generator and its process's number are those of every other
 /// copy.
-fn copy(hedge: Hedge, now_ns: u64) -> Surrounded<ChaCha20Rng> {
-    let environment = Environment { process: [1; 32], now_ns };
-    match hedge {
-        Hedge::On => Surrounded::new(rng(7), environment),
-        Hedge::Off => Surrounded::without_hedge(rng(7), environment),
-    }
+fn copy(now_ns: u64) -> Surrounded<Seeded> {
+    Surrounded::new(rng(7), Environment { process: [1; 32], now_ns })
 }
 
 fn case(modulus: Modulus) -> (World, Wallet) {
@@ -60,7 +62,7 @@ fn case(modulus: Modulus) -> (World, Wallet) {
     };
     let paillier = DecryptionKey::from_primes(&first, &second, gmp()).unwrap();
     let setup = world.dealer_setup();
-    let dealt = keygen::deal_chosen(&setup, None, Some(paillier), &mut world.rng).unwrap();
+    let dealt = deal_chosen(&setup, None, Some(paillier), &mut world.rng).unwrap();
     let wallet = world.complete(dealt.pending);
     (world, wallet)
 }
@@ -93,8 +95,11 @@ fn two_answers(world: &mut World, wallet: &Wallet, hedge: Hedge) -> [SeenAnswer;
     [(); 2].map(|()| {
         let job = Job::random(&mut world.rng, "m");
         let (first, second, _) = wallet.run_to_answer(world, PAIR, &job);
-        let (four, _) = second.respond(job.charged(wallet), None, &mut copy(hedge, 1)).unwrap();
-        first.look_into(&four, &mut world.rng).unwrap()
+        let (four, _) = match hedge {
+            Hedge::On => second.respond(job.charged(wallet), None, &mut copy(1)).unwrap(),
+            Hedge::Off => respond_without_hedge(second, &mut rng(7), &mut rng(8)).unwrap(),
+        };
+        look_into(first, &four, job.digest, &mut world.rng).unwrap()
     })
 }
 
@@ -128,11 +133,14 @@ fn with_copied_randomizers(world: &mut World, wallet: &Wallet, hedge: Hedge) -> 
     [(); 2].map(|()| {
         let job = Job::random(&mut world.rng, "m");
         let (first, second, [_, two]) = wallet.open(world, PAIR, &job);
-        let randomizer = second.draw_randomizer(&mut copy(hedge, 1)).compute();
+        let randomizer = second.draw_randomizer(&mut copy(1)).compute();
         let (first, three) = first.receive(&two, &mut world.rng).unwrap();
         let second = second.receive(&three).unwrap();
-        let (four, _) = second.respond(job.charged(wallet), Some(randomizer), &mut world.rng).unwrap();
-        first.look_into(&four, &mut world.rng).unwrap()
+        let (four, _) = match hedge {
+            Hedge::On => second.respond(job.charged(wallet), Some(randomizer), &mut world.rng).unwrap(),
+            Hedge::Off => respond_without_hedge(second, &mut world.rng, &mut rng(7)).unwrap(),
+        };
+        look_into(first, &four, job.digest, &mut world.rng).unwrap()
     })
 }
 
@@ -166,10 +174,10 @@ fn a_memory_copied_between_computing_and_using__should_serve_one_session() {
         let answers = [1, 2].map(|now_ns| {
             world.rng = rng(8);
             let (first, second, _) = wallet.run_to_answer(&mut world, PAIR, &job);
-            let randomizer = second.draw_randomizer(&mut copy(Hedge::On, 0)).compute();
-            let mut entropy = copy(Hedge::On, now_ns);
+            let randomizer = second.draw_randomizer(&mut copy(0)).compute();
+            let mut entropy = copy(now_ns);
             let (four, _) = second.respond(job.charged(&wallet), Some(randomizer), &mut entropy).unwrap();
-            first.look_into(&four, &mut world.rng).unwrap()
+            look_into(first, &four, job.digest, &mut world.rng).unwrap()
         });
         assert_eq!(answers[0].r, answers[1].r, "it is one session");
         assert_ne!(answers[0].plaintext, answers[1].plaintext, "the masks differ");
@@ -189,7 +197,10 @@ fn two_offers(world: &World, wallet: &Wallet, hedge: Hedge) -> [EnrolmentOffer; 
             responder_index: ShareIndex::Partner,
             generation,
         };
-        EnrolmentOffer::make(&setup, None, &mut copy(hedge, 1)).unwrap()
+        match hedge {
+            Hedge::On => EnrolmentOffer::make(&setup, None, &mut copy(1)).unwrap(),
+            Hedge::Off => offer_without_hedge(&setup, &mut rng(7), &mut copy(1)).unwrap(),
+        }
     })
 }
 
@@ -217,13 +228,20 @@ fn two_offers_of_a_cloned_service__should_give_nothing() {
 fn one_manifest_twice(world: &mut World, wallet: &Wallet, hedge: Hedge) -> [SeenSignature; 2] {
     let job = Job::random(&mut world.rng, "m");
     [1, 2].map(|now_ns| {
-        let mut entropy = copy(hedge, now_ns);
-        let (first, one) = Initiator::start(wallet.initiator(world, PAIR, &job), &mut entropy).unwrap();
-        let nonce_point = first.nonce_point();
+        let mut entropy = copy(now_ns);
+        let setup = wallet.initiator(world, PAIR, &job);
+        let (first, one) = match hedge {
+            Hedge::On => Initiator::start(setup, &mut entropy).unwrap(),
+            Hedge::Off => {
+                let repeated = SecretScalar::random(&mut rng(7));
+                start_with_nonce(setup, repeated, &mut entropy).unwrap()
+            }
+        };
+        let nonce_point = nonce_point(&first);
         let nonce = SecretScalar::random(&mut world.rng);
         let k2 = *nonce.as_scalar();
         let setup = wallet.responder(world, PAIR, &job);
-        let (second, two) = Responder::accept_with_nonce(setup, &one, nonce, &mut world.rng).unwrap();
+        let (second, two) = accept_with_nonce(setup, &one, nonce, &mut world.rng).unwrap();
         let (first, three) = first.receive(&two, &mut world.rng).unwrap();
         let second = second.receive(&three).unwrap();
         let (four, _) = second.respond(job.charged(wallet), None, &mut world.rng).unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use crate::support::World;
+use duet_adversary::world::World;
 use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,

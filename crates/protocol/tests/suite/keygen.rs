@@ -1,7 +1,11 @@
 //! Key generation interrupted anywhere, repeated, tampered with, and with a backup instead of a
 //! partner.
 
-use crate::support::{NOW_UNIX_S, Party, World, party};
+use duet_adversary::{
+    dealing::{deal_chosen, device},
+    test_fixtures,
+    world::{NOW_UNIX_S, Party, World, party},
+};
 use duet_protocol::{
     arithmetic::default_arithmetic,
     codec,
@@ -13,7 +17,6 @@ use duet_protocol::{
     proof_task::{MadeProofs, ProofTask},
     receipt::{BundleRefusal, CommitAck, Receipt, ReceiptBundle},
     share::{Holder, InvalidWallet, Requester},
-    test_fixtures,
 };
 
 /// A pending wallet after the device was killed and read its disk again.
@@ -136,7 +139,7 @@ fn a_backup_instead_of_a_partner__should_need_no_receipt() {
     let mut world = World::new(default_arithmetic(), 34);
     let setup = DealerSetup { third: ThirdHolder::Backup, ..world.dealer_setup() };
     let paillier = test_fixtures::decryption_key(0, world.arithmetic);
-    let dealt = keygen::deal_chosen(&setup, None, Some(paillier), &mut world.rng).unwrap();
+    let dealt = deal_chosen(&setup, None, Some(paillier), &mut world.rng).unwrap();
     let backup = dealt.backup.unwrap();
     assert_eq!(backup.index(), ShareIndex::Partner);
     assert_eq!(backup.wallet().holder(ShareIndex::Partner), &Holder::Backup);
@@ -209,7 +212,7 @@ fn a_proof_task__should_hold_the_primes_and_no_share() {
     let holds =
         |haystack: &[u8], needle: &[u8]| haystack.windows(needle.len()).any(|window| window == needle);
     let primes = test_fixtures::decryption_key(0, world.arithmetic).to_secret_bytes();
-    let record = dealt.pending.device().share().to_secret_bytes().unwrap();
+    let record = device(&dealt.pending).share().to_secret_bytes().unwrap();
     let secrets = [&primes[..128], &primes[128..], &record[record.len() - 32..]];
     for task in tasks {
         let bytes = task.to_secret_bytes().unwrap();
@@ -228,7 +231,7 @@ fn a_setup_that_contradicts_itself__should_deal_nothing() {
     let honest = world.dealer_setup();
     let paillier = || Some(test_fixtures::decryption_key(0, default_arithmetic()));
     let mut refused = |setup: DealerSetup| {
-        keygen::deal_chosen(&setup, None, paillier(), &mut world.rng).map(|_| ()).unwrap_err().to_string()
+        deal_chosen(&setup, None, paillier(), &mut world.rng).map(|_| ()).unwrap_err().to_string()
     };
     let requesters = InvalidWallet::Requesters.to_string();
     assert_eq!(refused(DealerSetup { requesters: vec![], ..honest.clone() }), requesters);

@@ -20,6 +20,4 @@ mod keygen;
 mod pending_verdicts;
 #[cfg(feature = "gmp")]
 mod signing;
-#[path = "../support/mod.rs"]
-mod support;
 mod vectors;

@@ -1,6 +1,11 @@
 //! Pending verdicts: what an initiator stores before it decrypts is judged, without the nonce,
 //! exactly as the session itself would have been.
-use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, good, rng};
+use duet_adversary::{
+    oracle::respond_as_abort_oracle,
+    responder::respond_with,
+    test_fixtures::rng,
+    world::{Job, PAIRS, Pair, Wallet, World, bad, good, party},
+};
 use duet_protocol::{
     arithmetic::{constant_time, gmp},
     codec,
@@ -48,12 +53,12 @@ fn a_bad_answer__should_be_judged_bad_with_the_responder_as_the_culprit() {
     for path in ["m", "m/5"] {
         let job = Job::random(&mut world.rng, path);
         let (initiator, responder, _) = wallet.run_to_answer(&mut world, Pair::ServicePartner, &job);
-        let (answer, evidence) = responder.respond_with(&Natural::from(2)).unwrap();
+        let (answer, evidence) = respond_with(responder, &Natural::from(2)).unwrap();
         let authentic = initiator.authenticate(&answer).unwrap();
         let stored = codec::encode(&authentic.pending()).unwrap();
         let Judged::Bad(demand) = judge(&wallet, Pair::ServicePartner, &stored) else { panic!("it is bad") };
         assert_eq!((demand.session(), demand.evidence()), (job.session, &evidence));
-        assert_eq!(bad(Verdict::Bad(demand), &job), crate::support::party("partner"));
+        assert_eq!(bad(Verdict::Bad(demand), &job), party("partner"));
     }
 }
 
@@ -67,7 +72,7 @@ fn the_abort_oracle__should_be_judged_as_the_session_was() {
         let (initiator, responder, _) = wallet.run_to_answer(&mut world, Pair::DeviceService, &job);
         // One bit of the share: some of these guesses are right.
         let guess = Natural::from(u64::from(bit % 2 == 0));
-        let (answer, _) = responder.respond_as_abort_oracle(1, &guess, &mut world.rng).unwrap();
+        let (answer, _) = respond_as_abort_oracle(responder, 1, &guess, &mut world.rng).unwrap();
         let authentic = initiator.authenticate(&answer).unwrap();
         let stored = codec::encode(&authentic.pending()).unwrap();
         let judged = matches!(judge(&wallet, Pair::DeviceService, &stored), Judged::Bad(_));

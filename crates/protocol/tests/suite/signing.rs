@@ -3,20 +3,23 @@
 
 use std::sync::Arc;
 
-use crate::support::{Job, PAIRS, Pair, Wallet, World, bad, party};
+use duet_adversary::{
+    dealing::deal_chosen,
+    responder::respond_with,
+    test_fixtures,
+    world::{Job, PAIRS, Pair, Wallet, World, bad, good, party},
+};
 use duet_protocol::{
     arithmetic::{Arithmetic, constant_time, gmp},
     enrolment::{EnrolmentOffer, EnrolmentRefusal, ModulusProofs, OfferSetup, OfferVerifier},
     ids::ShareIndex,
     initiator::Initiator,
-    keygen,
     natural::Natural,
     paillier::{DecryptionKey, ModulusSize},
     paillier_key::PaillierKey,
     responder::Responder,
     session::{Round, SessionError},
     signature::verify,
-    test_fixtures,
 };
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey, signature::hazmat::PrehashVerifier as _};
 
@@ -106,7 +109,7 @@ fn gmp_and_constant_time__should_sign_together() {
     let (first, three) = first.receive(&two, &mut world.rng).unwrap();
     let ready = second.receive(&three).unwrap();
     let (four, _) = ready.respond(job.charged(&wallet), None, &mut world.rng).unwrap();
-    crate::support::good(first.receive(&four, &mut world.rng).unwrap(), &job);
+    good(first.receive(&four, &mut world.rng).unwrap(), &job);
 }
 
 /// Makes the service's second key and enrols it with the partner.
@@ -124,7 +127,7 @@ fn a_rotation__should_replace_the_key_and_unlock_after_a_bad_signature() {
     sign_and_check(&mut world, &wallet, pair, "m");
     let job = Job::random(&mut world.rng, "m");
     let (first, second, _) = wallet.run_to_answer(&mut world, pair, &job);
-    let (four, _) = second.respond_with(&Natural::from(2)).unwrap();
+    let (four, _) = respond_with(second, &Natural::from(2)).unwrap();
     assert_eq!(bad(first.receive(&four, &mut world.rng).unwrap(), &job), party("partner"));
 
     let old_offer = wallet.service_offer(&mut world, 2);
@@ -196,7 +199,7 @@ fn a_device_with_a_3072_bit_key__should_sign_with_both_responders() {
     let key = DecryptionKey::from_primes(&p, &q, world.arithmetic).unwrap();
     let mut setup = world.dealer_setup();
     setup.modulus = ModulusSize::Bits3072;
-    let dealt = keygen::deal_chosen(&setup, None, Some(key), &mut world.rng).unwrap();
+    let dealt = deal_chosen(&setup, None, Some(key), &mut world.rng).unwrap();
     let wallet = world.complete(dealt.pending);
     for pair in PAIRS {
         sign_and_check(&mut world, &wallet, pair, "m/3");

@@ -1,11 +1,13 @@
 //! A published signature, byte for byte: the example of EIP-155, with its private key split.
 
-use crate::support::{Job, PAIRS, World, good};
+use duet_adversary::{
+    initiator::start_with_nonce,
+    responder::accept_with_nonce,
+    world::{Job, PAIRS, World, good},
+};
 use duet_protocol::{
     arithmetic::{Arithmetic, constant_time, default_arithmetic},
     curve::{Scalar, SecretScalar, scalar_from_bytes},
-    initiator::Initiator,
-    responder::Responder,
 };
 
 fn word(text: &str) -> [u8; 32] {
@@ -33,9 +35,9 @@ fn reproduce(arithmetic: &'static dyn Arithmetic) {
         let k2: Scalar = k * k1.as_scalar().invert().unwrap();
         let k2 = SecretScalar::new(k2).unwrap();
         let setup = wallet.initiator(&world, pair, &job);
-        let (initiator, one) = Initiator::start_with_nonce(setup, k1, &mut world.rng).unwrap();
+        let (initiator, one) = start_with_nonce(setup, k1, &mut world.rng).unwrap();
         let setup = wallet.responder(&world, pair, &job);
-        let (responder, two) = Responder::accept_with_nonce(setup, &one, k2, &mut world.rng).unwrap();
+        let (responder, two) = accept_with_nonce(setup, &one, k2, &mut world.rng).unwrap();
         let (initiator, three) = initiator.receive(&two, &mut world.rng).unwrap();
         let ready = responder.receive(&three).unwrap();
         let (four, _) = ready.respond(job.charged(&wallet), None, &mut world.rng).unwrap();

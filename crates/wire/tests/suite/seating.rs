@@ -2,26 +2,28 @@
 
 use std::sync::{Arc, LazyLock};
 
+use duet_adversary::{
+    dealing::deal_chosen,
+    test_fixtures::{self, Seeded},
+};
 use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,
     card::{Card, VerifiedCard},
     identity::{IdentityKey, PartyKeys},
     ids::{Epoch, ShareIndex, WalletId},
-    keygen::{Backend, DealerSetup, ThirdHolder, deal_chosen},
+    keygen::{Backend, DealerSetup, ThirdHolder},
     paillier::ModulusSize,
     share::{KeyShare, PayloadKindTag, Requester, WalletPublic},
-    test_fixtures,
 };
 use duet_wire::{Code, Manifest, SignedRequest, seating::Seated, signing::SigningKey};
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::samples::{dated_document, manifest, requester};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
-fn backend(name: &str, which: usize, rng: &mut ChaCha20Rng) -> Backend {
+fn backend(name: &str, which: usize, rng: &mut Seeded) -> Backend {
     let keys = PartyKeys::generate(rng);
     let (parameters, trapdoor) = test_fixtures::ring_pedersen(which, default_arithmetic(), rng);
     let card = Card::new_verifier(name.parse().unwrap(), &keys, &parameters, &trapdoor, rng);
@@ -34,7 +36,7 @@ fn backend(name: &str, which: usize, rng: &mut ChaCha20Rng) -> Backend {
 
 /// A wallet of acme's whose owner may have transactions signed, and nothing else.
 static SHARE: LazyLock<Arc<KeyShare>> = LazyLock::new(|| {
-    let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    let rng = &mut test_fixtures::rng(1);
     let owner = IdentityKey::from_bytes(&requester().verifying_key().to_bytes()).unwrap();
     let setup = DealerSetup {
         tenant: "acme".parse().unwrap(),

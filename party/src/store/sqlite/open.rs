@@ -161,31 +161,6 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Makes every write fail, as a full or read-only disk would, or lets them succeed again.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    #[cfg(any(test, feature = "test-hooks"))]
-    pub async fn refuse_writes(&self, refuse: bool) -> Result<(), StoreError> {
-        self.refuse_decisions(refuse).await?;
-        self.refuse_on(&self.unflushed, refuse).await
-    }
-
-    /// Makes the writes fail that decide, locks among them, and not those of pending verdicts.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    #[cfg(any(test, feature = "test-hooks"))]
-    pub async fn refuse_decisions(&self, refuse: bool) -> Result<(), StoreError> {
-        self.refuse_on(&self.writer, refuse).await
-    }
-
-    #[cfg(any(test, feature = "test-hooks"))]
-    async fn refuse_on(&self, pool: &sqlx::SqlitePool, refuse: bool) -> Result<(), StoreError> {
-        let statement = if refuse { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
-        sqlx::query(statement).execute(pool).await.map(drop).map_err(unavailable("change its mode"))
-    }
-
     /// Writes a copy of the whole store to `path`, which must not exist, while the store is used.
     /// The copy carries the restored marker: what is restored from it initiates nothing until its
     /// Paillier keys are rotated. Its records are sealed like the store's own.

@@ -117,12 +117,20 @@ async fn a_transaction_that_sqlite_itself_rolled_back_does_not_stop_the_next() {
     store.put_setting("a", b"b").await.unwrap();
 }
 
+/// Makes every write fail, as a full or read-only disk would, or lets them succeed again.
+async fn refuse_writes(store: &SqliteStore, refuse: bool) {
+    let statement = if refuse { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" };
+    for pool in [&store.writer, &store.unflushed] {
+        sqlx::query(statement).execute(pool).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     let (key, other) = (put_key(&store, 1).await, put_key(&store, 2).await);
-    store.refuse_writes(true).await.unwrap();
+    refuse_writes(&store, true).await;
 
     assert!(store.lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.is_err());
     assert!(matches!(store.readiness(), Readiness::Unready(_)));
@@ -131,7 +139,7 @@ async fn a_lock_that_cannot_be_written_makes_the_store_unready_until_it_is() {
     assert!(matches!(store.release_verdict(other, SessionId([0; 16])).await, Err(StoreError::NotReady(_))));
     assert!(store.recover().await.is_err());
 
-    store.refuse_writes(false).await.unwrap();
+    refuse_writes(&store, false).await;
     store.recover().await.unwrap();
     assert_eq!(
         store.release_verdict(key, SessionId([0; 16])).await.unwrap(),
@@ -353,11 +361,11 @@ async fn a_lock_that_is_written_late_is_recorded_with_it() {
     let entry = |text: &str| Draft::new(1, Event::WorkerStarted { instance: text.to_owned() });
     store.begin_audit(ChainId([1; 16]), &entry("genesis"), None).await.unwrap();
     let key = put_key(&store, 1).await;
-    store.refuse_writes(true).await.unwrap();
+    refuse_writes(&store, true).await;
     assert!(
         store.noting(entry("locked")).lock_paillier_key(&lock(key, SESSION, b"evidence", 1)).await.is_err()
     );
-    store.refuse_writes(false).await.unwrap();
+    refuse_writes(&store, false).await;
     store.recover().await.unwrap();
     assert_eq!(store.audit_chains().await.unwrap()[0].head.sequence, 2);
 }

@@ -1,19 +1,22 @@
-//! The computations of a curious peer on the messages of a cloned worker, for tests that play it. A
-//! worker whose random numbers repeat gives away the key.
+//! The computations of a curious peer on the messages of a cloned worker. A worker whose random
+//! numbers repeat gives away the key.
 //!
 //! The peer follows the protocol. It decrypts two answers that it received, or reads two offers.
 
-use k256::elliptic_curve::ff::Field as _;
-
-use crate::{
+use duet_protocol::{
+    arithmetic::Modulus,
     curve::{Point, Scalar, SecretScalar, reduce},
-    enrolment::{EnrolmentOffer, OfferVerifier},
+    door::Door,
+    enrolment::{EnrolmentOffer, OfferError, OfferSetup, OfferVerifier},
+    hedge::Entropy,
     ids::ShareIndex,
     natural::{Integer, Natural},
     paillier::EncryptionKey,
-    share::{KeyShare, WalletPublic, lagrange},
+    share::{KeyShare, WalletPublic},
     signature::RecoverableSignature,
 };
+use k256::elliptic_curve::ff::Field as _;
+use rand_core::CryptoRng;
 
 /// How many multipliers are tried on either side of a quotient. The remainder `u − u'` is below
 /// `q`, so a few more than `q / x_i` of them fit; a share far below `q` is as unlikely as it is
@@ -70,7 +73,7 @@ impl<'a> CuriousInitiator<'a> {
         if difference.magnitude().bit_length() > UNMASKED_BITS {
             return None;
         }
-        let (quotient, _) = difference.magnitude().div_rem(&self.share.secret().to_natural())?;
+        let (quotient, _) = difference.magnitude().div_rem(&secret(self.share)?.to_natural())?;
         (0..2 * QUOTIENTS).find_map(|shift| {
             let quotient = (&quotient + &Natural::from(shift)).checked_sub(&Natural::from(QUOTIENTS))?;
             self.key_from_difference(answers, signed(difference.is_negative(), &quotient))
@@ -126,7 +129,7 @@ fn signed(is_negative: bool, magnitude: &Natural) -> Scalar {
 /// Pohlig and Hellman 1978: the logarithm of `power` modulo the product of those factors that
 /// divide the order of `base`, and that product.
 fn logarithm(
-    modulus: &dyn crate::arithmetic::Modulus,
+    modulus: &dyn Modulus,
     base: &Natural,
     power: &Natural,
     factors: &[u64],
@@ -158,6 +161,19 @@ fn logarithm(
     Some((logarithm, product))
 }
 
+/// The offer of a worker that trusts its generator: ciphertext and range proof draw from `rng` as it
+/// is, without a hedge.
+///
+/// # Errors
+/// As [`EnrolmentOffer::make`].
+pub fn offer_without_hedge(
+    setup: &OfferSetup<'_>,
+    rng: &mut dyn CryptoRng,
+    entropy: &mut dyn Entropy,
+) -> Result<EnrolmentOffer, OfferError> {
+    Door::offer(setup, rng, entropy)
+}
+
 /// The initiator's share from two of its offers with one `α`: `z1 − z1' = (e − e')·x_i`.
 #[must_use]
 pub fn share_from_two_offers(
@@ -166,8 +182,8 @@ pub fn share_from_two_offers(
     share: &Point,
 ) -> Option<SecretScalar> {
     let [(z1, e1), (z2, e2)] = [
-        offers.first().and_then(|offer| offer.range_response(verifier))?,
-        offers.last().and_then(|offer| offer.range_response(verifier))?,
+        offers.first().and_then(|offer| Door::range_response(offer, verifier))?,
+        offers.last().and_then(|offer| Door::range_response(offer, verifier))?,
     ];
     let numerator = &z1 + &-&z2;
     let numerator = signed(numerator.is_negative(), numerator.magnitude());
@@ -213,6 +229,17 @@ pub fn key_from_one_initiator_nonce(
 #[must_use]
 pub fn interpolate(first: &KeyShare, second: &KeyShare) -> Option<Scalar> {
     let (i, j) = (first.index(), second.index());
-    let key = lagrange(i, j)? * first.secret().as_scalar() + lagrange(j, i)? * second.secret().as_scalar();
-    Some(key)
+    Some(lagrange(i, j)? * secret(first)?.as_scalar() + lagrange(j, i)? * secret(second)?.as_scalar())
+}
+
+/// The coefficient of share `own` when it is combined with share `other`.
+fn lagrange(own: ShareIndex, other: ShareIndex) -> Option<Scalar> {
+    let scalar = |index: ShareIndex| Scalar::from(u64::from(u8::from(index)));
+    let inverse = Option::<Scalar>::from((scalar(other) - scalar(own)).invert())?;
+    Some(scalar(other) * inverse)
+}
+
+/// The number of a share, with which its record ends.
+fn secret(share: &KeyShare) -> Option<SecretScalar> {
+    SecretScalar::from_bytes(share.to_secret_bytes().ok()?.last_chunk()?).ok()
 }

@@ -1,15 +1,33 @@
-//! Published primes, so that tests need not search for any. ****For tests only**: every reader of
-//! this file knows the keys. Compiled for this crate's tests and under the feature `test-hooks`.
+//! Published primes and seeded generators, so that tests need not search and can repeat. **For tests
+//! only**: every reader of this file knows the keys.
 //!
-//! Drawn with this crate's own search from ChaCha20 seeded with the SHA-256 of `duet fixtures`.
+//! The primes were drawn with the protocol's own search, from ChaCha20 seeded with the SHA-256 of
+//! `duet fixtures`.
+#![allow(
+    clippy::allow_attributes,
+    clippy::panic,
+    dead_code,
+    unreachable_pub,
+    reason = "fixtures; the protocol's own tests include this file and use a part of it"
+)]
 
-use crate::{
+use duet_protocol::{
     arithmetic::Arithmetic,
-    hedge::Entropy,
+    hedge::{Entropy, Environment, Surrounded},
     natural::Natural,
     paillier::DecryptionKey,
     ring_pedersen::{Parameters, Trapdoor},
 };
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
+
+/// A seeded generator as a machine in one environment.
+pub type Seeded = Surrounded<ChaCha20Rng>;
+
+/// The generator of a seed. Equal seeds draw equal numbers.
+#[must_use]
+pub fn rng(seed: u64) -> Seeded {
+    Surrounded::new(ChaCha20Rng::seed_from_u64(seed), Environment { process: [0; 32], now_ns: 0 })
+}
 
 /// Primes of 1024 bits that are 3 modulo 4.
 const BLUM_1024: [&str; 4] = [
@@ -126,7 +144,6 @@ pub fn blum_primes_1536() -> [Natural; 2] {
 /// # Panics
 /// Never: the primes are fixed.
 #[must_use]
-#[expect(clippy::panic, reason = "test fixtures")]
 pub fn decryption_key(which: usize, arithmetic: &'static dyn Arithmetic) -> DecryptionKey {
     let [a, b, c, d] = blum_primes_1024();
     let (p, q) = if which.is_multiple_of(2) { (a, b) } else { (c, d) };
@@ -138,7 +155,6 @@ pub fn decryption_key(which: usize, arithmetic: &'static dyn Arithmetic) -> Decr
 /// # Panics
 /// Never: the primes are fixed.
 #[must_use]
-#[expect(clippy::panic, reason = "test fixtures")]
 pub fn ring_pedersen(
     which: usize,
     arithmetic: &'static dyn Arithmetic,

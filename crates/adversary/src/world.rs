@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "test code that every test file uses a part of"
+    reason = "test code; the protocol's own tests include this file and use a part of it"
 )]
 
 use std::{
@@ -21,11 +21,12 @@ use duet_protocol::{
     card::{Card, VerifiedCard},
     codec,
     curve::SecretScalar,
+    door::Door,
     enrolment::{EnrolmentOffer, ModulusProofs, OfferSetup, OfferVerifier, VerifiedEnrolment},
     identity::{IdentityKey, PartyKeys},
     ids::{CardFingerprint, PartyId, SessionId, ShareIndex, TenantId},
     initiator::{AwaitingCipher, AwaitingResponse, Initiator, InitiatorSetup},
-    keygen::{self, Backend, DealerSetup, DeviceWallet, PendingWallet, ThirdHolder},
+    keygen::{Backend, DealerSetup, DeviceWallet, PendingWallet, ThirdHolder},
     package::{PreparedShare, Receiver},
     paillier::ModulusSize,
     paillier_key::PaillierKey,
@@ -33,24 +34,24 @@ use duet_protocol::{
     responder::{AwaitingOpening, Charged, ReadyToRespond, Responder, ResponderSetup},
     share::{KeyShare, Requester},
     signature::RecoverableSignature,
-    test_fixtures,
     verdict::{LockWritten, Unlocked, Verdict},
 };
-use rand_chacha::ChaCha20Rng;
-pub use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_core::Rng as _;
 
+// The parent, because the protocol's own tests include this file and its neighbour.
+use super::test_fixtures::{self, Seeded, rng};
+
+/// The time of everything that happens here.
 pub const NOW_UNIX_S: u64 = 1_800_000_000;
 
-pub fn rng(seed: u64) -> ChaCha20Rng {
-    ChaCha20Rng::seed_from_u64(seed)
-}
-
-pub fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+/// Random bytes.
+pub fn random<const N: usize>(rng: &mut Seeded) -> [u8; N] {
     let mut bytes = [0; N];
     rng.fill_bytes(&mut bytes);
     bytes
 }
 
+/// A party's id.
 pub fn party(name: &str) -> PartyId {
     name.parse().unwrap()
 }
@@ -58,19 +59,18 @@ pub fn party(name: &str) -> PartyId {
 /// A backend party after set-up.
 #[derive(Clone)]
 pub struct Party {
+    /// Its share.
     pub index: ShareIndex,
+    /// Its secret keys.
     pub keys: Arc<PartyKeys>,
+    /// Its card.
     pub card: Arc<Card>,
+    /// The cards that it has pinned.
     pub pinned: BTreeMap<PartyId, CardFingerprint>,
 }
 
 impl Party {
-    fn new(
-        name: &str,
-        index: ShareIndex,
-        arithmetic: &'static dyn Arithmetic,
-        rng: &mut ChaCha20Rng,
-    ) -> Self {
+    fn new(name: &str, index: ShareIndex, arithmetic: &'static dyn Arithmetic, rng: &mut Seeded) -> Self {
         let keys = PartyKeys::generate(rng);
         let (parameters, trapdoor) =
             test_fixtures::ring_pedersen(usize::from(u8::from(index)), arithmetic, rng);
@@ -78,10 +78,12 @@ impl Party {
         Self { index, keys: Arc::new(keys), card: Arc::new(card), pinned: BTreeMap::new() }
     }
 
+    /// Its side of a key generation.
     pub fn receiver(&self, arithmetic: &'static dyn Arithmetic) -> Receiver<'_> {
         Receiver { index: self.index, keys: &self.keys, card: &self.card, pinned: &self.pinned, arithmetic }
     }
 
+    /// A token for a tenant.
     pub fn token(&self, tenant: &TenantId) -> AdmissionToken {
         AdmissionToken::issue(
             &self.keys,
@@ -96,13 +98,21 @@ impl Party {
 
 /// Service and partner, set up.
 pub struct World {
+    /// The arithmetic of every party.
     pub arithmetic: &'static dyn Arithmetic,
-    pub rng: ChaCha20Rng,
+    /// The generator of every party.
+    pub rng: Seeded,
+    /// The tenant of every wallet.
     pub tenant: TenantId,
+    /// The owner's request key.
     pub owner: IdentityKey,
+    /// The party with share 2.
     pub service: Party,
+    /// The party with share 3.
     pub partner: Party,
+    /// The service's card, its parameters verified.
     pub service_card: VerifiedCard,
+    /// The partner's card, its parameters verified.
     pub partner_card: VerifiedCard,
 }
 
@@ -127,6 +137,7 @@ fn set_up(arithmetic: &'static dyn Arithmetic) -> Parties {
 }
 
 impl World {
+    /// Both parties, and a generator of this seed.
     pub fn new(arithmetic: &'static dyn Arithmetic, seed: u64) -> Self {
         let mut rng = rng(seed);
         let (service, partner, service_card, partner_card) = set_up(arithmetic);
@@ -142,6 +153,7 @@ impl World {
         }
     }
 
+    /// The device's inputs for a wallet with both parties.
     pub fn dealer_setup(&self) -> DealerSetup {
         DealerSetup {
             tenant: self.tenant.clone(),
@@ -158,12 +170,14 @@ impl World {
         }
     }
 
+    /// A dealt wallet, of a given private key or a random one.
     pub fn deal(&mut self, private_key: Option<SecretScalar>) -> PendingWallet {
         let setup = self.dealer_setup();
         let paillier = test_fixtures::decryption_key(0, self.arithmetic);
-        keygen::deal_chosen(&setup, private_key, Some(paillier), &mut self.rng).unwrap().pending
+        Door::deal(&setup, private_key, Some(paillier), &mut self.rng).unwrap().pending
     }
 
+    /// What the service (0) or the partner (1) makes of its package.
     pub fn prepare(&self, pending: &PendingWallet, at: usize) -> PreparedShare {
         let receiver = [&self.service, &self.partner][at].receiver(self.arithmetic);
         let opened = receiver.open(pending.deliveries()[at].envelope()).unwrap();
@@ -218,36 +232,54 @@ impl World {
 
 /// A wallet as its three holders have it.
 pub struct Wallet {
+    /// The device's part.
     pub device: DeviceWallet,
+    /// The device's card, as the other holders have it.
     pub device_card: Arc<Card>,
+    /// Share 2.
     pub service: Arc<KeyShare>,
+    /// Share 3.
     pub partner: Arc<KeyShare>,
+    /// With which the service answers the device.
     pub from_device_to_service: Arc<VerifiedEnrolment>,
+    /// With which the partner answers the device.
     pub from_device_to_partner: Arc<VerifiedEnrolment>,
+    /// With which the partner answers the service.
     pub from_service_to_partner: Option<Arc<VerifiedEnrolment>>,
+    /// The service's Paillier key towards the partner.
     pub service_paillier: Arc<PaillierKey>,
 }
 
+/// Which two holders sign, the initiator first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pair {
+    /// The device asks the service.
     DeviceService,
+    /// The device asks the partner.
     DevicePartner,
+    /// The service asks the partner.
     ServicePartner,
 }
 
+/// Every pair.
 pub const PAIRS: [Pair; 3] = [Pair::DeviceService, Pair::DevicePartner, Pair::ServicePartner];
 
 /// What a session signs.
 #[derive(Clone)]
 pub struct Job {
+    /// The session's manifest. The protocol does not read it.
     pub manifest: Vec<u8>,
+    /// The session's id.
     pub session: SessionId,
+    /// The digest to sign.
     pub digest: [u8; 32],
+    /// The path of the key that signs.
     pub path: DerivationPath,
 }
 
 impl Job {
-    pub fn random(rng: &mut ChaCha20Rng, path: &str) -> Self {
+    /// A random digest in a session of its own.
+    pub fn random(rng: &mut Seeded, path: &str) -> Self {
         let session = SessionId(random(rng));
         Self {
             manifest: [b"manifest of ".as_slice(), session.as_bytes()].concat(),
@@ -257,12 +289,14 @@ impl Job {
         }
     }
 
+    /// That the responder has charged it.
     pub fn charged(&self, wallet: &Wallet) -> Charged {
         Charged::committed_durably(self.session, wallet.service.wallet().id(), self.digest)
     }
 }
 
 impl Wallet {
+    /// The service's offer to the partner, with all proofs.
     pub fn service_offer(&self, world: &mut World, generation: u64) -> EnrolmentOffer {
         let proofs = ModulusProofs::prove(
             &self.service_paillier,
@@ -282,6 +316,7 @@ impl Wallet {
         EnrolmentOffer::make(&setup, Some(proofs.unwrap()), &mut world.rng).unwrap()
     }
 
+    /// What the partner checks such an offer against.
     pub fn partner_verifier<'a>(&'a self, world: &'a World) -> OfferVerifier<'a> {
         OfferVerifier {
             wallet: self.partner.wallet(),
@@ -294,6 +329,7 @@ impl Wallet {
         }
     }
 
+    /// Has the partner verify a new offer, and answer with it from now on.
     pub fn enrol_service_with_partner(&mut self, world: &mut World, generation: u64) {
         let offer = self.service_offer(world, generation);
         let offer: EnrolmentOffer = codec::decode(&codec::encode(&offer).unwrap()).unwrap();
@@ -301,6 +337,7 @@ impl Wallet {
         self.from_service_to_partner = Some(Arc::new(enrolment));
     }
 
+    /// With which the pair's responder answers.
     pub fn enrolment(&self, pair: Pair) -> Arc<VerifiedEnrolment> {
         match pair {
             Pair::DeviceService => self.from_device_to_service.clone(),
@@ -309,6 +346,7 @@ impl Wallet {
         }
     }
 
+    /// The initiator's inputs of a session.
     pub fn initiator(&self, world: &World, pair: Pair, job: &Job) -> InitiatorSetup {
         let (responder_index, responder) = match pair {
             Pair::DeviceService => (ShareIndex::Service, &world.service),
@@ -342,6 +380,7 @@ impl Wallet {
         }
     }
 
+    /// The responder's inputs of a session.
     pub fn responder(&self, world: &World, pair: Pair, job: &Job) -> ResponderSetup {
         let (share, party) = match pair {
             Pair::DeviceService => (&self.service, &world.service),
