@@ -30,7 +30,7 @@ fn holding<'a>(symbols: &'a [String], part: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_program__should_have_no_tool_of_a_cheating_party() -> Result<()> {
-    let shipped = symbols(&duet_tests::programs::duet()?)?;
+    let shipped = symbols(&duet_harness::programs::duet()?)?;
     assert!(!holding(&shipped, ORDINARY).is_empty(), "the program has no symbols to search");
     for part in CHEATING {
         assert_eq!(holding(&shipped, part), [""; 0], "{part}");
