@@ -23,6 +23,7 @@ mod programs;
 mod prose;
 mod run;
 mod sbom;
+mod structure;
 mod suites;
 mod wasm;
 
@@ -112,6 +113,11 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+    /// List the crates, the arrows between their files, and the circles that files form.
+    Structure {
+        /// The tree to read; this repository by default.
+        tree: Option<PathBuf>,
+    },
     /// Build the WebAssembly module and its JavaScript.
     Wasm {
         /// The environment of the JavaScript: nodejs, web or bundler.
@@ -159,6 +165,7 @@ fn run(task: Task) -> Result<()> {
             dependencies::advisories()
         }
         Task::Sbom { out } => sbom::sbom(&out.unwrap_or_else(|| run::target_folder().join("sbom"))),
+        Task::Structure { tree } => structure::print(&tree.unwrap_or_else(run::root)),
         Task::Wasm { target, out } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Judges), install::Need::Wasm], false)?;
             let out = out.unwrap_or_else(|| wasm::default_folder(target));
