@@ -19,6 +19,7 @@ use crate::{
     codec,
     enrolment::{OfferSetup, UnsignedOffer},
     hedge::{self, Entropy, Purpose},
+    holding::Holding,
     identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     keygen::{
@@ -29,7 +30,6 @@ use crate::{
     paillier_key::PaillierKey,
     proof_task::{MadeProofs, ProofTask},
     public_key::{ChainCode, PublicKey},
-    receipt::Holding,
     share::{Holder, InvalidWallet, KeyShare, Polynomial, WalletPublic, WalletRecord},
 };
 

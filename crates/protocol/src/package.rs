@@ -22,10 +22,10 @@ use crate::{
         VerifiedEnrolment,
     },
     hedge::Entropy,
+    holding::Holding,
     identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     public_key::{ChainCode, PublicKey},
-    receipt::{Holding, Receipt},
     seal::{self, SealBroken, Sealed},
     share::{Holder, InvalidShareRecord, InvalidWallet, KeyShare, Requester, WalletPublic, WalletRecord},
 };
@@ -544,12 +544,6 @@ impl PreparedShare {
 
     pub(crate) const fn holding(&self) -> &Holding {
         &self.holding
-    }
-
-    /// The signed receipt over the hash of the holding. Send it only after storing the share.
-    #[must_use]
-    pub fn receipt(&self, keys: &PartyKeys, card: &Card) -> Receipt {
-        Receipt::sign(keys, card.party().clone(), self.share.wallet(), &self.holding)
     }
 
     /// Takes it apart, so that the caller can store each part in its place.
