@@ -40,8 +40,11 @@
 mod addresses;
 mod device;
 mod forward;
+mod gateway;
 mod http;
+mod invalid_setting;
 mod metrics;
+mod outbox;
 mod page;
 mod proxies;
 mod rates;
@@ -50,9 +53,8 @@ mod settings;
 mod socket;
 mod waiting;
 
+pub use invalid_setting::InvalidSetting;
 pub use ipnet::IpNet;
 pub use proxies::{ClientHeader, TrustedProxies};
 pub use server::{GatewayError, Server};
-pub use settings::{
-    Backend, BackendRole, Config, InvalidOrigin, InvalidSetting, Limits, Origin, Rpc, TlsFiles,
-};
+pub use settings::{Backend, BackendRole, Config, InvalidOrigin, Limits, Origin, Rpc, TlsFiles};
