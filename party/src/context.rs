@@ -14,7 +14,6 @@ use duet_protocol::{
     card::{Card, VerifiedCard},
     codec,
     enrolment::{ModulusVerdict, VerifiedEnrolment},
-    identity::PartyKeys,
     ids::{CardFingerprint, PaillierKeyId, PartyId, ShareIndex, WalletId},
     paillier_key::PaillierKey,
     share::KeyShare,
@@ -87,23 +86,6 @@ const MAX_HOT_ENROLMENTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// The most cards in memory, some kilobytes each.
 const MAX_HOT_CARDS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-/// A party's own keys, and the card with their public halves.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The secret keys.
-    pub keys: Arc<PartyKeys>,
-    /// The card.
-    pub card: Arc<Card>,
-}
-
-impl Identity {
-    /// The party's name.
-    #[must_use]
-    pub fn party(&self) -> &PartyId {
-        self.card.party()
-    }
-}
 
 fn unknown(wallet: WalletId) -> PartyError {
     PartyError::refused(Code::UnknownWallet, format!("there is no wallet {wallet} here"))

@@ -27,8 +27,9 @@ use duet_wire::{
 use crate::{
     at_rest::SealedRecord,
     compute::system_rng,
-    context::{Context, Identity, paillier_label},
+    context::{Context, paillier_label},
     error::PartyError,
+    identity::Identity,
     party::{ask, fetch_card, unexpected},
     session::require_unlocked,
     store::{EnrolmentRow, PaillierKeyRow, PaillierScope, PaillierState, enrolment_label},

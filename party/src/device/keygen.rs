@@ -22,7 +22,7 @@ use duet_wire::{
     share_request::{ShareReply, ShareRequest},
 };
 
-use super::{Device, wallet_keys_label};
+use super::{Device, owner::wallet_keys_label};
 use crate::{
     at_rest::{RecordKind, RecordLabel},
     compute::system_rng,

@@ -25,7 +25,7 @@ use reqwest::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{KeyEncryption, KeyEncryptionError, Source, WrappedKey};
+use super::{KeyEncryption, KeyEncryptionError, Source, TransitError, WrappedKey};
 use crate::at_rest::KeyEncryptionKey;
 
 /// How long one call may take, including the connection.
@@ -36,78 +36,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 const MAX_ANSWER_SIZE_BYTES: usize = 64 * 1024;
 /// The length up to which an error quotes Vault's reason.
 const MAX_REASON_CHARS: usize = 200;
-
-/// Why Vault did not encrypt or decrypt.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TransitError {
-    /// The settings contradict each other.
-    #[error("{0}")]
-    Settings(String),
-    /// Vault does not answer.
-    #[error("Vault at {url} is out of reach: {reason}")]
-    Unreachable {
-        /// Vault's address.
-        url: String,
-        /// The reason of the failure.
-        reason: String,
-    },
-    /// Vault has not been unsealed.
-    #[error("Vault at {url} is sealed")]
-    Sealed {
-        /// Vault's address.
-        url: String,
-    },
-    /// Vault cannot answer at the moment.
-    #[error("Vault at {url} answers with status {status}: {reason}")]
-    Busy {
-        /// Vault's address.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// Vault's reason.
-        reason: String,
-    },
-    /// The token is invalid, has expired, or lacks the permission.
-    #[error("Vault denies its token {path}")]
-    Denied {
-        /// The path that was called.
-        path: String,
-    },
-    /// The engine does not exist, or it has no such key.
-    #[error("Vault has no key at {path}: {reason}")]
-    NoKey {
-        /// The path that was called.
-        path: String,
-        /// Vault's reason.
-        reason: String,
-    },
-    /// Vault refused.
-    #[error("Vault refuses {path} with status {status}: {reason}")]
-    Refused {
-        /// The path that was called.
-        path: String,
-        /// The HTTP status.
-        status: u16,
-        /// Vault's reason.
-        reason: String,
-    },
-    /// The answer is not in Vault's format.
-    #[error("the answer to {path} is not one of Vault's: {reason}")]
-    Answer {
-        /// The path that was called.
-        path: String,
-        /// The fault in the answer.
-        reason: &'static str,
-    },
-    /// Another key of Vault encrypted the store's key.
-    #[error("the store's key is encrypted under Vault's key {expected}, not {offered}")]
-    OtherKey {
-        /// The key that encrypted it, with its mount.
-        expected: String,
-        /// The key that was offered.
-        offered: String,
-    },
-}
 
 impl TransitError {
     /// Whether the same call may succeed later without a change of settings.

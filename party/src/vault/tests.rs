@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use duet_test_postgres::Server;
+use duet_wire::Code;
 use tempfile::TempDir;
 
 use super::*;

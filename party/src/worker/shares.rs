@@ -19,7 +19,7 @@ use duet_wire::{
 };
 use tracing::Instrument as _;
 
-use super::{Shared, answer, refusal};
+use super::shared::{Shared, answer, refusal};
 use crate::{
     at_rest::{RecordKind, RecordLabel},
     context::card_label,
