@@ -17,8 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     duration,
-    error::{CliError, ErrorCode},
-    input::payload_error,
+    error::{CliError, ErrorCode, payload_error},
     outgoing::{self, Route},
     transaction::Draft,
 };

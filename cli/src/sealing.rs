@@ -183,3 +183,17 @@ pub(crate) const fn code(error: &KeyEncryptionError) -> Option<ErrorCode> {
         _ => return None,
     })
 }
+
+impl From<UnlockError> for CliError {
+    fn from(error: UnlockError) -> Self {
+        let (code, remedy) = match &error {
+            UnlockError::KeyEncryption(error) => (code(error), remedy(error)),
+            _ => (None, None),
+        };
+        let shown = Self::new(code.unwrap_or(ErrorCode::Shared(error.code())), error.to_string());
+        match remedy {
+            Some(remedy) => shown.remedy(remedy),
+            None => shown,
+        }
+    }
+}

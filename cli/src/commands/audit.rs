@@ -18,7 +18,8 @@ use crate::{
     config::{BrokerOptions, CredentialsOptions, DatabaseOptions},
     error::{CliError, ErrorCode},
     output::Output,
-    share_store::{StoreLocation, open_sealed},
+    share_store::open_sealed,
+    store_location::StoreLocation,
 };
 
 /// Records that one query asks of a store.

@@ -32,8 +32,9 @@ use crate::{
     output::Output,
     progress, secrets,
     secrets::PassphraseUse,
-    share_store::{OpenStore, StoreLocation},
+    share_store::OpenStore,
     shutdown::Shutdown,
+    store_location::StoreLocation,
 };
 
 /// How long a server tries to reach the broker: in effect, for ever.

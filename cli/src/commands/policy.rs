@@ -19,8 +19,8 @@ use crate::{
     config::{BrokerOptions, CredentialsOptions},
     device::DeviceOptions,
     duration,
-    error::CliError,
-    input::{parse_digest, parse_key, payload_error, read_document},
+    error::{CliError, payload_error},
+    input::{parse_digest, parse_key, read_document},
     output::Output,
     request::WalletName,
 };

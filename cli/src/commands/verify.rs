@@ -14,10 +14,10 @@ use duet_wire::{Code, SignedResult, result::MAX_RESULT_SIZE_BYTES};
 use serde::Serialize;
 
 use crate::{
-    error::CliError,
+    error::{CliError, payload_error},
     input::{
-        DigestArgument, DocumentArgument, MessageArguments, parse_bytes, parse_key, payload_error,
-        read_bounded, read_document,
+        DigestArgument, DocumentArgument, MessageArguments, parse_bytes, parse_key, read_bounded,
+        read_document,
     },
     output::Output,
     quantity::parse_address,

@@ -439,7 +439,7 @@ async fn waiting(
             tracing::warn!(job = %job.job, "the request of this job does not hold; not shown");
             continue;
         };
-        let digest = request.payload.digest().map_err(crate::input::payload_error)?;
+        let digest = request.payload.digest().map_err(crate::error::payload_error)?;
         jobs.push(WaitingJobReport {
             id: job.job,
             created_at_ms: job.created_at_ms,
