@@ -30,7 +30,7 @@ mod wasm;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Duet's project tasks", disable_help_subcommand = true)]
@@ -144,7 +144,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
         Task::Demo { once, no_install } => demo::demo(once, no_install),
-        Task::Test { suites, no_install } => suites::test(&suites, no_install),
+        Task::Test { suites, no_install } => suites::test(&suites, no_install, &Arguments::command()),
         Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Attack(options) => attack::attack(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),

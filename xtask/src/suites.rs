@@ -93,12 +93,12 @@ impl Suite {
         }
     }
 
-    fn run(self, counts: &mut Counts) -> Result<()> {
+    fn run(self, counts: &mut Counts, program: &clap::Command) -> Result<()> {
         match self {
             Self::Fmt => {
                 visibly(cargo().args(["fmt", "--all", "--check"]))?;
                 visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))?;
-                prose::check()
+                prose::check(program)
             }
             Self::Lint => {
                 // `--all-targets` leaves out the end-to-end tests, which run only by name.
@@ -217,8 +217,9 @@ fn test_files(folder: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Runs the named suites to the end, or all suites. Then prints a summary.
-pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
+/// Runs the named suites to the end, or all suites. Then prints a summary. `program` is this
+/// program: documents may name its tasks.
+pub(crate) fn test(suites: &[Suite], no_install: bool, program: &clap::Command) -> Result<()> {
     let suites = if suites.is_empty() { ALL } else { suites };
     let mut needs: Vec<Need> = Vec::new();
     for need in suites.iter().flat_map(|suite| suite.needs()) {
@@ -235,7 +236,7 @@ pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
         println!("\n=== {} ===", suite.name());
         let started = Instant::now();
         let mut own = Counts::default();
-        let result = suite.run(&mut own);
+        let result = suite.run(&mut own, program);
         if let Err(error) = &result {
             println!("{} failed: {error:#}", suite.name());
         }

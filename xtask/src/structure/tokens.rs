@@ -151,8 +151,11 @@ pub(super) fn import(
             }
             "," | ";" | "}" => break,
             "as" => alias = tokens.get(at + 1).cloned(),
-            // `a::{self}` is the module `a`.
-            "self" if !path.is_empty() => {}
+            // `a::{self}` is the module `a`, never a function of that name.
+            "self" if !path.is_empty() => {
+                alias = path.last().cloned();
+                path.push(token.clone());
+            }
             name if alias.is_none() && (is_name(name) || name == "*") => path.push(name.to_owned()),
             _ => {}
         }
