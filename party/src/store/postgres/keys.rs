@@ -8,9 +8,9 @@ use duet_protocol::{
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::{
-    PostgresStore, Turn,
-    pending::{remove_pending, remove_pending_of_key},
-    remove_record, within, write_record,
+    PostgresStore, Turn, remove_record,
+    rows::{remove_pending, remove_pending_of_key},
+    within, write_record,
 };
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
