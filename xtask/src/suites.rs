@@ -19,13 +19,13 @@ use crate::{
     programs::{self, Profile},
     prose,
     run::{Counts, cargo, command, human, root, target_folder, tests, visibly},
-    wasm,
+    structure, wasm,
 };
 
 /// A suite of the test command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Suite {
-    /// Formatting of every crate, prose and links, and the subjects of commits.
+    /// Formatting of every crate, circles of files, prose and links, and the subjects of commits.
     Fmt,
     /// Clippy over all code of the workspace. Warnings are errors.
     Lint,
@@ -98,6 +98,7 @@ impl Suite {
             Self::Fmt => {
                 visibly(cargo().args(["fmt", "--all", "--check"]))?;
                 visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))?;
+                structure::check(&root())?;
                 prose::check(program)
             }
             Self::Lint => {

@@ -19,8 +19,9 @@ pub enum StoreError {
         /// What the database said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A lock could not be written earlier; until [`RecordStore::recover`](super::RecordStore::recover) succeeds nothing is
-    /// initiated and no verdict is released.
+    /// A lock could not be written earlier. Until
+    /// [`RecordStore::recover`](super::RecordStore::recover) succeeds, nothing is initiated and no
+    /// verdict is released.
     #[error("share store not ready: {0}")]
     NotReady(String),
     /// A limit of a wallet's policy has no room: which one. Nothing was decided.

@@ -51,7 +51,8 @@ pub struct Backend {
 pub enum ThirdHolder {
     /// Another organisation's party.
     Partner(Backend),
-    /// The owner's backup file: no card, no proofs; [`Dealt::backup`](super::Dealt::backup) has the share.
+    /// The owner's backup file: no card, no proofs; [`Dealt::backup`](super::Dealt::backup) has the
+    /// share.
     Backup,
 }
 
