@@ -203,7 +203,7 @@ impl Orchestrator {
             .inspect_err(|error| {
                 if matches!(error, PublishError::Full { .. }) {
                     // The job is announced later. Until there is room, no more jobs are accepted.
-                    self.room.is_full(streams::JOBS);
+                    self.room.mark_full(streams::JOBS);
                 }
             })
     }
