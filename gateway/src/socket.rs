@@ -355,8 +355,8 @@ impl Conversation {
                 let refused = Refused::new("device", refusal.clone());
                 self.gateway.audit.refused(Refused { wallet: Some(wallet), ..refused });
                 if matches!(refusal.code, Code::BadSignature | Code::UnknownWallet) {
-                    let turn = self.gateway.rates.refused_proof(self.connection.key());
-                    if timeout(self.gateway.limits.handshake, turn).await.is_err() {
+                    let delay = self.gateway.rates.refused_proof(self.connection.key());
+                    if timeout(self.gateway.limits.handshake, delay).await.is_err() {
                         let reason = "too many proofs from this address did not hold";
                         return Err(End::Violation { code: close_code::POLICY, reason });
                     }

@@ -351,8 +351,8 @@ impl Orchestrator {
             // The parties' answers from before the repair no longer count.
             self.directory.forget(request.wallet);
         }
-        let turn = format!("back.{}", record.next_attempt_at_ms);
-        if let Err(error) = self.announce(tenant, job, &turn).await {
+        let wake_up = format!("back.{}", record.next_attempt_at_ms);
+        if let Err(error) = self.announce(tenant, job, &wake_up).await {
             tracing::warn!(%job, %error, "a job that was put back was not announced; the sweeper will");
         }
         Ok(Box::new(record.clone()))

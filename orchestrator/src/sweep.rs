@@ -182,15 +182,15 @@ impl Orchestrator {
         }
     }
 
-    /// Announces a job. The broker stores announcements with equal `turn` once. The number of
+    /// Announces a job. The broker stores announcements with equal `wake_up` once. The number of
     /// started attempts distinguishes an attempt's announcement from the previous one.
     pub(crate) async fn announce(
         &self,
         tenant: &TenantId,
         job: JobId,
-        turn: &str,
+        wake_up: &str,
     ) -> Result<(), PublishError> {
-        let message_id = format!("{tenant}.{job}.{turn}");
+        let message_id = format!("{tenant}.{job}.{wake_up}");
         self.bus
             .publish_stored(
                 &Address::Job(tenant.clone()),
@@ -218,7 +218,7 @@ impl Orchestrator {
             return Ok(());
         }
         tracing::debug!(job = %record.id, "announcing a job that rests");
-        let turn = match backlog {
+        let wake_up = match backlog {
             // The announcement is lost, even if the stream still remembers its id. Sweepers that
             // find so at the same time compute the same number.
             Backlog::Empty => {
@@ -227,7 +227,7 @@ impl Orchestrator {
             }
             Backlog::InWork | Backlog::Waiting => record.attempts_started.to_string(),
         };
-        self.announce(&record.tenant, record.id, &turn)
+        self.announce(&record.tenant, record.id, &wake_up)
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
@@ -240,8 +240,8 @@ impl Orchestrator {
         self.end_attempt(key, session, &request, Failure::no_outcome(initiator)).await?;
         // The orchestrator that ran it may have died with the announcement; a surplus one does no
         // harm.
-        let turn = entry.value.attempts_started.to_string();
-        self.announce(&entry.value.tenant, entry.value.id, &turn)
+        let wake_up = entry.value.attempts_started.to_string();
+        self.announce(&entry.value.tenant, entry.value.id, &wake_up)
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }

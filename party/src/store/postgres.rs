@@ -15,7 +15,7 @@
 //!   committed meanwhile.
 //! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a
 //!   scope, what was spent of a wallet's limits): a turn, which is an advisory lock that ends with
-//!   the transaction ([`Turn`]). Turns that share a number by accident merely wait for each other.
+//!   the transaction ([`AdvisoryLock`]). Turns that share a number by accident merely wait for each other.
 //! - *Which key records are sealed under*: a transaction that writes one reads the key's id
 //!   `FOR SHARE`; a change of the key updates it first ([`key_change`]).
 //! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction
@@ -38,6 +38,7 @@
 //! [`within`] bounds what a server or network that says nothing at all can take. The caller does
 //! not know then whether a commit took place, which every method allows for.
 
+mod advisory_lock;
 mod audit;
 mod home;
 mod key_change;
@@ -52,7 +53,6 @@ mod rows;
 mod store;
 #[cfg(test)]
 mod tests;
-mod turn;
 mod wallets;
 mod witness;
 
@@ -62,9 +62,9 @@ use sqlx::{Postgres, Transaction};
 
 pub(super) use self::home::mark_restored;
 use self::{
+    advisory_lock::{AdvisoryLock, number_of, within},
     keys::write_lock,
     rows::{read_setting, remove_record, write_record, write_setting},
-    turn::{Turn, number_of, within},
 };
 pub use self::{
     options::{AddressError, PostgresOptions},
@@ -157,7 +157,7 @@ impl RecordStore for PostgresStore {
         const OPERATION: &str = "count an attempt to open it";
         let failed = unavailable(OPERATION);
         let mut transaction = self.begin(OPERATION).await?;
-        Turn::Unlock.take(&mut transaction, &[]).await.map_err(&failed)?;
+        AdvisoryLock::Unlock.take(&mut transaction, &[]).await.map_err(&failed)?;
         let stored = read_setting(&mut transaction, "unlock-attempts").await.map_err(&failed)?;
         let attempts = UnlockAttempts::parse(stored.as_deref()).another(now_ms)?;
         write_setting(&mut transaction, "unlock-attempts", &attempts.to_setting()).await.map_err(&failed)?;

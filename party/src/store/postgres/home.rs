@@ -15,7 +15,7 @@
 use sqlx::PgConnection;
 
 use super::{
-    PostgresStore, Turn,
+    AdvisoryLock, PostgresStore,
     place::{Place, find_place, make_durable},
     read_setting, within, write_setting,
 };
@@ -51,7 +51,7 @@ impl PostgresStore {
             }
             let place = find_place(&mut connection).await?;
             let mut transaction = sqlx::Connection::begin(&mut connection).await.map_err(&failed)?;
-            Turn::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
+            AdvisoryLock::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
             let stored = read_setting(&mut transaction, PLACE).await.map_err(&failed)?;
             let before = stored.as_deref().and_then(Place::parse);
             // A store without a place was never entered: it is new, and holds nothing.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{PgConnection, Row as _};
 
-use super::{PostgresStore, Turn, keys::standing_of, read_setting, within, write_record, write_setting};
+use super::{
+    AdvisoryLock, PostgresStore, keys::standing_of, read_setting, within, write_record, write_setting,
+};
 use crate::store::{
     AnswersOf, MAX_ANSWERS_PER_REQUEST, NewPending, PendingRow, PendingStore, ShareStore, StoreError,
     columns::{bytes, integer, pending_row, unavailable},
@@ -112,7 +114,7 @@ impl PendingStore for PostgresStore {
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            Turn::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
+            AdvisoryLock::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
             let before = read_setting(&mut transaction, UNCLEAN_STARTS).await.map_err(&failed)?;
             let count = unclean_starts(before.as_deref()).saturating_add(1);
             write_setting(&mut transaction, UNCLEAN_STARTS, &count.to_be_bytes()).await.map_err(&failed)?;

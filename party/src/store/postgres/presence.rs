@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
-use super::{PostgresOptions, Turn, number_of, within};
+use super::{AdvisoryLock, PostgresOptions, number_of, within};
 use crate::store::{StoreError, columns::unavailable};
 
 /// One opening of a store, as the others see it: a connection of its own that holds an advisory
@@ -46,7 +46,7 @@ impl Presence {
         *held = None;
         let mut connection = options.connect_for_long().await?;
         sqlx::query("SELECT pg_advisory_lock_shared($1, $2)")
-            .bind(Turn::Presence as i32)
+            .bind(AdvisoryLock::Presence as i32)
             .bind(number_of(&self.id))
             .execute(&mut connection)
             .await
@@ -69,14 +69,14 @@ impl Presence {
         let mut ended = Vec::new();
         for id in others {
             let is_free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
-                .bind(Turn::Presence as i32)
+                .bind(AdvisoryLock::Presence as i32)
                 .bind(number_of(&id))
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(&failed)?;
             if is_free {
                 sqlx::query("SELECT pg_advisory_unlock($1, $2)")
-                    .bind(Turn::Presence as i32)
+                    .bind(AdvisoryLock::Presence as i32)
                     .bind(number_of(&id))
                     .execute(&mut *connection)
                     .await

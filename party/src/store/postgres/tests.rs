@@ -379,7 +379,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
     };
     for (held, session, spends) in [("_shared", 1, true), ("", 2, true), ("", 3, false)] {
         let mut holder = other.begin().await.unwrap();
-        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {turn})", Turn::Policy as i32);
+        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {turn})", AdvisoryLock::Policy as i32);
         holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
         let charged = charge(session, spends);
         loop {
@@ -399,7 +399,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
         assert!(charged.await.unwrap().unwrap());
     }
     let mut holder = other.begin().await.unwrap();
-    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {turn})", Turn::Policy as i32);
+    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {turn})", AdvisoryLock::Policy as i32);
     holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
     assert!(charge(4, false).await.unwrap().unwrap());
 }

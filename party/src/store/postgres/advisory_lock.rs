@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(25);
 
 /// Decisions that take turns beyond single rows; numbers of advisory locks.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Turn {
+pub(super) enum AdvisoryLock {
     Home = 1,
     Unlock = 2,
     House = 3,
@@ -26,7 +26,7 @@ pub(super) enum Turn {
     PublicKey = 10,
 }
 
-impl Turn {
+impl AdvisoryLock {
     /// Waits for the turn of `name`; it ends with the transaction.
     pub(super) async fn take(self, connection: &mut PgConnection, name: &[u8]) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
