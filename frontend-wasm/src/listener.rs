@@ -2,7 +2,7 @@
 
 use duet_protocol::{
     ids::ShareIndex,
-    keygen::{KeygenStep, Progress},
+    keygen::{KeygenObserver, KeygenStep},
 };
 use js_sys::Function;
 use wasm_bindgen::prelude::JsValue;
@@ -37,7 +37,7 @@ impl Listener {
     }
 }
 
-impl Progress for Listener {
+impl KeygenObserver for Listener {
     fn step(&mut self, step: KeygenStep) {
         match step {
             KeygenStep::Shares => self.say_step("shares", None),

@@ -417,7 +417,7 @@ pub struct WalletPage {
 /// The data of an event `progress` in a job's event stream: a report of one speaker about the
 /// running session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Progress {
+pub struct ProgressEvent {
     /// The session.
     pub session: SessionId,
     /// The speaker that reports.

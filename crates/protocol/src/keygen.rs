@@ -12,7 +12,7 @@ mod setup;
 
 pub use self::{
     device::{Dealt, Delivery, DeviceWallet, InvalidDeviceRecord, PaperRefusal, PendingWallet},
-    setup::{Backend, DealError, DealerSetup, KeygenStep, Progress, ThirdHolder},
+    setup::{Backend, DealError, DealerSetup, KeygenObserver, KeygenStep, ThirdHolder},
 };
 #[cfg(any(test, feature = "test-hooks"))]
 use crate::paillier_key::PaillierKey;
@@ -25,7 +25,7 @@ use crate::{dealing::Drawn, hedge::Entropy};
 /// When the setup contradicts itself.
 pub fn deal(
     setup: &DealerSetup,
-    progress: &mut dyn Progress,
+    progress: &mut dyn KeygenObserver,
     entropy: &mut dyn Entropy,
 ) -> Result<Dealt, DealError> {
     Drawn::draw(setup, None, progress, entropy)?.deal(progress, entropy)

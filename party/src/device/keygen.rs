@@ -11,7 +11,8 @@ use duet_protocol::{
     codec,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     keygen::{
-        Backend, DealerSetup, Delivery, DeviceWallet, KeygenStep, PendingWallet, Progress, ThirdHolder, deal,
+        Backend, DealerSetup, Delivery, DeviceWallet, KeygenObserver, KeygenStep, PendingWallet, ThirdHolder,
+        deal,
     },
     paillier::ModulusSize,
     receipt::{CommitAck, Receipt, ReceiptBundle},
@@ -91,7 +92,7 @@ pub type OnProgress = Arc<dyn Fn(CreateProgress) + Send + Sync>;
 
 struct DealProgress(OnProgress);
 
-impl Progress for DealProgress {
+impl KeygenObserver for DealProgress {
     fn step(&mut self, step: KeygenStep) {
         (self.0)(CreateProgress::Deal(step));
     }

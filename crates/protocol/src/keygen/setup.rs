@@ -25,7 +25,7 @@ pub enum KeygenStep {
 }
 
 /// Receives the progress of a key generation.
-pub trait Progress {
+pub trait KeygenObserver {
     /// A step begins.
     fn step(&mut self, step: KeygenStep);
     /// Another candidate for a prime of the Paillier key was tried; about 120 in all for 2048 bits.
@@ -33,7 +33,7 @@ pub trait Progress {
 }
 
 /// Ignores the progress.
-impl Progress for () {
+impl KeygenObserver for () {
     fn step(&mut self, _: KeygenStep) {}
 }
 
