@@ -4,7 +4,7 @@ use duet_at_rest::device::OwnerKey;
 use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,
-    card::ParametersVerdict,
+    card::ParametersCheck,
     codec,
     dealing::Drawn,
     identity::IdentityKey,
@@ -60,7 +60,7 @@ impl Backend {
     #[wasm_bindgen(getter)]
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        ParametersVerdict::fingerprint(&self.0.card.verdict()).to_string()
+        ParametersCheck::fingerprint(&self.0.card.check()).to_string()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duet_protocol::{
     arithmetic::default_arithmetic,
-    card::{Card, ParametersVerdict, VerifiedCard},
+    card::{Card, ParametersCheck, VerifiedCard},
     codec,
 };
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
@@ -60,6 +60,6 @@ fn verified_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure
 fn believed_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure> {
     let card: Arc<Card> = Arc::new(codec::decode(card)?);
     let fingerprint = parse("fingerprint", fingerprint)?;
-    let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
-    Ok(VerifiedCard::with_verdict(card, &fingerprint, &verdict, default_arithmetic())?)
+    let check = ParametersCheck::of_trusted_verification(fingerprint);
+    Ok(VerifiedCard::with_check(card, &fingerprint, &check, default_arithmetic())?)
 }

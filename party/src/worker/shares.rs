@@ -174,7 +174,7 @@ impl Shared {
             epoch,
         };
         let admission = Admission { token: *prepared.token(), max_wallets };
-        context.store_modulus_verdict(&prepared.modulus()).await?;
+        context.store_modulus_check(&prepared.modulus()).await?;
         let plain: [(RecordLabel, zeroize::Zeroizing<Vec<u8>>); 4] = [
             (prepared_label(id, index), prepared.to_secret_bytes()?),
             (
