@@ -84,11 +84,11 @@ pub(crate) fn decide(
     let mut reasons = Vec::new();
     let mut candidates = Vec::with_capacity(pairs.len());
     for pair in pairs {
-        let verdict = match refusal_for_good(past, *pair) {
+        let usability = match refusal_for_good(past, *pair) {
             Some(p) => Err(Refusal::new(p.code, format!("the pair {pair} refused"))),
             None => usable(*pair),
         };
-        match verdict {
+        match usability {
             Ok(()) => candidates.push(*pair),
             Err(refusal) => reasons.push(refusal),
         }

@@ -280,7 +280,7 @@ impl Orchestrator {
                 self.conclude(&snapshot).await;
                 Ok(Box::new(snapshot.value.clone()))
             }
-            Changed::Declined(verdict) => verdict,
+            Changed::Declined(result) => result,
             Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job")),
         }
     }
@@ -341,7 +341,7 @@ impl Orchestrator {
             .await?;
         let snapshot = match changed {
             Changed::Applied(snapshot) => snapshot,
-            Changed::Declined(verdict) => return verdict,
+            Changed::Declined(result) => return result,
             Changed::Missing => return Err(Refusal::new(Code::NotFound, "there is no such job")),
         };
         let record = &snapshot.value;

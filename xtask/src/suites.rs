@@ -247,12 +247,12 @@ pub(crate) fn test(suites: &[Suite], no_install: bool, program: &clap::Command) 
 
     println!("\n=== summary ===");
     for (suite, duration, own, result) in &reports {
-        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
         let tests = match own.passed + own.failed + own.skipped {
             0 => String::new(),
             _ => format!("  {} passed, {} failed, {} skipped", own.passed, own.failed, own.skipped),
         };
-        println!("{:<8} {verdict:<7} {:>13}{tests}", suite.name(), human(*duration));
+        println!("{:<8} {word:<7} {:>13}{tests}", suite.name(), human(*duration));
     }
     println!("{:<8} {:<7} {:>13}", "total", "", human(started.elapsed()));
     let failures = reports.iter().filter(|(.., result)| result.is_err()).count();
