@@ -1,6 +1,6 @@
 //! The gateway: connects browser parties to the broker.
 //!
-//! The two central types are [`Config`], a gateway's whole configuration, and [`Server`], a gateway
+//! The two central types are [`Config`], a gateway's whole configuration, and [`GatewayServer`], a gateway
 //! that is ready to serve. A browser opens a WebSocket and speaks [`duet_wire::gateway`]. The
 //! gateway forwards each message inside to the broker as `device`, and the reply back.
 //!
@@ -56,5 +56,5 @@ mod waiting;
 pub use invalid_setting::InvalidSetting;
 pub use ipnet::IpNet;
 pub use proxies::{ClientHeader, TrustedProxies};
-pub use server::{GatewayError, Server};
+pub use server::{GatewayError, GatewayServer};
 pub use settings::{Backend, BackendRole, Config, InvalidOrigin, Limits, Origin, Rpc, TlsFiles};

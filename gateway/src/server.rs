@@ -84,7 +84,7 @@ pub enum GatewayError {
 }
 
 /// A gateway that is ready: it is connected to the broker, and it listens.
-pub struct Server {
+pub struct GatewayServer {
     gateway: Arc<Gateway>,
     addresses: Arc<Addresses>,
     listener: TcpListener,
@@ -93,13 +93,13 @@ pub struct Server {
     recording: Recording,
 }
 
-impl core::fmt::Debug for Server {
+impl core::fmt::Debug for GatewayServer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("GatewayServer").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Server {
+impl GatewayServer {
     /// Gets a gateway ready.
     ///
     /// # Errors

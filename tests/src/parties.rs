@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use duet_test_postgres::{Database, Server};
+use duet_test_postgres::{Database, PostgresServer};
 
 use crate::{
     duet::{Duet, text},
@@ -92,7 +92,7 @@ impl PartyFolder {
     ///
     /// # Errors
     /// When a command fails.
-    pub async fn move_to(&mut self, duet: &Duet, server: &Server) -> Result<()> {
+    pub async fn move_to(&mut self, duet: &Duet, server: &PostgresServer) -> Result<()> {
         let file = self.folder.join("moving.backup");
         let file = file.to_string_lossy();
         self.command(duet).json(&["party", "backup", "--out", &file]).await?;

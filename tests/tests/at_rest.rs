@@ -18,7 +18,7 @@ use duet_party::{
     },
     vault::Vault,
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     duet::{Duet, text},
     parties::PartyFolder,

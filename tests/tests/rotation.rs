@@ -20,7 +20,7 @@ use duet_party::store::{
     RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     anvil::{http_client, https_client},
     broker::Broker,

@@ -16,7 +16,7 @@ use duet_party::store::{
     sqlite::{SqliteOptions, SqliteStore},
 };
 use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     broker::Broker,
     duet::{Duet, text},

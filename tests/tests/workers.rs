@@ -17,7 +17,7 @@ use duet_party::store::{
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_protocol::ids::SessionId;
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     duet::text,
     recovery,

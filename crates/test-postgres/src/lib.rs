@@ -1,9 +1,9 @@
-//! A real PostgreSQL server for tests and measurements. Each [`Server`] is a cluster in a temporary
+//! A real PostgreSQL server for tests and measurements. Each [`PostgresServer`] is a cluster in a temporary
 //! folder. It listens on a Unix socket and, on request, on the loopback. Its settings make commits
 //! durable.
 //!
-//! [`Server::shared`] starts one server for each process, so that a test binary pays for one start.
-//! [`Server::database`] gives each test a [`Database`] of its own. A server ends with the process
+//! [`PostgresServer::shared`] starts one server for each process, so that a test binary pays for one start.
+//! [`PostgresServer::database`] gives each test a [`Database`] of its own. A server ends with the process
 //! that started it, even if that process is killed. A shell beside it holds the other end of a
 //! pipe. When the pipe closes, the shell stops the server and removes its folder.
 
@@ -56,7 +56,7 @@ kill -KILL "$telling"
 
 /// A running server. Dropping it ends the server and removes its files.
 #[derive(Debug)]
-pub struct Server {
+pub struct PostgresServer {
     folder: PathBuf,
     watch: Option<Child>,
     settings: Vec<String>,
@@ -75,13 +75,13 @@ pub struct Database {
     superuser: PgConnectOptions,
 }
 
-impl Server {
+impl PostgresServer {
     /// The server of this process. The first call starts it.
     ///
     /// # Errors
     /// When PostgreSQL 13 or newer is not installed, or when the server does not start.
     pub async fn shared() -> Result<&'static Self> {
-        static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+        static SHARED: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
         let server =
             SHARED.get_or_init(|| Self::launch(&env::temp_dir(), &[]).map_err(|error| format!("{error:#}")));
         let server = server.as_ref().map_err(|error| anyhow!("{error}"))?;
@@ -360,7 +360,7 @@ impl Database {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         if let Some(mut watch) = self.watch.take() {
             drop(watch.stdin.take());
@@ -378,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_has_just_begun_can_be_killed() {
-        let mut server = Server::start(&[]).await.unwrap();
+        let mut server = PostgresServer::start(&[]).await.unwrap();
         for _ in 0..5 {
             server.kill().unwrap();
             server.resume().unwrap();

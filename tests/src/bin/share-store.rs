@@ -31,7 +31,7 @@ use duet_protocol::{
     ids::{Epoch, PaillierKeyId, ShareIndex, WalletId},
     transcript::sha256,
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::process::resident_bytes;
 use serde_json::{Map, Value, json};
 
