@@ -11,13 +11,13 @@
 mod encryption;
 mod error;
 mod local;
-pub mod transit;
+pub mod vault_transit;
 mod wrapped_key;
 
 pub use self::{
     encryption::KeyEncryption,
-    error::{KeyEncryptionError, TransitError},
+    error::{KeyEncryptionError, VaultTransitError},
     local::{KeyFile, Passphrase},
-    transit::{Transit, TransitOptions},
+    vault_transit::{VaultTransit, VaultTransitOptions},
     wrapped_key::{Source, WrappedKey},
 };

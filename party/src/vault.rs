@@ -22,7 +22,7 @@ use crate::{
     at_rest::{KeyEncryptionKey, KeyError, KeyId, OpenError, RecordKind, RecordLabel, SealedRecord},
     clock::Clock,
     error::PartyError,
-    key_encryption::{KeyEncryption, KeyEncryptionError, Source, TransitError, WrappedKey},
+    key_encryption::{KeyEncryption, KeyEncryptionError, Source, VaultTransitError, WrappedKey},
     store::{
         KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, NewKey, ShareStore, StoreError, UnlockRefused,
     },
@@ -189,7 +189,9 @@ impl Vault {
         // For a newer version of the same key, Vault rewraps without revealing the plaintext.
         let anew = match (source.source(), wrapped.source()) {
             (Source::Transit, Source::Transit) => match source.rewrap(&wrapped).await {
-                Err(KeyEncryptionError::Transit(TransitError::OtherKey { .. })) => source.wrap(&key).await?,
+                Err(KeyEncryptionError::Transit(VaultTransitError::OtherKey { .. })) => {
+                    source.wrap(&key).await?
+                }
                 anew => anew?,
             },
             _ => source.wrap(&key).await?,

@@ -17,9 +17,9 @@ use tokio::time::{interval, timeout};
 
 use crate::{
     anvil::http_client,
+    capture::{Capture, Tap},
     nats_server::NatsServer,
     network::{Condition, Link},
-    wire::{Capture, Tap},
 };
 
 /// The number of nodes.

@@ -19,13 +19,13 @@ use tokio::time::{interval, timeout};
 
 use crate::{
     anvil::http_client,
+    capture::Capture,
     clocks,
     cluster::Cluster,
     duet::{Duet, text},
     network::{Condition, Link},
     parties::{PartyFolder, make_private_folder},
     stack::{self, Pair, Server, TENANT, Wallet, creation_arguments, write_key},
-    wire::Capture,
 };
 
 /// How long the pairs of a new wallet may take to become usable, and a process to become ready

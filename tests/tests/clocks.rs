@@ -8,7 +8,7 @@ use duet_tests::{
     clocks::shifted,
     duet::text,
     metrics::Exposition,
-    recovery,
+    signers,
     stack::{Server, Stack, Wallet},
 };
 use serde_json::Value;
@@ -85,7 +85,7 @@ impl<'a> Job<'a> {
             text(job, "/signature").ok().map(str::to_owned)
         };
         let signature = self.comes_to("a signature", signed).await;
-        let signer = recovery::message_signer(self.message.as_bytes(), &signature).unwrap();
+        let signer = signers::message_signer(self.message.as_bytes(), &signature).unwrap();
         assert_eq!(signer.to_string(), self.wallet.address, "{}", self.message);
     }
 

@@ -21,7 +21,7 @@ use duet_tests::{
     broker::Broker,
     duet::{Duet, text},
     parties::{PartyFolder, make_private_folder},
-    programs, recovery,
+    programs, signers,
     stack::{Stack, TENANT, Wallet},
 };
 use duet_wire::policy::{Bound, Limit, Spend, SpendLimit, SpendOption};
@@ -95,7 +95,7 @@ fn wallet(stack: &Stack, name: &str, id: &str, address: &str) -> Wallet {
 
 fn is_by(wallet: &Wallet, message: &str, signed: &Value) {
     let signature = text(signed, "/signature").unwrap();
-    let signer = recovery::message_signer(message.as_bytes(), signature).unwrap();
+    let signer = signers::message_signer(message.as_bytes(), signature).unwrap();
     assert_eq!(signer.to_string(), wallet.address, "{message}");
 }
 

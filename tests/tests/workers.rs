@@ -20,7 +20,7 @@ use duet_protocol::ids::SessionId;
 use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     duet::text,
-    recovery,
+    signers,
     stack::{ALL_KINDS, Pair, Server, Stack, Wallet},
 };
 use tokio::task::JoinSet;
@@ -60,7 +60,7 @@ async fn sign_many(wallet: &Wallet, what: &str, count: usize) {
 async fn sign_one(wallet: &Wallet, message: &str) {
     let signed = wallet.sign_by(Pair::ServicePartner, &["message", message]).await.unwrap();
     let signature = text(&signed, "/signature").unwrap();
-    let signer = recovery::message_signer(message.as_bytes(), signature).unwrap();
+    let signer = signers::message_signer(message.as_bytes(), signature).unwrap();
     assert_eq!(signer.to_string(), wallet.address);
 }
 

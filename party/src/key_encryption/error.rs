@@ -30,7 +30,7 @@ pub enum KeyEncryptionError {
     Key(#[from] KeyError),
     /// Vault failed.
     #[error(transparent)]
-    Transit(#[from] TransitError),
+    Transit(#[from] VaultTransitError),
     /// The process is stopping.
     #[error(transparent)]
     Abandoned(#[from] Abandoned),
@@ -38,7 +38,7 @@ pub enum KeyEncryptionError {
 
 /// Why Vault did not encrypt or decrypt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TransitError {
+pub enum VaultTransitError {
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
