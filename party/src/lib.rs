@@ -19,7 +19,7 @@
 //! | [`store`] | durable state and its transactions: the trait, SQLite, PostgreSQL |
 //! | [`vault`] | an unlocked store |
 //! | [`audit`] | audit records outside a signature's path, and publication of the log |
-//! | [`context`], [`clock`], [`compute`] | what all operations need |
+//! | [`context`], [`identity`], [`clock`], [`compute`] | what all operations need |
 //! | [`party`] | a backend party's keys, card, wallets and admission tokens |
 //! | [`policy`] | the policies of wallets' owners |
 //! | [`device`] | the owner's device: deals wallets, signs as initiator |
