@@ -13,8 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    broker,
-    commands::party::COMMAND_PATIENCE,
+    broker::{self, COMMAND_PATIENCE},
     config::{BrokerOptions, CredentialsOptions, DatabaseOptions},
     error::{CliError, ErrorCode},
     output::Output,

@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
-    broker,
-    commands::{init::read_error, party::SERVER_PATIENCE},
+    broker::{self, SERVER_PATIENCE},
+    commands::init::read_error,
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},

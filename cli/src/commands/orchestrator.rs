@@ -17,8 +17,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker,
-    commands::{init::read_error, party::SERVER_PATIENCE},
+    broker::{self, SERVER_PATIENCE},
+    commands::init::read_error,
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},

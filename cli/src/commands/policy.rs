@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    broker,
-    commands::{job::Access, party::COMMAND_PATIENCE, requester},
+    broker::{self, COMMAND_PATIENCE},
+    commands::{job::Access, requester},
     config::{BrokerOptions, CredentialsOptions},
     device::DeviceOptions,
     duration,

@@ -23,8 +23,8 @@ use duet_wire::{JobId, Payload, PayloadKindTag, WalletInfo};
 use serde::Serialize;
 
 use crate::{
-    broker,
-    commands::{culprit, party::COMMAND_PATIENCE},
+    broker::{self, COMMAND_PATIENCE},
+    commands::culprit,
     config::{BrokerOptions, CredentialsOptions, TenantOptions},
     device::{DeviceOptions, WalletReport},
     error::CliError,
