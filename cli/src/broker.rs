@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use duet_bus::{Bus, ConnectError, ConnectSettings, NkeySeed, Role};
 use duet_credentials::Layout;
+use duet_protocol::ids::PartyId;
 use duet_wire::Code;
 
 use crate::{
@@ -12,6 +13,11 @@ use crate::{
     error::CliError,
     secrets,
 };
+
+/// How long a server tries to reach the broker: in effect, for ever.
+pub(crate) const SERVER_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long other commands try to reach the broker.
+pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Connects as `role`. While the broker cannot be reached, it tries again until `patience` is over.
 ///
@@ -73,4 +79,12 @@ pub(crate) fn connect_error(error: &ConnectError) -> CliError {
         ),
         ConnectError::Url { .. } => CliError::usage(message),
     }
+}
+
+/// The broker's user for a party.
+pub(crate) fn role_of(party: &PartyId) -> Result<Role, CliError> {
+    party
+        .as_str()
+        .parse()
+        .map_err(|error| CliError::usage(format!("no user of the broker is called like the party: {error}")))
 }

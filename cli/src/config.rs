@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, builder::FalseyValueParser};
 use duet_wire::TenantId;
 
-use crate::{duration, share_store::StoreLocation};
+use crate::{duration, store_location::StoreLocation};
 
 /// The broker's default address.
 pub(crate) const DEFAULT_NATS_URL: &str = "tls://127.0.0.1:4222";

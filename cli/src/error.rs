@@ -2,11 +2,9 @@
 
 use std::{fmt, io};
 
-use duet_party::{PartyError, store::StoreError, vault::UnlockError};
-use duet_wire::{Code, Problem, Refusal, error::ExitCode};
+use duet_party::{PartyError, store::StoreError};
+use duet_wire::{Code, Problem, Refusal, error::ExitCode, payload::PayloadError};
 use serde::{Serialize, Serializer};
-
-use crate::sealing;
 
 /// A code shared with the services, or one of the command line alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,20 +324,6 @@ impl From<StoreError> for CliError {
     }
 }
 
-impl From<UnlockError> for CliError {
-    fn from(error: UnlockError) -> Self {
-        let (code, remedy) = match &error {
-            UnlockError::KeyEncryption(error) => (sealing::code(error), sealing::remedy(error)),
-            _ => (None, None),
-        };
-        let shown = Self::new(code.unwrap_or(ErrorCode::Shared(error.code())), error.to_string());
-        match remedy {
-            Some(remedy) => shown.remedy(remedy),
-            None => shown,
-        }
-    }
-}
-
 impl From<Problem> for CliError {
     fn from(problem: Problem) -> Self {
         let error = Self::new(problem.code, problem.detail);
@@ -348,6 +332,13 @@ impl From<Problem> for CliError {
             None => error,
         }
     }
+}
+
+/// The error of a payload, with the path of the fault.
+pub(crate) fn payload_error(error: PayloadError) -> CliError {
+    let cli_error = CliError::new(error.code(), error.to_string());
+    let (PayloadError::Json(error) | PayloadError::TypedData(error)) = error;
+    cli_error.at(error.path)
 }
 
 #[cfg(test)]

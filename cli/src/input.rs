@@ -10,11 +10,11 @@ use alloy_primitives::Address;
 use clap::{Args, Subcommand};
 use duet_wire::{
     Code, Payload,
-    payload::{MAX_PAYLOAD_SIZE_BYTES, PayloadError, PersonalMessage},
+    payload::{MAX_PAYLOAD_SIZE_BYTES, PersonalMessage},
 };
 
 use crate::{
-    error::CliError,
+    error::{CliError, payload_error},
     rpc::{Node, NodeOptions},
     secrets,
     transaction::{Draft, DraftOptions},
@@ -216,13 +216,6 @@ impl DocumentArgument {
         let document = read_document(&self.file, MAX_PAYLOAD_SIZE_BYTES)?;
         Payload::typed_data_from_json(&document, self.drop_undeclared).map_err(payload_error)
     }
-}
-
-/// The error of a payload, with the path of the fault.
-pub(crate) fn payload_error(error: PayloadError) -> CliError {
-    let cli_error = CliError::new(error.code(), error.to_string());
-    let (PayloadError::Json(error) | PayloadError::TypedData(error)) = error;
-    cli_error.at(error.path)
 }
 
 /// Reads a file, or standard input for `-`, of at most the size of a payload.

@@ -36,6 +36,7 @@ mod sealing;
 mod secrets;
 mod share_store;
 mod shutdown;
+mod store_location;
 mod traces;
 mod transaction;
 

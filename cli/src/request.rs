@@ -74,7 +74,7 @@ impl RequestOptions {
             Some(seconds) => seconds,
             None => now.saturating_add(self.expires_in).as_secs(),
         };
-        let digest = payload.digest().map_err(crate::input::payload_error)?;
+        let digest = payload.digest().map_err(crate::error::payload_error)?;
         let request = SigningRequest {
             version: REQUEST_VERSION,
             tenant: tenant.clone(),

@@ -17,8 +17,7 @@ use serde::{
 
 use crate::{
     duration,
-    error::{CliError, ErrorCode},
-    input::payload_error,
+    error::{CliError, ErrorCode, payload_error},
     json_rpc::{CallError, JsonRpc},
     outgoing::{self, Route},
     transaction::Draft,

@@ -7,7 +7,8 @@ use duet_party::{
     at_rest::{Argon2Cost, KeyError},
     compute::Compute,
     key_encryption::{
-        KeyEncryption, KeyEncryptionError, KeyFile, Passphrase, Source, Transit, TransitError, TransitOptions,
+        KeyEncryption, KeyEncryptionError, KeyFile, Passphrase, Source, VaultTransit, VaultTransitError,
+        VaultTransitOptions,
     },
     vault::UnlockError,
 };
@@ -113,7 +114,7 @@ impl VaultOptions {
             }
             None => None,
         };
-        let options = TransitOptions {
+        let options = VaultTransitOptions {
             url,
             mount: self.vault_mount.clone(),
             key: key.to_owned(),
@@ -122,8 +123,8 @@ impl VaultOptions {
             authorities,
             patience: self.vault_patience,
         };
-        let transit =
-            Transit::new(&options).map_err(|error| UnlockError::from(KeyEncryptionError::from(error)))?;
+        let transit = VaultTransit::new(&options)
+            .map_err(|error| UnlockError::from(KeyEncryptionError::from(error)))?;
         Ok(Box::new(transit))
     }
 }
@@ -146,23 +147,25 @@ pub(crate) fn remedy(error: &KeyEncryptionError) -> Option<&'static str> {
         KeyEncryptionError::Key(KeyError::File { .. }) => {
             "Name the key file that the store was made with; without it only a backup's own key helps."
         }
-        KeyEncryptionError::Transit(TransitError::Unreachable { .. }) => {
+        KeyEncryptionError::Transit(VaultTransitError::Unreachable { .. }) => {
             "Check --vault-url and --vault-ca, and that Vault runs."
         }
-        KeyEncryptionError::Transit(TransitError::Sealed { .. }) => "Unseal Vault (`vault operator unseal`).",
-        KeyEncryptionError::Transit(TransitError::Denied { .. }) => {
+        KeyEncryptionError::Transit(VaultTransitError::Sealed { .. }) => {
+            "Unseal Vault (`vault operator unseal`)."
+        }
+        KeyEncryptionError::Transit(VaultTransitError::Denied { .. }) => {
             "Check that the token has not expired (`vault token lookup`) and that its policy allows `update` on this path."
         }
-        KeyEncryptionError::Transit(TransitError::NoKey { .. }) => {
+        KeyEncryptionError::Transit(VaultTransitError::NoKey { .. }) => {
             "Check --vault-mount and --vault-key. A key that was deleted in Vault is gone: only a backup whose key is elsewhere opens."
         }
-        KeyEncryptionError::Transit(TransitError::OtherKey { .. }) => {
+        KeyEncryptionError::Transit(VaultTransitError::OtherKey { .. }) => {
             "Give --vault-mount and --vault-key as they were, or change them by `duet party rewrap`."
         }
-        KeyEncryptionError::Transit(TransitError::Refused { status: 300..=399, .. }) => {
+        KeyEncryptionError::Transit(VaultTransitError::Refused { status: 300..=399, .. }) => {
             "Name Vault's active node, or a load balancer before it, in --vault-url."
         }
-        KeyEncryptionError::Transit(TransitError::Refused { .. }) => {
+        KeyEncryptionError::Transit(VaultTransitError::Refused { .. }) => {
             "Look at the key in Vault: its min_decryption_version may be above the version that encrypted the store's key."
         }
         _ => return None,
@@ -177,9 +180,23 @@ pub(crate) const fn code(error: &KeyEncryptionError) -> Option<ErrorCode> {
         | KeyEncryptionError::Key(
             KeyError::File { .. } | KeyError::Length(_) | KeyError::Permissions { .. },
         ) => ErrorCode::File,
-        KeyEncryptionError::Transit(TransitError::Settings(_)) => ErrorCode::Usage,
+        KeyEncryptionError::Transit(VaultTransitError::Settings(_)) => ErrorCode::Usage,
         KeyEncryptionError::Transit(error) if error.may_pass() => ErrorCode::VaultUnreachable,
         KeyEncryptionError::Transit(_) => ErrorCode::VaultRefused,
         _ => return None,
     })
+}
+
+impl From<UnlockError> for CliError {
+    fn from(error: UnlockError) -> Self {
+        let (code, remedy) = match &error {
+            UnlockError::KeyEncryption(error) => (code(error), remedy(error)),
+            _ => (None, None),
+        };
+        let shown = Self::new(code.unwrap_or(ErrorCode::Shared(error.code())), error.to_string());
+        match remedy {
+            Some(remedy) => shown.remedy(remedy),
+            None => shown,
+        }
+    }
 }

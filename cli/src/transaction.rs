@@ -15,8 +15,7 @@ use duet_wire::{
 use serde_json::Value;
 
 use crate::{
-    error::CliError,
-    input::payload_error,
+    error::{CliError, payload_error},
     quantity::{Amount, Count, parse_address},
 };
 

@@ -91,11 +91,11 @@ fn the_transaction_of_eip_155_is_verified() {
         ["--json", "verify", "tx", EIP155, "--address", "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F"];
     let output = run(&arguments);
     assert!(output.status.success(), "{output:?}");
-    let verdict = document(&output);
-    assert_eq!(verdict["digest"], "0xdaf5a779ae972f972197303d7b574746c7ef83eadac0f2791ad23db92e4c8e53");
-    assert_eq!((&verdict["chain_id"], &verdict["kind"]), (&json!(1), &json!("transaction")));
+    let verified = document(&output);
+    assert_eq!(verified["digest"], "0xdaf5a779ae972f972197303d7b574746c7ef83eadac0f2791ad23db92e4c8e53");
+    assert_eq!((&verified["chain_id"], &verified["kind"]), (&json!(1), &json!("transaction")));
     let from_input = run_with_input(&["verify", "tx", "--json"], &format!("{EIP155}\n"));
-    assert_eq!(document(&from_input), verdict);
+    assert_eq!(document(&from_input), verified);
 }
 
 #[test]

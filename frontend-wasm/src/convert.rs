@@ -7,7 +7,7 @@ use getrandom::{
     SysRng,
     rand_core::{Rng as _, UnwrapErr},
 };
-use js_sys::{Object, Reflect, Uint8Array};
+use js_sys::Uint8Array;
 use wasm_bindgen::JsValue;
 
 use crate::failure::Failure;
@@ -35,16 +35,6 @@ pub(crate) fn system_rng() -> Surrounded<UnwrapErr<SysRng>> {
     let now_ms = js_sys::Date::now() as u64;
     let environment = Environment { process, now_ns: now_ms.saturating_mul(1_000_000) };
     Surrounded::new(UnwrapErr(SysRng), environment)
-}
-
-/// A plain object.
-pub(crate) fn object<'a>(fields: impl IntoIterator<Item = (&'a str, JsValue)>) -> JsValue {
-    let object = Object::new();
-    for (name, value) in fields {
-        // Fails only for proxies and frozen objects.
-        let _ = Reflect::set(&object, &name.into(), &value);
-    }
-    object.into()
 }
 
 /// A JSON document as JavaScript's own values.
@@ -113,4 +103,18 @@ pub(crate) fn milliseconds(now: f64) -> Result<u64, Failure> {
     } else {
         Err(Failure::malformed("now", "expected milliseconds since 1970, as Date.now() has them"))
     }
+}
+
+pub(crate) fn decode_all<M: duet_protocol::codec::Message>(all: &[Uint8Array]) -> Result<Vec<M>, Failure> {
+    all.iter().map(|one| duet_protocol::codec::decode(&one.to_vec()).map_err(Failure::from)).collect()
+}
+
+/// The bytes of a task, which JavaScript has to wipe.
+pub(crate) fn task_bytes(task: &duet_protocol::proof_task::ProofTask) -> Result<JsValue, Failure> {
+    task.to_secret_bytes().map(|task| bytes(&task)).map_err(Failure::misuse)
+}
+
+/// An address with its EIP-55 checksum.
+pub(crate) fn checksummed(address: [u8; 20]) -> String {
+    duet_wire::encoding::checksummed_address(&address)
 }

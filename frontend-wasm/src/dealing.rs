@@ -13,9 +13,11 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use zeroize::Zeroizing;
 
 use crate::{
-    convert::{bytes, encoded, object, system_rng},
+    convert::{decode_all, encoded, system_rng, task_bytes},
+    dealt::DealtWallet,
     failure::{Failure, outcome},
-    keygen::{DealtWallet, Listener, decode_all},
+    listener::Listener,
+    object::object,
 };
 
 /// Does the proof task of a [`DrawnWallet`] or a rotation, which comes from this page's own code
@@ -30,11 +32,6 @@ pub fn make_proofs(task: Vec<u8>) -> JsValue {
 fn made(task: &[u8]) -> Result<JsValue, Failure> {
     let task: ProofTask = codec::decode(task)?;
     encoded(&task.prove(default_arithmetic(), &mut system_rng()).map_err(Failure::misuse)?)
-}
-
-/// The bytes of a task, which JavaScript has to wipe.
-pub(crate) fn task_bytes(task: &ProofTask) -> Result<JsValue, Failure> {
-    task.to_secret_bytes().map(|task| bytes(&task)).map_err(Failure::misuse)
 }
 
 /// A wallet whose shares and keys are drawn; nothing of it is proved or sealed yet.

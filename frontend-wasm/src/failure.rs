@@ -7,7 +7,7 @@ use duet_protocol::{
 use duet_wire::{Code, Problem, Refusal};
 use wasm_bindgen::JsValue;
 
-use crate::convert::object;
+use crate::object::object;
 
 /// Why something was not done; `DuetError` of `types.ts`.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use js_sys::Reflect;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{bytes, encoded, object, parse},
+    convert::{bytes, encoded, parse},
     failure::{Failure, outcome},
+    object::object,
 };
 
 /// The version of the frames that is spoken here.

@@ -1,87 +1,32 @@
 //! Dealing a wallet: the device draws everything, the backend verifies and stores.
 
-use std::sync::Arc;
-
-use duet_at_rest::{
-    SealedRecord,
-    device::{OwnerKey, StoredPending, StoredWallet},
-};
+use duet_at_rest::device::OwnerKey;
 use duet_protocol::{
     admission::AdmissionToken,
     arithmetic::default_arithmetic,
-    card::{Card, ParametersVerdict, VerifiedCard},
+    card::ParametersCheck,
     codec,
     dealing::Drawn,
     identity::IdentityKey,
-    ids::{PartyId, ShareIndex, TenantId},
-    keygen::{self, DealerSetup, Dealt, KeygenStep, Progress, ThirdHolder},
+    ids::{PartyId, TenantId},
+    keygen::{self, DealerSetup, ThirdHolder},
     paillier::ModulusSize,
-    receipt::{CommitAck, Receipt, ReceiptBundle},
-    share::{KeyShare, PayloadKindTag, Requester},
+    share::{PayloadKindTag, Requester},
 };
-use js_sys::{Array, Function, Uint8Array};
+use js_sys::Function;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use zeroize::Zeroizing;
 
 use crate::{
-    backup,
-    convert::{array, bytes, encoded, milliseconds, object, parse, system_rng},
+    convert::{array, milliseconds, parse, system_rng},
     dealing::DrawnWallet,
+    dealt::DealtWallet,
     failure::{Failure, outcome},
-    keys::KeyEncryptionKey,
+    listener::Listener,
+    object::object,
     primes::paillier_key,
-    wallet::DeviceWallet,
+    responder::Responder,
 };
-
-/// A party whose card was checked: one that answers a device.
-#[wasm_bindgen]
-pub struct Responder(pub(crate) VerifiedCard);
-
-#[wasm_bindgen]
-impl Responder {
-    /// Checks a card against its pinned fingerprint (64 hexadecimal digits) and verifies the proof
-    /// of its parameters, which takes more than half a second.
-    #[wasm_bindgen(unchecked_return_type = "Result<Responder>")]
-    #[must_use]
-    pub fn verify(card: &[u8], fingerprint: &str) -> JsValue {
-        outcome(verified_card(card, fingerprint).map(Self))
-    }
-
-    /// The same when this very card was verified before, by this page's own code: in a helper
-    /// worker beside the one that asks, whose `Responder.verify` gave this fingerprint.
-    #[wasm_bindgen(js_name = verifiedElsewhere, unchecked_return_type = "Result<Responder>")]
-    #[must_use]
-    pub fn verified_elsewhere(card: &[u8], fingerprint: &str) -> JsValue {
-        outcome(believed_card(card, fingerprint).map(Self))
-    }
-
-    /// The party's name.
-    #[wasm_bindgen(getter)]
-    #[must_use]
-    pub fn party(&self) -> String {
-        self.0.card().party().to_string()
-    }
-
-    /// The verified card's fingerprint, 64 hexadecimal digits.
-    #[wasm_bindgen(getter)]
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        self.0.card().fingerprint().to_string()
-    }
-}
-
-fn verified_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure> {
-    let card: Arc<Card> = Arc::new(codec::decode(card)?);
-    Ok(VerifiedCard::verify(card, &parse("fingerprint", fingerprint)?, default_arithmetic())?)
-}
-
-/// A card that was verified in a helper of this page.
-fn believed_card(card: &[u8], fingerprint: &str) -> Result<VerifiedCard, Failure> {
-    let card: Arc<Card> = Arc::new(codec::decode(card)?);
-    let fingerprint = parse("fingerprint", fingerprint)?;
-    let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
-    Ok(VerifiedCard::with_verdict(card, &fingerprint, &verdict, default_arithmetic())?)
-}
 
 /// A backend party that gets a share: its card, checked, and its admission token.
 #[wasm_bindgen]
@@ -115,7 +60,7 @@ impl Backend {
     #[wasm_bindgen(getter)]
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        ParametersVerdict::fingerprint(&self.0.card.verdict()).to_string()
+        ParametersCheck::fingerprint(&self.0.card.check()).to_string()
     }
 }
 
@@ -275,189 +220,4 @@ impl WalletSetup {
 
 fn identity(key: &[u8]) -> Result<IdentityKey, Failure> {
     IdentityKey::from_bytes(&array("key", key)?).map_err(|why| Failure::malformed("key", why))
-}
-
-/// Passes the dealer's progress on to a function.
-pub(crate) struct Listener {
-    on_progress: Option<Function>,
-    candidates: u32,
-}
-
-impl Listener {
-    pub(crate) const fn new(on_progress: Option<Function>) -> Self {
-        Self { on_progress, candidates: 0 }
-    }
-
-    fn say(&self, progress: &JsValue) {
-        if let Some(function) = &self.on_progress {
-            // A listener that throws does not stop the dealing.
-            let _ = function.call1(&JsValue::NULL, progress);
-        }
-    }
-
-    fn say_step(&self, step: &str, share: Option<ShareIndex>) {
-        let share = share.map(|index| ("share", u8::from(index).into()));
-        self.say(&object([("step", step.into())].into_iter().chain(share)));
-    }
-
-    fn say_candidates(&self) {
-        self.say(&object([("step", "paillier-key".into()), ("candidates", self.candidates.into())]));
-    }
-}
-
-impl Progress for Listener {
-    fn step(&mut self, step: KeygenStep) {
-        match step {
-            KeygenStep::Shares => self.say_step("shares", None),
-            KeygenStep::PaillierKey => self.say_candidates(),
-            KeygenStep::Proofs(index) => self.say_step("proofs", Some(index)),
-            KeygenStep::Sealing(index) => self.say_step("sealing", Some(index)),
-        }
-    }
-
-    fn candidate(&mut self) {
-        self.candidates = self.candidates.saturating_add(1);
-        self.say_candidates();
-    }
-}
-
-/// A wallet just dealt.
-#[wasm_bindgen]
-pub struct DealtWallet {
-    pending: Option<PendingWallet>,
-    third: Option<Arc<KeyShare>>,
-}
-
-impl DealtWallet {
-    pub(crate) fn new(dealt: Dealt, owner: OwnerKey) -> Self {
-        let pending = PendingWallet(StoredPending::new(dealt.pending, owner));
-        Self { pending: Some(pending), third: dealt.backup.map(Arc::new) }
-    }
-}
-
-#[wasm_bindgen]
-impl DealtWallet {
-    /// The wallet to store and then to send; once.
-    #[wasm_bindgen(js_name = takePending)]
-    pub fn take_pending(&mut self) -> Option<PendingWallet> {
-        self.pending.take()
-    }
-
-    /// Whether the third share goes to a backup file.
-    #[wasm_bindgen(getter, js_name = needsBackupFile)]
-    #[must_use]
-    pub fn needs_backup_file(&self) -> bool {
-        self.third.is_some()
-    }
-
-    /// The backup file of the third share, sealed by `passphrase`, made at `now`. It was read back:
-    /// that is the share's receipt. `free` this wallet afterwards, which wipes the share. Takes
-    /// seconds.
-    #[wasm_bindgen(js_name = backupFile, unchecked_return_type = "Result<Uint8Array>")]
-    #[must_use]
-    pub fn backup_file(&self, passphrase: String, now: f64, work_factor: Option<u8>) -> JsValue {
-        outcome(milliseconds(now).and_then(|now_ms| match &self.third {
-            Some(share) => backup::of_third(share, passphrase, now_ms, work_factor),
-            None => Err(Failure::Misuse("the third share has another holder".to_owned())),
-        }))
-    }
-}
-
-/// A wallet that not everybody has committed yet. It does not show its address.
-#[wasm_bindgen]
-pub struct PendingWallet(StoredPending);
-
-#[wasm_bindgen]
-impl PendingWallet {
-    /// The wallet's id, 64 hexadecimal digits.
-    #[wasm_bindgen(getter)]
-    #[must_use]
-    pub fn id(&self) -> String {
-        self.0.pending().wallet().to_string()
-    }
-
-    /// Who gets which share.
-    #[wasm_bindgen(getter, unchecked_return_type = "ShareHolder[]")]
-    #[must_use]
-    pub fn holders(&self) -> Array {
-        crate::wallet::holders(self.0.pending().public())
-    }
-
-    /// The tenant.
-    #[wasm_bindgen(getter)]
-    #[must_use]
-    pub fn tenant(&self) -> String {
-        self.0.pending().public().tenant().to_string()
-    }
-
-    /// The sealed packages, each to be sent until its receipt is there.
-    #[wasm_bindgen(unchecked_return_type = "Delivery[]")]
-    #[must_use]
-    pub fn deliveries(&self) -> Array {
-        self.0
-            .pending()
-            .deliveries()
-            .iter()
-            .map(|delivery| {
-                object([
-                    ("share", u8::from(delivery.index()).into()),
-                    ("party", delivery.party().as_str().into()),
-                    ("envelope", bytes(delivery.envelope())),
-                ])
-            })
-            .collect()
-    }
-
-    /// The order to commit, once every party's receipt is there.
-    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
-    #[must_use]
-    pub fn bundle(&self, receipts: Vec<Uint8Array>) -> JsValue {
-        outcome(self.bundled(&receipts))
-    }
-
-    fn bundled(&self, receipts: &[Uint8Array]) -> Result<JsValue, Failure> {
-        let receipts = decode_all::<Receipt>(receipts)?;
-        encoded(&self.0.pending().bundle(&receipts)?)
-    }
-
-    /// The wallet, once every party has acknowledged the commit. On a refusal this pending wallet
-    /// can be used further.
-    #[wasm_bindgen(unchecked_return_type = "Result<DeviceWallet>")]
-    #[must_use]
-    pub fn finish(&self, bundle: &[u8], acknowledgements: Vec<Uint8Array>) -> JsValue {
-        outcome(self.finished(bundle, &acknowledgements))
-    }
-
-    fn finished(&self, bundle: &[u8], acknowledgements: &[Uint8Array]) -> Result<DeviceWallet, Failure> {
-        let bundle: ReceiptBundle = codec::decode(bundle)?;
-        let acknowledgements = decode_all::<CommitAck>(acknowledgements)?;
-        // The caller keeps this object, to ask again after a refusal.
-        let again = self.0.pending().to_secret_bytes().map_err(Failure::misuse)?;
-        let pending = keygen::PendingWallet::from_secret_bytes(&again, default_arithmetic())
-            .map_err(Failure::misuse)?;
-        let finished = pending.finish(&bundle, &acknowledgements).map_err(|(_, refusal)| refusal)?;
-        StoredWallet::new(&finished, self.0.owner().clone()).map(DeviceWallet::new).map_err(Failure::misuse)
-    }
-
-    /// The record, sealed, to store before anything is sent.
-    #[wasm_bindgen(unchecked_return_type = "Result<Uint8Array>")]
-    #[must_use]
-    pub fn seal(&self, key: &KeyEncryptionKey) -> JsValue {
-        outcome(self.0.seal(&key.0).map(|record| bytes(record.as_bytes())).map_err(Failure::from))
-    }
-
-    /// Opens what `seal` sealed for this wallet id.
-    #[wasm_bindgen(unchecked_return_type = "Result<PendingWallet>")]
-    #[must_use]
-    pub fn open(record: Vec<u8>, key: &KeyEncryptionKey, wallet: &str) -> JsValue {
-        outcome(parse("wallet", wallet).and_then(|wallet| {
-            StoredPending::open(&SealedRecord::from_bytes(record), &key.0, wallet, default_arithmetic())
-                .map(Self)
-                .map_err(Failure::from)
-        }))
-    }
-}
-
-pub(crate) fn decode_all<M: codec::Message>(all: &[Uint8Array]) -> Result<Vec<M>, Failure> {
-    all.iter().map(|one| codec::decode(&one.to_vec()).map_err(Failure::from)).collect()
 }

@@ -10,8 +10,9 @@ use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use zeroize::Zeroizing;
 
 use crate::{
-    convert::{array, bytes, object, parse},
+    convert::{array, bytes, parse},
     failure::{Failure, outcome},
+    object::object,
 };
 
 /// A wallet's key encryption key. `free` wipes it.

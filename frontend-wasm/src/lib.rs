@@ -16,12 +16,17 @@
 pub mod backup;
 mod convert;
 pub mod dealing;
+pub mod dealt;
 mod failure;
 pub mod gateway;
 pub mod keygen;
 pub mod keys;
+mod listener;
 pub mod messages;
+mod object;
+pub mod opened_backup;
 pub mod primes;
+pub mod responder;
 pub mod session;
 #[cfg(feature = "test-exports")]
 pub mod test_exports;

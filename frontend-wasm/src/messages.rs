@@ -16,8 +16,9 @@ use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{bytes, encoded, from_json, hexadecimal, milliseconds, object, parse, time, to_value},
+    convert::{bytes, encoded, from_json, hexadecimal, milliseconds, parse, time, to_value},
     failure::{Failure, outcome},
+    object::object,
 };
 
 /// The answer was none to the question.

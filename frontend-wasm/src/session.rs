@@ -13,9 +13,10 @@ use duet_protocol::{
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{bytes, object, system_rng},
+    convert::{bytes, system_rng},
     failure::{Failure, outcome},
     keys::KeyEncryptionKey,
+    object::object,
 };
 
 /// Message 1 is out; message 2 is due.

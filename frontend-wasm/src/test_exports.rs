@@ -38,8 +38,9 @@ use getrandom::rand_core::Rng as _;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{array, bytes, encoded, milliseconds, object, parse, system_rng},
+    convert::{array, bytes, encoded, milliseconds, parse, system_rng},
     failure::{Failure, outcome},
+    object::object,
 };
 
 fn misuse(error: impl core::fmt::Display) -> Failure {

@@ -7,8 +7,9 @@ use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{bytes, object},
+    convert::bytes,
     failure::{Failure, outcome},
+    object::object,
     wallet::DeviceWallet,
 };
 

@@ -12,8 +12,9 @@ use js_sys::Array;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 use crate::{
-    convert::{array, bytes, from_json, hexadecimal, object},
+    convert::{array, bytes, from_json, hexadecimal},
     failure::{Failure, outcome},
+    object::object,
 };
 
 /// Whether a signature (65 bytes: r, s, parity) holds for a digest (32 bytes) under a public key

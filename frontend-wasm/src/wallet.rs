@@ -32,12 +32,14 @@ use zeroize::Zeroizing;
 
 use crate::{
     backup,
-    convert::{array, bytes, encoded, hexadecimal, milliseconds, object, parse, system_rng, time},
-    dealing::task_bytes,
+    convert::{
+        array, bytes, checksummed, encoded, hexadecimal, milliseconds, parse, system_rng, task_bytes, time,
+    },
     failure::{Failure, outcome},
-    keygen::Responder,
     keys::KeyEncryptionKey,
+    object::object,
     primes::paillier_key,
+    responder::Responder,
     session::{InitiatorSession, pending_label},
 };
 
@@ -55,11 +57,6 @@ impl DeviceWallet {
     pub(crate) fn keys(&self) -> &[Arc<PaillierKey>] {
         self.0.keys()
     }
-}
-
-/// An address with its EIP-55 checksum.
-pub(crate) fn checksummed(address: [u8; 20]) -> String {
-    duet_wire::encoding::checksummed_address(&address)
 }
 
 /// `ShareHolder[]` of `types.ts`.

@@ -24,9 +24,9 @@ use tower_http::{
 use crate::{
     Backend, Origin, Rpc,
     addresses::Connection,
+    gateway::Gateway,
     metrics::TurnedAway,
     page,
-    server::Gateway,
     socket::{self, MAX_MESSAGE_SIZE_BYTES},
 };
 
@@ -206,31 +206,4 @@ async fn device(
             let sockets = gateway.sockets.clone();
             sockets.track_future(socket::run(gateway, socket, connection))
         })
-}
-
-/// The names under which a browser on this machine reaches the gateway at `port`.
-pub(crate) fn loopback_authorities(port: u16) -> Vec<String> {
-    ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}")).to_vec()
-}
-
-/// Whether `host`, from a request, is a name of this gateway.
-pub(crate) fn is_known(host: &str, port: u16, origins: &[Origin]) -> bool {
-    let host = host.to_ascii_lowercase();
-    loopback_authorities(port).contains(&host) || origins.iter().any(|origin| origin.authority() == host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_our_own_names_are_known() {
-        let origins = ["https://wallet.example".parse().unwrap()];
-        for known in ["127.0.0.1:8081", "localhost:8081", "LOCALHOST:8081", "[::1]:8081", "wallet.example"] {
-            assert!(is_known(known, 8081, &origins), "{known}");
-        }
-        for foreign in ["", "127.0.0.1", "127.0.0.1:80", "evil.example:8081", "localhost.evil.example:8081"] {
-            assert!(!is_known(foreign, 8081, &origins), "{foreign}");
-        }
-    }
 }

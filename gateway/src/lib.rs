@@ -1,8 +1,8 @@
 //! The gateway: connects browser parties to the broker.
 //!
-//! The two central types are [`Config`], a gateway's whole configuration, and [`Server`], a gateway
-//! that is ready to serve. A browser opens a WebSocket and speaks [`duet_wire::gateway`]. The
-//! gateway forwards each message inside to the broker as `device`, and the reply back.
+//! The two central types are [`Config`], a gateway's whole configuration, and [`GatewayServer`], a
+//! gateway that is ready to serve. A browser opens a WebSocket and speaks [`duet_wire::gateway`].
+//! The gateway forwards each message inside to the broker as `device`, and the reply back.
 //!
 //! The gateway makes no message of its own, and parses one only to see which wallet or session it
 //! is about. It holds no key that lets it sign. Packages are sealed to the parties. Sessions run
@@ -40,8 +40,11 @@
 mod addresses;
 mod device;
 mod forward;
+mod gateway;
 mod http;
+mod invalid_setting;
 mod metrics;
+mod outbox;
 mod page;
 mod proxies;
 mod rates;
@@ -50,9 +53,8 @@ mod settings;
 mod socket;
 mod waiting;
 
+pub use invalid_setting::InvalidSetting;
 pub use ipnet::IpNet;
 pub use proxies::{ClientHeader, TrustedProxies};
-pub use server::{GatewayError, Server};
-pub use settings::{
-    Backend, BackendRole, Config, InvalidOrigin, InvalidSetting, Limits, Origin, Rpc, TlsFiles,
-};
+pub use server::{GatewayError, GatewayServer};
+pub use settings::{Backend, BackendRole, Config, InvalidOrigin, Limits, Origin, Rpc, TlsFiles};

@@ -17,8 +17,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use crate::{addresses::Addresses, server::Gateway};
+use crate::addresses::Addresses;
 
 /// Bounds of a request's duration, in seconds. A round of a session takes a few milliseconds of a
 /// party's arithmetic, a package some hundred. The slowest request times out after 30 s
@@ -124,7 +125,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn register(&self, registry: &mut Registry) {
+    /// Registers everything with `registry`, the numbers of open connections and sockets included.
+    pub(crate) fn register(&self, sockets: TaskTracker, addresses: &Arc<Addresses>, registry: &mut Registry) {
+        registry.register_collector(Box::new(Open { sockets, addresses: Arc::clone(addresses) }));
         registry.register(
             "duet_gateway_turned_away",
             "Connections and sockets that were turned away",
@@ -200,7 +203,7 @@ pub(crate) const fn kind(to: &Destination) -> &'static str {
 
 /// Reads what is open when the metrics are read.
 struct Open {
-    gateway: Arc<Gateway>,
+    sockets: TaskTracker,
     addresses: Arc<Addresses>,
 }
 
@@ -214,21 +217,11 @@ impl Collector for Open {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
         for (name, help, count) in [
             ("duet_gateway_connections", "Connections that are open", self.addresses.connections()),
-            ("duet_gateway_sockets", "Sockets that are open", self.gateway.sockets.len()),
+            ("duet_gateway_sockets", "Sockets that are open", self.sockets.len()),
         ] {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
     }
-}
-
-/// Registers the gateway's metrics with `registry`.
-pub(crate) fn register(gateway: &Arc<Gateway>, addresses: &Arc<Addresses>, registry: &mut Registry) {
-    gateway.metrics.register(registry);
-    gateway.forwarder.bus.register_metrics(registry);
-    registry.register_collector(Box::new(Open {
-        gateway: Arc::clone(gateway),
-        addresses: Arc::clone(addresses),
-    }));
 }

@@ -10,7 +10,7 @@ use core::{net::IpAddr, net::SocketAddr, str::FromStr};
 use axum::http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-use crate::InvalidSetting;
+use crate::invalid_setting::InvalidSetting;
 
 /// The header in which proxies state their client's address. It is a setting and never guessed: a
 /// header that the proxies do not write would come from the client.

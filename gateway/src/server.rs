@@ -6,19 +6,14 @@ use core::{
     time::Duration,
 };
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use axum::{Router, http::header};
-use duet_bus::{
-    Bus, ConnectError, Speaker,
-    audit::{Recorder, Recording},
-    pem,
-};
-use duet_protocol::ids::{PartyId, TenantId};
+use duet_bus::{Bus, ConnectError, Speaker, audit::Recording, pem};
+use duet_protocol::ids::PartyId;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
@@ -34,12 +29,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    Config, InvalidSetting, Limits, Origin, Rpc, TlsFiles, TrustedProxies,
+    Config, InvalidSetting, TlsFiles,
     addresses::{Addresses, Connection},
     forward::{Forwarder, now_ms},
+    gateway::{self, Gateway},
     http,
-    metrics::{self, Metrics, TurnedAway},
-    page,
+    metrics::{Metrics, TurnedAway},
     rates::Rates,
 };
 
@@ -88,61 +83,8 @@ pub enum GatewayError {
     Page(PathBuf),
 }
 
-/// The state that all sockets of a gateway share. None of it is about a device.
-pub(crate) struct Gateway {
-    pub(crate) forwarder: Forwarder,
-    pub(crate) audit: Recorder,
-    pub(crate) metrics: Metrics,
-    pub(crate) limits: Limits,
-    pub(crate) rates: Rates,
-    pub(crate) proxies: TrustedProxies,
-    pub(crate) origins: Vec<Origin>,
-    pub(crate) loopback_origins: bool,
-    pub(crate) tenant: Option<TenantId>,
-    pub(crate) rpc: Option<Rpc>,
-    pub(crate) page: Option<PathBuf>,
-    pub(crate) trial: bool,
-    pub(crate) admission: BTreeMap<PartyId, String>,
-    pub(crate) is_loopback: bool,
-    pub(crate) is_encrypted: bool,
-    pub(crate) port: u16,
-    pub(crate) sockets: TaskTracker,
-    pub(crate) stop: CancellationToken,
-}
-
-impl Gateway {
-    /// The build of the page that the gateway serves now. It may be replaced while the gateway
-    /// runs.
-    pub(crate) async fn build(&self) -> String {
-        match &self.page {
-            Some(folder) => page::build(folder).await,
-            None => String::new(),
-        }
-    }
-
-    /// Whether pages of `origin`, as a browser writes it, may speak to this gateway.
-    pub(crate) fn allows(&self, origin: &str) -> bool {
-        self.origins.iter().any(|allowed| allowed.as_str() == origin)
-            || self.loopback_origins && origin.parse().is_ok_and(|origin: Origin| origin.is_loopback())
-    }
-
-    /// Whether `host` is a name of this gateway on the loopback.
-    pub(crate) fn answers_to(&self, host: &str) -> bool {
-        http::is_known(host, self.port, &self.origins)
-    }
-
-    /// The addresses that the page may connect to.
-    pub(crate) fn connections(&self) -> page::Connections {
-        page::Connections {
-            authorities: http::loopback_authorities(self.port),
-            is_encrypted: self.is_encrypted,
-            rpc: self.rpc.as_ref().map(|rpc| rpc.url.clone()),
-        }
-    }
-}
-
 /// A gateway that is ready: it is connected to the broker, and it listens.
-pub struct Server {
+pub struct GatewayServer {
     gateway: Arc<Gateway>,
     addresses: Arc<Addresses>,
     listener: TcpListener,
@@ -151,13 +93,13 @@ pub struct Server {
     recording: Recording,
 }
 
-impl core::fmt::Debug for Server {
+impl core::fmt::Debug for GatewayServer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("GatewayServer").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Server {
+impl GatewayServer {
     /// Gets a gateway ready.
     ///
     /// # Errors
@@ -183,7 +125,7 @@ impl Server {
         let mut origins = config.origins;
         if config.page.is_some() {
             let scheme = if is_encrypted { "https" } else { "http" };
-            let own = http::loopback_authorities(address.port());
+            let own = gateway::loopback_authorities(address.port());
             origins.extend(own.iter().filter_map(|authority| format!("{scheme}://{authority}").parse().ok()));
         }
         let gateway = Arc::new(Gateway {
@@ -241,7 +183,8 @@ impl Server {
 
     /// Registers this gateway's metrics with `registry`. `docs/metrics.md` explains the names.
     pub fn register_metrics(&self, registry: &mut Registry) {
-        metrics::register(&self.gateway, &self.addresses, registry);
+        self.gateway.metrics.register(self.gateway.sockets.clone(), &self.addresses, registry);
+        self.gateway.forwarder.bus.register_metrics(registry);
     }
 
     /// Serves until `stop`. Then it answers the requests under way and closes every socket.

@@ -17,7 +17,7 @@ use duet_protocol::{
 use duet_wire::signing::SigningKey;
 use serde::Serialize;
 
-use crate::TrustedProxies;
+use crate::{TrustedProxies, invalid_setting::InvalidSetting};
 
 /// A gateway's whole configuration.
 #[derive(Debug, Clone)]
@@ -100,11 +100,6 @@ impl Config {
         self.limits.check()
     }
 }
-
-/// A gateway does not start with this setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidSetting(pub &'static str);
 
 /// A certificate chain and its key, PEM.
 #[derive(Debug, Clone)]

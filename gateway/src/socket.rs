@@ -27,7 +27,14 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use crate::{addresses::Connection, device::Device, metrics, server::Gateway, waiting};
+use crate::{
+    addresses::Connection,
+    device::Device,
+    gateway::Gateway,
+    metrics,
+    outbox::{Gone, Outbox},
+    waiting,
+};
 
 /// How many frames may wait to be written to one socket. When it is full, requests wait to send
 /// their replies, and no further ones are read.
@@ -43,25 +50,6 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// The largest WebSocket message that the gateway reads. It exceeds the largest frame, so that a
 /// frame that is somewhat too large is read and its sender learns why it is refused.
 pub(crate) const MAX_MESSAGE_SIZE_BYTES: usize = 1024 * 1024;
-
-/// Sends frames to the device.
-#[derive(Clone)]
-pub(crate) struct Outbox(mpsc::Sender<Message>);
-
-/// The socket is closed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Gone;
-
-impl Outbox {
-    /// Sends a frame. Waits while there is no room.
-    pub(crate) async fn frame(&self, frame: &ServerFrame) -> Result<(), Gone> {
-        let bytes = codec::encode(frame).map_err(|error| {
-            tracing::error!(%error, ?frame, "a frame does not encode");
-            Gone
-        })?;
-        self.0.send(Message::Binary(bytes.into())).await.map_err(|_| Gone)
-    }
-}
 
 /// Why a socket ends.
 #[derive(Debug)]
@@ -367,8 +355,8 @@ impl Conversation {
                 let refused = Refused::new("device", refusal.clone());
                 self.gateway.audit.refused(Refused { wallet: Some(wallet), ..refused });
                 if matches!(refusal.code, Code::BadSignature | Code::UnknownWallet) {
-                    let turn = self.gateway.rates.refused_proof(self.connection.key());
-                    if timeout(self.gateway.limits.handshake, turn).await.is_err() {
+                    let delay = self.gateway.rates.refused_proof(self.connection.key());
+                    if timeout(self.gateway.limits.handshake, delay).await.is_err() {
                         let reason = "too many proofs from this address did not hold";
                         return Err(End::Violation { code: close_code::POLICY, reason });
                     }

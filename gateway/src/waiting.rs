@@ -10,7 +10,7 @@ use duet_protocol::{codec, ids::WalletId};
 use duet_wire::gateway::{ServerFrame, WaitingAnswer, WaitingQuestion};
 use tokio::{sync::mpsc, time::sleep};
 
-use crate::{device::Device, server::Gateway, socket::Outbox};
+use crate::{device::Device, gateway::Gateway, outbox::Outbox};
 
 /// How long an answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);

@@ -295,7 +295,7 @@ pub struct EndPage {
 /// The result of one request of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ItemVerdict {
+pub enum ItemStatus {
     /// It created a job.
     Accepted,
     /// It was accepted before.
@@ -308,7 +308,8 @@ pub enum ItemVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchItemView {
     /// Its result.
-    pub verdict: ItemVerdict,
+    #[serde(rename = "verdict")]
+    pub status: ItemStatus,
     /// Its job. For a conflict, the job that already has its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
@@ -417,7 +418,7 @@ pub struct WalletPage {
 /// The data of an event `progress` in a job's event stream: a report of one speaker about the
 /// running session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Progress {
+pub struct ProgressEvent {
     /// The session.
     pub session: SessionId,
     /// The speaker that reports.

@@ -94,7 +94,7 @@ impl FromStr for BatchCursor {
 }
 
 /// The result of one request of a batch.
-pub(crate) struct Verdict {
+pub(crate) struct ItemResult {
     /// The job, if the request names one.
     pub(crate) job: Option<JobId>,
     pub(crate) submitted: Result<Submitted, Rejected>,
@@ -111,7 +111,7 @@ impl Orchestrator {
         &self,
         tenant: &TenantId,
         batch: BatchRequest,
-    ) -> Result<(Option<BatchRecord>, Vec<Verdict>), StoreError> {
+    ) -> Result<(Option<BatchRecord>, Vec<ItemResult>), StoreError> {
         let named: Vec<Option<SigningRequest>> = batch
             .items
             .iter()
@@ -120,21 +120,21 @@ impl Orchestrator {
             .collect();
         let jobs: Vec<JobId> = named.iter().flatten().map(SigningRequest::job).collect();
         let record = if jobs.is_empty() { None } else { Some(self.store_batch(tenant, jobs).await?) };
-        let verdicts = futures::stream::iter(batch.items.into_iter().zip(named))
+        let results = futures::stream::iter(batch.items.into_iter().zip(named))
             .map(|(BatchItem { request, priority, repeat_digest }, named)| async move {
                 let Some(named) = named else {
                     // The usual checks say why it cannot name a job of this tenant.
                     let refused = self.submit_unnamed(tenant, request).await;
-                    return Verdict { job: None, submitted: Err(refused) };
+                    return ItemResult { job: None, submitted: Err(refused) };
                 };
                 let manner = Manner { priority, repeats_digest: repeat_digest };
                 let submitted = self.submit(tenant, &named.idempotency_key, request, manner).await;
-                Verdict { job: Some(named.job()), submitted }
+                ItemResult { job: Some(named.job()), submitted }
             })
             .buffered(CONCURRENCY)
             .collect()
             .await;
-        Ok((record, verdicts))
+        Ok((record, results))
     }
 
     /// Stores a batch before its jobs are accepted, or finds it stored.

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     clock::{now_ms, whole_millis},
-    line::{Line, Next, Ticket},
+    line::{FairQueue, Next, Ticket},
     meter::Meter,
     plan,
 };
@@ -135,7 +135,7 @@ impl OpenJobs {
 struct Jobs {
     all: HashMap<Key, Summary>,
     list: BTreeSet<Place>,
-    line: Line,
+    queue: FairQueue,
     open: OpenJobs,
     ended: Meter,
     /// The load of each tenant. A tenant without an entry has no open job.
@@ -151,7 +151,7 @@ impl Jobs {
         Self {
             all: HashMap::new(),
             list: BTreeSet::new(),
-            line: Line::new(max_in_hand_per_tenant),
+            queue: FairQueue::new(max_in_hand_per_tenant),
             open: OpenJobs::default(),
             ended: Meter::default(),
             loads: HashMap::new(),
@@ -217,7 +217,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.board.lock().line.let_go(&self.tenant, self.job, self.rest_until_ms);
+        self.board.lock().queue.let_go(&self.tenant, self.job, self.rest_until_ms);
         self.board.freed.send_replace(());
     }
 }
@@ -300,10 +300,10 @@ impl Board {
                 since_ms: record.created_at_ms,
                 due_ms: summary.next_attempt_at_ms,
             };
-            jobs.line.put(&record.tenant, record.id, ticket);
+            jobs.queue.put(&record.tenant, record.id, ticket);
             self.freed.send_replace(());
         } else {
-            jobs.line.remove(&record.tenant, record.id);
+            jobs.queue.remove(&record.tenant, record.id);
         }
         if let Some(before) = jobs.all.insert(key.clone(), summary) {
             jobs.discount(&before);
@@ -328,7 +328,7 @@ impl Board {
 
     /// The next job for this process to start. `named` is the job that the announcement names.
     pub(crate) fn next(self: &Arc<Self>, now_ms: u64, named: (&TenantId, JobId)) -> Turn {
-        match self.lock().line.next(now_ms, Some(named)) {
+        match self.lock().queue.next(now_ms, Some(named)) {
             Next::Job(tenant, job) => Turn::Job(self.held(tenant, job)),
             Next::Crowded => Turn::Crowded,
             Next::Nobody => Turn::Nobody,
@@ -337,7 +337,7 @@ impl Board {
 
     /// Puts the named job in hand out of turn, unless this process already works on it.
     pub(crate) fn hold(self: &Arc<Self>, tenant: &TenantId, job: JobId) -> Option<Held> {
-        let is_free = self.lock().line.hold(tenant, job);
+        let is_free = self.lock().queue.hold(tenant, job);
         is_free.then(|| self.held(tenant.clone(), job))
     }
 
@@ -349,13 +349,13 @@ impl Board {
     /// Keeps this process from starting the job until its entry changes.
     pub(crate) fn pass_over(&self, key: &Key) {
         if let Some((tenant, job)) = key.tenant_and_job() {
-            self.lock().line.remove(&tenant, job);
+            self.lock().queue.remove(&tenant, job);
         }
     }
 
     /// When the job may be started, in milliseconds since 1970, if it is queued.
     pub(crate) fn due(&self, tenant: &TenantId, job: JobId) -> Option<u64> {
-        self.lock().line.due(tenant, job)
+        self.lock().queue.due(tenant, job)
     }
 
     /// Changes, from this call on, when a job becomes ready to start.
@@ -379,7 +379,7 @@ impl Board {
         if let Some(before) = jobs.all.remove(key) {
             jobs.discount(&before);
             jobs.list.remove(&before.place());
-            jobs.line.remove(&before.tenant, before.job);
+            jobs.queue.remove(&before.tenant, before.job);
         }
     }
 

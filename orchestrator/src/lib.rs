@@ -1,10 +1,10 @@
 //! The orchestrator: a job queue on JetStream, session state by compare-and-swap, and an HTTP
 //! interface.
 //!
-//! The two central types are [`Config`], an orchestrator's whole configuration, and [`Server`], an
-//! orchestrator that is ready to serve. It holds no key that could sign for a wallet, and parties
-//! check every request themselves. So it can delay or drop a session, but never forge, replay or
-//! read one.
+//! The two central types are [`Config`], an orchestrator's whole configuration, and [`ApiServer`],
+//! an orchestrator that is ready to serve. It holds no key that could sign for a wallet, and
+//! parties check every request themselves. So it can delay or drop a session, but never forge,
+//! replay or read one.
 //!
 //! # The path of a job
 //!
@@ -95,5 +95,5 @@ pub use directory::PartyEntry;
 pub use http::router;
 pub use orchestrator::Orchestrator;
 pub use retry_after::retry_after;
-pub use server::{Config, OrchestratorError, Server, run};
+pub use server::{ApiServer, Config, OrchestratorError, run};
 pub use settings::{HttpSettings, InvalidSetting, QueueSettings};

@@ -1,10 +1,10 @@
 //! Which job is next: a fair order over tenants, and within each tenant over priorities.
 //!
-//! This is a pure data structure without clock or I/O. Each orchestrator keeps one line of the jobs
-//! that its board shows as queued. It asks the line whenever an announcement permits it to process
-//! a job. Announcements are permits, not references: there are as many as there are waiting jobs,
-//! and each goes to one orchestrator. The line decides which job a permit is spent on. So the
-//! stream of announcements needs no subject or consumer per tenant or priority, however many
+//! This is a pure data structure without clock or I/O. Each orchestrator keeps one fair queue of the
+//! jobs that its board shows as queued. It asks the queue whenever an announcement permits it to
+//! process a job. Announcements are permits, not references: there are as many as there are waiting
+//! jobs, and each goes to one orchestrator. The queue decides which job a permit is spent on. So
+//! the stream of announcements needs no subject or consumer per tenant or priority, however many
 //! tenants there are. A million announcements of one tenant serve the single job of another just as
 //! well.
 //!
@@ -26,7 +26,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 
 use duet_wire::{JobId, Priority, TenantId};
 
-/// A queued job's place in the line.
+/// A queued job's place in the fair queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) priority: Priority,
@@ -36,7 +36,7 @@ pub(crate) struct Ticket {
     pub(crate) due_ms: u64,
 }
 
-/// The line's answer: which job is next.
+/// The fair queue's answer: which job is next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     /// This job, which is now in hand.
@@ -64,7 +64,7 @@ struct Tenant {
     /// How many starts each lane has left before all get their weights anew.
     credit: [u32; 3],
     in_hand: usize,
-    /// Whether the tenant is in the queue of turns.
+    /// Whether the tenant is in the queue of ready_tenants.
     in_turn: bool,
 }
 
@@ -96,20 +96,20 @@ impl Tenant {
 
 /// The order of the waiting jobs.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct FairQueue {
     tenants: HashMap<TenantId, Tenant>,
     /// The tenants with jobs to start; the first is next.
-    turns: VecDeque<TenantId>,
+    ready_tenants: VecDeque<TenantId>,
     /// The jobs that may not start yet, ordered by the time when they may.
     resting: BTreeSet<(u64, TenantId, JobId)>,
     max_in_hand_per_tenant: usize,
 }
 
-impl Line {
+impl FairQueue {
     pub(crate) fn new(max_in_hand_per_tenant: usize) -> Self {
         Self {
             tenants: HashMap::new(),
-            turns: VecDeque::new(),
+            ready_tenants: VecDeque::new(),
             resting: BTreeSet::new(),
             max_in_hand_per_tenant,
         }
@@ -158,10 +158,11 @@ impl Line {
         let has_room = |tenants: &HashMap<TenantId, Tenant>, tenant| {
             tenants.get(tenant).is_some_and(|entry| entry.in_hand < limit)
         };
-        let Some(turn) = self.turns.iter().position(|tenant| has_room(&self.tenants, tenant)) else {
-            return if self.turns.is_empty() { Next::Nobody } else { Next::Crowded };
+        let Some(position) = self.ready_tenants.iter().position(|tenant| has_room(&self.tenants, tenant))
+        else {
+            return if self.ready_tenants.is_empty() { Next::Nobody } else { Next::Crowded };
         };
-        let Some(tenant) = self.turns.remove(turn) else { return Next::Nobody };
+        let Some(tenant) = self.ready_tenants.remove(position) else { return Next::Nobody };
         let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::Nobody };
         let named = named
             .filter(|(owner, _)| **owner == tenant)
@@ -177,7 +178,7 @@ impl Line {
         entry.in_hand += 1;
         entry.in_turn = entry.has_starts();
         if entry.in_turn {
-            self.turns.push_back(tenant.clone());
+            self.ready_tenants.push_back(tenant.clone());
         }
         Next::Job(tenant, job)
     }
@@ -229,7 +230,7 @@ impl Line {
         }
         if entry.in_turn && !entry.has_starts() {
             entry.in_turn = false;
-            self.turns.retain(|other| other != tenant);
+            self.ready_tenants.retain(|other| other != tenant);
         }
     }
 
@@ -245,7 +246,7 @@ impl Line {
             }
             if !entry.in_turn {
                 entry.in_turn = true;
-                self.turns.push_back(tenant);
+                self.ready_tenants.push_back(tenant);
             }
         }
     }

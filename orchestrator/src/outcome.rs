@@ -32,7 +32,7 @@ use crate::{
 pub(crate) const CONCURRENCY: usize = 64;
 
 /// The result of an accepted report.
-enum Verdict {
+enum Recorded {
     /// The report is recorded, now or earlier.
     Taken,
     /// The report settled the job.
@@ -72,8 +72,8 @@ impl Orchestrator {
         incoming.continue_trace(&span);
         async {
             let (reply, settled) = match self.judge_outcome(session, &from, &incoming.payload).await {
-                Ok(Verdict::Taken) => (OutcomeReply::Acknowledged, None),
-                Ok(Verdict::Settled(snapshot)) => (OutcomeReply::Acknowledged, Some(snapshot)),
+                Ok(Recorded::Taken) => (OutcomeReply::Acknowledged, None),
+                Ok(Recorded::Settled(snapshot)) => (OutcomeReply::Acknowledged, Some(snapshot)),
                 Err(NotTaken::Refused(refusal)) => {
                     tracing::warn!(code = %refusal.code, message = refusal.message, "report refused");
                     let refused = Refused::new("report", refusal.clone());
@@ -108,7 +108,7 @@ impl Orchestrator {
         session: SessionId,
         from: &PartyId,
         payload: &[u8],
-    ) -> Result<Verdict, NotTaken> {
+    ) -> Result<Recorded, NotTaken> {
         let signed: SignedOutcome = codec::decode(payload).map_err(|error| {
             Refusal::new(Code::MalformedMessage, format!("the report does not parse: {error}"))
         })?;
@@ -146,7 +146,7 @@ impl Orchestrator {
                 OutcomeResult::Signed { .. } if !already_signed(&job.value, session) => {
                     Err(refused(Code::Conflict, "the session is over; its signature comes too late"))
                 }
-                _ => Ok(Verdict::Taken),
+                _ => Ok(Recorded::Taken),
             };
         }
         let request = self.request_of(&job.value)?;
@@ -154,7 +154,7 @@ impl Orchestrator {
         match outcome.result {
             OutcomeResult::Answered => {
                 tracing::debug!("the responder did its part");
-                Ok(Verdict::Taken)
+                Ok(Recorded::Taken)
             }
             OutcomeResult::Failed { code, culprit, message } => {
                 let culprit = culprit
@@ -163,7 +163,7 @@ impl Orchestrator {
                 let refusal = said_by(seat.index, Refusal::new(code, message));
                 let failure = Failure { refusal, culprit, evidence };
                 self.end_attempt(&key, session, &request, failure).await?;
-                Ok(Verdict::Taken)
+                Ok(Recorded::Taken)
             }
             OutcomeResult::Signed { .. } if *from != record.initiator.party => {
                 Err(refused(Code::PeerMisbehaved, "only the initiator learns the signature"))
@@ -173,9 +173,9 @@ impl Orchestrator {
                 match accepted {
                     Ok(snapshot) => {
                         tracing::info!(job = %record.job, "signature verified and stored");
-                        Ok(Verdict::Settled(snapshot))
+                        Ok(Recorded::Settled(snapshot))
                     }
-                    Err(NotAccepted::Over) => Ok(Verdict::Taken),
+                    Err(NotAccepted::Over) => Ok(Recorded::Taken),
                     Err(NotAccepted::Invalid) => {
                         let message = format!("{from} reported a signature that does not verify");
                         let failure = Failure {

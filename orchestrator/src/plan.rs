@@ -84,16 +84,16 @@ pub(crate) fn decide(
     let mut reasons = Vec::new();
     let mut candidates = Vec::with_capacity(pairs.len());
     for pair in pairs {
-        let verdict = match refusal_for_good(past, *pair) {
+        let usability = match refusal_for_good(past, *pair) {
             Some(p) => Err(Refusal::new(p.code, format!("the pair {pair} refused"))),
             None => usable(*pair),
         };
-        match verdict {
+        match usability {
             Ok(()) => candidates.push(*pair),
             Err(refusal) => reasons.push(refusal),
         }
     }
-    match turn(pairs, &candidates, past, settings) {
+    match next_pair(pairs, &candidates, past, settings) {
         Some(pair) if pair.initiator() == ShareIndex::Device => Decision::AwaitOwner(pair),
         Some(pair) => Decision::Try(pair),
         None => match reasons.iter().position(|refusal| !rules_out_pair(refusal.code)) {
@@ -162,8 +162,13 @@ pub(crate) fn without_owner(
     preferred_backends(pairs).find(|pair| refusal_for_good(past, *pair).is_none() && usable(*pair).is_ok())
 }
 
-/// The pair among `candidates` whose turn it is.
-fn turn(pairs: &[Pair], candidates: &[Pair], past: &[PastAttempt], settings: &QueueSettings) -> Option<Pair> {
+/// The pair among `candidates` that tries next.
+fn next_pair(
+    pairs: &[Pair],
+    candidates: &[Pair],
+    past: &[PastAttempt],
+    settings: &QueueSettings,
+) -> Option<Pair> {
     let Some(newest) = past.last() else { return candidates.first().copied() };
     let last = newest.pair;
     let in_a_row = past.iter().rev().take_while(|p| p.pair == last).count();

@@ -158,7 +158,7 @@ impl Orchestrator {
             .await?;
         let snapshot = match changed {
             Changed::Applied(snapshot) => snapshot,
-            Changed::Declined(verdict) => return verdict,
+            Changed::Declined(result) => return result,
             Changed::Missing => return Err(Refusal::new(Code::NotFound, "there is no such job")),
         };
         tracing::info!(job = %snapshot.value.id, "the job's request was revoked");

@@ -45,7 +45,7 @@ impl Room {
     }
 
     /// Records that the stream `name` refused a message for want of room.
-    pub(crate) fn is_full(&self, name: &str) {
+    pub(crate) fn mark_full(&self, name: &str) {
         self.set(Some(name.to_owned()));
     }
 

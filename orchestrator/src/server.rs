@@ -163,8 +163,8 @@ pub enum OrchestratorError {
 
 /// An orchestrator that is ready. It is connected, its streams and buckets exist, it is subscribed
 /// to the parties' messages, and its HTTP interface listens. It accepts and processes jobs once
-/// [`Server::serve`] runs.
-pub struct Server {
+/// [`ApiServer::serve`] runs.
+pub struct ApiServer {
     orchestrator: Arc<Orchestrator>,
     listener: TcpListener,
     address: SocketAddr,
@@ -173,13 +173,13 @@ pub struct Server {
     recording: Recording,
 }
 
-impl core::fmt::Debug for Server {
+impl core::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("ApiServer").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Server {
+impl ApiServer {
     /// Gets an orchestrator ready.
     ///
     /// # Errors
@@ -449,7 +449,7 @@ async fn follow(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
 /// # Errors
 /// See [`OrchestratorError`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), OrchestratorError> {
-    Box::pin(Server::bind(config)).await?.serve(stop).await
+    Box::pin(ApiServer::bind(config)).await?.serve(stop).await
 }
 
 #[cfg(test)]

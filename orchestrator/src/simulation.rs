@@ -4,8 +4,8 @@
 //!
 //! Every decision runs the production code. That is the record's transitions
 //! ([`JobRecord::apply`]), the event after a failure ([`event_after`]), the choice of a pair
-//! ([`plan::decide`]), the fair order ([`Line`]), and the sweeper's findings ([`need`]). Only the
-//! transport between them is simulated.
+//! ([`plan::decide`]), the fair order ([`FairQueue`]), and the sweeper's findings ([`need`]). Only
+//! the transport between them is simulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use crate::{
     board::Summary,
-    line::{Line, Next, Ticket},
+    line::{FairQueue, Next, Ticket},
     plan::{self, Decision},
     settings::QueueSettings,
     settle::{Failure, event_after, past_attempts, running_pair},
@@ -69,17 +69,17 @@ enum Task {
 }
 
 struct Process {
-    line: Line,
+    queue: FairQueue,
     tasks: Vec<(Announcement, Task)>,
 }
 
 impl Process {
     fn new() -> Self {
-        Self { line: Line::new(2), tasks: Vec::new() }
+        Self { queue: FairQueue::new(2), tasks: Vec::new() }
     }
 
     fn let_go(&mut self, job: usize, rest_until_ms: u64) {
-        self.line.let_go(&tenant(job), id(job), rest_until_ms);
+        self.queue.let_go(&tenant(job), id(job), rest_until_ms);
     }
 }
 
@@ -169,16 +169,16 @@ impl World {
     /// The process learns the job's newest version.
     fn watch(&mut self, process: usize, job: usize) {
         let record = self.store[job].last().unwrap();
-        let line = &mut self.processes[process].line;
+        let queue = &mut self.processes[process].queue;
         if matches!(record.state, JobState::Queued) {
             let ticket = Ticket {
                 priority: record.priority,
                 since_ms: record.created_at_ms,
                 due_ms: record.next_attempt_at_ms,
             };
-            line.put(&record.tenant, record.id, ticket);
+            queue.put(&record.tenant, record.id, ticket);
         } else {
-            line.remove(&record.tenant, record.id);
+            queue.remove(&record.tenant, record.id);
         }
     }
 
@@ -217,15 +217,15 @@ impl World {
         let named = announcement.job;
         match state {
             Task::Idle { named_tried } => {
-                let line = &mut self.processes[process].line;
-                match line.next(self.now, Some((&tenant(named), id(named)))) {
+                let queue = &mut self.processes[process].queue;
+                match queue.next(self.now, Some((&tenant(named), id(named)))) {
                     Next::Job(_, chosen) => Some(Task::Chosen { job: usize::from(chosen.0[0]) }),
                     Next::Crowded => Some(state),
-                    Next::Nobody if !named_tried && line.hold(&tenant(named), id(named)) => {
+                    Next::Nobody if !named_tried && queue.hold(&tenant(named), id(named)) => {
                         Some(Task::Chosen { job: named })
                     }
                     Next::Nobody => {
-                        if let Some(due_ms) = line.due(&tenant(named), id(named)) {
+                        if let Some(due_ms) = queue.due(&tenant(named), id(named)) {
                             self.stream.push(Announcement { job: named, at_ms: due_ms.max(self.now + 1) });
                         }
                         None

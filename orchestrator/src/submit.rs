@@ -280,7 +280,7 @@ impl Orchestrator {
                 self.conclude(&snapshot).await;
                 Ok(Box::new(snapshot.value.clone()))
             }
-            Changed::Declined(verdict) => verdict,
+            Changed::Declined(result) => result,
             Changed::Missing => Err(Refusal::new(Code::NotFound, "there is no such job")),
         }
     }
@@ -341,7 +341,7 @@ impl Orchestrator {
             .await?;
         let snapshot = match changed {
             Changed::Applied(snapshot) => snapshot,
-            Changed::Declined(verdict) => return verdict,
+            Changed::Declined(result) => return result,
             Changed::Missing => return Err(Refusal::new(Code::NotFound, "there is no such job")),
         };
         let record = &snapshot.value;
@@ -351,8 +351,8 @@ impl Orchestrator {
             // The parties' answers from before the repair no longer count.
             self.directory.forget(request.wallet);
         }
-        let turn = format!("back.{}", record.next_attempt_at_ms);
-        if let Err(error) = self.announce(tenant, job, &turn).await {
+        let wake_up = format!("back.{}", record.next_attempt_at_ms);
+        if let Err(error) = self.announce(tenant, job, &wake_up).await {
             tracing::warn!(%job, %error, "a job that was put back was not announced; the sweeper will");
         }
         Ok(Box::new(record.clone()))

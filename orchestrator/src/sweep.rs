@@ -68,7 +68,7 @@ impl Need {
 
 /// The state of the announcements that are not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum Backlog {
     /// Some are not delivered yet: a resting job may just wait its turn.
     Waiting,
     /// All are delivered, for jobs in work or between attempts: a resting job may be among them.
@@ -112,7 +112,7 @@ impl Orchestrator {
         let mut found = self.board.select(|job| need(&self.queue, job, now).is_some());
         found.sort_unstable_by_key(|job| job.updated_at_ms);
         let mut dealt_with = [0; Need::COUNT];
-        let mut line = None;
+        let mut backlog = None;
         for job in found {
             let Some(due) = need(&self.queue, &job, now) else { continue };
             let Some(count) = dealt_with.get_mut(due as usize) else { continue };
@@ -126,11 +126,11 @@ impl Orchestrator {
                 Need::Publish => self.publish_again(&job.key()).await,
                 Need::Remove => self.forget_job(&job.key()).await,
                 Need::Announce => {
-                    let line = match line {
-                        Some(line) => line,
-                        None => *line.insert(self.line().await),
+                    let backlog = match backlog {
+                        Some(backlog) => backlog,
+                        None => *backlog.insert(self.backlog().await),
                     };
-                    self.announce_again(&job.key(), line).await
+                    self.announce_again(&job.key(), backlog).await
                 }
             };
             if let Err(error) = swept {
@@ -168,29 +168,29 @@ impl Orchestrator {
         }
     }
 
-    async fn line(&self) -> Line {
+    async fn backlog(&self) -> Backlog {
         match self.bus.jobs_consumer(&self.storage).await {
             Ok(consumer) => match consumer.cached_info() {
-                info if info.num_pending > 0 => Line::Waiting,
-                info if info.num_ack_pending > 0 => Line::InWork,
-                _ => Line::Empty,
+                info if info.num_pending > 0 => Backlog::Waiting,
+                info if info.num_ack_pending > 0 => Backlog::InWork,
+                _ => Backlog::Empty,
             },
             Err(error) => {
                 tracing::debug!(%error, "the queue cannot be looked at");
-                Line::Waiting
+                Backlog::Waiting
             }
         }
     }
 
-    /// Announces a job. The broker stores announcements with equal `turn` once. The number of
+    /// Announces a job. The broker stores announcements with equal `wake_up` once. The number of
     /// started attempts distinguishes an attempt's announcement from the previous one.
     pub(crate) async fn announce(
         &self,
         tenant: &TenantId,
         job: JobId,
-        turn: &str,
+        wake_up: &str,
     ) -> Result<(), PublishError> {
-        let message_id = format!("{tenant}.{job}.{turn}");
+        let message_id = format!("{tenant}.{job}.{wake_up}");
         self.bus
             .publish_stored(
                 &Address::Job(tenant.clone()),
@@ -203,13 +203,13 @@ impl Orchestrator {
             .inspect_err(|error| {
                 if matches!(error, PublishError::Full { .. }) {
                     // The job is announced later. Until there is room, no more jobs are accepted.
-                    self.room.is_full(streams::JOBS);
+                    self.room.mark_full(streams::JOBS);
                 }
             })
     }
 
-    async fn announce_again(&self, key: &Key, line: Line) -> Result<(), StoreError> {
-        if line == Line::Waiting {
+    async fn announce_again(&self, key: &Key, backlog: Backlog) -> Result<(), StoreError> {
+        if backlog == Backlog::Waiting {
             return Ok(());
         }
         let Some(entry) = self.jobs.get(key).await? else { return Ok(()) };
@@ -218,16 +218,16 @@ impl Orchestrator {
             return Ok(());
         }
         tracing::debug!(job = %record.id, "announcing a job that rests");
-        let turn = match line {
+        let wake_up = match backlog {
             // The announcement is lost, even if the stream still remembers its id. Sweepers that
             // find so at the same time compute the same number.
-            Line::Empty => {
+            Backlog::Empty => {
                 let period = now_ms() / whole_millis(self.queue.announce_after).max(1);
                 format!("{}.{period}", record.attempts_started)
             }
-            Line::InWork | Line::Waiting => record.attempts_started.to_string(),
+            Backlog::InWork | Backlog::Waiting => record.attempts_started.to_string(),
         };
-        self.announce(&record.tenant, record.id, &turn)
+        self.announce(&record.tenant, record.id, &wake_up)
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
@@ -240,8 +240,8 @@ impl Orchestrator {
         self.end_attempt(key, session, &request, Failure::no_outcome(initiator)).await?;
         // The orchestrator that ran it may have died with the announcement; a surplus one does no
         // harm.
-        let turn = entry.value.attempts_started.to_string();
-        self.announce(&entry.value.tenant, entry.value.id, &turn)
+        let wake_up = entry.value.attempts_started.to_string();
+        self.announce(&entry.value.tenant, entry.value.id, &wake_up)
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }

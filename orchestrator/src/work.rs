@@ -62,7 +62,7 @@ const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What happens to an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum Disposition {
     /// It is spent, or there is no job to spend it on.
     Done,
     /// The broker delivers it again after this pause.
@@ -211,15 +211,15 @@ impl Orchestrator {
             }
         };
         match progress {
-            Progress::Done => acknowledge(&message).await,
-            Progress::Later(pause) => again(&message, pause).await,
+            Disposition::Done => acknowledge(&message).await,
+            Disposition::Later(pause) => again(&message, pause).await,
         }
     }
 
     /// Spends the announcement of `named` on the next job in fair order.
-    async fn work(&self, named: &Named, deliveries: i64, stop: &CancellationToken) -> Progress {
+    async fn work(&self, named: &Named, deliveries: i64, stop: &CancellationToken) -> Disposition {
         let mut named_is_untried = true;
-        // A job that waits for its owner stands in no line. Only its own announcement leads to it.
+        // A job that waits for its owner stands in no queue. Only its own announcement leads to it.
         if self
             .board
             .state(&Key::from((&named.tenant, named.job)))
@@ -240,7 +240,7 @@ impl Orchestrator {
                 }
                 Turn::Crowded => {
                     tokio::select! {
-                        () = stop.cancelled() => return Progress::Later(Duration::ZERO),
+                        () = stop.cancelled() => return Disposition::Later(Duration::ZERO),
                         _ = freed.changed() => {}
                         () = sleep(CROWDED_PAUSE) => {}
                     }
@@ -255,21 +255,22 @@ impl Orchestrator {
                 }
                 Turn::Nobody => {
                     let due = self.board.due(&named.tenant, named.job);
-                    return due.map_or(Progress::Done, |due_ms| Progress::Later(until(due_ms, now_ms())));
+                    return due
+                        .map_or(Disposition::Done, |due_ms| Disposition::Later(until(due_ms, now_ms())));
                 }
             }
         }
     }
 
     /// Processes the job that an announcement names, unless this process already does.
-    async fn look_at_named(&self, named: &Named, deliveries: i64) -> Option<Progress> {
+    async fn look_at_named(&self, named: &Named, deliveries: i64) -> Option<Disposition> {
         let held = self.board.hold(&named.tenant, named.job)?;
         self.look(held, deliveries).await
     }
 
     /// Processes a job in hand. `deliveries` is how often its announcement was delivered, or 1 if
-    /// the job was taken from the line. Returns `None` when there was nothing to do.
-    async fn look(&self, mut held: Held, deliveries: i64) -> Option<Progress> {
+    /// the job was taken from the fair queue. Returns `None` when there was nothing to do.
+    async fn look(&self, mut held: Held, deliveries: i64) -> Option<Disposition> {
         let span = tracing::info_span!("job", key = %held.key);
         async {
             let looked =
@@ -295,10 +296,10 @@ impl Orchestrator {
                 }
             };
             match looked {
-                Looked::Worked => Some(Progress::Done),
+                Looked::Worked => Some(Disposition::Done),
                 Looked::Later(pause) => {
                     held.rest_until(now_ms().saturating_add(whole_millis(pause)));
-                    Some(Progress::Later(pause))
+                    Some(Disposition::Later(pause))
                 }
                 Looked::Nothing => None,
             }

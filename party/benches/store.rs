@@ -28,7 +28,7 @@ use duet_party::{
     },
 };
 use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
-use duet_test_postgres::Server;
+use duet_test_postgres::PostgresServer;
 use duet_wire::{
     JobId, Pair, SignedRequest,
     audit::{Asked, ChainId, Draft, Event, Exchange},
@@ -199,7 +199,7 @@ fn store(criterion: &mut Criterion) {
     let (verified, owner) = (VerifiedPolicies::default(), owner().verifying_key().to_bytes());
     let stores = runtime.block_on(async {
         let file = SqliteStore::create(&SqliteOptions::at(directory.path().join("store.db"))).await.unwrap();
-        let database = Server::shared().await.unwrap().database().await.unwrap();
+        let database = PostgresServer::shared().await.unwrap().database().await.unwrap();
         let password = Zeroizing::new(database.password.clone());
         let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
         let server = PostgresStore::create(&options).await.unwrap();

@@ -9,6 +9,8 @@
 //! publish. Of a record that two of them publish, the stream keeps one, or the reader skips the
 //! second.
 
+mod chain;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +24,7 @@ use duet_bus::{
 use duet_protocol::ids::PaillierKeyId;
 use duet_wire::{
     Code,
-    audit::{Asked, Body, ChainId, Continues, Draft, Event, Exchange, Refusals, Refused},
+    audit::{Asked, Body, Draft, Event, Exchange, Refusals, Refused},
 };
 use rand_core::Rng as _;
 use tokio::{
@@ -32,11 +34,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::chain::open;
 use crate::{
     clock::Clock,
     compute::system_rng,
-    context::{Context, Identity},
-    error::PartyError,
+    context::Context,
+    identity::Identity,
     metrics::Metrics,
     session::{Accepted, Ended, Role, Trace},
     store::{AuditChain, StoreError},
@@ -73,30 +76,6 @@ impl Default for AuditSettings {
     fn default() -> Self {
         Self { keep: Duration::from_secs(30 * 24 * 60 * 60) }
     }
-}
-
-/// Begins the party's chain if it has none, or if the store was restored after the last one.
-///
-/// # Errors
-/// When the store cannot be read or written.
-pub(crate) async fn open(context: &Context, identity: &Identity) -> Result<(), PartyError> {
-    let store = context.store();
-    let newest = store.audit_chains().await?.pop();
-    if newest.is_some_and(|chain| !chain.closed) {
-        return Ok(());
-    }
-    let mut id = [0; 16];
-    system_rng().fill_bytes(&mut id);
-    let opened = Event::Opened {
-        writer: identity.party().to_string(),
-        instance: None,
-        key: *identity.card.identity().as_bytes(),
-        card: Some(identity.card.fingerprint()),
-        continues: newest.map(|chain| Continues { after: chain.head }),
-    };
-    let genesis = Draft::new(context.clock.now_ms(), opened);
-    store.begin_audit(ChainId(id), &genesis, newest.map(|chain| chain.head.chain)).await?;
-    Ok(())
 }
 
 impl Accepted {

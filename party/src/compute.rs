@@ -25,7 +25,7 @@ pub struct Abandoned;
 /// of waiting callers is bounded too: each is a session, or a request being served.
 #[derive(Debug, Clone)]
 pub struct Compute {
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Compute {
@@ -38,25 +38,25 @@ impl Compute {
     /// At most `limit` computations at a time, and at least one.
     #[must_use]
     pub fn limited(limit: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(limit.max(1))) }
+        Self { permits: Arc::new(Semaphore::new(limit.max(1))) }
     }
 
-    /// Runs `work` as soon as one of the turns is free.
+    /// Runs `work` as soon as a permit is free.
     ///
     /// # Errors
     /// When the runtime stops before the end of `work`, or when `work` panics.
     ///
     /// # Cancel safety
-    /// Before its turn, dropping the future drops the work. Work that has begun runs to its end,
-    /// and its result is dropped.
+    /// Before it has a permit, dropping the future drops the work. Work that has begun runs to its
+    /// end, and its result is dropped.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Abandoned> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Abandoned)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Abandoned)?;
         let span = Span::current();
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             let result = span.in_scope(|| step_within(&span).in_scope(|| apart(work)));
             wipe_stack();
             result

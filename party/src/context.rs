@@ -13,8 +13,7 @@ use duet_protocol::{
     arithmetic::{Arithmetic, default_arithmetic},
     card::{Card, VerifiedCard},
     codec,
-    enrolment::{ModulusVerdict, VerifiedEnrolment},
-    identity::PartyKeys,
+    enrolment::{ModulusCheck, VerifiedEnrolment},
     ids::{CardFingerprint, PaillierKeyId, PartyId, ShareIndex, WalletId},
     paillier_key::PaillierKey,
     share::KeyShare,
@@ -83,23 +82,6 @@ const MAX_HOT_ENROLMENTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// The most cards in memory, some kilobytes each.
 const MAX_HOT_CARDS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-/// A party's own keys, and the card with their public halves.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The secret keys.
-    pub keys: Arc<PartyKeys>,
-    /// The card.
-    pub card: Arc<Card>,
-}
-
-impl Identity {
-    /// The party's name.
-    #[must_use]
-    pub fn party(&self) -> &PartyId {
-        self.card.party()
-    }
-}
 
 fn unknown(wallet: WalletId) -> PartyError {
     PartyError::refused(Code::UnknownWallet, format!("there is no wallet {wallet} here"))
@@ -219,15 +201,15 @@ impl Context {
         }
     }
 
-    /// A card with verified parameters: by an earlier verdict, or by a proof that is verified now.
+    /// A card with verified parameters: by an earlier check, or by a proof that is verified now.
     pub(crate) async fn verified_card(
         &self,
         card: Arc<Card>,
         pinned: CardFingerprint,
     ) -> Result<VerifiedCard, PartyError> {
-        let label = RecordLabel::of_party(RecordKind::ParametersVerdict, pinned.as_bytes());
-        if let Some(verdict) = self.read_json(&label, "card verdict").await? {
-            return VerifiedCard::with_verdict(card, &pinned, &verdict, self.arithmetic)
+        let label = RecordLabel::of_party(RecordKind::ParametersCheck, pinned.as_bytes());
+        if let Some(check) = self.read_json(&label, "card check").await? {
+            return VerifiedCard::with_check(card, &pinned, &check, self.arithmetic)
                 .map_err(|refusal| PartyError::refused(Code::CardMismatch, refusal.to_string()));
         }
         let arithmetic = self.arithmetic;
@@ -236,19 +218,16 @@ impl Context {
             .run(move || VerifiedCard::verify(card, &pinned, arithmetic))
             .await?
             .map_err(|refusal| PartyError::refused(Code::CardMismatch, refusal.to_string()))?;
-        self.write_json(&label, &verified.verdict(), "card verdict").await?;
+        self.write_json(&label, &verified.check(), "card check").await?;
         Ok(verified)
     }
 
-    pub(crate) async fn modulus_verdict(
-        &self,
-        modulus: &[u8; 32],
-    ) -> Result<Option<ModulusVerdict>, PartyError> {
-        self.read_json(&modulus_label(modulus), "modulus verdict").await
+    pub(crate) async fn modulus_check(&self, modulus: &[u8; 32]) -> Result<Option<ModulusCheck>, PartyError> {
+        self.read_json(&modulus_label(modulus), "modulus check").await
     }
 
-    pub(crate) async fn store_modulus_verdict(&self, verdict: &ModulusVerdict) -> Result<(), PartyError> {
-        self.write_json(&modulus_label(verdict.modulus_fingerprint()), verdict, "modulus verdict").await
+    pub(crate) async fn store_modulus_check(&self, check: &ModulusCheck) -> Result<(), PartyError> {
+        self.write_json(&modulus_label(check.modulus_fingerprint()), check, "modulus check").await
     }
 
     pub(crate) async fn enrolment(&self, row: &EnrolmentRow) -> Result<Arc<VerifiedEnrolment>, PartyError> {
@@ -366,5 +345,5 @@ pub(crate) fn paillier_label(id: PaillierKeyId) -> RecordLabel {
 }
 
 fn modulus_label(modulus: &[u8; 32]) -> RecordLabel {
-    RecordLabel::of_party(RecordKind::ModulusVerdict, modulus)
+    RecordLabel::of_party(RecordKind::ModulusCheck, modulus)
 }

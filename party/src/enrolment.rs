@@ -27,8 +27,9 @@ use duet_wire::{
 use crate::{
     at_rest::SealedRecord,
     compute::system_rng,
-    context::{Context, Identity, paillier_label},
+    context::{Context, paillier_label},
     error::PartyError,
+    identity::Identity,
     party::{ask, fetch_card, unexpected},
     session::require_unlocked,
     store::{EnrolmentRow, PaillierKeyRow, PaillierScope, PaillierState, enrolment_label},
@@ -406,7 +407,7 @@ pub(crate) async fn take_offer(
         Some(held) => Some(context.enrolment(held).await?.generation()),
         None => None,
     };
-    let modulus = context.modulus_verdict(&offer.modulus_fingerprint()).await?;
+    let modulus = context.modulus_check(&offer.modulus_fingerprint()).await?;
     let (own, arithmetic) = (identity.clone(), context.arithmetic);
     let (enrolment, verdict) = context
         .compute
@@ -426,7 +427,7 @@ pub(crate) async fn take_offer(
         .map_err(|refusal| {
             PartyError::refused(Code::PeerMisbehaved, format!("{refusal} ({})", refusal.check()))
         })?;
-    context.store_modulus_verdict(&verdict).await?;
+    context.store_modulus_check(&verdict).await?;
     let row = EnrolmentRow {
         wallet: row.id,
         initiator: initiator_index,

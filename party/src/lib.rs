@@ -19,7 +19,7 @@
 //! | [`store`] | durable state and its transactions: the trait, SQLite, PostgreSQL |
 //! | [`vault`] | an unlocked store |
 //! | [`audit`] | audit records outside a signature's path, and publication of the log |
-//! | [`context`], [`clock`], [`compute`] | what all operations need |
+//! | [`context`], [`identity`], [`clock`], [`compute`] | what all operations need |
 //! | [`party`] | a backend party's keys, card, wallets and admission tokens |
 //! | [`policy`] | the policies of wallets' owners |
 //! | [`device`] | the owner's device: deals wallets, signs as initiator |
@@ -38,6 +38,7 @@ pub mod culprits;
 pub mod device;
 pub mod enrolment;
 pub mod error;
+pub mod identity;
 pub mod key_encryption;
 mod metrics;
 pub mod party;
@@ -51,11 +52,12 @@ pub mod vault;
 mod witness;
 pub mod worker;
 
-pub use context::{Context, Identity};
+pub use context::Context;
 pub use device::Device;
 /// Sealed records, and the keys that encrypt them.
 pub use duet_at_rest as at_rest;
 pub use error::PartyError;
+pub use identity::Identity;
 pub use party::{Party, PartySettings, SetUpProgress};
 pub use randomizers::RandomizerSettings;
 pub use resumption::ResumptionSettings;

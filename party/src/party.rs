@@ -26,8 +26,9 @@ use crate::{
     at_rest::{RecordKind, RecordLabel},
     audit,
     compute::system_rng,
-    context::{Context, Identity},
+    context::Context,
     error::PartyError,
+    identity::Identity,
     session::SessionLimits,
     store::{
         LIMITS_USED_UP_SINCE, PaillierState, PinOutcome, Standing, StoreError, WalletRow, WalletState, moment,

@@ -1,177 +1,43 @@
 //! Applies the policies of wallets' owners to signing requests.
 
-use std::{
-    collections::BTreeSet,
-    num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod ruling;
+mod verified;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use duet_bus::{Address, Bus};
 use duet_protocol::{
     codec,
     ids::{PartyId, WalletId},
-    public_key::DerivationPath,
     share::KeyShare,
-    transcript::{self, sha256},
+    transcript::sha256,
 };
 use duet_wire::{
     Code, Manifest, Refusal, SignedRequest, SigningRequest,
     audit::{Asked, Event},
     policy::{
-        DatedApproval, Decision, Facts, HeldPolicy, Policy, PolicyError, PolicyReceipt, PolicyReply,
-        PolicyRequest, RequestApproval, SignedPolicy, SignedReceipt, Spend,
+        DatedApproval, Decision, Facts, HeldPolicy, PolicyReceipt, PolicyReply, PolicyRequest,
+        RequestApproval, SignedPolicy, SignedReceipt,
     },
     request::Pair,
     signing::BadSignature,
     validity::{self, APPROVAL_VALID_S, CLOCK_GRACE_MS, span},
 };
-use lru::LruCache;
 
+pub(crate) use self::ruling::Ruling;
+use self::verified::counting;
+pub use self::verified::{VerifiedPolicies, VerifiedPolicy, WalletPolicies};
 use crate::{
-    context::{Context, Identity},
+    context::Context,
     error::PartyError,
-    store::{PolicyMark, PolicyRow, PolicyStore, PutPolicy, Spending},
+    identity::Identity,
+    store::{PolicyMark, PolicyRow, PutPolicy},
 };
-
-/// The decision of a wallet's policies on a request.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Ruling {
-    /// The rule that allows the request. `None` when the wallet has no policy.
-    pub(crate) rule: Option<String>,
-    /// Whether the rule required an approval. Approvals have a date of their own, so the request
-    /// may be older than otherwise permitted.
-    pub(crate) is_approved: bool,
-    /// The amounts to charge to the limits.
-    spends: Vec<Spend>,
-    /// The mark of the newest policy in the decision.
-    decided_by: Option<PolicyMark>,
-}
-
-impl Ruling {
-    /// The charge at `now_ms` for a signature over `digest` by the wallet's child key at `path`.
-    ///
-    /// The path is part of the charge, because a transaction's digest does not name its sender.
-    /// Signed by the keys of two paths, the same transaction moves money twice.
-    pub(crate) fn spending(
-        &self,
-        manifest: &Manifest,
-        path: &DerivationPath,
-        digest: [u8; 32],
-        now_ms: u64,
-    ) -> Spending {
-        Spending {
-            wallet: manifest.wallet,
-            request: manifest.request.content_hash(),
-            spent: transcript::hash("spent", &(path, digest)),
-            decided_by: self.decided_by,
-            at_ms: now_ms,
-            spends: self.spends.clone(),
-        }
-    }
-}
 
 fn owner(share: &KeyShare) -> Result<[u8; 32], PartyError> {
     share.wallet().owner().map(|owner| *owner.as_bytes()).ok_or_else(|| {
         PartyError::refused(Code::Unauthorized, "the wallet has no owner who could set a policy")
     })
-}
-
-/// A policy whose owner's signature was verified.
-#[derive(Debug, Clone)]
-pub struct VerifiedPolicy {
-    /// When it takes effect, in Unix milliseconds.
-    pub effective_at_ms: u64,
-    /// The policy.
-    pub policy: Arc<Policy>,
-}
-
-/// All policies of a wallet, verified.
-#[derive(Debug, Clone, Default)]
-pub struct WalletPolicies {
-    /// The mark of the newest policy. `None` without a policy.
-    pub newest: Option<PolicyMark>,
-    /// The policies, oldest first.
-    pub all: Arc<[VerifiedPolicy]>,
-}
-
-impl WalletPolicies {
-    /// The policies that apply to a request at `now_ms`.
-    fn counting(&self, now_ms: u64) -> &[VerifiedPolicy] {
-        counting(&self.all, |policy| policy.effective_at_ms, now_ms)
-    }
-
-    fn verify(rows: &[PolicyRow], owner: &[u8; 32]) -> Result<Self, PartyError> {
-        let stored = |error: PolicyError| PartyError::Stored { what: "policy", reason: error.to_string() };
-        let verified = |row: &PolicyRow| -> Result<VerifiedPolicy, PartyError> {
-            let policy = row.signed.verify(owner).map(Arc::new).map_err(stored)?;
-            Ok(VerifiedPolicy { effective_at_ms: row.effective_at_ms, policy })
-        };
-        let all = rows.iter().map(verified).collect::<Result<_, _>>()?;
-        Ok(Self { newest: rows.last().map(PolicyRow::mark), all })
-    }
-}
-
-/// A cache of verified policies, of wallets that signed recently. An entry is read and verified
-/// again when the store has a newer policy, no matter which worker stored it. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct VerifiedPolicies(Arc<Mutex<LruCache<WalletId, Verified>>>);
-
-/// The policies of one wallet, and the owner's key that verified them.
-#[derive(Debug)]
-struct Verified {
-    owner: [u8; 32],
-    policies: WalletPolicies,
-}
-
-/// The most wallets in the cache. Most have one policy of a few kilobytes, and at most five of some
-/// hundred.
-const MAX_WALLETS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-impl Default for VerifiedPolicies {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(LruCache::new(MAX_WALLETS))))
-    }
-}
-
-impl VerifiedPolicies {
-    /// The policies of a wallet. `newest` is the mark of the newest one, just read from the store.
-    ///
-    /// # Errors
-    /// When the policies cannot be read, or when one is not signed by the owner.
-    ///
-    /// # Security
-    /// The result may be out of date already. So the caller must pass the mark to the transaction
-    /// that acts on its decision ([`Spending::decided_by`]). The store then checks that its newest
-    /// mark is unchanged.
-    pub async fn of(
-        &self,
-        store: &(impl PolicyStore + ?Sized),
-        wallet: WalletId,
-        newest: Option<&PolicyMark>,
-        owner: &[u8; 32],
-    ) -> Result<WalletPolicies, PartyError> {
-        let Some(newest) = newest else { return Ok(WalletPolicies::default()) };
-        if let Some(Verified { owner: by, policies }) = self.lock().get(&wallet)
-            && by == owner
-            && policies.newest.as_ref() == Some(newest)
-        {
-            return Ok(policies.clone());
-        }
-        let policies = WalletPolicies::verify(&store.policies(wallet).await?, owner)?;
-        self.lock().put(wallet, Verified { owner: *owner, policies: policies.clone() });
-        Ok(policies)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<WalletId, Verified>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The policies that apply to a request at `now_ms`: the newest one in effect, and all after it.
-fn counting<T>(all: &[T], effective_at_ms: impl Fn(&T) -> u64, now_ms: u64) -> &[T] {
-    let first = all.iter().rposition(|policy| effective_at_ms(policy) <= now_ms).unwrap_or_default();
-    all.get(first..).unwrap_or_default()
 }
 
 /// Decides on a request. `newest` is the mark of the newest policy, just read from the store.
@@ -411,10 +277,15 @@ pub(crate) async fn ask(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use duet_wire::signing::SigningKey;
 
     use super::*;
-    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::{
+        PolicyStore as _,
+        sqlite::{SqliteOptions, SqliteStore},
+    };
 
     const WALLET: WalletId = WalletId([1; 32]);
 

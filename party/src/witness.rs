@@ -20,12 +20,10 @@
 //! peer can lock a key or mark a store. Both can withhold what they keep; then the other one is the
 //! witness.
 
+mod state;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -41,16 +39,15 @@ use duet_wire::{
     },
 };
 use futures::future::join_all;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::state::Witness;
 use crate::{
     audit::open,
-    context::{Context, Identity},
+    context::Context,
     error::PartyError,
+    identity::Identity,
     store::{AuditChain, HeadRow, PaillierState},
 };
 
@@ -62,37 +59,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often a peer is told at most, unless a key was locked: each time costs it one flush of its
 /// disk.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-
-/// Whether this process may initiate yet. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Witness(Arc<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    pending: AtomicBool,
-    locked: Notify,
-}
-
-impl Witness {
-    /// Whether the store has yet to be compared with what others know of it.
-    pub(crate) fn is_pending(&self) -> bool {
-        self.0.pending.load(Ordering::Acquire)
-    }
-
-    fn set_pending(&self, pending: bool) {
-        self.0.pending.store(pending, Ordering::Release);
-    }
-
-    /// A key was locked: those who keep heads are told at once.
-    pub(crate) fn locked(&self) {
-        self.0.locked.notify_one();
-    }
-
-    /// Returns when a key was locked. Cancel safe.
-    pub(crate) async fn until_locked(&self) {
-        self.0.locked.notified().await;
-    }
-}
 
 /// Locks the keys that `named` or this store's own audit records name as locked, where their rows
 /// say otherwise.

@@ -3,23 +3,18 @@
 
 mod cards;
 mod invitations;
+mod shared;
 mod shares;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use duet_bus::{Attendance, Bus, Filter, Incoming, ServeOptions, Service};
-use duet_protocol::{
-    codec::{self, Message},
-    ids::{ShareIndex, WalletId},
-};
-use duet_wire::{
-    Refusal,
-    audit::{Draft, Event},
-};
+use duet_protocol::ids::{ShareIndex, WalletId};
+use duet_wire::audit::{Draft, Event};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -33,14 +28,14 @@ use tokio_util::{
 };
 use ulid::Ulid;
 
+use self::shared::Shared;
 use crate::{
-    audit::{self, AuditSettings, Journal, Keeper},
-    compute,
+    audit::{self, AuditSettings, Keeper},
     enrolment::Enroller,
     error::PartyError,
     party::Party,
     randomizers::{RandomizerSettings, Randomizers},
-    resumption::{LOOK_EVERY, Noticed, ResumptionSettings, Watch},
+    resumption::{LOOK_EVERY, ResumptionSettings, Watch},
     session::finish_pending,
     store::{Readiness, ShareStore},
     witness::{Comparison, Witness, repair_locks},
@@ -96,25 +91,6 @@ impl Default for WorkerSettings {
             audit: AuditSettings::default(),
         }
     }
-}
-
-/// State that all handlers of a worker share.
-#[derive(Debug)]
-struct Shared {
-    party: Party,
-    bus: Bus,
-    instance: String,
-    enroller: Enroller,
-    randomizers: Randomizers,
-    journal: Journal,
-    /// Wakes the housekeeping because a wallet needs an enrolment.
-    wake: Notify,
-    /// Tells all sessions to fail now, because the worker stops.
-    cut: CancellationToken,
-    /// Tells the present sessions to fail. It is replaced when the machine was resumed or copied.
-    open: Mutex<CancellationToken>,
-    /// Reports of outcomes, which continue after their sessions.
-    reports: TaskTracker,
 }
 
 /// A running worker. Dropping it aborts all its tasks; [`Worker::drain`] stops it in order.
@@ -285,29 +261,6 @@ impl Worker {
     }
 }
 
-impl Shared {
-    /// The token that tells present sessions to fail.
-    fn session_cut(&self) -> CancellationToken {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Ends the present sessions and drops prepared values from memory. Another process may have a
-    /// copy of them.
-    fn resumed(&self, noticed: &Noticed) {
-        tracing::error!(%noticed, "this machine was resumed or copied: every open session ends");
-        compute::renew_process();
-        let context = &self.party.context;
-        context.forget_keys();
-        context.metrics.resumed(noticed);
-        let next = self.cut.child_token();
-        let before = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *open, next)
-        };
-        before.cancel();
-    }
-}
-
 /// Checks every second whether the machine was resumed or copied.
 async fn watch_over(shared: Arc<Shared>, mut watch: Watch) {
     loop {
@@ -471,27 +424,4 @@ async fn house_round(shared: &Shared, waiting: &mut HashMap<WalletId, Retry>) ->
         .map(|retry| retry.at.saturating_duration_since(Instant::now()))
         .min()
         .map_or(HOUSEKEEPING_EVERY, |due| due.clamp(FIRST_ENROLMENT_PAUSE, HOUSEKEEPING_EVERY))
-}
-
-/// Answers a request. If the answer cannot be sent, the requester times out.
-async fn answer<M: Message>(message: &Incoming, reply: &M) {
-    match codec::encode(reply) {
-        Ok(bytes) => {
-            if let Err(error) = message.respond(bytes).await {
-                tracing::warn!(%error, "an answer was not sent");
-            }
-        }
-        Err(error) => tracing::error!(%error, "an answer cannot be encoded"),
-    }
-}
-
-/// Logs a failure of this party itself. Returns the part that others may know.
-fn refusal(error: &PartyError) -> Refusal {
-    match error {
-        PartyError::Refused(refusal) | PartyError::RefusedByPolicy { refusal, .. } => {
-            tracing::info!(%refusal, "refused");
-        }
-        other => tracing::warn!(error = %other, "a request failed"),
-    }
-    error.to_refusal()
 }

@@ -9,6 +9,7 @@ mod devices;
 mod disk;
 mod faults;
 mod load;
+mod pauses;
 mod seed;
 
 use std::{

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
 use crate::{
+    capture::{Capture, Tap},
     network::{Condition, Link},
-    wire::{Capture, Tap},
 };
 
 /// The number of nodes.

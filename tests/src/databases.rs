@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use duet_harness::parties::{Database, PartyFolder};
-use duet_test_postgres::{Database as TestDatabase, Server};
+use duet_test_postgres::{Database as TestDatabase, PostgresServer};
 
 /// A new database of `server`.
 ///
 /// # Errors
 /// When it cannot be created.
-pub async fn one(server: &Server) -> Result<Database> {
+pub async fn one(server: &PostgresServer) -> Result<Database> {
     let TestDatabase { url, password, .. } = server.database().await?;
     Ok(Database { url, password })
 }
@@ -17,7 +17,7 @@ pub async fn one(server: &Server) -> Result<Database> {
 ///
 /// # Errors
 /// When they cannot be created.
-pub async fn two(server: &Server) -> Result<[Database; 2]> {
+pub async fn two(server: &PostgresServer) -> Result<[Database; 2]> {
     Ok([one(server).await?, one(server).await?])
 }
 

@@ -19,16 +19,16 @@ use duet_harness::{
     parties::{PartyFolder, make_private_folder},
     stack::{self, Pair, Server, TENANT, Wallet, creation_arguments, write_key},
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
 use crate::{
+    capture::Capture,
     cluster::Cluster,
     databases,
     network::{Condition, Link},
-    wire::Capture,
 };
 
 /// How long the pairs of a new wallet may take to become usable, and a process to become ready

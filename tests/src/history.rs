@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::wire::Sighting;
+use crate::capture::Sighting;
 
 /// A payload that was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub struct History {
     /// Every message in the stream of dead letters.
     pub dead: Vec<Value>,
     /// All overheard messages.
-    pub wire: Vec<Sighting>,
+    pub captured: Vec<Sighting>,
     /// All charges of the responders.
     pub charges: Vec<Charge>,
     /// The parties' Paillier keys.

@@ -8,6 +8,7 @@
 //! - [`checker`] judges a whole run from its [`history`].
 
 pub mod browser;
+pub mod capture;
 pub mod chaos;
 pub mod checker;
 pub mod cluster;
@@ -21,9 +22,8 @@ pub mod metrics;
 pub mod network;
 pub mod nginx;
 pub mod proxy;
-pub mod recovery;
 pub mod refused_writes;
+pub mod signers;
 pub mod stage;
 pub mod traffic;
-pub mod transit;
-pub mod wire;
+pub mod vault_transit;

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::wire::{Spoken, Tap};
+use crate::capture::{Spoken, Tap};
 
 /// Bytes moved at once: more than one message of the protocol, but too few to hide a stall.
 const CHUNK_BYTES: usize = 16 * 1024;

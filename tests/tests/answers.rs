@@ -11,7 +11,7 @@ use duet_harness::{
     http::Api,
     stack::{ALL_KINDS, Pair, Stack},
 };
-use duet_tests::recovery;
+use duet_tests::signers;
 use duet_wire::{
     Priority,
     batch::{BatchItem, BatchRequest},
@@ -156,7 +156,7 @@ async fn the_same_message__should_get_the_same_signature_by_every_pair() {
     }
     // Another key of the wallet gets an answer of its own. A bare digest gets none.
     let child = wallet.sign_by(Pair::ServicePartner, &["message", "log in", "--path", "m/1"]).await.unwrap();
-    let signer = recovery::message_signer(b"log in", text(&child, "/signature").unwrap()).unwrap();
+    let signer = signers::message_signer(b"log in", text(&child, "/signature").unwrap()).unwrap();
     assert_ne!(signer.to_string(), wallet.address);
     let digest = format!("0x{}", "5d".repeat(32));
     let mut seen = Vec::new();

@@ -23,10 +23,10 @@ use duet_party::{
     },
     vault::Vault,
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
-    databases, recovery,
-    transit::{Mood, TOKEN, TransitServer},
+    databases, signers,
+    vault_transit::{Mood, TOKEN, VaultTransitServer},
 };
 use tokio::task::JoinSet;
 
@@ -46,7 +46,7 @@ impl Source {
         Self(vec![("DUET_PASSPHRASE", text.to_owned())])
     }
 
-    fn vault(server: &TransitServer, key: &str) -> Self {
+    fn vault(server: &VaultTransitServer, key: &str) -> Self {
         Self(vec![
             ("DUET_VAULT_KEY", key.to_owned()),
             ("DUET_VAULT_URL", server.url()),
@@ -71,7 +71,7 @@ fn shown(path: &Path) -> String {
 
 async fn sign(wallet: &Wallet, message: &str) {
     let signed = wallet.sign_by(Pair::ServicePartner, &["message", message]).await.unwrap();
-    let signer = recovery::message_signer(message.as_bytes(), text(&signed, "/signature").unwrap()).unwrap();
+    let signer = signers::message_signer(message.as_bytes(), text(&signed, "/signature").unwrap()).unwrap();
     assert_eq!(signer.to_string(), wallet.address);
 }
 
@@ -80,7 +80,7 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
     let postgres = Postgres::shared().await.unwrap();
     let mut stack = Stack::start_on(Some(databases::two(postgres).await.unwrap())).await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
-    let vault = TransitServer::start(&["duet"]).await.unwrap();
+    let vault = VaultTransitServer::start(&["duet"]).await.unwrap();
     let service = stack.party("service");
     let duet = service.command(&stack.duet()).with("DUET_NEW_PASSPHRASE", "second");
     let second_file = stack.directory().join("second.key");
@@ -142,7 +142,7 @@ async fn workers__should_go_on_while_what_opens_their_store_changes() {
 async fn a_backup__should_restore_on_an_empty_machine_whatever_opens_it() {
     let mut stack = Stack::start().await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
-    let vault = TransitServer::start(&["duet"]).await.unwrap();
+    let vault = VaultTransitServer::start(&["duet"]).await.unwrap();
     let service = stack.party("service");
     let duet = service.command(&stack.duet()).with("DUET_NEW_PASSPHRASE", "second");
     let mut now = (Source::file(&service.key_file()), service.store());
@@ -204,7 +204,7 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
     let duet = Duet::new(directory.path()).with("DUET_VAULT_PATIENCE", "1ms");
     let party = PartyFolder::new(directory.path(), "service");
     party.copy_or_set_up(&duet).await.unwrap();
-    let vault = TransitServer::start(&["duet", "other"]).await.unwrap();
+    let vault = VaultTransitServer::start(&["duet", "other"]).await.unwrap();
     let duet = party.command(&duet).with("DUET_VAULT_URL", &vault.url()).with("DUET_VAULT_TOKEN", TOKEN);
     let refused = async |duet: &Duet, expected: (&str, i32), says: &str| {
         let refused = duet.refused(&["party", "status"]).await.unwrap();
@@ -261,7 +261,7 @@ async fn what_does_not_open_a_store__should_be_named_with_its_reason() {
     let elsewhere = by_vault.clone().with("DUET_VAULT_URL", "http://vault.example:8200");
     refused(&elsewhere, ("usage", 2), "https").await;
     // The port of a server that has ended.
-    let gone = TransitServer::start(&[]).await.unwrap().url();
+    let gone = VaultTransitServer::start(&[]).await.unwrap().url();
     refused(&by_vault.clone().with("DUET_VAULT_URL", &gone), ("vault-unreachable", 7), &gone).await;
     for (mood, expected, says) in [
         (Mood::Sealed, ("vault-unreachable", 7), "is sealed"),
@@ -295,10 +295,10 @@ async fn a_vaults_token__should_be_sent_only_where_the_certificate_is_trusted() 
     // As an editor saves it that puts a byte order mark before a text.
     let authority = fs::read_to_string(own.ca_certificate()).unwrap();
     fs::write(own.ca_certificate(), format!("\u{feff}{authority}")).unwrap();
-    let vault = TransitServer::start_encrypted(&["duet"], &own.server_certificate(), &own.server_key())
+    let vault = VaultTransitServer::start_encrypted(&["duet"], &own.server_certificate(), &own.server_key())
         .await
         .unwrap();
-    let plain = TransitServer::start(&["duet"]).await.unwrap();
+    let plain = VaultTransitServer::start(&["duet"]).await.unwrap();
 
     let duet = party.command(&duet).with("DUET_VAULT_TOKEN", TOKEN).with("DUET_VAULT_URL", &vault.url());
     let trusting =

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::ConnectErrorKind;
 use duet_bus::{
-    Address, Bus, BusEvent, ConnectError, ConnectSettings, Filter, NkeySeed, Role, ServeOptions,
-    connect::Denied, kv, streams::StorageSettings,
+    Address, Bus, BusEvent, ConnectError, ConnectSettings, Denied, Filter, NkeySeed, Role, ServeOptions, kv,
+    streams::StorageSettings,
 };
 use duet_harness::broker::Broker;
 use duet_protocol::ids::{SessionId, WalletId};

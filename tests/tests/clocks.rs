@@ -9,7 +9,7 @@ use duet_harness::{
     duet::text,
     stack::{Server, Stack, Wallet},
 };
-use duet_tests::{metrics::Exposition, recovery};
+use duet_tests::{metrics::Exposition, signers};
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
@@ -84,7 +84,7 @@ impl<'a> Job<'a> {
             text(job, "/signature").ok().map(str::to_owned)
         };
         let signature = self.comes_to("a signature", signed).await;
-        let signer = recovery::message_signer(self.message.as_bytes(), &signature).unwrap();
+        let signer = signers::message_signer(self.message.as_bytes(), &signature).unwrap();
         assert_eq!(signer.to_string(), self.wallet.address, "{}", self.message);
     }
 

@@ -9,7 +9,7 @@ use duet_protocol::ids::SessionId;
 use duet_tests::{
     cluster::{Cluster, NODES},
     fleet::{Fleet, Shape},
-    recovery,
+    signers,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +18,7 @@ async fn every_pair__should_sign_on_a_cluster_with_several_of_each_process() {
     let wallet = fleet.create_wallet("device").await.unwrap();
     for pair in Pair::ALL {
         let signed = wallet.sign_by(pair, &["message", "three nodes"]).await.unwrap();
-        let signer = recovery::message_signer(b"three nodes", text(&signed, "/signature").unwrap()).unwrap();
+        let signer = signers::message_signer(b"three nodes", text(&signed, "/signature").unwrap()).unwrap();
         assert_eq!(signer.to_string(), wallet.address, "{pair:?}");
     }
 }

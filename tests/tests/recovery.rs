@@ -11,7 +11,7 @@ use duet_harness::{
     stack::{ALL_KINDS, Pair, Stack, Wallet},
 };
 use duet_tests::{
-    recovery,
+    signers,
     traffic::{Connections, Traffic},
 };
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn parties__should_sign_again_after_kill_9() {
         for pair in Pair::ALL {
             let signed = wallet.sign_by(pair, &["message", round]).await.unwrap();
             let signer =
-                recovery::message_signer(round.as_bytes(), text(&signed, "/signature").unwrap()).unwrap();
+                signers::message_signer(round.as_bytes(), text(&signed, "/signature").unwrap()).unwrap();
             assert_eq!(signer.to_string(), wallet.address, "{round} {pair:?}");
         }
         stack.service.kill().await.unwrap();
@@ -200,7 +200,7 @@ async fn wallet_creation__should_be_resumed_after_a_party_was_absent() {
     for other in ["service", "partner"] {
         let signed = device.json(&["sign", "message", "resumed", "--with", other]).await.unwrap();
         let wallet = device.json(&["wallet", "show"]).await.unwrap();
-        let signer = recovery::message_signer(b"resumed", text(&signed, "/signature").unwrap()).unwrap();
+        let signer = signers::message_signer(b"resumed", text(&signed, "/signature").unwrap()).unwrap();
         assert_eq!(signer.to_string(), text(&wallet, "/wallet/address").unwrap());
     }
 }
@@ -259,7 +259,7 @@ async fn survives_kill_9_at_every_message(victim: Victim) -> anyhow::Result<()> 
                 .sign_by(pair, &["message", &name])
                 .await
                 .with_context(|| format!("{name} {pair:?}"))?;
-            let signer = recovery::message_signer(name.as_bytes(), text(&signed, "/signature")?)?;
+            let signer = signers::message_signer(name.as_bytes(), text(&signed, "/signature")?)?;
             ensure!(signer.to_string() == wallet.address, "{name} {pair:?}");
         }
     }

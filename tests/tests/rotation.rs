@@ -28,7 +28,7 @@ use duet_party::store::{
     RecordStore as _,
     postgres::{PostgresOptions, PostgresStore},
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     cluster::{Cluster, NODES},
     databases,

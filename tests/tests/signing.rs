@@ -10,7 +10,7 @@ use duet_harness::{
     judges,
     stack::{ALL_KINDS, Pair, Stack},
 };
-use duet_tests::recovery;
+use duet_tests::signers;
 use serde_json::{Value, json};
 
 const RECIPIENT: &str = "0x00000000000000000000000000000000DeaDBeef";
@@ -60,7 +60,7 @@ async fn every_pair__should_sign_every_kind_of_payload() {
     for pair in Pair::ALL {
         let message = wallet.sign_by(pair, &["message", "Grüße aus dem Duett ✓"]).await.unwrap();
         let signature = text(&message, "/signature").unwrap();
-        let signer = recovery::message_signer("Grüße aus dem Duett ✓".as_bytes(), signature).unwrap();
+        let signer = signers::message_signer("Grüße aus dem Duett ✓".as_bytes(), signature).unwrap();
         assert_eq!(signer.to_string(), address, "{pair:?}");
         checks.push(json!({"name": format!("{pair:?} text"), "kind": "personal_message", "address": address,
             "text": "Grüße aus dem Duett ✓", "signature": signature, "digest": message["digest"]}));
@@ -76,7 +76,7 @@ async fn every_pair__should_sign_every_kind_of_payload() {
             "typed_data": mail(), "signature": typed["signature"], "digest": typed["digest"]}));
 
         let digest = wallet.sign_by(pair, &["digest", DIGEST]).await.unwrap();
-        let signer = recovery::digest_signer(DIGEST, text(&digest, "/signature").unwrap()).unwrap();
+        let signer = signers::digest_signer(DIGEST, text(&digest, "/signature").unwrap()).unwrap();
         assert_eq!(signer.to_string(), address, "{pair:?}");
         checks.push(json!({"name": format!("{pair:?} digest"), "kind": "digest", "address": address,
             "digest": DIGEST, "signature": digest["signature"]}));
@@ -116,7 +116,7 @@ async fn transactions_of_every_type_and_pair__should_be_accepted_by_a_node() {
             fs::write(&file, transaction.to_string()).unwrap();
             let signed = wallet.sign_by(pair, &["tx", &file.to_string_lossy()]).await.unwrap();
             let raw = text(&signed, "/signed_transaction").unwrap();
-            assert_eq!(recovery::transaction_signer(raw).unwrap().to_string(), address, "{pair:?} {name}");
+            assert_eq!(signers::transaction_signer(raw).unwrap().to_string(), address, "{pair:?} {name}");
             let receipt = anvil.broadcast(raw).await.unwrap();
             assert_eq!(receipt["transactionHash"], signed["transaction_hash"]);
             assert_eq!(text(&receipt, "/from").unwrap().to_lowercase(), address.to_lowercase());
@@ -142,7 +142,7 @@ async fn child_keys__should_sign_for_their_own_addresses() {
         for pair in Pair::ALL {
             let signed = wallet.sign_by(pair, &["message", "child", "--path", path]).await.unwrap();
             let signature = text(&signed, "/signature").unwrap();
-            let signer = recovery::message_signer(b"child", signature).unwrap().to_string();
+            let signer = signers::message_signer(b"child", signature).unwrap().to_string();
             assert_ne!(signer, wallet.address);
             checks.push(
                 json!({"name": format!("{pair:?} {path}"), "kind": "personal_message", "address": signer,
@@ -172,7 +172,7 @@ async fn rotated_keys__should_sign_for_the_same_address() {
 
     for pair in Pair::ALL {
         let after = wallet.sign_by(pair, &["message", "after"]).await.unwrap();
-        let signer = recovery::message_signer(b"after", text(&after, "/signature").unwrap()).unwrap();
+        let signer = signers::message_signer(b"after", text(&after, "/signature").unwrap()).unwrap();
         assert_eq!(signer.to_string(), wallet.address, "{pair:?}");
     }
 }

@@ -23,8 +23,8 @@ use duet_party::store::{
     sqlite::{SqliteOptions, SqliteStore},
 };
 use duet_protocol::ids::{Epoch, SessionId, ShareIndex, WalletId};
-use duet_test_postgres::Server as Postgres;
-use duet_tests::recovery;
+use duet_test_postgres::PostgresServer as Postgres;
+use duet_tests::signers;
 use duet_wire::policy::{Bound, Limit, Spend, SpendLimit, SpendOption};
 use serde_json::Value;
 
@@ -96,7 +96,7 @@ fn wallet(stack: &Stack, name: &str, id: &str, address: &str) -> Wallet {
 
 fn is_by(wallet: &Wallet, message: &str, signed: &Value) {
     let signature = text(signed, "/signature").unwrap();
-    let signer = recovery::message_signer(message.as_bytes(), signature).unwrap();
+    let signer = signers::message_signer(message.as_bytes(), signature).unwrap();
     assert_eq!(signer.to_string(), wallet.address, "{message}");
 }
 

@@ -22,8 +22,8 @@ use duet_party::store::{
     postgres::{PostgresOptions, PostgresStore},
 };
 use duet_protocol::ids::SessionId;
-use duet_test_postgres::Server as Postgres;
-use duet_tests::{databases, recovery};
+use duet_test_postgres::PostgresServer as Postgres;
+use duet_tests::{databases, signers};
 use tokio::task::JoinSet;
 
 /// A stack with a second worker of each party.
@@ -61,7 +61,7 @@ async fn sign_many(wallet: &Wallet, what: &str, count: usize) {
 async fn sign_one(wallet: &Wallet, message: &str) {
     let signed = wallet.sign_by(Pair::ServicePartner, &["message", message]).await.unwrap();
     let signature = text(&signed, "/signature").unwrap();
-    let signer = recovery::message_signer(message.as_bytes(), signature).unwrap();
+    let signer = signers::message_signer(message.as_bytes(), signature).unwrap();
     assert_eq!(signer.to_string(), wallet.address);
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct Options {
 
 /// The outcome of one test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum TestResult {
     Passed,
     Failed,
 }
@@ -58,7 +58,7 @@ enum Verdict {
 /// The outcomes of a run of tests, by the tests' paths, and the evidence.
 #[derive(Debug, Default)]
 struct Report {
-    verdicts: BTreeMap<String, Verdict>,
+    results: BTreeMap<String, TestResult>,
     evidence: BTreeMap<String, Vec<(String, String)>>,
     /// The test that printed the current output.
     speaking: Option<String>,
@@ -67,11 +67,11 @@ struct Report {
 impl Report {
     /// Reads one line of libtest's output.
     fn read(&mut self, line: &str) {
-        if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
-            let verdict = if verdict.starts_with("ok") { Verdict::Passed } else { Verdict::Failed };
+        if let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            let result = if result.starts_with("ok") { TestResult::Passed } else { TestResult::Failed };
             // Of several tests with one name, each must pass.
-            let known = self.verdicts.entry(name.to_owned()).or_insert(verdict);
-            *known = (*known).max(verdict);
+            let known = self.results.entry(name.to_owned()).or_insert(result);
+            *known = (*known).max(result);
         } else if let Some(name) =
             line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
@@ -200,7 +200,7 @@ impl Wanted {
         if self.targets.contains(&END_TO_END_PROGRAM) {
             test.env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
         }
-        // The verdicts show failed tests. A test that was cut short has no verdict.
+        // The results show failed tests. A test that was cut short has no result.
         let _ = run::lines(&mut test, &mut |line| report.read(line))?;
         Ok(report)
     }
@@ -249,9 +249,9 @@ impl Outcome {
     }
 
     fn count(&mut self, name: &str, report: &Report) {
-        match report.verdicts.get(name) {
-            Some(Verdict::Passed) => self.held.push(in_words(name)),
-            Some(Verdict::Failed) => self.broken.push(name.to_owned()),
+        match report.results.get(name) {
+            Some(TestResult::Passed) => self.held.push(in_words(name)),
+            Some(TestResult::Failed) => self.broken.push(name.to_owned()),
             None => self.broken.push(format!("{name} (did not run)")),
         }
         self.evidence.extend(report.evidence.get(name).into_iter().flatten().cloned());
@@ -324,11 +324,11 @@ fn markdown(outcomes: &[Outcome]) -> String {
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
-    use super::{Check, ROWS, Report, Verdict, in_words};
+    use super::{Check, ROWS, Report, TestResult, in_words};
     use crate::run::root;
 
     #[test]
-    fn verdicts_and_evidence_are_read() {
+    fn results_and_evidence_are_read() {
         let mut report = Report::default();
         for line in [
             "running 2 tests",
@@ -341,8 +341,8 @@ mod tests {
         ] {
             report.read(line);
         }
-        assert_eq!(report.verdicts.get("a::b"), Some(&Verdict::Passed));
-        assert_eq!(report.verdicts.get("c"), Some(&Verdict::Failed));
+        assert_eq!(report.results.get("a::b"), Some(&TestResult::Passed));
+        assert_eq!(report.results.get("c"), Some(&TestResult::Failed));
         let figures = report.evidence.get("a::b").unwrap();
         assert_eq!(
             figures,

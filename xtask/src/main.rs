@@ -23,13 +23,14 @@ mod programs;
 mod prose;
 mod run;
 mod sbom;
+mod structure;
 mod suites;
 mod wasm;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Duet's project tasks", disable_help_subcommand = true)]
@@ -114,6 +115,11 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+    /// List the crates, the arrows between their files, and the circles that files form.
+    Structure {
+        /// The tree to read; this repository by default.
+        tree: Option<PathBuf>,
+    },
     /// Build the WebAssembly module and its JavaScript.
     Wasm {
         /// The environment of the JavaScript: nodejs, web or bundler.
@@ -140,8 +146,8 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
         Task::Demo { once, no_install } => demo::demo(once, no_install),
-        Task::Test { suites, no_install } => suites::test(&suites, no_install),
-        Task::Check => suites::test(&[suites::Suite::Fmt, suites::Suite::Lint], false),
+        Task::Test { suites, no_install } => suites::test(&suites, no_install, &Arguments::command()),
+        Task::Check => suites::test(&[suites::Suite::Fmt, suites::Suite::Lint], false, &Arguments::command()),
         Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Attack(options) => attack::attack(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
@@ -162,6 +168,7 @@ fn run(task: Task) -> Result<()> {
             dependencies::advisories()
         }
         Task::Sbom { out } => sbom::sbom(&out.unwrap_or_else(|| run::target_folder().join("sbom"))),
+        Task::Structure { tree } => structure::print(&tree.unwrap_or_else(run::root)),
         Task::Wasm { target, out } => {
             install::ensure(&[install::Need::Npm(npm::Packages::Judges), install::Need::Wasm], false)?;
             let out = out.unwrap_or_else(|| wasm::default_folder(target));

@@ -9,13 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::run::{command, output, probe, root};
 use anyhow::{Context, Result, bail};
-use clap::CommandFactory as _;
-
-use crate::{
-    Arguments,
-    run::{command, output, probe, root},
-};
 
 /// The widest line of prose: Markdown outside tables, code and links, and comments.
 const COLUMNS: usize = 100;
@@ -36,8 +31,8 @@ const UNCLEAR: [&str; 7] =
 /// Documents about the past, which are never rewritten.
 const RECORDS: [&str; 2] = ["CHANGELOG.md", "docs/measurements/"];
 
-/// Checks every file that git tracks.
-pub(crate) fn check() -> Result<()> {
+/// Checks every file that git tracks. `program` knows the tasks that documents may name.
+pub(crate) fn check(program: &clap::Command) -> Result<()> {
     if probe("git", &["rev-parse", "HEAD"]).is_none() {
         println!("git knows no repository here: prose, links and commits are not checked");
         return Ok(());
@@ -60,7 +55,7 @@ pub(crate) fn check() -> Result<()> {
         }
         if is_markdown {
             findings.extend(links(&path, &text)?.into_iter().map(|what| format!("{file}: {what}")));
-            findings.extend(tasks(&text).into_iter().map(|what| format!("{file}: {what}")));
+            findings.extend(tasks(&text, program).into_iter().map(|what| format!("{file}: {what}")));
         }
     }
     findings.extend(subjects()?);
@@ -173,8 +168,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 /// The tasks in a document that this program does not have.
-fn tasks(text: &str) -> Vec<String> {
-    let program = Arguments::command();
+fn tasks(text: &str, program: &clap::Command) -> Vec<String> {
     let mut findings = Vec::new();
     for rest in text.split("cargo xtask ").skip(1) {
         let name: String =
@@ -234,7 +228,8 @@ mod tests {
 
     #[test]
     fn only_tasks_that_exist_are_named() {
-        assert_eq!(tasks("`cargo xtask test`, `cargo xtask tset`, `cargo xtask --help`").len(), 1);
+        let program = <crate::Arguments as clap::CommandFactory>::command();
+        assert_eq!(tasks("`cargo xtask test`, `cargo xtask tset`, `cargo xtask --help`", &program).len(), 1);
     }
 
     #[test]

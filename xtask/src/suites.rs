@@ -1,63 +1,18 @@
 //! `cargo xtask test`: runs the suites of continuous integration, all of them or the named ones.
 //!
 //! [`Suite`] names and runs them. When all run, those that use no port or file of others run beside
-//! the tests in Rust ([`report::Beside`]).
+//! the tests in Rust ([`Beside`]).
 
 mod report;
+mod suite;
 
-use std::{
-    env, fs,
-    io::{BufRead as _, BufReader},
-    num::NonZeroUsize,
-    process::{Child, Command, Stdio},
-    thread,
-    time::Instant,
-};
+use std::{env, fs, time::Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use anyhow::{Context, Result};
 
 use self::report::{Beside, REPORT, Report, summary};
-use crate::{
-    dependencies,
-    install::{self, Need},
-    npm::Packages,
-    page,
-    programs::{self, Profile},
-    prose,
-    run::{Counts, as_cargo, cargo, command, root, target_folder, tests, visibly},
-    wasm,
-};
-
-/// A suite of the test command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Suite {
-    /// Formatting of every crate, prose and links, and the subjects of commits.
-    Fmt,
-    /// Clippy over all code of the workspace. Warnings are errors.
-    Lint,
-    /// Licences, banned crates, sources and hashes of dependencies.
-    Deny,
-    /// The native binary, every test, the page, and the types of the page.
-    Build,
-    /// Unit, integration and documentation tests of every crate.
-    Unit,
-    /// The module and the signer's package under Node.
-    Wasm,
-    /// End-to-end: real broker, real processes, real Ethereum node, independent verification.
-    E2e,
-    /// The page in a real browser, against the same real stack.
-    Browser,
-}
-
-/// The protocol with the constant-time arithmetic alone.
-const WITHOUT_GMP: [&str; 3] = ["--package", "duet-protocol", "--no-default-features"];
-
-/// The tests of all crates but the end-to-end tests.
-const UNIT: &[&str] = &["--workspace"];
-/// The end-to-end tests, which run only by name. The whole workspace, as for the unit tests: the
-/// features match, and nothing is built again.
-const E2E: &[&str] = &["--workspace", "--test", "e2e"];
+pub(crate) use self::suite::{BROWSER, Suite, browser_environment};
+use crate::install::{self, Need};
 
 const ALL: &[Suite] = &[
     Suite::Fmt,
@@ -70,242 +25,9 @@ const ALL: &[Suite] = &[
     Suite::Browser,
 ];
 
-impl Suite {
-    /// Whether it uses no port, file or build folder of the tests in Rust, so that it may run
-    /// beside them.
-    const fn runs_beside(self) -> bool {
-        matches!(self, Self::Wasm | Self::Browser)
-    }
-
-    /// Whether others may run beside it.
-    const fn leaves_room(self) -> bool {
-        matches!(self, Self::Unit | Self::E2e)
-    }
-
-    /// The seconds that it may take on two cores with its dependencies compiled. A suite over its
-    /// line is reported, and does not fail: machines differ.
-    const fn line_seconds(self) -> u64 {
-        match self {
-            Self::Fmt => 20,
-            Self::Lint => 100,
-            Self::Deny => 10,
-            Self::Build => 240,
-            Self::Unit => 240,
-            Self::Wasm => 120,
-            Self::E2e => 590,
-            Self::Browser => 600,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Fmt => "fmt",
-            Self::Lint => "lint",
-            Self::Deny => "deny",
-            Self::Build => "build",
-            Self::Unit => "unit",
-            Self::Wasm => "wasm",
-            Self::E2e => "e2e",
-            Self::Browser => "browser",
-        }
-    }
-
-    const fn needs(self) -> &'static [Need] {
-        match self {
-            Self::Fmt => &[Need::Lints],
-            Self::Lint => &[Need::Lints, Need::Compiler],
-            Self::Deny => &[Need::CargoDeny],
-            Self::Build => &[Need::Compiler, Need::Nextest, Need::Wasm, Need::Npm(Packages::Frontend)],
-            // Some crates' own tests need a real broker or a real database.
-            Self::Unit => &[Need::Compiler, Need::Nextest, Need::NatsServer, Need::Postgres],
-            Self::Wasm => &[Need::Npm(Packages::Judges), Need::Npm(Packages::Frontend), Need::Wasm],
-            Self::E2e => &[
-                Need::Compiler,
-                Need::Nextest,
-                Need::Npm(Packages::Judges),
-                Need::NatsServer,
-                Need::Postgres,
-                Need::Faketime,
-                Need::Documented,
-                Need::Nginx,
-            ],
-            Self::Browser => BROWSER,
-        }
-    }
-
-    fn run(self, counts: &mut Counts) -> Result<()> {
-        match self {
-            Self::Fmt => {
-                visibly(cargo().args(["fmt", "--all", "--check"]))?;
-                visibly(cargo().args(["fmt", "--check", "--manifest-path", "crates/bindgen/Cargo.toml"]))?;
-                prose::check()
-            }
-            Self::Lint => {
-                // `--all-targets` leaves out the end-to-end tests, which run only by name.
-                for targets in [&["--all-targets"][..], &["--test", "e2e"]] {
-                    let mut clippy = cargo();
-                    clippy.args(["clippy", "--locked", "--workspace"]).args(targets);
-                    visibly(clippy.args(["--", "--deny", "warnings"]))?;
-                }
-                Ok(())
-            }
-            Self::Deny => dependencies::check(),
-            Self::Build => {
-                programs::duet(Profile::Debug)?;
-                programs::of_tests("browser-stack", Profile::Debug)?;
-                for selection in [UNIT, E2E] {
-                    visibly(nextest()?.arg("--no-run").args(selection))?;
-                }
-                // For users who build without GMP.
-                visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
-                page::build(&page::default_folder(), None)?;
-                page::build_examples()?;
-                page::check_types()
-            }
-            Self::Unit => {
-                let postgres = TestPostgres::start()?;
-                tests(postgres.tell(nextest()?.args(UNIT)), counts)?;
-                tests(cargo().args(["test", "--locked", "--workspace", "--doc"]), counts)
-            }
-            Self::Wasm => {
-                let folder = wasm::default_folder(wasm::Target::Nodejs);
-                wasm::build(wasm::Target::Nodejs, &folder)?;
-                let mut node = node_test();
-                node.env("DUET_WASM_PACKAGE", &folder);
-                tests(node.args(test_files("frontend-wasm/tests")?), counts)?;
-                page::build_signer()?;
-                // The package's tests, and the comparison with other libraries, read payloads with
-                // the module.
-                for tested in ["frontend-wasm/signer/tests", "tests/js/differential"] {
-                    let mut node = node_test();
-                    node.env("DUET_WASM_PACKAGE", &folder);
-                    tests(node.args(test_files(tested)?), counts)?;
-                }
-                Ok(())
-            }
-            Self::E2e => {
-                tests(node_test().args(test_files("tests/js")?), counts)?;
-                let postgres = TestPostgres::start()?;
-                let mut nextest = nextest()?;
-                nextest.args(E2E).env("DUET_PROGRAM", programs::duet(Profile::Debug)?);
-                // One and a half times as many as cores, because these tests wait much of the time.
-                let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-                if env::var_os("NEXTEST_TEST_THREADS").is_none() {
-                    nextest.args(["--test-threads", &(cores + cores / 2).to_string()]);
-                }
-                tests(postgres.tell(&mut nextest), counts)
-            }
-            Self::Browser => {
-                page::build(&page::default_folder(), None)?;
-                page::build_examples()?;
-                let mut node = node_test();
-                browser_environment(&mut node, Profile::Debug)?;
-                tests(node.args(test_files("tests/browser")?), counts)
-            }
-        }
-    }
-}
-
-/// What tests and measurements of the page in a browser require.
-pub(crate) const BROWSER: &[Need] = &[
-    Need::Compiler,
-    Need::Npm(Packages::Judges),
-    Need::Npm(Packages::Frontend),
-    Need::Npm(Packages::Browser),
-    Need::NatsServer,
-    Need::Wasm,
-    Need::Chromium,
-];
-
-/// Builds the program of `profile` and the program that starts the browser's stack. Tells `command`
-/// where they are. The page must be built already.
-pub(crate) fn browser_environment(command: &mut Command, profile: Profile) -> Result<()> {
-    let duet = programs::duet(profile)?;
-    let stack = programs::of_tests("browser-stack", Profile::Debug)?;
-    // The tests read a backup as the page does, to learn which bytes must not appear anywhere in
-    // the clear.
-    let module = wasm::default_folder(wasm::Target::Nodejs);
-    wasm::build(wasm::Target::Nodejs, &module)?;
-    let chromium = install::chromium().context("Chromium is missing: run `cargo xtask install`")?;
-    command
-        .env("DUET_PROGRAM", duet)
-        .env("DUET_BROWSER_STACK", stack)
-        .env("DUET_PAGE", page::default_folder())
-        .env("DUET_WASM_PACKAGE", module)
-        .env("DUET_BROWSER_RESULTS", target_folder().join("browser"))
-        .env("CHROMIUM", chromium);
-    println!("With these settings:");
-    for (name, value) in command.get_envs() {
-        println!("  {}='{}'", name.display(), value.unwrap_or_default().display());
-    }
-    Ok(())
-}
-
-/// nextest, which runs each test in a process of its own. `.config/nextest.toml` has its settings.
-fn nextest() -> Result<Command> {
-    let program = install::nextest().context("cargo-nextest is missing: run `cargo xtask install`")?;
-    let mut nextest = as_cargo(program);
-    nextest.args(["nextest", "run", "--locked", "--color=never"]);
-    Ok(nextest)
-}
-
-/// A PostgreSQL server for all tests of a suite. Without it each test's process starts its own.
-struct TestPostgres {
-    server: Child,
-    folder: String,
-}
-
-impl TestPostgres {
-    fn start() -> Result<Self> {
-        let program = programs::of_tests("test-postgres", Profile::Debug)?;
-        let mut server = command(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut folder = String::new();
-        let stdout = server.stdout.take().context("the server's output is piped")?;
-        BufReader::new(stdout).read_line(&mut folder)?;
-        if folder.is_empty() {
-            bail!("the tests' PostgreSQL server did not start: {}", server.wait()?);
-        }
-        Ok(Self { server, folder: folder.trim_end().to_owned() })
-    }
-
-    fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("DUET_TEST_POSTGRES", &self.folder)
-    }
-}
-
-impl Drop for TestPostgres {
-    fn drop(&mut self) {
-        // The server ends when its standard input is closed.
-        drop(self.server.stdin.take());
-        let _ = self.server.wait();
-    }
-}
-
-/// Node's test runner, with the reporter whose closing lines are counted.
-fn node_test() -> Command {
-    let mut node = command("node");
-    node.args(["--test", "--test-reporter=tap"]);
-    node
-}
-
-/// The `*.test.mjs` files of a folder. A folder without any is a mistake, and not a success.
-fn test_files(folder: &str) -> Result<Vec<String>> {
-    let mut files: Vec<String> = fs::read_dir(root().join(folder))
-        .with_context(|| format!("{folder} cannot be read"))?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".test.mjs"))
-        .map(|name| format!("{folder}/{name}"))
-        .collect();
-    if files.is_empty() {
-        bail!("{folder} holds no *.test.mjs");
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Runs the named suites to the end, or all suites. Then prints a summary.
-pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
+/// Runs the named suites to the end, or all suites. Then prints a summary. `program` is this
+/// program: documents may name its tasks.
+pub(crate) fn test(suites: &[Suite], no_install: bool, program: &clap::Command) -> Result<()> {
     let suites = if suites.is_empty() { ALL } else { suites };
     let mut needs: Vec<Need> = Vec::new();
     for need in suites.iter().flat_map(|suite| suite.needs()) {
@@ -327,12 +49,12 @@ pub(crate) fn test(suites: &[Suite], no_install: bool) -> Result<()> {
         if suite.leaves_room() && beside.is_none() && !second.is_empty() {
             beside = Some(Beside::start(&std::mem::take(&mut second))?);
         }
-        reports.push(Report::of(suite));
+        reports.push(Report::of(suite, program));
     }
     if let Some(beside) = beside {
         reports.extend(beside.finish()?);
     }
-    reports.extend(second.into_iter().map(Report::of));
+    reports.extend(second.into_iter().map(|suite| Report::of(suite, program)));
     if let Some(file) = env::var_os(REPORT) {
         let lines: String = reports.iter().map(Report::line).collect();
         fs::write(file, lines).context("the report cannot be written")?;

@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    broker,
-    commands::party::COMMAND_PATIENCE,
+    broker::{self, COMMAND_PATIENCE},
     config::{BrokerOptions, CredentialsOptions, DatabaseOptions},
     error::{CliError, ErrorCode},
     output::Output,
-    share_store::{StoreLocation, open_sealed},
+    share_store::open_sealed,
+    store_location::StoreLocation,
 };
 
 /// Records that one query asks of a store.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, pin::pin, time::Duration};
 
 use clap::{Args, Subcommand};
-use duet_orchestrator::api::{BatchAnswer, BatchView, EndView, Ending, ItemVerdict};
+use duet_orchestrator::api::{BatchAnswer, BatchView, EndView, Ending, ItemStatus};
 use duet_protocol::ids::WalletId;
 use duet_wire::{
     Code, Pair, Priority, SignedRequest, SigningRequest,
@@ -100,9 +100,9 @@ struct AnswerReport {
 
 impl fmt::Display for AnswerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |verdict| self.batch.items.iter().filter(|item| item.verdict == verdict).count();
+        let count = |status| self.batch.items.iter().filter(|item| item.status == status).count();
         let (accepted, known, refused) =
-            (count(ItemVerdict::Accepted), count(ItemVerdict::Known), count(ItemVerdict::Refused));
+            (count(ItemStatus::Accepted), count(ItemStatus::Known), count(ItemStatus::Refused));
         match self.batch.id {
             Some(id) => write!(f, "batch {id}: ")?,
             None => f.write_str("no batch: ")?,

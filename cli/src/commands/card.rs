@@ -14,8 +14,7 @@ use duet_wire::Code;
 use serde::Serialize;
 
 use crate::{
-    broker,
-    commands::party::COMMAND_PATIENCE,
+    broker::{self, COMMAND_PATIENCE},
     config::{BrokerOptions, CredentialsOptions},
     device::DEVICE,
     error::CliError,

@@ -14,8 +14,8 @@ use clap::Args;
 use duet_bus::Role;
 use duet_credentials::Layout;
 use duet_gateway::{
-    Backend, BackendRole, ClientHeader, Config, GatewayError, InvalidSetting, IpNet, Limits, Origin, Rpc,
-    Server, TlsFiles, TrustedProxies,
+    Backend, BackendRole, ClientHeader, Config, GatewayError, GatewayServer, InvalidSetting, IpNet, Limits,
+    Origin, Rpc, TlsFiles, TrustedProxies,
 };
 use duet_protocol::{
     admission::AdmissionToken,
@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
-    broker,
-    commands::{init::read_error, party::SERVER_PATIENCE},
+    broker::{self, SERVER_PATIENCE},
+    commands::init::read_error,
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},
@@ -234,8 +234,10 @@ pub(crate) async fn run(command: GatewayCommand, output: Output) -> Result<(), C
     let config = command.config()?;
     let page = config.page.is_some();
     let audit_key = hex::encode(config.audit_key.verifying_key().as_bytes());
-    let server =
-        shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
+    let server = shutdown
+        .unless_requested(Box::pin(GatewayServer::bind(config)))
+        .await?
+        .map_err(|error| failed(&error))?;
     let mut registry = monitoring::registry("gateway");
     server.register_metrics(&mut registry);
     let metrics_address = metrics.as_ref().map(Listener::address);

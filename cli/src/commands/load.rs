@@ -213,7 +213,7 @@ async fn measure(options: RunOptions, output: Output) -> Result<(), CliError> {
         write(file, &report.to_json()?)?;
     }
     output.emit(&report)?;
-    report.verdict()
+    report.result()
 }
 
 async fn accounts(api: &ApiClient, options: &RunOptions) -> Result<Vec<Account>, CliError> {

@@ -10,15 +10,15 @@ use clap::{
 };
 use duet_bus::Role;
 use duet_credentials::Layout;
-use duet_orchestrator::{Config, OrchestratorError, PartyEntry, Server, TenantAccess, TokenHash};
+use duet_orchestrator::{ApiServer, Config, OrchestratorError, PartyEntry, TenantAccess, TokenHash};
 use duet_protocol::ids::ShareIndex;
 use duet_wire::{Code, TenantId, signing::SigningKey};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker,
-    commands::{init::read_error, party::SERVER_PATIENCE},
+    broker::{self, SERVER_PATIENCE},
+    commands::init::read_error,
     config::{BrokerOptions, CredentialsOptions},
     duration,
     error::{CliError, ErrorCode},
@@ -204,8 +204,10 @@ pub(crate) async fn run(command: OrchestratorCommand, output: Output) -> Result<
     let mut shutdown = Shutdown::listen()?;
     let metrics = command.monitoring.listen().await?;
     let config = command.config()?;
-    let server =
-        shutdown.unless_requested(Box::pin(Server::bind(config))).await?.map_err(|error| failed(&error))?;
+    let server = shutdown
+        .unless_requested(Box::pin(ApiServer::bind(config)))
+        .await?
+        .map_err(|error| failed(&error))?;
     let mut registry = monitoring::registry("orchestrator");
     server.register_metrics(&mut registry);
     let metrics_address = metrics.as_ref().map(Listener::address);

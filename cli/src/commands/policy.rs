@@ -14,13 +14,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    broker,
-    commands::{job::Access, party::COMMAND_PATIENCE, requester},
+    broker::{self, COMMAND_PATIENCE},
+    commands::{job::Access, requester},
     config::{BrokerOptions, CredentialsOptions},
     device::DeviceOptions,
     duration,
-    error::CliError,
-    input::{parse_digest, parse_key, payload_error, read_document},
+    error::{CliError, payload_error},
+    input::{parse_digest, parse_key, read_document},
     output::Output,
     request::WalletName,
 };

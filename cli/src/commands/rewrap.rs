@@ -7,12 +7,8 @@ use duet_party::{clock::Clock, key_encryption::Source};
 use serde::Serialize;
 
 use crate::{
-    config::StoreOptions,
-    error::CliError,
-    output::Output,
-    sealing::NewSealOptions,
-    secrets::PassphraseUse,
-    share_store::{OpenStore, StoreLocation},
+    config::StoreOptions, error::CliError, output::Output, sealing::NewSealOptions, secrets::PassphraseUse,
+    share_store::OpenStore, store_location::StoreLocation,
 };
 
 #[derive(Debug, Clone, Args)]

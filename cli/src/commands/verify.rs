@@ -14,10 +14,10 @@ use duet_wire::{Code, SignedResult, result::MAX_RESULT_SIZE_BYTES};
 use serde::Serialize;
 
 use crate::{
-    error::CliError,
+    error::{CliError, payload_error},
     input::{
-        DigestArgument, DocumentArgument, MessageArguments, parse_bytes, parse_key, payload_error,
-        read_bounded, read_document,
+        DigestArgument, DocumentArgument, MessageArguments, parse_bytes, parse_key, read_bounded,
+        read_document,
     },
     output::Output,
     quantity::parse_address,
@@ -96,7 +96,7 @@ pub(crate) struct SignatureOptions {
 
 /// The outcome of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Verdict {
+struct Verified {
     valid: bool,
     kind: &'static str,
     digest: B256,
@@ -114,7 +114,7 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
     serializer.serialize_str(&address.to_checksum(None))
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "valid: signed by {}\ndigest {}", self.address, self.digest)?;
         if let Some(chain) = self.chain_id {
@@ -135,7 +135,7 @@ impl fmt::Display for Verdict {
 /// # Errors
 /// `bad-signature` when the signature is invalid; other codes when the input does not parse.
 pub(crate) fn run(command: VerifyCommand, output: Output) -> Result<(), CliError> {
-    let verdict = match command {
+    let verified = match command {
         VerifyCommand::Tx { raw, expected } => transaction(&raw, &expected)?,
         VerifyCommand::Message { message, signed } => {
             signed.check("personal_message", message.read()?.digest())?
@@ -147,7 +147,7 @@ pub(crate) fn run(command: VerifyCommand, output: Output) -> Result<(), CliError
         VerifyCommand::Digest { digest, signed } => signed.check("digest", digest.digest)?,
         VerifyCommand::Result { file, orchestrator_key: keys } => result(&file, &keys)?,
     };
-    output.emit(&verdict)
+    output.emit(&verified)
 }
 
 impl ExpectedAddress {
@@ -163,10 +163,10 @@ impl ExpectedAddress {
 }
 
 impl SignatureOptions {
-    fn check(&self, kind: &'static str, digest: [u8; 32]) -> Result<Verdict, CliError> {
+    fn check(&self, kind: &'static str, digest: [u8; 32]) -> Result<Verified, CliError> {
         let address = recover(&self.signature, digest)?;
         self.expected.check(address)?;
-        Ok(Verdict {
+        Ok(Verified {
             valid: true,
             kind,
             digest: digest.into(),
@@ -189,7 +189,7 @@ pub(crate) fn recover(signature: &RecoverableSignature, digest: [u8; 32]) -> Res
     .map_err(|_| CliError::new(Code::BadSignature, "the signature is by no key over this digest"))
 }
 
-fn transaction(raw: &str, expected: &ExpectedAddress) -> Result<Verdict, CliError> {
+fn transaction(raw: &str, expected: &ExpectedAddress) -> Result<Verified, CliError> {
     let text = match raw {
         "-" => String::from_utf8(read_bounded(Path::new("-"))?)
             .map_err(|_| CliError::input("standard input is not text"))?,
@@ -198,7 +198,7 @@ fn transaction(raw: &str, expected: &ExpectedAddress) -> Result<Verdict, CliErro
     decode_transaction(&parse_bytes(secrets::without_mark(&text).trim()).map_err(CliError::input)?, expected)
 }
 
-fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Verdict, CliError> {
+fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Verified, CliError> {
     let malformed = |problem: &dyn fmt::Display| {
         CliError::new(Code::MalformedMessage, format!("this is no signed transaction: {problem}"))
     };
@@ -211,7 +211,7 @@ fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Ver
         .recover_signer()
         .map_err(|_| CliError::new(Code::BadSignature, "the transaction's signature recovers no key"))?;
     expected.check(address)?;
-    Ok(Verdict {
+    Ok(Verified {
         valid: true,
         kind: "transaction",
         digest: envelope.signature_hash(),
@@ -224,7 +224,7 @@ fn decode_transaction(mut rest: &[u8], expected: &ExpectedAddress) -> Result<Ver
 
 /// Verifies that one of `keys` signed the result. Then it verifies the wallet's signature, and that
 /// the signed transaction contains that signature.
-fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
+fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verified, CliError> {
     // The document is in hexadecimal digits, inside other documents.
     let text = read_document(file, 4 * MAX_RESULT_SIZE_BYTES)?;
     let signed = find_result(&text)?;
@@ -245,7 +245,7 @@ fn result(file: &Path, keys: &[[u8; 32]]) -> Result<Verdict, CliError> {
     {
         return Err(refused(&"the signed transaction inside is another one than was signed"));
     }
-    Ok(Verdict {
+    Ok(Verified {
         valid: true,
         kind: "result",
         digest: result.digest.into(),

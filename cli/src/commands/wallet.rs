@@ -23,8 +23,8 @@ use duet_wire::{JobId, Payload, PayloadKindTag, WalletInfo};
 use serde::Serialize;
 
 use crate::{
-    broker,
-    commands::{culprit, party::COMMAND_PATIENCE},
+    broker::{self, COMMAND_PATIENCE},
+    commands::culprit,
     config::{BrokerOptions, CredentialsOptions, TenantOptions},
     device::{DeviceOptions, WalletReport},
     error::CliError,
@@ -439,7 +439,7 @@ async fn waiting(
             tracing::warn!(job = %job.job, "the request of this job does not hold; not shown");
             continue;
         };
-        let digest = request.payload.digest().map_err(crate::input::payload_error)?;
+        let digest = request.payload.digest().map_err(crate::error::payload_error)?;
         jobs.push(WaitingJobReport {
             id: job.job,
             created_at_ms: job.created_at_ms,

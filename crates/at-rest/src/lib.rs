@@ -32,6 +32,7 @@ pub mod backup;
 pub mod device;
 mod key;
 pub mod key_file;
+mod key_wrap;
 pub mod protection;
 mod record;
 

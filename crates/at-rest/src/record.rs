@@ -40,10 +40,10 @@ pub enum RecordKind {
     Deal = 6,
     /// A card that a wallet or a pin relies on.
     Card = 7,
-    /// The verdict on a card's ring-Pedersen parameters.
-    ParametersVerdict = 8,
-    /// The verdict on an initiator's Paillier modulus.
-    ModulusVerdict = 9,
+    /// The check of a card's ring-Pedersen parameters.
+    ParametersCheck = 8,
+    /// The check of an initiator's Paillier modulus.
+    ModulusCheck = 9,
     /// The key with which a wallet's owner signs requests.
     OwnerKey = 10,
     /// What a holder compares with the commit, until it commits.
@@ -69,8 +69,8 @@ impl RecordKind {
         Self::Enrolment,
         Self::Deal,
         Self::Card,
-        Self::ParametersVerdict,
-        Self::ModulusVerdict,
+        Self::ParametersCheck,
+        Self::ModulusCheck,
         Self::OwnerKey,
         Self::Prepared,
         Self::Device,

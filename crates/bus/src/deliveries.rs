@@ -6,10 +6,7 @@
 
 use core::time::Duration;
 
-use async_nats::jetstream::{
-    consumer::{self, AckPolicy, DeliverPolicy, PullConsumer},
-    stream::{Config, DiscardPolicy, RetentionPolicy},
-};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer};
 use bytes::Bytes;
 use duet_protocol::ids::TenantId;
 use duet_wire::webhook::EndpointId;
@@ -19,16 +16,9 @@ use tokio::time::timeout;
 use crate::{
     connect::Bus,
     request::PublishError,
-    streams::{RESULTS, StorageError, StorageSettings, base},
+    streams::{DELIVERIES, RESULTS, StorageError, StorageSettings},
     subjects::Address,
 };
-
-/// The latest deliveries of every endpoint.
-pub const DELIVERIES: &str = "DUET_DELIVERIES";
-
-/// How many log entries the broker keeps for each endpoint: a day of one every three minutes. Each
-/// has some 300 bytes.
-pub const MAX_LOGGED_DELIVERIES: i64 = 512;
 
 /// How long the broker may take to store a log entry.
 const LOG_DEADLINE: Duration = Duration::from_secs(5);
@@ -175,16 +165,4 @@ impl Bus {
 
 fn unavailable(stream: &str, error: &dyn core::fmt::Display) -> StorageError {
     StorageError::Unavailable { stream: stream.to_owned(), reason: error.to_string() }
-}
-
-/// The log's stream. It drops an endpoint's oldest entries to make room for new ones.
-pub(crate) fn deliveries_config(settings: &StorageSettings) -> Config {
-    Config {
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::Old,
-        max_bytes: settings.jobs_max_bytes,
-        max_age: settings.results_max_age,
-        max_messages_per_subject: MAX_LOGGED_DELIVERIES,
-        ..base(DELIVERIES, "The latest deliveries of every webhook", "delivery", settings)
-    }
 }

@@ -33,8 +33,11 @@
 
 pub mod audit;
 pub mod connect;
+mod counters;
 pub mod deliveries;
 pub mod ends;
+mod event;
+mod incoming;
 pub mod kv;
 mod metrics;
 pub mod nkey;
@@ -47,10 +50,12 @@ pub mod subjects;
 pub mod subscription;
 pub mod trace;
 
-pub use connect::{Bus, BusEvent, ConnectError, ConnectSettings};
+pub use connect::{Bus, ConnectError, ConnectSettings};
+pub use event::{BusEvent, Denied};
+pub use incoming::Incoming;
 pub use nkey::NkeySeed;
 pub use request::{PublishError, RequestError};
 pub use role::Role;
-pub use service::{Attendance, Incoming, ServeOptions, Service, WhenFull};
+pub use service::{Attendance, ServeOptions, Service, WhenFull};
 pub use subjects::{Address, Filter, Speaker};
 pub use subscription::{SubscribeError, Subscription};

@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    connect::{Bus, BusEvent, Denied},
+    connect::Bus,
+    event::{BusEvent, Denied},
     subjects::Address,
     trace,
 };

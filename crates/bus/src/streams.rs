@@ -16,7 +16,6 @@ use async_nats::jetstream::{
 
 use crate::{
     connect::Bus,
-    deliveries::{DELIVERIES, deliveries_config},
     request::{is_full, is_passing},
     subjects::PREFIX,
 };
@@ -32,6 +31,13 @@ pub const RESULTS: &str = "DUET_RESULTS";
 pub const AUDIT: &str = "DUET_AUDIT";
 /// How far each party's audit chain goes: one message per party, which never expires.
 pub const HEADS: &str = "DUET_HEADS";
+
+/// The latest deliveries of every endpoint.
+pub const DELIVERIES: &str = "DUET_DELIVERIES";
+
+/// How many log entries the broker keeps for each endpoint: a day of one every three minutes. Each
+/// has some 300 bytes.
+pub const MAX_LOGGED_DELIVERIES: i64 = 512;
 
 /// What makes a stream's configuration.
 type Configure = fn(&StorageSettings) -> Config;
@@ -296,7 +302,7 @@ fn create_error(error: &jetstream::context::CreateStreamError, stream: String) -
 }
 
 /// What all streams have in common.
-pub(crate) fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
+fn base(name: &str, description: &str, subject: &str, settings: &StorageSettings) -> Config {
     Config {
         name: name.to_owned(),
         description: Some(description.to_owned()),
@@ -369,6 +375,18 @@ fn heads_config(settings: &StorageSettings) -> Config {
         deny_purge: true,
         allow_direct: true,
         ..base(HEADS, "How far each party's audit chain goes", "head", settings)
+    }
+}
+
+/// The log's stream. It drops an endpoint's oldest entries to make room for new ones.
+fn deliveries_config(settings: &StorageSettings) -> Config {
+    Config {
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_bytes: settings.jobs_max_bytes,
+        max_age: settings.results_max_age,
+        max_messages_per_subject: MAX_LOGGED_DELIVERIES,
+        ..base(DELIVERIES, "The latest deliveries of every webhook", "delivery", settings)
     }
 }
 

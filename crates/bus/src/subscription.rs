@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     connect::Bus,
-    service::Incoming,
+    incoming::Incoming,
     subjects::{Address, Filter},
 };
 

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use duet_bus::{NkeySeed, Role, nkey::NoEntropy};
 
 use crate::{
-    initialise::{InitError, Made, write_secret},
-    layout::{Layout, ReadError, read_secret},
-    nodes,
+    layout::Layout,
+    reader::{ReadError, read_secret},
     secret_file::SecretFile,
+    writer::{InitError, Made, write_secret},
 };
 
 /// Every role's two public nkeys, as variables with their values.
-pub(crate) fn all(layout: &Layout) -> Result<Vec<(String, String)>, InitError> {
+fn all(layout: &Layout) -> Result<Vec<(String, String)>, InitError> {
     let known = match layout.broker_environment() {
         file if file.exists() => layout.read_broker_environment()?,
         _ => Vec::new(),
@@ -71,7 +71,7 @@ fn public(layout: &Layout, role: Role, seed: &str) -> Result<String, InitError> 
 /// The environments that exist: the broker's and its nodes'.
 fn environments(layout: &Layout) -> Result<Vec<PathBuf>, InitError> {
     let mut files = vec![layout.broker_environment()];
-    files.extend(nodes::names(layout)?.iter().map(|name| layout.node(name).environment()));
+    files.extend(layout.node_names()?.iter().map(|name| layout.node(name).environment()));
     files.retain(|file| file.exists());
     Ok(files)
 }
@@ -97,4 +97,9 @@ fn write(layout: &Layout, pairs: &[(String, String)], made: &mut Made) -> Result
         }
     }
     Ok(())
+}
+
+/// Every role's public nkeys, as lines of an environment.
+pub(crate) fn public_nkeys(layout: &Layout) -> Result<Vec<String>, InitError> {
+    Ok(all(layout)?.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }

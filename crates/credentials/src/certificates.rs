@@ -17,10 +17,13 @@ use rcgen::{
 use zeroize::Zeroizing;
 
 use crate::{
-    initialise::{InitError, InitSettings, Made, write_secret},
-    layout::{Layout, read_secret},
-    nodes::{self, Node},
+    layout::Layout,
+    node::Node,
+    nodes,
+    reader::read_secret,
     secret_file::Stage,
+    settings::InitSettings,
+    writer::{InitError, Made, write_secret},
 };
 
 /// Days for which the certificates are valid.

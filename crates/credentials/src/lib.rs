@@ -35,9 +35,16 @@ mod broker_keys;
 mod certificates;
 mod initialise;
 mod layout;
+mod node;
 pub mod nodes;
+mod reader;
 pub mod rotation;
 pub mod secret_file;
+mod settings;
+mod writer;
 
-pub use initialise::{InitError, InitSettings, Made, initialise};
-pub use layout::{Layout, ReadError, Token};
+pub use initialise::initialise;
+pub use layout::{Layout, Token};
+pub use reader::ReadError;
+pub use settings::InitSettings;
+pub use writer::{InitError, Made};

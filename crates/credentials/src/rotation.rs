@@ -19,9 +19,10 @@ use duet_bus::{NkeySeed, Role};
 use crate::{
     broker_keys,
     certificates::Family,
-    initialise::{InitError, Made, random_hex, random_token, write_secret},
-    layout::{Layout, ReadError, read_secret_file},
+    layout::Layout,
+    reader::{ReadError, read_secret_file},
     secret_file::{SecretFile, Stage},
+    writer::{InitError, Made, random_hex, random_token, write_secret},
 };
 
 /// A credential that can be exchanged.

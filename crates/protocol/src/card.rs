@@ -212,13 +212,13 @@ pub enum CardRefusal {
     Parameters,
 }
 
-/// Records that the parameters of the card with this fingerprint were verified. A stored verdict
+/// Records that the parameters of the card with this fingerprint were verified. A stored check
 /// saves the second verification. It is as trustworthy as its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ParametersVerdict(CardFingerprint);
+pub struct ParametersCheck(CardFingerprint);
 
-impl ParametersVerdict {
-    /// The verdict on the card with this fingerprint, which another thread or process of the
+impl ParametersCheck {
+    /// The check of the card with this fingerprint, which another thread or process of the
     /// caller's own reached. A caller that makes one without a verification gives away the Paillier
     /// key.
     #[must_use]
@@ -258,18 +258,18 @@ impl VerifiedCard {
         Ok(Self { parameters, card })
     }
 
-    /// Accepts an earlier verdict about this very card instead of Πprm.
+    /// Accepts an earlier check of this very card instead of Πprm.
     ///
     /// # Errors
-    /// When the card is not the pinned one, or the verdict is about another card.
-    pub fn with_verdict(
+    /// When the card is not the pinned one, or the check is of another card.
+    pub fn with_check(
         card: Arc<Card>,
         pinned: &CardFingerprint,
-        verdict: &ParametersVerdict,
+        check: &ParametersCheck,
         arithmetic: &'static dyn Arithmetic,
     ) -> Result<Self, CardRefusal> {
         let parameters = Parameters::parse(&Self::pinned(&card, pinned)?.parameters, arithmetic)?;
-        if verdict.0 != card.fingerprint {
+        if check.0 != card.fingerprint {
             return Err(CardRefusal::Parameters);
         }
         Ok(Self { card, parameters })
@@ -282,10 +282,10 @@ impl VerifiedCard {
         card.signed.body.verifier.as_ref().ok_or(CardRefusal::NoParameters)
     }
 
-    /// The verdict to store.
+    /// The check to store.
     #[must_use]
-    pub fn verdict(&self) -> ParametersVerdict {
-        ParametersVerdict(self.card.fingerprint)
+    pub fn check(&self) -> ParametersCheck {
+        ParametersCheck(self.card.fingerprint)
     }
 
     /// The card.

@@ -19,17 +19,17 @@ use crate::{
     codec,
     enrolment::{OfferSetup, UnsignedOffer},
     hedge::{self, Entropy, Purpose},
+    holding::Holding,
     identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     keygen::{
-        Backend, DealError, DealerSetup, Dealt, Delivery, DeviceWallet, KeygenStep, PendingWallet, Progress,
-        ThirdHolder,
+        Backend, DealError, DealerSetup, Dealt, Delivery, DeviceWallet, KeygenObserver, KeygenStep,
+        PendingWallet, ThirdHolder,
     },
     package::{Envelope, PackageContents, RawPoint, SealError},
     paillier_key::PaillierKey,
     proof_task::{MadeProofs, ProofTask},
     public_key::{ChainCode, PublicKey},
-    receipt::Holding,
     share::{Holder, InvalidWallet, KeyShare, Polynomial, WalletPublic, WalletRecord},
 };
 
@@ -90,7 +90,7 @@ impl Drawn {
     pub fn draw(
         setup: &DealerSetup,
         paillier: Option<PaillierKey>,
-        progress: &mut dyn Progress,
+        progress: &mut dyn KeygenObserver,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, DealError> {
         progress.step(KeygenStep::Shares);
@@ -109,7 +109,7 @@ impl Drawn {
         setup: &DealerSetup,
         polynomial: &Polynomial,
         paillier: Option<PaillierKey>,
-        progress: &mut dyn Progress,
+        progress: &mut dyn KeygenObserver,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, DealError> {
         let keys = PartyKeys::generate(entropy);
@@ -198,7 +198,7 @@ impl Drawn {
     /// Deals with every proof made in this thread, one after the other.
     pub(crate) fn deal(
         self,
-        progress: &mut dyn Progress,
+        progress: &mut dyn KeygenObserver,
         entropy: &mut dyn Entropy,
     ) -> Result<Dealt, DealError> {
         let mut proofs = Vec::new();
@@ -265,7 +265,7 @@ impl Encrypted {
     pub fn assemble(
         self,
         mut proofs: Vec<MadeProofs>,
-        progress: &mut dyn Progress,
+        progress: &mut dyn KeygenObserver,
         entropy: &mut dyn Entropy,
     ) -> Result<Dealt, DealError> {
         let Self { drawn, offers } = self;

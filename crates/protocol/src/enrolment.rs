@@ -4,7 +4,7 @@
 //! the proofs, made against the responder's own ring-Pedersen parameters. One mechanism serves key
 //! generation, the first contact of two parties, rotation, unlocking and restoring. A verifier
 //! verifies the proofs about `N` alone (Πmod, Πfac) once and caches the result as a
-//! [`ModulusVerdict`]. It verifies Πlog* for every wallet.
+//! [`ModulusCheck`]. It verifies Πlog* for every wallet.
 
 use core::fmt;
 use std::sync::{Arc, OnceLock};
@@ -83,16 +83,16 @@ impl ModulusProofs {
     }
 }
 
-/// Records that one verifier has verified the proofs about one modulus. A stored verdict saves
+/// Records that one verifier has verified the proofs about one modulus. A stored check saves
 /// verifying them for the next wallet. It is as trustworthy as its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ModulusVerdict {
+pub struct ModulusCheck {
     /// The hash of `N`.
     modulus: [u8; 32],
     verifier: CardFingerprint,
 }
 
-impl ModulusVerdict {
+impl ModulusCheck {
     /// The key to store it under: the hash of `N`.
     #[must_use]
     pub const fn modulus_fingerprint(&self) -> &[u8; 32] {
@@ -345,7 +345,7 @@ impl EnrolmentOffer {
         self.offer.responder_index
     }
 
-    /// The hash of `N`, to look up a stored [`ModulusVerdict`].
+    /// The hash of `N`, to look up a stored [`ModulusCheck`].
     #[must_use]
     pub fn modulus_fingerprint(&self) -> [u8; 32] {
         transcript::hash("paillier-modulus", &self.offer.modulus)
@@ -403,7 +403,7 @@ pub enum EnrolmentRefusal {
     /// The modulus has no allowed length, or is even.
     #[error(transparent)]
     Modulus(#[from] InvalidModulus),
-    /// The responder has no verdict on the modulus, and the offer brings no proofs.
+    /// The responder has no check of the modulus, and the offer brings no proofs.
     #[error("the offer has no proofs about a modulus that is not known yet")]
     ModulusUnknown,
     /// Πmod does not hold.
@@ -456,8 +456,8 @@ pub struct OfferVerifier<'a> {
     pub card: &'a Card,
     /// The initiator's card, pinned.
     pub initiator: &'a Card,
-    /// An earlier verdict about the modulus, see [`EnrolmentOffer::modulus_fingerprint`].
-    pub modulus: Option<ModulusVerdict>,
+    /// An earlier check of the modulus, see [`EnrolmentOffer::modulus_fingerprint`].
+    pub modulus: Option<ModulusCheck>,
     /// The generation of the responder's current enrolment, if any.
     pub newest_generation: Option<u64>,
     /// The arithmetic to compute with.
@@ -472,7 +472,7 @@ impl OfferVerifier<'_> {
     pub fn verify(
         &self,
         signed: &EnrolmentOffer,
-    ) -> Result<(VerifiedEnrolment, ModulusVerdict), EnrolmentRefusal> {
+    ) -> Result<(VerifiedEnrolment, ModulusCheck), EnrolmentRefusal> {
         let EnrolmentOffer { offer, signature } = signed;
         let own = self.card.own_parameters(self.arithmetic).map_err(|_| EnrolmentRefusal::NoParameters)?;
         if offer.wallet != self.wallet.id() {
@@ -497,8 +497,8 @@ impl OfferVerifier<'_> {
 
         let key = EncryptionKey::parse(&offer.modulus, self.arithmetic)?;
         let paillier_key = key.id(self.initiator.party());
-        let verdict = ModulusVerdict { modulus: key.fingerprint(), verifier: self.card.fingerprint() };
-        if self.modulus != Some(verdict) {
+        let check = ModulusCheck { modulus: key.fingerprint(), verifier: self.card.fingerprint() };
+        if self.modulus != Some(check) {
             let proofs = offer.modulus_proofs.as_ref().ok_or(EnrolmentRefusal::ModulusUnknown)?;
             let context = modulus_context(self.initiator, self.card, paillier_key);
             proofs.modulus.verify(&key, &context)?;
@@ -524,7 +524,7 @@ impl OfferVerifier<'_> {
             ciphertext,
             prepared: Arc::default(),
         };
-        Ok((enrolment, verdict))
+        Ok((enrolment, check))
     }
 }
 

@@ -32,6 +32,7 @@ pub mod dealing;
 pub mod door;
 pub mod enrolment;
 pub mod hedge;
+mod holding;
 pub mod identity;
 pub mod ids;
 pub mod initiator;

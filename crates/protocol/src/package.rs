@@ -18,14 +18,14 @@ use crate::{
     codec::{self, DecodeError, EncodeError, Message},
     curve::{InvalidCurveValue, POINT_SIZE_BYTES, Point, SecretScalar},
     enrolment::{
-        EnrolmentOffer, EnrolmentRefusal, InvalidEnrolmentRecord, ModulusVerdict, OfferVerifier,
+        EnrolmentOffer, EnrolmentRefusal, InvalidEnrolmentRecord, ModulusCheck, OfferVerifier,
         VerifiedEnrolment,
     },
     hedge::Entropy,
+    holding::Holding,
     identity::PartyKeys,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     public_key::{ChainCode, PublicKey},
-    receipt::{Holding, Receipt},
     seal::{self, SealBroken, Sealed},
     share::{Holder, InvalidShareRecord, InvalidWallet, KeyShare, Requester, WalletPublic, WalletRecord},
 };
@@ -469,7 +469,7 @@ fn commitments(raw: &[RawPoint]) -> Result<(PublicKey, Point), PackageRefusal> {
 pub struct PreparedShare {
     share: KeyShare,
     enrolment: VerifiedEnrolment,
-    modulus: ModulusVerdict,
+    modulus: ModulusCheck,
     device_card: Arc<Card>,
     token: [u8; 16],
     holding: Holding,
@@ -482,7 +482,7 @@ struct PreparedRecord {
     #[zeroize(skip)]
     enrolment: Vec<u8>,
     #[zeroize(skip)]
-    modulus: ModulusVerdict,
+    modulus: ModulusCheck,
     #[zeroize(skip)]
     device_card: Card,
     #[zeroize(skip)]
@@ -524,9 +524,9 @@ impl PreparedShare {
         &self.enrolment
     }
 
-    /// The verdict on the device's modulus, verified here.
+    /// The check of the device's modulus, verified here.
     #[must_use]
-    pub const fn modulus(&self) -> ModulusVerdict {
+    pub const fn modulus(&self) -> ModulusCheck {
         self.modulus
     }
 
@@ -544,12 +544,6 @@ impl PreparedShare {
 
     pub(crate) const fn holding(&self) -> &Holding {
         &self.holding
-    }
-
-    /// The signed receipt over the hash of the holding. Send it only after storing the share.
-    #[must_use]
-    pub fn receipt(&self, keys: &PartyKeys, card: &Card) -> Receipt {
-        Receipt::sign(keys, card.party().clone(), self.share.wallet(), &self.holding)
     }
 
     /// Takes it apart, so that the caller can store each part in its place.

@@ -14,7 +14,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     arithmetic::Arithmetic,
-    card::{Card, CardRefusal, ParametersVerdict, VerifiedCard},
+    card::{Card, CardRefusal, ParametersCheck, VerifiedCard},
     codec::{self, EncodeError, Message},
     enrolment::{EnrolmentOffer, ModulusProofs, OfferError},
     hedge::Entropy,
@@ -94,9 +94,9 @@ impl ProofTask {
     ) -> Result<MadeProofs, TaskError> {
         let paillier = PaillierKey::from_secret_bytes(self.prover.party().clone(), &self.primes, arithmetic)?;
         let fingerprint = self.verifier.fingerprint();
-        let verdict = ParametersVerdict::of_trusted_verification(fingerprint);
+        let verdict = ParametersCheck::of_trusted_verification(fingerprint);
         let card = Arc::new(self.verifier.clone());
-        let verifier = VerifiedCard::with_verdict(card, &fingerprint, &verdict, arithmetic)?;
+        let verifier = VerifiedCard::with_check(card, &fingerprint, &verdict, arithmetic)?;
         Ok(MadeProofs::make(&paillier, &self.prover, &verifier, entropy)?)
     }
 }

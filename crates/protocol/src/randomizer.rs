@@ -28,6 +28,8 @@
 //! the initiator, would not do: the initiator knows the factors of `N` and would see the coset of
 //! an answer.
 
+mod one_time;
+
 use std::sync::Arc;
 
 use rand_core::CryptoRng;
@@ -40,20 +42,7 @@ use crate::{
     paillier::{EncryptError, EncryptionKey, ModulusSize},
 };
 
-/// `r̃^N mod N²` for a uniform `r̃`, for one response. Neither `Clone` nor `Serialize`: a second
-/// use would reveal the difference of two plaintexts.
-#[must_use]
-pub struct OneTimeRandomizer {
-    pub(crate) modulus: Natural,
-    pub(crate) value: Natural,
-    pub(crate) exponent_blind: Zeroizing<u64>,
-}
-
-impl core::fmt::Debug for OneTimeRandomizer {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("OneTimeRandomizer(..)")
-    }
-}
+pub use self::one_time::OneTimeRandomizer;
 
 impl OneTimeRandomizer {
     /// Any number as a randomizer ([`crate::door`]).

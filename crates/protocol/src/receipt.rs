@@ -10,27 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     card::Card,
     codec::Message,
+    holding::Holding,
     identity::{IdentityKey, IdentitySignature, PartyKeys, Statement},
-    ids::{CardFingerprint, Epoch, PartyId, ShareIndex, WalletId},
+    ids::{Epoch, PartyId, ShareIndex, WalletId},
     package::PreparedShare,
     share::{Holder, WalletPublic},
     transcript,
 };
-
-/// A holder's holding: everything but its share, which the index and the wallet's commitments fix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
-pub(crate) struct Holding {
-    /// The hash of the wallet's public record.
-    #[udigest(as_bytes)]
-    pub(crate) wallet: [u8; 32],
-    pub(crate) index: ShareIndex,
-    pub(crate) device_card: CardFingerprint,
-    #[udigest(as_bytes)]
-    pub(crate) token: [u8; 16],
-    /// The hash of the device's enrolment offer.
-    #[udigest(as_bytes)]
-    pub(crate) enrolment: [u8; 32],
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, udigest::Digestable)]
 struct ReceiptBody {
@@ -116,6 +102,14 @@ impl Receipt {
             && self.body.party == *party
             && self.body.wallet_hash == wallet.content_hash()
             && identity.verify_statement(&self.body, &self.signature).is_ok()
+    }
+}
+
+impl PreparedShare {
+    /// The signed receipt over the hash of the holding. Send it only after storing the share.
+    #[must_use]
+    pub fn receipt(&self, keys: &PartyKeys, card: &Card) -> Receipt {
+        Receipt::sign(keys, card.party().clone(), self.share().wallet(), self.holding())
     }
 }
 

@@ -1,13 +1,13 @@
-//! A real PostgreSQL server for tests and measurements. Each [`Server`] is a cluster in a temporary
-//! folder. It listens on a Unix socket and, on request, on the loopback. Its settings make commits
-//! durable.
+//! A real PostgreSQL server for tests and measurements. Each [`PostgresServer`] is a cluster in a
+//! temporary folder. It listens on a Unix socket and, on request, on the loopback. Its settings
+//! make commits durable.
 //!
-//! [`Server::shared`] uses the server that the variable [`SHARED`] names, or else starts one for the
-//! process. The program `test-postgres` starts such a server for a whole run of tests, because the
-//! test runner gives each test a process of its own.
-//! [`Server::database`] gives each test a [`Database`] of its own. A server ends with the process
-//! that started it, even if that process is killed. A shell beside it holds the other end of a
-//! pipe. When the pipe closes, the shell stops the server and removes its folder.
+//! [`PostgresServer::shared`] uses the server that the variable [`SHARED`] names, or else starts one
+//! for the process. The program `test-postgres` starts such a server for a whole run of tests,
+//! because the test runner gives each test a process of its own. [`PostgresServer::database`] gives
+//! each test a [`Database`] of its own. A server ends with the process that started it, even if that
+//! process is killed. A shell beside it holds the other end of a pipe. When the pipe closes, the
+//! shell stops the server and removes its folder.
 
 mod programs;
 
@@ -36,7 +36,7 @@ use crate::programs::{Account, server_account, server_programs};
 /// How long the server may take to accept connections or to end, even on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The variable that names the folder of a running server, for [`Server::shared`].
+/// The variable that names the folder of a running server, for [`PostgresServer::shared`].
 pub const SHARED: &str = "DUET_TEST_POSTGRES";
 
 /// The role that owns test databases. It is no superuser, as a party's role should not be one.
@@ -61,7 +61,7 @@ kill -KILL "$telling"
 
 /// A running server. Dropping it ends the server and removes its files.
 #[derive(Debug)]
-pub struct Server {
+pub struct PostgresServer {
     folder: PathBuf,
     owner: Owner,
     watch: Option<Child>,
@@ -88,13 +88,13 @@ enum Owner {
     Other,
 }
 
-impl Server {
+impl PostgresServer {
     /// The server that [`SHARED`] names, or else this process's own, which the first call starts.
     ///
     /// # Errors
     /// When PostgreSQL 13 or newer is not installed, or when the server does not start.
     pub async fn shared() -> Result<&'static Self> {
-        static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
+        static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
         let server = SERVER.get_or_init(|| Self::attach_or_launch().map_err(|error| format!("{error:#}")));
         let server = server.as_ref().map_err(|error| anyhow!("{error}"))?;
         server.ready().await?;
@@ -331,7 +331,7 @@ impl Server {
 }
 
 impl Database {
-    /// A database that [`Server::database`] made, from the address and the password that it
+    /// A database that [`PostgresServer::database`] made, from the address and the password that it
     /// returned.
     ///
     /// # Errors
@@ -403,7 +403,7 @@ impl Database {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         if self.owner == Owner::Other {
             return;
@@ -435,7 +435,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_has_just_begun_can_be_killed() {
-        let mut server = Server::start(&[]).await.unwrap();
+        let mut server = PostgresServer::start(&[]).await.unwrap();
         for _ in 0..5 {
             server.kill().unwrap();
             server.resume().unwrap();

@@ -5,11 +5,11 @@
 use std::io::Read as _;
 
 use anyhow::Result;
-use duet_test_postgres::Server;
+use duet_test_postgres::PostgresServer;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let server = Server::start(&[]).await?;
+    let server = PostgresServer::start(&[]).await?;
     println!("{}", server.folder().display());
     let mut ignored = Vec::new();
     std::io::stdin().read_to_end(&mut ignored)?;

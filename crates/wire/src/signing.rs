@@ -141,8 +141,8 @@ mod tests {
         for made in purposes {
             let signature = sign(made, b"document", &key);
             for read in purposes {
-                let verdict = verify(read, b"document", key.verifying_key().as_bytes(), &signature);
-                assert_eq!(verdict.is_ok(), made == read, "{made:?} as {read:?}");
+                let verified = verify(read, b"document", key.verifying_key().as_bytes(), &signature);
+                assert_eq!(verified.is_ok(), made == read, "{made:?} as {read:?}");
             }
         }
     }

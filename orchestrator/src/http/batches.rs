@@ -26,8 +26,8 @@ use serde::Deserialize;
 
 use super::{ApiError, Caller, bad_query, results, stream};
 use crate::{
-    api::{BatchAnswer, BatchItemView, BatchView, ItemVerdict},
-    batch::{BatchCursor, BatchReader, BatchRecord, Verdict},
+    api::{BatchAnswer, BatchItemView, BatchView, ItemStatus},
+    batch::{BatchCursor, BatchReader, BatchRecord, ItemResult},
     orchestrator::Orchestrator,
     submit::{Rejected, Submitted},
 };
@@ -49,25 +49,25 @@ pub(super) async fn submit(
         let path = error.path.clone();
         ApiError::from(Problem::new(Code::MalformedJson, error.to_string()).at(path))
     })?;
-    let (record, verdicts) = orchestrator.submit_batch(&tenant, batch).await.map_err(Refusal::from)?;
-    let items: Vec<BatchItemView> = verdicts.into_iter().map(show).collect();
+    let (record, results) = orchestrator.submit_batch(&tenant, batch).await.map_err(Refusal::from)?;
+    let items: Vec<BatchItemView> = results.into_iter().map(show).collect();
     if let Some(refused) = refused_for_now(&items) {
         return Err(refused);
     }
-    let accepted = items.iter().any(|item| item.verdict == ItemVerdict::Accepted);
+    let accepted = items.iter().any(|item| item.status == ItemStatus::Accepted);
     let status = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(BatchAnswer { id: record.map(|record| record.id), items })).into_response())
 }
 
-fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
+fn show(ItemResult { job, submitted }: ItemResult) -> BatchItemView {
     let view =
-        |verdict, job| BatchItemView { verdict, job, state: None, problem: None, retry_after_seconds: None };
+        |status, job| BatchItemView { status, job, state: None, problem: None, retry_after_seconds: None };
     match submitted {
         Ok(Submitted::Accepted(snapshot)) => {
-            BatchItemView { state: Some(snapshot.value.state.name()), ..view(ItemVerdict::Accepted, job) }
+            BatchItemView { state: Some(snapshot.value.state.name()), ..view(ItemStatus::Accepted, job) }
         }
         Ok(Submitted::Known(record)) => {
-            BatchItemView { state: Some(record.state.name()), ..view(ItemVerdict::Known, job) }
+            BatchItemView { state: Some(record.state.name()), ..view(ItemStatus::Known, job) }
         }
         Err(rejected) => {
             // For a conflict, the job that has the key or the transaction.
@@ -79,7 +79,7 @@ fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {
             BatchItemView {
                 problem: Some(problem),
                 retry_after_seconds: retry_after.map(|pause| pause.as_secs()),
-                ..view(ItemVerdict::Refused, job)
+                ..view(ItemStatus::Refused, job)
             }
         }
     }

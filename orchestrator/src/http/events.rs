@@ -3,7 +3,7 @@
 //! | event | data |
 //! |---|---|
 //! | `state` | the job ([`JobView`]); at once, and after each change; the last one is the settled job |
-//! | `progress` | what a party says about the session under way ([`Progress`]); none with `?progress=false` |
+//! | `progress` | what a party says about the session under way ([`ProgressEvent`]); none with `?progress=false` |
 //!
 //! The id of a `state` event is the record's revision. A client may send `Last-Event-ID`, but it
 //! changes nothing: a stream always begins with the job's current state. Progress is not repeated.
@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{ApiError, Caller, bad_query, jobs::job_id, stream};
 use crate::{
-    api::{JobView, Progress},
+    api::{JobView, ProgressEvent},
     board::Observer,
     orchestrator::Orchestrator,
     tenants::StreamPermit,
@@ -164,7 +164,7 @@ impl Teller {
             return Ok(());
         }
         let Ok(said) = serde_json::from_slice::<Box<RawValue>>(&message.payload) else { return Ok(()) };
-        let progress = Progress { session, from: from.to_string(), event: said };
+        let progress = ProgressEvent { session, from: from.to_string(), event: said };
         self.send(Event::default().event("progress").json_data(&progress)).await
     }
 

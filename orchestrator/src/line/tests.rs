@@ -19,8 +19,8 @@ fn ticket(priority: Priority, since_ms: u64) -> Ticket {
 }
 
 /// Starts the next job, of any tenant. Returns its number.
-fn start(line: &mut Line) -> Option<(TenantId, u8)> {
-    match line.next(0, None) {
+fn start(queue: &mut FairQueue) -> Option<(TenantId, u8)> {
+    match queue.next(0, None) {
         Next::Job(tenant, job) => Some((tenant, job.0[0])),
         Next::Crowded | Next::Nobody => None,
     }
@@ -28,28 +28,28 @@ fn start(line: &mut Line) -> Option<(TenantId, u8)> {
 
 #[test]
 fn a_flood_does_not_keep_another_tenants_job_waiting() {
-    let mut line = Line::new(100);
+    let mut queue = FairQueue::new(100);
     for number in 0..200 {
-        line.put(&tenant(1), job(number), ticket(Priority::High, number.into()));
+        queue.put(&tenant(1), job(number), ticket(Priority::High, number.into()));
     }
-    assert_eq!(start(&mut line), Some((tenant(1), 0)));
-    line.put(&tenant(2), job(201), ticket(Priority::Low, 10_000));
-    assert_eq!(start(&mut line), Some((tenant(1), 1)));
-    assert_eq!(start(&mut line), Some((tenant(2), 201)));
-    assert_eq!(start(&mut line), Some((tenant(1), 2)));
+    assert_eq!(start(&mut queue), Some((tenant(1), 0)));
+    queue.put(&tenant(2), job(201), ticket(Priority::Low, 10_000));
+    assert_eq!(start(&mut queue), Some((tenant(1), 1)));
+    assert_eq!(start(&mut queue), Some((tenant(2), 201)));
+    assert_eq!(start(&mut queue), Some((tenant(1), 2)));
 }
 
 #[test]
 fn priorities_share_by_weight_and_none_starves() {
-    let mut line = Line::new(1000);
+    let mut queue = FairQueue::new(1000);
     for number in 0..50 {
-        line.put(&tenant(1), job(number), ticket(Priority::Low, 0));
-        line.put(&tenant(1), job(50 + number), ticket(Priority::Normal, 0));
-        line.put(&tenant(1), job(100 + number), ticket(Priority::High, 0));
+        queue.put(&tenant(1), job(number), ticket(Priority::Low, 0));
+        queue.put(&tenant(1), job(50 + number), ticket(Priority::Normal, 0));
+        queue.put(&tenant(1), job(100 + number), ticket(Priority::High, 0));
     }
     let mut counts = [0; 3];
     for _ in 0..42 {
-        let (_, number) = start(&mut line).unwrap();
+        let (_, number) = start(&mut queue).unwrap();
         counts[usize::from(number / 50)] += 1;
     }
     assert_eq!(counts, [2, 8, 32]);
@@ -57,64 +57,64 @@ fn priorities_share_by_weight_and_none_starves() {
 
 #[test]
 fn a_tenant_at_its_limit_keeps_its_turn() {
-    let mut line = Line::new(1);
-    line.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
-    line.put(&tenant(1), job(2), ticket(Priority::Normal, 2));
-    line.put(&tenant(2), job(3), ticket(Priority::Normal, 3));
-    assert_eq!(start(&mut line), Some((tenant(1), 1)));
-    assert_eq!(start(&mut line), Some((tenant(2), 3)));
-    assert_eq!(line.next(0, None), Next::Crowded);
-    line.remove(&tenant(1), job(1));
-    line.let_go(&tenant(1), job(1), 0);
-    assert_eq!(start(&mut line), Some((tenant(1), 2)));
-    line.remove(&tenant(1), job(2));
-    line.remove(&tenant(2), job(3));
-    line.let_go(&tenant(1), job(2), 0);
-    line.let_go(&tenant(2), job(3), 0);
-    assert_eq!(line.next(0, None), Next::Nobody);
-    assert!(line.tenants.is_empty() && line.turns.is_empty() && line.resting.is_empty());
+    let mut queue = FairQueue::new(1);
+    queue.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
+    queue.put(&tenant(1), job(2), ticket(Priority::Normal, 2));
+    queue.put(&tenant(2), job(3), ticket(Priority::Normal, 3));
+    assert_eq!(start(&mut queue), Some((tenant(1), 1)));
+    assert_eq!(start(&mut queue), Some((tenant(2), 3)));
+    assert_eq!(queue.next(0, None), Next::Crowded);
+    queue.remove(&tenant(1), job(1));
+    queue.let_go(&tenant(1), job(1), 0);
+    assert_eq!(start(&mut queue), Some((tenant(1), 2)));
+    queue.remove(&tenant(1), job(2));
+    queue.remove(&tenant(2), job(3));
+    queue.let_go(&tenant(1), job(2), 0);
+    queue.let_go(&tenant(2), job(3), 0);
+    assert_eq!(queue.next(0, None), Next::Nobody);
+    assert!(queue.tenants.is_empty() && queue.ready_tenants.is_empty() && queue.resting.is_empty());
 }
 
 #[test]
 fn an_announcement_is_used_for_the_job_it_names_where_it_may() {
-    let mut line = Line::new(10);
+    let mut queue = FairQueue::new(10);
     for number in 1..=4 {
         let priority = if number == 4 { Priority::High } else { Priority::Normal };
-        line.put(&tenant(1), job(number), ticket(priority, number.into()));
+        queue.put(&tenant(1), job(number), ticket(priority, number.into()));
     }
     let owner = tenant(1);
     // A more urgent job comes first all the same.
-    assert_eq!(line.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(4)));
-    assert_eq!(line.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(3)));
-    assert_eq!(line.next(0, Some((&owner, job(9)))), Next::Job(tenant(1), job(1)));
+    assert_eq!(queue.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(4)));
+    assert_eq!(queue.next(0, Some((&owner, job(3)))), Next::Job(tenant(1), job(3)));
+    assert_eq!(queue.next(0, Some((&owner, job(9)))), Next::Job(tenant(1), job(1)));
 }
 
 #[test]
 fn a_job_rests_until_it_is_due() {
-    let mut line = Line::new(10);
-    line.put(&tenant(1), job(1), Ticket { due_ms: 100, ..ticket(Priority::Normal, 1) });
-    assert_eq!(line.next(99, None), Next::Nobody);
-    assert_eq!(line.due(&tenant(1), job(1)), Some(100));
-    assert_eq!(line.next(100, None), Next::Job(tenant(1), job(1)));
-    line.let_go(&tenant(1), job(1), 200);
-    assert_eq!(line.next(199, None), Next::Nobody);
-    assert_eq!(line.next(200, None), Next::Job(tenant(1), job(1)));
+    let mut queue = FairQueue::new(10);
+    queue.put(&tenant(1), job(1), Ticket { due_ms: 100, ..ticket(Priority::Normal, 1) });
+    assert_eq!(queue.next(99, None), Next::Nobody);
+    assert_eq!(queue.due(&tenant(1), job(1)), Some(100));
+    assert_eq!(queue.next(100, None), Next::Job(tenant(1), job(1)));
+    queue.let_go(&tenant(1), job(1), 200);
+    assert_eq!(queue.next(199, None), Next::Nobody);
+    assert_eq!(queue.next(200, None), Next::Job(tenant(1), job(1)));
 }
 
 #[test]
 fn a_job_is_in_one_hand_only() {
-    let mut line = Line::new(10);
-    line.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
-    assert!(line.hold(&tenant(1), job(1)));
-    assert!(!line.hold(&tenant(1), job(1)));
-    assert_eq!(line.next(0, None), Next::Nobody);
-    line.put(&tenant(1), job(1), ticket(Priority::High, 1));
-    assert_eq!(line.next(0, None), Next::Nobody);
-    line.let_go(&tenant(1), job(1), 0);
-    assert_eq!(line.next(0, None), Next::Job(tenant(1), job(1)));
+    let mut queue = FairQueue::new(10);
+    queue.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
+    assert!(queue.hold(&tenant(1), job(1)));
+    assert!(!queue.hold(&tenant(1), job(1)));
+    assert_eq!(queue.next(0, None), Next::Nobody);
+    queue.put(&tenant(1), job(1), ticket(Priority::High, 1));
+    assert_eq!(queue.next(0, None), Next::Nobody);
+    queue.let_go(&tenant(1), job(1), 0);
+    assert_eq!(queue.next(0, None), Next::Job(tenant(1), job(1)));
 }
 
-/// An event in the life of a line.
+/// An event in the life of a queue.
 #[derive(Debug, Clone)]
 enum Step {
     Put { tenant: u8, job: u8, priority: Priority, due_in_ms: u64 },
@@ -235,17 +235,17 @@ impl Model {
 proptest! {
     #[test]
     fn whatever_happens_the_rules_hold(steps in steps()) {
-        let (mut line, mut model, mut now) = (Line::new(LIMIT), Model::default(), 1_000);
+        let (mut queue, mut model, mut now) = (FairQueue::new(LIMIT), Model::default(), 1_000);
         for (number, step) in (0_u64..).zip(steps) {
             match step {
                 Step::Put { tenant: owner, job: id, priority, due_in_ms } => {
                     let ticket = Ticket { priority, since_ms: number, due_ms: now + due_in_ms };
-                    line.put(&tenant(owner), job(id), ticket);
+                    queue.put(&tenant(owner), job(id), ticket);
                     model.unfiled(owner);
                     model.jobs.entry((owner, id)).or_default().ticket = Some(ticket);
                 }
                 Step::Remove { tenant: owner, job: id } => {
-                    line.remove(&tenant(owner), job(id));
+                    queue.remove(&tenant(owner), job(id));
                     model.unfiled(owner);
                     if let Some(known) = model.jobs.get_mut(&(owner, id)) {
                         known.ticket = None;
@@ -253,17 +253,17 @@ proptest! {
                 }
                 Step::Next { named } => {
                     let name = named.map(|(owner, id)| (tenant(owner), job(id)));
-                    let said = line.next(now, name.as_ref().map(|(owner, id)| (owner, *id)));
+                    let said = queue.next(now, name.as_ref().map(|(owner, id)| (owner, *id)));
                     model.check_next(&said, named, now)?;
                 }
                 Step::Hold { tenant: owner, job: id } => {
                     model.unfiled(owner);
                     let known = model.jobs.entry((owner, id)).or_default();
-                    prop_assert_eq!(line.hold(&tenant(owner), job(id)), !known.in_hand);
+                    prop_assert_eq!(queue.hold(&tenant(owner), job(id)), !known.in_hand);
                     known.in_hand = true;
                 }
                 Step::LetGo { tenant: owner, job: id, rest_ms } => {
-                    line.let_go(&tenant(owner), job(id), now + rest_ms);
+                    queue.let_go(&tenant(owner), job(id), now + rest_ms);
                     if let Some(known) = model.jobs.get_mut(&(owner, id)).filter(|known| known.in_hand) {
                         known.in_hand = false;
                         if let Some(ticket) = &mut known.ticket {
@@ -275,7 +275,7 @@ proptest! {
             }
             model.forget_gone();
             // Nothing is kept of finished jobs.
-            let kept: usize = line.tenants.values().map(|tenant| tenant.jobs.len()).sum();
+            let kept: usize = queue.tenants.values().map(|tenant| tenant.jobs.len()).sum();
             prop_assert_eq!(kept, model.jobs.len());
         }
     }

@@ -50,10 +50,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps a worker for every source of every endpoint, until `stop`.
 pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken) {
-    let mut lines = Lines { orchestrator, stop: stop.clone(), all: HashMap::new() };
+    let mut tasks = EndpointTasks { orchestrator, stop: stop.clone(), all: HashMap::new() };
     let keeping = async {
         loop {
-            lines.follow().await;
+            tasks.follow().await;
             sleep(PAUSE).await;
         }
     };
@@ -61,23 +61,23 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
         () = stop.cancelled() => {}
         () = keeping => {}
     }
-    lines.end().await;
+    tasks.end().await;
 }
 
 /// The workers of one orchestrator.
-struct Lines {
+struct EndpointTasks {
     orchestrator: Arc<Orchestrator>,
     stop: CancellationToken,
-    all: HashMap<(EndpointId, Source), Line>,
+    all: HashMap<(EndpointId, Source), EndpointTask>,
 }
 
-struct Line {
+struct EndpointTask {
     endpoint: watch::Sender<Arc<Endpoint>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Lines {
+impl EndpointTasks {
     /// Follows the endpoints' entries until the watch ends.
     async fn follow(&mut self) {
         let mut watcher = match self.orchestrator.webhooks.bucket().watch(&Pattern::everything()).await {
@@ -92,7 +92,7 @@ impl Lines {
                 Ok(kv::Change { value: Some(endpoint), .. }) => self.keep(endpoint),
                 Ok(kv::Change { key, value: None, .. }) => {
                     if let Some(id) = endpoint_of(&key) {
-                        self.all.retain(|(endpoint, _), line| *endpoint != id || line.stop());
+                        self.all.retain(|(endpoint, _), task| *endpoint != id || task.stop());
                     }
                 }
                 Err(kv::ReadError::Malformed { .. }) => {
@@ -110,8 +110,8 @@ impl Lines {
     fn keep(&mut self, endpoint: Endpoint) {
         let endpoint = Arc::new(endpoint);
         let sources: HashSet<Source> = endpoint.sources().into_iter().collect();
-        self.all.retain(|(id, source), line| {
-            *id != endpoint.id || (sources.contains(source) && !line.task.is_finished()) || line.stop()
+        self.all.retain(|(id, source), task| {
+            *id != endpoint.id || (sources.contains(source) && !task.task.is_finished()) || task.stop()
         });
         for source in sources {
             self.all
@@ -122,7 +122,7 @@ impl Lines {
                     let worker =
                         Worker { orchestrator: Arc::clone(&self.orchestrator), endpoint: receiver, source };
                     let task = tokio::spawn(Arc::new(worker).run(stop.clone()));
-                    Line { endpoint: sender, stop, task }
+                    EndpointTask { endpoint: sender, stop, task }
                 })
                 .endpoint
                 .send_replace(Arc::clone(&endpoint));
@@ -132,14 +132,14 @@ impl Lines {
     /// Waits for deliveries under way; each has a deadline of its own.
     async fn end(self) {
         let patience = self.orchestrator.deliverer.settings().timeout + PAUSE;
-        let all = self.all.into_values().map(|line| line.task);
+        let all = self.all.into_values().map(|task| task.task);
         if timeout(patience, futures::future::join_all(all)).await.is_err() {
             tracing::warn!("deliveries were under way at the end; other orchestrators repeat them");
         }
     }
 }
 
-impl Line {
+impl EndpointTask {
     /// Ends the worker. Returns false, so that `retain` removes it.
     fn stop(&self) -> bool {
         self.stop.cancel();

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 use super::Device;
 use crate::{
     at_rest::{RecordKind, RecordLabel},
-    context::Identity,
     error::PartyError,
+    identity::Identity,
 };
 
 /// The most messages of one wallet. A further one replaces the one used longest ago.

@@ -11,7 +11,8 @@ use duet_protocol::{
     codec,
     ids::{CardFingerprint, Epoch, PartyId, ShareIndex, TenantId, WalletId},
     keygen::{
-        Backend, DealerSetup, Delivery, DeviceWallet, KeygenStep, PendingWallet, Progress, ThirdHolder, deal,
+        Backend, DealerSetup, Delivery, DeviceWallet, KeygenObserver, KeygenStep, PendingWallet, ThirdHolder,
+        deal,
     },
     paillier::ModulusSize,
     receipt::{CommitAck, Receipt, ReceiptBundle},
@@ -22,7 +23,7 @@ use duet_wire::{
     share_request::{ShareReply, ShareRequest},
 };
 
-use super::{Device, wallet_keys_label};
+use super::{Device, owner::wallet_keys_label};
 use crate::{
     at_rest::{RecordKind, RecordLabel},
     compute::system_rng,
@@ -91,7 +92,7 @@ pub type OnProgress = Arc<dyn Fn(CreateProgress) + Send + Sync>;
 
 struct DealProgress(OnProgress);
 
-impl Progress for DealProgress {
+impl KeygenObserver for DealProgress {
     fn step(&mut self, step: KeygenStep) {
         (self.0)(CreateProgress::Deal(step));
     }

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::Device;
 use crate::{
     compute::system_rng,
-    context::Identity,
     error::PartyError,
+    identity::Identity,
     session::{Ended, Reporter, Role, check, initiate, report},
 };
 

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::{KeyEncryption, KeyEncryptionError, PURPOSE, Source, WrappedKey};
+use super::{KeyEncryption, KeyEncryptionError, Source, WrappedKey, encryption::PURPOSE};
 use crate::{
     at_rest::{
         Argon2Cost, KeyEncryptionKey, KeyError, OpenError, SALT_SIZE_BYTES, SealedRecord,

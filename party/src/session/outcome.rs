@@ -7,7 +7,7 @@ use duet_protocol::codec;
 use duet_wire::{Outcome, OutcomeReply, SignedOutcome, signing::Purpose};
 use tokio::time::Instant;
 
-use crate::{context::Identity, error::PartyError};
+use crate::{error::PartyError, identity::Identity};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

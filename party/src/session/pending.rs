@@ -9,7 +9,7 @@ use duet_protocol::{
 use duet_wire::audit::{Draft, Event};
 use serde::{Deserialize, Serialize};
 
-use super::gate::Blame;
+use super::{Finished, gate::Blame};
 use crate::{
     compute::system_rng,
     context::Context,
@@ -62,15 +62,6 @@ pub(super) async fn write(
         written => written?,
     }
     Ok(PendingWritten::survives_the_process(session))
-}
-
-/// How many verdicts were left behind, by how they were judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Finished {
-    /// Verdicts that were good: they are counted, and their signatures lost.
-    pub(crate) good: u64,
-    /// Verdicts that were bad, or that no process can judge any more: their keys are locked.
-    pub(crate) bad: u64,
 }
 
 /// Judges every verdict that processes which are gone left behind, as `owner`, whose Paillier keys

@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_postgres_store_from_before_locks_destroyed_keys_opens() {
-        let database = duet_test_postgres::Server::shared().await.unwrap().database().await.unwrap();
+        let database = duet_test_postgres::PostgresServer::shared().await.unwrap().database().await.unwrap();
         let password = database.password.clone().into();
         let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
         let mut old = options.connect_for_long().await.unwrap();

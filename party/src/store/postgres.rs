@@ -14,8 +14,8 @@
 //!   itself. At `READ COMMITTED` a transaction that waited for it goes on with the version that was
 //!   committed meanwhile.
 //! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a
-//!   scope, what was spent of a wallet's limits): a turn, which is an advisory lock that ends with
-//!   the transaction ([`Turn`]). Turns that share a number by accident merely wait for each other.
+//!   scope, what was spent of a wallet's limits): an advisory lock that ends with the transaction
+//!   ([`AdvisoryLock`]). Names that share a number by accident merely wait for each other.
 //! - *Which key records are sealed under*: a transaction that writes one reads the key's id
 //!   `FOR SHARE`; a change of the key updates it first ([`key_change`]).
 //! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction
@@ -38,182 +38,44 @@
 //! [`within`] bounds what a server or network that says nothing at all can take. The caller does
 //! not know then whether a commit took place, which every method allows for.
 
+mod advisory_lock;
 mod audit;
 mod home;
 mod key_change;
 mod keys;
 mod open;
+mod options;
 mod pending;
+mod place;
 mod policy;
+mod presence;
+mod rows;
+mod store;
 #[cfg(test)]
 mod tests;
 mod wallets;
 mod witness;
 
-use std::{future::Future, sync::Arc, time::Duration};
-
 use async_trait::async_trait;
 use duet_wire::audit::Draft;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
+use sqlx::{Postgres, Transaction};
 
 pub(super) use self::home::mark_restored;
-pub use self::open::{AddressError, PostgresOptions};
-use self::{home::Home, keys::write_lock, pending::Presence};
+use self::{
+    advisory_lock::{AdvisoryLock, number_of, within},
+    keys::write_lock,
+    rows::{read_setting, remove_record, write_record, write_setting},
+};
+pub use self::{
+    options::{AddressError, PostgresOptions},
+    store::PostgresStore,
+};
 use super::{
-    AnswersOf, KEY_ID, KeyChange, LockOutcome, Readiness, RecordStore, Spending, StoreError, UnlockRefused,
-    columns::{index_column, other_key, unavailable, wallet_column},
-    health::{Health, UnlockAttempts, UnwrittenLock},
+    KeyChange, LockOutcome, Readiness, RecordStore, StoreError, UnlockRefused,
+    columns::{index_column, unavailable, wallet_column},
+    health::{UnlockAttempts, UnwrittenLock},
 };
 use crate::at_rest::{RecordLabel, SealedRecord};
-
-/// Everything the store does ends by then, one way or the other: longer than the server's own
-/// deadlines together.
-const DEADLINE: Duration = Duration::from_secs(25);
-
-/// A share store in a PostgreSQL database. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct PostgresStore {
-    pool: PgPool,
-    options: PostgresOptions,
-    home: Home,
-    presence: Presence,
-    health: Health,
-    /// What is appended to the audit log with the next decision.
-    noted: Option<Arc<Draft>>,
-    /// What is charged to limits with the next decision.
-    spending: Option<Arc<Spending>>,
-    /// Which request the next decision's answer is counted for.
-    answering: Option<Arc<AnswersOf>>,
-}
-
-/// Decisions that take turns beyond single rows; numbers of advisory locks.
-#[derive(Debug, Clone, Copy)]
-enum Turn {
-    Home = 1,
-    Unlock = 2,
-    House = 3,
-    Token = 4,
-    Wallet = 5,
-    Scope = 6,
-    Policy = 7,
-    Chain = 8,
-    /// That an opening of the store lives; the only one that a session holds, not a transaction.
-    Presence = 9,
-    PublicKey = 10,
-}
-
-impl Turn {
-    /// Waits for the turn of `name`; it ends with the transaction.
-    async fn take(self, connection: &mut PgConnection, name: &[u8]) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
-            .bind(self as i32)
-            .bind(number_of(name))
-            .execute(connection)
-            .await
-            .map(drop)
-    }
-
-    /// What begins a transaction that has the turn of `name`, for itself or with others that share
-    /// it, in one trip to the server.
-    fn beginning(self, name: &[u8], is_shared: bool) -> SqlStr {
-        let (number, name, shared) = (self as i32, number_of(name), if is_shared { "_shared" } else { "" });
-        AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock{shared}({number}, {name})")).into_sql_str()
-    }
-
-    /// Takes the turn if no transaction has it.
-    async fn try_take(self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, 0)")
-            .bind(self as i32)
-            .fetch_one(connection)
-            .await
-    }
-}
-
-/// Identifiers are random or hashes: any four bytes of one tell most apart.
-fn number_of(name: &[u8]) -> i32 {
-    name.first_chunk::<4>().map_or(0, |bytes| i32::from_be_bytes(*bytes))
-}
-
-/// What `work` comes to, unless the server says nothing at all.
-async fn within<T>(
-    operation: &'static str,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let silent =
-        |_| StoreError::Unavailable { operation, source: "the database server does not answer".into() };
-    tokio::time::timeout(DEADLINE, work).await.map_err(silent)?
-}
-
-/// Stores a record, unless it is sealed under another key than the store's. Which one that is stays
-/// so until the transaction ends.
-async fn write_record(
-    connection: &mut PgConnection,
-    label: &RecordLabel,
-    record: &SealedRecord,
-) -> Result<(), sqlx::Error> {
-    let key = record.sealed_with();
-    for _ in 0..2 {
-        let stored = sqlx::query(
-            "WITH current AS (SELECT value FROM settings WHERE name = $8 FOR SHARE)
-             INSERT INTO records (kind, wallet, share_index, epoch, item, sealed) SELECT $1, $2, $3, $4, $5, $6
-             WHERE $7::BYTEA IS NULL OR $7 = (SELECT value FROM current)
-             ON CONFLICT (wallet, kind, share_index, epoch, item) DO UPDATE SET sealed = excluded.sealed",
-        )
-        .bind(label.kind as i64)
-        .bind(wallet_column(label))
-        .bind(index_column(label))
-        .bind(i64::from(label.epoch.0))
-        .bind(label.item.as_slice())
-        .bind(record.as_bytes())
-        .bind(key.as_ref().map(|key| key.0.as_slice()))
-        .bind(KEY_ID)
-        .execute(&mut *connection)
-        .await?;
-        if stored.rows_affected() > 0 {
-            return Ok(());
-        }
-        // Either the store has another key, or it does not say yet which one it has.
-        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-            .bind(KEY_ID)
-            .bind(key.as_ref().map(|key| key.0.as_slice()))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Err(other_key())
-}
-
-async fn remove_record(connection: &mut PgConnection, label: &RecordLabel) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM records WHERE kind = $1 AND wallet = $2 AND share_index = $3 AND epoch = $4 AND item = $5",
-    )
-    .bind(label.kind as i64)
-    .bind(wallet_column(label))
-    .bind(index_column(label))
-    .bind(i64::from(label.epoch.0))
-    .bind(label.item.as_slice())
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
-async fn read_setting(connection: &mut PgConnection, name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
-        .bind(name)
-        .fetch_optional(connection)
-        .await
-}
-
-async fn write_setting(connection: &mut PgConnection, name: &str, value: &[u8]) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO settings (name, value) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(name)
-    .bind(value)
-    .execute(connection)
-    .await
-    .map(drop)
-}
 
 impl PostgresStore {
     pub(super) const fn options(&self) -> &PostgresOptions {
@@ -295,7 +157,7 @@ impl RecordStore for PostgresStore {
         const OPERATION: &str = "count an attempt to open it";
         let failed = unavailable(OPERATION);
         let mut transaction = self.begin(OPERATION).await?;
-        Turn::Unlock.take(&mut transaction, &[]).await.map_err(&failed)?;
+        AdvisoryLock::Unlock.take(&mut transaction, &[]).await.map_err(&failed)?;
         let stored = read_setting(&mut transaction, "unlock-attempts").await.map_err(&failed)?;
         let attempts = UnlockAttempts::parse(stored.as_deref()).another(now_ms)?;
         write_setting(&mut transaction, "unlock-attempts", &attempts.to_setting()).await.map_err(&failed)?;

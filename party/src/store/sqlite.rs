@@ -9,102 +9,34 @@ mod keys;
 mod open;
 mod pending;
 mod policy;
+mod presence;
+mod rows;
+mod store;
 #[cfg(test)]
 mod tests;
 mod wallets;
 mod witness;
 
-use std::{path::PathBuf, sync::Arc};
-
 use async_trait::async_trait;
 use duet_wire::audit::Draft;
-use sqlx::{Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
 
-pub use self::open::SqliteOptions;
 use self::{
     keys::write_lock,
-    open::{read_setting, write_setting},
-    pending::Presence,
+    rows::{read_setting, remove_record, write_record, write_setting},
 };
+pub use self::{open::SqliteOptions, store::SqliteStore};
 use super::{
-    AnswersOf, KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, LockOutcome, NewKey, Readiness,
-    RecordStore, Spending, StoreError, UnlockRefused,
-    columns::{index_column, other_key, record_label, unavailable, wallet_column},
-    health::{Health, UnlockAttempts, UnwrittenLock},
+    KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, LockOutcome, NewKey, Readiness, RecordStore,
+    StoreError, UnlockRefused,
+    columns::{index_column, record_label, unavailable, wallet_column},
+    health::{UnlockAttempts, UnwrittenLock},
     rewrapped,
 };
 use crate::at_rest::{RecordLabel, SealedRecord};
 
 /// Records in memory while they are wrapped anew.
 const RECORDS_AT_A_TIME: u32 = 500;
-
-/// A share store in a SQLite file.
-#[derive(Debug, Clone)]
-pub struct SqliteStore {
-    path: PathBuf,
-    writer: SqlitePool,
-    /// Writes what need not be flushed by itself (see [`pending`]); only in the writer's turn.
-    unflushed: SqlitePool,
-    reader: SqlitePool,
-    presence: Presence,
-    health: Health,
-    /// What is appended to the audit log with the next decision.
-    noted: Option<Arc<Draft>>,
-    /// What is charged to limits with the next decision.
-    spending: Option<Arc<Spending>>,
-    /// Which request the next decision's answer is counted for.
-    answering: Option<Arc<AnswersOf>>,
-}
-
-/// Stores a record, unless it is sealed under another key than the store's.
-async fn write_record(
-    connection: &mut SqliteConnection,
-    label: &RecordLabel,
-    record: &SealedRecord,
-) -> Result<(), sqlx::Error> {
-    let key = record.sealed_with();
-    for _ in 0..2 {
-        let stored = sqlx::query(
-            "INSERT INTO records (kind, wallet, share_index, epoch, item, sealed) SELECT ?1, ?2, ?3, ?4, ?5, ?6
-             WHERE ?7 IS NULL OR ?7 = (SELECT value FROM settings WHERE name = ?8)
-             ON CONFLICT (kind, wallet, share_index, epoch, item) DO UPDATE SET sealed = excluded.sealed",
-        )
-        .bind(label.kind as u8)
-        .bind(wallet_column(label))
-        .bind(index_column(label))
-        .bind(label.epoch.0)
-        .bind(label.item.as_slice())
-        .bind(record.as_bytes())
-        .bind(key.as_ref().map(|key| key.0.as_slice()))
-        .bind(KEY_ID)
-        .execute(&mut *connection)
-        .await?;
-        if stored.rows_affected() > 0 {
-            return Ok(());
-        }
-        // Either the store has another key, or it does not say yet which one it has.
-        sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING")
-            .bind(KEY_ID)
-            .bind(key.as_ref().map(|key| key.0.as_slice()))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Err(other_key())
-}
-
-async fn remove_record(connection: &mut SqliteConnection, label: &RecordLabel) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE FROM records WHERE kind = ? AND wallet = ? AND share_index = ? AND epoch = ? AND item = ?",
-    )
-    .bind(label.kind as u8)
-    .bind(wallet_column(label))
-    .bind(index_column(label))
-    .bind(label.epoch.0)
-    .bind(label.item.as_slice())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
 
 /// Wraps every record anew. The transaction is the only writer: nothing is added meanwhile.
 async fn rewrap_records(connection: &mut SqliteConnection, key: &NewKey) -> Result<u64, StoreError> {

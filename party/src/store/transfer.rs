@@ -376,7 +376,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
-    use duet_test_postgres::Server;
+    use duet_test_postgres::PostgresServer;
     use duet_wire::{
         audit::{ChainId, Draft, Event},
         policy::SignedPolicy,
@@ -395,7 +395,7 @@ mod tests {
     };
 
     async fn database() -> PostgresOptions {
-        let database = Server::shared().await.unwrap().database().await.unwrap();
+        let database = PostgresServer::shared().await.unwrap().database().await.unwrap();
         let password = Zeroizing::new(database.password.clone());
         PostgresOptions::at(&database.url).unwrap().with_password(&password)
     }

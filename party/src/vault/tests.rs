@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use duet_test_postgres::Server;
+use duet_test_postgres::PostgresServer;
+use duet_wire::Code;
 use tempfile::TempDir;
 
 use super::*;
@@ -37,7 +38,7 @@ async fn stores(directory: &TempDir) -> [[Arc<dyn ShareStore>; 2]; 2] {
     let options = SqliteOptions::at(directory.path().join("store.db"));
     let first = SqliteStore::create(&options).await.unwrap();
     let second = SqliteStore::open(&options).await.unwrap();
-    let database = Server::shared().await.unwrap().database().await.unwrap();
+    let database = PostgresServer::shared().await.unwrap().database().await.unwrap();
     let password = Zeroizing::new(database.password.clone());
     let options = PostgresOptions::at(&database.url).unwrap().with_password(&password);
     let third = PostgresStore::create(&options).await.unwrap();

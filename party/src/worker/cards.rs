@@ -14,7 +14,7 @@ use duet_wire::{
 };
 use tracing::Instrument as _;
 
-use super::{Shared, answer, refusal};
+use super::shared::{Shared, answer, refusal};
 use crate::{enrolment::take_offer, error::PartyError, policy, revocation, witness};
 
 pub(super) async fn serve(shared: Arc<Shared>, message: Incoming) {

@@ -8,7 +8,7 @@ use duet_protocol::codec;
 use duet_wire::{Code, Invitation, InvitationReply, Refusal, audit::Refused, invite::TimeRefusal};
 use tracing::Instrument as _;
 
-use super::{Shared, answer, refusal};
+use super::shared::{Shared, answer, refusal};
 use crate::{
     error::PartyError,
     session::{Accepted, Ended, Reporter, Role, check, initiate, report, respond},

@@ -19,7 +19,7 @@ use duet_wire::{
 };
 use tracing::Instrument as _;
 
-use super::{Shared, answer, refusal};
+use super::shared::{Shared, answer, refusal};
 use crate::{
     at_rest::{RecordKind, RecordLabel},
     context::card_label,
@@ -174,7 +174,7 @@ impl Shared {
             epoch,
         };
         let admission = Admission { token: *prepared.token(), max_wallets };
-        context.store_modulus_verdict(&prepared.modulus()).await?;
+        context.store_modulus_check(&prepared.modulus()).await?;
         let plain: [(RecordLabel, zeroize::Zeroizing<Vec<u8>>); 4] = [
             (prepared_label(id, index), prepared.to_secret_bytes()?),
             (

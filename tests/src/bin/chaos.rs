@@ -89,7 +89,7 @@ fn conclude(seed: u64, report: &Report) -> ExitCode {
         "\nseed {seed}: {jobs} jobs, {signed} signed; {} faults in {:.0?}; {} messages overheard, {} charges",
         report.faults.len(),
         report.took,
-        report.history.wire.len(),
+        report.history.captured.len(),
         report.history.charges.len(),
     );
     let [by_device, failed, interrupted] = report.by_device;

@@ -33,7 +33,7 @@ use duet_protocol::{
     ids::{Epoch, PaillierKeyId, ShareIndex, WalletId},
     transcript::sha256,
 };
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use serde_json::{Map, Value, json};
 use sqlx::{Connection as _, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 

@@ -150,7 +150,7 @@ impl Collector<'_> {
             jobs,
             results,
             dead,
-            wire: self.fleet.capture().sightings(),
+            captured: self.fleet.capture().sightings(),
             charges,
             paillier_keys,
             used,

@@ -19,7 +19,7 @@ use duet_wire::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    load::{LONGEST_PAUSE, PAUSE},
+    pauses::{LONGEST_PAUSE, PAUSE},
     seed::Seed,
 };
 use crate::{

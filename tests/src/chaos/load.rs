@@ -13,15 +13,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{devices::Devices, seed::Seed};
+use super::{
+    devices::Devices,
+    pauses::{LONGEST_PAUSE, PAUSE},
+    seed::Seed,
+};
 use crate::history::{Asked, Submission};
-
-/// The pause before a team asks an orchestrator again.
-pub(super) const PAUSE: Duration = Duration::from_millis(300);
-
-/// The longest pause between two questions about a job. A hundred waiting jobs must not keep the
-/// orchestrators busy.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a job may take from the first submission to its end, with faults all the way.
 const JOB_DEADLINE: Duration = Duration::from_secs(480);

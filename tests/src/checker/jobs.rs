@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Finding;
 use crate::{
     history::{Asked, History, Submission},
-    recovery,
+    signers,
 };
 
 /// The digest that a signature for `payload` covers.
@@ -24,7 +24,7 @@ pub(super) fn digest(payload: &Asked) -> [u8; 32] {
 /// Whether `signature` is over the requested payload, by the wallet that was asked.
 pub(super) fn is_by_the_wallet(asked: &Submission, signature: &str) -> bool {
     let digest = format!("0x{}", hex::encode(digest(&asked.payload)));
-    let signer = recovery::digest_signer(&digest, signature);
+    let signer = signers::digest_signer(&digest, signature);
     signer.is_ok_and(|signer| signer.to_string().eq_ignore_ascii_case(&asked.address))
 }
 

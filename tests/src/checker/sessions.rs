@@ -9,8 +9,8 @@ use duet_wire::{Outcome, OutcomeResult, SignedOutcome};
 
 use super::{Finding, jobs};
 use crate::{
+    capture::{Run, Sighting},
     history::{History, OneTime},
-    wire::{Run, Sighting},
 };
 
 /// The number of different messages of a seat in a session. The initiator sends the first and
@@ -50,7 +50,7 @@ impl<'a> Rounds<'a> {
         let mut initiators: BTreeMap<&str, Said<'_>> = BTreeMap::new();
         // The inbox of each answer, with the session and message that it answers.
         let mut inboxes: BTreeMap<&str, (&str, &Bytes)> = BTreeMap::new();
-        for sighting in &history.wire {
+        for sighting in &history.captured {
             let Some(session) = session_of_round(&sighting.subject) else { continue };
             let said = initiators.entry(session).or_default();
             said.runs.insert(&sighting.by);
@@ -61,7 +61,7 @@ impl<'a> Rounds<'a> {
         }
         let mut responders: BTreeMap<&str, Said<'_>> = BTreeMap::new();
         let mut answers: BTreeMap<(&str, &Bytes), BTreeSet<&Bytes>> = BTreeMap::new();
-        for sighting in &history.wire {
+        for sighting in &history.captured {
             let Some(&(session, question)) = inboxes.get(sighting.subject.as_str()) else { continue };
             let said = responders.entry(session).or_default();
             said.runs.insert(&sighting.by);
@@ -139,7 +139,7 @@ fn check_outcomes(history: &History, findings: &mut Vec<Finding>) {
     let charged: BTreeMap<&str, [u8; 32]> =
         history.charges.iter().map(|charge| (charge.session.as_str(), charge.digest)).collect();
     let mut nonces: Vec<(Vec<u8>, String)> = Vec::new();
-    for outcome in history.wire.iter().filter_map(reported) {
+    for outcome in history.captured.iter().filter_map(reported) {
         let (session, job) = (outcome.session.to_string(), outcome.job.to_string());
         let Some(submission) = asked.get(job.as_str()) else { continue };
         if charged.get(session.as_str()).is_some_and(|charged| *charged != jobs::digest(&submission.payload))

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::{Finding, check, jobs::digest};
 use crate::{
+    capture::{Run, Sighting},
     history::{Asked, Charge, Footprint, Growth, History, OneTime, PaillierKey, Submission, Used},
-    wire::{Run, Sighting},
 };
 
 const JOBS: u8 = 3;
@@ -142,7 +142,7 @@ fn good() -> History {
         jobs: (0..JOBS).map(document).collect(),
         results: repeated.map(|number| result(number, 1)).collect(),
         dead: Vec::new(),
-        wire: (0..JOBS).flat_map(said).collect(),
+        captured: (0..JOBS).flat_map(said).collect(),
         charges: (0..JOBS).map(charge).collect(),
         paillier_keys: vec![PaillierKey {
             party: "service".to_owned(),
@@ -303,7 +303,7 @@ fn nonces_that_show_in_two_signatures_are_named() {
         };
         let report = SignedOutcome::sign(&outcome, &orchestrator()).unwrap();
         repeated.payload = codec::encode(&report).unwrap().into();
-        history.wire.push(repeated);
+        history.captured.push(repeated);
     });
     assert!(same.contains(&Finding::SameNonce { sessions: sessions([1, 2]) }), "{same:?}");
 }
@@ -317,22 +317,22 @@ fn a_session_that_was_resumed_is_named() {
         runs: runs.map(str::to_owned).to_vec(),
     };
     // The third message comes from the process that was started after a crash.
-    let initiator = found(|history| history.wire[6 + 3].by.number = 2);
+    let initiator = found(|history| history.captured[6 + 3].by.number = 2);
     assert_eq!(initiator, [resumed("initiator", ["service-1#1", "service-1#2"])]);
-    let responder = found(|history| history.wire[6 + 4].by.process = "partner-2".into());
+    let responder = found(|history| history.captured[6 + 4].by.process = "partner-2".into());
     assert_eq!(responder, [resumed("responder", ["partner-1#1", "partner-2#1"])]);
 }
 
 #[test]
 fn a_seat_that_said_too_much_is_named() {
     let session = session(1).to_string();
-    let twice = found(|history| history.wire[6 + 1].payload = vec![1, 99].into());
+    let twice = found(|history| history.captured[6 + 1].payload = vec![1, 99].into());
     let initiator = Finding::SaidTooMuch { session: session.clone(), seat: "initiator", messages: 3 };
     assert_eq!(twice, [initiator]);
     let two_answers = found(|history| {
-        let mut another = history.wire[6 + 4].clone();
+        let mut another = history.captured[6 + 4].clone();
         another.payload = vec![1, 98].into();
-        history.wire.push(another);
+        history.captured.push(another);
     });
     assert_eq!(two_answers, [Finding::SaidTooMuch { session, seat: "responder", messages: 2 }]);
 }
@@ -345,15 +345,15 @@ fn a_signature_of_a_session_that_was_not_overheard_is_named() {
     // them answer nothing.
     let deaf = found(|history| {
         let rounds = format!("duet.v1.round.{session}.");
-        history.wire.retain(|sighting| !sighting.subject.starts_with(&rounds));
+        history.captured.retain(|sighting| !sighting.subject.starts_with(&rounds));
     });
     assert_eq!(deaf, [unheard("initiator", 0), unheard("responder", 0)]);
-    let half = found(|history| drop(history.wire.remove(6 + 4)));
+    let half = found(|history| drop(history.captured.remove(6 + 4)));
     assert_eq!(half, [unheard("responder", 1)]);
     // It does not help if the report of the signature was not overheard either.
     let nothing = found(|history| {
         history
-            .wire
+            .captured
             .retain(|sighting| !sighting.subject.contains(&session) && &*sighting.by.process != "partner-1");
     });
     assert!(nothing.contains(&unheard("initiator", 0)), "{nothing:?}");
@@ -367,7 +367,7 @@ fn a_signature_by_another_wallet_is_named() {
 
 #[test]
 fn sealed_bytes_that_occur_in_two_sessions_are_named() {
-    let replayed = found(|history| history.wire[2 * 6].payload = vec![1, 1].into());
+    let replayed = found(|history| history.captured[2 * 6].payload = vec![1, 1].into());
     assert!(replayed.contains(&Finding::SameBytes { sessions: sessions([1, 2]) }), "{replayed:?}");
 }
 

@@ -24,7 +24,7 @@ use duet_party::{
     vault::Vault,
 };
 use duet_protocol::{ids::PaillierKeyId, natural::Natural, paillier::ModulusSize, responder::Charged};
-use duet_test_postgres::Server as Postgres;
+use duet_test_postgres::PostgresServer as Postgres;
 use duet_tests::{
     chaos::SmallDisk,
     databases,

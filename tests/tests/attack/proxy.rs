@@ -9,7 +9,7 @@ use duet_harness::{
 };
 use duet_tests::{
     proxy::{RecordingProxy, VARIABLES},
-    transit::{TOKEN, TransitServer},
+    vault_transit::{TOKEN, VaultTransitServer},
 };
 
 use crate::webhooks::{self, Receiver};
@@ -42,7 +42,7 @@ async fn loopback__should_never_be_reached_through_a_proxy() {
     let anvil = Anvil::start(&stack.directory().join("logs")).await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
     anvil.fund(&wallet.address, 1_000_000_000_000_000_000).await.unwrap();
-    let vault = TransitServer::start(&["duet"]).await.unwrap();
+    let vault = VaultTransitServer::start(&["duet"]).await.unwrap();
     let service = stack.party("service");
 
     let mut commands = 0;

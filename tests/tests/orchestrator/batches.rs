@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use duet_bus::kv::Key;
-use duet_orchestrator::api::{BatchAnswer, BatchView, EndPage, EndView, ItemVerdict};
+use duet_orchestrator::api::{BatchAnswer, BatchView, EndPage, EndView, ItemStatus};
 use duet_wire::{
     Code, JobId, JobStateName, Priority,
     batch::{BatchItem, BatchRequest, MAX_BATCH_ITEMS},
@@ -85,7 +85,7 @@ async fn a_batch__should_be_told_to_its_end_from_any_cursor_on_any_orchestrator(
     rig.accepted(&orchestrators[0].url, &rig.request("apart", BACKEND)).await;
     rig.accepted(&orchestrators[0].url, &rig.other_request("theirs", BACKEND)).await;
     let answer = rig.accepted_batch(&orchestrators[0].url, &requests).await;
-    assert!(answer.items.iter().all(|item| item.verdict == ItemVerdict::Accepted));
+    assert!(answer.items.iter().all(|item| item.status == ItemStatus::Accepted));
 
     // Read ends one by one, each from another orchestrator, after the last one's cursor.
     let (mut seen, mut last) = (Vec::new(), String::new());
@@ -122,7 +122,7 @@ async fn a_batch_that_is_submitted_again__should_be_the_same_one() {
     assert_eq!(all_ends(rig.batch_events(url, &first, "").await).await.len(), 3);
     let again = rig.accepted_batch(url, &old).await;
     assert_eq!(again.id, first.id);
-    assert!(again.items.iter().all(|item| item.verdict == ItemVerdict::Known));
+    assert!(again.items.iter().all(|item| item.status == ItemStatus::Known));
     assert_eq!(all_ends(rig.batch_events(url, &again, "").await).await.len(), 3);
 
     // The batch also reports jobs that had ended before it named them, each once.
@@ -190,7 +190,7 @@ async fn requests_of_a_batch__should_stand_and_fall_alone() {
     // answered.
     let more: Vec<Value> = (0..3).map(|number| rig.request(&format!("more-{number}"), DEVICE)).collect();
     let answer = rig.accepted_batch(url, &more).await;
-    assert!(answer.items.iter().any(|item| item.verdict == ItemVerdict::Accepted));
+    assert!(answer.items.iter().any(|item| item.status == ItemStatus::Accepted));
     let refused: Vec<Value> = (0..3).map(|number| rig.request(&format!("no-{number}"), DEVICE)).collect();
     let refused = rig.submit_batch(url, &refused).await;
     assert!(refused.headers().contains_key("retry-after"));

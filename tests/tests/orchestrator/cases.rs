@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use duet_orchestrator::api::{BatchAnswer, ItemVerdict, JobView};
+use duet_orchestrator::api::{BatchAnswer, ItemStatus, JobView};
 use serde_json::{Value, json};
 
 use crate::orchestrator::rig::Rig;
@@ -128,8 +128,8 @@ async fn inputs_of_the_field__should_have_their_wanted_outcome_in_a_batch() {
     let answer: BatchAnswer = serde_json::from_str(&response.text().await.unwrap()).unwrap();
     assert_eq!(answer.items.len(), cases.len());
     for (case, item) in cases.iter().zip(&answer.items) {
-        case.check(match (&item.problem, item.verdict) {
-            (Some(problem), ItemVerdict::Refused) => Err(serde_json::to_string(problem).unwrap()),
+        case.check(match (&item.problem, item.status) {
+            (Some(problem), ItemStatus::Refused) => Err(serde_json::to_string(problem).unwrap()),
             // The digest of its job, as the orchestrator shows it.
             _ => {
                 let job = item.job.unwrap();

@@ -17,7 +17,7 @@ use duet_bus::{
 };
 use duet_harness::broker::Broker;
 use duet_orchestrator::{
-    Config, PartyEntry, Server, TenantAccess, TokenHash,
+    ApiServer, Config, PartyEntry, TenantAccess, TokenHash,
     api::{EndPage, EndView, JobView},
 };
 use duet_protocol::{
@@ -413,7 +413,7 @@ impl Rig {
 
     /// Starts an orchestrator. Several may run at once.
     pub(crate) async fn start(&self) -> Running {
-        let server = Box::pin(Server::bind(self.config.clone())).await.unwrap();
+        let server = Box::pin(ApiServer::bind(self.config.clone())).await.unwrap();
         let url = format!("http://{}", server.address());
         let stop = CancellationToken::new();
         let task = tokio::spawn({

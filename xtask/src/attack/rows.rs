@@ -234,7 +234,7 @@ pub(crate) const ROWS: &[Row] = &[
             "proofs::adversarial_tests::factors_of_another_modulus_are_refused",
             "enrolment::tests::what_the_offer_is_for_is_checked",
             "enrolment::tests::proofs_hold_for_this_wallet_these_cards_and_this_key_only",
-            "enrolment::tests::a_verdict_about_the_modulus_saves_the_proofs_and_serves_no_other_verifier",
+            "enrolment::tests::a_check_of_the_modulus_saves_the_proofs_and_serves_no_other_verifier",
         ])],
     },
     Row {

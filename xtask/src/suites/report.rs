@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum as _;
 
-use super::Suite;
+use super::suite::Suite;
 use crate::run::{Counts, command, human, target_folder};
 
 /// The variable that names the file for a run's report. [`Beside`] reads it.
@@ -25,12 +25,12 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Runs a suite to its end, and prints why it failed.
-    pub(super) fn of(suite: Suite) -> Self {
+    /// Runs a suite to its end, and prints why it failed. `program` is this program.
+    pub(super) fn of(suite: Suite, program: &clap::Command) -> Self {
         println!("\n=== {} ===", suite.name());
         let started = Instant::now();
         let mut counts = Counts::default();
-        let result = suite.run(&mut counts);
+        let result = suite.run(&mut counts, program);
         if let Err(error) = &result {
             println!("{} failed: {error:#}", suite.name());
         }
@@ -98,7 +98,7 @@ pub(super) fn summary(reports: &[Report], elapsed: Duration) -> Result<()> {
     println!("\n=== summary ===");
     let mut sum = Counts::default();
     for Report { suite, duration, counts, is_ok } in reports {
-        let verdict = if *is_ok { "ok" } else { "FAILED" };
+        let word = if *is_ok { "ok" } else { "FAILED" };
         let line = suite.line_seconds();
         let over =
             if duration.as_secs() > line { format!("  over its line of {line} s") } else { String::new() };
@@ -106,7 +106,7 @@ pub(super) fn summary(reports: &[Report], elapsed: Duration) -> Result<()> {
             0 => String::new(),
             _ => format!("  {} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped),
         };
-        println!("{:<8} {verdict:<7} {:>13}{tests}{over}", suite.name(), human(*duration));
+        println!("{:<8} {word:<7} {:>13}{tests}{over}", suite.name(), human(*duration));
         sum += *counts;
     }
     println!("{:<8} {:<7} {:>13}", "total", "", human(elapsed));

@@ -204,7 +204,7 @@ impl Target {
             name.parse().map_err(|error| CliError::internal(format!("{name} is no key: {error}")))?;
         let text = format!("{name:.<width$}", width = self.message_bytes);
         let payload = Payload::PersonalMessage(PersonalMessage::Text(text));
-        let digest = payload.digest().map_err(crate::input::payload_error)?;
+        let digest = payload.digest().map_err(crate::error::payload_error)?;
         let request = SigningRequest {
             version: REQUEST_VERSION,
             tenant: self.tenant.clone(),

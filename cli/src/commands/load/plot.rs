@@ -41,8 +41,8 @@ impl fmt::Display for Drawn {
     }
 }
 
-/// One line of a plot.
-struct Line {
+/// One line of a plot: a named series of points.
+struct Series {
     name: String,
     points: Vec<(f64, f64)>,
 }
@@ -87,7 +87,7 @@ pub(super) fn latency(reports: &[LoadReport]) -> Result<String, CliError> {
             points.sort_by(|one, other| one.0.total_cmp(&other.0));
             let name =
                 if report.label.is_empty() { name.to_owned() } else { format!("{}, {name}", report.label) };
-            lines.push(Line { name, points });
+            lines.push(Series { name, points });
         }
     }
     lines.retain(|line| !line.points.is_empty());
@@ -121,8 +121,8 @@ pub(super) fn scaling(reports: &[LoadReport]) -> Result<String, CliError> {
     };
     let in_proportion = measured.iter().map(|(workers, _)| (*workers, first * workers / fewest)).collect();
     let lines = [
-        Line { name: "measured".to_owned(), points: measured },
-        Line { name: "in proportion".to_owned(), points: in_proportion },
+        Series { name: "measured".to_owned(), points: measured },
+        Series { name: "in proportion".to_owned(), points: in_proportion },
     ];
     let frame =
         Frame { title: "The most signatures per second", x: "workers per party", y: "signatures per second" };
@@ -131,7 +131,7 @@ pub(super) fn scaling(reports: &[LoadReport]) -> Result<String, CliError> {
 }
 
 /// The largest x and y of all points.
-fn largest(lines: &[Line]) -> Result<(f64, f64), CliError> {
+fn largest(lines: &[Series]) -> Result<(f64, f64), CliError> {
     let points = || lines.iter().flat_map(|line| &line.points);
     if points().next().is_none() {
         return Err(CliError::input("the reports hold nothing that belongs into this plot"));
@@ -140,7 +140,7 @@ fn largest(lines: &[Line]) -> Result<(f64, f64), CliError> {
 }
 
 /// The whole plot, as SVG.
-fn draw<Y>(frame: &Frame<'_>, lines: &[Line], x: Range<f64>, y: Y) -> Result<String, CliError>
+fn draw<Y>(frame: &Frame<'_>, lines: &[Series], x: Range<f64>, y: Y) -> Result<String, CliError>
 where
     Y: AsRangedCoord<Value = f64>,
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -164,7 +164,7 @@ where
 fn draw_lines<'a, 'b: 'a, Y>(
     mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>,
     frame: &Frame<'_>,
-    lines: &[Line],
+    lines: &[Series],
 ) -> Result<(), CliError>
 where
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,

@@ -278,7 +278,7 @@ impl LoadReport {
     ///
     /// # Errors
     /// When a check fails.
-    pub(crate) fn verdict(&self) -> Result<(), CliError> {
+    pub(crate) fn result(&self) -> Result<(), CliError> {
         let count =
             |outcome: &str| -> u64 { self.steps.iter().filter_map(|step| step.outcomes.get(outcome)).sum() };
         let wrong = count(Code::BadSignature.as_str());

@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use super::{
     Arithmetic, CHOICE_BITS, Choices, FixedBase, GROUP_SIZE, Modulus, PaillierOperations, PrimeKind,
-    PrimeProgress, choices, primes,
+    PrimeProgress, operations::choices, primes,
 };
 use crate::natural::{Integer, Natural};
 

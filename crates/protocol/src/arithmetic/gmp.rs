@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Arithmetic, Choices, FixedBase, GROUP_SIZE, Modulus, PaillierOperations, PrimeKind, PrimeProgress,
-    choices, constant_time::MontgomeryModulus, primes,
+    constant_time::MontgomeryModulus, operations::choices, primes,
 };
 use crate::natural::Natural;
 

@@ -13,29 +13,11 @@ use crypto_primes::{
 };
 use rand_core::CryptoRng;
 
-use super::Arithmetic;
+use super::{Arithmetic, PrimeKind, PrimeProgress};
 use crate::{
     hedge::{self, Entropy, Purpose},
     natural::Natural,
 };
-
-/// Which primes to search for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrimeKind {
-    /// `p ≡ 3 (mod 4)`, as the modulus proof needs.
-    Blum,
-    /// `p = 2p′ + 1` with `p′` prime, as ring-Pedersen parameters need. Safe primes are Blum
-    /// primes.
-    Safe,
-}
-
-/// The progress of a search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrimeProgress {
-    /// Candidates tested so far. For 1024 bits a Blum prime takes about 60 and a safe prime about
-    /// 1,700; the number is geometrically distributed, so the remaining number is unknown.
-    pub candidates: u32,
-}
 
 /// The search, with `arithmetic`'s primality test.
 pub(super) fn random_prime(

@@ -3,7 +3,10 @@
 use core::ops::ControlFlow;
 
 use super::*;
-use crate::test_fixtures;
+use crate::{
+    natural::{Integer, Natural},
+    test_fixtures,
+};
 use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 

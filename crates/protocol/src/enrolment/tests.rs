@@ -27,10 +27,7 @@ impl Case {
         Self { world, wallet, honest }
     }
 
-    fn verify(
-        &self,
-        offer: &EnrolmentOffer,
-    ) -> Result<(VerifiedEnrolment, ModulusVerdict), EnrolmentRefusal> {
+    fn verify(&self, offer: &EnrolmentOffer) -> Result<(VerifiedEnrolment, ModulusCheck), EnrolmentRefusal> {
         self.wallet.partner_verifier(&self.world).verify(offer)
     }
 
@@ -86,8 +83,8 @@ fn modulus_and_ciphertext_are_checked() {
 fn crafted_ciphertexts_are_refused_alike_whatever_is_in_them() {
     let case = &*SHARED;
     let long = std::env::var_os("DUET_ATTACK_LONG").is_some();
-    let (_, verdict) = case.verify(&case.honest).unwrap();
-    let verifier = OfferVerifier { modulus: Some(verdict), ..case.wallet.partner_verifier(&case.world) };
+    let (_, check) = case.verify(&case.honest).unwrap();
+    let verifier = OfferVerifier { modulus: Some(check), ..case.wallet.partner_verifier(&case.world) };
     let enrolment = case.wallet.enrolment(crate::world::Pair::ServicePartner);
     let key = enrolment.encryption_key();
     let squared = key.squared_arithmetic();
@@ -159,20 +156,20 @@ fn proofs_hold_for_this_wallet_these_cards_and_this_key_only() {
 }
 
 #[test]
-fn a_verdict_about_the_modulus_saves_the_proofs_and_serves_no_other_verifier() {
+fn a_check_of_the_modulus_saves_the_proofs_and_serves_no_other_verifier() {
     let case = &*SHARED;
-    let (_, verdict) = case.verify(&case.honest).unwrap();
+    let (_, check) = case.verify(&case.honest).unwrap();
     let mut offer = case.honest.offer.clone();
     offer.modulus_proofs = None;
     let signature = case.world.service.keys.sign_statement(&offer);
     let short = EnrolmentOffer { offer, signature };
-    assert_eq!(verdict.modulus_fingerprint(), &short.modulus_fingerprint());
+    assert_eq!(check.modulus_fingerprint(), &short.modulus_fingerprint());
     let mut verifier = case.wallet.partner_verifier(&case.world);
-    verifier.modulus = Some(verdict);
+    verifier.modulus = Some(check);
     verifier.verify(&short).unwrap();
-    verifier.modulus = Some(ModulusVerdict { verifier: CardFingerprint([0; 32]), ..verdict });
+    verifier.modulus = Some(ModulusCheck { verifier: CardFingerprint([0; 32]), ..check });
     assert_eq!(verifier.verify(&short).unwrap_err(), EnrolmentRefusal::ModulusUnknown);
-    verifier.modulus = Some(ModulusVerdict { modulus: [0; 32], ..verdict });
+    verifier.modulus = Some(ModulusCheck { modulus: [0; 32], ..check });
     assert_eq!(verifier.verify(&short).unwrap_err(), EnrolmentRefusal::ModulusUnknown);
 }
 

@@ -58,17 +58,17 @@ fn a_card__should_be_the_pinned_one_with_proved_parameters() {
     let liar = Arc::new(Card::new_verifier(party("service"), &keys, &swapped, &trapdoor, &mut world.rng));
     assert_eq!(refused(&liar).unwrap_err(), CardRefusal::Parameters);
 
-    // A verdict saves the proof, for that very card only.
-    let verdict = world.service_card.verdict();
-    let again = VerifiedCard::with_verdict(card.clone(), &card.fingerprint(), &verdict, arithmetic).unwrap();
+    // A check saves the proof, for that very card only.
+    let check = world.service_card.check();
+    let again = VerifiedCard::with_check(card.clone(), &card.fingerprint(), &check, arithmetic).unwrap();
     assert_eq!(again.parameters(), world.service_card.parameters());
-    let of_another = world.partner_card.verdict();
+    let of_another = world.partner_card.check();
     assert_eq!(
-        VerifiedCard::with_verdict(card.clone(), &card.fingerprint(), &of_another, arithmetic).unwrap_err(),
+        VerifiedCard::with_check(card.clone(), &card.fingerprint(), &of_another, arithmetic).unwrap_err(),
         CardRefusal::Parameters
     );
     let pinned = CardFingerprint([0; 32]);
-    assert!(VerifiedCard::with_verdict(card, &pinned, &verdict, arithmetic).is_err());
+    assert!(VerifiedCard::with_check(card, &pinned, &check, arithmetic).is_err());
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn a_service_that_has_not_pinned_the_partner__should_refuse_the_package() {
 fn a_dealt_wallet_with_its_own_primes__should_sign() {
     #[derive(Default)]
     struct Steps(Vec<keygen::KeygenStep>, usize);
-    impl keygen::Progress for Steps {
+    impl keygen::KeygenObserver for Steps {
         fn step(&mut self, step: keygen::KeygenStep) {
             self.0.push(step);
         }

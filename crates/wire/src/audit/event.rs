@@ -10,6 +10,7 @@ use crate::{
     Code, JobId, PayloadKindTag, SignedRequest, SigningRequest, TenantId,
     encoding::{hex_array, prefixed_array},
     request::Pair,
+    signing::{self, Identity, Purpose},
 };
 
 /// The content of a record.
@@ -405,4 +406,14 @@ pub enum Event {
         /// How many jobs were open, as far as this orchestrator knew.
         open_jobs: u64,
     },
+}
+
+impl Position {
+    /// A checkpoint: `key`'s signature over everything up to here. It may stand anywhere later in
+    /// the chain.
+    #[must_use]
+    pub fn sign(&self, key: &impl Identity) -> Event {
+        let signature = signing::sign(Purpose::Audit, &self.statement(), key);
+        Event::Checkpoint { sequence: self.sequence, hash: self.hash, signature }
+    }
 }

@@ -5,46 +5,11 @@ use alloy_primitives::Address;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Payload, PayloadError, TransactionRequest};
+use super::{DescribedField, NotSigned, Payload, PayloadError, TransactionRequest, field::hexadecimal};
 use crate::{PayloadKindTag, strict_json::JsonError};
 
 /// Integers up to here are exact in a JavaScript number.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
-
-/// One value that goes into the digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DescribedField {
-    /// Where it is: `to`, `accessList[0].address`, `message.from.wallet`.
-    pub path: String,
-    /// Its type: `address`, `uint256`, `bytes`, `string`, …
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Quantities in decimal digits, bytes as `0x…`, addresses with their EIP-55 checksum.
-    pub value: String,
-}
-
-/// A member of the document that is not signed. A holder of the signature may put any value in its
-/// place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NotSigned {
-    /// Where it is: `domain.chainId`, `message.__typename`.
-    pub path: String,
-    /// The value as JSON.
-    pub value: String,
-    /// Why it is not signed.
-    pub reason: NotSignedReason,
-}
-
-/// Why a member is not signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NotSignedReason {
-    /// A member of the domain that the declared `EIP712Domain` does not cover.
-    NotCovered,
-    /// A member that `types` does not declare, dropped because the document says `undeclared:
-    /// drop`.
-    Undeclared,
-}
 
 /// A payload spelled out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,10 +67,6 @@ impl Payload {
             },
         })
     }
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    format!("0x{}", hex::encode(bytes))
 }
 
 /// The document with decimal strings in place of numbers that JavaScript would round. They mean the

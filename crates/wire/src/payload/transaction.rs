@@ -1,6 +1,6 @@
 //! Ethereum transactions, in the JSON that people and libraries write.
 
-mod draft;
+pub(super) mod draft;
 
 use alloy_consensus::{
     SignableTransaction, TxEip1559, TxEip2930, TxLegacy, transaction::RlpEcdsaEncodableTx as _,
@@ -10,11 +10,10 @@ use alloy_primitives::{Address, Signature, U256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value};
 
-pub use self::draft::{Chain, IGNORED_HINTS, TransactionCall, TransactionDraft, TransactionType};
 use super::{MAX_PAYLOAD_SIZE_BYTES, PayloadError};
 use crate::{
     RecoverableSignature,
-    strict_json::{self, JsonError, Node, StrictValue},
+    strict_json::{self, Node, StrictValue},
 };
 
 /// A transaction to sign.
@@ -45,12 +44,6 @@ impl TransactionRequest {
     pub fn from_json(bytes: &[u8]) -> Result<Self, PayloadError> {
         let value = strict_json::parse(bytes, MAX_PAYLOAD_SIZE_BYTES)?;
         Self::read(&Node::root(&value))
-    }
-
-    pub(super) fn read(node: &Node<'_>) -> Result<Self, PayloadError> {
-        let fields = node.any_object()?;
-        let at_node = |error: JsonError| JsonError::new(fields.path_of(&error.path), error.problem);
-        Ok(TransactionDraft::read(node)?.complete().map_err(at_node)?)
     }
 
     pub(super) fn to_value(&self) -> Value {

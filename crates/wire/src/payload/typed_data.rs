@@ -13,25 +13,13 @@ use serde_json::Value;
 
 use self::{
     types::{DOMAIN_MEMBERS, DOMAIN_TYPE, Member, Structs},
-    walk::Walk,
+    walk::{Undeclared, Walk},
 };
-use super::{
-    PayloadError,
-    description::{DescribedField, NotSigned},
-};
+use super::{DescribedField, NotSigned, PayloadError};
 use crate::{
     encoding::parse_address,
     strict_json::{JsonError, Node, Object},
 };
-
-/// What happens to a member that the types do not declare: the document's own member `undeclared`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Undeclared {
-    /// `refuse`, the default.
-    Refuse,
-    /// `drop`: it is not signed, and the description says so.
-    Drop,
-}
 
 /// A typed document, checked against its own types.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ fn every_vector_gets_its_verdict() {
         let secret: Secret = text("secret").parse().unwrap();
         let headers = Headers { id: text("id"), timestamp: text("timestamp"), signature: text("signature") };
         let now = vector["now"].as_u64().unwrap();
-        let verdict = match verify(&secret, &headers, text("body").as_bytes(), now, TOLERANCE_SECONDS) {
+        let verified = match verify(&secret, &headers, text("body").as_bytes(), now, TOLERANCE_SECONDS) {
             Ok(Delivered { id, timestamp }) => {
                 assert_eq!((id.as_str(), timestamp.to_string().as_str()), (headers.id, headers.timestamp));
                 assert!(headers.signature.contains(&secret.sign(&id, timestamp, text("body").as_bytes())));
@@ -25,6 +25,6 @@ fn every_vector_gets_its_verdict() {
             Err(WebhookError::OutOfTime) => "out-of-time",
             Err(WebhookError::MalformedTimestamp) => "malformed-timestamp",
         };
-        assert_eq!(verdict, text("verdict"), "{}", text("name"));
+        assert_eq!(verified, text("verdict"), "{}", text("name"));
     }
 }

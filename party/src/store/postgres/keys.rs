@@ -8,9 +8,9 @@ use duet_protocol::{
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::{
-    PostgresStore, Turn,
-    pending::{remove_pending, remove_pending_of_key},
-    remove_record, within, write_record,
+    AdvisoryLock, PostgresStore, remove_record,
+    rows::{remove_pending, remove_pending_of_key},
+    within, write_record,
 };
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
@@ -296,7 +296,7 @@ impl KeyStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let name = scope.to_string();
-            Turn::Scope.take(&mut transaction, &sha256(name.as_bytes())).await.map_err(&failed)?;
+            AdvisoryLock::Scope.take(&mut transaction, &sha256(name.as_bytes())).await.map_err(&failed)?;
             let known = sqlx::query(
                 "SELECT * FROM paillier_keys WHERE scope = $1 AND removed_at_ms IS NULL
                  ORDER BY sequence DESC LIMIT 1",
@@ -361,7 +361,7 @@ impl KeyStore for PostgresStore {
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            if !Turn::House.try_take(&mut transaction).await.map_err(&failed)? {
+            if !AdvisoryLock::House.try_take(&mut transaction).await.map_err(&failed)? {
                 // Another worker is at it.
                 return Ok(Vec::new());
             }
@@ -651,7 +651,7 @@ impl SessionStore for PostgresStore {
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             // A charge of the wallet comes before this or finds it.
-            Turn::Policy.take(&mut transaction, revoked.wallet.as_bytes()).await.map_err(&failed)?;
+            AdvisoryLock::Policy.take(&mut transaction, revoked.wallet.as_bytes()).await.map_err(&failed)?;
             sqlx::query("DELETE FROM revocations WHERE wallet = $1 AND expires_at_ms <= $2")
                 .bind(revoked.wallet.as_bytes().as_slice())
                 .bind(integer(now_ms))

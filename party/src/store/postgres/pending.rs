@@ -1,15 +1,12 @@
-//! Pending verdicts, the count of answers, and which openings of the store are still there.
+//! Pending verdicts, and the count of answers.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use duet_protocol::ids::{PaillierKeyId, SessionId};
 use sqlx::{PgConnection, Row as _};
-use tokio::sync::Mutex;
 
 use super::{
-    PostgresOptions, PostgresStore, Turn, keys::standing_of, number_of, read_setting, remove_record, within,
-    write_record, write_setting,
+    AdvisoryLock, PostgresStore, keys::standing_of, read_setting, within, write_record, write_setting,
 };
 use crate::store::{
     AnswersOf, MAX_ANSWERS_PER_REQUEST, NewPending, PendingRow, PendingStore, ShareStore, StoreError,
@@ -17,127 +14,6 @@ use crate::store::{
     pending::{OWN_PENDING_FOR_MS, UNCLEAN_STARTS, unclean_starts},
     pending_label,
 };
-
-/// Forgets what was pending of a session.
-pub(super) async fn remove_pending(
-    connection: &mut PgConnection,
-    session: SessionId,
-) -> Result<(), sqlx::Error> {
-    remove_record(connection, &pending_label(session)).await?;
-    sqlx::query("DELETE FROM pending_verdicts WHERE session = $1")
-        .bind(session.as_bytes().as_slice())
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
-/// Forgets everything that was pending under a key, which is locked by now.
-pub(super) async fn remove_pending_of_key(
-    connection: &mut PgConnection,
-    key: PaillierKeyId,
-) -> Result<(), sqlx::Error> {
-    let sessions: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT session FROM pending_verdicts WHERE paillier_key = $1 ORDER BY session")
-            .bind(key.as_bytes().as_slice())
-            .fetch_all(&mut *connection)
-            .await?;
-    for session in sessions {
-        if let Ok(session) = session.try_into() {
-            remove_pending(connection, SessionId(session)).await?;
-        }
-    }
-    Ok(())
-}
-
-/// One opening of a store, as the others see it: a connection of its own that holds an advisory
-/// lock. The server gives the lock back however this process ends.
-#[derive(Debug, Clone)]
-pub(super) struct Presence {
-    id: [u8; 16],
-    connection: Arc<Mutex<Option<PgConnection>>>,
-}
-
-impl Presence {
-    pub(super) fn new() -> Result<Self, StoreError> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|_| StoreError::Corrupt("no randomness"))?;
-        Ok(Self { id, connection: Arc::default() })
-    }
-
-    /// Takes the advisory lock, again if the connection that held it broke.
-    pub(super) async fn show(&self, options: &PostgresOptions) -> Result<(), StoreError> {
-        within("show that it is open", async {
-            let mut held = self.connection.lock().await;
-            self.hold(&mut held, options).await
-        })
-        .await
-    }
-
-    async fn hold(
-        &self,
-        held: &mut Option<PgConnection>,
-        options: &PostgresOptions,
-    ) -> Result<(), StoreError> {
-        let failed = unavailable("show that it is open");
-        if let Some(connection) = held
-            && sqlx::query("SELECT 1").execute(connection).await.is_ok()
-        {
-            return Ok(());
-        }
-        *held = None;
-        let mut connection = options.connect_for_long().await?;
-        sqlx::query("SELECT pg_advisory_lock_shared($1, $2)")
-            .bind(Turn::Presence as i32)
-            .bind(number_of(&self.id))
-            .execute(&mut connection)
-            .await
-            .map_err(&failed)?;
-        *held = Some(connection);
-        Ok(())
-    }
-
-    /// Which of these openings have ended. One that lost its connection for a while may be among
-    /// them: what it left behind is judged, which does no harm to one that lives.
-    async fn ended(
-        &self,
-        options: &PostgresOptions,
-        others: Vec<[u8; 16]>,
-    ) -> Result<Vec<[u8; 16]>, StoreError> {
-        let failed = unavailable("look for its siblings");
-        let mut held = self.connection.lock().await;
-        self.hold(&mut held, options).await?;
-        let Some(connection) = held.as_mut() else { return Ok(Vec::new()) };
-        let mut ended = Vec::new();
-        for id in others {
-            let is_free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
-                .bind(Turn::Presence as i32)
-                .bind(number_of(&id))
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(&failed)?;
-            if is_free {
-                sqlx::query("SELECT pg_advisory_unlock($1, $2)")
-                    .bind(Turn::Presence as i32)
-                    .bind(number_of(&id))
-                    .execute(&mut *connection)
-                    .await
-                    .map_err(&failed)?;
-                ended.push(id);
-            }
-        }
-        Ok(ended)
-    }
-
-    pub(super) async fn close(&self) {
-        if let Some(mut connection) = self.connection.lock().await.take() {
-            // By its own word: the server notices the end of a connection a little later.
-            let ended = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
-            if ended.is_ok() {
-                sqlx::Connection::close(connection).await.ok();
-            }
-        }
-    }
-}
 
 impl PostgresStore {
     /// Counts the answer that [`PendingStore::answering`] was given, if anything.
@@ -238,7 +114,7 @@ impl PendingStore for PostgresStore {
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            Turn::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
+            AdvisoryLock::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
             let before = read_setting(&mut transaction, UNCLEAN_STARTS).await.map_err(&failed)?;
             let count = unclean_starts(before.as_deref()).saturating_add(1);
             write_setting(&mut transaction, UNCLEAN_STARTS, &count.to_be_bytes()).await.map_err(&failed)?;

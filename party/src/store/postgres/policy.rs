@@ -1,5 +1,5 @@
 //! Policies, their limits, approvals. Whatever is decided upon a wallet's policies and limits takes
-//! the wallet's turn: workers that charge at once stay within a limit together.
+//! the wallet's advisory lock: workers that charge at once stay within a limit together.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
-use super::{PostgresStore, Turn, within};
+use super::{AdvisoryLock, PostgresStore, within};
 use crate::store::{
     PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
     columns::{bytes, integer, number, policy_mark, policy_row, unavailable, wallet_row},
@@ -31,7 +31,7 @@ async fn forget(
         .map(drop)
 }
 
-/// Writes a decision in the transaction it is given, which has the wallet's turn, together with a
+/// Writes a decision in the transaction it is given, which has the wallet's lock, together with a
 /// look at the limits, and charges them unless the same was charged before. `false`, and nothing is
 /// written, if the decision was made before.
 async fn decide(
@@ -85,7 +85,7 @@ async fn put(
     now_ms: u64,
 ) -> Result<PutPolicy, StoreError> {
     let failed = unavailable("store a policy");
-    Turn::Policy.take(connection, wallet.as_bytes()).await.map_err(&failed)?;
+    AdvisoryLock::Policy.take(connection, wallet.as_bytes()).await.map_err(&failed)?;
     let known = read_policies(connection, wallet).await?;
     let kept_from = match new.admit(&known, now_ms) {
         Ok(revision) => revision,
@@ -125,7 +125,7 @@ impl PostgresStore {
         if let Some(spending) = self.spending.as_deref() {
             // Other decisions that charge nothing go on then. A call that stores a policy waits.
             let is_shared = spending.spends.is_empty();
-            let beginning = Turn::Policy.beginning(spending.wallet.as_bytes(), is_shared);
+            let beginning = AdvisoryLock::Policy.beginning(spending.wallet.as_bytes(), is_shared);
             transaction = self.pool.begin_with(beginning).await.map_err(&failed)?;
             new = decide(&mut transaction, decision, spending).await?;
         } else {
@@ -212,7 +212,7 @@ impl PolicyStore for PostgresStore {
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            Turn::Policy.take(&mut transaction, wallet.as_bytes()).await.map_err(&failed)?;
+            AdvisoryLock::Policy.take(&mut transaction, wallet.as_bytes()).await.map_err(&failed)?;
             sqlx::query("DELETE FROM policy_approvals WHERE wallet = $1 AND expires_at_ms <= $2")
                 .bind(wallet.as_bytes().as_slice())
                 .bind(integer(now_ms))

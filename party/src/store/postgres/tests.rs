@@ -1,5 +1,5 @@
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
-use duet_test_postgres::{Database, Server};
+use duet_test_postgres::{Database, PostgresServer};
 use duet_wire::audit::{Body, ChainId, Event, Record};
 use sqlx::{Connection as _, Executor as _};
 use zeroize::Zeroizing;
@@ -32,7 +32,7 @@ fn options(database: &Database) -> PostgresOptions {
 }
 
 async fn new_database() -> Database {
-    Server::shared().await.unwrap().database().await.unwrap()
+    PostgresServer::shared().await.unwrap().database().await.unwrap()
 }
 
 async fn create(database: &Database) -> PostgresStore {
@@ -94,7 +94,7 @@ fn an_address_holds_no_password_and_nothing_that_weakens_the_store() {
 
 #[tokio::test]
 async fn a_lock_and_a_charge_survive_a_kill_of_the_server() {
-    let mut server = Server::start(&[]).await.unwrap();
+    let mut server = PostgresServer::start(&[]).await.unwrap();
     let database = server.database().await.unwrap();
     let store = create(&database).await;
     let key = put_key(&store, 1).await;
@@ -221,7 +221,7 @@ async fn a_lock_is_written_even_if_its_caller_is_cancelled() {
 
 #[tokio::test]
 async fn a_server_that_may_forget_is_refused() {
-    let server = Server::start(&["fsync=off"]).await.unwrap();
+    let server = PostgresServer::start(&["fsync=off"]).await.unwrap();
     let database = server.database().await.unwrap();
     let refused = PostgresStore::create(&options(&database)).await;
     assert!(matches!(&refused, Err(StoreError::Unsafe(reason)) if reason.contains("fsync")), "{refused:?}");
@@ -268,7 +268,7 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     // As from a dump that is loaded into another database.
     let name = database.name();
     let copy = format!("{name}_copy");
-    let mut maintenance = Server::shared().await.unwrap().maintenance().await.unwrap();
+    let mut maintenance = PostgresServer::shared().await.unwrap().maintenance().await.unwrap();
     let statement = format!("CREATE DATABASE {copy} OWNER duet TEMPLATE {name}");
     maintenance.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
     let mut elsewhere = database.clone();
@@ -307,7 +307,7 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
 
 #[tokio::test]
 async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
-    let server = Server::start(&[]).await.unwrap();
+    let server = PostgresServer::start(&[]).await.unwrap();
     let database = server.database().await.unwrap();
     let running = create(&database).await;
     let key = put_key(&running, 1).await;
@@ -365,7 +365,7 @@ async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
 async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it() {
     let database = new_database().await;
     let store = create(&database).await;
-    let (wallet, turn) = (WalletId([1; 32]), number_of(&[1; 32]));
+    let (wallet, number) = (WalletId([1; 32]), number_of(&[1; 32]));
     let mut other = options(&database).connect().await.unwrap();
     let charge = |session: u8, spends: bool| {
         let mut spending = conformance::spending(wallet, session);
@@ -379,7 +379,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
     };
     for (held, session, spends) in [("_shared", 1, true), ("", 2, true), ("", 3, false)] {
         let mut holder = other.begin().await.unwrap();
-        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {turn})", Turn::Policy as i32);
+        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {number})", AdvisoryLock::Policy as i32);
         holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
         let charged = charge(session, spends);
         loop {
@@ -399,7 +399,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
         assert!(charged.await.unwrap().unwrap());
     }
     let mut holder = other.begin().await.unwrap();
-    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {turn})", Turn::Policy as i32);
+    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {number})", AdvisoryLock::Policy as i32);
     holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
     assert!(charge(4, false).await.unwrap().unwrap());
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use duet_protocol::ids::{CardFingerprint, PartyId, WalletId};
 use sqlx::{PgConnection, Row as _};
 
-use super::{PostgresStore, Turn, remove_record, within, write_record};
+use super::{AdvisoryLock, PostgresStore, remove_record, within, write_record};
 use crate::{
     at_rest::{RecordKind, SealedRecord},
     store::{
@@ -80,9 +80,9 @@ async fn insert_wallet(connection: &mut PgConnection, wallet: &NewWallet) -> Res
 /// Prepares a wallet in the transaction it is given.
 async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
     let failed = unavailable("prepare a wallet");
-    // Always the wallet's turn before the key's, and that before the token's, so that no
+    // Always the wallet's lock before the key's, and that before the token's, so that no
     // transactions wait in a circle.
-    Turn::Wallet.take(connection, wallet.id.as_bytes()).await.map_err(&failed)?;
+    AdvisoryLock::Wallet.take(connection, wallet.id.as_bytes()).await.map_err(&failed)?;
     if let Some(row) = read_wallet(connection, wallet.id).await? {
         return Ok(if row.package_hash == wallet.package_hash {
             PrepareOutcome::Already(row)
@@ -90,7 +90,7 @@ async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<Pr
             PrepareOutcome::Conflict
         });
     }
-    Turn::PublicKey.take(connection, &wallet.public_key).await.map_err(&failed)?;
+    AdvisoryLock::PublicKey.take(connection, &wallet.public_key).await.map_err(&failed)?;
     let is_taken: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM wallets WHERE public_key = $1)")
         .bind(wallet.public_key.as_slice())
         .fetch_one(&mut *connection)
@@ -100,7 +100,7 @@ async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<Pr
         return Ok(PrepareOutcome::SameKey);
     }
     if let Some(admission) = wallet.admission {
-        Turn::Token.take(connection, &admission.token).await.map_err(&failed)?;
+        AdvisoryLock::Token.take(connection, &admission.token).await.map_err(&failed)?;
         let used: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM wallets WHERE token = $1")
             .bind(admission.token.as_slice())
             .fetch_one(&mut *connection)
@@ -204,7 +204,7 @@ async fn replace_enrolment(
     now_ms: u64,
 ) -> Result<(), StoreError> {
     let failed = unavailable("store an enrolment");
-    Turn::Wallet.take(connection, row.wallet.as_bytes()).await.map_err(&failed)?;
+    AdvisoryLock::Wallet.take(connection, row.wallet.as_bytes()).await.map_err(&failed)?;
     write_record(connection, &enrolment_label(row), record).await.map_err(&failed)?;
     write_enrolment(connection, row, now_ms).await.map_err(&failed)?;
     let superseded = sqlx::query(
@@ -383,7 +383,7 @@ impl WalletStore for PostgresStore {
         let failed = unavailable(OPERATION);
         within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            if !Turn::House.try_take(&mut transaction).await.map_err(&failed)? {
+            if !AdvisoryLock::House.try_take(&mut transaction).await.map_err(&failed)? {
                 // Another worker is at it.
                 return Ok(0);
             }

@@ -7,8 +7,9 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 use super::{
     SqliteStore,
     open::raise_generation,
-    pending::{remove_pending, remove_pending_of_key},
-    remove_record, write_record,
+    remove_record,
+    rows::{remove_pending, remove_pending_of_key},
+    write_record,
 };
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},

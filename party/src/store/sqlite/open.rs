@@ -17,11 +17,15 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Row as _, SqliteConnection,
+    Connection as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqliteStore, pending::Presence};
+use super::{
+    SqliteStore,
+    presence::Presence,
+    rows::{read_setting, write_setting},
+};
 use crate::{
     clock::Clock,
     store::{
@@ -361,31 +365,6 @@ pub(super) async fn mark_restored(connection: &mut SqliteConnection) -> Result<(
     sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
     // What was recorded after the copy was made is not known here: the chain is not to be forked.
     super::audit::close(connection).await
-}
-
-pub(super) async fn read_setting(
-    connection: &mut SqliteConnection,
-    name: &str,
-) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query("SELECT value FROM settings WHERE name = ?")
-        .bind(name)
-        .fetch_optional(connection)
-        .await?
-        .map(|row| row.try_get(0))
-        .transpose()
-}
-
-pub(super) async fn write_setting(
-    connection: &mut SqliteConnection,
-    name: &str,
-    value: &[u8],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
-        .bind(name)
-        .bind(value)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 async fn read_generation(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {

@@ -454,3 +454,11 @@ fn read_access_list(node: &Node<'_>) -> Result<AccessList, JsonError> {
     });
     items.collect::<Result<Vec<_>, JsonError>>().map(AccessList)
 }
+
+impl TransactionRequest {
+    pub(in crate::payload) fn read(node: &Node<'_>) -> Result<Self, PayloadError> {
+        let fields = node.any_object()?;
+        let at_node = |error: JsonError| JsonError::new(fields.path_of(&error.path), error.problem);
+        Ok(TransactionDraft::read(node)?.complete().map_err(at_node)?)
+    }
+}

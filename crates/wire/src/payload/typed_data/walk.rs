@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 
-use super::{
-    Undeclared,
-    types::{DOMAIN_MEMBERS, DOMAIN_TYPE, Leaf, Member, Stem, Structs, Type, spell},
-};
+use super::types::{DOMAIN_MEMBERS, DOMAIN_TYPE, Leaf, Member, Stem, Structs, Type, spell};
 use crate::{
     encoding::parse_address,
     payload::{
         PayloadError,
-        description::{DescribedField, NotSigned, NotSignedReason, hexadecimal},
+        field::{DescribedField, NotSigned, NotSignedReason, hexadecimal},
     },
     strict_json::{JsonError, Node},
 };
@@ -20,6 +17,15 @@ use crate::{
 /// How many bytes the types of a document may have once they are spelt out. Every struct is spelt
 /// out with all structs that it uses, so the whole can grow with the square of the document's size.
 const MAX_SPELT_TYPES_BYTES: usize = 1024 * 1024;
+
+/// What happens to a member that the types do not declare: the document's own member `undeclared`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undeclared {
+    /// `refuse`, the default.
+    Refuse,
+    /// `drop`: it is not signed, and the description says so.
+    Drop,
+}
 
 /// One walk through a document. It hashes each value and notes it for people, so that what is shown
 /// is what is signed.

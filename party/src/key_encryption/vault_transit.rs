@@ -25,7 +25,7 @@ use reqwest::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{KeyEncryption, KeyEncryptionError, Source, WrappedKey};
+use super::{KeyEncryption, KeyEncryptionError, Source, VaultTransitError, WrappedKey};
 use crate::at_rest::KeyEncryptionKey;
 
 /// How long one call may take, including the connection.
@@ -37,79 +37,7 @@ const MAX_ANSWER_SIZE_BYTES: usize = 64 * 1024;
 /// The length up to which an error quotes Vault's reason.
 const MAX_REASON_CHARS: usize = 200;
 
-/// Why Vault did not encrypt or decrypt.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TransitError {
-    /// The settings contradict each other.
-    #[error("{0}")]
-    Settings(String),
-    /// Vault does not answer.
-    #[error("Vault at {url} is out of reach: {reason}")]
-    Unreachable {
-        /// Vault's address.
-        url: String,
-        /// The reason of the failure.
-        reason: String,
-    },
-    /// Vault has not been unsealed.
-    #[error("Vault at {url} is sealed")]
-    Sealed {
-        /// Vault's address.
-        url: String,
-    },
-    /// Vault cannot answer at the moment.
-    #[error("Vault at {url} answers with status {status}: {reason}")]
-    Busy {
-        /// Vault's address.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// Vault's reason.
-        reason: String,
-    },
-    /// The token is invalid, has expired, or lacks the permission.
-    #[error("Vault denies its token {path}")]
-    Denied {
-        /// The path that was called.
-        path: String,
-    },
-    /// The engine does not exist, or it has no such key.
-    #[error("Vault has no key at {path}: {reason}")]
-    NoKey {
-        /// The path that was called.
-        path: String,
-        /// Vault's reason.
-        reason: String,
-    },
-    /// Vault refused.
-    #[error("Vault refuses {path} with status {status}: {reason}")]
-    Refused {
-        /// The path that was called.
-        path: String,
-        /// The HTTP status.
-        status: u16,
-        /// Vault's reason.
-        reason: String,
-    },
-    /// The answer is not in Vault's format.
-    #[error("the answer to {path} is not one of Vault's: {reason}")]
-    Answer {
-        /// The path that was called.
-        path: String,
-        /// The fault in the answer.
-        reason: &'static str,
-    },
-    /// Another key of Vault encrypted the store's key.
-    #[error("the store's key is encrypted under Vault's key {expected}, not {offered}")]
-    OtherKey {
-        /// The key that encrypted it, with its mount.
-        expected: String,
-        /// The key that was offered.
-        offered: String,
-    },
-}
-
-impl TransitError {
+impl VaultTransitError {
     /// Whether the same call may succeed later without a change of settings.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
@@ -119,7 +47,7 @@ impl TransitError {
 
 /// The address and key of Vault, and the token.
 #[derive(Clone)]
-pub struct TransitOptions {
+pub struct VaultTransitOptions {
     /// Vault's address, without a path: `https://vault.example:8200`.
     pub url: String,
     /// Where the engine is mounted, usually `transit`.
@@ -137,9 +65,9 @@ pub struct TransitOptions {
     pub patience: Duration,
 }
 
-impl fmt::Debug for TransitOptions {
+impl fmt::Debug for VaultTransitOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TransitOptions")
+        f.debug_struct("VaultTransitOptions")
             .field("url", &self.url)
             .field("mount", &self.mount)
             .field("key", &self.key)
@@ -150,7 +78,7 @@ impl fmt::Debug for TransitOptions {
 
 /// A key of Vault's transit engine.
 #[derive(Debug)]
-pub struct Transit {
+pub struct VaultTransit {
     http: Client,
     base: Url,
     mount: String,
@@ -159,8 +87,8 @@ pub struct Transit {
     patience: Duration,
 }
 
-fn settings(reason: impl Into<String>) -> TransitError {
-    TransitError::Settings(reason.into())
+fn settings(reason: impl Into<String>) -> VaultTransitError {
+    VaultTransitError::Settings(reason.into())
 }
 
 /// Whether `name` is one segment of a path, so that it cannot change the path.
@@ -170,19 +98,19 @@ fn is_segment(name: &str) -> bool {
 }
 
 /// A header value that is never printed, not even in a trace of the HTTP library.
-fn secret_header(value: &str) -> Result<HeaderValue, TransitError> {
+fn secret_header(value: &str) -> Result<HeaderValue, VaultTransitError> {
     let mut value = HeaderValue::from_str(value)
         .map_err(|_| settings("Vault's token has characters that no token has"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-impl Transit {
+impl VaultTransit {
     /// A key in Vault. This sends nothing to Vault yet.
     ///
     /// # Errors
     /// When the address, a name, the token or a certificate is invalid.
-    pub fn new(options: &TransitOptions) -> Result<Self, TransitError> {
+    pub fn new(options: &VaultTransitOptions) -> Result<Self, VaultTransitError> {
         let base: Url =
             options.url.parse().map_err(|error| settings(format!("Vault's address is no URL: {error}")))?;
         let host = base.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
@@ -249,7 +177,7 @@ impl Transit {
     }
 
     /// Calls until an answer comes, or until a repetition is pointless.
-    async fn call(&self, operation: &str, input: Field<'_>) -> Result<Answer, TransitError> {
+    async fn call(&self, operation: &str, input: Field<'_>) -> Result<Answer, VaultTransitError> {
         let path = format!("v1/{}/{operation}/{}", self.mount, self.key);
         let url = self.base.join(&path).map_err(|_| settings("Vault's address is no URL"))?;
         let patience = ExponentialBuilder::new()
@@ -260,12 +188,12 @@ impl Transit {
             .with_jitter();
         (|| self.call_once(url.clone(), &path, input))
             .retry(patience)
-            .when(TransitError::may_pass)
+            .when(VaultTransitError::may_pass)
             .notify(|error, pause| tracing::warn!(%error, ?pause, "trying again"))
             .await
     }
 
-    async fn call_once(&self, url: Url, path: &str, input: Field<'_>) -> Result<Answer, TransitError> {
+    async fn call_once(&self, url: Url, path: &str, input: Field<'_>) -> Result<Answer, VaultTransitError> {
         let sent = self.http.post(url).headers(self.headers.clone()).body(input.to_body()).send().await;
         let mut response = sent.map_err(|error| self.unreachable(&error))?;
         let body = self.read(&mut response, path).await?;
@@ -275,29 +203,33 @@ impl Transit {
         Err(self.refusal(path, response.status(), &body))
     }
 
-    async fn read(&self, response: &mut Response, path: &str) -> Result<Zeroizing<Vec<u8>>, TransitError> {
+    async fn read(
+        &self,
+        response: &mut Response,
+        path: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultTransitError> {
         // With this capacity the body never moves, which would leave a copy behind.
         let mut body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_SIZE_BYTES));
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER_SIZE_BYTES {
-                return Err(TransitError::Answer { path: path.to_owned(), reason: "it is too large" });
+                return Err(VaultTransitError::Answer { path: path.to_owned(), reason: "it is too large" });
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> TransitError {
+    fn unreachable(&self, error: &reqwest::Error) -> VaultTransitError {
         // The innermost cause says most: connection refused, no such host, an unknown authority.
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
         let reason = match causes.last() {
             _ if error.is_timeout() => "no answer in time".to_owned(),
             cause => cause.map(ToString::to_string).unwrap_or_default(),
         };
-        TransitError::Unreachable { url: self.url(), reason }
+        VaultTransitError::Unreachable { url: self.url(), reason }
     }
 
-    fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> TransitError {
+    fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> VaultTransitError {
         #[derive(Default, Deserialize)]
         struct Errors {
             #[serde(default)]
@@ -308,27 +240,27 @@ impl Transit {
         let reason: String = said.chars().take(MAX_REASON_CHARS).collect();
         let (url, path, code) = (self.url(), path.to_owned(), status.as_u16());
         match status {
-            StatusCode::FORBIDDEN => TransitError::Denied { path },
-            StatusCode::SERVICE_UNAVAILABLE if reason.contains("sealed") => TransitError::Sealed { url },
-            StatusCode::NOT_FOUND => TransitError::NoKey { path, reason },
+            StatusCode::FORBIDDEN => VaultTransitError::Denied { path },
+            StatusCode::SERVICE_UNAVAILABLE if reason.contains("sealed") => VaultTransitError::Sealed { url },
+            StatusCode::NOT_FOUND => VaultTransitError::NoKey { path, reason },
             StatusCode::BAD_REQUEST if reason.contains("key not found") => {
-                TransitError::NoKey { path, reason }
+                VaultTransitError::NoKey { path, reason }
             }
             // The answer of some versions to a ciphertext of another key.
             StatusCode::INTERNAL_SERVER_ERROR if reason.contains("message authentication failed") => {
-                TransitError::Refused { path, status: code, reason }
+                VaultTransitError::Refused { path, status: code, reason }
             }
-            StatusCode::TOO_MANY_REQUESTS => TransitError::Busy { url, status: code, reason },
-            _ if status.is_server_error() => TransitError::Busy { url, status: code, reason },
+            StatusCode::TOO_MANY_REQUESTS => VaultTransitError::Busy { url, status: code, reason },
+            _ if status.is_server_error() => VaultTransitError::Busy { url, status: code, reason },
             _ if status.is_redirection() => {
                 let reason = "it sends us to another address; name that one".to_owned();
-                TransitError::Refused { path, status: code, reason }
+                VaultTransitError::Refused { path, status: code, reason }
             }
-            _ => TransitError::Refused { path, status: code, reason },
+            _ => VaultTransitError::Refused { path, status: code, reason },
         }
     }
 
-    fn wrapped(&self, answer: &Answer) -> Result<WrappedKey, TransitError> {
+    fn wrapped(&self, answer: &Answer) -> Result<WrappedKey, VaultTransitError> {
         let ciphertext = answer.field("ciphertext")?;
         if !ciphertext.starts_with("vault:v") {
             return Err(answer.wrong("its ciphertext is none"));
@@ -347,7 +279,7 @@ impl Transit {
                 if (mount, key) != (&self.mount, &self.key) {
                     let expected = format!("{mount}/{key}");
                     let offered = format!("{}/{}", self.mount, self.key);
-                    return Err(TransitError::OtherKey { expected, offered }.into());
+                    return Err(VaultTransitError::OtherKey { expected, offered }.into());
                 }
                 // It comes from the store and goes into a JSON document without escaping.
                 if !ciphertext.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=:-_".contains(&byte)) {
@@ -384,7 +316,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn field(&self, name: &'static str) -> Result<&str, TransitError> {
+    fn field(&self, name: &'static str) -> Result<&str, VaultTransitError> {
         #[derive(Deserialize)]
         struct Document<'a> {
             #[serde(borrow)]
@@ -401,13 +333,13 @@ impl Answer {
         value.ok_or_else(|| self.wrong("what was asked for is not in it"))
     }
 
-    fn wrong(&self, reason: &'static str) -> TransitError {
-        TransitError::Answer { path: self.path.clone(), reason }
+    fn wrong(&self, reason: &'static str) -> VaultTransitError {
+        VaultTransitError::Answer { path: self.path.clone(), reason }
     }
 }
 
 #[async_trait]
-impl KeyEncryption for Transit {
+impl KeyEncryption for VaultTransit {
     fn source(&self) -> Source {
         Source::Transit
     }

@@ -53,7 +53,7 @@ pub enum Mood {
 
 /// A server on this machine. Dropping it ends it.
 #[derive(Debug)]
-pub struct TransitServer {
+pub struct VaultTransitServer {
     url: String,
     state: Arc<Mutex<Engine>>,
     task: JoinHandle<()>,
@@ -69,7 +69,7 @@ struct Engine {
     calls: Vec<String>,
 }
 
-impl TransitServer {
+impl VaultTransitServer {
     /// Starts a server with these keys.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl Listener for Encrypted {
     }
 }
 
-impl Drop for TransitServer {
+impl Drop for VaultTransitServer {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -1,0 +1,69 @@
+//! A session that this party takes part in.
+
+use std::{sync::Arc, time::Duration};
+
+use duet_protocol::{card::Card, enrolment::VerifiedEnrolment, paillier_key::PaillierKey, share::KeyShare};
+use duet_wire::{Manifest, Seat, SigningRequest};
+
+use crate::{
+    identity::Identity,
+    policy::Ruling,
+    store::{AnswerRole, AnswersOf},
+};
+
+/// A session this party takes part in: checked, and claimed so that no other worker does.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// The manifest's bytes as they were received.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) manifest: Manifest,
+    pub(crate) request: SigningRequest,
+    /// Derived from the payload by this party.
+    pub(crate) digest: [u8; 32],
+    pub(crate) identity: Identity,
+    pub(crate) share: Arc<KeyShare>,
+    pub(crate) peer_card: Arc<Card>,
+    pub(crate) role: Role,
+    /// What the wallet's policy said.
+    pub(crate) ruling: Ruling,
+}
+
+/// Which side of the session this party is, with what that side needs.
+#[derive(Debug, Clone)]
+pub(crate) enum Role {
+    Initiator { paillier: Arc<PaillierKey> },
+    Responder { enrolment: Arc<VerifiedEnrolment> },
+}
+
+impl Accepted {
+    pub(crate) fn own(&self) -> &Seat {
+        match self.role {
+            Role::Initiator { .. } => &self.manifest.initiator,
+            Role::Responder { .. } => &self.manifest.responder,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &Seat {
+        match self.role {
+            Role::Initiator { .. } => &self.manifest.responder,
+            Role::Responder { .. } => &self.manifest.initiator,
+        }
+    }
+
+    /// The request that this session's answer is counted for.
+    pub(crate) fn answers(&self) -> AnswersOf {
+        AnswersOf {
+            request: self.manifest.request.content_hash(),
+            role: match self.role {
+                Role::Initiator { .. } => AnswerRole::Initiator,
+                Role::Responder { .. } => AnswerRole::Responder,
+            },
+            expires_at_ms: self.request.expires_at.saturating_mul(1000),
+        }
+    }
+
+    /// How long the session may still take at `now_ms`.
+    pub(crate) fn remaining(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(self.manifest.expires_at_ms.saturating_sub(now_ms))
+    }
+}

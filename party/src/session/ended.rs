@@ -1,0 +1,109 @@
+//! How a session ended for this party.
+
+use duet_protocol::{ids::PartyId, session::SessionError};
+use duet_wire::{Code, Outcome, OutcomeResult, RecoverableSignature, Refusal, progress::Step};
+
+use super::Accepted;
+use crate::error::PartyError;
+
+/// What the audit log keeps of a session's one-time values: hashes, by which it can be seen that
+/// none was used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// Of this party's public nonce.
+    pub(crate) nonce: [u8; 32],
+    /// Of the responder's answer.
+    pub(crate) answer: [u8; 32],
+}
+
+/// How a session ended for this party.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The initiator has a signature that verifies.
+    Signed {
+        /// It.
+        signature: RecoverableSignature,
+        /// What it was made from.
+        trace: Trace,
+    },
+    /// The responder sent its one answer.
+    Answered,
+    /// No signature.
+    Failed {
+        /// Whose fault it demonstrably is.
+        culprit: Option<PartyId>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Nothing may be said: a lock could not be written.
+    Silent,
+}
+
+impl Ended {
+    pub(crate) fn failed(code: Code, message: impl Into<String>) -> Self {
+        Self::Failed { culprit: None, refusal: Refusal::new(code, message) }
+    }
+
+    /// The worker stops, and its patience is over; or its machine was resumed or copied. Others may
+    /// take the job at once.
+    pub(crate) fn cut_off() -> Self {
+        Self::failed(
+            Code::Overloaded,
+            "the worker is being stopped, or its machine was resumed; another one, or another time, will do",
+        )
+    }
+
+    pub(crate) fn step(&self) -> Option<Step> {
+        match self {
+            Self::Signed { .. } => Some(Step::Signed),
+            Self::Failed { refusal, .. } => Some(Step::Failed { code: refusal.code }),
+            Self::Answered | Self::Silent => None,
+        }
+    }
+
+    /// What is reported; `None` when nothing may be.
+    pub(crate) fn outcome(self, accepted: &Accepted) -> Option<Outcome> {
+        let result = match self {
+            Self::Signed { signature, .. } => OutcomeResult::Signed { signature },
+            Self::Answered => OutcomeResult::Answered,
+            Self::Failed { culprit, refusal: Refusal { code, message } } => {
+                OutcomeResult::Failed { code, culprit, message }
+            }
+            Self::Silent => return None,
+        };
+        let manifest = &accepted.manifest;
+        Some(Outcome {
+            session: manifest.session,
+            job: manifest.job,
+            attempt: manifest.attempt,
+            from: accepted.own().party.clone(),
+            result,
+        })
+    }
+}
+
+impl From<SessionError> for Ended {
+    fn from(error: SessionError) -> Self {
+        let code = match &error {
+            SessionError::NotAuthentic(_) | SessionError::PeerMisbehaved { .. } => Code::PeerMisbehaved,
+            SessionError::ApiMisuse(_) => Code::Internal,
+        };
+        Self::Failed { culprit: error.culprit().cloned(), refusal: Refusal::new(code, error.to_string()) }
+    }
+}
+
+impl From<PartyError> for Ended {
+    fn from(error: PartyError) -> Self {
+        tracing::warn!(%error, "the session failed");
+        Self::Failed { culprit: None, refusal: error.to_refusal() }
+    }
+}
+
+/// How many verdicts were left behind, by how they were judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Finished {
+    /// Verdicts that were good: they are counted, and their signatures lost.
+    pub(crate) good: u64,
+    /// Verdicts that were bad, or that no process can judge any more: their keys are locked.
+    pub(crate) bad: u64,
+}
