@@ -161,8 +161,8 @@ fn logarithm(
     Some((logarithm, product))
 }
 
-/// The offer of a worker that trusts its generator: ciphertext and range proof draw from `rng` as it
-/// is, without a hedge.
+/// The offer of a worker that trusts its generator: ciphertext and range proof draw from `rng` as
+/// it is, without a hedge.
 ///
 /// # Errors
 /// As [`EnrolmentOffer::make`].

@@ -1,5 +1,5 @@
-//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234). It gives authentic answers whose signature
-//! verifies if and only if a guess at a share is right.
+//! The abort oracle of CVE-2023-33242 (ePrint 2023/1234). It gives authentic answers whose
+//! signature verifies if and only if a guess at a share is right.
 
 use duet_protocol::{
     curve::{Scalar, order, reduce, scalar_to_natural},

@@ -1,5 +1,5 @@
-//! Published primes and seeded generators, so that tests need not search and can repeat. **For tests
-//! only**: every reader of this file knows the keys.
+//! Published primes and seeded generators, so that tests need not search and can repeat. **For
+//! tests only**: every reader of this file knows the keys.
 //!
 //! The primes were drawn with the protocol's own search, from ChaCha20 seeded with the SHA-256 of
 //! `duet fixtures`.
