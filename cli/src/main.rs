@@ -37,6 +37,7 @@ mod secrets;
 mod share_store;
 mod shutdown;
 mod store_location;
+#[cfg_attr(not(feature = "traces"), path = "without_traces.rs")]
 mod traces;
 mod transaction;
 

@@ -17,12 +17,14 @@ mod keys;
 mod migrations;
 mod pending;
 mod policy;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 mod records;
 mod sessions;
 mod share_store;
 mod spending;
 pub mod sqlite;
+#[cfg(feature = "postgres")]
 mod transfer;
 mod wallets;
 mod witness;
