@@ -84,7 +84,7 @@ fn in_code(code: &str, program: &[&str], is_inline: bool) -> Vec<Line> {
                 _ => {}
             }
             let ends = ["|", ";", "&&", "||", ">", ">>", "<", "2>", "&"].contains(&word.as_str());
-            if (depth == 0 && ends) {
+            if depth == 0 && ends {
                 break;
             }
             own.push(word.trim_end_matches(';').to_owned());
