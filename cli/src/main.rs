@@ -23,6 +23,8 @@ mod health;
 mod input;
 mod json_rpc;
 mod logging;
+#[cfg(test)]
+mod manual;
 mod memory;
 mod monitoring;
 mod outgoing;

@@ -1,12 +1,12 @@
 //! Which job is next: a fair order over tenants, and within each tenant over priorities.
 //!
-//! This is a pure data structure without clock or I/O. Each orchestrator keeps one fair queue of the
-//! jobs that its board shows as queued. It asks the queue whenever an announcement permits it to
-//! process a job. Announcements are permits, not references: there are as many as there are waiting
-//! jobs, and each goes to one orchestrator. The queue decides which job a permit is spent on. So
-//! the stream of announcements needs no subject or consumer per tenant or priority, however many
-//! tenants there are. A million announcements of one tenant serve the single job of another just as
-//! well.
+//! This is a pure data structure without clock or I/O. Each orchestrator keeps one fair queue of
+//! the jobs that its board shows as queued. It asks the queue whenever an announcement permits it
+//! to process a job. Announcements are permits, not references: there are as many as there are
+//! waiting jobs, and each goes to one orchestrator. The queue decides which job a permit is spent
+//! on. So the stream of announcements needs no subject or consumer per tenant or priority, however
+//! many tenants there are. A million announcements of one tenant serve the single job of another
+//! just as well.
 //!
 //! - **Tenants** take turns: of those that have a job to start and a free place, the one that
 //!   started least recently is next. Among `n` such tenants, none waits for more than `n - 1`

@@ -1,6 +1,6 @@
 //! The checks of `cargo xtask test fmt` beside the formatters. They cover the width of prose, words
-//! that hide the actor, links between documents, the tasks that documents name, and the subjects of
-//! commits.
+//! that hide the actor, links between documents, the command lines of tasks in documents, and the
+//! subjects of commits.
 
 use std::{
     collections::BTreeSet,
@@ -9,8 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::run::{command, output, probe, root};
 use anyhow::{Context, Result, bail};
+use duet_test_docs::commands;
+
+use crate::run::{command, output, probe, root};
 
 /// The widest line of prose: Markdown outside tables, code and links, and comments.
 const COLUMNS: usize = 100;
@@ -167,17 +169,10 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// The tasks in a document that this program does not have.
+/// The command lines in a document that this program does not understand.
 fn tasks(text: &str, program: &clap::Command) -> Vec<String> {
-    let mut findings = Vec::new();
-    for rest in text.split("cargo xtask ").skip(1) {
-        let name: String =
-            rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
-        if !name.is_empty() && !name.starts_with('-') && program.find_subcommand(&name).is_none() {
-            findings.push(format!("there is no `cargo xtask {name}`"));
-        }
-    }
-    findings
+    let lines = commands::lines(text, &["cargo", "xtask"]);
+    lines.iter().filter_map(|line| commands::fault(program, line)).collect()
 }
 
 /// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. Empty in a
@@ -229,7 +224,10 @@ mod tests {
     #[test]
     fn only_tasks_that_exist_are_named() {
         let program = <crate::Arguments as clap::CommandFactory>::command();
-        assert_eq!(tasks("`cargo xtask test`, `cargo xtask tset`, `cargo xtask --help`", &program).len(), 1);
+        let tasks = |text| tasks(text, &program);
+        assert_eq!(tasks("`cargo xtask test`, `cargo xtask tset`, `cargo xtask --help`").len(), 1);
+        assert_eq!(tasks("`cargo xtask demo --once`, `cargo xtask demo --twice`").len(), 1);
+        assert_eq!(tasks("`cargo xtask test SUITE`, `cargo xtask test suite`").len(), 1);
     }
 
     #[test]

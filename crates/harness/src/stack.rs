@@ -72,8 +72,8 @@ impl Directory {
 
 /// Broker, orchestrator, two parties and a gateway as separate processes. Each has its own files.
 ///
-/// Dropping it kills all processes, and removes their files if they are in a temporary folder. Fields
-/// drop in the order of their declaration.
+/// Dropping it kills all processes, and removes their files if they are in a temporary folder.
+/// Fields drop in the order of their declaration.
 #[derive(Debug)]
 pub struct Stack {
     /// The service's worker.

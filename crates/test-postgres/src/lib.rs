@@ -2,12 +2,12 @@
 //! temporary folder. It listens on a Unix socket and, on request, on the loopback. Its settings
 //! make commits durable.
 //!
-//! [`PostgresServer::shared`] uses the server that the variable [`SHARED`] names, or else starts one
-//! for the process. The program `test-postgres` starts such a server for a whole run of tests,
+//! [`PostgresServer::shared`] uses the server that the variable [`SHARED`] names, or else starts
+//! one for the process. The program `test-postgres` starts such a server for a whole run of tests,
 //! because the test runner gives each test a process of its own. [`PostgresServer::database`] gives
-//! each test a [`Database`] of its own. A server ends with the process that started it, even if that
-//! process is killed. A shell beside it holds the other end of a pipe. When the pipe closes, the
-//! shell stops the server and removes its folder.
+//! each test a [`Database`] of its own. A server ends with the process that started it, even if
+//! that process is killed. A shell beside it holds the other end of a pipe. When the pipe closes,
+//! the shell stops the server and removes its folder.
 
 mod programs;
 

@@ -35,7 +35,7 @@ impl From<ModulusBits> for ModulusSize {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InitArguments {
-    /// The party's name: `service` holds share 2, `partner` share 3
+    /// The party's name: `service` holds share 2, `partner` share 3, others state their share
     #[arg(long, env = "DUET_PARTY", value_name = "NAME")]
     party: PartyId,
     /// The share that it will hold [default: by its name]
