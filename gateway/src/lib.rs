@@ -1,8 +1,8 @@
 //! The gateway: connects browser parties to the broker.
 //!
-//! The two central types are [`Config`], a gateway's whole configuration, and [`GatewayServer`], a gateway
-//! that is ready to serve. A browser opens a WebSocket and speaks [`duet_wire::gateway`]. The
-//! gateway forwards each message inside to the broker as `device`, and the reply back.
+//! The two central types are [`Config`], a gateway's whole configuration, and [`GatewayServer`], a
+//! gateway that is ready to serve. A browser opens a WebSocket and speaks [`duet_wire::gateway`].
+//! The gateway forwards each message inside to the broker as `device`, and the reply back.
 //!
 //! The gateway makes no message of its own, and parses one only to see which wallet or session it
 //! is about. It holds no key that lets it sign. Packages are sealed to the parties. Sessions run

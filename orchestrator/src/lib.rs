@@ -1,10 +1,10 @@
 //! The orchestrator: a job queue on JetStream, session state by compare-and-swap, and an HTTP
 //! interface.
 //!
-//! The two central types are [`Config`], an orchestrator's whole configuration, and [`ApiServer`], an
-//! orchestrator that is ready to serve. It holds no key that could sign for a wallet, and parties
-//! check every request themselves. So it can delay or drop a session, but never forge, replay or
-//! read one.
+//! The two central types are [`Config`], an orchestrator's whole configuration, and [`ApiServer`],
+//! an orchestrator that is ready to serve. It holds no key that could sign for a wallet, and
+//! parties check every request themselves. So it can delay or drop a session, but never forge,
+//! replay or read one.
 //!
 //! # The path of a job
 //!

@@ -1,14 +1,14 @@
 //! Which job is next: a fair order over tenants, and within each tenant over priorities.
 //!
-//! This is a pure data structure without clock or I/O. Each orchestrator keeps one line of the jobs
-//! that its board shows as queued. It asks the line whenever an announcement permits it to process
-//! a job. Announcements are permits, not references: there are as many as there are waiting jobs,
-//! and each goes to one orchestrator. The line decides which job a permit is spent on. So the
-//! stream of announcements needs no subject or consumer per tenant or priority, however many
-//! tenants there are. A million announcements of one tenant serve the single job of another just as
-//! well.
+//! This is a pure data structure without clock or I/O. Each orchestrator keeps one fair queue of
+//! the jobs that its board shows as queued. It asks the queue whenever an announcement permits it
+//! to process a job. Announcements are permits, not references: there are as many as there are
+//! waiting jobs, and each goes to one orchestrator. The queue decides which job a permit is spent
+//! on. So the stream of announcements needs no subject or consumer per tenant or priority, however
+//! many tenants there are. A million announcements of one tenant serve the single job of another
+//! just as well.
 //!
-//! - **Tenants** take ready_tenants: of those that have a job to start and a free place, the one that
+//! - **Tenants** take turns: of those that have a job to start and a free place, the one that
 //!   started least recently is next. Among `n` such tenants, none waits for more than `n - 1`
 //!   starts of others.
 //! - **One tenant** holds at most a stated number of places at once, so that its hanging sessions
@@ -26,7 +26,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
 
 use duet_wire::{JobId, Priority, TenantId};
 
-/// A queued job's place in the line.
+/// A queued job's place in the fair queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) priority: Priority,
@@ -36,7 +36,7 @@ pub(crate) struct Ticket {
     pub(crate) due_ms: u64,
 }
 
-/// The line's answer: which job is next.
+/// The fair queue's answer: which job is next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     /// This job, which is now in hand.

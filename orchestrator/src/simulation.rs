@@ -4,8 +4,8 @@
 //!
 //! Every decision runs the production code. That is the record's transitions
 //! ([`JobRecord::apply`]), the event after a failure ([`event_after`]), the choice of a pair
-//! ([`plan::decide`]), the fair order ([`FairQueue`]), and the sweeper's findings ([`need`]). Only the
-//! transport between them is simulated.
+//! ([`plan::decide`]), the fair order ([`FairQueue`]), and the sweeper's findings ([`need`]). Only
+//! the transport between them is simulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 

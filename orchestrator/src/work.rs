@@ -219,7 +219,7 @@ impl Orchestrator {
     /// Spends the announcement of `named` on the next job in fair order.
     async fn work(&self, named: &Named, deliveries: i64, stop: &CancellationToken) -> Disposition {
         let mut named_is_untried = true;
-        // A job that waits for its owner stands in no line. Only its own announcement leads to it.
+        // A job that waits for its owner stands in no queue. Only its own announcement leads to it.
         if self
             .board
             .state(&Key::from((&named.tenant, named.job)))
@@ -269,7 +269,7 @@ impl Orchestrator {
     }
 
     /// Processes a job in hand. `deliveries` is how often its announcement was delivered, or 1 if
-    /// the job was taken from the line. Returns `None` when there was nothing to do.
+    /// the job was taken from the fair queue. Returns `None` when there was nothing to do.
     async fn look(&self, mut held: Held, deliveries: i64) -> Option<Disposition> {
         let span = tracing::info_span!("job", key = %held.key);
         async {

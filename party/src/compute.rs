@@ -47,8 +47,8 @@ impl Compute {
     /// When the runtime stops before the end of `work`, or when `work` panics.
     ///
     /// # Cancel safety
-    /// Before it has a permit, dropping the future drops the work. Work that has begun runs to its end,
-    /// and its result is dropped.
+    /// Before it has a permit, dropping the future drops the work. Work that has begun runs to its
+    /// end, and its result is dropped.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -1,11 +1,11 @@
-//! A real PostgreSQL server for tests and measurements. Each [`PostgresServer`] is a cluster in a temporary
-//! folder. It listens on a Unix socket and, on request, on the loopback. Its settings make commits
-//! durable.
+//! A real PostgreSQL server for tests and measurements. Each [`PostgresServer`] is a cluster in a
+//! temporary folder. It listens on a Unix socket and, on request, on the loopback. Its settings
+//! make commits durable.
 //!
-//! [`PostgresServer::shared`] starts one server for each process, so that a test binary pays for one start.
-//! [`PostgresServer::database`] gives each test a [`Database`] of its own. A server ends with the process
-//! that started it, even if that process is killed. A shell beside it holds the other end of a
-//! pipe. When the pipe closes, the shell stops the server and removes its folder.
+//! [`PostgresServer::shared`] starts one server for each process, so that a test binary pays for
+//! one start. [`PostgresServer::database`] gives each test a [`Database`] of its own. A server ends
+//! with the process that started it, even if that process is killed. A shell beside it holds the
+//! other end of a pipe. When the pipe closes, the shell stops the server and removes its folder.
 
 mod programs;
 

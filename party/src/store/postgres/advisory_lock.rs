@@ -1,4 +1,5 @@
-//! Turns that decisions take beyond single rows, and the deadline of everything.
+//! Advisory locks, by which decisions exclude each other beyond single rows, and the deadline of
+//! everything.
 
 use std::{future::Future, time::Duration};
 
@@ -10,7 +11,7 @@ use crate::store::StoreError;
 /// deadlines together.
 const DEADLINE: Duration = Duration::from_secs(25);
 
-/// Decisions that take turns beyond single rows; numbers of advisory locks.
+/// Numbers of advisory locks: for decisions that exclude each other beyond single rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum AdvisoryLock {
     Home = 1,
@@ -27,7 +28,7 @@ pub(super) enum AdvisoryLock {
 }
 
 impl AdvisoryLock {
-    /// Waits for the turn of `name`; it ends with the transaction.
+    /// Waits for the lock of `name`, which ends with the transaction.
     pub(super) async fn take(self, connection: &mut PgConnection, name: &[u8]) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
             .bind(self as i32)
@@ -37,14 +38,14 @@ impl AdvisoryLock {
             .map(drop)
     }
 
-    /// What begins a transaction that has the turn of `name`, for itself or with others that share
+    /// What begins a transaction that has the lock of `name`, for itself or with others that share
     /// it, in one trip to the server.
     pub(super) fn beginning(self, name: &[u8], is_shared: bool) -> SqlStr {
         let (number, name, shared) = (self as i32, number_of(name), if is_shared { "_shared" } else { "" });
         AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock{shared}({number}, {name})")).into_sql_str()
     }
 
-    /// Takes the turn if no transaction has it.
+    /// Takes the lock if no transaction has it.
     pub(super) async fn try_take(self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, 0)")
             .bind(self as i32)

@@ -1,5 +1,5 @@
 //! Policies, their limits, approvals. Whatever is decided upon a wallet's policies and limits takes
-//! the wallet's turn: workers that charge at once stay within a limit together.
+//! the wallet's advisory lock: workers that charge at once stay within a limit together.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ async fn forget(
         .map(drop)
 }
 
-/// Writes a decision in the transaction it is given, which has the wallet's turn, together with a
+/// Writes a decision in the transaction it is given, which has the wallet's lock, together with a
 /// look at the limits, and charges them unless the same was charged before. `false`, and nothing is
 /// written, if the decision was made before.
 async fn decide(

@@ -80,7 +80,7 @@ async fn insert_wallet(connection: &mut PgConnection, wallet: &NewWallet) -> Res
 /// Prepares a wallet in the transaction it is given.
 async fn prepare(connection: &mut PgConnection, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
     let failed = unavailable("prepare a wallet");
-    // Always the wallet's turn before the key's, and that before the token's, so that no
+    // Always the wallet's lock before the key's, and that before the token's, so that no
     // transactions wait in a circle.
     AdvisoryLock::Wallet.take(connection, wallet.id.as_bytes()).await.map_err(&failed)?;
     if let Some(row) = read_wallet(connection, wallet.id).await? {
