@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use duet_protocol::ids::{CardFingerprint, PaillierKeyId, SessionId};
 
 use super::{ShareStore, StoreError};
-use crate::at_rest::SealedRecord;
+use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
 
 /// How many answers an initiator decrypts, and a responder gives, for one signed request. A retry
 /// takes one; an attacker learns the more about a share the more sessions one request is worth.
@@ -57,7 +57,7 @@ pub struct NewPending {
     pub key: PaillierKeyId,
     /// The card of the responder whose answer it is.
     pub card: CardFingerprint,
-    /// Everything that decides the verdict, sealed under [`pending_label`](super::pending_label).
+    /// Everything that decides the verdict, sealed under [`pending_label`].
     pub record: SealedRecord,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
@@ -93,4 +93,9 @@ pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
     async fn count_unclean_start(&self) -> Result<u64, StoreError>;
     /// How many starts found verdicts left behind.
     async fn unclean_starts(&self) -> Result<u64, StoreError>;
+}
+
+/// The label of a pending verdict's record.
+pub(crate) fn pending_label(session: SessionId) -> RecordLabel {
+    RecordLabel::of_party(RecordKind::PendingVerdict, session.as_bytes())
 }
