@@ -5,15 +5,20 @@
 //! records (see [`crate::at_rest`]) and, in plain columns, what it must decide upon in a
 //! transaction: states, counts, locks. All workers of a party share one store, so every decision
 //! below is a transaction, never a read followed by a write.
+//!
+//! The statements that both databases understand are written once (`shared`), over what each does
+//! in its own way (`backend`).
 
 use std::path::PathBuf;
 
 use duet_protocol::ids::CardFingerprint;
 
 mod audit;
+mod backend;
 mod columns;
 #[cfg(test)]
 mod conformance;
+mod connection;
 mod health;
 mod keys;
 mod migrations;
@@ -22,6 +27,7 @@ mod policy;
 pub mod postgres;
 mod records;
 mod sessions;
+mod shared;
 mod spending;
 pub mod sqlite;
 mod transfer;
@@ -44,7 +50,6 @@ pub use self::{
     },
     witness::{HeadRow, WitnessStore},
 };
-use self::{keys::SUPERSEDED_FOR_MS, sessions::SESSIONS_KEPT_FOR_MS};
 pub(crate) use self::{
     pending::pending_label,
     records::{KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, LIMITS_USED_UP_SINCE, RESTORED_AT, moment, rewrapped},

@@ -28,11 +28,8 @@ pub(super) fn body(record: &Record) -> Result<&str, StoreError> {
     str::from_utf8(&record.body).map_err(|_| StoreError::Corrupt("an audit record that is no text"))
 }
 
-/// The keys that are locked, oldest first.
-pub(super) const LOCKED_KEYS: &str = "SELECT * FROM paillier_keys WHERE state = 1 ORDER BY sequence";
-
-/// What follows the first record of a chain that began after another, with the rows of
-/// [`LOCKED_KEYS`].
+/// What follows the first record of a chain that began after another; `rows` are those of the
+/// keys that are locked.
 pub(super) fn found_locked(rows: &[impl Columns], at_ms: u64) -> Result<Option<Draft>, StoreError> {
     let rows = rows.iter().map(paillier_row).collect::<Result<Vec<_>, _>>()?;
     let paillier_keys: Vec<_> = rows.into_iter().map(|row| row.id).collect();

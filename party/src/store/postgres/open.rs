@@ -9,8 +9,10 @@ use sqlx::{
 };
 use zeroize::Zeroizing;
 
-use super::{PostgresStore, home::Home, home::make_durable, pending::Presence, within};
-use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health, migrations};
+use super::{PostgresStore, home::Home, home::make_durable, presence::Presence, within};
+use crate::store::{
+    RecordStore as _, StoreError, backend::Attached, columns::unavailable, health::Health, migrations,
+};
 
 /// Connections of one worker: more than that many of its sessions talking to the store at the same
 /// moment wait for each other, a millisecond or so. A server takes a hundred as it is installed.
@@ -254,9 +256,7 @@ impl PostgresStore {
             home,
             presence: Presence::new()?,
             health,
-            noted: None,
-            spending: None,
-            answering: None,
+            attached: Attached::default(),
         };
         store.enter_as(restored).await?;
         if let Err(error) = store.recover().await {
