@@ -23,6 +23,7 @@ mod programs;
 mod prose;
 mod run;
 mod sbom;
+mod sql;
 mod suites;
 mod wasm;
 
