@@ -51,21 +51,15 @@ pub trait WitnessStore: fmt::Debug + Send + Sync + 'static {
     async fn heads(&self, writer: &PartyId) -> Result<Vec<HeadRow>, StoreError>;
 }
 
-/// The keys that the records in `rows` name as locked.
-pub(super) fn named_as_locked(rows: &[impl Columns]) -> Result<BTreeSet<PaillierKeyId>, StoreError> {
-    let mut keys = BTreeSet::new();
-    for row in rows {
-        let body = row.text_at("body").map_err(unavailable("read audit records"))?;
-        let Ok(Body { event, .. }) = serde_json::from_str(&body) else {
-            return Err(StoreError::Corrupt("an audit record of a lock that does not parse"));
-        };
-        match event {
-            Event::KeyLocked { paillier_key, .. } => {
-                keys.insert(paillier_key);
-            }
-            Event::KeysFoundLocked { paillier_keys } => keys.extend(paillier_keys),
-            _ => {}
-        }
-    }
-    Ok(keys)
+/// The keys that a record names as locked.
+pub(super) fn named_as_locked(row: &impl Columns) -> Result<Vec<PaillierKeyId>, StoreError> {
+    let body = row.text_at("body").map_err(unavailable("read audit records"))?;
+    let Ok(Body { event, .. }) = serde_json::from_str(&body) else {
+        return Err(StoreError::Corrupt("an audit record of a lock that does not parse"));
+    };
+    Ok(match event {
+        Event::KeyLocked { paillier_key, .. } => vec![paillier_key],
+        Event::KeysFoundLocked { paillier_keys } => paillier_keys,
+        _ => Vec::new(),
+    })
 }
