@@ -10,11 +10,10 @@ use sqlx::{Database, Pool, Transaction};
 use super::{
     AnswersOf, Charge, KeyChange, Lock, LockOutcome, MAX_ANSWERS_PER_REQUEST, NewPending, PaillierState,
     Spending, StoreError,
-    audit::require_open,
+    audit::{append, require_open},
     columns::unavailable,
     connection::{Connection, Statement, Value, values},
     health::Health,
-    shared::audit::append,
 };
 
 /// The rows of a back end.

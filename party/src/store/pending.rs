@@ -1,16 +1,8 @@
 //! Verdicts that are about to be reached, and how many answers a request has had.
 
-use std::{fmt, sync::Arc};
-
-use async_trait::async_trait;
 use duet_protocol::ids::{CardFingerprint, PaillierKeyId, SessionId};
 
-use super::{ShareStore, StoreError};
 use crate::at_rest::{RecordKind, RecordLabel, SealedRecord};
-
-/// How many answers an initiator decrypts, and a responder gives, for one signed request. A retry
-/// takes one; an attacker learns the more about a share the more sessions one request is worth.
-pub const MAX_ANSWERS_PER_REQUEST: u32 = 16;
 
 /// How long the count of a request's answers stays after the request expired: workers' clocks may
 /// differ by less.
@@ -70,29 +62,6 @@ pub struct PendingRow {
     pub session: SessionId,
     /// The Paillier key.
     pub key: PaillierKeyId,
-}
-
-/// Pending verdicts: a process that dies between a decryption and the lock must not take the lock
-/// with it.
-#[async_trait]
-pub trait PendingStore: fmt::Debug + Send + Sync + 'static {
-    /// The same store, which counts an answer for a request in the very transaction of the charge
-    /// or the pending verdict that is asked of it, or does neither and fails with
-    /// [`StoreError::TooManyAnswers`]. For one call.
-    fn answering(&self, of: AnswersOf) -> Arc<dyn ShareStore>;
-    /// Writes what is about to be decrypted, so that it survives this process. It is not flushed by
-    /// itself: what releases the verdict or locks the key is, and whatever was written before goes
-    /// to the disk with it. A power cut before that takes the verdict with the worker's memory, and
-    /// no party has heard of either. [`StoreError::Quarantined`], and nothing is written, when a
-    /// lock that was committed before blames the card: also of a session that had begun by then,
-    /// under whichever key.
-    async fn put_pending(&self, pending: &NewPending) -> Result<(), StoreError>;
-    /// What processes that are gone left behind, oldest first: at most `limit`.
-    async fn abandoned(&self, now_ms: u64, limit: u32) -> Result<Vec<PendingRow>, StoreError>;
-    /// Counts a start that found verdicts left behind; how many there were in this store's life.
-    async fn count_unclean_start(&self) -> Result<u64, StoreError>;
-    /// How many starts found verdicts left behind.
-    async fn unclean_starts(&self) -> Result<u64, StoreError>;
 }
 
 /// The label of a pending verdict's record.

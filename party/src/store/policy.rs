@@ -3,14 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
 };
 
-use async_trait::async_trait;
 use duet_protocol::ids::WalletId;
 use duet_wire::policy::{SignedPolicy, Spend, SpendLimit, SpendOption, Usage};
 
-use super::{ShareStore, StoreError, WalletRow};
+use super::StoreError;
 
 /// A policy as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,48 +216,4 @@ impl PolicyRow {
         }
         Ok(in_effect.map(|row| row.revision).unwrap_or_default())
     }
-}
-
-/// Policies, what was spent of their limits, and who approved what.
-#[async_trait]
-pub trait PolicyStore: fmt::Debug + Send + Sync + 'static {
-    /// The same store, which charges `spending` in the very transaction of the claim or charge that
-    /// is asked of it, or does neither and fails: with [`StoreError::LimitExceeded`], or with
-    /// [`StoreError::PolicyChanged`] when a policy was stored after those that it was decided by.
-    /// For one call.
-    fn spending(&self, spending: Spending) -> Arc<dyn ShareStore>;
-    /// Stores a policy that is newer than all others of its wallet. Those that stop counting at
-    /// `now_ms`, because a newer one is in effect, are removed.
-    async fn put_policy(
-        &self,
-        wallet: WalletId,
-        policy: &PolicyRow,
-        now_ms: u64,
-    ) -> Result<PutPolicy, StoreError>;
-    /// A wallet and the mark of its newest policy, in effect or not, in one read: what was verified
-    /// earlier can be decided by without reading the policies again.
-    async fn wallet_with_policy(
-        &self,
-        wallet: WalletId,
-    ) -> Result<Option<(WalletRow, Option<PolicyMark>)>, StoreError>;
-    /// A wallet's policies, oldest first.
-    async fn policies(&self, wallet: WalletId) -> Result<Vec<PolicyRow>, StoreError>;
-    /// Notes that `approver` approves the request with this hash, until the approval or the request
-    /// expires; a later approval by the same approver counts longer. Forgets what has expired at
-    /// `now_ms`.
-    async fn put_approval(
-        &self,
-        wallet: WalletId,
-        request: [u8; 32],
-        approver: [u8; 32],
-        expires_at_ms: u64,
-        now_ms: u64,
-    ) -> Result<(), StoreError>;
-    /// Who approved the request, by approvals that count at `now_ms`.
-    async fn approvals(
-        &self,
-        wallet: WalletId,
-        request: [u8; 32],
-        now_ms: u64,
-    ) -> Result<Vec<[u8; 32]>, StoreError>;
 }

@@ -35,55 +35,25 @@
 //!
 //! # Deadlines
 //! The server ends a statement, a wait for a lock and an abandoned transaction by itself;
-//! [`within`] bounds what a server or network that says nothing at all can take. The caller does
+//! [`within`](deadline::within) bounds what a server or network that says nothing at all can take. The caller does
 //! not know then whether a commit took place, which every method allows for.
 
 mod backend;
 mod connection;
+mod deadline;
 mod home;
 mod key_change;
 mod open;
+mod options;
+mod place;
 mod presence;
+mod store;
 #[cfg(test)]
 mod tests;
 mod wallets;
 
-use std::{future::Future, time::Duration};
-
-use sqlx::PgPool;
-
-pub use self::open::{AddressError, PostgresOptions};
-use self::{home::Home, presence::Presence};
-use super::{StoreError, backend::Attached, health::Health};
-
-/// Everything the store does ends by then, one way or the other: longer than the server's own
-/// deadlines together.
-const DEADLINE: Duration = Duration::from_secs(25);
-
-/// A share store in a PostgreSQL database. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct PostgresStore {
-    pool: PgPool,
-    options: PostgresOptions,
-    home: Home,
-    presence: Presence,
-    health: Health,
-    /// What goes with the next decision.
-    attached: Attached,
-}
-
-/// What `work` comes to, unless the server says nothing at all.
-async fn within<T>(
-    operation: &'static str,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let silent =
-        |_| StoreError::Unavailable { operation, source: "the database server does not answer".into() };
-    tokio::time::timeout(DEADLINE, work).await.map_err(silent)?
-}
-
-impl PostgresStore {
-    pub(super) const fn options(&self) -> &PostgresOptions {
-        &self.options
-    }
-}
+use self::deadline::within;
+pub use self::{
+    options::{AddressError, PostgresOptions},
+    store::PostgresStore,
+};

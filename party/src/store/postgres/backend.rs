@@ -16,8 +16,9 @@ use crate::store::{
     health::Health,
     shared::{
         keys::{count_failure, destroy_key, note_enrolled_under},
-        pending::{insert_pending, remove_pending, remove_pending_of_key},
+        pending::insert_pending,
         policy::forget,
+        records::{remove_pending, remove_pending_of_key},
     },
     spending::{DECIDED, due, looks, write},
 };

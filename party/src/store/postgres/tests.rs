@@ -9,7 +9,7 @@ use crate::{
     at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
     store::{
         AuditStore as _, Charge, Gate, KeyStore as _, LockOutcome, PaillierScope, PaillierState,
-        PolicyStore as _, Readiness, RecordStore as _, SessionStore as _,
+        PolicyStore as _, Readiness, RecordStore as _, SessionStore as _, StoreError,
         conformance::{self, lock},
         connection::Turn,
     },

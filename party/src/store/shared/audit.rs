@@ -8,7 +8,7 @@ use duet_wire::audit::{ChainId, Draft, Record};
 
 use crate::store::{
     AuditChain, AuditStore, ShareStore, StoreError,
-    audit::{body, found_locked, require_open},
+    audit::{append, found_locked, insert, require_open},
     backend::{Attached, Backend},
     columns::{AUDIT_CHAIN, AUDIT_RECORD, PAILLIER_KEY, audit_chain, audit_record, number, unavailable},
     connection::{Connection, Turn, values},
@@ -16,42 +16,6 @@ use crate::store::{
 
 /// Records removed in one transaction: other writes may wait for it.
 const TRIM_BATCH: u32 = 1000;
-
-async fn insert(
-    connection: &mut impl Connection,
-    chain: i64,
-    record: &Record,
-    at_ms: u64,
-) -> Result<(), StoreError> {
-    connection
-        .run(
-            &["INSERT INTO audit_records (chain, sequence, at_ms, previous, body) VALUES ($1, $2, $3, $4, $5)"],
-            values![chain, record.sequence, at_ms, &record.previous, body(record)?],
-        )
-        .await
-        .map(drop)
-        .map_err(unavailable("append to the audit log"))
-}
-
-/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and
-/// nothing is appended, when it was closed and the next one has not begun.
-pub(in crate::store) async fn append(
-    connection: &mut impl Connection,
-    entries: &[Draft],
-) -> Result<bool, StoreError> {
-    let Some((number, AuditChain { mut head, closed, .. })) = connection.newest_chain().await? else {
-        return Ok(true);
-    };
-    if closed {
-        return Ok(false);
-    }
-    for draft in entries {
-        let record = head.follow(draft.clone());
-        insert(connection, number, &record, draft.at_ms).await?;
-        head = record.position();
-    }
-    Ok(true)
-}
 
 /// Closes the chain that is written, because the store was restored.
 pub(super) async fn close(connection: &mut impl Connection) -> Result<(), sqlx::Error> {

@@ -6,10 +6,7 @@ use duet_protocol::{
     transcript::sha256,
 };
 
-use super::{
-    pending::remove_pending_of_key,
-    records::{remove_record, try_lock, write_record},
-};
+use super::records::{remove_pending_of_key, remove_record, try_lock, write_record};
 use crate::{
     at_rest::{RecordKind, RecordLabel, SealedRecord},
     store::{

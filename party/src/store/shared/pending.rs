@@ -3,44 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use duet_protocol::ids::{PaillierKeyId, SessionId};
 
 use super::{
     keys::standing_of,
-    records::{read_setting, remove_record, write_record, write_setting},
+    records::{read_setting, write_record, write_setting},
 };
 use crate::store::{
     AnswersOf, NewPending, PendingRow, PendingStore, RecordStore as _, ShareStore, StoreError,
     backend::{Attached, Backend},
-    columns::{Columns as _, PENDING, bytes, integer, number, pending_row, unavailable},
+    columns::{PENDING, bytes, integer, number, pending_row, unavailable},
     connection::{Connection, Turn, values},
     pending::{OWN_PENDING_FOR_MS, UNCLEAN_STARTS, unclean_starts},
     pending_label,
 };
-
-/// Forgets what was pending of a session.
-pub(in crate::store) async fn remove_pending(
-    connection: &mut impl Connection,
-    session: SessionId,
-) -> Result<(), sqlx::Error> {
-    remove_record(connection, &pending_label(session)).await?;
-    connection.run(&["DELETE FROM pending_verdicts WHERE session = $1"], values![&session]).await.map(drop)
-}
-
-/// Forgets everything that was pending under a key, which is locked by now.
-pub(in crate::store) async fn remove_pending_of_key(
-    connection: &mut impl Connection,
-    key: PaillierKeyId,
-) -> Result<(), sqlx::Error> {
-    // In the order of their ids, so that two that forget at once do not wait for each other.
-    let statement = ["SELECT session FROM pending_verdicts WHERE paillier_key = $1 ORDER BY session"];
-    for row in connection.rows(&statement, values![&key]).await? {
-        if let Some(session) = row.bytes_at("session")?.and_then(|session| session.try_into().ok()) {
-            remove_pending(connection, SessionId(session)).await?;
-        }
-    }
-    Ok(())
-}
 
 /// Writes a pending verdict in the transaction it is given, unless its card is quarantined.
 pub(in crate::store) async fn insert_pending(

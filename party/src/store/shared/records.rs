@@ -1,18 +1,19 @@
 //! Records, settings, and the store's health.
 
 use async_trait::async_trait;
+use duet_protocol::ids::{PaillierKeyId, SessionId};
 
-use super::audit;
 use crate::{
     at_rest::{RecordLabel, SealedRecord},
     clock::Clock,
     store::{
         KEY_ID, KEY_SUCCESSION, KeyChange, LIMITS_USED_UP_SINCE, LockOutcome, NewKey, PaillierState,
-        RESTORED_AT, Readiness, RecordStore, StoreError, UnlockRefused,
+        RESTORED_AT, Readiness, RecordStore, StoreError, UnlockRefused, audit,
         backend::Backend,
         columns::{Columns as _, blob, index_column, other_key, unavailable, wallet_column},
         connection::{Connection, Turn, Value, values},
         health::{UnlockAttempts, UnwrittenLock},
+        pending_label,
     },
 };
 
@@ -126,7 +127,7 @@ pub(in crate::store) async fn mark_restored(connection: &mut impl Connection) ->
         .await?;
     connection.run(&["UPDATE deals SET restored = 1"], values![]).await?;
     // What was recorded after the copy was made is not known here: the chain is not to be forked.
-    audit::close(connection).await
+    super::audit::close(connection).await
 }
 
 /// Locks a key in a transaction of its own, and records that.
@@ -245,4 +246,28 @@ impl<B: Backend> RecordStore for B {
     async fn close(&self) {
         self.shut().await;
     }
+}
+
+/// Forgets what was pending of a session.
+pub(in crate::store) async fn remove_pending(
+    connection: &mut impl Connection,
+    session: SessionId,
+) -> Result<(), sqlx::Error> {
+    remove_record(connection, &pending_label(session)).await?;
+    connection.run(&["DELETE FROM pending_verdicts WHERE session = $1"], values![&session]).await.map(drop)
+}
+
+/// Forgets everything that was pending under a key, which is locked by now.
+pub(in crate::store) async fn remove_pending_of_key(
+    connection: &mut impl Connection,
+    key: PaillierKeyId,
+) -> Result<(), sqlx::Error> {
+    // In the order of their ids, so that two that forget at once do not wait for each other.
+    let statement = ["SELECT session FROM pending_verdicts WHERE paillier_key = $1 ORDER BY session"];
+    for row in connection.rows(&statement, values![&key]).await? {
+        if let Some(session) = row.bytes_at("session")?.and_then(|session| session.try_into().ok()) {
+            remove_pending(connection, SessionId(session)).await?;
+        }
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use duet_protocol::ids::{PaillierKeyId, PartyId};
+use duet_wire::audit::{Body, Event};
 
 use super::{
     keys::{count_failure, destroy_key},
@@ -12,9 +13,8 @@ use super::{
 use crate::store::{
     HeadRow, PaillierState, StoreError, WitnessStore,
     backend::Backend,
-    columns::{Columns as _, HEAD, head_row, unavailable},
+    columns::{Columns, HEAD, head_row, unavailable},
     connection::{Connection, values},
-    witness::named_as_locked,
 };
 
 /// Locks a key that is there and does not show as locked; whether it is one.
@@ -127,4 +127,17 @@ impl<B: Backend> WitnessStore for B {
         let statement = ["SELECT ", HEAD, " FROM witness_heads WHERE writer = $1 ORDER BY added"];
         self.list("read heads", &statement, values![writer], |row| head_row(row, writer)).await
     }
+}
+
+/// The keys that a record names as locked.
+fn named_as_locked(row: &impl Columns) -> Result<Vec<PaillierKeyId>, StoreError> {
+    let body = row.text_at("body").map_err(unavailable("read audit records"))?;
+    let Ok(Body { event, .. }) = serde_json::from_str(&body) else {
+        return Err(StoreError::Corrupt("an audit record of a lock that does not parse"));
+    };
+    Ok(match event {
+        Event::KeyLocked { paillier_key, .. } => vec![paillier_key],
+        Event::KeysFoundLocked { paillier_keys } => paillier_keys,
+        _ => Vec::new(),
+    })
 }

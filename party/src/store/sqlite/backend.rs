@@ -17,9 +17,11 @@ use crate::store::{
     rewrapped,
     shared::{
         keys::{count_failure, destroy_key, note_enrolled_under},
-        pending::{insert_pending, remove_pending, remove_pending_of_key},
+        pending::insert_pending,
         policy::forget,
-        records::{read_setting, write_key_id, write_record, write_setting},
+        records::{
+            read_setting, remove_pending, remove_pending_of_key, write_key_id, write_record, write_setting,
+        },
     },
     spending::{due, looks, write},
 };

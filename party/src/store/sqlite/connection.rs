@@ -2,12 +2,11 @@
 
 use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::open::read_generation;
 use crate::store::{
     AuditChain, StoreError,
     columns::{audit_chain, number, unavailable},
     connection::{Connection, Statement, Turn, Value, bound},
-    shared::records::write_setting,
+    shared::records::{read_setting, write_setting},
 };
 
 impl Connection for SqliteConnection {
@@ -82,4 +81,9 @@ pub(super) async fn raise_generation_above(
 ) -> Result<(), sqlx::Error> {
     let next = read_generation(connection).await?.max(floor).saturating_add(1);
     write_setting(connection, "generation", &next.to_be_bytes()).await
+}
+
+pub(super) async fn read_generation(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    let value = read_setting(connection, "generation").await?;
+    Ok(value.and_then(|value| <[u8; 8]>::try_from(value).ok()).map_or(0, u64::from_be_bytes))
 }

@@ -21,7 +21,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqliteStore, connection::raise_generation_above, presence::Presence};
+use super::{
+    SqliteStore,
+    connection::{raise_generation_above, read_generation},
+    presence::Presence,
+};
 use crate::store::{
     RecordStore as _, StoreError,
     backend::Attached,
@@ -365,11 +369,6 @@ fn is_damaged(error: &dyn sqlx::error::DatabaseError) -> bool {
     // SQLITE_CORRUPT and SQLITE_NOTADB, in the lower byte of what may be an extended code.
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
-}
-
-pub(super) async fn read_generation(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
-    let value = read_setting(connection, "generation").await?;
-    Ok(value.and_then(|value| <[u8; 8]>::try_from(value).ok()).map_or(0, u64::from_be_bytes))
 }
 
 struct Generation {

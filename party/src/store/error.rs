@@ -1,0 +1,72 @@
+//! Why a store did not do what it was asked.
+
+use std::path::PathBuf;
+
+use duet_protocol::ids::CardFingerprint;
+
+/// How many answers an initiator decrypts, and a responder gives, for one signed request. A retry
+/// takes one; an attacker learns the more about a share the more sessions one request is worth.
+pub const MAX_ANSWERS_PER_REQUEST: u32 = 16;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be read or written.
+    #[error("share store unavailable while it should {operation}: {source}")]
+    Unavailable {
+        /// What was asked for.
+        operation: &'static str,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A lock could not be written earlier. Until
+    /// [`RecordStore::recover`](super::RecordStore::recover) succeeds, nothing is initiated and no
+    /// verdict is released.
+    #[error("share store not ready: {0}")]
+    NotReady(String),
+    /// A limit of a wallet's policy has no room: which one. Nothing was decided.
+    #[error("a limit of the wallet's policy has no room: {0}")]
+    LimitExceeded(String),
+    /// The request was revoked. Nothing was decided.
+    #[error("the request was revoked")]
+    Revoked,
+    /// A policy of the wallet was stored after the request was decided upon. Nothing was decided.
+    #[error("the wallet's policy was changed meanwhile; ask again")]
+    PolicyChanged,
+    /// The signed request has had as many answers as one request may have. Nothing was decided.
+    #[error("the request has had {MAX_ANSWERS_PER_REQUEST} answers; sign a new one")]
+    TooManyAnswers,
+    /// The responder's card is quarantined by now. Nothing was written, so nothing may be
+    /// decrypted.
+    #[error("the responder's card {0} is quarantined after a bad signature")]
+    Quarantined(CardFingerprint),
+    /// The database is set up so that it may forget what it has committed.
+    #[error("share store unsafe: {0}")]
+    Unsafe(String),
+    /// A row that this build cannot have written.
+    #[error("share store corrupt: {0}")]
+    Corrupt(&'static str),
+    /// What was to be written is sealed under a key that the store does not have any more. Or the
+    /// caller wanted to change the key, and another process did so first. Nothing was written.
+    #[error("the share store's key has been changed")]
+    KeyChanged,
+    /// A file beside the store.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The store exists already, or does not exist yet.
+    #[error("{0}")]
+    Exists(String),
+    /// A file holds something else than a share store.
+    #[error("{path} is not a share store: {reason}")]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+}
