@@ -72,10 +72,10 @@ pub(super) use values;
 /// other.
 pub(super) type Statement<'a> = &'a [&'static str];
 
-/// Decisions that take turns beyond single rows. The numbers are those of PostgreSQL's advisory
-/// locks.
+/// Locks of decisions that exclude each other beyond single rows. The numbers are those of
+/// PostgreSQL's advisory locks.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Turn {
+pub(super) enum NamedLock {
     Home = 1,
     Unlock = 2,
     House = 3,
@@ -144,11 +144,11 @@ pub(super) trait Connection: Send {
         }
     }
 
-    /// Waits for the turn of `name`; it ends with the transaction.
-    fn take(&mut self, turn: Turn, name: &[u8]) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    /// Waits for the lock of `name`; it ends with the transaction.
+    fn take(&mut self, lock: NamedLock, name: &[u8]) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Takes the turn if no transaction has it.
-    fn try_take(&mut self, turn: Turn) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+    /// Takes the lock if no transaction has it.
+    fn try_take(&mut self, lock: NamedLock) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
 
     /// The newest audit chain and its number. No other transaction appends to it until this one
     /// ends.

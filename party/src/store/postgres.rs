@@ -13,9 +13,9 @@
 //!   itself. At `READ COMMITTED` a transaction that waited for it goes on with the version that was
 //!   committed meanwhile.
 //! - *A count or a newest one* (a token's quota, the enrolments of a wallet, the first key of a
-//!   scope, what was spent of a wallet's limits): a turn, which is an advisory lock that ends with
-//!   the transaction ([`Turn`](super::connection::Turn)). Turns that share a number by accident
-//!   merely wait for each other.
+//!   scope, what was spent of a wallet's limits): an advisory lock that ends with the transaction
+//!   ([`NamedLock`](super::connection::NamedLock)). Names that share a number by accident merely
+//!   wait for each other.
 //! - *Which key records are sealed under*: a transaction that writes one reads the key's id
 //!   `FOR SHARE`; a change of the key updates it first ([`key_change`]).
 //! - *The place in the audit chain*: the chain's row is locked, last of all, until the transaction
@@ -35,8 +35,8 @@
 //!
 //! # Deadlines
 //! The server ends a statement, a wait for a lock and an abandoned transaction by itself;
-//! [`within`](deadline::within) bounds what a server or network that says nothing at all can take. The caller does
-//! not know then whether a commit took place, which every method allows for.
+//! [`within`](deadline::within) bounds what a server or network that says nothing at all can take.
+//! The caller does not know then whether a commit took place, which every method allows for.
 
 mod backend;
 mod connection;

@@ -1,5 +1,5 @@
 //! The decisions as PostgreSQL makes them. Other transactions run beside each, so that a decision
-//! writes first and looks at what it wrote, or has the turn of what it looks at. The head of
+//! writes first and looks at what it wrote, or has the lock of what it looks at. The head of
 //! [`postgres`](super) says which does what.
 
 use std::future::Future;
@@ -12,7 +12,7 @@ use crate::store::{
     Charge, KeyChange, Lock, LockOutcome, NewPending, PaillierState, Spending, StoreError,
     backend::{Attached, Backend, Claim},
     columns::{integer, number, paillier_state, unavailable},
-    connection::{Connection as _, Turn, values},
+    connection::{Connection as _, NamedLock, values},
     health::Health,
     shared::{
         keys::{count_failure, destroy_key, note_enrolled_under},
@@ -207,7 +207,7 @@ impl PostgresStore {
         if let Some(spending) = self.attached.spending.as_deref() {
             // Other decisions that charge nothing go on then. A call that stores a policy waits.
             let is_shared = spending.spends.is_empty();
-            let beginning = beginning(Turn::Policy, spending.wallet.as_bytes(), is_shared);
+            let beginning = beginning(NamedLock::Policy, spending.wallet.as_bytes(), is_shared);
             transaction = self.pool.begin_with(beginning).await.map_err(&failed)?;
             new = decide(&mut transaction, decision, spending).await?;
         } else {
@@ -226,7 +226,7 @@ impl PostgresStore {
     }
 }
 
-/// Writes a decision in the transaction it is given, which has the wallet's turn, together with a
+/// Writes a decision in the transaction it is given, which has the wallet's lock, together with a
 /// look at the limits, and charges them unless the same was charged before. `false`, and nothing is
 /// written, if the decision was made before.
 async fn decide(

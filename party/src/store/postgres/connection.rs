@@ -1,11 +1,11 @@
-//! The words that only PostgreSQL reads, and turns.
+//! The words that only PostgreSQL reads, and advisory locks.
 
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr as _, SqlStr, postgres::PgRow};
 
 use crate::store::{
     AuditChain, StoreError,
     columns::{AUDIT_CHAIN, audit_chain, number, unavailable},
-    connection::{Connection, Statement, Turn, Value, bound, values},
+    connection::{Connection, NamedLock, Statement, Value, bound, values},
 };
 
 impl Connection for PgConnection {
@@ -43,17 +43,17 @@ impl Connection for PgConnection {
         bound::<Postgres>(statement, values).fetch_all(self).await
     }
 
-    async fn take(&mut self, turn: Turn, name: &[u8]) -> Result<(), sqlx::Error> {
+    async fn take(&mut self, lock: NamedLock, name: &[u8]) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
-            .bind(turn as i32)
+            .bind(lock as i32)
             .bind(number_of(name))
             .execute(self)
             .await
             .map(drop)
     }
 
-    async fn try_take(&mut self, turn: Turn) -> Result<bool, sqlx::Error> {
-        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, 0)").bind(turn as i32).fetch_one(self).await
+    async fn try_take(&mut self, lock: NamedLock) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, 0)").bind(lock as i32).fetch_one(self).await
     }
 
     /// The chain's row is locked until the transaction ends, which keeps the chain in order over
@@ -89,9 +89,9 @@ pub(super) fn number_of(name: &[u8]) -> i32 {
     name.first_chunk::<4>().map_or(0, |bytes| i32::from_be_bytes(*bytes))
 }
 
-/// What begins a transaction that has the turn of `name`, for itself or with others that share it,
+/// What begins a transaction that has the lock of `name`, for itself or with others that share it,
 /// in one trip to the server.
-pub(super) fn beginning(turn: Turn, name: &[u8], is_shared: bool) -> SqlStr {
-    let (number, name, shared) = (turn as i32, number_of(name), if is_shared { "_shared" } else { "" });
+pub(super) fn beginning(lock: NamedLock, name: &[u8], is_shared: bool) -> SqlStr {
+    let (number, name, shared) = (lock as i32, number_of(name), if is_shared { "_shared" } else { "" });
     AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock{shared}({number}, {name})")).into_sql_str()
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::store::{
     StoreError,
     columns::unavailable,
-    connection::{Connection as _, Turn},
+    connection::{Connection as _, NamedLock},
     shared::records::{mark_restored, read_setting, write_setting},
 };
 
@@ -50,7 +50,7 @@ impl PostgresStore {
             }
             let place = find_place(&mut connection).await?;
             let mut transaction = sqlx::Connection::begin(&mut connection).await.map_err(&failed)?;
-            transaction.take(Turn::Home, &[]).await.map_err(&failed)?;
+            transaction.take(NamedLock::Home, &[]).await.map_err(&failed)?;
             let stored = read_setting(&mut *transaction, PLACE).await.map_err(&failed)?;
             let before = stored.as_deref().and_then(Place::parse);
             // A store without a place was never entered: it is new, and holds nothing.

@@ -11,7 +11,7 @@ use crate::{
         AuditStore as _, Charge, Gate, KeyStore as _, LockOutcome, PaillierScope, PaillierState,
         PolicyStore as _, Readiness, RecordStore as _, SessionStore as _, StoreError,
         conformance::{self, lock},
-        connection::Turn,
+        connection::NamedLock,
     },
 };
 
@@ -366,7 +366,7 @@ async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
 async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it() {
     let database = new_database().await;
     let store = create(&database).await;
-    let (wallet, turn) = (WalletId([1; 32]), number_of(&[1; 32]));
+    let (wallet, number) = (WalletId([1; 32]), number_of(&[1; 32]));
     let mut other = options(&database).connect().await.unwrap();
     let charge = |session: u8, spends: bool| {
         let mut spending = conformance::spending(wallet, session);
@@ -380,7 +380,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
     };
     for (held, session, spends) in [("_shared", 1, true), ("", 2, true), ("", 3, false)] {
         let mut holder = other.begin().await.unwrap();
-        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {turn})", Turn::Policy as i32);
+        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {number})", NamedLock::Policy as i32);
         holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
         let charged = charge(session, spends);
         loop {
@@ -400,7 +400,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
         assert!(charged.await.unwrap().unwrap());
     }
     let mut holder = other.begin().await.unwrap();
-    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {turn})", Turn::Policy as i32);
+    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {number})", NamedLock::Policy as i32);
     holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
     assert!(charge(4, false).await.unwrap().unwrap());
 }

@@ -11,7 +11,7 @@ use crate::store::{
     audit::{append, found_locked, insert, require_open},
     backend::{Attached, Backend},
     columns::{AUDIT_CHAIN, AUDIT_RECORD, PAILLIER_KEY, audit_chain, audit_record, number, unavailable},
-    connection::{Connection, Turn, values},
+    connection::{Connection, NamedLock, values},
 };
 
 /// Records removed in one transaction: other writes may wait for it.
@@ -31,7 +31,7 @@ async fn begin(
 ) -> Result<(), StoreError> {
     let failed = unavailable("begin an audit chain");
     // There may be no row yet to wait at.
-    connection.take(Turn::Chain, &[]).await.map_err(&failed)?;
+    connection.take(NamedLock::Chain, &[]).await.map_err(&failed)?;
     let newest = connection.newest_chain().await?.map(|(_, chain)| chain);
     if newest.map(|chain| chain.head.chain) != after || newest.is_some_and(|chain| !chain.closed) {
         return Ok(());

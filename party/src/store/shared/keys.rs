@@ -17,7 +17,7 @@ use crate::{
             OWN_ENROLMENT, PAILLIER_KEY, UNBLAMED_LOCK, WALLET, bytes, culprit, number, own_enrolment,
             paillier_row, standing, unavailable, unblamed_lock, wallet_row,
         },
-        connection::{Connection, Turn, values},
+        connection::{Connection, NamedLock, values},
         health::UnwrittenLock,
         keys::SUPERSEDED_FOR_MS,
     },
@@ -220,7 +220,7 @@ impl<B: Backend> KeyStore for B {
         let (row, is_new) = Self::within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
             let name = scope.to_string();
-            transaction.take(Turn::Scope, &sha256(name.as_bytes())).await.map_err(&failed)?;
+            transaction.take(NamedLock::Scope, &sha256(name.as_bytes())).await.map_err(&failed)?;
             let statement = [
                 "SELECT ",
                 PAILLIER_KEY,
@@ -275,7 +275,7 @@ impl<B: Backend> KeyStore for B {
         let failed = unavailable(OPERATION);
         Self::within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            if !transaction.try_take(Turn::House).await.map_err(&failed)? {
+            if !transaction.try_take(NamedLock::House).await.map_err(&failed)? {
                 // Another worker is at it.
                 return Ok(Vec::new());
             }

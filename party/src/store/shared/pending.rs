@@ -12,7 +12,7 @@ use crate::store::{
     AnswersOf, NewPending, PendingRow, PendingStore, RecordStore as _, ShareStore, StoreError,
     backend::{Attached, Backend},
     columns::{PENDING, bytes, integer, number, pending_row, unavailable},
-    connection::{Connection, Turn, values},
+    connection::{Connection, NamedLock, values},
     pending::{OWN_PENDING_FOR_MS, UNCLEAN_STARTS, unclean_starts},
     pending_label,
 };
@@ -89,7 +89,7 @@ impl<B: Backend> PendingStore for B {
         let failed = unavailable(OPERATION);
         Self::within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            transaction.take(Turn::Home, &[]).await.map_err(&failed)?;
+            transaction.take(NamedLock::Home, &[]).await.map_err(&failed)?;
             let before = read_setting(&mut *transaction, UNCLEAN_STARTS).await.map_err(&failed)?;
             let count = unclean_starts(before.as_deref()).saturating_add(1);
             write_setting(&mut *transaction, UNCLEAN_STARTS, &count.to_be_bytes()).await.map_err(&failed)?;

@@ -1,5 +1,6 @@
 //! Policies, their limits, approvals. Whatever is decided upon a wallet's policies and limits has
-//! the wallet's turn ([`Turn::Policy`]): workers that charge at once stay within a limit together.
+//! the wallet's lock ([`NamedLock::Policy`]): workers that charge at once stay within a limit
+//! together.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::store::{
     PolicyMark, PolicyRow, PolicyStore, PutPolicy, ShareStore, Spending, StoreError, WalletRow,
     backend::{Attached, Backend},
     columns::{POLICY, WALLET, bytes, policy_mark, policy_row, unavailable, wallet_row},
-    connection::{Connection, Turn, values},
+    connection::{Connection, NamedLock, values},
     policy::Due,
 };
 
@@ -44,7 +45,7 @@ async fn put(
     now_ms: u64,
 ) -> Result<PutPolicy, StoreError> {
     let failed = unavailable("store a policy");
-    connection.take(Turn::Policy, wallet.as_bytes()).await.map_err(&failed)?;
+    connection.take(NamedLock::Policy, wallet.as_bytes()).await.map_err(&failed)?;
     let known = connection.rows(&POLICIES, values![&wallet]).await.map_err(&failed)?;
     let known = known.iter().map(policy_row).collect::<Result<Vec<_>, _>>()?;
     let kept_from = match new.admit(&known, now_ms) {
@@ -127,7 +128,7 @@ impl<B: Backend> PolicyStore for B {
         let failed = unavailable(OPERATION);
         Self::within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            transaction.take(Turn::Policy, wallet.as_bytes()).await.map_err(&failed)?;
+            transaction.take(NamedLock::Policy, wallet.as_bytes()).await.map_err(&failed)?;
             transaction
                 .run(
                     &["DELETE FROM policy_approvals WHERE wallet = $1 AND expires_at_ms <= $2"],

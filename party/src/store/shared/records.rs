@@ -11,7 +11,7 @@ use crate::{
         RESTORED_AT, Readiness, RecordStore, StoreError, UnlockRefused, audit,
         backend::Backend,
         columns::{Columns as _, blob, index_column, other_key, unavailable, wallet_column},
-        connection::{Connection, Turn, Value, values},
+        connection::{Connection, NamedLock, Value, values},
         health::{UnlockAttempts, UnwrittenLock},
         pending_label,
     },
@@ -193,7 +193,7 @@ impl<B: Backend> RecordStore for B {
         const OPERATION: &str = "count an attempt to open it";
         let failed = unavailable(OPERATION);
         let mut transaction = self.begin(OPERATION).await?;
-        transaction.take(Turn::Unlock, &[]).await.map_err(&failed)?;
+        transaction.take(NamedLock::Unlock, &[]).await.map_err(&failed)?;
         let stored = read_setting(&mut *transaction, UNLOCK_ATTEMPTS).await.map_err(&failed)?;
         let attempts = UnlockAttempts::parse(stored.as_deref()).another(now_ms)?;
         write_setting(&mut *transaction, UNLOCK_ATTEMPTS, &attempts.to_setting()).await.map_err(&failed)?;

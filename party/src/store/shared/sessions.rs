@@ -7,7 +7,7 @@ use crate::store::{
     Charge, MAX_REVOCATIONS, RESTORED_AT, RequestFacts, Revoked, RevokedRequest, SessionStore, StoreError,
     backend::{Backend, Claim},
     columns::{number, request_facts, unavailable},
-    connection::{Connection, Turn, values},
+    connection::{Connection, NamedLock, values},
 };
 
 /// Keeps a revocation in the transaction it is given.
@@ -17,7 +17,7 @@ async fn revoke(
     now_ms: u64,
 ) -> Result<Revoked, sqlx::Error> {
     // A charge of the wallet comes before this or finds it.
-    connection.take(Turn::Policy, revoked.wallet.as_bytes()).await?;
+    connection.take(NamedLock::Policy, revoked.wallet.as_bytes()).await?;
     connection
         .run(
             &["DELETE FROM revocations WHERE wallet = $1 AND expires_at_ms <= $2"],

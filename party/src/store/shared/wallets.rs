@@ -16,7 +16,7 @@ use crate::{
             DEAL, ENROLMENT, PIN, WALLET, bytes, card, deal_row, enrolment_row, integer, number, pin_row,
             unavailable, wallet_row,
         },
-        connection::{Connection, Turn, values},
+        connection::{Connection, NamedLock, values},
         deal_label, enrolment_label,
         pending::ANSWERS_KEPT_FOR_MS,
         sessions::SESSIONS_KEPT_FOR_MS,
@@ -90,9 +90,9 @@ pub(in crate::store) async fn insert_wallet(
 /// Prepares a wallet in the transaction it is given.
 async fn prepare(connection: &mut impl Connection, wallet: &NewWallet) -> Result<PrepareOutcome, StoreError> {
     let failed = unavailable("prepare a wallet");
-    // Always the wallet's turn before the key's, and that before the token's, so that no
+    // Always the wallet's lock before the key's, and that before the token's, so that no
     // transactions wait in a circle.
-    connection.take(Turn::Wallet, wallet.id.as_bytes()).await.map_err(&failed)?;
+    connection.take(NamedLock::Wallet, wallet.id.as_bytes()).await.map_err(&failed)?;
     if let Some(row) = read_wallet(connection, wallet.id, "").await? {
         return Ok(if row.package_hash == wallet.package_hash {
             PrepareOutcome::Already(row)
@@ -100,13 +100,13 @@ async fn prepare(connection: &mut impl Connection, wallet: &NewWallet) -> Result
             PrepareOutcome::Conflict
         });
     }
-    connection.take(Turn::PublicKey, &wallet.public_key).await.map_err(&failed)?;
+    connection.take(NamedLock::PublicKey, &wallet.public_key).await.map_err(&failed)?;
     let of_the_key = "SELECT id FROM wallets WHERE public_key = $1 LIMIT 1";
     if connection.row(&[of_the_key], values![&wallet.public_key]).await.map_err(&failed)?.is_some() {
         return Ok(PrepareOutcome::SameKey);
     }
     if let Some(admission) = wallet.admission {
-        connection.take(Turn::Token, &admission.token).await.map_err(&failed)?;
+        connection.take(NamedLock::Token, &admission.token).await.map_err(&failed)?;
         let statement = ["SELECT COUNT(*) AS count FROM wallets WHERE token = $1"];
         let used = connection.count(&statement, values![&admission.token]).await.map_err(&failed)?;
         if used >= i64::from(admission.max_wallets) {
@@ -199,7 +199,7 @@ async fn replace_enrolment(
     now_ms: u64,
 ) -> Result<(), StoreError> {
     let failed = unavailable("store an enrolment");
-    connection.take(Turn::Wallet, row.wallet.as_bytes()).await.map_err(&failed)?;
+    connection.take(NamedLock::Wallet, row.wallet.as_bytes()).await.map_err(&failed)?;
     write_record(connection, &enrolment_label(row), record).await.map_err(&failed)?;
     write_enrolment(connection, row, now_ms).await.map_err(&failed)?;
     let statement = [
@@ -336,7 +336,7 @@ impl<B: Backend> WalletStore for B {
         let failed = unavailable(OPERATION);
         Self::within(OPERATION, async {
             let mut transaction = self.begin(OPERATION).await?;
-            if !transaction.try_take(Turn::House).await.map_err(&failed)? {
+            if !transaction.try_take(NamedLock::House).await.map_err(&failed)? {
                 // Another worker is at it.
                 return Ok(0);
             }

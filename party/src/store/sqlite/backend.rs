@@ -179,7 +179,7 @@ impl Backend for SqliteStore {
             return Err(StoreError::NotReady("it is not known beside its siblings yet".to_owned()));
         }
         let failed = unavailable("write a pending verdict");
-        // The writer's turn among all of this process: SQLite's own lock is not fair.
+        // The writer's lock among all of this process: SQLite's own lock is not fair.
         let _turn = self.writer.acquire().await.map_err(&failed)?;
         let mut transaction = self.unflushed.begin_with(BEGIN).await.map_err(&failed)?;
         insert_pending(&mut *transaction, pending, self.presence.id(), &self.attached).await?;

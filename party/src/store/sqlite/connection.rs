@@ -5,7 +5,7 @@ use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 use crate::store::{
     AuditChain, StoreError,
     columns::{audit_chain, number, unavailable},
-    connection::{Connection, Statement, Turn, Value, bound},
+    connection::{Connection, NamedLock, Statement, Value, bound},
     shared::records::{read_setting, write_setting},
 };
 
@@ -45,12 +45,12 @@ impl Connection for SqliteConnection {
         bound::<Sqlite>(statement, values).fetch_all(self).await
     }
 
-    /// The transaction has every turn, with the write lock.
-    async fn take(&mut self, _turn: Turn, _name: &[u8]) -> Result<(), sqlx::Error> {
+    /// The transaction has every lock, with the write lock.
+    async fn take(&mut self, _lock: NamedLock, _name: &[u8]) -> Result<(), sqlx::Error> {
         Ok(())
     }
 
-    async fn try_take(&mut self, _turn: Turn) -> Result<bool, sqlx::Error> {
+    async fn try_take(&mut self, _lock: NamedLock) -> Result<bool, sqlx::Error> {
         Ok(true)
     }
 

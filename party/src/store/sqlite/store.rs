@@ -12,7 +12,8 @@ use crate::store::{backend::Attached, health::Health};
 pub struct SqliteStore {
     pub(super) path: PathBuf,
     pub(super) writer: SqlitePool,
-    /// Writes what need not be flushed by itself (see [`backend`](super::backend)); only in the writer's turn.
+    /// Writes what need not be flushed by itself (see [`backend`](super::backend)); only under the
+    /// writer's lock.
     pub(super) unflushed: SqlitePool,
     pub(super) reader: SqlitePool,
     pub(super) presence: Presence,
