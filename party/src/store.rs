@@ -5,12 +5,17 @@
 //! records (see [`crate::at_rest`]) and, in plain columns, what it must decide upon in a
 //! transaction: states, counts, locks. All workers of a party share one store, so every decision
 //! below is a transaction, never a read followed by a write.
+//!
+//! The statements that both databases understand are written once (`shared`), over what each does
+//! in its own way (`backend`).
 
 mod audit;
+mod backend;
 mod chain;
 mod columns;
 #[cfg(test)]
 mod conformance;
+mod connection;
 mod error;
 mod health;
 mod keys;
@@ -22,6 +27,7 @@ pub mod postgres;
 mod records;
 mod sessions;
 mod share_store;
+mod shared;
 mod spending;
 pub mod sqlite;
 #[cfg(feature = "postgres")]
@@ -47,7 +53,6 @@ pub use self::{
     },
     witness::{HeadRow, WitnessStore},
 };
-use self::{keys::SUPERSEDED_FOR_MS, sessions::SESSIONS_KEPT_FOR_MS};
 pub(crate) use self::{
     pending::pending_label,
     records::{KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, LIMITS_USED_UP_SINCE, RESTORED_AT, moment, rewrapped},

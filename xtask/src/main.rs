@@ -24,6 +24,7 @@ mod programs;
 mod prose;
 mod run;
 mod sbom;
+mod sql;
 mod structure;
 mod suites;
 mod wasm;

@@ -1,6 +1,6 @@
 //! The checks of `cargo xtask test fmt` beside the formatters. They cover the width of prose, words
-//! that hide the actor, links between documents, the command lines of tasks in documents, and the
-//! subjects of commits.
+//! that hide the actor, links between documents, the command lines of tasks in documents, the
+//! columns that SQL names ([`sql`]), and the subjects of commits.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use duet_test_docs::commands;
 
-use crate::run::{command, output, probe, root};
+use crate::{
+    run::{command, output, probe, root},
+    sql,
+};
 
 /// The widest line of prose: Markdown outside tables, code and links, and comments.
 const COLUMNS: usize = 100;
@@ -36,7 +39,7 @@ const RECORDS: [&str; 2] = ["CHANGELOG.md", "docs/measurements/"];
 /// Checks every file that git tracks. `program` knows the tasks that documents may name.
 pub(crate) fn check(program: &clap::Command) -> Result<()> {
     if probe("git", &["rev-parse", "HEAD"]).is_none() {
-        println!("git knows no repository here: prose, links and commits are not checked");
+        println!("git knows no repository here: prose, links, SQL and commits are not checked");
         return Ok(());
     }
     let mut findings = Vec::new();
@@ -55,6 +58,10 @@ pub(crate) fn check(program: &clap::Command) -> Result<()> {
         if !RECORDS.iter().any(|record| file.starts_with(record)) {
             findings.extend(found.into_iter().map(|(line, what)| format!("{file}:{line}: {what}")));
         }
+        if extension == "rs" {
+            let stars = sql::stars(&text).into_iter();
+            findings.extend(stars.map(|line| format!("{file}:{line}: name the columns instead of a `*`")));
+        }
         if is_markdown {
             findings.extend(links(&path, &text)?.into_iter().map(|what| format!("{file}: {what}")));
             findings.extend(tasks(&text, program).into_iter().map(|what| format!("{file}: {what}")));
@@ -68,7 +75,7 @@ pub(crate) fn check(program: &clap::Command) -> Result<()> {
     for finding in findings.iter().take(SHOWN) {
         let _ = write!(report, "\n  {finding}");
     }
-    bail!("{} findings in prose and commits; the first are:{report}", findings.len())
+    bail!("{} findings in prose, SQL and commits; the first are:{report}", findings.len())
 }
 
 /// The number of a line, from one, and the fault in it.

@@ -3,20 +3,18 @@
 use duet_wire::audit::{Draft, Event, Record};
 
 use super::{
-    StoreError,
-    columns::{Columns, paillier_row},
+    AuditChain, StoreError,
+    columns::{Columns, paillier_row, unavailable},
+    connection::{Connection, values},
 };
 
 /// A record's body as a column holds it.
-pub(super) fn body(record: &Record) -> Result<&str, StoreError> {
+fn body(record: &Record) -> Result<&str, StoreError> {
     str::from_utf8(&record.body).map_err(|_| StoreError::Corrupt("an audit record that is no text"))
 }
 
-/// The keys that are locked, oldest first.
-pub(super) const LOCKED_KEYS: &str = "SELECT * FROM paillier_keys WHERE state = 1 ORDER BY sequence";
-
-/// What follows the first record of a chain that began after another, with the rows of
-/// [`LOCKED_KEYS`].
+/// What follows the first record of a chain that began after another; `rows` are those of the
+/// keys that are locked.
 pub(super) fn found_locked(rows: &[impl Columns], at_ms: u64) -> Result<Option<Draft>, StoreError> {
     let rows = rows.iter().map(paillier_row).collect::<Result<Vec<_>, _>>()?;
     let paillier_keys: Vec<_> = rows.into_iter().map(|row| row.id).collect();
@@ -29,4 +27,37 @@ pub(super) fn require_open(appended: bool) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::NotReady("the audit log was closed, and has not begun again".to_owned()))
+}
+
+pub(super) async fn insert(
+    connection: &mut impl Connection,
+    chain: i64,
+    record: &Record,
+    at_ms: u64,
+) -> Result<(), StoreError> {
+    connection
+        .run(
+            &["INSERT INTO audit_records (chain, sequence, at_ms, previous, body) VALUES ($1, $2, $3, $4, $5)"],
+            values![chain, record.sequence, at_ms, &record.previous, body(record)?],
+        )
+        .await
+        .map(drop)
+        .map_err(unavailable("append to the audit log"))
+}
+
+/// Appends `entries` to the newest chain, if this store has any: a device's has not. `false`, and
+/// nothing is appended, when it was closed and the next one has not begun.
+pub(super) async fn append(connection: &mut impl Connection, entries: &[Draft]) -> Result<bool, StoreError> {
+    let Some((number, AuditChain { mut head, closed, .. })) = connection.newest_chain().await? else {
+        return Ok(true);
+    };
+    if closed {
+        return Ok(false);
+    }
+    for draft in entries {
+        let record = head.follow(draft.clone());
+        insert(connection, number, &record, draft.at_ms).await?;
+        head = record.position();
+    }
+    Ok(true)
 }

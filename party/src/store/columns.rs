@@ -1,7 +1,7 @@
 //! What the two databases' rows and columns have in common: both keep numbers as 64-bit integers,
 //! names as text, and everything else as bytes.
 
-use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, SessionId, ShareIndex, WalletId};
+use duet_protocol::ids::{CardFingerprint, Epoch, PaillierKeyId, PartyId, SessionId, ShareIndex, WalletId};
 use duet_wire::{
     audit::{ChainId, Record},
     policy::{SignedPolicy, Usage},
@@ -9,9 +9,9 @@ use duet_wire::{
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{
-    AuditChain, Culprit, DealRow, EnrolmentRow, OwnEnrolment, PaillierKeyRow, PaillierScope, PaillierState,
-    PendingRow, PolicyMark, PolicyRow, RequestFacts, Standing, StoreError, UnblamedLock, WalletRow,
-    WalletState, moment,
+    AuditChain, Culprit, DealRow, EnrolmentRow, HeadRow, OwnEnrolment, PaillierKeyRow, PaillierScope,
+    PaillierState, PendingRow, PolicyMark, PolicyRow, RequestFacts, Standing, StoreError, UnblamedLock,
+    WalletRow, WalletState, moment,
 };
 use crate::at_rest::{RecordKind, RecordLabel};
 
@@ -125,6 +125,9 @@ pub(super) fn record_label(row: &impl Columns) -> Result<RecordLabel, StoreError
     })
 }
 
+/// The columns of `wallets` that [`wallet_row`] reads.
+pub(super) const WALLET: &str = "id, epoch, share_index, tenant, package_hash, receipt, commit_ack, failures";
+
 pub(super) fn wallet_row(row: &impl Columns) -> Result<WalletRow, StoreError> {
     let commit_ack = row.bytes_at("commit_ack").map_err(unavailable("read a row"))?;
     Ok(WalletRow {
@@ -140,6 +143,9 @@ pub(super) fn wallet_row(row: &impl Columns) -> Result<WalletRow, StoreError> {
     })
 }
 
+/// The columns of `enrolments` that [`enrolment_row`] reads.
+pub(super) const ENROLMENT: &str = "wallet, initiator, paillier_key, epoch";
+
 pub(super) fn enrolment_row(row: &impl Columns) -> Result<EnrolmentRow, StoreError> {
     Ok(EnrolmentRow {
         wallet: WalletId(bytes(row, "wallet")?),
@@ -149,9 +155,15 @@ pub(super) fn enrolment_row(row: &impl Columns) -> Result<EnrolmentRow, StoreErr
     })
 }
 
+/// The columns of `deals` that [`deal_row`] reads.
+pub(super) const DEAL: &str = "wallet, restored";
+
 pub(super) fn deal_row(row: &impl Columns) -> Result<DealRow, StoreError> {
     Ok(DealRow { wallet: WalletId(bytes(row, "wallet")?), restored: number::<u8>(row, "restored")? != 0 })
 }
+
+/// The columns of `paillier_keys` that [`paillier_row`] reads.
+pub(super) const PAILLIER_KEY: &str = "id, scope, state";
 
 pub(super) fn paillier_row(row: &impl Columns) -> Result<PaillierKeyRow, StoreError> {
     Ok(PaillierKeyRow {
@@ -170,12 +182,18 @@ pub(super) fn paillier_state(row: &impl Columns) -> Result<PaillierState, StoreE
     }
 }
 
+/// The columns of `pending_verdicts` that [`pending_row`] reads.
+pub(super) const PENDING: &str = "session, paillier_key";
+
 pub(super) fn pending_row(row: &impl Columns) -> Result<PendingRow, StoreError> {
     Ok(PendingRow {
         session: SessionId(bytes(row, "session")?),
         key: PaillierKeyId(bytes(row, "paillier_key")?),
     })
 }
+
+/// The columns of `paillier_keys` that [`unblamed_lock`] reads.
+pub(super) const UNBLAMED_LOCK: &str = "id, scope, locked_evidence";
 
 /// A locked key of a device, with its evidence.
 pub(super) fn unblamed_lock(row: &impl Columns) -> Result<UnblamedLock, StoreError> {
@@ -188,12 +206,15 @@ pub(super) fn unblamed_lock(row: &impl Columns) -> Result<UnblamedLock, StoreErr
 
 /// A card with the number of locks it caused and of the operator's words about it.
 pub(super) fn culprit(row: &impl Columns) -> Result<Culprit, StoreError> {
-    Ok(Culprit { card: CardFingerprint(bytes(row, "card")?), standing: standing(row)? })
+    Ok(Culprit { card: card(row)?, standing: standing(row)? })
 }
 
 pub(super) fn standing(row: &impl Columns) -> Result<Standing, StoreError> {
     Ok(Standing { locks: number(row, "locks")?, is_accepted: number::<u32>(row, "accepted")? > 0 })
 }
+
+/// The columns of `own_enrolments` that [`own_enrolment`] reads.
+pub(super) const OWN_ENROLMENT: &str = "agreed, offered";
 
 pub(super) fn own_enrolment(row: &impl Columns) -> Result<OwnEnrolment, StoreError> {
     let key = |column| {
@@ -206,6 +227,9 @@ pub(super) fn own_enrolment(row: &impl Columns) -> Result<OwnEnrolment, StoreErr
     Ok(OwnEnrolment { agreed: key("agreed")?, offered: key("offered")? })
 }
 
+/// The columns of `audit_records` that [`audit_record`] reads.
+pub(super) const AUDIT_RECORD: &str = "sequence, previous, body";
+
 pub(super) fn audit_record(row: &impl Columns, chain: ChainId) -> Result<Record, StoreError> {
     Ok(Record {
         chain,
@@ -214,6 +238,9 @@ pub(super) fn audit_record(row: &impl Columns, chain: ChainId) -> Result<Record,
         body: text(row, "body")?.into_bytes(),
     })
 }
+
+/// The columns of `audit_chains AS c` and `audit_records AS r` that [`audit_chain`] reads.
+pub(super) const AUDIT_CHAIN: &str = "c.id, c.closed, c.shipped, r.sequence, r.at_ms, r.previous, r.body";
 
 /// The chain whose row joined with its newest record's is `row`.
 pub(super) fn audit_chain(row: &impl Columns) -> Result<AuditChain, StoreError> {
@@ -224,6 +251,9 @@ pub(super) fn audit_chain(row: &impl Columns) -> Result<AuditChain, StoreError> 
         shipped: number(row, "shipped")?,
     })
 }
+
+/// The columns of `policies` that [`policy_row`] reads.
+pub(super) const POLICY: &str = "revision, effective_at_ms, body, signature";
 
 pub(super) fn policy_row(row: &impl Columns) -> Result<PolicyRow, StoreError> {
     Ok(PolicyRow {
@@ -256,5 +286,32 @@ pub(super) fn request_facts(row: &impl Columns) -> Result<RequestFacts, StoreErr
     Ok(RequestFacts {
         is_revoked: number::<i64>(row, "is_revoked")? > 0,
         restored_at_ms: restored_at.as_deref().map(moment).transpose()?,
+    })
+}
+
+/// The card in the column `card`.
+pub(super) fn card(row: &impl Columns) -> Result<CardFingerprint, StoreError> {
+    bytes(row, "card").map(CardFingerprint)
+}
+
+/// The columns of `pins` that [`pin_row`] reads.
+pub(super) const PIN: &str = "party, card";
+
+/// Who has which card.
+pub(super) fn pin_row(row: &impl Columns) -> Result<(PartyId, CardFingerprint), StoreError> {
+    let party = text(row, "party")?.parse().map_err(|_| StoreError::Corrupt("not a party's name"))?;
+    Ok((party, card(row)?))
+}
+
+/// The columns of `witness_heads` that [`head_row`] reads.
+pub(super) const HEAD: &str = "chain, sequence, head";
+
+/// A head that `writer` signed.
+pub(super) fn head_row(row: &impl Columns, writer: &PartyId) -> Result<HeadRow, StoreError> {
+    Ok(HeadRow {
+        writer: writer.clone(),
+        chain: ChainId(bytes(row, "chain")?),
+        sequence: number(row, "sequence")?,
+        head: blob(row, "head")?,
     })
 }

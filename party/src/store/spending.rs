@@ -1,7 +1,7 @@
 //! How a decision is charged to limits: two statements in the transaction of the decision, which
 //! are the same in both databases. The first looks at everything that it depends on, the second
 //! writes. No other transaction charges the wallet or stores a policy of it between them: the
-//! caller has the writer's lock, or the wallet's advisory lock.
+//! caller has the writer's lock, or the wallet's lock.
 
 use sqlx::{Database, Encode, QueryBuilder, Type};
 

@@ -11,8 +11,10 @@ use sqlx::{
 
 use super::{
     StoreError,
+    backend::Backend as _,
     columns::{Columns, unavailable},
-    postgres::{PostgresOptions, PostgresStore, mark_restored},
+    postgres::{PostgresOptions, PostgresStore},
+    shared::records::mark_restored,
     sqlite::{SqliteOptions, SqliteStore},
 };
 
@@ -328,7 +330,7 @@ impl PostgresStore {
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await
             .map_err(&failed)?;
-        let mut writing = copy.write("back up").await?;
+        let mut writing = copy.begin("back up").await?;
         to_sqlite(&mut reading, &mut writing).await.map_err(&failed)?;
         writing.commit().await.map_err(&failed)?;
         reading.rollback().await.map_err(&failed)?;
@@ -360,9 +362,9 @@ impl PostgresStore {
         }
         // A database that was created and never set up is as good as empty.
         sqlx::query("DELETE FROM settings").execute(&mut *writing).await.map_err(&failed)?;
-        let mut reading = copy.write("restore").await?;
+        let mut reading = copy.begin("restore").await?;
         to_postgres(&mut reading, &mut writing).await.map_err(&failed)?;
-        mark_restored(&mut writing).await.map_err(&failed)?;
+        mark_restored(&mut *writing).await.map_err(&failed)?;
         writing.commit().await.map_err(&failed)?;
         reading.rollback().await.map_err(&failed)?;
         super::RecordStore::close(&copy).await;
@@ -414,7 +416,7 @@ mod tests {
             .collect();
         let folder = tempfile::tempdir().unwrap();
         let sqlite = SqliteStore::create(&SqliteOptions::at(folder.path().join("store.db"))).await.unwrap();
-        let mut connection = sqlite.write("test").await.unwrap();
+        let mut connection = sqlite.begin("test").await.unwrap();
         let rows = sqlx::query(
             "SELECT m.name AS name, c.name AS column_name FROM sqlite_master AS m, pragma_table_info(m.name) AS c
              WHERE m.type = 'table' AND m.name NOT LIKE '\\_sqlx%' ESCAPE '\\' ORDER BY c.name",

@@ -5,12 +5,9 @@ use std::{collections::BTreeSet, fmt};
 
 use async_trait::async_trait;
 use duet_protocol::ids::{PaillierKeyId, PartyId};
-use duet_wire::audit::{Body, ChainId, Event};
+use duet_wire::audit::ChainId;
 
-use super::{
-    StoreError,
-    columns::{Columns, unavailable},
-};
+use super::StoreError;
 
 /// A signed head of a party's audit chain, as a store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,23 +46,4 @@ pub trait WitnessStore: fmt::Debug + Send + Sync + 'static {
     async fn keep_head(&self, head: &HeadRow, max_chains: u32) -> Result<(), StoreError>;
     /// The heads that are kept of a writer, oldest chain first.
     async fn heads(&self, writer: &PartyId) -> Result<Vec<HeadRow>, StoreError>;
-}
-
-/// The keys that the records in `rows` name as locked.
-pub(super) fn named_as_locked(rows: &[impl Columns]) -> Result<BTreeSet<PaillierKeyId>, StoreError> {
-    let mut keys = BTreeSet::new();
-    for row in rows {
-        let body = row.text_at("body").map_err(unavailable("read audit records"))?;
-        let Ok(Body { event, .. }) = serde_json::from_str(&body) else {
-            return Err(StoreError::Corrupt("an audit record of a lock that does not parse"));
-        };
-        match event {
-            Event::KeyLocked { paillier_key, .. } => {
-                keys.insert(paillier_key);
-            }
-            Event::KeysFoundLocked { paillier_keys } => keys.extend(paillier_keys),
-            _ => {}
-        }
-    }
-    Ok(keys)
 }

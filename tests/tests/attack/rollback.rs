@@ -150,11 +150,16 @@ async fn a_lock_that_is_set_back_in_the_database__should_be_repaired_before_anyt
     // are removed too.
     let old = before.path().join("store.db");
     let attach = format!("ATTACH '{}' AS old", old.display());
-    let row = [
-        attach.as_str(),
-        "REPLACE INTO paillier_keys SELECT * FROM old.paillier_keys",
-        "REPLACE INTO records SELECT * FROM old.records",
-    ];
+    let copy = |table: &str, columns: &str| {
+        format!("REPLACE INTO {table} ({columns}) SELECT {columns} FROM old.{table}")
+    };
+    let keys = copy(
+        "paillier_keys",
+        "id, scope, state, sequence, created_at_ms, locked_session, locked_evidence, locked_at_ms, \
+         superseded_at_ms, removed_at_ms, verdicts, locked_card",
+    );
+    let sealed = copy("records", "kind, wallet, share_index, epoch, item, sealed");
+    let row = [attach.as_str(), keys.as_str(), sealed.as_str()];
     let records = "UPDATE audit_records SET body = '{}' WHERE body LIKE '%_locked%'";
     let everything = [&row[..], &[records]].concat();
     // The first leaves the time of the lock: it was counted. Where that is gone, it counts again.

@@ -25,7 +25,8 @@ use crate::{
 /// A suite of the test command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Suite {
-    /// Formatting of every crate, circles of files, prose and links, and the subjects of commits.
+    /// Formatting of every crate, circles of files, prose and links, the columns that SQL names,
+    /// and the subjects of commits.
     Fmt,
     /// Clippy over all code of the workspace. Warnings are errors.
     Lint,

@@ -15,16 +15,15 @@
 use sqlx::PgConnection;
 
 use super::{
-    AdvisoryLock, PostgresStore,
+    PostgresStore,
     place::{Place, find_place, make_durable},
-    read_setting, within, write_setting,
+    within,
 };
-use crate::{
-    clock::Clock,
-    store::{
-        LIMITS_USED_UP_SINCE, PaillierState, RESTORED_AT, StoreError,
-        columns::{state_number, unavailable},
-    },
+use crate::store::{
+    StoreError,
+    columns::unavailable,
+    connection::{Connection as _, NamedLock},
+    shared::records::{mark_restored, read_setting, write_setting},
 };
 
 /// The setting that holds the store's place.
@@ -51,8 +50,8 @@ impl PostgresStore {
             }
             let place = find_place(&mut connection).await?;
             let mut transaction = sqlx::Connection::begin(&mut connection).await.map_err(&failed)?;
-            AdvisoryLock::Home.take(&mut transaction, &[]).await.map_err(&failed)?;
-            let stored = read_setting(&mut transaction, PLACE).await.map_err(&failed)?;
+            transaction.take(NamedLock::Home, &[]).await.map_err(&failed)?;
+            let stored = read_setting(&mut *transaction, PLACE).await.map_err(&failed)?;
             let before = stored.as_deref().and_then(Place::parse);
             // A store without a place was never entered: it is new, and holds nothing.
             let moved = match &before {
@@ -65,11 +64,11 @@ impl PostgresStore {
                     "this share store was put back from a copy, or its server was replaced by one that may lack something: \
                      it initiates nothing until its Paillier keys are rotated"
                 );
-                mark_restored(&mut transaction).await.map_err(&failed)?;
+                mark_restored(&mut *transaction).await.map_err(&failed)?;
             }
             if moved || restored || before.as_ref() != Some(&place) {
                 let setting = place.to_setting();
-                write_setting(&mut transaction, PLACE, setting.as_bytes()).await.map_err(&failed)?;
+                write_setting(&mut *transaction, PLACE, setting.as_bytes()).await.map_err(&failed)?;
             }
             transaction.commit().await.map_err(&failed)?;
             sqlx::Connection::close(connection).await.map_err(&failed)?;
@@ -93,22 +92,4 @@ pub(super) async fn require_synchronous_standby(connection: &mut PgConnection) -
         ));
     }
     Ok(())
-}
-
-/// Marks every Paillier key as needing rotation, and the store as restored.
-pub(in crate::store) async fn mark_restored(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    write_setting(connection, "restored", &[1]).await?;
-    // Revocations and charges of the time before are not known here.
-    let now = Clock::system().now_ms().to_be_bytes();
-    write_setting(connection, RESTORED_AT, &now).await?;
-    write_setting(connection, LIMITS_USED_UP_SINCE, &now).await?;
-    // A lock that survived stays a lock: it says more.
-    sqlx::query("UPDATE paillier_keys SET state = $1 WHERE state = $2")
-        .bind(state_number(PaillierState::NeedsRotation))
-        .bind(state_number(PaillierState::Ready))
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
-    // What was recorded after the copy was made is not known here: the chain is not to be forked.
-    super::audit::close(connection).await
 }

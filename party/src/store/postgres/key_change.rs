@@ -2,13 +2,15 @@
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 
-use super::{PostgresStore, write_record, write_setting};
+use super::PostgresStore;
 use crate::{
     at_rest::RecordLabel,
     store::{
-        KEY_DESCRIPTOR, KEY_ID, KEY_SUCCESSION, KeyChange, NewKey, StoreError,
+        KEY_DESCRIPTOR, KeyChange, NewKey, StoreError,
         columns::{index_column, record_label, unavailable, wallet_column},
+        connection::{Connection as _, values},
         rewrapped,
+        shared::records::{write_key_id, write_record},
     },
 };
 
@@ -27,24 +29,17 @@ impl PostgresStore {
         let mut transaction = connection.begin().await.map_err(&failed)?;
         let replaced = match &change.replaces {
             None => {
-                sqlx::query(
-                    "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-                )
-                .bind(KEY_DESCRIPTOR)
-                .bind(&change.descriptor)
-                .execute(&mut *transaction)
-                .await
+                let statement =
+                    ["INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING"];
+                transaction.run(&statement, values![KEY_DESCRIPTOR, change.descriptor.as_slice()]).await
             }
             Some(current) => {
-                sqlx::query("UPDATE settings SET value = $2 WHERE name = $1 AND value = $3")
-                    .bind(KEY_DESCRIPTOR)
-                    .bind(&change.descriptor)
-                    .bind(current)
-                    .execute(&mut *transaction)
-                    .await
+                let statement = ["UPDATE settings SET value = $2 WHERE name = $1 AND value = $3"];
+                let values = values![KEY_DESCRIPTOR, change.descriptor.as_slice(), current.as_slice()];
+                transaction.run(&statement, values).await
             }
         };
-        if replaced.map_err(&failed)?.rows_affected() == 0 {
+        if replaced.map_err(&failed)? == 0 {
             return Err(StoreError::KeyChanged);
         }
         let count = match &change.key {
@@ -52,7 +47,7 @@ impl PostgresStore {
             None => 0,
         };
         // Last, because every transaction that decides meanwhile waits for the chain.
-        self.append_noted_if_open(&mut transaction).await?;
+        self.attached.append_if_open(&mut *transaction).await?;
         transaction.commit().await.map_err(&failed)?;
         connection.close().await.map_err(&failed)?;
         Ok(count)
@@ -63,10 +58,7 @@ async fn rewrap_records(connection: &mut PgConnection, key: &NewKey) -> Result<u
     let failed = unavailable(OPERATION);
     // First of all: from here on no transaction adds a record under the old key. Those that were
     // about to have committed it.
-    write_setting(connection, KEY_ID, &key.id.0).await.map_err(&failed)?;
-    if let Some(succession) = &key.succession {
-        write_setting(connection, KEY_SUCCESSION, succession).await.map_err(&failed)?;
-    }
+    write_key_id(connection, key).await.map_err(&failed)?;
     sqlx::query(
         "DECLARE sealed_records NO SCROLL CURSOR FOR
          SELECT kind, wallet, share_index, epoch, item, sealed FROM records",
@@ -104,17 +96,19 @@ async fn update_record(
     label: &RecordLabel,
     sealed: &[u8],
 ) -> Result<u64, sqlx::Error> {
-    sqlx::query(
-        "UPDATE records SET sealed = $6
-         WHERE wallet = $1 AND kind = $2 AND share_index = $3 AND epoch = $4 AND item = $5",
-    )
-    .bind(wallet_column(label))
-    .bind(label.kind as i64)
-    .bind(index_column(label))
-    .bind(i64::from(label.epoch.0))
-    .bind(label.item.as_slice())
-    .bind(sealed)
-    .execute(connection)
-    .await
-    .map(|done| done.rows_affected())
+    let index = index_column(label);
+    connection
+        .run(
+            &["UPDATE records SET sealed = $6
+             WHERE kind = $1 AND wallet = $2 AND share_index = $3 AND epoch = $4 AND item = $5"],
+            values![
+                label.kind as i64,
+                wallet_column(label),
+                index,
+                label.epoch,
+                label.item.as_slice(),
+                sealed
+            ],
+        )
+        .await
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use sqlx::{Connection as _, postgres::PgPoolOptions};
 
 use super::{PostgresOptions, PostgresStore, place::Home, presence::Presence};
-use crate::store::{RecordStore as _, StoreError, columns::unavailable, health::Health, migrations};
+use crate::store::{
+    RecordStore as _, StoreError, backend::Attached, columns::unavailable, health::Health, migrations,
+};
 
 /// Connections of one worker: more than that many of its sessions talking to the store at the same
 /// moment wait for each other, a millisecond or so. A server takes a hundred as it is installed.
@@ -96,9 +98,7 @@ impl PostgresStore {
             home,
             presence: Presence::new()?,
             health,
-            noted: None,
-            spending: None,
-            answering: None,
+            attached: Attached::default(),
         };
         store.enter_as(restored).await?;
         if let Err(error) = store.recover().await {

@@ -9,7 +9,7 @@ use sqlx::{
 };
 use zeroize::Zeroizing;
 
-use super::{place::make_durable, within};
+use super::{deadline::within, place::make_durable};
 use crate::store::{StoreError, columns::unavailable};
 
 /// The server's own deadlines, in milliseconds: for a statement, for a wait within it, for a

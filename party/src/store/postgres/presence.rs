@@ -5,14 +5,14 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
-use super::{AdvisoryLock, PostgresOptions, number_of, within};
-use crate::store::{StoreError, columns::unavailable};
+use super::{PostgresOptions, connection::number_of, within};
+use crate::store::{StoreError, columns::unavailable, connection::NamedLock};
 
 /// One opening of a store, as the others see it: a connection of its own that holds an advisory
 /// lock. The server gives the lock back however this process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
-    pub(super) id: [u8; 16],
+    id: [u8; 16],
     connection: Arc<Mutex<Option<PgConnection>>>,
 }
 
@@ -21,6 +21,10 @@ impl Presence {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| StoreError::Corrupt("no randomness"))?;
         Ok(Self { id, connection: Arc::default() })
+    }
+
+    pub(super) const fn id(&self) -> [u8; 16] {
+        self.id
     }
 
     /// Takes the advisory lock, again if the connection that held it broke.
@@ -46,7 +50,7 @@ impl Presence {
         *held = None;
         let mut connection = options.connect_for_long().await?;
         sqlx::query("SELECT pg_advisory_lock_shared($1, $2)")
-            .bind(AdvisoryLock::Presence as i32)
+            .bind(NamedLock::Presence as i32)
             .bind(number_of(&self.id))
             .execute(&mut connection)
             .await
@@ -69,14 +73,14 @@ impl Presence {
         let mut ended = Vec::new();
         for id in others {
             let is_free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
-                .bind(AdvisoryLock::Presence as i32)
+                .bind(NamedLock::Presence as i32)
                 .bind(number_of(&id))
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(&failed)?;
             if is_free {
                 sqlx::query("SELECT pg_advisory_unlock($1, $2)")
-                    .bind(AdvisoryLock::Presence as i32)
+                    .bind(NamedLock::Presence as i32)
                     .bind(number_of(&id))
                     .execute(&mut *connection)
                     .await

@@ -1,16 +1,17 @@
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
 use duet_test_postgres::{Database, PostgresServer};
-use duet_wire::audit::{Body, ChainId, Event, Record};
+use duet_wire::audit::{Body, ChainId, Draft, Event, Record};
 use sqlx::{Connection as _, Executor as _};
 use zeroize::Zeroizing;
 
-use super::*;
+use super::{connection::number_of, *};
 use crate::{
-    at_rest::{KeyEncryptionKey, RecordKind},
+    at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
     store::{
-        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, PolicyStore as _,
-        Readiness, SessionStore as _,
+        AuditStore as _, Charge, Gate, KeyStore as _, LockOutcome, PaillierScope, PaillierState,
+        PolicyStore as _, Readiness, RecordStore as _, SessionStore as _, StoreError,
         conformance::{self, lock},
+        connection::NamedLock,
     },
 };
 
@@ -299,7 +300,7 @@ async fn a_database_that_was_put_back_from_a_copy_initiates_nothing() {
     // As from a dump that is loaded over the tables that were there.
     database
         .run("ALTER TABLE paillier_keys RENAME TO dropped; CREATE TABLE paillier_keys (LIKE dropped INCLUDING ALL);
-              INSERT INTO paillier_keys SELECT * FROM dropped; ALTER TABLE paillier_keys OWNER TO duet")
+              INSERT INTO paillier_keys TABLE dropped; ALTER TABLE paillier_keys OWNER TO duet")
         .await
         .unwrap();
     assert!(needs_rotation(&options(&database), key).await);
@@ -379,7 +380,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
     };
     for (held, session, spends) in [("_shared", 1, true), ("", 2, true), ("", 3, false)] {
         let mut holder = other.begin().await.unwrap();
-        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {number})", AdvisoryLock::Policy as i32);
+        let hold = format!("SELECT pg_advisory_xact_lock{held}({}, {number})", NamedLock::Policy as i32);
         holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
         let charged = charge(session, spends);
         loop {
@@ -399,7 +400,7 @@ async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it(
         assert!(charged.await.unwrap().unwrap());
     }
     let mut holder = other.begin().await.unwrap();
-    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {number})", AdvisoryLock::Policy as i32);
+    let hold = format!("SELECT pg_advisory_xact_lock_shared({}, {number})", NamedLock::Policy as i32);
     holder.execute(sqlx::AssertSqlSafe(hold)).await.unwrap();
     assert!(charge(4, false).await.unwrap().unwrap());
 }

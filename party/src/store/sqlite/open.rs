@@ -23,17 +23,16 @@ use sqlx::{
 
 use super::{
     SqliteStore,
+    connection::{raise_generation_above, read_generation},
     presence::Presence,
-    rows::{read_setting, write_setting},
 };
-use crate::{
-    clock::Clock,
-    store::{
-        LIMITS_USED_UP_SINCE, PaillierState, RESTORED_AT, RecordStore as _, StoreError,
-        columns::{state_number, unavailable},
-        health::Health,
-        migrations,
-    },
+use crate::store::{
+    RecordStore as _, StoreError,
+    backend::Attached,
+    columns::unavailable,
+    health::Health,
+    migrations,
+    shared::records::{mark_restored, read_setting, write_setting},
 };
 
 /// Readers at once; writes are serialised by SQLite, so one connection writes.
@@ -153,9 +152,7 @@ impl SqliteStore {
             reader,
             presence: Presence::new()?,
             health: Health::untried(),
-            noted: None,
-            spending: None,
-            answering: None,
+            attached: Attached::default(),
         };
         Presence::tidy(&store.path);
         store.enter_generation(expect).await?;
@@ -217,7 +214,7 @@ impl SqliteStore {
     async fn enter_generation(&self, expect: Expect) -> Result<(), StoreError> {
         let failed = unavailable("open");
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
-        let stored = read_setting(&mut transaction, "store-id").await.map_err(&failed)?;
+        let stored = read_setting(&mut *transaction, "store-id").await.map_err(&failed)?;
         let recorded = GenerationFile::beside(&self.path).read()?;
         let restored = match (expect, &stored, &recorded) {
             (Expect::New, ..) => false,
@@ -232,26 +229,26 @@ impl SqliteStore {
                 path = %self.path.display(),
                 "this share store was put back from a copy: it initiates nothing until its Paillier keys are rotated"
             );
-            mark_restored(&mut transaction).await.map_err(&failed)?;
+            mark_restored(&mut *transaction).await.map_err(&failed)?;
         }
         if stored.is_none() || restored {
             let mut id = [0; 16];
             getrandom::fill(&mut id).map_err(|_| StoreError::Corrupt("no randomness"))?;
-            write_setting(&mut transaction, "store-id", &id).await.map_err(&failed)?;
+            write_setting(&mut *transaction, "store-id", &id).await.map_err(&failed)?;
         }
         // Past whatever the file says, so that the copy's own future copies are noticed too.
         let floor = recorded.map_or(0, |recorded| recorded.generation);
-        raise_generation(&mut transaction, floor).await.map_err(&failed)?;
+        raise_generation_above(&mut transaction, floor).await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        self.record_generation().await
+        self.write_generation_file().await
     }
 
     /// Writes the database's generation to the file beside it, under the database's write lock so
     /// that the file never goes back.
-    pub(super) async fn record_generation(&self) -> Result<(), StoreError> {
+    pub(super) async fn write_generation_file(&self) -> Result<(), StoreError> {
         let failed = unavailable("record its generation");
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
-        let store = read_setting(&mut transaction, "store-id").await.map_err(&failed)?;
+        let store = read_setting(&mut *transaction, "store-id").await.map_err(&failed)?;
         let generation = read_generation(&mut transaction).await.map_err(&failed)?;
         let record = Generation { store: store.ok_or(StoreError::Corrupt("no store id"))?, generation };
         GenerationFile::beside(&self.path).write(&record)?;
@@ -347,38 +344,6 @@ fn is_damaged(error: &dyn sqlx::error::DatabaseError) -> bool {
     // SQLITE_CORRUPT and SQLITE_NOTADB, in the lower byte of what may be an extended code.
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
-}
-
-/// Marks every Paillier key as needing rotation, and the store as restored.
-pub(super) async fn mark_restored(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    write_setting(connection, "restored", &[1]).await?;
-    // Revocations and charges of the time before are not known here.
-    let now = Clock::system().now_ms().to_be_bytes();
-    write_setting(connection, RESTORED_AT, &now).await?;
-    write_setting(connection, LIMITS_USED_UP_SINCE, &now).await?;
-    // A lock that survived stays a lock: it says more.
-    sqlx::query("UPDATE paillier_keys SET state = ? WHERE state = ?")
-        .bind(state_number(PaillierState::NeedsRotation))
-        .bind(state_number(PaillierState::Ready))
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("UPDATE deals SET restored = 1").execute(&mut *connection).await?;
-    // What was recorded after the copy was made is not known here: the chain is not to be forked.
-    super::audit::close(connection).await
-}
-
-async fn read_generation(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
-    let value = read_setting(connection, "generation").await?;
-    Ok(value.and_then(|value| <[u8; 8]>::try_from(value).ok()).map_or(0, u64::from_be_bytes))
-}
-
-/// Raises the generation above what it is and above `floor`.
-pub(super) async fn raise_generation(
-    connection: &mut SqliteConnection,
-    floor: u64,
-) -> Result<(), sqlx::Error> {
-    let next = read_generation(connection).await?.max(floor).saturating_add(1);
-    write_setting(connection, "generation", &next.to_be_bytes()).await
 }
 
 struct Generation {

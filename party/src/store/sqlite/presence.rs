@@ -12,7 +12,7 @@ use crate::store::StoreError;
 /// this process lives. The operating system gives the lock back however the process ends.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
-    pub(super) id: [u8; 16],
+    id: [u8; 16],
     held: Arc<Mutex<Option<Held>>>,
 }
 
@@ -34,6 +34,10 @@ impl Presence {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| StoreError::Corrupt("no randomness"))?;
         Ok(Self { id, held: Arc::default() })
+    }
+
+    pub(super) const fn id(&self) -> [u8; 16] {
+        self.id
     }
 
     fn path_of(database: &Path, id: &str) -> PathBuf {

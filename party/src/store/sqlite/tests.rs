@@ -2,14 +2,17 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    at_rest::{KeyEncryptionKey, RecordKind},
+    at_rest::{KeyEncryptionKey, RecordKind, RecordLabel, SealedRecord},
     store::{
-        AuditStore as _, Charge, Gate, KeyStore as _, PaillierScope, PaillierState, SessionStore as _,
+        AuditStore as _, Charge, Gate, KeyStore as _, LockOutcome, PaillierScope, PaillierState, Readiness,
+        RecordStore as _, SessionStore as _, StoreError,
+        backend::Backend as _,
         conformance::{self, lock},
+        shared::records::write_setting,
     },
 };
 use duet_protocol::ids::{PaillierKeyId, SessionId, WalletId};
-use duet_wire::audit::{Body, ChainId, Event, Record};
+use duet_wire::audit::{Body, ChainId, Draft, Event, Record};
 use sqlx::{Connection as _, sqlite::SqliteConnectOptions};
 
 fn options(directory: &Path) -> SqliteOptions {
@@ -99,8 +102,8 @@ async fn a_lock_and_a_charge_survive_a_kill() {
 async fn a_transaction_that_was_not_committed_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
-    let mut transaction = store.write("test").await.unwrap();
-    write_setting(&mut transaction, "half", b"stored").await.unwrap();
+    let mut transaction = store.begin("test").await.unwrap();
+    write_setting(&mut *transaction, "half", b"stored").await.unwrap();
     let (_copy, after) = killed_copy(&store).await;
     assert_eq!(after.setting("half").await.unwrap(), None);
 }
@@ -110,7 +113,7 @@ async fn a_transaction_that_sqlite_itself_rolled_back_does_not_stop_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(&options(directory.path())).await.unwrap();
     // What SQLite does when the disk is full in the middle of one.
-    let mut transaction = store.write("fill the disk").await.unwrap();
+    let mut transaction = store.begin("fill the disk").await.unwrap();
     sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
     assert!(transaction.commit().await.is_err());
     store.recover().await.unwrap();
