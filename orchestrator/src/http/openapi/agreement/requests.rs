@@ -128,8 +128,8 @@ fn check(schemas: &Schemas, name: &str, read: Reader) -> Result<(), String> {
     let schema = named(name);
     let validator = schemas.validator(&schema);
     let config = Config {
-        cases: 300,
-        max_local_rejects: 20_000,
+        cases: 200,
+        max_local_rejects: 4_000,
         max_shrink_iters: 0,
         failure_persistence: None,
         ..Config::default()
