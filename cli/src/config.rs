@@ -30,7 +30,8 @@ pub(crate) struct GlobalOptions {
     /// Print exactly one JSON document on standard output
     #[arg(long, global = true, env = "DUET_JSON", value_parser = FalseyValueParser::new(), hide_env_values = true)]
     pub(crate) json: bool,
-    /// What to log, as a tracing filter [default: info for servers, warn otherwise]
+    /// What to log, as a tracing filter, for example duet_party=debug [default: info for servers,
+    /// warn otherwise]
     #[arg(long, global = true, env = "DUET_LOG", value_name = "FILTER", help_heading = "Logging")]
     pub(crate) log: Option<String>,
     /// How log lines are written
@@ -48,7 +49,8 @@ pub(crate) struct GlobalOptions {
 /// A directory of development credentials.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct CredentialsOptions {
-    /// Directory made by `duet init`: supplies credentials that no flag or variable names
+    /// Directory made by `duet init`. It supplies the broker's authority, this role's nkey, the
+    /// tenant's API token and the servers' keys where no flag or variable names them
     #[arg(long, env = "DUET_CREDENTIALS", value_name = "DIR", help_heading = "Credentials")]
     pub(crate) credentials: Option<PathBuf>,
 }
@@ -85,7 +87,7 @@ pub(crate) struct TenantOptions {
 /// How to reach the orchestrator.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ApiOptions {
-    /// The orchestrator's HTTP interface
+    /// The orchestrator's HTTP interface; https beyond this machine, because the token goes there
     #[arg(
         long,
         env = "DUET_API_URL",
@@ -112,8 +114,8 @@ pub(crate) struct SealOptions {
         help_heading = "Share store"
     )]
     pub(crate) key_file: Option<PathBuf>,
-    /// The same 32 bytes as a credential that systemd hands to the service
-    /// (LoadCredentialEncrypted=)
+    /// The same 32 bytes as a credential that systemd hands to the service in
+    /// $CREDENTIALS_DIRECTORY (LoadCredentialEncrypted=)
     #[arg(
         long,
         env = "DUET_KEY_CREDENTIAL",
@@ -132,7 +134,7 @@ pub(crate) struct SealOptions {
         help_heading = "Share store"
     )]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// Key of HashiCorp Vault's transit engine that opens the store
+    /// Key of HashiCorp Vault's transit engine that opens the store (docs/share-store.md)
     #[arg(
         long,
         env = "DUET_VAULT_KEY",
@@ -203,8 +205,8 @@ pub(crate) struct VaultOptions {
 /// The share store of a party.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StoreOptions {
-    /// The party's share store: a file, or a PostgreSQL database as
-    /// postgresql://USER@HOST:PORT/DATABASE
+    /// The party's share store (docs/share-store.md): a SQLite file, or a PostgreSQL database as
+    /// postgresql://USER@HOST:PORT/DATABASE[?sslmode=…&sslrootcert=…], without a password
     #[arg(
         long,
         env = "DUET_STORE",
@@ -223,11 +225,11 @@ pub(crate) struct StoreOptions {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DatabaseOptions {
     /// File with the password of the database's user (or the password itself in
-    /// DUET_STORE_PASSWORD)
+    /// DUET_STORE_PASSWORD) [default: PostgreSQL's own, PGPASSWORD or ~/.pgpass]
     #[arg(long, env = "DUET_STORE_PASSWORD_FILE", value_name = "FILE", help_heading = "Share store")]
     pub(crate) store_password_file: Option<PathBuf>,
-    /// Commits wait for a standby, so a failover of the database loses nothing and does not count
-    /// as a restore
+    /// Declares that commits wait for a standby: a failover of the database loses nothing and does
+    /// not count as a restore (docs/share-store.md#failover)
     #[arg(
         long,
         env = "DUET_STORE_LOSSLESS_FAILOVER",

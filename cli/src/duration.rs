@@ -1,6 +1,32 @@
 //! Durations on the command line: `10m`, `1h 30m`, `45s`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A duration that a command line states or has as its default. [`parse`] reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse(text).map(Self)
+    }
+}
+
+/// The text is a whole number of the largest unit that allows it, for example `400d`.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, u128); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+        let millis = self.0.as_millis();
+        let unit = UNITS.into_iter().find(|(_, length)| millis >= *length && millis.is_multiple_of(*length));
+        let (unit, length) = unit.unwrap_or(("ms", 1));
+        write!(f, "{}{unit}", millis / length)
+    }
+}
 
 /// Parses a duration of at least one millisecond and at most a hundred years.
 ///
@@ -31,5 +57,13 @@ mod tests {
         for bad in ["", "0s", "10", "-1s", "101years"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn spans_are_shown_as_they_may_be_written() {
+        for text in ["400d", "90m", "10m", "36h", "5s", "1500ms"] {
+            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+        assert_eq!(Span(Duration::from_secs(7 * 86_400)).to_string(), "7d");
     }
 }

@@ -22,6 +22,8 @@ mod error;
 mod health;
 mod input;
 mod logging;
+#[cfg(test)]
+mod manual;
 mod memory;
 mod monitoring;
 mod outgoing;

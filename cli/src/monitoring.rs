@@ -31,12 +31,12 @@ use crate::{
 /// Where to expose metrics and traces.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MonitoringOptions {
-    /// Where to answer GET /metrics and /healthz over plain HTTP; port 0 picks a free one [default:
-    /// nowhere]
+    /// Where to answer GET /metrics and /healthz over plain HTTP (docs/metrics.md); port 0 picks a
+    /// free one, which the ready line names as `metrics` [default: nowhere]
     #[arg(long, env = "DUET_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Monitoring")]
     metrics: Option<SocketAddr>,
-    /// Where a collector takes traces, as OTLP over HTTP; the path /v1/traces is added [default:
-    /// nowhere]
+    /// Where a collector takes traces, as OTLP over HTTP (docs/traces.md); the path /v1/traces is
+    /// added [default: nowhere]
     #[arg(long, env = "DUET_TRACES", value_name = "URL", help_heading = "Monitoring")]
     traces: Option<Url>,
 }

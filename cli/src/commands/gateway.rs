@@ -7,7 +7,6 @@ use std::{
     num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
 use clap::Args;
@@ -30,7 +29,7 @@ use crate::{
     broker,
     commands::{init::read_error, party::SERVER_PATIENCE},
     config::{BrokerOptions, CredentialsOptions},
-    duration,
+    duration::Span,
     error::{CliError, ErrorCode},
     monitoring::{self, Listener, MonitoringOptions},
     output::Output,
@@ -44,14 +43,14 @@ pub(crate) struct GatewayCommand {
     /// Where it listens; port 0 picks a free one. Outside the loopback it needs a certificate
     #[arg(long, env = "DUET_GATEWAY_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
     listen: SocketAddr,
-    /// The gateway's certificate with its chain (PEM)
+    /// The gateway's certificate with its chain (PEM), for TLS 1.3
     #[arg(long, env = "DUET_GATEWAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The certificate's key (PEM)
     #[arg(long, env = "DUET_GATEWAY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Origins whose pages may connect, as browsers name them (https://wallet.example); can be
-    /// repeated
+    /// Origins whose pages may connect, as browsers name them (https://wallet.example); the page
+    /// served here may always. A refusal names the origin. Can be repeated
     #[arg(long = "origin", env = "DUET_GATEWAY_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     origins: Vec<Origin>,
     /// Pages of any origin on this machine's loopback may connect; for trials, on the loopback only
@@ -67,11 +66,11 @@ pub(crate) struct GatewayCommand {
     /// The tenant that wallets made in the page belong to
     #[arg(long, env = "DUET_TENANT", value_name = "NAME", default_value = "demo")]
     tenant: TenantId,
-    /// The party that holds share 2, and its card's fingerprint; a page refuses to deal if its own
-    /// differs
+    /// The party that holds share 2, to which devices may speak, and its card's fingerprint; a page
+    /// refuses to deal if its own differs
     #[arg(long, value_name = "NAME[=FINGERPRINT]", default_value = "service", help_heading = "Parties")]
     service: PartyArgument,
-    /// The party that holds share 3
+    /// The party that holds share 3, likewise
     #[arg(
         long,
         value_name = "NAME[=FINGERPRINT]",
@@ -136,37 +135,36 @@ pub(crate) struct GatewayCommand {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitOptions {
-    /// Connections in all [default: 1024]
-    #[arg(long, value_name = "NUMBER")]
-    max_connections: Option<usize>,
-    /// Connections of one address [default: 64]
-    #[arg(long, value_name = "NUMBER")]
-    max_connections_per_address: Option<usize>,
-    /// Connections that one address may open a second [default: 20]
-    #[arg(long, value_name = "NUMBER")]
-    connections_per_second: Option<NonZeroU32>,
-    /// Frames read from one address a second; faster ones wait [default: 100]
-    #[arg(long, value_name = "NUMBER")]
-    frames_per_second: Option<NonZeroU32>,
-    /// Messages about new wallets from one address a minute; a wallet takes four [default: 60]
-    #[arg(long, value_name = "NUMBER")]
-    shares_per_minute: Option<NonZeroU32>,
+    /// Connections in all
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().max_connections)]
+    max_connections: usize,
+    /// Connections of one address
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().max_connections_per_address)]
+    max_connections_per_address: usize,
+    /// Connections that one address may open a second
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().connections_per_second)]
+    connections_per_second: NonZeroU32,
+    /// Frames read from one address a second; faster ones wait
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().frames_per_second)]
+    frames_per_second: NonZeroU32,
+    /// Messages about new wallets from one address a minute; a wallet takes four
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().shares_per_minute)]
+    shares_per_minute: NonZeroU32,
     /// Failed proofs of a device's key from one address a minute; after more, answers slow down
-    /// [default: 30]
-    #[arg(long, value_name = "NUMBER")]
-    refused_proofs_per_minute: Option<NonZeroU32>,
-    /// Requests about one wallet a second [default: 100]
-    #[arg(long, value_name = "NUMBER")]
-    requests_per_second_per_device: Option<NonZeroU32>,
-    /// How long a socket may be silent [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    idle: Option<Duration>,
-    /// How long a socket without a wallet may go without a request [default: 10min]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    unauthenticated: Option<Duration>,
-    /// How long each may take: a handshake, a header, a device's greeting [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    handshake: Option<Duration>,
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().refused_proofs_per_minute)]
+    refused_proofs_per_minute: NonZeroU32,
+    /// Requests about one wallet a second
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().requests_per_second_per_device)]
+    requests_per_second_per_device: NonZeroU32,
+    /// How long a socket may be silent
+    #[arg(long, value_name = "DURATION", default_value_t = Span(Limits::default().idle))]
+    idle: Span,
+    /// How long a socket without a wallet may go without a request
+    #[arg(long, value_name = "DURATION", default_value_t = Span(Limits::default().unauthenticated))]
+    unauthenticated: Span,
+    /// How long each may take: a handshake, a header, a device's greeting
+    #[arg(long, value_name = "DURATION", default_value_t = Span(Limits::default().handshake))]
+    handshake: Span,
 }
 
 /// A party and, optionally, its card's fingerprint.
@@ -313,25 +311,18 @@ fn audit_key(file: Option<&Path>, credentials: &CredentialsOptions) -> Result<Si
 
 impl LimitOptions {
     fn limits(self) -> Limits {
-        let defaults = Limits::default();
         Limits {
-            max_connections: self.max_connections.unwrap_or(defaults.max_connections),
-            max_connections_per_address: self
-                .max_connections_per_address
-                .unwrap_or(defaults.max_connections_per_address),
-            connections_per_second: self.connections_per_second.unwrap_or(defaults.connections_per_second),
-            frames_per_second: self.frames_per_second.unwrap_or(defaults.frames_per_second),
-            shares_per_minute: self.shares_per_minute.unwrap_or(defaults.shares_per_minute),
-            refused_proofs_per_minute: self
-                .refused_proofs_per_minute
-                .unwrap_or(defaults.refused_proofs_per_minute),
-            requests_per_second_per_device: self
-                .requests_per_second_per_device
-                .unwrap_or(defaults.requests_per_second_per_device),
-            idle: self.idle.unwrap_or(defaults.idle),
-            unauthenticated: self.unauthenticated.unwrap_or(defaults.unauthenticated),
-            handshake: self.handshake.unwrap_or(defaults.handshake),
-            ..defaults
+            max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
+            connections_per_second: self.connections_per_second,
+            frames_per_second: self.frames_per_second,
+            shares_per_minute: self.shares_per_minute,
+            refused_proofs_per_minute: self.refused_proofs_per_minute,
+            requests_per_second_per_device: self.requests_per_second_per_device,
+            idle: self.idle.0,
+            unauthenticated: self.unauthenticated.0,
+            handshake: self.handshake.0,
+            ..Limits::default()
         }
     }
 }

@@ -1,16 +1,17 @@
 //! `duet orchestrator`: the job queue and its HTTP interface.
 
-use std::{
-    collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr};
 
 use clap::{
     Args,
     builder::{FalseyValueParser, RangedI64ValueParser},
 };
-use duet_bus::Role;
+use duet_bus::{Role, streams::StorageSettings};
 use duet_credentials::Layout;
-use duet_orchestrator::{Config, OrchestratorError, PartyEntry, Server, TenantAccess, TokenHash};
+use duet_orchestrator::{
+    Config, HttpSettings, OrchestratorError, PartyEntry, QueueSettings, Server, TenantAccess, TokenHash,
+    webhooks::WebhookSettings,
+};
 use duet_protocol::ids::ShareIndex;
 use duet_wire::{Code, TenantId, signing::SigningKey};
 use serde::Serialize;
@@ -20,7 +21,7 @@ use crate::{
     broker,
     commands::{init::read_error, party::SERVER_PATIENCE},
     config::{BrokerOptions, CredentialsOptions},
-    duration,
+    duration::Span,
     error::{CliError, ErrorCode},
     monitoring::{self, Listener, MonitoringOptions},
     output::Output,
@@ -35,7 +36,7 @@ pub(crate) struct OrchestratorCommand {
     #[arg(long, env = "DUET_LISTEN", value_name = "ADDRESS", default_value_t = Config::DEFAULT_LISTEN)]
     listen: SocketAddr,
     /// File with the Ed25519 key that signs results (64 hexadecimal digits), and a second key while
-    /// the key is exchanged [default: DIR/orchestrator.key]
+    /// the key is exchanged (docs/credentials.md) [default: DIR/orchestrator.key]
     #[arg(long, env = "DUET_ORCHESTRATOR_KEY", value_name = "FILE")]
     orchestrator_key: Option<PathBuf>,
     /// A tenant and the file with its API token, or with the token's SHA-256 in 64 hexadecimal
@@ -52,26 +53,27 @@ pub(crate) struct OrchestratorCommand {
     #[arg(long = "party", value_name = "NAME=2|3")]
     parties: Vec<PartyArgument>,
     /// Jobs that may be open at once; a further one is refused with 429
-    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
-    max_open_jobs: Option<usize>,
+    #[arg(long, value_name = "NUMBER", default_value_t = QueueSettings::default().max_open_jobs, help_heading = "Queue")]
+    max_open_jobs: usize,
     /// How many open jobs one tenant may have
-    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
-    max_open_jobs_per_tenant: Option<usize>,
+    #[arg(long, value_name = "NUMBER", default_value_t = QueueSettings::default().max_open_jobs_per_tenant, help_heading = "Queue")]
+    max_open_jobs_per_tenant: usize,
     /// Jobs that this orchestrator works on at once
-    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
-    max_in_flight: Option<usize>,
-    /// How many of them one tenant may have [default: three quarters]
+    #[arg(long, value_name = "NUMBER", default_value_t = QueueSettings::default().max_in_flight, help_heading = "Queue")]
+    max_in_flight: usize,
+    /// How many of them one tenant may have [default: three quarters of them]
     #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
     max_in_flight_per_tenant: Option<usize>,
     /// Requests a second that one tenant may make of the HTTP interface
-    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
-    requests_per_second_per_tenant: Option<NonZeroU32>,
-    /// Attempts at a job, over all its pairs
-    #[arg(long, value_name = "NUMBER", help_heading = "Queue")]
-    max_attempts: Option<u32>,
+    #[arg(long, value_name = "NUMBER", default_value_t = HttpSettings::default().requests_per_second_per_tenant, help_heading = "Queue")]
+    requests_per_second_per_tenant: NonZeroU32,
+    /// Attempts at a job, over all its pairs. Attempts that say nothing about the job do not count
+    /// (docs/errors.md)
+    #[arg(long, value_name = "NUMBER", default_value_t = QueueSettings::default().max_attempts, help_heading = "Queue")]
+    max_attempts: u32,
     /// How long a session may last
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Queue")]
-    session_timeout: Option<Duration>,
+    #[arg(long, value_name = "DURATION", default_value_t = Span(QueueSettings::default().session_timeout), help_heading = "Queue")]
+    session_timeout: Span,
     #[command(flatten)]
     storage: StorageOptions,
     #[command(flatten)]
@@ -91,25 +93,27 @@ struct StorageOptions {
     /// Copies of each stream and bucket: 1, or 3 or 5 in a cluster
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     replicas: usize,
-    /// How long a settled job and its idempotency key are kept [default: 30 days]
-    #[arg(long, env = "DUET_KEEP_SETTLED", value_name = "DURATION", value_parser = duration::parse)]
-    keep_settled: Option<Duration>,
-    /// Bound of each bucket; the jobs' bucket needs some 4 KiB for each job kept [default: 512]
-    #[arg(long, env = "DUET_BUCKET_MIB", value_name = "MIB", value_parser = mebibytes())]
-    bucket_mib: Option<i64>,
-    /// Bound of the stream of results [default: 512]
-    #[arg(long, env = "DUET_RESULTS_MIB", value_name = "MIB", value_parser = mebibytes())]
-    results_mib: Option<i64>,
-    /// How long the stream of results keeps a result [default: 30 days]
-    #[arg(long, env = "DUET_RESULTS_AGE", value_name = "DURATION", value_parser = duration::parse)]
-    results_age: Option<Duration>,
-    /// Bound of the audit log's stream; each signature takes some 3.5 KiB [default: 2048]
-    #[arg(long, env = "DUET_AUDIT_MIB", value_name = "MIB", value_parser = mebibytes())]
-    audit_mib: Option<i64>,
-    /// How long the audit log's stream keeps a record [default: 400 days]
-    #[arg(long, env = "DUET_AUDIT_AGE", value_name = "DURATION", value_parser = duration::parse)]
-    audit_age: Option<Duration>,
+    /// How long a settled job and its idempotency key are kept
+    #[arg(long, env = "DUET_KEEP_SETTLED", value_name = "DURATION", default_value_t = Span(QueueSettings::default().keep_settled))]
+    keep_settled: Span,
+    /// Bound of each bucket; the jobs' bucket needs some 4 KiB for each job kept
+    #[arg(long, env = "DUET_BUCKET_MIB", value_name = "MIB", value_parser = mebibytes(), default_value_t = StorageSettings::default().bucket_max_bytes / MEBIBYTE)]
+    bucket_mib: i64,
+    /// Bound of the stream of results
+    #[arg(long, env = "DUET_RESULTS_MIB", value_name = "MIB", value_parser = mebibytes(), default_value_t = StorageSettings::default().history_max_bytes / MEBIBYTE)]
+    results_mib: i64,
+    /// How long the stream of results keeps a result
+    #[arg(long, env = "DUET_RESULTS_AGE", value_name = "DURATION", default_value_t = Span(StorageSettings::default().results_max_age))]
+    results_age: Span,
+    /// Bound of the audit log's stream; each signature takes some 3.5 KiB
+    #[arg(long, env = "DUET_AUDIT_MIB", value_name = "MIB", value_parser = mebibytes(), default_value_t = StorageSettings::default().audit_max_bytes / MEBIBYTE)]
+    audit_mib: i64,
+    /// How long the audit log's stream keeps a record
+    #[arg(long, env = "DUET_AUDIT_AGE", value_name = "DURATION", default_value_t = Span(StorageSettings::default().audit_max_age))]
+    audit_age: Span,
 }
+
+const MEBIBYTE: i64 = 1024 * 1024;
 
 /// A number of MiB, up to 16 TiB.
 fn mebibytes() -> RangedI64ValueParser {
@@ -118,14 +122,14 @@ fn mebibytes() -> RangedI64ValueParser {
 
 impl StorageOptions {
     fn apply(&self, config: &mut Config) {
-        let (storage, bytes) = (&mut config.storage, |mib: i64| mib * 1024 * 1024);
+        let storage = &mut config.storage;
         storage.replicas = self.replicas;
-        storage.bucket_max_bytes = self.bucket_mib.map_or(storage.bucket_max_bytes, bytes);
-        storage.history_max_bytes = self.results_mib.map_or(storage.history_max_bytes, bytes);
-        storage.results_max_age = self.results_age.unwrap_or(storage.results_max_age);
-        storage.audit_max_bytes = self.audit_mib.map_or(storage.audit_max_bytes, bytes);
-        storage.audit_max_age = self.audit_age.unwrap_or(storage.audit_max_age);
-        config.queue.keep_settled = self.keep_settled.unwrap_or(config.queue.keep_settled);
+        storage.bucket_max_bytes = self.bucket_mib * MEBIBYTE;
+        storage.history_max_bytes = self.results_mib * MEBIBYTE;
+        storage.results_max_age = self.results_age.0;
+        storage.audit_max_bytes = self.audit_mib * MEBIBYTE;
+        storage.audit_max_age = self.audit_age.0;
+        config.queue.keep_settled = self.keep_settled.0;
     }
 }
 
@@ -137,14 +141,14 @@ struct WebhookOptions {
     #[arg(long, env = "DUET_WEBHOOKS_TO_PRIVATE", value_parser = FalseyValueParser::new())]
     webhooks_to_private: bool,
     /// How long one delivery may take
-    #[arg(long, env = "DUET_WEBHOOK_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
-    webhook_timeout: Option<Duration>,
+    #[arg(long, env = "DUET_WEBHOOK_TIMEOUT", value_name = "DURATION", default_value_t = Span(WebhookSettings::default().timeout))]
+    webhook_timeout: Span,
     /// The pause before the second attempt at a delivery; each further pause is four times as long
-    #[arg(long, env = "DUET_WEBHOOK_FIRST_PAUSE", value_name = "DURATION", value_parser = duration::parse)]
-    webhook_first_pause: Option<Duration>,
-    /// How long an endpoint may fail before it is disabled
-    #[arg(long, env = "DUET_WEBHOOK_DISABLE_AFTER", value_name = "DURATION", value_parser = duration::parse)]
-    webhook_disable_after: Option<Duration>,
+    #[arg(long, env = "DUET_WEBHOOK_FIRST_PAUSE", value_name = "DURATION", default_value_t = Span(WebhookSettings::default().first_pause))]
+    webhook_first_pause: Span,
+    /// How long an endpoint may fail before it is disabled (docs/webhooks.md)
+    #[arg(long, env = "DUET_WEBHOOK_DISABLE_AFTER", value_name = "DURATION", default_value_t = Span(WebhookSettings::default().disable_after))]
+    webhook_disable_after: Span,
 }
 
 /// A tenant and the file with its token.
@@ -252,22 +256,19 @@ impl OrchestratorCommand {
         if !self.parties.is_empty() {
             config.parties = self.parties.into_iter().map(|party| party.0).collect();
         }
-        let http = &mut config.http;
-        http.requests_per_second_per_tenant =
-            self.requests_per_second_per_tenant.unwrap_or(http.requests_per_second_per_tenant);
+        config.http.requests_per_second_per_tenant = self.requests_per_second_per_tenant;
         let queue = &mut config.queue;
-        queue.max_open_jobs = self.max_open_jobs.unwrap_or(queue.max_open_jobs);
-        queue.max_open_jobs_per_tenant =
-            self.max_open_jobs_per_tenant.unwrap_or(queue.max_open_jobs_per_tenant);
+        queue.max_open_jobs = self.max_open_jobs;
+        queue.max_open_jobs_per_tenant = self.max_open_jobs_per_tenant;
         queue.max_in_flight_per_tenant = self.max_in_flight_per_tenant.or(queue.max_in_flight_per_tenant);
-        queue.max_in_flight = self.max_in_flight.unwrap_or(queue.max_in_flight);
-        queue.max_attempts = self.max_attempts.unwrap_or(queue.max_attempts);
-        queue.session_timeout = self.session_timeout.unwrap_or(queue.session_timeout);
+        queue.max_in_flight = self.max_in_flight;
+        queue.max_attempts = self.max_attempts;
+        queue.session_timeout = self.session_timeout.0;
         let (webhooks, given) = (&mut config.webhooks, self.webhooks);
         webhooks.allow_private = given.webhooks_to_private;
-        webhooks.timeout = given.webhook_timeout.unwrap_or(webhooks.timeout);
-        webhooks.first_pause = given.webhook_first_pause.unwrap_or(webhooks.first_pause);
-        webhooks.disable_after = given.webhook_disable_after.unwrap_or(webhooks.disable_after);
+        webhooks.timeout = given.webhook_timeout.0;
+        webhooks.first_pause = given.webhook_first_pause.0;
+        webhooks.disable_after = given.webhook_disable_after.0;
         Ok(config)
     }
 }

@@ -91,7 +91,7 @@ impl From<ModulusBits> for ModulusSize {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InitArguments {
-    /// The party's name: `service` holds share 2, `partner` share 3
+    /// The party's name: `service` holds share 2, `partner` share 3, others state their share
     #[arg(long, env = "DUET_PARTY", value_name = "NAME")]
     party: PartyId,
     /// The share that it will hold [default: by its name]
@@ -122,14 +122,14 @@ pub(crate) struct RunArguments {
     #[arg(long, env = "DUET_RANDOMIZER_TABLE_AFTER", value_name = "NUMBER", default_value_t = RandomizerSettings::default().table_after)]
     randomizer_table_after: u64,
     /// A file that changes when this machine is copied, such as a virtual machine's generation id;
-    /// a change ends open sessions. Linux's boot id is always one; can be repeated
+    /// a change ends open sessions. Linux's boot id is always one. Can be repeated
     #[arg(long = "generation-file", env = "DUET_GENERATION_FILE", value_name = "FILE")]
     generation_files: Vec<PathBuf>,
     /// How long sessions may continue after the signal to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration::parse)]
     drain: Duration,
-    /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one [default:
-    /// nowhere]
+    /// Where to answer GET /healthz and /readyz over plain HTTP; port 0 picks a free one, which the
+    /// ready line names as `health` [default: nowhere]
     #[arg(long, env = "DUET_HEALTH_LISTEN", value_name = "ADDRESS")]
     health: Option<SocketAddr>,
     #[command(flatten)]
