@@ -53,8 +53,6 @@ pub(crate) fn run(output: Output) -> Result<(), CliError> {
 mod tests {
     #[test]
     fn the_manual_has_the_same_table() {
-        let manual = include_str!("../../../docs/cli.md");
-        let table = super::table().to_string();
-        assert!(manual.contains(&table), "docs/cli.md should contain:\n{table}");
+        duet_test_docs::part("docs/cli.md", "exit codes", &super::table().to_string()).unwrap();
     }
 }

@@ -15,7 +15,7 @@ pub enum ExitCode {
     NotFound = 4,
     /// 5: not allowed.
     Refused = 5,
-    /// 6: the share cannot be used until its operator or owner acts.
+    /// 6: the share cannot be used before an operator or owner acts.
     Locked = 6,
     /// 7: busy or unreachable; trying again later may work.
     Unavailable = 7,
@@ -179,12 +179,14 @@ pub const ERRORS_PAGE: &str = "docs/errors.md";
 /// What a code means for a job when a session or an invitation ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// The pair does not sign this job until a person repairs something. The job goes to another
-    /// pair, or ends with the code if there is none.
+    /// The orchestrator does not ask this pair again: a person has to repair something. The job
+    /// goes to another pair. Without one it fails with the code.
     Refused,
-    /// It says nothing about the job. The job waits, and no attempt is counted.
+    /// The code says nothing about the job. The orchestrator counts no attempt. The job waits, with
+    /// growing pauses, until the cause is gone or the job expires.
     Wait,
-    /// The session failed. The attempt counts, and after some of them the job ends with the code.
+    /// The orchestrator counts the attempt. After `--max-attempts` of them the job fails with the
+    /// last code.
     Tried,
 }
 
@@ -382,9 +384,36 @@ impl From<Refusal> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use duet_test_docs::{Item, table};
+
     use super::*;
 
     const PAGE: &str = include_str!("../../../docs/errors.md");
+    const SOURCE: &str = include_str!("error.rs");
+
+    #[test]
+    fn the_tables_of_the_page_are_those_of_the_code() {
+        let classes = Item::read(SOURCE, "enum Class").unwrap().variants;
+        let rows = [Class::Wait, Class::Tried, Class::Refused].map(|class| {
+            let codes = Code::ALL.iter().filter(|code| code.class() == class);
+            let listed: Vec<String> = codes.map(|code| format!("`{code}`")).collect();
+            let codes = if class == Class::Refused { "all others".to_owned() } else { listed.join(", ") };
+            let meaning = classes.iter().find(|variant| variant.name == format!("{class:?}")).unwrap();
+            [class.as_str().to_owned(), codes, meaning.paragraphs.join(" ")]
+        });
+        let heading = ["class", "codes", "meaning for the job"];
+        duet_test_docs::part(ERRORS_PAGE, "classes", &table(heading, rows)).unwrap();
+
+        let others = ["0: success.", "1: an unforeseen failure.", "2: the command line does not parse."];
+        let groups = Item::read(SOURCE, "enum ExitCode").unwrap().variants;
+        let groups = groups.iter().map(|group| group.paragraphs.join(" "));
+        let rows = others.map(str::to_owned).into_iter().chain(groups).map(|text| {
+            let (code, meaning) = text.split_once(": ").unwrap();
+            [code.to_owned(), meaning.trim_end_matches('.').to_owned()]
+        });
+        let exit_codes = table(["exit code", "group"], rows);
+        duet_test_docs::part(ERRORS_PAGE, "exit codes", &exit_codes).unwrap();
+    }
 
     #[test]
     fn the_page_has_one_section_per_code_with_cause_and_remedy() {
