@@ -93,6 +93,8 @@ pub struct Continues {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// A chain begins.
+    ///
+    /// Recorded by every writer.
     Opened {
         /// The writer: a party's name, `orchestrator` or `gateway`.
         writer: String,
@@ -111,6 +113,8 @@ pub enum Event {
         continues: Option<Continues>,
     },
     /// The writer's signature over the chain up to a record.
+    ///
+    /// Recorded by every writer.
     Checkpoint {
         /// That record's number.
         sequence: u64,
@@ -121,26 +125,37 @@ pub enum Event {
         #[serde(with = "hex_array")]
         signature: [u8; 64],
     },
-    /// The chain is complete: the process that wrote it ends.
+    /// The chain is complete: the process that wrote it ends. A party's chain does not end with a
+    /// process.
+    ///
+    /// Recorded by orchestrators and gateways.
     Closed,
     /// Entries were lost before they got a place in the chain, because more was decided than could
     /// be written.
+    ///
+    /// Recorded by orchestrators and gateways.
     Lost {
         /// How many.
         entries: u64,
     },
     /// A worker began to serve.
+    ///
+    /// Recorded by parties, within half a second.
     WorkerStarted {
         /// Its instance.
         instance: String,
     },
     /// A worker ended in order.
+    ///
+    /// Recorded by parties, within half a second.
     WorkerStopped {
         /// Its instance.
         instance: String,
     },
 
-    /// A party took its seat in a session. Recorded in the transaction that claims the session.
+    /// A party took its seat in a session: who asked, for what digest, and with whom it signs.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     SessionAccepted {
         /// The session.
         session: SessionId,
@@ -161,12 +176,18 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
     },
-    /// A responder charged a session to the wallet's limits, and then sent its only answer.
-    /// Recorded in the transaction of the charge, before the answer leaves.
+    /// A responder charged a session to the wallet's limits. Its only answer leaves after this
+    /// record.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     SessionCharged(Exchange),
     /// An initiator has a signature that verifies, and released it.
+    ///
+    /// Recorded by parties, within half a second.
     SessionSigned(Exchange),
-    /// A session ended without a signature.
+    /// A session ended without a signature: the code, and the party to blame.
+    ///
+    /// Recorded by parties, within half a second.
     SessionFailed {
         /// The session.
         session: SessionId,
@@ -180,7 +201,9 @@ pub enum Event {
         /// An explanation for a person.
         message: String,
     },
-    /// A bad signature locked a Paillier key. Recorded in the transaction of the lock.
+    /// A bad signature locked a Paillier key.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     KeyLocked {
         /// The key.
         paillier_key: PaillierKeyId,
@@ -192,6 +215,8 @@ pub enum Event {
         culprit: PartyId,
     },
     /// A request was refused.
+    ///
+    /// Recorded by every writer; a party within half a second.
     Refused {
         /// The kind of request: `invitation`, `share`, `card`, `job`, `approval`, `report`,
         /// `device` or `token`.
@@ -214,13 +239,16 @@ pub enum Event {
         message: String,
     },
     /// More requests were refused than are recorded one by one.
+    ///
+    /// Recorded by every writer; a party within half a second.
     RefusalsSuppressed {
         /// How many, by code.
         refusals: BTreeMap<Code, u64>,
     },
 
-    /// A party verified and stored a new wallet. Recorded in that transaction; the following events
-    /// are recorded in theirs.
+    /// A party verified and stored a new wallet.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     WalletPrepared {
         /// The wallet.
         wallet: WalletId,
@@ -231,11 +259,15 @@ pub enum Event {
         package: [u8; 32],
     },
     /// All holders have the wallet.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     WalletCommitted {
         /// The wallet.
         wallet: WalletId,
     },
     /// A party accepted an initiator's enrolment. From now on it answers under that key.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     EnrolmentTaken {
         /// The wallet.
         wallet: WalletId,
@@ -245,6 +277,8 @@ pub enum Event {
         paillier_key: PaillierKeyId,
     },
     /// A responder agreed to a key of this party. From now on the party initiates with it.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     EnrolmentAgreed {
         /// The wallet.
         wallet: WalletId,
@@ -254,6 +288,8 @@ pub enum Event {
         paillier_key: PaillierKeyId,
     },
     /// A party made a Paillier key: for a first enrolment, or a rotation.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     KeyMade {
         /// The key.
         paillier_key: PaillierKeyId,
@@ -261,17 +297,23 @@ pub enum Event {
         scope: String,
     },
     /// A party deleted Paillier keys that are no longer used.
+    ///
+    /// Recorded by parties, within half a second.
     KeysRemoved {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
     /// A party's store was restored, and these keys were locked in it when its next chain began. If
     /// a key was locked after the previous chain was closed, this is the only record of it.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     KeysFoundLocked {
         /// The keys.
         paillier_keys: Vec<PaillierKeyId>,
     },
     /// The operator changed what opens the party's share store.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     StoreKeyChanged {
         /// What opens it from now on: `key`, `passphrase` or `vault`.
         opened_by: String,
@@ -279,6 +321,8 @@ pub enum Event {
         new_key: bool,
     },
     /// A party pinned another party's card.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     CardPinned {
         /// The other party.
         party: PartyId,
@@ -288,14 +332,17 @@ pub enum Event {
         first_contact: bool,
     },
 
-    /// An operator said to go on with a card after its first bad signature. Written in the
-    /// transaction that notes it.
+    /// An operator said to go on with a card after its first bad signature.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     CulpritAccepted {
         /// The card.
         card: CardFingerprint,
     },
 
     /// A party accepted a policy from a wallet's owner.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     PolicySet {
         /// The wallet.
         wallet: WalletId,
@@ -309,6 +356,8 @@ pub enum Event {
         effective_at_ms: u64,
     },
     /// A party recorded an approval of a request.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     RequestApproved {
         /// Who asked, and for what.
         asked: Asked,
@@ -318,6 +367,8 @@ pub enum Event {
     },
 
     /// A party stored a revocation. It no longer signs the request.
+    ///
+    /// Recorded by parties, in the transaction of the decision.
     RequestRevoked {
         /// Who had asked, and for what.
         asked: Asked,
@@ -326,12 +377,16 @@ pub enum Event {
         by: [u8; 32],
     },
     /// An operator confirmed that the limits apply again as the restored store has them.
+    ///
+    /// Recorded by parties, within half a second.
     LimitsReset {
         /// Since when they had counted as used up, in milliseconds since 1970.
         used_up_since_ms: u64,
     },
 
     /// An orchestrator accepted a job.
+    ///
+    /// Recorded by orchestrators.
     JobAccepted {
         /// Who asked, and for what.
         asked: Asked,
@@ -342,6 +397,8 @@ pub enum Event {
         digest: [u8; 32],
     },
     /// An orchestrator began an attempt.
+    ///
+    /// Recorded by orchestrators.
     AttemptStarted {
         /// Who asked, and for what.
         asked: Asked,
@@ -353,6 +410,8 @@ pub enum Event {
         pair: Pair,
     },
     /// An attempt ended without a signature.
+    ///
+    /// Recorded by orchestrators.
     AttemptFailed {
         /// Who asked, and for what.
         asked: Asked,
@@ -367,6 +426,8 @@ pub enum Event {
         message: String,
     },
     /// An orchestrator verified a signature and stored the result.
+    ///
+    /// Recorded by orchestrators.
     JobSigned {
         /// Who asked, and for what.
         asked: Asked,
@@ -377,6 +438,8 @@ pub enum Event {
         digest: [u8; 32],
     },
     /// A job ended without a signature: given up (a dead letter), expired, cancelled or rejected.
+    ///
+    /// Recorded by orchestrators.
     JobEnded {
         /// Who asked, and for what.
         asked: Asked,
@@ -386,11 +449,15 @@ pub enum Event {
         message: String,
     },
     /// An operator put a dead letter back.
+    ///
+    /// Recorded by orchestrators.
     JobPutBack {
         /// Who had asked for the job.
         asked: Asked,
     },
     /// A device proved to a gateway that it holds the key of a wallet's device.
+    ///
+    /// Recorded by gateways.
     DeviceAuthenticated {
         /// The wallet.
         wallet: WalletId,
@@ -398,11 +465,47 @@ pub enum Event {
         #[serde(with = "hex_array")]
         device: [u8; 32],
     },
-    /// An orchestrator found streams or buckets of the broker missing, or replaced by others.
+    /// An orchestrator found streams or buckets of the broker missing, or replaced by others: the
+    /// broker came back without its streams.
+    ///
+    /// Recorded by orchestrators.
     StoresLost {
         /// Their names at the broker.
         stores: Vec<String>,
         /// How many jobs were open, as far as this orchestrator knew.
         open_jobs: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use duet_test_docs::{Field, Item, Variant, table};
+
+    use super::*;
+
+    #[test]
+    fn the_table_of_events_is_that_of_the_code() {
+        let source = include_str!("event.rs");
+        let row = |variant: &Variant| {
+            let fields = match &variant.wraps {
+                Some(kind) => Item::read(source, &format!("struct {kind}")).unwrap().fields,
+                None => variant.fields.clone(),
+            };
+            let member =
+                |field: &Field| format!("`{}`{}", field.name, if field.is_optional { "?" } else { "" });
+            let members = fields.iter().map(member).collect::<Vec<_>>().join(", ");
+            let [meaning, recorded] = &variant.paragraphs[..] else { panic!("two paragraphs: {variant:?}") };
+            let by = recorded.strip_prefix("Recorded by ").unwrap().trim_end_matches('.').to_owned();
+            let members = if members.is_empty() { "–".to_owned() } else { members };
+            [format!("`{}`", variant.snake_case()), by, meaning.clone(), members]
+        };
+        let events = Item::read(source, "enum Event").unwrap().variants;
+        let table = table(["kind", "recorded by", "meaning", "members"], events.iter().map(row));
+        duet_test_docs::part("docs/audit.md", "events", &table).unwrap();
+
+        // The reader knows the same kinds.
+        let unknown = serde_json::from_str::<Event>(r#"{"kind": "unknown"}"#).unwrap_err().to_string();
+        let read: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
+        assert_eq!(read, events.iter().map(Variant::snake_case).collect::<Vec<_>>());
+    }
 }
