@@ -48,13 +48,21 @@ impl From<&PartyId> for Speaker {
 /// One concrete subject to publish on: every identifier is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// Announces an accepted job of a tenant (stream, work queue).
+    /// Announces an accepted job of a tenant.
+    ///
+    /// From orchestrators, into the stream `DUET_JOBS`, a work queue.
     Job(TenantId),
-    /// A job that no orchestrator will try again, with its history (stream).
+    /// A job that no orchestrator will try again, with its history.
+    ///
+    /// From orchestrators, into the stream `DUET_DEAD`.
     Dead(TenantId),
-    /// An invitation to one free worker of a party (request).
+    /// An invitation to one free worker of a party.
+    ///
+    /// A request of an orchestrator to the party's queue group.
     Invite(PartyId),
     /// A round message of a session.
+    ///
+    /// From one side to the other, over core NATS. A lost message costs a retry.
     Round {
         /// The session.
         session: SessionId,
@@ -63,40 +71,60 @@ pub enum Address {
         /// Who receives.
         to: PartyId,
     },
-    /// How a session ended for one side (request, sent until acknowledged).
+    /// How a session ended for one side.
+    ///
+    /// A request to the orchestrators' queue group, sent until acknowledged.
     Outcome {
         /// The session.
         session: SessionId,
         /// Who reports.
         from: PartyId,
     },
-    /// Progress of a session (may be lost).
+    /// Progress of a session.
+    ///
+    /// From either side or an orchestrator, over core NATS. It may be lost.
     Event {
         /// The session.
         session: SessionId,
         /// Who reports.
         from: Speaker,
     },
-    /// Share packages, receipts, commits for a party (request).
+    /// Share packages, receipts, commits for a party.
+    ///
+    /// A request of a device to the party's queue group.
     Share(PartyId),
-    /// Cards, wallet facts, enrolments, rotation (request).
+    /// Cards, wallet facts, enrolments, rotation.
+    ///
+    /// A request to the party's queue group.
     Card {
         /// Who asks.
         from: Speaker,
         /// Who answers.
         to: PartyId,
     },
-    /// Jobs waiting for a wallet's owner (request).
+    /// Jobs waiting for a wallet's owner.
+    ///
+    /// A request of a device to the orchestrators' queue group.
     Approval(WalletId),
-    /// A tenant's signed results (stream).
+    /// A tenant's signed results.
+    ///
+    /// From orchestrators, into the stream `DUET_RESULTS`.
     Result(TenantId),
-    /// A tenant's jobs that ended without a signature (in the results' stream).
+    /// A tenant's jobs that ended without a signature.
+    ///
+    /// From orchestrators, into the stream `DUET_RESULTS`.
     Ended(TenantId),
-    /// The log of a webhook endpoint's deliveries (stream).
+    /// The log of a webhook endpoint's deliveries.
+    ///
+    /// From orchestrators, into the stream `DUET_DELIVERIES`.
     Delivery(EndpointId),
-    /// A writer's chained and signed audit records (stream).
+    /// A writer's chained and signed audit records.
+    ///
+    /// From the writer, into the stream `DUET_AUDIT`.
     Audit(Speaker),
-    /// How far a party's audit chain goes (stream, which keeps the newest only).
+    /// How far a party's audit chain goes.
+    ///
+    /// From the party, into the stream `DUET_HEADS`, which keeps the newest only.
     Head(PartyId),
 }
 
@@ -258,17 +286,23 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use duet_test_docs::{Item, Variant, table};
+
     use super::*;
+    use crate::{
+        deliveries::DELIVERIES,
+        streams::{AUDIT, DEAD, HEADS, JOBS, RESULTS},
+    };
 
     fn party(name: &str) -> PartyId {
         name.parse().unwrap()
     }
 
-    #[test]
-    fn every_address_round_trips() {
+    /// Every kind of address.
+    fn addresses() -> Vec<Address> {
         let session = SessionId([0xab; 16]);
         let tenant: TenantId = "demo".parse().unwrap();
-        for address in [
+        vec![
             Address::Job(tenant.clone()),
             Address::Dead(tenant.clone()),
             Address::Invite(party("service")),
@@ -284,9 +318,48 @@ mod tests {
             Address::Delivery(EndpointId([2; 16])),
             Address::Audit(Speaker::Gateway),
             Address::Head(party("service")),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn every_address_round_trips() {
+        for address in addresses() {
             assert_eq!(address.to_string().parse(), Ok(address));
         }
+    }
+
+    #[test]
+    fn the_table_of_subjects_is_that_of_the_code() {
+        let streams = [JOBS, DEAD, RESULTS, AUDIT, HEADS, DELIVERIES];
+        let placeholder = |kind: &str| match kind {
+            "TenantId" => "tenant",
+            "PartyId" => "party",
+            "WalletId" => "wallet",
+            "EndpointId" => "endpoint",
+            "Speaker" => "from",
+            _ => panic!("no name for a token of the type {kind}"),
+        };
+        let row = |variant: &Variant| {
+            let is_it =
+                |address: &&Address| format!("{address:?}").split([' ', '(']).next() == Some(&variant.name);
+            let address = addresses().iter().find(is_it).unwrap().to_string();
+            let tokens: Vec<&str> = match &variant.wraps {
+                Some(kind) => vec![placeholder(kind)],
+                None => variant.fields.iter().map(|field| &*field.name).collect(),
+            };
+            let name = address.split('.').nth(2).unwrap();
+            let subject =
+                tokens.iter().fold(format!("{PREFIX}.{name}"), |text, token| format!("{text}.<{token}>"));
+            assert_eq!(subject.split('.').count(), address.split('.').count(), "{address}");
+            let [meaning, carried] = &variant.paragraphs[..] else { panic!("two paragraphs: {variant:?}") };
+            for stream in carried.split('`').filter(|name| name.starts_with("DUET_")) {
+                assert!(streams.contains(&stream), "{stream}");
+            }
+            [format!("`{subject}`"), meaning.clone(), carried.clone()]
+        };
+        let variants = Item::read(include_str!("subjects.rs"), "enum Address").unwrap().variants;
+        let table = table(["subject", "what", "how it travels"], variants.iter().map(row));
+        duet_test_docs::part("docs/subjects.md", "subjects", &table).unwrap();
     }
 
     #[test]
