@@ -106,7 +106,12 @@ impl Listener {
 pub(crate) fn registry(role: &'static str) -> Registry {
     let mut registry = Registry::default();
     let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
-    registry.register("duet_build", "The build that runs, and as what", build);
+    registry.register(
+        "duet_build",
+        "always 1; the labels name the role (`orchestrator`, `party` or `gateway`) and the \
+             build. Watch for: several versions for longer than an upgrade takes",
+        build,
+    );
     registry.register_collector(Box::new(Process { started: SystemTime::now() }));
     registry
 }
@@ -140,7 +145,8 @@ struct Process {
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let help = "When the process started, in seconds since 1970";
+        let help = "when the process started, in seconds since 1970. Watch for: changes: the process \
+             restarts repeatedly";
         let name = "process_start_time";
         let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         ConstGauge::new(started.as_secs_f64()).encode(metric)?;
@@ -149,15 +155,15 @@ impl Collector for Process {
         let Ok(Usage { processor_seconds, resident_bytes, open_files }) = Usage::now() else {
             return Ok(());
         };
-        let help = "Processor time that the process has used";
+        let help = "processor time used. Watch for: a worker at all its cores: add workers";
         let name = "process_cpu";
         let metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
         ConstCounter::new(processor_seconds).encode(metric)?;
-        let help = "Memory of the process that is not swapped out";
+        let help = "memory that is not swapped out. Watch for: near the unit's limit";
         let name = "process_resident_memory";
         let metric = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?;
         ConstGauge::new(resident_bytes).encode(metric)?;
-        let help = "Files and sockets that the process has open";
+        let help = "open files and sockets. Watch for: near the unit's limit";
         let metric = encoder.encode_descriptor("process_open_fds", help, None, MetricType::Gauge)?;
         ConstGauge::new(open_files).encode(metric)
     }

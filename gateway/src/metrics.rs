@@ -127,19 +127,34 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "duet_gateway_turned_away",
-            "Connections and sockets that were turned away",
+            "connections refused before anything was read: `no_room`, `too_often`, `tls`, `host`, \
+             `origin`, `stopping`. Watch for: `no_room`, `too_often`: a flood, or limits that are \
+             too low; `origin`: a page of another origin",
             self.turned_away.clone(),
         );
-        registry.register("duet_gateway_sockets_ended", "Sockets that have ended", self.ended.clone());
-        registry.register("duet_gateway_frames", "Frames that were read", self.frames.clone());
+        registry.register(
+            "duet_gateway_sockets_ended",
+            "sockets ended: `gone` (closed or broken), `violation`, `going_away` (the gateway \
+             stops), `idle`. Watch for: many `violation`",
+            self.ended.clone(),
+        );
+        registry.register(
+            "duet_gateway_frames",
+            "frames read: `hello`, `authenticate`, `request`, `leave`, `control` (pings), \
+             `malformed`. Watch for: `malformed`",
+            self.frames.clone(),
+        );
         registry.register(
             "duet_gateway_requests",
-            "Requests of devices, by what was answered to them",
+            "devices' requests, `answered` or `refused`: `authenticate`, `card`, `share`, \
+             `approval`, `round`, `outcome`, `event`. An answer may itself be a refusal by the \
+             party or orchestrator. Watch for: `authenticate` refused with `bad-signature`; \
+             `deadline`",
             self.requests.clone(),
         );
         registry.register_with_unit(
             "duet_gateway_request_duration",
-            "From a device's request to the answer to it",
+            "from a request to the answer. Watch for: the 99th percentile of `round`",
             Unit::Seconds,
             self.duration.clone(),
         );
@@ -213,8 +228,12 @@ impl core::fmt::Debug for Open {
 impl Collector for Open {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
         for (name, help, count) in [
-            ("duet_gateway_connections", "Connections that are open", self.addresses.connections()),
-            ("duet_gateway_sockets", "Sockets that are open", self.gateway.sockets.len()),
+            (
+                "duet_gateway_connections",
+                "open connections. Watch for: near `--max-connections`",
+                self.addresses.connections(),
+            ),
+            ("duet_gateway_sockets", "open WebSockets", self.gateway.sockets.len()),
         ] {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;

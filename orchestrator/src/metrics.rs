@@ -172,73 +172,106 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register(&self, registry: &mut Registry) {
-        registry.register("duet_jobs_accepted", "Jobs that were accepted", self.accepted.clone());
-        registry.register("duet_jobs_put_back", "Dead letters that were put back", self.put_back.clone());
+        registry.register(
+            "duet_jobs_accepted",
+            "jobs accepted, from tenants and devices",
+            self.accepted.clone(),
+        );
+        registry.register(
+            "duet_jobs_put_back",
+            "dead letters put back into the queue",
+            self.put_back.clone(),
+        );
         registry.register(
             "duet_broker_stores_lost",
-            "Streams and buckets that the broker had lost",
+            "streams and buckets that the broker had lost and that the orchestrator made anew. \
+             Watch for: above 0: the queue's content is gone (deploy/README.md)",
             self.stores_lost.clone(),
         );
-        registry.register("duet_jobs_ended", "Jobs that have ended", self.ended.clone());
+        registry.register(
+            "duet_jobs_ended",
+            "jobs stored as ended: `signed`, `failed` (a dead letter), `expired`, `cancelled`; \
+             one that was put back can end again. Watch for: the share of `failed` with a code \
+             that the tenant does not cause",
+            self.ended.clone(),
+        );
         registry.register_with_unit(
             "duet_job_duration",
-            "From a job's acceptance to its end",
+            "from acceptance to end. Watch for: the 99th percentile of `signed`",
             Unit::Seconds,
             self.duration.clone(),
         );
         registry.register_with_unit(
             "duet_job_queue_wait",
-            "From a job's acceptance to its first attempt",
+            "from acceptance to the first attempt. Watch for: the 99th percentile: too few \
+             orchestrators or workers",
             Unit::Seconds,
             self.queue_wait.clone(),
         );
-        registry.register(
-            "duet_attempts_started",
-            "Attempts at a signature that were begun",
-            self.attempts_started.clone(),
-        );
+        registry.register("duet_attempts_started", "attempts begun", self.attempts_started.clone());
         registry.register(
             "duet_attempts_ended",
-            "Attempts at a signature that have ended",
+            "attempts stored as ended, `signed` or `failed`; orchestrators repeat them where that \
+             helps. Watch for: `peer-misbehaved`, `locked`, `deadline`, `clock-differs`",
             self.attempts_ended.clone(),
         );
         registry.register(
             "duet_job_ends_published",
-            "Tries to make a job's end known in the stream of results",
+            "tries to publish a job's end to the stream of results: `published`, `failed` (tried \
+             again). Watch for: `failed`: the stream is full or the broker away",
             self.ends_published.clone(),
         );
         registry.register_with_unit(
             "duet_clock_skew",
-            "How far another clock was ahead when it was last the reason of a refusal",
+            "how far another clock was ahead of this one (negative: behind) when it caused a \
+             refusal: `device`, `service`, `partner` (0 again once that party accepts an \
+             invitation), `requester`. Watch for: more than 5 or less than −5: set the clock that \
+             is wrong",
             Unit::Seconds,
             self.clock_skew.clone(),
         );
-        registry.register("duet_refusals", "Requests that were refused", self.refused.clone());
-        registry.register("duet_http_requests", "Requests that were answered", self.requests.clone());
+        registry.register(
+            "duet_refusals",
+            "refusals, over HTTP and the broker: `job` (a submission), `approval` and `report` \
+             (of a device or party), `token` (unknown). Watch for: many `token` or \
+             `bad-signature`: a client guesses; `report`: a party misbehaves",
+            self.refused.clone(),
+        );
+        registry.register(
+            "duet_http_requests",
+            "answered requests, by the route's pattern (`unmatched` for none) and `1xx` to `5xx`. \
+             Watch for: the share of `5xx`",
+            self.requests.clone(),
+        );
         registry.register_with_unit(
             "duet_http_request_duration",
-            "From a request's arrival to the beginning of its answer",
+            "from arrival to the beginning of the answer. Watch for: the 99th percentile of \
+             `/v1/jobs`",
             Unit::Seconds,
             self.request_duration.clone(),
         );
         registry.register(
             "duet_http_refusals",
-            "Requests that were answered with a problem",
+            "requests answered with a problem. Watch for: `queue-full` and `rate-limited` (both \
+             429), `overloaded`, `storage-unavailable`",
             self.http_refused.clone(),
         );
         registry.register(
             "duet_webhook_deliveries",
-            "Attempts at delivering a result to an endpoint",
+            "attempts at a delivery: `delivered`, `retrying`, `given_up`. Watch for: `given_up`",
             self.deliveries.clone(),
         );
         registry.register(
             "duet_webhook_results_waiting",
-            "Results that endpoints are yet to take",
+            "*all*: results that enabled endpoints have not yet accepted, new and replayed, \
+             counted once for each endpoint; a few seconds old. Watch for: grows and does not \
+             fall",
             self.deliveries_waiting.clone(),
         );
         registry.register_with_unit(
             "duet_webhook_delivery_lag",
-            "From a result's publication to its delivery",
+            "from a result's publication to its delivery, replays not counted. Watch for: the \
+             99th percentile: endpoints fail or are slow, and deliveries pile up",
             Unit::Seconds,
             self.delivery_lag.clone(),
         );
@@ -393,7 +426,8 @@ struct Present(Arc<Orchestrator>);
 
 impl Collector for Present {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), core::fmt::Error> {
-        let help = "Jobs that are open, of all orchestrators";
+        let help = "*all*: open jobs, `queued` (waiting in line), `awaiting_owner`, `running`. Watch \
+             for: `queued` grows and does not fall";
         let mut metric = encoder.encode_descriptor("duet_jobs_open", help, None, MetricType::Gauge)?;
         let OpenJobs { queued, awaiting_owner, running } = self.0.board.open();
         for (state, jobs) in [
@@ -404,7 +438,7 @@ impl Collector for Present {
             let labels = [("state", state.as_str())];
             ConstGauge::new(whole(jobs)).encode(metric.encode_family(&labels)?)?;
         }
-        let help = "Requests here that wait for results: pages, event streams and batches";
+        let help = "requests to this process that wait for results: pages, event streams and batches";
         let readers = ConstGauge::new(whole(self.0.feed.readers()));
         readers.encode(encoder.encode_descriptor(
             "duet_results_readers",

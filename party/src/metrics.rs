@@ -159,43 +159,72 @@ impl Default for Metrics {
 
 impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("duet_sessions_active", "Sessions under way", self.active.clone());
-        registry.register("duet_sessions_ended", "Sessions that have ended", self.ended.clone());
+        registry.register(
+            "duet_sessions_active",
+            "open sessions, as `initiator` or `responder`. Watch for: at `--sessions` for long: \
+             add workers",
+            self.active.clone(),
+        );
+        registry.register(
+            "duet_sessions_ended",
+            "sessions ended: `signed` (an initiator's), `answered` (a responder's), `failed`, \
+             `silent` (a lock could not be written, so the party reports nothing). Watch for: any \
+             `silent`; `peer-misbehaved`",
+            self.ended.clone(),
+        );
         registry.register_with_unit(
             "duet_session_duration",
-            "From the acceptance of an invitation to the session's end",
+            "from the accepted invitation to the end. Watch for: the 99th percentile",
             Unit::Seconds,
             self.duration.clone(),
         );
-        registry.register("duet_refusals", "Requests that were refused", self.refused.clone());
+        registry.register(
+            "duet_refusals",
+            "refusals: `invitation`, `share` (a package), `card` (a question), `policy` (setting \
+             or showing one). Watch for: `session-replayed`, `bad-signature`, `card-mismatch`",
+            self.refused.clone(),
+        );
         registry.register(
             "duet_paillier_key_locks",
-            "Paillier keys that this worker locked after a bad signature",
+            "Paillier keys locked after a bad signature. Watch for: any: the other party is \
+             broken or malicious; see SECURITY.md before `duet party rotate` and `accept-culprit`",
             self.locks.clone(),
         );
         registry.register(
             "duet_resumptions",
-            "How often this worker noticed that its machine was resumed or copied, and ended its sessions",
+            "how often this worker noticed that its machine was resumed or copied: an `identity` \
+             (the boot id, a generation file) changed, or the `clocks` differed by more than 2 s. \
+             The worker ended its open sessions. Watch for: any that is neither a planned \
+             migration nor a stepped clock: see SECURITY.md",
             self.resumptions.clone(),
         );
         registry.register(
             "duet_pending_verdicts_judged",
-            "Verdicts that a process left behind when it ended, and that this worker judged",
+            "verdicts that an earlier process or another worker left pending when it ended, \
+             judged by this worker: `good` or `bad`. Watch for: any: workers end without \
+             draining. `bad`: a lock was nearly lost",
             self.finished.clone(),
         );
         registry.register(
             "duet_unclean_starts",
-            "Starts in the share store's life that found verdicts of a process that had ended with sessions under way",
+            "*all*: starts, in the share store's life, that found verdicts of a process that \
+             ended with open sessions. Watch for: it rises: workers are killed, or crash",
             self.unclean_starts.clone(),
         );
         registry.register(
             "duet_policy_decisions",
-            "What policies said to requests that came with an invitation",
+            "decisions of policies on invitations: `allowed`, `no_policy`, `policy-refused`, \
+             `approval-missing`, `failed` (not read). Limits are charged later, so \
+             `limit-exceeded` counts elsewhere. Watch for: many `policy-refused`: a requester \
+             asks for what the owner does not want",
             self.decisions.clone(),
         );
         registry.register_with_unit(
             "duet_store_decision_duration",
-            "What the share store took for a decision that a signature waits for",
+            "time of the share store's decisions that a signature waits for: `claim` (the session \
+             is new), `charge` (an answer may leave), `pending` (an answer may be decrypted), \
+             `release` (a verdict may be reported). Watch for: the 99th percentile of `charge`: a \
+             slow disk or database",
             Unit::Seconds,
             self.store.clone(),
         );

@@ -144,7 +144,9 @@ impl Randomizers {
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
         registry.register(
             "duet_randomizers_taken",
-            "What answers took their randomizer from",
+            "the source of each answer's randomizer: computed `early`, while messages 2 and 3 \
+             travelled; chosen from a `table`; or computed `late`, with the answer. Watch for: mostly \
+             `late` on a busy worker: too few tables",
             self.taken.clone(),
         );
         registry.register_collector(Box::new(Tables(self.clone())));
@@ -281,7 +283,7 @@ impl Collector for Tables {
                 }
             }
         });
-        let help = "Tables of randomizers, each for one initiator's Paillier key";
+        let help = "tables of randomizers, each for one initiator's Paillier key: `building` or `built`";
         let mut metric =
             encoder.encode_descriptor("duet_randomizer_tables", help, None, MetricType::Gauge)?;
         for (state, count) in [("building", building), ("built", built)] {

@@ -332,17 +332,18 @@ impl Collector for Condition {
         for (name, help, holds) in [
             (
                 "duet_store_ready",
-                "Whether the share store can be written; without, the party takes no work",
+                "1 while the share store can be written. Watch for: 0: the worker takes no work",
                 is_ready,
             ),
             (
                 "duet_store_compared",
-                "Whether the share store was compared with what others know of its audit log; without, the party initiates nothing",
+                "1 once the worker compared its share store with the heads of its audit log at the \
+             broker and other parties. Watch for: 0 for a minute: the worker initiates nothing",
                 !self.witness.is_pending(),
             ),
             (
                 "duet_draining",
-                "Whether the worker was told to stop and takes no more work",
+                "1 once the worker was told to stop; it takes no more work",
                 self.stop.is_cancelled(),
             ),
         ] {

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use duet_test_docs::linked;
+
 use crate::programs;
 
 /// The metrics that a process shows.
@@ -17,6 +19,8 @@ pub struct Exposition {
     pub families: BTreeMap<String, Family>,
     /// The value of each series, by its name and labels as written, with the labels in order.
     pub samples: BTreeMap<String, f64>,
+    /// The names of the metrics in the order in which they are shown, and their help.
+    pub help: Vec<(String, String)>,
 }
 
 /// A metric.
@@ -43,6 +47,7 @@ impl Exposition {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').context("a help without a text")?;
                 ensure!(!help.is_empty() && helped.insert(name.to_owned()), "{line}");
+                shown.help.push((name.to_owned(), help.to_owned()));
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').context("a type without a kind")?;
                 ensure!(helped.contains(name) && is_name(name), "{line}");
@@ -105,6 +110,21 @@ impl Exposition {
             }
         }
         Ok(())
+    }
+
+    /// The rows of its metrics for `docs/metrics.md`: name, type, labels, meaning and what to watch
+    /// for. The last two are parts of the help.
+    #[must_use]
+    pub fn rows(&self) -> Vec<[String; 5]> {
+        let row = |(name, help): &(String, String)| {
+            let family = self.families.get(name).cloned().unwrap_or_default();
+            let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+            let help = help.trim_end_matches('.');
+            let (meaning, watch) = help.split_once(". Watch for: ").unwrap_or((help, "–"));
+            [format!("`{name}`"), family.kind, labels, linked(meaning), linked(watch)]
+        };
+        self.help.iter().map(row).collect()
     }
 
     /// The value of one series: `name`, or `name{label=value,…}` with labels in order.
