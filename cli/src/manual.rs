@@ -1,5 +1,6 @@
 //! Compares the documents about the command with the command.
 
+mod commands;
 mod settings;
 
 use clap::{Command, CommandFactory as _};

@@ -1,6 +1,6 @@
 //! The checks of `cargo xtask test fmt` beside the formatters. They cover the width of prose, words
-//! that hide the actor, links between documents, the tasks that documents name, and the subjects of
-//! commits.
+//! that hide the actor, links between documents, the command lines of tasks in documents, and the
+//! subjects of commits.
 
 use std::{
     collections::BTreeSet,
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::CommandFactory as _;
+use duet_test_docs::commands;
 
 use crate::{
     Arguments,
@@ -172,18 +173,11 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// The tasks in a document that this program does not have.
+/// The command lines in a document that this program does not understand.
 fn tasks(text: &str) -> Vec<String> {
     let program = Arguments::command();
-    let mut findings = Vec::new();
-    for rest in text.split("cargo xtask ").skip(1) {
-        let name: String =
-            rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '-').collect();
-        if !name.is_empty() && !name.starts_with('-') && program.find_subcommand(&name).is_none() {
-            findings.push(format!("there is no `cargo xtask {name}`"));
-        }
-    }
-    findings
+    let lines = commands::lines(text, &["cargo", "xtask"]);
+    lines.iter().filter_map(|line| commands::fault(&program, line)).collect()
 }
 
 /// Commits since [`FIRST_CHECKED`] whose subject is too long or ends in a full stop. Empty in a
@@ -235,6 +229,8 @@ mod tests {
     #[test]
     fn only_tasks_that_exist_are_named() {
         assert_eq!(tasks("`cargo xtask test`, `cargo xtask tset`, `cargo xtask --help`").len(), 1);
+        assert_eq!(tasks("`cargo xtask demo --once`, `cargo xtask demo --twice`").len(), 1);
+        assert_eq!(tasks("`cargo xtask test SUITE`, `cargo xtask test suite`").len(), 1);
     }
 
     #[test]
