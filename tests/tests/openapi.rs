@@ -75,7 +75,7 @@ impl Described {
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            if fields.get("properties").is_some_and(|properties| properties.is_object()) {
+            if fields.get("type") == Some(&json!("object")) && fields.contains_key("properties") {
                 fields.entry("additionalProperties").or_insert(json!(false));
             }
             fields.values_mut().for_each(close);

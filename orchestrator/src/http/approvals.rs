@@ -38,7 +38,7 @@ pub(super) struct Approval {
 /// The parties that recorded the approval.
 #[derive(Debug, Serialize)]
 pub(super) struct Noted {
-    parties: Vec<String>,
+    pub(super) parties: Vec<String>,
 }
 
 /// `GET /v1/jobs/{id}/request`

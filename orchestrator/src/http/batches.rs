@@ -45,11 +45,7 @@ pub(super) async fn submit(
             ApiError::new(Code::MalformedJson, "the body could not be read")
         }
     })?;
-    let batch = BatchRequest::from_json(&body).map_err(|error| {
-        let path = error.path.clone();
-        ApiError::from(Problem::new(Code::MalformedJson, error.to_string()).at(path))
-    })?;
-    let (record, verdicts) = orchestrator.submit_batch(&tenant, batch).await.map_err(Refusal::from)?;
+    let (record, verdicts) = orchestrator.submit_batch(&tenant, read(&body)?).await.map_err(Refusal::from)?;
     let items: Vec<BatchItemView> = verdicts.into_iter().map(show).collect();
     if let Some(refused) = refused_for_now(&items) {
         return Err(refused);
@@ -57,6 +53,14 @@ pub(super) async fn submit(
     let accepted = items.iter().any(|item| item.verdict == ItemVerdict::Accepted);
     let status = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(BatchAnswer { id: record.map(|record| record.id), items })).into_response())
+}
+
+/// Reads a batch.
+pub(super) fn read(body: &[u8]) -> Result<BatchRequest, ApiError> {
+    BatchRequest::from_json(body).map_err(|error| {
+        let path = error.path.clone();
+        Problem::new(Code::MalformedJson, error.to_string()).at(path).into()
+    })
 }
 
 fn show(Verdict { job, submitted }: Verdict) -> BatchItemView {

@@ -44,6 +44,11 @@ impl ApiError {
         (*self.problem, self.retry_after)
     }
 
+    /// The body of the answer.
+    pub(super) fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(&Body { problem: &self.problem, job: self.job }).unwrap_or_default()
+    }
+
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
     }
@@ -78,8 +83,7 @@ struct Body<'a> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&Body { problem: &self.problem, job: self.job }).unwrap_or_default();
-        let mut response = (status, body).into_response();
+        let mut response = (status, self.body()).into_response();
         // The layer that counts answers reads the code.
         response.extensions_mut().insert(self.problem.code);
         let headers = response.headers_mut();

@@ -17,11 +17,11 @@ const READY_DEADLINE: Duration = Duration::from_secs(2);
 /// The answer of a healthy process.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Health {
-    status: &'static str,
+    pub(super) status: &'static str,
     /// When this process found that the broker had lost streams or buckets, in milliseconds since
     /// 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stores_lost_at_ms: Option<u64>,
+    pub(super) stores_lost_at_ms: Option<u64>,
 }
 
 /// `GET /healthz`: the process answers.

@@ -225,6 +225,13 @@ pub(super) async fn page(
     Ok(Json(JobPage { jobs: jobs.into_iter().flatten().collect(), next }))
 }
 
+/// Reads a revocation.
+pub(super) fn revocation(body: &[u8]) -> Result<RevocationProof, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::new(Code::MalformedJson, format!("expected by and signature, or no body: {error}"))
+    })
+}
+
 /// `POST /v1/jobs/{id}/cancel`, `DELETE /v1/jobs/{id}`. With a revocation in the body, the parties
 /// are told as well.
 pub(super) async fn cancel(
@@ -238,10 +245,7 @@ pub(super) async fn cancel(
     let record = if body.is_empty() {
         orchestrator.withdraw(&tenant, job).await?
     } else {
-        let proof: RevocationProof = serde_json::from_slice(&body).map_err(|error| {
-            ApiError::new(Code::MalformedJson, format!("expected by and signature, or no body: {error}"))
-        })?;
-        orchestrator.revoke_job(&tenant, job, proof).await.map_err(|refusal| {
+        orchestrator.revoke_job(&tenant, job, revocation(&body)?).await.map_err(|refusal| {
             if refusal.code != Code::BadSignature {
                 return ApiError::from(refusal);
             }

@@ -3,9 +3,11 @@
 //!
 //! The document is written by hand, not derived from the types. Those belong mostly to the wire
 //! crate, which browsers build as well, and most of their fields are texts with a form of their
-//! own. A test below checks that it names exactly the existing routes. The end-to-end tests check
-//! that answers match it.
+//! own. A test below checks that it names exactly the existing routes, and `agreement` compares its
+//! schemas with the types. The end-to-end tests check that answers match it.
 
+#[cfg(test)]
+mod agreement;
 mod schemas;
 
 use std::sync::LazyLock;
@@ -506,7 +508,7 @@ pub(super) fn document() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fs, path::PathBuf};
+    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -561,14 +563,8 @@ mod tests {
         }
     }
 
-    /// `DUET_WRITE_DOCS=1` writes it anew.
     #[test]
     fn the_documentation_has_the_document_as_it_is_served() {
-        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
-        if std::env::var_os("DUET_WRITE_DOCS").is_some() {
-            fs::write(&file, format!("{:#}\n", document())).unwrap();
-        }
-        let kept: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
-        assert!(kept == document(), "run this test with DUET_WRITE_DOCS=1 and look at what changed");
+        duet_test_docs::file("docs/openapi.json", &format!("{:#}\n", document())).unwrap();
     }
 }

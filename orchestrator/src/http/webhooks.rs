@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
-use duet_wire::{Code, JobId, Problem, webhook::EndpointId};
+use duet_wire::{Code, JobId, webhook::EndpointId};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{ApiError, Caller, bad_query};
@@ -28,17 +28,17 @@ const MAX_DOCUMENT_SIZE_BYTES: usize = 4096;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewWebhook {
+pub(super) struct NewWebhook {
     url: String,
 }
 
-/// What to replay: one job, or a span of time.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplayOf {
-    job: Option<JobId>,
-    from_ms: Option<u64>,
-    until_ms: Option<u64>,
+/// What to replay.
+#[derive(Debug)]
+pub(super) enum ReplayOf {
+    /// One job's result.
+    Job(JobId),
+    /// The results of a span of time, in milliseconds since 1970. Without an end it ends now.
+    Span { from_ms: u64, until_ms: Option<u64> },
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +54,30 @@ fn document<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::new(Code::MalformedJson, error.to_string()))
 }
 
+/// Reads a webhook to add.
+pub(super) fn new_webhook(body: &[u8]) -> Result<NewWebhook, ApiError> {
+    document(body)
+}
+
+/// Reads what to replay.
+pub(super) fn replay_of(body: &[u8]) -> Result<ReplayOf, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Members {
+        job: Option<JobId>,
+        from_ms: Option<u64>,
+        until_ms: Option<u64>,
+    }
+    match document(body)? {
+        Members { job: Some(job), from_ms: None, until_ms: None } => Ok(ReplayOf::Job(job)),
+        Members { job: None, from_ms: Some(from_ms), until_ms } => Ok(ReplayOf::Span { from_ms, until_ms }),
+        _ => {
+            let detail = "expected either job, or from_ms and, if it is not now, until_ms";
+            Err(ApiError::new(Code::MalformedJson, detail))
+        }
+    }
+}
+
 fn endpoint(text: &str) -> Result<EndpointId, ApiError> {
     // A text that is no id names no webhook.
     text.parse().map_err(|_| ApiError::not_found("webhook"))
@@ -65,7 +89,7 @@ pub(super) async fn add(
     Caller(tenant): Caller,
     body: Bytes,
 ) -> Result<(StatusCode, Json<WebhookCreated>), ApiError> {
-    let NewWebhook { url } = document(&body)?;
+    let NewWebhook { url } = new_webhook(&body)?;
     Ok((StatusCode::CREATED, Json(orchestrator.add_webhook(&tenant, &url).await?)))
 }
 
@@ -133,18 +157,14 @@ pub(super) async fn replay(
     body: Bytes,
 ) -> Result<(StatusCode, Json<ReplayAccepted>), ApiError> {
     let id = endpoint(&id)?;
-    let (status, accepted) = match document(&body)? {
-        ReplayOf { job: Some(job), from_ms: None, until_ms: None } => {
+    let (status, accepted) = match replay_of(&body)? {
+        ReplayOf::Job(job) => {
             let delivery = orchestrator.redeliver(&tenant, id, job).await?;
             (StatusCode::OK, ReplayAccepted { delivery: Some(delivery), replay: None })
         }
-        ReplayOf { job: None, from_ms: Some(from_ms), until_ms } => {
+        ReplayOf::Span { from_ms, until_ms } => {
             let replay = orchestrator.replay_webhook(&tenant, id, from_ms, until_ms).await?;
             (StatusCode::ACCEPTED, ReplayAccepted { delivery: None, replay: Some(replay) })
-        }
-        _ => {
-            let detail = "expected either job, or from_ms and, if it is not now, until_ms";
-            return Err(Problem::new(Code::MalformedJson, detail).into());
         }
     };
     Ok((status, Json(accepted)))

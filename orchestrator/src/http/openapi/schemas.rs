@@ -84,6 +84,14 @@ fn closed(mut object: Value) -> Value {
     object
 }
 
+/// `object`, with what `rules` says about several of its members together.
+fn both(mut object: Value, rules: Value) -> Value {
+    if let (Value::Object(fields), Value::Object(rules)) = (&mut object, rules) {
+        fields.extend(rules);
+    }
+    object
+}
+
 fn variants(description: &str, variants: impl IntoIterator<Item = Value>) -> Value {
     let variants: Vec<Value> = variants.into_iter().collect();
     json!({ "description": description, "oneOf": variants })

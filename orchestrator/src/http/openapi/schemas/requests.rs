@@ -7,10 +7,13 @@ use duet_wire::{
 };
 use serde_json::{Value, json};
 
-use super::{as_a, closed, hexadecimal, list, moment, number, object, of, one_of, text, variants};
+use super::{as_a, both, closed, hexadecimal, list, moment, number, object, of, one_of, text, variants};
 
 pub(super) fn requests() -> Vec<(&'static str, Value)> {
-    let quantity = |what: &str| json!({ "type": ["integer", "string"], "description": format!("{what}: a number, decimal digits, or 0x and hexadecimal digits.") });
+    let quantity = |what: &str| {
+        json!({ "type": ["integer", "string"], "examples": [1, "1", "0x1"],
+        "description": format!("{what}: a number, decimal digits, or 0x and hexadecimal digits.") })
+    };
     let bytes =
         |what: &str| json!({ "type": "string", "pattern": "^0x([0-9a-fA-F]{2})*$", "description": what });
     // An optional member may also be null, with the same meaning.
@@ -21,36 +24,46 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         schema
     };
     let optional = |what: &str| or_null(quantity(what), json!(["integer", "string", "null"]));
-    let optional_bytes = |what: &str| or_null(bytes(what), json!(["string", "null"]));
+    let optional_code = |what: &str| json!({ "type": ["string", "null"], "pattern": "^0x([0-9a-fA-F]{2})*$", "examples": ["0x6000"], "description": what });
     let kind = |name: &'static str| ("kind", true, json!({ "const": name }));
+    // A transaction's member that is null is missing.
+    let has =
+        |name: &str| json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } });
+    let creates = |name: &str| json!({ "required": [name], "properties": { name: { "type": "string", "minLength": 4 } } });
+    let lacks = |name: &str| json!({ "properties": { name: { "type": "null" } } });
+    let is_of = |names: Value| json!({ "properties": { "type": { "enum": names } } });
     let transaction = [
         kind("transaction"),
         (
             "type",
             false,
-            json!({ "type": ["integer", "string", "null"], "description": "0x0, 0x1 or 0x2 (legacy, eip2930, eip1559); by its fee fields when absent." }),
+            json!({ "type": ["integer", "string", "null"], "examples": ["0x0", 1, "eip1559", null],
+                "description": "0x0, 0x1 or 0x2 (legacy, eip2930, eip1559); by its fee fields when absent." }),
         ),
         (
             "chainId",
             true,
-            json!({ "type": ["integer", "string", "null"], "description": "Null for a legacy transaction for any chain." }),
+            json!({ "type": ["integer", "string", "null"], "examples": [1, "0x1", null],
+                "description": "Null for a legacy transaction for any chain." }),
         ),
         ("nonce", true, quantity("The sender's transaction count")),
         (
             "to",
             true,
-            json!({ "type": ["string", "null"], "description": "The recipient; null to create a contract, which takes its code as `data`." }),
+            json!({ "type": ["string", "null"], "examples": ["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", null],
+                "description": "The recipient; null to create a contract, which takes its code as `data`." }),
         ),
         ("value", false, optional("Wei that are sent")),
         ("gas", false, optional("The most gas it may use; also called gasLimit")),
         ("gasLimit", false, optional("The same as gas")),
-        ("data", false, optional_bytes("What is called; also called input.")),
-        ("input", false, optional_bytes("The same as data.")),
+        ("data", false, optional_code("What is called; also called input.")),
+        ("input", false, optional_code("The same as data.")),
         ("gasPrice", false, optional("Of types 0 and 1")),
         (
             "accessList",
             false,
-            json!({ "type": ["array", "null"], "description": "Of types 1 and 2 (EIP-2930).", "items": { "type": "object" } }),
+            json!({ "type": ["array", "null"], "description": "Of types 1 and 2 (EIP-2930).", "items": { "type": "object" },
+                "examples": [[], [{ "address": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "storageKeys": [] }]] }),
         ),
         ("maxFeePerGas", false, optional("Of type 2")),
         ("maxPriorityFeePerGas", false, optional("Of type 2")),
@@ -62,14 +75,18 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
     ];
     let typed_data = [
         kind("typed_data"),
-        ("types", true, json!({ "type": "object" })),
-        ("primaryType", true, json!({ "type": "string" })),
+        (
+            "types",
+            true,
+            json!({ "type": "object", "examples": [{ "Mail": [{ "name": "contents", "type": "string" }] }] }),
+        ),
+        ("primaryType", true, json!({ "type": "string", "examples": ["Mail"] })),
         (
             "domain",
             true,
-            json!({ "type": "object", "description": "Hashed by the declared `EIP712Domain`, or else by the members that are there in the order of the standard." }),
+            json!({ "type": "object", "examples": [{ "name": "Duet", "chainId": 1 }], "description": "Hashed by the declared `EIP712Domain`, or else by the members that are there in the order of the standard." }),
         ),
-        ("message", true, json!({ "type": "object" })),
+        ("message", true, json!({ "type": "object", "examples": [{ "contents": "Hello" }] })),
         (
             "undeclared",
             false,
@@ -78,11 +95,40 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
     ];
     let digest = [
         kind("digest"),
-        ("digest", true, bytes("32 bytes of unknown meaning; only for requesters that may.")),
+        (
+            "digest",
+            true,
+            json!({ "type": "string", "pattern": "^0x[0-9a-fA-F]{64}$",
+                "description": "32 bytes of unknown meaning; only for requesters that may." }),
+        ),
     ];
     let payload = [
-        closed(object("An Ethereum transaction.", transaction)),
-        closed(object("A message under EIP-191: either `text` or `hex`.", message)),
+        both(
+            closed(object("An Ethereum transaction.", transaction)),
+            json!({ "allOf": [
+                { "anyOf": [has("gas"), has("gasLimit")] },
+                { "anyOf": [has("to"), creates("data"), creates("input")] },
+                { "oneOf": [
+                    { "title": "Legacy", "allOf": [
+                        is_of(json!(["0x0", "0", 0, "legacy", null])), has("gasPrice"), lacks("accessList"),
+                        lacks("maxFeePerGas"), lacks("maxPriorityFeePerGas"),
+                    ] },
+                    { "title": "EIP-2930", "allOf": [
+                        is_of(json!(["0x1", "1", 1, "eip2930", null])), has("chainId"), has("gasPrice"),
+                        { "anyOf": [has("type"), has("accessList")] },
+                        lacks("maxFeePerGas"), lacks("maxPriorityFeePerGas"),
+                    ] },
+                    { "title": "EIP-1559", "allOf": [
+                        is_of(json!(["0x2", "2", 2, "eip1559", null])), has("chainId"), has("maxFeePerGas"),
+                        has("maxPriorityFeePerGas"), lacks("gasPrice"),
+                    ] },
+                ] },
+            ] }),
+        ),
+        both(
+            closed(object("A message under EIP-191: either `text` or `hex`.", message)),
+            json!({ "oneOf": [{ "required": ["text"] }, { "required": ["hex"] }] }),
+        ),
         closed(object("An EIP-712 document.", typed_data)),
         closed(object("A bare digest.", digest)),
     ];
@@ -98,7 +144,8 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         (
             "path",
             false,
-            text("Which key signs: `m`, the default, or a BIP-32 child, `m/1/2`; no hardened step."),
+            json!({ "type": "string", "examples": ["m", "m/1/2"],
+                "description": "Which key signs: `m`, the default, or a BIP-32 child, `m/1/2`; no hardened step." }),
         ),
         ("payload", true, of("Payload")),
         ("idempotency_key", true, of("IdempotencyKey")),
@@ -161,12 +208,19 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
     vec![
         (
             "SigningRequest",
-            closed(object(
-                &format!(
-                    "What a requester wants signed, at most {MAX_REQUEST_SIZE_BYTES} bytes. Its exact bytes are what the requester signs."
-                ),
-                request,
-            )),
+            both(
+                closed(object(
+                    &format!(
+                        "What a requester wants signed, at most {MAX_REQUEST_SIZE_BYTES} bytes. Its exact bytes are what the requester signs."
+                    ),
+                    request,
+                )),
+                json!({
+                    "if": { "properties": { "version": { "const": UNDATED_REQUEST_VERSION } } },
+                    "then": { "not": { "required": ["issued_at"] } },
+                    "else": { "required": ["issued_at"] },
+                }),
+            ),
         ),
         ("Payload", variants(&format!("What is signed, at most {MAX_PAYLOAD_SIZE_BYTES} bytes."), payload)),
         ("SignedRequest", object("A request as its requester signed it.", signed_request)),
