@@ -142,6 +142,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// As [`Self::submit`].
+    #[cfg(feature = "load")]
     pub(crate) async fn submit_once(
         &self,
         request: &SignedRequest,

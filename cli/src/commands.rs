@@ -10,6 +10,7 @@ pub(crate) mod exit_codes;
 pub(crate) mod gateway;
 pub(crate) mod init;
 pub(crate) mod job;
+#[cfg_attr(not(feature = "load"), path = "commands/without_load.rs")]
 pub(crate) mod load;
 pub(crate) mod orchestrator;
 pub(crate) mod party;

@@ -209,6 +209,13 @@ impl CliError {
         Self::new(Code::Internal, message)
     }
 
+    /// The command line asks for a part that was left out when this program was built.
+    #[cfg(not(all(feature = "load", feature = "postgres", feature = "traces")))]
+    pub(crate) fn built_without(what: &str, feature: &str) -> Self {
+        Self::usage(format!("this program was built without {what}"))
+            .remedy(format!("Build it with cargo's default features, or at least with `{feature}`."))
+    }
+
     /// Sets a remedy for this occurrence.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
@@ -228,6 +235,7 @@ impl CliError {
     }
 
     /// Its code.
+    #[cfg(feature = "load")]
     pub(crate) const fn code(&self) -> ErrorCode {
         self.code
     }

@@ -36,6 +36,7 @@ mod sealing;
 mod secrets;
 mod share_store;
 mod shutdown;
+#[cfg_attr(not(feature = "traces"), path = "without_traces.rs")]
 mod traces;
 mod transaction;
 

@@ -1,5 +1,8 @@
 //! Opens the share store that the options name.
 
+#[cfg_attr(not(feature = "postgres"), path = "share_store/without_postgres.rs")]
+mod postgres;
+
 use std::{
     convert::Infallible,
     fmt,
@@ -14,17 +17,17 @@ use duet_party::{
     key_encryption::KeyEncryption,
     store::{
         ShareStore,
-        postgres::{PostgresOptions, PostgresStore},
         sqlite::{SqliteOptions, SqliteStore},
     },
     vault::{UnlockError, Vault},
 };
 use serde::{Serialize, Serializer};
 
+use self::postgres::Postgres;
 use crate::{
     config::{DatabaseOptions, SealOptions, StoreOptions},
     error::CliError,
-    secrets::{self, PassphraseUse},
+    secrets::PassphraseUse,
 };
 
 /// Where a share store is.
@@ -72,22 +75,6 @@ impl Serialize for StoreLocation {
     }
 }
 
-impl DatabaseOptions {
-    /// The options of the database at `address`, with the password that these options name.
-    fn at(&self, address: &str) -> Result<PostgresOptions, CliError> {
-        let options = PostgresOptions::at(address).map_err(|error| {
-            CliError::usage(format!("--store: {error}"))
-                .remedy("Write --store postgresql://USER@HOST/DATABASE, and give --store-password-file or set DUET_STORE_PASSWORD.")
-        })?;
-        let password = secrets::file_or_variable(self.store_password_file.as_ref(), "DUET_STORE_PASSWORD")?;
-        let options = match &password {
-            Some(password) => options.with_password(password),
-            None => options,
-        };
-        Ok(options.with_lossless_failover(self.store_lossless_failover))
-    }
-}
-
 /// An open store with its key.
 pub(crate) struct OpenStore {
     /// What a party's operations need.
@@ -99,23 +86,21 @@ pub(crate) struct OpenStore {
 #[derive(Clone)]
 enum Database {
     Sqlite(SqliteStore),
-    Postgres(Box<PostgresStore>),
+    Postgres(Postgres),
 }
 
 impl Database {
     async fn open(location: &StoreLocation, options: &DatabaseOptions) -> Result<Self, CliError> {
         Ok(match location {
             StoreLocation::File(path) => Self::Sqlite(SqliteStore::open(&SqliteOptions::at(path)).await?),
-            StoreLocation::Database(address) => {
-                Self::Postgres(Box::new(PostgresStore::open(&options.at(address)?).await?))
-            }
+            StoreLocation::Database(address) => Self::Postgres(Postgres::open(address, options).await?),
         })
     }
 
     fn store(&self) -> Arc<dyn ShareStore> {
         match self {
             Self::Sqlite(store) => Arc::new(store.clone()),
-            Self::Postgres(store) => Arc::new(PostgresStore::clone(store)),
+            Self::Postgres(store) => store.store(),
         }
     }
 }
@@ -177,12 +162,12 @@ impl OpenStore {
                     CliError::usage("nothing says which backup to restore").remedy("Give --from FILE.")
                 );
             }
-            (StoreLocation::Database(address), Some(backup)) => Database::Postgres(Box::new(
-                PostgresStore::restore(backup, &options.database.at(address)?).await?,
-            )),
-            (StoreLocation::Database(address), None) => Database::Postgres(Box::new(
-                PostgresStore::open_restored(&options.database.at(address)?).await?,
-            )),
+            (StoreLocation::Database(address), Some(backup)) => {
+                Database::Postgres(Postgres::restore(address, &options.database, backup).await?)
+            }
+            (StoreLocation::Database(address), None) => {
+                Database::Postgres(Postgres::open_restored(address, &options.database).await?)
+            }
         };
         Self::unlock(database, source.as_ref()).await
     }
@@ -201,7 +186,7 @@ impl OpenStore {
         let database = match &options.store {
             StoreLocation::File(path) => return Self::create_file(path, source).await,
             StoreLocation::Database(address) => {
-                Database::Postgres(Box::new(PostgresStore::create(&options.database.at(address)?).await?))
+                Database::Postgres(Postgres::create(address, &options.database).await?)
             }
         };
         Self::set_key(database, source).await
@@ -261,12 +246,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_with_a_password_is_refused_and_never_shown() {
+    fn an_address_is_not_shown_before_it_is_parsed() {
         let location: StoreLocation = "postgresql://duet:secret@db/duet".parse().unwrap();
         assert!(!format!("{location:?}").contains("secret"));
-        let StoreLocation::Database(address) = &location else { panic!("an address") };
-        let refused = DatabaseOptions::default().at(address).unwrap_err();
-        assert!(!refused.text().contains("secret"), "{}", refused.text());
         assert!(matches!("store.db".parse(), Ok(StoreLocation::File(_))));
     }
 }

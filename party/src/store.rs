@@ -21,9 +21,11 @@ mod health;
 mod migrations;
 mod pending;
 mod policy;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 mod spending;
 pub mod sqlite;
+#[cfg(feature = "postgres")]
 mod transfer;
 mod witness;
 

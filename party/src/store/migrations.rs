@@ -22,6 +22,7 @@ const SQLITE: &[Script] = &[
     (16, "suspects", include_str!("../../migrations/sqlite/0016_suspects.sql")),
 ];
 
+#[cfg(feature = "postgres")]
 const POSTGRES: &[Script] = &[
     (1, "share store", include_str!("../../migrations/postgres/0001_share_store.sql")),
     (2, "audit and policy", include_str!("../../migrations/postgres/0002_audit_and_policy.sql")),
@@ -35,6 +36,7 @@ pub(super) fn of_sqlite() -> Migrator {
     migrator(SQLITE)
 }
 
+#[cfg(feature = "postgres")]
 pub(super) fn of_postgres() -> Migrator {
     migrator(POSTGRES)
 }

@@ -15,6 +15,7 @@ use super::{
 /// What a row of the first statement is about: the newest policy, that the same was charged before,
 /// that the request was revoked, that limits count as used up, or one of the accounts, which are
 /// numbered from zero. Before them, where the statement makes the decision as well, that it is new.
+#[cfg(feature = "postgres")]
 pub(super) const DECIDED: i64 = -3;
 const NEWEST_POLICY: i64 = -2;
 const SPENT_BEFORE: i64 = -1;
