@@ -1,13 +1,23 @@
 //! The demonstration: a wallet without a single key holder signs two real transactions.
 //!
 //! `cargo xtask demo` installs and builds what it needs, and starts it. With `--once` it ends after
-//! the last step. Otherwise everything runs until Ctrl-C. In both cases it leaves neither processes
-//! nor files.
+//! the last step. Otherwise everything runs until Ctrl-C. It leaves no processes, and without
+//! `--keep` no files either.
+//!
+//! [`place`] is where the files are. [`narrator`] prints the steps.
 #![expect(clippy::print_stdout, reason = "it narrates on stdout")]
 
-use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};
+mod narrator;
+mod place;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use duet_harness::{
     anvil::{Anvil, CHAIN_ID},
     broker::Broker,
@@ -18,38 +28,74 @@ use duet_harness::{
     stack::{ALL_KINDS, Stack, TENANT, Wallet, for_trying_out},
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
+
+use self::{
+    narrator::{Narrator, Stage, detail, details_of_steps, member},
+    place::Place,
+};
 
 /// One ether in wei.
 const ETHER: u128 = 1_000_000_000_000_000_000;
 
+/// The folder of the device's wallets.
+const DEVICE: &str = "device";
+
 /// The recipient of the transfers: an address without a known key.
 const RECIPIENT: &str = "0x00000000000000000000000000000000DeaDBeef";
 
+/// The highest port of which three more are above it.
+const MAX_PORT: i64 = u16::MAX as i64 - 3;
+
+#[derive(Debug, Parser)]
+#[command(name = "demo", about = "Shows Duet at work on this machine")]
+struct Arguments {
+    /// Stop after the last step
+    #[arg(long)]
+    once: bool,
+    /// Keep wallets, stores and chain in this folder, and go on with those that are there
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Port of the HTTP interface; gateway, node and broker take the three ports above it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_PORT))]
+    port: Option<u16>,
+    /// A stage that ended before, as NAME=SECONDS
+    #[arg(long = "stage", hide = true)]
+    stages: Vec<Stage>,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let once = std::env::args().any(|argument| argument == "--once");
-    let directory = match tempfile::Builder::new().prefix("duet-demo-").tempdir() {
-        Ok(directory) => Arc::new(directory),
+    let arguments = Arguments::parse();
+    let place = match Place::new(arguments.keep.as_deref(), arguments.port) {
+        Ok(place) => place,
         Err(error) => {
-            eprintln!("error: no temporary folder: {error}");
+            eprintln!("error: {error:#}");
             return ExitCode::FAILURE;
         }
     };
     tokio::select! {
-        result = demonstrate(once, &directory) => match result {
+        result = demonstrate(&arguments, &place) => match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("\nerror: {error:#}");
-                print_logs(&directory.path().join("logs"));
+                print_logs(&place.path().join("logs"));
                 ExitCode::FAILURE
             }
         },
         () = interrupted() => {
-            println!("\nInterrupted: ending every process and removing every file.");
+            println!("\nInterrupted: {}", ending(&place));
             ExitCode::from(130)
         }
+    }
+}
+
+/// What happens at the end.
+const fn ending(place: &Place) -> &'static str {
+    if place.is_kept() {
+        "ending every process and keeping every file."
+    } else {
+        "ending every process and removing every file."
     }
 }
 
@@ -84,79 +130,18 @@ fn print_logs(folder: &Path) {
     }
 }
 
-/// Numbers the steps, and prints how long each took.
-struct Narrator {
-    step: u32,
-    started: Instant,
-}
-
-impl Narrator {
-    fn new() -> Self {
-        Self { step: 0, started: Instant::now() }
+async fn demonstrate(arguments: &Arguments, place: &Place) -> Result<()> {
+    println!("Duet: two of three parties sign; the whole key exists nowhere.");
+    if place.is_kept() {
+        println!("Everything below runs on this machine. Its files stay in {}.", place.path().display());
+    } else {
+        println!(
+            "Everything below runs on this machine, in processes of its own, and is removed afterwards."
+        );
     }
-
-    /// Announces a step, runs it, and prints how long it took.
-    async fn step<T>(&mut self, title: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.step += 1;
-        println!("\n[{}] {title}", self.step);
-        let started = Instant::now();
-        let done = work.await.with_context(|| format!("step {} failed ({title})", self.step))?;
-        detail("done in", &format!("{:.2} s", started.elapsed().as_secs_f64()));
-        Ok(done)
-    }
-}
-
-/// Prints one fact about the last step.
-fn detail(name: &str, value: &str) {
-    println!("    {name:<22} {value}");
-}
-
-async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
-    println!("Duet: two of three parties sign; nobody ever holds the key.");
-    println!("Everything below runs on this machine, in processes of its own, and is removed afterwards.");
     let mut narrator = Narrator::new();
+    let (mut stack, anvil) = start(place, &mut narrator).await?;
 
-    let credentials = directory.path().join("credentials");
-    let duet = Duet::new(&credentials);
-    narrator
-        .step(
-            "Development credentials: a key for each role, TLS certificates, a tenant's token (duet init)",
-            async { duet.json(&["init", "--dir", &credentials.to_string_lossy(), "--tenant", TENANT]).await },
-        )
-        .await?;
-
-    let broker = narrator
-        .step("A broker from the repository's nats.conf, on a free port", Broker::start_in(&credentials))
-        .await?;
-    detail("nats-server", &broker.url());
-    let duet = duet.with("DUET_NATS_URL", &broker.url());
-
-    let folders =
-        [PartyFolder::new(directory.path(), "service"), PartyFolder::new(directory.path(), "partner")];
-    let fingerprints = narrator
-        .step("Both parties make their cards (four safe primes of 1024 bits: the one slow step)", async {
-            let [service, partner] = &folders;
-            let (service, partner) = tokio::try_join!(service.set_up(&duet), partner.set_up(&duet))?;
-            Ok([service, partner])
-        })
-        .await?;
-    for (folder, fingerprint) in folders.iter().zip(&fingerprints) {
-        detail(&format!("card of {}", folder.name()), fingerprint);
-    }
-    let [service, partner] = &folders;
-    let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
-
-    let mut stack = narrator
-        .step(
-            "Orchestrator, service, partner and gateway start, each with its own files and credentials",
-            Stack::run(Arc::clone(directory), broker, &duet, &folders, fingerprints, tokens),
-        )
-        .await?;
-    detail("HTTP interface", stack.api_url());
-
-    let anvil =
-        narrator.step("A local Ethereum node (anvil)", Anvil::start(&directory.path().join("logs"))).await?;
-    detail("node", &format!("{}, chain {CHAIN_ID}", anvil.url()));
     let more = for_trying_out(anvil.url());
     narrator
         .step(
@@ -166,16 +151,113 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
         .await?;
     detail("gateway", &stack.page_url());
 
-    let wallet = narrator
-        .step(
-            "A device makes a 2-of-3 wallet; service and partner verify, store, and enrol with each other",
-            stack.create_wallet("device", ALL_KINDS),
-        )
-        .await?;
+    let wallet = match stack.first_wallet(DEVICE).await? {
+        Some(wallet) => {
+            narrator
+                .step("The device's wallet is there from an earlier run", stack.all_pairs_ready(&wallet.id))
+                .await?;
+            wallet
+        }
+        None => {
+            place.forget(format!("{DEVICE}.requester"))?;
+            narrator
+                .step(
+                    "A device makes a 2-of-3 wallet; service and partner verify, store, and enrol with each other",
+                    stack.create_wallet(DEVICE, ALL_KINDS),
+                )
+                .await?
+        }
+    };
     detail("address", &wallet.address);
     detail("wallet", &wallet.id);
     details_of_steps(&wallet.created);
+    sign(&wallet, &anvil, &mut narrator).await?;
 
+    narrator.report(&arguments.stages);
+    if arguments.once {
+        next_steps(arguments);
+    } else {
+        summary(&stack, &wallet, anvil.url())?;
+        interrupted().await;
+        println!("\n{}", ending(place));
+    }
+    Ok(())
+}
+
+/// Starts every process of Duet, and an Ethereum node.
+async fn start(place: &Place, narrator: &mut Narrator) -> Result<(Stack, Anvil)> {
+    let credentials = place.path().join("credentials");
+    let duet = Duet::new(&credentials);
+    if credentials.join("orchestrator.key").exists() {
+        println!("\nCredentials of an earlier run are there.");
+    } else {
+        narrator
+            .step(
+                "Development credentials: a key for each role, TLS certificates, a tenant's token (duet init)",
+                async { duet.json(&["init", "--dir", &credentials.to_string_lossy(), "--tenant", TENANT]).await },
+            )
+            .await?;
+    }
+
+    let broker = narrator
+        .step("A broker from the repository's nats.conf", Broker::start_at(&credentials, place.broker_port()))
+        .await?;
+    detail("nats-server", &broker.url());
+    let duet = duet.with("DUET_NATS_URL", &broker.url());
+
+    let folders = [PartyFolder::new(place.path(), "service"), PartyFolder::new(place.path(), "partner")];
+    let [service, partner] = &folders;
+    let known = tokio::join!(service.fingerprint(&duet), partner.fingerprint(&duet));
+    let fingerprints = match known {
+        (Ok(service), Ok(partner)) => {
+            println!("\nThe cards of both parties are there from an earlier run.");
+            [service, partner]
+        }
+        _ => {
+            narrator
+                .step(
+                    "Both parties make their cards (four safe primes of 1024 bits: the one slow step)",
+                    async {
+                        let (service, partner) =
+                            tokio::try_join!(service.set_up(&duet), partner.set_up(&duet))?;
+                        Ok([service, partner])
+                    },
+                )
+                .await?
+        }
+    };
+    for (folder, fingerprint) in folders.iter().zip(&fingerprints) {
+        detail(&format!("card of {}", folder.name()), fingerprint);
+        place.forget(Path::new(folder.name()).join(format!("{TENANT}.token")))?;
+    }
+    let tokens = [service.token(&duet, TENANT).await?, partner.token(&duet, TENANT).await?];
+
+    let stack = narrator
+        .step(
+            "Orchestrator, service, partner and gateway start, each with its own files and credentials",
+            Stack::run_at(
+                &place.listen(),
+                place.directory().clone(),
+                broker,
+                &duet,
+                &folders,
+                fingerprints,
+                tokens,
+            ),
+        )
+        .await?;
+    detail("HTTP interface", stack.api_url());
+
+    let (logs, chain) = (place.path().join("logs"), place.chain());
+    let anvil = narrator
+        .step("A local Ethereum node (anvil)", Anvil::start_at(&logs, place.node_port(), chain.as_deref()))
+        .await?;
+    detail("node", &format!("{}, chain {CHAIN_ID}", anvil.url()));
+    Ok((stack, anvil))
+}
+
+/// Has the wallet sign two transactions, and ethers and viem verify both.
+async fn sign(wallet: &Wallet, anvil: &Anvil, narrator: &mut Narrator) -> Result<()> {
     narrator
         .step("One of the node's rich accounts funds the address", anvil.fund(&wallet.address, 2 * ETHER))
         .await?;
@@ -188,6 +270,7 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
             wallet.sign(&payload, "service").await
         })
         .await?;
+    narrator.signed();
     details_of_steps(&by_device);
     detail("transaction", text(&by_device, "/transaction_hash")?);
     let receipt = by_device.get("receipt").context("the command shows the receipt")?;
@@ -225,14 +308,28 @@ async fn demonstrate(once: bool, directory: &Arc<TempDir>) -> Result<()> {
             format!("ethers {}, viem {}", text(check, "/ethers/signer")?, text(check, "/viem/signer")?);
         detail(text(check, "/name")?, &signers);
     }
-
-    println!("\nAll of it took {:.1} s.", narrator.started.elapsed().as_secs_f64());
-    if !once {
-        summary(&stack, &wallet, anvil.url())?;
-        interrupted().await;
-        println!("\nEnding every process and removing every file.");
-    }
     Ok(())
+}
+
+/// Prints what the user can type after a run that has ended.
+fn next_steps(arguments: &Arguments) {
+    println!("\nWhat to type next:\n");
+    if let Some(folder) = &arguments.keep {
+        let port = arguments.port.map(|port| format!(" --port {port}")).unwrap_or_default();
+        let again = format!("cargo xtask demo --keep {}{port}", folder.display());
+        println!("  {again} --once    # signs with this wallet again");
+        println!("  {again}           # keeps everything running, to try the commands");
+    } else {
+        println!(
+            "  cargo xtask demo                            # keeps everything running, to try the commands"
+        );
+        println!(
+            "  cargo xtask demo --page                     # with the page, in which a browser is the device"
+        );
+        println!(
+            "  cargo xtask demo --keep DIR --port 7000     # keeps wallet and addresses for the next run"
+        );
+    }
 }
 
 /// Prints what the user can try while everything runs.
@@ -258,24 +355,9 @@ fn summary(stack: &Stack, wallet: &Wallet, node: &str) -> Result<()> {
         println!("  npm run dev --workspace examples/viem");
         println!("  http://localhost:5173/?gateway={}", stack.page_url());
     } else {
-        println!(
-            "\nThe page has not been built (DUET_PAGE names no folder of it); its gateway is at {}",
-            stack.page_url()
-        );
+        println!("\nFor the page, in which a browser is the device: cargo xtask demo --page");
     }
     Ok(())
-}
-
-/// Prints the timings that a command reported of its steps.
-fn details_of_steps(document: &Value) {
-    for step in document.get("steps").and_then(Value::as_array).into_iter().flatten() {
-        let name = step.get("name").and_then(Value::as_str).unwrap_or_default();
-        detail(&format!("- {name}"), &format!("{} ms", member(step, "millis")));
-    }
-}
-
-fn member(document: &Value, name: &str) -> String {
-    document.get(name).map(ToString::to_string).unwrap_or_default()
 }
 
 fn ether(wei: u128) -> String {

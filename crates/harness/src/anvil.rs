@@ -37,8 +37,20 @@ impl Anvil {
     /// # Errors
     /// When anvil is not installed or does not start.
     pub async fn start(logs: &Path) -> Result<Self> {
+        Self::start_at(logs, 0, None).await
+    }
+
+    /// Starts a node at this port, and waits until it listens. 0 picks a free one. With a file, the
+    /// node goes on with the chain in it, and saves its chain there every second.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_at(logs: &Path, port: u16, chain: Option<&Path>) -> Result<Self> {
         let mut command = Command::new(programs::anvil()?);
-        command.args(["--host", "127.0.0.1", "--port", "0"]);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        if let Some(file) = chain {
+            command.arg("--state").arg(file).args(["--state-interval", "1"]);
+        }
         let mut process = Process::start("anvil", command, logs)?;
         let address = process
             .line(START_DEADLINE, |line| {

@@ -40,8 +40,17 @@ impl Broker {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_in(credentials: &Path) -> Result<Self> {
+        Self::start_at(credentials, 0).await
+    }
+
+    /// Starts what [`Self::start_in`] starts, at this port for clients. 0 picks a free one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_at(credentials: &Path, port: u16) -> Result<Self> {
         let environment = Layout::new(credentials).read_broker_environment()?;
         let mut server = NatsServer::new("nats.conf", false, environment).await?;
+        server.set_port(port);
         server.resume().await?;
         Ok(Self { server, temporary: None, credentials: credentials.to_owned() })
     }

@@ -32,7 +32,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// The number of lines of the server's log that are kept.
 const LOG_LINES: usize = 500;
 
-/// The ports that a server chose at its first start. They are 0 before.
+/// The ports of a server. It chooses those that are 0 at its first start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ports {
     /// For clients.
@@ -101,6 +101,11 @@ impl NatsServer {
     /// Changes the environment for the next start.
     pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
         self.environment = environment;
+    }
+
+    /// Changes its port for clients for the next start. 0 picks a free one.
+    pub const fn set_port(&mut self, port: u16) {
+        self.ports.client = port;
     }
 
     /// The ports that it listens on.

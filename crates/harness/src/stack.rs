@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
@@ -50,10 +50,30 @@ pub fn for_trying_out(node: &str) -> [String; 5] {
 /// All kinds of payload, for a requester without restrictions.
 pub const ALL_KINDS: &str = "transaction,personal_message,typed_data,digest";
 
+/// The folder of a stack's files.
+#[derive(Clone, Debug)]
+pub enum Directory {
+    /// Removed when its last clone is dropped.
+    Temporary(Arc<TempDir>),
+    /// Left as it is.
+    Kept(PathBuf),
+}
+
+impl Directory {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(folder) => folder,
+        }
+    }
+}
+
 /// Broker, orchestrator, two parties and a gateway as separate processes. Each has its own files.
 ///
-/// Dropping it kills all processes and removes their files. Fields drop in the order of their
-/// declaration.
+/// Dropping it kills all processes, and removes their files if they are in a temporary folder.
+/// Fields drop in the order of their declaration.
 #[derive(Debug)]
 pub struct Stack {
     /// The service's worker.
@@ -72,7 +92,7 @@ pub struct Stack {
     folders: [PartyFolder; 2],
     fingerprints: [String; 2],
     tokens: [PathBuf; 2],
-    directory: Arc<TempDir>,
+    directory: Directory,
 }
 
 /// One of our servers: the command that starts it, and its process while it runs.
@@ -348,6 +368,26 @@ impl Stack {
         fingerprints: [String; 2],
         tokens: [PathBuf; 2],
     ) -> Result<Self> {
+        let listen = ["127.0.0.1:0", "127.0.0.1:0"].map(str::to_owned);
+        let directory = Directory::Temporary(directory);
+        Self::run_at(&listen, directory, broker, duet, folders, fingerprints, tokens).await
+    }
+
+    /// Starts what [`Self::run`] starts, with the orchestrator and the gateway at the addresses
+    /// `listen`.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or when another process listens there.
+    pub async fn run_at(
+        listen: &[String; 2],
+        directory: Directory,
+        broker: Broker,
+        duet: &Duet,
+        folders: &[PartyFolder; 2],
+        fingerprints: [String; 2],
+        tokens: [PathBuf; 2],
+    ) -> Result<Self> {
+        let [listen, gateway_listen] = listen;
         let logs = directory.path().join("logs");
         let [service_folder, partner_folder] = folders;
         let [service_fingerprint, partner_fingerprint] = &fingerprints;
@@ -363,7 +403,7 @@ impl Stack {
         let mut service = worker(service_folder, partner_folder, partner_fingerprint);
         let mut partner = worker(partner_folder, service_folder, service_fingerprint);
         let mut orchestrator =
-            Server::new("orchestrator", duet.clone(), &["orchestrator", "--listen", "127.0.0.1:0"], &logs);
+            Server::new("orchestrator", duet.clone(), &["orchestrator", "--listen", listen], &logs);
 
         let ready = orchestrator.start().await?;
         let listen = text(&ready, "/listen")?.to_owned();
@@ -372,7 +412,7 @@ impl Stack {
         orchestrator.set_argument("--listen", &listen);
         service.start().await?;
         partner.start().await?;
-        let mut gateway = gateway(duet, "127.0.0.1:0", folders, &fingerprints, &tokens, &logs);
+        let mut gateway = gateway(duet, gateway_listen, folders, &fingerprints, &tokens, &logs);
         let ready = gateway.start().await?;
         let gateway_listen = text(&ready, "/listen")?;
         gateway.set_argument("--listen", gateway_listen);
@@ -530,13 +570,40 @@ impl Stack {
         })
     }
 
+    /// The first usable wallet that the device `name` has already.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub async fn first_wallet(&self, name: &str) -> Result<Option<Wallet>> {
+        if !self.directory().join(name).is_dir() {
+            return Ok(None);
+        }
+        let duet = self.device(name)?;
+        let list = duet.json(&["wallet", "list"]).await?;
+        let wallets = list.get("wallets").and_then(Value::as_array).context("no wallets in the list")?;
+        let usable = |wallet: &&Value| wallet.get("status").is_some_and(|status| status == "ready");
+        let Some(wallet) = wallets.iter().find(usable) else { return Ok(None) };
+        Ok(Some(Wallet {
+            id: text(wallet, "/id")?.to_owned(),
+            address: text(wallet, "/address")?.to_owned(),
+            requester_key: self.requester_key(name),
+            created: json!({"wallet": wallet}),
+            duet,
+        }))
+    }
+
+    /// The file of the key with which a team asks for signatures of the device's wallet.
+    fn requester_key(&self, name: &str) -> PathBuf {
+        self.directory().join(format!("{name}.requester"))
+    }
+
     /// The arguments that create such a wallet, and the file of its requester's key, which this
     /// creates.
     ///
     /// # Errors
     /// When a command fails.
     pub async fn creation(&self, duet: &Duet, name: &str, kinds: &str) -> Result<(Vec<String>, PathBuf)> {
-        let requester_key = self.directory.path().join(format!("{name}.requester"));
+        let requester_key = self.requester_key(name);
         let requester = duet.json(&["requester", "new", "--out", &requester_key.to_string_lossy()]).await?;
         let requester = format!("{}={kinds}", text(&requester, "/public_key")?);
         let mut arguments = self.wallet_arguments();
