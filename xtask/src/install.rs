@@ -130,6 +130,11 @@ pub(crate) fn ensure(needs: &[Need], no_install: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether none of `needs` is missing.
+pub(crate) fn are_met(needs: &[Need]) -> bool {
+    needs.iter().all(|need| need.missing().is_empty())
+}
+
 impl Need {
     fn missing(self) -> Vec<Missing> {
         match self {

@@ -13,6 +13,7 @@ mod attack;
 mod bench;
 mod chaos;
 mod compare;
+mod compile;
 mod demo;
 mod dependencies;
 mod fuzz;
@@ -45,17 +46,13 @@ enum Task {
         /// Only list it, and fail if anything is missing.
         #[arg(long)]
         no_install: bool,
+        /// Only what the demonstration fetches while Cargo compiles.
+        #[arg(long, hide = true)]
+        demo: bool,
     },
     /// Show Duet at work: broker, orchestrator, two parties, a device and an Ethereum node on this
     /// machine.
-    Demo {
-        /// Stop after the last step instead of keeping everything running.
-        #[arg(long)]
-        once: bool,
-        /// Only list what is missing instead of installing it.
-        #[arg(long)]
-        no_install: bool,
-    },
+    Demo(demo::Options),
     /// Check formatting and lints, build, and run every test; or one suite.
     Test {
         /// Which suites, in the order given; all of them by default.
@@ -136,8 +133,10 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
-        Task::Install { no_install } => install::ensure(install::EVERYTHING, no_install),
-        Task::Demo { once, no_install } => demo::demo(once, no_install),
+        Task::Install { no_install, demo } => {
+            install::ensure(if demo { demo::FETCHED } else { install::EVERYTHING }, no_install)
+        }
+        Task::Demo(options) => demo::demo(&options),
         Task::Test { suites, no_install } => suites::test(&suites, no_install),
         Task::Chaos { arguments, no_install } => chaos::chaos(&arguments, no_install),
         Task::Attack(options) => attack::attack(&options),

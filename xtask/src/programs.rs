@@ -29,7 +29,7 @@ pub(crate) fn duet(profile: Profile) -> Result<PathBuf> {
     build(profile, &["--package", "duet"], "duet")
 }
 
-/// Builds a program in `tests/src/bin` or `crates/demo`, and returns its path. It selects the whole workspace, so
+/// Builds a program in `tests/src/bin`, and returns its path. It selects the whole workspace, so
 /// that features match those of the tests and nothing is built twice.
 pub(crate) fn of_tests(name: &str, profile: Profile) -> Result<PathBuf> {
     build(profile, &["--workspace", "--bin", name], name)

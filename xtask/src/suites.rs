@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    dependencies,
+    demo, dependencies,
     install::{self, Need},
     npm::Packages,
     page,
@@ -31,7 +31,7 @@ pub(crate) enum Suite {
     Lint,
     /// Licences, banned crates, sources and hashes of dependencies.
     Deny,
-    /// The native binary and the page, and the types of the page.
+    /// The native binary, the demonstration and the page, and the types of the page.
     Build,
     /// Unit, integration and documentation tests of every crate.
     Unit,
@@ -112,6 +112,10 @@ impl Suite {
             Self::Deny => dependencies::check(),
             Self::Build => {
                 programs::duet(Profile::Debug)?;
+                // The demonstration, and what its `duet` refuses because it was left out.
+                let mut demo = cargo();
+                demo.args(["test", "--locked"]).args(demo::BUILD);
+                tests(demo.args(["--bins", "--", "is_refused"]), counts)?;
                 // For users who build without GMP.
                 visibly(cargo().args(["check", "--locked", "--all-targets"]).args(WITHOUT_GMP))?;
                 page::build(&page::default_folder(), None)?;
