@@ -12,6 +12,10 @@ pub(crate) mod init;
 pub(crate) mod job;
 #[cfg_attr(not(feature = "load"), path = "commands/without_load.rs")]
 pub(crate) mod load;
+#[cfg(all(test, feature = "load"))]
+#[path = "commands/without_load.rs"]
+#[expect(dead_code, reason = "only its refusal is tested")]
+mod without_load;
 pub(crate) mod orchestrator;
 pub(crate) mod party;
 pub(crate) mod policy;

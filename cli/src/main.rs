@@ -41,6 +41,10 @@ mod shutdown;
 mod store_location;
 #[cfg_attr(not(feature = "traces"), path = "without_traces.rs")]
 mod traces;
+#[cfg(all(test, feature = "traces"))]
+#[path = "without_traces.rs"]
+#[expect(dead_code, reason = "only its refusal is tested")]
+mod without_traces;
 mod transaction;
 
 use std::process::ExitCode;

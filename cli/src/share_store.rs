@@ -2,6 +2,10 @@
 
 #[cfg_attr(not(feature = "postgres"), path = "share_store/without_postgres.rs")]
 mod postgres;
+#[cfg(all(test, feature = "postgres"))]
+#[path = "share_store/without_postgres.rs"]
+#[expect(dead_code, reason = "only its refusal is tested")]
+mod without_postgres;
 
 use std::{
     path::{Path, PathBuf},
