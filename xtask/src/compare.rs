@@ -83,7 +83,13 @@ fn check_out(source: &Path, commit: &str) -> Result<()> {
     if !source.join(".git").exists() {
         visibly(command("git").args(["clone", "--quiet", "--shared", "--no-checkout", "."]).arg(source))?;
     }
-    visibly(command("git").arg("-C").arg(source).args(["checkout", "--quiet", "--detach", resolved.trim()]))
+    visibly(command("git").arg("-C").arg(source).args(["checkout", "--quiet", "--detach", resolved.trim()]))?;
+    // The harness looks for the broker in its own tree.
+    let (tools, linked) = (root().join(".tools"), source.join(".tools"));
+    if tools.exists() && !linked.exists() {
+        std::os::unix::fs::symlink(tools, linked)?;
+    }
+    Ok(())
 }
 
 impl Build {
