@@ -227,7 +227,7 @@ describe('frames and messages', () => {
     assert.equal(duet.Responder.verifiedElsewhere(card, backends.partner.fingerprint).error.kind, 'card');
   });
 
-  test('a_note__should_be_json_for_whoever_watches', () => {
+  test('a_progress_note__should_be_json_for_its_readers', () => {
     const note = JSON.parse(new TextDecoder().decode(unwrap(duet.progressNote(session, { step: 'sent', message: 3 }, 5))));
     assert.deepEqual(note, { session, step: 'sent', message: 3, at_ms: 5 });
   });

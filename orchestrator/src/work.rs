@@ -247,13 +247,13 @@ impl Orchestrator {
                 }
                 // The named job may be queued although this board does not show it yet. Or it may
                 // run in a session of an orchestrator that died.
-                Turn::Nobody if named_is_untried => {
+                Turn::NoJob if named_is_untried => {
                     named_is_untried = false;
                     if let Some(progress) = self.look_at_named(named, deliveries).await {
                         return progress;
                     }
                 }
-                Turn::Nobody => {
+                Turn::NoJob => {
                     let due = self.board.due(&named.tenant, named.job);
                     return due
                         .map_or(Disposition::Done, |due_ms| Disposition::Later(until(due_ms, now_ms())));

@@ -110,8 +110,8 @@ async fn a_request__should_fail_by_its_own_error() {
     let gateway = broker.connect(Role::Gateway).await.unwrap();
     let (address, filter) = round(1);
 
-    let nobody = gateway.request(&address, "x", DEADLINE).await;
-    assert!(matches!(nobody, Err(RequestError::NoResponders { .. })), "{nobody:?}");
+    let unanswered = gateway.request(&address, "x", DEADLINE).await;
+    assert!(matches!(unanswered, Err(RequestError::NoResponders { .. })), "{unanswered:?}");
 
     let mut silent = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
     let unanswered = gateway.request(&address, "x", SHORT).await;

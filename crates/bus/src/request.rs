@@ -315,8 +315,8 @@ impl Bus {
                 }
             };
             let pause = pauses.next().unwrap_or(RESEND_PAUSES.1);
-            let nobody_listens = matches!(&outcome, Ok(Err(error)) if error.kind() == jetstream::context::PublishErrorKind::StreamNotFound);
-            if !nobody_listens || Instant::now() + 2 * pause >= end {
+            let is_without_stream = matches!(&outcome, Ok(Err(error)) if error.kind() == jetstream::context::PublishErrorKind::StreamNotFound);
+            if !is_without_stream || Instant::now() + 2 * pause >= end {
                 break outcome;
             }
             sleep(pause).await;

@@ -160,7 +160,7 @@ async fn a_submission_that_cannot_be_signed__should_be_refused_by_name() {
 }
 
 #[tokio::test]
-async fn whoever_goes_on_failing__should_be_slowed_down_and_nobody_else() {
+async fn a_source_of_failures__should_be_slowed_down_and_no_other() {
     let rig = Rig::new().await;
     let orchestrator = rig.start().await;
     let url = &orchestrator.url;
