@@ -119,7 +119,7 @@ describe('a wallet whose primes and proofs helpers made', () => {
     const underOld = manifestFor(wallet, 'partner', MESSAGE, { paillierKey: before });
     const started = unwrap(wallet.start(underOld, unwrap(backends.partner.card()), Date.now()));
     started.state.free();
-    assert.equal(wallet.agree('nobody').error.kind, 'misuse');
+    assert.equal(wallet.agree('stranger').error.kind, 'misuse');
     unwrap(wallet.agree('service'));
     unwrap(wallet.agree('partner'));
     assert.deepEqual(wallet.paillierKeys, [wallet.newestKey]);

@@ -163,7 +163,7 @@ impl WalletFacts {
             view.party(index)
                 .map(|holder: &WalletParty| Seat { party: holder.party.clone(), index })
                 .ok_or_else(|| {
-                    Refusal::new(Code::NotEnrolled, format!("nobody holds share {index} of this wallet"))
+                    Refusal::new(Code::NotEnrolled, format!("no party holds share {index} of this wallet"))
                 })
         };
         let seats = (seat(responder, pair.initiator())?, seat(responder, pair.responder())?);

@@ -43,7 +43,7 @@ pub enum RequestError {
         subject: String,
     },
     /// No service listens on the subject.
-    #[error("nobody listens on {subject}")]
+    #[error("no process listens on {subject}")]
     NoResponders {
         /// Where it was sent.
         subject: String,

@@ -493,7 +493,7 @@ export interface VerifyOptions {
 
 export type Verification =
   | { valid: true; digest: Hex; signer: Address }
-  /** `signer`: by whom it is instead, if it is anybody's. */
+  /** `signer`: the address whose signature it is instead, if it is one. */
   | { valid: false; digest: Hex; signer?: Address; reason: string };
 
 // ------------------------------------------------------------------------------------- the library

@@ -76,7 +76,7 @@ async fn an_idempotency_key__should_stand_for_one_content() {
     assert_eq!(rig.submit(&orchestrator.url, &later).await.status(), StatusCode::OK);
 
     let mut other = request;
-    other["payload"]["text"] = json!("pay somebody else");
+    other["payload"]["text"] = json!("pay another payee");
     let refused = rig.submit(&orchestrator.url, &other).await;
     assert_eq!(refused.headers()["location"].to_str().unwrap(), format!("/v1/jobs/{}", job.id));
     let body = problem(refused, StatusCode::CONFLICT, Code::Conflict).await;

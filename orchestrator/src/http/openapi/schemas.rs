@@ -280,7 +280,10 @@ fn jobs() -> Vec<(&'static str, Value)> {
                 (
                     "culprit",
                     true,
-                    nullable(&of("Party"), "Whose fault it demonstrably was, if it was somebody's."),
+                    nullable(
+                        &of("Party"),
+                        "The party that demonstrably caused the failure, if there is one.",
+                    ),
                 ),
                 ("evidence", false, of("Evidence")),
                 ("message", true, text("The same for a person.")),
@@ -302,7 +305,7 @@ fn jobs() -> Vec<(&'static str, Value)> {
             [kind("invalid_signature"), by(), sha256()],
         ),
         object(
-            "A word that was due did not come. Nobody is blamed for it.",
+            "A party's message did not come in time. No party is blamed for it.",
             [kind("silence"), ("of", true, of("Party"))],
         ),
     ];

@@ -318,16 +318,16 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     let lossless = options(&database).with_lossless_failover(true);
     database.run(FAILOVER).await.unwrap();
     let refused = PostgresStore::open(&lossless).await;
-    assert!(matches!(refused, Err(StoreError::Unsafe(_))), "nobody waits for a standby here: {refused:?}");
+    assert!(matches!(refused, Err(StoreError::Unsafe(_))), "no commit waits for a standby here: {refused:?}");
     // The setting names a standby that does not exist. Commits would wait for it, so the test
     // commits only locally.
-    database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    database.run("ALTER SYSTEM SET synchronous_standby_names = 'absent'").await.unwrap();
     database.run("SELECT pg_reload_conf()").await.unwrap();
     let mut connection = lossless.connect().await.unwrap();
     loop {
         let names: String =
             sqlx::query_scalar("SHOW synchronous_standby_names").fetch_one(&mut connection).await.unwrap();
-        if names == "nobody" {
+        if names == "absent" {
             break;
         }
     }

@@ -85,7 +85,7 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
     ];
     let delivery = [
         ("message", true, text("The message's id: a job's, or `test-…`.")),
-        ("attempt", true, number("Which attempt, from 1; 0 for one that somebody asked for.")),
+        ("attempt", true, number("Which attempt, from 1; 0 for a delivery that the tenant requested.")),
         ("at_ms", true, moment("When it was sent")),
         ("took_ms", true, number("How long it took, in milliseconds.")),
         ("outcome", true, one_of(["delivered", "retrying", "given_up"], "How it ended.")),
