@@ -288,7 +288,8 @@ impl Orchestrator {
                 }
                 Err(_) => {
                     tracing::error!("working on a job failed inside");
-                    let refusal = Refusal::new(Code::Internal, "working on the job failed inside");
+                    let refusal =
+                        Refusal::new(Code::Internal, "the orchestrator failed while it worked on the job");
                     match self.give_up(&held.key, refusal).await {
                         Ok(()) => Looked::Worked,
                         Err(_) => Looked::Later(self.queue.max_retry_pause),
@@ -477,7 +478,11 @@ impl Orchestrator {
             Err(NotStarted::Store(error)) => return Err(error),
             Err(NotStarted::Internal(reason)) => {
                 tracing::error!(reason, "a session cannot be drawn up");
-                self.give_up(key, Refusal::new(Code::Internal, "the session could not be drawn up")).await?;
+                self.give_up(
+                    key,
+                    Refusal::new(Code::Internal, "the orchestrator could not set up the session"),
+                )
+                .await?;
             }
         }
         Ok(true)

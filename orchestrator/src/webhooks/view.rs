@@ -208,6 +208,6 @@ impl Orchestrator {
         }
         let endpoint = self.webhooks.begin_replay(tenant, id, from_ms, until_ms).await?;
         let begun = endpoint.replays.last().copied();
-        begun.ok_or_else(|| Refusal::new(Code::Internal, "the replay is not there"))
+        begun.ok_or_else(|| Refusal::new(Code::Internal, "the orchestrator did not store the replay"))
     }
 }
