@@ -99,7 +99,7 @@ const SESSIONS: [&str; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics__should_count_what_became_of_jobs() {
+async fn metrics__should_count_how_jobs_ended() {
     let stack = Stack::start_with(&[LISTEN]).await.unwrap();
     let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
     let policy = stack.directory().join("policy.json");

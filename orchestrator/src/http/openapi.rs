@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_referred_to_is_there_and_all_is_referred_to() {
+    fn every_reference_leads_to_a_part_and_every_schema_is_referred_to() {
         let document = document();
         let mut found = BTreeSet::new();
         references(&document, &mut found);

@@ -57,7 +57,7 @@ scenario('a message and typed data are signed as ethers and viem read them', asy
   assert.ok((await page.get('verify-recovered').innerText()).includes(address), 'it says whose it is instead');
 });
 
-scenario('what is wrong with a transaction is said beside the field, and nothing is sent', async (scene) => {
+scenario('the page shows a transaction\'s fault beside the field, and sends nothing', async (scene) => {
   const { page, id, address } = await scene.wallet();
   await scene.stack.fund(address, 1);
   await page.go(`#/wallet/${id}/send`, 'send');

@@ -542,7 +542,7 @@ fn a_sum_that_does_not_fit_has_no_room() {
 }
 
 #[test]
-fn an_owner_above_beside_what_has_no_value_is_warned_of() {
+fn an_owner_above_beside_payloads_without_a_value_brings_a_warning() {
     let rule = |changes: Value| {
         let mut rule = json!({
             "name": "team", "payloads": ["transaction"], "chains": [1], "to": [TO], "max_value": "any",

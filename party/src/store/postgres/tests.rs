@@ -363,7 +363,7 @@ async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it() {
+async fn a_charge_that_spends_waits_for_the_policys_lock_and_others_share_it() {
     let database = new_database().await;
     let store = create(&database).await;
     let (wallet, number) = (WalletId([1; 32]), number_of(&[1; 32]));
