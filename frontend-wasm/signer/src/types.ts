@@ -62,10 +62,10 @@ export type DuetErrorKind =
   | "invalid"
   /** The browser's storage does not work or holds something unreadable. Nothing is signed until it does. */
   | "storage"
-  /** A failure inside. */
+  /** An internal failure. */
   | "internal";
 
-/** Why something was not done. Told apart by `kind`; `message` is a whole sentence for people. */
+/** Why an operation failed. Programs distinguish by `kind`; `message` is a sentence for people. */
 export type DuetError = {
   [Kind in DuetErrorKind]: {
     readonly kind: Kind;

@@ -17,7 +17,7 @@ use crate::{clock::now_ms, orchestrator::Orchestrator};
 pub struct WebhookView {
     /// The webhook.
     pub id: EndpointId,
-    /// Where results are posted.
+    /// Where the orchestrator posts results.
     pub url: String,
     /// When it was added, in milliseconds since 1970.
     pub created_at_ms: u64,
