@@ -290,7 +290,7 @@ impl Orchestrator {
             }
             Err(NotStarted::Store(error)) => return Err(error.into()),
             Err(NotStarted::Internal(reason)) => {
-                tracing::error!(reason, "a session cannot be drawn up");
+                tracing::error!(reason, "the orchestrator cannot set up a session");
                 return Err(Refusal::new(Code::Internal, "the orchestrator could not set up the session"));
             }
         };

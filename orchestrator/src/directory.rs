@@ -406,7 +406,7 @@ impl Directory {
                 }
                 Ok(CardReply::Refused(refusal)) => Answer::Silent(refusal),
                 Ok(_) => {
-                    tracing::warn!(%party, %wallet, "a party's word on a wallet makes no sense");
+                    tracing::warn!(%party, %wallet, "a party's answer about a wallet is not of the expected kind");
                     Answer::Silent(Refusal::new(
                         Code::PeerMisbehaved,
                         format!("the answer of {party} is not of the expected kind"),

@@ -287,7 +287,7 @@ impl Orchestrator {
                     Looked::Later(self.queue.max_retry_pause.mul_f64(0.5 + jitter() / 2.0))
                 }
                 Err(_) => {
-                    tracing::error!("working on a job failed inside");
+                    tracing::error!("the orchestrator failed while it worked on a job");
                     let refusal =
                         Refusal::new(Code::Internal, "the orchestrator failed while it worked on the job");
                     match self.give_up(&held.key, refusal).await {
@@ -477,7 +477,7 @@ impl Orchestrator {
             Err(NotStarted::Moved) => return Ok(false),
             Err(NotStarted::Store(error)) => return Err(error),
             Err(NotStarted::Internal(reason)) => {
-                tracing::error!(reason, "a session cannot be drawn up");
+                tracing::error!(reason, "the orchestrator cannot set up a session");
                 self.give_up(
                     key,
                     Refusal::new(Code::Internal, "the orchestrator could not set up the session"),
