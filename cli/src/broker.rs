@@ -86,5 +86,5 @@ pub(crate) fn role_of(party: &PartyId) -> Result<Role, CliError> {
     party
         .as_str()
         .parse()
-        .map_err(|error| CliError::usage(format!("no user of the broker is called like the party: {error}")))
+        .map_err(|error| CliError::usage(format!("the broker has no user with the party's name: {error}")))
 }

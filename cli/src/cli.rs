@@ -212,7 +212,8 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
     let text = error.render().to_string();
     let message = text.trim().trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
     failed(
-        &CliError::usage(message).remedy("`duet help` and `--help` tell what there is."),
+        &CliError::usage(message)
+            .remedy("`duet help` lists the commands, and `--help` the options of a command."),
         Output::new(true),
     )
 }

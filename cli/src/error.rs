@@ -122,24 +122,26 @@ impl ErrorCode {
             Code::Unauthorized => "Check the tenant's API token (--api-token-file, DUET_API_TOKEN).",
             Code::UnknownWallet => "`duet wallet list` names the wallets of this machine.",
             Code::Locked => {
-                "Rotate the Paillier key (`duet party rotate`); if a card is quarantined, `accept-culprit` is the word to go on."
+                "Rotate the Paillier key (`duet party rotate`, or `duet wallet rotate` on a device). If a card is quarantined, `accept-culprit` permits sessions with it again."
             }
             Code::TooManyAnswers => "Sign a new request, with an idempotency key of its own.",
             Code::NeedsRotation => "Run `duet party rotate` once; until then this share only responds.",
             Code::WrongPassphrase => "Give the passphrase or key file that the store was made with.",
             Code::CardMismatch => {
-                "Compare the fingerprint with its owner's over another channel before going on."
+                "Ask the party's operator for the card's fingerprint over another channel, and compare it before you go on."
             }
             Code::AdmissionToken => "Ask the party's operator for a new token (`duet party token`).",
-            Code::JobExpired => "Submit it again, with a new idempotency key and a longer --expires-in.",
-            Code::ValidTooLong => "Submit it with a shorter --expires-in; up to 24h are taken from any pair.",
+            Code::JobExpired => {
+                "Submit the request again, with a new idempotency key and a longer --expires-in."
+            }
+            Code::ValidTooLong => "Submit it with a shorter --expires-in; every pair accepts up to 24h.",
             Code::IssuedBeforeRestore => {
-                "Find out whether it was signed before the party was restored; if not, submit it again."
+                "Check whether the request was signed before the party was restored; if not, submit a new one."
             }
             Code::ClockDiffers => "Set the clock that is wrong; the message says which, and by how much.",
             Code::QueueFull | Code::Overloaded | Code::NoPairAvailable => "Try again in a moment.",
             Code::Deadline => {
-                "Try again; `duet job get` tells what became of a job. A longer --timeout may help."
+                "Try again; `duet job get` shows the state of a job. A longer --timeout may help."
             }
             Code::RequesterNotAllowed | Code::KindNotAllowed => {
                 "The wallet's owner decides who may request what: `duet wallet show` lists it."

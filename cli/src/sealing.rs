@@ -101,7 +101,7 @@ fn stretched(passphrase: Zeroizing<String>) -> Box<dyn KeyEncryption> {
 impl VaultOptions {
     fn transit(&self, key: &str) -> Result<Box<dyn KeyEncryption>, CliError> {
         let url = self.vault_url.clone().ok_or_else(|| {
-            CliError::usage("nothing says where Vault is").remedy("Give --vault-url or set DUET_VAULT_URL.")
+            CliError::usage("no address of Vault is given").remedy("Give --vault-url or set DUET_VAULT_URL.")
         })?;
         let token = secrets::file_or_variable(self.vault_token_file.as_ref(), "DUET_VAULT_TOKEN")?
             .ok_or_else(|| {

@@ -227,7 +227,7 @@ fn non_empty(passphrase: Zeroizing<String>) -> Result<Zeroizing<String>, CliErro
 
 fn prompt(usage: PassphraseUse) -> Result<Zeroizing<String>, CliError> {
     if !io::stdin().is_terminal() {
-        return Err(CliError::usage("nothing says what opens the share store").remedy(
+        return Err(CliError::usage("no key or passphrase of the share store is given").remedy(
             "Give --key-file, --key-credential, --passphrase-file or --vault-key, or set DUET_PASSPHRASE.",
         ));
     }

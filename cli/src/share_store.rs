@@ -114,9 +114,7 @@ impl OpenStore {
                 Database::Sqlite(SqliteStore::restore(backup, &SqliteOptions::at(path)).await?)
             }
             (StoreLocation::File(_), None) => {
-                return Err(
-                    CliError::usage("nothing says which backup to restore").remedy("Give --from FILE.")
-                );
+                return Err(CliError::usage("no backup file to restore is given").remedy("Give --from FILE."));
             }
             (StoreLocation::Database(address), Some(backup)) => {
                 Database::Postgres(Postgres::restore(address, &options.database, backup).await?)

@@ -78,7 +78,7 @@ fn a_message_signature_is_verified_and_the_document_is_pinned() {
 }
 
 #[test]
-fn a_signature_by_somebody_else_is_refused() {
+fn a_signature_by_another_key_is_refused() {
     let other = "0x3535353535353535353535353535353535353535";
     let arguments =
         ["verify", "message", "Some data", "--signature", MESSAGE_SIGNATURE, "--address", other, "--json"];

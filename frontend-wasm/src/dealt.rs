@@ -67,7 +67,7 @@ impl DealtWallet {
     }
 }
 
-/// A wallet that not everybody has committed yet. It does not show its address.
+/// A wallet that not every holder has committed yet. It does not show its address.
 #[wasm_bindgen]
 pub struct PendingWallet(StoredPending);
 

@@ -9,7 +9,7 @@ use wasm_bindgen::JsValue;
 
 use crate::object::object;
 
-/// Why something was not done; `DuetError` of `types.ts`.
+/// Why an operation failed; `DuetError` of `types.ts`.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Malformed(String),

@@ -100,7 +100,7 @@ pub fn read_receipt(reply: &[u8]) -> JsValue {
     })
 }
 
-/// Orders a party to commit, with everybody's receipts.
+/// Orders a party to commit, with the receipts of all holders.
 #[wasm_bindgen(js_name = commitShare, unchecked_return_type = "Result<Uint8Array>")]
 #[must_use]
 pub fn commit_share(bundle: Vec<u8>) -> JsValue {
@@ -145,8 +145,8 @@ fn noted(session: &str, step: &JsValue, now: f64) -> Result<JsValue, Failure> {
     Ok(bytes(&Progress { session, step: to_value("step", step)?, at_ms: milliseconds(now)? }.to_json()))
 }
 
-/// The orchestrator's answer about a wallet's jobs. Jobs whose request is not signed by whom it
-/// names are left out.
+/// The orchestrator's answer about a wallet's jobs. Jobs whose request is not signed by the
+/// requester that it names are left out.
 #[wasm_bindgen(js_name = readApproval, unchecked_return_type = "Result<ApprovalReply>")]
 #[must_use]
 pub fn read_approval(reply: &[u8]) -> JsValue {

@@ -1,4 +1,4 @@
-/** Why something was not done. `message` is for people. */
+/** Why an operation failed. `message` is for people. */
 export type DuetError =
   /** Bytes or text that do not parse; nothing was done. */
   | { kind: "malformed"; message: string }

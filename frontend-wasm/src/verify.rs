@@ -78,7 +78,7 @@ fn typed_data(json: &str, drop_undeclared: bool) -> Result<JsValue, Failure> {
 }
 
 /// Whether a signature (65 bytes: r, s, and v as 0, 1, 27 or 28) over a payload is by an address,
-/// and otherwise by whom.
+/// and otherwise the address that it is by.
 #[wasm_bindgen(js_name = verifyPayload, unchecked_return_type = "Result<Verification>")]
 #[must_use]
 pub fn verify_payload(json: &str, signature: &[u8], address: &str) -> JsValue {

@@ -119,7 +119,7 @@ describe('a wallet whose primes and proofs helpers made', () => {
     const underOld = manifestFor(wallet, 'partner', MESSAGE, { paillierKey: before });
     const started = unwrap(wallet.start(underOld, unwrap(backends.partner.card()), Date.now()));
     started.state.free();
-    assert.equal(wallet.agree('nobody').error.kind, 'misuse');
+    assert.equal(wallet.agree('stranger').error.kind, 'misuse');
     unwrap(wallet.agree('service'));
     unwrap(wallet.agree('partner'));
     assert.deepEqual(wallet.paillierKeys, [wallet.newestKey]);
@@ -227,7 +227,7 @@ describe('frames and messages', () => {
     assert.equal(duet.Responder.verifiedElsewhere(card, backends.partner.fingerprint).error.kind, 'card');
   });
 
-  test('a_note__should_be_json_for_whoever_watches', () => {
+  test('a_progress_note__should_be_json_for_its_readers', () => {
     const note = JSON.parse(new TextDecoder().decode(unwrap(duet.progressNote(session, { step: 'sent', message: 3 }, 5))));
     assert.deepEqual(note, { session, step: 'sent', message: 3, at_ms: 5 });
   });

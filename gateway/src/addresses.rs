@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_of_who_has_left() {
+    fn an_address_without_connections_is_forgotten() {
         let addresses = addresses(3, 2);
         drop(addresses.connect(ip("10.0.0.1")));
         let taken = addresses.lock();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_a_proxy_have_a_share_each_and_it_has_what_there_is() {
+    fn clients_of_a_proxy_are_bounded_each_and_the_proxy_only_in_all() {
         let addresses = addresses(3, 2);
         let proxy = [(); 3].map(|()| addresses.connect_proxy(ip("10.0.0.9")));
         assert!(proxy.iter().all(Option::is_some), "more than one address has");

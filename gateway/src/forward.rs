@@ -114,7 +114,10 @@ impl Forwarder {
                 .map(|device| device.signing_key)
                 .ok_or_else(|| Refusal::new(Code::UnknownWallet, "the wallet has no device")),
             Ok(CardReply::Refused(refusal)) => Err(refusal),
-            Ok(_) => Err(Refusal::new(Code::PeerMisbehaved, format!("{party} answered something else"))),
+            Ok(_) => Err(Refusal::new(
+                Code::PeerMisbehaved,
+                format!("the answer of {party} is not of the expected kind"),
+            )),
             Err(error) => Err(Refusal::new(
                 Code::PeerMisbehaved,
                 format!("the answer of {party} does not parse: {error}"),
@@ -170,7 +173,10 @@ impl Forwarder {
                 within_rate(rates, wallet)?;
                 let progress = Progress::from_json(&message);
                 if progress.is_none_or(|progress| progress.session != session) {
-                    return Err(Refusal::new(Code::MalformedMessage, "this is no progress of the session"));
+                    return Err(Refusal::new(
+                        Code::MalformedMessage,
+                        "the message does not report progress of the session",
+                    ));
                 }
                 let address = Address::Event { session, from: Speaker::from(&self.device) };
                 if let Err(error) = self.bus.publish(&address, message).await {

@@ -133,7 +133,7 @@ async fn known_host(State(gateway): State<Arc<Gateway>>, request: Request, next:
         return next.run(request).await;
     }
     gateway.metrics.turned_away(TurnedAway::Host);
-    problem(Code::Unauthorized, "this gateway is not known under that name")
+    problem(Code::Unauthorized, "this gateway does not serve the host that the request names")
 }
 
 fn host(request: &Request) -> Option<&str> {
@@ -184,7 +184,10 @@ async fn device(
     // Browsers let any page open a socket anywhere, and state the page's origin.
     let Some(origin) = headers.get(header::ORIGIN) else {
         gateway.metrics.turned_away(TurnedAway::Origin);
-        return problem(Code::Unauthorized, "a socket is for pages, and the request names no Origin");
+        return problem(
+            Code::Unauthorized,
+            "only pages may open a socket, and the request has no Origin header",
+        );
     };
     if let Some(why) = refused_origin(&gateway, Some(origin)) {
         return problem(Code::Unauthorized, &why);

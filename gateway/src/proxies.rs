@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn only_trusted_proxies_are_believed() {
         let found = |peer, lines: &[&str]| client(ClientHeader::XForwardedFor, peer, lines);
         assert_eq!(found("198.51.100.1", &["203.0.113.9"]), "198.51.100.1");
         assert_eq!(found("10.0.0.1", &[]), "10.0.0.1");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_everybody_is_refused() {
+    fn a_network_of_all_addresses_is_refused() {
         for network in ["0.0.0.0/0", "::/0"] {
             let proxies =
                 TrustedProxies { networks: vec![network.parse().unwrap()], ..TrustedProxies::default() };

@@ -277,10 +277,12 @@ impl Default for Limits {
 impl Limits {
     fn check(&self) -> Result<(), InvalidSetting> {
         if self.max_connections == 0 || self.max_connections_per_address == 0 {
-            return Err(InvalidSetting("a gateway without room for a connection serves nobody"));
+            return Err(InvalidSetting(
+                "a gateway must allow at least one connection, in all and per address",
+            ));
         }
         if self.max_requests == 0 || self.max_requests_per_address == 0 {
-            return Err(InvalidSetting("a gateway without room for a request serves nobody"));
+            return Err(InvalidSetting("a gateway must allow at least one request, in all and per address"));
         }
         if self.idle < Duration::from_secs(1) {
             return Err(InvalidSetting("sockets may be silent for at least a second"));

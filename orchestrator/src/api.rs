@@ -91,7 +91,7 @@ pub struct JobView {
     /// When an operator last put it back from the dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put_back_at_ms: Option<u64>,
-    /// When it came to its end.
+    /// When it was settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at_ms: Option<u64>,
     /// Its request's revocation, and which parties know of it.
@@ -395,7 +395,7 @@ pub struct WalletView {
     pub epoch: Epoch,
     /// The tenant that owns it.
     pub tenant: TenantId,
-    /// How far its creation has come, at the party that is least far.
+    /// How far its creation has come, at the party that is behind the others.
     pub status: WalletStatus,
     /// The holders of shares 1, 2 and 3. `None` where the share is a backup.
     pub parties: [Option<PartyId>; 3],

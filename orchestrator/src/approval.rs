@@ -125,7 +125,10 @@ impl Orchestrator {
         }
         let request = authenticate(&signed, &facts)?;
         if !self.nonces.take(request.nonce, now_ms()) {
-            return Err(Refusal::new(Code::Conflict, "this request was made before; make a new one"));
+            return Err(Refusal::new(
+                Code::Conflict,
+                "the device has sent this request before; sign a new one",
+            ));
         }
         match request.action {
             ApprovalAction::List => self.waiting_jobs(wallet).await,
@@ -287,8 +290,8 @@ impl Orchestrator {
             }
             Err(NotStarted::Store(error)) => return Err(error.into()),
             Err(NotStarted::Internal(reason)) => {
-                tracing::error!(reason, "a session cannot be drawn up");
-                return Err(Refusal::new(Code::Internal, "the session could not be drawn up"));
+                tracing::error!(reason, "the orchestrator cannot set up a session");
+                return Err(Refusal::new(Code::Internal, "the orchestrator could not set up the session"));
             }
         };
         if let Err(failure) = self.invite(&started, &started.responder).await {

@@ -229,7 +229,7 @@ pub(crate) enum Turn {
     /// None until a job at hand is done: every tenant with jobs to start is at its limit.
     Crowded,
     /// None: there is no job to start now.
-    Nobody,
+    NoJob,
 }
 
 /// Observes one job's changes. A change may be skipped when a later one follows.
@@ -331,7 +331,7 @@ impl Board {
         match self.lock().queue.next(now_ms, Some(named)) {
             Next::Job(tenant, job) => Turn::Job(self.held(tenant, job)),
             Next::Crowded => Turn::Crowded,
-            Next::Nobody => Turn::Nobody,
+            Next::NoJob => Turn::NoJob,
         }
     }
 

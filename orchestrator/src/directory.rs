@@ -163,7 +163,7 @@ impl WalletFacts {
             view.party(index)
                 .map(|holder: &WalletParty| Seat { party: holder.party.clone(), index })
                 .ok_or_else(|| {
-                    Refusal::new(Code::NotEnrolled, format!("nobody holds share {index} of this wallet"))
+                    Refusal::new(Code::NotEnrolled, format!("no party holds share {index} of this wallet"))
                 })
         };
         let seats = (seat(responder, pair.initiator())?, seat(responder, pair.responder())?);
@@ -406,8 +406,11 @@ impl Directory {
                 }
                 Ok(CardReply::Refused(refusal)) => Answer::Silent(refusal),
                 Ok(_) => {
-                    tracing::warn!(%party, %wallet, "a party's word on a wallet makes no sense");
-                    Answer::Silent(Refusal::new(Code::PeerMisbehaved, format!("{party} answered nonsense")))
+                    tracing::warn!(%party, %wallet, "a party's answer about a wallet is not of the expected kind");
+                    Answer::Silent(Refusal::new(
+                        Code::PeerMisbehaved,
+                        format!("the answer of {party} is not of the expected kind"),
+                    ))
                 }
                 Err(refusal) => Answer::Silent(refusal),
             };
@@ -517,7 +520,12 @@ impl Directory {
             let (page, more) = match self.ask(party, &request).await? {
                 CardReply::Wallets { wallets, more } => (wallets, more),
                 CardReply::Refused(refusal) => return Err(refusal),
-                _ => return Err(Refusal::new(Code::PeerMisbehaved, format!("{party} answered nonsense"))),
+                _ => {
+                    return Err(Refusal::new(
+                        Code::PeerMisbehaved,
+                        format!("the answer of {party} is not of the expected kind"),
+                    ));
+                }
             };
             let last = page.last().map(|info| info.id);
             // A page that does not advance would be requested for ever.

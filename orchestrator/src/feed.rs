@@ -86,7 +86,7 @@ impl Feed {
         }
     }
 
-    fn tell_everybody(&self) {
+    fn wake_all_readers(&self) {
         for sender in self.lock().values() {
             sender.send_modify(|_| {});
         }
@@ -102,7 +102,7 @@ pub(crate) async fn run(orchestrator: Arc<Orchestrator>, stop: CancellationToken
             match orchestrator.bus.follow_ends().await {
                 Ok(mut ends) => {
                     // No reader was woken for ends that were stored in between.
-                    orchestrator.feed.tell_everybody();
+                    orchestrator.feed.wake_all_readers();
                     loop {
                         let end = tokio::select! {
                             end = ends.next() => end,

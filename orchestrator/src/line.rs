@@ -44,7 +44,7 @@ pub(crate) enum Next {
     /// None for now: every tenant with jobs to start already holds as many places as it may.
     Crowded,
     /// None: there is no job to start now.
-    Nobody,
+    NoJob,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,16 +160,16 @@ impl FairQueue {
         };
         let Some(position) = self.ready_tenants.iter().position(|tenant| has_room(&self.tenants, tenant))
         else {
-            return if self.ready_tenants.is_empty() { Next::Nobody } else { Next::Crowded };
+            return if self.ready_tenants.is_empty() { Next::NoJob } else { Next::Crowded };
         };
-        let Some(tenant) = self.ready_tenants.remove(position) else { return Next::Nobody };
-        let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::Nobody };
+        let Some(tenant) = self.ready_tenants.remove(position) else { return Next::NoJob };
+        let Some(entry) = self.tenants.get_mut(&tenant) else { return Next::NoJob };
         let named = named
             .filter(|(owner, _)| **owner == tenant)
             .and_then(|(_, job)| Some((entry.jobs.get(&job)?.ticket?.since_ms, job)));
-        let Some((lane, credit)) = entry.next_lane() else { return Next::Nobody };
+        let Some((lane, credit)) = entry.next_lane() else { return Next::NoJob };
         let place = named.filter(|place| lane.contains(place)).or_else(|| lane.first().copied());
-        let Some((since_ms, job)) = place else { return Next::Nobody };
+        let Some((since_ms, job)) = place else { return Next::NoJob };
         lane.remove(&(since_ms, job));
         *credit -= 1;
         if let Some(known) = entry.jobs.get_mut(&job) {

@@ -221,10 +221,10 @@ impl World {
                 match queue.next(self.now, Some((&tenant(named), id(named)))) {
                     Next::Job(_, chosen) => Some(Task::Chosen { job: usize::from(chosen.0[0]) }),
                     Next::Crowded => Some(state),
-                    Next::Nobody if !named_tried && queue.hold(&tenant(named), id(named)) => {
+                    Next::NoJob if !named_tried && queue.hold(&tenant(named), id(named)) => {
                         Some(Task::Chosen { job: named })
                     }
-                    Next::Nobody => {
+                    Next::NoJob => {
                         if let Some(due_ms) = queue.due(&tenant(named), id(named)) {
                             self.stream.push(Announcement { job: named, at_ms: due_ms.max(self.now + 1) });
                         }

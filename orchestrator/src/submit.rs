@@ -96,7 +96,11 @@ impl Orchestrator {
                 let key = request.idempotency_key.clone();
                 match self.accept(tenant, &key, signed, Manner::default()).await {
                     Err(rejected) => rejected,
-                    Ok(_) => Problem::new(Code::Internal, "the request was not understood at first").into(),
+                    Ok(_) => Problem::new(
+                        Code::Internal,
+                        "the orchestrator could not read the request at first; submit it again",
+                    )
+                    .into(),
                 }
             }
         }

@@ -247,13 +247,13 @@ impl Orchestrator {
                 }
                 // The named job may be queued although this board does not show it yet. Or it may
                 // run in a session of an orchestrator that died.
-                Turn::Nobody if named_is_untried => {
+                Turn::NoJob if named_is_untried => {
                     named_is_untried = false;
                     if let Some(progress) = self.look_at_named(named, deliveries).await {
                         return progress;
                     }
                 }
-                Turn::Nobody => {
+                Turn::NoJob => {
                     let due = self.board.due(&named.tenant, named.job);
                     return due
                         .map_or(Disposition::Done, |due_ms| Disposition::Later(until(due_ms, now_ms())));
@@ -287,8 +287,9 @@ impl Orchestrator {
                     Looked::Later(self.queue.max_retry_pause.mul_f64(0.5 + jitter() / 2.0))
                 }
                 Err(_) => {
-                    tracing::error!("working on a job failed inside");
-                    let refusal = Refusal::new(Code::Internal, "working on the job failed inside");
+                    tracing::error!("the orchestrator failed while it worked on a job");
+                    let refusal =
+                        Refusal::new(Code::Internal, "the orchestrator failed while it worked on the job");
                     match self.give_up(&held.key, refusal).await {
                         Ok(()) => Looked::Worked,
                         Err(_) => Looked::Later(self.queue.max_retry_pause),
@@ -476,8 +477,12 @@ impl Orchestrator {
             Err(NotStarted::Moved) => return Ok(false),
             Err(NotStarted::Store(error)) => return Err(error),
             Err(NotStarted::Internal(reason)) => {
-                tracing::error!(reason, "a session cannot be drawn up");
-                self.give_up(key, Refusal::new(Code::Internal, "the session could not be drawn up")).await?;
+                tracing::error!(reason, "the orchestrator cannot set up a session");
+                self.give_up(
+                    key,
+                    Refusal::new(Code::Internal, "the orchestrator could not set up the session"),
+                )
+                .await?;
             }
         }
         Ok(true)

@@ -369,7 +369,7 @@ pub(crate) async fn known_or_fetched(
     let (Some(party), Some(expected)) = (holder.party(), holder.card()) else {
         return Err(PartyError::refused(
             Code::NoPairAvailable,
-            "the share is a backup: nobody responds with it",
+            "the share is in a backup file: no party responds with it",
         ));
     };
     let card = fetch_card(bus, own, party).await?;

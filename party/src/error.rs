@@ -124,7 +124,7 @@ impl PartyError {
             Self::Store(_) | Self::Record(_) | Self::Key(_) | Self::Unlock(_) | Self::Stored { .. } => {
                 Refusal::new(
                     self.code(),
-                    "the party's share store does not work at the moment; its operator has to look",
+                    "the party's share store does not work at the moment; the party's operator has to repair it",
                 )
             }
             Self::Abandoned(_) | Self::Encode(_) => Refusal::new(self.code(), "the party failed; try again"),

@@ -57,7 +57,7 @@ pub(crate) async fn decide(
     }
     let pair: Pair = manifest
         .pair()
-        .ok_or_else(|| PartyError::refused(Code::PeerMisbehaved, "the seats are those of no pair"))?;
+        .ok_or_else(|| PartyError::refused(Code::PeerMisbehaved, "no pair has these two seats"))?;
     let owner = owner(share)?;
     let held = context.policies.of(&**context.store(), manifest.wallet, newest, &owner).await?;
     let policies = held.counting(now_ms);

@@ -64,7 +64,7 @@ impl Connections {
                 }
             }
         };
-        timeout(DEADLINE, opened).await.context("nobody connected in time")?
+        timeout(DEADLINE, opened).await.context("no client connected in time")?
     }
 
     /// The messages on connection `number` so far. Also works after it was closed.

@@ -249,7 +249,7 @@ async fn until_signed(wallet: &Wallet, message: &str) -> Value {
             }
         }
     });
-    signed.await.unwrap_or_else(|_| panic!("nobody signs after the outage"))
+    signed.await.unwrap_or_else(|_| panic!("no signature after the outage"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

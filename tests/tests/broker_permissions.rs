@@ -398,12 +398,12 @@ async fn a_stranger__should_be_refused() {
     settings.seed = NkeySeed::generate().unwrap();
     assert!(matches!(Bus::connect(settings).await, Err(ConnectError::Refused { .. })));
 
-    let nobody = async_nats::ConnectOptions::new()
+    let anonymous = async_nats::ConnectOptions::new()
         .add_root_certificates(broker.credentials().join("tls/ca.pem"))
         .require_tls(true)
         .connect(broker.url())
         .await;
-    assert_eq!(nobody.unwrap_err().kind(), ConnectErrorKind::AuthorizationViolation);
+    assert_eq!(anonymous.unwrap_err().kind(), ConnectErrorKind::AuthorizationViolation);
 
     let with_password = async_nats::ConnectOptions::with_user_and_password("service".into(), "".into())
         .add_root_certificates(broker.credentials().join("tls/ca.pem"))
@@ -473,8 +473,11 @@ async fn every_request_row__should_be_answered_across_accounts() {
         (&gateway, Address::Approval(WALLET.parse::<WalletId>().unwrap())),
     ];
     for (asker, address) in &requests {
-        let nobody = asker.request(address, "early", DEADLINE).await;
-        assert!(matches!(nobody, Err(duet_bus::RequestError::NoResponders { .. })), "{address}: {nobody:?}");
+        let unanswered = asker.request(address, "early", DEADLINE).await;
+        assert!(
+            matches!(unanswered, Err(duet_bus::RequestError::NoResponders { .. })),
+            "{address}: {unanswered:?}"
+        );
     }
     let _services = [
         echo(&service, Filter::invites(&service_id)).await,

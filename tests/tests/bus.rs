@@ -110,8 +110,8 @@ async fn a_request__should_fail_by_its_own_error() {
     let gateway = broker.connect(Role::Gateway).await.unwrap();
     let (address, filter) = round(1);
 
-    let nobody = gateway.request(&address, "x", DEADLINE).await;
-    assert!(matches!(nobody, Err(RequestError::NoResponders { .. })), "{nobody:?}");
+    let unanswered = gateway.request(&address, "x", DEADLINE).await;
+    assert!(matches!(unanswered, Err(RequestError::NoResponders { .. })), "{unanswered:?}");
 
     let mut silent = service.subscribe_registered(&filter, DEADLINE).await.unwrap();
     let unanswered = gateway.request(&address, "x", SHORT).await;
@@ -223,12 +223,13 @@ async fn a_service_that_is_away__should_be_out_of_its_queue_group_until_it_retur
         let handler = |message: duet_bus::Incoming| async move { message.respond("here").await.unwrap() };
         let serving = worker.serve(filter, options, handler).await.unwrap();
         for _ in 0..3 {
-            let answer = orchestrator.request_resending(&address, "anybody?", DEADLINE).await.unwrap();
+            let answer =
+                orchestrator.request_resending(&address, "is a worker there?", DEADLINE).await.unwrap();
             assert_eq!(answer, "here");
             serving.attendance().set(false);
             // The worker is told to leave. It answers until it has left.
             loop {
-                match orchestrator.request(&address, "anybody?", DEADLINE).await {
+                match orchestrator.request(&address, "is a worker there?", DEADLINE).await {
                     Err(RequestError::NoResponders { .. }) => break,
                     answer => assert_eq!(answer.unwrap(), "here"),
                 }
@@ -238,7 +239,7 @@ async fn a_service_that_is_away__should_be_out_of_its_queue_group_until_it_retur
         let attendance = serving.attendance();
         assert!(serving.drain(DEADLINE).await);
         attendance.set(true);
-        let gone = orchestrator.request(&address, "anybody?", DEADLINE).await;
+        let gone = orchestrator.request(&address, "is a worker there?", DEADLINE).await;
         assert!(matches!(gone, Err(RequestError::NoResponders { .. })), "{gone:?}");
     }
 }

@@ -99,7 +99,7 @@ const SESSIONS: [&str; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics__should_count_what_became_of_jobs() {
+async fn metrics__should_count_how_jobs_ended() {
     let stack = Stack::start_with(&[LISTEN]).await.unwrap();
     let wallet = stack.create_wallet("device", "transaction,personal_message").await.unwrap();
     let policy = stack.directory().join("policy.json");
@@ -235,7 +235,7 @@ async fn metrics__should_count_results_that_an_endpoint_does_not_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric__should_be_documented_and_name_nobody() {
+async fn every_metric__should_be_documented_and_name_no_wallet_or_job() {
     let stack = Stack::start_with(&[LISTEN]).await.unwrap();
     let wallet = stack.create_wallet("device", "personal_message").await.unwrap();
     let queued = wallet.queue(&["message", "named nowhere"]).await.unwrap();

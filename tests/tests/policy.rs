@@ -270,7 +270,7 @@ async fn approvals__should_be_counted_by_the_parties() {
     let submitted = api.submit(&request, "approved").await.unwrap();
     let job = submitted.body["id"].as_str().unwrap().to_owned();
     let digest = submitted.body["digest"].as_str().unwrap().to_owned();
-    assert_eq!(api.settled(&job).await.unwrap(), "failed", "nobody has approved it");
+    assert_eq!(api.settled(&job).await.unwrap(), "failed", "no approver has approved it");
     let failed = api.get(&format!("/v1/jobs/{job}")).await.unwrap();
     assert_eq!(failed.body["failure"]["code"], "approval-missing", "{failed:?}");
 

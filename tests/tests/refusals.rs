@@ -9,7 +9,7 @@ use duet_harness::{
 };
 use serde_json::json;
 
-const NOBODY: &str = "0x00000000000000000000000000000000DeaDBeef";
+const PAYEE: &str = "0x00000000000000000000000000000000DeaDBeef";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn command_line__should_refuse_bad_input_with_its_code() {
@@ -51,7 +51,7 @@ async fn transaction_for_another_chain__should_be_refused_before_it_is_signed() 
     let stack = Stack::start().await.unwrap();
     let anvil = duet_harness::anvil::Anvil::start(&stack.directory().join("logs")).await.unwrap();
     let wallet = stack.create_wallet("device", ALL_KINDS).await.unwrap();
-    let payload = ["tx", "--to", NOBODY, "--value", "1wei", "--chain-id", "1", "--rpc", anvil.url()];
+    let payload = ["tx", "--to", PAYEE, "--value", "1wei", "--chain-id", "1", "--rpc", anvil.url()];
     let refusal = wallet.duet.refused(&[&["sign"], &payload[..]].concat()).await.unwrap();
     assert_eq!(refusal.code, "chain-id-mismatch", "{refusal:?}");
 }

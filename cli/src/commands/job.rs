@@ -433,7 +433,10 @@ impl Signed {
             _ => {
                 return Err(match job.ending.failure.clone() {
                     Some(failure) => CliError::from(failure),
-                    None => CliError::internal(format!("the job is {} and says no more", job.state)),
+                    None => CliError::internal(format!(
+                        "the orchestrator reports the job as {}, without a reason",
+                        job.state
+                    )),
                 });
             }
         }
@@ -441,7 +444,7 @@ impl Signed {
             job.ending.signature.as_deref().and_then(|text| text.parse().ok()).ok_or_else(|| {
                 CliError::new(
                     Code::BadSignature,
-                    "the job counts as signed, but there is no signature with it",
+                    "the orchestrator reports the job as signed, but sent no signature",
                 )
             })?;
         let signer = verify::recover(&signature, digest)?;

@@ -50,7 +50,7 @@ pub(crate) async fn run(arguments: RewrapArguments, output: Output) -> Result<()
     let current = arguments.store.seal.source(PassphraseUse::Enter)?;
     let new = arguments.new.source(&arguments.store.seal.vault)?;
     if new.is_none() && current.source() != Source::Transit && !arguments.new_store_key {
-        return Err(CliError::usage("nothing says what is to open the share store").remedy(
+        return Err(CliError::usage("no new key or passphrase for the share store is given").remedy(
             "Give --new-key-file, --new-key-credential, --new-passphrase-file, --new-passphrase or --new-vault-key, or --new-store-key.",
         ));
     }

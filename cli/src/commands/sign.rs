@@ -248,9 +248,9 @@ fn already_signed(job: &JobView) -> Result<Option<RecoverableSignature>, CliErro
     match job.state {
         JobStateName::Signed => {
             let signature = job.ending.signature.as_deref().and_then(|text| text.parse().ok());
-            signature
-                .map(Some)
-                .ok_or_else(|| CliError::internal("the job counts as signed, without a signature"))
+            signature.map(Some).ok_or_else(|| {
+                CliError::internal("the orchestrator reports the job as signed, but sent no signature")
+            })
         }
         JobStateName::Queued | JobStateName::AwaitingOwner | JobStateName::Running => Ok(None),
         JobStateName::Failed | JobStateName::Expired | JobStateName::Cancelled => Err(job

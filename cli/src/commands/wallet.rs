@@ -464,7 +464,7 @@ async fn named(
         None => device.context().vault.store().pinned_card(&party).await?,
     };
     let fingerprint = pinned.ok_or_else(|| {
-        CliError::usage(format!("nothing says which card {party} should have")).remedy(format!(
+        CliError::usage(format!("no fingerprint of the card of {party} is given")).remedy(format!(
             "Get the fingerprint from the organisation that runs it (`duet party card` shows it there), and give {flag}, \
              or list both parties in a file and give --parties."
         ))

@@ -199,7 +199,7 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Another writer changed the entry meanwhile. Read it again and decide anew.
-    #[error("entry {key} of bucket {bucket} was changed by somebody else")]
+    #[error("entry {key} of bucket {bucket} was changed by another writer meanwhile")]
     Conflict {
         /// The bucket.
         bucket: String,

@@ -43,7 +43,7 @@ pub enum RequestError {
         subject: String,
     },
     /// No service listens on the subject.
-    #[error("nobody listens on {subject}")]
+    #[error("no process listens on {subject}")]
     NoResponders {
         /// Where it was sent.
         subject: String,
@@ -315,8 +315,8 @@ impl Bus {
                 }
             };
             let pause = pauses.next().unwrap_or(RESEND_PAUSES.1);
-            let nobody_listens = matches!(&outcome, Ok(Err(error)) if error.kind() == jetstream::context::PublishErrorKind::StreamNotFound);
-            if !nobody_listens || Instant::now() + 2 * pause >= end {
+            let is_without_stream = matches!(&outcome, Ok(Err(error)) if error.kind() == jetstream::context::PublishErrorKind::StreamNotFound);
+            if !is_without_stream || Instant::now() + 2 * pause >= end {
                 break outcome;
             }
             sleep(pause).await;

@@ -131,7 +131,7 @@ mod tests {
         assert!(is_inbox("_INBOX_orchestrator.abc.7"));
         assert!(is_inbox("_R_.gUI8md.axXXQ0"));
         for other in
-            ["$KV.duet_jobs.x", "_INBOX.abc", "_INBOX_service", "_INBOX_service.", "_INBOX_nobody.a", ""]
+            ["$KV.duet_jobs.x", "_INBOX.abc", "_INBOX_service", "_INBOX_service.", "_INBOX_stranger.a", ""]
         {
             assert!(!is_inbox(other), "{other}");
         }

@@ -261,7 +261,7 @@ impl Credential {
 
     /// The processes to restart after a step.
     fn restart(&self, step: Step) -> Vec<String> {
-        let everybody = [Role::Orchestrator, Role::Service, Role::Partner, Role::Gateway];
+        let processes = [Role::Orchestrator, Role::Service, Role::Partner, Role::Gateway];
         match (self, step) {
             (Self::Nkey(_), Step::Prepare | Step::Retire)
             | (Self::RouteTls, _)
@@ -269,7 +269,7 @@ impl Credential {
                 vec!["broker".to_owned()]
             }
             (Self::Nkey(role), Step::Switch) => vec![role.to_string()],
-            (Self::Tls, Step::Prepare | Step::Retire) => everybody.map(|role| role.to_string()).to_vec(),
+            (Self::Tls, Step::Prepare | Step::Retire) => processes.map(|role| role.to_string()).to_vec(),
             (Self::Token(_), Step::Prepare | Step::Retire) | (Self::OrchestratorKey, _) => {
                 vec![Role::Orchestrator.to_string()]
             }

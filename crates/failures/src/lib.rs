@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_on_failing_waits_and_nobody_else_does() {
+    fn a_source_that_goes_on_failing_waits_and_no_other_does() {
         let failures = failures();
         for _ in 0..3 {
             assert_eq!(failures.note(&1), Ok(()));

@@ -25,7 +25,7 @@ pub fn run(bytes: &[u8]) {
     let now_s = u64::from(u32::from_be_bytes([byte(), byte(), byte(), byte()]));
     let everyone: BTreeSet<[u8; 32]> = (0..=u8::MAX).map(|key| [key; 32]).collect();
     let some: BTreeSet<[u8; 32]> = [[byte(); 32], [byte(); 32]].into();
-    let nobody = BTreeSet::new();
+    let none = BTreeSet::new();
     let facts = |approved_by| Facts {
         requester: &requester,
         payload: &payload,
@@ -36,7 +36,7 @@ pub fn run(bytes: &[u8]) {
     };
 
     let mut before = false;
-    for approved_by in [&nobody, &some, &everyone] {
+    for approved_by in [&none, &some, &everyone] {
         let facts = facts(approved_by);
         let decision = policy.decide(&facts);
         assert_eq!(decision, policy.decide(&facts), "the same question has one answer");

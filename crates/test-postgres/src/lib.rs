@@ -375,7 +375,7 @@ impl Database {
     pub async fn refuse_writes(&self, refuse: bool) -> Result<()> {
         let (name, value) = (&self.name, if refuse { "on" } else { "off" });
         self.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}")).await?;
-        self.disconnect_everybody().await
+        self.end_other_sessions().await
     }
 
     /// Ends every session except its own, and returns when they are gone. Until then, a session
@@ -383,7 +383,7 @@ impl Database {
     ///
     /// # Errors
     /// When the server cannot be reached, or when a session does not end.
-    pub async fn disconnect_everybody(&self) -> Result<()> {
+    pub async fn end_other_sessions(&self) -> Result<()> {
         let mut connection = self.administer().await?;
         let started = Instant::now();
         while !sqlx::query(

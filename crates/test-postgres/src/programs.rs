@@ -57,5 +57,5 @@ pub(crate) fn server_account() -> Result<Option<Account>> {
     account("postgres")
         .or_else(|| account("nobody"))
         .map(Some)
-        .context("there is neither a user postgres nor nobody")
+        .context("this machine has neither the user `postgres` nor the user `nobody`")
 }

@@ -105,8 +105,8 @@ pub enum ApprovalError {
     Malformed(#[from] DecodeError),
     /// It was made too long ago, or lies in the future.
     #[error(
-        "by the device's clock its word was made at a time that is {} the orchestrator's clock: the two \
-         clocks differ, or the word was held back; at most {} are allowed",
+        "by the device's clock it signed the approval at a time that is {} the orchestrator's clock: the two \
+         clocks differ, or the approval was held back; at most {} are allowed",
         validity::relation(*.issued_at_ms, *.now_ms),
         validity::span(MAX_APPROVAL_AGE_MS)
     )]

@@ -30,10 +30,8 @@ impl JobEnded {
     pub fn of(record: &JobRecord) -> Option<Self> {
         let failure = match &record.state {
             JobState::Failed { code, message } => Refusal::new(*code, message.clone()),
-            JobState::Expired => {
-                Refusal::new(Code::JobExpired, "The job's time passed before it was signed.")
-            }
-            JobState::Cancelled => Refusal::new(Code::Cancelled, "The job was withdrawn."),
+            JobState::Expired => Refusal::new(Code::JobExpired, "The job expired before it was signed."),
+            JobState::Cancelled => Refusal::new(Code::Cancelled, "The job was cancelled."),
             JobState::Queued
             | JobState::AwaitingOwner
             | JobState::Running { .. }

@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn explanations_are_cut_at_a_character_whoever_sent_them() {
+    fn own_and_received_explanations_are_cut_at_a_character() {
         let long = "é".repeat(400);
         let refusal = Refusal::new(Code::Internal, format!("x{long}"));
         assert_eq!(refusal.message.len(), 511);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undated_request_has_to_end_within_a_day_whoever_approves_it() {
+    fn an_undated_request_has_to_end_within_a_day_even_if_the_owner_approves_it() {
         let request = request(None, NOW_S + 2 * DAY_S);
         assert_eq!(judged(&request, NOW_S, false), Some(Code::ValidTooLong));
         assert_eq!(judged(&request, NOW_S, true), Some(Code::ValidTooLong));

@@ -43,7 +43,7 @@ export function toError(thrown: unknown): DuetError {
     }
   }
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return duetError("internal", message || "Something failed inside.");
+  return duetError("internal", message || "The signer failed, and gave no reason.");
 }
 
 /** Runs `work`; what it throws becomes an outcome. */

@@ -62,10 +62,10 @@ export type DuetErrorKind =
   | "invalid"
   /** The browser's storage does not work or holds something unreadable. Nothing is signed until it does. */
   | "storage"
-  /** A failure inside. */
+  /** An internal failure. */
   | "internal";
 
-/** Why something was not done. Told apart by `kind`; `message` is a whole sentence for people. */
+/** Why an operation failed. Programs distinguish by `kind`; `message` is a sentence for people. */
 export type DuetError = {
   [Kind in DuetErrorKind]: {
     readonly kind: Kind;
@@ -493,7 +493,7 @@ export interface VerifyOptions {
 
 export type Verification =
   | { valid: true; digest: Hex; signer: Address }
-  /** `signer`: by whom it is instead, if it is anybody's. */
+  /** `signer`: the address whose signature it is instead, if it is one. */
   | { valid: false; digest: Hex; signer?: Address; reason: string };
 
 // ------------------------------------------------------------------------------------- the library

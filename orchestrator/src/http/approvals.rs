@@ -100,7 +100,7 @@ pub(super) async fn approve(
                 return Err(Refusal::new(refusal.code, format!("{party}: {}", refusal.message)).into());
             }
             Ok(_) | Err(_) => {
-                let message = format!("{party} answered something else than was asked");
+                let message = format!("the answer of {party} is not of the expected kind");
                 return Err(Refusal::new(Code::PeerMisbehaved, message).into());
             }
         }

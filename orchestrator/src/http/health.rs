@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can take jobs.
+//! Whether the process runs, and whether it can accept jobs.
 
 use core::time::Duration;
 use std::sync::Arc;

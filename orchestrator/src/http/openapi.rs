@@ -310,11 +310,11 @@ fn job_operations() -> Vec<Operation> {
         operation("get", "/v1/jobs/{id}/events", "followJob", "A job's events until it is settled")
             .described(
                 "An event `state` has the job (schema Job) as data, at once and after each change, the last one settled; an event \
-                 `progress` has what is said about the session under way (schema Progress). A stream always begins with the job as it is.",
+                 `progress` has what a party or the orchestrator says about the session under way (schema Progress). A stream always begins with the job as it is.",
             )
             .with([
                 in_path("JobId"),
-                in_query("progress", &json!({ "type": "boolean", "default": true }), "Whether progress is told."),
+                in_query("progress", &json!({ "type": "boolean", "default": true }), "Whether the stream has events about progress."),
             ])
             .streams("Server-sent events.")
             .refuses([C::MalformedJson, C::NotFound, C::QueueFull]),
@@ -322,11 +322,11 @@ fn job_operations() -> Vec<Operation> {
             .with([in_path("JobId")])
             .answers(200, "The request.", "SignedRequest")
             .refuses([C::NotFound]),
-        operation("post", "/v1/jobs/{id}/approvals", "approveJob", "Hands in an approval that the wallet's policy asks for")
-            .described("It is passed on to the parties, who alone count it. A job that was given up for want of it is put back.")
+        operation("post", "/v1/jobs/{id}/approvals", "approveJob", "Submits an approval that the wallet's policy asks for")
+            .described("The orchestrator passes it on to the parties, and only they count it. It puts a job back that it gave up without the approval.")
             .with([in_path("JobId")])
             .taking("Approval")
-            .answers(200, "Both parties have noted it.", "Approved")
+            .answers(200, "Both parties have stored it.", "Approved")
             .refuses([C::MalformedJson, C::BadSignature, C::NotFound, C::JobExpired, C::TooLarge, C::PeerMisbehaved]),
         operation("get", "/v1/dead-letters", "listDeadLetters", "Jobs that were given up, newest first")
             .with([last_job(), page()])
@@ -343,7 +343,7 @@ fn job_operations() -> Vec<Operation> {
         operation("post", "/v1/batches", "submitBatch", "Submits many signing requests at once")
             .described(format!(
                 "Each is accepted or refused alone, as if it had been submitted alone. The body has at most {MAX_BATCH_SIZE_BYTES} bytes, \
-                 and {MAX_CONCURRENT_BATCHES} batches are taken in at once. The same keys are the same batch: it may be sent again."
+                 and {MAX_CONCURRENT_BATCHES} batches are read at the same time. The same keys are the same batch, which the client may send again."
             ))
             .taking("BatchRequest")
             .answers(202, "At least one is a new job.", "BatchAnswer")
@@ -353,7 +353,7 @@ fn job_operations() -> Vec<Operation> {
             .with([in_path("BatchId")])
             .answers(200, "The batch.", "Batch")
             .refuses([C::NotFound]),
-        operation("get", "/v1/batches/{id}/events", "followBatch", "How a batch's jobs end, as they do")
+        operation("get", "/v1/batches/{id}/events", "followBatch", "The ends of a batch's jobs, as they happen")
             .described(
                 "An event `end` has how a job ended (schema End) as data and the cursor as id; `done` has the batch (schema Batch): all \
                  its jobs have ended, and so does the stream.",
@@ -379,7 +379,7 @@ fn result_operations() -> Vec<Operation> {
             ])
             .answers(200, "A page.", "EndPage")
             .refuses([C::MalformedJson]),
-        operation("get", "/v1/results/events", "followResults", "The same as events, and on")
+        operation("get", "/v1/results/events", "followResults", "The ends of the tenant's jobs, as events")
             .described("An event `end` has how a job ended (schema End) as data, and the cursor as id.")
             .with([after("Cursor", "Only what follows."), resumed()])
             .streams("Server-sent events, without an end.")
@@ -416,7 +416,7 @@ fn webhook_operations() -> Vec<Operation> {
         one("get", "/v1/webhooks/{id}", "showWebhook", "One webhook").answers(200, "The webhook.", "Webhook"),
         one("delete", "/v1/webhooks/{id}", "removeWebhook", "Removes a webhook").answers(
             200,
-            "What was removed.",
+            "The removed webhook.",
             "Webhook",
         ),
         one("post", "/v1/webhooks/{id}/enable", "enableWebhook", "Delivers again after failures").answers(
@@ -426,7 +426,7 @@ fn webhook_operations() -> Vec<Operation> {
         ),
         one("post", "/v1/webhooks/{id}/test", "testWebhook", "Delivers a test message").answers(
             200,
-            "What became of it.",
+            "The delivery.",
             "Delivery",
         ),
         one("post", "/v1/webhooks/{id}/replay", "replayWebhook", "Delivers results once more")
@@ -456,10 +456,10 @@ fn process_operations() -> Vec<Operation> {
             )],
             ..operation("get", "/v1/openapi.json", "describe", "This description").open()
         },
-        operation("get", "/healthz", "alive", "Whether the process lives")
+        operation("get", "/healthz", "alive", "Whether the process runs")
             .open()
             .answers(200, "It does.", "Health"),
-        operation("get", "/readyz", "ready", "Whether it can take jobs")
+        operation("get", "/readyz", "ready", "Whether it can accept jobs")
             .open()
             .answers(200, "It can.", "Health")
             .refuses([Code::BrokerUnreachable, Code::StorageUnavailable]),
@@ -480,7 +480,7 @@ pub(super) fn document() -> Value {
          stable `code`, which {ERRORS_PAGE} explains; clients decide by it, not by the status or the text. After 429 and 503 the same \
          request may be sent again once `Retry-After` has passed. A path answers any other method with 405, `Allow` and a problem document, \
          and HEAD wherever it answers GET. Answers may get new fields. `X-Request-Id` names a request in logs; a \
-         caller may choose it. What is sent to webhooks is described in docs/webhooks.md."
+         caller may choose it. docs/webhooks.md describes what the orchestrator sends to webhooks."
     );
     json!({
         "openapi": "3.1.0",
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_referred_to_is_there_and_all_is_referred_to() {
+    fn every_reference_leads_to_a_part_and_every_schema_is_referred_to() {
         let document = document();
         let mut found = BTreeSet::new();
         references(&document, &mut found);

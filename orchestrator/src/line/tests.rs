@@ -22,7 +22,7 @@ fn ticket(priority: Priority, since_ms: u64) -> Ticket {
 fn start(queue: &mut FairQueue) -> Option<(TenantId, u8)> {
     match queue.next(0, None) {
         Next::Job(tenant, job) => Some((tenant, job.0[0])),
-        Next::Crowded | Next::Nobody => None,
+        Next::Crowded | Next::NoJob => None,
     }
 }
 
@@ -71,7 +71,7 @@ fn a_tenant_at_its_limit_keeps_its_turn() {
     queue.remove(&tenant(2), job(3));
     queue.let_go(&tenant(1), job(2), 0);
     queue.let_go(&tenant(2), job(3), 0);
-    assert_eq!(queue.next(0, None), Next::Nobody);
+    assert_eq!(queue.next(0, None), Next::NoJob);
     assert!(queue.tenants.is_empty() && queue.ready_tenants.is_empty() && queue.resting.is_empty());
 }
 
@@ -93,11 +93,11 @@ fn an_announcement_is_used_for_the_job_it_names_where_it_may() {
 fn a_job_rests_until_it_is_due() {
     let mut queue = FairQueue::new(10);
     queue.put(&tenant(1), job(1), Ticket { due_ms: 100, ..ticket(Priority::Normal, 1) });
-    assert_eq!(queue.next(99, None), Next::Nobody);
+    assert_eq!(queue.next(99, None), Next::NoJob);
     assert_eq!(queue.due(&tenant(1), job(1)), Some(100));
     assert_eq!(queue.next(100, None), Next::Job(tenant(1), job(1)));
     queue.let_go(&tenant(1), job(1), 200);
-    assert_eq!(queue.next(199, None), Next::Nobody);
+    assert_eq!(queue.next(199, None), Next::NoJob);
     assert_eq!(queue.next(200, None), Next::Job(tenant(1), job(1)));
 }
 
@@ -107,9 +107,9 @@ fn a_job_is_in_one_hand_only() {
     queue.put(&tenant(1), job(1), ticket(Priority::Normal, 1));
     assert!(queue.hold(&tenant(1), job(1)));
     assert!(!queue.hold(&tenant(1), job(1)));
-    assert_eq!(queue.next(0, None), Next::Nobody);
+    assert_eq!(queue.next(0, None), Next::NoJob);
     queue.put(&tenant(1), job(1), ticket(Priority::High, 1));
-    assert_eq!(queue.next(0, None), Next::Nobody);
+    assert_eq!(queue.next(0, None), Next::NoJob);
     queue.let_go(&tenant(1), job(1), 0);
     assert_eq!(queue.next(0, None), Next::Job(tenant(1), job(1)));
 }

@@ -124,9 +124,9 @@ impl Endpoint {
         let seed = Zeroizing::new(result_key.to_bytes());
         let mut bytes = Zeroizing::new([0; SECRET_SIZE_BYTES]);
         let name = format!("duet/v1/webhook-secret\n{}\n{}", self.tenant, self.id);
-        Hkdf::<Sha256>::new(None, &*seed)
-            .expand(name.as_bytes(), &mut *bytes)
-            .map_err(|_| Refusal::new(Code::Internal, "no secret can be derived"))?;
+        Hkdf::<Sha256>::new(None, &*seed).expand(name.as_bytes(), &mut *bytes).map_err(|_| {
+            Refusal::new(Code::Internal, "the orchestrator cannot derive the webhook's secret")
+        })?;
         Ok(Secret::new(&bytes))
     }
 }
@@ -139,7 +139,7 @@ pub(crate) struct Endpoints {
 
 fn unavailable(error: &StorageError) -> Refusal {
     tracing::warn!(%error, "a webhook's cursor is out of reach");
-    Refusal::new(Code::StorageUnavailable, "the results do not answer; try again")
+    Refusal::new(Code::StorageUnavailable, "the stream of results does not answer; try again")
 }
 
 fn no_such() -> Refusal {

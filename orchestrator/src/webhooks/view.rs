@@ -17,7 +17,7 @@ use crate::{clock::now_ms, orchestrator::Orchestrator};
 pub struct WebhookView {
     /// The webhook.
     pub id: EndpointId,
-    /// Where results are posted.
+    /// Where the orchestrator posts results.
     pub url: String,
     /// When it was added, in milliseconds since 1970.
     pub created_at_ms: u64,
@@ -208,6 +208,6 @@ impl Orchestrator {
         }
         let endpoint = self.webhooks.begin_replay(tenant, id, from_ms, until_ms).await?;
         let begun = endpoint.replays.last().copied();
-        begun.ok_or_else(|| Refusal::new(Code::Internal, "the replay is not there"))
+        begun.ok_or_else(|| Refusal::new(Code::Internal, "the orchestrator did not store the replay"))
     }
 }

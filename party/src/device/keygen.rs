@@ -360,7 +360,7 @@ impl Device {
             PrepareOutcome::Conflict | PrepareOutcome::SameKey | PrepareOutcome::QuotaExceeded => {
                 return Err(PartyError::refused(
                     Code::WalletExists,
-                    "the wallet is stored already, differently",
+                    "this store holds the wallet already, with other contents",
                 ));
             }
         }
@@ -402,5 +402,5 @@ fn parse<M: codec::Message>(from: &PartyId, bytes: &[u8]) -> Result<M, PartyErro
 }
 
 fn unexpected(from: &PartyId) -> PartyError {
-    PartyError::refused(Code::PeerMisbehaved, format!("{from} answered something else than was asked"))
+    PartyError::refused(Code::PeerMisbehaved, format!("the answer of {from} is not of the expected kind"))
 }

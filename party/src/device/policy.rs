@@ -77,5 +77,5 @@ impl Device {
 }
 
 fn unexpected(party: &PartyId) -> PartyError {
-    PartyError::refused(Code::PeerMisbehaved, format!("{party} answered something else than was asked"))
+    PartyError::refused(Code::PeerMisbehaved, format!("the answer of {party} is not of the expected kind"))
 }

@@ -190,5 +190,5 @@ impl Device {
 }
 
 fn unexpected() -> PartyError {
-    PartyError::refused(Code::PeerMisbehaved, "the orchestrator answered something else than was asked")
+    PartyError::refused(Code::PeerMisbehaved, "the orchestrator's answer is not of the expected kind")
 }

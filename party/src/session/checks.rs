@@ -113,7 +113,7 @@ async fn initiator(
         tracing::error!(reason, "nothing is initiated: the share store is not ready");
         return Err(refuse(
             Code::StorageUnavailable,
-            "the share store is not ready; its operator has to look",
+            "the party's share store is not ready; the party's operator has to repair it",
         ));
     }
     if context.witness.is_pending() {

@@ -1,5 +1,5 @@
 //! The schemas' migrations, which are part of the program. They are listed by hand: sqlx's
-//! `migrate!` would do it, but makes everybody compile sqlx and both databases a second time, for
+//! `migrate!` would do it, but makes every build compile sqlx and both databases a second time, for
 //! the macro.
 
 use sqlx::{

@@ -106,7 +106,7 @@ async fn a_key_file_of_another_store_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_sets_a_store_up_at_the_same_time_is_told_so() {
+async fn of_two_processes_that_set_a_store_up_at_once_one_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     for [first, second] in stores(&directory).await {
         let (one, other) = (passphrase("one"), passphrase("other"));
@@ -122,7 +122,7 @@ async fn whoever_sets_a_store_up_at_the_same_time_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
+async fn a_rewrapped_store_opens_with_the_new_source_only_and_workers_go_on() {
     let directory = tempfile::tempdir().unwrap();
     for (which, [store, at_worker]) in stores(&directory).await.into_iter().enumerate() {
         let (first, second) =
@@ -152,7 +152,7 @@ async fn a_rewrapped_store_opens_with_the_new_source_only_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn another_key_reaches_everybody_who_has_the_store_open() {
+async fn another_key_reaches_every_process_that_has_the_store_open() {
     let directory = tempfile::tempdir().unwrap();
     for (which, [store, at_worker]) in stores(&directory).await.into_iter().enumerate() {
         let (old, new) =

@@ -49,7 +49,7 @@ pub enum UnlockError {
         wait_ms: u64,
     },
     /// The new source decrypts another key than it encrypted.
-    #[error("what is to open the share store does not give its key back; nothing was changed")]
+    #[error("the new key or passphrase does not decrypt the share store's key again; nothing was changed")]
     Untrue,
 }
 

@@ -94,7 +94,10 @@ impl Shared {
 
     async fn answer_about_heads(&self, message: &Incoming) -> Result<HeadReply, PartyError> {
         let Address::Card { from: Speaker::Party(from), .. } = &message.address else {
-            return Err(PartyError::refused(Code::Unauthorized, "heads are kept for parties"));
+            return Err(PartyError::refused(
+                Code::Unauthorized,
+                "this party keeps audit heads for other parties only",
+            ));
         };
         let request = codec::decode(&message.payload)
             .map_err(|error| PartyError::refused(Code::MalformedMessage, error.to_string()))?;

@@ -93,8 +93,8 @@ impl Shared {
 
     /// Opens a package. This is cheap; nothing in it is trusted yet.
     fn open(&self, package: &[u8]) -> Result<OpenedPackage, PartyError> {
-        let nobody = BTreeMap::new();
-        self.receiver(&nobody).open(package).map_err(|refusal| refused(&refusal))
+        let no_pins = BTreeMap::new();
+        self.receiver(&no_pins).open(package).map_err(|refusal| refused(&refusal))
     }
 
     fn receiver<'a>(&'a self, pinned: &'a BTreeMap<PartyId, CardFingerprint>) -> Receiver<'a> {

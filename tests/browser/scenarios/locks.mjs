@@ -27,13 +27,13 @@ function afterVerdict(said) {
   return said.slice(start + 1, end + 1);
 }
 
-/** What the worker noted of whom it was invited to sign with, or of whom it asked for a card. */
+/** The parties that the worker noted: those that invited it, and those that it asked for a card. */
 function asked(said) {
   const noted = said.filter((entry) => /^note (invited|card|enrolling) /.test(entry));
   return [...new Set(noted.map((entry) => entry.split(' ')[2]))];
 }
 
-scenario('a bad answer locks the key before anything is said, and the owner\'s word and a new key end it', async (scene) => {
+scenario('a bad answer locks the key before the worker reports, and the owner\'s acceptance and a new key end it', async (scene) => {
   const { page, id, address } = await scene.wallet({ third: 'backup-file' });
   judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Before'), text: 'Before' });
   const worker = await workerOf(page);

@@ -36,7 +36,7 @@ async function pinned(scene, config) {
 /** Checks that the browser has nothing of a wallet, and that the attacker received nothing. */
 async function nothingDealt(scene, page) {
   assert.deepEqual(await page.stored('wallets'), [], 'nothing is stored');
-  assert.deepEqual(await page.stored('recipients'), [], 'nobody is pinned');
+  assert.deepEqual(await page.stored('recipients'), [], 'no party is pinned');
   assert.deepEqual(await scene.stack.taken(), { packages: 0, key: false }, 'nothing is sealed to the attacker');
 }
 
@@ -142,7 +142,7 @@ function policy(gateway, rpc) {
   ].join(' ');
 }
 
-scenario('a page without pinned parties deals to nobody that a gateway elsewhere names', async (scene) => {
+scenario('a page without pinned parties deals to no party that a gateway elsewhere names', async (scene) => {
   const { facts } = scene.stack;
   const site = await serveElsewhere(scene);
   const browser = await launchElsewhere(scene);

@@ -61,7 +61,7 @@ scenario('the same message and typed data get the same signature, after a reload
   assert.notEqual(one.signature, other.signature);
 });
 
-scenario('what service and partner signed before is what the device tells of the same message', async (scene) => {
+scenario('the device shows the signature that service and partner made earlier of the same message', async (scene) => {
   const { page, id, address } = await scene.wallet({ requesters: scene.stack.facts.requester });
   await scene.stack.order('pairs-ready', { wallet: id });
   const { id: job } = await scene.stack.submit(id, ['message', LOGIN], 'service+partner');
@@ -72,7 +72,7 @@ scenario('what service and partner signed before is what the device tells of the
   assert.equal(await page.signMessage(id, LOGIN), signature);
 });
 
-scenario('an old signature is not told when the other party does not sign along', async (scene) => {
+scenario('the page shows no old signature when the other party does not sign along', async (scene) => {
   const { page, id } = await scene.wallet({ third: 'backup-file' });
   const first = await page.signMessage(id, LOGIN);
   await scene.stack.kill('service');

@@ -57,7 +57,7 @@ scenario('a message and typed data are signed as ethers and viem read them', asy
   assert.ok((await page.get('verify-recovered').innerText()).includes(address), 'it says whose it is instead');
 });
 
-scenario('what is wrong with a transaction is said beside the field, and nothing is sent', async (scene) => {
+scenario('the page shows a transaction\'s fault beside the field, and sends nothing', async (scene) => {
   const { page, id, address } = await scene.wallet();
   await scene.stack.fund(address, 1);
   await page.go(`#/wallet/${id}/send`, 'send');
@@ -104,7 +104,7 @@ scenario('with the service down the partner signs, and with both back the servic
 
 scenario('without a partner the page says that the service is down, and signs once it is back', async (scene) => {
   const { page, id, address } = await scene.wallet({ third: 'backup-file' });
-  await page.reviewMessage(id, 'Anybody there?');
+  await page.reviewMessage(id, 'Is the service there?');
   await scene.stack.kill('service');
   try {
     await page.startSigning();
@@ -113,6 +113,6 @@ scenario('without a partner the page says that the service is down, and signs on
   } finally {
     await scene.stack.start('service');
   }
-  const signature = await page.signMessage(id, 'Somebody is there');
-  judge({ kind: 'personal_message', address, signature, text: 'Somebody is there' });
+  const signature = await page.signMessage(id, 'The service is there');
+  judge({ kind: 'personal_message', address, signature, text: 'The service is there' });
 });

@@ -32,7 +32,7 @@ scenario('a wrong passphrase opens nothing, the right one does, and locking clos
   judge({ kind: 'personal_message', address, signature: await page.signMessage(id, 'Still'), text: 'Still' });
 });
 
-scenario('a wallet that nobody uses locks itself', async (scene) => {
+scenario('an unused wallet locks itself', async (scene) => {
   const { page, id, address } = await scene.wallet();
   const IDLE_MS = 5 * 60_000;
   await page.lock();

@@ -7,7 +7,7 @@ import { scenario } from '../support/world.mjs';
 
 const RECIPIENT = '0x00000000000000000000000000000000DeaDBeef';
 
-scenario('every view can be used by everybody', async (scene) => {
+scenario('every view is accessible', async (scene) => {
   const page = await scene.open();
   const look = (name) => inspect(page.tab, name);
   await page.state('view', 'welcome', 'data-view');

@@ -135,7 +135,7 @@ impl Theatre {
             "spoil" => return self.spoil(order).await,
             "lie" => return self.lie(text(order, "/lie")?.parse()?).await,
             "taken" => {
-                let liar = self.liar.as_ref().context("nobody lies")?;
+                let liar = self.liar.as_ref().context("no gateway lies yet")?;
                 return Ok(json!({"packages": liar.packages(), "key": liar.stolen_key()?.is_some()}));
             }
             "production" => return self.production(text(order, "/origin")?).await,

@@ -1,6 +1,6 @@
 //! The fault suite as a program. `cargo xtask chaos` builds and runs it; [`duet_tests::chaos`]
 //! describes it.
-#![expect(clippy::print_stdout, reason = "what goes wrong and what came of it is its output")]
+#![expect(clippy::print_stdout, reason = "what goes wrong, and the result, is its output")]
 
 use std::{
     process::ExitCode,

@@ -279,7 +279,7 @@ impl Devices {
                 Err(error) => error,
             };
             if Instant::now() > end {
-                return Err(last.context("nobody took the report"));
+                return Err(last.context("no orchestrator acknowledged the report"));
             }
             sleep(PAUSE).await;
         }

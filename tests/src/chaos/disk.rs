@@ -53,7 +53,7 @@ impl SmallDisk {
     /// The owner, which is the folder's name.
     #[must_use]
     pub fn owner(&self) -> &str {
-        self.folder.file_name().and_then(|name| name.to_str()).unwrap_or("nobody")
+        self.folder.file_name().and_then(|name| name.to_str()).unwrap_or("an unnamed owner")
     }
 
     fn ballast(&self) -> PathBuf {

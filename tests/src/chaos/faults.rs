@@ -172,7 +172,8 @@ impl Fault {
     /// The fault, with the names of its targets.
     #[must_use]
     pub fn describe(&self, fleet: &Fleet, disks: &[SmallDisk]) -> String {
-        let name = |member: &usize| fleet.members().get(*member).map_or("nobody", |member| member.name());
+        let name =
+            |member: &usize| fleet.members().get(*member).map_or("an unknown target", |member| member.name());
         match self {
             Self::Kill(member) => format!("kill -9 {}", name(member)),
             Self::Pause(member) => format!("stop {}", name(member)),
@@ -194,13 +195,13 @@ impl Fault {
                 format!("{delay:?} more between n{} and n{}", one + 1, other + 1)
             }
             Self::FullDisk(disk) => {
-                format!("full disk of {}", disks.get(*disk).map_or("nobody", SmallDisk::owner))
+                format!("full disk of {}", disks.get(*disk).map_or("an unknown target", SmallDisk::owner))
             }
             Self::KillDatabase => "kill -9 the database server".to_owned(),
             Self::ReadOnlyDatabase(party) => {
                 format!(
                     "no writes to {}'s database",
-                    fleet.parties().get(*party).map_or("nobody", |party| party.name())
+                    fleet.parties().get(*party).map_or("an unknown target", |party| party.name())
                 )
             }
         }

@@ -191,7 +191,7 @@ impl Client {
                 Err(error) => error.to_string(),
             };
             if Instant::now() > end {
-                bail!("nobody took the job of key {key}: {last}");
+                bail!("no orchestrator answered about the job of key {key}: {last}");
             }
             sleep(PAUSE).await;
         }

@@ -167,7 +167,7 @@ impl fmt::Display for Finding {
             Self::EndedTwice { job, ends } => write!(f, "job {job} ended as {}", ends.join(" and ")),
             Self::Unsigned { job, end } => write!(f, "job {job} ended without a signature: {end}"),
             Self::Unpublished { job } => write!(f, "the end of job {job} was never published"),
-            Self::Unasked { job } => write!(f, "a result for job {job}, which nobody asked for"),
+            Self::Unasked { job } => write!(f, "a result for job {job}, which no client submitted"),
             Self::BadResult { job, why } => write!(f, "the result of job {job}: {why}"),
             Self::BadSignature { job, seen } => {
                 write!(f, "a signature for job {job} does not verify ({seen})")

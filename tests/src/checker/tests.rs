@@ -248,7 +248,7 @@ fn an_end_that_was_never_published_is_named() {
 }
 
 #[test]
-fn results_that_nobody_asked_for_or_nobody_signed_are_named() {
+fn results_without_a_submission_or_a_valid_signature_are_named() {
     let unasked = found(|history| history.results.push(result(200, 1)));
     assert_eq!(unasked, [Finding::Unasked { job: id(200) }]);
     let forged = |history: &mut History| history.orchestrator_key = "00".repeat(31) + "01";

@@ -53,7 +53,7 @@ fn revocation(stage: &Stage, request: &SigningRequest, by: &SigningKey) -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_request__should_be_signed_by_nobody_whoever_brings_it() -> Result<()> {
+async fn a_revoked_request__should_be_signed_by_no_party() -> Result<()> {
     let mut stage = Stage::set().await?;
     let wallet = stage.create().await?;
     stage.enrolled(wallet.id).await?;

@@ -56,7 +56,7 @@ async fn answers_that_a_network_makes__should_lock_nothing() -> Result<()> {
         previous = answer;
         match stage.outcome(&manifest, ShareIndex::Service).await? {
             OutcomeResult::Failed { code: Code::PeerMisbehaved, culprit: None, .. } => {}
-            other => panic!("nobody can be blamed: {other:?}"),
+            other => panic!("neither party can be blamed: {other:?}"),
         }
         let state = stage.service.party.context().vault.store().paillier_key(key).await?.map(|row| row.state);
         assert_eq!(state, Some(PaillierState::Ready));

@@ -177,7 +177,7 @@ async fn wallets_being_made__should_be_bounded_per_address() {
 }
 
 #[tokio::test]
-async fn whoever_takes_too_long_to_begin__should_be_disconnected() {
+async fn a_client_that_takes_too_long_to_begin__should_be_disconnected() {
     let alone = Alone::start(&["--handshake", "500ms"]).await;
     // A header that never ends.
     let mut stream = tcp(&alone.url, "127.0.0.1").await.unwrap();

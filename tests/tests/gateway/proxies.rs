@@ -34,7 +34,7 @@ async fn clients_of_a_trusted_proxy__should_count_by_their_own_address() {
 }
 
 #[tokio::test]
-async fn whoever_is_no_trusted_proxy__should_not_name_its_address() {
+async fn a_client_that_is_no_trusted_proxy__should_not_choose_its_address() {
     for more in [&ONE_EACH[..], &[&ONE_EACH[..], &["--trusted-proxy", "10.0.0.0/8"]].concat()] {
         let alone = Alone::start(more).await;
         let _one = through(&alone, "127.0.0.2", "x-forwarded-for", "198.51.100.1").await.unwrap();

@@ -43,9 +43,9 @@ async fn stranger__should_get_nothing_but_cards_and_a_partys_own_refusal() {
         (card("service"), question(&CardRequest::Wallets { after: None, limit: 9 }), Code::Unauthorized),
         (card("service"), question(&CardRequest::Enrol { offer: vec![1] }), Code::MalformedMessage),
         (card("service"), vec![1, 2, 3], Code::MalformedMessage),
-        (card("nobody"), question(&CardRequest::Card), Code::NotFound),
+        (card("absent"), question(&CardRequest::Card), Code::NotFound),
         (card("orchestrator"), question(&CardRequest::Card), Code::NotFound),
-        (Destination::Share(party("nobody")), package, Code::NotFound),
+        (Destination::Share(party("absent")), package, Code::NotFound),
         (Destination::Share(party("service")), vec![1, 2, 3], Code::MalformedMessage),
         (Destination::Approval(wallet), vec![1, 2, 3], Code::Unauthorized),
         (

@@ -92,7 +92,7 @@ async fn gateway_killed_in_the_middle__should_cost_no_more_than_the_session() {
     let mut socket = Socket::open(&url).await.unwrap();
     let outcome = Destination::Outcome { session: manifest.session };
     let refused = socket.refused(outcome.clone(), report.clone()).await.unwrap();
-    assert_eq!(refused.as_str(), "unauthorized", "the new gateway knows nobody yet");
+    assert_eq!(refused.as_str(), "unauthorized", "the restarted gateway knows no device yet");
     device.authenticate(&mut socket).await.unwrap();
     socket.request(outcome, report).await.unwrap();
     let request = device.request("before the report", &["device+service"]);

@@ -81,8 +81,8 @@ async fn what_is_no_dead_letter_of_the_tenant__should_not_be_put_back() {
     let job = dead_letter(&rig, &orchestrator, "mine").await.id.to_string();
     let stranger = redrive(&rig, url, "another token", &job).await;
     problem(stranger, StatusCode::NOT_FOUND, Code::NotFound).await;
-    let nobody = redrive(&rig, url, "no token", &job).await;
-    problem(nobody, StatusCode::UNAUTHORIZED, Code::Unauthorized).await;
+    let anonymous = redrive(&rig, url, "no token", &job).await;
+    problem(anonymous, StatusCode::UNAUTHORIZED, Code::Unauthorized).await;
 
     rig.script(&[Act::Hold]);
     let running = rig.accepted(url, &rig.request("running", BACKEND)).await;

@@ -76,7 +76,7 @@ async fn an_idempotency_key__should_stand_for_one_content() {
     assert_eq!(rig.submit(&orchestrator.url, &later).await.status(), StatusCode::OK);
 
     let mut other = request;
-    other["payload"]["text"] = json!("pay somebody else");
+    other["payload"]["text"] = json!("pay another payee");
     let refused = rig.submit(&orchestrator.url, &other).await;
     assert_eq!(refused.headers()["location"].to_str().unwrap(), format!("/v1/jobs/{}", job.id));
     let body = problem(refused, StatusCode::CONFLICT, Code::Conflict).await;
@@ -160,7 +160,7 @@ async fn a_submission_that_cannot_be_signed__should_be_refused_by_name() {
 }
 
 #[tokio::test]
-async fn whoever_goes_on_failing__should_be_slowed_down_and_nobody_else() {
+async fn a_source_of_failures__should_be_slowed_down_and_no_other() {
     let rig = Rig::new().await;
     let orchestrator = rig.start().await;
     let url = &orchestrator.url;

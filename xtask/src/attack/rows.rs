@@ -442,7 +442,7 @@ pub(crate) const ROWS: &[Row] = &[
         source: "our own review",
         checks: &[
             attacks(&[
-                "cancelled_in_name_only::a_revoked_request__should_be_signed_by_nobody_whoever_brings_it",
+                "cancelled_in_name_only::a_revoked_request__should_be_signed_by_no_party",
                 "cancelled_in_name_only::a_request_that_was_kept_back__should_be_signed_no_more",
                 "cancelled_in_name_only::a_restored_party__should_sign_nothing_from_before",
             ]),
@@ -574,7 +574,7 @@ pub(crate) const ROWS: &[Row] = &[
                 "bounds::flood_of_tiny_frames__should_not_keep_an_honest_device_from_being_served",
                 "bounds::one_address__should_have_so_many_connections_and_no_more",
                 "bounds::wallets_being_made__should_be_bounded_per_address",
-                "bounds::whoever_takes_too_long_to_begin__should_be_disconnected",
+                "bounds::a_client_that_takes_too_long_to_begin__should_be_disconnected",
                 "bounds::silent_socket__should_be_pinged_and_then_closed",
                 "floods::slow_strangers__should_not_keep_an_honest_device_from_being_served",
                 "floods::memory__should_stay_bounded_under_a_flood_of_frames",

@@ -81,7 +81,7 @@ pub(super) async fn init(arguments: InitArguments, output: Output) -> Result<(),
         Some(2) => ShareIndex::Service,
         Some(_) => ShareIndex::Partner,
         None => share_of(&arguments.party).ok_or_else(|| {
-            CliError::usage(format!("the name {} does not say which share it holds", arguments.party))
+            CliError::usage(format!("a party named {} may hold share 2 or share 3", arguments.party))
                 .remedy("Give --share 2 or --share 3.")
         })?,
     };

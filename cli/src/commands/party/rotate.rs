@@ -49,7 +49,7 @@ struct Rotation {
 impl fmt::Display for Rotation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rotated.is_empty() {
-            return write!(f, "{} initiates with nobody: there is nothing to rotate", self.party);
+            return write!(f, "{} initiates with no other party: there is no key to rotate", self.party);
         }
         let keys: Vec<String> = self
             .rotated

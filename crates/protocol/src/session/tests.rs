@@ -47,7 +47,7 @@ fn every_message_replayed_in_another_session_pair_or_role_is_refused() {
                 let (awaiting_cipher, _, _) = wallet.run_to_answer(&mut world, other_pair, &other);
                 let error = awaiting_cipher.receive(message, &mut world.rng).unwrap_err();
                 assert_eq!(error, SessionError::NotAuthentic(Round::Cipher));
-                assert_eq!(error.culprit(), None, "nobody is blamed for a replay");
+                assert_eq!(error.culprit(), None, "a replay blames no party");
             }
             // The same session again (a restarted worker): only message 1 can be repeated, and then
             // the responder has another nonce, so that the old messages 3 and 4 are worthless.

@@ -152,7 +152,7 @@ fn a_record_that_was_removed_is_missed() {
 }
 
 #[test]
-fn a_truncated_log_is_found_by_who_remembers_its_end() {
+fn a_verifier_that_remembers_the_end_finds_a_truncated_log() {
     let log = sample();
     let head = verify(&log.records).chains[0].last;
     for kept in [0, 1, 7, 8, 9] {

@@ -112,7 +112,7 @@ fn typed_data_is_spelled_out_as_it_is_encoded() {
 }
 
 #[test]
-fn a_signature_is_its_signers_and_nobody_elses() {
+fn a_signature_verifies_for_its_signers_address_alone() {
     // The address of this key, as in the example of EIP-155.
     let key = k256::ecdsa::SigningKey::from_slice(&[0x46; 32]).unwrap();
     let payload = Payload::from_json(br#"{"kind":"personal_message","text":"hello"}"#).unwrap();

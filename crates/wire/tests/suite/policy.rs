@@ -38,14 +38,14 @@ fn transfer(changes: Value) -> Payload {
 }
 
 fn decide_as(policy: &Policy, payload: &Payload, change: impl FnOnce(&mut Facts<'_>)) -> Decision {
-    let nobody = BTreeSet::new();
+    let no_approver = BTreeSet::new();
     let mut facts = Facts {
         requester: &REQUESTER,
         payload,
         pair: Pair::ServicePartner,
         now_s: NOON_S,
         owner: &OWNER,
-        approved_by: &nobody,
+        approved_by: &no_approver,
     };
     change(&mut facts);
     policy.decide(&facts)
@@ -484,9 +484,9 @@ proptest! {
         let data = if to.is_none() && data == "0x" { "0x60" } else { data };
         let to = to.map(|byte| format!("0x{}", hex::encode([byte; 20])));
         let payload = transfer(json!({"chainId": chain, "to": to, "data": data, "value": value.to_string()}));
-        let nobody = BTreeSet::new();
+        let no_approver = BTreeSet::new();
         let facts = Facts {
-            requester: &requester, payload: &payload, pair, now_s: hour * 3600, owner: &OWNER, approved_by: &nobody,
+            requester: &requester, payload: &payload, pair, now_s: hour * 3600, owner: &OWNER, approved_by: &no_approver,
         };
         let tighter = tightened(&policy, what, keep);
         let allowed = |policy: &Policy| matches!(policy.decide(&facts), Decision::Allowed { .. });
@@ -542,7 +542,7 @@ fn a_sum_that_does_not_fit_has_no_room() {
 }
 
 #[test]
-fn an_owner_above_beside_what_has_no_value_is_warned_of() {
+fn an_owner_above_beside_payloads_without_a_value_brings_a_warning() {
     let rule = |changes: Value| {
         let mut rule = json!({
             "name": "team", "payloads": ["transaction"], "chains": [1], "to": [TO], "max_value": "any",

@@ -78,7 +78,7 @@ fn refused(manifest: &Manifest, own: ShareIndex) -> Code {
 }
 
 #[test]
-fn a_session_that_fits_is_accepted_by_both_seats_and_by_nobody_else() {
+fn a_session_that_fits_is_accepted_by_its_two_seats_alone() {
     let good = session(|_| {}, &requester());
     let bytes = good.encode().unwrap();
     for own in [ShareIndex::Device, ShareIndex::Service] {

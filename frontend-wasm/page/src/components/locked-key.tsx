@@ -51,7 +51,7 @@ export function LockedKey({ wallet }: { wallet: WalletSummary }) {
   );
 }
 
-/** Which ways are left when no party is left that the device signs with. */
+/** The owner's options when the device signs with no party any more. */
 function NoOtherPair({ wallet: { parties, culprits } }: { wallet: WalletSummary }) {
   const isFile = parties.some(({ role }) => role === "backup-file");
   const canAccept = culprits.some(({ standing }) => standing === "quarantined");

@@ -34,7 +34,7 @@ interface ErrorNoticeProps {
   onDismiss?: (() => void) | undefined;
 }
 
-/** A failure: what it means, what helps, and below it what was said exactly and by whom. */
+/** A failure: what it means, what helps, and below it the exact message and its sender. */
 export function ErrorNotice({ error, onRetry, onDismiss }: ErrorNoticeProps) {
   const { title, remedy, tone, again } = explain(error);
   return (

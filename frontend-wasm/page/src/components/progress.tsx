@@ -21,7 +21,7 @@ export function ProgressList<Name extends string>({ rowId, testId, steps, progre
       <ol class="steps" aria-label={label}>
         {steps.map((step, index) => {
           const at = progress.get(step.name);
-          // What was passed over without a word is done.
+          // A step that was skipped, because a later one has begun, is done.
           const state = at?.state ?? (index < furthest ? "done" : "waiting");
           return (
             <li key={step.name} class="step" data-state={state} data-testid={`${rowId}-${step.name}`} {...(at?.ms == null ? {} : { "data-ms": Math.round(at.ms) })}>

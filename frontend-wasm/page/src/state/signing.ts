@@ -66,8 +66,8 @@ export function useRun(wallet: WalletSummary) {
         update(() => ({ state: "failed", error: outcome.error }));
         return outcome;
       }
-      // The signature was verified where it was made; this is the same check anybody could do with
-      // the public parts.
+      // The signature was verified where it was made; any program could repeat this check with the
+      // public parts.
       const signed = outcome.value;
       const verification = await duet().verify({ payload: description.payload, signature: signed.signature, address: signed.address });
       update(() => ({ state: "signed", signed, verification: verification.ok ? verification.value : null }));

@@ -80,13 +80,13 @@ const EXPLANATIONS: Record<DuetErrorKind, Explanation> = {
   "paillier-locked": {
     title: "The wallet protected itself",
     remedy:
-      "An answer from the other party did not verify, so this device stopped using its Paillier key. What it may have cost, and how to go on, is said below or with the wallet.",
+      "An answer from the other party did not verify, so this device stopped using its Paillier key. The text below or the wallet's view says what that may have cost, and how to go on.",
     tone: "bad",
     again: false,
   },
   quarantined: {
-    title: "This party is not asked any more",
-    remedy: "It answered with a wrong signature before. With the wallet the page says which ways are left.",
+    title: "This device no longer signs with that party",
+    remedy: "The party answered with a wrong signature before. The wallet's view lists the ways that are left.",
     tone: "bad",
     again: false,
   },

@@ -66,7 +66,7 @@ interface Problems {
   address?: string;
 }
 
-/** Checks anybody's signature, with the library verifier, in this browser. */
+/** Checks a signature of any signer, with the library verifier, in this browser. */
 export function VerifyView() {
   const [kind, setKind] = useState<PayloadKind>("personal_message");
   const [format, setFormat] = useState<MessageFormat>("text");

@@ -8,7 +8,7 @@ export function WelcomeView() {
   return (
     <View
       name="welcome"
-      title="An Ethereum wallet whose key nobody holds"
+      title="An Ethereum wallet with its key in three shares"
       lead="This browser makes the key, splits it into three shares, and erases it. Any two shares sign together. No single share can, not even the service's."
     >
       <div class="actions">

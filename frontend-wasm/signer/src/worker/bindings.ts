@@ -31,7 +31,7 @@ function takeReply<T>(result: Result<T>, by: string): T {
   if (result.ok) return result.value;
   const { kind, code, message } = result.error;
   if (kind === "refused" && code !== undefined) throw new Failure(refusalError({ code, message }, by));
-  throw new Failure(duetError("refused", `${by} answered something that makes no sense: ${message}.`, { code: "peer-misbehaved", by }));
+  throw new Failure(duetError("refused", `The answer of ${by} does not parse: ${message}.`, { code: "peer-misbehaved", by }));
 }
 
 /** Loads the module. Once for each worker. */

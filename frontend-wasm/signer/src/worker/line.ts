@@ -138,5 +138,5 @@ function isUnheard(thrown: unknown): boolean {
 
 /** For replies that make no sense. */
 export function unexpected(by: string): never {
-  fail("refused", `${by} answered something else than was asked.`, { code: "peer-misbehaved", by });
+  fail("refused", `The answer of ${by} is not of the expected kind.`, { code: "peer-misbehaved", by });
 }

@@ -508,7 +508,10 @@ class Session {
     throw failure;
   }
 
-  /** Whether the report was acknowledged within a moment; after that it goes on without anybody waiting. */
+  /**
+   * Whether the orchestrator acknowledged the report within a moment. After that the worker goes on
+   * sending it, and the caller does not wait.
+   */
   async #reported({ session }: ManifestFacts, report: Uint8Array): Promise<boolean> {
     const acknowledged = this.context.line.outcome(session, report, REPORT_MS).then(
       () => {

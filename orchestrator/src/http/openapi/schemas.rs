@@ -127,7 +127,7 @@ fn names() -> Vec<(&'static str, Value)> {
         ("Party", token("A party's name.")),
         (
             "Cursor",
-            text("A place in a sequence of ends. Opaque: what an answer said is to be passed on as it is."),
+            text("A place in a sequence of ends. It is opaque: pass it on exactly as an answer gave it."),
         ),
         (
             "IdempotencyKey",
@@ -138,7 +138,7 @@ fn names() -> Vec<(&'static str, Value)> {
             "JobState",
             one_of(
                 JobStateName::ALL.map(JobStateName::as_str),
-                "`queued`, `awaiting_owner` and `running` are open; the others are final, but that a `failed` job is a dead \
+                "`queued`, `awaiting_owner` and `running` are open; the others are final, except that a `failed` job is a dead \
                  letter and can be put back.",
             ),
         ),
@@ -168,17 +168,17 @@ fn names() -> Vec<(&'static str, Value)> {
 
 fn refusals() -> Vec<(&'static str, Value)> {
     let sentence = |what: &str| json!({ "type": "string", "description": format!("{what}, at most {MAX_EXPLANATION_SIZE_BYTES} bytes.") });
-    let refusal = [("code", true, of("Code")), ("message", true, sentence("The same for a person"))];
+    let refusal = [("code", true, of("Code")), ("message", true, sentence("An explanation for a person"))];
     let problem = [
         ("type", true, text(&format!("Where the code is explained: an anchor in {ERRORS_PAGE}."))),
-        ("title", true, text("A few words on the kind of problem.")),
+        ("title", true, text("A short title of the kind of problem.")),
         ("status", true, json!({ "type": "integer", "description": "The HTTP status." })),
-        ("detail", true, sentence("This occurrence, as a sentence a person can act on")),
+        ("detail", true, sentence("What happened, as a sentence that a person can act on")),
         ("code", true, of("Code")),
         (
             "path",
             false,
-            text("The JSON path of what is wrong in the request's body, where that is the cause."),
+            text("The JSON path of the faulty value in the request's body, if that is the cause."),
         ),
         (
             "job",
@@ -190,14 +190,14 @@ fn refusals() -> Vec<(&'static str, Value)> {
         ),
     ];
     vec![
-        ("Refusal", object("Why something was not done.", refusal)),
+        ("Refusal", object("A refusal: its code and an explanation.", refusal)),
         ("Problem", object("A refusal over HTTP (RFC 9457).", problem)),
         (
             "Health",
             object(
-                "A process that is well.",
+                "A healthy process.",
                 [
-                    ("status", true, one_of(["alive", "ready"], "How it is.")),
+                    ("status", true, one_of(["alive", "ready"], "The process's state.")),
                     (
                         "stores_lost_at_ms",
                         false,
@@ -239,10 +239,10 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("pair", false, as_a(of("Pair"), "The pair of the latest attempt.")),
         ("created_at_ms", true, moment("When it was accepted")),
         ("updated_at_ms", true, moment("When it last changed")),
-        ("expires_at_ms", true, moment("When it ends whatever happens")),
+        ("expires_at_ms", true, moment("When it expires")),
         ("put_back_at_ms", false, moment("When it was last put back from the dead letters")),
-        ("settled_at_ms", false, moment("When it came to its end")),
-        ("revocation", false, as_a(of("JobRevocation"), "That its request was revoked.")),
+        ("settled_at_ms", false, moment("When it was settled")),
+        ("revocation", false, as_a(of("JobRevocation"), "The revocation of its request, if there is one.")),
         ("digest", true, prefixed(32, "The 32 bytes that are signed.")),
         ("history", true, list(&of("Attempt"), "The attempts, oldest first.")),
     ]
@@ -280,21 +280,24 @@ fn jobs() -> Vec<(&'static str, Value)> {
                 (
                     "culprit",
                     true,
-                    nullable(&of("Party"), "Whose fault it demonstrably was, if it was somebody's."),
+                    nullable(
+                        &of("Party"),
+                        "The party that demonstrably caused the failure, if there is one.",
+                    ),
                 ),
                 ("evidence", false, of("Evidence")),
-                ("message", true, text("The same for a person.")),
+                ("message", true, text("An explanation for a person.")),
             ],
         ),
     ];
     let kind = |name: &'static str| ("kind", true, json!({ "const": name }));
     let by = || ("by", true, of("Party"));
-    let sha256 = || ("sha256", true, hexadecimal(32, "The SHA-256 of what was sent."));
+    let sha256 = || ("sha256", true, hexadecimal(32, "The SHA-256 of the bytes that the party sent."));
     let evidence = [
-        object("The party's own answer to its invitation: no.", [kind("refusal"), by()]),
-        object("An answer that makes no sense.", [kind("nonsense"), by(), sha256()]),
+        object("The party refused its invitation.", [kind("refusal"), by()]),
+        object("A party's answer to its invitation does not parse.", [kind("nonsense"), by(), sha256()]),
         object(
-            "A party's signed report. If it blames the other party, that is its word.",
+            "A party's signed report. If it blames the other party, only this party says so.",
             [kind("report"), by(), sha256()],
         ),
         object(
@@ -302,7 +305,7 @@ fn jobs() -> Vec<(&'static str, Value)> {
             [kind("invalid_signature"), by(), sha256()],
         ),
         object(
-            "A word that was due did not come. Nobody is blamed for it.",
+            "A party's message did not come in time. No party is blamed for it.",
             [kind("silence"), ("of", true, of("Party"))],
         ),
     ];
@@ -313,13 +316,13 @@ fn jobs() -> Vec<(&'static str, Value)> {
     ];
     let progress = [
         ("session", true, of("SessionId")),
-        ("from", true, text("Who said it.")),
-        ("event", true, json!({ "description": "What, as it was said." })),
+        ("from", true, text("The sender: a party, or the orchestrator.")),
+        ("event", true, json!({ "description": "The event, as the sender stated it." })),
     ];
     let refused_by = [("party", true, of("Party")), ("refusal", true, of("Refusal"))];
     let revocation = [
         ("proof", true, of("Revocation")),
-        ("at_ms", true, moment("When the orchestrator took it")),
+        ("at_ms", true, moment("When the orchestrator accepted it")),
         ("kept_by", true, list(&of("Party"), "The parties that keep it: they sign the request no more.")),
         ("waits_for", true, list(&of("Party"), "The parties that are yet to acknowledge it.")),
         (
@@ -335,7 +338,7 @@ fn jobs() -> Vec<(&'static str, Value)> {
         ("AttemptOutcome", variants("How an attempt ended.", outcomes)),
         (
             "Evidence",
-            variants("What it is known by how an attempt ended: the orchestrator's own word.", evidence),
+            variants("The orchestrator's own statement of what shows how an attempt ended.", evidence),
         ),
         ("SignedResult", object("A result under the orchestrator's signature.", signed_result)),
         (
@@ -358,7 +361,7 @@ fn jobs() -> Vec<(&'static str, Value)> {
             object(
                 "A page of ends.",
                 [
-                    ("results", true, list(&of("End"), "In the order in which they were made known.")),
+                    ("results", true, list(&of("End"), "In the order of publication.")),
                     (
                         "next",
                         true,

@@ -100,7 +100,7 @@ async fn a_culprit_is_quarantined<S: ShareStore>([store, other]: Two<S>) {
     let (card, stranger) = (CardFingerprint([8; 32]), CardFingerprint([7; 32]));
     let (first, second) = (put_key(&*store, 1).await, put_key(&*store, 2).await);
     assert!(store.standing(card).await.unwrap().is_trusted());
-    // A word that is given ahead of a lock is none.
+    // An acceptance before the first lock has no effect.
     assert_eq!(store.accept_culprit(card, 1).await.unwrap(), Standing::default());
     store.lock_paillier_key(&lock(first, SessionId([1; 16]), b"evidence", 1)).await.unwrap();
     let standing = other.standing(card).await.unwrap();

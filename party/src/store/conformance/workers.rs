@@ -152,7 +152,11 @@ async fn prepared_here_and_committed_there<S: ShareStore>(workers: Two<S>) {
         .collect();
     assert_eq!(committed.len(), 1, "{outcomes:?}");
     for (_, outcome) in outcomes.iter().filter(|(number, _)| !committed.contains(number)) {
-        assert_eq!(*outcome, CommitOutcome::Already(committed.clone()), "one acknowledgement for everybody");
+        assert_eq!(
+            *outcome,
+            CommitOutcome::Already(committed.clone()),
+            "every worker gets the same acknowledgement"
+        );
     }
     for worker in &workers {
         assert_eq!(worker.wallet(id).await.unwrap().unwrap().commit_ack, Some(committed.clone()));
@@ -245,7 +249,7 @@ async fn one_pin<S: ShareStore>(workers: Two<S>) {
     let pinned = workers[0].pinned_card(&party("partner")).await.unwrap().unwrap();
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == PinOutcome::Pinned).count(), 1);
     let different = outcomes.iter().filter(|outcome| **outcome == PinOutcome::Different(pinned)).count();
-    assert_eq!(different, 5, "everybody is told of the one that is pinned");
+    assert_eq!(different, 5, "every other worker is told which card is pinned");
 }
 
 async fn every_unlock_attempt_counts<S: ShareStore>(workers: Two<S>) {

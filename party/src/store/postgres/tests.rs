@@ -318,16 +318,16 @@ async fn a_failover_counts_as_a_restore_unless_commits_wait_for_a_standby() {
     let lossless = options(&database).with_lossless_failover(true);
     database.run(FAILOVER).await.unwrap();
     let refused = PostgresStore::open(&lossless).await;
-    assert!(matches!(refused, Err(StoreError::Unsafe(_))), "nobody waits for a standby here: {refused:?}");
+    assert!(matches!(refused, Err(StoreError::Unsafe(_))), "no commit waits for a standby here: {refused:?}");
     // The setting names a standby that does not exist. Commits would wait for it, so the test
     // commits only locally.
-    database.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    database.run("ALTER SYSTEM SET synchronous_standby_names = 'absent'").await.unwrap();
     database.run("SELECT pg_reload_conf()").await.unwrap();
     let mut connection = lossless.connect().await.unwrap();
     loop {
         let names: String =
             sqlx::query_scalar("SHOW synchronous_standby_names").fetch_one(&mut connection).await.unwrap();
-        if names == "nobody" {
+        if names == "absent" {
             break;
         }
     }
@@ -363,7 +363,7 @@ async fn a_key_that_was_locked_without_a_chain_is_in_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_spends_waits_for_the_wallets_turn_and_who_spends_nothing_shares_it() {
+async fn a_charge_that_spends_waits_for_the_policys_lock_and_others_share_it() {
     let database = new_database().await;
     let store = create(&database).await;
     let (wallet, number) = (WalletId([1; 32]), number_of(&[1; 32]));

@@ -99,7 +99,7 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
             "digest",
             true,
             json!({ "type": "string", "pattern": "^0x[0-9a-fA-F]{64}$",
-                "description": "32 bytes of unknown meaning; only for requesters that may." }),
+                "description": "32 bytes of unknown meaning; only for requesters to whom the wallet permits digests." }),
         ),
     ];
     let payload = [
@@ -224,11 +224,20 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
         ),
         ("Payload", variants(&format!("What is signed, at most {MAX_PAYLOAD_SIZE_BYTES} bytes."), payload)),
         ("SignedRequest", object("A request as its requester signed it.", signed_request)),
-        ("Revocation", closed(object("That a job's request is not to be signed any more.", revocation))),
-        ("Approval", closed(object("An approver's word on a job's request.", approval))),
+        (
+            "Revocation",
+            closed(object(
+                "A signed statement that parties are not to sign a job's request any more.",
+                revocation,
+            )),
+        ),
+        ("Approval", closed(object("An approver's signature on a job's request.", approval))),
         (
             "Approved",
-            object("Who noted an approval.", [("parties", true, list(&of("Party"), "The parties."))]),
+            object(
+                "The parties that stored an approval.",
+                [("parties", true, list(&of("Party"), "The parties."))],
+            ),
         ),
     ]
 }
@@ -269,7 +278,7 @@ pub(super) fn batches() -> Vec<(&'static str, Value)> {
         (
             "BatchRequest",
             closed(object(
-                "Many requests at once; each stands or falls alone.",
+                "Many requests at once; the orchestrator accepts or refuses each alone.",
                 [(
                     "requests",
                     true,

@@ -29,7 +29,7 @@ pub(super) fn wallets() -> Vec<(&'static str, Value)> {
             true,
             one_of(
                 ["prepared", "committed"],
-                "How far its creation has come, at the party that is least far.",
+                "How far its creation has come, at the party that is behind the others.",
             ),
         ),
         (
@@ -70,14 +70,14 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
     ];
     let webhook = [
         ("id", true, of("WebhookId")),
-        ("url", true, text("Where results are posted.")),
+        ("url", true, text("Where the orchestrator posts results.")),
         ("created_at_ms", true, moment("When it was added")),
-        ("failing_since_ms", false, moment("Since when nothing that was tried was delivered")),
+        ("failing_since_ms", false, moment("Since when every attempt at a delivery has failed")),
         (
             "disabled",
             false,
             object(
-                "That, and why, nothing is delivered any more.",
+                "Since when, and why, the orchestrator delivers nothing any more.",
                 [("at_ms", true, moment("Since when")), ("reason", true, text("Why, for a person."))],
             ),
         ),
@@ -85,7 +85,7 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
     ];
     let delivery = [
         ("message", true, text("The message's id: a job's, or `test-…`.")),
-        ("attempt", true, number("Which attempt, from 1; 0 for one that somebody asked for.")),
+        ("attempt", true, number("Which attempt, from 1; 0 for a delivery that the tenant requested.")),
         ("at_ms", true, moment("When it was sent")),
         ("took_ms", true, number("How long it took, in milliseconds.")),
         ("outcome", true, one_of(["delivered", "retrying", "given_up"], "How it ended.")),
@@ -94,8 +94,8 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
             false,
             json!({ "type": "integer", "description": "The HTTP status of the answer, if there was one." }),
         ),
-        ("error", false, text("Why it was not taken.")),
-        ("next_attempt_at_ms", false, moment("When it is tried again")),
+        ("error", false, text("Why the endpoint did not accept it.")),
+        ("next_attempt_at_ms", false, moment("When the orchestrator tries again")),
     ];
     vec![
         (
@@ -112,7 +112,7 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
                         "secret",
                         true,
                         text(
-                            "What its receiver verifies deliveries with (Standard Webhooks). It is not shown again.",
+                            "The secret with which its receiver verifies deliveries (Standard Webhooks). It is not shown again.",
                         ),
                     ),
                 ],
@@ -148,7 +148,7 @@ pub(super) fn webhooks() -> Vec<(&'static str, Value)> {
         (
             "ReplayAccepted",
             object(
-                "What it led to: one of both.",
+                "The delivery of one result, or the replay of a span of time: one of the two.",
                 [("delivery", false, of("Delivery")), ("replay", false, of("Replay"))],
             ),
         ),
