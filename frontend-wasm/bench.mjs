@@ -1,9 +1,9 @@
 // Benchmarks of the WebAssembly module under Node, one thread. Prints one flat JSON object from a
 // name to { median_ms, min_ms, n }.
 
-import { performance } from 'node:perf_hooks';
+import { performance } from "node:perf_hooks";
 
-import { duet, makeBackends, manifestFor, sign, unwrap, walletSetup } from './tests/parties.mjs';
+import { duet, makeBackends, manifestFor, sign, unwrap, walletSetup } from "./tests/parties.mjs";
 
 const figures = {};
 
@@ -26,7 +26,7 @@ const backends = makeBackends();
 // shares, primes, all proofs for both receivers and sealing; check the receipts and
 // acknowledgements. Beside it, what one receiver does with its package; here it computes with the
 // same arithmetic, natively with GMP.
-const spans = { 'verify-card': [], deal: [], 'verify-package': [], total: [] };
+const spans = { "verify-card": [], deal: [], "verify-package": [], total: [] };
 let wallet;
 for (let run = 0; run < 5; run += 1) {
   const [setup, cards] = timed(() => walletSetup(backends));
@@ -39,19 +39,19 @@ for (let run = 0; run < 5; run += 1) {
     return receipt;
   });
   const [bundle, bundling] = timed(() => unwrap(pending.bundle(receipts)));
-  const acknowledgements = Object.values(backends).map((party) => unwrap(party.commit(bundle)));
+  const acknowledgements = Object.values(backends).map(party => unwrap(party.commit(bundle)));
   const [finished, finishing] = timed(() => unwrap(pending.finish(bundle, acknowledgements)));
   wallet = finished;
-  spans['verify-card'].push(cards / 2);
+  spans["verify-card"].push(cards / 2);
   spans.deal.push(deal);
-  spans['verify-package'].push(...prepares);
+  spans["verify-package"].push(...prepares);
   spans.total.push(cards + deal + bundling + finishing);
 }
 for (const [name, samples] of Object.entries(spans)) record(`keygen.${name}`, samples);
 
 // The same as a browser does it: primes and proofs made by two helpers at once, of which one is
 // measured each time.
-const helped = { prime: [], draw: [], encrypt: [], 'make-proofs': [], assemble: [] };
+const helped = { prime: [], draw: [], encrypt: [], "make-proofs": [], assemble: [] };
 for (let run = 0; run < 5; run += 1) {
   const primes = [0, 1].map(() => {
     const [prime, elapsed] = timed(() => unwrap(duet.findPrime(1024, undefined)));
@@ -64,7 +64,7 @@ for (let run = 0; run < 5; run += 1) {
   const [encrypted, encrypt] = timed(() => unwrap(drawn.encrypt()));
   const proofs = tasks.map(({ task }) => {
     const [made, elapsed] = timed(() => unwrap(duet.makeProofs(task)));
-    helped['make-proofs'].push(elapsed);
+    helped["make-proofs"].push(elapsed);
     return made;
   });
   const [dealt, assemble] = timed(() => unwrap(encrypted.assemble(proofs, undefined)));
@@ -77,31 +77,36 @@ for (const [name, samples] of Object.entries(helped)) record(`keygen.${name}`, s
 
 // Unlocking: argon2id at its recommended cost, and the record; a backup file: scrypt at its
 // recommended cost.
-const rest = { 'unlock-passphrase': [], 'open-wallet': [], 'open-backup': [] };
-const { key, descriptor } = unwrap(duet.KeyEncryptionKey.newPassphrase('correct horse', undefined));
+const rest = { "unlock-passphrase": [], "open-wallet": [], "open-backup": [] };
+const { key, descriptor } = unwrap(duet.KeyEncryptionKey.newPassphrase("correct horse", undefined));
 const sealed = unwrap(wallet.seal(key));
-const file = unwrap(wallet.backup('correct horse', Date.now(), undefined));
+const file = unwrap(wallet.backup("correct horse", Date.now(), undefined));
 for (let run = 0; run < 5; run += 1) {
-  const [found, unlock] = timed(() => unwrap(duet.KeyEncryptionKey.fromPassphrase('correct horse', descriptor)));
+  const [found, unlock] = timed(() =>
+    unwrap(duet.KeyEncryptionKey.fromPassphrase("correct horse", descriptor)),
+  );
   const [opened, open] = timed(() => unwrap(duet.DeviceWallet.open(sealed, found, wallet.id)));
-  const [backup, restore] = timed(() => unwrap(duet.OpenedBackup.open(file, 'correct horse')));
+  const [backup, restore] = timed(() => unwrap(duet.OpenedBackup.open(file, "correct horse")));
   for (const handle of [found, opened, backup]) handle.free();
-  rest['unlock-passphrase'].push(unlock);
-  rest['open-wallet'].push(open);
-  rest['open-backup'].push(restore);
+  rest["unlock-passphrase"].push(unlock);
+  rest["open-wallet"].push(open);
+  rest["open-backup"].push(restore);
 }
 for (const [name, samples] of Object.entries(rest)) record(`at-rest.${name}`, samples);
 
-const payload = { kind: 'personal_message', text: 'benchmark' };
+const payload = { kind: "personal_message", text: "benchmark" };
 const sides = { p1: [], p2: [], total: [] };
 for (let run = 0; run < 35; run += 1) {
   const spent = { p1: 0, p2: 0 };
-  const side = (name) => (step) => {
+  const side = name => step => {
     const [value, elapsed] = timed(step);
     spent[name] += elapsed;
     return value;
   };
-  sign(wallet, backends.service, manifestFor(wallet, 'service', payload), { p1: side('p1'), p2: side('p2') });
+  sign(wallet, backends.service, manifestFor(wallet, "service", payload), {
+    p1: side("p1"),
+    p2: side("p2"),
+  });
   // The first few warm the compiler up.
   if (run >= 5) {
     sides.p1.push(spent.p1);

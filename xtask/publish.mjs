@@ -8,28 +8,28 @@
 // SHA256SUMS, because another version of Node may compress differently: what counts is what the
 // browser gets after it has unpacked them.
 
-import { createHash } from 'node:crypto';
-import { copyFileSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join, posix, sep } from 'node:path';
-import process from 'node:process';
-import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
+import { createHash } from "node:crypto";
+import { copyFileSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join, posix, sep } from "node:path";
+import process from "node:process";
+import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 
 const COMPRESSIBLE = /\.(html|js|mjs|css|wasm|svg|json|txt|webmanifest)$/;
 /** Smaller files gain nothing that the headers do not take. */
 const SMALLEST_BYTES = 512;
-const HASHES = 'SHA256SUMS';
+const HASHES = "SHA256SUMS";
 
 const [folder, config] = process.argv.slice(2);
 if (folder === undefined || !statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
-  console.error('usage: node publish.mjs FOLDER [CONFIG]');
+  console.error("usage: node publish.mjs FOLDER [CONFIG]");
   process.exit(2);
 }
 
-if (config !== undefined) copyFileSync(config, join(folder, 'config.json'));
+if (config !== undefined) copyFileSync(config, join(folder, "config.json"));
 
 const files = readdirSync(folder, { recursive: true, withFileTypes: true })
-  .filter((entry) => entry.isFile())
-  .map((entry) => join(entry.parentPath, entry.name));
+  .filter(entry => entry.isFile())
+  .map(entry => join(entry.parentPath, entry.name));
 const lines = [];
 let total = 0;
 for (const file of files) {
@@ -39,7 +39,7 @@ for (const file of files) {
     continue;
   }
   const bytes = readFileSync(file);
-  lines.push(`${createHash('sha256').update(bytes).digest('hex')}  ${name}`);
+  lines.push(`${createHash("sha256").update(bytes).digest("hex")}  ${name}`);
   let smallest = bytes.length;
   if (COMPRESSIBLE.test(name) && bytes.length >= SMALLEST_BYTES) {
     const parameters = {
@@ -54,5 +54,8 @@ for (const file of files) {
   total += smallest;
   console.log(`${String(bytes.length).padStart(9)} ${String(smallest).padStart(9)}  ${name}`);
 }
-writeFileSync(join(folder, HASHES), `${lines.sort((one, other) => (one.slice(66) < other.slice(66) ? -1 : 1)).join('\n')}\n`);
+writeFileSync(
+  join(folder, HASHES),
+  `${lines.sort((one, other) => (one.slice(66) < other.slice(66) ? -1 : 1)).join("\n")}\n`,
+);
 console.log(`${lines.length} files, ${total} bytes as a browser fetches them; hashes in ${HASHES}`);

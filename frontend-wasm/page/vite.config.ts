@@ -8,7 +8,7 @@ const NOT_HASHED = new Set(["config.json", "index.html", "build.json"]);
 
 function files(directory: string): string[] {
   return readdirSync(directory, { withFileTypes: true })
-    .flatMap((entry) => {
+    .flatMap(entry => {
       const path = join(directory, entry.name);
       return entry.isDirectory() ? files(path) : [path];
     })

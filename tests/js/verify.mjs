@@ -20,35 +20,50 @@
 //
 // The exit code is 0 when every check holds, 1 when one does not, and 2 for invalid input.
 
-import { readFileSync } from 'node:fs';
-import process from 'node:process';
+import { readFileSync } from "node:fs";
+import process from "node:process";
 
 import {
-  Signature, Transaction, TypedDataEncoder, getAddress, hashMessage, recoverAddress as ethersRecover,
-} from 'ethers';
+  Signature,
+  Transaction,
+  TypedDataEncoder,
+  getAddress,
+  hashMessage,
+  recoverAddress as ethersRecover,
+} from "ethers";
 import {
-  hashMessage as viemHashMessage, hashTypedData, keccak256, parseTransaction, recoverAddress, recoverTransactionAddress,
+  hashMessage as viemHashMessage,
+  hashTypedData,
+  keccak256,
+  parseTransaction,
+  recoverAddress,
+  recoverTransactionAddress,
   serializeTransaction,
-} from 'viem';
+} from "viem";
 
 const HALF_ORDER = 0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0n;
 
 /** Parses exactly 65 bytes of hexadecimal, with or without 0x. */
 function signatureOf(check) {
-  const hex = String(check.signature ?? '').replace(/^0x/, '').toLowerCase();
-  if (!/^[0-9a-f]{130}$/.test(hex)) throw new Error('signature: expected 65 bytes of hexadecimal');
+  const hex = String(check.signature ?? "")
+    .replace(/^0x/, "")
+    .toLowerCase();
+  if (!/^[0-9a-f]{130}$/.test(hex)) throw new Error("signature: expected 65 bytes of hexadecimal");
   return `0x${hex}`;
 }
 
 function hexOf(value, what, bytes) {
-  const hex = String(value ?? '').replace(/^0x/, '').toLowerCase();
+  const hex = String(value ?? "")
+    .replace(/^0x/, "")
+    .toLowerCase();
   if (!/^([0-9a-f]{2})*$/.test(hex)) throw new Error(`${what}: expected hexadecimal`);
-  if (bytes !== undefined && hex.length !== 2 * bytes) throw new Error(`${what}: expected ${bytes} bytes`);
+  if (bytes !== undefined && hex.length !== 2 * bytes)
+    throw new Error(`${what}: expected ${bytes} bytes`);
   return `0x${hex}`;
 }
 
 function requireLowS(s, problems) {
-  if (BigInt(s) > HALF_ORDER) problems.push('s is above half the order');
+  if (BigInt(s) > HALF_ORDER) problems.push("s is above half the order");
 }
 
 /** The types in ethers' form: without the domain's own type. */
@@ -61,25 +76,36 @@ function typesForEthers(types) {
 async function judge(signature, digests, problems) {
   requireLowS(`0x${signature.slice(66, 130)}`, problems);
   return {
-    ethers: { digest: digests.ethers, signer: ethersRecover(digests.ethers, Signature.from(signature)) },
+    ethers: {
+      digest: digests.ethers,
+      signer: ethersRecover(digests.ethers, Signature.from(signature)),
+    },
     viem: { digest: digests.viem, signer: await recoverAddress({ hash: digests.viem, signature }) },
   };
 }
 
 const KINDS = {
   async transaction(check, problems) {
-    const raw = hexOf(check.signed_transaction, 'signed_transaction');
+    const raw = hexOf(check.signed_transaction, "signed_transaction");
     const transaction = Transaction.from(raw);
-    if (transaction.signature === null) throw new Error('signed_transaction: carries no signature');
+    if (transaction.signature === null) throw new Error("signed_transaction: carries no signature");
     requireLowS(transaction.signature.s, problems);
     const parsed = parseTransaction(raw);
     const { r: _r, s: _s, v: _v, yParity: _y, ...unsigned } = parsed;
-    const digests = { ethers: transaction.unsignedHash, viem: keccak256(serializeTransaction(unsigned)) };
+    const digests = {
+      ethers: transaction.unsignedHash,
+      viem: keccak256(serializeTransaction(unsigned)),
+    };
     for (const [field, wanted] of Object.entries(check.expect ?? {})) {
-      const seen = { ethers: transaction[field], viem: parsed[field === 'gasLimit' ? 'gas' : field] };
+      const seen = {
+        ethers: transaction[field],
+        viem: parsed[field === "gasLimit" ? "gas" : field],
+      };
       for (const [library, value] of Object.entries(seen)) {
         // viem leaves out members that are zero or empty.
-        const same = String(value ?? (/^(data)$/.test(field) ? '0x' : 0)).toLowerCase() === String(wanted).toLowerCase();
+        const same =
+          String(value ?? (/^(data)$/.test(field) ? "0x" : 0)).toLowerCase() ===
+          String(wanted).toLowerCase();
         if (!same) problems.push(`${library}: ${field} is ${value}, expected ${wanted}`);
       }
     }
@@ -94,10 +120,10 @@ const KINDS = {
   },
 
   async personal_message(check, problems) {
-    const isText = typeof check.text === 'string';
-    const raw = isText ? undefined : hexOf(check.hex, 'hex');
+    const isText = typeof check.text === "string";
+    const raw = isText ? undefined : hexOf(check.hex, "hex");
     const digests = {
-      ethers: hashMessage(isText ? check.text : Uint8Array.from(Buffer.from(raw.slice(2), 'hex'))),
+      ethers: hashMessage(isText ? check.text : Uint8Array.from(Buffer.from(raw.slice(2), "hex"))),
       viem: viemHashMessage(isText ? check.text : { raw }),
     };
     return judge(signatureOf(check), digests, problems);
@@ -113,7 +139,7 @@ const KINDS = {
   },
 
   async digest(check, problems) {
-    const digest = hexOf(check.digest, 'digest', 32);
+    const digest = hexOf(check.digest, "digest", 32);
     return judge(signatureOf(check), { ethers: digest, viem: digest }, problems);
   },
 };
@@ -127,10 +153,11 @@ async function verdict(check) {
     if (kind === undefined) throw new Error(`kind: unknown kind ${check.kind}`);
     const judged = await kind(check, problems);
     Object.assign(result, judged);
-    for (const library of ['ethers', 'viem']) {
+    for (const library of ["ethers", "viem"]) {
       const { signer, digest } = judged[library];
-      if (signer === null || getAddress(signer) !== address) problems.push(`${library}: signed by ${signer}, not ${address}`);
-      if (check.digest !== undefined && digest !== hexOf(check.digest, 'digest', 32)) {
+      if (signer === null || getAddress(signer) !== address)
+        problems.push(`${library}: signed by ${signer}, not ${address}`);
+      if (check.digest !== undefined && digest !== hexOf(check.digest, "digest", 32)) {
         problems.push(`${library}: the digest is ${digest}, not ${check.digest}`);
       }
     }
@@ -143,9 +170,10 @@ async function verdict(check) {
 
 function input() {
   try {
-    const parsed = JSON.parse(readFileSync(0, 'utf8'));
+    const parsed = JSON.parse(readFileSync(0, "utf8"));
     const checks = Array.isArray(parsed) ? parsed : parsed?.checks;
-    if (!Array.isArray(checks) || checks.length === 0) throw new Error('expected a non-empty array of checks');
+    if (!Array.isArray(checks) || checks.length === 0)
+      throw new Error("expected a non-empty array of checks");
     return checks;
   } catch (error) {
     console.error(`verify.mjs: ${error.message}`);
@@ -154,6 +182,12 @@ function input() {
 }
 
 const checks = await Promise.all(input().map(verdict));
-const ok = checks.every((check) => check.ok);
-console.log(JSON.stringify({ ok, checks }, (_, value) => (typeof value === 'bigint' ? value.toString() : value), 2));
+const ok = checks.every(check => check.ok);
+console.log(
+  JSON.stringify(
+    { ok, checks },
+    (_, value) => (typeof value === "bigint" ? value.toString() : value),
+    2,
+  ),
+);
 process.exitCode = ok ? 0 : 1;

@@ -31,7 +31,11 @@ function valueOf<T>(outcome: Outcome<T>): T {
 }
 
 /** The first wallet of this browser, unlocked; made if there is none. */
-async function openWallet(gateway: string, passphrase: string, tell: (text: string) => void): Promise<Opened> {
+async function openWallet(
+  gateway: string,
+  passphrase: string,
+  tell: (text: string) => void,
+): Promise<Opened> {
   const duet = await Duet.open({ gateway, parties: PARTIES });
   const { rpc } = valueOf(await duet.info());
   if (!rpc) throw new Error("the gateway names no Ethereum node");
@@ -62,7 +66,9 @@ export function run(prepare: (opened: Opened) => Promise<Send> | Send): void {
   const attempt = (button: HTMLButtonElement, work: () => Promise<void>): void => {
     button.disabled = true;
     work()
-      .catch((thrown: unknown) => tell(thrown instanceof Error ? thrown.message : String(thrown), "failed"))
+      .catch((thrown: unknown) =>
+        tell(thrown instanceof Error ? thrown.message : String(thrown), "failed"),
+      )
       .finally(() => (button.disabled = false));
   };
   let send: Send | undefined;
@@ -73,7 +79,7 @@ export function run(prepare: (opened: Opened) => Promise<Send> | Send): void {
     attempt(open, async () => {
       tell("Opening …");
       const passphrase = element<HTMLInputElement>("passphrase").value;
-      const opened = await openWallet(gateway.value, passphrase, (text) => tell(text));
+      const opened = await openWallet(gateway.value, passphrase, text => tell(text));
       send = await prepare(opened);
       element("address").textContent = opened.wallet.address;
       element<HTMLButtonElement>("send").disabled = false;

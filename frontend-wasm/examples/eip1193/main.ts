@@ -7,10 +7,10 @@ import { BrowserProvider, type Eip1193Provider } from "ethers";
 
 /** The first provider that announces itself, as any dApp finds the wallets of a browser. */
 function discover(): Promise<Eip1193Provider> {
-  return new Promise((resolve) => {
+  return new Promise(resolve => {
     window.addEventListener(
       "eip6963:announceProvider",
-      (event) => resolve((event as CustomEvent<{ provider: Eip1193Provider }>).detail.provider),
+      event => resolve((event as CustomEvent<{ provider: Eip1193Provider }>).detail.provider),
       { once: true },
     );
     window.dispatchEvent(new Event("eip6963:requestProvider"));

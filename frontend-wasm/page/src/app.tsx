@@ -18,7 +18,9 @@ import { WelcomeView } from "./views/welcome";
 const CreateView = lazy(async () => (await import("./views/create")).CreateView);
 const RestoreView = lazy(async () => (await import("./views/restore")).RestoreView);
 const WalletView = lazy(async () => (await import("./views/wallet")).WalletView);
-const WalletSettingsView = lazy(async () => (await import("./views/wallet-settings")).WalletSettingsView);
+const WalletSettingsView = lazy(
+  async () => (await import("./views/wallet-settings")).WalletSettingsView,
+);
 const SendView = lazy(async () => (await import("./views/send")).SendView);
 const MessageView = lazy(async () => (await import("./views/message")).MessageView);
 const TypedDataView = lazy(async () => (await import("./views/typed-data")).TypedDataView);
@@ -29,12 +31,17 @@ const SettingsView = lazy(async () => (await import("./views/settings")).Setting
 export function App() {
   useEffect(() => void open(), []);
   return (
-    <div class="shell" data-testid="app" data-ready={String(opening.value === "ready")} data-build={BUILD}>
+    <div
+      class="shell"
+      data-testid="app"
+      data-ready={String(opening.value === "ready")}
+      data-build={BUILD}
+    >
       <a
         class="skip"
         href="#main"
         data-testid="skip-link"
-        onClick={(event) => {
+        onClick={event => {
           // The hash is the route, so the link must not change it.
           event.preventDefault();
           document.querySelector<HTMLElement>("#main h1")?.focus();
@@ -93,13 +100,43 @@ function Header() {
           <span>Duet</span>
         </a>
         <nav class="nav" aria-label="Main">
-          <NavLink to={{ view: "home" }} testId="nav-wallets" icon="wallet" text="Wallets" current={onWallets} />
-          <NavLink to={{ view: "inbox" }} testId="nav-inbox" icon="inbox" text="Inbox" current={view === "inbox"} count={waitingTotal.value} />
-          <NavLink to={{ view: "verify" }} testId="nav-verify" icon="shield" text="Verify" current={view === "verify"} />
-          <NavLink to={{ view: "settings" }} testId="nav-settings" icon="settings" text="Settings" current={view === "settings"} />
+          <NavLink
+            to={{ view: "home" }}
+            testId="nav-wallets"
+            icon="wallet"
+            text="Wallets"
+            current={onWallets}
+          />
+          <NavLink
+            to={{ view: "inbox" }}
+            testId="nav-inbox"
+            icon="inbox"
+            text="Inbox"
+            current={view === "inbox"}
+            count={waitingTotal.value}
+          />
+          <NavLink
+            to={{ view: "verify" }}
+            testId="nav-verify"
+            icon="shield"
+            text="Verify"
+            current={view === "verify"}
+          />
+          <NavLink
+            to={{ view: "settings" }}
+            testId="nav-settings"
+            icon="settings"
+            text="Settings"
+            current={view === "settings"}
+          />
         </nav>
         <div class="header-side">
-          <span class="connection" data-testid="connection" data-state={connection.value} role="status">
+          <span
+            class="connection"
+            data-testid="connection"
+            data-state={connection.value}
+            role="status"
+          >
             {CONNECTION_TEXTS[connection.value]}
           </span>
           <IconButton
@@ -148,7 +185,10 @@ function Banners() {
     <div role="status">
       {state === "stale-page" && (
         <div class="banner" data-testid="stale-banner">
-          <span>The gateway now serves another version of this page. Reload before you sign; your wallets stay in this browser.</span>
+          <span>
+            The gateway now serves another version of this page. Reload before you sign; your
+            wallets stay in this browser.
+          </span>
           <Button testId="stale-reload" small onClick={() => location.reload()}>
             Reload
           </Button>
@@ -156,10 +196,13 @@ function Banners() {
       )}
       {state === "offline" && (
         <div class="banner" data-testid="offline-banner">
-          The gateway is out of reach. You can look at wallets, but not sign. The page keeps trying to connect.
+          The gateway is out of reach. You can look at wallets, but not sign. The page keeps trying
+          to connect.
         </div>
       )}
-      {interrupted.value && opening.value === "ready" && <InterruptedBanner running={interrupted.value} />}
+      {interrupted.value && opening.value === "ready" && (
+        <InterruptedBanner running={interrupted.value} />
+      )}
     </div>
   );
 }
@@ -212,7 +255,12 @@ function Current() {
 
 function NotFound({ what }: { what: string }) {
   return (
-    <View name="not-found" title={`${what} is not here`} lead="It may be in another browser, or the link is wrong." narrow>
+    <View
+      name="not-found"
+      title={`${what} is not here`}
+      lead="It may be in another browser, or the link is wrong."
+      narrow
+    >
       <p>
         <a href="#/">To the wallets</a>
       </p>

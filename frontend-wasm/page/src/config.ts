@@ -19,7 +19,8 @@ export class ConfigProblem extends Error {
 }
 
 /** The build id that the build wrote into `index.html`; empty while developing. */
-export const BUILD = document.querySelector<HTMLMetaElement>('meta[name="duet-build"]')?.content ?? "";
+export const BUILD =
+  document.querySelector<HTMLMetaElement>('meta[name="duet-build"]')?.content ?? "";
 
 /** Why a text is no gateway address, or nothing. */
 export function gatewayProblem(text: string): string | null {
@@ -48,7 +49,10 @@ export function gatewayProblem(text: string): string | null {
 export async function readConfig(): Promise<PageConfig> {
   let body: unknown;
   try {
-    const response = await fetch("./config.json", { cache: "no-cache", signal: AbortSignal.timeout(5000) });
+    const response = await fetch("./config.json", {
+      cache: "no-cache",
+      signal: AbortSignal.timeout(5000),
+    });
     if (response.status === 404) return {};
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
     body = await response.json();
@@ -57,16 +61,26 @@ export async function readConfig(): Promise<PageConfig> {
     throw new ConfigProblem(`The page's config.json cannot be read: ${reason}.`, "config.json");
   }
   if (typeof body !== "object" || body === null || Array.isArray(body)) {
-    throw new ConfigProblem("The page's config.json is not an object with `gateway` and `parties`.", "config.json");
+    throw new ConfigProblem(
+      "The page's config.json is not an object with `gateway` and `parties`.",
+      "config.json",
+    );
   }
   const { gateway, parties, ...others } = body as Record<string, unknown>;
   const [unknown] = Object.keys(others);
   if (unknown !== undefined) {
-    throw new ConfigProblem(`The page's config.json has \`gateway\` and \`parties\`; ${JSON.stringify(unknown)} is neither.`, unknown);
+    throw new ConfigProblem(
+      `The page's config.json has \`gateway\` and \`parties\`; ${JSON.stringify(unknown)} is neither.`,
+      unknown,
+    );
   }
   if (gateway !== undefined) {
-    const problem = typeof gateway === "string" ? gatewayProblem(gateway) : "The gateway's address is a text.";
+    const problem =
+      typeof gateway === "string" ? gatewayProblem(gateway) : "The gateway's address is a text.";
     if (problem !== null) throw new ConfigProblem(`config.json, gateway: ${problem}`, "gateway");
   }
-  return { ...(gateway !== undefined && { gateway: gateway as string }), ...(parties !== undefined && { parties: parties as PartyPin[] }) };
+  return {
+    ...(gateway !== undefined && { gateway: gateway as string }),
+    ...(parties !== undefined && { parties: parties as PartyPin[] }),
+  };
 }

@@ -32,7 +32,7 @@ export function parseRoute(hash: string): Route {
     const view = Object.hasOwn(OF_A_WALLET, third) ? OF_A_WALLET[third] : undefined;
     return view ? { view, wallet: second } : { view: "not-found" };
   }
-  const simple = SIMPLE.find((name) => name === first);
+  const simple = SIMPLE.find(name => name === first);
   return simple && second === undefined ? { view: simple } : { view: "not-found" };
 }
 
@@ -64,7 +64,7 @@ export const reasonToStay = signal<string | null>(null);
 /** The hash that the owner wants to go to, while the page asks. */
 export const leavingFor = signal<string | null>(null);
 
-addEventListener("beforeunload", (event) => {
+addEventListener("beforeunload", event => {
   if (reasonToStay.value !== null) event.preventDefault();
 });
 

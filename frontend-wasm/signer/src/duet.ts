@@ -6,10 +6,34 @@ import { makePasskey, passkeysAvailable, usePasskey } from "./passkey.js";
 import type { KeySource, Methods, WorkerEvent, WorkerSettings } from "./protocol.js";
 import { Remote } from "./remote.js";
 import type {
-  ApproveOptions, Connection, CreatedWallet, CreateOptions, DerivationPath, Description, DuetApi, GatewayInfo, Hex, InboxNotice, JobId,
-  OpenOptions, Outcome, Payload, ProgressOptions, Protection, ReadTransaction, Signed, SignOptions, TypedDataPayload, Undeclared,
-  Unlock, Unsubscribe, Verification,
-  VerifyOptions, WaitingJob, WalletId, WalletSummary,
+  ApproveOptions,
+  Connection,
+  CreatedWallet,
+  CreateOptions,
+  DerivationPath,
+  Description,
+  DuetApi,
+  GatewayInfo,
+  Hex,
+  InboxNotice,
+  JobId,
+  OpenOptions,
+  Outcome,
+  Payload,
+  ProgressOptions,
+  Protection,
+  ReadTransaction,
+  Signed,
+  SignOptions,
+  TypedDataPayload,
+  Undeclared,
+  Unlock,
+  Unsubscribe,
+  Verification,
+  VerifyOptions,
+  WaitingJob,
+  WalletId,
+  WalletSummary,
 } from "./types.js";
 
 const DEFAULT_IDLE_LOCK_MS = 5 * 60_000;
@@ -29,7 +53,7 @@ export class Duet implements DuetApi {
   #connection: Connection = "connecting";
 
   private constructor(worker: Worker) {
-    this.#remote = new Remote(worker, (event) => this.#hear(event));
+    this.#remote = new Remote(worker, event => this.#hear(event));
   }
 
   /**
@@ -41,10 +65,14 @@ export class Duet implements DuetApi {
    */
   static async open(options: OpenOptions): Promise<Duet> {
     const settings = readSettings(options);
-    const worker = options.workerUrl === undefined
-      // Written out in full: bundlers look for exactly this expression.
-      ? new Worker(new URL("./worker/index.js", import.meta.url), { type: "module", name: "duet" })
-      : new Worker(options.workerUrl, { type: "module", name: "duet" });
+    const worker =
+      options.workerUrl === undefined
+        ? // Written out in full: bundlers look for exactly this expression.
+          new Worker(new URL("./worker/index.js", import.meta.url), {
+            type: "module",
+            name: "duet",
+          })
+        : new Worker(options.workerUrl, { type: "module", name: "duet" });
     const duet = new Duet(worker);
     const opened = await duet.#remote.call("open", [settings]);
     if (!opened.ok) {
@@ -82,14 +110,25 @@ export class Duet implements DuetApi {
   createWallet(options: CreateOptions): Promise<Outcome<CreatedWallet>> {
     const { protection, signal, onProgress, ...rest } = options;
     return outcomeOf(async () => {
-      const source = protection.kind === "passphrase" ? { ...protection } : await makePasskey(rest.label);
+      const source =
+        protection.kind === "passphrase" ? { ...protection } : await makePasskey(rest.label);
       await askToPersist();
       const order = { ...rest, source };
-      return unwrap(await this.#remote.call("createWallet", [order], { signal, onNote: onProgress, transfer: secrets(source) }));
+      return unwrap(
+        await this.#remote.call("createWallet", [order], {
+          signal,
+          onNote: onProgress,
+          transfer: secrets(source),
+        }),
+      );
     });
   }
 
-  resumeCreation(id: WalletId, unlock: Unlock, options: ProgressOptions = {}): Promise<Outcome<CreatedWallet>> {
+  resumeCreation(
+    id: WalletId,
+    unlock: Unlock,
+    options: ProgressOptions = {},
+  ): Promise<Outcome<CreatedWallet>> {
     const { signal, onProgress } = options;
     return outcomeOf(async () => {
       const source = await this.#source(id, unlock);
@@ -141,7 +180,12 @@ export class Duet implements DuetApi {
     return this.#remote.call("sign", [id, payload, order], { signal, onNote: onStep });
   }
 
-  outcome(id: WalletId, job: JobId, payload: Payload, path: DerivationPath = "m"): Promise<Outcome<Signed>> {
+  outcome(
+    id: WalletId,
+    job: JobId,
+    payload: Payload,
+    path: DerivationPath = "m",
+  ): Promise<Outcome<Signed>> {
     return this.#remote.call("outcome", [id, job, payload, path]);
   }
 
@@ -149,8 +193,16 @@ export class Duet implements DuetApi {
     return this.#remote.call("inbox", [id]);
   }
 
-  approve(id: WalletId, job: JobId, digest: Hex, options: ApproveOptions = {}): Promise<Outcome<Signed>> {
-    return this.#remote.call("approve", [id, job, digest], { signal: options.signal, onNote: options.onStep });
+  approve(
+    id: WalletId,
+    job: JobId,
+    digest: Hex,
+    options: ApproveOptions = {},
+  ): Promise<Outcome<Signed>> {
+    return this.#remote.call("approve", [id, job, digest], {
+      signal: options.signal,
+      onNote: options.onStep,
+    });
   }
 
   reject(id: WalletId, job: JobId): Promise<Outcome<void>> {
@@ -173,7 +225,11 @@ export class Duet implements DuetApi {
     return this.#remote.call("thirdShareFile", [id]);
   }
 
-  checkThirdShare(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>> {
+  checkThirdShare(
+    id: WalletId,
+    file: Uint8Array,
+    passphrase: string,
+  ): Promise<Outcome<WalletSummary>> {
     return this.#remote.call("checkThirdShare", [id, file, passphrase]);
   }
 
@@ -185,7 +241,10 @@ export class Duet implements DuetApi {
   ): Promise<Outcome<WalletSummary>> {
     const { label } = options;
     return outcomeOf(async () => {
-      const source = protection.kind === "passphrase" ? { ...protection } : await makePasskey(label ?? "Restored wallet");
+      const source =
+        protection.kind === "passphrase"
+          ? { ...protection }
+          : await makePasskey(label ?? "Restored wallet");
       await askToPersist();
       const args: Methods["restoreBackup"]["args"] = [file, passphrase, source, label ?? null];
       return unwrap(await this.#remote.call("restoreBackup", args, { transfer: secrets(source) }));
@@ -193,7 +252,10 @@ export class Duet implements DuetApi {
   }
 
   rotate(id: WalletId, options: ProgressOptions = {}): Promise<Outcome<WalletSummary>> {
-    return this.#remote.call("rotate", [id], { signal: options.signal, onNote: options.onProgress });
+    return this.#remote.call("rotate", [id], {
+      signal: options.signal,
+      onNote: options.onProgress,
+    });
   }
 
   acceptCulprit(id: WalletId, card: string): Promise<Outcome<boolean>> {
@@ -273,7 +335,10 @@ function readSettings(options: OpenOptions): WorkerSettings {
     return invalid(`The gateway's address does not parse: ${toError(thrown).message}`, "gateway");
   }
   if (url.protocol !== "https:" && !(url.protocol === "http:" && isLoopback(url.hostname))) {
-    return invalid("The gateway's address must begin with https://; http:// only on this machine.", "gateway");
+    return invalid(
+      "The gateway's address must begin with https://; http:// only on this machine.",
+      "gateway",
+    );
   }
   if (!Number.isFinite(idleLockMs) || idleLockMs <= 0 || idleLockMs > MAX_IDLE_LOCK_MS) {
     return invalid("The idle time is more than nothing and at most a day.", "idleLockMs");

@@ -15,8 +15,19 @@ import { Failure, unwrap } from "./errors.js";
 import { ProviderError, providerError, rpcCodes } from "./eip1193-errors.js";
 import { quantityHex } from "./payload.js";
 import type {
-  Address, Connection, Description, DuetApi, Hex, Payload, Quantity, ReadTransaction, Signed, TransactionPayload, Undeclared,
-  WalletId, WalletSummary,
+  Address,
+  Connection,
+  Description,
+  DuetApi,
+  Hex,
+  Payload,
+  Quantity,
+  ReadTransaction,
+  Signed,
+  TransactionPayload,
+  Undeclared,
+  WalletId,
+  WalletSummary,
 } from "./types.js";
 
 export { ProviderError, rpcCodes } from "./eip1193-errors.js";
@@ -35,7 +46,14 @@ export interface ProviderRequest {
 export interface ProviderOptions {
   duet: Pick<
     DuetApi,
-    "wallets" | "sign" | "describe" | "readTransaction" | "readTypedData" | "onWallets" | "onConnection" | "connection"
+    | "wallets"
+    | "sign"
+    | "describe"
+    | "readTransaction"
+    | "readTypedData"
+    | "onWallets"
+    | "onConnection"
+    | "connection"
   >;
   /** The first is chosen at the beginning. */
   chains: readonly [ProviderChain, ...ProviderChain[]];
@@ -48,7 +66,10 @@ export interface ProviderOptions {
    * Shows what would be signed, and says whether it is. Without it everything is signed that is
    * asked for, which is right only where the page is the wallet's own.
    */
-  confirm?: (question: { wallet: WalletSummary; description: Description }) => Promise<boolean> | boolean;
+  confirm?: (question: {
+    wallet: WalletSummary;
+    description: Description;
+  }) => Promise<boolean> | boolean;
   /**
    * What happens to members of typed data that its types do not declare. They are refused by
    * default; `drop` signs without them, and the description lists them.
@@ -78,14 +99,41 @@ const RPC_DEADLINE_MS = 30_000;
 
 /** Only what reads, or sends what is signed already, is passed on to the node. */
 const PASSED_ON = new Set([
-  "eth_blobBaseFee", "eth_blockNumber", "eth_call", "eth_createAccessList", "eth_estimateGas", "eth_feeHistory",
-  "eth_gasPrice", "eth_getBalance", "eth_getBlockByHash", "eth_getBlockByNumber", "eth_getBlockReceipts",
-  "eth_getBlockTransactionCountByHash", "eth_getBlockTransactionCountByNumber", "eth_getCode",
-  "eth_getFilterChanges", "eth_getFilterLogs", "eth_getLogs", "eth_getProof", "eth_getStorageAt",
-  "eth_getTransactionByBlockHashAndIndex", "eth_getTransactionByBlockNumberAndIndex", "eth_getTransactionByHash",
-  "eth_getTransactionCount", "eth_getTransactionReceipt", "eth_maxPriorityFeePerGas", "eth_newBlockFilter",
-  "eth_newFilter", "eth_newPendingTransactionFilter", "eth_sendRawTransaction", "eth_syncing", "eth_uninstallFilter",
-  "net_listening", "net_version", "web3_clientVersion", "web3_sha3",
+  "eth_blobBaseFee",
+  "eth_blockNumber",
+  "eth_call",
+  "eth_createAccessList",
+  "eth_estimateGas",
+  "eth_feeHistory",
+  "eth_gasPrice",
+  "eth_getBalance",
+  "eth_getBlockByHash",
+  "eth_getBlockByNumber",
+  "eth_getBlockReceipts",
+  "eth_getBlockTransactionCountByHash",
+  "eth_getBlockTransactionCountByNumber",
+  "eth_getCode",
+  "eth_getFilterChanges",
+  "eth_getFilterLogs",
+  "eth_getLogs",
+  "eth_getProof",
+  "eth_getStorageAt",
+  "eth_getTransactionByBlockHashAndIndex",
+  "eth_getTransactionByBlockNumberAndIndex",
+  "eth_getTransactionByHash",
+  "eth_getTransactionCount",
+  "eth_getTransactionReceipt",
+  "eth_maxPriorityFeePerGas",
+  "eth_newBlockFilter",
+  "eth_newFilter",
+  "eth_newPendingTransactionFilter",
+  "eth_sendRawTransaction",
+  "eth_syncing",
+  "eth_uninstallFilter",
+  "net_listening",
+  "net_version",
+  "web3_clientVersion",
+  "web3_sha3",
 ]);
 
 export class DuetProvider {
@@ -100,8 +148,8 @@ export class DuetProvider {
   constructor(options: ProviderOptions) {
     this.#options = options;
     this.#chain = options.chains[0];
-    options.duet.onConnection((connection) => this.#turn(connection));
-    options.duet.onWallets((wallets) => this.#reconsider(wallets));
+    options.duet.onConnection(connection => this.#turn(connection));
+    options.duet.onWallets(wallets => this.#reconsider(wallets));
     this.#turn(options.duet.connection);
   }
 
@@ -132,8 +180,13 @@ export class DuetProvider {
   }
 
   async #answer(method: string, params: ProviderRequest["params"]): Promise<unknown> {
-    if (typeof method !== "string") throw new ProviderError(rpcCodes.invalidRequest, "A request names its method.");
-    const list: readonly unknown[] = Array.isArray(params) ? params : params === undefined ? [] : [params];
+    if (typeof method !== "string")
+      throw new ProviderError(rpcCodes.invalidRequest, "A request names its method.");
+    const list: readonly unknown[] = Array.isArray(params)
+      ? params
+      : params === undefined
+        ? []
+        : [params];
     switch (method) {
       case "eth_requestAccounts":
         return this.#connect();
@@ -183,7 +236,8 @@ export class DuetProvider {
   async #choose(): Promise<void> {
     const { duet, chooseWallets } = this.#options;
     const all = (await duet.wallets()).filter(({ address }) => address !== null);
-    const unlocked = (): WalletId[] => all.filter(({ state }) => state === "unlocked").map(({ id }) => id);
+    const unlocked = (): WalletId[] =>
+      all.filter(({ state }) => state === "unlocked").map(({ id }) => id);
     const chosen = chooseWallets ? await chooseWallets(all) : unlocked();
     if (chosen.length === 0) {
       throw chooseWallets
@@ -191,17 +245,19 @@ export class DuetProvider {
         : new ProviderError(rpcCodes.unauthorized, "No wallet is unlocked.");
     }
     // In the order of the choice: the first is the page's default.
-    this.#show(chosen.flatMap((id) => all.find((wallet) => wallet.id === id) ?? []));
+    this.#show(chosen.flatMap(id => all.find(wallet => wallet.id === id) ?? []));
   }
 
   #permissions(): Permission[] {
     if (this.#wallets.length === 0) return [];
     const invoker = globalThis.location?.origin;
-    return [{
-      parentCapability: "eth_accounts",
-      ...(invoker !== undefined && { invoker }),
-      caveats: [{ type: "restrictReturnedAccounts", value: this.#addresses() }],
-    }];
+    return [
+      {
+        parentCapability: "eth_accounts",
+        ...(invoker !== undefined && { invoker }),
+        caveats: [{ type: "restrictReturnedAccounts", value: this.#addresses() }],
+      },
+    ];
   }
 
   #addresses(): Address[] {
@@ -220,7 +276,7 @@ export class DuetProvider {
 
   /** What the page was shown may have been removed meanwhile. */
   #reconsider(wallets: WalletSummary[]): void {
-    this.#show(this.#wallets.flatMap(({ id }) => wallets.find((wallet) => wallet.id === id) ?? []));
+    this.#show(this.#wallets.flatMap(({ id }) => wallets.find(wallet => wallet.id === id) ?? []));
   }
 
   #turn(connection: Connection): void {
@@ -228,16 +284,27 @@ export class DuetProvider {
     if (connected === this.#connected) return;
     this.#connected = connected;
     if (connected) this.#emit("connect", { chainId: this.#chainId() });
-    else this.#emit("disconnect", new ProviderError(rpcCodes.disconnected, "The gateway cannot be reached."));
+    else
+      this.#emit(
+        "disconnect",
+        new ProviderError(rpcCodes.disconnected, "The gateway cannot be reached."),
+      );
   }
 
   #switchChain([wanted]: readonly unknown[]): null {
     const chainId = (wanted as { chainId?: unknown } | undefined)?.chainId;
     if (typeof chainId !== "string" || !/^0x[0-9a-fA-F]+$/.test(chainId)) {
-      throw new ProviderError(rpcCodes.invalidParams, "Expected an object with `chainId`, `0x` and hexadecimal digits.");
+      throw new ProviderError(
+        rpcCodes.invalidParams,
+        "Expected an object with `chainId`, `0x` and hexadecimal digits.",
+      );
     }
-    const chain = this.#options.chains.find((known) => BigInt(known.chainId) === BigInt(chainId));
-    if (!chain) throw new ProviderError(rpcCodes.unknownChain, `Chain ${BigInt(chainId)} is not configured here.`);
+    const chain = this.#options.chains.find(known => BigInt(known.chainId) === BigInt(chainId));
+    if (!chain)
+      throw new ProviderError(
+        rpcCodes.unknownChain,
+        `Chain ${BigInt(chainId)} is not configured here.`,
+      );
     if (chain.chainId !== this.#chain.chainId) {
       this.#chain = chain;
       this.#emit("chainChanged", this.#chainId());
@@ -252,7 +319,10 @@ export class DuetProvider {
     const turned = looksLikeAddress(first) && !looksLikeAddress(second);
     const [data, from] = turned ? [second, first] : [first, second];
     if (typeof data !== "string") {
-      throw new ProviderError(rpcCodes.invalidParams, "Expected a message, as text or `0x` and hexadecimal digits, and an address.");
+      throw new ProviderError(
+        rpcCodes.invalidParams,
+        "Expected a message, as text or `0x` and hexadecimal digits, and an address.",
+      );
     }
     const payload: Payload = /^0x([0-9a-fA-F]{2})*$/.test(data)
       ? { kind: "personal_message", hex: data }
@@ -266,7 +336,9 @@ export class DuetProvider {
     }
     this.#wallet(from);
     const { duet, undeclared } = this.#options;
-    const payload = unwrap(await duet.readTypedData(document as string | Record<string, unknown>, undeclared));
+    const payload = unwrap(
+      await duet.readTypedData(document as string | Record<string, unknown>, undeclared),
+    );
     const chainId = payload.domain["chainId"] as Quantity | null | undefined;
     if (chainId != null) this.#requireChain(chainId);
     return (await this.#sign(from, payload)).signature;
@@ -276,12 +348,15 @@ export class DuetProvider {
     if (typeof request !== "object" || request === null) {
       throw new ProviderError(rpcCodes.invalidParams, "Expected a transaction.");
     }
-    const reading = unwrap(await this.#options.duet.readTransaction(request as Record<string, unknown>));
+    const reading = unwrap(
+      await this.#options.duet.readTransaction(request as Record<string, unknown>),
+    );
     const { from } = reading;
     this.#wallet(from);
     const payload = await this.#filledIn(reading);
     const { transaction } = await this.#sign(from, payload);
-    if (!transaction) throw new ProviderError(rpcCodes.internal, "The signature came without its transaction.");
+    if (!transaction)
+      throw new ProviderError(rpcCodes.internal, "The signature came without its transaction.");
     return transaction;
   }
 
@@ -299,9 +374,13 @@ export class DuetProvider {
 
   /** The wallet that was shown to the page under this address. */
   #wallet(from: unknown): WalletSummary {
-    if (typeof from !== "string") throw new ProviderError(rpcCodes.invalidParams, "Expected the sender's address.");
-    const wallet = this.#wallets.find(({ address }) => address?.toLowerCase() === from.toLowerCase());
-    if (!wallet) throw new ProviderError(rpcCodes.unauthorized, `${from} was not given to this page.`);
+    if (typeof from !== "string")
+      throw new ProviderError(rpcCodes.invalidParams, "Expected the sender's address.");
+    const wallet = this.#wallets.find(
+      ({ address }) => address?.toLowerCase() === from.toLowerCase(),
+    );
+    if (!wallet)
+      throw new ProviderError(rpcCodes.unauthorized, `${from} was not given to this page.`);
     return wallet;
   }
 
@@ -325,17 +404,28 @@ export class DuetProvider {
       members.gas ?? this.#quantity("eth_estimateGas", [call]),
       this.#fees(reading),
     ]);
-    return { kind: "transaction", to: null, ...members, chainId: this.#chainId(), nonce, gas, ...fees };
+    return {
+      kind: "transaction",
+      to: null,
+      ...members,
+      chainId: this.#chainId(),
+      nonce,
+      gas,
+      ...fees,
+    };
   }
 
   /** The fees that are missing: of EIP-1559 where blocks have a base fee, else one price for gas. */
   async #fees({ members, missing, type }: ReadTransaction): Promise<Partial<TransactionPayload>> {
-    if (!missing.some((name) => name === "gasPrice" || name.startsWith("max"))) return {};
+    if (!missing.some(name => name === "gasPrice" || name.startsWith("max"))) return {};
     const price = async () => ({ gasPrice: await this.#quantity("eth_gasPrice", []) });
     if (type === "0x0" || type === "0x1") return price();
-    const block = (await this.#rpc("eth_getBlockByNumber", ["latest", false])) as { baseFeePerGas?: string | null } | null;
+    const block = (await this.#rpc("eth_getBlockByNumber", ["latest", false])) as {
+      baseFeePerGas?: string | null;
+    } | null;
     if (block?.baseFeePerGas == null) {
-      if (type === undefined) return { type: members.accessList === undefined ? "0x0" : "0x1", ...(await price()) };
+      if (type === undefined)
+        return { type: members.accessList === undefined ? "0x0" : "0x1", ...(await price()) };
       throw new ProviderError(
         rpcCodes.invalidParams,
         `Chain ${this.#chain.chainId} has no base fee and takes no transaction of EIP-1559; leave out its fees and the type.`,
@@ -343,11 +433,17 @@ export class DuetProvider {
     }
     const baseFee = BigInt(block.baseFeePerGas);
     const { maxFeePerGas, maxPriorityFeePerGas } = members;
-    const tip = maxPriorityFeePerGas == null ? await this.#priorityFee(baseFee) : BigInt(maxPriorityFeePerGas);
+    const tip =
+      maxPriorityFeePerGas == null
+        ? await this.#priorityFee(baseFee)
+        : BigInt(maxPriorityFeePerGas);
     // Room for the base fee to double, which takes six full blocks.
     const most = maxFeePerGas == null ? 2n * baseFee + tip : BigInt(maxFeePerGas);
     // A ceiling that the page gave also bounds a tip that it did not give.
-    return { maxFeePerGas: most, maxPriorityFeePerGas: maxPriorityFeePerGas == null && tip > most ? most : tip };
+    return {
+      maxFeePerGas: most,
+      maxPriorityFeePerGas: maxPriorityFeePerGas == null && tip > most ? most : tip,
+    };
   }
 
   /**
@@ -356,11 +452,13 @@ export class DuetProvider {
    */
   async #priorityFee(baseFee: bigint): Promise<bigint> {
     const said = await this.#ifAnswered("eth_maxPriorityFeePerGas", []);
-    if (said !== undefined) return BigInt(quantityHex(said as Quantity, "eth_maxPriorityFeePerGas"));
+    if (said !== undefined)
+      return BigInt(quantityHex(said as Quantity, "eth_maxPriorityFeePerGas"));
     const history = (await this.#ifAnswered("eth_feeHistory", ["0xa", "latest", [50]])) as
-      | { reward?: string[][] | null }
-      | undefined;
-    const paid = (history?.reward ?? []).flatMap(([median]) => (median === undefined ? [] : [BigInt(median)]));
+      { reward?: string[][] | null } | undefined;
+    const paid = (history?.reward ?? []).flatMap(([median]) =>
+      median === undefined ? [] : [BigInt(median)],
+    );
     paid.sort((one, other) => (one < other ? -1 : Number(one > other)));
     const median = paid[Math.floor(paid.length / 2)];
     if (median !== undefined) return median;
@@ -379,7 +477,8 @@ export class DuetProvider {
     try {
       return await this.#rpc(method, params);
     } catch (thrown) {
-      if (thrown instanceof ProviderError && thrown.code !== rpcCodes.chainDisconnected) return undefined;
+      if (thrown instanceof ProviderError && thrown.code !== rpcCodes.chainDisconnected)
+        return undefined;
       throw thrown;
     }
   }
@@ -398,7 +497,10 @@ export class DuetProvider {
       answer = (await response.json()) as typeof answer;
     } catch (thrown) {
       const reason = thrown instanceof Error ? thrown.message : String(thrown);
-      throw new ProviderError(rpcCodes.chainDisconnected, `The node of chain ${chainId} does not answer: ${reason}`);
+      throw new ProviderError(
+        rpcCodes.chainDisconnected,
+        `The node of chain ${chainId} does not answer: ${reason}`,
+      );
     }
     if (answer.error) {
       const { code = rpcCodes.internal, message = "The node refused.", data } = answer.error;
@@ -418,13 +520,17 @@ export class DuetProvider {
   }
 }
 
-const looksLikeAddress = (value: unknown): boolean => typeof value === "string" && /^0x[0-9a-fA-F]{40}$/.test(value);
+const looksLikeAddress = (value: unknown): boolean =>
+  typeof value === "string" && /^0x[0-9a-fA-F]{40}$/.test(value);
 
 /** Refuses to be asked for another permission than the one there is. */
 function requireAccountsAlone([wanted]: readonly unknown[]): void {
   const names = typeof wanted === "object" && wanted !== null ? Object.keys(wanted) : [];
   if (names.length !== 1 || names[0] !== "eth_accounts") {
-    throw new ProviderError(rpcCodes.invalidParams, "Expected an object with `eth_accounts`; no other permission is given.");
+    throw new ProviderError(
+      rpcCodes.invalidParams,
+      "Expected an object with `eth_accounts`; no other permission is given.",
+    );
   }
 }
 
@@ -448,7 +554,13 @@ const ICON = `data:image/svg+xml,${encodeURIComponent(
 /** Announces the provider now, and at each later request. Returns a function that ends that. */
 export function announce(provider: DuetProvider, info: Partial<ProviderInfo> = {}): () => void {
   const detail = Object.freeze({
-    info: Object.freeze({ uuid: crypto.randomUUID(), name: "Duet", icon: ICON, rdns: "org.duet.signer", ...info }),
+    info: Object.freeze({
+      uuid: crypto.randomUUID(),
+      name: "Duet",
+      icon: ICON,
+      rdns: "org.duet.signer",
+      ...info,
+    }),
     provider,
   });
   const say = (): void => {

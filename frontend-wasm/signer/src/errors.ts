@@ -5,8 +5,14 @@ import type { DuetError, DuetErrorKind, Outcome } from "./types.js";
 type Details = { code?: string; by?: string; field?: string; retryAfterMs?: number };
 
 /** An error as a value. Details that are `undefined` are left out. */
-export function duetError(kind: DuetErrorKind, message: string, details: Partial<Record<keyof Details, Details[keyof Details] | undefined>> = {}): DuetError {
-  const present = Object.fromEntries(Object.entries(details).filter(([, value]) => value !== undefined));
+export function duetError(
+  kind: DuetErrorKind,
+  message: string,
+  details: Partial<Record<keyof Details, Details[keyof Details] | undefined>> = {},
+): DuetError {
+  const present = Object.fromEntries(
+    Object.entries(details).filter(([, value]) => value !== undefined),
+  );
   return { kind, message, ...present } as DuetError;
 }
 
@@ -21,7 +27,11 @@ export class Failure extends Error {
   }
 }
 
-export function fail(kind: DuetErrorKind, message: string, details: Parameters<typeof duetError>[2] = {}): never {
+export function fail(
+  kind: DuetErrorKind,
+  message: string,
+  details: Parameters<typeof duetError>[2] = {},
+): never {
   throw new Failure(duetError(kind, message, details));
 }
 
@@ -93,7 +103,13 @@ export type BindingError = {
 };
 
 /** Codes about a document of ours, which its author can correct. */
-const INPUT = new Set(["malformed-json", "invalid-payload", "too-large", "malformed-message", "unsupported-version"]);
+const INPUT = new Set([
+  "malformed-json",
+  "invalid-payload",
+  "too-large",
+  "malformed-message",
+  "unsupported-version",
+]);
 
 /** A refusal by our own code, in WebAssembly. `field` is where the argument is, if it says nothing itself. */
 export function bindingError(error: BindingError, field?: string): DuetError {

@@ -10,14 +10,30 @@
  */
 
 import {
-  AbstractSigner, accessListify, getAddress, type Provider, resolveAddress, Transaction, type TransactionRequest,
-  type TransactionResponse, TypedDataEncoder, type TypedDataDomain, type TypedDataField,
+  AbstractSigner,
+  accessListify,
+  getAddress,
+  type Provider,
+  resolveAddress,
+  Transaction,
+  type TransactionRequest,
+  type TransactionResponse,
+  TypedDataEncoder,
+  type TypedDataDomain,
+  type TypedDataField,
 } from "ethers";
 
 import { fail, unwrap } from "./errors.js";
 import { bytesToHex } from "./payload.js";
 import type {
-  Address, DuetApi, Payload, SignOptions, TransactionPayload, TypedDataPayload, Undeclared, WalletSummary,
+  Address,
+  DuetApi,
+  Payload,
+  SignOptions,
+  TransactionPayload,
+  TypedDataPayload,
+  Undeclared,
+  WalletSummary,
 } from "./types.js";
 
 export type DuetSignerOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs" | "onStep"> & {
@@ -29,8 +45,25 @@ export type DuetSignerOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs
 const OF_CALLS = ["blockTag", "enableCcipRead"];
 /** What ethers passes on to the transaction that is signed. It forgets other members, so these are looked for before. */
 const OF_ETHERS = [
-  ...OF_CALLS, "accessList", "authorizationList", "blobVersionedHashes", "blobWrapperVersion", "blobs", "chainId", "data", "from",
-  "gasLimit", "gasPrice", "kzg", "maxFeePerBlobGas", "maxFeePerGas", "maxPriorityFeePerGas", "nonce", "to", "type", "value",
+  ...OF_CALLS,
+  "accessList",
+  "authorizationList",
+  "blobVersionedHashes",
+  "blobWrapperVersion",
+  "blobs",
+  "chainId",
+  "data",
+  "from",
+  "gasLimit",
+  "gasPrice",
+  "kzg",
+  "maxFeePerBlobGas",
+  "maxFeePerGas",
+  "maxPriorityFeePerGas",
+  "nonce",
+  "to",
+  "type",
+  "value",
 ];
 
 /**
@@ -49,8 +82,11 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
     private readonly options: DuetSignerOptions = {},
   ) {
     super(provider);
-    this.address = wallet.address ??
-      fail("invalid", "The wallet has no address before its creation is finished.", { field: "wallet" });
+    this.address =
+      wallet.address ??
+      fail("invalid", "The wallet has no address before its creation is finished.", {
+        field: "wallet",
+      });
   }
 
   override getAddress(): Promise<string> {
@@ -62,7 +98,9 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
   }
 
   override async sendTransaction(request: TransactionRequest): Promise<TransactionResponse> {
-    const unknown = Object.entries(request).find(([name, value]) => value != null && !OF_ETHERS.includes(name));
+    const unknown = Object.entries(request).find(
+      ([name, value]) => value != null && !OF_ETHERS.includes(name),
+    );
     if (unknown) {
       const message = `${unknown[0]}: unknown field; the fields here are ${OF_ETHERS.join(", ")}.`;
       fail("invalid", message, { field: `payload.${unknown[0]}` });
@@ -71,13 +109,16 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
   }
 
   override async signTransaction(request: TransactionRequest | Transaction): Promise<string> {
-    const { from, to, ...rest }: TransactionRequest = request instanceof Transaction ? plain(request) : request;
+    const { from, to, ...rest }: TransactionRequest =
+      request instanceof Transaction ? plain(request) : request;
     const [sender, receiver] = await Promise.all([
       from ? resolveAddress(from, this) : this.address,
       to ? resolveAddress(to, this) : null,
     ]);
     if (getAddress(sender) !== this.address) {
-      fail("invalid", "The transaction is from another account than this signer's.", { field: "payload.from" });
+      fail("invalid", "The transaction is from another account than this signer's.", {
+        field: "payload.from",
+      });
     }
     const { transaction: made } = await this.#signed(transactionPayload({ ...rest, to: receiver }));
     return made?.raw ?? fail("internal", "The signature came without its transaction.");
@@ -92,11 +133,18 @@ export class DuetSigner extends AbstractSigner<Provider | null> {
     types: Record<string, TypedDataField[]>,
     value: Record<string, unknown>,
   ): Promise<string> {
-    const named = await TypedDataEncoder.resolveNames(domain, types, value, async (name) => resolveAddress(name, this));
+    const named = await TypedDataEncoder.resolveNames(domain, types, value, async name =>
+      resolveAddress(name, this),
+    );
     // What resolves names also forgets members that the types do not declare.
     const whole = withForgotten(value, named.value) as Record<string, unknown>;
     const { undeclared } = this.options;
-    return (await this.#signed({ ...typedDataPayload(named.domain, types, whole), ...(undeclared && { undeclared }) })).signature;
+    return (
+      await this.#signed({
+        ...typedDataPayload(named.domain, types, whole),
+        ...(undeclared && { undeclared }),
+      })
+    ).signature;
   }
 
   async #signed(payload: Payload) {
@@ -124,8 +172,12 @@ function plain(transaction: Transaction): TransactionRequest {
  * A request of ethers as a payload. Members are passed on: what is not understood, is of another
  * type or contradicts another member is refused where the digest is made.
  */
-export function transactionPayload(request: TransactionRequest & { to?: string | null }): TransactionPayload {
-  const members = Object.fromEntries(Object.entries(request).filter(([name]) => !OF_CALLS.includes(name)));
+export function transactionPayload(
+  request: TransactionRequest & { to?: string | null },
+): TransactionPayload {
+  const members = Object.fromEntries(
+    Object.entries(request).filter(([name]) => !OF_CALLS.includes(name)),
+  );
   const { accessList, gasPrice, maxFeePerGas, maxPriorityFeePerGas, to = null, type } = request;
   // Without a type ethers takes a gas price for one of EIP-2930; others take it for a legacy
   // transaction.
@@ -141,14 +193,21 @@ export function transactionPayload(request: TransactionRequest & { to?: string |
 
 /** `given` with what `resolved` has in the place of its members. */
 function withForgotten(given: unknown, resolved: unknown): unknown {
-  if (Array.isArray(given) && Array.isArray(resolved)) return resolved.map((item, at) => withForgotten(given[at], item));
+  if (Array.isArray(given) && Array.isArray(resolved))
+    return resolved.map((item, at) => withForgotten(given[at], item));
   if (!isPlain(given) || !isPlain(resolved)) return resolved;
-  const members = Object.entries(resolved).map(([name, value]) => [name, withForgotten(given[name], value)]);
+  const members = Object.entries(resolved).map(([name, value]) => [
+    name,
+    withForgotten(given[name], value),
+  ]);
   return { ...given, ...Object.fromEntries(members) };
 }
 
 const isPlain = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
+  typeof value === "object" &&
+  value !== null &&
+  !Array.isArray(value) &&
+  !(value instanceof Uint8Array);
 
 /** Typed data of ethers as a payload. The domain's type follows from the members that are there, as it does for ethers. */
 export function typedDataPayload(
@@ -157,5 +216,11 @@ export function typedDataPayload(
   value: Record<string, unknown>,
 ): TypedDataPayload {
   const { primaryType } = TypedDataEncoder.from(types);
-  return { kind: "typed_data", types, primaryType, domain: domain as Record<string, unknown>, message: value };
+  return {
+    kind: "typed_data",
+    types,
+    primaryType,
+    domain: domain as Record<string, unknown>,
+    message: value,
+  };
 }

@@ -34,38 +34,60 @@ export function readFingerprint(text: unknown): string | undefined {
  */
 export function readParties(given: unknown): PartyPin[] {
   if (!Array.isArray(given)) {
-    fail("invalid", "The parties are a list: one service, and one partner if there is one.", { field: "parties" });
+    fail("invalid", "The parties are a list: one service, and one partner if there is one.", {
+      field: "parties",
+    });
   }
   const pins = given.map((entry: unknown, at) => readPin(entry, `parties[${at}]`));
   for (const [at, { role }] of pins.entries()) {
-    if (pins.findIndex((other) => other.role === role) !== at) {
-      fail("invalid", `The configuration names two parties for the role ${role}; a wallet has one.`, { field: `parties[${at}].role` });
+    if (pins.findIndex(other => other.role === role) !== at) {
+      fail(
+        "invalid",
+        `The configuration names two parties for the role ${role}; a wallet has one.`,
+        { field: `parties[${at}].role` },
+      );
     }
   }
   if (pins.length > 0 && !pins.some(({ role }) => role === "service")) {
-    fail("invalid", "The configuration names no service, which every wallet has.", { field: "parties" });
+    fail("invalid", "The configuration names no service, which every wallet has.", {
+      field: "parties",
+    });
   }
   return pins;
 }
 
 function readPin(entry: unknown, path: string): PartyPin {
-  if (typeof entry !== "object" || entry === null) fail("invalid", "A party is an object.", { field: path });
+  if (typeof entry !== "object" || entry === null)
+    fail("invalid", "A party is an object.", { field: path });
   const { role, name, fingerprint, token } = entry as Record<string, unknown>;
-  const unknown = Object.keys(entry).find((member) => !MEMBERS.includes(member));
+  const unknown = Object.keys(entry).find(member => !MEMBERS.includes(member));
   if (unknown !== undefined) {
     const known = `${MEMBERS.slice(0, -1).join(", ")} and ${MEMBERS.at(-1)}`;
-    fail("invalid", `A party has the members ${known}; ${JSON.stringify(unknown)} is none of them.`, { field: `${path}.${unknown}` });
+    fail(
+      "invalid",
+      `A party has the members ${known}; ${JSON.stringify(unknown)} is none of them.`,
+      { field: `${path}.${unknown}` },
+    );
   }
-  if (!isRole(role)) fail("invalid", "A party's role is service or partner.", { field: `${path}.role` });
+  if (!isRole(role))
+    fail("invalid", "A party's role is service or partner.", { field: `${path}.role` });
   if (!isPartyName(name)) {
-    fail("invalid", "A party's name is 1 to 32 of a-z, 0-9 and -, the first a letter.", { field: `${path}.name` });
+    fail("invalid", "A party's name is 1 to 32 of a-z, 0-9 and -, the first a letter.", {
+      field: `${path}.name`,
+    });
   }
   const pinned = readFingerprint(fingerprint);
   if (pinned === undefined) {
-    fail("invalid", "A party's fingerprint is 64 hexadecimal digits, as `duet party card` prints it.", { field: `${path}.fingerprint` });
+    fail(
+      "invalid",
+      "A party's fingerprint is 64 hexadecimal digits, as `duet party card` prints it.",
+      { field: `${path}.fingerprint` },
+    );
   }
   if (token !== undefined && (typeof token !== "string" || token.trim() === "")) {
-    fail("invalid", "A party's token is the line that `duet party token` prints.", { field: `${path}.token` });
+    fail("invalid", "A party's token is the line that `duet party token` prints.", {
+      field: `${path}.token`,
+    });
   }
   return { role, name, fingerprint: pinned, ...(token !== undefined && { token }) };
 }

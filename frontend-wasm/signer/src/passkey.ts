@@ -15,7 +15,12 @@ const UNAVAILABLE = "This browser or authenticator has no passkey that can prote
 
 /** Whether it is worth trying. The authenticator has the last word. */
 export async function passkeysAvailable(): Promise<boolean> {
-  if (typeof PublicKeyCredential === "undefined" || !isSecureContext || isAddress(location.hostname)) return false;
+  if (
+    typeof PublicKeyCredential === "undefined" ||
+    !isSecureContext ||
+    isAddress(location.hostname)
+  )
+    return false;
   const capabilities = await clientCapabilities();
   return capabilities?.["extension:prf"] ?? true;
 }
@@ -26,8 +31,9 @@ function isAddress(host: string): boolean {
 }
 
 async function clientCapabilities(): Promise<Record<string, boolean> | undefined> {
-  const ask = (PublicKeyCredential as { getClientCapabilities?: () => Promise<Record<string, boolean>> })
-    .getClientCapabilities;
+  const ask = (
+    PublicKeyCredential as { getClientCapabilities?: () => Promise<Record<string, boolean>> }
+  ).getClientCapabilities;
   return ask?.call(PublicKeyCredential).catch(() => undefined);
 }
 
@@ -45,7 +51,7 @@ export async function makePasskey(label: string): Promise<PasskeySource> {
         rp: { name: "Duet" },
         user: { id: crypto.getRandomValues(new Uint8Array(16)), name: label, displayName: label },
         challenge: crypto.getRandomValues(new Uint8Array(32)),
-        pubKeyCredParams: ALGORITHMS.map((alg) => ({ type: "public-key", alg })),
+        pubKeyCredParams: ALGORITHMS.map(alg => ({ type: "public-key", alg })),
         authenticatorSelection: { residentKey: "preferred", userVerification: "required" },
         timeout: DEADLINE_MS,
         extensions: { prf: { eval: { first: salt } } },
@@ -66,7 +72,10 @@ export async function makePasskey(label: string): Promise<PasskeySource> {
   if (same) return first;
   first.secret.fill(0);
   await removePasskey(passkey);
-  fail("passkey-unavailable", "This authenticator gave two different secrets for one passkey: it could never open the wallet again. Use a passphrase, or another authenticator.");
+  fail(
+    "passkey-unavailable",
+    "This authenticator gave two different secrets for one passkey: it could never open the wallet again. Use a passphrase, or another authenticator.",
+  );
 }
 
 /** Tells the authenticator that a passkey is of no use, where browser and authenticator can (WebAuthn level 3, § 5.1.10). */
@@ -74,8 +83,13 @@ async function removePasskey({ credential }: PasskeyReference): Promise<void> {
   const { signalUnknownCredential } = PublicKeyCredential as {
     signalUnknownCredential?: (options: { rpId: string; credentialId: string }) => Promise<void>;
   };
-  const credentialId = btoa(String.fromCharCode(...credential)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
-  await signalUnknownCredential?.call(PublicKeyCredential, { rpId: location.hostname, credentialId }).catch(() => undefined);
+  const credentialId = btoa(String.fromCharCode(...credential))
+    .replace(/\+/g, "-")
+    .replace(/\//g, "_")
+    .replace(/=+$/, "");
+  await signalUnknownCredential
+    ?.call(PublicKeyCredential, { rpId: location.hostname, credentialId })
+    .catch(() => undefined);
 }
 
 /** Asks the wallet's passkey for its secret. */
@@ -102,8 +116,14 @@ async function ask(question: () => Promise<Credential | null>): Promise<PublicKe
   try {
     credential = await question();
   } catch (thrown) {
-    if (thrown instanceof DOMException && (thrown.name === "NotAllowedError" || thrown.name === "AbortError")) {
-      fail("passkey-unavailable", "The passkey was not given: the question was dismissed or took too long.");
+    if (
+      thrown instanceof DOMException &&
+      (thrown.name === "NotAllowedError" || thrown.name === "AbortError")
+    ) {
+      fail(
+        "passkey-unavailable",
+        "The passkey was not given: the question was dismissed or took too long.",
+      );
     }
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
     fail("passkey-unavailable", `The passkey cannot be used: ${reason}`);

@@ -35,16 +35,20 @@ function plainInteger(value: bigint): number | string {
 }
 
 export function bytesToHex(bytes: Uint8Array): `0x${string}` {
-  return `0x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  return `0x${Array.from(bytes, byte => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 /** The bytes of `0x` and hexadecimal digits, or of the digits alone. `field` names it in the refusal. */
 export function hexToBytes(text: string, field: string): Uint8Array {
   const digits = text.startsWith("0x") || text.startsWith("0X") ? text.slice(2) : text;
   if (digits.length % 2 !== 0 || !/^[0-9a-fA-F]*$/.test(digits)) {
-    throw new Failure(duetError("invalid", "Expected an even number of hexadecimal digits.", { field }));
+    throw new Failure(
+      duetError("invalid", "Expected an even number of hexadecimal digits.", { field }),
+    );
   }
-  return Uint8Array.from({ length: digits.length / 2 }, (_, at) => Number.parseInt(digits.slice(2 * at, 2 * at + 2), 16));
+  return Uint8Array.from({ length: digits.length / 2 }, (_, at) =>
+    Number.parseInt(digits.slice(2 * at, 2 * at + 2), 16),
+  );
 }
 
 /** A number of the JSON-RPC interface as `0x` and digits without leading zeros. `field` names it in the refusal. */

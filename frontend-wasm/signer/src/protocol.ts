@@ -1,10 +1,32 @@
 /** What the page and its worker say to each other. */
 
 import type {
-  Connection, CreatedWallet, CreateProgress, DerivationPath, Description, DuetError, GatewayInfo, Hex,
-  InboxNotice, JobId, Outcome, PartyPin, Payload, ReadTransaction, RequesterChoice, Signed, SigningStep, SignOptions, ThirdShare,
-  TypedDataPayload, Undeclared, Verification, VerifyOptions,
-  WaitingJob, WalletId, WalletSummary,
+  Connection,
+  CreatedWallet,
+  CreateProgress,
+  DerivationPath,
+  Description,
+  DuetError,
+  GatewayInfo,
+  Hex,
+  InboxNotice,
+  JobId,
+  Outcome,
+  PartyPin,
+  Payload,
+  ReadTransaction,
+  RequesterChoice,
+  Signed,
+  SigningStep,
+  SignOptions,
+  ThirdShare,
+  TypedDataPayload,
+  Undeclared,
+  Verification,
+  VerifyOptions,
+  WaitingJob,
+  WalletId,
+  WalletSummary,
 } from "./types.js";
 
 /** A passkey's public part, kept with the wallet. */
@@ -83,7 +105,9 @@ export interface Methods {
 export type MethodName = keyof Methods;
 
 export type ToWorker =
-  | { [Name in MethodName]: { type: "call"; id: number; method: Name; args: Methods[Name]["args"] } }[MethodName]
+  | {
+      [Name in MethodName]: { type: "call"; id: number; method: Name; args: Methods[Name]["args"] };
+    }[MethodName]
   | { type: "abort"; id: number };
 
 export type WorkerEvent =

@@ -45,9 +45,14 @@ export class Remote {
           this.end(data.error);
       }
     });
-    worker.addEventListener("error", (event) => {
+    worker.addEventListener("error", event => {
       event.preventDefault();
-      this.end(duetError("internal", `The worker did not start: ${event.message || "its script did not load"}.`));
+      this.end(
+        duetError(
+          "internal",
+          `The worker did not start: ${event.message || "its script did not load"}.`,
+        ),
+      );
     });
   }
 
@@ -58,17 +63,21 @@ export class Remote {
   ): Promise<Outcome<Methods[Name]["value"]>> {
     const { signal, onNote, transfer = [] } = options;
     if (this.#broken) return Promise.resolve({ ok: false, error: this.#broken });
-    if (signal?.aborted) return Promise.resolve({ ok: false, error: duetError("cancelled", "It was cancelled.") });
+    if (signal?.aborted)
+      return Promise.resolve({ ok: false, error: duetError("cancelled", "It was cancelled.") });
     if (this.#pending.size >= MAX_CALLS) {
-      return Promise.resolve({ ok: false, error: duetError("internal", "Too many calls are under way.") });
+      return Promise.resolve({
+        ok: false,
+        error: duetError("internal", "Too many calls are under way."),
+      });
     }
     const id = this.#nextId++;
-    return new Promise((resolve) => {
+    return new Promise(resolve => {
       const abort = (): void => this.#send({ type: "abort", id });
       signal?.addEventListener("abort", abort, { once: true });
       this.#pending.set(id, {
         note: onNote,
-        settle: (outcome) => {
+        settle: outcome => {
           signal?.removeEventListener("abort", abort);
           resolve(outcome as Outcome<Methods[Name]["value"]>);
         },

@@ -176,7 +176,12 @@ export interface WalletSummary {
    * third share was not opened again after it was saved; until then it is kept here. A page shows
    * no address while one of them is due: money sent there is lost with this browser.
    */
-  backup: { exportedAt: Timestamp | null; checkedAt: Timestamp | null; due: boolean; thirdDue: boolean };
+  backup: {
+    exportedAt: Timestamp | null;
+    checkedAt: Timestamp | null;
+    due: boolean;
+    thirdDue: boolean;
+  };
   /**
    * What bad signatures of other parties may have cost this wallet, as far as this browser saw
    * them.
@@ -222,40 +227,42 @@ export type RespondingParty =
   | { share: 2; role: "service"; party: string; fingerprint: string }
   | { share: 3; role: "partner"; party: string; fingerprint: string };
 
-export type WalletParty = { share: 1; role: "device"; party: string } | RespondingParty | { share: 3; role: "backup-file" };
+export type WalletParty =
+  { share: 1; role: "device"; party: string } | RespondingParty | { share: 3; role: "backup-file" };
 
 /** How far a creation or a rotation is. `atMs` counts from its beginning. */
-export type CreateProgress = { atMs: number } & (
+export type CreateProgress = { atMs: number } &
   /** Deriving the key that seals the records from passphrase or passkey. */
-  | { step: "protection" }
-  /** Asking `party` for its card, comparing its fingerprint, verifying the proof on it. */
-  | { step: "card"; party: string }
-  /** `party`'s card is the right one, and its parameters are proved. */
-  | { step: "card-verified"; party: string }
-  /** Drawing the key's three shares. */
-  | { step: "shares" }
-  /** Searching the two primes of the device's Paillier key; `candidates` were tried so far. */
-  | { step: "paillier-key"; candidates: number }
-  /** Proving to `party` that the Paillier key is sound and encrypts the right share. */
-  | { step: "proofs"; share: 2 | 3; party: string }
-  /** Sealing the package for `party`. */
-  | { step: "sealing"; share: 2 | 3; party: string }
-  /** Everything is stored in this browser, sealed: from here on the creation survives a reload. */
-  | { step: "stored"; wallet: WalletId }
-  /** The package is on its way; `party` verifies it. */
-  | { step: "preparing"; share: 2 | 3; party: string }
-  /** `party` has verified and stored its share, and its signed receipt is checked. */
-  | { step: "prepared"; share: 2 | 3; party: string }
-  /** `party` is asked to commit. */
-  | { step: "committing"; share: 2 | 3; party: string }
-  /** `party` has committed. */
-  | { step: "committed"; share: 2 | 3; party: string }
-  /** `party` was offered the new Paillier key (rotation only), and has taken it. */
-  | { step: "enrolling"; share: 2 | 3; party: string }
-  | { step: "enrolled"; share: 2 | 3; party: string }
-  /** The wallet can sign. */
-  | { step: "ready"; wallet: WalletId }
-);
+  (
+    | { step: "protection" }
+    /** Asking `party` for its card, comparing its fingerprint, verifying the proof on it. */
+    | { step: "card"; party: string }
+    /** `party`'s card is the right one, and its parameters are proved. */
+    | { step: "card-verified"; party: string }
+    /** Drawing the key's three shares. */
+    | { step: "shares" }
+    /** Searching the two primes of the device's Paillier key; `candidates` were tried so far. */
+    | { step: "paillier-key"; candidates: number }
+    /** Proving to `party` that the Paillier key is sound and encrypts the right share. */
+    | { step: "proofs"; share: 2 | 3; party: string }
+    /** Sealing the package for `party`. */
+    | { step: "sealing"; share: 2 | 3; party: string }
+    /** Everything is stored in this browser, sealed: from here on the creation survives a reload. */
+    | { step: "stored"; wallet: WalletId }
+    /** The package is on its way; `party` verifies it. */
+    | { step: "preparing"; share: 2 | 3; party: string }
+    /** `party` has verified and stored its share, and its signed receipt is checked. */
+    | { step: "prepared"; share: 2 | 3; party: string }
+    /** `party` is asked to commit. */
+    | { step: "committing"; share: 2 | 3; party: string }
+    /** `party` has committed. */
+    | { step: "committed"; share: 2 | 3; party: string }
+    /** `party` was offered the new Paillier key (rotation only), and has taken it. */
+    | { step: "enrolling"; share: 2 | 3; party: string }
+    | { step: "enrolled"; share: 2 | 3; party: string }
+    /** The wallet can sign. */
+    | { step: "ready"; wallet: WalletId }
+  );
 
 export interface CreateOptions {
   /** 1 to 64 characters. */
@@ -323,8 +330,7 @@ export interface TransactionPayload {
 
 /** EIP-191: text, signed as its UTF-8 bytes, or bytes. */
 export type PersonalMessagePayload =
-  | { kind: "personal_message"; text: string }
-  | { kind: "personal_message"; hex: string };
+  { kind: "personal_message"; text: string } | { kind: "personal_message"; hex: string };
 
 /** EIP-712. */
 export interface TypedDataPayload {
@@ -346,7 +352,8 @@ export interface DigestPayload {
   digest: string;
 }
 
-export type Payload = TransactionPayload | PersonalMessagePayload | TypedDataPayload | DigestPayload;
+export type Payload =
+  TransactionPayload | PersonalMessagePayload | TypedDataPayload | DigestPayload;
 export type PayloadKind = Payload["kind"];
 
 /** A payload as it will be signed: computed in WebAssembly by the code that makes the digest. */
@@ -417,22 +424,23 @@ export interface SignOptions {
 export type ApproveOptions = Pick<SignOptions, "signal" | "onStep">;
 
 /** What happened in a signature. `atMs` counts from the call; `tookMs` is work, not waiting. */
-export type SigningStep = { atMs: number; tookMs?: number } & (
+export type SigningStep = { atMs: number; tookMs?: number } &
   /** The owner's signed request is about to leave for the orchestrator: it makes `job`, or approves it. */
-  | { step: "requested"; job: JobId }
-  /** The session's manifest is here: `responder` has accepted it. */
-  | { step: "invited"; session: string; responder: string }
-  /** The manifest, the request's signature, the digest, the cards and the key's lock were checked. */
-  | { step: "checked" }
-  /** Message 1: the commitment to this device's nonce point. Message 3: its opening, with a proof. */
-  | { step: "sent"; message: 1 | 3; to: string }
-  /** Message 2: the responder's nonce point, proof verified. Message 4: the encrypted signature, authentic. */
-  | { step: "received"; message: 2 | 4; from: string }
-  /** Decrypted, and verified by the library verifier; the store found the key unlocked. */
-  | { step: "verified" }
-  /** The orchestrator has acknowledged the outcome. */
-  | { step: "reported" }
-);
+  (
+    | { step: "requested"; job: JobId }
+    /** The session's manifest is here: `responder` has accepted it. */
+    | { step: "invited"; session: string; responder: string }
+    /** The manifest, the request's signature, the digest, the cards and the key's lock were checked. */
+    | { step: "checked" }
+    /** Message 1: the commitment to this device's nonce point. Message 3: its opening, with a proof. */
+    | { step: "sent"; message: 1 | 3; to: string }
+    /** Message 2: the responder's nonce point, proof verified. Message 4: the encrypted signature, authentic. */
+    | { step: "received"; message: 2 | 4; from: string }
+    /** Decrypted, and verified by the library verifier; the store found the key unlocked. */
+    | { step: "verified" }
+    /** The orchestrator has acknowledged the outcome. */
+    | { step: "reported" }
+  );
 
 /** A signature that verified. */
 export interface Signed {
@@ -527,7 +535,11 @@ export interface DuetApi {
   /** Called whenever a wallet of this browser changed, in this tab or another. */
   onWallets(listener: (wallets: WalletSummary[]) => void): Unsubscribe;
   createWallet(options: CreateOptions): Promise<Outcome<CreatedWallet>>;
-  resumeCreation(id: WalletId, unlock: Unlock, options?: ProgressOptions): Promise<Outcome<CreatedWallet>>;
+  resumeCreation(
+    id: WalletId,
+    unlock: Unlock,
+    options?: ProgressOptions,
+  ): Promise<Outcome<CreatedWallet>>;
   discardPending(id: WalletId): Promise<Outcome<void>>;
   unlock(id: WalletId, unlock: Unlock): Promise<Outcome<WalletSummary>>;
   /** Locks one wallet, or all. */
@@ -547,7 +559,10 @@ export interface DuetApi {
    * Reads typed data as `eth_signTypedData_v4` takes it, by the rules by which it would be signed.
    * From text, numbers keep all their digits; in an object, a number beyond 2^53 is refused.
    */
-  readTypedData(document: string | Record<string, unknown>, undeclared?: Undeclared): Promise<Outcome<TypedDataPayload>>;
+  readTypedData(
+    document: string | Record<string, unknown>,
+    undeclared?: Undeclared,
+  ): Promise<Outcome<TypedDataPayload>>;
   sign(id: WalletId, payload: Payload, options?: SignOptions): Promise<Outcome<Signed>>;
   /**
    * The outcome of a signature whose end this page did not see, such as one that was running when
@@ -555,11 +570,21 @@ export interface DuetApi {
    * `requested`. A job that still waits for its owner is rejected, so that it is not signed later
    * by accident. The kind `party-unreachable` says that it has not ended yet.
    */
-  outcome(id: WalletId, job: JobId, payload: Payload, path?: DerivationPath): Promise<Outcome<Signed>>;
+  outcome(
+    id: WalletId,
+    job: JobId,
+    payload: Payload,
+    path?: DerivationPath,
+  ): Promise<Outcome<Signed>>;
 
   inbox(id: WalletId): Promise<Outcome<WaitingJob[]>>;
   onInbox(listener: (notice: InboxNotice) => void): Unsubscribe;
-  approve(id: WalletId, job: JobId, digest: Hex, options?: ApproveOptions): Promise<Outcome<Signed>>;
+  approve(
+    id: WalletId,
+    job: JobId,
+    digest: Hex,
+    options?: ApproveOptions,
+  ): Promise<Outcome<Signed>>;
   reject(id: WalletId, job: JobId): Promise<Outcome<void>>;
 
   exportBackup(id: WalletId, passphrase: string): Promise<Outcome<Uint8Array>>;
@@ -581,7 +606,11 @@ export interface DuetApi {
    * the file is not this wallet's third share. Afterwards this browser keeps no copy, and
    * `thirdDue` is over.
    */
-  checkThirdShare(id: WalletId, file: Uint8Array, passphrase: string): Promise<Outcome<WalletSummary>>;
+  checkThirdShare(
+    id: WalletId,
+    file: Uint8Array,
+    passphrase: string,
+  ): Promise<Outcome<WalletSummary>>;
   restoreBackup(
     file: Uint8Array,
     passphrase: string,

@@ -15,7 +15,15 @@ import { toAccount } from "viem/accounts";
 
 import { fail, unwrap } from "./errors.js";
 import { bytesToHex } from "./payload.js";
-import type { DuetApi, Payload, SignOptions, TransactionPayload, TypedDataPayload, Undeclared, WalletSummary } from "./types.js";
+import type {
+  DuetApi,
+  Payload,
+  SignOptions,
+  TransactionPayload,
+  TypedDataPayload,
+  Undeclared,
+  WalletSummary,
+} from "./types.js";
 
 export type DuetAccountOptions = Pick<SignOptions, "path" | "expiresInS" | "pairs" | "onStep"> & {
   /** What happens to members of typed data that its types do not declare: refused by default. */
@@ -41,8 +49,12 @@ export function toDuetAccount(
 ): DuetAccount {
   const { address } = wallet;
   const { undeclared, ...signOptions } = options;
-  if (address === null) fail("invalid", "The wallet has no address before its creation is finished.", { field: "wallet" });
-  const signed = async (payload: Payload) => unwrap(await duet.sign(wallet.id, payload, signOptions));
+  if (address === null)
+    fail("invalid", "The wallet has no address before its creation is finished.", {
+      field: "wallet",
+    });
+  const signed = async (payload: Payload) =>
+    unwrap(await duet.sign(wallet.id, payload, signOptions));
   return toAccount({
     address,
     async sign({ hash }) {
@@ -54,9 +66,13 @@ export function toDuetAccount(
     async signTransaction(transaction) {
       const { from } = transaction as { from?: unknown };
       if (from != null && String(from).toLowerCase() !== address.toLowerCase()) {
-        fail("invalid", "The transaction is from another account than this one.", { field: "payload.from" });
+        fail("invalid", "The transaction is from another account than this one.", {
+          field: "payload.from",
+        });
       }
-      const { transaction: made } = await signed(transactionPayload(transaction as TransactionSerializable));
+      const { transaction: made } = await signed(
+        transactionPayload(transaction as TransactionSerializable),
+      );
       return made?.raw ?? fail("internal", "The signature came without its transaction.");
     },
     async signTypedData(parameters) {
@@ -81,8 +97,13 @@ const OF_VIEM = ["account", "chain", "from", "nonceManager", "parameters"];
  * another type or contradicts another member is refused where the digest is made.
  */
 export function transactionPayload(transaction: TransactionSerializable): TransactionPayload {
-  const members = Object.fromEntries(Object.entries(transaction).filter(([name]) => !OF_VIEM.includes(name)));
-  const { maxFeePerGas, maxPriorityFeePerGas } = transaction as { maxFeePerGas?: bigint; maxPriorityFeePerGas?: bigint };
+  const members = Object.fromEntries(
+    Object.entries(transaction).filter(([name]) => !OF_VIEM.includes(name)),
+  );
+  const { maxFeePerGas, maxPriorityFeePerGas } = transaction as {
+    maxFeePerGas?: bigint;
+    maxPriorityFeePerGas?: bigint;
+  };
   return {
     kind: "transaction",
     ...(members as Omit<TransactionPayload, "kind" | "nonce" | "to">),
@@ -95,7 +116,15 @@ export function transactionPayload(transaction: TransactionSerializable): Transa
 }
 
 /** viem's typed data as a payload. */
-export function typedDataPayload(parameters: Omit<TypedDataPayload, "kind"> & { domain?: unknown }): TypedDataPayload {
+export function typedDataPayload(
+  parameters: Omit<TypedDataPayload, "kind"> & { domain?: unknown },
+): TypedDataPayload {
   const { types, primaryType, domain = {}, message } = parameters;
-  return { kind: "typed_data", types, primaryType, domain: domain as Record<string, unknown>, message };
+  return {
+    kind: "typed_data",
+    types,
+    primaryType,
+    domain: domain as Record<string, unknown>,
+    message,
+  };
 }

@@ -11,7 +11,8 @@
 export const TOLERANCE_SECONDS = 300;
 
 /** The three headers of a delivery: a `Headers` object, or names in lower case. */
-export type WebhookHeaders = Headers | Readonly<Record<string, string | readonly string[] | undefined>>;
+export type WebhookHeaders =
+  Headers | Readonly<Record<string, string | readonly string[] | undefined>>;
 
 /** A delivery that was checked. */
 export interface Delivered {
@@ -25,7 +26,8 @@ export interface Delivered {
 }
 
 /** Why a delivery is refused. */
-export type WebhookRefusal = "malformed-secret" | "malformed-timestamp" | "out-of-time" | "bad-signature";
+export type WebhookRefusal =
+  "malformed-secret" | "malformed-timestamp" | "out-of-time" | "bad-signature";
 
 /** The result of checking a delivery. */
 export type WebhookVerdict =
@@ -61,7 +63,8 @@ export async function verifyWebhook(
   const timestamp = /^[0-9]{1,15}$/.test(sent) ? Number(sent) : undefined;
   if (timestamp === undefined) return refused("malformed-timestamp");
   const now = options.now ?? Math.floor(Date.now() / 1000);
-  if (Math.abs(now - timestamp) > (options.toleranceSeconds ?? TOLERANCE_SECONDS)) return refused("out-of-time");
+  if (Math.abs(now - timestamp) > (options.toleranceSeconds ?? TOLERANCE_SECONDS))
+    return refused("out-of-time");
 
   const encoder = new TextEncoder();
   const head = encoder.encode(`${id}.${sent}.`);
@@ -69,10 +72,14 @@ export async function verifyWebhook(
   const content = new Uint8Array(head.length + bytes.length);
   content.set(head);
   content.set(bytes, head.length);
-  const mac = await crypto.subtle.importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["verify"]);
+  const mac = await crypto.subtle.importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, [
+    "verify",
+  ]);
   // Signatures of versions that are not known here may stand beside ours.
   for (const signature of header(headers, "webhook-signature").split(" ")) {
-    const tag = signature.startsWith(SYMMETRIC) ? base64Bytes(signature.slice(SYMMETRIC.length)) : undefined;
+    const tag = signature.startsWith(SYMMETRIC)
+      ? base64Bytes(signature.slice(SYMMETRIC.length))
+      : undefined;
     // The comparison is WebCrypto's own, in constant time.
     if (tag !== undefined && (await crypto.subtle.verify("HMAC", mac, tag, content))) {
       return { ok: true, delivered: { id, timestamp } };
@@ -86,7 +93,8 @@ function refused(refusal: WebhookRefusal): WebhookVerdict {
 }
 
 function header(headers: WebhookHeaders, name: string): string {
-  const value = headers instanceof Headers ? headers.get(name) : (headers as Record<string, unknown>)[name];
+  const value =
+    headers instanceof Headers ? headers.get(name) : (headers as Record<string, unknown>)[name];
   return typeof value === "string" ? value : "";
 }
 
@@ -98,7 +106,7 @@ function secretBytes(secret: string): Uint8Array<ArrayBuffer> | undefined {
 
 function base64Bytes(text: string): Uint8Array<ArrayBuffer> | undefined {
   try {
-    return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    return Uint8Array.from(atob(text), character => character.charCodeAt(0));
   } catch {
     return undefined;
   }

@@ -1,8 +1,8 @@
-import assert from 'node:assert/strict';
+import assert from "node:assert/strict";
 
 /** What a thrown `Failure` has to say at least. */
-export const failure = (expected) => (thrown) => {
-  assert.equal(thrown.name, 'Failure');
+export const failure = expected => thrown => {
+  assert.equal(thrown.name, "Failure");
   assert.deepEqual({ ...thrown.error, ...expected }, thrown.error);
   return true;
 };

@@ -1,30 +1,39 @@
 // A wallet moves to another browser through its backup file.
 
-import assert from 'node:assert/strict';
+import assert from "node:assert/strict";
 
-import { judge } from '../support/judges.mjs';
-import { OTHER_PASSPHRASE, PASSPHRASE } from '../support/page.mjs';
-import { scenario } from '../support/world.mjs';
+import { judge } from "../support/judges.mjs";
+import { OTHER_PASSPHRASE, PASSPHRASE } from "../support/page.mjs";
+import { scenario } from "../support/world.mjs";
 
-scenario('a backup is restored on a new profile, which signs after it made a Paillier key of its own', async (scene) => {
-  const { page: old, id, address } = await scene.wallet();
-  const file = await old.backUp(id);
-  assert.ok(file.toString('latin1').startsWith('age-encryption.org/v1'), 'the file is in the age format');
+scenario(
+  "a backup is restored on a new profile, which signs after it made a Paillier key of its own",
+  async scene => {
+    const { page: old, id, address } = await scene.wallet();
+    const file = await old.backUp(id);
+    assert.ok(
+      file.toString("latin1").startsWith("age-encryption.org/v1"),
+      "the file is in the age format",
+    );
 
-  const page = await scene.open();
-  await page.restore(file, { passphrase: PASSPHRASE });
-  assert.equal(await page.error(), 'wrong-passphrase');
-  await page.restore(file, { passphrase: OTHER_PASSPHRASE });
-  await page.shown('restore-done');
-  await page.openWallet(id);
-  assert.equal(await page.walletState(['needs-rotation', 'unlocked', 'locked']), 'needs-rotation');
-  assert.equal(await page.get('wallet').getAttribute('data-address'), address);
+    const page = await scene.open();
+    await page.restore(file, { passphrase: PASSPHRASE });
+    assert.equal(await page.error(), "wrong-passphrase");
+    await page.restore(file, { passphrase: OTHER_PASSPHRASE });
+    await page.shown("restore-done");
+    await page.openWallet(id);
+    assert.equal(
+      await page.walletState(["needs-rotation", "unlocked", "locked"]),
+      "needs-rotation",
+    );
+    assert.equal(await page.get("wallet").getAttribute("data-address"), address);
 
-  await page.get('rotate-submit').first().click();
-  await page.shown('rotate-done');
-  await page.openWallet(id);
-  await page.walletState('unlocked');
-  const signature = await page.signMessage(id, 'On the new laptop');
-  judge({ kind: 'personal_message', address, signature, text: 'On the new laptop' });
-  await scene.learn(page, id);
-});
+    await page.get("rotate-submit").first().click();
+    await page.shown("rotate-done");
+    await page.openWallet(id);
+    await page.walletState("unlocked");
+    const signature = await page.signMessage(id, "On the new laptop");
+    judge({ kind: "personal_message", address, signature, text: "On the new laptop" });
+    await scene.learn(page, id);
+  },
+);

@@ -1,47 +1,51 @@
 // A team queues jobs that wait for the owner.
 
-import assert from 'node:assert/strict';
+import assert from "node:assert/strict";
 
-import { judge } from '../support/judges.mjs';
-import { scenario } from '../support/world.mjs';
+import { judge } from "../support/judges.mjs";
+import { scenario } from "../support/world.mjs";
 
-scenario('the owner approves one job and rejects another, and the team sees both', async (scene) => {
+scenario("the owner approves one job and rejects another, and the team sees both", async scene => {
   const { page, id, address } = await scene.wallet({ requesters: scene.stack.facts.requester });
-  await page.go('#/inbox', 'inbox');
-  await page.shown('inbox-empty');
+  await page.go("#/inbox", "inbox");
+  await page.shown("inbox-empty");
 
-  const approved = await scene.stack.submit(id, ['message', 'Pay the gardener']);
+  const approved = await scene.stack.submit(id, ["message", "Pay the gardener"]);
   // The job appears without a reload.
-  await page.state(`job-${approved.id}`, 'waiting');
-  assert.equal((await page.get('inbox-count').innerText()).trim(), '1');
-  assert.match(await page.get(`job-${approved.id}`).innerText(), /Pay the gardener/, 'what would be signed is spelled out');
-  const rejected = await scene.stack.submit(id, ['message', 'Pay the burglar']);
-  await page.state(`job-${rejected.id}`, 'waiting');
+  await page.state(`job-${approved.id}`, "waiting");
+  assert.equal((await page.get("inbox-count").innerText()).trim(), "1");
+  assert.match(
+    await page.get(`job-${approved.id}`).innerText(),
+    /Pay the gardener/,
+    "what would be signed is spelled out",
+  );
+  const rejected = await scene.stack.submit(id, ["message", "Pay the burglar"]);
+  await page.state(`job-${rejected.id}`, "waiting");
 
   await page.get(`job-approve-${approved.id}`).click();
-  await page.state(`job-${approved.id}`, 'signed');
+  await page.state(`job-${approved.id}`, "signed");
   await page.get(`job-reject-${rejected.id}`).click();
-  await page.get('job-reject-confirm').click();
-  await page.state(`job-${rejected.id}`, 'rejected');
+  await page.get("job-reject-confirm").click();
+  await page.state(`job-${rejected.id}`, "rejected");
 
   const job = await scene.stack.settled(approved.id);
-  assert.equal(job.state, 'signed');
-  judge({ kind: 'personal_message', address, signature: job.signature, text: 'Pay the gardener' });
+  assert.equal(job.state, "signed");
+  judge({ kind: "personal_message", address, signature: job.signature, text: "Pay the gardener" });
   assert.match(JSON.stringify(await scene.stack.settled(rejected.id)), /"rejected-by-owner"/);
 
   // A third job, found after a reload.
-  const third = await scene.stack.submit(id, ['message', 'Pay the plumber']);
-  await page.state(`job-${third.id}`, 'waiting');
+  const third = await scene.stack.submit(id, ["message", "Pay the plumber"]);
+  await page.state(`job-${third.id}`, "waiting");
   await page.reload();
   await page.online();
   // Jobs answered in this tab can still be looked at.
-  await page.state(`job-${approved.id}`, 'signed');
-  await page.state(`job-${rejected.id}`, 'rejected');
+  await page.state(`job-${approved.id}`, "signed");
+  await page.state(`job-${rejected.id}`, "rejected");
   await page.shown(`inbox-locked-${id}`);
   await page.unlock();
-  await page.state(`job-${third.id}`, 'waiting');
+  await page.state(`job-${third.id}`, "waiting");
   await page.get(`job-approve-${third.id}`).click();
-  await page.state(`job-${third.id}`, 'signed');
+  await page.state(`job-${third.id}`, "signed");
   const signature = (await scene.stack.settled(third.id)).signature;
-  judge({ kind: 'personal_message', address, signature, text: 'Pay the plumber' });
+  judge({ kind: "personal_message", address, signature, text: "Pay the plumber" });
 });

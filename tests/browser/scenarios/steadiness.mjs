@@ -1,13 +1,19 @@
 // Nothing moves under the user's finger while parties take turns.
 
-import assert from 'node:assert/strict';
+import assert from "node:assert/strict";
 
-import { scenario } from '../support/world.mjs';
+import { scenario } from "../support/world.mjs";
 
 const SIZES = { desktop: { width: 1280, height: 900 }, phone: { width: 360, height: 780 } };
 
 /** Elements that must not move once they are shown. */
-const FIXED = ['.signing-head', '[data-testid="timeline"]', '[data-testid^="timeline-"]', '.signing-result', '.footer'];
+const FIXED = [
+  ".signing-head",
+  '[data-testid="timeline"]',
+  '[data-testid^="timeline-"]',
+  ".signing-result",
+  ".footer",
+];
 
 /**
  * Records the positions of a running signature's elements, in every frame from the first one that
@@ -15,8 +21,8 @@ const FIXED = ['.signing-head', '[data-testid="timeline"]', '[data-testid^="time
  */
 function watch(tab) {
   return tab.evaluate(
-    (selectors) =>
-      new Promise((resolve) => {
+    selectors =>
+      new Promise(resolve => {
         const first = new Map();
         const moved = new Set();
         let frames = 0;
@@ -24,17 +30,21 @@ function watch(tab) {
           const signing = globalThis.document.querySelector('[data-testid="signing"]');
           if (signing) {
             frames += 1;
-            for (const element of globalThis.document.querySelectorAll(selectors.join(', '))) {
+            for (const element of globalThis.document.querySelectorAll(selectors.join(", "))) {
               const name = element.dataset.testid ?? element.className;
               const { left, top, width } = element.getBoundingClientRect();
-              const at = [left + globalThis.scrollX, top + globalThis.scrollY, width].map(Math.round).join(' ');
+              const at = [left + globalThis.scrollX, top + globalThis.scrollY, width]
+                .map(Math.round)
+                .join(" ");
               const before = first.get(name) ?? at;
               first.set(name, before);
               // The result may be taller than the rounds. Then the page ends further down.
-              if (before !== at && !(name === 'footer' && signing.dataset.state !== 'signing')) moved.add(`${name}: ${before} became ${at}`);
+              if (before !== at && !(name === "footer" && signing.dataset.state !== "signing"))
+                moved.add(`${name}: ${before} became ${at}`);
             }
           }
-          if (signing && signing.dataset.state !== 'signing') resolve({ moved: [...moved], frames, parts: first.size });
+          if (signing && signing.dataset.state !== "signing")
+            resolve({ moved: [...moved], frames, parts: first.size });
           else globalThis.requestAnimationFrame(look);
         };
         globalThis.requestAnimationFrame(look);
@@ -43,19 +53,19 @@ function watch(tab) {
   );
 }
 
-scenario('nothing moves while a signature is made', async (scene) => {
+scenario("nothing moves while a signature is made", async scene => {
   const { page, id } = await scene.wallet();
   for (const [size, viewport] of Object.entries(SIZES)) {
     await page.tab.setViewportSize(viewport);
     await page.reviewMessage(id, `Steady on a ${size}`);
     // Paused for a moment, so that the test sees more states than a fast machine draws.
-    await scene.stack.pause('service');
+    await scene.stack.pause("service");
     const watched = watch(page.tab);
     try {
       await page.startSigning();
-      await page.state('timeline-requested', 'done');
+      await page.state("timeline-requested", "done");
     } finally {
-      await scene.stack.resume('service');
+      await scene.stack.resume("service");
     }
     await page.signed();
     const { moved, frames, parts } = await watched;

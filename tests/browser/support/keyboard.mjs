@@ -1,6 +1,6 @@
 // Uses the page without a pointer.
 
-import assert from 'node:assert/strict';
+import assert from "node:assert/strict";
 
 /** More stops than any view has. */
 const STOPS = 60;
@@ -30,9 +30,9 @@ export class Keyboard {
         return;
       }
       passed.push(focus.id);
-      await this.press('Tab');
+      await this.press("Tab");
     }
-    throw new Error(`Tab does not lead to ${id}, but to ${passed.join(', ')}`);
+    throw new Error(`Tab does not lead to ${id}, but to ${passed.join(", ")}`);
   }
 
   async type(id, text) {
@@ -40,7 +40,7 @@ export class Keyboard {
     await this.page.tab.keyboard.type(text);
   }
 
-  async activate(id, key = 'Enter') {
+  async activate(id, key = "Enter") {
     await this.to(id);
     await this.press(key);
   }
@@ -49,10 +49,10 @@ export class Keyboard {
   #focus() {
     return this.page.tab.evaluate(() => {
       const active = globalThis.document.activeElement;
-      const outlined = [active, active?.closest('label')].some((element) => {
+      const outlined = [active, active?.closest("label")].some(element => {
         if (!element) return false;
         const { outlineStyle, outlineWidth } = globalThis.getComputedStyle(element);
-        return outlineStyle !== 'none' && Number.parseFloat(outlineWidth) >= 2;
+        return outlineStyle !== "none" && Number.parseFloat(outlineWidth) >= 2;
       });
       return { id: active.dataset.testid ?? active.localName, outlined };
     });

@@ -4,9 +4,10 @@
 /** The tab's worker. Its helper workers start and end. */
 export async function workerOf({ tab }) {
   for (const worker of tab.workers()) {
-    if ((await worker.evaluate(() => globalThis.name).catch(() => null)) === 'duet') return new Worker(worker);
+    if ((await worker.evaluate(() => globalThis.name).catch(() => null)) === "duet")
+      return new Worker(worker);
   }
-  throw new Error('the tab has no worker');
+  throw new Error("the tab has no worker");
 }
 
 class Worker {
@@ -25,11 +26,13 @@ class Worker {
         IDBObjectStore.prototype.put = function refused(...record) {
           if (this.name === name) {
             left -= 1;
-            if (left < 0) throw new DOMException('The disk is full.', 'QuotaExceededError');
+            if (left < 0) throw new DOMException("The disk is full.", "QuotaExceededError");
           }
           return put.apply(this, record);
         };
-        globalThis.duetAllowWrites = () => { IDBObjectStore.prototype.put = put; };
+        globalThis.duetAllowWrites = () => {
+          IDBObjectStore.prototype.put = put;
+        };
       },
       [store, allowed],
     );
@@ -45,7 +48,7 @@ class Worker {
       IDBDatabase.prototype.transaction = function closed(...names) {
         IDBDatabase.prototype.transaction = transaction;
         this.close();
-        this.dispatchEvent(new Event('close'));
+        this.dispatchEvent(new Event("close"));
         return transaction.apply(this, names);
       };
     });
@@ -65,21 +68,23 @@ class Worker {
       globalThis.duetSaid = said;
       const { postMessage } = globalThis;
       globalThis.postMessage = (message, ...more) => {
-        if (message.type === 'answer') said.push(`answer ${message.outcome.ok ? 'ok' : message.outcome.error.kind}`);
-        if (message.type === 'note') {
+        if (message.type === "answer")
+          said.push(`answer ${message.outcome.ok ? "ok" : message.outcome.error.kind}`);
+        if (message.type === "note") {
           const { step, message: number, responder, party } = message.note;
-          said.push(`note ${step} ${number ?? responder ?? party ?? ''}`.trim());
+          said.push(`note ${step} ${number ?? responder ?? party ?? ""}`.trim());
         }
         return postMessage.call(globalThis, message, ...more);
       };
       const { send } = WebSocket.prototype;
       WebSocket.prototype.send = function sent(data) {
-        said.push('sent');
+        said.push("sent");
         return send.call(this, data);
       };
       const { put } = IDBObjectStore.prototype;
       IDBObjectStore.prototype.put = function stored(record, ...more) {
-        if (this.name === 'keys') this.transaction.addEventListener('complete', () => said.push(`stored ${record.state}`));
+        if (this.name === "keys")
+          this.transaction.addEventListener("complete", () => said.push(`stored ${record.state}`));
         return put.call(this, record, ...more);
       };
     });
@@ -103,11 +108,11 @@ class Worker {
         timers.set(id, { work: () => work(...more), at: now + ms });
         return id;
       };
-      globalThis.clearTimeout = (id) => {
+      globalThis.clearTimeout = id => {
         timers.delete(id);
         clearTimeout(id);
       };
-      globalThis.duetPass = (ms) => {
+      globalThis.duetPass = ms => {
         now += ms;
         for (const [id, { work, at }] of [...timers]) {
           if (at > now) continue;
@@ -120,6 +125,6 @@ class Worker {
 
   /** Lets time pass for the controlled timers. */
   pass(ms) {
-    return this.#worker.evaluate((passed) => globalThis.duetPass(passed), ms);
+    return this.#worker.evaluate(passed => globalThis.duetPass(passed), ms);
   }
 }

@@ -1,30 +1,31 @@
 // What all scenarios share: one stack and one browser. Each scenario has its own profiles. At its
 // end, they and their messages are searched for secrets.
 
-import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 
-import { PASSPHRASE, Page } from './page.mjs';
-import { Profile, RESULTS, launch } from './profile.mjs';
-import { Secrets, search } from './secrets.mjs';
-import { serveSite } from './site.mjs';
-import { Stack } from './stack.mjs';
+import { PASSPHRASE, Page } from "./page.mjs";
+import { Profile, RESULTS, launch } from "./profile.mjs";
+import { Secrets, search } from "./secrets.mjs";
+import { serveSite } from "./site.mjs";
+import { Stack } from "./stack.mjs";
 
 /** A scenario that hangs is stopped after this time. */
 const DEADLINE_MS = 480_000;
 
-const EXAMPLES = ['viem', 'ethers', 'eip1193'];
+const EXAMPLES = ["viem", "ethers", "eip1193"];
 
 let site;
 let stack;
 let browser;
 
 before(async () => {
-  const folder = (name) => fileURLToPath(new URL(`../../../frontend-wasm/examples/${name}/dist`, import.meta.url));
-  site = await serveSite(Object.fromEntries(EXAMPLES.map((name) => [name, folder(name)])));
+  const folder = name =>
+    fileURLToPath(new URL(`../../../frontend-wasm/examples/${name}/dist`, import.meta.url));
+  site = await serveSite(Object.fromEntries(EXAMPLES.map(name => [name, folder(name)])));
   [stack, browser] = await Promise.all([Stack.start(), launch()]);
 });
 
@@ -85,10 +86,11 @@ class Scene {
    * passkey stays sealed.
    */
   async learnKeys(page, wallet, passphrase = PASSPHRASE) {
-    const [rows, records] = [await page.stored('wallets'), await page.stored('records')];
+    const [rows, records] = [await page.stored("wallets"), await page.stored("records")];
     const { protection } = rows.find(({ id }) => id === wallet);
-    const { sealed } = records.find((record) => record.wallet === wallet && record.kind === 'device');
-    if (protection.kind === 'passphrase') this.secrets.learnKeys(wallet, sealed, protection.descriptor, passphrase);
+    const { sealed } = records.find(record => record.wallet === wallet && record.kind === "device");
+    if (protection.kind === "passphrase")
+      this.secrets.learnKeys(wallet, sealed, protection.descriptor, passphrase);
   }
 }
 
@@ -99,14 +101,18 @@ export function scenario(name, play) {
     try {
       await play(scene);
       for (const profile of scene.profiles) {
-        assert.deepEqual(profile.uncaught, [], 'no error goes uncaught');
-        assert.deepEqual(await search(profile, scene.secrets), [], 'no secret is anywhere in the clear');
+        assert.deepEqual(profile.uncaught, [], "no error goes uncaught");
+        assert.deepEqual(
+          await search(profile, scene.secrets),
+          [],
+          "no secret is anywhere in the clear",
+        );
       }
     } catch (error) {
       await picture(scene, name);
       throw error;
     } finally {
-      await Promise.all(scene.profiles.map((profile) => profile.close()));
+      await Promise.all(scene.profiles.map(profile => profile.close()));
       for (const end of scene.endings.reverse()) await end();
     }
   });
@@ -114,11 +120,11 @@ export function scenario(name, play) {
 
 /** Saves what the tabs showed when a scenario failed. */
 async function picture(scene, name) {
-  const folder = join(RESULTS, 'failures');
+  const folder = join(RESULTS, "failures");
   mkdirSync(folder, { recursive: true });
-  const tabs = scene.profiles.flatMap((profile) => profile.context.pages());
+  const tabs = scene.profiles.flatMap(profile => profile.context.pages());
   for (const [number, tab] of tabs.entries()) {
-    const path = join(folder, `${name.replaceAll(/[^a-z0-9]+/gi, '-')}-${number + 1}.png`);
+    const path = join(folder, `${name.replaceAll(/[^a-z0-9]+/gi, "-")}-${number + 1}.png`);
     await tab.screenshot({ path, fullPage: true }).catch(() => {});
   }
 }

@@ -1,9 +1,9 @@
 // The hashes that ethers and viem sign for a transaction. Each is called as its users call it.
 
-import { Transaction } from 'ethers';
-import { keccak256, serializeTransaction } from 'viem';
+import { Transaction } from "ethers";
+import { keccak256, serializeTransaction } from "viem";
 
-const TYPES = ['legacy', 'eip2930', 'eip1559'];
+const TYPES = ["legacy", "eip2930", "eip1559"];
 
 function attempt(work) {
   try {
@@ -19,7 +19,9 @@ export function forEthers({ gas, input, type, ...members }) {
     ...members,
     ...(gas !== undefined && { gasLimit: gas }),
     ...(members.data == null && { data: input ?? undefined }),
-    ...(type !== undefined && { type: TYPES.includes(type) ? TYPES.indexOf(type) : type == null ? null : Number(type) }),
+    ...(type !== undefined && {
+      type: TYPES.includes(type) ? TYPES.indexOf(type) : type == null ? null : Number(type),
+    }),
   };
 }
 
@@ -29,12 +31,12 @@ export function forViem({ gas, gasLimit, input, type, ...members }) {
   const limit = gas ?? gasLimit;
   return {
     ...members,
-    ...number('chainId', Number),
-    ...number('nonce', Number),
-    ...number('value', BigInt),
-    ...number('gasPrice', BigInt),
-    ...number('maxFeePerGas', BigInt),
-    ...number('maxPriorityFeePerGas', BigInt),
+    ...number("chainId", Number),
+    ...number("nonce", Number),
+    ...number("value", BigInt),
+    ...number("gasPrice", BigInt),
+    ...number("maxFeePerGas", BigInt),
+    ...number("maxPriorityFeePerGas", BigInt),
     ...(limit != null && { gas: BigInt(limit) }),
     ...(members.data == null && { data: input ?? undefined }),
     ...(type != null && { type: TYPES.includes(type) ? type : TYPES[Number(type)] }),
@@ -51,12 +53,15 @@ function impliedType({ type, gasPrice, maxFeePerGas, maxPriorityFeePerGas, acces
 }
 
 /** The hash that ethers signs for its own form, with the type that it infers. */
-export const ethersHash = (document) => attempt(() => Transaction.from(forEthers(document)).unsignedHash);
+export const ethersHash = document =>
+  attempt(() => Transaction.from(forEthers(document)).unsignedHash);
 
 /** The hash that each library signs, or `null` where it refuses. */
 export function judge(document) {
   return {
-    ethers: attempt(() => Transaction.from({ ...forEthers(document), ...impliedType(document) }).unsignedHash),
+    ethers: attempt(
+      () => Transaction.from({ ...forEthers(document), ...impliedType(document) }).unsignedHash,
+    ),
     viem: attempt(() => keccak256(serializeTransaction(forViem(document)))),
   };
 }

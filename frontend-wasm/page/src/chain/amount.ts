@@ -10,21 +10,27 @@ export const UNITS: readonly { value: Unit; text: string; decimals: number }[] =
 
 export type Reading<T> = { ok: true; value: T } | { ok: false; problem: string };
 
-const decimalsOf = (unit: Unit): number => UNITS.find(({ value }) => value === unit)?.decimals ?? 18;
+const decimalsOf = (unit: Unit): number =>
+  UNITS.find(({ value }) => value === unit)?.decimals ?? 18;
 const MAX_UINT256 = 2n ** 256n - 1n;
 
 /** Reads an amount exactly: nothing is rounded. */
 export function readAmount(text: string, unit: Unit): Reading<bigint> {
   const trimmed = text.trim();
   if (trimmed === "") return { ok: false, problem: "Say how much." };
-  if (trimmed.includes(",")) return { ok: false, problem: "Use a point for decimals, and nothing between thousands." };
-  if (!/^(\d+\.?\d*|\.\d+)$/.test(trimmed)) return { ok: false, problem: "Write a number, for example 0.25." };
+  if (trimmed.includes(","))
+    return { ok: false, problem: "Use a point for decimals, and nothing between thousands." };
+  if (!/^(\d+\.?\d*|\.\d+)$/.test(trimmed))
+    return { ok: false, problem: "Write a number, for example 0.25." };
   const decimals = decimalsOf(unit);
   const fraction = trimmed.split(".")[1] ?? "";
   if (fraction.replace(/0+$/, "").length > decimals) {
     return {
       ok: false,
-      problem: decimals === 0 ? "Wei is the smallest unit: no decimals." : `At most ${decimals} decimals in this unit.`,
+      problem:
+        decimals === 0
+          ? "Wei is the smallest unit: no decimals."
+          : `At most ${decimals} decimals in this unit.`,
     };
   }
   const value = parseUnits(decimals === 0 ? (trimmed.split(".")[0] ?? "0") : trimmed, decimals);
@@ -45,8 +51,10 @@ export function readBytes(text: string): Reading<`0x${string}`> {
   const trimmed = text.trim();
   if (trimmed === "" || trimmed === "0x") return { ok: true, value: "0x" };
   if (!trimmed.startsWith("0x")) return { ok: false, problem: "Data starts with 0x." };
-  if (!/^0x[0-9a-fA-F]*$/.test(trimmed)) return { ok: false, problem: "Data has only the digits 0–9 and a–f after 0x." };
-  if (trimmed.length % 2 !== 0) return { ok: false, problem: "A digit is missing: two make a byte." };
+  if (!/^0x[0-9a-fA-F]*$/.test(trimmed))
+    return { ok: false, problem: "Data has only the digits 0–9 and a–f after 0x." };
+  if (trimmed.length % 2 !== 0)
+    return { ok: false, problem: "A digit is missing: two make a byte." };
   return { ok: true, value: trimmed.toLowerCase() as `0x${string}` };
 }
 

@@ -15,7 +15,10 @@ const ABI = parseAbi([
 
 export interface CallArgument {
   name: string;
-  value: { kind: "address"; address: Address } | { kind: "amount"; amount: bigint } | { kind: "text"; text: string };
+  value:
+    | { kind: "address"; address: Address }
+    | { kind: "amount"; amount: bigint }
+    | { kind: "text"; text: string };
 }
 
 export interface TokenCall {
@@ -30,9 +33,18 @@ export interface TokenCall {
 /** From here on an allowance is meant to be without limit. */
 const UNLIMITED = 2n ** 255n;
 
-const address = (name: string, value: Address): CallArgument => ({ name, value: { kind: "address", address: value } });
-const amount = (name: string, value: bigint): CallArgument => ({ name, value: { kind: "amount", amount: value } });
-const text = (name: string, value: string): CallArgument => ({ name, value: { kind: "text", text: value } });
+const address = (name: string, value: Address): CallArgument => ({
+  name,
+  value: { kind: "address", address: value },
+});
+const amount = (name: string, value: bigint): CallArgument => ({
+  name,
+  value: { kind: "amount", amount: value },
+});
+const text = (name: string, value: string): CallArgument => ({
+  name,
+  value: { kind: "text", text: value },
+});
 
 /** Decodes call data if it is exactly one of the known calls, not merely begins like it. */
 export function decodeCall(data: Hex): TokenCall | null {
@@ -40,7 +52,11 @@ export function decodeCall(data: Hex): TokenCall | null {
   try {
     const call = decodeFunctionData({ abi: ABI, data });
     // Contracts ignore bytes that follow; people should not.
-    if (encodeFunctionData({ abi: ABI, ...call } as Parameters<typeof encodeFunctionData>[0]) !== data.toLowerCase()) return null;
+    if (
+      encodeFunctionData({ abi: ABI, ...call } as Parameters<typeof encodeFunctionData>[0]) !==
+      data.toLowerCase()
+    )
+      return null;
     return describeCall(call);
   } catch {
     return null;
@@ -59,15 +75,25 @@ function describeCall(call: ReturnType<typeof decodeFunctionData<typeof ABI>>): 
     case "approve":
       return {
         function: "approve",
-        summary: call.args[1] === 0n ? "Takes an allowance back." : "Allows another address to spend tokens, or to move one item, of this contract.",
+        summary:
+          call.args[1] === 0n
+            ? "Takes an allowance back."
+            : "Allows another address to spend tokens, or to move one item, of this contract.",
         arguments: [address("Spender", call.args[0]), amount("Amount or item", call.args[1])],
-        warning: call.args[1] >= UNLIMITED ? "This allowance has no limit: the spender can take all of these tokens, at any time." : null,
+        warning:
+          call.args[1] >= UNLIMITED
+            ? "This allowance has no limit: the spender can take all of these tokens, at any time."
+            : null,
       };
     case "transferFrom":
       return {
         function: "transferFrom",
         summary: "Moves tokens, or one item, from one address to another.",
-        arguments: [address("From", call.args[0]), address("To", call.args[1]), amount("Amount or item", call.args[2])],
+        arguments: [
+          address("From", call.args[0]),
+          address("To", call.args[1]),
+          amount("Amount or item", call.args[2]),
+        ],
         warning: null,
       };
     case "safeTransferFrom":
@@ -76,8 +102,11 @@ function describeCall(call: ReturnType<typeof decodeFunctionData<typeof ABI>>): 
             function: "safeTransferFrom",
             summary: "Moves items of one kind from one address to another (ERC-1155).",
             arguments: [
-              address("From", call.args[0]), address("To", call.args[1]), text("Item", call.args[2].toString()),
-              text("Number of items", call.args[3].toString()), text("Data", call.args[4]),
+              address("From", call.args[0]),
+              address("To", call.args[1]),
+              text("Item", call.args[2].toString()),
+              text("Number of items", call.args[3].toString()),
+              text("Data", call.args[4]),
             ],
             warning: null,
           }
@@ -85,7 +114,9 @@ function describeCall(call: ReturnType<typeof decodeFunctionData<typeof ABI>>): 
             function: "safeTransferFrom",
             summary: "Moves one item from one address to another (ERC-721).",
             arguments: [
-              address("From", call.args[0]), address("To", call.args[1]), text("Item", call.args[2].toString()),
+              address("From", call.args[0]),
+              address("To", call.args[1]),
+              text("Item", call.args[2].toString()),
               ...(call.args[3] === undefined ? [] : [text("Data", call.args[3])]),
             ],
             warning: null,
@@ -95,17 +126,27 @@ function describeCall(call: ReturnType<typeof decodeFunctionData<typeof ABI>>): 
         function: "safeBatchTransferFrom",
         summary: "Moves items of several kinds from one address to another (ERC-1155).",
         arguments: [
-          address("From", call.args[0]), address("To", call.args[1]),
-          text("Items", call.args[2].join(", ")), text("Numbers", call.args[3].join(", ")), text("Data", call.args[4]),
+          address("From", call.args[0]),
+          address("To", call.args[1]),
+          text("Items", call.args[2].join(", ")),
+          text("Numbers", call.args[3].join(", ")),
+          text("Data", call.args[4]),
         ],
         warning: null,
       };
     case "setApprovalForAll":
       return {
         function: "setApprovalForAll",
-        summary: call.args[1] ? "Lets another address move everything you own in this contract." : "Takes that permission back.",
-        arguments: [address("Operator", call.args[0]), text("Allowed", call.args[1] ? "yes, for all" : "no")],
-        warning: call.args[1] ? "The operator could take every item of this contract from you, now and later." : null,
+        summary: call.args[1]
+          ? "Lets another address move everything you own in this contract."
+          : "Takes that permission back.",
+        arguments: [
+          address("Operator", call.args[0]),
+          text("Allowed", call.args[1] ? "yes, for all" : "no"),
+        ],
+        warning: call.args[1]
+          ? "The operator could take every item of this contract from you, now and later."
+          : null,
       };
   }
 }

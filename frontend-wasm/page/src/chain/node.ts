@@ -1,5 +1,12 @@
 import {
-  createPublicClient, defineChain, http, type Address, type Hash, type Hex, type PublicClient, type TransactionReceipt,
+  createPublicClient,
+  defineChain,
+  http,
+  type Address,
+  type Hash,
+  type Hex,
+  type PublicClient,
+  type TransactionReceipt,
 } from "viem";
 
 /** The Ethereum node: what the page reads from it and sends to it. */
@@ -23,7 +30,11 @@ function connect(url: string): PublicClient {
     });
     client = {
       url,
-      client: createPublicClient({ chain, transport: http(url, { timeout: TIMEOUT_MS, retryCount: 1 }), pollingInterval: 500 }),
+      client: createPublicClient({
+        chain,
+        transport: http(url, { timeout: TIMEOUT_MS, retryCount: 1 }),
+        pollingInterval: 500,
+      }),
     };
   }
   return client.client;
@@ -32,14 +43,19 @@ function connect(url: string): PublicClient {
 /** What a node says when it refuses, without the library's decoration. */
 function reason(problem: unknown): string {
   if (typeof problem === "object" && problem !== null) {
-    if ("details" in problem && typeof problem.details === "string" && problem.details !== "") return problem.details;
-    if ("shortMessage" in problem && typeof problem.shortMessage === "string") return problem.shortMessage;
+    if ("details" in problem && typeof problem.details === "string" && problem.details !== "")
+      return problem.details;
+    if ("shortMessage" in problem && typeof problem.shortMessage === "string")
+      return problem.shortMessage;
     if ("message" in problem && typeof problem.message === "string") return problem.message;
   }
   return "no answer";
 }
 
-async function ask<T>(url: string, question: (client: PublicClient) => Promise<T>): Promise<NodeAnswer<T>> {
+async function ask<T>(
+  url: string,
+  question: (client: PublicClient) => Promise<T>,
+): Promise<NodeAnswer<T>> {
   try {
     return { ok: true, value: await question(connect(url)) };
   } catch (problem) {
@@ -47,12 +63,13 @@ async function ask<T>(url: string, question: (client: PublicClient) => Promise<T
   }
 }
 
-export const chainId = (url: string) => ask(url, (node) => node.getChainId());
-export const balance = (url: string, address: Address) => ask(url, (node) => node.getBalance({ address }));
+export const chainId = (url: string) => ask(url, node => node.getChainId());
+export const balance = (url: string, address: Address) =>
+  ask(url, node => node.getBalance({ address }));
 export const broadcast = (url: string, raw: Hex): Promise<NodeAnswer<Hash>> =>
-  ask(url, (node) => node.sendRawTransaction({ serializedTransaction: raw }));
+  ask(url, node => node.sendRawTransaction({ serializedTransaction: raw }));
 export const receipt = (url: string, hash: Hash): Promise<NodeAnswer<TransactionReceipt>> =>
-  ask(url, (node) => node.waitForTransactionReceipt({ hash, timeout: RECEIPT_TIMEOUT_MS }));
+  ask(url, node => node.waitForTransactionReceipt({ hash, timeout: RECEIPT_TIMEOUT_MS }));
 
 /** What the node suggests for a transaction. */
 export interface Estimate {
@@ -73,7 +90,7 @@ export interface Draft {
 }
 
 export function estimate(url: string, draft: Draft): Promise<NodeAnswer<Estimate>> {
-  return ask(url, async (node) => {
+  return ask(url, async node => {
     const call = { account: draft.from, to: draft.to, value: draft.value, data: draft.data };
     const [id, nonce, fees, funds, gas] = await Promise.all([
       node.getChainId(),
@@ -94,12 +111,24 @@ export interface TokenFacts {
 }
 
 const FACTS_ABI = [
-  { type: "function", name: "symbol", stateMutability: "view", inputs: [], outputs: [{ name: "", type: "string" }] },
-  { type: "function", name: "decimals", stateMutability: "view", inputs: [], outputs: [{ name: "", type: "uint8" }] },
+  {
+    type: "function",
+    name: "symbol",
+    stateMutability: "view",
+    inputs: [],
+    outputs: [{ name: "", type: "string" }],
+  },
+  {
+    type: "function",
+    name: "decimals",
+    stateMutability: "view",
+    inputs: [],
+    outputs: [{ name: "", type: "uint8" }],
+  },
 ] as const;
 
 export function tokenFacts(url: string, address: Address): Promise<NodeAnswer<TokenFacts>> {
-  return ask(url, async (node) => {
+  return ask(url, async node => {
     const [symbol, decimals] = await Promise.all([
       node.readContract({ address, abi: FACTS_ABI, functionName: "symbol" }),
       node.readContract({ address, abi: FACTS_ABI, functionName: "decimals" }),

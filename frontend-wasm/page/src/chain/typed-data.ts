@@ -2,7 +2,8 @@ import type { TypedDataPayload } from "@duet/signer";
 
 import { duet } from "../state/duet";
 
-export type TypedDataReading = { ok: true; payload: TypedDataPayload } | { ok: false; problem: string };
+export type TypedDataReading =
+  { ok: true; payload: TypedDataPayload } | { ok: false; problem: string };
 
 /**
  * Parses JSON without losing digits: a whole number that JavaScript cannot hold becomes text, which
@@ -31,5 +32,7 @@ export function jsonProblem(problem: unknown, text: string): string {
 export async function readTypedData(text: string): Promise<TypedDataReading> {
   if (text.trim() === "") return { ok: false, problem: "Paste the document." };
   const outcome = await duet().readTypedData(text);
-  return outcome.ok ? { ok: true, payload: outcome.value } : { ok: false, problem: outcome.error.message };
+  return outcome.ok
+    ? { ok: true, payload: outcome.value }
+    : { ok: false, problem: outcome.error.message };
 }

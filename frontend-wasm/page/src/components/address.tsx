@@ -4,7 +4,15 @@ import { useState } from "preact/hooks";
 import { Button } from "./button";
 
 /** An address in groups of four, which the eye can compare. Its text is the address, without spaces. */
-export function AddressText({ address, testId, large }: { address: string; testId?: string | undefined; large?: boolean | undefined }) {
+export function AddressText({
+  address,
+  testId,
+  large,
+}: {
+  address: string;
+  testId?: string | undefined;
+  large?: boolean | undefined;
+}) {
   const groups = address.slice(2).match(/.{1,4}/g) ?? [];
   return (
     <span class={large === true ? "address address-large" : "address"} data-testid={testId}>
@@ -35,7 +43,12 @@ export function CopyButton({ testId, text, what, small = true }: CopyButtonProps
   };
   return (
     <span class="copy">
-      <Button testId={testId} small={small} icon={state === "copied" ? "check" : "copy"} onClick={() => void copy()}>
+      <Button
+        testId={testId}
+        small={small}
+        icon={state === "copied" ? "check" : "copy"}
+        onClick={() => void copy()}
+      >
         <span aria-hidden="true">{state === "copied" ? "Copied" : "Copy"}</span>
         <span class="visually-hidden">Copy {what}</span>
       </Button>
@@ -54,7 +67,14 @@ export function AddressQr({ address, testId }: { address: string; testId: string
     .flatMap((row, y) => row.map((dark, x) => (dark ? `M${x} ${y}h1v1h-1z` : "")))
     .join("");
   return (
-    <svg class="qr" viewBox={`0 0 ${size} ${size}`} role="img" aria-label={`QR code of ${address}`} data-testid={testId} shape-rendering="crispEdges">
+    <svg
+      class="qr"
+      viewBox={`0 0 ${size} ${size}`}
+      role="img"
+      aria-label={`QR code of ${address}`}
+      data-testid={testId}
+      shape-rendering="crispEdges"
+    >
       <path d={path} fill="#16211f" />
     </svg>
   );

@@ -24,14 +24,19 @@ interface BackupFileProps {
 export function BackupFile({ wallet, passphrase: known, children }: BackupFileProps) {
   const [passphrase, setPassphrase] = useState(known ?? "");
   const [repeat, setRepeat] = useState(known ?? "");
-  const [problems, setProblems] = useState<{ passphrase?: string | null; repeat?: string | null }>({});
+  const [problems, setProblems] = useState<{ passphrase?: string | null; repeat?: string | null }>(
+    {},
+  );
   const [state, setState] = useState<"new" | "saved" | "checked">("new");
   const [error, setError] = useState<DuetError | null>(null);
   const [busy, setBusy] = useState(false);
 
   const make = async () => {
     setError(null);
-    const found = { passphrase: passphraseProblem(passphrase), repeat: repeatProblem(passphrase, repeat) };
+    const found = {
+      passphrase: passphraseProblem(passphrase),
+      repeat: repeatProblem(passphrase, repeat),
+    };
     setProblems(found);
     if (found.passphrase !== null || found.repeat !== null) {
       focusFirstProblem();
@@ -66,7 +71,13 @@ export function BackupFile({ wallet, passphrase: known, children }: BackupFilePr
         )}
         {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
         <div class="actions">
-          <Button testId="backup-export" tone={state === "new" ? "primary" : "secondary"} type="submit" icon="download" busy={busy && state === "new"}>
+          <Button
+            testId="backup-export"
+            tone={state === "new" ? "primary" : "secondary"}
+            type="submit"
+            icon="download"
+            busy={busy && state === "new"}
+          >
             {state === "new" ? "Save a backup" : "Save another"}
           </Button>
         </div>

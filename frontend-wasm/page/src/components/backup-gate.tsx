@@ -50,8 +50,9 @@ function OwnBackup({ wallet, passphrase }: Omit<BackupGateProps, "thirdPassphras
       <BackupFile wallet={wallet} passphrase={passphrase}>
         <h2>Save a backup before you use the address</h2>
         <p class="soft">
-          Your share is in this browser only. If you lose the browser and have no backup file, everything at the address is lost. The
-          other two shares cannot bring you back. {passphrase !== undefined && "The wallet's passphrase seals the file."}
+          Your share is in this browser only. If you lose the browser and have no backup file,
+          everything at the address is lost. The other two shares cannot bring you back.{" "}
+          {passphrase !== undefined && "The wallet's passphrase seals the file."}
         </p>
       </BackupFile>
       {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
@@ -62,7 +63,9 @@ function OwnBackup({ wallet, passphrase }: Omit<BackupGateProps, "thirdPassphras
           </Button>
         </div>
       )}
-      {waiving && <WaiveDialog wallet={wallet} onClose={() => setWaiving(false)} onError={setError} />}
+      {waiving && (
+        <WaiveDialog wallet={wallet} onClose={() => setWaiving(false)} onError={setError} />
+      )}
     </>
   );
 }
@@ -86,8 +89,9 @@ function WaiveDialog({ wallet, onClose, onError }: WaiveDialogProps) {
   return (
     <Dialog testId="waive-dialog" title="Continue without a backup?" onClose={onClose}>
       <p>
-        Without a backup you lose everything at this address if the device is lost or stolen, if the browser clears its data, or if you
-        forget the passphrase. You can make the backup later, in the wallet's settings.
+        Without a backup you lose everything at this address if the device is lost or stolen, if the
+        browser clears its data, or if you forget the passphrase. You can make the backup later, in
+        the wallet's settings.
       </p>
       <Check testId="waive-sure" checked={sure} onChange={setSure}>
         I understand that I lose this wallet if I lose this browser.

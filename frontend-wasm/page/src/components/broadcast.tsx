@@ -38,7 +38,10 @@ export function Broadcast({ transaction }: { transaction: { raw: Hex; hash: Hex 
     update({ state: "pending" });
     const answer = await receipt(target, transaction.hash);
     if (!answer.ok) {
-      update({ state: "failed", why: `It was sent, but no receipt came: ${answer.message} Look up the hash before you send anything again.` });
+      update({
+        state: "failed",
+        why: `It was sent, but no receipt came: ${answer.message} Look up the hash before you send anything again.`,
+      });
       return;
     }
     const { status, blockNumber, gasUsed, effectiveGasPrice } = answer.value;
@@ -65,13 +68,19 @@ export function Broadcast({ transaction }: { transaction: { raw: Hex; hash: Hex 
       <div class="stack-tight">
         <h3>Broadcast</h3>
         <p class="soft" role="status">
-          {url === null ? "No Ethereum node is known: copy the signed transaction and send it elsewhere." : TEXTS[sent.state]}
+          {url === null
+            ? "No Ethereum node is known: copy the signed transaction and send it elsewhere."
+            : TEXTS[sent.state]}
         </p>
         <div class="row-between">
           <code class="small break" data-testid="transaction-hash">
             {transaction.hash}
           </code>
-          <CopyButton testId="transaction-hash-copy" text={transaction.hash} what="the transaction's hash" />
+          <CopyButton
+            testId="transaction-hash-copy"
+            text={transaction.hash}
+            what="the transaction's hash"
+          />
         </div>
       </div>
       {sent.state === "failed" && (
@@ -104,13 +113,23 @@ export function Broadcast({ transaction }: { transaction: { raw: Hex; hash: Hex 
           </div>
         </dl>
       )}
-      {(sent.state === "idle" || sent.state === "sending" || sent.state === "pending" || sent.state === "failed") && url !== null && (
-        <div class="actions">
-          <Button testId="broadcast" tone="primary" icon="send" busy={sent.state === "sending" || sent.state === "pending"} onClick={() => void send()}>
-            {sent.state === "failed" ? "Try again" : "Broadcast"}
-          </Button>
-        </div>
-      )}
+      {(sent.state === "idle" ||
+        sent.state === "sending" ||
+        sent.state === "pending" ||
+        sent.state === "failed") &&
+        url !== null && (
+          <div class="actions">
+            <Button
+              testId="broadcast"
+              tone="primary"
+              icon="send"
+              busy={sent.state === "sending" || sent.state === "pending"}
+              onClick={() => void send()}
+            >
+              {sent.state === "failed" ? "Try again" : "Broadcast"}
+            </Button>
+          </div>
+        )}
     </div>
   );
 }

@@ -24,7 +24,19 @@ interface ButtonProps {
 const classes = (tone: ButtonTone, small: boolean | undefined) =>
   `button button-${tone}${small === true ? " button-small" : ""}`;
 
-export function Button({ testId, children, tone = "secondary", small, icon, type = "button", busy, disabled, expanded, onClick, data }: ButtonProps) {
+export function Button({
+  testId,
+  children,
+  tone = "secondary",
+  small,
+  icon,
+  type = "button",
+  busy,
+  disabled,
+  expanded,
+  onClick,
+  data,
+}: ButtonProps) {
   return (
     <button
       type={type}
@@ -36,7 +48,7 @@ export function Button({ testId, children, tone = "secondary", small, icon, type
       aria-disabled={busy === true}
       disabled={disabled === true}
       aria-expanded={expanded}
-      onClick={(event) => {
+      onClick={event => {
         if (busy === true) event.preventDefault();
         else onClick?.();
       }}
@@ -58,7 +70,15 @@ interface IconButtonProps {
 
 export function IconButton({ testId, icon, label, onClick, pressed }: IconButtonProps) {
   return (
-    <button type="button" class="button button-icon" data-testid={testId} aria-label={label} title={label} aria-pressed={pressed} onClick={onClick}>
+    <button
+      type="button"
+      class="button button-icon"
+      data-testid={testId}
+      aria-label={label}
+      title={label}
+      aria-pressed={pressed}
+      onClick={onClick}
+    >
       <Icon name={icon} />
     </button>
   );
@@ -73,7 +93,14 @@ interface LinkButtonProps {
   icon?: IconName | undefined;
 }
 
-export function LinkButton({ testId, href, children, tone = "secondary", small, icon }: LinkButtonProps) {
+export function LinkButton({
+  testId,
+  href,
+  children,
+  tone = "secondary",
+  small,
+  icon,
+}: LinkButtonProps) {
   return (
     <a class={classes(tone, small)} href={href} data-testid={testId}>
       {icon && <Icon name={icon} />}

@@ -21,7 +21,8 @@ interface ChainWarningProps {
 /** Says when a payload is for another chain than the node's; the owner may want exactly that. */
 export function ChainWarning({ description, accepted, onAccept, testId }: ChainWarningProps) {
   const expected = expectedChain();
-  if (!isForeign(description) || expected === null || description.chainId === undefined) return null;
+  if (!isForeign(description) || expected === null || description.chainId === undefined)
+    return null;
   return (
     <Notice tone="warn" title="This is for another chain" testId="chain-warning">
       <p>

@@ -19,12 +19,19 @@ interface ChoicesProps<Value extends string> {
 }
 
 /** Radio buttons as cards. */
-export function Choices<Value extends string>({ name, legend, value, choices, onChange, row }: ChoicesProps<Value>) {
+export function Choices<Value extends string>({
+  name,
+  legend,
+  value,
+  choices,
+  onChange,
+  row,
+}: ChoicesProps<Value>) {
   return (
     <fieldset>
       <legend class="choices-legend">{legend}</legend>
       <div class={row === true ? "choices-row" : "choices"}>
-        {choices.map((choice) => (
+        {choices.map(choice => (
           <label class="choice" key={choice.value}>
             <input
               type="radio"
@@ -54,7 +61,12 @@ interface CheckProps {
 export function Check({ testId, checked, onChange, children }: CheckProps) {
   return (
     <label class="check">
-      <input type="checkbox" data-testid={testId} checked={checked} onChange={(event) => onChange(event.currentTarget.checked)} />
+      <input
+        type="checkbox"
+        data-testid={testId}
+        checked={checked}
+        onChange={event => onChange(event.currentTarget.checked)}
+      />
       <span>{children}</span>
     </label>
   );

@@ -21,7 +21,13 @@ function grow(fields: readonly DescribedField[]): Branch {
     for (const part of parts(field.path)) {
       let next = at.below.get(part);
       if (!next) {
-        next = { name: part, path: at.path === "" ? part : part.startsWith("[") ? at.path + part : `${at.path}.${part}`, field: null, below: new Map() };
+        next = {
+          name: part,
+          path:
+            at.path === "" ? part : part.startsWith("[") ? at.path + part : `${at.path}.${part}`,
+          field: null,
+          below: new Map(),
+        };
         at.below.set(part, next);
       }
       at = next;
@@ -32,16 +38,25 @@ function grow(fields: readonly DescribedField[]): Branch {
 }
 
 export function FieldValue({ field }: { field: DescribedField }) {
-  if (field.type === "address" && /^0x[0-9a-fA-F]{40}$/.test(field.value)) return <AddressText address={field.value} />;
+  if (field.type === "address" && /^0x[0-9a-fA-F]{40}$/.test(field.value))
+    return <AddressText address={field.value} />;
   if (field.type.startsWith("bytes")) return <span class="mono">{field.value}</span>;
   if (field.value === "") return <span class="soft">(empty)</span>;
   return <>{field.value}</>;
 }
 
-function Level({ branch, testPrefix, annotate }: { branch: Branch; testPrefix: string; annotate: Annotate }) {
+function Level({
+  branch,
+  testPrefix,
+  annotate,
+}: {
+  branch: Branch;
+  testPrefix: string;
+  annotate: Annotate;
+}) {
   return (
     <ul class="tree">
-      {[...branch.below.values()].map((child) => (
+      {[...branch.below.values()].map(child => (
         <li key={child.path}>
           {child.field && (
             <div class="tree-leaf" data-testid={`${testPrefix}-field-${child.path}`}>
@@ -51,7 +66,9 @@ function Level({ branch, testPrefix, annotate }: { branch: Branch; testPrefix: s
               </span>
               <span class="tree-value">
                 <FieldValue field={child.field} />
-                {annotate(child.field) && <span class="tree-note tree-note-inline">{annotate(child.field)}</span>}
+                {annotate(child.field) && (
+                  <span class="tree-note tree-note-inline">{annotate(child.field)}</span>
+                )}
               </span>
             </div>
           )}
@@ -89,17 +106,28 @@ export function FieldTree({ fields, testPrefix, testId, annotate = nothing }: Fi
 }
 
 /** Members of typed data that the signature says nothing about. */
-export function NotSignedMembers({ description, testId }: { description: Description; testId: string }) {
+export function NotSignedMembers({
+  description,
+  testId,
+}: {
+  description: Description;
+  testId: string;
+}) {
   const members = description.notSigned ?? [];
   if (members.length === 0) return null;
   return (
     <Notice tone="warn" title="Not signed" testId={testId}>
-      <p>The signature says nothing about these members. It holds with any other value in their place.</p>
+      <p>
+        The signature says nothing about these members. It holds with any other value in their
+        place.
+      </p>
       <ul>
         {members.map(({ path, value, reason }) => (
           <li key={path}>
             <code>{path}</code>: <span class="mono">{value}</span>{" "}
-            {reason === "not-covered" ? "(the domain’s declared type does not cover it)" : "(the types do not declare it)"}
+            {reason === "not-covered"
+              ? "(the domain’s declared type does not cover it)"
+              : "(the types do not declare it)"}
           </li>
         ))}
       </ul>

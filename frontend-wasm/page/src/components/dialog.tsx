@@ -27,7 +27,7 @@ export function Dialog({ testId, title, onClose, children }: DialogProps) {
       data-testid={testId}
       aria-labelledby={`${testId}-title`}
       onClose={onClose}
-      onClick={(event) => {
+      onClick={event => {
         // Only a press on the backdrop has the dialog itself as its target.
         if (event.target === event.currentTarget) event.currentTarget.close();
       }}
@@ -35,7 +35,12 @@ export function Dialog({ testId, title, onClose, children }: DialogProps) {
       <div class="stack-loose">
         <div class="dialog-head">
           <h2 id={`${testId}-title`}>{title}</h2>
-          <IconButton testId={testId.replace(/-dialog$/, "-close")} icon="close" label="Close" onClick={() => element.current?.close()} />
+          <IconButton
+            testId={testId.replace(/-dialog$/, "-close")}
+            icon="close"
+            label="Close"
+            onClick={() => element.current?.close()}
+          />
         </div>
         {children}
       </div>

@@ -15,7 +15,7 @@ interface FieldProps {
 }
 
 function describedBy({ id, hint, error }: FieldProps): string | undefined {
-  const ids = [hint ? `${id}-hint` : "", error ? `${id}-error` : ""].filter((part) => part !== "");
+  const ids = [hint ? `${id}-hint` : "", error ? `${id}-error` : ""].filter(part => part !== "");
   return ids.length > 0 ? ids.join(" ") : undefined;
 }
 
@@ -85,10 +85,21 @@ export function TextField(props: TextFieldProps) {
       disabled={disabled}
       maxLength={maxLength}
       autocomplete="off"
-      onInput={(event) => onInput(event.currentTarget.value)}
+      onInput={event => onInput(event.currentTarget.value)}
     />
   );
-  return <Field field={props}>{side ? <div class="input-with-side">{input}{side}</div> : input}</Field>;
+  return (
+    <Field field={props}>
+      {side ? (
+        <div class="input-with-side">
+          {input}
+          {side}
+        </div>
+      ) : (
+        input
+      )}
+    </Field>
+  );
 }
 
 interface TextAreaProps extends FieldProps {
@@ -109,7 +120,7 @@ export function TextArea(props: TextAreaProps) {
         value={value}
         placeholder={placeholder}
         autocomplete="off"
-        onInput={(event) => onInput(event.currentTarget.value)}
+        onInput={event => onInput(event.currentTarget.value)}
       />
     </Field>
   );
@@ -185,9 +196,9 @@ export function Select({ id, label, value, options, onChange, hint, bare }: Sele
       data-testid={id}
       aria-label={bare === true ? label : undefined}
       aria-describedby={hint ? `${id}-hint` : undefined}
-      onChange={(event) => onChange(event.currentTarget.value)}
+      onChange={event => onChange(event.currentTarget.value)}
     >
-      {options.map((option) => (
+      {options.map(option => (
         <option key={option.value} value={option.value} selected={option.value === value}>
           {option.text}
         </option>
@@ -229,7 +240,7 @@ export function BackupFileField({ id, label, error, onChoose }: BackupFileFieldP
         accept=".age"
         aria-invalid={error ? true : undefined}
         aria-describedby={error ? `${id}-error` : undefined}
-        onChange={(event) => onChoose(event.currentTarget.files?.[0] ?? null)}
+        onChange={event => onChoose(event.currentTarget.files?.[0] ?? null)}
       />
       <FieldError id={id} error={error} />
     </div>

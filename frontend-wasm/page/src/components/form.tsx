@@ -12,14 +12,21 @@ interface FormProps {
 }
 
 /** A card that asks for something. Fields say themselves what is wrong with them, not the browser. */
-export function Form({ onSubmit, busy = false, class: extra, testId, labelledBy, children }: FormProps) {
+export function Form({
+  onSubmit,
+  busy = false,
+  class: extra,
+  testId,
+  labelledBy,
+  children,
+}: FormProps) {
   return (
     <form
       class={extra === undefined ? "card" : `card ${extra}`}
       data-testid={testId}
       aria-labelledby={labelledBy}
       noValidate
-      onSubmit={(event) => {
+      onSubmit={event => {
         event.preventDefault();
         if (!busy) void onSubmit();
       }}
@@ -31,5 +38,7 @@ export function Form({ onSubmit, busy = false, class: extra, testId, labelledBy,
 
 /** Leads to the first field with a problem, once the problems are shown. */
 export function focusFirstProblem(): void {
-  requestAnimationFrame(() => document.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus());
+  requestAnimationFrame(() =>
+    document.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus(),
+  );
 }

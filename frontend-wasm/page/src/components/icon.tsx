@@ -1,9 +1,11 @@
 /** Line icons on a grid of 24, drawn for this page. */
 const PATHS = {
-  wallet: "M4 7.5A2.5 2.5 0 0 1 6.5 5H18v3M4 7.5V17a2.5 2.5 0 0 0 2.5 2.5H20V8H6.5A2.5 2.5 0 0 1 4 7.5ZM16 13.75h.01",
+  wallet:
+    "M4 7.5A2.5 2.5 0 0 1 6.5 5H18v3M4 7.5V17a2.5 2.5 0 0 0 2.5 2.5H20V8H6.5A2.5 2.5 0 0 1 4 7.5ZM16 13.75h.01",
   inbox: "M4 13.5 6.5 5.5h11L20 13.5V18.5H4v-5Zm0 0h4.5l1.25 2.25h4.5l1.25-2.25H20",
   check: "m5 12.5 4.5 4.5L19 7.5",
-  shield: "M12 3.5 5 6v5.5c0 4.25 2.9 7.35 7 9 4.1-1.65 7-4.75 7-9V6l-7-2.5Zm-3 8.25 2.25 2.25L15.25 10",
+  shield:
+    "M12 3.5 5 6v5.5c0 4.25 2.9 7.35 7 9 4.1-1.65 7-4.75 7-9V6l-7-2.5Zm-3 8.25 2.25 2.25L15.25 10",
   settings: "M4 7h9m4 0h3M4 17h3m4 0h9M15 4.75v4.5M9 14.75v4.5",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Zm0-5v2m0 14v2M3 12h2m14 0h2M5.6 5.6 7 7m10 10 1.4 1.4M5.6 18.4 7 17M17 7l1.4-1.4",
   moon: "M19.5 14.5A8 8 0 0 1 9.5 4.5a8 8 0 1 0 10 10Z",
@@ -35,7 +37,15 @@ export type IconName = keyof typeof PATHS;
 
 export function Icon({ name }: { name: IconName }) {
   return (
-    <svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.75" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">
+    <svg
+      viewBox="0 0 24 24"
+      fill="none"
+      stroke="currentColor"
+      stroke-width="1.75"
+      stroke-linecap="round"
+      stroke-linejoin="round"
+      aria-hidden="true"
+    >
       <path d={PATHS[name]} />
     </svg>
   );

@@ -27,7 +27,9 @@ const UNHEARD = ["party-unreachable", "gateway-unreachable", "locked", "cancelle
 export function InterruptedBanner({ running }: { running: Interrupted }) {
   const { what, job, payload, path } = running;
   // One that was never asked for cannot have been signed.
-  const [fate, setFate] = useState<Fate>(job === null ? { state: "not-signed", error: null } : { state: "unknown" });
+  const [fate, setFate] = useState<Fate>(
+    job === null ? { state: "not-signed", error: null } : { state: "unknown" },
+  );
   const [asked, setAsked] = useState(0);
   const wallet = walletById(running.wallet);
   const open = wallet !== undefined && wallet.state !== "locked" && wallet.state !== "pending";
@@ -37,12 +39,15 @@ export function InterruptedBanner({ running }: { running: Interrupted }) {
     if (!ask || job === null) return undefined;
     let here = true;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    void duet().outcome(running.wallet, job, payload, path).then((outcome) => {
-      if (!here) return;
-      if (outcome.ok) setFate({ state: "signed", signed: outcome.value });
-      else if (UNHEARD.includes(outcome.error.kind)) timer = setTimeout(() => setAsked((count) => count + 1), AGAIN_MS);
-      else setFate({ state: "not-signed", error: outcome.error });
-    });
+    void duet()
+      .outcome(running.wallet, job, payload, path)
+      .then(outcome => {
+        if (!here) return;
+        if (outcome.ok) setFate({ state: "signed", signed: outcome.value });
+        else if (UNHEARD.includes(outcome.error.kind))
+          timer = setTimeout(() => setAsked(count => count + 1), AGAIN_MS);
+        else setFate({ state: "not-signed", error: outcome.error });
+      });
     return () => {
       here = false;
       clearTimeout(timer);
@@ -56,20 +61,30 @@ export function InterruptedBanner({ running }: { running: Interrupted }) {
         The page was closed or reloaded while {what} was being signed.{" "}
         {fate.state === "unknown" && !open && wallet && (
           <>
-            <a href={href({ view: "wallet", wallet: running.wallet })}>Unlock {wallet.label}</a> to learn whether it was signed. Nothing was broadcast
-            from here.
+            <a href={href({ view: "wallet", wallet: running.wallet })}>Unlock {wallet.label}</a> to
+            learn whether it was signed. Nothing was broadcast from here.
           </>
         )}
-        {fate.state === "unknown" && (open || !wallet) && "Nothing was broadcast from here. The page is asking whether it was signed."}
-        {fate.state === "not-signed" && `It was not signed. You can sign again.${fate.error ? ` ${fate.error.message}` : ""}`}
-        {signed && (signed.transaction ? "It was signed nevertheless. Nothing was broadcast from here." : "It was signed nevertheless, and the signature is valid.")}
+        {fate.state === "unknown" &&
+          (open || !wallet) &&
+          "Nothing was broadcast from here. The page is asking whether it was signed."}
+        {fate.state === "not-signed" &&
+          `It was not signed. You can sign again.${fate.error ? ` ${fate.error.message}` : ""}`}
+        {signed &&
+          (signed.transaction
+            ? "It was signed nevertheless. Nothing was broadcast from here."
+            : "It was signed nevertheless, and the signature is valid.")}
       </span>
       {signed && (
         <span class="row">
           <code class="hex hex-line" data-testid="interrupted-signature" tabIndex={0}>
             {signed.signature}
           </code>
-          <CopyButton testId="interrupted-copy" text={signed.transaction?.raw ?? signed.signature} what={signed.transaction ? "the signed transaction" : "the signature"} />
+          <CopyButton
+            testId="interrupted-copy"
+            text={signed.transaction?.raw ?? signed.signature}
+            what={signed.transaction ? "the signed transaction" : "the signature"}
+          />
         </span>
       )}
       {signed?.transaction && <Broadcast transaction={signed.transaction} />}

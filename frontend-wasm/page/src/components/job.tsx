@@ -47,8 +47,17 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
 
   const approve = async () => {
     settle(job.job, { state: "signing" });
-    const result = await start(description, (hooks) => duet().approve(wallet.id, job.job, description.digest, hooks), job.path);
-    settle(job.job, result.ok ? { state: "signed", signed: result.value } : { state: "failed", error: result.error });
+    const result = await start(
+      description,
+      hooks => duet().approve(wallet.id, job.job, description.digest, hooks),
+      job.path,
+    );
+    settle(
+      job.job,
+      result.ok
+        ? { state: "signed", signed: result.value }
+        : { state: "failed", error: result.error },
+    );
     setShown(false);
   };
 
@@ -61,7 +70,12 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
   };
 
   return (
-    <article class="card" data-testid={`job-${job.job}`} data-state={outcome.state} aria-label={`${KIND_NAMES[description.kind]} for ${wallet.label}`}>
+    <article
+      class="card"
+      data-testid={`job-${job.job}`}
+      data-state={outcome.state}
+      aria-label={`${KIND_NAMES[description.kind]} for ${wallet.label}`}
+    >
       <div class="stack-tight">
         <div class="row-between">
           <h2 class="job-title">
@@ -74,7 +88,8 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
           )}
         </div>
         <p class="soft small break">
-          Asked by {job.tenant} on {dateTime(job.createdAt)} · reference <span class="mono">{job.idempotencyKey}</span>
+          Asked by {job.tenant} on {dateTime(job.createdAt)} · reference{" "}
+          <span class="mono">{job.idempotencyKey}</span>
           {job.path !== "m" && (
             <>
               {" "}
@@ -85,11 +100,24 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
       </div>
 
       <Summary description={description} wallet={wallet} />
-      {waits && <ChainWarning description={description} accepted={accepted} onAccept={setAccepted} testId={`job-chain-accept-${job.job}`} />}
+      {waits && (
+        <ChainWarning
+          description={description}
+          accepted={accepted}
+          onAccept={setAccepted}
+          testId={`job-chain-accept-${job.job}`}
+        />
+      )}
       {outcome.state !== "signing" && (
         <div class="stack-tight">
           <div>
-            <Button testId={`job-open-${job.job}`} tone="secondary" small expanded={shown} onClick={() => setShown(!shown)}>
+            <Button
+              testId={`job-open-${job.job}`}
+              tone="secondary"
+              small
+              expanded={shown}
+              onClick={() => setShown(!shown)}
+            >
               {shown ? "Hide the fields" : "Show the fields"}
             </Button>
           </div>
@@ -97,7 +125,9 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
         </div>
       )}
 
-      {run && outcome.state === "signing" && <Timeline wallet={wallet} steps={run.steps} state={run.state} />}
+      {run && outcome.state === "signing" && (
+        <Timeline wallet={wallet} steps={run.steps} state={run.state} />
+      )}
       {outcome.state === "signing" && (
         <div class="actions">
           <Button testId="signing-cancel" onClick={cancel}>
@@ -114,10 +144,23 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
           )}
           {(waits || canTryAgain(outcome.error.kind)) && (
             <div class="actions">
-              <Button testId={`job-approve-${job.job}`} tone="primary" icon="pen" disabled={wallet.state !== "unlocked" || (isForeign(description) && !accepted && waits)} onClick={() => void approve()}>
+              <Button
+                testId={`job-approve-${job.job}`}
+                tone="primary"
+                icon="pen"
+                disabled={
+                  wallet.state !== "unlocked" || (isForeign(description) && !accepted && waits)
+                }
+                onClick={() => void approve()}
+              >
                 Approve and sign
               </Button>
-              <Button testId={`job-reject-${job.job}`} tone="danger" disabled={wallet.state === "locked"} onClick={() => setRejecting(true)}>
+              <Button
+                testId={`job-reject-${job.job}`}
+                tone="danger"
+                disabled={wallet.state === "locked"}
+                onClick={() => setRejecting(true)}
+              >
                 Reject
               </Button>
             </div>
@@ -134,7 +177,11 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
             <code class="hex hex-line" data-testid="signature" tabIndex={0}>
               {outcome.signed.signature}
             </code>
-            <CopyButton testId="signature-copy" text={outcome.signed.signature} what="the signature" />
+            <CopyButton
+              testId="signature-copy"
+              text={outcome.signed.signature}
+              what="the signature"
+            />
           </div>
         </div>
       )}
@@ -149,8 +196,15 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
         </p>
       )}
       {rejecting && (
-        <Dialog testId="reject-dialog" title="Reject this request?" onClose={() => setRejecting(false)}>
-          <p>This request will never be signed, and the requester is told. The requester can send a new request.</p>
+        <Dialog
+          testId="reject-dialog"
+          title="Reject this request?"
+          onClose={() => setRejecting(false)}
+        >
+          <p>
+            This request will never be signed, and the requester is told. The requester can send a
+            new request.
+          </p>
           <div class="actions">
             <Button testId="job-reject-confirm" tone="danger" onClick={() => void reject()}>
               Reject it
@@ -167,5 +221,11 @@ function Job({ entry: { job, outcome }, wallet }: { entry: InboxEntry; wallet: W
 
 /** Failures after which the same job can still be signed. */
 function canTryAgain(kind: string): boolean {
-  return ["gateway-unreachable", "party-unreachable", "cancelled", "busy-elsewhere", "locked"].includes(kind);
+  return [
+    "gateway-unreachable",
+    "party-unreachable",
+    "cancelled",
+    "busy-elsewhere",
+    "locked",
+  ].includes(kind);
 }

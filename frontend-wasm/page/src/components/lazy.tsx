@@ -5,7 +5,9 @@ import { Notice } from "./notice";
 import { Button } from "./button";
 
 /** A view whose code is fetched when it is first shown. */
-export function lazy<Props extends object>(load: () => Promise<ComponentType<Props>>): ComponentType<Props> {
+export function lazy<Props extends object>(
+  load: () => Promise<ComponentType<Props>>,
+): ComponentType<Props> {
   let loaded: ComponentType<Props> | null = null;
   return function Lazy(props: Props) {
     const [Loaded, setLoaded] = useState<ComponentType<Props> | null>(() => loaded);
@@ -13,7 +15,7 @@ export function lazy<Props extends object>(load: () => Promise<ComponentType<Pro
     useEffect(() => {
       if (Loaded) return;
       load().then(
-        (component) => {
+        component => {
           loaded = component;
           setLoaded(() => component);
         },
@@ -25,7 +27,10 @@ export function lazy<Props extends object>(load: () => Promise<ComponentType<Pro
       <main class="main" id="main" aria-busy={!failed}>
         {failed && (
           <Notice tone="warn" title="A part of the page could not be loaded">
-            <p>It is not there any more, or the connection broke. Reloading fetches the page anew; wallets stay where they are.</p>
+            <p>
+              It is not there any more, or the connection broke. Reloading fetches the page anew;
+              wallets stay where they are.
+            </p>
             <Button testId="error-reload" small onClick={() => location.reload()}>
               Reload
             </Button>

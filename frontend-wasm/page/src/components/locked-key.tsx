@@ -20,27 +20,45 @@ export function LockedKey({ wallet }: { wallet: WalletSummary }) {
   const title = "This wallet protected itself";
   return (
     <>
-      <section class="card" data-testid="paillier-locked" data-other={other?.role ?? "none"} aria-label={title}>
+      <section
+        class="card"
+        data-testid="paillier-locked"
+        data-other={other?.role ?? "none"}
+        aria-label={title}
+      >
         <div class="stack-tight">
           <h2>{title}</h2>
           <p class="soft">
-            A signature that {namesOf(culprits)} answered with is wrong. This device stopped using its Paillier key at once, and deleted it.
-            {culprits.length > 0 && ` It asks ${namesOf(culprits)} for nothing any more, in any wallet of this browser.`}
+            A signature that {namesOf(culprits)} answered with is wrong. This device stopped using
+            its Paillier key at once, and deleted it.
+            {culprits.length > 0 &&
+              ` It asks ${namesOf(culprits)} for nothing any more, in any wallet of this browser.`}
           </p>
         </div>
         <Losses wallet={said} testId="lock-losses" />
         {other ? (
           <p>
-            Go on with {other.party}: this device makes a new key, and {other.party} takes it. That takes a few seconds. The address stays the
-            same.
+            Go on with {other.party}: this device makes a new key, and {other.party} takes it. That
+            takes a few seconds. The address stays the same.
           </p>
         ) : (
           <NoOtherPair wallet={said} />
         )}
-        {other && <RotationProgress rotation={rotation} doneText={`The key was replaced. The wallet signs with ${other.party}.`} />}
+        {other && (
+          <RotationProgress
+            rotation={rotation}
+            doneText={`The key was replaced. The wallet signs with ${other.party}.`}
+          />
+        )}
         {other && !rotation.done && (
           <div class="actions">
-            <Button testId="rotate-submit" tone="primary" icon="refresh" busy={rotation.running} onClick={() => void rotation.rotate()}>
+            <Button
+              testId="rotate-submit"
+              tone="primary"
+              icon="refresh"
+              busy={rotation.running}
+              onClick={() => void rotation.rotate()}
+            >
               Make a new device key and go on with {other.party}
             </Button>
           </div>
@@ -66,16 +84,19 @@ function NoOtherPair({ wallet: { parties, culprits } }: { wallet: WalletSummary 
       <ul>
         {canAccept && (
           <li>
-            Ask {namesOf(culprits)} what happened. Then go on at your own word, below, and move the funds to a new wallet with other parties.
+            Ask {namesOf(culprits)} what happened. Then go on at your own word, below, and move the
+            funds to a new wallet with other parties.
           </li>
         )}
         {isFile && (
           <li>
-            Keep the file of the third share and the backup file of your own share: together they are the whole key. No page or command puts them
-            together yet.
+            Keep the file of the third share and the backup file of your own share: together they
+            are the whole key. No page or command puts them together yet.
           </li>
         )}
-        {!canAccept && !isFile && <li>The other two parties sign together what your teams queue, without this browser.</li>}
+        {!canAccept && !isFile && (
+          <li>The other two parties sign together what your teams queue, without this browser.</li>
+        )}
       </ul>
     </div>
   );

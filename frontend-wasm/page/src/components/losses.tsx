@@ -10,10 +10,18 @@ export function Losses({ wallet, testId }: { wallet: WalletSummary; testId: stri
   const { failures, maxBits, moveFunds } = wallet.losses;
   if (failures === 0) return null;
   return (
-    <div data-testid={testId} data-failures={failures} data-bits={maxBits} data-move-funds={String(moveFunds)}>
+    <div
+      data-testid={testId}
+      data-failures={failures}
+      data-bits={maxBits}
+      data-move-funds={String(moveFunds)}
+    >
       {moveFunds ? (
         <Notice tone="bad" title="Move the funds to a new wallet" testId={`${testId}-move-funds`}>
-          <p>{costText(wallet.losses)} Create a new wallet, and send everything from here to its address.</p>
+          <p>
+            {costText(wallet.losses)} Create a new wallet, and send everything from here to its
+            address.
+          </p>
           <div class="actions">
             <LinkButton testId={`${testId}-create`} small href={href({ view: "create" })}>
               Create a wallet

@@ -7,7 +7,12 @@ import { Icon, type IconName } from "./icon";
 
 export type NoticeTone = "info" | "warn" | "bad" | "good";
 
-const ICONS: Record<NoticeTone, IconName> = { info: "info", warn: "warning", bad: "error", good: "good" };
+const ICONS: Record<NoticeTone, IconName> = {
+  info: "info",
+  warn: "warning",
+  bad: "error",
+  good: "good",
+};
 
 interface NoticeProps {
   tone?: NoticeTone | undefined;

@@ -28,13 +28,16 @@ export function useOpenedFile(known?: string) {
     error,
     choose: (chosen: File | null) => {
       setFile(chosen);
-      setProblems((before) => ({ ...before, file: null }));
+      setProblems(before => ({ ...before, file: null }));
     },
     type: setTyped,
     /** Looks at what is there; the file's bytes are read from the disk by {@link read}. */
     check: (): boolean => {
       setError(null);
-      const found = { file: backupFileProblem(file), passphrase: passphrase === "" ? "Type the passphrase of the file." : null };
+      const found = {
+        file: backupFileProblem(file),
+        passphrase: passphrase === "" ? "Type the passphrase of the file." : null,
+      };
       setProblems(found);
       return found.file === null && found.passphrase === null;
     },
@@ -75,13 +78,25 @@ export function OpenedFileFields({ id, label, opened }: OpenedFileFieldsProps) {
     <>
       <BackupFileField id={`${id}-file`} label={label} error={problems.file} onChoose={choose} />
       {known === undefined && (
-        <PassphraseField id={`${id}-passphrase`} label="Passphrase of the file" value={typed} onInput={type} error={problems.passphrase} />
+        <PassphraseField
+          id={`${id}-passphrase`}
+          label="Passphrase of the file"
+          value={typed}
+          onInput={type}
+          error={problems.passphrase}
+        />
       )}
     </>
   );
 }
 
 /** Why the file did not open, where no field is to blame. */
-export function OpenedFileError({ opened: { error }, onRetry }: { opened: ReturnType<typeof useOpenedFile>; onRetry?: () => void }) {
+export function OpenedFileError({
+  opened: { error },
+  onRetry,
+}: {
+  opened: ReturnType<typeof useOpenedFile>;
+  onRetry?: () => void;
+}) {
   return error && <ErrorNotice error={error} onRetry={onRetry} />;
 }

@@ -13,9 +13,18 @@ interface ProgressListProps<Name extends string> {
 }
 
 /** Long work, step by step: what happens, how far it is, how long each took. All rows are there from the start. */
-export function ProgressList<Name extends string>({ rowId, testId, steps, progress, label }: ProgressListProps<Name>) {
-  const active = steps.find((step) => progress.get(step.name)?.state === "active") ?? null;
-  const furthest = steps.reduce((last, step, index) => (progress.has(step.name) ? index : last), -1);
+export function ProgressList<Name extends string>({
+  rowId,
+  testId,
+  steps,
+  progress,
+  label,
+}: ProgressListProps<Name>) {
+  const active = steps.find(step => progress.get(step.name)?.state === "active") ?? null;
+  const furthest = steps.reduce(
+    (last, step, index) => (progress.has(step.name) ? index : last),
+    -1,
+  );
   return (
     <div class="stack" data-testid={testId} data-step={active?.name}>
       <ol class="steps" aria-label={label}>
@@ -24,7 +33,13 @@ export function ProgressList<Name extends string>({ rowId, testId, steps, progre
           // A step that was skipped, because a later one has begun, is done.
           const state = at?.state ?? (index < furthest ? "done" : "waiting");
           return (
-            <li key={step.name} class="step" data-state={state} data-testid={`${rowId}-${step.name}`} {...(at?.ms == null ? {} : { "data-ms": Math.round(at.ms) })}>
+            <li
+              key={step.name}
+              class="step"
+              data-state={state}
+              data-testid={`${rowId}-${step.name}`}
+              {...(at?.ms == null ? {} : { "data-ms": Math.round(at.ms) })}
+            >
               <span class="step-mark">{state === "done" && <Icon name="check" />}</span>
               <div class="step-body">
                 <p class="step-title">{step.title}</p>

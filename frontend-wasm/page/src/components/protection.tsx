@@ -15,7 +15,12 @@ interface ProtectionChoiceProps {
 }
 
 /** Asks what is to open a wallet in this browser. */
-export function ProtectionChoice({ prefix, passphraseText, value, onChange }: ProtectionChoiceProps) {
+export function ProtectionChoice({
+  prefix,
+  passphraseText,
+  value,
+  onChange,
+}: ProtectionChoiceProps) {
   const [passkeys, setPasskeys] = useState(false);
   useEffect(() => void duet().passkeysAvailable().then(setPasskeys), []);
   return (
@@ -25,12 +30,19 @@ export function ProtectionChoice({ prefix, passphraseText, value, onChange }: Pr
       value={value}
       onChange={onChange}
       choices={[
-        { value: "passphrase", testId: `${prefix}-protection-passphrase`, title: "A passphrase", text: passphraseText },
+        {
+          value: "passphrase",
+          testId: `${prefix}-protection-passphrase`,
+          title: "A passphrase",
+          text: passphraseText,
+        },
         {
           value: "passkey",
           testId: `${prefix}-protection-passkey`,
           title: "A passkey",
-          text: passkeys ? "Fingerprint, face or security key." : "This browser has no passkeys that can protect data.",
+          text: passkeys
+            ? "Fingerprint, face or security key."
+            : "This browser has no passkeys that can protect data.",
           disabled: !passkeys,
         },
       ]}
@@ -50,12 +62,35 @@ interface NewPassphraseProps {
 }
 
 /** Asks twice for a passphrase that is being chosen, and hints how strong it is. */
-export function NewPassphrase({ id, label, passphrase, onPassphrase, problem, repeat, onRepeat, repeatProblem }: NewPassphraseProps) {
+export function NewPassphrase({
+  id,
+  label,
+  passphrase,
+  onPassphrase,
+  problem,
+  repeat,
+  onRepeat,
+  repeatProblem,
+}: NewPassphraseProps) {
   return (
     <>
-      <PassphraseField id={id} label={label} fresh value={passphrase} onInput={onPassphrase} error={problem} />
+      <PassphraseField
+        id={id}
+        label={label}
+        fresh
+        value={passphrase}
+        onInput={onPassphrase}
+        error={problem}
+      />
       <StrengthHint testId={`${id}-strength`} passphrase={passphrase} />
-      <PassphraseField id={`${id}-repeat`} label="Once more" fresh value={repeat} onInput={onRepeat} error={repeatProblem} />
+      <PassphraseField
+        id={`${id}-repeat`}
+        label="Once more"
+        fresh
+        value={repeat}
+        onInput={onRepeat}
+        error={repeatProblem}
+      />
     </>
   );
 }

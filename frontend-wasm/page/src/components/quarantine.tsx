@@ -11,10 +11,12 @@ import { ErrorNotice } from "./notice";
 import { RotationProgress, useRotation } from "./rotation";
 
 const STANDINGS: Record<Culprit["standing"], (party: string) => string> = {
-  quarantined: (party) =>
+  quarantined: party =>
     `A wrong signature of ${party} locked a key in this browser. Nothing is signed with ${party} here until you say that you go on with it.`,
-  accepted: (party) => `A wrong signature of ${party} locked a key in this browser, and you went on with it. Another one is final.`,
-  final: (party) => `Wrong signatures of ${party} locked two keys in this browser. That is final: ${party} has to be replaced.`,
+  accepted: party =>
+    `A wrong signature of ${party} locked a key in this browser, and you went on with it. Another one is final.`,
+  final: party =>
+    `Wrong signatures of ${party} locked two keys in this browser. That is final: ${party} has to be replaced.`,
 };
 
 /**
@@ -38,15 +40,27 @@ export function Quarantine({ wallet }: { wallet: WalletSummary }) {
   return (
     <section class="card" data-testid="quarantine" aria-labelledby="quarantine-title">
       <h2 id="quarantine-title">Wrong signatures</h2>
-      {wallet.culprits.map((culprit) => {
+      {wallet.culprits.map(culprit => {
         const { role, party, fingerprint, locks, standing } = culprit;
         return (
-          <div key={fingerprint} class="stack-tight" data-testid={`culprit-${role}`} data-standing={standing} data-locks={locks}>
+          <div
+            key={fingerprint}
+            class="stack-tight"
+            data-testid={`culprit-${role}`}
+            data-standing={standing}
+            data-locks={locks}
+          >
             <p>{STANDINGS[standing](party)}</p>
             <p class="small soft mono">{groups(fingerprint)}</p>
             {standing === "quarantined" && wallet.state !== "locked" && (
               <div class="actions">
-                <Button testId={`culprit-accept-${role}`} tone="danger" small busy={rotation.running} onClick={() => setAsking(culprit)}>
+                <Button
+                  testId={`culprit-accept-${role}`}
+                  tone="danger"
+                  small
+                  busy={rotation.running}
+                  onClick={() => setAsking(culprit)}
+                >
                   Go on with {party} …
                 </Button>
               </div>
@@ -55,8 +69,18 @@ export function Quarantine({ wallet }: { wallet: WalletSummary }) {
         );
       })}
       {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
-      <RotationProgress rotation={rotation} doneText="The key was replaced, and the party took it." />
-      {asking && <AcceptDialog wallet={wallet} culprit={asking} onClose={() => setAsking(null)} onAccept={() => void accept(asking)} />}
+      <RotationProgress
+        rotation={rotation}
+        doneText="The key was replaced, and the party took it."
+      />
+      {asking && (
+        <AcceptDialog
+          wallet={wallet}
+          culprit={asking}
+          onClose={() => setAsking(null)}
+          onAccept={() => void accept(asking)}
+        />
+      )}
     </section>
   );
 }
@@ -68,14 +92,19 @@ interface AcceptDialogProps {
   onAccept: () => void;
 }
 
-function AcceptDialog({ wallet: { losses }, culprit: { party }, onClose, onAccept }: AcceptDialogProps) {
+function AcceptDialog({
+  wallet: { losses },
+  culprit: { party },
+  onClose,
+  onAccept,
+}: AcceptDialogProps) {
   const [sure, setSure] = useState(false);
   return (
     <Dialog testId="culprit-dialog" title={`Go on with ${party}?`} onClose={onClose}>
       <p>
-        A party that answers wrongly on purpose learns a part of this device&apos;s share with each locked key.{" "}
-        {losses.failures > 0 && costText(losses)} Ask {party} what happened first. Your word counts once, in every wallet of this browser: the
-        next wrong signature is final.
+        A party that answers wrongly on purpose learns a part of this device&apos;s share with each
+        locked key. {losses.failures > 0 && costText(losses)} Ask {party} what happened first. Your
+        word counts once, in every wallet of this browser: the next wrong signature is final.
       </p>
       <Check testId="culprit-sure" checked={sure} onChange={setSure}>
         I asked {party}, and go on with it.

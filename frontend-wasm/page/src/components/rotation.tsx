@@ -29,7 +29,7 @@ export function useRotation(wallet: WalletSummary) {
     setDone(false);
     setProgress(new Map());
     const outcome = await duet().rotate(wallet.id, {
-      onProgress: (event) => setProgress((before) => advance(ROTATE_STEPS, before ?? new Map(), event)),
+      onProgress: event => setProgress(before => advance(ROTATE_STEPS, before ?? new Map(), event)),
     });
     if (outcome.ok) {
       setDone(true);
@@ -43,10 +43,24 @@ export function useRotation(wallet: WalletSummary) {
 }
 
 /** How far a replacement is, and its end. */
-export function RotationProgress({ rotation: { progress, error, done }, doneText }: { rotation: ReturnType<typeof useRotation>; doneText: string }) {
+export function RotationProgress({
+  rotation: { progress, error, done },
+  doneText,
+}: {
+  rotation: ReturnType<typeof useRotation>;
+  doneText: string;
+}) {
   return (
     <>
-      {progress && <ProgressList rowId="rotate-step" testId="rotate-progress" steps={ROTATE_STEPS} progress={progress} label="Progress of the replacement" />}
+      {progress && (
+        <ProgressList
+          rowId="rotate-step"
+          testId="rotate-progress"
+          steps={ROTATE_STEPS}
+          progress={progress}
+          label="Progress of the replacement"
+        />
+      )}
       {error && <ErrorNotice error={error} />}
       {done && (
         <Notice tone="good" testId="rotate-done">
@@ -64,14 +78,23 @@ export function RotationProgress({ rotation: { progress, error, done }, doneText
 export function Rotation({ wallet }: { wallet: WalletSummary }) {
   const rotation = useRotation(wallet);
   // What it was for is still said once it is done.
-  const [why] = useState<keyof typeof WHY>(() => (wallet.state === "needs-rotation" ? wallet.state : "unlocked"));
+  const [why] = useState<keyof typeof WHY>(() =>
+    wallet.state === "needs-rotation" ? wallet.state : "unlocked",
+  );
   return (
-    <section class="card" data-testid={why === "unlocked" ? "rotation" : why} aria-label={WHY[why].title}>
+    <section
+      class="card"
+      data-testid={why === "unlocked" ? "rotation" : why}
+      aria-label={WHY[why].title}
+    >
       <div class="stack-tight">
         <h2>{WHY[why].title}</h2>
         <p class="soft">{WHY[why].text}</p>
       </div>
-      <RotationProgress rotation={rotation} doneText="The key was replaced. The wallet signs with the new one." />
+      <RotationProgress
+        rotation={rotation}
+        doneText="The key was replaced. The wallet signs with the new one."
+      />
       {!rotation.done && (
         <div class="actions">
           <Button

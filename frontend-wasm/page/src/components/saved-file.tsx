@@ -45,7 +45,10 @@ export function SavedFile({ id, passphrase, check, onChecked }: SavedFileProps) 
   return (
     <div data-testid={`${id}-done`} data-saved="true">
       <Form busy={busy} onSubmit={submit}>
-        <p>Handed to the browser. Open the file that you saved: only a file that opens is worth something. Keep its passphrase apart from it.</p>
+        <p>
+          Handed to the browser. Open the file that you saved: only a file that opens is worth
+          something. Keep its passphrase apart from it.
+        </p>
         <OpenedFileFields id={id} label="The saved file" opened={opened} />
         <OpenedFileError opened={opened} />
         <div class="actions">

@@ -33,7 +33,15 @@ interface SigningProps {
 }
 
 /** A form, the review of what it makes, and the signature. */
-export function SigningStages({ signing, wallet, summary, blocked, onAnother, canBroadcast, children }: SigningProps) {
+export function SigningStages({
+  signing,
+  wallet,
+  summary,
+  blocked,
+  onAnother,
+  canBroadcast,
+  children,
+}: SigningProps) {
   const { stage, sign, cancel, back } = signing;
   // A wallet that locks itself meanwhile does not take away what is being signed or was.
   if (stage.at === "run") {
@@ -88,12 +96,15 @@ function Review({ description, wallet, summary, blocked, onSign, onBack }: Revie
       <div class="stack-tight">
         <StepHeading>Check before you sign</StepHeading>
         <p class="soft">
-          You sign with <strong>{wallet.label}</strong>. The code that signs has read these fields itself, and they are exactly what you sign.
+          You sign with <strong>{wallet.label}</strong>. The code that signs has read these fields
+          itself, and they are exactly what you sign.
         </p>
       </div>
       {summary}
       <Payload description={description} testPrefix="review" />
-      {(description.kind === "personal_message" || description.kind === "typed_data") && <SameSignature testId="review-same-signature" />}
+      {(description.kind === "personal_message" || description.kind === "typed_data") && (
+        <SameSignature testId="review-same-signature" />
+      )}
       <div class="actions">
         <Button testId="review-sign" tone="primary" icon="pen" disabled={blocked} onClick={onSign}>
           Sign
@@ -106,7 +117,13 @@ function Review({ description, wallet, summary, blocked, onSign, onBack }: Revie
   );
 }
 
-export function Payload({ description, testPrefix }: { description: Description; testPrefix: string }) {
+export function Payload({
+  description,
+  testPrefix,
+}: {
+  description: Description;
+  testPrefix: string;
+}) {
   return (
     <div class="payload">
       <p class="payload-kind">{KIND_NAMES[description.kind]}</p>
@@ -137,18 +154,32 @@ interface SigningRunProps {
   canBroadcast: boolean;
 }
 
-const HEADINGS = { signing: "Signing together", signed: "Signed and verified", failed: "Not signed" } as const;
+const HEADINGS = {
+  signing: "Signing together",
+  signed: "Signed and verified",
+  failed: "Not signed",
+} as const;
 
 /** A signature while it is made, and its result. The places of all parts are taken from the start. */
-function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBroadcast }: SigningRunProps) {
+function SigningRun({
+  run,
+  wallet,
+  summary,
+  onCancel,
+  onRetry,
+  onAnother,
+  canBroadcast,
+}: SigningRunProps) {
   const { state, signed, error, verification } = run;
   return (
     <section class="card signing" data-testid="signing" data-state={state}>
       <div class="signing-head">
         <StepHeading>{HEADINGS[state]}</StepHeading>
         <p class="soft" role="status">
-          {state === "signing" && "This device and the other party take turns. Neither sees the other's share."}
-          {signed && `In ${duration(signed.tookMs)}, together with ${signed.responder || "the other party"}.`}
+          {state === "signing" &&
+            "This device and the other party take turns. Neither sees the other's share."}
+          {signed &&
+            `In ${duration(signed.tookMs)}, together with ${signed.responder || "the other party"}.`}
           {state === "failed" && "There is no signature."}
         </p>
       </div>
@@ -183,8 +214,17 @@ function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBro
                 <span>The signature is valid and belongs to this wallet.</span>
               </p>
             ) : (
-              <Notice tone="bad" testId="signature-verified" title="The signature could not be verified again">
-                <p>{verification?.valid === false ? verification.reason : "The verifier gave no answer."} Do not use it.</p>
+              <Notice
+                tone="bad"
+                testId="signature-verified"
+                title="The signature could not be verified again"
+              >
+                <p>
+                  {verification?.valid === false
+                    ? verification.reason
+                    : "The verifier gave no answer."}{" "}
+                  Do not use it.
+                </p>
               </Notice>
             )}
             <div class="stack-tight">
@@ -204,7 +244,11 @@ function SigningRun({ run, wallet, summary, onCancel, onRetry, onAnother, canBro
                     {signed.transaction.raw}
                   </code>
                   <div class="actions">
-                    <CopyButton testId="signed-transaction-copy" text={signed.transaction.raw} what="the signed transaction" />
+                    <CopyButton
+                      testId="signed-transaction-copy"
+                      text={signed.transaction.raw}
+                      what="the signed transaction"
+                    />
                   </div>
                 </div>
               </details>

@@ -10,7 +10,13 @@ import { TokenCallNotice } from "./token-call";
 const MAX_QUOTED_CHARACTERS = 160;
 
 /** A payload in a sentence, from what the signing code wrote again. The fields say the rest. */
-export function Summary({ description, wallet }: { description: Description; wallet: WalletSummary }) {
+export function Summary({
+  description,
+  wallet,
+}: {
+  description: Description;
+  wallet: WalletSummary;
+}) {
   const { payload } = description;
   switch (payload.kind) {
     case "transaction":
@@ -18,7 +24,13 @@ export function Summary({ description, wallet }: { description: Description; wal
     case "personal_message": {
       if (!("text" in payload)) return null;
       const { text } = payload;
-      return <p class="summary">“{text.length > MAX_QUOTED_CHARACTERS ? `${text.slice(0, MAX_QUOTED_CHARACTERS)} …` : text}”</p>;
+      return (
+        <p class="summary">
+          “
+          {text.length > MAX_QUOTED_CHARACTERS ? `${text.slice(0, MAX_QUOTED_CHARACTERS)} …` : text}
+          ”
+        </p>
+      );
     }
     case "typed_data": {
       const name = payload.domain["name"];
@@ -35,7 +47,13 @@ export function Summary({ description, wallet }: { description: Description; wal
   }
 }
 
-function TransactionSummary({ description, wallet }: { description: Description; wallet: WalletSummary }) {
+function TransactionSummary({
+  description,
+  wallet,
+}: {
+  description: Description;
+  wallet: WalletSummary;
+}) {
   const { payload } = description;
   if (payload.kind !== "transaction") return null;
   const value = BigInt(payload.value ?? 0);
@@ -53,8 +71,8 @@ function TransactionSummary({ description, wallet }: { description: Description;
           "Calls the contract"
         )}{" "}
         {to === null ? "no address: this creates a contract" : <AddressText address={to} />}
-        {description.chainId !== undefined && <> on {chainName(description.chainId)}</>}, for a fee of at most{" "}
-        <strong class="number">{inEther(fee)}</strong>.
+        {description.chainId !== undefined && <> on {chainName(description.chainId)}</>}, for a fee
+        of at most <strong class="number">{inEther(fee)}</strong>.
       </p>
       {to !== null && to === wallet.address && (
         <Notice tone="warn">

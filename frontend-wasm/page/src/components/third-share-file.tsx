@@ -36,8 +36,8 @@ export function ThirdShareFile({ wallet, passphrase }: ThirdShareFileProps) {
         <div class="stack-tight">
           <h2>Save the file of the third share</h2>
           <p class="soft">
-            Keep it apart from this computer and from the backup of your own share: both files together are the whole key. Once you opened the
-            saved file here, it exists nowhere else.
+            Keep it apart from this computer and from the backup of your own share: both files
+            together are the whole key. Once you opened the saved file here, it exists nowhere else.
           </p>
         </div>
         {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}

@@ -22,8 +22,15 @@ export function TokenCallNotice({ to, data, testId }: TokenCallProps) {
   if (data === "0x") return null;
   if (call === null) {
     return (
-      <Notice tone="warn" title="A contract call this page does not know" testId={`${testId}-unknown`}>
-        <p>The page cannot show what the contract does with this data. Sign only if you trust the author of the request.</p>
+      <Notice
+        tone="warn"
+        title="A contract call this page does not know"
+        testId={`${testId}-unknown`}
+      >
+        <p>
+          The page cannot show what the contract does with this data. Sign only if you trust the
+          author of the request.
+        </p>
       </Notice>
     );
   }
@@ -44,7 +51,8 @@ export function TokenCallNotice({ to, data, testId }: TokenCallProps) {
                   {value.amount.toString()}
                   {facts && (
                     <span class="tree-note">
-                      {tokens(value.amount, facts.decimals)} {facts.symbol}, according to the contract
+                      {tokens(value.amount, facts.decimals)} {facts.symbol}, according to the
+                      contract
                     </span>
                   )}
                 </>

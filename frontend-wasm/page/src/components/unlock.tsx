@@ -40,7 +40,9 @@ export function UnlockForm({ wallet, title, text, action, onUnlock }: UnlockForm
     setBusy(true);
     setError(null);
     setProblem(null);
-    const failure = await onUnlock(passkey ? { kind: "passkey" } : { kind: "passphrase", passphrase });
+    const failure = await onUnlock(
+      passkey ? { kind: "passkey" } : { kind: "passphrase", passphrase },
+    );
     setBusy(false);
     if (failure === null) return;
     setError(failure);
@@ -60,13 +62,33 @@ export function UnlockForm({ wallet, title, text, action, onUnlock }: UnlockForm
       {!passkey && (
         <>
           {/* Lets password managers keep the passphrases of several wallets apart. */}
-          <input class="visually-hidden" type="text" autocomplete="username" value={wallet.label} readOnly tabIndex={-1} aria-hidden="true" />
-          <PassphraseField id="unlock-passphrase" label="Passphrase" value={passphrase} onInput={setPassphrase} error={problem} />
+          <input
+            class="visually-hidden"
+            type="text"
+            autocomplete="username"
+            value={wallet.label}
+            readOnly
+            tabIndex={-1}
+            aria-hidden="true"
+          />
+          <PassphraseField
+            id="unlock-passphrase"
+            label="Passphrase"
+            value={passphrase}
+            onInput={setPassphrase}
+            error={problem}
+          />
         </>
       )}
       {error && <ErrorNotice error={error} />}
       <div class="actions">
-        <Button testId={passkey ? "unlock-passkey" : "unlock-submit"} tone="primary" type="submit" icon={passkey ? "key" : "unlock"} busy={busy}>
+        <Button
+          testId={passkey ? "unlock-passkey" : "unlock-submit"}
+          tone="primary"
+          type="submit"
+          icon={passkey ? "key" : "unlock"}
+          busy={busy}
+        >
           {passkey ? "Use passkey" : action}
         </Button>
       </div>
@@ -82,7 +104,7 @@ export function UnlockWallet({ wallet }: { wallet: WalletSummary }) {
       title="Unlock the wallet"
       text="Its share of the key is opened inside this browser only, and locked again after a while without use."
       action="Unlock"
-      onUnlock={async (unlock) => {
+      onUnlock={async unlock => {
         const outcome = await duet().unlock(wallet.id, unlock);
         if (!outcome.ok) return outcome.error;
         noteWallet(outcome.value);
@@ -93,7 +115,13 @@ export function UnlockWallet({ wallet }: { wallet: WalletSummary }) {
 }
 
 /** Shows what needs an open wallet that can sign, and otherwise what is missing. */
-export function Ready({ wallet, children }: { wallet: WalletSummary; children: ComponentChildren }) {
+export function Ready({
+  wallet,
+  children,
+}: {
+  wallet: WalletSummary;
+  children: ComponentChildren;
+}) {
   switch (wallet.state) {
     case "unlocked":
       // What can sign with no party says so before a form is filled in.

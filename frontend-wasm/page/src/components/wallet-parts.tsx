@@ -26,7 +26,10 @@ export function StateBadge({ state }: { state: WalletState }) {
   );
 }
 
-type BalanceState = { state: "loading" } | { state: "known"; wei: bigint; text: string } | { state: "unavailable"; why: string };
+type BalanceState =
+  | { state: "loading" }
+  | { state: "known"; wei: bigint; text: string }
+  | { state: "unavailable"; why: string };
 
 /** What the node says the address holds. */
 export function Balance({ wallet, withRefresh }: { wallet: WalletSummary; withRefresh?: boolean }) {
@@ -43,7 +46,10 @@ export function Balance({ wallet, withRefresh }: { wallet: WalletSummary; withRe
         return;
       }
       // The node's client is large; it is fetched only here.
-      const [{ balance: ask }, { etherShort }] = await Promise.all([import("../chain/node"), import("../chain/amount")]);
+      const [{ balance: ask }, { etherShort }] = await Promise.all([
+        import("../chain/node"),
+        import("../chain/amount"),
+      ]);
       const answer = await ask(url, address);
       if (!current) return;
       setBalance(
@@ -96,12 +102,20 @@ export function Balance({ wallet, withRefresh }: { wallet: WalletSummary; withRe
 export function WaysBack({ wallet }: { wallet: WalletSummary }) {
   const { exportedAt, checkedAt } = wallet.backup;
   const state = checkedAt !== null ? "checked" : exportedAt !== null ? "unchecked" : "none";
-  const storage = wallet.persistent ? null : " The browser has not promised to keep this page's storage, so it may delete your share.";
+  const storage = wallet.persistent
+    ? null
+    : " The browser has not promised to keep this page's storage, so it may delete your share.";
   return (
     <div data-testid="ways-back" data-state={state} data-persistent={String(wallet.persistent)}>
       <Notice
-        tone={state === "none" ? "bad" : state === "unchecked" || storage !== null ? "warn" : "info"}
-        title={state === "none" ? "Lost with this browser: everything at this address" : "Your way back: the backup file"}
+        tone={
+          state === "none" ? "bad" : state === "unchecked" || storage !== null ? "warn" : "info"
+        }
+        title={
+          state === "none"
+            ? "Lost with this browser: everything at this address"
+            : "Your way back: the backup file"
+        }
       >
         <p>
           {checkedAt !== null
@@ -120,12 +134,26 @@ export function WaysBack({ wallet }: { wallet: WalletSummary }) {
 export function Holders({ wallet }: { wallet: WalletSummary }) {
   return (
     <ul class="holders">
-      {wallet.parties.map((party) => (
+      {wallet.parties.map(party => (
         <li key={party.share} class={`holder actor-${party.role}`}>
-          <Icon name={party.role === "device" ? "device" : party.role === "backup-file" ? "file" : party.role === "service" ? "server" : "person"} />
+          <Icon
+            name={
+              party.role === "device"
+                ? "device"
+                : party.role === "backup-file"
+                  ? "file"
+                  : party.role === "service"
+                    ? "server"
+                    : "person"
+            }
+          />
           <div>
             <p class="holder-name">
-              {party.role === "device" ? "This browser" : party.role === "backup-file" ? "Backup file" : party.party}
+              {party.role === "device"
+                ? "This browser"
+                : party.role === "backup-file"
+                  ? "Backup file"
+                  : party.party}
             </p>
             <p class="small soft">
               {party.role === "device"

@@ -18,7 +18,7 @@ export function takeLinkTokens(): void {
 
 /** Tokens as people paste them: one a line, or separated by commas or blanks. */
 export function splitTokens(text: string): string[] {
-  return text.split(/[\s,]+/).filter((token) => token !== "");
+  return text.split(/[\s,]+/).filter(token => token !== "");
 }
 
 takeLinkTokens();

@@ -3,7 +3,9 @@ import { signal } from "@preact/signals";
 import { node } from "./duet";
 
 /** The chain of the node, as the node itself says. */
-export const nodeChain = signal<{ state: "unknown" } | { state: "known"; id: number } | { state: "unreachable"; why: string }>({
+export const nodeChain = signal<
+  { state: "unknown" } | { state: "known"; id: number } | { state: "unreachable"; why: string }
+>({
   state: "unknown",
 });
 
@@ -11,7 +13,10 @@ export const nodeChain = signal<{ state: "unknown" } | { state: "known"; id: num
 export async function refreshNodeChain(): Promise<void> {
   const url = node.value?.url;
   if (url === undefined) {
-    nodeChain.value = { state: "unreachable", why: "No Ethereum node is known. One can be set in the settings." };
+    nodeChain.value = {
+      state: "unreachable",
+      why: "No Ethereum node is known. One can be set in the settings.",
+    };
     return;
   }
   const { chainId } = await import("../chain/node");
@@ -23,5 +28,7 @@ export async function refreshNodeChain(): Promise<void> {
 
 /** The chain a payload should be for: the node's, or what the gateway says while the node is silent. */
 export function expectedChain(): number | null {
-  return nodeChain.value.state === "known" ? nodeChain.value.id : (node.value?.expectedChainId ?? null);
+  return nodeChain.value.state === "known"
+    ? nodeChain.value.id
+    : (node.value?.expectedChainId ?? null);
 }

@@ -1,5 +1,12 @@
 import { batch, computed, signal } from "@preact/signals";
-import type { Connection, DuetApi, DuetError, GatewayInfo, WalletId, WalletSummary } from "@duet/signer";
+import type {
+  Connection,
+  DuetApi,
+  DuetError,
+  GatewayInfo,
+  WalletId,
+  WalletSummary,
+} from "@duet/signer";
 
 import { BUILD, ConfigProblem, readConfig } from "../config";
 import { gatewayOverride, idleMinutes, rpcOverride } from "./settings";
@@ -14,7 +21,9 @@ export const info = signal<GatewayInfo | null>(null);
 /** How many jobs wait, by wallet. */
 export const waiting = signal<ReadonlyMap<WalletId, number>>(new Map());
 
-export const waitingTotal = computed(() => [...waiting.value.values()].reduce((sum, jobs) => sum + jobs, 0));
+export const waitingTotal = computed(() =>
+  [...waiting.value.values()].reduce((sum, jobs) => sum + jobs, 0),
+);
 
 /** The Ethereum node to ask, if any is known. */
 export const node = computed(() => {
@@ -31,12 +40,12 @@ export function duet(): DuetApi {
 }
 
 export function walletById(id: WalletId): WalletSummary | undefined {
-  return wallets.value.find((wallet) => wallet.id === id);
+  return wallets.value.find(wallet => wallet.id === id);
 }
 
 /** Puts a wallet's new state into the list without waiting for the library's own notice of it. */
 export function noteWallet(wallet: WalletSummary): void {
-  const others = wallets.value.filter((other) => other.id !== wallet.id);
+  const others = wallets.value.filter(other => other.id !== wallet.id);
   wallets.value = [...others, wallet].sort((a, b) => a.createdAt - b.createdAt);
 }
 
@@ -77,21 +86,25 @@ export async function open(): Promise<void> {
 
 /** What the library said when it could not be opened; anything else is a failure inside. */
 async function reason(problem: unknown): Promise<DuetError> {
-  if (problem instanceof ConfigProblem) return { kind: "invalid", message: problem.message, field: problem.field };
+  if (problem instanceof ConfigProblem)
+    return { kind: "invalid", message: problem.message, field: problem.field };
   const { Failure } = await import("@duet/signer");
   if (problem instanceof Failure) return problem.error;
-  return { kind: "internal", message: problem instanceof Error ? problem.message : "The library did not start." };
+  return {
+    kind: "internal",
+    message: problem instanceof Error ? problem.message : "The library did not start.",
+  };
 }
 
 function subscribe(opened: DuetApi): void {
-  opened.onConnection((state) => {
+  opened.onConnection(state => {
     connection.value = state;
     if (state === "online") void refreshInfo();
   });
-  opened.onWallets((list) => {
+  opened.onWallets(list => {
     wallets.value = list;
     // A locked wallet's jobs cannot be read, so their number would only grow old.
-    const open = new Set(list.filter((wallet) => wallet.state !== "locked").map((wallet) => wallet.id));
+    const open = new Set(list.filter(wallet => wallet.state !== "locked").map(wallet => wallet.id));
     waiting.value = new Map([...waiting.value].filter(([id]) => open.has(id)));
   });
   opened.onInbox(({ wallet, jobs }) => {

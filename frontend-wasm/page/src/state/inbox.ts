@@ -24,12 +24,13 @@ const MAX_ANSWERED = 20;
 /** This tab's storage: what was answered is still there after a reload, and gone with the tab. */
 const KEY = "duet.answered";
 
-const isAnswered = ({ outcome }: InboxEntry): boolean => outcome.state !== "waiting" && outcome.state !== "signing";
+const isAnswered = ({ outcome }: InboxEntry): boolean =>
+  outcome.state !== "waiting" && outcome.state !== "signing";
 
 function recall(): ReadonlyMap<JobId, InboxEntry> {
   try {
     const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "[]") as InboxEntry[];
-    return new Map(kept.filter(isAnswered).map((entry) => [entry.job.job, entry]));
+    return new Map(kept.filter(isAnswered).map(entry => [entry.job.job, entry]));
   } catch {
     // Forbidden, or of another version of this page.
     return new Map();
@@ -40,7 +41,8 @@ export const entries = signal<ReadonlyMap<JobId, InboxEntry>>(recall());
 effect(() => {
   const answered = [...entries.value.values()].filter(isAnswered);
   try {
-    const plain = (_: string, value: unknown): unknown => (typeof value === "bigint" ? value.toString() : value);
+    const plain = (_: string, value: unknown): unknown =>
+      typeof value === "bigint" ? value.toString() : value;
     sessionStorage.setItem(KEY, JSON.stringify(answered, plain));
   } catch {
     // Then a reload forgets them.
@@ -72,15 +74,18 @@ export async function refreshInbox(wallet: WalletId): Promise<void> {
   const listed = new Set(answer.value.map(({ job }) => job));
   const next = new Map(entries.value);
   for (const [id, entry] of next) {
-    if (entry.job.wallet !== wallet || listed.has(id) || entry.outcome.state !== "waiting") continue;
+    if (entry.job.wallet !== wallet || listed.has(id) || entry.outcome.state !== "waiting")
+      continue;
     // It is no longer waiting: its time has passed, or it was answered elsewhere.
-    if (entry.job.expiresAt <= Date.now()) next.set(id, { ...entry, outcome: { state: "expired" } });
+    if (entry.job.expiresAt <= Date.now())
+      next.set(id, { ...entry, outcome: { state: "expired" } });
     else next.delete(id);
   }
   for (const job of answer.value) {
     if (!next.has(job.job)) next.set(job.job, { job, outcome: { state: "waiting" } });
   }
   const answered = [...next.values()].filter(isAnswered);
-  for (const { job } of answered.slice(0, Math.max(0, answered.length - MAX_ANSWERED))) next.delete(job.job);
+  for (const { job } of answered.slice(0, Math.max(0, answered.length - MAX_ANSWERED)))
+    next.delete(job.job);
   entries.value = next;
 }

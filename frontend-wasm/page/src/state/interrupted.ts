@@ -31,7 +31,12 @@ export interface Remembered {
 export function rememberSigning(running: Omit<Interrupted, "job">): Remembered {
   const write = (job: JobId | null) => {
     try {
-      sessionStorage.setItem(KEY, JSON.stringify({ ...running, job }, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
+      sessionStorage.setItem(
+        KEY,
+        JSON.stringify({ ...running, job }, (_, value) =>
+          typeof value === "bigint" ? value.toString() : value,
+        ),
+      );
     } catch {
       // Then a reload goes unmentioned.
     }
@@ -53,7 +58,12 @@ function forget(): void {
 function recall(): Interrupted | null {
   try {
     const value = JSON.parse(sessionStorage.getItem(KEY) ?? "null") as Partial<Interrupted> | null;
-    if (typeof value?.wallet !== "string" || typeof value.what !== "string" || typeof value.path !== "string") return null;
+    if (
+      typeof value?.wallet !== "string" ||
+      typeof value.what !== "string" ||
+      typeof value.path !== "string"
+    )
+      return null;
     if (typeof value.payload !== "object" || value.payload === null) return null;
     const { wallet, what, payload, path, job } = value;
     return { wallet, what, payload, path, job: typeof job === "string" ? job : null };

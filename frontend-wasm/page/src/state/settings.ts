@@ -33,7 +33,7 @@ function recallTheme(): Theme {
 
 function recallIdleMinutes(): number {
   const minutes = Number(recall("idle-minutes"));
-  return IDLE_MINUTES.find((choice) => choice === minutes) ?? DEFAULT_IDLE_MINUTES;
+  return IDLE_MINUTES.find(choice => choice === minutes) ?? DEFAULT_IDLE_MINUTES;
 }
 
 export const theme = signal<Theme>(recallTheme());
@@ -45,7 +45,7 @@ export const rpcOverride = signal<string | null>(recall("rpc"));
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 const systemTheme = signal<"light" | "dark">(systemDark.matches ? "dark" : "light");
-systemDark.addEventListener("change", (event) => {
+systemDark.addEventListener("change", event => {
   systemTheme.value = event.matches ? "dark" : "light";
 });
 

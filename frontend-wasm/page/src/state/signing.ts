@@ -1,5 +1,14 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import type { Description, DuetError, Outcome, Payload, Signed, SigningStep, Verification, WalletSummary } from "@duet/signer";
+import type {
+  Description,
+  DuetError,
+  Outcome,
+  Payload,
+  Signed,
+  SigningStep,
+  Verification,
+  WalletSummary,
+} from "@duet/signer";
 
 import { duet } from "./duet";
 import { rememberSigning } from "./interrupted";
@@ -46,17 +55,34 @@ export function useRun(wallet: WalletSummary) {
   }, []);
 
   const start = useCallback(
-    async (description: Description, begin: (hooks: RunHooks) => Promise<Outcome<Signed>>, path = "m"): Promise<Outcome<Signed>> => {
+    async (
+      description: Description,
+      begin: (hooks: RunHooks) => Promise<Outcome<Signed>>,
+      path = "m",
+    ): Promise<Outcome<Signed>> => {
       const controller = new AbortController();
       abort.current = controller;
-      const remembered = rememberSigning({ wallet: wallet.id, what: WHAT[description.kind], payload: description.payload, path });
+      const remembered = rememberSigning({
+        wallet: wallet.id,
+        what: WHAT[description.kind],
+        payload: description.payload,
+        path,
+      });
       const update = (change: (before: Run) => Partial<Run>) => {
-        if (mounted.current) setRun((before) => (before ? { ...before, ...change(before) } : before));
+        if (mounted.current) setRun(before => (before ? { ...before, ...change(before) } : before));
       };
-      setRun({ at: "run", description, state: "signing", steps: [], signed: null, verification: null, error: null });
+      setRun({
+        at: "run",
+        description,
+        state: "signing",
+        steps: [],
+        signed: null,
+        verification: null,
+        error: null,
+      });
       const outcome = await begin({
         signal: controller.signal,
-        onStep: (step) => {
+        onStep: step => {
           if (step.step === "requested") remembered.asked(step.job);
           update(({ steps }) => ({ steps: [...steps, step] }));
         },
@@ -69,8 +95,16 @@ export function useRun(wallet: WalletSummary) {
       // The signature was verified where it was made; any program could repeat this check with the
       // public parts.
       const signed = outcome.value;
-      const verification = await duet().verify({ payload: description.payload, signature: signed.signature, address: signed.address });
-      update(() => ({ state: "signed", signed, verification: verification.ok ? verification.value : null }));
+      const verification = await duet().verify({
+        payload: description.payload,
+        signature: signed.signature,
+        address: signed.address,
+      });
+      update(() => ({
+        state: "signed",
+        signed,
+        verification: verification.ok ? verification.value : null,
+      }));
       return outcome;
     },
     [wallet.id],
@@ -106,7 +140,7 @@ export function useSigning(wallet: WalletSummary) {
     sign: () => {
       if (stage.at === "edit") return;
       const { description } = stage;
-      void start(description, (hooks) => duet().sign(wallet.id, description.payload, hooks));
+      void start(description, hooks => duet().sign(wallet.id, description.payload, hooks));
     },
     cancel,
   };

@@ -12,13 +12,15 @@ export interface Explanation {
 const EXPLANATIONS: Record<DuetErrorKind, Explanation> = {
   "gateway-unreachable": {
     title: "The gateway cannot be reached",
-    remedy: "Nothing was lost. The page keeps trying to connect; try again once it says that it is connected.",
+    remedy:
+      "Nothing was lost. The page keeps trying to connect; try again once it says that it is connected.",
     tone: "warn",
     again: true,
   },
   "party-unreachable": {
     title: "The other party does not answer",
-    remedy: "A signature needs two parties. Nothing was signed. Try again in a moment, or tell the party's operator.",
+    remedy:
+      "A signature needs two parties. Nothing was signed. Try again in a moment, or tell the party's operator.",
     tone: "warn",
     again: true,
   },
@@ -30,13 +32,15 @@ const EXPLANATIONS: Record<DuetErrorKind, Explanation> = {
   },
   "wrong-passphrase": {
     title: "The passphrase is wrong",
-    remedy: "Check capitals and keyboard layout. After several wrong attempts each further one takes longer.",
+    remedy:
+      "Check capitals and keyboard layout. After several wrong attempts each further one takes longer.",
     tone: "bad",
     again: true,
   },
   "passkey-unavailable": {
     title: "No passkey was used",
-    remedy: "The browser has no passkey for this wallet, or you dismissed the request. Try again with the device that holds the passkey.",
+    remedy:
+      "The browser has no passkey for this wallet, or you dismissed the request. Try again with the device that holds the passkey.",
     tone: "warn",
     again: true,
   },
@@ -61,7 +65,8 @@ const EXPLANATIONS: Record<DuetErrorKind, Explanation> = {
   },
   "stale-page": {
     title: "This page is out of date",
-    remedy: "The gateway serves another version. Reload the page; your wallets stay in this browser.",
+    remedy:
+      "The gateway serves another version. Reload the page; your wallets stay in this browser.",
     tone: "warn",
     again: false,
   },
@@ -86,12 +91,23 @@ const EXPLANATIONS: Record<DuetErrorKind, Explanation> = {
   },
   quarantined: {
     title: "This device no longer signs with that party",
-    remedy: "The party answered with a wrong signature before. The wallet's view lists the ways that are left.",
+    remedy:
+      "The party answered with a wrong signature before. The wallet's view lists the ways that are left.",
     tone: "bad",
     again: false,
   },
-  refused: { title: "The request was refused", remedy: "Nothing was signed.", tone: "bad", again: true },
-  invalid: { title: "Something needs correction", remedy: "Correct what is named below and try again.", tone: "bad", again: true },
+  refused: {
+    title: "The request was refused",
+    remedy: "Nothing was signed.",
+    tone: "bad",
+    again: true,
+  },
+  invalid: {
+    title: "Something needs correction",
+    remedy: "Correct what is named below and try again.",
+    tone: "bad",
+    again: true,
+  },
   storage: {
     title: "The browser's storage does not work",
     remedy:

@@ -31,7 +31,10 @@ export function shortAddress(address: string): string {
 
 /** A name that may be used for a file. */
 export function fileName(label: string, suffix: string): string {
-  const safe = label.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "");
+  const safe = label
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-+|-+$/g, "");
   return `duet-${safe || "wallet"}${suffix}`;
 }
 

@@ -7,7 +7,9 @@ export function trustedParty({ parties, culprits }: WalletSummary): RespondingPa
   return parties.find(
     (party): party is RespondingParty =>
       "fingerprint" in party &&
-      !culprits.some(({ fingerprint, standing }) => fingerprint === party.fingerprint && standing !== "accepted"),
+      !culprits.some(
+        ({ fingerprint, standing }) => fingerprint === party.fingerprint && standing !== "accepted",
+      ),
   );
 }
 

@@ -23,18 +23,27 @@ function bits(passphrase: string): number {
     [/[0-9]/, 10],
     [/[^A-Za-z0-9]/, 33],
   ];
-  const alphabet = classes.reduce((sum, [pattern, size]) => sum + (pattern.test(reduced) ? size : 0), 0);
+  const alphabet = classes.reduce(
+    (sum, [pattern, size]) => sum + (pattern.test(reduced) ? size : 0),
+    0,
+  );
   const distinct = new Set(reduced).size;
-  const perCharacter = Math.min(Math.log2(Math.max(alphabet, 2)), Math.log2(Math.max(distinct, 2)) + 0.6);
+  const perCharacter = Math.min(
+    Math.log2(Math.max(alphabet, 2)),
+    Math.log2(Math.max(distinct, 2)) + 0.6,
+  );
   // Letters of words carry less than letters drawn at random.
-  const words = reduced.split(/[\s\-_.]+/).filter((word) => /^[A-Za-z]{3,}$/.test(word));
+  const words = reduced.split(/[\s\-_.]+/).filter(word => /^[A-Za-z]{3,}$/.test(word));
   const inWords = words.join("").length;
   return words.length * 11 + (reduced.length - inWords) * perCharacter * 0.8;
 }
 
 export function strength(passphrase: string): Strength {
   if (passphrase.length < MIN_PASSPHRASE_LENGTH) {
-    return { score: 0, text: `At least ${MIN_PASSPHRASE_LENGTH} characters; four or five unrelated words are good.` };
+    return {
+      score: 0,
+      text: `At least ${MIN_PASSPHRASE_LENGTH} characters; four or five unrelated words are good.`,
+    };
   }
   const estimate = bits(passphrase);
   if (estimate < 35) return { score: 1, text: "Easy to guess. Add unrelated words." };
@@ -46,7 +55,8 @@ export function strength(passphrase: string): Strength {
 /** Why a new passphrase cannot be taken, or nothing. */
 export function passphraseProblem(passphrase: string): string | null {
   if (passphrase === "") return "Choose a passphrase.";
-  if (passphrase.length < MIN_PASSPHRASE_LENGTH) return `Use at least ${MIN_PASSPHRASE_LENGTH} characters.`;
+  if (passphrase.length < MIN_PASSPHRASE_LENGTH)
+    return `Use at least ${MIN_PASSPHRASE_LENGTH} characters.`;
   if (passphrase.length > 1024) return "Use at most 1024 characters.";
   return null;
 }

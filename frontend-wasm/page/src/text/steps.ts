@@ -13,27 +13,73 @@ export interface StepRow<Name extends string = string> {
 // --------------------------------------------------------------------------------------- creation
 
 export type CreateStepName =
-  | "protection" | "card" | "shares" | "paillier-key" | "proofs" | "sealing" | "stored" | "preparing" | "committing" | "enrolling" | "ready";
+  | "protection"
+  | "card"
+  | "shares"
+  | "paillier-key"
+  | "proofs"
+  | "sealing"
+  | "stored"
+  | "preparing"
+  | "committing"
+  | "enrolling"
+  | "ready";
 
 const CREATE_TEXTS: Record<CreateStepName, Omit<StepRow, "name">> = {
-  protection: { title: "Strengthen the protection", text: "Turning your passphrase or passkey into the key that seals everything here." },
-  card: { title: "Check who holds the other shares", text: "This browser compares their fingerprints and verifies the proofs of their parameters." },
-  shares: { title: "Draw the three shares", text: "This browser draws the key at random, splits it, and erases it." },
-  "paillier-key": { title: "Search two large primes", text: "For this device's encryption key. How long it takes depends on chance." },
-  proofs: { title: "Prove that the shares are sound", text: "Each party gets a proof that its share belongs to your address." },
+  protection: {
+    title: "Strengthen the protection",
+    text: "Turning your passphrase or passkey into the key that seals everything here.",
+  },
+  card: {
+    title: "Check who holds the other shares",
+    text: "This browser compares their fingerprints and verifies the proofs of their parameters.",
+  },
+  shares: {
+    title: "Draw the three shares",
+    text: "This browser draws the key at random, splits it, and erases it.",
+  },
+  "paillier-key": {
+    title: "Search two large primes",
+    text: "For this device's encryption key. How long it takes depends on chance.",
+  },
+  proofs: {
+    title: "Prove that the shares are sound",
+    text: "Each party gets a proof that its share belongs to your address.",
+  },
   sealing: { title: "Seal the shares", text: "Only the party that receives a share can read it." },
-  stored: { title: "Store your share", text: "Sealed, in this browser. From here on, a reload loses nothing." },
-  preparing: { title: "The other parties verify", text: "Each party checks every proof and signs a receipt." },
-  committing: { title: "All parties commit", text: "The page shows the address only after all of them have." },
-  enrolling: { title: "The other parties accept the new key", text: "Each party verifies the new encryption key and signs for it." },
+  stored: {
+    title: "Store your share",
+    text: "Sealed, in this browser. From here on, a reload loses nothing.",
+  },
+  preparing: {
+    title: "The other parties verify",
+    text: "Each party checks every proof and signs a receipt.",
+  },
+  committing: {
+    title: "All parties commit",
+    text: "The page shows the address only after all of them have.",
+  },
+  enrolling: {
+    title: "The other parties accept the new key",
+    text: "Each party verifies the new encryption key and signs for it.",
+  },
   ready: { title: "Ready", text: "The wallet can sign." },
 };
 
 const rows = (names: readonly CreateStepName[]): StepRow<CreateStepName>[] =>
-  names.map((name) => ({ name, ...CREATE_TEXTS[name] }));
+  names.map(name => ({ name, ...CREATE_TEXTS[name] }));
 
 export const CREATE_STEPS = rows([
-  "protection", "card", "shares", "paillier-key", "proofs", "sealing", "stored", "preparing", "committing", "ready",
+  "protection",
+  "card",
+  "shares",
+  "paillier-key",
+  "proofs",
+  "sealing",
+  "stored",
+  "preparing",
+  "committing",
+  "ready",
 ]);
 export const RESUME_STEPS = rows(["preparing", "committing", "ready"]);
 export const ROTATE_STEPS = rows(["card", "paillier-key", "proofs", "enrolling", "ready"]);
@@ -78,7 +124,7 @@ export function advance(
 ): Progress<CreateStepName> {
   const next = new Map(progress);
   const { name, ends } = CREATE_STEP_OF[event.step];
-  const position = steps.findIndex((row) => row.name === name);
+  const position = steps.findIndex(row => row.name === name);
   if (position < 0) return progress;
   for (const earlier of steps.slice(0, position)) {
     const state = next.get(earlier.name);
@@ -94,23 +140,39 @@ export function advance(
     asked: new Set<string>(),
   };
   const detail =
-    event.step === "paillier-key" ? `For this device's encryption key: ${event.candidates} candidates tried, about 120 are usual.`
-    : "party" in event ? `${event.party}: ${CREATE_TEXTS[name].text}`
-    : before.detail;
+    event.step === "paillier-key"
+      ? `For this device's encryption key: ${event.candidates} candidates tried, about 120 are usual.`
+      : "party" in event
+        ? `${event.party}: ${CREATE_TEXTS[name].text}`
+        : before.detail;
   const asked = new Set(before.asked);
   if ("party" in event) {
     if (ends) asked.delete(event.party);
     else asked.add(event.party);
   }
   const over = ends && asked.size === 0;
-  next.set(name, { ...before, asked, detail, state: over ? "done" : "active", ms: over ? event.atMs - before.startedAtMs : null });
+  next.set(name, {
+    ...before,
+    asked,
+    detail,
+    state: over ? "done" : "active",
+    ms: over ? event.atMs - before.startedAtMs : null,
+  });
   return next;
 }
 
 // ---------------------------------------------------------------------------------------- signing
 
 export type SigningStepName =
-  | "requested" | "invited" | "checked" | "sent-1" | "received-2" | "sent-3" | "received-4" | "verified" | "reported";
+  | "requested"
+  | "invited"
+  | "checked"
+  | "sent-1"
+  | "received-2"
+  | "sent-3"
+  | "received-4"
+  | "verified"
+  | "reported";
 
 /** Who does a step, and to whom. */
 export type Actor = "device" | "responder" | "orchestrator";
@@ -121,15 +183,69 @@ export interface SigningRow extends StepRow<SigningStepName> {
 }
 
 export const SIGNING_STEPS: readonly SigningRow[] = [
-  { name: "requested", from: "device", to: "orchestrator", title: "You asked", text: "Your signed request left this browser." },
-  { name: "invited", from: "responder", to: "device", title: "The other party agreed", text: "It computed the digest itself, and accepted." },
-  { name: "checked", from: "device", to: null, title: "Checked here", text: "The other party's identity, the digest, and your key's lock." },
-  { name: "sent-1", from: "device", to: "responder", title: "Promise", text: "A commitment to this device's half nonce." },
-  { name: "received-2", from: "responder", to: "device", title: "The other half, proved", text: "With a proof that the other party knows it, verified here." },
-  { name: "sent-3", from: "device", to: "responder", title: "Promise opened", text: "With the same kind of proof, for the other party to verify." },
-  { name: "received-4", from: "responder", to: "device", title: "Encrypted signature", text: "Only this device can decrypt it." },
-  { name: "verified", from: "device", to: null, title: "Decrypted and verified", text: "The signature is valid for your address." },
-  { name: "reported", from: "device", to: "orchestrator", title: "Reported", text: "The outcome is on record." },
+  {
+    name: "requested",
+    from: "device",
+    to: "orchestrator",
+    title: "You asked",
+    text: "Your signed request left this browser.",
+  },
+  {
+    name: "invited",
+    from: "responder",
+    to: "device",
+    title: "The other party agreed",
+    text: "It computed the digest itself, and accepted.",
+  },
+  {
+    name: "checked",
+    from: "device",
+    to: null,
+    title: "Checked here",
+    text: "The other party's identity, the digest, and your key's lock.",
+  },
+  {
+    name: "sent-1",
+    from: "device",
+    to: "responder",
+    title: "Promise",
+    text: "A commitment to this device's half nonce.",
+  },
+  {
+    name: "received-2",
+    from: "responder",
+    to: "device",
+    title: "The other half, proved",
+    text: "With a proof that the other party knows it, verified here.",
+  },
+  {
+    name: "sent-3",
+    from: "device",
+    to: "responder",
+    title: "Promise opened",
+    text: "With the same kind of proof, for the other party to verify.",
+  },
+  {
+    name: "received-4",
+    from: "responder",
+    to: "device",
+    title: "Encrypted signature",
+    text: "Only this device can decrypt it.",
+  },
+  {
+    name: "verified",
+    from: "device",
+    to: null,
+    title: "Decrypted and verified",
+    text: "The signature is valid for your address.",
+  },
+  {
+    name: "reported",
+    from: "device",
+    to: "orchestrator",
+    title: "Reported",
+    text: "The outcome is on record.",
+  },
 ];
 
 export function signingStepName(step: SigningStep): SigningStepName {
@@ -158,6 +274,6 @@ export function responderOf(step: SigningStep): string | null {
 }
 
 export function roleOf(parties: readonly WalletParty[], party: string): "service" | "partner" {
-  const found = parties.find((one) => "party" in one && one.party === party);
+  const found = parties.find(one => "party" in one && one.party === party);
   return found?.role === "partner" ? "partner" : "service";
 }

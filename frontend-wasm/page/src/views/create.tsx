@@ -1,4 +1,10 @@
-import type { CreatedWallet, CreateProgress, DuetError, ProtectionKind, ShareRecipient } from "@duet/signer";
+import type {
+  CreatedWallet,
+  CreateProgress,
+  DuetError,
+  ProtectionKind,
+  ShareRecipient,
+} from "@duet/signer";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { AddressQr, AddressText, CopyButton } from "../components/address";
@@ -60,7 +66,12 @@ function recipientsOf(third: Third): ShareRecipient[] {
 function check(draft: Draft): Problems {
   const label = draft.label.trim();
   const problems: Problems = {
-    label: label === "" ? "Give the wallet a name." : label.length > 64 ? "At most 64 characters." : null,
+    label:
+      label === ""
+        ? "Give the wallet a name."
+        : label.length > 64
+          ? "At most 64 characters."
+          : null,
     requesters: requestersProblem(draft.requesters),
     tokens: tokensProblem(draft),
   };
@@ -74,7 +85,10 @@ function check(draft: Draft): Problems {
       (draft.protection === "passphrase" && draft.backupPassphrase === draft.passphrase
         ? "Use another passphrase than the wallet's, so that a thief of one passphrase does not get both shares."
         : null);
-    problems.backupPassphraseRepeat = repeatProblem(draft.backupPassphrase, draft.backupPassphraseRepeat);
+    problems.backupPassphraseRepeat = repeatProblem(
+      draft.backupPassphrase,
+      draft.backupPassphraseRepeat,
+    );
   }
   return problems;
 }
@@ -108,7 +122,8 @@ export function CreateView() {
   );
   // A link may come while the view is open.
   useEffect(() => {
-    if (linkTokens.value.length > 0) setDraft((before) => ({ ...before, tokens: linkTokens.value.join("\n") }));
+    if (linkTokens.value.length > 0)
+      setDraft(before => ({ ...before, tokens: linkTokens.value.join("\n") }));
   }, [linkTokens.value]);
 
   const start = async () => {
@@ -117,12 +132,22 @@ export function CreateView() {
     abort.current = new AbortController();
     const outcome = await duet().createWallet({
       label: draft.label.trim(),
-      protection: draft.protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: draft.passphrase },
-      third: draft.third === "partner" ? { kind: "partner" } : { kind: "backup-file", passphrase: draft.backupPassphrase },
-      requesters: keysOf(draft.requesters).map((key) => ({ key, kinds: ["transaction", "personal_message", "typed_data"] })),
+      protection:
+        draft.protection === "passkey"
+          ? { kind: "passkey" }
+          : { kind: "passphrase", passphrase: draft.passphrase },
+      third:
+        draft.third === "partner"
+          ? { kind: "partner" }
+          : { kind: "backup-file", passphrase: draft.backupPassphrase },
+      requesters: keysOf(draft.requesters).map(key => ({
+        key,
+        kinds: ["transaction", "personal_message", "typed_data"],
+      })),
       tokens: splitTokens(draft.tokens),
       signal: abort.current.signal,
-      onProgress: (event: CreateProgress) => setRunning((before) => advance(CREATE_STEPS, before ?? new Map(), event)),
+      onProgress: (event: CreateProgress) =>
+        setRunning(before => advance(CREATE_STEPS, before ?? new Map(), event)),
     });
     setRunning(null);
     if (!outcome.ok) {
@@ -137,7 +162,14 @@ export function CreateView() {
     created.value = outcome.value;
   };
 
-  if (done) return <Created result={done} passphrase={passphrase.current} thirdPassphrase={thirdPassphrase.current} />;
+  if (done)
+    return (
+      <Created
+        result={done}
+        passphrase={passphrase.current}
+        thirdPassphrase={thirdPassphrase.current}
+      />
+    );
   return (
     <View
       name="create"
@@ -146,7 +178,9 @@ export function CreateView() {
       back={{ href: href({ view: "home" }), text: "Wallets" }}
       narrow
     >
-      {error && <ErrorNotice error={error} onRetry={() => void start()} onDismiss={() => setError(null)} />}
+      {error && (
+        <ErrorNotice error={error} onRetry={() => void start()} onDismiss={() => setError(null)} />
+      )}
       {running ? (
         <section class="card" data-testid="create-progress-card">
           <div class="row-between">
@@ -155,8 +189,17 @@ export function CreateView() {
               <Elapsed />
             </span>
           </div>
-          <ProgressList rowId="create-step" testId="create-progress" steps={CREATE_STEPS} progress={running} label="Progress of the creation" />
-          <p class="soft small">Keep this page open. Primes and proofs take most of the time. Each step shows how long it took.</p>
+          <ProgressList
+            rowId="create-step"
+            testId="create-progress"
+            steps={CREATE_STEPS}
+            progress={running}
+            label="Progress of the creation"
+          />
+          <p class="soft small">
+            Keep this page open. Primes and proofs take most of the time. Each step shows how long
+            it took.
+          </p>
           <div class="actions">
             <Button testId="create-cancel" onClick={() => abort.current?.abort()}>
               Cancel
@@ -180,19 +223,24 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
   const [checked, setChecked] = useState(false);
 
   const problems = checked ? check(draft) : {};
-  const set = <Key extends keyof Draft>(key: Key) => (value: Draft[Key]) => onChange({ ...draft, [key]: value });
-  const service = info.value?.recipients.find(({ role }) => role === "service")?.party ?? "the service";
+  const set =
+    <Key extends keyof Draft>(key: Key) =>
+    (value: Draft[Key]) =>
+      onChange({ ...draft, [key]: value });
+  const service =
+    info.value?.recipients.find(({ role }) => role === "service")?.party ?? "the service";
   const partner = info.value?.recipients.find(({ role }) => role === "partner")?.party ?? null;
   const recipients = recipientsOf(draft.third);
   const lacking = recipients.filter(({ admits }) => !admits);
   // Without a partner only the file is left.
   useEffect(() => {
-    if (info.value !== null && partner === null && draft.third === "partner") set("third")("backup-file");
+    if (info.value !== null && partner === null && draft.third === "partner")
+      set("third")("backup-file");
   }, [info.value, partner]);
 
   const submit = () => {
     setChecked(true);
-    if (Object.values(check(draft)).some((problem) => problem)) {
+    if (Object.values(check(draft)).some(problem => problem)) {
       focusFirstProblem();
     } else {
       onSubmit();
@@ -201,7 +249,15 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
 
   return (
     <Form onSubmit={submit}>
-      <TextField id="create-label" label="Name" hint="Only you see it." value={draft.label} onInput={set("label")} error={problems.label} maxLength={64} />
+      <TextField
+        id="create-label"
+        label="Name"
+        hint="Only you see it."
+        value={draft.label}
+        onInput={set("label")}
+        error={problems.label}
+        maxLength={64}
+      />
       <ProtectionChoice
         prefix="create"
         passphraseText="Works in every browser. It cannot be reset if you forget it."
@@ -231,7 +287,8 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           {
             value: "partner",
             testId: "create-third-partner",
-            title: partner === null || partner === "partner" ? "A partner" : `The partner, ${partner}`,
+            title:
+              partner === null || partner === "partner" ? "A partner" : `The partner, ${partner}`,
             text: `${service === "service" ? "The service" : service} and the partner can sign what your teams queue, without this browser. They cannot bring you back if you lose it: for that you need the backup file of your own share.`,
             disabled: info.value !== null && partner === null,
           },
@@ -262,7 +319,8 @@ function CreateForm({ draft, onChange, onSubmit }: CreateFormProps) {
           <div class="stack-tight">
             <h2 id="create-recipients-title">Who gets the other shares</h2>
             <p class="soft">
-              Any two of the three shares are the key. Before you create the wallet, compare these names and fingerprints with those that the organisations publish.
+              Any two of the three shares are the key. Before you create the wallet, compare these
+              names and fingerprints with those that the organisations publish.
             </p>
           </div>
           <RecipientList recipients={recipients} testId="create-recipients" />
@@ -337,7 +395,13 @@ function Created({ result: { wallet: made }, passphrase, thirdPassphrase }: Crea
 
   if (isGated(wallet)) {
     return (
-      <View key="secured" name="create" title="One step is left" lead="All parties have verified and committed their shares. Now make sure that you can come back if you lose this browser." narrow>
+      <View
+        key="secured"
+        name="create"
+        title="One step is left"
+        lead="All parties have verified and committed their shares. Now make sure that you can come back if you lose this browser."
+        narrow
+      >
         <div class="stack-loose" data-testid="create-secured" data-id={wallet.id}>
           <BackupGate wallet={wallet} passphrase={passphrase} thirdPassphrase={thirdPassphrase} />
         </div>
@@ -362,7 +426,11 @@ function Created({ result: { wallet: made }, passphrase, thirdPassphrase }: Crea
         <WaysBack wallet={wallet} />
       </section>
       <div class="actions">
-        <LinkButton testId="create-open-wallet" tone="primary" href={href({ view: "wallet", wallet: wallet.id })}>
+        <LinkButton
+          testId="create-open-wallet"
+          tone="primary"
+          href={href({ view: "wallet", wallet: wallet.id })}
+        >
           Open the wallet
         </LinkButton>
       </div>

@@ -15,11 +15,11 @@ import { entries, inboxErrors, inboxRead, refreshInbox } from "../state/inbox";
 /** What others ask the owner to sign. */
 export function InboxView() {
   useEffect(() => void refreshNodeChain(), [node.value?.url]);
-  const finished = wallets.value.filter((wallet) => wallet.state !== "pending");
-  const open = finished.filter((wallet) => wallet.state !== "locked");
-  const locked = finished.filter((wallet) => wallet.state === "locked");
-  const openIds = open.map((wallet) => wallet.id).join();
-  const counts = open.map((wallet) => waiting.value.get(wallet.id) ?? -1).join();
+  const finished = wallets.value.filter(wallet => wallet.state !== "pending");
+  const open = finished.filter(wallet => wallet.state !== "locked");
+  const locked = finished.filter(wallet => wallet.state === "locked");
+  const openIds = open.map(wallet => wallet.id).join();
+  const counts = open.map(wallet => waiting.value.get(wallet.id) ?? -1).join();
   const online = connection.value === "online";
   // Whenever a number changes, a wallet opens, or the connection is back, the jobs themselves are
   // read.
@@ -28,9 +28,13 @@ export function InboxView() {
   }, [openIds, counts, online]);
 
   const all = [...entries.value.values()].sort((a, b) => a.job.createdAt - b.job.createdAt);
-  const pending = all.filter(({ outcome }) => outcome.state === "waiting" || outcome.state === "signing");
-  const answered = all.filter(({ outcome }) => outcome.state !== "waiting" && outcome.state !== "signing").reverse();
-  const allRead = open.length > 0 && open.every((wallet) => inboxRead.value.has(wallet.id));
+  const pending = all.filter(
+    ({ outcome }) => outcome.state === "waiting" || outcome.state === "signing",
+  );
+  const answered = all
+    .filter(({ outcome }) => outcome.state !== "waiting" && outcome.state !== "signing")
+    .reverse();
+  const allRead = open.length > 0 && open.every(wallet => inboxRead.value.has(wallet.id));
 
   return (
     <View
@@ -40,7 +44,9 @@ export function InboxView() {
       narrow
     >
       <p class="visually-hidden" role="status">
-        {pending.length === 1 ? "One request waits for you." : `${pending.length} requests wait for you.`}
+        {pending.length === 1
+          ? "One request waits for you."
+          : `${pending.length} requests wait for you.`}
       </p>
       {[...inboxErrors.value].map(([id, error]) => (
         <ErrorNotice key={id} error={error} onRetry={() => void refreshInbox(id)} />
@@ -50,7 +56,7 @@ export function InboxView() {
           There is no wallet in this browser yet.
         </p>
       )}
-      {pending.map((entry) => (
+      {pending.map(entry => (
         <JobCard key={entry.job.job} entry={entry} />
       ))}
       {pending.length === 0 && allRead && (
@@ -60,19 +66,23 @@ export function InboxView() {
           <p class="soft small">New requests appear here without a reload.</p>
         </div>
       )}
-      {locked.map((wallet) => (
+      {locked.map(wallet => (
         <LockedInbox key={wallet.id} wallet={wallet} alone={locked.length === 1} />
       ))}
       {answered.length > 0 && (
         <section class="stack" aria-label="Answered requests">
-          {answered.map((entry) => (
+          {answered.map(entry => (
             <JobCard key={entry.job.job} entry={entry} />
           ))}
         </section>
       )}
-      {open.some((wallet) => wallet.state === "needs-rotation" || wallet.state === "paillier-locked") && (
+      {open.some(
+        wallet => wallet.state === "needs-rotation" || wallet.state === "paillier-locked",
+      ) && (
         <Notice tone="warn">
-          <p>One of your wallets cannot sign until you replace its key. Open the wallet to do that.</p>
+          <p>
+            One of your wallets cannot sign until you replace its key. Open the wallet to do that.
+          </p>
         </Notice>
       )}
     </View>
@@ -92,7 +102,11 @@ function LockedInbox({ wallet, alone }: { wallet: WalletSummary; alone: boolean 
             <h2>{wallet.label}</h2>
             <StateBadge state={wallet.state} />
           </div>
-          <Button testId={`inbox-unlock-${wallet.id}`} icon="unlock" onClick={() => setOpening(true)}>
+          <Button
+            testId={`inbox-unlock-${wallet.id}`}
+            icon="unlock"
+            onClick={() => setOpening(true)}
+          >
             Unlock to see its requests
           </Button>
         </div>

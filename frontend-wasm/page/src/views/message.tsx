@@ -15,7 +15,10 @@ import { useSigning } from "../state/signing";
 export type MessageFormat = "text" | "hex";
 
 /** Reads what was typed as a message: its text, or bytes in hexadecimal digits. */
-export function readMessage(text: string, format: MessageFormat): { ok: true; payload: PersonalMessagePayload } | { ok: false; problem: string } {
+export function readMessage(
+  text: string,
+  format: MessageFormat,
+): { ok: true; payload: PersonalMessagePayload } | { ok: false; problem: string } {
   if (format === "text") {
     return text === ""
       ? { ok: false, problem: "Write or paste the message." }
@@ -55,7 +58,13 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
       back={{ href: href({ view: "wallet", wallet: wallet.id }), text: wallet.label }}
       narrow
     >
-      <SigningStages signing={signing} wallet={wallet} summary={() => null} onAnother={(signed) => signed && setText("")} canBroadcast={false}>
+      <SigningStages
+        signing={signing}
+        wallet={wallet}
+        summary={() => null}
+        onAnother={signed => signed && setText("")}
+        canBroadcast={false}
+      >
         <Form onSubmit={submit}>
           <TextArea
             id="message-text"
@@ -63,7 +72,7 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
             mono={format === "hex"}
             placeholder={format === "hex" ? "0x…" : ""}
             value={text}
-            onInput={(value) => {
+            onInput={value => {
               setText(value);
               setProblem(null);
             }}
@@ -74,7 +83,7 @@ export function MessageView({ wallet }: { wallet: WalletSummary }) {
             legend="Read it as"
             row
             value={format}
-            onChange={(value) => {
+            onChange={value => {
               setFormat(value);
               setProblem(null);
             }}

@@ -38,18 +38,20 @@ export function RestoreView() {
     };
     setProblems(found);
     const ready = opened.check();
-    if (!ready || Object.values(found).some((problem) => problem)) {
+    if (!ready || Object.values(found).some(problem => problem)) {
       focusFirstProblem();
       return;
     }
     setBusy(true);
     const read = await opened.read();
-    const outcome = read && await duet().restoreBackup(
-      read.bytes,
-      read.passphrase,
-      protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: fresh },
-      label.trim() === "" ? {} : { label: label.trim() },
-    );
+    const outcome =
+      read &&
+      (await duet().restoreBackup(
+        read.bytes,
+        read.passphrase,
+        protection === "passkey" ? { kind: "passkey" } : { kind: "passphrase", passphrase: fresh },
+        label.trim() === "" ? {} : { label: label.trim() },
+      ));
     setBusy(false);
     if (!outcome) return;
     if (!outcome.ok) {
@@ -72,8 +74,21 @@ export function RestoreView() {
     >
       <Form busy={busy} onSubmit={submit}>
         <OpenedFileFields id="restore" label="Backup file" opened={opened} />
-        <TextField id="restore-label" label="Name" optional hint="Only you see it." value={label} onInput={setLabel} maxLength={64} />
-        <ProtectionChoice prefix="restore" passphraseText="A new one, for this browser." value={protection} onChange={setProtection} />
+        <TextField
+          id="restore-label"
+          label="Name"
+          optional
+          hint="Only you see it."
+          value={label}
+          onInput={setLabel}
+          maxLength={64}
+        />
+        <ProtectionChoice
+          prefix="restore"
+          passphraseText="A new one, for this browser."
+          value={protection}
+          onChange={setProtection}
+        />
         {protection === "passphrase" && (
           <div class="stack">
             <NewPassphrase
@@ -104,7 +119,12 @@ function Restored({ wallet }: { wallet: WalletSummary }) {
   const [rotation] = useState(wallet.state !== "unlocked");
   return (
     <View name="restore" title="The wallet is here" narrow>
-      <section class="card" data-testid="restore-done" data-address={wallet.address ?? ""} data-state={wallet.state}>
+      <section
+        class="card"
+        data-testid="restore-done"
+        data-address={wallet.address ?? ""}
+        data-state={wallet.state}
+      >
         <div class="row-between">
           <StepHeading>{wallet.label}</StepHeading>
           <StateBadge state={wallet.state} />
@@ -114,7 +134,11 @@ function Restored({ wallet }: { wallet: WalletSummary }) {
       </section>
       {rotation && <Rotation wallet={wallet} />}
       <div class="actions">
-        <LinkButton testId="restore-open-wallet" tone={wallet.state === "unlocked" ? "primary" : "secondary"} href={href({ view: "wallet", wallet: wallet.id })}>
+        <LinkButton
+          testId="restore-open-wallet"
+          tone={wallet.state === "unlocked" ? "primary" : "secondary"}
+          href={href({ view: "wallet", wallet: wallet.id })}
+        >
           Open the wallet
         </LinkButton>
       </div>

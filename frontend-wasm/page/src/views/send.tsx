@@ -30,8 +30,8 @@ export function SendView({ wallet }: { wallet: WalletSummary }) {
       <SigningStages
         signing={signing}
         wallet={wallet}
-        summary={(description) => <Summary description={description} wallet={wallet} />}
-        onAnother={(signed) => signed && setDraft(EMPTY_DRAFT)}
+        summary={description => <Summary description={description} wallet={wallet} />}
+        onAnother={signed => signed && setDraft(EMPTY_DRAFT)}
         canBroadcast
       >
         <SendForm wallet={wallet} draft={draft} onChange={setDraft} onReview={signing.review} />
@@ -55,8 +55,9 @@ function ChainNotice() {
     return (
       <Notice tone="bad" title="The node is on another chain" testId="chain-warning">
         <p>
-          The node is on {chainName(chain.id)}, but the gateway is set up for {chainName(expected)}. A transaction would be for{" "}
-          {chainName(chain.id)}. Check the node in the settings before you sign.
+          The node is on {chainName(chain.id)}, but the gateway is set up for {chainName(expected)}.
+          A transaction would be for {chainName(chain.id)}. Check the node in the settings before
+          you sign.
         </p>
       </Notice>
     );

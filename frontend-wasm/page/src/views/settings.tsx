@@ -10,7 +10,14 @@ import { BUILD, gatewayProblem } from "../config";
 import { chainName } from "../chain/names";
 import { gateway, info, node, open } from "../state/duet";
 import { refreshNodeChain } from "../state/chain";
-import { gatewayOverride, IDLE_MINUTES, idleMinutes, rpcOverride, theme, type Theme } from "../state/settings";
+import {
+  gatewayOverride,
+  IDLE_MINUTES,
+  idleMinutes,
+  rpcOverride,
+  theme,
+  type Theme,
+} from "../state/settings";
 
 /** What this browser remembers, and where the page connects to. */
 export function SettingsView() {
@@ -22,7 +29,7 @@ export function SettingsView() {
           legend="Appearance"
           row
           value={theme.value}
-          onChange={(value) => {
+          onChange={value => {
             theme.value = value;
           }}
           choices={[
@@ -36,8 +43,11 @@ export function SettingsView() {
           label="Lock wallets after"
           hint="Time without use. A change locks all wallets now."
           value={String(idleMinutes.value)}
-          options={IDLE_MINUTES.map((minutes) => ({ value: String(minutes), text: minutes === 1 ? "1 minute" : `${minutes} minutes` }))}
-          onChange={(value) => {
+          options={IDLE_MINUTES.map(minutes => ({
+            value: String(minutes),
+            text: minutes === 1 ? "1 minute" : `${minutes} minutes`,
+          }))}
+          onChange={value => {
             idleMinutes.value = Number(value);
             void open();
           }}
@@ -47,7 +57,8 @@ export function SettingsView() {
       <EthereumNode />
       <Parties />
       <p class="soft small break">
-        Build <code data-testid="settings-build">{BUILD || "development"}</code>. The same sources give the same build. Compare this id with the published one.
+        Build <code data-testid="settings-build">{BUILD || "development"}</code>. The same sources
+        give the same build. Compare this id with the published one.
       </p>
     </View>
   );
@@ -71,7 +82,15 @@ function Server({ id, label, hint, current, isOverridden, change }: ServerProps)
   useEffect(() => setAddress(current), [current]);
   return (
     <Form onSubmit={() => setProblem(change(address.trim()))}>
-      <TextField id={id} label={label} mono hint={hint} value={address} onInput={setAddress} error={problem} />
+      <TextField
+        id={id}
+        label={label}
+        mono
+        hint={hint}
+        value={address}
+        onInput={setAddress}
+        error={problem}
+      />
       <div class="actions">
         <Button testId={`${id}-save`} type="submit">
           Save
@@ -94,7 +113,7 @@ function Gateway() {
       hint="The gateway carries sealed messages to the other parties. A change locks all wallets now. This page's server must allow the address."
       current={gateway.value}
       isOverridden={gatewayOverride.value !== null}
-      change={(to) => {
+      change={to => {
         const problem = to === null ? null : gatewayProblem(to);
         if (problem !== null) return problem;
         gatewayOverride.value = to;
@@ -117,7 +136,7 @@ function EthereumNode() {
       }
       current={node.value?.url ?? ""}
       isOverridden={rpcOverride.value !== null}
-      change={(typed) => {
+      change={typed => {
         const to = typed === "" ? null : typed;
         // The same holds as for the gateway: in the clear only on this machine.
         const problem = to === null ? null : gatewayProblem(to.replace(/\?.*$/, ""));
@@ -137,7 +156,10 @@ function Parties() {
     <section class="card" aria-labelledby="settings-parties">
       <div class="stack-tight">
         <h2 id="settings-parties">Parties</h2>
-        <p class="soft">These parties get the other shares of new wallets. Compare the fingerprints with those that the organisations publish.</p>
+        <p class="soft">
+          These parties get the other shares of new wallets. Compare the fingerprints with those
+          that the organisations publish.
+        </p>
       </div>
       <RecipientList recipients={recipients} testId="settings-recipients" />
       <RecipientNotices recipients={recipients} />

@@ -15,11 +15,15 @@ import { refreshNodeChain } from "../state/chain";
 import { duet, node } from "../state/duet";
 import { useSigning } from "../state/signing";
 
-const PLACEHOLDER = '{\n  "types": { … },\n  "primaryType": "…",\n  "domain": { … },\n  "message": { … }\n}';
+const PLACEHOLDER =
+  '{\n  "types": { … },\n  "primaryType": "…",\n  "domain": { … },\n  "message": { … }\n}';
 /** Typing pauses shorter than this are not worth reading the document again. */
 const TYPING_PAUSE_MS = 200;
 
-type Read = { state: "empty" } | { state: "wrong"; problem: string } | { state: "read"; description: Description };
+type Read =
+  | { state: "empty" }
+  | { state: "wrong"; problem: string }
+  | { state: "read"; description: Description };
 
 /** Reads the document with the code that would sign it. */
 function useTypedData(text: string): Read {
@@ -39,7 +43,11 @@ function useTypedData(text: string): Read {
         }
         const outcome = await duet().describe(reading.payload);
         if (!current) return;
-        setRead(outcome.ok ? { state: "read", description: outcome.value } : { state: "wrong", problem: outcome.error.message });
+        setRead(
+          outcome.ok
+            ? { state: "read", description: outcome.value }
+            : { state: "wrong", problem: outcome.error.message },
+        );
       })();
     }, TYPING_PAUSE_MS);
     return () => {
@@ -70,7 +78,8 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
     }
     const failure = await signing.review(reading.payload);
     if (failure === null) setSubmitted(null);
-    else if (failure.kind === "invalid" || failure.kind === "refused") setSubmitted(failure.message);
+    else if (failure.kind === "invalid" || failure.kind === "refused")
+      setSubmitted(failure.message);
     else setError(failure);
   };
 
@@ -85,9 +94,16 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
       <SigningStages
         signing={signing}
         wallet={wallet}
-        summary={(description) => <ChainWarning description={description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />}
-        blocked={(description) => isForeign(description) && !accepted}
-        onAnother={(signed) => {
+        summary={description => (
+          <ChainWarning
+            description={description}
+            accepted={accepted}
+            onAccept={setAccepted}
+            testId="typed-data-chain-accept"
+          />
+        )}
+        blocked={description => isForeign(description) && !accepted}
+        onAnother={signed => {
           if (signed) setText("");
           setAccepted(false);
         }}
@@ -102,7 +118,7 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
             tall
             placeholder={PLACEHOLDER}
             value={text}
-            onInput={(value) => {
+            onInput={value => {
               setText(value);
               setSubmitted(null);
               setAccepted(false);
@@ -112,9 +128,18 @@ export function TypedDataView({ wallet }: { wallet: WalletSummary }) {
           {read.state === "read" && (
             <div class="payload">
               <p class="payload-kind">What it says</p>
-              <FieldTree fields={read.description.fields} testPrefix="typed-data" testId="typed-data-tree" />
+              <FieldTree
+                fields={read.description.fields}
+                testPrefix="typed-data"
+                testId="typed-data-tree"
+              />
               <NotSignedMembers description={read.description} testId="typed-data-not-signed" />
-              <ChainWarning description={read.description} accepted={accepted} onAccept={setAccepted} testId="typed-data-chain-accept" />
+              <ChainWarning
+                description={read.description}
+                accepted={accepted}
+                onAccept={setAccepted}
+                testId="typed-data-chain-accept"
+              />
             </div>
           )}
           {error && <ErrorNotice error={error} />}

@@ -1,4 +1,10 @@
-import type { DuetError, Payload, PayloadKind, TransactionPayload, Verification } from "@duet/signer";
+import type {
+  DuetError,
+  Payload,
+  PayloadKind,
+  TransactionPayload,
+  Verification,
+} from "@duet/signer";
 import { useState } from "preact/hooks";
 
 import { readAddress } from "../chain/address";
@@ -24,13 +30,20 @@ const KINDS = [
 const LABELS: Record<PayloadKind, { label: string; hint: string }> = {
   personal_message: { label: "Message", hint: "Every character counts, spaces and line ends too." },
   typed_data: { label: "Document", hint: "The JSON with types, primaryType, domain and message." },
-  transaction: { label: "Transaction", hint: "JSON with the names of the JSON-RPC interface: chainId, nonce, to, value, gas, maxFeePerGas …" },
+  transaction: {
+    label: "Transaction",
+    hint: "JSON with the names of the JSON-RPC interface: chainId, nonce, to, value, gas, maxFeePerGas …",
+  },
   digest: { label: "Digest", hint: "32 bytes as 0x and 64 digits." },
 };
 
 type Reading = { ok: true; payload: Payload } | { ok: false; problem: string };
 
-function readPayload(kind: PayloadKind, text: string, format: MessageFormat): Reading | Promise<Reading> {
+function readPayload(
+  kind: PayloadKind,
+  text: string,
+  format: MessageFormat,
+): Reading | Promise<Reading> {
   switch (kind) {
     case "personal_message":
       return readMessage(text, format);
@@ -91,7 +104,8 @@ export function VerifyView() {
     const bytes = readBytes(signature);
     if (signature.trim() === "") found.signature = "Paste the signature.";
     else if (!bytes.ok) found.signature = bytes.problem;
-    else if (bytes.value.length !== 132) found.signature = `A signature has 65 bytes; this has ${(bytes.value.length - 2) / 2}.`;
+    else if (bytes.value.length !== 132)
+      found.signature = `A signature has 65 bytes; this has ${(bytes.value.length - 2) / 2}.`;
     const reading = readAddress(address);
     if (!reading.ok) found.address = reading.problem;
     setProblems(found);
@@ -100,7 +114,11 @@ export function VerifyView() {
       return;
     }
     setBusy(true);
-    const outcome = await duet().verify({ payload: payload.payload, signature: bytes.value, address: reading.address });
+    const outcome = await duet().verify({
+      payload: payload.payload,
+      signature: bytes.value,
+      address: reading.address,
+    });
     setBusy(false);
     if (outcome.ok) setResult(outcome.value);
     else if (outcome.error.kind === "invalid") setProblems(place(outcome.error));
@@ -108,17 +126,22 @@ export function VerifyView() {
   };
 
   return (
-    <View name="verify" title="Verify a signature" lead="You can check any signature, not only your own. The check runs in this browser and needs no wallet." narrow>
+    <View
+      name="verify"
+      title="Verify a signature"
+      lead="You can check any signature, not only your own. The check runs in this browser and needs no wallet."
+      narrow
+    >
       <Form busy={busy} onSubmit={submit}>
         <Select
           id="verify-kind"
           label="What was signed?"
           value={kind}
           options={KINDS}
-          onChange={(value) => {
+          onChange={value => {
             clear();
             setProblems({});
-            setKind(KINDS.find((option) => option.value === value)?.value ?? "personal_message");
+            setKind(KINDS.find(option => option.value === value)?.value ?? "personal_message");
           }}
         />
         <TextArea
@@ -127,7 +150,7 @@ export function VerifyView() {
           hint={LABELS[kind].hint}
           mono={kind !== "personal_message"}
           value={text}
-          onInput={(value) => {
+          onInput={value => {
             clear();
             setText(value);
           }}
@@ -139,7 +162,7 @@ export function VerifyView() {
             legend="Read it as"
             row
             value={format}
-            onChange={(value) => {
+            onChange={value => {
               clear();
               setFormat(value);
             }}
@@ -155,7 +178,7 @@ export function VerifyView() {
           mono
           placeholder="0x…"
           value={signature}
-          onInput={(value) => {
+          onInput={value => {
             clear();
             setSignature(value);
           }}
@@ -167,7 +190,7 @@ export function VerifyView() {
           mono
           placeholder="0x…"
           value={address}
-          onInput={(value) => {
+          onInput={value => {
             clear();
             setAddress(value);
           }}
@@ -199,7 +222,10 @@ function Result({ result }: { result: Verification }) {
   const signer = result.signer;
   return (
     <div data-testid="verify-result" data-valid={String(result.valid)}>
-      <Notice tone={result.valid ? "good" : "bad"} title={result.valid ? "Valid: it is by this address" : "Not valid for this address"}>
+      <Notice
+        tone={result.valid ? "good" : "bad"}
+        title={result.valid ? "Valid: it is by this address" : "Not valid for this address"}
+      >
         {!result.valid && <p>{result.reason}</p>}
         {signer && (
           <p>

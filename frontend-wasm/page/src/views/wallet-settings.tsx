@@ -32,7 +32,11 @@ export function WalletSettingsView({ wallet }: { wallet: WalletSummary }) {
       ) : (
         <>
           <Backup wallet={wallet} />
-          {wallet.state === "paillier-locked" ? <LockedKey wallet={wallet} /> : <Rotation wallet={wallet} />}
+          {wallet.state === "paillier-locked" ? (
+            <LockedKey wallet={wallet} />
+          ) : (
+            <Rotation wallet={wallet} />
+          )}
         </>
       )}
       <Name wallet={wallet} />
@@ -46,7 +50,8 @@ function Backup({ wallet }: { wallet: WalletSummary }) {
     <BackupFile wallet={wallet}>
       <h2>Back up your share</h2>
       <p class="soft">
-        The file brings this wallet to another browser. A separate passphrase seals it. It holds one share, which cannot sign alone.
+        The file brings this wallet to another browser. A separate passphrase seals it. It holds one
+        share, which cannot sign alone.
       </p>
       <SameSignature testId="backup-same-signature" />
       <WaysBack wallet={wallet} />
@@ -109,14 +114,17 @@ function Removal({ wallet }: { wallet: WalletSummary }) {
       return;
     }
     go({ view: "home" });
-    wallets.value = wallets.value.filter((other) => other.id !== wallet.id);
+    wallets.value = wallets.value.filter(other => other.id !== wallet.id);
   };
 
   return (
     <section class="card">
       <div class="stack-tight">
         <h2>Remove from this browser</h2>
-        <p class="soft">This deletes your share from this browser. You come back with a backup file of your share. Without one, everything at the address is lost.</p>
+        <p class="soft">
+          This deletes your share from this browser. You come back with a backup file of your share.
+          Without one, everything at the address is lost.
+        </p>
       </div>
       {error && <ErrorNotice error={error} onDismiss={() => setError(null)} />}
       <div class="actions">
@@ -142,7 +150,12 @@ function Removal({ wallet }: { wallet: WalletSummary }) {
             I understand that my share is deleted from this browser.
           </Check>
           <div class="actions">
-            <Button testId="forget-confirm" tone="danger" disabled={!sure} onClick={() => void forget()}>
+            <Button
+              testId="forget-confirm"
+              tone="danger"
+              disabled={!sure}
+              onClick={() => void forget()}
+            >
               Remove it
             </Button>
           </div>

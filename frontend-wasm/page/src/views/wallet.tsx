@@ -21,7 +21,8 @@ import { duet, node, waiting } from "../state/duet";
 /** One wallet: what it has, and what can be done with it. */
 export function WalletView({ wallet }: { wallet: WalletSummary }) {
   const [receiving, setReceiving] = useState(false);
-  const mustRotate = wallet.state === "needs-rotation" || wallet.state === "paillier-locked" ? wallet.state : null;
+  const mustRotate =
+    wallet.state === "needs-rotation" || wallet.state === "paillier-locked" ? wallet.state : null;
   // Stays once shown, to say that it is done.
   const [rotation, setRotation] = useState(mustRotate);
   if (mustRotate && mustRotate !== rotation) setRotation(mustRotate);
@@ -31,10 +32,15 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
   const chain = nodeChain.value;
   if (address === null) {
     return (
-      <View name="wallet" title={wallet.label} back={{ href: href({ view: "home" }), text: "Wallets" }}>
+      <View
+        name="wallet"
+        title={wallet.label}
+        back={{ href: href({ view: "home" }), text: "Wallets" }}
+      >
         <Notice tone="warn" title="This wallet is not finished">
           <p>
-            Its creation was interrupted. Resume or discard it <a href={href({ view: "home" })}>in the list of wallets</a>.
+            Its creation was interrupted. Resume or discard it{" "}
+            <a href={href({ view: "home" })}>in the list of wallets</a>.
           </p>
         </Notice>
       </View>
@@ -42,16 +48,36 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
   }
   if (isGated(wallet)) {
     return (
-      <View name="wallet" title={wallet.label} lead="One step is left before the page shows the address." back={{ href: href({ view: "home" }), text: "Wallets" }} narrow>
+      <View
+        name="wallet"
+        title={wallet.label}
+        lead="One step is left before the page shows the address."
+        back={{ href: href({ view: "home" }), text: "Wallets" }}
+        narrow
+      >
         <div data-testid="wallet" data-id={wallet.id} data-state={wallet.state} data-backup="due">
-          {wallet.state === "locked" ? <UnlockWallet wallet={wallet} /> : <BackupGate wallet={wallet} />}
+          {wallet.state === "locked" ? (
+            <UnlockWallet wallet={wallet} />
+          ) : (
+            <BackupGate wallet={wallet} />
+          )}
         </div>
       </View>
     );
   }
   return (
-    <View name="wallet" title={wallet.label} back={{ href: href({ view: "home" }), text: "Wallets" }}>
-      <div class="wallet-columns" data-testid="wallet" data-id={wallet.id} data-state={wallet.state} data-address={address}>
+    <View
+      name="wallet"
+      title={wallet.label}
+      back={{ href: href({ view: "home" }), text: "Wallets" }}
+    >
+      <div
+        class="wallet-columns"
+        data-testid="wallet"
+        data-id={wallet.id}
+        data-state={wallet.state}
+        data-address={address}
+      >
         <div class="stack-loose">
           <section class="card wallet-hero" aria-label="Balance and address">
             <div class="row-between">
@@ -64,22 +90,37 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
               <CopyButton testId="wallet-address-copy" text={address} what="the address" />
             </div>
             <div class="wallet-actions">
-              <LinkButton testId="wallet-send" tone="primary" icon="send" href={href({ view: "send", wallet: wallet.id })}>
+              <LinkButton
+                testId="wallet-send"
+                tone="primary"
+                icon="send"
+                href={href({ view: "send", wallet: wallet.id })}
+              >
                 Send
               </LinkButton>
               <Button testId="wallet-receive" icon="receive" onClick={() => setReceiving(true)}>
                 Receive
               </Button>
-              <LinkButton testId="wallet-sign-message" icon="pen" href={href({ view: "message", wallet: wallet.id })}>
+              <LinkButton
+                testId="wallet-sign-message"
+                icon="pen"
+                href={href({ view: "message", wallet: wallet.id })}
+              >
                 Message
               </LinkButton>
-              <LinkButton testId="wallet-sign-typed-data" icon="document" href={href({ view: "typed-data", wallet: wallet.id })}>
+              <LinkButton
+                testId="wallet-sign-typed-data"
+                icon="document"
+                href={href({ view: "typed-data", wallet: wallet.id })}
+              >
                 Typed data
               </LinkButton>
             </div>
           </section>
           {jobs > 0 && (
-            <Notice title={jobs === 1 ? "One request waits for you" : `${jobs} requests wait for you`}>
+            <Notice
+              title={jobs === 1 ? "One request waits for you" : `${jobs} requests wait for you`}
+            >
               <p>
                 <a href={href({ view: "inbox" })} data-testid="wallet-inbox">
                   Look at them in the inbox
@@ -88,10 +129,16 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             </Notice>
           )}
           {wallet.state === "locked" && <UnlockWallet wallet={wallet} />}
-          {wallet.state !== "locked" && rotation === "needs-rotation" && <Rotation wallet={wallet} />}
-          {wallet.state !== "locked" && rotation === "paillier-locked" && <LockedKey wallet={wallet} />}
+          {wallet.state !== "locked" && rotation === "needs-rotation" && (
+            <Rotation wallet={wallet} />
+          )}
+          {wallet.state !== "locked" && rotation === "paillier-locked" && (
+            <LockedKey wallet={wallet} />
+          )}
           {rotation !== "paillier-locked" && <Losses wallet={wallet} testId="wallet-losses" />}
-          {(wallet.state === "locked" || rotation !== "paillier-locked") && <Quarantine wallet={wallet} />}
+          {(wallet.state === "locked" || rotation !== "paillier-locked") && (
+            <Quarantine wallet={wallet} />
+          )}
         </div>
         <aside class="stack-loose">
           <section class="card" aria-labelledby="wallet-shares">
@@ -102,11 +149,21 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             <Holders wallet={wallet} />
             <WaysBack wallet={wallet} />
             <div class="actions">
-              <LinkButton testId="wallet-settings" small icon="settings" href={href({ view: "wallet-settings", wallet: wallet.id })}>
+              <LinkButton
+                testId="wallet-settings"
+                small
+                icon="settings"
+                href={href({ view: "wallet-settings", wallet: wallet.id })}
+              >
                 Backup and settings
               </LinkButton>
               {wallet.state !== "locked" && (
-                <Button testId="wallet-lock" small icon="lock" onClick={() => void duet().lock(wallet.id)}>
+                <Button
+                  testId="wallet-lock"
+                  small
+                  icon="lock"
+                  onClick={() => void duet().lock(wallet.id)}
+                >
                   Lock now
                 </Button>
               )}
@@ -121,7 +178,8 @@ export function WalletView({ wallet }: { wallet: WalletSummary }) {
             <div class="stack">
               <p class="soft">
                 The address of {wallet.label}
-                {chain.state === "known" && <> on {chainName(chain.id)}</>}. It is the same on every Ethereum-compatible chain.
+                {chain.state === "known" && <> on {chainName(chain.id)}</>}. It is the same on every
+                Ethereum-compatible chain.
               </p>
               <AddressText address={address} testId="receive-address" large />
               <div class="actions">

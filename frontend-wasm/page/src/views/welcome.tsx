@@ -12,7 +12,12 @@ export function WelcomeView() {
       lead="This browser makes the key, splits it into three shares, and erases it. Any two shares sign together. No single share can, not even the service's."
     >
       <div class="actions">
-        <LinkButton testId="welcome-create" tone="primary" href={href({ view: "create" })} icon="plus">
+        <LinkButton
+          testId="welcome-create"
+          tone="primary"
+          href={href({ view: "create" })}
+          icon="plus"
+        >
           Create a wallet
         </LinkButton>
         <LinkButton testId="welcome-restore" href={href({ view: "restore" })} icon="refresh">
@@ -26,21 +31,30 @@ export function WelcomeView() {
             <Icon name="device" />
             <div>
               <h3>Your share stays here</h3>
-              <p class="soft">Sealed in this browser by your passphrase or passkey, and opened only while you sign.</p>
+              <p class="soft">
+                Sealed in this browser by your passphrase or passkey, and opened only while you
+                sign.
+              </p>
             </div>
           </li>
           <li class="actor-service">
             <Icon name="server" />
             <div>
               <h3>The service holds the second</h3>
-              <p class="soft">It checks each request itself, then signs with you. Alone it cannot sign.</p>
+              <p class="soft">
+                It checks each request itself, then signs with you. Alone it cannot sign.
+              </p>
             </div>
           </li>
           <li class="actor-partner">
             <Icon name="person" />
             <div>
               <h3>The third share is a spare</h3>
-              <p class="soft">A partner holds it, or a file that only you can open. If this browser is lost, you come back with the backup file of your own share. You make that file when you create the wallet.</p>
+              <p class="soft">
+                A partner holds it, or a file that only you can open. If this browser is lost, you
+                come back with the backup file of your own share. You make that file when you create
+                the wallet.
+              </p>
             </div>
           </li>
         </ol>

@@ -57,7 +57,9 @@ export async function firstSignature(
   const is = (answer: Answer): boolean => answer.path === path && answer.digest === digest;
   const read = (sealed: Uint8Array | undefined): Answer[] => {
     if (sealed === undefined) return [];
-    const opened = JSON.parse(new TextDecoder().decode(engine.openItem(key, wallet, ITEM, sealed))) as Answers;
+    const opened = JSON.parse(
+      new TextDecoder().decode(engine.openItem(key, wallet, ITEM, sealed)),
+    ) as Answers;
     return opened.version === VERSION ? opened.answers : [];
   };
   const held = async (): Promise<Answer | undefined> => {
@@ -71,12 +73,22 @@ export async function firstSignature(
     const records = transaction.objectStore("records");
     const answers = read((await records.get([wallet, "answers"]))?.sealed);
     const known = answers.find(is);
-    const kept = known !== undefined && device.holds(path, digest, hexToBytes(known.signature, "signature")) ? known : {
-      path, digest, signature: bytesToHex(first),
-    };
-    const others = answers.filter((answer) => !is(answer)).slice(1 - MOST);
+    const kept =
+      known !== undefined && device.holds(path, digest, hexToBytes(known.signature, "signature"))
+        ? known
+        : {
+            path,
+            digest,
+            signature: bytesToHex(first),
+          };
+    const others = answers.filter(answer => !is(answer)).slice(1 - MOST);
     const text: Answers = { version: VERSION, answers: [...others, kept] };
-    const sealed = engine.sealItem(key, wallet, ITEM, new TextEncoder().encode(JSON.stringify(text)));
+    const sealed = engine.sealItem(
+      key,
+      wallet,
+      ITEM,
+      new TextEncoder().encode(JSON.stringify(text)),
+    );
     await records.put({ wallet, kind: "answers", sealed });
     await transaction.done;
     return hexToBytes(kept.signature, "signature");

@@ -12,7 +12,11 @@ export interface Backoff {
  * nothing and a bound that doubles each time, so that many pages that lost one gateway do not come
  * back all at once.
  */
-export function pauseMs({ firstMs, maxMs }: Backoff, attempt: number, random: () => number = Math.random): number {
+export function pauseMs(
+  { firstMs, maxMs }: Backoff,
+  attempt: number,
+  random: () => number = Math.random,
+): number {
   const bound = Math.min(maxMs, firstMs * 2 ** Math.min(attempt - 1, 30));
   return Math.round(random() * bound);
 }

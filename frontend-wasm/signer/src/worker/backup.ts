@@ -10,10 +10,16 @@ import { changeWallet, requireRecord, requireWallet, STRICT, type WalletRow } fr
 /** No backup is larger. */
 const MAX_FILE_BYTES = 128 * 1024;
 
-export async function exportBackup(context: Context, id: WalletId, passphrase: string): Promise<Uint8Array> {
+export async function exportBackup(
+  context: Context,
+  id: WalletId,
+  passphrase: string,
+): Promise<Uint8Array> {
   checkPassphrase(passphrase, "passphrase");
-  const file = await context.wallets.use(id, ({ device }) => Promise.resolve(device.backup(passphrase, Date.now())));
-  await changeWallet(context.database, id, (row) => ({ ...row, exportedAt: Date.now() }));
+  const file = await context.wallets.use(id, ({ device }) =>
+    Promise.resolve(device.backup(passphrase, Date.now())),
+  );
+  await changeWallet(context.database, id, row => ({ ...row, exportedAt: Date.now() }));
   await context.wallets.changed();
   return file;
 }
@@ -25,26 +31,37 @@ export async function exportBackup(context: Context, id: WalletId, passphrase: s
  * @throws {Failure} `wrong-passphrase`; `invalid` when the file is no backup of this wallet's
  * device share.
  */
-export async function checkBackup(context: Context, id: WalletId, file: Uint8Array, passphrase: string): Promise<WalletSummary> {
+export async function checkBackup(
+  context: Context,
+  id: WalletId,
+  file: Uint8Array,
+  passphrase: string,
+): Promise<WalletSummary> {
   const { engine, database, wallets } = context;
   const { address } = await requireWallet(database, id);
   checkSize(file);
   const device = engine.restore(file, passphrase);
   try {
     if (device.id !== id || device.address !== address) {
-      fail("invalid", "The file is the backup of another wallet.", { field: "file", code: "other-wallet" });
+      fail("invalid", "The file is the backup of another wallet.", {
+        field: "file",
+        code: "other-wallet",
+      });
     }
   } finally {
     device.free();
   }
-  await changeWallet(database, id, (row) => ({ ...row, checkedAt: Date.now(), backupDue: false }));
+  await changeWallet(database, id, row => ({ ...row, checkedAt: Date.now(), backupDue: false }));
   await wallets.changed();
   return wallets.summary(id);
 }
 
 /** The owner does without a backup of a new wallet. */
-export async function waiveBackup({ database, wallets }: Context, id: WalletId): Promise<WalletSummary> {
-  await changeWallet(database, id, (row) => ({ ...row, backupDue: false }));
+export async function waiveBackup(
+  { database, wallets }: Context,
+  id: WalletId,
+): Promise<WalletSummary> {
+  await changeWallet(database, id, row => ({ ...row, backupDue: false }));
   await wallets.changed();
   return wallets.summary(id);
 }
@@ -65,17 +82,26 @@ export async function thirdShareFile({ database }: Context, id: WalletId): Promi
  *
  * @throws {Failure} `wrong-passphrase`; `invalid` when the file is not this wallet's third share.
  */
-export async function checkThirdShare(context: Context, id: WalletId, file: Uint8Array, passphrase: string): Promise<WalletSummary> {
+export async function checkThirdShare(
+  context: Context,
+  id: WalletId,
+  file: Uint8Array,
+  passphrase: string,
+): Promise<WalletSummary> {
   const { engine, database, wallets } = context;
   const { address } = await requireWallet(database, id);
   checkSize(file);
   const third = engine.readThirdShare(file, passphrase);
   if (third.wallet !== id || third.address !== address) {
-    fail("invalid", "The file is the third share of another wallet.", { field: "file", code: "other-wallet" });
+    fail("invalid", "The file is the third share of another wallet.", {
+      field: "file",
+      code: "other-wallet",
+    });
   }
   const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);
   const row = await transaction.objectStore("wallets").get(id);
-  if (row === undefined) fail("invalid", "There is no such wallet in this browser.", { field: "id" });
+  if (row === undefined)
+    fail("invalid", "There is no such wallet in this browser.", { field: "id" });
   await transaction.objectStore("wallets").put({ ...row, thirdDue: false });
   await transaction.objectStore("records").delete([id, "backup"]);
   await transaction.done;
@@ -84,7 +110,8 @@ export async function checkThirdShare(context: Context, id: WalletId, file: Uint
 }
 
 function checkSize(file: Uint8Array): void {
-  if (file.length > MAX_FILE_BYTES) fail("invalid", "The file is too large to be a backup.", { field: "file" });
+  if (file.length > MAX_FILE_BYTES)
+    fail("invalid", "The file is too large to be a backup.", { field: "file" });
 }
 
 /** Takes a wallet in from a backup. It signs once its Paillier key is rotated. */
@@ -103,7 +130,10 @@ export async function restoreBackup(
   const { id } = device;
   try {
     if ((await database.get("wallets", id)) !== undefined) {
-      fail("invalid", "This browser has the wallet already.", { field: "file", code: "wallet-exists" });
+      fail("invalid", "This browser has the wallet already.", {
+        field: "file",
+        code: "wallet-exists",
+      });
     }
     const { descriptor, key } = engine.protect(source);
     const row: WalletRow = {

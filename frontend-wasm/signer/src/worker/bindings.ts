@@ -5,15 +5,46 @@
 
 import init, * as wasm from "../../wasm/duet_frontend_wasm.js";
 
-import { type BindingError, bindingError, duetError, fail, Failure, refusalError } from "../errors.js";
+import {
+  type BindingError,
+  bindingError,
+  duetError,
+  fail,
+  Failure,
+  refusalError,
+} from "../errors.js";
 import { bytesToHex, hexToBytes, payloadDocument, plainDocument } from "../payload.js";
 import type { KeySource } from "../protocol.js";
 import type {
-  Address, Description, Hex, Payload, ReadTransaction, TypedDataPayload, Verification, VerifyOptions, WalletParty,
+  Address,
+  Description,
+  Hex,
+  Payload,
+  ReadTransaction,
+  TypedDataPayload,
+  Verification,
+  VerifyOptions,
+  WalletParty,
 } from "../types.js";
 import type {
-  Admission, Answered, ApprovalReply, Backend, DealOrder, Dealt, DeviceWallet, Drawn, Encrypted, Engine, Handle, Initiator, ManifestFacts, Opened, Pending,
-  Responder, SealKey, Verdict,
+  Admission,
+  Answered,
+  ApprovalReply,
+  Backend,
+  DealOrder,
+  Dealt,
+  DeviceWallet,
+  Drawn,
+  Encrypted,
+  Engine,
+  Handle,
+  Initiator,
+  ManifestFacts,
+  Opened,
+  Pending,
+  Responder,
+  SealKey,
+  Verdict,
 } from "./engine.js";
 import type { Destination, Frames, ServerFrame } from "./frames.js";
 import { readToken } from "./token.js";
@@ -30,15 +61,23 @@ function take<T>(result: Result<T>, field?: string): T {
 function takeReply<T>(result: Result<T>, by: string): T {
   if (result.ok) return result.value;
   const { kind, code, message } = result.error;
-  if (kind === "refused" && code !== undefined) throw new Failure(refusalError({ code, message }, by));
-  throw new Failure(duetError("refused", `The answer of ${by} does not parse: ${message}.`, { code: "peer-misbehaved", by }));
+  if (kind === "refused" && code !== undefined)
+    throw new Failure(refusalError({ code, message }, by));
+  throw new Failure(
+    duetError("refused", `The answer of ${by} does not parse: ${message}.`, {
+      code: "peer-misbehaved",
+      by,
+    }),
+  );
 }
 
 /** Loads the module. Once for each worker. */
 export async function loadEngine(): Promise<Engine> {
   try {
     // Written out in full: bundlers look for exactly this expression.
-    await init({ module_or_path: new URL("../../wasm/duet_frontend_wasm_bg.wasm", import.meta.url) });
+    await init({
+      module_or_path: new URL("../../wasm/duet_frontend_wasm_bg.wasm", import.meta.url),
+    });
   } catch (thrown) {
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
     fail("internal", `WebAssembly did not load: ${reason}`);
@@ -50,8 +89,8 @@ const frames: Frames = {
   get protocol() {
     return wasm.gatewayProtocol();
   },
-  hello: (build) => take(wasm.helloFrame(build)),
-  leave: (wallet) => take(wasm.leaveFrame(wallet)),
+  hello: build => take(wasm.helloFrame(build)),
+  leave: wallet => take(wasm.leaveFrame(wallet)),
   request: (id, to: Destination, message) => take(wasm.requestFrame(id, to, message)),
   read(bytes) {
     const frame: Result<ServerFrame> = wasm.readFrame(bytes);
@@ -298,7 +337,14 @@ class BoundVerdict implements Verdict {
 // ----------------------------------------------------------------------------------------- dealing
 
 function draw(order: DealOrder, nowMs: number) {
-  const { tenant, device, service, partner, requesters, primes: [p, q] } = order;
+  const {
+    tenant,
+    device,
+    service,
+    partner,
+    requesters,
+    primes: [p, q],
+  } = order;
   try {
     const setup = take(wasm.WalletSetup.create(tenant, device, (service as BoundBackend).handle));
     if (partner) setup.setPartner((partner as BoundBackend).handle);
@@ -351,9 +397,13 @@ function searchPrime(onCandidate: () => boolean) {
 }
 
 function protect(source: KeySource) {
-  const made = source.kind === "passphrase"
-    ? take(wasm.KeyEncryptionKey.newPassphrase(source.passphrase, undefined), "protection.passphrase")
-    : take(wasm.KeyEncryptionKey.newPrf(source.secret), "protection");
+  const made =
+    source.kind === "passphrase"
+      ? take(
+          wasm.KeyEncryptionKey.newPassphrase(source.passphrase, undefined),
+          "protection.passphrase",
+        )
+      : take(wasm.KeyEncryptionKey.newPrf(source.secret), "protection");
   if (source.kind === "passkey") source.secret.fill(0);
   return made;
 }
@@ -369,7 +419,12 @@ function unprotect(descriptor: string, source: KeySource) {
 }
 
 /** Opens a backup file. Its own refusals are about the file, not about this browser's storage. */
-function openBackup(file: Uint8Array, passphrase: string, wanted: wasm.OpenedBackup["contents"], otherwise: string) {
+function openBackup(
+  file: Uint8Array,
+  passphrase: string,
+  wanted: wasm.OpenedBackup["contents"],
+  otherwise: string,
+) {
   const opened: Result<wasm.OpenedBackup> = wasm.OpenedBackup.open(file, passphrase);
   if (!opened.ok && opened.error.kind === "record") {
     const error = bindingError(opened.error);
@@ -384,12 +439,14 @@ function openBackup(file: Uint8Array, passphrase: string, wanted: wasm.OpenedBac
 }
 
 function restore(file: Uint8Array, passphrase: string) {
-  const otherwise = "The file holds the third share of a wallet; a browser is restored from its own backup.";
+  const otherwise =
+    "The file holds the third share of a wallet; a browser is restored from its own backup.";
   return new BoundWallet(take(openBackup(file, passphrase, "device", otherwise).restore(), "file"));
 }
 
 function readThirdShare(file: Uint8Array, passphrase: string) {
-  const otherwise = "The file is a backup of this device's own share; choose the file of the third share.";
+  const otherwise =
+    "The file is a backup of this device's own share; choose the file of the third share.";
   const backup = openBackup(file, passphrase, "third-share", otherwise);
   try {
     return { wallet: backup.wallet, address: backup.address as Address };
@@ -403,14 +460,17 @@ const engine: Engine = {
   protect,
   unprotect,
   verifyCard: (card, fingerprint) => take(wasm.Responder.verify(card, fingerprint)).free(),
-  responder: (card, fingerprint) => new BoundResponder(take(wasm.Responder.verifiedElsewhere(card, fingerprint))),
+  responder: (card, fingerprint) =>
+    new BoundResponder(take(wasm.Responder.verifiedElsewhere(card, fingerprint))),
   backend,
-  cardFacts: (card) => take(wasm.cardFacts(card)),
+  cardFacts: card => take(wasm.cardFacts(card)),
   readAdmission,
   draw,
-  makeProofs: (task) => take(wasm.makeProofs(task)),
-  openPending: (sealed, key, id) => new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),
-  openWallet: (sealed, key, id) => new BoundWallet(take(wasm.DeviceWallet.open(sealed, sealKey(key), id))),
+  makeProofs: task => take(wasm.makeProofs(task)),
+  openPending: (sealed, key, id) =>
+    new BoundPending(take(wasm.PendingWallet.open(sealed, sealKey(key), id))),
+  openWallet: (sealed, key, id) =>
+    new BoundWallet(take(wasm.DeviceWallet.open(sealed, sealKey(key), id))),
   restore,
   readThirdShare,
   sealItem: (key, wallet, item, content) => take(sealKey(key).seal(wallet, item, content)),
@@ -419,25 +479,30 @@ const engine: Engine = {
 
   askCard: () => take(wasm.askCard()),
   readCard: (reply, by) => takeReply(wasm.readCard(reply), by),
-  prepare: (envelope) => take(wasm.prepareShare(envelope)),
+  prepare: envelope => take(wasm.prepareShare(envelope)),
   readReceipt: (reply, by) => takeReply(wasm.readReceipt(reply), by),
-  commit: (bundle) => take(wasm.commitShare(bundle)),
+  commit: bundle => take(wasm.commitShare(bundle)),
   readAcknowledgement: (reply, by) => takeReply(wasm.readAcknowledgement(reply), by),
-  enrol: (offer) => take(wasm.enrol(offer)),
+  enrol: offer => take(wasm.enrol(offer)),
   readEnrolled(reply, by) {
     takeReply(wasm.readEnrolled(reply), by);
   },
-  readApproval: (reply) => takeReply(wasm.readApproval(reply), "orchestrator") as ApprovalReply,
+  readApproval: reply => takeReply(wasm.readApproval(reply), "orchestrator") as ApprovalReply,
   readOutcomeReply(reply) {
     takeReply(wasm.readOutcomeReply(reply), "orchestrator");
   },
   progressNote: (session, step, nowMs) => take(wasm.progressNote(session, step, nowMs)),
 
-  describe: (payload: Payload) => take(wasm.describe(payloadDocument(payload)), "payload") as unknown as Description,
-  readTransaction: (request) => take(wasm.readTransaction(plainDocument(request)), "transaction") as ReadTransaction,
+  describe: (payload: Payload) =>
+    take(wasm.describe(payloadDocument(payload)), "payload") as unknown as Description,
+  readTransaction: request =>
+    take(wasm.readTransaction(plainDocument(request)), "transaction") as ReadTransaction,
   readTypedData(document, undeclared) {
     const text = typeof document === "string" ? document : plainDocument(document);
-    return take(wasm.readTypedData(text, undeclared === "drop"), "document") as unknown as TypedDataPayload;
+    return take(
+      wasm.readTypedData(text, undeclared === "drop"),
+      "document",
+    ) as unknown as TypedDataPayload;
   },
   signedTransaction: (payload, signature) =>
     take(wasm.signedTransaction(payloadDocument(payload), signature)) as { raw: Hex; hash: Hex },

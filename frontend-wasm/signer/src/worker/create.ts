@@ -7,13 +7,27 @@ import { fail } from "../errors.js";
 import type { CreateOrder, KeySource } from "../protocol.js";
 import type { CreatedWallet, CreateProgress, WalletId } from "../types.js";
 import type { Context } from "./context.js";
-import { type Database, type KeyRow, requireRecord, requireWallet, STRICT, type StoredProtection, type WalletRow } from "./database.js";
+import {
+  type Database,
+  type KeyRow,
+  requireRecord,
+  requireWallet,
+  STRICT,
+  type StoredProtection,
+  type WalletRow,
+} from "./database.js";
 import { checkpoint, pause } from "./deadline.js";
 import type { Backend, DeviceWallet, Handle, Pending, SealKey } from "./engine.js";
 import { Helpers } from "./helpers.js";
 import { askGateway } from "./info.js";
 import {
-  chooseRecipients, pin, readAdmissions, type Recipient, requireRecipients, requireSameRecipients, seenBefore,
+  chooseRecipients,
+  pin,
+  readAdmissions,
+  type Recipient,
+  requireRecipients,
+  requireSameRecipients,
+  seenBefore,
 } from "./recipients.js";
 import type { Call } from "./rpc.js";
 
@@ -23,12 +37,17 @@ const MAX_LABEL_LENGTH = 64;
 const MIN_PASSPHRASE_LENGTH = 8;
 
 /** A step without its time. */
-type Progress = CreateProgress extends infer P ? (P extends unknown ? Omit<P, "atMs"> : never) : never;
+type Progress = CreateProgress extends infer P
+  ? P extends unknown
+    ? Omit<P, "atMs">
+    : never
+  : never;
 
 /** Tells steps with the time since it was made. */
 export function stopwatch(note: (progress: CreateProgress) => void): (progress: Progress) => void {
   const startedAt = performance.now();
-  return (progress) => note({ ...progress, atMs: Math.round(performance.now() - startedAt) } as CreateProgress);
+  return progress =>
+    note({ ...progress, atMs: Math.round(performance.now() - startedAt) } as CreateProgress);
 }
 
 export function readLabel(label: string): string {
@@ -53,13 +72,19 @@ export function protectionOf(source: KeySource, descriptor: string): StoredProte
 }
 
 /** Deals a wallet, stores it, and brings it to its end. */
-export async function createWallet(context: Context, call: Call<"createWallet">, order: CreateOrder): Promise<CreatedWallet> {
+export async function createWallet(
+  context: Context,
+  call: Call<"createWallet">,
+  order: CreateOrder,
+): Promise<CreatedWallet> {
   const { engine, database, settings } = context;
   const { signal } = call;
   const tell = stopwatch(call.note);
   const label = readLabel(order.label);
-  if (order.source.kind === "passphrase") checkPassphrase(order.source.passphrase, "protection.passphrase");
-  if (order.third.kind === "backup-file") checkPassphrase(order.third.passphrase, "third.passphrase");
+  if (order.source.kind === "passphrase")
+    checkPassphrase(order.source.passphrase, "protection.passphrase");
+  if (order.third.kind === "backup-file")
+    checkPassphrase(order.third.passphrase, "third.passphrase");
   const answer = await askGateway(settings.gateway, signal);
   const named = requireRecipients(settings, answer);
   const { tenant, recipients } = chooseRecipients(
@@ -70,13 +95,13 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
 
   // The helpers search, and verify the cards meanwhile; both go on beside everything else.
   const helpers = new Helpers(signal);
-  const primes = helpers.primes((candidates) => tell({ step: "paillier-key", candidates }));
+  const primes = helpers.primes(candidates => tell({ step: "paillier-key", candidates }));
   const backends: Backend[] = [];
   let key: SealKey | undefined;
   let dealing: Handle | undefined;
   let pending: Pending | undefined;
   try {
-    const cards = recipients.map(async (recipient) => {
+    const cards = recipients.map(async recipient => {
       tell({ step: "card", party: recipient.party });
       const fetched = await recipientCard(context, recipient, signal);
       await helpers.verifyCard(fetched.card, fetched.fingerprint);
@@ -116,13 +141,16 @@ export async function createWallet(context: Context, call: Call<"createWallet">,
     });
     const encrypted = drawn.encrypt();
     dealing = encrypted;
-    const dealt = encrypted.assemble(await Promise.all(proofs), (share) =>
+    const dealt = encrypted.assemble(await Promise.all(proofs), share =>
       tell({ step: "sealing", share, party: partyOf(share) }),
     );
     dealing = dealt;
     checkpoint(signal);
     pending = dealt.takePending();
-    const backupFile = order.third.kind === "backup-file" ? dealt.backupFile(order.third.passphrase, Date.now()) : null;
+    const backupFile =
+      order.third.kind === "backup-file"
+        ? dealt.backupFile(order.third.passphrase, Date.now())
+        : null;
     dealt.free();
     dealing = undefined;
     checkpoint(signal);
@@ -174,14 +202,19 @@ export async function resumeCreation(
   const key = await context.wallets.derive(id, source);
   let pending: Pending;
   try {
-    pending = context.engine.openPending(await requireRecord(context.database, id, "pending"), key, id);
+    pending = context.engine.openPending(
+      await requireRecord(context.database, id, "pending"),
+      key,
+      id,
+    );
   } catch (thrown) {
     key.free();
     throw thrown;
   }
   const { settings } = context;
   try {
-    const answer = settings.parties.length > 0 ? null : await askGateway(settings.gateway, call.signal);
+    const answer =
+      settings.parties.length > 0 ? null : await askGateway(settings.gateway, call.signal);
     requireSameRecipients(pending.parties, settings, answer);
   } catch (thrown) {
     pending.free();
@@ -198,18 +231,26 @@ export async function resumeCreation(
  */
 export async function discardPending(context: Context, id: WalletId): Promise<undefined> {
   const { status } = await requireWallet(context.database, id);
-  if (status !== "pending") fail("invalid", "The wallet's creation is finished; it cannot be discarded.", { field: "id" });
+  if (status !== "pending")
+    fail("invalid", "The wallet's creation is finished; it cannot be discarded.", { field: "id" });
   await context.tabs.exclusively(id, () => removeWallet(context.database, id));
   await context.wallets.changed();
 }
 
 export async function removeWallet(database: Database, id: WalletId): Promise<void> {
-  const transaction = await database.transaction(["wallets", "records", "keys", "pending"], "readwrite", STRICT);
+  const transaction = await database.transaction(
+    ["wallets", "records", "keys", "pending"],
+    "readwrite",
+    STRICT,
+  );
   const keys = await transaction.objectStore("keys").index("wallet").getAll(id);
   const pending = await transaction.objectStore("pending").index("wallet").getAllKeys(id);
-  const records = await transaction.objectStore("records").getAllKeys(IDBKeyRange.bound([id], [id, []]));
+  const records = await transaction
+    .objectStore("records")
+    .getAllKeys(IDBKeyRange.bound([id], [id, []]));
   // A lock is never forgotten: the wallet may come back from a backup.
-  for (const key of keys) if (key.state !== "locked") await transaction.objectStore("keys").delete(key.id);
+  for (const key of keys)
+    if (key.state !== "locked") await transaction.objectStore("keys").delete(key.id);
   for (const session of pending) await transaction.objectStore("pending").delete(session);
   for (const record of records) await transaction.objectStore("records").delete(record);
   await transaction.objectStore("wallets").delete(id);
@@ -233,7 +274,10 @@ export async function fetchCard(
   const card = await line.card(party, signal);
   const { party: named, fingerprint } = engine.cardFacts(card);
   if (expected !== undefined && fingerprint !== expected) {
-    fail("refused", `${party} shows the card ${fingerprint}; expected is ${expected}.`, { code: "card-mismatch", by: party });
+    fail("refused", `${party} shows the card ${fingerprint}; expected is ${expected}.`, {
+      code: "card-mismatch",
+      by: party,
+    });
   }
   if (named !== party) {
     fail("refused", `${party} shows the card of ${named}.`, { code: "card-mismatch", by: party });
@@ -245,11 +289,17 @@ export async function fetchCard(
  * The card of a party that is to get a share. Where only a gateway for trying out names it, it must
  * not differ from the one this browser dealt to before.
  */
-async function recipientCard(context: Context, recipient: Recipient, signal: AbortSignal): Promise<FetchedCard> {
+async function recipientCard(
+  context: Context,
+  recipient: Recipient,
+  signal: AbortSignal,
+): Promise<FetchedCard> {
   const { role, party, source } = recipient;
   const fetched = await fetchCard(context, party, recipient.fingerprint, signal);
   if (source === "configuration") return fetched;
-  if (seenBefore(await context.database.getAll("recipients"), role, fetched.fingerprint) === "other") {
+  if (
+    seenBefore(await context.database.getAll("recipients"), role, fetched.fingerprint) === "other"
+  ) {
     fail(
       "refused",
       `${party} shows the card ${fetched.fingerprint}, and this browser has dealt to another ${role} before. If you set up the parties anew, remove this site's data first, or list them in the page's configuration.`,
@@ -261,7 +311,12 @@ async function recipientCard(context: Context, recipient: Recipient, signal: Abo
 
 // -------------------------------------------------------------------------------- store and finish
 
-async function storePending(database: Database, row: WalletRow, sealed: Uint8Array, backup: Uint8Array | null): Promise<void> {
+async function storePending(
+  database: Database,
+  row: WalletRow,
+  sealed: Uint8Array,
+  backup: Uint8Array | null,
+): Promise<void> {
   const transaction = await database.transaction(["wallets", "records"], "readwrite", STRICT);
   if ((await transaction.objectStore("wallets").get(row.id)) !== undefined) {
     fail("storage", "There is a wallet with this id already.");
@@ -269,7 +324,10 @@ async function storePending(database: Database, row: WalletRow, sealed: Uint8Arr
   await transaction.objectStore("records").put({ wallet: row.id, kind: "pending", sealed });
   // Sealed by a passphrase of its own. It is there until its owner opened the saved file, and no
   // longer.
-  if (backup) await transaction.objectStore("records").put({ wallet: row.id, kind: "backup", sealed: backup });
+  if (backup)
+    await transaction
+      .objectStore("records")
+      .put({ wallet: row.id, kind: "backup", sealed: backup });
   await transaction.objectStore("wallets").put(row);
   await transaction.done;
 }
@@ -307,7 +365,8 @@ async function finish(
 /** Another tab may have finished or discarded it while this one waited for its turn. */
 async function requireStillPending({ database }: Context, id: WalletId): Promise<void> {
   const row = await requireWallet(database, id);
-  if (row.status !== "pending") fail("busy-elsewhere", "Another tab has finished this wallet; unlock it.");
+  if (row.status !== "pending")
+    fail("busy-elsewhere", "Another tab has finished this wallet; unlock it.");
 }
 
 async function establish(
@@ -317,7 +376,7 @@ async function establish(
   signal: AbortSignal,
 ): Promise<DeviceWallet> {
   const { deliveries } = pending;
-  const receipts = await all(deliveries, async (delivery) => {
+  const receipts = await all(deliveries, async delivery => {
     const { share, party } = delivery;
     tell({ step: "preparing", share, party });
     const receipt = await line.prepare(delivery, signal);
@@ -337,7 +396,7 @@ async function establish(
 /** At the same time, in order; when one fails, the others are waited for, so that nothing goes on behind the caller. */
 async function all<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const settled = await Promise.allSettled(items.map(work));
-  return settled.map((one) => {
+  return settled.map(one => {
     if (one.status === "rejected") throw one.reason;
     return one.value;
   });
@@ -347,10 +406,18 @@ async function all<T, R>(items: T[], work: (item: T) => Promise<R>): Promise<R[]
  * The finished wallet in the place of the pending one, in one step. Gives the file of the third
  * share, if there is one.
  */
-async function storeFinished(database: Database, device: DeviceWallet, sealed: Uint8Array): Promise<Uint8Array | undefined> {
+async function storeFinished(
+  database: Database,
+  device: DeviceWallet,
+  sealed: Uint8Array,
+): Promise<Uint8Array | undefined> {
   const { id, address, publicKey, newestKey } = device;
   if (newestKey === null) fail("internal", "A new wallet has no Paillier key.");
-  const transaction = await database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
+  const transaction = await database.transaction(
+    ["wallets", "records", "keys"],
+    "readwrite",
+    STRICT,
+  );
   const [wallets, records, keys] = [
     transaction.objectStore("wallets"),
     transaction.objectStore("records"),
@@ -364,7 +431,15 @@ async function storeFinished(database: Database, device: DeviceWallet, sealed: U
   // Never over a key that is known already: it might be locked.
   if ((await keys.get(newestKey)) === undefined) await keys.put(readyKey(newestKey, id));
   const thirdDue = backup !== undefined;
-  await wallets.put({ ...row, status: "ready", address, publicKey, parties: device.parties, paillierKey: newestKey, thirdDue });
+  await wallets.put({
+    ...row,
+    status: "ready",
+    address,
+    publicKey,
+    parties: device.parties,
+    paillierKey: newestKey,
+    thirdDue,
+  });
   await transaction.done;
   return backup?.sealed;
 }

@@ -10,7 +10,14 @@
 import { duetError, fail, Failure } from "../errors.js";
 import type { Culprit, RespondingParty, WalletId, WalletLosses, WalletParty } from "../types.js";
 import type { Context } from "./context.js";
-import { type CulpritRow, type Database, type KeyRow, requireWallet, respondersOf, STRICT } from "./database.js";
+import {
+  type CulpritRow,
+  type Database,
+  type KeyRow,
+  requireWallet,
+  respondersOf,
+  STRICT,
+} from "./database.js";
 import type { DeviceWallet } from "./engine.js";
 
 /** From so many locks on, a wallet's funds are to be moved to a new one. */
@@ -23,10 +30,15 @@ function standingOf({ locks, acceptedAt }: CulpritRow): Culprit["standing"] {
 }
 
 /** The culprits among a wallet's holders. */
-export function culpritsAmong(rows: readonly CulpritRow[], parties: readonly WalletParty[]): Culprit[] {
+export function culpritsAmong(
+  rows: readonly CulpritRow[],
+  parties: readonly WalletParty[],
+): Culprit[] {
   return respondersOf(parties).flatMap(({ role, party, fingerprint }) => {
-    const row = rows.find((one) => one.fingerprint === fingerprint);
-    return row ? [{ role, party, fingerprint, locks: row.locks.length, standing: standingOf(row) }] : [];
+    const row = rows.find(one => one.fingerprint === fingerprint);
+    return row
+      ? [{ role, party, fingerprint, locks: row.locks.length, standing: standingOf(row) }]
+      : [];
   });
 }
 
@@ -55,7 +67,9 @@ export async function sortResponders(
 ): Promise<{ trusted: RespondingParty[]; culprits: Culprit[] }> {
   const rows = await database.getAll("culprits");
   const culprits = culpritsAmong(rows, parties).filter(({ standing }) => standing !== "accepted");
-  const trusted = respondersOf(parties).filter(({ party }) => !culprits.some((one) => one.party === party));
+  const trusted = respondersOf(parties).filter(
+    ({ party }) => !culprits.some(one => one.party === party),
+  );
   return { trusted, culprits };
 }
 
@@ -73,9 +87,10 @@ export async function requireTrusted(database: Database, fingerprint: string): P
 
 /** Why nothing is initiated with a card. */
 export function quarantined({ party, standing }: Pick<Culprit, "party" | "standing">): Failure {
-  const message = standing === "final"
-    ? `Bad signatures of ${party} locked two keys in this browser, which is final: ${party} has to be replaced.`
-    : `A bad signature of ${party} locked a key in this browser. Nothing is signed with ${party} until the owner says so.`;
+  const message =
+    standing === "final"
+      ? `Bad signatures of ${party} locked two keys in this browser, which is final: ${party} has to be replaced.`
+      : `A bad signature of ${party} locked a key in this browser. Nothing is signed with ${party} until the owner says so.`;
   return new Failure(duetError("quarantined", message, { code: "locked", by: party }));
 }
 
@@ -85,7 +100,11 @@ export function quarantined({ party, standing }: Pick<Culprit, "party" | "standi
  * @returns whether its holder has yet to take the wallet's newest Paillier key.
  * @throws {Failure} `invalid` when the card locked nothing here; `quarantined` when it locked two.
  */
-export async function acceptCulprit(context: Context, id: WalletId, fingerprint: string): Promise<boolean> {
+export async function acceptCulprit(
+  context: Context,
+  id: WalletId,
+  fingerprint: string,
+): Promise<boolean> {
   const { database, wallets } = context;
   await requireWallet(database, id);
   // The word of an owner who has opened the wallet.
@@ -93,7 +112,8 @@ export async function acceptCulprit(context: Context, id: WalletId, fingerprint:
     const transaction = await database.transaction(["culprits"], "readwrite", STRICT);
     const culprits = transaction.objectStore("culprits");
     const row = await culprits.get(fingerprint);
-    if (row === undefined) fail("invalid", "This card locked no key in this browser.", { field: "card" });
+    if (row === undefined)
+      fail("invalid", "This card locked no key in this browser.", { field: "card" });
     const accepted = { ...row, acceptedAt: Date.now() };
     const standing = standingOf(accepted);
     if (standing === "final") throw quarantined({ party: row.party, standing });

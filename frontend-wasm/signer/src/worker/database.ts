@@ -6,11 +6,28 @@
  * browser, and need not outlive a power cut.
  */
 
-import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB, type StoreKey, type StoreNames, type StoreValue } from "idb";
+import {
+  type DBSchema,
+  type IDBPDatabase,
+  type IDBPTransaction,
+  openDB,
+  type StoreKey,
+  type StoreNames,
+  type StoreValue,
+} from "idb";
 
 import { duetError, fail, Failure } from "../errors.js";
 import type { PasskeyReference } from "../protocol.js";
-import type { Address, BackendRole, DuetError, Hex, RespondingParty, Timestamp, WalletId, WalletParty } from "../types.js";
+import type {
+  Address,
+  BackendRole,
+  DuetError,
+  Hex,
+  RespondingParty,
+  Timestamp,
+  WalletId,
+  WalletParty,
+} from "../types.js";
 
 const NAME = "duet";
 const VERSION = 4;
@@ -150,26 +167,29 @@ export class Database {
 
   constructor(private readonly onReplaced: (error: DuetError) => void) {}
 
-  get<Name extends StoreName>(store: Name, key: StoreKey<Schema, Name>): Promise<StoreValue<Schema, Name> | undefined> {
-    return this.#run((connection) => connection.get(store, key));
+  get<Name extends StoreName>(
+    store: Name,
+    key: StoreKey<Schema, Name>,
+  ): Promise<StoreValue<Schema, Name> | undefined> {
+    return this.#run(connection => connection.get(store, key));
   }
 
   getAll<Name extends StoreName>(store: Name): Promise<StoreValue<Schema, Name>[]> {
-    return this.#run((connection) => connection.getAll(store));
+    return this.#run(connection => connection.getAll(store));
   }
 
   async put<Name extends StoreName>(store: Name, value: StoreValue<Schema, Name>): Promise<void> {
-    await this.#run((connection) => connection.put(store, value));
+    await this.#run(connection => connection.put(store, value));
   }
 
   /** The Paillier keys of a wallet. */
   keysOf(wallet: WalletId): Promise<KeyRow[]> {
-    return this.#run((connection) => connection.getAllFromIndex("keys", "wallet", wallet));
+    return this.#run(connection => connection.getAllFromIndex("keys", "wallet", wallet));
   }
 
   /** The verdicts of a wallet that are pending. */
   pendingOf(wallet: WalletId): Promise<PendingRow[]> {
-    return this.#run((connection) => connection.getAllFromIndex("pending", "wallet", wallet));
+    return this.#run(connection => connection.getAllFromIndex("pending", "wallet", wallet));
   }
 
   /** Begins a transaction. The caller must make its first request before it waits for anything else. */
@@ -178,7 +198,7 @@ export class Database {
     mode?: As,
     options?: IDBTransactionOptions,
   ): Promise<IDBPTransaction<Schema, Names, As>> {
-    return this.#run((connection) => connection.transaction(names, mode, options));
+    return this.#run(connection => connection.transaction(names, mode, options));
   }
 
   /**
@@ -218,7 +238,9 @@ export class Database {
             if (oldVersion > 0) await pinByRole(database, transaction);
           }
           if (oldVersion < 3) {
-            database.createObjectStore("pending", { keyPath: "session" }).createIndex("wallet", "wallet");
+            database
+              .createObjectStore("pending", { keyPath: "session" })
+              .createIndex("wallet", "wallet");
           }
           if (oldVersion < 4) {
             database.createObjectStore("culprits", { keyPath: "fingerprint" });
@@ -252,11 +274,19 @@ export class Database {
 
 /** Whether the browser closed the connection before or while it was used: nothing was read or written. */
 function isClosed(thrown: unknown): boolean {
-  return thrown instanceof DOMException && (thrown.name === "InvalidStateError" || thrown.name === "AbortError");
+  return (
+    thrown instanceof DOMException &&
+    (thrown.name === "InvalidStateError" || thrown.name === "AbortError")
+  );
 }
 
 function replaced(): Failure {
-  return new Failure(duetError("stale-page", "Another tab has opened a newer version of this page; reload this one."));
+  return new Failure(
+    duetError(
+      "stale-page",
+      "Another tab has opened a newer version of this page; reload this one.",
+    ),
+  );
 }
 
 type Upgrade = IDBPTransaction<Schema, StoreName[], "versionchange">;
@@ -264,14 +294,19 @@ type Upgrade = IDBPTransaction<Schema, StoreName[], "versionchange">;
 /** Version 1 pinned cards under the name that a gateway had for their party. What it pinned stays pinned, by role. */
 async function pinByRole(database: Connection, transaction: Upgrade): Promise<void> {
   // The store is of no version that the schema still knows.
-  const old = (transaction as unknown as IDBPTransaction<unknown, string[], "versionchange">).objectStore("pins");
+  const old = (
+    transaction as unknown as IDBPTransaction<unknown, string[], "versionchange">
+  ).objectStore("pins");
   const pins = (await old.getAll()) as { party: string; fingerprint: string }[];
   const wallets = await transaction.objectStore("wallets").getAll();
-  const holders = wallets.flatMap(({ parties }) => parties.filter((party) => "fingerprint" in party));
+  const holders = wallets.flatMap(({ parties }) => parties.filter(party => "fingerprint" in party));
   const recipients = transaction.objectStore("recipients");
   for (const { party, fingerprint } of pins) {
-    const roles = new Set(holders.filter((holder) => holder.fingerprint === fingerprint).map(({ role }) => role));
-    for (const role of roles.size > 0 ? roles : ["unknown" as const]) await recipients.put({ role, fingerprint, party });
+    const roles = new Set(
+      holders.filter(holder => holder.fingerprint === fingerprint).map(({ role }) => role),
+    );
+    for (const role of roles.size > 0 ? roles : ["unknown" as const])
+      await recipients.put({ role, fingerprint, party });
   }
   (database as unknown as IDBPDatabase).deleteObjectStore("pins");
 }
@@ -285,9 +320,10 @@ async function quarantineFromLocks(transaction: Upgrade): Promise<void> {
   const wallets = await transaction.objectStore("wallets").getAll();
   for (const { id, wallet, lock } of await transaction.objectStore("keys").getAll()) {
     if (lock === null) continue;
-    const responders = respondersOf(wallets.find((row) => row.id === wallet)?.parties ?? []);
+    const responders = respondersOf(wallets.find(row => row.id === wallet)?.parties ?? []);
     const [only] = responders.length === 1 ? responders : [];
-    const culprit = lock.culprit === undefined ? only : responders.find(({ party }) => party === lock.culprit);
+    const culprit =
+      lock.culprit === undefined ? only : responders.find(({ party }) => party === lock.culprit);
     if (culprit) await culprits.put(withLock(await culprits.get(culprit.fingerprint), culprit, id));
   }
 }
@@ -322,7 +358,8 @@ export async function changeWallet(
   const transaction = await database.transaction(["wallets"], "readwrite", STRICT);
   const wallets = transaction.objectStore("wallets");
   const row = await wallets.get(id);
-  if (row === undefined) fail("invalid", "There is no such wallet in this browser.", { field: "id" });
+  if (row === undefined)
+    fail("invalid", "There is no such wallet in this browser.", { field: "id" });
   const changed = change(row);
   await wallets.put(changed);
   await transaction.done;
@@ -330,7 +367,13 @@ export async function changeWallet(
 }
 
 /** A sealed record, which must be there. */
-export async function requireRecord(database: Database, wallet: WalletId, kind: RecordKind): Promise<Uint8Array> {
+export async function requireRecord(
+  database: Database,
+  wallet: WalletId,
+  kind: RecordKind,
+): Promise<Uint8Array> {
   const row = await database.get("records", [wallet, kind]);
-  return row?.sealed ?? fail("storage", "A record of this wallet is missing from the browser's storage.");
+  return (
+    row?.sealed ?? fail("storage", "A record of this wallet is missing from the browser's storage.")
+  );
 }

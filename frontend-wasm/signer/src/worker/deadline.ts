@@ -27,7 +27,12 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
 }
 
 /** What `promise` gives, unless `ms` pass or `signal` is aborted first. `promise` itself goes on. */
-export function within<T>(promise: Promise<T>, ms: number, late: () => Error, signal?: AbortSignal): Promise<T> {
+export function within<T>(
+  promise: Promise<T>,
+  ms: number,
+  late: () => Error,
+  signal?: AbortSignal,
+): Promise<T> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(cancelled());
     const timer = setTimeout(() => finish(() => reject(late())), ms);
@@ -39,8 +44,9 @@ export function within<T>(promise: Promise<T>, ms: number, late: () => Error, si
     };
     signal?.addEventListener("abort", stop, { once: true });
     promise.then(
-      (value) => finish(() => resolve(value)),
-      (reason: unknown) => finish(() => reject(reason instanceof Error ? reason : new Error(String(reason)))),
+      value => finish(() => resolve(value)),
+      (reason: unknown) =>
+        finish(() => reject(reason instanceof Error ? reason : new Error(String(reason)))),
     );
   });
 }

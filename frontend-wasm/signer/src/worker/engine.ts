@@ -5,8 +5,21 @@
 
 import type { KeySource } from "../protocol.js";
 import type {
-  Address, DerivationPath, Description, Hex, Payload, ReadTransaction, RequesterChoice, Timestamp, TypedDataPayload, Undeclared,
-  Verification, VerifyOptions, WaitingJob, WalletId, WalletParty,
+  Address,
+  DerivationPath,
+  Description,
+  Hex,
+  Payload,
+  ReadTransaction,
+  RequesterChoice,
+  Timestamp,
+  TypedDataPayload,
+  Undeclared,
+  Verification,
+  VerifyOptions,
+  WaitingJob,
+  WalletId,
+  WalletParty,
 } from "../types.js";
 import type { Frames } from "./frames.js";
 
@@ -175,7 +188,12 @@ export type ApprovalReply =
   | { kind: "jobs"; jobs: WaitingJob[]; more: boolean }
   | { kind: "session"; manifest: Uint8Array }
   | {
-      kind: "job"; job: string; state: string; signature?: Uint8Array; code?: string; message?: string;
+      kind: "job";
+      job: string;
+      state: string;
+      signature?: Uint8Array;
+      code?: string;
+      message?: string;
       /** Of the request that makes this job: by it the owner revokes the request. */
       requestHash?: Uint8Array;
     }
@@ -233,7 +251,10 @@ export interface Engine {
 
   describe(payload: Payload): Description;
   readTransaction(request: Record<string, unknown>): ReadTransaction;
-  readTypedData(document: string | Record<string, unknown>, undeclared: Undeclared): TypedDataPayload;
+  readTypedData(
+    document: string | Record<string, unknown>,
+    undeclared: Undeclared,
+  ): TypedDataPayload;
   signedTransaction(payload: Payload, signature: Uint8Array): { raw: Hex; hash: Hex };
   verify(options: VerifyOptions): Verification;
 }

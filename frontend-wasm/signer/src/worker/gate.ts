@@ -7,7 +7,14 @@
 
 import { duetError, fail, Failure } from "../errors.js";
 import type { WalletId } from "../types.js";
-import { type Database, type KeyRow, type PendingRow, respondersOf, STRICT, withLock } from "./database.js";
+import {
+  type Database,
+  type KeyRow,
+  type PendingRow,
+  respondersOf,
+  STRICT,
+  withLock,
+} from "./database.js";
 import type { DeviceWallet, SealKey } from "./engine.js";
 
 export type GateVerdict = "open" | "locked-now" | Exclude<KeyRow["state"], "ready">;
@@ -61,7 +68,10 @@ export async function finishPending(
   let locked = false;
   for (const { sealed, ...pending } of await database.pendingOf(wallet)) {
     const evidence = device.judgePending(sealed, pending.session, sealKey);
-    const bad = evidence === null ? null : { evidence, record: withoutKey(device, pending.paillierKey, sealKey) };
+    const bad =
+      evidence === null
+        ? null
+        : { evidence, record: withoutKey(device, pending.paillierKey, sealKey) };
     if ((await passGate(database, pending, bad)) === "locked-now") locked = true;
   }
   return locked;
@@ -97,7 +107,11 @@ export async function passGate(
   bad: { evidence: Uint8Array; record: Uint8Array } | null,
 ): Promise<GateVerdict> {
   try {
-    const transaction = await database.transaction(["keys", "pending", "records", "wallets", "culprits"], "readwrite", STRICT);
+    const transaction = await database.transaction(
+      ["keys", "pending", "records", "wallets", "culprits"],
+      "readwrite",
+      STRICT,
+    );
     const keys = transaction.objectStore("keys");
     const row = await keys.get(key);
     if (row === undefined) fail("storage", "The record of this wallet's Paillier key is missing.");
@@ -106,17 +120,25 @@ export async function passGate(
     const next: KeyRow = {
       ...row,
       verdicts: row.verdicts + 1,
-      ...(locks ? { state: "locked", lock: { session, evidence: bad.evidence, culprit: responder, at: Date.now() } } : {}),
+      ...(locks
+        ? {
+            state: "locked",
+            lock: { session, evidence: bad.evidence, culprit: responder, at: Date.now() },
+          }
+        : {}),
     };
     await keys.put(next);
     await transaction.objectStore("pending").delete(session);
     if (locks) {
       // The lock destroys the key: the record is sealed without it.
       await transaction.objectStore("records").put({ wallet, kind: "device", sealed: bad.record });
-      const holders = respondersOf((await transaction.objectStore("wallets").get(wallet))?.parties ?? []);
+      const holders = respondersOf(
+        (await transaction.objectStore("wallets").get(wallet))?.parties ?? [],
+      );
       const culprit = holders.find(({ party }) => party === responder);
       const culprits = transaction.objectStore("culprits");
-      if (culprit) await culprits.put(withLock(await culprits.get(culprit.fingerprint), culprit, key));
+      if (culprit)
+        await culprits.put(withLock(await culprits.get(culprit.fingerprint), culprit, key));
     }
     await transaction.done;
     const stored = await database.get("keys", key);
@@ -131,12 +153,22 @@ export async function passGate(
 }
 
 /** Why a key does not initiate. */
-export function closedError(state: Exclude<KeyRow["state"], "ready">): ReturnType<typeof duetError> {
+export function closedError(
+  state: Exclude<KeyRow["state"], "ready">,
+): ReturnType<typeof duetError> {
   return state === "locked"
-    ? duetError("paillier-locked", "A bad answer locked this wallet's Paillier key; make a new one to sign again.", {
-        code: "locked",
-      })
-    : duetError("needs-rotation", "The wallet was restored from a backup; make a new Paillier key before it signs.", {
-        code: "needs-rotation",
-      });
+    ? duetError(
+        "paillier-locked",
+        "A bad answer locked this wallet's Paillier key; make a new one to sign again.",
+        {
+          code: "locked",
+        },
+      )
+    : duetError(
+        "needs-rotation",
+        "The wallet was restored from a backup; make a new Paillier key before it signs.",
+        {
+          code: "needs-rotation",
+        },
+      );
 }

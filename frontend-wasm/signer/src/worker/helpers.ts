@@ -56,7 +56,7 @@ export class Helpers {
   #start(): Helper {
     const worker = new Worker(self.location.href, { type: "module", name: HELPER_NAME });
     const helper: Helper = { worker, waiting: new Map(), onSearch: () => undefined };
-    worker.addEventListener("error", (event) => {
+    worker.addEventListener("error", event => {
       const why = event.message || "its script did not load";
       this.#reject(new Failure(duetError("internal", `A helper failed: ${why}.`)));
     });
@@ -72,9 +72,9 @@ export class Helpers {
   primes(onCandidates: (count: number) => void): Promise<[Uint8Array, Uint8Array]> {
     const counts = this.#helpers.map(() => 0);
     const found: Uint8Array[] = [];
-    const searched = new Promise<[Uint8Array, Uint8Array]>((resolve) => {
+    const searched = new Promise<[Uint8Array, Uint8Array]>(resolve => {
       for (const [at, helper] of this.#helpers.entries()) {
-        helper.onSearch = (message) => {
+        helper.onSearch = message => {
           if (message.type === "candidates") {
             counts[at] = message.count;
             onCandidates(counts.reduce((sum, count) => sum + count, 0));
@@ -83,7 +83,8 @@ export class Helpers {
             const [p, q, ...spare] = found;
             for (const prime of spare) prime.fill(0);
             if (!p || !q || spare.length > 0) return;
-            for (const { worker } of this.#helpers) worker.postMessage({ type: "rest" } satisfies ToHelper);
+            for (const { worker } of this.#helpers)
+              worker.postMessage({ type: "rest" } satisfies ToHelper);
             resolve([p, q]);
           }
         };
@@ -113,7 +114,7 @@ export class Helpers {
     const id = this.#tasks++;
     const [first, second] = this.#helpers as [Helper, Helper];
     const helper = second.waiting.size < first.waiting.size ? second : first;
-    const answered = new Promise<Outcome<Uint8Array>>((resolve) => helper.waiting.set(id, resolve));
+    const answered = new Promise<Outcome<Uint8Array>>(resolve => helper.waiting.set(id, resolve));
     helper.worker.postMessage({ type: "task", id, task } satisfies ToHelper, transfer);
     return this.#awaited(answered.then(unwrap));
   }
@@ -130,7 +131,8 @@ export class Helpers {
 /** What a helper does until it is ended: the tasks it is given, and between them the search. */
 export async function help(load: () => Promise<Engine>): Promise<never> {
   const scope = self as unknown as DedicatedWorkerGlobalScope;
-  const send = (message: FromHelper, transfer: Transferable[] = []): void => scope.postMessage(message, transfer);
+  const send = (message: FromHelper, transfer: Transferable[] = []): void =>
+    scope.postMessage(message, transfer);
   const tasks: { id: number; task: Task }[] = [];
   let searching = false;
   let wake = (): void => undefined;
@@ -152,9 +154,14 @@ export async function help(load: () => Promise<Engine>): Promise<never> {
   };
   for (;;) {
     const next = tasks.shift();
-    if (next) send({ type: "answer", id: next.id, outcome: await outcomeOf(async () => done(engine, next.task)) });
+    if (next)
+      send({
+        type: "answer",
+        id: next.id,
+        outcome: await outcomeOf(async () => done(engine, next.task)),
+      });
     else if (searching) search();
-    else await new Promise<void>((resolve) => (wake = resolve));
+    else await new Promise<void>(resolve => (wake = resolve));
     await messagesHeard();
   }
 }
@@ -173,7 +180,7 @@ function done(engine: Engine, task: Task): Uint8Array {
 
 /** Lets in what was sent meanwhile. */
 function messagesHeard(): Promise<void> {
-  return new Promise((resolve) => {
+  return new Promise(resolve => {
     const { port1, port2 } = new MessageChannel();
     port1.onmessage = () => {
       port1.close();

@@ -5,7 +5,14 @@
 
 import { fail } from "../errors.js";
 import type { WorkerSettings } from "../protocol.js";
-import { checkBackup, checkThirdShare, exportBackup, restoreBackup, thirdShareFile, waiveBackup } from "./backup.js";
+import {
+  checkBackup,
+  checkThirdShare,
+  exportBackup,
+  restoreBackup,
+  thirdShareFile,
+  waiveBackup,
+} from "./backup.js";
 import { loadEngine } from "./bindings.js";
 import type { Context } from "./context.js";
 import { createWallet, discardPending, readLabel, removeWallet, resumeCreation } from "./create.js";
@@ -28,25 +35,36 @@ const DEVICE_PATH = "/v1/device";
 
 async function open(settings: WorkerSettings): Promise<Context> {
   const engine = await loadEngine();
-  const database = await openDatabase((error) => sendBroken(error));
-  const tabs = new Tabs(() => void wallets.refresh().catch((thrown: unknown) => reportError(thrown)));
+  const database = await openDatabase(error => sendBroken(error));
+  const tabs = new Tabs(
+    () => void wallets.refresh().catch((thrown: unknown) => reportError(thrown)),
+  );
   const socket = new Socket(
     settings.gateway.replace(/^http/, "ws") + DEVICE_PATH,
     settings.build,
     engine.frames,
-    (connection) => sendEvent({ name: "connection", connection }),
+    connection => sendEvent({ name: "connection", connection }),
     (wallet, jobs) => sendEvent({ name: "inbox", notice: { wallet, jobs } }),
     () => whyRefused(settings.gateway),
   );
-  const wallets = new Wallets(database, engine, socket, tabs, settings.idleLockMs, (all) =>
+  const wallets = new Wallets(database, engine, socket, tabs, settings.idleLockMs, all =>
     sendEvent({ name: "wallets", wallets: all }),
   );
-  return { settings, engine, database, tabs, wallets, line: new Line(socket, engine), abandoned: new Set() };
+  return {
+    settings,
+    engine,
+    database,
+    tabs,
+    wallets,
+    line: new Line(socket, engine),
+    abandoned: new Set(),
+  };
 }
 
 let opened: Promise<Context> | undefined;
 
-const context = (): Promise<Context> => opened ?? Promise.reject(new Error("the worker was not opened"));
+const context = (): Promise<Context> =>
+  opened ?? Promise.reject(new Error("the worker was not opened"));
 
 const handlers: Handlers = {
   async open(_call, settings) {
@@ -74,7 +92,7 @@ const handlers: Handlers = {
   async rename(_call, id, label) {
     const { database, wallets } = await context();
     const name = readLabel(label);
-    await changeWallet(database, id, (row) => ({ ...row, label: name }));
+    await changeWallet(database, id, row => ({ ...row, label: name }));
     await wallets.changed();
     return wallets.summary(id);
   },
@@ -87,17 +105,21 @@ const handlers: Handlers = {
   },
   describe: async (_call, payload) => (await context()).engine.describe(payload),
   readTransaction: async (_call, request) => (await context()).engine.readTransaction(request),
-  readTypedData: async (_call, document, undeclared) => (await context()).engine.readTypedData(document, undeclared),
+  readTypedData: async (_call, document, undeclared) =>
+    (await context()).engine.readTypedData(document, undeclared),
   sign: async (call, id, payload, order) => sign(await context(), call, id, payload, order),
-  outcome: async (call, id, job, payload, path) => outcome(await context(), call, id, job, payload, path),
+  outcome: async (call, id, job, payload, path) =>
+    outcome(await context(), call, id, job, payload, path),
   inbox: async (call, id) => inbox(await context(), call, id),
   approve: async (call, id, job, digest) => approve(await context(), call, id, job, digest),
   reject: async (call, id, job) => reject(await context(), call, id, job),
   exportBackup: async (_call, id, passphrase) => exportBackup(await context(), id, passphrase),
-  checkBackup: async (_call, id, file, passphrase) => checkBackup(await context(), id, file, passphrase),
+  checkBackup: async (_call, id, file, passphrase) =>
+    checkBackup(await context(), id, file, passphrase),
   waiveBackup: async (_call, id) => waiveBackup(await context(), id),
   thirdShareFile: async (_call, id) => thirdShareFile(await context(), id),
-  checkThirdShare: async (_call, id, file, passphrase) => checkThirdShare(await context(), id, file, passphrase),
+  checkThirdShare: async (_call, id, file, passphrase) =>
+    checkThirdShare(await context(), id, file, passphrase),
   restoreBackup: async (_call, file, passphrase, source, label) =>
     restoreBackup(await context(), file, passphrase, source, label),
   rotate: async (call, id) => rotate(await context(), call, id),

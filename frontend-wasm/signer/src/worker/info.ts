@@ -46,13 +46,18 @@ export async function askGateway(gateway: string, signal?: AbortSignal): Promise
       credentials: "omit",
       cache: "no-store",
     });
-    if (!response.ok) throw (await refusalOf(response)) ?? new Error(`it answered ${response.status}`);
+    if (!response.ok)
+      throw (await refusalOf(response)) ?? new Error(`it answered ${response.status}`);
     document = (await response.json()) as InfoDocument;
   } catch (thrown) {
     if (thrown instanceof Failure) throw thrown;
     if (signal?.aborted) throw new Failure(duetError("cancelled", "It was cancelled."));
     const reason = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new Failure(duetError("gateway-unreachable", `The gateway cannot be reached: ${reason}.`, { by: "gateway" }));
+    throw new Failure(
+      duetError("gateway-unreachable", `The gateway cannot be reached: ${reason}.`, {
+        by: "gateway",
+      }),
+    );
   }
   return readAnswer(document);
 }

@@ -34,18 +34,28 @@ export class Line {
 
   async card(party: string, signal?: AbortSignal): Promise<Uint8Array> {
     const ask = () =>
-      this.socket.request({ kind: "card", party }, this.engine.askCard(), { deadlineMs: CARD_MS, by: party, signal });
+      this.socket.request({ kind: "card", party }, this.engine.askCard(), {
+        deadlineMs: CARD_MS,
+        by: party,
+        signal,
+      });
     return this.engine.readCard(await repeated(ask, signal), party);
   }
 
   /** Delivers a package; gives the receipt. */
   async prepare({ party, envelope }: Delivery, signal?: AbortSignal): Promise<Uint8Array> {
-    return this.engine.readReceipt(await this.#share(party, this.engine.prepare(envelope), signal), party);
+    return this.engine.readReceipt(
+      await this.#share(party, this.engine.prepare(envelope), signal),
+      party,
+    );
   }
 
   /** Orders a party to commit; gives its acknowledgement. */
   async commit(party: string, bundle: Uint8Array, signal?: AbortSignal): Promise<Uint8Array> {
-    return this.engine.readAcknowledgement(await this.#share(party, this.engine.commit(bundle), signal), party);
+    return this.engine.readAcknowledgement(
+      await this.#share(party, this.engine.commit(bundle), signal),
+      party,
+    );
   }
 
   #share(party: string, message: Uint8Array, signal: AbortSignal | undefined): Promise<Uint8Array> {
@@ -54,21 +64,41 @@ export class Line {
   }
 
   /** Offers a party the wallet's new Paillier key. */
-  async enrol(wallet: WalletId, party: string, offer: Uint8Array, signal?: AbortSignal): Promise<void> {
+  async enrol(
+    wallet: WalletId,
+    party: string,
+    offer: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const options = { deadlineMs: PACKAGE_MS, by: party, signal };
-    const ask = () => this.socket.request({ kind: "card", party }, this.engine.enrol(offer), options, wallet);
+    const ask = () =>
+      this.socket.request({ kind: "card", party }, this.engine.enrol(offer), options, wallet);
     this.engine.readEnrolled(await repeated(ask, signal), party);
   }
 
   /** Asks the orchestrator about a wallet's jobs. Made anew for each attempt: a request counts once. */
-  async approval(wallet: WalletId, make: (nowMs: number) => Uint8Array, signal?: AbortSignal): Promise<ApprovalReply> {
+  async approval(
+    wallet: WalletId,
+    make: (nowMs: number) => Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<ApprovalReply> {
     const options = { deadlineMs: APPROVAL_MS, by: "orchestrator", signal };
-    const reply = await this.socket.request({ kind: "approval", wallet }, make(Date.now()), options, wallet);
+    const reply = await this.socket.request(
+      { kind: "approval", wallet },
+      make(Date.now()),
+      options,
+      wallet,
+    );
     return this.engine.readApproval(reply);
   }
 
   /** Sends message 1 of a session, the same bytes again while the responder does not listen yet. */
-  async first(session: string, to: string, message: Uint8Array, signal?: AbortSignal): Promise<Uint8Array> {
+  async first(
+    session: string,
+    to: string,
+    message: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#round(session, to, message, signal);
@@ -84,8 +114,17 @@ export class Line {
     return this.#round(session, to, message, undefined);
   }
 
-  #round(session: string, to: string, message: Uint8Array, signal: AbortSignal | undefined): Promise<Uint8Array> {
-    return this.socket.request({ kind: "round", session, to }, message, { deadlineMs: ROUND_MS, by: to, signal });
+  #round(
+    session: string,
+    to: string,
+    message: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array> {
+    return this.socket.request({ kind: "round", session, to }, message, {
+      deadlineMs: ROUND_MS,
+      by: to,
+      signal,
+    });
   }
 
   /**
@@ -98,7 +137,9 @@ export class Line {
       const left = end - Date.now();
       try {
         const options = { deadlineMs: Math.min(OUTCOME_MS, left), by: "orchestrator" };
-        return this.engine.readOutcomeReply(await this.socket.request({ kind: "outcome", session }, message, options));
+        return this.engine.readOutcomeReply(
+          await this.socket.request({ kind: "outcome", session }, message, options),
+        );
       } catch (thrown) {
         const pauseForMs = pauseMs(BACKOFF, attempt);
         if (!isTransient(thrown) || Date.now() + pauseForMs >= end) throw thrown;
@@ -109,7 +150,10 @@ export class Line {
 
   /** Tells the clients that follow a session's events how far it is. May be lost. */
   progress(session: string, step: ProgressStep): void {
-    this.socket.tell({ kind: "event", session }, this.engine.progressNote(session, step, Date.now()));
+    this.socket.tell(
+      { kind: "event", session },
+      this.engine.progressNote(session, step, Date.now()),
+    );
   }
 }
 
@@ -128,7 +172,10 @@ async function repeated<T>(ask: () => Promise<T>, signal: AbortSignal | undefine
 
 /** Whether the same may succeed later. */
 export function isTransient(thrown: unknown): boolean {
-  return thrown instanceof Failure && (thrown.error.kind === "gateway-unreachable" || thrown.error.kind === "party-unreachable");
+  return (
+    thrown instanceof Failure &&
+    (thrown.error.kind === "gateway-unreachable" || thrown.error.kind === "party-unreachable")
+  );
 }
 
 /** Whether the gateway says that no party was subscribed: then no party took the message. */
@@ -138,5 +185,8 @@ function isUnheard(thrown: unknown): boolean {
 
 /** For replies that make no sense. */
 export function unexpected(by: string): never {
-  fail("refused", `The answer of ${by} is not of the expected kind.`, { code: "peer-misbehaved", by });
+  fail("refused", `The answer of ${by} is not of the expected kind.`, {
+    code: "peer-misbehaved",
+    by,
+  });
 }

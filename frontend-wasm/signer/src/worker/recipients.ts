@@ -36,9 +36,16 @@ export function isTrial({ gateway }: Deciding, answer: GatewayAnswer): boolean {
 /** The parties that new wallets' shares would go to; none when nothing pins them and the gateway's word does not count. */
 export function nameRecipients(settings: Deciding, answer: GatewayAnswer): NamedRecipient[] {
   if (settings.parties.length > 0) {
-    return settings.parties.map(({ role, name, fingerprint }) => ({ role, party: name, fingerprint, source: "configuration" }));
+    return settings.parties.map(({ role, name, fingerprint }) => ({
+      role,
+      party: name,
+      fingerprint,
+      source: "configuration",
+    }));
   }
-  return isTrial(settings, answer) ? answer.backends.map((backend) => ({ ...backend, source: "trial-gateway" })) : [];
+  return isTrial(settings, answer)
+    ? answer.backends.map(backend => ({ ...backend, source: "trial-gateway" }))
+    : [];
 }
 
 /**
@@ -57,8 +64,10 @@ export function requireRecipients(settings: Deciding, answer: GatewayAnswer): Na
     );
   }
   for (const pin of settings.parties) {
-    const other = answer.backends.find(({ role, party, fingerprint = pin.fingerprint }) =>
-      role === pin.role && (party !== pin.name || fingerprint !== pin.fingerprint));
+    const other = answer.backends.find(
+      ({ role, party, fingerprint = pin.fingerprint }) =>
+        role === pin.role && (party !== pin.name || fingerprint !== pin.fingerprint),
+    );
     if (other === undefined) continue;
     const { party, fingerprint = "an unstated card" } = other;
     fail(
@@ -80,43 +89,67 @@ export function chooseRecipients(
   roles: BackendRole[],
   admissions: Admission[],
 ): { tenant: string; recipients: Recipient[] } {
-  const stray = admissions.find(({ party }) => !named.some((one) => one.party === party));
+  const stray = admissions.find(({ party }) => !named.some(one => one.party === party));
   if (stray) {
-    fail("invalid", `An admission token is for ${stray.party}, which gets no share here. Take that token out.`, { field: "tokens" });
+    fail(
+      "invalid",
+      `An admission token is for ${stray.party}, which gets no share here. Take that token out.`,
+      { field: "tokens" },
+    );
   }
   const tenants = new Set<string>();
   const recipients = roles.map((role): Recipient => {
-    const recipient = named.find((one) => one.role === role);
+    const recipient = named.find(one => one.role === role);
     if (recipient === undefined) {
-      fail("invalid", `No ${role} is named for new wallets. Choose a backup file for the third share, or ask the page's operator.`, { field: role });
+      fail(
+        "invalid",
+        `No ${role} is named for new wallets. Choose a backup file for the third share, or ask the page's operator.`,
+        { field: role },
+      );
     }
     const { party } = recipient;
-    const admission = admissions.find((one) => one.party === party);
+    const admission = admissions.find(one => one.party === party);
     if (admission === undefined) {
-      fail("invalid", `${party} takes new wallets only with an admission token of its own; ask the organisation that runs it.`, { field: "tokens" });
+      fail(
+        "invalid",
+        `${party} takes new wallets only with an admission token of its own; ask the organisation that runs it.`,
+        { field: "tokens" },
+      );
     }
     tenants.add(admission.tenant);
     return { ...recipient, token: admission.token };
   });
   const [tenant, other] = tenants;
   if (tenant === undefined || other !== undefined) {
-    fail("invalid", `The admission tokens are for two tenants, ${[...tenants].join(" and ")}; a wallet belongs to one.`, { field: "tokens" });
+    fail(
+      "invalid",
+      `The admission tokens are for two tenants, ${[...tenants].join(" and ")}; a wallet belongs to one.`,
+      { field: "tokens" },
+    );
   }
   return { tenant, recipients };
 }
 
 /** Every token that there is, the owner's first: given with the order, configured, or told by a gateway for trying out. */
-export function readAdmissions(engine: Engine, settings: Deciding, answer: GatewayAnswer, given: string[]): Admission[] {
+export function readAdmissions(
+  engine: Engine,
+  settings: Deciding,
+  answer: GatewayAnswer,
+  given: string[],
+): Admission[] {
   const admissions = given.map((token, at) => engine.readAdmission(token, `tokens[${at}]`));
   const more = [
     ...settings.parties.map(({ name, token }) => [name, token] as const),
     ...(isTrial(settings, answer) ? answer.admission : []),
   ];
   for (const [party, token] of more) {
-    if (token === undefined || admissions.some((one) => one.party === party)) continue;
+    if (token === undefined || admissions.some(one => one.party === party)) continue;
     const admission = engine.readAdmission(token, "parties");
     if (admission.party === party) admissions.push(admission);
-    else fail("invalid", `The admission token configured for ${party} is for ${admission.party}.`, { field: "parties" });
+    else
+      fail("invalid", `The admission token configured for ${party} is for ${admission.party}.`, {
+        field: "parties",
+      });
   }
   return admissions;
 }
@@ -125,13 +158,18 @@ export function readAdmissions(engine: Engine, settings: Deciding, answer: Gatew
  * Refuses to go on with a creation that was begun for other parties than count now: it may have
  * been dealt to whom a gateway named.
  */
-export function requireSameRecipients(parties: WalletParty[], settings: Deciding, answer: GatewayAnswer | null): void {
+export function requireSameRecipients(
+  parties: WalletParty[],
+  settings: Deciding,
+  answer: GatewayAnswer | null,
+): void {
   for (const party of parties) {
     if (party.role !== "service" && party.role !== "partner") continue;
     const pin = settings.parties.find(({ role }) => role === party.role);
-    const counts = settings.parties.length === 0
-      ? answer !== null && isTrial(settings, answer)
-      : pin?.name === party.party && pin.fingerprint === party.fingerprint;
+    const counts =
+      settings.parties.length === 0
+        ? answer !== null && isTrial(settings, answer)
+        : pin?.name === party.party && pin.fingerprint === party.fingerprint;
     if (counts) continue;
     fail(
       "refused",
@@ -144,21 +182,36 @@ export function requireSameRecipients(parties: WalletParty[], settings: Deciding
 // -------------------------------------------------------------------------------------------- pins
 
 /** Whether a card of this role was dealt to before: by its fingerprint, never by a name. */
-export function seenBefore(pins: PinRow[], role: BackendRole, fingerprint: string | undefined): ShareRecipient["seen"] {
-  if (pins.some((pin) => pin.fingerprint === fingerprint && (pin.role === role || pin.role === "unknown"))) return "this";
-  return pins.some((pin) => pin.role === role) ? "other" : "never";
+export function seenBefore(
+  pins: PinRow[],
+  role: BackendRole,
+  fingerprint: string | undefined,
+): ShareRecipient["seen"] {
+  if (
+    pins.some(
+      pin => pin.fingerprint === fingerprint && (pin.role === role || pin.role === "unknown"),
+    )
+  )
+    return "this";
+  return pins.some(pin => pin.role === role) ? "other" : "never";
 }
 
 /** Keeps that a verified card was dealt to in a role. */
 export async function pin(database: Database, row: PinRow, card: Uint8Array): Promise<void> {
   const transaction = await database.transaction(["cards", "recipients"], "readwrite", STRICT);
-  await transaction.objectStore("cards").put({ fingerprint: row.fingerprint, party: row.party, card });
+  await transaction
+    .objectStore("cards")
+    .put({ fingerprint: row.fingerprint, party: row.party, card });
   await transaction.objectStore("recipients").put(row);
   await transaction.done;
 }
 
 /** What the page may know of a gateway, and whom new wallets' shares go to. */
-export async function describeGateway(settings: Deciding, database: Database, signal?: AbortSignal): Promise<GatewayInfo> {
+export async function describeGateway(
+  settings: Deciding,
+  database: Database,
+  signal?: AbortSignal,
+): Promise<GatewayInfo> {
   const answer = await askGateway(settings.gateway, signal);
   const { build, protocol, tenant, rpc } = answer;
   const trial = isTrial(settings, answer);

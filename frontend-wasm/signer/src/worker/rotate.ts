@@ -17,7 +17,11 @@ import { finishPending } from "./gate.js";
 import { Helpers } from "./helpers.js";
 import type { Call } from "./rpc.js";
 
-export async function rotate(context: Context, call: Call<"rotate">, id: WalletId): Promise<WalletSummary> {
+export async function rotate(
+  context: Context,
+  call: Call<"rotate">,
+  id: WalletId,
+): Promise<WalletSummary> {
   const tell = stopwatch(call.note as (progress: CreateProgress) => void);
   await context.wallets.use(id, ({ device, key }) =>
     context.tabs.exclusively(id, async () => {
@@ -47,27 +51,47 @@ async function replaceKey(
     // Another tab locked it while this one had it in memory.
     if ((await context.database.get("keys", id))?.state === "locked") device.forgetKey(id);
   }
-  const { trusted, culprits: [culprit] } = await sortResponders(context.database, device);
+  const {
+    trusted,
+    culprits: [culprit],
+  } = await sortResponders(context.database, device);
   if (trusted.length === 0 && culprit) throw quarantined(culprit);
-  const due = () => device.unenrolled.filter(({ party }) => trusted.some((one) => one.party === party));
+  const due = () =>
+    device.unenrolled.filter(({ party }) => trusted.some(one => one.party === party));
   const interrupted = device.newestKey !== null && due().length > 0;
-  const newest = interrupted && device.newestKey ? await context.database.get("keys", device.newestKey) : undefined;
+  const newest =
+    interrupted && device.newestKey
+      ? await context.database.get("keys", device.newestKey)
+      : undefined;
   // One that was begun is brought to its end, unless its own key was locked meanwhile.
   if (newest?.state !== "ready") {
-    device.beginRotation(await helpers.primes((candidates) => tell({ step: "paillier-key", candidates })));
+    device.beginRotation(
+      await helpers.primes(candidates => tell({ step: "paillier-key", candidates })),
+    );
     await store(context, device, key);
   }
   // What is made for the parties is made at the same time; they take it one after the other.
   const made = due().map(async ({ share, party }) => {
     tell({ step: "card", party });
-    const { card, fingerprint } = await fetchCard(context, party, fingerprintOf(device, party), signal);
+    const { card, fingerprint } = await fetchCard(
+      context,
+      party,
+      fingerprintOf(device, party),
+      signal,
+    );
     await helpers.verifyCard(card, fingerprint);
     tell({ step: "card-verified", party });
     const responder = context.engine.responder(card, fingerprint);
     try {
       tell({ step: "proofs", share, party });
       const proofs = await helpers.prove(device.proofTask(responder));
-      return { share, party, card, fingerprint, offer: device.offer(responder, proofs, Date.now()) };
+      return {
+        share,
+        party,
+        card,
+        fingerprint,
+        offer: device.offer(responder, proofs, Date.now()),
+      };
     } finally {
       responder.free();
     }
@@ -87,21 +111,28 @@ async function replaceKey(
 }
 
 function fingerprintOf(device: DeviceWallet, party: string): string {
-  const holder = device.parties.find((one) => "fingerprint" in one && one.party === party);
-  return holder && "fingerprint" in holder ? holder.fingerprint : fail("internal", `${party} holds no share of this wallet.`);
+  const holder = device.parties.find(one => "fingerprint" in one && one.party === party);
+  return holder && "fingerprint" in holder
+    ? holder.fingerprint
+    : fail("internal", `${party} holds no share of this wallet.`);
 }
 
 /** The wallet's record and its newest key, together. Rows of keys that are gone stay: a lock is never forgotten. */
 async function store({ database }: Context, device: DeviceWallet, key: SealKey): Promise<void> {
   const { id, newestKey } = device;
   const sealed = device.seal(key);
-  const transaction = await database.transaction(["wallets", "records", "keys"], "readwrite", STRICT);
+  const transaction = await database.transaction(
+    ["wallets", "records", "keys"],
+    "readwrite",
+    STRICT,
+  );
   const row = await transaction.objectStore("wallets").get(id);
   if (row && newestKey !== null) {
     const keys = transaction.objectStore("keys");
     if ((await keys.get(newestKey)) === undefined) await keys.put(readyKey(newestKey, id));
     // The wallet goes by its new key once at least one party has enrolled it.
-    const taken = device.unenrolled.length < device.parties.filter((one) => "fingerprint" in one).length;
+    const taken =
+      device.unenrolled.length < device.parties.filter(one => "fingerprint" in one).length;
     await transaction.objectStore("wallets").put(taken ? { ...row, paillierKey: newestKey } : row);
     await transaction.objectStore("records").put({ wallet: id, kind: "device", sealed });
   }

@@ -13,7 +13,10 @@ export interface Call<Name extends MethodName> {
 }
 
 export type Handlers = {
-  [Name in MethodName]: (call: Call<Name>, ...args: Methods[Name]["args"]) => Promise<Methods[Name]["value"]>;
+  [Name in MethodName]: (
+    call: Call<Name>,
+    ...args: Methods[Name]["args"]
+  ) => Promise<Methods[Name]["value"]>;
 };
 
 type AnyHandler = (call: Call<MethodName>, ...args: unknown[]) => Promise<unknown>;
@@ -44,10 +47,10 @@ export function serve(handlers: Handlers): void {
     running.set(id, controller);
     const call: Call<MethodName> = {
       signal: controller.signal,
-      note: (note) => send({ type: "note", id, note }),
+      note: note => send({ type: "note", id, note }),
     };
     const handler = handlers[method] as AnyHandler;
-    void outcomeOf(() => handler(call, ...args)).then((outcome) => {
+    void outcomeOf(() => handler(call, ...args)).then(outcome => {
       running.delete(id);
       send({ type: "answer", id, outcome });
     });

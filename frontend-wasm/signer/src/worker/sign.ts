@@ -7,7 +7,17 @@ import { duetError, fail, Failure } from "../errors.js";
 import { bytesToHex, payloadDocument } from "../payload.js";
 import type { SignOrder } from "../protocol.js";
 import type {
-  BackendRole, DerivationPath, DevicePair, DuetError, Hex, JobId, Payload, RespondingParty, Signed, SigningStep, WalletId,
+  BackendRole,
+  DerivationPath,
+  DevicePair,
+  DuetError,
+  Hex,
+  JobId,
+  Payload,
+  RespondingParty,
+  Signed,
+  SigningStep,
+  WalletId,
 } from "../types.js";
 import { firstSignature } from "./answers.js";
 import type { Context } from "./context.js";
@@ -15,8 +25,23 @@ import { fetchCard } from "./create.js";
 import { quarantined, requireTrusted, sortResponders } from "./culprits.js";
 import { pauseMs } from "./backoff.js";
 import { cancelled, checkpoint, pause, within } from "./deadline.js";
-import type { Answered, ApprovalReply, DeviceWallet, Initiator, ManifestFacts, Opened, Verdict } from "./engine.js";
-import { closedError, finishPending, passGate, requireReady, withoutKey, writePending } from "./gate.js";
+import type {
+  Answered,
+  ApprovalReply,
+  DeviceWallet,
+  Initiator,
+  ManifestFacts,
+  Opened,
+  Verdict,
+} from "./engine.js";
+import {
+  closedError,
+  finishPending,
+  passGate,
+  requireReady,
+  withoutKey,
+  writePending,
+} from "./gate.js";
 import { revoke } from "./inbox.js";
 import { isTransient, unexpected } from "./line.js";
 import type { Call } from "./rpc.js";
@@ -42,7 +67,7 @@ type Tell = (step: Step) => void;
 function stopwatch(note: (step: SigningStep) => void): { tell: Tell; tookMs: () => number } {
   const startedAt = performance.now();
   const tookMs = (): number => Math.round((performance.now() - startedAt) * 10) / 10;
-  return { tell: (step) => note({ ...step, atMs: tookMs() } as SigningStep), tookMs };
+  return { tell: step => note({ ...step, atMs: tookMs() } as SigningStep), tookMs };
 }
 
 /** What is to be signed, as the owner saw it. */
@@ -67,7 +92,7 @@ export async function sign(
   const clock = stopwatch(call.note);
   const description = engine.describe(payload);
   const summary = await wallets.summary(id);
-  return wallets.use(id, async (unlocked) => {
+  return wallets.use(id, async unlocked => {
     const { device } = unlocked;
     requireKeyReady(summary);
     const path = order.path ?? "m";
@@ -83,11 +108,17 @@ export async function sign(
     ask(Date.now());
     const wanted: Wanted = { wallet: id, job, digest: description.digest, payload, path };
     return context.tabs.exclusively(id, () =>
-      withAttempts(context, unlocked, call.signal, async () => {
-        clock.tell({ step: "requested", job });
-        const reply = await context.line.approval(id, ask, call.signal);
-        return follow(context, unlocked, wanted, reply, clock, call.signal);
-      }, () => giveUp(context, device, wanted)),
+      withAttempts(
+        context,
+        unlocked,
+        call.signal,
+        async () => {
+          clock.tell({ step: "requested", job });
+          const reply = await context.line.approval(id, ask, call.signal);
+          return follow(context, unlocked, wanted, reply, clock, call.signal);
+        },
+        () => giveUp(context, device, wanted),
+      ),
     );
   });
 }
@@ -103,24 +134,36 @@ export async function approve(
   const { wallets } = context;
   const clock = stopwatch(call.note);
   const summary = await wallets.summary(id);
-  return wallets.use(id, async (unlocked) => {
+  return wallets.use(id, async unlocked => {
     const { device } = unlocked;
     requireKeyReady(summary);
     // The job is looked at once more: what is signed must be what the owner saw, and its payload is
     // needed.
-    const listed = await context.line.approval(id, (nowMs) => device.listJobs(nowMs), call.signal);
-    const found = listed.kind === "jobs" ? listed.jobs.find((waiting) => waiting.job === job) : undefined;
+    const listed = await context.line.approval(id, nowMs => device.listJobs(nowMs), call.signal);
+    const found =
+      listed.kind === "jobs" ? listed.jobs.find(waiting => waiting.job === job) : undefined;
     if (found && found.description.digest !== digest) {
-      fail("refused", "The job is about something else than was shown.", { code: "peer-misbehaved", by: "orchestrator" });
+      fail("refused", "The job is about something else than was shown.", {
+        code: "peer-misbehaved",
+        by: "orchestrator",
+      });
     }
     if (!found) return alreadyDone(context, device, id, job, call.signal);
     const { description, path, pairs } = found;
-    await trustedPairs(context, device, pairs.filter((pair): pair is DevicePair => pair.startsWith("device+")));
+    await trustedPairs(
+      context,
+      device,
+      pairs.filter((pair): pair is DevicePair => pair.startsWith("device+")),
+    );
     const wanted: Wanted = { wallet: id, job, digest, payload: description.payload, path };
     return context.tabs.exclusively(id, () =>
       withAttempts(context, unlocked, call.signal, async () => {
         clock.tell({ step: "requested", job });
-        const reply = await context.line.approval(id, (nowMs) => device.approveJob(job, nowMs), call.signal);
+        const reply = await context.line.approval(
+          id,
+          nowMs => device.approveJob(job, nowMs),
+          call.signal,
+        );
         return follow(context, unlocked, wanted, reply, clock, call.signal);
       }),
     );
@@ -138,15 +181,24 @@ export async function outcome(
 ): Promise<Signed> {
   const { engine, line, wallets } = context;
   const { digest } = engine.describe(payload);
-  return wallets.use(id, async (unlocked) => {
+  return wallets.use(id, async unlocked => {
     const { device } = unlocked;
-    const reply = await line.approval(id, (nowMs) => device.askJob(job, nowMs), call.signal);
+    const reply = await line.approval(id, nowMs => device.askJob(job, nowMs), call.signal);
     if (reply.kind === "job" && reply.state === "awaiting_owner") {
       await revoke(line, device, id, job, call.signal);
-      fail("rejected", "It was not signed, and is rejected so that it will not be.", { code: "rejected-by-owner" });
+      fail("rejected", "It was not signed, and is rejected so that it will not be.", {
+        code: "rejected-by-owner",
+      });
     }
     const wanted: Wanted = { wallet: id, job, digest, payload, path };
-    return follow(context, unlocked, wanted, reply, stopwatch(() => undefined), call.signal);
+    return follow(
+      context,
+      unlocked,
+      wanted,
+      reply,
+      stopwatch(() => undefined),
+      call.signal,
+    );
   });
 }
 
@@ -158,7 +210,7 @@ async function alreadyDone(
   job: JobId,
   signal: AbortSignal,
 ): Promise<never> {
-  const reply = await line.approval(id, (nowMs) => device.askJob(job, nowMs), signal);
+  const reply = await line.approval(id, nowMs => device.askJob(job, nowMs), signal);
   if (reply.kind !== "job") unexpected("orchestrator");
   throw new Failure(endedError(reply));
 }
@@ -177,7 +229,10 @@ function endedError(reply: Extract<ApprovalReply, { kind: "job" }>): DuetError {
     case "signed":
       return duetError("refused", "The job is signed already.", { code: "conflict", by });
     default:
-      return duetError("refused", "The job does not wait for its owner now.", { code: "conflict", by });
+      return duetError("refused", "The job does not wait for its owner now.", {
+        code: "conflict",
+        by,
+      });
   }
 }
 
@@ -187,14 +242,21 @@ function endedError(reply: Extract<ApprovalReply, { kind: "job" }>): DuetError {
  *
  * @throws {Failure} `quarantined` when no pair is left. Then nothing was asked.
  */
-async function trustedPairs({ database }: Context, device: DeviceWallet, wanted?: DevicePair[]): Promise<DevicePair[]> {
+async function trustedPairs(
+  { database }: Context,
+  device: DeviceWallet,
+  wanted?: DevicePair[],
+): Promise<DevicePair[]> {
   const { trusted, culprits } = await sortResponders(database, device);
   const pairOf = ({ role }: { role: BackendRole }): DevicePair => `device+${role}`;
-  const isDue = ({ party }: RespondingParty): boolean => device.unenrolled.some((one) => one.party === party);
-  const asked = wanted ?? [...trusted.filter((one) => !isDue(one)), ...trusted.filter(isDue)].map(pairOf);
-  const kept = asked.filter((pair) => !culprits.some((one) => pairOf(one) === pair));
+  const isDue = ({ party }: RespondingParty): boolean =>
+    device.unenrolled.some(one => one.party === party);
+  const asked =
+    wanted ?? [...trusted.filter(one => !isDue(one)), ...trusted.filter(isDue)].map(pairOf);
+  const kept = asked.filter(pair => !culprits.some(one => pairOf(one) === pair));
   const [culprit] = culprits;
-  if (kept.length === 0 && culprit && (wanted === undefined || wanted.length > 0)) throw quarantined(culprit);
+  if (kept.length === 0 && culprit && (wanted === undefined || wanted.length > 0))
+    throw quarantined(culprit);
   return kept;
 }
 
@@ -206,7 +268,9 @@ function requestDocument(
 ): string {
   const { expiresInS = DEFAULT_EXPIRY_S, pairs } = order;
   if (!Number.isInteger(expiresInS) || expiresInS < 1 || expiresInS > MAX_EXPIRY_S) {
-    fail("invalid", `A request may be signed for 1 to ${MAX_EXPIRY_S} seconds.`, { field: "expiresInS" });
+    fail("invalid", `A request may be signed for 1 to ${MAX_EXPIRY_S} seconds.`, {
+      field: "expiresInS",
+    });
   }
   const nowS = Math.floor(Date.now() / 1000);
   const head = {
@@ -240,7 +304,12 @@ async function withAttempts(
     try {
       checkpoint(signal);
       if (await finishPending(database, device.id, device, key)) await wallets.changed();
-      if (device.newestKey === null) throw new Failure(closedError((await wallets.summary(device.id)).key === "locked" ? "locked" : "needs-rotation"));
+      if (device.newestKey === null)
+        throw new Failure(
+          closedError(
+            (await wallets.summary(device.id)).key === "locked" ? "locked" : "needs-rotation",
+          ),
+        );
       await requireReady(database, device.newestKey);
       asked = true;
       return await attempt();
@@ -276,7 +345,11 @@ function isQuarantined(thrown: unknown): boolean {
  * While the orchestrator still has a session of it, the job cannot be rejected. The inbox rejects
  * it when it comes back.
  */
-async function giveUp({ line, abandoned }: Context, device: DeviceWallet, { wallet, job }: Wanted): Promise<void> {
+async function giveUp(
+  { line, abandoned }: Context,
+  device: DeviceWallet,
+  { wallet, job }: Wanted,
+): Promise<void> {
   abandoned.add(job);
   try {
     await revoke(line, device, wallet, job);
@@ -301,13 +374,24 @@ async function follow(
     if (reply.state === "signed" && reply.signature) {
       // The orchestrator's word is not taken for it.
       if (!device.holds(wanted.path, wanted.digest, reply.signature)) unexpected("orchestrator");
-      const told = await firstSignature(context, unlocked, wanted, reply.signature, () => Promise.resolve(undefined));
-      return signedOf(context, device, wanted, told, { session: "", responder: "" }, clock.tookMs());
+      const told = await firstSignature(context, unlocked, wanted, reply.signature, () =>
+        Promise.resolve(undefined),
+      );
+      return signedOf(
+        context,
+        device,
+        wanted,
+        told,
+        { session: "", responder: "" },
+        clock.tookMs(),
+      );
     }
     if (reply.state === "running" || reply.state === "queued") {
       // Of an attempt that broke; the orchestrator takes a while to see that.
       const message = "An earlier attempt at this signature has not ended yet.";
-      throw new Failure(duetError("party-unreachable", message, { code: "deadline", by: "orchestrator" }));
+      throw new Failure(
+        duetError("party-unreachable", message, { code: "deadline", by: "orchestrator" }),
+      );
     }
     throw new Failure(endedError(reply));
   }
@@ -326,7 +410,7 @@ async function resultOf(
   device: DeviceWallet,
   { wallet, job, path, digest }: Wanted,
 ): Promise<Uint8Array | undefined> {
-  const asking = line.approval(wallet, (nowMs) => device.askJob(job, nowMs));
+  const asking = line.approval(wallet, nowMs => device.askJob(job, nowMs));
   const reply = await within(asking, REPORT_WAIT_MS, cancelled).catch(() => undefined);
   if (reply?.kind !== "job" || reply.state !== "signed" || !reply.signature) return undefined;
   // The orchestrator's word is not taken for it.
@@ -346,11 +430,21 @@ function signedOf(
   const yParity = (last >= 27 ? last - 27 : last) === 1 ? 1 : 0;
   const address = device.addressAt(path);
   return {
-    wallet, job, session, address, path, digest, responder, yParity, tookMs,
+    wallet,
+    job,
+    session,
+    address,
+    path,
+    digest,
+    responder,
+    yParity,
+    tookMs,
     signature: `${bytesToHex(signature.subarray(0, 64))}${yParity === 1 ? "1c" : "1b"}`,
     r: bytesToHex(r),
     s: bytesToHex(s),
-    ...(payload.kind === "transaction" && { transaction: engine.signedTransaction(payload, signature) }),
+    ...(payload.kind === "transaction" && {
+      transaction: engine.signedTransaction(payload, signature),
+    }),
   };
 }
 
@@ -379,12 +473,23 @@ class Session {
     try {
       facts = this.#checked();
       exchange = this.#exchange(facts);
-      verdict = await within(exchange, SESSION_MS, () =>
-        new Failure(duetError("party-unreachable", "The session took too long.", { code: "deadline", by: facts.responder })),
+      verdict = await within(
+        exchange,
+        SESSION_MS,
+        () =>
+          new Failure(
+            duetError("party-unreachable", "The session took too long.", {
+              code: "deadline",
+              by: facts.responder,
+            }),
+          ),
       );
     } catch (thrown) {
       // A late verdict is wiped unread.
-      void exchange?.then((late) => late.free(), () => undefined);
+      void exchange?.then(
+        late => late.free(),
+        () => undefined,
+      );
       // Told at once, the orchestrator need not wait until the session expires.
       await this.#reportFailure(thrown);
       throw thrown;
@@ -393,7 +498,10 @@ class Session {
     const signature = await this.#released(facts, verdict);
     this.tell({ step: "verified" });
     this.context.line.progress(facts.session, { step: "signed" });
-    const reported = await this.#reported(facts, this.device.reportSigned(this.manifest, signature));
+    const reported = await this.#reported(
+      facts,
+      this.device.reportSigned(this.manifest, signature),
+    );
     return { signature, facts, reported };
   }
 
@@ -419,14 +527,24 @@ class Session {
     const { session, responder, responderFingerprint, paillierKey } = facts;
     await requireTrusted(context.database, responderFingerprint);
     const row = await context.database.get("keys", paillierKey);
-    if (row?.state === "locked" && paillierKey !== device.newestKey && !device.unenrolled.some(({ party }) => party === responder)) {
+    if (
+      row?.state === "locked" &&
+      paillierKey !== device.newestKey &&
+      !device.unenrolled.some(({ party }) => party === responder)
+    ) {
       // The rotation that ended the lock came after what the session was drawn up from.
-      fail("paillier-locked", "The session names a key that was locked and replaced.", { code: "stale-paillier-key" });
-    }
-    if (row === undefined) {
-      fail("needs-rotation", "This wallet's Paillier key was replaced on another device; make a new one here to sign here.", {
+      fail("paillier-locked", "The session names a key that was locked and replaced.", {
         code: "stale-paillier-key",
       });
+    }
+    if (row === undefined) {
+      fail(
+        "needs-rotation",
+        "This wallet's Paillier key was replaced on another device; make a new one here to sign here.",
+        {
+          code: "stale-paillier-key",
+        },
+      );
     }
     await requireReady(context.database, paillierKey);
     const card = await this.#responderCard(facts);
@@ -456,7 +574,13 @@ class Session {
       // Without this on its way to the disk nothing is decrypted: a tab that ends now must not take
       // a bad verdict with it.
       const sealed = answered.pendingVerdict(this.unlocked.key);
-      await writePending(context.database, { session, wallet: device.id, paillierKey, responder, sealed });
+      await writePending(context.database, {
+        session,
+        wallet: device.id,
+        paillierKey,
+        responder,
+        sealed,
+      });
       state = undefined;
       const verdict = answered.decrypt();
       this.tell({ step: "received", message: 4, from: responder, tookMs: elapsed(startedAt) });
@@ -471,15 +595,24 @@ class Session {
     const stored = await context.database.get("cards", responderFingerprint);
     if (stored) return stored.card;
     // After a restore: the wallet itself knows which card it must be.
-    const { card, fingerprint } = await fetchCard(context, responder, responderFingerprint, this.signal);
+    const { card, fingerprint } = await fetchCard(
+      context,
+      responder,
+      responderFingerprint,
+      this.signal,
+    );
     await context.database.put("cards", { fingerprint, party: responder, card });
     return card;
   }
 
-  async #released({ session, responder, paillierKey }: ManifestFacts, verdict: Verdict): Promise<Uint8Array> {
+  async #released(
+    { session, responder, paillierKey }: ManifestFacts,
+    verdict: Verdict,
+  ): Promise<Uint8Array> {
     const evidence = verdict.lockEvidence;
     const { device, key } = this.unlocked;
-    const bad = evidence === null ? null : { evidence, record: withoutKey(device, paillierKey, key) };
+    const bad =
+      evidence === null ? null : { evidence, record: withoutKey(device, paillierKey, key) };
     const pending = { session, wallet: device.id, paillierKey, responder };
     let gate: Awaited<ReturnType<typeof passGate>>;
     try {
@@ -527,13 +660,25 @@ class Session {
   async #reportFailure(thrown: unknown): Promise<void> {
     if (!this.#facts) return;
     const { session } = this.#facts;
-    const error = thrown instanceof Failure ? thrown.error : duetError("internal", "Something failed in the device.");
-    const code = error.code ?? (error.kind === "cancelled" ? "cancelled" : error.kind === "internal" ? "internal" : "deadline");
-    const culprit = error.kind === "paillier-locked" && code === "peer-misbehaved" ? error.by : undefined;
+    const error =
+      thrown instanceof Failure
+        ? thrown.error
+        : duetError("internal", "Something failed in the device.");
+    const code =
+      error.code ??
+      (error.kind === "cancelled"
+        ? "cancelled"
+        : error.kind === "internal"
+          ? "internal"
+          : "deadline");
+    const culprit =
+      error.kind === "paillier-locked" && code === "peer-misbehaved" ? error.by : undefined;
     try {
       const report = this.device.reportFailed(this.manifest, code, error.message, culprit);
       this.context.line.progress(session, { step: "failed", code });
-      const acknowledged = this.context.line.outcome(session, report, REPORT_MS).catch(() => undefined);
+      const acknowledged = this.context.line
+        .outcome(session, report, REPORT_MS)
+        .catch(() => undefined);
       await within(acknowledged, REPORT_WAIT_MS, cancelled);
     } catch {
       // Not acknowledged yet, or a code that is none of the parties': the session expires by
@@ -542,4 +687,5 @@ class Session {
   }
 }
 
-const elapsed = (startedAt: number): number => Math.round((performance.now() - startedAt) * 10) / 10;
+const elapsed = (startedAt: number): number =>
+  Math.round((performance.now() - startedAt) * 10) / 10;

@@ -65,7 +65,8 @@ export class Socket {
   readonly #waiters = new Set<{ resolve: () => void; reject: (failure: Failure) => void }>();
   /** Proofs go out one at a time: a refusal of one does not say which it is about. */
   #proving: Promise<unknown> = Promise.resolve();
-  #proof: { wallet: WalletId; resolve: () => void; reject: (failure: Failure) => void } | null = null;
+  #proof: { wallet: WalletId; resolve: () => void; reject: (failure: Failure) => void } | null =
+    null;
 
   constructor(
     private readonly url: string,
@@ -102,7 +103,12 @@ export class Socket {
    *
    * @throws {Refused} when the answer is no, {@link Failure} when there is none.
    */
-  async request(to: Destination, message: Uint8Array, options: RequestOptions, wallet?: WalletId): Promise<Uint8Array> {
+  async request(
+    to: Destination,
+    message: Uint8Array,
+    options: RequestOptions,
+    wallet?: WalletId,
+  ): Promise<Uint8Array> {
     await this.#online(Math.min(ONLINE_MS, options.deadlineMs), options.signal);
     if (wallet !== undefined) await this.#joined(wallet, options.signal);
     if (this.#pending.size >= MAX_REQUESTS) {
@@ -115,7 +121,10 @@ export class Socket {
     });
     const late = (): Failure =>
       new Failure(
-        duetError("party-unreachable", `${options.by} did not answer in time.`, { by: options.by, code: "deadline" }),
+        duetError("party-unreachable", `${options.by} did not answer in time.`, {
+          by: options.by,
+          code: "deadline",
+        }),
       );
     try {
       this.#send(this.frames.request(id, to, message));
@@ -139,7 +148,9 @@ export class Socket {
     if (this.#challenge) return Promise.resolve();
     if (this.#connection === "stale-page") return Promise.reject(new Failure(staleError()));
     if (this.#waiters.size >= MAX_WAITERS) {
-      return Promise.reject(new Failure(duetError("gateway-unreachable", "Too many requests wait for the gateway.")));
+      return Promise.reject(
+        new Failure(duetError("gateway-unreachable", "Too many requests wait for the gateway.")),
+      );
     }
     this.#hasten();
     let waiter: { resolve: () => void; reject: (failure: Failure) => void } | undefined;
@@ -149,7 +160,8 @@ export class Socket {
     });
     return within(online, deadlineMs, () => new Failure(unreachableError()), signal)
       .catch(async (thrown: unknown) => {
-        const unreachable = thrown instanceof Failure && thrown.error.kind === "gateway-unreachable";
+        const unreachable =
+          thrown instanceof Failure && thrown.error.kind === "gateway-unreachable";
         throw (unreachable ? await this.whyRefused() : undefined) ?? thrown;
       })
       .finally(() => {
@@ -161,7 +173,11 @@ export class Socket {
     const member = this.#members.get(wallet);
     if (!member) fail("locked", "The wallet is locked; unlock it first.");
     const late = (): Failure =>
-      new Failure(duetError("party-unreachable", "The gateway could not check this device's key in time.", { by: "gateway" }));
+      new Failure(
+        duetError("party-unreachable", "The gateway could not check this device's key in time.", {
+          by: "gateway",
+        }),
+      );
     try {
       await within(member.joined, AUTHENTICATE_MS, late, signal);
     } catch (thrown) {
@@ -182,7 +198,15 @@ export class Socket {
           }
           const timer = setTimeout(() => {
             this.#proof = null;
-            reject(new Failure(duetError("party-unreachable", "The gateway could not check this device's key in time.", { by: "gateway" })));
+            reject(
+              new Failure(
+                duetError(
+                  "party-unreachable",
+                  "The gateway could not check this device's key in time.",
+                  { by: "gateway" },
+                ),
+              ),
+            );
           }, AUTHENTICATE_MS);
           const ended = (settle: () => void): void => {
             clearTimeout(timer);
@@ -192,12 +216,16 @@ export class Socket {
           this.#proof = {
             wallet,
             resolve: () => ended(resolve),
-            reject: (failure) => ended(() => reject(failure)),
+            reject: failure => ended(() => reject(failure)),
           };
           try {
             this.#send(member.prove(challenge, Date.now()));
           } catch (thrown) {
-            this.#proof.reject(thrown instanceof Failure ? thrown : new Failure(duetError("internal", String(thrown))));
+            this.#proof.reject(
+              thrown instanceof Failure
+                ? thrown
+                : new Failure(duetError("internal", String(thrown))),
+            );
           }
         }),
     );
@@ -214,7 +242,9 @@ export class Socket {
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     const slow = setTimeout(() => socket.close(), CONNECT_MS);
-    socket.addEventListener("open", () => socket.send(this.frames.hello(this.build) as Uint8Array<ArrayBuffer>));
+    socket.addEventListener("open", () =>
+      socket.send(this.frames.hello(this.build) as Uint8Array<ArrayBuffer>),
+    );
     socket.addEventListener("message", ({ data }: MessageEvent<unknown>) => {
       if (this.#socket !== socket) return;
       const frame = data instanceof ArrayBuffer ? this.frames.read(new Uint8Array(data)) : null;
@@ -246,7 +276,10 @@ export class Socket {
         return;
       case "refused": {
         const pending = frame.id === undefined ? undefined : this.#pending.get(frame.id);
-        const refused = new Refused(frame.refusal.code, refusalError(frame.refusal, pending?.by ?? "gateway"));
+        const refused = new Refused(
+          frame.refusal.code,
+          refusalError(frame.refusal, pending?.by ?? "gateway"),
+        );
         if (pending) pending.reject(refused);
         else if (frame.id === undefined) this.#proof?.reject(refused);
         return;
@@ -257,7 +290,9 @@ export class Socket {
   }
 
   #greeted(frame: Extract<ServerFrame, { kind: "challenge" }>): void {
-    const stale = frame.protocol !== this.frames.protocol || (this.build !== "" && frame.build !== "" && frame.build !== this.build);
+    const stale =
+      frame.protocol !== this.frames.protocol ||
+      (this.build !== "" && frame.build !== "" && frame.build !== this.build);
     if (stale) {
       this.#turn("stale-page");
       this.#broken();
@@ -295,7 +330,10 @@ export class Socket {
   #hasten(): void {
     if (this.#connection !== "offline" || this.#timer === undefined) return;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#connect(), pauseMs({ ...BACKOFF, maxMs: BACKOFF.firstMs * 2 }, 2));
+    this.#timer = setTimeout(
+      () => this.#connect(),
+      pauseMs({ ...BACKOFF, maxMs: BACKOFF.firstMs * 2 }, 2),
+    );
   }
 
   #turn(connection: Connection): void {
@@ -307,7 +345,8 @@ export class Socket {
   #send(frame: Uint8Array): void {
     // A frame for a connection that has just broken is lost with it; its request fails with the
     // connection.
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame as Uint8Array<ArrayBuffer>);
+    if (this.#socket?.readyState === WebSocket.OPEN)
+      this.#socket.send(frame as Uint8Array<ArrayBuffer>);
   }
 }
 
@@ -316,5 +355,7 @@ function unreachableError(): DuetError {
 }
 
 function staleError(): DuetError {
-  return duetError("stale-page", "This page is older than the gateway; reload it.", { by: "gateway" });
+  return duetError("stale-page", "This page is older than the gateway; reload it.", {
+    by: "gateway",
+  });
 }

@@ -30,7 +30,8 @@ export class Tabs {
    */
   async exclusively<T>(wallet: WalletId, work: () => Promise<T>): Promise<T> {
     const turn = this.#turns.get(wallet) ?? { last: Promise.resolve(), waiting: 0 };
-    if (turn.waiting >= MAX_WAITING) fail("refused", "Too many things are waiting for this wallet.", { code: "overloaded" });
+    if (turn.waiting >= MAX_WAITING)
+      fail("refused", "Too many things are waiting for this wallet.", { code: "overloaded" });
     turn.waiting += 1;
     const mine = turn.last.then(() => alone(wallet, work));
     turn.last = mine.catch(() => undefined);

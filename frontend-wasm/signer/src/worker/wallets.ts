@@ -5,7 +5,15 @@ import type { KeySource } from "../protocol.js";
 import type { WalletId, WalletState, WalletSummary } from "../types.js";
 import { attemptPauseMs } from "./backoff.js";
 import { culpritsAmong, lossesOf } from "./culprits.js";
-import { changeWallet, type CulpritRow, type Database, type KeyRow, requireRecord, requireWallet, type WalletRow } from "./database.js";
+import {
+  changeWallet,
+  type CulpritRow,
+  type Database,
+  type KeyRow,
+  requireRecord,
+  requireWallet,
+  type WalletRow,
+} from "./database.js";
 import type { DeviceWallet, Engine, SealKey } from "./engine.js";
 import { closedError } from "./gate.js";
 import type { Socket } from "./socket.js";
@@ -49,23 +57,47 @@ export class Wallets {
     ]);
     const persistent = await isPersistent();
     return rows
-      .map((row) => this.#summary(row, keys.filter(({ wallet }) => wallet === row.id), culprits, persistent))
+      .map(row =>
+        this.#summary(
+          row,
+          keys.filter(({ wallet }) => wallet === row.id),
+          culprits,
+          persistent,
+        ),
+      )
       .sort((one, other) => one.createdAt - other.createdAt || (one.id < other.id ? -1 : 1));
   }
 
   async summary(id: WalletId): Promise<WalletSummary> {
     const row = await requireWallet(this.database, id);
-    const [keys, culprits] = await Promise.all([this.database.keysOf(id), this.database.getAll("culprits")]);
+    const [keys, culprits] = await Promise.all([
+      this.database.keysOf(id),
+      this.database.getAll("culprits"),
+    ]);
     return this.#summary(row, keys, culprits, await isPersistent());
   }
 
-  #summary(row: WalletRow, keys: KeyRow[], culprits: CulpritRow[], persistent: boolean): WalletSummary {
+  #summary(
+    row: WalletRow,
+    keys: KeyRow[],
+    culprits: CulpritRow[],
+    persistent: boolean,
+  ): WalletSummary {
     const { id, address, publicKey, label, createdAt, tenant, parties, restored, attempts } = row;
     const { exportedAt, checkedAt = null, backupDue = false, thirdDue = false } = row;
     // Without a Paillier key there is nothing to initiate with: the wallet comes from a backup.
-    const key = keys.find((one) => one.id === row.paillierKey)?.state ?? "needs-rotation";
+    const key = keys.find(one => one.id === row.paillierKey)?.state ?? "needs-rotation";
     return {
-      id, address, publicKey, label, createdAt, tenant, parties, restored, attempts, key,
+      id,
+      address,
+      publicKey,
+      label,
+      createdAt,
+      tenant,
+      parties,
+      restored,
+      attempts,
+      key,
       state: this.#state(row, key),
       protection: row.protection.kind,
       backup: { exportedAt, checkedAt, due: backupDue, thirdDue },
@@ -105,11 +137,13 @@ export class Wallets {
     const waitMs = row.attempts.nextAt - Date.now();
     if (waitMs > 0) {
       const seconds = Math.ceil(waitMs / 1000);
-      fail("wrong-passphrase", `Too many wrong attempts. The next is taken in ${seconds} s.`, { retryAfterMs: waitMs });
+      fail("wrong-passphrase", `Too many wrong attempts. The next is taken in ${seconds} s.`, {
+        retryAfterMs: waitMs,
+      });
     }
     const failed = row.attempts.failed + 1;
     const pauseMs = attemptPauseMs(failed);
-    await changeWallet(this.database, id, (now) => ({
+    await changeWallet(this.database, id, now => ({
       ...now,
       attempts: { failed: Math.max(failed, now.attempts.failed + 1), nextAt: Date.now() + pauseMs },
     }));
@@ -120,20 +154,26 @@ export class Wallets {
       if (thrown instanceof Failure && thrown.error.kind === "wrong-passphrase") {
         await this.tell();
         const { message } = thrown.error;
-        throw new Failure(duetError("wrong-passphrase", message, pauseMs > 0 ? { retryAfterMs: pauseMs } : {}));
+        throw new Failure(
+          duetError("wrong-passphrase", message, pauseMs > 0 ? { retryAfterMs: pauseMs } : {}),
+        );
       }
       throw thrown;
     }
-    await changeWallet(this.database, id, (now) => ({ ...now, attempts: { failed: 0, nextAt: 0 } }));
+    await changeWallet(this.database, id, now => ({ ...now, attempts: { failed: 0, nextAt: 0 } }));
     return key;
   }
 
   async unlock(id: WalletId, source: KeySource): Promise<WalletSummary> {
     const { status } = await requireWallet(this.database, id);
-    if (status === "pending") fail("invalid", "The wallet's creation is not finished; resume it.", { field: "id" });
+    if (status === "pending")
+      fail("invalid", "The wallet's creation is not finished; resume it.", { field: "id" });
     const key = await this.derive(id, source);
     try {
-      this.hold(this.engine.openWallet(await requireRecord(this.database, id, "device"), key, id), key);
+      this.hold(
+        this.engine.openWallet(await requireRecord(this.database, id, "device"), key, id),
+        key,
+      );
     } catch (thrown) {
       key.free();
       throw thrown;
