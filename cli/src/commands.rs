@@ -12,10 +12,6 @@ pub(crate) mod init;
 pub(crate) mod job;
 #[cfg_attr(not(feature = "load"), path = "commands/without_load.rs")]
 pub(crate) mod load;
-#[cfg(all(test, feature = "load"))]
-#[path = "commands/without_load.rs"]
-#[expect(dead_code, reason = "only its refusal is tested")]
-mod without_load;
 pub(crate) mod orchestrator;
 pub(crate) mod party;
 pub(crate) mod policy;
@@ -25,3 +21,6 @@ pub(crate) mod sign;
 pub(crate) mod verify;
 pub(crate) mod wallet;
 pub(crate) mod webhook;
+#[cfg(all(test, feature = "load"))]
+#[path = "commands/without_load.rs"]
+mod without_load;

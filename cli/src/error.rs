@@ -210,7 +210,7 @@ impl CliError {
     }
 
     /// The command line asks for a part that was left out when this program was built.
-    #[cfg(not(all(feature = "load", feature = "postgres", feature = "traces")))]
+    #[cfg(any(test, not(all(feature = "load", feature = "postgres", feature = "traces"))))]
     pub(crate) fn built_without(what: &str, feature: &str) -> Self {
         Self::usage(format!("this program was built without {what}"))
             .remedy(format!("Build it with cargo's default features, or at least with `{feature}`."))

@@ -41,11 +41,11 @@ mod shutdown;
 mod store_location;
 #[cfg_attr(not(feature = "traces"), path = "without_traces.rs")]
 mod traces;
+mod transaction;
 #[cfg(all(test, feature = "traces"))]
 #[path = "without_traces.rs"]
-#[expect(dead_code, reason = "only its refusal is tested")]
+#[expect(dead_code, clippy::extra_unused_type_parameters, reason = "only its refusal is tested")]
 mod without_traces;
-mod transaction;
 
 use std::process::ExitCode;
 

@@ -56,8 +56,8 @@ scenario(
     assert.ok(!next.said.includes("sent"), `nothing is sent: ${next.said.join(", ")}`);
     await worker.allowWrites();
 
-    // The service starts to cheat. A bad verdict that cannot be written looks like a good one. First
-    // the pending good verdict is judged, then the storage is tried: two writes.
+    // The service starts to cheat. A bad verdict that cannot be written looks like a good one.
+    // First the pending good verdict is judged, then the storage is tried: two writes.
     await scene.stack.spoil(id);
     await worker.refuseWrites("keys", 2);
     const unsaid = await fails(page, worker, id, "Poisoned in the dark");
@@ -65,8 +65,8 @@ scenario(
     assert.deepEqual(afterVerdict(unsaid.said), afterVerdict(good.said));
     await worker.allowWrites();
 
-    // The tab ends, and the storage works again. The pending bad answer is judged before anything is
-    // initiated.
+    // The tab ends, and the storage works again. The pending bad answer is judged before anything
+    // is initiated.
     const left = (await page.stored("pending")).filter(row => row.wallet === id);
     assert.equal(left.length, 1, "one verdict is pending");
     await page.reload();
