@@ -16,10 +16,9 @@ use duet_tests::{
     malicious::MaliciousPartner,
     refused_writes::{Refused, accept, refuse},
     stage::{Stage, name},
+    tries::tries,
 };
 use duet_wire::{Code, InvitationReply, Manifest, OutcomeResult, Pair, SigningRequest, WalletInfo};
-
-use crate::attack::tries;
 
 /// The low `bits` bits of a big-endian number.
 fn low_bits(number: &[u8], bits: u32) -> Vec<bool> {

@@ -8,8 +8,7 @@ use duet_protocol::{
     natural::Natural,
     paillier::{Ciphertext, masked_plaintext},
 };
-
-use crate::attack::tries;
+use duet_tests::tries::tries;
 
 /// Cells of the histogram over the highest bits of the mask.
 const CELLS: usize = 16;

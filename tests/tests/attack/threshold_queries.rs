@@ -26,10 +26,9 @@ use duet_protocol::{
 use duet_tests::{
     malicious::MaliciousPartner,
     stage::{Stage, now_ms},
+    tries::tries,
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
-
-use crate::attack::tries;
 
 /// An interval that contains the share: from the first number to below the second.
 #[derive(Debug, Clone, PartialEq)]

@@ -16,10 +16,9 @@ use duet_protocol::{
 use duet_tests::{
     malicious::MaliciousPartner,
     stage::{Stage, now_ms},
+    tries::tries,
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
-
-use crate::attack::tries;
 
 #[test]
 fn wallets_under_one_key_without_a_lock__should_give_away_each_others_shares() {

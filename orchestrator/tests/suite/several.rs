@@ -6,7 +6,7 @@ use duet_orchestrator::api::{JobPage, JobView};
 use duet_wire::{Code, JobStateName, wallet::InitiatorState};
 use reqwest::StatusCode;
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, TOKEN, problem};
+use crate::rig::{Act, DEADLINE, Rig, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];

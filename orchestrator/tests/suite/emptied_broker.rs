@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
-use crate::orchestrator::rig::{DEADLINE, Rig};
+use crate::rig::{DEADLINE, Rig};
 
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];

@@ -12,7 +12,7 @@ use reqwest::{Method, Response};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Error;
 
-use crate::gateway::bounds::Alone;
+use crate::bounds::Alone;
 
 /// A folder as the page's build makes it.
 fn page() -> tempfile::TempDir {

@@ -7,7 +7,7 @@ use duet_wire::{JobId, JobStateName, Manifest};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::orchestrator::rig::{Act, OTHER_TOKEN, Rig, Running, TOKEN, now_ms};
+use crate::rig::{Act, OTHER_TOKEN, Rig, Running, TOKEN, now_ms};
 
 const BACKEND: &[&str] = &["service+partner"];
 
@@ -104,7 +104,7 @@ async fn a_deadline__should_hold_while_a_job_is_queued() {
             tokio::task::yield_now().await;
         }
     };
-    let end = tokio::time::timeout(crate::orchestrator::rig::DEADLINE, ends).await.unwrap();
+    let end = tokio::time::timeout(crate::rig::DEADLINE, ends).await.unwrap();
     assert_eq!(
         (end.state, end.ending.failure.unwrap().code.as_str()),
         (JobStateName::Expired, "job-expired")

@@ -3,7 +3,7 @@
 use duet_wire::Code;
 use reqwest::{Method, StatusCode};
 
-use crate::orchestrator::rig::{DEADLINE, Rig, TOKEN, problem};
+use crate::rig::{DEADLINE, Rig, TOKEN, problem};
 
 #[tokio::test]
 async fn a_wrong_method__should_be_refused_with_those_that_are_right() {

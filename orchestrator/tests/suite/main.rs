@@ -19,6 +19,7 @@ mod digests;
 mod emptied_broker;
 mod fairness;
 mod methods;
+mod nginx;
 mod owner;
 mod poison;
 mod pressure;

@@ -9,7 +9,7 @@ use duet_wire::{
     job::{AttemptOutcome, Evidence},
 };
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, TOKEN, now_ms, report, signature_for};
+use crate::rig::{Act, DEADLINE, Rig, TOKEN, now_ms, report, signature_for};
 
 const BACKEND: &[&str] = &["service+partner"];
 

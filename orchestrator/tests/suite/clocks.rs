@@ -3,7 +3,7 @@
 use duet_wire::{Code, JobStateName, job::AttemptOutcome};
 use serde_json::json;
 
-use crate::orchestrator::rig::{Act, Rig, now_ms};
+use crate::rig::{Act, Rig, now_ms};
 
 const BACKEND: &[&str] = &["service+partner"];
 

@@ -14,7 +14,7 @@ use duet_wire::{
 };
 use serde_json::{Value, json};
 
-use crate::orchestrator::rig::{DEADLINE, Rig, now_ms, report, signature_for};
+use crate::rig::{DEADLINE, Rig, now_ms, report, signature_for};
 
 const DEVICE: &[&str] = &["device+service"];
 

@@ -7,7 +7,7 @@ use duet_wire::{Code, JobStateName, approval::ApprovalAction, approval::Approval
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, Running, TOKEN, problem};
+use crate::rig::{Act, DEADLINE, Rig, Running, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 

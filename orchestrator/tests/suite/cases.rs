@@ -1,16 +1,17 @@
 //! Submits the inputs of `tests/cases` over HTTP, one by one and in a batch.
 
-use std::{fs, path::Path};
+use std::fs;
 
+use duet_harness::programs::repository;
 use duet_orchestrator::api::{BatchAnswer, ItemStatus, JobView};
 use serde_json::{Value, json};
 
-use crate::orchestrator::rig::Rig;
+use crate::rig::Rig;
 
 const DEVICE: &[&str] = &["device+service"];
 
 fn cases(name: &str) -> Vec<Value> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name);
+    let file = repository().join("tests/cases").join(name);
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 

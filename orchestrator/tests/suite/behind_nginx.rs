@@ -1,11 +1,13 @@
 //! Event streams through a reverse proxy that buffers responses.
 
-use duet_tests::nginx::Nginx;
 use futures::StreamExt as _;
 use reqwest::{Response, header};
 use tokio::time::timeout;
 
-use crate::orchestrator::rig::{DEADLINE, Rig, TOKEN};
+use crate::{
+    nginx::Nginx,
+    rig::{DEADLINE, Rig, TOKEN},
+};
 
 /// The next part of a body that is still open, or `""` at its end.
 async fn part(response: &mut (impl futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin)) -> String {

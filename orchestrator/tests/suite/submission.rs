@@ -10,7 +10,7 @@ use duet_wire::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, TOKEN, now_ms, problem};
+use crate::rig::{Act, DEADLINE, Rig, TOKEN, now_ms, problem};
 
 const DEVICE: &[&str] = &["device+service"];
 const BACKEND: &[&str] = &["service+partner"];

@@ -6,16 +6,16 @@ use duet_protocol::{
     codec::{self, Message as _},
     ids::WalletId,
 };
-use duet_tests::browser::socket::{DEADLINE, Socket, tcp};
+use duet_tests::{
+    browser::socket::{DEADLINE, Socket, tcp},
+    tries::tries,
+};
 use duet_wire::gateway::ClientFrame;
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::{
-    attack::tries,
-    gateway::bounds::{Alone, card, is_served},
-};
+use crate::bounds::{Alone, card, is_served};
 
 impl Alone {
     /// The gateway's resident memory, in KiB.

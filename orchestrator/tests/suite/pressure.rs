@@ -6,7 +6,7 @@ use duet_orchestrator::api::JobView;
 use duet_wire::{Code, JobStateName};
 use reqwest::{Response, StatusCode};
 
-use crate::orchestrator::rig::{Act, DEADLINE, OTHER_TOKEN, Rig, TOKEN, problem};
+use crate::rig::{Act, DEADLINE, OTHER_TOKEN, Rig, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];

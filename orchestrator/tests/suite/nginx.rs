@@ -23,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running nginx in front of one server. It listens on a socket file, so it needs no free port.
 #[derive(Debug)]
-pub struct Nginx {
+pub(crate) struct Nginx {
     _process: Process,
     directory: TempDir,
 }
@@ -33,7 +33,7 @@ impl Nginx {
     ///
     /// # Errors
     /// When nginx is not installed or does not start.
-    pub async fn in_front_of(upstream: &str) -> Result<Self> {
+    pub(crate) async fn in_front_of(upstream: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("duet-nginx-").tempdir()?;
         let configuration = directory.path().join("nginx.conf");
         fs::write(&configuration, settings(directory.path(), upstream))?;
@@ -58,7 +58,7 @@ impl Nginx {
     ///
     /// # Errors
     /// When the client cannot be built.
-    pub fn client(&self) -> Result<reqwest::Client> {
+    pub(crate) fn client(&self) -> Result<reqwest::Client> {
         Ok(reqwest::Client::builder().no_proxy().unix_socket(self.directory.path().join("socket")).build()?)
     }
 }

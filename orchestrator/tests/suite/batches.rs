@@ -11,7 +11,7 @@ use duet_wire::{
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::orchestrator::rig::{Act, DEADLINE, Events, OTHER_TOKEN, Rig, TOKEN, problem};
+use crate::rig::{Act, DEADLINE, Events, OTHER_TOKEN, Rig, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];

@@ -11,7 +11,7 @@ use duet_wire::{
 };
 use reqwest::StatusCode;
 
-use crate::orchestrator::rig::{Act, Rig, problem, report};
+use crate::rig::{Act, Rig, problem, report};
 
 const DEVICE: &[&str] = &["device+service"];
 const BACKEND: &[&str] = &["service+partner"];

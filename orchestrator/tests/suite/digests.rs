@@ -7,7 +7,7 @@ use duet_wire::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, Running, TOKEN, problem};
+use crate::rig::{Act, DEADLINE, Rig, Running, TOKEN, problem};
 
 const BACKEND: &[&str] = &["service+partner"];
 const DEVICE: &[&str] = &["device+service"];

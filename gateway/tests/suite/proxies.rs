@@ -4,7 +4,7 @@ use duet_harness::stack::PAGE_ORIGIN;
 use duet_tests::browser::socket::upgrade_with;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 
-use crate::gateway::bounds::Alone;
+use crate::bounds::Alone;
 
 type Upgraded = Result<WebSocketStream<tokio::net::TcpStream>, Error>;
 

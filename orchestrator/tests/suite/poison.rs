@@ -7,7 +7,7 @@ use duet_orchestrator::api::JobPage;
 use duet_wire::{Code, JobId, JobRecord, JobStateName, SigningRequest};
 use serde_json::Value;
 
-use crate::orchestrator::rig::{Act, DEADLINE, Rig, now_ms};
+use crate::rig::{Act, DEADLINE, Rig, now_ms};
 
 const BACKEND: &[&str] = &["service+partner"];
 
