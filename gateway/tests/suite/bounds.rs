@@ -1,5 +1,9 @@
 //! Resources that strangers cannot use up.
 
+use duet_actors::{
+    browser::socket::{DEADLINE, Socket, tcp, upgrade},
+    stage::name as party,
+};
 use duet_harness::{
     broker::Broker,
     duet::Duet,
@@ -7,10 +11,6 @@ use duet_harness::{
     stack::{PAGE_ORIGIN, Server},
 };
 use duet_protocol::codec::{self, Message as _};
-use duet_tests::{
-    browser::socket::{DEADLINE, Socket, tcp, upgrade},
-    stage::name as party,
-};
 use duet_wire::{
     Code,
     card_request::CardRequest,

@@ -1,14 +1,14 @@
 //! Floods of slow strangers and of tiny frames. Memory stays bounded, and honest clients are
 //! served.
 
+use duet_actors::{
+    browser::socket::{DEADLINE, Socket, tcp},
+    tries::tries,
+};
 use duet_harness::process::resident_bytes;
 use duet_protocol::{
     codec::{self, Message as _},
     ids::WalletId,
-};
-use duet_tests::{
-    browser::socket::{DEADLINE, Socket, tcp},
-    tries::tries,
 };
 use duet_wire::gateway::ClientFrame;
 use futures::{SinkExt as _, StreamExt as _};

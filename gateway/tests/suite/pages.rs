@@ -2,11 +2,11 @@
 
 use std::fs;
 
+use duet_actors::browser::socket::{Socket, upgrade};
 use duet_harness::{
     anvil::{http_client, https_client},
     stack::PAGE_ORIGIN,
 };
-use duet_tests::browser::socket::{Socket, upgrade};
 use duet_wire::gateway::GATEWAY_PROTOCOL;
 use reqwest::{Method, Response};
 use serde_json::Value;

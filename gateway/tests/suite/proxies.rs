@@ -1,7 +1,7 @@
 //! Behind proxies, limits count the clients' connections.
 
+use duet_actors::browser::socket::upgrade_with;
 use duet_harness::stack::PAGE_ORIGIN;
-use duet_tests::browser::socket::upgrade_with;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Error};
 
 use crate::bounds::Alone;

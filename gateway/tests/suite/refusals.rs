@@ -1,13 +1,13 @@
 //! Messages that a gateway does not forward.
 
+use duet_actors::{
+    browser::{device::Device, socket::Socket},
+    stage::{name as party, now_ms},
+};
 use duet_harness::stack::{ALL_KINDS, Stack};
 use duet_protocol::{
     codec,
     ids::{SessionId, WalletId},
-};
-use duet_tests::{
-    browser::{device::Device, socket::Socket},
-    stage::{name as party, now_ms},
 };
 use duet_wire::{
     Code, OutcomeResult, Refusal,

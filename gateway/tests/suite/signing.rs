@@ -1,8 +1,8 @@
 //! Wallets and signatures made through gateways.
 
+use duet_actors::browser::{device::Device, socket::Socket};
 use duet_harness::{duet::text, stack::Stack};
 use duet_protocol::signature;
-use duet_tests::browser::{device::Device, socket::Socket};
 use duet_wire::{
     JobRecord, JobState, Payload,
     approval::{ApprovalAction, ApprovalReply},

@@ -2,6 +2,11 @@
 //! Paillier key.
 
 use anyhow::{Result, ensure};
+use duet_actors::{
+    malicious::MaliciousPartner,
+    stage::{Stage, now_ms},
+    tries::tries,
+};
 use duet_adversary::{
     oracle::respond_as_oracle_on_another_wallet,
     world::{Job, Pair as Seats, World},
@@ -12,11 +17,6 @@ use duet_protocol::{
     ids::{PaillierKeyId, ShareIndex, TenantId},
     natural::Natural,
     verdict::Verdict,
-};
-use duet_tests::{
-    malicious::MaliciousPartner,
-    stage::{Stage, now_ms},
-    tries::tries,
 };
 use duet_wire::{Code, InvitationReply, OutcomeResult, Pair, WalletInfo};
 

@@ -24,7 +24,7 @@ use duet_bus::{
 use duet_credentials::Layout;
 use duet_harness::broker::Broker;
 use duet_protocol::ids::{PartyId, SessionId};
-use duet_tests::metrics::Exposition;
+use duet_test_docs::metrics::Exposition;
 use duet_wire::{
     audit::{
         Body, Event, Record, lines,

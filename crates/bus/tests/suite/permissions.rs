@@ -11,9 +11,9 @@ use duet_bus::{
     Address, Bus, BusEvent, ConnectError, ConnectSettings, Denied, Filter, NkeySeed, Role, ServeOptions, kv,
     streams::StorageSettings,
 };
+use duet_chaos::cluster::Cluster;
 use duet_harness::broker::Broker;
 use duet_protocol::ids::{SessionId, WalletId};
-use duet_tests::cluster::Cluster;
 use futures::StreamExt as _;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use duet_actors::browser::{device::Device, socket::Socket};
 use duet_protocol::ids::SessionId;
 use duet_wire::{
     Code, JobId, JobRecord, Manifest, OutcomeReply, OutcomeResult, SignedRequest,
@@ -23,7 +24,6 @@ use super::{
     seed::Seed,
 };
 use crate::{
-    browser::{device::Device, socket::Socket},
     fleet::{Fleet, READY_DEADLINE},
     history::{Asked, OneTime, PaillierKey, Submission, Used},
 };

@@ -16,12 +16,12 @@ const MAX_CONNECTION_SIZE_BYTES: usize = 1024 * 1024;
 const REFUSAL: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// The variables with which clients configure a proxy.
-pub const VARIABLES: [&str; 6] =
+pub(crate) const VARIABLES: [&str; 6] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// A proxy that forwards nothing, and records its requests.
 #[derive(Debug)]
-pub struct RecordingProxy {
+pub(crate) struct RecordingProxy {
     port: u16,
     heard: Arc<Mutex<Vec<u8>>>,
     _task: AbortOnDropHandle<()>,
@@ -32,7 +32,7 @@ impl RecordingProxy {
     ///
     /// # Errors
     /// When it cannot listen.
-    pub async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let heard = Arc::<Mutex<Vec<u8>>>::default();
@@ -47,13 +47,13 @@ impl RecordingProxy {
 
     /// Its URL, for the variables.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Everything that it has received, as text.
     #[must_use]
-    pub fn heard(&self) -> String {
+    pub(crate) fn heard(&self) -> String {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&heard).into_owned()
     }

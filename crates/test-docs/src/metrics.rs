@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use duet_harness::programs;
-use duet_test_docs::linked;
+
+use crate::{in_repository, linked};
 
 /// The metrics that a process shows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -170,7 +170,7 @@ fn parse_labels(text: &str) -> Result<BTreeMap<String, String>> {
 /// # Errors
 /// When the document cannot be read, or when a row has another form.
 pub fn documented() -> Result<BTreeMap<String, BTreeMap<String, Family>>> {
-    let text = fs::read_to_string(programs::repository().join("docs/metrics.md"))?;
+    let text = fs::read_to_string(in_repository("docs/metrics.md"))?;
     let mut tables: BTreeMap<String, BTreeMap<String, Family>> = BTreeMap::new();
     let mut heading = "";
     for line in text.lines() {
@@ -244,7 +244,7 @@ mod tests {
                 _ => vec![name],
             })
             .collect();
-        let folder = programs::repository().join("deploy/monitoring");
+        let folder = in_repository("deploy/monitoring");
         for file in ["alerts.yaml", "dashboard.json"] {
             let text = fs::read_to_string(folder.join(file)).unwrap();
             let names = named(&text);

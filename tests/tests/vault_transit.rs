@@ -33,12 +33,12 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// The token that may use the keys.
-pub const TOKEN: &str = "hvs.test-token";
+pub(crate) const TOKEN: &str = "hvs.test-token";
 const NONCE_SIZE_BYTES: usize = 12;
 
 /// The behaviour of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub(crate) enum Mood {
     /// It works.
     Working,
     /// It was started but not unsealed.
@@ -53,7 +53,7 @@ pub enum Mood {
 
 /// A server on this machine. Dropping it ends it.
 #[derive(Debug)]
-pub struct VaultTransitServer {
+pub(crate) struct VaultTransitServer {
     url: String,
     state: Arc<Mutex<Engine>>,
     task: JoinHandle<()>,
@@ -74,7 +74,7 @@ impl VaultTransitServer {
     ///
     /// # Errors
     /// When it cannot listen.
-    pub async fn start(keys: &[&str]) -> Result<Self> {
+    pub(crate) async fn start(keys: &[&str]) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         Self::serve(listener, url, keys)
@@ -84,7 +84,11 @@ impl VaultTransitServer {
     ///
     /// # Errors
     /// When it cannot listen, or when the files (PEM) contain no certificate with its key.
-    pub async fn start_encrypted(keys: &[&str], certificate: &FilePath, key: &FilePath) -> Result<Self> {
+    pub(crate) async fn start_encrypted(
+        keys: &[&str],
+        certificate: &FilePath,
+        key: &FilePath,
+    ) -> Result<Self> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(key)?;
@@ -120,12 +124,12 @@ impl VaultTransitServer {
 
     /// Its address.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
 
     /// Changes its behaviour.
-    pub fn set(&self, mood: Mood) {
+    pub(crate) fn set(&self, mood: Mood) {
         self.engine().mood = mood;
     }
 
@@ -133,7 +137,7 @@ impl VaultTransitServer {
     ///
     /// # Errors
     /// When the system provides no randomness.
-    pub fn rotate(&self, key: &str) -> Result<()> {
+    pub(crate) fn rotate(&self, key: &str) -> Result<()> {
         let mut version = [0; 32];
         getrandom::fill(&mut version).map_err(|error| anyhow!("no randomness: {error}"))?;
         self.engine().keys.entry(key.to_owned()).or_default().push(version);
@@ -141,18 +145,18 @@ impl VaultTransitServer {
     }
 
     /// Makes versions before this one unable to decrypt.
-    pub fn retire_before(&self, version: usize) {
+    pub(crate) fn retire_before(&self, version: usize) {
         self.engine().min_decryption_version = version;
     }
 
     /// Deletes a key for good.
-    pub fn delete(&self, key: &str) {
+    pub(crate) fn delete(&self, key: &str) {
         self.engine().keys.remove(key);
     }
 
     /// The calls since the last question, as `decrypt/name`.
     #[must_use]
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.engine().calls)
     }
 

@@ -16,16 +16,16 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The messages of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Published by the client.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Delivered to the client.
-    pub received: u64,
+    pub(crate) received: u64,
 }
 
 /// The connections of a broker, from its monitoring.
 #[derive(Debug)]
-pub struct Connections {
+pub(crate) struct Connections {
     client: reqwest::Client,
     url: String,
 }
@@ -35,7 +35,7 @@ impl Connections {
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
-    pub fn of(broker: &Broker) -> Result<Self> {
+    pub(crate) fn of(broker: &Broker) -> Result<Self> {
         Ok(Self { client: http_client()?, url: format!("{}/connz", broker.monitoring_url()) })
     }
 
@@ -43,7 +43,7 @@ impl Connections {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn newest(&self) -> Result<u64> {
+    pub(crate) async fn newest(&self) -> Result<u64> {
         Ok(self.all().await?.iter().filter_map(|one| number(one, "cid")).max().unwrap_or_default())
     }
 
@@ -51,7 +51,7 @@ impl Connections {
     ///
     /// # Errors
     /// After a minute.
-    pub async fn first_after(&self, before: u64) -> Result<u64> {
+    pub(crate) async fn first_after(&self, before: u64) -> Result<u64> {
         let mut look_again = interval(LOOK_INTERVAL);
         let opened = async {
             loop {
@@ -72,7 +72,7 @@ impl Connections {
     /// # Errors
     /// When the broker does not list it for a minute. The broker removes a closing connection from
     /// the open ones some time before it lists it as closed.
-    pub async fn traffic(&self, connection: u64) -> Result<Traffic> {
+    pub(crate) async fn traffic(&self, connection: u64) -> Result<Traffic> {
         let mut look_again = interval(LOOK_INTERVAL);
         let listed = async {
             loop {
@@ -92,7 +92,7 @@ impl Connections {
     ///
     /// # Errors
     /// After a minute, or when the connection is closed. The error contains the last count.
-    pub async fn until(&self, connection: u64, reached: impl Fn(Traffic) -> bool) -> Result<()> {
+    pub(crate) async fn until(&self, connection: u64, reached: impl Fn(Traffic) -> bool) -> Result<()> {
         let mut look_again = interval(LOOK_INTERVAL);
         let mut last = Traffic::default();
         let passing = async {

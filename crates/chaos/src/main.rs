@@ -1,4 +1,4 @@
-//! The fault suite as a program. `cargo xtask chaos` builds and runs it; [`duet_tests::chaos`]
+//! The fault suite as a program. `cargo xtask chaos` builds and runs it; [`duet_chaos::suite`]
 //! describes it.
 #![expect(clippy::print_stdout, reason = "what goes wrong and what came of it is its output")]
 
@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use duet_tests::{
-    chaos::{self, Load, Report, Settings},
+use duet_chaos::{
     fleet::Shape,
+    suite::{self, Load, Report, Settings},
 };
 
 #[derive(Parser)]
@@ -79,7 +79,7 @@ async fn main() -> Result<ExitCode> {
             on_postgres: arguments.files.on_postgres(),
         },
     };
-    let report = chaos::run(settings, &|line| println!("{line}")).await?;
+    let report = suite::run(settings, &|line| println!("{line}")).await?;
     Ok(conclude(settings.seed, &report))
 }
 
