@@ -73,9 +73,9 @@ impl Suite {
             Self::Lint => 100,
             Self::Deny => 10,
             Self::Build => 240,
-            Self::Unit => 240,
+            Self::Unit => 330,
             Self::Wasm => 120,
-            Self::E2e => 590,
+            Self::E2e => 530,
             Self::Browser => 600,
         }
     }
